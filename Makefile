@@ -1,0 +1,83 @@
+# Every target works in an empty environment. A newer or other Python: make PYTHON=/path/to/python3 TARGET
+# (after `make clean` where .venv exists already).
+SHELL = /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+ARGS ?=
+
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+
+.PHONY: help venv demo test lint format bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.dev ## Make .venv with everything, from the hash-pinned lock
+
+demo: $(VENV)/.runtime ## Run the seed's program on a manager and a worker on this host
+	@$(BIN)/svc demo
+
+test: $(VENV)/.dev ## Run the whole suite (ARGS="-k journal -x" to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, format, types and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# uv writes one file for every supported Python and machine, which pip alone cannot.
+lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade for newest versions)
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(PYTHON) -m venv "$$dir"; \
+	"$$dir/bin/python" -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION); \
+	compile() { \
+	  "$$dir/bin/uv" pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) \
+	    pyproject.toml --all-extras --group build "$$@"; \
+	}; \
+	compile -o requirements.lock; \
+	compile -c requirements.lock --group test --group lint -o requirements-dev.lock; \
+	if grep -n '://' requirements.lock requirements-dev.lock; then \
+	  echo 'make lock: a lock file names a download address (above)' >&2; exit 1; \
+	fi
+
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "svc needs Python 3.11 or newer: no '$(PYTHON)' here; install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "svc needs Python 3.11 or newer: '$(PYTHON)' is older; install a newer one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "'$(PYTHON)' cannot make environments: install its venv and ensurepip (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "making $(VENV) (first time only)" >&2
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.made requirements.lock pyproject.toml
+	@echo "installing requirements.lock" >&2
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The development lock holds the whole runtime lock, so one install serves both stamps.
+$(VENV)/.dev: $(VENV)/.made requirements-dev.lock pyproject.toml
+	@echo "installing requirements-dev.lock" >&2
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.runtime $@

@@ -1,0 +1,180 @@
+"""The contract between those who have work or do work, and the engine that keeps it.
+
+Thirteen verbs. Each takes and gives many at once. All engines pass `tests/contract`, which checks the
+sentences below; what an engine cannot do is missing from its `capabilities`, never silently different.
+
+*The broker records decisions, it does not make them*: whether a failed job is tried again, and when, is
+decided by `domain.retry` in the caller and arrives as an argument.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple, Self, TypeVar
+
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import JobView, NewBatch, Outcome
+from service.errors import BadRequest, error_for
+
+#: What an outcome of an attempt may be reported as.
+Settlement = c.Ack | c.Nack | c.Release
+
+R = TypeVar("R", bound=r.Reply)
+
+
+class Turn(NamedTuple):
+    """What `lease` gives: the new leases, and the refusals of outcomes that came with the request."""
+
+    grant: r.Grant
+    refused: list[r.Refused]
+
+
+class Broker(abc.ABC):
+    """A durable job queue.
+
+    An instance belongs to one member (a client, a consumer or a worker's supervisor) and is used by
+    one thread at a time, unless its engine says more. Every verb ends within its own deadline and
+    raises an error of `service.errors`; `ManagerUnreachable` means that it is not known whether the
+    change was made, and that to ask the same again is harmless.
+    """
+
+    #: What this engine can do beyond the common contract: `durable`, `priority`, `delay`, `feed`, ….
+    capabilities: frozenset[str] = frozenset()
+    #: What the engine said to the last hello: its limits, and which held leases were lost.
+    welcome: r.Welcome
+
+    @abc.abstractmethod
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        """Carry out *commands* in order, in one round trip; one reply each, refusals included.
+
+        *wait* is the longest time in seconds that one of the commands itself may wait.
+        """
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Make a call of another thread that waits return at once with what there is. Thread-safe.
+
+        Nothing is lost by it: jobs that were being granted are in the answer of that call.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the connection up. May be called twice. What a consumer holds goes back uncharged."""
+
+    def submit(self, origin: str, batches: Sequence[NewBatch], *, strict: bool = False) -> list[r.Note]:
+        """Accept jobs. When it returns they are durable; the notes tell what was special.
+
+        Jobs are identified by *origin* and number: submitting the same ones again changes nothing. A
+        batch whose key is known gives a note with the known job's id, or with code `conflict` if task
+        or body differ. A batch that would pass a bound gives a note with that error's code.
+        """
+        return self._one(c.Submit(origin, list(batches), strict), r.Accepted).notes
+
+    def lease(self, *, limit: int, wait: timedelta, outcomes: Sequence[Settlement] = ()) -> Turn:
+        """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
+
+        Highest priority first, then first in first out. No job has two live leases. The answer may be
+        empty (time is up) or a pill (stop: finish and leave).
+        """
+        seconds = wait.total_seconds()
+        replies = self.call([*outcomes, c.Lease(limit, seconds)], wait=seconds)
+        grant = _expect(replies[-1], r.Grant)
+        return Turn(grant, [reply for reply in replies[:-1] if isinstance(reply, r.Refused)])
+
+    def ack(self, ack: c.Ack) -> None:
+        """Record results. The same ack again changes nothing.
+
+        Raises:
+            LeaseLost: the lease expired or was superseded; nothing was recorded.
+        """
+        self._one(ack, r.Done)
+
+    def nack(self, nack: c.Nack) -> None:
+        """Record a failed attempt: tried again after `retry_in`, or dead where that is None.
+
+        Raises:
+            LeaseLost: as for `ack`.
+        """
+        self._one(nack, r.Done)
+
+    def release(self, release: c.Release) -> None:
+        """Give jobs of a lease back, uncharged; they are ready again at their old place."""
+        self._one(release, r.Done)
+
+    def extend(self, report: c.Extend) -> int:
+        """Renew the leases of all consumers of this worker; return how many leases they hold."""
+        return self._one(report, r.Done).count
+
+    def cancel(self, ids: Sequence[str]) -> int:
+        """Cancel those of the jobs that wait; return how many. One that runs or has ended is left alone.
+
+        Raises:
+            UnknownJob: an id is not known.
+        """
+        return self._one(c.Cancel(list(ids)), r.Done).count
+
+    def requeue(self, ids: Sequence[str] = (), *, queue: str = "") -> int:
+        """Make dead jobs ready again with fresh budgets; without ids all dead ones. Return how many."""
+        return self._one(c.Requeue(list(ids), queue), r.Done).count
+
+    def get(self, ids: Sequence[str]) -> list[JobView]:
+        """Describe jobs; ids that are not known are left out."""
+        return self._one(c.Get(list(ids)), r.Views).jobs
+
+    def find(self, query: c.List) -> list[JobView]:
+        """Describe the jobs that a query names, newest first."""
+        return self._one(query, r.Views).jobs
+
+    def wait(self, ids: Sequence[str], timeout: timedelta) -> list[Outcome]:
+        """Return the outcomes of the jobs once all have ended, or those there are when time is up.
+
+        Raises:
+            UnknownJob: an id is not known.
+        """
+        seconds = timeout.total_seconds()
+        return self._one(c.Await(list(ids), seconds), r.Outcomes, wait=seconds).outcomes
+
+    def feed(self, feed: c.Feed) -> r.Outcomes:
+        """Return outcomes in the order they were recorded, after a cursor; the answer has the next cursor."""
+        return self._one(feed, r.Outcomes, wait=feed.wait)
+
+    def drain(self, *, worker: str = "", refuse: bool = False) -> None:
+        """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`. Durable.
+
+        *refuse* also refuses new jobs meanwhile.
+        """
+        self._one(c.Drain(worker, refuse), r.Done)
+
+    def resume(self, *, worker: str = "") -> None:
+        """End a drain. Harmless where there is none."""
+        self._one(c.Resume(worker), r.Done)
+
+    def stats(self) -> r.Totals:
+        """Return the counts of every queue and of the members, as one consistent snapshot."""
+        return self._one(c.Stats(), r.Totals)
+
+    def members(self) -> list[r.WorkerView]:
+        """Describe the connected workers."""
+        return self._one(c.Members(), r.Roster).workers
+
+    def __enter__(self) -> Self:
+        """Return the broker itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
+        return _expect(self.call([command], wait=wait)[0], kind)
+
+
+def _expect(reply: r.Reply, kind: type[R]) -> R:
+    if isinstance(reply, r.Refused):
+        raise error_for(reply.code, reply.message)
+    if not isinstance(reply, kind):
+        raise BadRequest(f"the manager answered {type(reply).__name__} where {kind.__name__} was due")
+    return reply

@@ -1,0 +1,297 @@
+"""The queue with its journal: what the manager's loop and the in-process broker both run.
+
+A *turn*: requests are applied as they come (`call`), then `turn` wakes who waited, commits everything at
+once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
+all who came in the meantime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from service.broker.clock import Clock, ManagerClock
+from service.broker.journal import Journal
+from service.domain import admission, upkeep
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.apply import apply
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.domain.observer import Observer
+from service.domain.queue_state import QueueState
+from service.wire import RELEASE
+
+Deliver = Callable[[list[r.Reply]], None]
+
+#: Seconds between two looks at what time alone brings: expired leases, retention.
+TICK_SECONDS = 0.1
+#: Events with outcomes that are kept in memory, for those who ask right after.
+RECENT_EVENTS = 2048
+#: Bytes of results above which an event is not worth keeping in memory.
+RECENT_EVENT_BYTES = 256 * 1024
+_WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
+
+
+class Waiting:
+    """A request whose last command has nothing to answer yet."""
+
+    __slots__ = ("command", "deadline", "deliver", "member", "replies")
+
+    def __init__(
+        self, command: c.Command, member: Member, deadline: float, replies: list[r.Reply], deliver: Deliver
+    ) -> None:
+        """Keep what is needed to ask again; *deadline* is a Unix time."""
+        self.command = command
+        self.member = member
+        self.deadline = deadline
+        self.replies = replies
+        self.deliver = deliver
+
+
+class QueueHost:
+    """A `QueueState`, its journal, and those who wait. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+        exposition: Callable[[r.Totals], str] | None = None,
+    ) -> None:
+        """Recover the queue from *journal*; *exposition* makes metrics text of the totals.
+
+        Raises:
+            JournalError: a row cannot be read.
+        """
+        self.journal = journal
+        self.observer = observer or Observer()
+        self.state = QueueState(
+            incarnation=journal.incarnation, read=self._read, observer=self.observer, limits=limits
+        )
+        self.clock: Clock = clock or ManagerClock()
+        self._exposition = exposition or (lambda totals: "")
+        self.recovered_jobs = 0
+        self.recovery_seconds = 0.0
+        self._recent: OrderedDict[int, e.AnyEvent] = OrderedDict()
+        self._lessees: deque[Waiting] = deque()
+        self._others: list[Waiting] = []
+        self._ready: list[tuple[Deliver, list[r.Reply]]] = []
+        self._next_tick = 0.0
+        self._recover(clock)
+
+    def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
+        """Apply *commands*; *deliver* gets the replies from a later `turn`, this one's at the earliest."""
+        now = self.clock.now()
+        replies: list[r.Reply] = []
+        last = len(commands) - 1
+        for place, command in enumerate(commands):
+            if place < last and isinstance(command, _WAITERS):
+                command = _impatient(command)
+            if isinstance(command, c.Wake):
+                self.wake(member)
+                replies.append(r.Done())
+                continue
+            reply = self._apply(command, member, now)
+            if reply is None:
+                self._park(Waiting(command, member, now + _patience(command), replies, deliver))
+                return
+            replies.append(reply)
+        self._ready.append((deliver, replies))
+
+    def totals(self) -> r.Totals:
+        """Return the counts of every queue, and what the host knows of itself."""
+        reply = self._apply(c.Stats(), Member(), self.clock.now())
+        if not isinstance(reply, r.Totals):
+            raise TypeError(f"stats answered {reply!r}")
+        return reply
+
+    def roster(self) -> r.Roster:
+        """Return the connected workers."""
+        reply = self._apply(c.Members(), Member(), self.clock.now())
+        if not isinstance(reply, r.Roster):
+            raise TypeError(f"members answered {reply!r}")
+        return reply
+
+    def wake(self, member: Member) -> None:
+        """Answer at once what *member* still waits for, with what there is."""
+        now = self.clock.now()
+        self._lessees = deque(self._answered(self._lessees, lambda each: each.member is member, now))
+        self._others = list(self._answered(self._others, lambda each: each.member is member, now))
+
+    def disconnected(self, member: Member) -> None:
+        """Forget what *member* waits for, and give back what it must not keep."""
+        self._lessees = deque(each for each in self._lessees if each.member is not member)
+        self._others = [each for each in self._others if each.member is not member]
+        admission.disconnected(self.state, member, self.clock.now())
+
+    def turn(self) -> list[str]:
+        """Wake who can be answered, commit, deliver; return the names of workers given up as lost.
+
+        Raises:
+            JournalError: the commit failed. Nothing of this turn was acknowledged; the host must be
+                thrown away and the queue recovered from the journal.
+        """
+        now = self.clock.now()
+        lost: list[str] = []
+        if now >= self._next_tick or self._is_due(now):
+            lost = upkeep.tick(self.state, now)
+            self._expire(now)
+            self._next_tick = now + TICK_SECONDS
+        self._wake_ready(now)
+        self._commit()
+        # Delivering may make callers call again at once: only what was there is delivered.
+        ready, self._ready = self._ready, []
+        for deliver, replies in ready:
+            deliver(replies)
+        return lost
+
+    def seconds_to_next(self) -> float:
+        """Return how long the host may sleep if nobody calls."""
+        if self._ready or self.state.readied or self.state.progressed:
+            return 0.0
+        now = self.clock.now()
+        deadline = self.state.next_deadline()
+        if not self._lessees and not self._others and not self.state.workers:
+            # Nobody is here: only due jobs and, once in a while, retention need a look.
+            soon = now + 5.0
+        else:
+            soon = self._next_tick
+        return max(0.0, min(soon, deadline or soon) - now)
+
+    def close(self) -> None:
+        """Commit what is pending, deliver it, and close the journal."""
+        try:
+            self._commit()
+            for deliver, replies in self._ready:
+                deliver(replies)
+        finally:
+            self._ready = []
+            self.journal.close()
+
+    def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+        if isinstance(command, c.Exposition):
+            return r.Text(self._exposition(self.totals()))
+        reply = apply(self.state, command, member, now)
+        if isinstance(reply, r.Totals):
+            journal = self.journal
+            return msgspec.structs.replace(
+                reply,
+                uptime=now - self._started_at,
+                journal_bytes=journal.size(),
+                durability=journal.durability,
+                release=RELEASE,
+            )
+        if isinstance(reply, r.Welcome):
+            return msgspec.structs.replace(reply, release=RELEASE)
+        return reply
+
+    def _recover(self, clock: Clock | None) -> None:
+        started = time.perf_counter()
+        ledger = self.state.ledger
+        for sequence, event in self.journal.replay():
+            ledger.replay(sequence, event)
+        if clock is None:
+            self.clock = ManagerClock(ledger.last_at)
+        self._started_at = self.clock.now()
+        self.state.recover(self._started_at)
+        self.recovered_jobs = sum(batch.unfinished for batch in ledger.batches.values())
+        self.recovery_seconds = time.perf_counter() - started
+        self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
+
+    def _park(self, waiting: Waiting) -> None:
+        if isinstance(waiting.command, c.Lease):
+            self._lessees.append(waiting)
+        else:
+            self._others.append(waiting)
+
+    def _answered(
+        self, waiters: Iterable[Waiting], chosen: Callable[[Waiting], bool], now: float
+    ) -> Iterable[Waiting]:
+        """Answer the chosen ones with what there is; yield the others."""
+        for waiting in waiters:
+            if chosen(waiting):
+                reply = apply(self.state, _impatient(waiting.command), waiting.member, now)
+                self._answer(waiting, reply or r.Done())
+            else:
+                yield waiting
+
+    def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
+        waiting.replies.append(reply)
+        self._ready.append((waiting.deliver, waiting.replies))
+
+    def _expire(self, now: float) -> None:
+        if any(each.deadline <= now for each in self._lessees):
+            self._lessees = deque(self._answered(self._lessees, lambda each: each.deadline <= now, now))
+        if any(each.deadline <= now for each in self._others):
+            self._others = list(self._answered(self._others, lambda each: each.deadline <= now, now))
+
+    def _wake_ready(self, now: float) -> None:
+        state = self.state
+        if state.readied:
+            state.readied = False
+            self._serve_lessees(now)
+        if state.progressed:
+            state.progressed = False
+            self._others = [each for each in self._others if not self._try(each, now)]
+
+    def _serve_lessees(self, now: float) -> None:
+        """Hand what is ready to those who have waited longest, one after the other."""
+        for _ in range(len(self._lessees)):
+            if not self.state.lanes and not self.state.ledger.drains:
+                return
+            waiting = self._lessees.popleft()
+            if not self._try(waiting, now):
+                self._lessees.append(waiting)
+
+    def _try(self, waiting: Waiting, now: float) -> bool:
+        reply = apply(self.state, waiting.command, waiting.member, now)
+        if reply is None:
+            return False
+        self._answer(waiting, reply)
+        return True
+
+    def _is_due(self, now: float) -> bool:
+        deadline = self.state.next_deadline()
+        return deadline is not None and deadline <= now
+
+    def _commit(self) -> None:
+        events, forgotten = self.state.take_events()
+        if not events and not forgotten:
+            return
+        started = time.perf_counter()
+        self.journal.append(events, forgotten)
+        self.observer.committed(len(events), time.perf_counter() - started)
+        for sequence, event in events:
+            if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:
+                self._recent[sequence] = event
+        while len(self._recent) > RECENT_EVENTS:
+            self._recent.popitem(last=False)
+
+    def _read(self, sequence: int) -> e.AnyEvent | None:
+        event = self._recent.get(sequence)
+        if event is None:
+            event = self.journal.read(sequence)
+            if isinstance(event, e.Submitted):
+                self._recent[sequence] = event
+        return event
+
+
+def _weight(event: e.AnyEvent) -> int:
+    if isinstance(event, e.Succeeded):
+        return sum(sum(map(len, span.results)) for span in event.ranges)
+    return 0
+
+
+def _patience(command: c.Command) -> float:
+    return float(getattr(command, "wait", 0.0))
+
+
+def _impatient(command: c.Command) -> c.Command:
+    return msgspec.structs.replace(command, wait=0.0)

@@ -1,0 +1,140 @@
+"""What the queue asks of the place where its events are kept, and the one that keeps them in memory.
+
+The journal that survives is `service.server.journal.SqliteJournal`. Both pass the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from service.domain.events import AnyEvent
+from service.errors import JournalError
+
+
+class Journal(Protocol):
+    """Events under ascending sequence numbers, in one process, used by one thread at a time.
+
+    After an error in `append` nothing is known about the events of that call but that all earlier ones
+    are kept: the journal refuses every further call, and its owner exits and recovers from disk.
+    """
+
+    @property
+    def incarnation(self) -> int:
+        """How many times this journal was opened, this time included; never the same number twice."""
+
+    @property
+    def durability(self) -> str:
+        """What an accepted event survives: `fsync` power loss, `os` kill -9, `memory` nothing."""
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
+
+        When it returns the change is as durable as `durability` says. A number in *forget* that is not
+        there is passed over.
+
+        Raises:
+            JournalError: it could not be written (disk full, I/O error, a number is taken, closed).
+        """
+
+    def read(self, sequence: int) -> AnyEvent:
+        """Return one event.
+
+        Raises:
+            JournalError: there is no such row, or it cannot be read.
+        """
+
+    def replay(self) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield every (sequence number, event) in ascending order; nothing may be appended meanwhile.
+
+        Raises:
+            JournalError: a row cannot be read.
+        """
+
+    def size(self) -> int:
+        """Return the bytes that the journal takes on disk."""
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that its disk has left, or None where no disk bounds it."""
+
+    def wal_bytes(self) -> int:
+        """Return the bytes that the next `checkpoint` has to move; a hint when to call it."""
+
+    def checkpoint(self) -> None:
+        """Do the housekeeping that commits have put off. The pause grows with `wal_bytes`.
+
+        Raises:
+            JournalError: an I/O error; a full disk is none, the next call tries again.
+        """
+
+    def close(self) -> None:
+        """Give everything up. May be called twice, and after an error."""
+
+
+class MemoryJournal:
+    """A journal that ends with its process. It keeps the events themselves, so reading costs nothing."""
+
+    durability = "memory"
+
+    def __init__(self, incarnation: int = 1) -> None:
+        """Start empty. A manager passes a number that no earlier manager had, so that old leases stay old."""
+        self.incarnation = incarnation
+        self._events: dict[int, AnyEvent] = {}
+        self._closed = False
+
+    def reopened(self) -> MemoryJournal:
+        """Return what a restart would find: the same events, the next incarnation. This one is closed."""
+        successor = MemoryJournal(self.incarnation + 1)
+        successor._events = self._events
+        self.close()
+        return successor
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        """Keep *records* and delete the rows in *forget*; see `Journal.append`."""
+        self._require_open()
+        for sequence, _ in records:
+            if sequence in self._events:
+                self.close()
+                raise JournalError(
+                    f"the journal has a row {sequence} already; this is a fault of the manager"
+                )
+        self._events.update(records)
+        for sequence in forget:
+            self._events.pop(sequence, None)
+
+    def read(self, sequence: int) -> AnyEvent:
+        """Return one event; see `Journal.read`."""
+        self._require_open()
+        try:
+            return self._events[sequence]
+        except KeyError:
+            raise JournalError(f"the journal has no row {sequence}") from None
+
+    def replay(self) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield every (sequence number, event) in order; see `Journal.replay`."""
+        self._require_open()
+        yield from sorted(self._events.items(), key=lambda row: row[0])
+
+    def size(self) -> int:
+        """Return 0: nothing is on disk."""
+        return 0
+
+    def free_bytes(self) -> int | None:
+        """Return None: no disk bounds it."""
+        return None
+
+    def wal_bytes(self) -> int:
+        """Return 0: nothing is put off."""
+        return 0
+
+    def checkpoint(self) -> None:
+        """Do nothing."""
+        self._require_open()
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise JournalError("the journal is closed")

@@ -1,0 +1,114 @@
+"""The engine without a network: the same queue, in this process, behind a lock.
+
+What tests and `service.testing` use as "the broker in memory" is the manager's own logic, so it cannot drift
+from it. Any number of `LocalBroker`s may share one `LocalQueue`, from any thread; each is one member.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from service.broker.base import Broker
+from service.broker.clock import Clock
+from service.broker.host import QueueHost
+from service.broker.journal import Journal, MemoryJournal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.domain.observer import Observer
+from service.errors import ManagerUnreachable
+
+
+class LocalQueue:
+    """A queue host that many threads may share."""
+
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Recover the queue from *journal*, or start an empty one in memory."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._closed = False
+        self.host = QueueHost(journal or MemoryJournal(), clock=clock, limits=limits, observer=observer)
+
+    def call(self, commands: Sequence[c.Command], member: Member) -> list[r.Reply]:
+        """Carry out *commands*, waiting as long as they ask to."""
+        answer: list[list[r.Reply]] = []
+        with self._changed:
+            self._require_open()
+            self.host.call(commands, member, answer.append)
+            self.host.turn()
+            self._changed.notify_all()
+            while not answer:
+                pause = self.host.seconds_to_next()
+                if pause:
+                    self._changed.wait(pause)
+                self._require_open()
+                self.host.turn()
+        return answer[0]
+
+    def wake(self, member: Member) -> None:
+        """Answer at once what *member* waits for."""
+        with self._changed:
+            if not self._closed:
+                self.host.wake(member)
+                self._changed.notify_all()
+
+    def disconnect(self, member: Member) -> None:
+        """End a membership without a leave, as a broken connection does."""
+        with self._changed:
+            if not self._closed:
+                self.host.disconnected(member)
+                self.host.turn()
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close the journal; callers that wait get `ManagerUnreachable`."""
+        with self._changed:
+            if not self._closed:
+                self._closed = True
+                self.host.close()
+                self._changed.notify_all()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ManagerUnreachable("the local queue is closed")
+
+
+class LocalBroker(Broker):
+    """One member of a `LocalQueue`. `hello` is said at once where it is given."""
+
+    capabilities = frozenset({"priority", "delay", "feed", "keys", "strict"})
+
+    def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello] | None = None) -> None:
+        """Join *queue*."""
+        self.queue = queue
+        self.member = Member()
+        self.welcome = r.Welcome(0, 0, "", 0.0, 0)
+        if hello is not None:
+            self.welcome = self._one(hello(), r.Welcome)
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        """See `Broker.call`."""
+        return self.queue.call(commands, self.member)  # type: ignore[return-value]  # every Reply is an AnyReply
+
+    def interrupt(self) -> None:
+        """Make a call that waits in another thread return at once."""
+        self.queue.wake(self.member)
+
+    def disconnect(self) -> None:
+        """Go away without a word, as a killed process does."""
+        self.queue.disconnect(self.member)
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        if self.member.role != "client" and self.member.connected:
+            self.member.connected = False
+            self.queue.call([c.Leave()], self.member)

@@ -1,0 +1,271 @@
+"""The manager over TCP, from the side of clients, consumers and supervisors.
+
+One connection, used by one thread at a time (but `interrupt`, from any). It speaks the stdlib's wire: a
+handshake, `accept_connection`, then frames (`service.wire`). When the connection breaks, the same request is
+sent again on a new one until its deadline: every command may be repeated (DESIGN promise 3). A call that is
+given up or interrupted takes its connection with it, so an answer can never be taken for another's.
+
+Nothing is done at exit: the kernel closes the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import structlog
+
+from service.broker.base import Broker
+from service.domain import commands as c
+from service.domain import replies as r
+from service.errors import AuthenticationFailed, BadRequest, ManagerUnreachable, error_for
+from service.wire import (
+    HEADER,
+    LONG_HEADER,
+    MESSAGE_BYTES_MAX,
+    PROTOCOL_VERSION,
+    decode_response,
+    encode_request,
+    response_frame,
+    with_header,
+)
+from service.wire_handshake import CHALLENGE, WELCOME, answer, is_right, make_challenge
+
+#: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
+CONNECT_SECONDS = 5.0
+#: Seconds between two attempts to connect: doubled from the first to the last, with full jitter.
+RETRY_SECONDS_FIRST = 0.05
+RETRY_SECONDS_LAST = 2.0
+#: Seconds in which a call must be answered, beyond what its command waits.
+CALL_SECONDS = 10.0
+
+Address = tuple[str, int]
+
+
+class ManagerBroker(Broker):
+    """A connection to the manager, made when it is first needed and again when it breaks."""
+
+    capabilities = frozenset({"durable", "priority", "delay", "feed", "keys", "strict"})
+
+    def __init__(
+        self,
+        address: Address,
+        authkey: bytes,
+        *,
+        hello: Callable[[], c.Hello] | None = None,
+        timeout: float | None = CALL_SECONDS,
+    ) -> None:
+        """Connect to *address* later.
+
+        Args:
+            address: host and port.
+            authkey: the shared secret.
+            hello: said on each new connection; it names the leases still held.
+            timeout: seconds that a call may take beyond its own wait; None for as long as it takes.
+        """
+        self.address = address
+        self.welcome = r.Welcome(0, 0, "", 15.0, 0)
+        #: How often a connection was made after the first.
+        self.reconnects = 0
+        self._authkey = authkey
+        self._hello = hello or _client_hello
+        self._timeout = timeout
+        self._socket: socket.socket | None = None
+        self._sending = threading.Lock()
+        self._request = 0
+        self._interrupted = False
+        self._log = structlog.get_logger("svc.link")
+
+    def connect(self) -> r.Welcome:
+        """Connect now, within the timeout; return what the manager says of itself.
+
+        Raises:
+            ManagerUnreachable: it did not answer in time.
+            AuthenticationFailed: the authkey was refused.
+            ProtocolMismatch: it speaks another version.
+        """
+        self.call([c.Ping()])
+        return self.welcome
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        """See `Broker.call`.
+
+        Raises:
+            ManagerUnreachable: no answer within the timeout; whether the change was made is not known.
+            AuthenticationFailed: the authkey was refused.
+        """
+        deadline = None if self._timeout is None else time.monotonic() + wait + self._timeout
+        pause = RETRY_SECONDS_FIRST
+        while True:
+            try:
+                connection = self._socket or self._open(deadline)
+                return self._exchange(connection, commands, deadline, wait)
+            except (OSError, EOFError) as error:
+                self._discard()
+                self._pause(pause, deadline, error)
+                pause = min(pause * 2, RETRY_SECONDS_LAST)
+            except BaseException:
+                # The answer may still come: it must not meet the next request.
+                self._discard()
+                raise
+
+    def interrupt(self) -> None:
+        """See `Broker.interrupt`."""
+        self._interrupted = True
+        connection = self._socket
+        if connection is not None:
+            with contextlib.suppress(OSError), self._sending:
+                connection.sendall(encode_request(0, [c.Wake()]))
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError, EOFError, BadRequest):
+                if self._hello is not _client_hello:
+                    self._exchange(self._socket, [c.Leave()], time.monotonic() + 1.0, 0.0)
+            self._discard()
+
+    # --- one exchange -------------------------------------------------------------------------------
+
+    def _exchange(
+        self, connection: socket.socket, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
+    ) -> list[r.AnyReply]:
+        self._request += 1
+        request = self._request
+        if self._interrupted and wait:
+            commands = [*commands[:-1], _impatient(commands[-1])]
+        _set_timeout(connection, deadline)
+        message = encode_request(request, commands)
+        with self._sending:
+            connection.sendall(message)
+        while True:
+            frame = response_frame(_receive(connection, deadline))
+            if frame is None:
+                raise BadRequest("the manager answered something that is not a frame")
+            answered, replies = decode_response(frame)
+            if answered == request:
+                return replies
+            if replies and isinstance(replies[0], r.Refused) and not answered:
+                raise error_for(replies[0].code, replies[0].message)
+
+    def _pause(self, seconds: float, deadline: float | None, error: Exception) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            ManagerUnreachable: the deadline would pass.
+        """
+        seconds *= random.random()  # noqa: S311  # jitter, not a secret
+        if deadline is not None and time.monotonic() + seconds >= deadline:
+            host, port = self.address
+            why = str(error) or type(error).__name__
+            raise ManagerUnreachable(
+                f"no answer from the manager at {host}:{port}: {why}; is it running, and is the address right?"
+            ) from None
+        time.sleep(seconds)
+
+    # --- a new connection ---------------------------------------------------------------------------
+
+    def _open(self, deadline: float | None) -> socket.socket:
+        limit = time.monotonic() + CONNECT_SECONDS
+        limit = limit if deadline is None else min(limit, deadline)
+        connection = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            self._shake_hands(connection, limit)
+            welcome = self._exchange(connection, [self._hello()], limit, 0.0)[0]
+        except BaseException:
+            connection.close()
+            raise
+        if isinstance(welcome, r.Refused):
+            connection.close()
+            raise error_for(welcome.code, welcome.message)
+        self.reconnects += self.welcome.version != 0
+        self.welcome = cast(r.Welcome, welcome)
+        self._socket = connection
+        return connection
+
+    def _shake_hands(self, connection: socket.socket, deadline: float) -> None:
+        """Prove that we know the key, see that the manager does, and ask to be served."""
+        response = answer(self._authkey, _receive(connection, deadline))
+        if response is None:
+            raise BadRequest(f"{self.address[0]}:{self.address[1]} is not a manager: no challenge came")
+        connection.sendall(with_header(response))
+        if _receive(connection, deadline) != WELCOME:
+            raise AuthenticationFailed(
+                f"the manager at {self.address[0]}:{self.address[1]} refused the authkey; "
+                "both sides must read the same key file"
+            )
+        challenge = make_challenge()
+        connection.sendall(with_header(CHALLENGE + challenge))
+        if not is_right(self._authkey, challenge, _receive(connection, deadline)):
+            raise AuthenticationFailed(
+                f"whoever answers at {self.address[0]}:{self.address[1]} does not know the authkey"
+            )
+        request = pickle.dumps((None, "accept_connection", ("svc",), {}), protocol=4)
+        connection.sendall(with_header(WELCOME) + with_header(request))
+        _receive(connection, deadline)
+
+    def _discard(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _client_hello() -> c.Hello:
+    return c.Hello(PROTOCOL_VERSION, "client")
+
+
+def _impatient(command: c.AnyCommand) -> c.AnyCommand:
+    import msgspec
+
+    return msgspec.structs.replace(command, wait=0.0)
+
+
+def _set_timeout(connection: socket.socket, deadline: float | None) -> None:
+    """Let the next operation take until *deadline* (monotonic).
+
+    Raises:
+        TimeoutError: it has passed.
+    """
+    if deadline is None:
+        connection.settimeout(None)
+        return
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    connection.settimeout(left)
+
+
+def _receive(connection: socket.socket, deadline: float | None) -> bytes:
+    """Return the next message."""
+    (length,) = HEADER.unpack(_receive_exactly(connection, HEADER.size, deadline))
+    if length == -1:
+        (length,) = LONG_HEADER.unpack(_receive_exactly(connection, LONG_HEADER.size, deadline))
+    if not 0 <= length <= 2 * MESSAGE_BYTES_MAX:
+        raise BadRequest(f"the manager announced a message of {length} bytes")
+    return _receive_exactly(connection, length, deadline)
+
+
+def _receive_exactly(connection: socket.socket, size: int, deadline: float | None) -> bytes:
+    _set_timeout(connection, deadline)
+    data = connection.recv(size)
+    if len(data) == size:
+        return data
+    buffer = bytearray(data)
+    while data and len(buffer) < size:
+        _set_timeout(connection, deadline)
+        data = connection.recv(min(size - len(buffer), 1 << 20))
+        buffer += data
+    if len(buffer) < size:
+        raise EOFError("the connection was closed")
+    return bytes(buffer)

@@ -1,0 +1,210 @@
+"""All that the command line prints. Data goes to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+from service.errors import ServiceError
+
+T = TypeVar("T")
+#: A column of a table: its title, and what stands in it for an item.
+Column = tuple[str, Callable[[T], str]]
+
+#: What to do next about an error, where its message does not say it.
+HINTS = {
+    "unknown_job": "`svc jobs list` shows the jobs that are known",
+    "unknown_task": "`svc workers --json` shows the tasks that workers know",
+    "job_failed": "`svc jobs show ID` has the traceback",
+    "result_timeout": "`svc results ID` waits again",
+}
+
+
+def json_text(document: object, *, indent: bool = False) -> str:
+    """Return *document* as JSON, on one line or indented; what JSON cannot hold as its `repr`."""
+    import msgspec
+
+    encoded = msgspec.json.encode(document, enc_hook=repr)
+    return (msgspec.json.format(encoded, indent=2) if indent else encoded).decode()
+
+
+def write(text: str) -> None:
+    """Print a line of data."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(document: object) -> None:
+    """Print the one document of `--json`."""
+    write(json_text(document, indent=True))
+
+
+def write_ndjson(documents: Iterable[object]) -> None:
+    """Print one document a line."""
+    for document in documents:
+        write(json_text(document))
+
+
+def tell(text: str) -> None:
+    """Print a message for the person at the terminal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+class Printer:
+    """Prints items as they come: as text, as NDJSON, or all at the end as one JSON document."""
+
+    def __init__(self, *, json: bool, ndjson: bool, single: bool = False) -> None:
+        """Print as is asked for; *single* makes the one item the document, in place of a list."""
+        self._json = json
+        self._ndjson = ndjson
+        self._single = single
+        self._kept: list[object] = []
+        self._terminal = sys.stdout.isatty()
+
+    @property
+    def text(self) -> bool:
+        """Whether a person reads along."""
+        return not (self._json or self._ndjson)
+
+    def item(self, document: object, text: str) -> None:
+        """Print one item."""
+        if self._json:
+            self._kept.append(document)
+        elif self._ndjson:
+            write(json_text(document))
+        else:
+            write(safe(text) if self._terminal else text)
+
+    def flush(self) -> None:
+        """Hand what was printed to the reader at once."""
+        sys.stdout.flush()
+
+    def __enter__(self) -> Self:
+        """Return the printer."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Print the document, where one is asked for."""
+        if self._json and not (self._single and not self._kept):
+            write_json(self._kept[0] if self._single else self._kept)
+
+
+def error_document(error: ServiceError) -> dict[str, Any]:
+    """Return what `--json` prints of an error."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": HINTS.get(error.code, ""),
+        "retryable": error.retryable,
+    }
+
+
+def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
+    """Print *error* on stderr; *where* says what it is about, such as `line=3`."""
+    if as_json:
+        tell(json_text({"error": {**error_document(error), **where}}))
+        return
+    place = "".join(f"{name} {value}: " for name, value in where.items())
+    hint = HINTS.get(error.code)
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    tell(f"svc: {place}{safe(error.message)}{notes}" + (f" - {hint}" if hint else ""))
+
+
+def report_usage(error: Any, *, as_json: bool) -> None:
+    """Print what was wrong with the command line; a bare group prints its help."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        tell(message)
+        return
+    hint = f"try `{context.command_path} --help`" if context else ""
+    if as_json:
+        tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
+        return
+    tell(f"svc: {message.rstrip('.')}" + (f" - {hint}" if hint else ""))
+
+
+def safe(text: str) -> str:
+    """Return *text* from elsewhere with control characters made visible, so that no terminal obeys them."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def table(items: Sequence[T], columns: Sequence[Column[T]], empty: str) -> None:
+    """Print *items* as an aligned table; on stderr the message *empty* where there are none."""
+    if not items:
+        tell(empty)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    grid = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
+    for title, _ in columns:
+        grid.add_column(title, overflow="fold", no_wrap=not terminal)
+    for item in items:
+        grid.add_row(*(Text(safe(cell(item))) for _, cell in columns))
+    # Without a terminal there is no width to fit: a reader wants whole lines.
+    Console(file=sys.stdout, width=None if terminal else 1000, highlight=False).print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values below each other; those without a value are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        write(f"{name:<{width}}  {safe(value)}")
+
+
+def show_items(
+    items: Sequence[T], document: Callable[[T], Mapping[str, Any]], *, json: bool, ndjson: bool
+) -> bool:
+    """Print *items* as JSON where that is asked for; tell whether it was."""
+    if json:
+        write_json([document(item) for item in items])
+    elif ndjson:
+        write_ndjson(document(item) for item in items)
+    return json or ndjson
+
+
+def moment(at: float | None) -> str | None:
+    """Return a Unix time as RFC 3339 in UTC, with milliseconds."""
+    if not at:
+        return None
+    whole, milliseconds = divmod(round(at * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+
+def ago(at: float | None) -> str:
+    """Return how long ago a Unix time is, for people."""
+    return span(time.time() - at) if at else ""
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people: the two largest units at most."""
+    if abs(seconds) < 10:
+        return f"{seconds:.1f} s"
+    rest = round(abs(seconds))
+    for size, unit, smaller_size, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if rest >= size:
+            small = rest % size // smaller_size
+            return f"{rest // size} {unit}" + (f" {small} {smaller}" if small else "")
+    return f"{rest} s"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

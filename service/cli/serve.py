@@ -1,0 +1,267 @@
+"""`svc manager` and `svc worker`: from flags to the settings of a process that runs until it is stopped."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from service.cli.options import Announce, AuthkeyFile, LogFormat, LogLevel, Manager
+from service.cli.wiring import Wiring
+from service.domain.limits import Limits
+from service.errors import ConfigurationError
+from service.settings import (
+    DEFAULT_MANAGER,
+    ManagerSettings,
+    WorkerSettings,
+    parse_address,
+    parse_names,
+    parse_optional_address,
+    parse_seconds,
+    parse_size,
+    read_authkey,
+)
+
+_DEFAULTS = Limits()
+
+Http = Annotated[
+    str,
+    typer.Option(
+        "--http", envvar="SVC_HTTP", metavar="HOST:PORT", help="Where to serve metrics and health, or `off`."
+    ),
+]
+
+
+def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    ctx: typer.Context,
+    listen: Annotated[
+        str, typer.Option("--listen", envvar="SVC_LISTEN", metavar="HOST:PORT", help="Where to serve jobs.")
+    ] = DEFAULT_MANAGER,
+    http: Http = "127.0.0.1:9100",
+    journal: Annotated[
+        Path,
+        typer.Option(
+            "--journal", envvar="SVC_JOURNAL", metavar="PATH", help="The journal file; made if missing."
+        ),
+    ] = Path("svc.journal"),
+    durability: Annotated[
+        Literal["fsync", "os", "memory"],
+        typer.Option("--durability", envvar="SVC_DURABILITY", help="When a change counts as accepted."),
+    ] = "fsync",
+    lease: Annotated[
+        float,
+        typer.Option(
+            "--lease",
+            envvar="SVC_LEASE",
+            parser=parse_seconds,
+            metavar="SECONDS",
+            help="How long a silent worker keeps its jobs.",
+        ),
+    ] = _DEFAULTS.lease_seconds,
+    retention: Annotated[
+        float,
+        typer.Option(
+            "--retention",
+            envvar="SVC_RETENTION",
+            parser=parse_seconds,
+            metavar="SECONDS",
+            show_default="1d",
+            help="How long finished jobs are kept.",
+        ),
+    ] = _DEFAULTS.retention_seconds,
+    dead_retention: Annotated[
+        float,
+        typer.Option(
+            "--dead-retention",
+            envvar="SVC_DEAD_RETENTION",
+            parser=parse_seconds,
+            metavar="SECONDS",
+            show_default="30d",
+            help="How long dead jobs are kept.",
+        ),
+    ] = _DEFAULTS.dead_retention_seconds,
+    retain_count: Annotated[
+        int,
+        typer.Option(
+            "--retain-count",
+            envvar="SVC_RETAIN_COUNT",
+            min=0,
+            metavar="N",
+            help="Finished jobs kept at most.",
+        ),
+    ] = _DEFAULTS.retention_jobs,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            "--max-queue", envvar="SVC_MAX_QUEUE", min=1, metavar="N", help="Unfinished jobs of one queue."
+        ),
+    ] = _DEFAULTS.max_queue_jobs,
+    max_job_bytes: Annotated[
+        int,
+        typer.Option(
+            "--max-job-bytes",
+            envvar="SVC_MAX_JOB_BYTES",
+            parser=parse_size,
+            metavar="BYTES",
+            show_default="16MiB",
+            help="Size of one job's arguments, and of one result.",
+        ),
+    ] = _DEFAULTS.max_job_bytes,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            "--max-connections",
+            envvar="SVC_MAX_CONNECTIONS",
+            min=1,
+            metavar="N",
+            help="Connections at a time.",
+        ),
+    ] = 1024,
+    min_free: Annotated[
+        int,
+        typer.Option(
+            "--min-free",
+            envvar="SVC_MIN_FREE",
+            parser=parse_size,
+            metavar="BYTES",
+            show_default="64MiB",
+            help="Disk space below which new jobs are refused.",
+        ),
+    ] = _DEFAULTS.min_free_bytes,
+    authkey_file: AuthkeyFile = None,
+    announce: Announce = None,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run the manager, until it is stopped.
+
+    It keeps the queues and their journal, and serves workers and clients.
+    """
+    wiring: Wiring = ctx.obj
+    limits = Limits(
+        lease_seconds=lease,
+        max_job_bytes=max_job_bytes,
+        max_queue_jobs=max_queue,
+        retention_seconds=retention,
+        retention_jobs=retain_count,
+        dead_retention_seconds=dead_retention,
+        min_free_bytes=min_free,
+    )
+    return wiring.run_manager(
+        ManagerSettings(
+            listen=parse_address(listen),
+            http=parse_optional_address(http),
+            journal=journal,
+            authkey=read_authkey(authkey_file),
+            durability=durability,
+            limits=limits,
+            max_connections=max_connections,
+            announce=announce,
+            log_format=log_format,
+            log_level=log_level,
+        )
+    )
+
+
+def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    ctx: typer.Context,
+    manager: Manager = DEFAULT_MANAGER,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules whose tasks this worker runs."
+        ),
+    ] = "",
+    queues: Annotated[
+        str,
+        typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
+    ] = "default",
+    consumers: Annotated[
+        str,
+        typer.Option(
+            "--consumers",
+            envvar="SVC_CONSUMERS",
+            metavar="auto|N",
+            help="Consumer processes; auto: twice the CPUs.",
+        ),
+    ] = "auto",
+    http: Http = "127.0.0.1:9101",
+    accept: Annotated[
+        str,
+        typer.Option(
+            "--accept",
+            envvar="SVC_ACCEPT",
+            metavar="plain|pickle[,…]",
+            help="Codecs of the jobs it runs; pickle runs any code of whoever can submit.",
+        ),
+    ] = "plain",
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace",
+            envvar="SVC_GRACE",
+            parser=parse_seconds,
+            metavar="SECONDS",
+            help="How long running jobs may go on after SIGTERM.",
+        ),
+    ] = 30.0,
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name", envvar="SVC_NAME", metavar="NAME", help="The worker's name; else made from the host's."
+        ),
+    ] = "",
+    authkey_file: AuthkeyFile = None,
+    announce: Announce = None,
+    log_format: LogFormat = "auto",
+    log_level: LogLevel = "info",
+) -> int:
+    """Run a worker, until it is stopped or drained.
+
+    A worker is a supervisor and its consumer processes. It finds task modules in the working directory too.
+    """
+    wiring: Wiring = ctx.obj
+    _import_from_here()
+    return wiring.run_worker(
+        WorkerSettings(
+            manager=parse_address(manager),
+            http=parse_optional_address(http),
+            authkey=read_authkey(authkey_file),
+            tasks=parse_names(tasks),
+            queues=parse_names(queues),
+            consumers=_consumers(consumers),
+            accept=_codecs(accept),
+            grace=grace,
+            name=name,
+            announce=announce,
+            log_format=log_format,
+            log_level=log_level,
+        )
+    )
+
+
+def _import_from_here() -> None:
+    """Find task modules in the working directory too, as `python` does: a script's path is its own folder."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _consumers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise ConfigurationError(f"--consumers is `auto` or a number from 1 on, not {text!r}")
+
+
+def _codecs(text: str) -> tuple[str, ...]:
+    from service.codec import CODECS, PLAIN
+
+    names = parse_names(text)
+    for name in names:
+        if name not in CODECS:
+            raise ConfigurationError(f"there is no codec {name!r}; there are {', '.join(CODECS)}")
+    return tuple(dict.fromkeys((PLAIN, *names)))

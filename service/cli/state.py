@@ -1,0 +1,196 @@
+"""`svc status`, `queues`, `workers`, `metrics`, `health`: how the service is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
+from service.cli.output import ago, facts, show_items, size, span, table, tell, write, write_json
+from service.cli.wiring import open_client
+from service.errors import ConfigurationError, ServiceError
+from service.settings import DEFAULT_MANAGER, Address, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.cli.output import Column
+    from service.client.client import Client
+    from service.domain.replies import QueueStats, Totals
+
+
+def status(
+    ctx: typer.Context,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Show the whole service at a glance."""
+    from service.cli.documents import status_document
+
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        totals = client.stats()
+    if json:
+        write_json(status_document(totals))
+    else:
+        _print_status(manager, totals)
+    return 0
+
+
+def queues(
+    ctx: typer.Context,
+    json: Json = False,
+    ndjson: Ndjson = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """List queues, their counts and their ages."""
+    from service.cli.documents import queue_document
+
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        found = client.stats().queues
+    if not show_items(found, queue_document, json=json, ndjson=ndjson):
+        table(found, _queue_columns(), "no queues yet")
+    return 0
+
+
+def workers(
+    ctx: typer.Context,
+    json: Json = False,
+    ndjson: Ndjson = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """List the connected workers."""
+    from service.cli.documents import worker_document
+
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        found = client.workers()
+    if not show_items(found, worker_document, json=json, ndjson=ndjson):
+        table(
+            found,
+            [
+                ("WORKER", lambda worker: worker.name),
+                ("HOST", lambda worker: worker.host),
+                ("CONSUMERS", lambda worker: str(worker.consumers)),
+                ("BUSY", lambda worker: str(worker.busy)),
+                ("LEASED", lambda worker: str(worker.leased)),
+                ("RESTARTS", lambda worker: str(worker.restarts)),
+                ("QUEUES", lambda worker: ",".join(worker.queues)),
+                ("UP", lambda worker: ago(worker.connected_at)),
+                ("SEEN", lambda worker: f"{ago(worker.seen_at)} ago"),
+                ("STATE", lambda worker: "draining" if worker.draining else "taking jobs"),
+            ],
+            "no workers are connected - start one with `svc worker`",
+        )
+    return 0
+
+
+def metrics(
+    ctx: typer.Context,
+    http: Annotated[
+        str, typer.Option("--http", metavar="HOST:PORT", help="Serve them at /metrics there, until stopped.")
+    ] = "",
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Print or serve the manager's metrics.
+
+    They are in Prometheus' text format.
+    """
+    address = parse_address(http) if http else None
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        if address:
+            return _serve(address, client)
+        write(client.metrics().rstrip("\n"))
+    return 0
+
+
+def health(ctx: typer.Context) -> int:
+    """Ask whether a manager or worker is ready.
+
+    As `svc health --help` tells; asked on its host, over HTTP.
+    """
+    from service import health as probe
+
+    return probe.main(ctx.args)
+
+
+def _print_status(manager: str, totals: Totals) -> None:
+    drain = "yes: consumers get a pill; `svc resume` ends it" if totals.drain else ""
+    facts(
+        (
+            ("manager", f"{manager}, svc {totals.release or '?'}, up {span(totals.uptime)}"),
+            ("journal", f"{size(totals.journal_bytes)}, durability {totals.durability or '?'}"),
+            ("workers", f"{totals.workers} with {totals.consumers} consumers, {totals.busy} busy"),
+            ("draining", drain or ", ".join(totals.drained_workers)),
+        )
+    )
+    if totals.queues:
+        write("")
+        table(totals.queues, _queue_columns(), "")
+    unknown = sorted({name for queue in totals.queues for name in queue.unknown})
+    if unknown:
+        tell(f"no connected worker knows the task {', '.join(unknown)}; start one with its module in --tasks")
+    elif not totals.workers:
+        tell("no workers are connected - start one with `svc worker`")
+
+
+def _queue_columns() -> list[Column[QueueStats]]:
+    return [
+        ("QUEUE", lambda queue: queue.name),
+        ("READY", lambda queue: str(queue.ready)),
+        ("SCHEDULED", lambda queue: str(queue.scheduled)),
+        ("LEASED", lambda queue: str(queue.leased)),
+        ("SUCCEEDED", lambda queue: str(queue.succeeded)),
+        ("DEAD", lambda queue: str(queue.dead)),
+        ("CANCELLED", lambda queue: str(queue.cancelled)),
+        ("OLDEST", lambda queue: span(queue.oldest) if queue.ready else ""),
+        ("RUNNING", lambda queue: span(queue.oldest_running) if queue.leased else ""),
+    ]
+
+
+def _serve(address: Address, client: Client) -> int:
+    """Serve /metrics until interrupted."""
+    from http.server import HTTPServer
+
+    try:
+        server = HTTPServer((address.host, address.port), _handler(client.metrics))
+    except OSError as error:
+        raise ConfigurationError(f"{address} cannot be served: {error.strerror}") from None
+    tell(f"serving http://{Address(address.host, server.server_port)}/metrics")
+    with server:
+        server.serve_forever()
+    return 0
+
+
+def _handler(exposition: Callable[[], str]) -> Any:
+    from http.server import BaseHTTPRequestHandler
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5.0
+
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] != "/metrics":
+                self.send_error(404, "the metrics are at /metrics")
+                return
+            try:
+                body = exposition().encode()
+            except ServiceError as error:
+                self.send_error(503, error.message.partition("\n")[0])
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing: a scrape is no event."""
+
+    return Handler

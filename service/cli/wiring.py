@@ -1,0 +1,66 @@
+"""What the commands need of the rest of svc, in one value that a test can replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from service.settings import Address, ManagerSettings, WorkerSettings, parse_address, read_authkey
+
+if TYPE_CHECKING:
+    from service.broker.base import Broker
+    from service.client.client import Client
+
+#: Connects to a manager: its address, the authkey, and the seconds that a call may take.
+Connector = Callable[[Address, bytes, float], "Broker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The functions of `service.app` that commands call."""
+
+    connect: Connector
+    run_manager: Callable[[ManagerSettings], int]
+    run_worker: Callable[[WorkerSettings], int]
+
+
+def wiring_of_app() -> Wiring:
+    """Return the real functions; `service.app` is imported when the first of them is called."""
+    return Wiring(_connect, _run_manager, _run_worker)
+
+
+def open_client(ctx: typer.Context, manager: str, authkey_file: Path | None, timeout: float) -> Client:
+    """Return a client of *manager* whose calls take up to *timeout* seconds; it connects when it is used.
+
+    Raises:
+        ConfigurationError: *manager* is not an address.
+        AuthenticationFailed: there is no authkey, or not a safe one.
+    """
+    from service.client.client import Client
+
+    address, authkey = parse_address(manager), read_authkey(authkey_file)
+    wiring: Wiring = ctx.obj
+    return Client(partial(wiring.connect, address, authkey, timeout), patience=timeout)
+
+
+def _connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+    from service import app
+
+    return app.connect(address, authkey, timeout=timeout)
+
+
+def _run_manager(settings: ManagerSettings) -> int:
+    from service import app
+
+    return app.run_manager(settings)
+
+
+def _run_worker(settings: WorkerSettings) -> int:
+    from service import app
+
+    return app.run_worker(settings)

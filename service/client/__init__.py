@@ -1,0 +1,1 @@
+"""Submitting jobs and reading their outcomes, from Python."""

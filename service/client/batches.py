@@ -1,0 +1,220 @@
+"""From calls of functions to the batches of a submit command: names, bodies, terms, frames. Pure."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from service import codec
+from service.domain.job import CALL, DEFAULT_QUEUE, NewBatch, Terms
+from service.errors import JobTooLarge, ServiceError
+from service.wire import MESSAGE_BYTES_MAX
+
+#: Jobs that one submit command carries at most.
+FRAME_JOBS = 1000
+#: Bytes of arguments after which a submit command takes no further job.
+FRAME_BYTES = 4 * 1024 * 1024
+#: Bytes of arguments that no message can carry, whatever the manager's own limit is.
+BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+#: What may be submitted: the name of a task, a function that workers can import, or any callable.
+TaskLike = str | Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The terms of a job that its caller may choose; None leaves the choice to the task.
+
+    Attributes:
+        queue: where the job waits.
+        priority: higher ones are taken first.
+        delay: seconds until the job is ready.
+        key: the same key with the same task and arguments is the same job.
+        retries: attempts after the first failed one.
+        backoff: seconds before the first retry; doubled for each further one.
+        timeout: seconds after which an attempt is killed.
+        codec: `plain`, or `pickle` for arguments that are no plain data.
+        strict: refuse a task that no connected worker knows.
+    """
+
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    delay: float = 0.0
+    key: str = ""
+    retries: int | None = None
+    backoff: float | None = None
+    timeout: float | None = None
+    codec: str = codec.PLAIN
+    strict: bool = False
+
+    def but(self, **changes: Any) -> Options:
+        """Return these options with *changes*."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job to be submitted."""
+
+    task: TaskLike
+    args: Sequence[object] = ()
+    kwargs: dict[str, object] = field(default_factory=dict)
+    options: Options = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One job as the manager will keep it."""
+
+    terms: Terms
+    body: bytes
+    delay: float = 0.0
+    key: str = ""
+
+
+@dataclass(slots=True)
+class Frame:
+    """Jobs for one submit command; each entry of `jobs` is a job or why it cannot be sent."""
+
+    jobs: list[Encoded | ServiceError] = field(default_factory=list)
+    size: int = 0
+
+    def full_with(self, job: Encoded | ServiceError) -> bool:
+        """Tell whether *job* has to wait for the next frame."""
+        return len(self.jobs) >= FRAME_JOBS or self.size + _size(job) > FRAME_BYTES
+
+    def add(self, job: Encoded | ServiceError) -> None:
+        """Take *job* in."""
+        self.jobs.append(job)
+        self.size += _size(job)
+
+
+@dataclass(slots=True)
+class Group:
+    """Jobs that travel as one batch: their places in the frame and their bodies."""
+
+    first: Encoded
+    places: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    def takes(self, job: Encoded) -> bool:
+        """Tell whether *job* can join: on equal terms, and neither has a key."""
+        alike = (job.terms, job.delay) == (self.first.terms, self.first.delay)
+        return alike and not job.key and not self.first.key
+
+    def batch(self, number: int) -> NewBatch:
+        """Return the batch, its jobs numbered from *number* on."""
+        return NewBatch(number, self.first.terms, self.bodies, self.first.delay, self.first.key)
+
+
+def new_origin() -> str:
+    """Return a random 64-bit name: 13 characters of lower-case Crockford base 32."""
+    number = secrets.randbits(64)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(60, -1, -5))
+
+
+def task_name(task: TaskLike) -> str | None:
+    """Return the name under which workers know *task*, or None where it has to travel as a pickle.
+
+    A function has the name it was registered with, else `module:qualname` where another process can
+    import it: lambdas, local functions, bound methods, objects, and what a script defines cannot be.
+    """
+    if isinstance(task, str):
+        return task
+    registered = getattr(task, "task_name", None)
+    if isinstance(registered, str):
+        return registered
+    if not (inspect.isroutine(task) or inspect.isclass(task)):
+        return None
+    module, path = getattr(task, "__module__", None), task.__qualname__
+    return f"{module}:{path}" if module != "__main__" and _at(module, path) is task else None
+
+
+def _at(module: str | None, path: str) -> object:
+    found: object = sys.modules.get(module or "")
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def encode(spec: JobSpec) -> Encoded:
+    """Return *spec* as the manager will keep it.
+
+    Raises:
+        CodecError: the arguments are not data that the job's codec can carry.
+        JobTooLarge: they are larger than any message may be.
+    """
+    name, args, options = task_name(spec.task), spec.args, spec.options
+    if name is None:
+        name, args, options = CALL, (spec.task, *args), options.but(codec=codec.PICKLE)
+    body = codec.encode_arguments(options.codec, args, spec.kwargs)
+    if len(body) > BODY_BYTES_MAX:
+        raise JobTooLarge(
+            f"the arguments take {len(body)} bytes and no message carries over {BODY_BYTES_MAX}"
+        )
+    return Encoded(_terms(name, options), body, options.delay, options.key)
+
+
+def _terms(name: str, options: Options) -> Terms:
+    return Terms(
+        task=name,
+        queue=options.queue,
+        priority=options.priority,
+        codec=options.codec,
+        retries=options.retries,
+        backoff=options.backoff,
+        timeout=options.timeout,
+    )
+
+
+def frames(specs: Iterable[JobSpec | ServiceError | None]) -> Iterator[Frame]:
+    """Divide jobs over frames of at most 1,000 jobs and about 4 MiB, in their order.
+
+    An error among *specs*, or met in encoding one, keeps its place. None ends a frame: send what there is.
+    """
+    frame = Frame()
+    for spec in specs:
+        job = None if spec is None else _encoded(spec)
+        if frame.jobs and (job is None or frame.full_with(job)):
+            yield frame
+            frame = Frame()
+        if job is not None:
+            frame.add(job)
+    if frame.jobs:
+        yield frame
+
+
+def _encoded(spec: JobSpec | ServiceError) -> Encoded | ServiceError:
+    if isinstance(spec, ServiceError):
+        return spec
+    try:
+        return encode(spec)
+    except ServiceError as error:
+        return error
+
+
+def _size(job: Encoded | ServiceError) -> int:
+    return len(job.body) if isinstance(job, Encoded) else 0
+
+
+def groups(jobs: Sequence[Encoded | ServiceError]) -> list[Group]:
+    """Gather jobs on equal terms into batches, so that none overtakes another of its queue and priority."""
+    found: list[Group] = []
+    last: dict[tuple[str, int], Group] = {}
+    for place, job in enumerate(jobs):
+        if isinstance(job, ServiceError):
+            continue
+        lane = (job.terms.queue, job.terms.priority)
+        group = last.get(lane)
+        if group is None or not group.takes(job):
+            group = last[lane] = Group(job)
+            found.append(group)
+        group.places.append(place)
+        group.bodies.append(job.body)
+    return found

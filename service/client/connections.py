@@ -1,0 +1,74 @@
+"""The connections of one client: one that submits in order, and a few that wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from service.broker.base import Broker
+from service.errors import BrokerError
+
+#: Makes a connected broker.
+Connect = Callable[[], Broker]
+#: Threads of one client that can wait at a time, each on a connection of its own.
+WAITERS_MAX = 16
+
+
+class Connections:
+    """Brokers lent to the threads of one client; each is used by one thread at a time.
+
+    Connections are made when they are first needed and kept until `close`.
+    """
+
+    def __init__(self, connect: Connect, waiters: int = WAITERS_MAX) -> None:
+        """Make no connection yet; at most *waiters* of them serve waits."""
+        self._connect = connect
+        self._main: Broker | None = None
+        self._main_lock = threading.Lock()
+        self._idle: list[Broker] = []
+        self._all: list[Broker] = []
+        self._state_lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(waiters)
+        self._closed = False
+
+    @contextmanager
+    def main(self) -> Iterator[Broker]:
+        """Lend the connection for short calls; its calls are made in the order of the borrowers."""
+        with self._main_lock:
+            if self._main is None:
+                self._main = self._made()
+            yield self._main
+
+    @contextmanager
+    def waiting(self) -> Iterator[Broker]:
+        """Lend a connection for a call that may wait; where all are lent, wait for one."""
+        with self._free:
+            broker = self._taken()
+            try:
+                yield broker
+            finally:
+                with self._state_lock:
+                    self._idle.append(broker)
+
+    def close(self) -> None:
+        """Close all connections. May be called twice."""
+        with self._state_lock:
+            self._closed = True
+            brokers, self._all, self._idle = self._all, [], []
+        for broker in brokers:
+            broker.close()
+
+    def _taken(self) -> Broker:
+        with self._state_lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._made()
+
+    def _made(self) -> Broker:
+        if self._closed:
+            raise BrokerError("this client is closed; make a new one")
+        broker = self._connect()
+        with self._state_lock:
+            self._all.append(broker)
+        return broker

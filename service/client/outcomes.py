@@ -1,0 +1,173 @@
+"""Reading outcomes: what one means to a caller, and following those of a submission as they come."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from service import codec
+from service.broker.base import Broker
+from service.client.connections import Connections
+from service.domain import commands as c
+from service.domain.job import Outcome, parse_job_id
+from service.domain.lifecycle import JobState
+from service.domain.replies import Outcomes
+from service.errors import JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
+
+#: Seconds that one call waits at most, so that a dead connection is found.
+SLICE_SECONDS = 20.0
+#: Seconds between two looks at submissions that cannot be waited for in one call.
+ROUND_SECONDS = 0.25
+#: Outcomes that one call asks for.
+PAGE = 1000
+
+T = TypeVar("T")
+
+
+def value_of(outcome: Outcome, accept: Collection[str] = (codec.PLAIN,)) -> Any:
+    """Return the result in *outcome*.
+
+    Raises:
+        JobFailed: the job was given up on.
+        JobCancelled: it was cancelled.
+        CodecError: the result is a pickled object and *accept* does not name `pickle`.
+    """
+    if outcome.state == JobState.SUCCEEDED:
+        return codec.decode_result(outcome.result, accept)
+    raise failure_of(outcome)
+
+
+def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
+    """Return the error that stands for a job that did not succeed."""
+    if outcome.state == JobState.CANCELLED:
+        return JobCancelled(f"job {outcome.id} was cancelled")
+    error = outcome.error
+    if error is None:
+        return JobFailed(f"job {outcome.id} failed", job_id=outcome.id)
+    said = f"{error.type}: {error.message}" if error.message else error.type
+    return JobFailed(f"job {outcome.id} failed: {said}", job_id=outcome.id, remote_traceback=error.traceback)
+
+
+class Deadline:
+    """A point in time until which to wait, or none.
+
+    Attributes:
+        timeout: the seconds that were asked for; None for no limit.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        """Start the count of *timeout* seconds."""
+        self.timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def slice(self, limit: float = SLICE_SECONDS) -> float:
+        """Return the seconds to wait in the next call."""
+        return limit if self._end is None else max(0.0, min(limit, self._end - time.monotonic()))
+
+
+class Patience:
+    """Repeats a call over a broken connection, until the manager was away for too long at one time."""
+
+    def __init__(self, connections: Connections, deadline: Deadline, seconds: float) -> None:
+        """Repeat until *deadline*, and no longer than *seconds* without one answer."""
+        self._connections = connections
+        self._deadline = deadline
+        self._seconds = seconds
+
+    def call(self, ask: Callable[[Broker], T]) -> T:
+        """Return the answer to *ask*, which is safe to ask again.
+
+        Raises:
+            ManagerUnreachable: the manager did not answer in time.
+        """
+        lost = Deadline(self._seconds)
+        while True:
+            try:
+                with self._connections.waiting() as broker:
+                    return ask(broker)
+            except ManagerUnreachable:
+                if lost.passed or self._deadline.passed:
+                    raise
+                time.sleep(self._deadline.slice(ROUND_SECONDS))
+
+    def wait(self, ids: Sequence[str], seconds: float) -> list[Outcome]:
+        """Return the outcomes of *ids*, waiting up to *seconds* for all of them."""
+        return self.call(lambda broker: broker.wait(ids, timedelta(seconds=seconds)))
+
+    def feed(self, feed: c.Feed) -> Outcomes:
+        """Return the outcomes that *feed* asks for."""
+        return self.call(lambda broker: broker.feed(feed))
+
+
+def wait_for(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
+    """Return the outcomes of *ids*, of all of them or of those there are at *deadline*."""
+    while True:
+        found = patience.wait(ids, deadline.slice())
+        if len(found) >= len(set(ids)) or deadline.passed:
+            return found
+
+
+def follow(patience: Patience, ids: Iterable[str], deadline: Deadline) -> Iterator[Outcome]:
+    """Yield the outcome of each job of *ids* once, in the order in which they ended.
+
+    Jobs of one submission are followed as they end; a mixture is asked for four times a second.
+
+    Raises:
+        ResultTimeout: the deadline came first.
+        UnknownJob: a job is not known, or its retention has passed.
+    """
+    wanted = set(ids)
+    origins = {_origin_of(job_id) for job_id in wanted}
+    pages = _fed(patience, origins.pop(), wanted, deadline) if len(origins) == 1 else None
+    for page in pages or _polled(patience, wanted, deadline):
+        fresh = {outcome.id: outcome for outcome in page if outcome.id in wanted}
+        wanted.difference_update(fresh)
+        yield from fresh.values()
+
+
+def _fed(patience: Patience, origin: str, wanted: set[str], deadline: Deadline) -> Iterator[list[Outcome]]:
+    cursor, seconds = 0, 0.0
+    while wanted:
+        page = patience.feed(c.Feed(origin, cursor, PAGE, seconds))
+        yield page.outcomes
+        if not page.outcomes and wanted:
+            yield _looked_up(patience, random.sample(sorted(wanted), min(PAGE, len(wanted))))
+        if len(page.outcomes) < PAGE and wanted and deadline.passed:
+            raise _late(len(wanted), deadline)
+        cursor, seconds = page.cursor, deadline.slice()
+
+
+def _polled(patience: Patience, wanted: set[str], deadline: Deadline) -> Iterator[list[Outcome]]:
+    while wanted:
+        yield _looked_up(patience, sorted(wanted))
+        if wanted and deadline.passed:
+            raise _late(len(wanted), deadline)
+        patience.wait(sorted(wanted)[:PAGE], deadline.slice(ROUND_SECONDS))
+
+
+def _looked_up(patience: Patience, ids: list[str]) -> list[Outcome]:
+    """Return the outcomes there are now; this also finds jobs that are unknown or no longer kept."""
+    found: list[Outcome] = []
+    for first in range(0, len(ids), PAGE):
+        found += patience.wait(ids[first : first + PAGE], 0.0)
+    return sorted(found, key=lambda outcome: outcome.finished_at)
+
+
+def _origin_of(job_id: str) -> str:
+    try:
+        return parse_job_id(job_id)[0]
+    except ValueError as error:
+        raise UnknownJob(str(error)) from None
+
+
+def _late(count: int, deadline: Deadline) -> ResultTimeout:
+    subject = "1 job has" if count == 1 else f"{count} jobs have"
+    return ResultTimeout(f"{subject} not ended within {deadline.timeout:g} s and will go on")

@@ -1,0 +1,136 @@
+"""What all handles of one client share: its connections, its origin, and how it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from service import codec
+from service.broker.base import Broker
+from service.client.batches import Encoded, Frame, groups, new_origin
+from service.client.connections import Connect, Connections
+from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
+from service.domain.job import JobView, Outcome
+from service.domain.job import job_id as id_of
+from service.domain.replies import Note
+from service.errors import ResultTimeout, ServiceError, UnknownJob, error_for
+
+#: Seconds for which a wait goes on asking a manager that does not answer.
+PATIENCE_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+class Origin:
+    """A source of job numbers: jobs are told apart by the name of their origin and their number."""
+
+    def __init__(self) -> None:
+        """Choose a random name."""
+        self.name = new_origin()
+        self._next = 0
+
+    def take(self, count: int) -> int:
+        """Return the first of *count* numbers that no other job of this origin has."""
+        first = self._next
+        self._next += count
+        return first
+
+
+class Session:
+    """One client's connections, and what it asks over them. Safe to use from many threads.
+
+    Attributes:
+        accept: codecs in which results may come.
+    """
+
+    def __init__(self, connect: Connect, accept: Collection[str], patience: float) -> None:
+        """Connect by *connect* when first needed; *patience* is in seconds, as `PATIENCE_SECONDS`."""
+        self.accept = frozenset((codec.PLAIN, *accept))
+        self._connections = Connections(connect)
+        self._patience = patience
+        self._singles = Origin()
+
+    def ask(self, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call that does not wait."""
+        with self._connections.main() as broker:
+            return question(broker)
+
+    def send(self, frame: Frame, origin: Origin | None, strict: bool) -> list[str | ServiceError]:
+        """Submit *frame*; return for each of its entries the id, or why it was not accepted."""
+        batches = groups(frame.jobs)
+        ids: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in frame.jobs]
+        if not batches:
+            return ids
+        with self._connections.main() as broker:
+            source = origin or self._singles
+            sent = []
+            for group in batches:
+                sent.append(group.batch(source.take(len(group.bodies))))
+                for offset, place in enumerate(group.places):
+                    ids[place] = id_of(source.name, sent[-1].first + offset)
+            notes = broker.submit(source.name, sent, strict=strict)
+        for note in notes:
+            for place in batches[note.batch].places:
+                ids[place] = _noted(note)
+        return ids
+
+    def send_one(self, job: Encoded, strict: bool) -> str:
+        """Submit one job; return its id.
+
+        Raises:
+            BrokerError: it was not accepted.
+        """
+        frame = Frame()
+        frame.add(job)
+        (accepted,) = self.send(frame, None, strict)
+        if isinstance(accepted, ServiceError):
+            raise accepted
+        return accepted
+
+    def result(self, job_id: str, timeout: float | None) -> Any:
+        """Return a job's result; as `Job.result`."""
+        deadline = Deadline(timeout)
+        outcomes = wait_for(self._patient(deadline), [job_id], deadline)
+        if not outcomes:
+            raise ResultTimeout(f"job {job_id} has not ended within {timeout:g} s and will go on")
+        return value_of(outcomes[0], self.accept)
+
+    def outcomes(self, ids: Sequence[str], timeout: float | None) -> list[Outcome]:
+        """Return the outcomes of the jobs, of all or of those that ended within *timeout* seconds."""
+        deadline = Deadline(timeout)
+        return wait_for(self._patient(deadline), list(ids), deadline)
+
+    def follow(self, ids: Iterable[str], timeout: float | None) -> Iterator[Outcome]:
+        """Yield the outcomes of the jobs as they end, within *timeout* seconds."""
+        deadline = Deadline(timeout)
+        return follow(self._patient(deadline), ids, deadline)
+
+    def wait(self, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call that may wait and is safe to ask again."""
+        return self._patient(Deadline(None)).call(question)
+
+    def view(self, job_id: str) -> JobView:
+        """Describe a job.
+
+        Raises:
+            UnknownJob: there is none, or its retention has passed.
+        """
+        views = self.ask(lambda broker: broker.get([job_id]))
+        if not views:
+            raise UnknownJob(f"there is no job {job_id}, or its retention time has passed")
+        return views[0]
+
+    def cancel(self, ids: Sequence[str]) -> int:
+        """Cancel those of the jobs that wait; return how many."""
+        return self.ask(lambda broker: broker.cancel(ids))
+
+    def close(self) -> None:
+        """Close all connections. May be called twice."""
+        self._connections.close()
+
+    def _patient(self, deadline: Deadline) -> Patience:
+        return Patience(self._connections, deadline, self._patience)
+
+
+def _noted(note: Note) -> str | ServiceError:
+    return error_for(note.code, note.message) if note.code else note.id

@@ -1,0 +1,205 @@
+"""Who may come in and what: hello, submit, leave, and the connections that end."""
+
+from __future__ import annotations
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.job import DEFAULT_QUEUE, NewBatch
+from service.domain.ledger import content_digest
+from service.domain.lifecycle import JobState
+from service.domain.members import Member, Worker
+from service.domain.queue_state import QueueState
+from service.domain.settlement import give_back_all
+
+#: Frames of this version are understood; `wire.PROTOCOL_VERSION` is the same number for clients.
+VERSION = 1
+#: What a connection may say it is.
+ROLES = ("client", "consumer", "worker")
+#: Characters that the name of a queue, a task or an origin may have.
+NAME_LENGTH_MAX = 200
+
+
+def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
+    """Make *member* what the command says it is; a consumer that comes back gets its leases again."""
+    if command.version != VERSION:
+        return r.Refused(
+            "protocol", f"this manager speaks version {VERSION}, the client {command.version}; upgrade the older"
+        )
+    if command.role not in ROLES:
+        return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
+    said = Member.from_hello(command)
+    member.role, member.name = said.role, said.name
+    member.tasks, member.queues = said.tasks, said.queues
+    if member.role in ("consumer", "worker"):
+        _enrol(state, command, member, now)
+    lost = [held.token for held in command.held if not _restore(state, held, member, now)]
+    for token in set(member.leases) - {held.token for held in command.held}:
+        # The grant was made but its reply never arrived.
+        lease = member.leases[token]
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+    limits = state.limits
+    return r.Welcome(VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost)
+
+
+def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
+    """Accept batches; a note says what was special about one."""
+    if not command.origin or len(command.origin) > NAME_LENGTH_MAX:
+        return r.Refused("bad_request", "an origin has 1 to 200 characters")
+    notes: list[r.Note] = []
+    for place, batch in enumerate(command.batches):
+        if member.inside or not _reserved(batch):
+            note = _submit_one(state, command.origin, batch, command.strict, now)
+        else:
+            note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
+        if note is not None:
+            if note.code:
+                state.observer.rejected(batch.terms.queue, note.code, len(batch.bodies))
+            notes.append(r.Note(place, note.id, note.code, note.message))
+    return r.Accepted(notes)
+
+
+def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
+    """End a membership in order."""
+    count = give_back_all(state, member, now)
+    state.dismiss(member)
+    return r.Done(count)
+
+
+def disconnected(state: QueueState, member: Member, now: float) -> None:
+    """Note that a member's connection has ended without a `leave`.
+
+    A plain client's jobs go back at once. A consumer's stay while its supervisor lives, which will either
+    see it come back or report it lost; without a supervisor, `upkeep.tick` gives them back soon.
+    """
+    member.connected = False
+    member.gone_at = now
+    if member.role == "plain" or (member.worker is None and member.leases):
+        give_back_all(state, member, now, expired=True)
+
+
+def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
+    name = command.worker or command.name
+    worker = state.workers.get(name)
+    if worker is None:
+        worker = state.workers[name] = Worker(name, connected_at=now)
+    worker.seen_at = now
+    worker.expires = now + state.limits.lease_seconds
+    member.worker = worker
+    if member.role == "worker":
+        worker.supervisor = member
+        worker.hello = command
+        return
+    previous = worker.consumers.get(member.name)
+    if previous is not None and previous is not member:
+        _take_over(previous, member)
+    worker.consumers[member.name] = member
+    member.connected = True
+    state.count_consumers()
+
+
+def _take_over(previous: Member, member: Member) -> None:
+    """Move the leases of a consumer's old connection to its new one."""
+    for lease in previous.leases.values():
+        lease.holder = member
+    member.leases.update(previous.leases)
+    previous.leases = {}
+    previous.worker = None
+
+
+def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> bool:
+    """Return whether *member* has the lease it says it holds, taking it up anew after a restart."""
+    lease = state.leases.get(held.token)
+    if lease is not None:
+        return lease.holder is member
+    place = state.ledger.origins.find(held.origin, held.first)
+    if place is None or held.token > state.incarnation << 40:
+        return False
+    batch, start = place
+    stop = start + held.count
+    if stop > batch.count or batch.states.count(JobState.READY, start, stop) != held.count:
+        return False
+    state.lanes.skip(batch, held.count)
+    state.grant_lease(batch, start, stop, member, now, token=held.token)
+    return True
+
+
+def _submit_one(
+    state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float
+) -> r.Note | None:
+    known = state.ledger.origins.get(origin)
+    if known is not None and known.knows(batch.first):
+        return None
+    note = _obstacle(state, batch, strict) or _same_key(state, batch)
+    if note is not None:
+        return note
+    terms = batch.terms
+    due = now + batch.delay if batch.delay > 0 else None
+    event = e.Submitted(now, origin, batch.first, terms, batch.bodies, due, batch.key)
+    added = state.ledger.submitted(state.record(event), event)
+    state.observer.submitted(terms, added.count, added.size)
+    if due is None:
+        state.make_ready(added, 0, added.count, now)
+    else:
+        state.schedule(added, 0, added.count, due)
+    return None
+
+
+def _reserved(batch: NewBatch) -> bool:
+    """Return whether a batch uses what only plain clients' calls may, through the manager."""
+    terms = batch.terms
+    return terms.codec == "item" or terms.task.startswith("#") or terms.queue.startswith("#")
+
+
+def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None:
+    """Return why a batch cannot be accepted, or None."""
+    terms = batch.terms
+    if not batch.bodies or batch.first < 0 or (batch.key and len(batch.bodies) != 1):
+        return r.Note(0, code="bad_request", message="a batch has jobs, and exactly one where it has a key")
+    if not _nameable(terms.queue) or not _nameable(terms.task):
+        return r.Note(0, code="bad_request", message="names of queues and tasks have 1 to 200 characters")
+    largest = max(map(len, batch.bodies))
+    if largest > state.limits.max_job_bytes:
+        message = (
+            f"the arguments take {largest} bytes and the limit is {state.limits.max_job_bytes} bytes "
+            "(`svc manager --max-job-bytes`); pass a reference to the data instead"
+        )
+        return r.Note(0, code="job_too_large", message=message)
+    if state.refusal:
+        return r.Note(0, code=state.refusal)
+    if state.ledger.refusing:
+        return r.Note(0, code="draining")
+    counts = state.ledger.counts.get(terms.queue)
+    if counts is not None and counts.unfinished + len(batch.bodies) > state.limits.max_queue_jobs:
+        message = f"queue {terms.queue!r} holds its {state.limits.max_queue_jobs} jobs; submit again later"
+        return r.Note(0, code="queue_full", message=message)
+    if strict and not knows_task(state, terms.queue or DEFAULT_QUEUE, terms.task):
+        message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
+        return r.Note(0, code="unknown_task", message=message)
+    return None
+
+
+def _nameable(name: str) -> bool:
+    return 0 < len(name) <= NAME_LENGTH_MAX
+
+
+def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:
+    if not batch.key:
+        return None
+    known = state.ledger.keys.get(batch.key)
+    if known is None:
+        return None
+    if known.digest == content_digest(batch.terms.task, batch.bodies[0]):
+        return r.Note(0, id=known.id(0))
+    message = f"the key {batch.key!r} belongs to job {known.id(0)}, which has another task or arguments"
+    return r.Note(0, id=known.id(0), code="conflict", message=message)
+
+
+def knows_task(state: QueueState, queue: str, task: str) -> bool:
+    """Return whether a connected consumer serves *queue* and knows *task*."""
+    return any(
+        member.connected and queue in member.queues and (member.tasks is None or task in member.tasks)
+        for worker in state.workers.values()
+        for member in worker.consumers.values()
+    )

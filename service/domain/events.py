@@ -1,0 +1,109 @@
+"""What happened: the facts that the journal keeps and that recovery replays.
+
+Leases are not among them: a lost lease is only a repeat. Encoded as MessagePack arrays; fields may
+be added at the end, with a default, and never removed or reordered.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.domain.job import Cause, ErrorInfo, Terms
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, tag_field="event"):
+    """Base of all events. `at` is a Unix time in seconds."""
+
+
+class Submitted(Event, frozen=True, tag="submitted"):
+    """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`."""
+
+    at: float
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    due: float | None = None
+    key: str = ""
+
+
+class Range(msgspec.Struct, frozen=True, array_like=True):
+    """The results of consecutive jobs of one origin, recorded under one lease."""
+
+    origin: str
+    first: int
+    token: int
+    results: list[bytes]
+    seconds: list[float]
+
+
+class Succeeded(Event, frozen=True, tag="succeeded"):
+    """Jobs ended with results."""
+
+    at: float
+    ranges: list[Range]
+
+
+class Failed(Event, frozen=True, tag="failed"):
+    """An attempt ended without a result; tried again at `retry_at`, or dead where that is None."""
+
+    at: float
+    origin: str
+    number: int
+    cause: Cause
+    error: ErrorInfo
+    retry_at: float | None
+    seconds: float = 0.0
+    consumer: str = ""
+
+
+class Cancelled(Event, frozen=True, tag="cancelled"):
+    """Waiting jobs of one origin were cancelled."""
+
+    at: float
+    origin: str
+    numbers: list[int]
+
+
+class Requeued(Event, frozen=True, tag="requeued"):
+    """Dead jobs of one origin were made ready again."""
+
+    at: float
+    origin: str
+    numbers: list[int]
+
+
+class Answered(Event, frozen=True, tag="answered"):
+    """A plain client took the answers to these jobs out of the `results` queue."""
+
+    origin: str
+    numbers: list[int]
+
+
+class Drained(Event, frozen=True, tag="drained"):
+    """A drain came into force, for one worker or, without a name, for all."""
+
+    at: float
+    epoch: int
+    worker: str = ""
+    refuse: bool = False
+
+
+class Resumed(Event, frozen=True, tag="resumed"):
+    """A drain ended, for one worker or, without a name, for all."""
+
+    at: float
+    worker: str = ""
+
+
+class Forgotten(Event, frozen=True, tag="forgotten"):
+    """Jobs of `origin` below `below` have passed their retention; to submit them again changes nothing."""
+
+    at: float
+    origin: str
+    below: int
+
+
+AnyEvent = (
+    Submitted | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
+)

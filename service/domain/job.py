@@ -1,0 +1,146 @@
+"""The values that describe jobs; they are also what crosses the wire and what the journal keeps.
+
+All are `msgspec` structs that encode as MessagePack arrays: fields may be added at the end, with a
+default, and never removed or reordered (an older reader ignores what it does not know).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from service.domain.lifecycle import JobState
+
+#: The queue of a job that names none.
+DEFAULT_QUEUE = "default"
+#: The task name of plain data that only plain clients take. No real task name starts with `#`.
+ITEM = "#item"
+#: The task name of a pill that a plain client put: it stops exactly one consumer.
+PILL = "#pill"
+#: The queue of what plain clients put into `results`.
+RESULTS_QUEUE = "#results"
+#: The task name under which a pickled callable travels.
+CALL = "svc:call"
+
+
+class Struct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
+    """Base of all values that are sent or stored."""
+
+
+class Terms(Struct, frozen=True):
+    """What all jobs of a batch have in common.
+
+    `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override what the
+    task declares where they are not None. `answer` also puts the outcome into the `results` queue
+    of plain clients.
+    """
+
+    task: str
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    codec: str = "plain"
+    retries: int | None = None
+    backoff: float | None = None
+    timeout: float | None = None
+    answer: bool = False
+
+
+class NewBatch(Struct, frozen=True):
+    """Jobs submitted together: numbers `first`, `first + 1`, … of their origin, one body each.
+
+    `delay` is in seconds. `key` makes a batch of one idempotent: the same key with the same task
+    and body is the same job.
+    """
+
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    delay: float = 0.0
+    key: str = ""
+
+
+class Cause(enum.StrEnum):
+    """Why an attempt ended without a result."""
+
+    #: The task raised. Charged to `failures`.
+    FAILED = "failed"
+    #: The task ran over its timeout and its consumer was killed. Charged to `failures`.
+    TIMED_OUT = "timed_out"
+    #: The process running the job died. Charged to `crashes`.
+    CRASHED = "crashed"
+    #: The job can never run (arguments, codec, result): dead at once.
+    REFUSED = "refused"
+    #: Drain, scale-in or a lost host. Charged to `interruptions`, which has no budget.
+    INTERRUPTED = "interrupted"
+
+
+class ErrorInfo(Struct, frozen=True):
+    """What went wrong in an attempt: exception class name, its message, and the traceback if any."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Attempt(Struct, frozen=True):
+    """One ended attempt in a job's history. `at` is a Unix time, `seconds` the run time."""
+
+    at: float
+    cause: Cause
+    error: ErrorInfo
+    seconds: float = 0.0
+    consumer: str = ""
+
+
+class Outcome(Struct, frozen=True):
+    """How one job ended: its result (encoded by its codec) or its error."""
+
+    id: str
+    state: JobState
+    result: bytes = b""
+    error: ErrorInfo | None = None
+    codec: str = "plain"
+    finished_at: float = 0.0
+    seconds: float = 0.0
+    task: str = ""
+
+
+class JobView(Struct, frozen=True):
+    """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits."""
+
+    id: str
+    task: str
+    queue: str
+    state: str
+    priority: int
+    codec: str
+    submitted_at: float
+    due_at: float | None = None
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    retries: int | None = None
+    timeout: float | None = None
+    key: str = ""
+    consumer: str = ""
+    reason: str = ""
+    finished_at: float | None = None
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+
+
+def job_id(origin: str, number: int) -> str:
+    """Return the id of job *number* of *origin*."""
+    return f"{origin}-{number}"
+
+
+def parse_job_id(text: str) -> tuple[str, int]:
+    """Return (origin, number).
+
+    Raises:
+        ValueError: *text* has not the form of a job id.
+    """
+    origin, dash, number = text.rpartition("-")
+    if not dash or not origin or not number.isascii() or not number.isdigit():
+        raise ValueError(f"{text!r} is not a job id; an id looks like k3v9x0m2q7w1z-0")
+    return origin, int(number)

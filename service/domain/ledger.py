@@ -1,0 +1,341 @@
+"""What is durable: every job that was accepted and what became of it, rebuilt by replaying the events.
+
+Live and at recovery the same methods run, so a replayed ledger equals the live one (a property test
+says so). Who is connected and who holds what is not here but in `queue_state`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
+
+from service.domain import events as e
+from service.domain.batch import Batch
+from service.domain.job import ITEM, PILL, Attempt, Cause, parse_job_id
+from service.domain.lifecycle import JobState
+from service.domain.origins import Origins
+
+#: Settled leases that are remembered, to tell a repeated ack from a stale one.
+SETTLED_KEPT = 10_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many jobs of one queue are in each state; finished ones as long as they are kept."""
+
+    ready: int = 0
+    scheduled: int = 0
+    leased: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    submitted: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that are still to be done."""
+        return self.ready + self.scheduled + self.leased
+
+    def add(self, state: int, count: int) -> None:
+        """Add *count* jobs to *state*."""
+        name = _COUNTED[state]
+        setattr(self, name, getattr(self, name) + count)
+
+
+_COUNTED = tuple(state.word for state in JobState)
+
+
+class Ledger:
+    """All jobs, by id, by key, by state; and the outcomes in order."""
+
+    def __init__(self, window_bytes: int = 64 * 1024 * 1024) -> None:
+        """Start empty; bodies beyond *window_bytes* stay in the journal until they are leased."""
+        self.window_bytes = window_bytes
+        self.resident_bytes = 0
+        self.origins = Origins()
+        self.batches: dict[int, Batch] = {}
+        self.counts: dict[str, Counts] = {}
+        self.keys: dict[str, Batch] = {}
+        self.dead: dict[tuple[int, int], Batch] = {}
+        #: Answers for plain clients not yet handed out: (batch sequence, index) -> (batch, outcome's event).
+        self.answers: OrderedDict[tuple[int, int], tuple[Batch, int]] = OrderedDict()
+        #: Drains in force: worker name, or "" for all -> (epoch, journal sequence).
+        self.drains: dict[str, tuple[int, int]] = {}
+        self.drain_epoch = 0
+        self.refusing = False
+        #: Events that ended jobs, in order; some may have been forgotten since.
+        self.outcome_order: list[int] = []
+        #: How many kept jobs each event is about.
+        self.references: dict[int, int] = {}
+        #: Batches in the order in which their last job ended, with that time.
+        self.finished: deque[tuple[float, Batch]] = deque()
+        #: Jobs of the batches in `finished`.
+        self.finished_jobs = 0
+        #: Batches past their retention that are kept for the sake of their dead jobs.
+        self.kept_dead: deque[tuple[float, Batch]] = deque()
+        #: Origins without jobs, in the order in which they lost the last one, with that time.
+        self.emptied: deque[tuple[float, str]] = deque()
+        #: Rows of the journal that nothing refers to any more.
+        self.forgotten: list[int] = []
+        self.settled: OrderedDict[int, tuple[str, int, int]] = OrderedDict()
+        self.last_sequence = 0
+        self.last_at = 0.0
+
+    def counts_of(self, queue: str) -> Counts:
+        """Return the counts of a queue, known from now on."""
+        found = self.counts.get(queue)
+        if found is None:
+            found = self.counts[queue] = Counts()
+        return found
+
+    def find(self, job: str) -> tuple[Batch, int] | None:
+        """Return (batch, index) of a job id, or None where it is not known.
+
+        Raises:
+            ValueError: *job* has not the form of an id.
+        """
+        return self.origins.find(*parse_job_id(job))
+
+    def replay(self, sequence: int, event: e.AnyEvent) -> None:
+        """Apply an event that the journal kept."""
+        self.last_sequence = max(self.last_sequence, sequence)
+        self.last_at = max(self.last_at, getattr(event, "at", 0.0))
+        match event:
+            case e.Submitted():
+                self.submitted(sequence, event)
+            case e.Succeeded():
+                for part, span in enumerate(event.ranges):
+                    self._replay_range(sequence, part, span, event.at)
+            case e.Failed():
+                self.failed(sequence, event)
+            case e.Cancelled():
+                self.cancelled(sequence, event)
+            case e.Requeued():
+                self.requeued(sequence, event)
+            case e.Answered():
+                self.answered(sequence, event)
+            case e.Drained():
+                self.drained(sequence, event)
+            case e.Resumed():
+                self.resumed(sequence, event)
+            case e.Forgotten():
+                origin = self.origins.make(event.origin)
+                origin.below = max(origin.below, event.below)
+                origin.forgotten_by.append(sequence)
+                self.emptied.append((event.at, event.origin))
+
+    # Each of the following applies one kind of event.
+
+    def submitted(self, sequence: int, event: e.Submitted) -> Batch:
+        """Add a batch."""
+        batch = Batch(sequence, event)
+        self.batches[sequence] = batch
+        self.origins.make(event.origin).add(batch)
+        counts = self.counts_of(event.terms.queue)
+        counts.submitted += batch.count
+        counts.add(batch.states[0], batch.count)
+        self._keep_bodies(batch)
+        if event.key:
+            batch.digest = content_digest(event.terms.task, event.bodies[0])
+            self.keys[event.key] = batch
+        return batch
+
+    def succeeded(self, sequence: int, part: int, batch: Batch, span: e.Range, at: float) -> None:
+        """End the jobs that *span* names, of *batch*, with results; it is part *part* of the event."""
+        start = span.first - batch.first
+        stop = start + len(span.results)
+        token = span.token
+        self._end(batch, start, stop, JobState.SUCCEEDED, sequence, part, at)
+        if batch.terms.answer and not span.results[0]:
+            # A plain consumer acknowledged it: if there is an answer, that one puts it into `results`.
+            self.answers.pop((batch.sequence, start), None)
+        first = batch.first + start
+        origin, low, _ = self.settled.get(token, (batch.origin, first, first))
+        self.settled[token] = (origin, low, batch.first + stop)
+        if len(self.settled) > SETTLED_KEPT:
+            self.settled.popitem(last=False)
+
+    def failed(self, sequence: int, event: e.Failed) -> tuple[Batch, int] | None:
+        """Charge an attempt, and schedule the job again or give it up."""
+        place = self.origins.find(event.origin, event.number)
+        if place is None:
+            self.forgotten.append(sequence)
+            return None
+        batch, index = place
+        record = batch.record(index)
+        match event.cause:
+            case Cause.CRASHED:
+                record.crashes += 1
+            case Cause.INTERRUPTED:
+                record.interruptions += 1
+            case _:
+                record.failures += 1
+        record.remember(Attempt(event.at, event.cause, event.error, event.seconds, event.consumer))
+        record.sequences.append(sequence)
+        self._refer(sequence, 1)
+        if event.retry_at is None:
+            self._end(batch, index, index + 1, JobState.DEAD, sequence, 0, event.at)
+            self.dead[batch.sequence, index] = batch
+        else:
+            due = event.retry_at > event.at
+            record.due = event.retry_at if due else None
+            self.move(batch, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
+        return batch, index
+
+    def cancelled(self, sequence: int, event: e.Cancelled) -> None:
+        """End waiting jobs without running them."""
+        for number in event.numbers:
+            place = self.origins.find(event.origin, number)
+            if place is not None:
+                batch, index = place
+                self._end(batch, index, index + 1, JobState.CANCELLED, sequence, 0, event.at)
+
+    def requeued(self, sequence: int, event: e.Requeued) -> list[tuple[Batch, int]]:
+        """Make dead jobs ready; return them."""
+        places = []
+        for number in event.numbers:
+            place = self.origins.find(event.origin, number)
+            if place is None:
+                continue
+            batch, index = place
+            record = batch.record(index)
+            record.pardon()
+            record.sequences.append(sequence)
+            self._refer(sequence, 1)
+            self._reopen(batch, index)
+            places.append(place)
+        return places
+
+    def answered(self, sequence: int, event: e.Answered) -> None:
+        """Take answers out of the `results` queue."""
+        for number in event.numbers:
+            place = self.origins.find(event.origin, number)
+            if place is not None:
+                batch, index = place
+                self.answers.pop((batch.sequence, index), None)
+                batch.record(index).sequences.append(sequence)
+                self._refer(sequence, 1)
+
+    def drained(self, sequence: int, event: e.Drained) -> None:
+        """Put a drain in force."""
+        self._forget_drain(event.worker)
+        self.drains[event.worker] = (event.epoch, sequence)
+        self.drain_epoch = max(self.drain_epoch, event.epoch)
+        self.refusing = self.refusing or event.refuse
+
+    def resumed(self, sequence: int, event: e.Resumed) -> None:
+        """End a drain, or all of them; nothing of it needs to be kept."""
+        for worker in [event.worker] if event.worker else list(self.drains):
+            self._forget_drain(worker)
+        if not event.worker:
+            self.refusing = False
+        self.forgotten.append(sequence)
+
+    def move(self, batch: Batch, start: int, stop: int, state: JobState) -> None:
+        """Set the state of jobs that stay unfinished, and keep the counts right."""
+        counts = self.counts_of(batch.terms.queue)
+        self._uncount(counts, batch, start, stop)
+        counts.add(state, stop - start)
+        batch.mark(start, stop, state)
+
+    def forget(self, batch: Batch) -> None:
+        """Drop a finished batch and all that was kept of its jobs."""
+        del self.batches[batch.sequence]
+        origin = self.origins.make(batch.origin)
+        origin.remove(batch)
+        if self.keys.get(batch.key) is batch:
+            del self.keys[batch.key]
+        self._uncount(self.counts_of(batch.terms.queue), batch, 0, batch.count)
+        self.forgotten.append(batch.sequence)
+        about = Counter(batch.outcomes or ())
+        for index, record in batch.records.items():
+            about.update(record.sequences)
+            self.dead.pop((batch.sequence, index), None)
+        if batch.terms.answer:
+            for index in range(batch.count):
+                self.answers.pop((batch.sequence, index), None)
+        for sequence, count in about.items():
+            self._unrefer(sequence, count)
+
+    def _replay_range(self, sequence: int, part: int, span: e.Range, at: float) -> None:
+        place = self.origins.find(span.origin, span.first)
+        if place is not None:
+            self.succeeded(sequence, part, place[0], span, at)
+
+    def _end(
+        self, batch: Batch, start: int, stop: int, state: JobState, sequence: int, part: int, at: float
+    ) -> None:
+        counts = self.counts_of(batch.terms.queue)
+        self._uncount(counts, batch, start, stop)
+        counts.add(state, stop - start)
+        batch.end(start, stop, state, sequence)
+        if not self.outcome_order or self.outcome_order[-1] != sequence:
+            self.outcome_order.append(sequence)
+        self._refer(sequence, stop - start)
+        first = batch.first + start
+        self.origins.make(batch.origin).completions.append(sequence, part, first, stop - start)
+        if batch.terms.answer:
+            for index in range(start, stop):
+                self.answers[batch.sequence, index] = (batch, sequence)
+        if not batch.unfinished:
+            self._finish(batch, at)
+
+    def _keep_bodies(self, batch: Batch) -> None:
+        if self.resident_bytes + batch.size > self.window_bytes:
+            batch.bodies = None
+        else:
+            self.resident_bytes += batch.size
+
+    def _finish(self, batch: Batch, at: float) -> None:
+        if batch.bodies is not None:
+            batch.bodies = None
+            self.resident_bytes -= batch.size
+        batch.finished_at = at
+        if batch.terms.task in (ITEM, PILL):
+            self.forget(batch)
+        else:
+            self.finished.append((at, batch))
+            self.finished_jobs += batch.count
+
+    def _reopen(self, batch: Batch, index: int) -> None:
+        """Take a dead job back into the queue."""
+        self.dead.pop((batch.sequence, index), None)
+        self.answers.pop((batch.sequence, index), None)
+        if batch.outcomes is not None:
+            self._unrefer(batch.outcomes[index], 1)
+            batch.outcomes[index] = 0
+        batch.unfinished += 1
+        self.move(batch, index, index + 1, JobState.READY)
+
+    def _uncount(self, counts: Counts, batch: Batch, start: int, stop: int) -> None:
+        if stop - start == 1:
+            counts.add(batch.states[start], -1)
+            return
+        states = batch.states[start:stop]
+        for state in JobState:
+            number = states.count(state)
+            if number:
+                counts.add(state, -number)
+
+    def _refer(self, sequence: int, count: int) -> None:
+        self.references[sequence] = self.references.get(sequence, 0) + count
+
+    def _unrefer(self, sequence: int, count: int) -> None:
+        if not sequence:
+            return
+        left = self.references.get(sequence, 0) - count
+        if left > 0:
+            self.references[sequence] = left
+        elif self.references.pop(sequence, None) is not None:
+            self.forgotten.append(sequence)
+
+    def _forget_drain(self, worker: str) -> None:
+        known = self.drains.pop(worker, None)
+        if known is not None:
+            self.forgotten.append(known[1])
+
+
+def content_digest(task: str, body: bytes) -> bytes:
+    """Return what tells two jobs with the same key apart."""
+    return hashlib.blake2b(body, digest_size=16, key=task.encode()[:64]).digest()

@@ -1,0 +1,38 @@
+"""The bounds that the queue keeps, each with its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the queue holds at most, and for how long.
+
+    Attributes:
+        lease_seconds: a lease ends this long after its worker was last heard of.
+        max_job_bytes: size of one job's arguments, and of one result.
+        max_queue_jobs: unfinished jobs of one queue.
+        retention_seconds: how long a finished job keeps its result.
+        retention_jobs: how many finished jobs are kept, the newest ones.
+        dead_retention_seconds: how long a dead job is kept.
+        window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
+        grant_jobs: jobs that one request may lease.
+        grant_bytes: arguments that one request may lease, once there is one job.
+        reconnect_seconds: after a restart, how long consumers may take to come back for the jobs that
+            they still run before these are handed to others.
+        min_free_bytes: space on the journal's disk below which new jobs are refused; acknowledgements
+            are still taken.
+    """
+
+    lease_seconds: float = 15.0
+    max_job_bytes: int = 16 * 1024 * 1024
+    max_queue_jobs: int = 10_000_000
+    retention_seconds: float = 24 * 3600.0
+    retention_jobs: int = 1_000_000
+    dead_retention_seconds: float = 30 * 24 * 3600.0
+    window_bytes: int = 64 * 1024 * 1024
+    grant_jobs: int = 256
+    grant_bytes: int = 4 * 1024 * 1024
+    reconnect_seconds: float = 1.0
+    min_free_bytes: int = 64 * 1024 * 1024

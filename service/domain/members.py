@@ -1,0 +1,88 @@
+"""Who is connected, and who holds what.
+
+A lease lasts as long as its holder lives: a plain client's as long as its connection; a consumer's as long
+as its worker's supervisor renews it. The reasoning about time is in `QueueState.tick`; the manager's clock
+is the only authority, and it never runs backwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from service.domain.batch import Batch
+from service.domain.commands import Extend, Hello
+from service.domain.job import CALL, DEFAULT_QUEUE, PILL
+
+#: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
+RECONNECT_GRACE = 0.5
+
+
+class LeaseRecord:
+    """The right of one member to one attempt at the jobs [start, stop) of a batch, under one token.
+
+    Jobs are settled from the front, and given back from the back or all together.
+    """
+
+    __slots__ = ("batch", "granted_at", "holder", "ready_at", "start", "stop", "token")
+
+    def __init__(self, token: int, batch: Batch, start: int, stop: int, holder: Member, now: float) -> None:
+        """Grant the jobs to *holder*."""
+        self.token = token
+        self.batch = batch
+        self.start = start
+        self.stop = stop
+        self.holder = holder
+        self.granted_at = now
+        self.ready_at = now
+
+
+class Member:
+    """One connection that has said what it is; `tasks` None means that it takes anything."""
+
+    __slots__ = ("connected", "gone_at", "inside", "leases", "name", "queues", "role", "tasks", "worker")
+
+    def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
+        """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
+        self.inside = inside
+        self.role = role
+        self.name = name
+        self.worker: Worker | None = None
+        self.tasks: frozenset[str] | None = None
+        self.queues: frozenset[str] = frozenset((DEFAULT_QUEUE,))
+        self.leases: dict[int, LeaseRecord] = {}
+        self.connected = True
+        self.gone_at = 0.0
+
+    @classmethod
+    def from_hello(cls, hello: Hello) -> Member:
+        """Make a member out of what it says of itself."""
+        member = cls(hello.role, hello.name)
+        if hello.role == "consumer":
+            member.tasks = frozenset((*hello.tasks, PILL, CALL))
+        if hello.queues:
+            member.queues = frozenset(hello.queues)
+        return member
+
+
+@dataclass(slots=True)
+class Worker:
+    """A supervisor and its consumers."""
+
+    name: str
+    hello: Hello | None = None
+    supervisor: Member | None = None
+    consumers: dict[str, Member] = field(default_factory=dict)
+    report: Extend = field(default_factory=Extend)
+    connected_at: float = 0.0
+    seen_at: float = 0.0
+    expires: float = 0.0
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the supervisor is connected."""
+        return self.supervisor is not None and self.supervisor.connected
+
+    @property
+    def present(self) -> bool:
+        """Whether anything of the worker is connected."""
+        return self.supervised or any(member.connected for member in self.consumers.values())

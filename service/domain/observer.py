@@ -1,0 +1,63 @@
+"""What the queue and its host tell about themselves as it happens; telemetry subscribes by overriding.
+
+Every method here does nothing, so a queue without telemetry needs no special case. Called in the
+manager's one thread, on the hot path once for each batch and never once for each job: an
+implementation adds numbers up and returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.domain.job import Cause, Terms
+
+
+class Observer:
+    """Receives one call for each arrow of the life cycle, and for what the host measures."""
+
+    def submitted(self, terms: Terms, count: int, size: int) -> None:
+        """*count* jobs of together *size* bytes were accepted."""
+
+    def rejected(self, queue: str, reason: str, count: int) -> None:
+        """Jobs were refused; *reason* is the code of an error."""
+
+    def started(self, terms: Terms, count: int, waited: float) -> None:
+        """Jobs were handed to a consumer, *waited* seconds after they became ready."""
+
+    def succeeded(self, terms: Terms, seconds: Sequence[float], age: float) -> None:
+        """Attempts ended with results after these run times; the jobs were accepted *age* seconds ago."""
+
+    def failed(
+        self, terms: Terms, cause: Cause, error_type: str, seconds: float, retried: bool, age: float
+    ) -> None:
+        """An attempt ended without a result; *retried* or dead."""
+
+    def released(self, terms: Terms, count: int) -> None:
+        """Jobs went back uncharged: drain, scale-in, or read ahead and taken back."""
+
+    def expired(self, terms: Terms, count: int) -> None:
+        """Jobs went back because their holder's connection or lease had ended."""
+
+    def cancelled(self, terms: Terms, count: int) -> None:
+        """Waiting jobs were cancelled."""
+
+    def requeued(self, terms: Terms, count: int) -> None:
+        """Dead jobs were made ready again."""
+
+    def stale(self, queue: str, count: int) -> None:
+        """Outcomes were refused because their lease had moved on."""
+
+    def committed(self, records: int, seconds: float) -> None:
+        """The journal committed *records* events in *seconds*."""
+
+    def called(self, method: str, result: str, seconds: float) -> None:
+        """A request was served; result is `ok`, `error` or `denied`."""
+
+    def connected(self, delta: int) -> None:
+        """An authenticated connection came (+1) or went (-1)."""
+
+    def authentication_failed(self) -> None:
+        """A handshake was refused."""
+
+    def recovered(self, jobs: int, seconds: float) -> None:
+        """The journal was replayed at start."""

@@ -1,0 +1,138 @@
+"""What operators and plain clients do: cancel, requeue, drain, resume, and the `results` queue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.batch import Batch
+from service.domain.job import ITEM, RESULTS_QUEUE, Outcome
+from service.domain.lifecycle import JobState
+from service.domain.members import Member
+from service.domain.queries import outcome
+from service.domain.queue_state import QueueState
+
+_WAITING = (JobState.READY, JobState.SCHEDULED)
+_Place = tuple[Batch, int]
+
+
+def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply:
+    """Renew the leases of a worker's consumers."""
+    worker = member.worker
+    if worker is None:
+        return r.Refused("bad_request", "say hello as a worker before extending leases")
+    worker.seen_at = now
+    worker.expires = now + state.limits.lease_seconds
+    worker.report = command
+    return r.Done(sum(len(each.leases) for each in worker.consumers.values()))
+
+
+def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:
+    """Cancel those of the jobs that wait."""
+    places = _places(state, command.ids)
+    if isinstance(places, r.Refused):
+        return places
+    waiting = [(batch, index) for batch, index in places if batch.states[index] in _WAITING]
+    for batch, index in waiting:
+        if batch.states[index] == JobState.READY:
+            state.lanes.skip(batch, 1)
+        state.observer.cancelled(batch.terms, 1)
+    for origin, numbers in _by_origin(waiting):
+        event = e.Cancelled(now, origin, numbers)
+        state.ledger.cancelled(state.record(event), event)
+        state.progressed = True
+    return r.Done(len(waiting))
+
+
+def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
+    """Make dead jobs ready again."""
+    if command.ids:
+        places = _places(state, command.ids)
+        if isinstance(places, r.Refused):
+            return places
+    else:
+        dead = state.ledger.dead.items()
+        places = [(b, index) for (_, index), b in dead if command.queue in ("", b.terms.queue)]
+    dead_places = [(batch, index) for batch, index in places if batch.states[index] == JobState.DEAD]
+    for origin, numbers in _by_origin(dead_places):
+        event = e.Requeued(now, origin, numbers)
+        for batch, index in state.ledger.requeued(state.record(event), event):
+            batch.ragged = True
+            state.make_ready(batch, index, index + 1, now)
+            state.observer.requeued(batch.terms, 1)
+    return r.Done(len(dead_places))
+
+
+def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
+    """Put a drain in force; where it is already, nothing changes. Answers with its epoch."""
+    known = state.ledger.drains.get(command.worker)
+    if known is not None and not (command.refuse and not state.ledger.refusing):
+        return r.Done(known[0])
+    event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
+    state.ledger.drained(state.record(event), event)
+    state.readied = True
+    return r.Done(event.epoch)
+
+
+def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> r.Reply:
+    """End a drain; answers with how many were in force."""
+    drains = state.ledger.drains
+    count = len(drains) if not command.worker else int(command.worker in drains)
+    if count or state.ledger.refusing:
+        event = e.Resumed(now, command.worker)
+        state.ledger.resumed(state.record(event), event)
+        state.readied = True
+    return r.Done(count)
+
+
+def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
+    """Hand out the oldest thing in `results`, for good: the outcome of a job, or what was put there."""
+    lane = state.lanes.best((RESULTS_QUEUE,), None)
+    head = lane.head() if lane is not None else None
+    answer = next(iter(state.ledger.answers.items()), None)
+    if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):
+        item = state.swallow(lane, now)
+        if item is not None:
+            outcome_of_item = Outcome(item[0], JobState.SUCCEEDED, item[1], codec="", task=ITEM)
+            return r.Outcomes(0, [outcome_of_item])
+    if answer is not None:
+        return _hand_out(state, answer[1][0], answer[0][1])
+    return None if command.wait > 0 else r.Outcomes(0, [])
+
+
+def _hand_out(state: QueueState, batch: Batch, index: int) -> r.Reply:
+    found = outcome(state, batch, index)
+    event = e.Answered(batch.origin, [batch.first + index])
+    state.ledger.answered(state.record(event), event)
+    return r.Outcomes(0, [found] if found is not None else [])
+
+
+def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Reply | None:
+    """Answer once nothing of a queue is waiting or leased."""
+    counts = state.ledger.counts.get(command.queue)
+    if counts is None or not counts.unfinished:
+        return r.Done()
+    return None
+
+
+def _places(state: QueueState, ids: Iterable[str]) -> list[_Place] | r.Refused:
+    places: list[_Place] = []
+    for job in dict.fromkeys(ids):
+        try:
+            place = state.ledger.find(job)
+        except ValueError as error:
+            return r.Refused("unknown_job", str(error))
+        if place is None:
+            return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
+        places.append(place)
+    return places
+
+
+def _by_origin(places: Iterable[_Place]) -> Iterator[tuple[str, list[int]]]:
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for batch, index in places:
+        numbers[batch.origin].append(batch.first + index)
+    yield from numbers.items()

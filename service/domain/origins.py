@@ -1,0 +1,165 @@
+"""Finding jobs by id, and reading outcomes in the order they were recorded.
+
+An *origin* is the random name that a client gives to a series of its jobs; with the job's number it is the
+job's id. That makes a submit idempotent by itself: a number that the origin already has is the same job.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from service.domain.batch import Batch
+
+_first = attrgetter("first")
+
+
+class Completion(NamedTuple):
+    """Consecutive jobs from number `first` on, ended by part *part* of event *sequence*."""
+
+    sequence: int
+    part: int
+    first: int
+    jobs: int
+
+
+class Completions:
+    """What ended, in order: four numbers an entry. A cursor counts entries from the very first."""
+
+    __slots__ = ("_base", "_count", "_first", "_part", "_sequence")
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._base = 0
+        self._sequence = array("Q")
+        self._part = array("I")
+        self._first = array("Q")
+        self._count = array("I")
+
+    @property
+    def end(self) -> int:
+        """The cursor after the last entry."""
+        return self._base + len(self._sequence)
+
+    def append(self, sequence: int, part: int, first: int, count: int) -> None:
+        """Add an entry."""
+        self._sequence.append(sequence)
+        self._part.append(part)
+        self._first.append(first)
+        self._count.append(count)
+
+    def after(self, cursor: int, limit: int) -> tuple[int, list[Completion]]:
+        """Return (next cursor, entries) from *cursor* on, until they name *limit* jobs or more."""
+        index = max(0, cursor - self._base)
+        found: list[Completion] = []
+        named = 0
+        while index < len(self._sequence) and named < limit:
+            entry = Completion(
+                self._sequence[index], self._part[index], self._first[index], self._count[index]
+            )
+            found.append(entry)
+            named += entry.jobs
+            index += 1
+        return self._base + index, found
+
+    def drop_below(self, number: int) -> None:
+        """Forget leading entries about jobs below *number*."""
+        drop = 0
+        while drop < len(self._first) and self._first[drop] < number:
+            drop += 1
+        if drop:
+            for column in (self._sequence, self._part, self._first, self._count):
+                del column[:drop]
+            self._base += drop
+
+
+class Origin:
+    """The jobs of one origin: its batches in order of their numbers, and what ended.
+
+    `below`: all numbers under it have been accepted once and are forgotten.
+    """
+
+    __slots__ = ("batches", "below", "completions", "forgotten_by", "name")
+
+    def __init__(self, name: str) -> None:
+        """Start with no jobs."""
+        self.name = name
+        self.batches: list[Batch] = []
+        self.below = 0
+        self.completions = Completions()
+        #: Sequence numbers of the events that say so of `below`.
+        self.forgotten_by: list[int] = []
+
+    def find(self, number: int) -> Batch | None:
+        """Return the batch that has job *number*."""
+        batches = self.batches
+        if batches and batches[-1].first <= number:
+            batch = batches[-1]
+        else:
+            index = bisect_right(batches, number, key=_first) - 1
+            if index < 0:
+                return None
+            batch = batches[index]
+        return batch if number < batch.first + batch.count else None
+
+    def knows(self, number: int) -> bool:
+        """Return whether job *number* was accepted before, forgotten or not."""
+        return number < self.below or self.find(number) is not None
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch."""
+        if not self.batches or self.batches[-1].first < batch.first:
+            self.batches.append(batch)
+        else:
+            insort(self.batches, batch, key=_first)
+
+    def remove(self, batch: Batch) -> None:
+        """Forget a batch; its numbers stay known as accepted once."""
+        if self.batches and self.batches[0] is batch:
+            del self.batches[0]
+        else:
+            self.batches.remove(batch)
+        self.below = max(self.below, self._known_below(batch))
+        self.completions.drop_below(self.below)
+
+    def _known_below(self, batch: Batch) -> int:
+        """Return the number under which all is forgotten now that *batch* is."""
+        return self.batches[0].first if self.batches else batch.first + batch.count
+
+
+class Origins:
+    """All origins that are known."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._origins: dict[str, Origin] = {}
+
+    def __iter__(self) -> Iterator[Origin]:
+        """Iterate over all origins."""
+        return iter(self._origins.values())
+
+    def get(self, name: str) -> Origin | None:
+        """Return an origin that is known."""
+        return self._origins.get(name)
+
+    def make(self, name: str) -> Origin:
+        """Return the origin *name*, known from now on."""
+        found = self._origins.get(name)
+        if found is None:
+            found = self._origins[name] = Origin(name)
+        return found
+
+    def discard(self, name: str) -> None:
+        """Forget an origin altogether."""
+        self._origins.pop(name, None)
+
+    def find(self, name: str, number: int) -> tuple[Batch, int] | None:
+        """Return (batch, index) of a job, or None where it is not known."""
+        origin = self._origins.get(name)
+        if origin is None:
+            return None
+        batch = origin.find(number)
+        return None if batch is None else (batch, number - batch.first)

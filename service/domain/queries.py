@@ -1,0 +1,314 @@
+"""What may be asked without changing anything."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.admission import knows_task
+from service.domain.batch import Batch
+from service.domain.job import ITEM, PILL, JobView, Outcome, job_id
+from service.domain.lifecycle import JobState
+from service.domain.members import Member, Worker
+from service.domain.queue_state import QueueState
+
+#: Jobs and outcomes that one reply describes at most.
+REPLY_JOBS_MAX = 10_000
+
+
+def get(state: QueueState, command: c.Get, member: Member, now: float) -> r.Reply:
+    """Describe jobs by id."""
+    places = (_place(state, job) for job in command.ids[:REPLY_JOBS_MAX])
+    return r.Views([view(state, *place) for place in places if place is not None])
+
+
+def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Reply:
+    """Describe the newest jobs that a query names."""
+    wanted = {name.word: name for name in JobState}
+    if command.state and command.state not in wanted:
+        return r.Refused("bad_request", f"{command.state!r} is not a state; states are {', '.join(wanted)}")
+    states = [wanted[command.state]] if command.state else list(JobState)
+    views: list[JobView] = []
+    limit = min(command.limit, REPLY_JOBS_MAX)
+    for batch in reversed(state.ledger.batches.values()):
+        if len(views) >= limit:
+            break
+        if command.queue not in ("", batch.terms.queue) or command.task not in ("", batch.terms.task):
+            continue
+        for index in range(batch.count - 1, -1, -1):
+            if batch.states[index] in states:
+                views.append(view(state, batch, index))
+                if len(views) >= limit:
+                    break
+    return r.Views(views)
+
+
+def await_outcomes(state: QueueState, command: c.Await, member: Member, now: float) -> r.Reply | None:
+    """Return the outcomes of jobs once all have one; None while one has not and the member would wait."""
+    places = [(job, _place(state, job)) for job in command.ids[:REPLY_JOBS_MAX]]
+    for job, place in places:
+        if place is None:
+            return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
+    known = [place for _, place in places if place is not None]
+    pending = sum(1 for batch, index in known if not batch.state(index).finished)
+    if pending and command.wait > 0:
+        return None
+    outcomes = [outcome(state, batch, index) for batch, index in known if batch.state(index).finished]
+    return r.Outcomes(0, [found for found in outcomes if found is not None], pending)
+
+
+def feed(state: QueueState, command: c.Feed, member: Member, now: float) -> r.Reply | None:
+    """Return outcomes in the order they were recorded; None where there is none yet."""
+    limit = max(1, min(command.limit, REPLY_JOBS_MAX))
+    if command.origin:
+        cursor, outcomes = _feed_origin(state, command.origin, command.cursor, limit)
+    else:
+        cursor, outcomes = _feed_all(state, command.cursor, limit)
+    if not outcomes and command.wait > 0:
+        return None
+    return r.Outcomes(cursor, outcomes)
+
+
+def stats(state: QueueState, command: c.Stats, member: Member, now: float) -> r.Reply:
+    """Return the counts of every queue and of the members."""
+    workers = state.workers.values()
+    drain = state.ledger.drains.get("")
+    return r.Totals(
+        queues=[_queue_stats(state, name, now) for name in sorted(state.ledger.counts) if name[0] != "#"],
+        workers=sum(1 for worker in workers if worker.present),
+        consumers=state.consumers,
+        busy=sum(1 for worker in workers for each in worker.consumers.values() if each.leases),
+        drain=drain[0] if drain else 0,
+        drained_workers=sorted(name for name in state.ledger.drains if name),
+        incarnation=state.incarnation,
+    )
+
+
+def members(state: QueueState, command: c.Members, member: Member, now: float) -> r.Reply:
+    """Describe the connected workers."""
+    return r.Roster([_worker_view(state, worker) for worker in state.workers.values()])
+
+
+def view(state: QueueState, batch: Batch, index: int) -> JobView:
+    """Return the description of one job."""
+    terms, job_state, record = batch.terms, batch.state(index), batch.records.get(index)
+    due = record.due if record is not None and record.due is not None else batch.due
+    holder = _holder(state, batch, index) if job_state == JobState.LEASED else None
+    ended = outcome(state, batch, index) if job_state.finished else None
+    return JobView(
+        id=batch.id(index),
+        task=terms.task,
+        queue=terms.queue,
+        state=job_state.word,
+        priority=terms.priority,
+        codec=terms.codec,
+        submitted_at=batch.at,
+        due_at=due if job_state == JobState.SCHEDULED else None,
+        failures=record.failures if record else 0,
+        crashes=record.crashes if record else 0,
+        interruptions=record.interruptions if record else 0,
+        retries=terms.retries,
+        timeout=terms.timeout,
+        key=batch.key,
+        consumer=holder.name if holder else "",
+        reason=_reason(state, batch, index),
+        finished_at=ended.finished_at if ended else None,
+        attempts=list(record.attempts) if record else [],
+    )
+
+
+def outcome(state: QueueState, batch: Batch, index: int) -> Outcome | None:
+    """Return how a finished job ended, from the event that recorded it."""
+    if batch.outcomes is None:
+        return None
+    event = _event(state, batch.outcomes[index])
+    number = batch.first + index
+    if isinstance(event, e.Succeeded):
+        for span in event.ranges:
+            if span.origin == batch.origin and span.first <= number < span.first + len(span.results):
+                return _success(batch, span, number, event.at)
+    if isinstance(event, e.Failed):
+        return _death(batch, event)
+    if isinstance(event, e.Cancelled):
+        return Outcome(batch.id(index), JobState.CANCELLED, finished_at=event.at, task=batch.terms.task)
+    return None
+
+
+def _success(batch: Batch, span: e.Range, number: int, at: float) -> Outcome:
+    place = number - span.first
+    return Outcome(
+        job_id(span.origin, number),
+        JobState.SUCCEEDED,
+        span.results[place],
+        None,
+        batch.terms.codec,
+        at,
+        span.seconds[place],
+        batch.terms.task,
+    )
+
+
+def _death(batch: Batch, event: e.Failed) -> Outcome:
+    return Outcome(
+        job_id(event.origin, event.number),
+        JobState.DEAD,
+        b"",
+        event.error,
+        batch.terms.codec,
+        event.at,
+        event.seconds,
+        batch.terms.task,
+    )
+
+
+def _feed_origin(state: QueueState, name: str, cursor: int, limit: int) -> tuple[int, list[Outcome]]:
+    origin = state.ledger.origins.get(name)
+    if origin is None:
+        return cursor, []
+    cursor, completions = origin.completions.after(cursor, limit)
+    outcomes: list[Outcome] = []
+    for entry in completions:
+        batch = origin.find(entry.first)
+        event = _event(state, entry.sequence)
+        if batch is None or event is None:
+            continue
+        if isinstance(event, e.Succeeded):
+            span = event.ranges[entry.part]
+            numbers = range(entry.first, entry.first + entry.jobs)
+            outcomes.extend(_success(batch, span, number, event.at) for number in numbers)
+        else:
+            outcomes.extend(_outcomes_of(state, entry.sequence, event, {entry.first}))
+    return cursor, outcomes
+
+
+def _feed_all(state: QueueState, cursor: int, limit: int) -> tuple[int, list[Outcome]]:
+    order = state.ledger.outcome_order
+    outcomes: list[Outcome] = []
+    for sequence in order[bisect_right(order, cursor) :]:
+        if sequence in state.ledger.references:
+            event = _event(state, sequence)
+            if event is not None:
+                outcomes.extend(_outcomes_of(state, sequence, event))
+        cursor = sequence
+        if len(outcomes) >= limit:
+            break
+    return cursor, outcomes
+
+
+def _outcomes_of(
+    state: QueueState, sequence: int, event: e.AnyEvent, numbers: set[int] | None = None
+) -> Iterator[Outcome]:
+    """Yield the outcomes that an event recorded, of jobs that are still known."""
+    origins = state.ledger.origins
+    if isinstance(event, e.Succeeded):
+        for span in event.ranges:
+            place = origins.find(span.origin, span.first)
+            if place is not None:
+                for number in range(span.first, span.first + len(span.results)):
+                    yield _success(place[0], span, number, event.at)
+    elif isinstance(event, e.Failed):
+        place = origins.find(event.origin, event.number)
+        if place is not None and event.retry_at is None:
+            yield _death(place[0], event)
+    elif isinstance(event, e.Cancelled):
+        for number in event.numbers:
+            place = origins.find(event.origin, number)
+            if place is not None and (numbers is None or number in numbers):
+                terms = place[0].terms
+                yield Outcome(
+                    job_id(event.origin, number), JobState.CANCELLED, finished_at=event.at, task=terms.task
+                )
+
+
+def _event(state: QueueState, sequence: int) -> e.AnyEvent | None:
+    return state.pending_event(sequence) or state.read(sequence)
+
+
+def _place(state: QueueState, job: str) -> tuple[Batch, int] | None:
+    try:
+        return state.ledger.find(job)
+    except ValueError:
+        return None
+
+
+def _holder(state: QueueState, batch: Batch, index: int) -> Member | None:
+    for lease in state.leases.values():
+        if lease.batch is batch and lease.start <= index < lease.stop:
+            return lease.holder
+    return None
+
+
+def _reason(state: QueueState, batch: Batch, index: int) -> str:
+    """Return why a job waits, or "" where it does not."""
+    job_state = batch.state(index)
+    record = batch.records.get(index)
+    if job_state == JobState.SCHEDULED:
+        retrying = record is not None and record.due is not None
+        return "waits for its retry after a failed attempt" if retrying else "waits for its delay to pass"
+    if job_state != JobState.READY:
+        return ""
+    terms = batch.terms
+    if "" in state.ledger.drains:
+        return "the service is draining; `svc resume` ends that"
+    if terms.task == ITEM:
+        return "plain data: only a plain client takes it"
+    if not state.consumers:
+        return "no worker is connected"
+    if not knows_task(state, terms.queue, terms.task):
+        return f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
+    return "waits for an idle consumer"
+
+
+def _queue_stats(state: QueueState, name: str, now: float) -> r.QueueStats:
+    counts = state.ledger.counts[name]
+    oldest = 0.0
+    unknown: list[str] = []
+    for lane in state.lanes:
+        if lane.queue != name:
+            continue
+        head = lane.head()
+        if head is None:
+            continue
+        oldest = max(oldest, now - head.ready_at)
+        if lane.task not in (ITEM, PILL) and not knows_task(state, name, lane.task):
+            unknown.append(lane.task)
+    running = [lease.granted_at for lease in state.leases.values() if lease.batch.terms.queue == name]
+    return r.QueueStats(
+        name=name,
+        ready=counts.ready,
+        scheduled=counts.scheduled,
+        leased=counts.leased,
+        dead=counts.dead,
+        succeeded=counts.succeeded,
+        cancelled=counts.cancelled,
+        submitted=counts.submitted,
+        oldest=oldest,
+        oldest_running=max(0.0, now - min(running)) if running else 0.0,
+        unknown=sorted(set(unknown)),
+    )
+
+
+def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
+    hello = worker.hello
+    consumers = worker.consumers.values()
+    tasks = {task for member in consumers for task in member.tasks or () if not task.startswith("#")}
+    drains = state.ledger.drains
+    return r.WorkerView(
+        name=worker.name,
+        host=hello.host if hello else "",
+        pid=hello.pid if hello else 0,
+        release=hello.release if hello else "",
+        consumers=len(worker.consumers),
+        busy=sum(1 for member in consumers if member.leases),
+        restarts=worker.report.restarts,
+        leased=sum(lease.stop - lease.start for member in consumers for lease in member.leases.values()),
+        queues=sorted({queue for member in consumers for queue in member.queues}),
+        tasks=sorted(tasks),
+        connected_at=worker.connected_at,
+        seen_at=worker.seen_at,
+        draining="" in drains or worker.name in drains or worker.report.stopping,
+        http=hello.http if hello else "",
+    )

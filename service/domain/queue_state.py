@@ -1,0 +1,318 @@
+"""The queue: commands in, replies and events out.
+
+`apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` are all that happens to it. It reads no
+clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and the
+events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then `recover`.
+
+Tokens order leases: each grant gets the next one, and the incarnation of the manager is its upper part, so no
+token is ever given twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import NamedTuple
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.batch import Batch
+from service.domain.job import PILL, RESULTS_QUEUE
+from service.domain.lanes import Lane, Lanes, Span
+from service.domain.ledger import Ledger
+from service.domain.lifecycle import JobState
+from service.domain.limits import Limits
+from service.domain.members import LeaseRecord, Member, Worker
+from service.domain.observer import Observer
+
+_TOKENS_PER_INCARNATION = 1 << 40
+#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
+PILL_PUT_BY_HAND = -1
+
+Read = Callable[[int], e.AnyEvent | None]
+
+
+class Due(NamedTuple):
+    """Scheduled jobs [start, stop) of a batch."""
+
+    at: float
+    order: int
+    start: int
+    stop: int
+    batch: Batch
+
+
+class QueueState:
+    """The ledger of all jobs, with who is connected and who holds what.
+
+    The verbs that settle attempts are in `settlement`, those that admit members in `admission`, and those
+    that only read in `queries`; here is what they share: the ready lanes, the leases and the events.
+    """
+
+    def __init__(
+        self,
+        *,
+        incarnation: int = 1,
+        read: Read = lambda sequence: None,
+        observer: Observer | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Make an empty queue; *read* returns an event that the journal keeps, or None."""
+        self.limits = limits or Limits()
+        self.observer = observer or Observer()
+        self.incarnation = incarnation
+        self.read = read
+        self.ledger = Ledger(self.limits.window_bytes)
+        self.lanes = Lanes()
+        self.scheduled: list[Due] = []
+        self.leases: dict[int, LeaseRecord] = {}
+        self.workers: dict[str, Worker] = {}
+        self.consumers = 0
+        #: After a restart: nothing is handed out before this time.
+        self.hold_until = 0.0
+        #: Whether something became ready, or an outcome was recorded, since the host last looked.
+        self.readied = False
+        self.progressed = False
+        #: The code of an error with which new jobs are refused, set by the host (a disk nearly full).
+        self.refusal = ""
+        self._events: list[tuple[int, e.AnyEvent]] = []
+        self._succeeded: tuple[int, e.Succeeded] | None = None
+        self._tokens = incarnation * _TOKENS_PER_INCARNATION
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def record(self, event: e.AnyEvent) -> int:
+        """Put *event* into the next commit; return its sequence number."""
+        self.ledger.last_sequence += 1
+        self._events.append((self.ledger.last_sequence, event))
+        return self.ledger.last_sequence
+
+    def results_event(self, now: float) -> tuple[int, e.Succeeded]:
+        """Return the event, one for each commit, that takes all results."""
+        if self._succeeded is None:
+            event = e.Succeeded(now, [])
+            self._succeeded = (self.record(event), event)
+        return self._succeeded
+
+    def take_events(self) -> tuple[list[tuple[int, e.AnyEvent]], list[int]]:
+        """Return what the next commit has to keep and to delete."""
+        events, self._events = self._events, []
+        forgotten, self.ledger.forgotten = self.ledger.forgotten, []
+        self._succeeded = None
+        return events, forgotten
+
+    def pending_event(self, sequence: int) -> e.AnyEvent | None:
+        """Return an event that is not yet committed."""
+        for known, event in self._events:
+            if known == sequence:
+                return event
+        return None
+
+    def recover(self, now: float) -> None:
+        """Make ready what the replayed events left waiting, and give holders time to come back."""
+        for batch in self.ledger.batches.values():
+            if not batch.unfinished:
+                continue
+            for start, stop in batch.runs(JobState.READY):
+                self.lanes.push(batch, start, stop, batch.at)
+            for start, stop in batch.runs(JobState.SCHEDULED):
+                self._schedule_run(batch, start, stop)
+        if self.lanes:
+            self.hold_until = now + self.limits.reconnect_seconds
+        self.readied = True
+
+    def _schedule_run(self, batch: Batch, start: int, stop: int) -> None:
+        if not batch.records:
+            self.schedule(batch, start, stop, batch.due or 0.0)
+            return
+        for index in range(start, stop):
+            record = batch.records.get(index)
+            due = record.due if record is not None and record.due is not None else batch.due
+            self.schedule(batch, index, index + 1, due or 0.0)
+
+    # --- ready and scheduled ------------------------------------------------------------------------
+
+    def make_ready(self, batch: Batch, start: int, stop: int, now: float) -> None:
+        """Put jobs, whose state is READY already, into their lane."""
+        self.lanes.push(batch, start, stop, now)
+        self.readied = True
+        if batch.terms.queue == RESULTS_QUEUE:
+            self.progressed = True
+
+    def schedule(self, batch: Batch, start: int, stop: int, at: float) -> None:
+        """Make jobs, whose state is SCHEDULED already, ready at time *at*."""
+        heapq.heappush(self.scheduled, Due(at, batch.sequence, start, stop, batch))
+
+    def wake_due(self, now: float) -> None:
+        """Make ready all scheduled jobs whose time has come."""
+        while self.scheduled and self.scheduled[0].at <= now:
+            due = heapq.heappop(self.scheduled)
+            batch = due.batch
+            if batch.states.count(JobState.SCHEDULED, due.start, due.stop) != due.stop - due.start:
+                # Some were cancelled meanwhile; the others go one by one.
+                for index in range(due.start, due.stop):
+                    if batch.states[index] == JobState.SCHEDULED:
+                        self.ledger.move(batch, index, index + 1, JobState.READY)
+                        self.make_ready(batch, index, index + 1, due.at)
+                continue
+            self.ledger.move(batch, due.start, due.stop, JobState.READY)
+            self.make_ready(batch, due.start, due.stop, due.at)
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do next, as far as the queue itself knows."""
+        times = [self.scheduled[0].at] if self.scheduled else []
+        if self.hold_until:
+            times.append(self.hold_until)
+        return min(times, default=None)
+
+    # --- leases -------------------------------------------------------------------------------------
+
+    def lease(self, command: c.Lease, member: Member, now: float) -> r.Reply | None:
+        """Hand out ready jobs, or a pill; None where there is nothing and the member would wait."""
+        if member.role == "client":
+            return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
+        pill = self.pill_for(member)
+        if pill:
+            return r.Grant([], pill)
+        if now >= self.hold_until:
+            grant = self._grant(member, min(command.limit, self.limits.grant_jobs), now)
+            if grant is not None:
+                return grant
+        return None if command.wait > 0 else r.Grant()
+
+    def pill_for(self, member: Member) -> int:
+        """Return the epoch of the drain that is in force for *member*, or 0."""
+        if member.worker is None:
+            return 0
+        drains = self.ledger.drains
+        if not drains:
+            return 0
+        known = drains.get("") or drains.get(member.worker.name)
+        return known[0] if known else 0
+
+    def _grant(self, member: Member, limit: int, now: float) -> r.Grant | None:
+        deliveries: list[r.Delivery] = []
+        room = self.limits.grant_bytes
+        while limit > 0 and room > 0:
+            lane = self.lanes.best(member.queues, member.tasks)
+            if lane is None:
+                break
+            if lane.task == PILL and member.role == "consumer":
+                if not deliveries:
+                    self.swallow(lane, now)
+                    return r.Grant([], PILL_PUT_BY_HAND)
+                break
+            delivery = self._deliver(lane, member, min(limit, self._share(lane)), room, now)
+            limit -= len(delivery.bodies)
+            room -= sum(map(len, delivery.bodies))
+            deliveries.append(delivery)
+        return r.Grant(deliveries) if deliveries else None
+
+    def _share(self, lane: Lane) -> int:
+        """Return how many jobs one may take so that none waits in one's hands while others idle."""
+        return max(1, lane.count // max(1, self.consumers))
+
+    def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
+        """Take the oldest job of *lane* for good, without a lease; return its id and body."""
+        span = lane.take(1)
+        if span is None:
+            return None
+        self.lanes.tidy(lane)
+        swallowed = span.batch.id(span.start), self.bodies(span.batch)[span.start]
+        sequence, event = self.results_event(now)
+        event.ranges.append(e.Range(span.batch.origin, span.batch.first + span.start, 0, [b""], [0.0]))
+        self.ledger.succeeded(sequence, len(event.ranges) - 1, span.batch, event.ranges[-1], now)
+        self.progressed = True
+        return swallowed
+
+    def _deliver(self, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:
+        head = lane.head()
+        if head is not None:
+            limit = min(limit, _alike(head, room))
+        span = lane.take(limit)
+        if span is None:
+            raise AssertionError("a lane that `best` returned has a head")
+        self.lanes.tidy(lane)
+        _, start, stop, ready_at, batch = span
+        lease = self.grant_lease(batch, start, stop, member, now)
+        waited = max(0.0, now - ready_at)
+        self.observer.started(batch.terms, stop - start, waited)
+        record = batch.records.get(start)
+        return r.Delivery(
+            lease.token,
+            batch.origin,
+            batch.first + start,
+            batch.terms,
+            self.bodies(batch)[start:stop],
+            record.failures if record else 0,
+            record.crashes if record else 0,
+            record.interruptions if record else 0,
+            batch.at,
+            waited,
+        )
+
+    def grant_lease(
+        self, batch: Batch, start: int, stop: int, member: Member, now: float, token: int = 0
+    ) -> LeaseRecord:
+        """Give *member* the jobs [start, stop), which have left their lane."""
+        if not token:
+            self._tokens += 1
+            token = self._tokens
+        lease = LeaseRecord(token, batch, start, stop, member, now)
+        self.leases[token] = member.leases[token] = lease
+        self.ledger.move(batch, start, stop, JobState.LEASED)
+        return lease
+
+    def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
+        """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
+        if start < stop:
+            self.ledger.move(lease.batch, start, stop, JobState.READY)
+            self.make_ready(lease.batch, start, stop, now)
+
+    def end_lease(self, lease: LeaseRecord) -> None:
+        """Forget a lease."""
+        self.leases.pop(lease.token, None)
+        lease.holder.leases.pop(lease.token, None)
+
+    # --- members ------------------------------------------------------------------------------------
+
+    def dismiss(self, member: Member) -> None:
+        """Remove a member, which holds nothing any more, from its worker; and the worker with the last one."""
+        worker = member.worker
+        if worker is None:
+            return
+        if worker.supervisor is member:
+            worker.supervisor = None
+        if worker.consumers.get(member.name) is member:
+            del worker.consumers[member.name]
+        if not worker.consumers and worker.supervisor is None:
+            self.workers.pop(worker.name, None)
+        self.count_consumers()
+
+    def count_consumers(self) -> None:
+        """Count the consumers of all workers anew."""
+        self.consumers = sum(len(worker.consumers) for worker in self.workers.values())
+
+    def bodies(self, batch: Batch) -> list[bytes]:
+        """Return the bodies of a batch, from the journal where they are not in memory."""
+        if batch.bodies is not None:
+            return batch.bodies
+        event = self.pending_event(batch.sequence) or self.read(batch.sequence)
+        if not isinstance(event, e.Submitted):
+            raise AssertionError(f"event {batch.sequence} is gone from the journal")
+        return event.bodies
+
+
+def _alike(head: Span, room: int) -> int:
+    """Return how many jobs from the head on can go into one delivery: same ledgers, not over *room* bytes."""
+    batch = head.batch
+    limit = batch.count
+    if batch.size > room:
+        limit = max(1, room * batch.count // batch.size)
+    if batch.records:
+        if head.start in batch.records:
+            return 1
+        following = min((index for index in batch.records if index > head.start), default=batch.count)
+        limit = min(limit, following - head.start)
+    return limit

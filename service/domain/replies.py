@@ -1,0 +1,152 @@
+"""What the queue answers; one reply for each command, in the same order."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.domain.job import JobView, Outcome, Terms
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
+    """Base of all replies."""
+
+
+class Done(Reply, frozen=True, tag="done"):
+    """It is done; `count` says for how many."""
+
+    count: int = 0
+
+
+class Refused(Reply, frozen=True, tag="refused"):
+    """It was not done: the code of an error in `service.errors`, and its message."""
+
+    code: str
+    message: str
+
+
+class Welcome(Reply, frozen=True, tag="welcome"):
+    """The answer to hello: what the manager is, and its limits (bytes and seconds)."""
+
+    version: int
+    incarnation: int
+    release: str
+    lease_seconds: float
+    max_job_bytes: int
+    lost: list[int] = []
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What was special about one submitted batch (by its place in the list): a known id, or a refusal."""
+
+    batch: int
+    id: str = ""
+    code: str = ""
+    message: str = ""
+
+
+class Accepted(Reply, frozen=True, tag="accepted"):
+    """All batches are durable, but for those that a note says something else of."""
+
+    notes: list[Note] = []
+
+
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
+    """A lease: jobs `first`, `first + 1`, … of an origin, one body each, and what each has behind it."""
+
+    token: int
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    submitted_at: float = 0.0
+    waited: float = 0.0
+
+
+class Grant(Reply, frozen=True, tag="grant"):
+    """The jobs leased; `pill` not 0 is the answer "stop" (the drain's epoch, or -1 for a pill put by hand)."""
+
+    deliveries: list[Delivery] = []
+    pill: int = 0
+
+
+class Outcomes(Reply, frozen=True, tag="outcomes"):
+    """Outcomes, and where to read on; `pending` jobs asked for have none yet."""
+
+    cursor: int
+    outcomes: list[Outcome]
+    pending: int = 0
+
+
+class Views(Reply, frozen=True, tag="views"):
+    """Descriptions of jobs; ids that are not known are left out."""
+
+    jobs: list[JobView]
+
+
+class QueueStats(msgspec.Struct, frozen=True, array_like=True):
+    """The counts of one queue. `oldest` is the age in seconds of its oldest ready job."""
+
+    name: str
+    ready: int = 0
+    scheduled: int = 0
+    leased: int = 0
+    dead: int = 0
+    succeeded: int = 0
+    cancelled: int = 0
+    submitted: int = 0
+    oldest: float = 0.0
+    oldest_running: float = 0.0
+    unknown: list[str] = []
+
+
+class Totals(Reply, frozen=True, tag="totals"):
+    """The whole service at a glance. `drain` is the epoch of a drain in force, else 0."""
+
+    queues: list[QueueStats]
+    workers: int = 0
+    consumers: int = 0
+    busy: int = 0
+    drain: int = 0
+    drained_workers: list[str] = []
+    incarnation: int = 0
+    uptime: float = 0.0
+    journal_bytes: int = 0
+    release: str = ""
+    durability: str = ""
+
+
+class WorkerView(msgspec.Struct, frozen=True, array_like=True):
+    """One connected worker."""
+
+    name: str
+    host: str
+    pid: int
+    release: str
+    consumers: int
+    busy: int
+    restarts: int
+    leased: int
+    queues: list[str]
+    tasks: list[str]
+    connected_at: float
+    seen_at: float
+    draining: bool
+    http: str = ""
+
+
+class Roster(Reply, frozen=True, tag="roster"):
+    """The connected workers."""
+
+    workers: list[WorkerView]
+
+
+class Text(Reply, frozen=True, tag="text"):
+    """A text."""
+
+    text: str
+
+
+AnyReply = Done | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text

@@ -1,0 +1,46 @@
+"""When a failed job is tried again. Pure: the jitter is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Attempts in which the process running the job may die before the job is given up (DESIGN section 3).
+CRASH_BUDGET = 3
+#: Retries of a task that does not say otherwise.
+DEFAULT_RETRIES = 3
+#: Seconds before the first retry of a task that does not say otherwise; each further one doubles it.
+DEFAULT_BACKOFF = 1.0
+#: Seconds that no backoff exceeds.
+MAX_BACKOFF = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon a failed job is tried again.
+
+    Attributes:
+        retries: attempts after the first; 0 gives the job up at its first failure.
+        backoff: seconds before the first retry; doubled for each further one, up to `max_backoff`.
+        max_backoff: seconds that no wait exceeds, before jitter.
+    """
+
+    retries: int = DEFAULT_RETRIES
+    backoff: float = DEFAULT_BACKOFF
+    max_backoff: float = MAX_BACKOFF
+
+    def retry_in(self, failures: int, jitter: float) -> float | None:
+        """Return the seconds to wait after failure number *failures* (1 is the first), or None to give up.
+
+        *jitter* is in [0, 1): the wait lies between half and the whole of the exponential value, so
+        that jobs that failed together do not come back together ("equal jitter").
+        """
+        if failures > self.retries:
+            return None
+        exponent = min(failures - 1, 62)
+        full = min(self.backoff * 2.0**exponent, self.max_backoff)
+        return full / 2 + full / 2 * jitter
+
+
+def crash_retry_in(crashes: int) -> float | None:
+    """Return 0 (try again at once) while the crash budget lasts, else None."""
+    return 0.0 if crashes < CRASH_BUDGET else None

@@ -1,0 +1,204 @@
+"""How attempts end: ack, nack, release, and the reports of a supervisor about a dead consumer.
+
+A lease is settled from the front. Whoever reports names the token; a token that is no longer in force changes
+nothing. The one exception is a repeat of what was recorded already, which is answered as the first time.
+"""
+
+from __future__ import annotations
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.batch import Batch
+from service.domain.job import Cause, ErrorInfo
+from service.domain.lifecycle import JobState
+from service.domain.members import LeaseRecord, Member
+from service.domain.queue_state import QueueState
+from service.domain.retry import crash_retry_in
+
+_LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the outcome was not recorded")
+_DONE = r.Done(1)
+
+
+def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
+    """Record results from the front of a lease."""
+    count = len(command.results)
+    if count != len(command.seconds):
+        return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
+    lease = state.leases.get(command.token)
+    if lease is None:
+        return _late(state, command.token, command.first, count)
+    batch = lease.batch
+    start = command.first - batch.first
+    skip = lease.start - start
+    if skip < 0:
+        return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
+    if skip >= count:
+        return _DONE
+    stop = min(start + count, lease.stop)
+    _record_results(state, command, batch, start + skip, stop, skip, now)
+    _settle_front(state, lease, stop)
+    if stop < start + count:
+        state.observer.stale(batch.terms.queue, start + count - stop)
+        return _LOST
+    return _DONE
+
+
+def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
+    """Charge the attempt at one job; jobs of the lease before it, whose results never came, go back."""
+    lease = state.leases.get(command.token)
+    index = -1 if lease is None else command.number - lease.batch.first
+    if lease is None or not lease.start <= index < lease.stop:
+        return _late(state, command.token, command.number, 1)
+    state.give_back(lease, lease.start, index, now)
+    lease.start = index
+    _charge(state, lease, command.cause, command.error, command.retry_in, command.seconds, now)
+    return _DONE
+
+
+def release(state: QueueState, command: c.Release, member: Member, now: float) -> r.Reply:
+    """Give jobs of a lease back, uncharged."""
+    lease = state.leases.get(command.token)
+    if lease is None:
+        return _LOST
+    start = max(lease.start, command.first - lease.batch.first)
+    if start < lease.stop:
+        _give_back_from(state, lease, start, now, command.started)
+    return _DONE
+
+
+def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> r.Reply:
+    """Give back what a consumer read ahead, as far as its supervisor knew of it."""
+    holder = _consumer(member, command.consumer)
+    if holder is None:
+        return r.Done(0)
+    count = 0
+    for token in [token for token in holder.leases if command.token <= token <= command.last]:
+        lease = holder.leases[token]
+        start = lease.start
+        if token == command.token:
+            start = max(start, command.number + 1 - lease.batch.first)
+        if start < lease.stop:
+            count += lease.stop - start
+            _give_back_from(state, lease, start, now, started=False)
+    return r.Done(count)
+
+
+def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Reply:
+    """Charge a crash to the job that was executing, and give back all else the dead consumer held."""
+    lease = state.leases.get(command.token) if command.token else None
+    if lease is not None:
+        index = command.number - lease.batch.first
+        if lease.start <= index < lease.stop:
+            state.give_back(lease, lease.start, index, now)
+            lease.start = index
+            record = lease.batch.records.get(index)
+            retry_in = crash_retry_in((record.crashes if record else 0) + 1)
+            _charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
+    holder = _consumer(member, command.consumer)
+    if holder is not None:
+        give_back_all(state, holder, now)
+        state.dismiss(holder)
+    return r.Done(1)
+
+
+def give_back_all(state: QueueState, holder: Member, now: float, *, expired: bool = False) -> int:
+    """End all leases of a member, uncharged; return how many jobs went back."""
+    count = 0
+    for place, lease in enumerate(list(holder.leases.values())):
+        number = lease.stop - lease.start
+        count += number
+        tell = state.observer.expired if expired else state.observer.released
+        tell(lease.batch.terms, number)
+        if expired and (place == 0 or holder.role == "plain"):
+            # A consumer runs its jobs in order: only the very first one was executing.
+            _interrupt(state, lease, now)
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+    return count
+
+
+def _late(state: QueueState, token: int, first: int, count: int) -> r.Reply:
+    """Answer for a token that is not in force: a repeat is fine, anything else is refused and counted."""
+    settled = state.ledger.settled.get(token)
+    if settled is not None and settled[1] <= first and first + count <= settled[2]:
+        return _DONE
+    state.observer.stale("", count)
+    return _LOST
+
+
+def _record_results(
+    state: QueueState, command: c.Ack, batch: Batch, start: int, stop: int, skip: int, now: float
+) -> None:
+    results, seconds = command.results, command.seconds
+    if skip or len(results) != stop - start:
+        results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
+    sequence, event = state.results_event(now)
+    span = e.Range(batch.origin, batch.first + start, command.token, results, seconds)
+    event.ranges.append(span)
+    state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, now)
+    state.observer.succeeded(batch.terms, seconds, now - batch.at)
+    state.progressed = True
+
+
+def _settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
+    lease.start = stop
+    if lease.start >= lease.stop:
+        state.end_lease(lease)
+
+
+def _charge(
+    state: QueueState,
+    lease: LeaseRecord,
+    cause: Cause,
+    error: ErrorInfo,
+    retry_in: float | None,
+    seconds: float,
+    now: float,
+) -> None:
+    """End the attempt at the first job of *lease*: scheduled again, ready again, or dead."""
+    batch, index = lease.batch, lease.start
+    retry_at = None if retry_in is None else now + retry_in
+    event = e.Failed(
+        now, batch.origin, batch.first + index, cause, error, retry_at, seconds, lease.holder.name
+    )
+    state.ledger.failed(state.record(event), event)
+    _remember(state, lease.token, batch, index)
+    if batch.states[index] == JobState.SCHEDULED and retry_at is not None:
+        state.schedule(batch, index, index + 1, retry_at)
+    elif batch.states[index] == JobState.READY:
+        state.make_ready(batch, index, index + 1, now)
+    _settle_front(state, lease, index + 1)
+    state.progressed = True
+    state.observer.failed(batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at)
+
+
+def _remember(state: QueueState, token: int, batch: Batch, index: int) -> None:
+    number = batch.first + index
+    _, low, _ = state.ledger.settled.get(token, (batch.origin, number, number))
+    state.ledger.settled[token] = (batch.origin, low, number + 1)
+
+
+def _give_back_from(state: QueueState, lease: LeaseRecord, start: int, now: float, started: bool) -> None:
+    """Give back the jobs of *lease* from *start* on; the first one was executing where *started*."""
+    state.observer.released(lease.batch.terms, lease.stop - start)
+    if started and start == lease.start:
+        _interrupt(state, lease, now)
+    state.give_back(lease, start, lease.stop, now)
+    lease.stop = start
+    if lease.start >= lease.stop:
+        state.end_lease(lease)
+
+
+def _interrupt(state: QueueState, lease: LeaseRecord, now: float) -> None:
+    """Put an interruption into the ledger of the first job of *lease*; the caller gives it back."""
+    batch, index = lease.batch, lease.start
+    error = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
+    number = batch.first + index
+    event = e.Failed(now, batch.origin, number, Cause.INTERRUPTED, error, now, 0.0, lease.holder.name)
+    state.ledger.failed(state.record(event), event)
+
+
+def _consumer(member: Member, name: str) -> Member | None:
+    """Return the consumer *name* of the worker that *member* belongs to."""
+    return member.worker.consumers.get(name) if member.worker is not None else None

@@ -1,0 +1,114 @@
+"""What the passing of time does: due jobs, leases whose holder is gone, and jobs kept long enough."""
+
+from __future__ import annotations
+
+from service.domain import events as e
+from service.domain.batch import Batch
+from service.domain.members import RECONNECT_GRACE, Member, Worker
+from service.domain.queue_state import QueueState
+from service.domain.settlement import give_back_all
+
+#: Batches that one tick forgets at most, so that retention never stalls the loop.
+FORGET_BATCHES_MAX = 200
+#: Seconds for which an origin, all of whose jobs are forgotten, is still known.
+ORIGIN_KEPT_SECONDS = 24 * 3600.0
+
+
+def tick(state: QueueState, now: float) -> list[str]:
+    """Do what is due; return the names of workers that were given up as lost.
+
+    A worker is heard of by its supervisor's `extend`. When it is not for a lease time, or when neither it nor
+    its consumer has been connected for half a second, the consumer's jobs go back. Counted on the manager's
+    own clock, which never runs backwards and does not follow changes of the host's time of day.
+    """
+    state.wake_due(now)
+    if state.hold_until and now >= state.hold_until:
+        state.hold_until = 0.0
+        state.readied = True
+    lost = [worker.name for worker in list(state.workers.values()) if _reap(state, worker, now)]
+    _retire(state, now)
+    return lost
+
+
+def _reap(state: QueueState, worker: Worker, now: float) -> bool:
+    """Give back the jobs of a worker's consumers that are gone; return whether the worker is."""
+    expired = now >= worker.expires
+    for member in list(worker.consumers.values()):
+        if expired or (not member.connected and _unattended(worker, member, now)):
+            give_back_all(state, member, now, expired=True)
+            if not member.connected:
+                state.dismiss(member)
+    supervisor = worker.supervisor
+    if supervisor is not None and not supervisor.connected and not worker.present:
+        if now >= max(supervisor.gone_at, *_gone(worker)) + RECONNECT_GRACE:
+            state.dismiss(supervisor)
+    return worker.name not in state.workers
+
+
+def _unattended(worker: Worker, member: Member, now: float) -> bool:
+    """Return whether neither the consumer nor its supervisor has been connected for the grace."""
+    if worker.supervised:
+        return False
+    gone_at = member.gone_at
+    if worker.supervisor is not None:
+        gone_at = max(gone_at, worker.supervisor.gone_at)
+    return now >= gone_at + RECONNECT_GRACE
+
+
+def _gone(worker: Worker) -> list[float]:
+    return [0.0, *(member.gone_at for member in worker.consumers.values())]
+
+
+def _retire(state: QueueState, now: float) -> None:
+    """Forget what is past its retention, oldest first."""
+    ledger, limits = state.ledger, state.limits
+    budget = FORGET_BATCHES_MAX
+    while ledger.finished and budget:
+        finished_at, batch = ledger.finished[0]
+        expired = now >= finished_at + limits.retention_seconds
+        if not expired and ledger.finished_jobs <= limits.retention_jobs:
+            break
+        ledger.finished.popleft()
+        ledger.finished_jobs -= batch.count
+        budget -= 1
+        if _still(state, finished_at, batch):
+            if any((batch.sequence, index) in ledger.dead for index in batch.records):
+                ledger.kept_dead.append((finished_at, batch))
+            else:
+                _forget(state, batch, now)
+    while ledger.kept_dead and now >= ledger.kept_dead[0][0] + limits.dead_retention_seconds:
+        finished_at, batch = ledger.kept_dead.popleft()
+        if _still(state, finished_at, batch):
+            _forget(state, batch, now)
+    while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
+        _, name = ledger.emptied.popleft()
+        _forget_origin(state, name)
+    if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
+        ledger.outcome_order = [each for each in ledger.outcome_order if each in ledger.references]
+
+
+def _still(state: QueueState, finished_at: float, batch: Batch) -> bool:
+    """Return whether a batch has not been reopened or forgotten since it finished at that time."""
+    return (
+        not batch.unfinished
+        and batch.finished_at == finished_at
+        and state.ledger.batches.get(batch.sequence) is batch
+    )
+
+
+def _forget(state: QueueState, batch: Batch, now: float) -> None:
+    """Forget a batch; when it was the last of its origin, keep on record which numbers were accepted."""
+    ledger = state.ledger
+    ledger.forget(batch)
+    origin = ledger.origins.make(batch.origin)
+    if not origin.batches:
+        ledger.forgotten.extend(origin.forgotten_by)
+        origin.forgotten_by = [state.record(e.Forgotten(now, origin.name, origin.below))]
+        ledger.emptied.append((now, origin.name))
+
+
+def _forget_origin(state: QueueState, name: str) -> None:
+    origin = state.ledger.origins.get(name)
+    if origin is not None and not origin.batches:
+        state.ledger.forgotten.extend(origin.forgotten_by)
+        state.ledger.origins.discard(name)

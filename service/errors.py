@@ -1,0 +1,234 @@
+"""Every error that svc raises on purpose, under one root.
+
+::
+
+    ServiceError
+    ├── ConfigurationError      a setting is missing, unknown or contradictory
+    ├── BrokerError             the queue did not do what was asked
+    │   ├── ManagerUnreachable  no connection within the deadline            (safe to retry)
+    │   ├── ProtocolMismatch    the other side speaks another version
+    │   ├── AuthenticationFailed  wrong or missing authkey
+    │   ├── QueueFull           a bound was reached                          (safe to retry later)
+    │   ├── JournalFull         the manager's disk is nearly full            (safe to retry later)
+    │   ├── Draining            submissions are refused while a drain is on  (safe to retry later)
+    │   ├── JobTooLarge         arguments over the size limit
+    │   ├── UnknownJob          no such job, or its retention has passed
+    │   ├── UnknownTask         no worker knows the task (strict submit only)
+    │   ├── Conflict            same key with other content, or a state that forbids it
+    │   ├── LeaseLost           the attempt is no longer yours; nothing was changed
+    │   ├── BadRequest          the manager could not read the request
+    │   └── JournalError        the journal cannot be opened, read or written
+    ├── JobError                a job did not end well
+    │   ├── JobFailed           it was given up on; carries the remote traceback
+    │   ├── JobCancelled        it was cancelled
+    │   └── ResultTimeout       it did not end within the time that was asked for
+    └── TaskError               a task cannot be found, called or answered
+        ├── TaskNotFound        no such module, function or registered name
+        ├── ArgumentError       arguments do not fit the task's annotations
+        └── CodecError          content cannot be encoded or decoded, or its codec is not accepted
+
+Every class has a ``code`` (what crosses the wire), an ``exit_code`` (what the command line returns)
+and says by ``retryable`` whether the same call may be made again.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Root of all errors that svc raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        """Use the first line of the class docstring where no message is given."""
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+    @property
+    def message(self) -> str:
+        """One clear sentence, with what to do next where there is something to do."""
+        return str(self)
+
+
+class ConfigurationError(ServiceError):
+    """A setting is missing, unknown or contradictory."""
+
+    code = "configuration"
+    exit_code = 2
+
+
+class BrokerError(ServiceError):
+    """The queue did not do what was asked."""
+
+    code = "broker"
+
+
+class ManagerUnreachable(BrokerError):
+    """The manager did not answer in time."""
+
+    code = "unreachable"
+    exit_code = 3
+    retryable = True
+
+
+class ProtocolMismatch(BrokerError):
+    """The manager speaks another version of the protocol; upgrade the older side."""
+
+    code = "protocol"
+    exit_code = 3
+
+
+class AuthenticationFailed(BrokerError):
+    """The authkey was refused."""
+
+    code = "authentication"
+    exit_code = 4
+
+
+class QueueFull(BrokerError):
+    """The queue has reached its bound; submit again when it has drained a little."""
+
+    code = "queue_full"
+    exit_code = 9
+    retryable = True
+
+
+class JournalFull(BrokerError):
+    """The manager's disk is nearly full, so new jobs are refused; free space and submit again."""
+
+    code = "journal_full"
+    exit_code = 9
+    retryable = True
+
+
+class Draining(BrokerError):
+    """The service is draining and accepts no new jobs; run `svc resume` first."""
+
+    code = "draining"
+    exit_code = 9
+    retryable = True
+
+
+class JobTooLarge(BrokerError):
+    """The job is larger than the manager's limit."""
+
+    code = "job_too_large"
+    exit_code = 2
+
+
+class UnknownJob(BrokerError):
+    """There is no such job, or its retention time has passed."""
+
+    code = "unknown_job"
+    exit_code = 5
+
+
+class UnknownTask(BrokerError):
+    """No connected worker knows this task."""
+
+    code = "unknown_task"
+    exit_code = 5
+
+
+class Conflict(BrokerError):
+    """The request contradicts what is already there."""
+
+    code = "conflict"
+    exit_code = 6
+
+
+class LeaseLost(BrokerError):
+    """The lease has expired or was superseded; the outcome was not recorded."""
+
+    code = "lease_lost"
+    exit_code = 6
+
+
+class BadRequest(BrokerError):
+    """The manager could not read the request."""
+
+    code = "bad_request"
+
+
+class JournalError(BrokerError):
+    """The journal cannot be opened, read or written."""
+
+    code = "journal"
+
+
+class JobError(ServiceError):
+    """A job did not end well."""
+
+    code = "job"
+    exit_code = 8
+
+
+class JobFailed(JobError):
+    """The job was given up on."""
+
+    code = "job_failed"
+
+    def __init__(self, message: str = "", *, job_id: str = "", remote_traceback: str = "") -> None:
+        """Carry the job's id and the traceback from the consumer beside the message."""
+        super().__init__(message)
+        self.job_id = job_id
+        self.remote_traceback = remote_traceback
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+    code = "job_cancelled"
+
+
+class ResultTimeout(JobError):
+    """The job did not end within the time that was asked for; it goes on regardless."""
+
+    code = "result_timeout"
+    exit_code = 124
+    retryable = True
+
+
+class TaskError(ServiceError):
+    """A task cannot be found, called or answered."""
+
+    code = "task"
+
+
+class TaskNotFound(TaskError):
+    """There is no such task."""
+
+    code = "task_not_found"
+    exit_code = 5
+
+
+class ArgumentError(TaskError):
+    """The arguments do not fit the task."""
+
+    code = "argument"
+    exit_code = 2
+
+
+class CodecError(TaskError):
+    """Content cannot be encoded or decoded, or its codec is not accepted here."""
+
+    code = "codec"
+    exit_code = 2
+
+
+def error_for(code: str, message: str) -> ServiceError:
+    """Return the error that a code from the wire stands for; an unknown code gives a BrokerError."""
+    return _by_code().get(code, BrokerError)(message)
+
+
+def _by_code() -> dict[str, type[ServiceError]]:
+    found: dict[str, type[ServiceError]] = {}
+    pending: list[type[ServiceError]] = [ServiceError]
+    while pending:
+        kind = pending.pop()
+        found[kind.code] = kind
+        pending.extend(kind.__subclasses__())
+    return found

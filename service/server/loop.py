@@ -1,0 +1,407 @@
+"""The manager's event loop: one thread, every connection, one commit each turn.
+
+Each turn reads what is readable, applies every command to the queue, commits once, and then sends the
+replies (`broker.host`). Handshakes are stages of a connection, not threads; a waiting `get` is an entry in
+the host, so when its socket closes it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from multiprocessing import managers
+from typing import Any, TypeVar
+
+import structlog
+
+from service.broker.host import QueueHost
+from service.domain import replies as r
+from service.errors import BadRequest
+from service import wire_handshake as handshake
+from service.server.connection import Connection, PeerGone, Stage
+from service.server.pickle_scan import loads_plain
+from service.server.plain import EXPOSED, PlainFace, reply_bytes
+from service.wire import decode_request, encode_response, request_frame, with_header
+
+#: Seconds that a peer may take to prove that it knows the authkey.
+HANDSHAKE_SECONDS = 5.0
+#: Connections that may be in their handshake at once; above it the oldest one is cut off.
+HALF_OPEN_MAX = 64
+#: Connections at a time where nothing else is set; above it new ones are closed at once.
+CONNECTIONS_MAX = 2048
+#: Connections that are accepted in one turn at most.
+ACCEPTS_MAX = 32
+#: Seconds between two looks at handshake deadlines and free disk space.
+HOUSEKEEPING_SECONDS = 0.5
+#: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
+CHECKPOINT_BYTES = 64 * 1024 * 1024
+CHECKPOINT_IDLE_BYTES = 1024 * 1024
+#: Seconds for which accepting pauses when the process has no descriptor left.
+ACCEPT_PAUSE_SECONDS = 0.05
+
+T = TypeVar("T")
+_SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
+
+
+class Server(managers.Server):
+    """The stdlib's manager server with another inside: same clients, no thread per connection.
+
+    `service.server.manager.JobManager.get_server` makes it. The stdlib's `shutdown`, `debug_info`,
+    `number_of_objects` and `#GETVALUE` do not exist here.
+    """
+
+    public = list(_SERVER_METHODS)
+
+    def __init__(
+        self,
+        host: QueueHost,
+        listener: socket.socket,
+        authkey: bytes,
+        *,
+        min_free_bytes: int = 0,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        """Serve the queue of *host* on *listener*; refuse new jobs below *min_free_bytes* of disk."""
+        # Not the stdlib's __init__: it would open a listener of its own.
+        self._host = host
+        self._authkey = bytes(authkey)
+        self._listener = listener
+        self._min_free_bytes = min_free_bytes
+        self._connections_max = connections_max
+        #: Host and port that are served.
+        self.endpoint: tuple[str, int] = listener.getsockname()[:2]
+        self.address = self.endpoint
+        self._plain = PlainFace(host)
+        self._connections: dict[int, Connection] = {}
+        self._half_open: dict[int, Connection] = {}
+        self._epoll = select.epoll()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._stopping = False
+        self._accept_after = 0.0
+        self._next_housekeeping = 0.0
+        self._log = structlog.get_logger("svc.manager")
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def serve_forever(self) -> None:
+        """Serve until `stop`; then finish the commit in flight, answer it, and close everything.
+
+        Raises:
+            JournalError: a commit failed; nothing after the last successful one was acknowledged.
+        """
+        self._listener.setblocking(False)
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._epoll.register(self._wake_read, select.EPOLLIN)
+        try:
+            while not self._stopping:
+                self._turn()
+            self._finish()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """Make `serve_forever` return soon. Safe from any thread and from a signal handler."""
+        self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End the wait of the current turn."""
+        # A full pipe wakes the loop just as well.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def ask(self, function: Callable[[], T]) -> Future[T]:
+        """Run *function* in the loop's thread; any thread may wait for the future."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._calls.append(run)
+        self.wake()
+        return future
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open, those in their handshake included."""
+        return len(self._connections)
+
+    # --- one turn -----------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        events = self._epoll.poll(self._timeout())
+        for fd, mask in events:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._serve(connection, mask)
+            elif fd == self._wake_read:
+                self._run_calls()
+            elif fd == self._listener.fileno():
+                self._accept()
+        for worker in self._host.turn():
+            self._log.warning("worker_lost", worker=worker)
+        now = time.monotonic()
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+            self._housekeeping(now)
+        self._checkpoint(idle=not events)
+
+    def _timeout(self) -> float:
+        if self._half_open or self._accept_after:
+            return min(self._host.seconds_to_next(), HOUSEKEEPING_SECONDS, ACCEPT_PAUSE_SECONDS * 2)
+        return self._host.seconds_to_next()
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        try:
+            if mask & select.EPOLLOUT:
+                connection.flush()
+                self._watch(connection)
+            if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                for message in connection.receive():
+                    self._handle(connection, message)
+        except PeerGone as gone:
+            self._drop(connection, str(gone))
+
+    def _run_calls(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def _housekeeping(self, now: float) -> None:
+        for connection in list(self._half_open.values()):
+            if now - connection.since > HANDSHAKE_SECONDS:
+                self._drop(connection, "the handshake took too long")
+        if self._accept_after and now >= self._accept_after:
+            self._accept_after = 0.0
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        free = self._host.journal.free_bytes()
+        full = free is not None and free < self._min_free_bytes
+        if full != bool(self._host.state.refusal):
+            self._host.state.refusal = "journal_full" if full else ""
+            self._log.warning("journal_space", full=full, free_b=free, limit_b=self._min_free_bytes)
+
+    def _checkpoint(self, *, idle: bool) -> None:
+        waiting = self._host.journal.wal_bytes()
+        if waiting > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
+            self._host.journal.checkpoint()
+
+    # --- connections --------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_MAX):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # Without a descriptor the listener would stay readable and the loop would spin.
+                    self._accept_after = time.monotonic() + ACCEPT_PAUSE_SECONDS
+                    self._epoll.modify(self._listener.fileno(), 0)
+                    self._log.error("accept_paused", error=str(error))
+                return
+            self._admit(sock, f"{address[0]}:{address[1]}")
+
+    def _admit(self, sock: socket.socket, peer: str) -> None:
+        if len(self._connections) >= self._connections_max:
+            self._log.warning("connection_refused", peer=peer, reason="too many connections")
+            sock.close()
+            return
+        try:
+            connection = Connection(sock, peer)
+        except OSError:
+            sock.close()
+            return
+        self._connections[connection.fd] = self._half_open[connection.fd] = connection
+        self._epoll.register(connection.fd, select.EPOLLIN)
+        if len(self._half_open) > HALF_OPEN_MAX:
+            self._drop(next(iter(self._half_open.values())), "too many half-open connections")
+        try:
+            connection.start()
+        except PeerGone as gone:
+            self._drop(connection, str(gone))
+
+    def _drop(self, connection: Connection, reason: str) -> None:
+        if connection.closed:
+            return
+        fd = connection.fd
+        self._connections.pop(fd, None)
+        if self._half_open.pop(fd, None) is None:
+            self._host.observer.connected(-1)
+            self._host.disconnected(connection.member)
+        self._epoll.unregister(fd)
+        connection.close()
+        if reason != "done":
+            self._log.debug("connection_closed", peer=connection.peer, reason=reason)
+
+    def _watch(self, connection: Connection) -> None:
+        """Wait for what the connection needs next, or end it where all is said."""
+        if connection.closing and not connection.wants_to_write:
+            self._drop(connection, "done")
+        elif not connection.closed:
+            out = select.EPOLLOUT if connection.wants_to_write else 0
+            self._epoll.modify(connection.fd, select.EPOLLIN | out)
+
+    def _send(self, connection: Connection, message: bytes) -> None:
+        if connection.closed:
+            return
+        try:
+            connection.send(message)
+        except PeerGone as gone:
+            self._drop(connection, str(gone))
+        else:
+            if connection.wants_to_write or connection.closing:
+                self._watch(connection)
+
+    # --- messages -----------------------------------------------------------------------------------
+
+    def _handle(self, connection: Connection, message: memoryview) -> None:
+        if connection.stage is Stage.SERVING:
+            frame = request_frame(message)
+            if frame is not None:
+                self._handle_frame(connection, frame)
+            else:
+                self._handle_call(connection, message)
+        elif connection.stage is Stage.OPEN:
+            self._handle_opening(connection, message)
+        else:
+            self._handle_handshake(connection, bytes(message))
+
+    def _handle_handshake(self, connection: Connection, message: bytes) -> None:
+        if connection.stage is Stage.CHALLENGED:
+            if not handshake.is_right(self._authkey, connection.challenge, message):
+                self._refuse_stranger(connection)
+                return
+            connection.stage = Stage.WELCOMED
+            self._send(connection, with_header(handshake.WELCOME))
+        elif connection.stage is Stage.WELCOMED:
+            response = handshake.answer(self._authkey, message)
+            if response is None:
+                raise PeerGone("no challenge where one was due")
+            connection.stage = Stage.ANSWERED
+            self._send(connection, with_header(response))
+        else:
+            if message != handshake.WELCOME:
+                raise PeerGone("the peer did not accept our answer")
+            connection.stage = Stage.OPEN
+            self._half_open.pop(connection.fd, None)
+            self._host.observer.connected(+1)
+
+    def _refuse_stranger(self, connection: Connection) -> None:
+        """Say no and nothing else."""
+        self._host.observer.authentication_failed()
+        self._log.warning("connection_refused", peer=connection.peer, reason="wrong authkey")
+        connection.closing = True
+        self._send(connection, with_header(handshake.FAILURE))
+
+    def _handle_opening(self, connection: Connection, message: memoryview) -> None:
+        """Serve a request to the server itself: the stdlib makes one on each fresh connection."""
+        try:
+            _, method, args, kwds = _four(loads_plain(message))
+            value = self._server_call(str(method), args, kwds)
+        except (BadRequest, LookupError, TypeError, ValueError) as error:
+            self._send(connection, with_header(_traceback(str(error))))
+            return
+        if method == "accept_connection":
+            connection.stage = Stage.SERVING
+        self._send(connection, with_header(reply_bytes(value)))
+
+    def _server_call(self, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:
+        if method not in _SERVER_METHODS:
+            raise BadRequest(f"{method!r} is not served here")
+        if method == "create":
+            typeid = args[0] if args else kwds.get("typeid")
+            if typeid not in EXPOSED:
+                raise BadRequest(f"there is no shared object {typeid!r}; there are {', '.join(EXPOSED)}")
+            return (typeid, EXPOSED[typeid])
+        return None
+
+    def _handle_frame(self, connection: Connection, frame: memoryview) -> None:
+        started = time.perf_counter()
+        try:
+            request, commands = decode_request(frame)
+        except BadRequest as error:
+            self._respond(connection, 0, [r.Refused(error.code, str(error))])
+            return
+
+        def deliver(replies: list[r.Reply]) -> None:
+            self._respond(connection, request, replies)
+
+        self._host.call(commands, connection.member, deliver)
+        if commands:
+            method = commands[-1].__struct_config__.tag
+            self._host.observer.called(str(method), "ok", time.perf_counter() - started)
+
+    def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
+        if not connection.closed:
+            self._send(connection, encode_response(request, replies))
+
+    def _handle_call(self, connection: Connection, message: memoryview) -> None:
+        """Serve a plain client's call of a shared object."""
+        started = time.perf_counter()
+
+        def done(value: object) -> None:
+            if not connection.closed:
+                self._send(connection, with_header(reply_bytes(value)))
+
+        try:
+            ident, method, args, kwds = _four(loads_plain(message))
+        except BadRequest as error:
+            done(ValueError(str(error)))
+            self._host.observer.called("plain", "error", time.perf_counter() - started)
+            return
+        if (ident, method) == ("jobs", "call"):
+            done(ValueError("jobs.call takes one frame of service.wire as bytes"))
+            return
+        self._plain.call(connection.member, str(ident), str(method), args, kwds, done)
+        self._host.observer.called("plain", "ok", time.perf_counter() - started)
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Close the door, commit and answer what has been read."""
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+        self._run_calls()
+        self._host.turn()
+
+    def _close(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._connections.clear()
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        self._host.close()
+
+
+def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
+    """Return a stdlib request as (ident, method, args, kwds).
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    match request:
+        case (ident, method, tuple() as args, dict() as kwds):
+            return ident, method, args, kwds
+    raise BadRequest("a request is (ident, method, args, kwds)")
+
+
+def _traceback(message: str) -> bytes:
+    """Return the stdlib's reply that raises RemoteError with *message* at the client."""
+    import pickle
+
+    return pickle.dumps(("#TRACEBACK", message), protocol=4)

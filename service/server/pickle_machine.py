@@ -1,0 +1,414 @@
+"""The abstract machine of `pickle_scan`: follows the opcodes of a pickle without carrying any out.
+
+It refuses what is not plain data within bounds. It knows of each object where it begins, how deep it is,
+and whether a stranger can choose its hash.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from service.errors import BadRequest
+
+#: Containers within containers, and open marks, at most.
+NESTING_MAX: Final = 64
+#: Opcodes of one message at most: bounds the time (about 1 µs each) and the memory (some 150 bytes each).
+OPERATIONS_MAX: Final = 500_000
+#: Bytes at most by which the data grows when all sharing is written out.
+EXPANDED_BYTES_MAX: Final = 16 * 1024 * 1024
+#: Bytes, or characters, of one integer at most.
+INTEGER_BYTES_MAX: Final = 1024
+#: Keys and members at most that are tuples, frozensets or large integers: their hashes are not seeded, so
+#: a stranger can make them all collide and the time quadratic.
+FORGEABLE_KEYS_MAX: Final = 512
+
+# An entry of the abstract stack is the place where the object begins, shifted, with these bits below.
+_BITS = 0xFF
+_DEPTH = 0x7F
+_FORGEABLE = 0x80
+_SHIFT = 8
+_SET_BYTES = 200
+_LINE_MAX = 64
+
+
+def examine(data: bytes, max_operations: int, max_expanded_bytes: int) -> None:
+    """Return where *data* is a pickle of plain data within bounds; time and memory are linear in its size.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    _Machine(data, max_expanded_bytes).run(max_operations)
+
+
+class _Container:
+    """A list, dict or set on the abstract stack. It can grow until it is referred to."""
+
+    __slots__ = ("entry", "kind", "open", "size")
+
+    def __init__(self, entry: int, kind: type, size: int) -> None:
+        self.entry = entry
+        self.kind = kind
+        self.size = size
+        self.open = True
+
+
+_Slot = int | _Container
+
+
+class _Machine:
+    """The abstract machine: the stack, marks and memo of an unpickler, with notes in place of objects.
+
+    A place is a position in the message plus `shared`, the bytes that sharing has repeated before it;
+    the difference of two places is the size of what lies between when nothing is shared.
+    """
+
+    __slots__ = ("data", "floor", "forgeable", "limit", "marks", "memo", "shared", "stack")
+
+    def __init__(self, data: bytes, limit: int) -> None:
+        self.data = data
+        self.limit = limit
+        self.shared = 0
+        self.forgeable = 0
+        self.floor = 0  # what lies below the last mark is out of reach
+        self.stack: list[_Slot] = []
+        self.marks: list[tuple[int, int]] = []
+        self.memo: list[_Slot] = []
+
+    def run(self, max_operations: int) -> None:
+        """Step through the whole message; return where it is harmless."""
+        data, append, widths, steps = self.data, self.stack.append, _ATOM_WIDTHS, _STEPS
+        position = 0
+        try:
+            for _ in range(max_operations):
+                operation = data[position]
+                width = widths[operation]
+                if width:
+                    append((position + self.shared) << _SHIFT)
+                    position += width
+                else:
+                    position = steps[operation](self, position)
+                    if position < 0:
+                        return
+        except IndexError:
+            raise BadRequest("the request ends within an object") from None
+        raise BadRequest(f"the request has more than {max_operations} parts; send less at once")
+
+    # Each step gets the position of its opcode and returns that of the next one.
+
+    def refuse(self, position: int) -> NoReturn:
+        name = _NAMES.get(self.data[position], "unknown")
+        raise BadRequest(
+            f"the request has more than plain data in it (pickle opcode {name}); "
+            "send None, bool, int, float, str, bytes, tuple, list, dict or set"
+        )
+
+    def protocol(self, position: int) -> int:
+        if position or self.data[1] > 5:
+            raise BadRequest("the request is in an unknown pickle protocol")
+        return 2
+
+    def frame(self, position: int) -> int:
+        self.sized(position + 1, 8)
+        return position + 9
+
+    def stop(self, position: int) -> int:
+        if self.marks or len(self.stack) != 1 or position != len(self.data) - 1:
+            raise BadRequest("the request is not one whole object")
+        return -1
+
+    def sized(self, position: int, width: int) -> int:
+        """Return the end of a counted value whose count of *width* bytes is at *position*."""
+        end = position + width + int.from_bytes(self.data[position : position + width], "little")
+        if end > len(self.data):
+            raise BadRequest("the request counts more bytes than it has")
+        return end
+
+    def sized1(self, position: int) -> int:
+        self.stack.append((position + self.shared) << _SHIFT)
+        return position + 2 + self.data[position + 1]  # beyond the end there is no next opcode
+
+    def sized4(self, position: int) -> int:
+        self.push(position)
+        return self.sized(position + 1, 4)
+
+    def sized8(self, position: int) -> int:
+        self.push(position)
+        return self.sized(position + 1, 8)
+
+    def long1(self, position: int) -> int:
+        self.push(position, _FORGEABLE)
+        return self.sized(position + 1, 1)
+
+    def long4(self, position: int) -> int:
+        self.push(position, _FORGEABLE)
+        end = self.sized(position + 1, 4)
+        if end - position > INTEGER_BYTES_MAX:
+            raise BadRequest("the request has an integer that is too long")
+        return end
+
+    def line(self, position: int, limit: int) -> int:
+        """Return the position after the line of at most *limit* bytes that follows the opcode."""
+        end = self.data.find(b"\n", position + 1, position + 2 + limit)
+        if end < 0:
+            raise BadRequest("the request has a line that does not end, or a number that is too long")
+        return end + 1
+
+    def number_line(self, position: int) -> int:
+        self.push(position, _FORGEABLE)
+        return self.line(position, INTEGER_BYTES_MAX)
+
+    def float_line(self, position: int) -> int:
+        self.push(position)
+        return self.line(position, _LINE_MAX)
+
+    def text_line(self, position: int) -> int:
+        self.push(position)
+        return self.line(position, len(self.data))
+
+    def memoize(self, position: int) -> int:
+        self.remember(len(self.memo), position)
+        return position + 1
+
+    def put(self, position: int) -> int:
+        self.remember(self.index_line(position), position)
+        return self.line(position, _LINE_MAX)
+
+    def binput(self, position: int) -> int:
+        self.remember(self.data[position + 1], position)
+        return position + 2
+
+    def long_binput(self, position: int) -> int:
+        self.remember(self.index4(position), position)
+        return position + 5
+
+    def get(self, position: int) -> int:
+        self.recall(self.index_line(position), position)
+        return self.line(position, _LINE_MAX)
+
+    def binget(self, position: int) -> int:
+        self.recall(self.data[position + 1], position)
+        return position + 2
+
+    def long_binget(self, position: int) -> int:
+        self.recall(self.index4(position), position)
+        return position + 5
+
+    def index4(self, position: int) -> int:
+        return int.from_bytes(self.data[position + 1 : position + 5], "little")
+
+    def index_line(self, position: int) -> int:
+        digits = self.data[position + 1 : self.line(position, _LINE_MAX) - 1]
+        if not digits.isdigit():
+            raise BadRequest("the request has a memo number that is none")
+        return int(digits)
+
+    def remember(self, index: int, position: int) -> None:
+        """Note the top of the stack with its size; all picklers number from 0 without a gap."""
+        if index != len(self.memo):
+            raise BadRequest("the request has memo numbers out of order")
+        self.need(1)
+        top = self.stack[-1]
+        if not isinstance(top, _Container):
+            size = position + self.shared - (top >> _SHIFT)
+            top = size << _SHIFT | top & _BITS
+        self.memo.append(top)
+
+    def recall(self, index: int, position: int) -> None:
+        """Push a remembered object as if it were written out again.
+
+        It can no longer grow: every pickler finishes an object before it refers to it, but for one that
+        contains itself. So what is known of its size and depth is final.
+        """
+        if index >= len(self.memo):
+            raise BadRequest("the request refers to an object that it does not have")
+        known = self.memo[index]
+        if isinstance(known, _Container):
+            known.open = False
+            known = known.size << _SHIFT | known.entry & _BITS
+        self.push(position, known & _BITS)
+        self.share(known >> _SHIFT)
+
+    def share(self, size: int) -> None:
+        self.shared += size
+        if self.shared > self.limit:
+            raise BadRequest("the request grows too large when its shared objects are written out")
+
+    def push(self, position: int, bits: int = 0) -> None:
+        self.stack.append((position + self.shared) << _SHIFT | bits)
+
+    def need(self, count: int) -> None:
+        """Refuse where fewer than *count* objects lie above the last mark."""
+        if len(self.stack) - self.floor < count:
+            raise BadRequest("the request takes objects that it does not have")
+
+    def take(self, count: int) -> list[_Slot]:
+        self.need(count)
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def take_to_mark(self) -> tuple[list[_Slot], int]:
+        """Return the objects above the last mark, and the mark's place."""
+        if not self.marks:
+            raise BadRequest("the request closes what it did not open")
+        items = self.stack[self.floor :]
+        del self.stack[self.floor :]
+        self.floor, place = self.marks.pop()
+        return items, place
+
+    def around(self, items: list[_Slot]) -> int:
+        """Return the depth of a container of *items*."""
+        depth = 0
+        for item in items:
+            if isinstance(item, _Container):
+                item = item.entry  # noqa: PLW2901
+            if item & _DEPTH > depth:  # noqa: PLR1730  # max() takes thrice as long, for each object there is
+                depth = item & _DEPTH
+        if depth >= NESTING_MAX:
+            raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
+        return depth + 1
+
+    def hash_all(self, keys: list[_Slot]) -> None:
+        self.forgeable += sum(1 for key in keys if not isinstance(key, _Container) and key & _FORGEABLE)
+        if self.forgeable > FORGEABLE_KEYS_MAX:
+            raise BadRequest("the request has too many keys that are tuples or large integers")
+
+    def mark(self, position: int) -> int:
+        if len(self.marks) >= NESTING_MAX:
+            raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
+        self.marks.append((self.floor, position + self.shared))
+        self.floor = len(self.stack)
+        return position + 1
+
+    def empty_tuple(self, position: int) -> int:
+        self.push(position, _FORGEABLE)
+        return position + 1
+
+    def short_tuple(self, position: int) -> int:
+        items = self.take(self.data[position] - 0x84)
+        first = items[0]
+        place = (first.entry if isinstance(first, _Container) else first) >> _SHIFT
+        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
+        return position + 1
+
+    def to_tuple(self, position: int) -> int:
+        items, place = self.take_to_mark()
+        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
+        return position + 1
+
+    def to_frozenset(self, position: int) -> int:
+        items, place = self.take_to_mark()
+        self.hash_all(items)
+        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
+        self.share(_SET_BYTES)
+        return position + 1
+
+    def empty(self, position: int) -> int:
+        """Push an empty list, dict or set."""
+        kind = _KINDS[self.data[position]]
+        self.stack.append(_Container((position + self.shared) << _SHIFT | 1, kind, 1))
+        if kind is set:
+            self.share(_SET_BYTES)
+        return position + 1
+
+    def full(self, position: int) -> int:
+        """Make a list or a dict of everything above the mark."""
+        items, place = self.take_to_mark()
+        self.stack.append(_Container(place << _SHIFT | 1, _KINDS[self.data[position]], 1))
+        return self.grow(items, position)
+
+    def append(self, position: int) -> int:
+        return self.grow(self.take(1), position)
+
+    def setitem(self, position: int) -> int:
+        return self.grow(self.take(2), position)
+
+    def extend(self, position: int) -> int:
+        return self.grow(self.take_to_mark()[0], position)
+
+    def grow(self, items: list[_Slot], position: int) -> int:
+        """Put *items* into the container on top of the stack, which must be of the opcode's kind."""
+        self.need(1)
+        kind = _KINDS[self.data[position]]
+        target = self.stack[-1]
+        if not isinstance(target, _Container) or target.kind is not kind or not target.open:
+            raise BadRequest(f"the request adds to what is no {kind.__name__}, or contains itself")
+        if kind is not list:
+            self.hash_all(items if kind is set else items[::2])
+        depth = max(target.entry & _DEPTH, self.around(items))
+        target.entry = target.entry & ~_DEPTH | depth
+        target.size = position + 1 + self.shared - (target.entry >> _SHIFT)
+        return position + 1
+
+
+#: By opcode: the kind of container that it makes or adds to.
+_KINDS: dict[int, type] = {
+    code: kind
+    for kind, codes in (
+        (list, pickle.EMPTY_LIST + pickle.LIST + pickle.APPEND + pickle.APPENDS),
+        (dict, pickle.EMPTY_DICT + pickle.DICT + pickle.SETITEM + pickle.SETITEMS),
+        (set, pickle.EMPTY_SET + pickle.ADDITEMS),
+    )
+    for code in codes
+}
+_ATOMS = {
+    pickle.NONE: 1,
+    pickle.NEWTRUE: 1,
+    pickle.NEWFALSE: 1,
+    pickle.BININT1: 2,
+    pickle.BININT2: 3,
+    pickle.BININT: 5,
+    pickle.BINFLOAT: 9,
+}
+_ATOM_WIDTHS = bytes(_ATOMS.get(bytes([code]), 0) for code in range(256))
+
+_STEPS_OF: dict[bytes, Callable[[_Machine, int], int]] = {
+    pickle.PROTO: _Machine.protocol,
+    pickle.FRAME: _Machine.frame,
+    pickle.STOP: _Machine.stop,
+    pickle.INT: _Machine.number_line,
+    pickle.LONG: _Machine.number_line,
+    pickle.LONG1: _Machine.long1,
+    pickle.LONG4: _Machine.long4,
+    pickle.FLOAT: _Machine.float_line,
+    pickle.UNICODE: _Machine.text_line,
+    pickle.SHORT_BINUNICODE: _Machine.sized1,
+    pickle.BINUNICODE: _Machine.sized4,
+    pickle.BINUNICODE8: _Machine.sized8,
+    pickle.SHORT_BINBYTES: _Machine.sized1,
+    pickle.BINBYTES: _Machine.sized4,
+    pickle.BINBYTES8: _Machine.sized8,
+    pickle.BYTEARRAY8: _Machine.sized8,
+    pickle.MEMOIZE: _Machine.memoize,
+    pickle.PUT: _Machine.put,
+    pickle.BINPUT: _Machine.binput,
+    pickle.LONG_BINPUT: _Machine.long_binput,
+    pickle.GET: _Machine.get,
+    pickle.BINGET: _Machine.binget,
+    pickle.LONG_BINGET: _Machine.long_binget,
+    pickle.MARK: _Machine.mark,
+    pickle.EMPTY_TUPLE: _Machine.empty_tuple,
+    pickle.TUPLE1: _Machine.short_tuple,
+    pickle.TUPLE2: _Machine.short_tuple,
+    pickle.TUPLE3: _Machine.short_tuple,
+    pickle.TUPLE: _Machine.to_tuple,
+    pickle.EMPTY_LIST: _Machine.empty,
+    pickle.EMPTY_DICT: _Machine.empty,
+    pickle.EMPTY_SET: _Machine.empty,
+    pickle.LIST: _Machine.full,
+    pickle.DICT: _Machine.full,
+    pickle.FROZENSET: _Machine.to_frozenset,
+    pickle.APPEND: _Machine.append,
+    pickle.APPENDS: _Machine.extend,
+    pickle.SETITEM: _Machine.setitem,
+    pickle.SETITEMS: _Machine.extend,
+    pickle.ADDITEMS: _Machine.extend,
+}
+_STEPS = tuple(_STEPS_OF.get(bytes([code]), _Machine.refuse) for code in range(256))
+_NAMES = {
+    value[0]: name
+    for name, value in vars(pickle).items()
+    if isinstance(value, bytes) and len(value) == 1 and name.isupper()
+}

@@ -1,0 +1,310 @@
+"""The face for plain BaseManager clients: the shared `tasks`, `results` and `jobs`.
+
+Each method turns a call into commands of the queue, and the replies into what the stdlib's queue would
+return or raise. Nothing that a client sends is executed; a job's arguments are read only to hand them to
+another plain client.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from service import codec
+from service.broker.host import QueueHost
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import DEFAULT_QUEUE, ITEM, PILL, RESULTS_QUEUE, NewBatch, Outcome, Terms
+from service.domain.lifecycle import JobState
+from service.domain.members import Member
+from service.errors import ServiceError
+
+#: The shared objects, and the methods that a client may call on each.
+QUEUE_METHODS = (
+    "put", "get", "task_done", "join", "qsize", "empty", "full", "put_nowait", "get_nowait",
+)  # fmt: skip
+EXPOSED: dict[str, tuple[str, ...]] = {
+    "tasks": QUEUE_METHODS,
+    "results": QUEUE_METHODS,
+    "jobs": ("call", "submit", "result", "show"),
+}
+#: The result of a job that a plain consumer acknowledged: none is known here.
+_NO_RESULT = b""
+_JOB_FIELDS = frozenset(
+    ("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout")
+)
+
+
+class PickledValue:
+    """A value that is pickled already (protocol 3), to be put into the reply as it is."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        """Hold a whole pickle."""
+        self.data = data
+
+
+Return = Callable[[object], None]
+
+
+class PlainFace:
+    """Serves one call at a time for any connection; `done` gets the value, or the exception to raise."""
+
+    def __init__(self, host: QueueHost) -> None:
+        """Serve the queue of *host*."""
+        self._host = host
+        self._origin = f"put{host.journal.incarnation}"
+        self._next_number = 0
+        #: Only what passes through here may use the reserved names, whose bodies are trusted pickles.
+        self._inside = Member("plain", inside=True)
+
+    def call(
+        self, member: Member, typeid: str, method: str, args: Sequence[Any], kwds: Mapping[str, Any], done: Return
+    ) -> None:
+        """Carry out `typeid.method(*args, **kwds)` for *member*; *done* is called now or at a later turn."""
+        if method not in EXPOSED.get(typeid, ()):
+            done(AttributeError(f"{typeid!r} has no method {method!r} for clients"))
+            return
+        if member.role == "client":
+            member.role = "plain"
+        try:
+            getattr(self, f"_{typeid}_{method}")(member, done, *args, **kwds)
+        except (TypeError, ValueError, ServiceError) as error:
+            done(error if isinstance(error, TypeError | ValueError) else ValueError(str(error)))
+
+    # --- tasks --------------------------------------------------------------------------------------
+
+    def _tasks_put(
+        self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
+    ) -> None:
+        self._put(done, self._batch_of(item))
+
+    def _tasks_put_nowait(self, member: Member, done: Return, item: object) -> None:
+        self._tasks_put(member, done, item)
+
+    def _tasks_get(
+        self, member: Member, done: Return, block: bool = True, timeout: float | None = None
+    ) -> None:
+        def deliver(replies: list[r.Reply]) -> None:
+            grant = replies[0]
+            if isinstance(grant, r.Grant) and grant.deliveries:
+                done(_as_put(grant.deliveries[0]))
+            else:
+                done(queue.Empty())
+
+        self._host.call([c.Lease(1, _patience(block, timeout))], member, deliver)
+
+    def _tasks_get_nowait(self, member: Member, done: Return) -> None:
+        self._tasks_get(member, done, False)
+
+    def _tasks_task_done(self, member: Member, done: Return) -> None:
+        lease = next(iter(member.leases.values()), None)
+        if lease is None:
+            raise ValueError("task_done() called too many times")
+        ack = c.Ack(lease.token, lease.batch.first + lease.start, [_NO_RESULT], [0.0])
+        self._host.call([ack], member, lambda replies: done(None))
+
+    def _tasks_join(self, member: Member, done: Return) -> None:
+        self._host.call([c.Join(DEFAULT_QUEUE, math.inf)], member, lambda replies: done(None))
+
+    def _tasks_qsize(self, member: Member, done: Return) -> None:
+        done(self._ready(DEFAULT_QUEUE))
+
+    def _tasks_empty(self, member: Member, done: Return) -> None:
+        done(not self._ready(DEFAULT_QUEUE))
+
+    def _tasks_full(self, member: Member, done: Return) -> None:
+        state = self._host.state
+        done(state.ledger.counts_of(DEFAULT_QUEUE).unfinished >= state.limits.max_queue_jobs)
+
+    # --- results ------------------------------------------------------------------------------------
+
+    def _results_put(
+        self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
+    ) -> None:
+        self._put(done, self._batch(Terms(ITEM, RESULTS_QUEUE, codec="item"), _pickled(item)))
+
+    def _results_put_nowait(self, member: Member, done: Return, item: object) -> None:
+        self._results_put(member, done, item)
+
+    def _results_get(
+        self, member: Member, done: Return, block: bool = True, timeout: float | None = None
+    ) -> None:
+        def deliver(replies: list[r.Reply]) -> None:
+            taken = replies[0]
+            if isinstance(taken, r.Outcomes) and taken.outcomes:
+                done(_as_answer(taken.outcomes[0]))
+            else:
+                done(queue.Empty())
+
+        self._host.call([c.Take(_patience(block, timeout))], member, deliver)
+
+    def _results_get_nowait(self, member: Member, done: Return) -> None:
+        self._results_get(member, done, False)
+
+    def _results_task_done(self, member: Member, done: Return) -> None:
+        """Do nothing: a result that was handed out is gone from the queue already."""
+        done(None)
+
+    def _results_join(self, member: Member, done: Return) -> None:
+        self._host.call([c.Join(RESULTS_QUEUE, math.inf)], member, lambda replies: done(None))
+
+    def _results_qsize(self, member: Member, done: Return) -> None:
+        done(self._ready(RESULTS_QUEUE) + len(self._host.state.ledger.answers))
+
+    def _results_empty(self, member: Member, done: Return) -> None:
+        done(not (self._ready(RESULTS_QUEUE) + len(self._host.state.ledger.answers)))
+
+    def _results_full(self, member: Member, done: Return) -> None:
+        done(False)
+
+    # --- jobs ---------------------------------------------------------------------------------------
+
+    def _jobs_submit(self, member: Member, done: Return, task: str, *args: object, **kwargs: object) -> None:
+        batch = self._batch(Terms(task), codec.encode_arguments(codec.PLAIN, args, kwargs))
+        job = f"{self._origin}-{batch.first}"
+        self._put(done, batch, job)
+
+    def _jobs_result(self, member: Member, done: Return, job: str, timeout: float | None = None) -> None:
+        def deliver(replies: list[r.Reply]) -> None:
+            outcomes = replies[0]
+            if isinstance(outcomes, r.Refused):
+                done(KeyError(outcomes.message))
+            elif isinstance(outcomes, r.Outcomes) and outcomes.outcomes:
+                done(_as_answer(outcomes.outcomes[0]))
+            else:
+                done(TimeoutError(f"job {job} has not ended yet"))
+
+        self._host.call([c.Await([job], _patience(True, timeout))], member, deliver)
+
+    def _jobs_show(self, member: Member, done: Return, job: str) -> None:
+        def deliver(replies: list[r.Reply]) -> None:
+            views = replies[0]
+            if isinstance(views, r.Views) and views.jobs:
+                view = views.jobs[0]
+                names = ("id", "task", "queue", "state", "failures", "crashes", "interruptions", "reason")
+                done({name: getattr(view, name) for name in names})
+            else:
+                done(KeyError(f"there is no job {job}"))
+
+        self._host.call([c.Get([job])], member, deliver)
+
+    # --- shared -------------------------------------------------------------------------------------
+
+    def _put(self, done: Return, batch: NewBatch, value: object = None) -> None:
+        def deliver(replies: list[r.Reply]) -> None:
+            accepted = replies[0]
+            if isinstance(accepted, r.Refused):
+                done(ValueError(accepted.message))
+            elif isinstance(accepted, r.Accepted) and accepted.notes and accepted.notes[0].code:
+                note = accepted.notes[0]
+                full = note.code in ("queue_full", "journal_full", "draining")
+                done(queue.Full() if full else ValueError(note.message))
+            else:
+                done(value)
+
+        self._host.call([c.Submit(self._origin, [batch])], self._inside, deliver)
+
+    def _ready(self, name: str) -> int:
+        return self._host.state.ledger.counts_of(name).ready
+
+    def _batch_of(self, item: object) -> NewBatch:
+        """Return what `put(item)` means: a pill, a job for any worker, or an item for plain clients."""
+        if item is None:
+            return self._batch(Terms(PILL, codec="item"), _pickled(None))
+        if isinstance(item, tuple) and _is_call(item):
+            args = item[1] if len(item) > 1 else ()
+            kwargs = item[2] if len(item) > 2 else {}
+            return self._job({"task": item[0], "args": args, "kwargs": kwargs})
+        if isinstance(item, dict) and isinstance(item.get("task"), str) and _JOB_FIELDS.issuperset(item):
+            return self._job(item)
+        return self._batch(Terms(ITEM, codec="item"), _pickled(item))
+
+    def _job(self, fields: Mapping[str, Any]) -> NewBatch:
+        terms = Terms(
+            task=fields["task"],
+            queue=str(fields.get("queue", DEFAULT_QUEUE)),
+            priority=int(fields.get("priority", 0)),
+            retries=fields.get("retries"),
+            backoff=fields.get("backoff"),
+            timeout=fields.get("timeout"),
+            answer=True,
+        )
+        body = codec.encode_arguments(codec.PLAIN, fields.get("args", ()), fields.get("kwargs", {}))
+        return self._batch(terms, body, float(fields.get("delay", 0.0)), str(fields.get("key", "")))
+
+    def _batch(self, terms: Terms, body: bytes, delay: float = 0.0, key: str = "") -> NewBatch:
+        number = self._next_number
+        self._next_number += 1
+        return NewBatch(number, terms, [body], delay, key)
+
+
+def reply_bytes(value: object) -> bytes:
+    """Return the pickle of the stdlib's reply for *value*: returned, or raised where it is an exception."""
+    if isinstance(value, PickledValue):
+        # ('#RETURN', value) around the value's own opcodes, without its PROTO and STOP.
+        return b"\x80\x03X\x07\x00\x00\x00#RETURN" + value.data[2:-1] + b"\x86."
+    if isinstance(value, BaseException):
+        return pickle.dumps(("#ERROR", value), protocol=4)
+    return pickle.dumps(("#RETURN", value), protocol=4)
+
+
+def _pickled(item: object) -> bytes:
+    # Protocol 3 has no frames, so its opcodes can stand inside another pickle.
+    return pickle.dumps(item, protocol=3)
+
+
+def _is_call(item: tuple[Any, ...]) -> bool:
+    return (
+        1 < len(item) < 4
+        and isinstance(item[0], str)
+        and ":" in item[0]
+        and isinstance(item[1], tuple | list)
+        and (len(item) < 3 or isinstance(item[2], dict))
+    )
+
+
+def _patience(block: object, timeout: object) -> float:
+    if not block:
+        return 0.0
+    if timeout is None:
+        return math.inf
+    if not isinstance(timeout, int | float) or timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+    return float(timeout)
+
+
+def _as_put(delivery: r.Delivery) -> object:
+    """Return a leased job as its producer put it."""
+    terms, body = delivery.terms, delivery.bodies[0]
+    if terms.codec == "item":
+        return PickledValue(body)
+    if terms.codec == codec.PLAIN:
+        args, kwargs = codec.decode_arguments(codec.PLAIN, body, (codec.PLAIN,))
+        return (terms.task, tuple(args), kwargs)
+    return {
+        "id": f"{delivery.origin}-{delivery.first}",
+        "task": terms.task,
+        "codec": terms.codec,
+        "body": body,
+    }
+
+
+def _as_answer(outcome: Outcome) -> object:
+    """Return an outcome as a plain client sees it: the result, or a mapping with the job's id and error."""
+    if not outcome.codec or outcome.codec == "item":
+        return PickledValue(outcome.result)
+    if outcome.state == JobState.SUCCEEDED:
+        try:
+            return codec.decode_result(outcome.result)
+        except ServiceError as error:
+            return {"id": outcome.id, "error": str(error)}
+    if outcome.error is None:
+        return {"id": outcome.id, "error": "cancelled"}
+    return {"id": outcome.id, "error": f"{outcome.error.type}: {outcome.error.message}"}
+
+

@@ -1,0 +1,306 @@
+"""What can be set, and where a setting comes from: flags, then `SVC_*`, then `svc.toml`.
+
+The command line declares each setting once, with its flag and its variable; this file reads the rest
+of the ground below it: the settings file, addresses, durations and the authkey.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.domain.limits import Limits
+from service.errors import AuthenticationFailed, ConfigurationError
+
+#: The manager's port where none is named; the same as `service.wire.DEFAULT_PORT`.
+DEFAULT_PORT = 7077
+#: Where the manager is looked for where nothing is set.
+DEFAULT_MANAGER = f"127.0.0.1:{DEFAULT_PORT}"
+#: Where the authkey is looked for where nothing is set: the mount point of container secrets.
+DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
+#: Bytes that an authkey has at least.
+AUTHKEY_BYTES_MIN = 16
+
+_SECRETS_FOLDER = Path("/run/secrets")
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host name or IP address, and a TCP port (0: any free one, where a server listens)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return HOST:PORT, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerSettings:
+    """All that `svc manager` can be told.
+
+    Attributes:
+        listen: where jobs are served.
+        http: where metrics and health are served; None for nowhere.
+        journal: the journal file; made where it is missing.
+        authkey: the shared secret.
+        durability: when a change counts as accepted: `fsync`, `os` or `memory`.
+        limits: bounds and retention of the queues.
+        max_connections: authenticated connections at a time.
+        announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
+        log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
+        log_level: `debug`, `info`, `warning` or `error`.
+    """
+
+    listen: Address
+    http: Address | None
+    journal: Path
+    authkey: bytes = field(repr=False)
+    durability: str = "fsync"
+    limits: Limits = field(default_factory=Limits)
+    max_connections: int = 1024
+    announce: Path | None = None
+    log_format: str = "auto"
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """All that `svc worker` can be told. Times are in seconds.
+
+    Attributes:
+        manager: where jobs come from.
+        http: where metrics and health are served; None for nowhere.
+        authkey: the shared secret.
+        tasks: modules whose tasks this worker runs.
+        queues: queues that it takes jobs from.
+        consumers: how many consumer processes; None for twice the CPUs that it may use.
+        accept: codecs of the jobs that it runs.
+        grace: how long running jobs may go on after SIGTERM.
+        name: the worker's name; empty for one made from the host's name.
+        announce: file that gets the bound address as JSON (`http`) once it serves.
+        log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
+        log_level: `debug`, `info`, `warning` or `error`.
+    """
+
+    manager: Address
+    http: Address | None
+    authkey: bytes = field(repr=False)
+    tasks: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ("default",)
+    consumers: int | None = None
+    accept: tuple[str, ...] = ("plain",)
+    grace: float = 30.0
+    name: str = ""
+    announce: Path | None = None
+    log_format: str = "auto"
+    log_level: str = "info"
+
+
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
+    """Return the address that HOST, HOST:PORT, [IPV6] or [IPV6]:PORT names.
+
+    Raises:
+        ConfigurationError: *text* is none of these.
+    """
+    match = _ADDRESS.fullmatch(text.strip())
+    port = int(match["port"] or default_port) if match else 65536
+    if match is None or port > 65535:
+        raise ConfigurationError(
+            f"{text!r} is not an address; write HOST:PORT, with brackets around IPv6: [::1]:{default_port}"
+        )
+    return Address(match["v6"] or match["host"], port)
+
+
+def parse_optional_address(text: str) -> Address | None:
+    """Return the address that *text* names, or None where it is `off`; as `parse_address`."""
+    return None if text.strip().lower() == "off" else parse_address(text)
+
+
+def parse_seconds(text: str | float) -> float:
+    """Return the seconds in a duration such as `90`, `1.5`, `500ms`, `10s`, `5m`, `2h` or `7d`.
+
+    Raises:
+        ConfigurationError: *text* is no duration.
+    """
+    match = _DURATION.fullmatch(str(text).strip())
+    if match is None:
+        raise ConfigurationError(
+            f"{text!r} is not a duration; write seconds, or for instance 500ms, 5m, 2h, 7d"
+        )
+    return float(match["number"]) * _SECONDS[match["unit"] or "s"]
+
+
+def parse_size(text: str | int) -> int:
+    """Return the bytes in a size such as `65536`, `512KiB`, `4MiB` or `1GiB`.
+
+    Raises:
+        ConfigurationError: *text* is no size.
+    """
+    match = re.fullmatch(r"(\d+)\s*([KMG]i?B?|B)?", str(text).strip(), re.IGNORECASE)
+    if match is None:
+        raise ConfigurationError(f"{text!r} is not a size; write bytes, or for instance 512KiB, 4MiB")
+    return int(match[1]) << {"K": 10, "M": 20, "G": 30}.get((match[2] or "B")[0].upper(), 0)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names in a comma-separated list, without blanks and empty ones, each once."""
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def find_authkey_file(path: str | os.PathLike[str] | None) -> Path | None:
+    """Return *path*, else what `SVC_AUTHKEY_FILE` names, else the container secret where there is one."""
+    named = path or os.environ.get("SVC_AUTHKEY_FILE")
+    if named:
+        return Path(named)
+    return DEFAULT_AUTHKEY_FILE if DEFAULT_AUTHKEY_FILE.exists() else None
+
+
+def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
+    """Return the authkey in the file that `find_authkey_file` finds, less one newline at its end.
+
+    Raises:
+        AuthenticationFailed: there is no such file, it cannot be read, it is open to every user of the
+            host (a secret under /run/secrets may be), or it holds fewer than 16 bytes.
+    """
+    found = find_authkey_file(path)
+    if found is None:
+        raise AuthenticationFailed(
+            "no authkey: make one with `svc auth generate --output FILE` and name it with "
+            "--authkey-file FILE or SVC_AUTHKEY_FILE"
+        )
+    try:
+        key = _read_closed(found)
+    except OSError as error:
+        raise AuthenticationFailed(
+            f"the authkey file {found} cannot be read ({error.strerror}); make one with `svc auth generate`"
+        ) from None
+    if len(key) < AUTHKEY_BYTES_MIN:
+        raise AuthenticationFailed(
+            f"the authkey in {found} has {len(key)} bytes and needs at least {AUTHKEY_BYTES_MIN}; "
+            "make one with `svc auth generate`"
+        )
+    return key
+
+
+def _read_closed(path: Path) -> bytes:
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & stat.S_IROTH and _SECRETS_FOLDER not in path.absolute().parents:
+            raise AuthenticationFailed(
+                f"every user of this host can read the authkey in {path}; run `chmod o-rwx {path}`"
+            )
+        key = file.read(1 << 16)
+    return key[:-1] if key.endswith(b"\n") else key
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Return the content of the settings file *path*.
+
+    Raises:
+        ConfigurationError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the settings file {path} is not TOML: {error}") from None
+
+
+#: The settings of each command by their names, and those of the commands in a group one level down.
+Known = Mapping[str, "frozenset[str] | Known"]
+
+_REMOTE = frozenset({"manager", "authkey_file", "timeout"})
+_PROCESS = frozenset({"authkey_file", "http", "log_format", "log_level"})
+#: What may stand in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
+SETTINGS: Known = {
+    "dev": frozenset({"tasks", "consumers", "accept"}),
+    "manager": _PROCESS
+    | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
+    | {"max_queue", "max_job_bytes", "max_connections", "min_free"},
+    "worker": _PROCESS | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
+    "submit": _REMOTE,
+    "results": _REMOTE,
+    "jobs": {"list": _REMOTE, "show": _REMOTE, "cancel": _REMOTE, "requeue": _REMOTE},
+    "queues": _REMOTE,
+    "workers": _REMOTE,
+    "status": _REMOTE,
+    "drain": _REMOTE - {"timeout"},
+    "resume": _REMOTE - {"timeout"},
+    "metrics": _REMOTE,
+}
+
+
+def config_defaults(config: Mapping[str, Any], known: Known) -> dict[str, Any]:
+    """Return the defaults of every command: its own table over the keys at the top of the file.
+
+    A key at the top, such as `manager`, is for every command that has this setting; one in a table,
+    such as `[worker]` or `[jobs.list]`, for that command.
+
+    Raises:
+        ConfigurationError: a key names no setting; the message names the nearest that there is.
+    """
+    return _defaults(config, known, {}, "")
+
+
+def _defaults(
+    table: Mapping[str, Any], known: Known, inherited: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    own = {_underscored(key): _plain(value) for key, value in table.items() if key not in tables}
+    _check(tables, known, path, "table")
+    _check(own, _all_settings(known), path, "setting")
+    shared = {**inherited, **own}
+    return {
+        name: _defaults(tables.get(name, {}), settings, shared, f"{path}{name}.")
+        if isinstance(settings, Mapping)
+        else _command_defaults(tables.get(name, {}), settings, shared, f"{path}{name}.")
+        for name, settings in known.items()
+    }
+
+
+def _command_defaults(
+    table: Mapping[str, Any], settings: frozenset[str], inherited: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    own = {_underscored(key): _plain(value) for key, value in table.items()}
+    _check(own, settings, path, "setting")
+    return {key: value for key, value in {**inherited, **own}.items() if key in settings}
+
+
+def _underscored(key: str) -> str:
+    """Return the name of a setting that is written like its flag."""
+    return key.replace("-", "_")
+
+
+def _check(found: Mapping[str, Any], known: frozenset[str] | Known, path: str, kind: str) -> None:
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
+            hint = f"; the nearest {kind} is {path}{near[0]}" if near else ""
+            raise ConfigurationError(f"the settings file has an unknown {kind} {path}{key}{hint}")
+
+
+def _all_settings(known: Known) -> frozenset[str]:
+    names: set[str] = set()
+    for settings in known.values():
+        names |= _all_settings(settings) if isinstance(settings, Mapping) else settings
+    return frozenset(names)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as the text that a flag would hold: a list with commas; a switch stays one."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value if isinstance(value, bool) else str(value)

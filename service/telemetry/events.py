@@ -1,0 +1,122 @@
+"""The catalogue of log events: every event that svc logs, what it means, and its fields.
+
+`docs/events.md` is made from this (`python -m service.telemetry.events > docs/events.md`), and a test
+compares it with what the source logs. Field names end in their unit: `_s` seconds, `_b` bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One kind of log record.
+
+    Attributes:
+        name: the value of the record's `event`, in snake_case.
+        levels: at which it is logged.
+        meaning: one sentence.
+        fields: what it carries beside the common fields.
+        repeats: at most one in 30 s is shown, with the number `suppressed` since the one before.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    meaning: str
+    fields: tuple[str, ...] = field(default=())
+    repeats: bool = False
+
+
+#: Fields that any record may have.
+COMMON_FIELDS = MappingProxyType(
+    {
+        "timestamp": "UTC, ISO 8601",
+        "level": "`debug`, `info`, `warning` or `error`",
+        "event": "a name from the table below",
+        "worker": "the worker that writes it, if one does",
+        "consumer": "the consumer that writes it, if one does",
+        "exception": "traceback, where there is one",
+        "suppressed": "how many records of this event were held back since the last",
+    }
+)
+
+_DEBUG, _INFO, _WARNING, _ERROR = ("debug",), ("info",), ("warning",), ("error",)
+_ANY = ("debug", "info", "warning", "error")
+
+EVENTS: tuple[LogEvent, ...] = (
+    LogEvent(
+        "attempt_finished",
+        ("info", "warning"),
+        "The one record of an attempt: info where it succeeded, warning where it did not.",
+        (
+            "job_id",
+            "task",
+            "queue",
+            "attempt",
+            "outcome",
+            "wait_s",
+            "run_s",
+            "error_type",
+            "error",
+            "retry_in_s",
+        ),
+    ),
+    LogEvent(
+        "http_route_failed",
+        _ERROR,
+        "What answers a path of the HTTP server raised; the client got status 500.",
+        ("path", "error"),
+        repeats=True,
+    ),
+    LogEvent(
+        "log_message",
+        _ANY,
+        "Task code or a library wrote to Python's `logging`.",
+        ("message", "logger"),
+    ),
+)
+
+_INTRODUCTION = """\
+# Log events
+
+<!-- Made from service/telemetry/events.py by: python -m service.telemetry.events > docs/events.md -->
+
+One record a line on stderr, at most 4096 bytes: JSON, or columns on a terminal. `event` is one of the names
+below; field names end in their unit (`_s` seconds, `_b` bytes). What is stored under the name of a secret
+appears as `[redacted]`; a field too long for the line ends in `…[+N]`, N being the characters that went.
+"""
+
+
+def repeating_events() -> frozenset[str]:
+    """Return the names of the events that are throttled."""
+    return frozenset(event.name for event in EVENTS if event.repeats)
+
+
+def markdown() -> str:
+    """Return the page `docs/events.md`."""
+    return "\n".join(_page()) + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield _INTRODUCTION
+    yield "| any record | |"
+    yield "|---|---|"
+    yield from (f"| `{name}` | {meaning} |" for name, meaning in COMMON_FIELDS.items())
+    yield ""
+    yield "| event | level | meaning | fields |"
+    yield "|---|---|---|---|"
+    yield from (_row(event) for event in EVENTS)
+
+
+def _row(event: LogEvent) -> str:
+    fields = ", ".join(f"`{name}`" for name in event.fields)
+    repeats = " At most one in 30 s." if event.repeats else ""
+    return f"| `{event.name}` | {', '.join(event.levels)} | {event.meaning}{repeats} | {fields} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

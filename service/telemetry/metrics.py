@@ -1,0 +1,340 @@
+"""The manager's metrics: it sees every arrow of every job's life, so it alone counts them.
+
+`ManagerMetrics` is told what happens (`domain.observer`) by the manager's loop and gives the exposition to
+any thread that asks.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prometheus_client.core import Metric as Family
+
+from service.domain.job import DEFAULT_QUEUE, Cause, Terms
+from service.domain.observer import Observer
+from service.domain.replies import QueueStats, Totals
+from service.telemetry.catalogue import (
+    CALL_RESULTS,
+    FINAL_OUTCOMES,
+    JOB_SECONDS,
+    MANAGER_SECONDS,
+    OTHER,
+    OUTCOMES,
+    PAYLOAD_BYTES,
+    QUEUE_STATES,
+    RECORDS,
+    REJECTIONS,
+)
+from service.telemetry.counting import Histogram, Labels
+from service.telemetry.exposition import Sample, counter, gauge, histogram, render
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+_OUTCOME_OF = {
+    Cause.FAILED: "failed",
+    Cause.TIMED_OUT: "timed_out",
+    Cause.CRASHED: "crashed",
+    Cause.REFUSED: "refused",
+    Cause.INTERRUPTED: "released",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What runs, for `svc_build_info`: releases of svc and of SQLite, and the engine."""
+
+    version: str = ""
+    sqlite: str = ""
+    engine: str = "manager"
+
+
+class _JobSeries:
+    """The numbers of one queue and task."""
+
+    __slots__ = (
+        "exceptions",
+        "finished",
+        "outcomes",
+        "requeued",
+        "retries",
+        "run",
+        "started",
+        "submitted",
+        "total",
+        "wait",
+    )
+
+    def __init__(self) -> None:
+        self.submitted = self.started = self.retries = self.requeued = 0
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.finished = dict.fromkeys(FINAL_OUTCOMES, 0)
+        self.exceptions: dict[str, int] = {}
+        self.wait = Histogram(JOB_SECONDS)
+        self.run = Histogram(JOB_SECONDS)
+        self.total = Histogram(JOB_SECONDS)
+
+
+class _QueueSeries:
+    """The numbers of one queue."""
+
+    __slots__ = ("expiries", "payload", "rejected", "stale")
+
+    def __init__(self) -> None:
+        self.expiries = self.stale = 0
+        self.rejected = dict.fromkeys(REJECTIONS, 0)
+        self.payload = Histogram(PAYLOAD_BYTES)
+
+
+class _MethodSeries:
+    """The numbers of one remote method."""
+
+    __slots__ = ("results", "seconds")
+
+    def __init__(self) -> None:
+        self.results = dict.fromkeys(CALL_RESULTS, 0)
+        self.seconds = Histogram(MANAGER_SECONDS)
+
+
+class ManagerMetrics(Observer):
+    """Counts what the manager does.
+
+    The observer's methods are called in the manager's one thread, but for `connected` and
+    `authentication_failed`, which any thread may call; `exposition` too.
+    """
+
+    def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
+        """Start all counters at 0, those of *queues* too, so that `rate()` sees their first event."""
+        self._build = build or Build()
+        self._labels = Labels()
+        self._jobs: dict[tuple[str, str], _JobSeries] = {}
+        self._queues: dict[str, _QueueSeries] = {}
+        self._methods: dict[str, _MethodSeries] = {}
+        self._commit_seconds = Histogram(MANAGER_SECONDS)
+        self._commit_records = Histogram(RECORDS)
+        self._recovered_jobs = 0
+        self._recovery_seconds = 0.0
+        self._handshakes = threading.Lock()
+        self._connections = 0
+        self._authentication_failures = 0
+        for queue in queues:
+            self._queue(queue)
+
+    # --- what the queue tells -----------------------------------------------------------------------
+
+    def submitted(self, terms: Terms, count: int, size: int) -> None:
+        """Count accepted jobs and their size."""
+        self._series(terms).submitted += count
+        self._queue(terms.queue).payload.observe(size / max(count, 1), count)
+
+    def rejected(self, queue: str, reason: str, count: int) -> None:
+        """Count refused jobs."""
+        rejected = self._queue(queue).rejected
+        rejected[reason if reason in rejected else OTHER] += count
+
+    def started(self, terms: Terms, count: int, waited: float) -> None:
+        """Count jobs handed over, and their wait."""
+        series = self._series(terms)
+        series.started += count
+        series.wait.observe(waited, count)
+
+    def succeeded(self, terms: Terms, seconds: Sequence[float], age: float) -> None:
+        """Count results, and their times."""
+        series, count = self._series(terms), len(seconds)
+        series.outcomes["succeeded"] += count
+        series.finished["succeeded"] += count
+        series.run.observe_all(seconds)
+        series.total.observe(age, count)
+
+    def failed(
+        self, terms: Terms, cause: Cause, error_type: str, seconds: float, retried: bool, age: float
+    ) -> None:
+        """Count an attempt without a result, and what comes of it."""
+        series = self._series(terms)
+        series.outcomes[_OUTCOME_OF[cause]] += 1
+        series.run.observe(seconds)
+        exception = self._labels.fold("exception", error_type)
+        series.exceptions[exception] = series.exceptions.get(exception, 0) + 1
+        if retried:
+            series.retries += 1
+        else:
+            series.finished["dead"] += 1
+            series.total.observe(age)
+
+    def released(self, terms: Terms, count: int) -> None:
+        """Count jobs handed back."""
+        self._series(terms).outcomes["released"] += count
+
+    def expired(self, terms: Terms, count: int) -> None:
+        """Count jobs taken back."""
+        self._series(terms).outcomes["lost"] += count
+        self._queue(terms.queue).expiries += count
+
+    def cancelled(self, terms: Terms, count: int) -> None:
+        """Count cancelled jobs."""
+        self._series(terms).finished["cancelled"] += count
+
+    def requeued(self, terms: Terms, count: int) -> None:
+        """Count dead jobs that came back."""
+        self._series(terms).requeued += count
+
+    def stale(self, queue: str, count: int) -> None:
+        """Count outcomes that came too late; of a job that is forgotten nobody knows the queue."""
+        self._queue(queue or OTHER).stale += count
+
+    def committed(self, records: int, seconds: float) -> None:
+        """Count a commit."""
+        self._commit_records.observe(records)
+        self._commit_seconds.observe(seconds)
+
+    def called(self, method: str, result: str, seconds: float) -> None:
+        """Count a request."""
+        series = self._methods.get(method)
+        if series is None:
+            series = self._methods.setdefault(self._labels.fold("method", method), _MethodSeries())
+        series.results[result] += 1
+        series.seconds.observe(seconds)
+
+    def connected(self, delta: int) -> None:
+        """Count an open connection."""
+        with self._handshakes:
+            self._connections += delta
+
+    def authentication_failed(self) -> None:
+        """Count a refused handshake."""
+        with self._handshakes:
+            self._authentication_failures += 1
+
+    def recovered(self, jobs: int, seconds: float) -> None:
+        """Remember the last start."""
+        self._recovered_jobs = jobs
+        self._recovery_seconds = seconds
+
+    # --- what it knows ------------------------------------------------------------------------------
+
+    def mean_run_seconds(self, queue: str) -> float:
+        """Return the mean run time of the attempts of *queue* so far, 0 where nothing has run."""
+        runs = [series.run for (name, _), series in _items(self._jobs) if name == queue]
+        count = sum(run.count for run in runs)
+        return sum(run.sum for run in runs) / count if count else 0.0
+
+    def exposition(self, totals: Totals) -> bytes:
+        """Return all metrics as Prometheus text; *totals* is what the queue holds now."""
+        return render(lambda: self.collect(totals))
+
+    def _series(self, terms: Terms) -> _JobSeries:
+        series = self._jobs.get((terms.queue, terms.task))
+        if series is None:
+            queue = self._labels.fold("queue", terms.queue)
+            task = self._labels.fold("task", terms.task, of=queue)
+            series = self._jobs.setdefault((queue, task), _JobSeries())
+        return series
+
+    def _queue(self, queue: str) -> _QueueSeries:
+        series = self._queues.get(queue)
+        if series is None:
+            series = self._queues.setdefault(self._labels.fold("queue", queue), _QueueSeries())
+        return series
+
+    # --- the exposition -----------------------------------------------------------------------------
+
+    def collect(self, totals: Totals) -> Iterator[Family]:
+        """Yield all metrics as families of `prometheus_client`."""
+        began = time.perf_counter()
+        yield from self._collect_jobs()
+        yield from self._collect_queues(totals)
+        yield from _collect_members(totals)
+        yield from self._collect_manager(totals)
+        yield from self._collect_journal(totals)
+        yield counter("svc_label_overflow_total", (((label,), n) for label, n in self._labels.overflow()))
+        yield gauge("svc_build_info", [(self._build_labels(), 1)])
+        yield gauge("svc_collector_seconds", [((), time.perf_counter() - began)])
+
+    def _collect_jobs(self) -> Iterator[Family]:
+        jobs = _items(self._jobs)
+        yield counter("svc_jobs_submitted_total", ((key, one.submitted) for key, one in jobs))
+        yield counter("svc_jobs_started_total", ((key, one.started) for key, one in jobs))
+        yield counter("svc_job_attempts_total", _split(jobs, lambda one: one.outcomes))
+        yield counter("svc_job_retries_total", ((key, one.retries) for key, one in jobs))
+        yield counter("svc_jobs_finished_total", _split(jobs, lambda one: one.finished))
+        yield counter("svc_jobs_requeued_total", ((key, one.requeued) for key, one in jobs))
+        yield counter("svc_job_exceptions_total", _split(jobs, lambda one: one.exceptions))
+        yield histogram("svc_job_queue_wait_seconds", ((key, one.wait) for key, one in jobs))
+        yield histogram("svc_job_run_seconds", ((key, one.run) for key, one in jobs))
+        yield histogram("svc_job_total_seconds", ((key, one.total) for key, one in jobs))
+
+    def _collect_queues(self, totals: Totals) -> Iterator[Family]:
+        for stats in totals.queues:
+            self._queue(stats.name)
+        queues = [((name,), series) for name, series in _items(self._queues)]
+        yield counter("svc_jobs_rejected_total", _split(queues, lambda one: one.rejected))
+        yield histogram("svc_job_payload_bytes", ((key, one.payload) for key, one in queues))
+        yield counter("svc_lease_expiries_total", ((key, one.expiries) for key, one in queues))
+        yield counter("svc_stale_acks_total", ((key, one.stale) for key, one in queues))
+        yield from self._collect_backlog(totals.queues)
+
+    def _collect_backlog(self, queues: Sequence[QueueStats]) -> Iterator[Family]:
+        jobs: dict[tuple[str, str], int] = {}
+        ages: dict[str, float] = {}
+        running: dict[str, float] = {}
+        unknown: dict[str, float] = {}
+        for stats in (*map(QueueStats, list(self._queues)), *queues):
+            name = self._labels.fold("queue", stats.name)
+            states = (stats.ready, stats.scheduled, stats.leased, stats.dead)
+            for state, number in zip(QUEUE_STATES, states, strict=True):
+                jobs[name, state] = jobs.get((name, state), 0) + number
+            ages[name] = max(ages.get(name, 0.0), stats.oldest)
+            running[name] = max(running.get(name, 0.0), stats.oldest_running)
+            unknown[name] = unknown.get(name, 0) + len(stats.unknown)
+        yield gauge("svc_queue_jobs", jobs.items())
+        yield gauge("svc_queue_oldest_job_age_seconds", _by_name(ages))
+        yield gauge("svc_queue_oldest_running_seconds", _by_name(running))
+        yield gauge("svc_queue_unknown_tasks", _by_name(unknown))
+
+    def _collect_manager(self, totals: Totals) -> Iterator[Family]:
+        methods = [((name,), series) for name, series in _items(self._methods)]
+        yield counter("svc_manager_calls_total", _split(methods, lambda one: one.results))
+        yield histogram("svc_manager_call_seconds", ((key, one.seconds) for key, one in methods))
+        yield gauge("svc_manager_connections", [((), self._connections)])
+        yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
+        yield gauge("svc_manager_uptime_seconds", [((), totals.uptime)])
+
+    def _collect_journal(self, totals: Totals) -> Iterator[Family]:
+        yield histogram("svc_journal_commit_seconds", [((), self._commit_seconds)])
+        yield histogram("svc_journal_commit_records", [((), self._commit_records)])
+        yield gauge("svc_journal_size_bytes", [((), totals.journal_bytes)])
+        yield gauge("svc_journal_recovered_jobs", [((), self._recovered_jobs)])
+        yield gauge("svc_journal_recovery_seconds", [((), self._recovery_seconds)])
+
+    def _build_labels(self) -> tuple[str, ...]:
+        return (self._build.version, platform.python_version(), self._build.sqlite, self._build.engine)
+
+
+def _collect_members(totals: Totals) -> Iterator[Family]:
+    yield gauge("svc_workers", [((), totals.workers)])
+    states = {"busy": totals.busy, "idle": max(0, totals.consumers - totals.busy)}
+    yield gauge("svc_consumers", _by_name(states))
+    yield gauge("svc_draining", [((), float(totals.drain != 0))])
+    yield gauge("svc_drained_workers", [((), len(totals.drained_workers))])
+
+
+def _items(numbers: Mapping[K, T]) -> list[tuple[K, T]]:
+    # One step for the interpreter: the manager's thread may add to *numbers* meanwhile.
+    return list(numbers.items())
+
+
+def _by_name(numbers: Mapping[str, float]) -> Iterator[Sample]:
+    return (((name,), number) for name, number in numbers.items())
+
+
+def _split(
+    series: Iterable[tuple[tuple[str, ...], T]], part: Callable[[T], Mapping[str, float]]
+) -> Iterator[Sample]:
+    for key, one in series:
+        for value, number in _items(part(one)):
+            yield (*key, value), number

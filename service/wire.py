@@ -1,0 +1,123 @@
+"""What crosses TCP: the frames of our own clients, inside the stdlib's own messages.
+
+A BaseManager client sends the pickle of `(ident, method, args, kwds)` and gets the pickle of
+`(kind, result)` back. Our clients send exactly that, with ident `jobs`, method `call` and one bytes
+argument, written here byte by byte with a constant head and tail: the manager recognises the head and
+cuts the frame out without unpickling anything, and any other reader still sees a valid pickle.
+
+A frame is MessagePack: `[request, [command, ...]]` and `[request, [reply, ...]]`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import msgspec
+
+from service.domain.commands import AnyCommand, Command
+from service.domain.replies import AnyReply, Reply
+from service.errors import BadRequest
+
+#: Version of the package.
+RELEASE = "0.1.0"
+#: Version of the frames; a manager and a client with different ones refuse each other.
+PROTOCOL_VERSION = 1
+#: Port of the manager where none is named.
+DEFAULT_PORT = 7077
+#: Bytes that no message from the network may exceed, whatever the settings say.
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+# (ident, method, (frame,), {}) as pickle protocol 3: MARK, two unicode strings, one bytes argument
+# in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to keep right.
+_REQUEST_HEAD = b"\x80\x03(X\x04\x00\x00\x00jobsX\x04\x00\x00\x00callB"
+_REQUEST_TAIL = b"\x85}t."
+# ('#RETURN', frame)
+_REPLY_HEAD = b"\x80\x03X\x07\x00\x00\x00#RETURNB"
+_REPLY_TAIL = b"\x86."
+_LENGTH = struct.Struct("<I")
+#: The stdlib's message header: a signed 32-bit length, or -1 and an unsigned 64-bit one.
+HEADER = struct.Struct("!i")
+LONG_HEADER = struct.Struct("!Q")
+
+
+class _Request(msgspec.Struct, array_like=True):
+    request: int
+    commands: list[AnyCommand]
+
+
+class _Response(msgspec.Struct, array_like=True):
+    request: int
+    replies: list[AnyReply]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(_Request)
+_response_decoder = msgspec.msgpack.Decoder(_Response)
+
+
+def encode_request(request: int, commands: Sequence[Command]) -> bytes:
+    """Return one whole message (header included) that carries *commands*."""
+    return _message(_REQUEST_HEAD, _encoder.encode((request, commands)), _REQUEST_TAIL)
+
+
+def encode_response(request: int, replies: Sequence[Reply]) -> bytes:
+    """Return one whole message (header included) that carries *replies*."""
+    return _message(_REPLY_HEAD, _encoder.encode((request, replies)), _REPLY_TAIL)
+
+
+def request_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
+    """Return the frame inside a message of our own clients, or None where it is another client's."""
+    return _cut(message, _REQUEST_HEAD, _REQUEST_TAIL)
+
+
+def response_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
+    """Return the frame inside a reply to our own clients, or None where it is something else."""
+    return _cut(message, _REPLY_HEAD, _REPLY_TAIL)
+
+
+def decode_request(frame: bytes | memoryview) -> tuple[int, list[AnyCommand]]:
+    """Return (request id, commands).
+
+    Raises:
+        BadRequest: the frame is not what `encode_request` writes.
+    """
+    try:
+        request = _request_decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the request cannot be read: {error}") from None
+    return request.request, request.commands
+
+
+def decode_response(frame: bytes | memoryview) -> tuple[int, list[AnyReply]]:
+    """Return (request id, replies).
+
+    Raises:
+        BadRequest: the frame is not what `encode_response` writes.
+    """
+    try:
+        response = _response_decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the manager's answer cannot be read: {error}") from None
+    return response.request, response.replies
+
+
+def with_header(body: bytes) -> bytes:
+    """Return *body* as one message of `multiprocessing.connection`."""
+    if len(body) > 0x7FFFFFFF:
+        return HEADER.pack(-1) + LONG_HEADER.pack(len(body)) + body
+    return HEADER.pack(len(body)) + body
+
+
+def _message(head: bytes, frame: bytes, tail: bytes) -> bytes:
+    size = len(head) + _LENGTH.size + len(frame) + len(tail)
+    return b"".join((HEADER.pack(size), head, _LENGTH.pack(len(frame)), frame, tail))
+
+
+def _cut(message: bytes | bytearray | memoryview, head: bytes, tail: bytes) -> memoryview | None:
+    view = memoryview(message)
+    start = len(head) + _LENGTH.size
+    if len(view) < start + len(tail) or view[: len(head)] != head or view[-len(tail) :] != tail:
+        return None
+    (length,) = _LENGTH.unpack_from(view, len(head))
+    return view[start : start + length] if start + length + len(tail) == len(view) else None

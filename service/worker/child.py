@@ -1,0 +1,183 @@
+"""A consumer process as its supervisor sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+
+from service.worker.consumer import FLUSH, STOP, consume
+from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.process import kill, main_hidden, signals_held_back
+from service.worker.slot import Look, Phase, Slot
+from service.worker.verdict import Killed
+
+#: Seconds that a consumer is watched closely after there was last a reason to.
+_WATCH_SECONDS = 1.0
+#: Seconds that a consumer with nothing to do or to report may take to leave.
+_LEAVE_SECONDS = 2.0
+#: Seconds that a job runs before what waits behind it is taken back, and what is done before it is sent.
+LONG_SECONDS = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One consumer process, its slot and the line to it.
+
+    Attributes:
+        name: the consumer's name; no two processes of a worker ever have the same.
+        killed: why the supervisor killed it, or None.
+        executing: what it was doing when it was killed.
+    """
+
+    name: str
+    process: BaseProcess
+    slot: Slot
+    pipe: Connection
+    pid: int
+    killed: Killed | None = None
+    executing: Look | None = None
+    _leaving_since: float = 0.0
+    _open: bool = True
+    _watched_until: float = 0.0
+    _flushed: tuple[int, int] = field(default=(0, 0))
+
+    @classmethod
+    def start(
+        cls,
+        context: ForkServerContext | SpawnContext,
+        options: WorkerOptions,
+        name: str,
+        connect: Connect,
+        configure_logging: ConfigureLogging,
+    ) -> Child:
+        """Start a consumer process.
+
+        Raises:
+            OSError: the system has no room for another process, or for its files.
+        """
+        slot = Slot(context)
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=consume, name=name, args=(options, name, slot, theirs, connect, configure_logging)
+        )
+        try:
+            with signals_held_back(), main_hidden():
+                process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(name, process, slot, ours, process.pid or 0)
+
+    def waitables(self) -> list[int | Connection]:
+        """Return what becomes readable when the process ends or says something."""
+        return [self.process.sentinel, *([self.pipe] if self._open else [])]
+
+    def messages(self) -> list[bytes]:
+        """Return what the process has said since the last look."""
+        said: list[bytes] = []
+        try:
+            while self._open and self.pipe.poll():
+                said.append(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._open = False
+        return said
+
+    def order(self, what: bytes) -> None:
+        """Tell the process something; one that has ended does not hear it."""
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(what)
+
+    def flush(self, look: Look) -> None:
+        """Let it send finished outcomes that wait behind a long job; once for each job."""
+        if look.unsent and self._flushed != (look.token, look.number):
+            self._flushed = (look.token, look.number)
+            self.order(FLUSH)
+
+    def take_back(self, now: float) -> Look | None:
+        """Take back what it has read ahead, if it is on a long job; return what it holds, else None."""
+        with self.slot.held() as held:
+            look = self.slot.peek()
+            if (
+                not held
+                or not look.busy
+                or look.recalled
+                or not look.ahead
+                or now - look.started < LONG_SECONDS
+            ):
+                return None
+            self.slot.recall()
+            return look
+
+    def kill_overrun(self, now: float) -> bool:
+        """Kill it if its job is over its timeout; tell whether it was."""
+        # The slot is held meanwhile, or it could go on to another job in the instant before it dies.
+        with self.slot.held():
+            look = self.slot.peek()
+            if not look.overrun(now):
+                return False
+            self.kill(Killed.TIMED_OUT)
+            return True
+
+    def kill(self, why: Killed) -> None:
+        """Kill the process and remember why and at what; call with the slot held if it may go on."""
+        if self.killed is None:
+            self.killed = why
+            self.executing = self.slot.peek()
+        kill(self.pid)
+
+    def watch(self, now: float, needed: bool) -> bool:
+        """Keep a close watch while it is *needed* and a little longer; tell whether it is kept."""
+        if needed:
+            if not self._watched_until:
+                self.slot.watch(closely=True)
+            self._watched_until = now + _WATCH_SECONDS
+        elif self._watched_until and now >= self._watched_until:
+            self._watched_until = 0.0
+            self.slot.watch(closely=False)
+        return self._watched_until > 0
+
+    def needs_watching(self, look: Look) -> bool:
+        """Whether something may have to be done about its job while it executes."""
+        flushable = look.unsent and self._flushed != (look.token, look.number)
+        return look.busy and (look.timeout > 0 or flushable or (look.ahead > 0 and not look.recalled))
+
+    def stop(self) -> None:
+        """Tell it to finish its job and leave."""
+        self._leaving_since = self._leaving_since or time.monotonic()
+        self.order(STOP)
+
+    def lingers(self, look: Look, now: float, grace: float) -> bool:
+        """Whether it was told to leave, and is there for no good reason.
+
+        With nothing to do and nothing to report it has a moment: it may be waiting for a manager that is
+        not there. After its pill it has the *grace*.
+        """
+        if look.phase is Phase.PILLED:
+            self._leaving_since = self._leaving_since or now
+        if not self._leaving_since or look.busy:
+            return False
+        return now - self._leaving_since > (
+            grace if look.unsent or look.phase is Phase.PILLED else _LEAVE_SECONDS
+        )
+
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.exitcode is not None
+
+    def bury(self) -> tuple[int, Look]:
+        """Free what the process used; return its exit code and what it did last."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == 255:
+            # The forkserver died and its children with it, as far as it can tell: make sure.
+            kill(self.pid)
+        look = self.executing or self.slot.look()
+        self.pipe.close()
+        self.process.close()
+        return code, look

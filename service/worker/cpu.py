@@ -1,0 +1,94 @@
+"""How many CPUs this process may really use: affinity and cgroup quota, never the bare host count alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+#: Consumers for each CPU, as in the program this service grew from.
+CONSUMERS_PER_CPU = 2
+
+Source = Literal["env", "cgroup", "affinity", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuCount:
+    """A number of CPUs, and where it comes from; `env` is for callers that override it."""
+
+    count: int
+    source: Source
+
+
+def cpu_count(root: Path = Path("/"), affinity: int | None = None, host: int | None = None) -> CpuCount:
+    """Return the CPUs that this process may use, at least 1.
+
+    It is the least of what the host has, the affinity mask allows and the cgroup's quota (v2 or v1) pays for,
+    rounded up. *root* is where `/proc` and `/sys` are; *affinity* and *host* stand in for the real counts.
+    """
+    host = host or os.cpu_count() or 1
+    affinity = affinity or len(os.sched_getaffinity(0))
+    found = CpuCount(host, "host")
+    if affinity < found.count:
+        found = CpuCount(affinity, "affinity")
+    quota = _quota(root)
+    if quota is not None and math.ceil(quota) < found.count:
+        found = CpuCount(max(1, math.ceil(quota)), "cgroup")
+    return found
+
+
+def _quota(root: Path) -> float | None:
+    """Return the smallest quota, in CPUs, of this process's cgroups and their ancestors."""
+    return min((quota for quota in _quotas(root) if quota is not None), default=None)
+
+
+def _quotas(root: Path) -> Iterator[float | None]:
+    for controllers, path in _cgroups(root):
+        if not controllers:
+            for folder in _upwards(root / "sys/fs/cgroup", path):
+                yield _version_2(folder)
+        elif "cpu" in controllers.split(","):
+            for folder in _upwards(root / "sys/fs/cgroup/cpu", path):
+                yield _version_1(folder)
+
+
+def _cgroups(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield (controllers, path) of the cgroups of this process; version 2 has no controllers."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        yield controllers, path
+
+
+def _upwards(mount: Path, path: str) -> Iterator[Path]:
+    """Yield the folder of a cgroup and of its ancestors; inside a container only the last may exist."""
+    # From another cgroup namespace a path may begin with `..`; what is above the mount is not ours to see.
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    for depth in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:depth])
+
+
+def _version_2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    return _ratio(quota, period)
+
+
+def _version_1(folder: Path) -> float | None:
+    return _ratio(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """Return quota / period; `max` (version 2) and -1 (version 1) mean that there is no limit."""
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

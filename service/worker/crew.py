@@ -1,0 +1,125 @@
+"""The consumers of one worker: started, counted, replaced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+import structlog
+
+from service.worker.child import Child
+from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.slot import Look, Phase
+from service.worker.verdict import Ending, Reason, pause_before
+
+_STATES = {Phase.STARTING: "starting", Phase.BUSY: "busy"}
+
+
+class Crew:
+    """The consumer processes of a worker. Changed by one thread, counted by any.
+
+    Args:
+        options: how the worker works.
+        connect: makes a consumer's connection.
+        configure_logging: sets up a consumer's logging.
+
+    Attributes:
+        children: those that are there.
+        restarts: how many were replaced, by reason.
+        pilled: how many have ended by their pill.
+    """
+
+    def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
+        self.children: list[Child] = []
+        self.restarts: Counter[str] = Counter()
+        self.pilled = 0
+        self._options = options
+        self._context = _context(options)
+        self._log = structlog.get_logger()
+        self._start_child: Callable[[str], Child] = lambda name: Child.start(
+            self._context, options, name, connect, configure_logging
+        )
+        self._roll = threading.Lock()
+        self._vacancies: list[float] = [0.0] * options.consumers
+        self._started = 0
+        self._start_failures = 0
+        self._ended_busy_seconds = 0.0
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there and nobody is to come."""
+        return not self.children and not self._vacancies
+
+    def next_start(self) -> float | None:
+        """Return the monotonic time at which the next one is to be started, if any."""
+        return min(self._vacancies, default=None)
+
+    def close_vacancies(self) -> None:
+        """Start nobody any more."""
+        self._vacancies.clear()
+
+    def fill_vacancies(self, now: float) -> None:
+        """Start those whose time has come."""
+        due = [at for at in self._vacancies if at <= now]
+        self._vacancies = [at for at in self._vacancies if at > now]
+        for _ in due:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        # Names are never used twice: a late report about one consumer must not hit its successor.
+        self._started += 1
+        name = f"{self._options.name}-{self._started}"
+        try:
+            child = self._start_child(name)
+        except OSError as error:
+            self._log.error("consumer_not_started", consumer=name, error=str(error))
+            self._start_failures += 1
+            self._vacancies.append(now + pause_before(Reason.OTHER, self._start_failures))
+            return
+        with self._roll:
+            self.children.append(child)
+
+    def bury(self, child: Child, now: float) -> Ending:
+        """Free what an ended consumer used; return how it ended."""
+        code, look = child.bury()
+        with self._roll:
+            self.children.remove(child)
+            self._ended_busy_seconds += _busy_seconds(look, now)
+        ending = Ending(child.name, code, look, child.killed, now)
+        self.pilled += ending.pilled
+        return ending
+
+    def replace(self, ending: Ending) -> None:
+        """Fill the place of a consumer, at once or after a pause."""
+        reason = ending.reason
+        self._start_failures = self._start_failures + 1 if reason is Reason.OTHER else 0
+        self.restarts[reason.value] += 1
+        self._vacancies.append(ending.at + pause_before(reason, self._start_failures))
+
+    def count(self) -> tuple[dict[str, int], float]:
+        """Return the number of consumers that are busy, idle and starting, and the seconds spent in tasks."""
+        with self._roll:
+            looks = [child.slot.look() for child in self.children]
+            seconds = self._ended_busy_seconds
+        now = time.monotonic()
+        states = Counter(_STATES.get(look.phase, "idle") for look in looks)
+        return (
+            {state: states[state] for state in ("busy", "idle", "starting")},
+            seconds + sum(_busy_seconds(look, now) for look in looks),
+        )
+
+
+def _busy_seconds(look: Look, now: float) -> float:
+    return look.busy_seconds + (max(0.0, now - look.started) if look.busy else 0.0)
+
+
+def _context(options: WorkerOptions) -> ForkServerContext | SpawnContext:
+    if options.start_method == "spawn":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(options.preload))
+    return context

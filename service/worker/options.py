@@ -1,0 +1,57 @@
+"""What a supervisor and its consumers are told at their start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from service.broker.base import Broker
+from service.codec import PLAIN
+from service.domain.commands import Hello
+from service.domain.job import DEFAULT_QUEUE
+from service.worker.cpu import CpuCount
+
+StartMethod = Literal["forkserver", "spawn"]
+#: Makes the connection of one process. It calls the function that it is given at each (re)connect, to say
+#: who it is and what it holds. Picklable: each consumer makes its own.
+Connect = Callable[[Callable[[], Hello]], Broker]
+#: Sets logging up in a consumer, whose name it is given. Picklable.
+ConfigureLogging = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How one worker works. Times are in seconds.
+
+    Attributes:
+        name: the worker's name, unique among the workers of a manager.
+        host: the host's name, for people.
+        consumers: how many consumer processes.
+        tasks: modules whose tasks they run.
+        queues: queues that they take jobs from.
+        accept: codecs of the jobs that they run.
+        grace: how long running jobs may go on after the worker was told to stop.
+        cpu: the number of CPUs by which `consumers` was chosen, for the metrics.
+        start_method: how consumer processes start; forkserver is quicker, spawn keeps nothing in between.
+        preload: modules that the forkserver imports once for all consumers; none may start a thread.
+        http: where this worker serves its metrics, as it tells the manager.
+        release: the version of svc, as it tells the manager.
+        lease_wait: how long a consumer waits at the manager for a job before it asks again.
+        extend_every: how often leases are renewed; None for a third of what the manager gives.
+    """
+
+    name: str
+    host: str
+    consumers: int
+    tasks: tuple[str, ...] = ()
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    accept: tuple[str, ...] = (PLAIN,)
+    grace: float = 30.0
+    cpu: CpuCount = field(default_factory=lambda: CpuCount(1, "host"))
+    start_method: StartMethod = "forkserver"
+    preload: tuple[str, ...] = ("service.worker.consumer",)
+    http: str = ""
+    release: str = ""
+    lease_wait: float = 20.0
+    extend_every: float | None = None

@@ -1,0 +1,140 @@
+"""What a consumer process arranges with the kernel, and how the end of a process is told."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from multiprocessing import forkserver
+
+_PR_SET_PDEATHSIG = 1
+#: Signals that only the supervisor acts on; its consumers hear from it what to do.
+_SUPERVISORS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def guard(title: str) -> None:
+    """Make this process a consumer: deaf to stop signals, leader of its own session, gone with its parent.
+
+    Its own session means that what a task starts can be killed together with it, and that a Ctrl-C at the
+    terminal reaches the supervisor alone. *title* is what `ps` shows where setproctitle is installed.
+    """
+    for number in _SUPERVISORS_SIGNALS:
+        # A handler and not SIG_IGN, which programs that a task starts would inherit.
+        signal.signal(number, _hear_nothing)
+    os.register_at_fork(after_in_child=_hear_again)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SUPERVISORS_SIGNALS)
+    os.setsid()
+    _die_with_parent()
+    _set_title(title)
+
+
+def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:
+    pass
+
+
+def _hear_again() -> None:
+    """Undo the deafness in a process that a task forks."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends.
+
+    The parent is the forkserver or, with spawn, the supervisor. The forkserver lives as long as anyone
+    holds the writing end of its `alive` pipe, and each of its children gets one: it has to go, or nobody
+    would end when the supervisor is killed. What is not covered (a parent that died before this, a Python
+    without that attribute) the thread that listens to the supervisor sees as the end of its pipe.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    server = getattr(forkserver, "_forkserver", None)
+    alive = getattr(server, "_forkserver_alive_fd", None)
+    if server is not None and alive is not None:
+        os.close(alive)
+        server._forkserver_alive_fd = None  # noqa: SLF001 - there is no public way
+
+
+def _set_title(title: str) -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").setproctitle(title)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Start processes that do not die of a stop signal before they have said that they do not want it.
+
+    The mask is inherited: the forkserver keeps it for life, a consumer lifts it in `guard`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISORS_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def main_hidden() -> Iterator[None]:
+    """Start processes that do not import the main script again: consumers need nothing from it.
+
+    Otherwise multiprocessing imports the whole command line into every consumer.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def kill(pid: int) -> None:
+    """Kill a consumer with SIGKILL, and what its task has started; nothing happens if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(pid, signal.SIGKILL)
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, from its exit code; a negative one is the number of a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    hint = "; perhaps the host or the container ran out of memory" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code} ({name}){hint}"
+
+
+def reap_strangers(known: set[int]) -> None:
+    """Collect ended children that nobody waits for: orphans that came to us because we are process 1.
+
+    *known* are the children that multiprocessing waits for itself; they are left to it.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in known:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def helper_pids() -> set[int]:
+    """Return the processes that multiprocessing keeps beside ours: forkserver and resource tracker."""
+    from multiprocessing import resource_tracker
+
+    found = (
+        getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None),
+        getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None),
+    )
+    return {pid for pid in found if isinstance(pid, int)}

@@ -1,0 +1,162 @@
+"""The supervisor's own connection: it renews leases and delivers reports, in a thread of its own.
+
+The supervisor never waits for the manager. What it has to report is kept here, in order, and sent until
+the manager has answered it, however long that takes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from service.broker.base import Broker
+from service.domain.commands import AnyCommand, Extend, Hello, Leave
+from service.domain.replies import Refused
+from service.errors import AuthenticationFailed, BrokerError, ProtocolMismatch, ServiceError
+from service.worker.options import Connect
+
+#: Seconds between two complaints about a manager that does not answer.
+_COMPLAINT_SECONDS = 30.0
+_PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
+#: Seconds between renewals where the manager does not say how long a lease is.
+_EXTEND_SECONDS = 5.0
+#: Errors that, at the first connection, are a matter of configuration and not of time.
+_FATAL = (AuthenticationFailed, ProtocolMismatch)
+
+
+class Reporter:
+    """Sends an `Extend` every third of a lease time, and reports as they come.
+
+    Args:
+        connect: makes the connection.
+        hello: says who the supervisor is.
+        extend: the report that goes with each renewal.
+        refused: called once, from the thread, with the error if the manager refuses the first connection.
+        every: seconds between renewals; None for a third of the manager's lease time.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        hello: Callable[[], Hello],
+        extend: Callable[[], Extend],
+        refused: Callable[[ServiceError], None],
+        every: float | None = None,
+    ) -> None:
+        self._connect = connect
+        self._hello = hello
+        self._extend = extend
+        self._refused = refused
+        self._every = every
+        self._log = structlog.get_logger()
+        self._pending: deque[AnyCommand] = deque()
+        self._news = threading.Condition()
+        self._leaving = False
+        self._abandoned = False
+        self._greeted = 0
+        self._welcomed = False
+        self._connected = False
+        self._complained_at = -_COMPLAINT_SECONDS
+        self._pauses = 0
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the manager answered the last request."""
+        return self._connected
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be made again."""
+        return max(0, self._greeted - 1)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def post(self, *commands: AnyCommand) -> None:
+        """Report *commands*, after all that was posted before."""
+        with self._news:
+            self._pending.extend(commands)
+            self._news.notify()
+
+    def close(self, patience: float) -> None:
+        """Deliver what is pending, leave and disconnect; give up after *patience* seconds."""
+        with self._news:
+            self._leaving = True
+            self._news.notify()
+        if self._thread.ident is None:
+            return
+        self._thread.join(patience)
+        self._abandoned = True
+        if self._pending:
+            self._log.warning("reports_undelivered", count=len(self._pending))
+
+    def _run(self) -> None:
+        broker: Broker | None = None
+        left = False
+        while not left and not self._abandoned:
+            try:
+                broker = broker or self._connect(self._greet)
+                left = self._turn(broker)
+            except _FATAL as error:
+                if not self._welcomed:
+                    self._refused(error)
+                    return
+                self._failed(error)
+            except Exception as error:  # noqa: BLE001 - while this thread lives, leases are renewed
+                self._failed(error)
+        if broker is not None:
+            broker.close()
+
+    def _turn(self, broker: Broker) -> bool:
+        """Send what there is, then wait for more or for the next renewal; True once it has left."""
+        leaving = self._leaving
+        self._send(broker, [Leave()] if leaving else [self._extend()])
+        if not leaving:
+            every = self._every or broker.welcome.lease_seconds / 3 or _EXTEND_SECONDS
+            with self._news:
+                self._news.wait_for(lambda: self._pending or self._leaving, every)
+        return leaving
+
+    def _greet(self) -> Hello:
+        self._greeted += 1
+        return self._hello()
+
+    def _send(self, broker: Broker, last: list[AnyCommand]) -> None:
+        reports = list(self._pending)
+        replies = broker.call([*reports, *last])
+        for command, reply in zip([*reports, *last], replies, strict=True):
+            if isinstance(reply, Refused):
+                verb = type(command).__name__.lower()
+                self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
+        for _ in reports:
+            self._pending.popleft()
+        if self._welcomed and not self._connected:
+            self._log.info("manager_reconnected")
+        self._welcomed = self._connected = True
+        self._pauses = 0
+        self._complained_at = -_COMPLAINT_SECONDS
+
+    def _failed(self, error: Exception) -> None:
+        """Complain, but not too often, and wait a little before the next attempt, longer each time."""
+        self._connected = False
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAINT_SECONDS:
+            self._complained_at = now
+            expected = isinstance(error, BrokerError)
+            self._log.warning("manager_unreachable", error=str(error), exc_info=None if expected else error)
+        longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
+        self._pauses = min(self._pauses + 1, 16)
+        with self._news:
+            if not self._leaving and self._news.wait_for(
+                lambda: self._leaving, random.uniform(longest / 2, longest)
+            ):
+                return
+        if self._leaving:
+            time.sleep(_PAUSE_FIRST)

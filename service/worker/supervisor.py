@@ -1,0 +1,306 @@
+"""The supervisor: watches the consumers, replaces them, and is the only one to hear signals.
+
+One thread, one loop. It waits until a consumer ends or says something, a signal comes, or time is up; then
+it looks at every consumer once. It never waits for the manager: that is the reporter's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing import connection
+
+import structlog
+
+from service.domain.commands import Extend, Hello, Recall
+from service.errors import ConfigurationError, ServiceError
+from service.wire import PROTOCOL_VERSION
+from service.worker.child import LONG_SECONDS, Child
+from service.worker.consumer import BROKEN, NUDGE, READY
+from service.worker.cpu import CpuCount
+from service.worker.crew import Crew
+from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.process import helper_pids, reap_strangers
+from service.worker.reporter import Reporter
+from service.worker.verdict import Killed
+
+#: Seconds between two looks while a job has a timeout or others wait behind it, and otherwise.
+_TICK_CLOSE, _TICK_FAR = 0.05, 1.0
+#: Seconds that the last reports may take at the end.
+_FAREWELL_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """A worker at one moment, for its metrics.
+
+    Attributes:
+        name: the worker's name.
+        host: the host's name.
+        start_method: how its consumers are started.
+        consumers: how many are `busy`, `idle` and `starting`.
+        restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
+            (with nothing to do) and `other` (could not start).
+        busy_seconds: time that all consumers so far spent in tasks.
+        cpu: the CPUs by which their number was chosen.
+        reconnects: how often the supervisor's connection had to be made again.
+        draining: whether the worker takes nothing new.
+        connected: whether the manager answered the last request.
+    """
+
+    name: str
+    host: str
+    start_method: str
+    consumers: Mapping[str, int]
+    restarts: Mapping[str, int]
+    busy_seconds: float
+    cpu: CpuCount
+    reconnects: int
+    draining: bool
+    connected: bool
+
+
+class Supervisor:
+    """Runs one worker.
+
+    Args:
+        options: how it works.
+        connect: makes a connection to the manager, here and, pickled, in each consumer.
+        configure_logging: sets logging up in a consumer, whose name it is given; picklable.
+    """
+
+    def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
+        self._options = options
+        self._log = structlog.get_logger().bind(worker=options.name)
+        self._crew = Crew(options, connect, configure_logging)
+        self._reporter = Reporter(connect, self._hello, self._extend, self._refuse, options.extend_every)
+        self._tasks: list[str] | None = None
+        self._stop_requests = 0
+        self._stop_deadline: float | None = None
+        self._fatal: ServiceError | None = None
+        self._alarm, self._bell = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+
+    def run(self) -> int:
+        """Work until told to stop or until every consumer has had its pill; return the exit code 0.
+
+        SIGTERM and SIGINT stop it, where this is the process's main thread; the second one at once.
+
+        Raises:
+            AuthenticationFailed: the manager refused the authkey at the first connection.
+            ProtocolMismatch: it speaks another version.
+            ConfigurationError: the task modules cannot be loaded.
+        """
+        with _signals_to(self.stop), self._alarm, self._bell:
+            try:
+                self._crew.fill_vacancies(time.monotonic())
+                while not self._crew.gone:
+                    self._wait()
+                    self._turn(time.monotonic())
+            finally:
+                self._farewell()
+        if self._fatal is not None:
+            raise self._fatal
+        return 0
+
+    def stop(self) -> None:
+        """Ask for an orderly end; asked twice, for a quick one. Thread-safe, and safe in a signal handler."""
+        self._stop_requests += 1
+        with contextlib.suppress(OSError):
+            self._bell.send(b"!")
+
+    def snapshot(self) -> WorkerSnapshot:
+        """Return how the worker is doing. Thread-safe."""
+        consumers, busy_seconds = self._crew.count()
+        return WorkerSnapshot(
+            self._options.name,
+            self._options.host,
+            self._options.start_method,
+            consumers,
+            dict(self._crew.restarts),
+            busy_seconds,
+            self._options.cpu,
+            self._reporter.reconnects,
+            self._stop_deadline is not None,
+            self._reporter.connected,
+        )
+
+    # --- the loop -------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Sleep until something happens or a look is due."""
+        now = time.monotonic()
+        children = self._crew.children
+        closely = [child.watch(now, child.needs_watching(child.slot.look())) for child in children]
+        times = [
+            now + (_TICK_CLOSE if any(closely) else _TICK_FAR),
+            self._crew.next_start(),
+            self._stop_deadline,
+        ]
+        pause = min(at for at in times if at is not None) - now
+        waitables = [self._alarm, *(each for child in children for each in child.waitables())]
+        connection.wait(waitables, max(0.0, pause))
+        with contextlib.suppress(BlockingIOError):
+            self._alarm.recv(4096)
+
+    def _turn(self, now: float) -> None:
+        """Look at everything once."""
+        if self._stop_requests and self._stop_deadline is None:
+            self._begin_stop(now)
+        for child in list(self._crew.children):
+            ended = child.ended()
+            self._hear(child, now)
+            if ended:
+                self._bury(child, now)
+            else:
+                self._oversee(child, now)
+        if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
+            self._end_grace()
+        self._crew.fill_vacancies(now)
+        if os.getpid() == 1:
+            reap_strangers(helper_pids() | {child.pid for child in self._crew.children})
+
+    def _hear(self, child: Child, now: float) -> None:
+        """Take note of what a consumer says."""
+        for message in child.messages():
+            kind, text = message[:1], message[1:].decode()
+            if kind == NUDGE:
+                child.watch(now, needed=True)
+            elif kind == READY:
+                self._loaded(text.split("\n"))
+            elif kind == BROKEN and self._tasks is None:
+                self._refuse(ConfigurationError(text))
+            elif kind == BROKEN:
+                self._log.error("tasks_not_loaded", consumer=child.name, error=text)
+
+    def _loaded(self, names: list[str]) -> None:
+        """Join the manager when the first consumer knows which tasks this worker has."""
+        if self._tasks is not None:
+            return
+        self._tasks = names
+        self._reporter.start()
+        cpu = self._options.cpu
+        self._log.info(
+            "worker_started",
+            consumers=self._options.consumers,
+            cpu=cpu.count,
+            cpu_source=cpu.source,
+            tasks=len(names),
+        )
+
+    def _oversee(self, child: Child, now: float) -> None:
+        """Do what the job that a consumer executes makes necessary."""
+        look = child.slot.look()
+        if look.overrun(now) and child.kill_overrun(now):
+            self._log.warning("consumer_killed", consumer=child.name, pid=child.pid, reason="timed_out")
+        elif look.busy and now - look.started >= LONG_SECONDS:
+            child.flush(look)
+            taken = child.take_back(now) if look.ahead else None
+            if taken is not None:
+                self._reporter.post(Recall(child.name, taken.token, taken.number, taken.last))
+        elif child.lingers(look, now, self._options.grace):
+            child.kill(Killed.LINGERED)
+
+    def _bury(self, child: Child, now: float) -> None:
+        """Report how a consumer has ended, and see to its successor."""
+        ending = self._crew.bury(child, now)
+        self._reporter.post(*ending.reports(random.random()))
+        if ending.orderly:
+            self._log.info("consumer_left", consumer=child.name, pilled=ending.pilled)
+        elif self._fatal is None:
+            self._log.warning(
+                "consumer_died",
+                consumer=child.name,
+                pid=child.pid,
+                cause=ending.error.message,
+                executing=ending.look.busy,
+            )
+        if self._stop_deadline is None and not ending.pilled and self._fatal is None:
+            self._crew.replace(ending)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def _begin_stop(self, now: float) -> None:
+        """Begin the shutdown.
+
+        1. Nobody is replaced any more, and the manager hears that nothing new is taken.
+        2. Consumers hear it: each finishes its job, gives back what it read ahead, reports and leaves.
+           Leases are renewed, and timeouts and crashes seen to, all the while.
+        3. When the grace is over (or at a second signal) those still running are killed, and their jobs
+           go back uncharged: `_end_grace`.
+        4. What is still to be reported is delivered, and the supervisor leaves: `_farewell`.
+        """
+        grace = self._options.grace if self._fatal is None else 0.0
+        self._stop_deadline = now + grace
+        self._crew.close_vacancies()
+        self._log.info("worker_stopping", grace_s=grace, consumers=len(self._crew.children))
+        self._reporter.post(self._extend())
+        for child in self._crew.children:
+            child.stop()
+
+    def _end_grace(self) -> None:
+        for child in self._crew.children:
+            if child.killed is None:
+                with child.slot.held():
+                    child.kill(Killed.GRACE)
+
+    def _farewell(self) -> None:
+        """Leave nobody behind, deliver the last reports, and say how it ended."""
+        for child in self._crew.children:
+            child.kill(Killed.GRACE)
+        self._reporter.close(_FAREWELL_SECONDS)
+        if self._stop_deadline is None and self._crew.gone:
+            self._log.info("worker_drained", consumers=self._crew.pilled)
+        else:
+            self._log.info("worker_stopped")
+
+    def _refuse(self, error: ServiceError) -> None:
+        """End because this worker can never work; the reporter's thread calls it too."""
+        self._fatal = self._fatal or error
+        self.stop()
+
+    # --- what the manager is told ----------------------------------------------------------------------
+
+    def _hello(self) -> Hello:
+        options = self._options
+        return Hello(
+            PROTOCOL_VERSION,
+            "worker",
+            options.name,
+            options.name,
+            options.host,
+            os.getpid(),
+            self._tasks or [],
+            list(options.queues),
+            http=options.http,
+            release=options.release,
+        )
+
+    def _extend(self) -> Extend:
+        consumers, _ = self._crew.count()
+        restarts = sum(self._crew.restarts.values())
+        stopping = self._stop_deadline is not None
+        return Extend(consumers["busy"], consumers["idle"], consumers["starting"], restarts, stopping)
+
+
+@contextlib.contextmanager
+def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* at SIGTERM and SIGINT; only a process's main thread can arrange that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Installed and not inherited: process 1 of a container has no defaults.
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

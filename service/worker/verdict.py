@@ -1,0 +1,122 @@
+"""What the end of a consumer process means: who is charged, what the manager hears, when it is replaced."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from service.domain.commands import AnyCommand, Lost, Nack, Release
+from service.domain.job import Cause, ErrorInfo
+from service.domain.retry import RetryPolicy
+from service.worker.process import describe_exit
+from service.worker.slot import Look, Phase
+
+#: Seconds before a consumer that could not start is replaced; doubled each time it happens again.
+_START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
+#: Seconds before one is replaced that died with nothing to do.
+_IDLE_PAUSE = 1.0
+
+
+class Killed(enum.Enum):
+    """Why the supervisor killed a consumer."""
+
+    #: Its job ran over its timeout.
+    TIMED_OUT = "timed_out"
+    #: The worker's grace was over.
+    GRACE = "grace"
+    #: It was told to leave, had nothing more to do, and was still there.
+    LINGERED = "lingered"
+
+
+class Reason(enum.StrEnum):
+    """Why a consumer was replaced."""
+
+    #: It died while a job executed.
+    CRASHED = "crashed"
+    #: The supervisor killed it for a job's timeout.
+    TIMED_OUT = "timed_out"
+    #: It died with nothing to do.
+    LOST = "lost"
+    #: It could not start.
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a consumer ended.
+
+    Attributes:
+        consumer: its name.
+        code: its exit code; a negative one is the number of a signal.
+        look: what it was doing, as far as its slot tells.
+        killed: why the supervisor killed it, or None.
+        at: monotonic time in seconds.
+    """
+
+    consumer: str
+    code: int
+    look: Look
+    killed: Killed | None
+    at: float
+
+    @property
+    def pilled(self) -> bool:
+        """Whether it had its pill; then it has no successor."""
+        return self.look.phase is Phase.PILLED
+
+    @property
+    def orderly(self) -> bool:
+        """Whether it has left by itself, as it was told to."""
+        return self.code == 0 and self.look.phase in (Phase.PILLED, Phase.STOPPING)
+
+    @property
+    def reason(self) -> Reason:
+        """Why it has to be replaced."""
+        if self.killed is Killed.TIMED_OUT:
+            return Reason.TIMED_OUT
+        if self.look.phase is Phase.STARTING:
+            return Reason.OTHER
+        return Reason.CRASHED if self.look.busy else Reason.LOST
+
+    @property
+    def error(self) -> ErrorInfo:
+        """What is written beside the job that executed."""
+        if self.killed is Killed.TIMED_OUT:
+            limit = f"{self.look.timeout:g} s"
+            return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
+        return ErrorInfo("ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}")
+
+    def reports(self, jitter: float) -> list[AnyCommand]:
+        """Return what the manager has to hear, in order; only the job that executed is charged.
+
+        *jitter* in [0, 1) spreads the retries of jobs that timed out together.
+        """
+        if self.orderly:
+            return []
+        if not self.look.busy:
+            return [Lost(self.consumer, self.error)]
+        if self.killed is Killed.TIMED_OUT:
+            return [self._timed_out(jitter), Lost(self.consumer, self.error)]
+        if self.killed is not None:
+            given_back = Release(self.look.token, self.look.number, started=True)
+            return [given_back, Lost(self.consumer, self.error)]
+        return [Lost(self.consumer, self.error, self.look.token, self.look.number, self._ran())]
+
+    def _timed_out(self, jitter: float) -> Nack:
+        look = self.look
+        retry_in = RetryPolicy(look.retries, look.backoff).retry_in(look.failures + 1, jitter)
+        return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self._ran())
+
+    def _ran(self) -> float:
+        return max(0.0, self.at - self.look.started)
+
+
+def pause_before(reason: Reason, start_failures: int) -> float:
+    """Return the seconds before a consumer is replaced, after *start_failures* in a row.
+
+    A consumer that its job has killed is replaced at once: the job's own budgets end that. One that cannot
+    start would be started again and again for nothing.
+    """
+    if reason is Reason.OTHER:
+        return min(_START_PAUSE * 2.0 ** min(max(0, start_failures - 1), 16), _START_PAUSE_MAX)
+    return _IDLE_PAUSE if reason is Reason.LOST else 0.0

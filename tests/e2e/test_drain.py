@@ -1,0 +1,37 @@
+"""`svc drain` ends every worker with 0, and nothing but `svc resume` brings the work back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.readings import WORKERS, Metrics, results, submit_naps
+
+pytestmark = pytest.mark.docker
+GRACE = 10
+
+
+def test_drained_workers_exit_0_and_stay_down_until_resumed(service, client):
+    metrics = Metrics(service)
+    before = metrics.finished("chores:nap")
+    ids = submit_naps(service, 600, seconds=0.1)
+
+    service.svc("drain")
+    workers = service.containers(client, "worker")
+    assert len(workers) == WORKERS
+    assert [worker.wait(timeout=GRACE)["StatusCode"] for worker in workers] == [0] * WORKERS
+    done = metrics.finished("chores:nap") - before
+    assert 0 <= done < 600
+
+    service.compose("restart", "worker")
+    assert [worker.wait(timeout=GRACE)["StatusCode"] for worker in workers] == [0] * WORKERS
+    for worker in workers:
+        worker.reload()
+        assert worker.attrs["State"]["Status"] == "exited"
+        assert worker.attrs["RestartCount"] == 0
+    assert metrics.finished("chores:nap") - before == done
+    assert metrics.total("svc_draining") == 1
+
+    service.svc("resume")
+    service.up("--no-recreate", "--scale", f"worker={WORKERS}")
+    assert results(service, ids) == list(range(600))
+    assert metrics.finished("chores:nap") - before == 600

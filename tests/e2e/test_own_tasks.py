@@ -1,0 +1,99 @@
+"""Ways in for a user's own things: tasks, keys, and a command line on the host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.docker import ROOT, Project
+
+pytestmark = pytest.mark.docker
+
+PACKAGE = """\
+import humanize
+
+def describe(count: int) -> str:
+    return humanize.intcomma(count)
+"""
+
+
+@pytest.fixture
+def own_image(image, tmp_path, client):
+    """The documented six lines, with a package that needs another."""
+    (tmp_path / "requirements.txt").write_text("humanize==4.15.0\n")
+    (tmp_path / "mytasks").mkdir()
+    (tmp_path / "mytasks/__init__.py").write_text(PACKAGE)
+    tag = image.replace(":latest", "-own:latest")
+    base = f"svc:latest=docker-image://{image}"
+    dockerfile = str(ROOT / "deploy/Dockerfile.tasks")
+    build = [
+        "docker",
+        "build",
+        "--quiet",
+        "--build-context",
+        base,
+        "--file",
+        dockerfile,
+        "--tag",
+        tag,
+        str(tmp_path),
+    ]
+    subprocess.run(build, check=True, timeout=100, stdout=subprocess.DEVNULL)
+    yield tag
+    client.images.remove(tag, force=True)
+
+
+def test_the_six_lines_in_the_docs_are_those_that_are_tested():
+    lines = (ROOT / "deploy/Dockerfile.tasks").read_text()
+    assert len(lines.splitlines()) == 6
+    assert lines in (ROOT / "docs/deploy.md").read_text()
+
+
+def test_an_image_with_six_lines_more_runs_a_task_of_ones_own(service, project, own_image):
+    """Beside the other workers: the job waits for the one that knows its task."""
+    own = project.overridden(SVC_WORKER_IMAGE=own_image, SVC_TASKS="mytasks")
+    worker = own.compose("run", "--detach", "--no-deps", "worker").stdout.strip()
+    try:
+        answer = service.svc("submit", "mytasks:describe", "1234567", "--wait")
+    finally:
+        subprocess.run(["docker", "rm", "--force", worker], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert "1,234,567" in answer.stdout
+
+
+def svc_on_the_host(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_host_submits_with_a_copy_of_the_key(service, tmp_path):
+    key = tmp_path / "svc_authkey"
+    service.compose("cp", "manager:/run/secrets/svc_authkey", str(key))
+    there = ("--manager", service.address("manager", 7077), "--authkey-file")
+    answer = svc_on_the_host("submit", "chores:nap", "0", "42", "--wait", *there, str(key))
+    assert (answer.returncode, answer.stdout.split()[-1]) == (0, "42"), answer.stderr
+
+    key.chmod(0o600)
+    key.write_text("another key, which is long enough\n")
+    refused = svc_on_the_host("submit", "chores:nap", "0", "42", *there, str(key))
+    assert refused.returncode == 4
+    assert refused.stdout == ""
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_key_of_ones_own_replaces_the_generated_one(project: Project, image, tmp_path):
+    """With the documented override the same image uses it, and no key is generated."""
+    key = tmp_path / "own"
+    key.write_text("a key from the operator's own store\n")
+    key.chmod(0o444)  # a test that is not root cannot chown it to 10001
+    tmp_path.chmod(0o755)
+    own = Project(f"{project.name}-key", project.environment)
+    with own.reaped():
+        own = own.overridden("deploy/compose.secret.yaml", SVC_AUTHKEY=str(key))
+        own.up("--scale", "worker=1")
+        shown = own.compose("exec", "-T", "manager", "cat", "/run/secrets/svc_authkey")
+        assert shown.stdout == key.read_text()
+        assert own.svc("status").returncode == 0
+        volumes = own.config()["volumes"]
+    assert "authkey" not in volumes

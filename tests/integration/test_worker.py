@@ -1,0 +1,491 @@
+"""A real worker (its own processes, signals and sockets) with a real manager."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.job import CALL, Cause
+from service.domain.lifecycle import JobState
+from service.worker.cpu import CpuCount
+from service.worker.supervisor import Supervisor
+from tests.support.workers import KEY, Client, Manager, Worker, configure_logging, connect, options, until
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    manager = Manager()
+    manager.start()
+    yield manager
+    manager.stop()
+
+
+@pytest.fixture
+def client(manager: Manager) -> Iterator[Client]:
+    with manager.client() as client:
+        yield client
+
+
+@pytest.fixture
+def start(manager: Manager) -> Iterator[Start]:
+    """Start workers with the given options; all are ended after the test."""
+    workers: list[Worker] = []
+
+    def start(consumers: int = 2, *, key: bytes = KEY, **changes: Any) -> Worker:
+        worker = Worker(manager.address, options(consumers, **changes), key=key)
+        workers.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.end()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, other than as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def warm_up(client: Client, jobs: int = 3000) -> None:
+    """Let consumers learn that this task is short, so that they read ahead."""
+    client.results(client.submit("sleep", *[(0,)] * jobs))
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_results_are_recorded_in_the_order_of_the_jobs(
+    client: Client, start: Start, start_method: str
+) -> None:
+    start(start_method=start_method)
+    assert client.results(client.submit("echo", *[(n,) for n in range(500)])) == list(range(500))
+
+
+def test_a_coroutine_is_run_to_its_end(client: Client, start: Start) -> None:
+    start()
+    assert client.results(client.submit("later", (1,))) == [2]
+
+
+def test_a_failing_job_is_tried_again_until_it_succeeds(client: Client, start: Start, tmp_path: Path) -> None:
+    start()
+    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 2))
+    assert client.results([job]) == [3]
+    view = client.view(job)
+    assert (view.failures, view.crashes, view.interruptions) == (2, 0, 0)
+    assert [attempt.error.message for attempt in view.attempts] == ["failure 1", "failure 2"]
+    assert "fail_until" in view.attempts[0].error.traceback
+    assert "service/worker" not in view.attempts[0].error.traceback
+
+
+def test_a_job_is_dead_when_its_retries_are_used_up(client: Client, start: Start, tmp_path: Path) -> None:
+    start()
+    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 9))
+    (outcome,) = client.outcomes([job])
+    assert (outcome.state, client.view(job).failures) == (JobState.DEAD, 3)
+
+
+def test_the_terms_of_a_job_override_the_retries_of_its_task(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
+    start()
+    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 9), retries=0)
+    client.outcomes([job])
+    assert client.view(job).failures == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "codec", "error"),
+    [
+        ("sleep", ("long",), "plain", "ArgumentError"),
+        ("sleep", (), "plain", "ArgumentError"),
+        ("echo", (1,), "pickle", "CodecError"),
+        (CALL, (len, "four"), "pickle", "CodecError"),
+        (CALL, (1,), "plain", "ArgumentError"),
+    ],
+)
+def test_a_job_that_can_never_run_is_dead_at_once(
+    client: Client, start: Start, task: str, args: tuple[Any, ...], codec: str, error: str
+) -> None:
+    start()
+    (job,) = client.submit(task, args, codec=codec)
+    (outcome,) = client.outcomes([job])
+    assert outcome.error is not None
+    assert (outcome.state, outcome.error.type) == (JobState.DEAD, error)
+    assert client.view(job).attempts[0].cause is Cause.REFUSED
+
+
+def test_a_pickled_callable_runs_where_pickle_is_accepted(client: Client, start: Start) -> None:
+    start(accept=("plain", "pickle"))
+    assert client.results(client.submit(CALL, (len, "four"), codec="pickle")) == [4]
+
+
+def test_a_task_that_exits_is_a_failed_attempt_and_not_a_dead_consumer(client: Client, start: Start) -> None:
+    start(1)
+    before = client.results(client.submit("pid"))
+    (outcome,) = client.outcomes(client.submit("leave"))
+    assert outcome.error is not None
+    assert outcome.error.type == "SystemExit"
+    assert client.results(client.submit("pid")) == before
+
+
+def test_a_process_that_a_task_forks_does_not_answer_for_it(client: Client, start: Start) -> None:
+    """It returns into the consumer's loop, and must not send a second outcome over the same socket."""
+    start(1)
+    (child,) = client.results(client.submit("fork_and_return"))
+    assert child > 0
+    assert client.results(client.submit("echo", ("still there",))) == ["still there"]
+
+
+def test_every_attempt_is_one_line_of_log(client: Client, start: Start) -> None:
+    worker = start(1)
+    (job,) = client.submit("echo", (1,))
+    client.results([job])
+    client.outcomes(client.submit("leave"))
+    until(lambda: len(worker.events("attempt_finished")) == 2)
+    good, bad = worker.events("attempt_finished")
+    assert (good["job_id"], good["outcome"], good["attempt"], good["worker"]) == (job, "succeeded", 1, "w")
+    assert {"task", "queue", "wait_s", "run_s", "consumer"} <= set(good)
+    assert (bad["outcome"], bad["error_type"], bad["level"]) == ("failed", "SystemExit", "warning")
+
+
+# --- timeouts and crashes ---------------------------------------------------------------------------------
+
+
+def test_a_timeout_kills_only_the_consumer_that_ran_over_it(client: Client, start: Start) -> None:
+    start(2)
+    others = client.submit("sleep", (1.0,))
+    (late,) = client.submit("too_long", (30.0,))
+    (outcome,) = client.outcomes([late])
+    assert outcome.error is not None
+    assert outcome.error.type == "TimedOut"
+    assert "0.3 s" in outcome.error.message
+    assert 0.3 <= outcome.seconds < 1.5
+    client.results(others)
+    assert client.view(others[0]).attempts == []
+    view = client.view(late)
+    assert (view.failures, view.crashes, view.interruptions) == (1, 0, 0)
+    assert view.attempts[0].cause is Cause.TIMED_OUT
+
+
+def test_a_job_that_timed_out_is_tried_again_by_its_policy(client: Client, start: Start) -> None:
+    start(1)
+    (job,) = client.submit("too_long", (30.0,), retries=1, backoff=0.01)
+    client.outcomes([job])
+    assert client.view(job).failures == 2
+
+
+def test_a_timeout_works_while_the_task_holds_the_interpreter_lock(client: Client, start: Start) -> None:
+    start(1)
+    began = time.monotonic()
+    (outcome,) = client.outcomes(client.submit("hold_gil", (20,), timeout=0.3, retries=0))
+    assert outcome.error is not None
+    assert outcome.error.type == "TimedOut"
+    assert time.monotonic() - began < 10
+
+
+def test_what_a_task_has_started_dies_with_it_at_a_timeout(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
+    start(1)
+    client.outcomes(client.submit("too_long_with_child", (str(tmp_path / "pid"),)))
+    child = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    until(lambda: not alive(child))
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "cause"),
+    [("segfault", (), "SIGSEGV"), ("kill_self", (), "SIGKILL"), ("die", (7,), "exit code 7")],
+)
+def test_a_job_is_dead_with_the_cause_after_it_killed_three_consumers(
+    client: Client, start: Start, task: str, args: tuple[Any, ...], cause: str
+) -> None:
+    start(2)
+    (job,) = client.submit(task, args)
+    (outcome,) = client.outcomes([job])
+    assert outcome.error is not None
+    assert cause in outcome.error.message
+    view = client.view(job)
+    assert (view.failures, view.crashes, view.interruptions) == (0, 3, 0)
+
+
+def test_a_crash_is_charged_to_the_executing_job_only(client: Client, start: Start) -> None:
+    """The consumer holds others, read ahead and done but not yet reported; they run again, uncharged."""
+    start(1)
+    warm_up(client)
+    # One lane keeps the order: all are of one task, and one argument makes the difference.
+    jobs = client.submit("sleep_or_die", *[(0,)] * 20, (7,), *[(0,)] * 20)
+    outcomes = client.outcomes(jobs)
+    assert [outcome.error is not None for outcome in outcomes] == [False] * 20 + [True] + [False] * 20
+    views = [client.view(job) for job in jobs]
+    assert [view.crashes for view in views] == [0] * 20 + [3] + [0] * 20
+    assert not any(view.failures or view.interruptions for view in views)
+
+
+# --- reading ahead ----------------------------------------------------------------------------------------
+
+
+def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(client: Client, start: Start) -> None:
+    start(2)
+    warm_up(client)
+    jobs = client.submit("sleep", *[(0,)] * 20, (3.0,), *[(0,)] * 100)
+    began = time.monotonic()
+    client.results(jobs[:20] + jobs[21:])
+    assert time.monotonic() - began < 2.0
+    assert client.state(jobs[20]) == "leased"
+    client.results(jobs)
+    assert not any(client.view(job).attempts for job in jobs)
+
+
+def test_results_do_not_wait_behind_a_long_job_of_the_same_consumer(client: Client, start: Start) -> None:
+    start(1)
+    warm_up(client)
+    jobs = client.submit("sleep", *[(0,)] * 20, (2.0,))
+    began = time.monotonic()
+    client.results(jobs[:20])
+    assert time.monotonic() - began < 1.0
+    assert client.state(jobs[20]) == "leased"
+
+
+def test_long_jobs_are_taken_one_at_a_time(client: Client, start: Start) -> None:
+    start(2)
+    pids = client.results(client.submit("sleep", *[(0.1,)] * 10))
+    assert {pids.count(pid) for pid in set(pids)} == {5}
+
+
+# --- the end ----------------------------------------------------------------------------------------------
+
+
+def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
+    worker = start(2)
+    path = tmp_path / "marks"
+    jobs = client.submit("mark", *[(str(path), 0.5)] * 6)
+    until(lambda: path.exists() and path.read_text(encoding="utf-8").count("begin") == 2)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert [client.state(job) for job in jobs].count("succeeded") == 2
+    assert path.read_text(encoding="utf-8").count("end") == 2
+    start(2, name="second")
+    client.results(jobs)
+    assert path.read_text(encoding="utf-8").count("begin") == 6
+    assert not any(client.view(job).attempts for job in jobs)
+    assert len(worker.events("worker_stopped")) == 1
+
+
+def test_sigterm_in_a_flood_of_short_jobs_loses_none_and_charges_none(client: Client, start: Start) -> None:
+    first = start(2)
+    warm_up(client)
+    jobs = client.submit("sleep", *[(0,)] * 20_000)
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    start(2, name="second")
+    client.results(jobs)
+    assert client.broker.stats().queues[0].dead == 0
+    assert not any(client.view(job).attempts for job in jobs[::100])
+
+
+def test_a_job_that_outlasts_the_grace_goes_back_uncharged(client: Client, start: Start) -> None:
+    worker = start(1, grace=0.3)
+    (job,) = client.submit("sleep", (30.0,))
+    until(lambda: client.state(job) == "leased")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(10.0) == 0
+    view = client.view(job)
+    assert (view.state, view.failures, view.crashes, view.interruptions) == ("ready", 0, 0, 1)
+
+
+def test_a_second_signal_ends_the_grace(client: Client, start: Start) -> None:
+    worker = start(1, grace=60.0)
+    (job,) = client.submit("sleep", (30.0,))
+    until(lambda: client.state(job) == "leased")
+    worker.signal(signal.SIGINT)
+    until(lambda: worker.events("worker_stopping"))
+    worker.signal(signal.SIGINT)
+    assert worker.wait(10.0) == 0
+    assert client.view(job).interruptions == 1
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("task", ["sleep", "hold_gil"])
+def test_a_killed_supervisor_leaves_no_process_behind(
+    client: Client, start: Start, start_method: str, task: str
+) -> None:
+    """Not even one whose task holds the interpreter lock: the kernel ends it."""
+    worker = start(2, start_method=start_method)
+    jobs = client.submit(task, (30,), (30,))
+    until(lambda: all(client.state(job) == "leased" for job in jobs))
+    consumers = descendants(worker.process.pid)
+    assert len(consumers) >= 2
+    worker.process.kill()
+    until(lambda: not any(alive(pid) for pid in consumers), what=f"end of {consumers}")
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up after all."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    found = [int(child) for child in children if b"resource_tracker" not in _command(int(child))]
+    return found + [each for child in found for each in descendants(child)]
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_worker_whose_consumers_all_had_their_pill_exits_0(client: Client, start: Start) -> None:
+    worker = start(3)
+    client.results(client.submit("echo", (1,)))
+    until(lambda: client.broker.stats().consumers == 3)
+    client.broker.drain()
+    assert worker.wait() == 0
+    assert worker.events("worker_drained")[0]["consumers"] == 3
+    assert client.broker.stats().consumers == 0
+
+
+def test_a_drained_worker_finishes_the_job_it_runs(client: Client, start: Start) -> None:
+    worker = start(2)
+    (job,) = client.submit("sleep", (1.0,))
+    until(lambda: client.state(job) == "leased")
+    client.broker.drain()
+    assert worker.wait() == 0
+    assert client.state(job) == "succeeded"
+
+
+def test_a_worker_that_starts_during_a_drain_ends_at_once(client: Client, start: Start) -> None:
+    client.broker.drain()
+    assert start(2).wait() == 0
+
+
+# --- trouble ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_and_worker_survive_a_restart_of_the_manager(
+    manager: Manager, client: Client, start: Start, tmp_path: Path
+) -> None:
+    """The job that runs meanwhile is recorded once, by the attempt that was under way."""
+    worker = start(2)
+    path = tmp_path / "marks"
+    jobs = client.submit("mark", *[(str(path), 1.0)] * 3)
+    until(lambda: path.exists() and path.read_text(encoding="utf-8").count("begin") == 2)
+    manager.restart()
+    client.results(jobs)
+    assert path.read_text(encoding="utf-8").count("begin") == 3
+    assert not any(client.view(job).attempts for job in jobs)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_a_worker_waits_for_a_manager_that_is_not_there_yet(manager: Manager, start: Start) -> None:
+    manager.stop()
+    worker = start(1)
+    until(lambda: worker.events("manager_unreachable"))
+    manager.journal = manager.journal.reopened()
+    manager.start()
+    with manager.client() as client:
+        assert client.results(client.submit("echo", (1,))) == [1]
+    assert len([line for line in worker.events("manager_unreachable") if line["level"] == "warning"]) == 1
+
+
+def test_an_idle_worker_stops_soon_while_the_manager_is_away(manager: Manager, start: Start) -> None:
+    worker = start(2, grace=60.0)
+    with manager.client() as client:
+        client.results(client.submit("echo", (1,)))
+    manager.stop()
+    try:
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20.0) == 0
+    finally:
+        manager.journal = manager.journal.reopened()
+        manager.start()
+
+
+def test_a_wrong_authkey_ends_the_worker_with_code_4(start: Start) -> None:
+    worker = start(2, key=b"x" * 32)
+    assert worker.wait() == 4
+    assert "authkey" in worker.text[-1]
+    assert "Traceback" not in "".join(worker.text)
+
+
+def test_a_task_module_that_cannot_be_imported_ends_the_worker_with_code_2(start: Start) -> None:
+    worker = start(2, tasks=("no_such_module",))
+    assert worker.wait() == 2
+    assert "no_such_module" in worker.text[-1]
+    assert "Traceback" not in "".join(worker.text)
+
+
+def test_a_task_module_that_kills_its_process_is_not_tried_in_a_tight_loop(start: Start) -> None:
+    worker = start(1, tasks=("tests.support.worker_tasks_deadly",))
+    until(lambda: len(worker.events("consumer_died")) == 2)
+    began = time.monotonic()
+    until(lambda: len(worker.events("consumer_died")) == 3)
+    assert time.monotonic() - began > 0.5
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_a_dead_forkserver_is_replaced_and_its_jobs_run_again(client: Client, start: Start) -> None:
+    worker = start(2)
+    jobs = client.submit("sleep", (0.5,), (0.5,), (0.5,))
+    until(lambda: client.state(jobs[0]) == "leased")
+    (server,) = [pid for pid in descendants(worker.process.pid) if b"forkserver" in _command(pid)][:1]
+    os.kill(server, signal.SIGKILL)
+    client.results(jobs)
+
+
+def test_a_snapshot_tells_what_the_consumers_do(manager: Manager, client: Client) -> None:
+    supervisor = Supervisor(
+        options(2, cpu=CpuCount(1, "affinity")),
+        functools.partial(connect, manager.address, KEY),
+        functools.partial(configure_logging, "error"),
+    )
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
+    thread.start()
+    try:
+        jobs = client.submit("sleep", (0.6,))
+        until(lambda: supervisor.snapshot().consumers == {"busy": 1, "idle": 1, "starting": 0})
+        client.results(jobs)
+        client.outcomes(client.submit("die", (1,)))
+        until(lambda: supervisor.snapshot().consumers["idle"] == 2)
+        now = supervisor.snapshot()
+        assert (now.name, now.host, now.start_method, now.cpu) == (
+            "w",
+            "here",
+            "forkserver",
+            CpuCount(1, "affinity"),
+        )
+        assert now.restarts == {"crashed": 3}
+        assert 0.6 < now.busy_seconds < 5.0
+        assert (now.connected, now.draining, now.reconnects) == (True, False, 0)
+    finally:
+        supervisor.stop()
+        thread.join(20.0)
+    assert codes == [0]
+    assert supervisor.snapshot().draining
+
+
+def test_a_worker_tells_the_manager_what_it_can_do(client: Client, start: Start) -> None:
+    start(2, http="127.0.0.1:9101", release="9.9", queues=("a", "b"))
+    until(lambda: client.broker.stats().consumers == 2)
+    until(lambda: client.broker.members()[0].consumers == 2)
+    (view,) = client.broker.members()
+    assert (view.name, view.host, view.http, view.release) == ("w", "here", "127.0.0.1:9101", "9.9")
+    assert view.queues == ["a", "b"]
+    assert "tests.support.worker_tasks:echo" in view.tasks
+    assert isinstance(client.broker.call([c.Ping()])[0], object)

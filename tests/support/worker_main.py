@@ -1,0 +1,35 @@
+"""A worker process for tests: `python -m tests.support.worker_main DOCUMENT`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+
+from service.errors import ServiceError
+from service.worker.options import WorkerOptions
+from service.worker.supervisor import Supervisor
+from tests.support.workers import configure_logging, connect
+
+
+def main(document: str) -> int:
+    """Run the worker that *document* describes (see `workers.Worker.start`); return its exit code."""
+    settings = json.loads(document)
+    address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
+    del settings["cpu"]
+    options = WorkerOptions(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
+    configure_logging(level, "")
+    supervisor = Supervisor(
+        options,
+        functools.partial(connect, address, bytes.fromhex(key)),
+        functools.partial(configure_logging, level),
+    )
+    try:
+        return supervisor.run()
+    except ServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,107 @@
+"""Tasks that the workers of the tests run."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from service.worker.registry import task
+
+
+def noop() -> None:
+    """Do nothing."""
+
+
+def echo(value: object) -> object:
+    return value
+
+
+def sleep(seconds: float) -> int:
+    """Sleep, and tell in which process."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def mark(path: str, seconds: float) -> None:
+    """Leave a line in a file at the beginning and one at the end."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"begin {os.getpid()}\n")
+        file.flush()
+        time.sleep(seconds)
+        file.write(f"end {os.getpid()}\n")
+
+
+@task(retries=2, backoff=0.05)
+def fail_until(path: str, successes_after: int) -> int:
+    """Fail the first times, counting them in a file."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("x")
+    times = len(Path(path).read_text(encoding="utf-8"))
+    if times <= successes_after:
+        raise ValueError(f"failure {times}")
+    return times
+
+
+@task(retries=0)
+def leave() -> None:
+    sys.exit(3)
+
+
+@task(timeout=0.3, retries=0)
+def too_long(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task(timeout=0.3, retries=0)
+def too_long_with_child(path: str) -> None:
+    """Start another process, which outlives this task where nobody ends it."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(path).write_text(str(child.pid), encoding="utf-8")
+    child.wait()
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def die(code: int) -> None:
+    os._exit(code)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold_gil(seconds: int) -> None:
+    """Sleep in C without letting any other thread of this process run."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+async def later(value: int) -> int:
+    await asyncio.sleep(0.01)
+    return value + 1
+
+
+def fork_and_return() -> int:
+    """Fork, and come back in both processes."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return child
+
+
+def sleep_or_die(code: int) -> None:
+    """Die with *code*, or do nothing where it is 0."""
+    if code:
+        time.sleep(0.01)
+        os._exit(code)

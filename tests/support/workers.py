@@ -1,0 +1,180 @@
+"""A real manager in this process and real workers in their own, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.broker.base import Broker
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.broker.manager import ManagerBroker
+from service.codec import decode_result, encode_arguments
+from service.domain import commands as c
+from service.domain.job import JobView, NewBatch, Outcome, Terms, job_id
+from service.domain.limits import Limits
+from service.server.loop import Server
+from service.server.manager import listen
+from service.telemetry.logs import configure
+from service.worker.options import WorkerOptions
+
+KEY = b"k" * 32
+TASKS = "tests.support.worker_tasks"
+_ROOT = Path(__file__).parents[2]
+
+
+def connect(address: tuple[str, int], key: bytes, hello: Callable[[], c.Hello]) -> Broker:
+    """Make a connection of a worker; picklable once the first two arguments are bound."""
+    return ManagerBroker(address, key, hello=hello, timeout=2.0)
+
+
+def configure_logging(level: str, consumer: str) -> None:
+    """Log as JSON on stderr."""
+    configure("json", level, consumer=consumer)
+
+
+def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
+    """Return the options of a worker `w` with the tasks of the tests."""
+    return WorkerOptions(**{"name": "w", "host": "here", "consumers": consumers, "tasks": (TASKS,), **changes})
+
+
+def until(condition: Callable[[], object], seconds: float = 15.0, what: str = "") -> None:
+    """Wait for what no signal tells; fails with what it waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Manager:
+    """A manager on a free port, its event loop in a thread."""
+
+    limits: Limits = field(default_factory=Limits)
+    address: tuple[str, int] = ("127.0.0.1", 0)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+
+    def start(self) -> None:
+        listener = listen(*self.address)
+        self.address = listener.getsockname()[:2]
+        self.server = Server(QueueHost(self.journal, limits=self.limits), listener, KEY)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.thread.join()
+
+    def restart(self) -> None:
+        """Come back at the same address from the journal."""
+        self.stop()
+        self.journal = self.journal.reopened()
+        self.start()
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        with ManagerBroker(self.address, KEY) as broker:
+            yield Client(broker)
+
+
+@dataclass
+class Client:
+    """Submits jobs and asks for them, one origin each."""
+
+    broker: ManagerBroker
+    origin: str = "tests"
+    number: int = 0
+
+    def submit(self, task: str, *argses: tuple[Any, ...], codec: str = "plain", **terms: Any) -> list[str]:
+        """Submit one batch, a job for each tuple of arguments; return the ids."""
+        bodies = [encode_arguments(codec, args, {}) for args in argses or [()]]
+        first, self.number = self.number, self.number + len(bodies)
+        name = task if ":" in task else f"{TASKS}:{task}"
+        notes = self.broker.submit(self.origin, [NewBatch(first, Terms(name, codec=codec, **terms), bodies)])
+        assert not notes
+        return [job_id(self.origin, first + place) for place in range(len(bodies))]
+
+    def outcomes(self, ids: list[str], seconds: float = 30.0) -> list[Outcome]:
+        """Return how the jobs ended, once they all have."""
+        missing, cursor, found = set(ids), 0, dict[str, Outcome]()
+        deadline = time.monotonic() + seconds
+        while missing:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{len(missing)} of {len(ids)} jobs have not ended within {seconds} s"
+            reply = self.broker.feed(c.Feed(self.origin, cursor, 1000, left))
+            cursor = reply.cursor
+            found.update((outcome.id, outcome) for outcome in reply.outcomes if outcome.id in missing)
+            missing -= found.keys()
+        return [found[each] for each in ids]
+
+    def results(self, ids: list[str], seconds: float = 30.0) -> list[Any]:
+        outcomes = self.outcomes(ids, seconds)
+        assert all(outcome.error is None for outcome in outcomes), [outcome.error for outcome in outcomes]
+        return [decode_result(outcome.result) for outcome in outcomes]
+
+    def view(self, job: str) -> JobView:
+        (found,) = self.broker.get([job])
+        return found
+
+    def state(self, job: str) -> str:
+        return self.view(job).state
+
+
+@dataclass
+class Worker:
+    """A worker process and what it logs."""
+
+    address: tuple[str, int]
+    options: WorkerOptions
+    log_level: str = "debug"
+    key: bytes = KEY
+
+    def start(self) -> None:
+        document = json.dumps(
+            {"address": self.address, "level": self.log_level, "key": self.key.hex(), **asdict(self.options)}
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.worker_main", document],
+            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            for line in stderr:
+                self.text.append(line)
+                with contextlib.suppress(ValueError):
+                    self.lines.append(json.loads(line))
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("event") == name]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        code = self.process.wait(seconds)
+        self.reader.join(5.0)
+        return code
+
+    def end(self) -> None:
+        """Make sure that it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(5.0)

@@ -1,0 +1,140 @@
+"""`svc` in this process against the real queue in memory; a consumer that does as it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.broker.base import Broker
+from service.broker.local import LocalBroker, LocalQueue
+from service.cli.program import run
+from service.cli.wiring import Wiring
+from service.codec import decode_arguments, encode_result
+from service.domain import commands as c
+from service.domain.job import ErrorInfo
+from service.settings import Address, ManagerSettings, WorkerSettings
+from service.wire import PROTOCOL_VERSION
+
+
+@dataclass
+class Ended:
+    """How a run of `svc` ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return json.loads(self.err)["error"]
+
+
+class Consumer:
+    """A consumer of the queue, by hand."""
+
+    def __init__(self, queue: LocalQueue, tasks: Sequence[str] = ("t:f",), worker: str = "w1") -> None:
+        self.tasks = list(tasks)
+        self.supervisor = self._join(queue, "worker", worker, worker)
+        self.broker = self._join(queue, "consumer", f"{worker}/1", worker)
+
+    def _join(self, queue: LocalQueue, role: str, name: str, worker: str) -> LocalBroker:
+        hello = c.Hello(PROTOCOL_VERSION, role, name, worker, "host", 1, self.tasks, ["default"])
+        return LocalBroker(queue, lambda: hello)
+
+    def succeed(self, function: Callable[..., Any] = lambda *args: list(args), limit: int = 1) -> None:
+        """Take jobs and end each with what *function* makes of its arguments."""
+        for delivery in self.broker.lease(limit=limit, wait=timedelta(seconds=5)).grant.deliveries:
+            results = []
+            for body in delivery.bodies:
+                args, kwargs = decode_arguments(delivery.terms.codec, body, ("plain", "pickle"))
+                results.append(encode_result(delivery.terms.codec, function(*args, **kwargs)))
+            self.broker.ack(c.Ack(delivery.token, delivery.first, results, [0.5] * len(results)))
+
+    def fail(self, message: str = "no such mailbox", retry_in: float | None = None) -> None:
+        """Take a job and end its attempt with an error."""
+        (delivery,) = self.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+        error = ErrorInfo("ValueError", message, 'Traceback (most recent call last):\n  File "m.py", line 3')
+        self.broker.nack(c.Nack(delivery.token, delivery.first, error, retry_in, seconds=0.25))
+
+    def leave(self) -> None:
+        self.broker.close()
+        self.supervisor.close()
+
+
+@pytest.fixture
+def queue() -> Iterator[LocalQueue]:
+    queue = LocalQueue()
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def consumer(queue: LocalQueue) -> Consumer:
+    return Consumer(queue)
+
+
+@pytest.fixture
+def authkey_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An authkey that `svc` finds, and none of the developer's own settings."""
+    for name in ("SVC_MANAGER", "SVC_TIMEOUT", "SVC_CONFIG", "SVC_HTTP", "SVC_TASKS", "SVC_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "authkey"
+    path.write_text("0123456789abcdef\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("SVC_AUTHKEY_FILE", str(path))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@dataclass
+class Started:
+    """What `svc manager` and `svc worker` were started with."""
+
+    connected: list[tuple[Address, bytes, float]]
+    managers: list[ManagerSettings]
+    workers: list[WorkerSettings]
+
+
+@pytest.fixture
+def started() -> Started:
+    return Started([], [], [])
+
+
+@pytest.fixture
+def svc(
+    queue: LocalQueue, authkey_file: Path, started: Started, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Run `svc` with arguments on the queue in memory."""
+
+    def connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+        started.connected.append((address, authkey, timeout))
+        return LocalBroker(queue, lambda: c.Hello(PROTOCOL_VERSION, "client"))
+
+    def run_manager(settings: ManagerSettings) -> int:
+        started.managers.append(settings)
+        return 0
+
+    def run_worker(settings: WorkerSettings) -> int:
+        started.workers.append(settings)
+        return 0
+
+    def call(*argv: str) -> Ended:
+        code = run(argv, Wiring(connect, run_manager, run_worker))
+        captured = capfd.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return call

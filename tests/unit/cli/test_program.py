@@ -1,0 +1,291 @@
+"""What holds for every command: help, where settings come from, how errors and exit codes are told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from service import errors
+from service.broker.base import Broker
+from service.cli.program import LazyGroup, program, run
+from service.cli.wiring import Wiring
+from service.errors import ServiceError
+from service.settings import SETTINGS, Address
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTED = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def commands(group=None, path=("svc",)):
+    group = group or program()
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, LazyGroup):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands())
+REMOTE = {
+    "submit": ["submit", "t:f"],
+    "results": ["results", "k3v9x0m2q7w1z-0"],
+    "jobs list": ["jobs", "list"],
+    "jobs show": ["jobs", "show", "k3v9x0m2q7w1z-0"],
+    "jobs cancel": ["jobs", "cancel", "k3v9x0m2q7w1z-0"],
+    "jobs requeue": ["jobs", "requeue", "k3v9x0m2q7w1z-0"],
+    "queues": ["queues"],
+    "workers": ["workers"],
+    "status": ["status"],
+    "drain": ["drain", "--timeout", "1"],
+    "resume": ["resume"],
+    "metrics": ["metrics"],
+}
+
+
+def test_the_verbs_are_those_of_the_design():
+    assert {name.removeprefix("svc ") for name in COMMANDS} == REMOTE.keys() | {
+        "manager", "worker", "dev", "demo", "health", "auth generate",
+    }  # fmt: skip
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_has_help_that_ends_with_an_example(self, name, capfd):
+        assert run([*name.split()[1:], "--help"]) == 0
+        out = capfd.readouterr().out
+        assert out.startswith(f"Usage: {name}")
+        assert f"Example: {name}" in out
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_option_has_help(self, name):
+        for option in COMMANDS[name].params:
+            assert option.help, option.name
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_and_option_is_in_the_docs_with_an_example(self, name):
+        _, found, rest = DOCUMENTED.partition(f"\n## `{name}`\n")
+        assert found, f"docs/cli.md has no section for {name}"
+        section = rest.partition("\n## ")[0]
+        assert f"\n{name}" in section, "no example"
+        for option in COMMANDS[name].params:
+            for flag in option.opts:
+                if flag.startswith("--") and flag != "--help":
+                    assert f"`{flag}" in section, flag
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_the_list_of_commands_says_the_same_as_the_commands_help(self, name):
+        group = program()
+        for word in name.split()[1:-1]:
+            group = group.get_command(typer.Context(group), word)
+        summary = group.verbs[name.split()[-1]].summary
+        assert COMMANDS[name].help.startswith(summary)
+
+    def test_the_help_lists_every_verb(self):
+        ended = CliRunner().invoke(program(), ["--help"])
+        assert ended.exit_code == 0
+        for name in COMMANDS:
+            assert f"\n  {name.split()[1]}" in ended.stdout
+
+    def test_without_arguments_the_help_is_on_stderr_with_exit_code_2(self, capfd):
+        assert run([]) == 2
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("Usage: svc")
+
+    def test_the_version_is_printed(self, capfd):
+        assert run(["--version"]) == 0
+        assert capfd.readouterr().out == "svc 0.1.0\n"
+
+
+class TestSettings:
+    def test_the_table_of_settings_is_what_the_commands_declare(self):
+        """A setting is an option that has a variable; svc.toml knows these and no others."""
+        declared = {}
+        for name, command in COMMANDS.items():
+            *groups, verb = name.split()[1:]
+            level = declared
+            for group in groups:
+                level = level.setdefault(group, {})
+            if found := frozenset(param.name for param in command.params if param.envvar):
+                level[verb] = found
+        assert {name: value for name, value in declared.items() if value} == SETTINGS
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_a_variable_is_named_like_its_flag(self, name):
+        for option in COMMANDS[name].params:
+            if option.envvar:
+                assert f"--{option.name.replace('_', '-')}" in option.opts
+                assert option.envvar == f"SVC_{option.name.upper()}"
+
+    def test_a_flag_beats_a_variable_and_that_the_file(self, svc, started, tmp_path, monkeypatch):
+        (tmp_path / "svc.toml").write_text('manager = "file:1"\n[status]\ntimeout = "3s"\n')
+        svc("status")
+        monkeypatch.setenv("SVC_MANAGER", "variable:2")
+        svc("status")
+        svc("status", "--manager", "flag:3", "--timeout", "4")
+        assert [(str(address), timeout) for address, _, timeout in started.connected] == [
+            ("file:1", 3.0), ("variable:2", 3.0), ("flag:3", 4.0),
+        ]  # fmt: skip
+
+    def test_without_any_the_default_holds(self, svc, started):
+        svc("status")
+        ((address, _, timeout),) = started.connected
+        assert (address, timeout) == (Address("127.0.0.1", 7077), 10.0)
+
+    def test_another_file_can_be_named(self, svc, started, tmp_path, monkeypatch):
+        (tmp_path / "svc.toml").write_text('manager = "here:1"')
+        other = tmp_path / "other.toml"
+        other.write_text('[worker]\nmanager = "there:2"\nqueues = ["a", "b"]\nconsumers = 3\n')
+        svc("--config", str(other), "worker")
+        monkeypatch.setenv("SVC_CONFIG", str(other))
+        svc("worker")
+        for settings in started.workers:
+            assert (str(settings.manager), settings.queues, settings.consumers) == ("there:2", ("a", "b"), 3)
+
+    def test_a_list_and_a_dash_are_taken_as_they_are_written(self, svc, started, tmp_path):
+        (tmp_path / "svc.toml").write_text('[manager]\nmax-queue = 5\nretention = "1h"\nlease = 2\n')
+        svc("manager")
+        limits = started.managers[0].limits
+        assert (limits.max_queue_jobs, limits.retention_seconds, limits.lease_seconds) == (5, 3600.0, 2.0)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ('mangaer = "x:1"', "unknown setting mangaer; the nearest setting is manager"),
+            ("[workr]\n", "unknown table workr; the nearest table is worker"),
+            (
+                "[worker]\ncomsumers = 1",
+                "unknown setting worker.comsumers; the nearest setting is worker.consumers",
+            ),
+            ('[jobs.list]\nstate = "dead"', "unknown setting jobs.list.state"),
+            ("[worker.deep]\nx = 1", "unknown setting worker.deep"),
+            ("manager = ", "is not TOML"),
+        ],
+    )
+    def test_a_mistake_in_the_file_is_named_with_the_nearest_that_there_is(
+        self, svc, tmp_path, content, said
+    ):
+        (tmp_path / "svc.toml").write_text(content)
+        ended = svc("status")
+        assert ended.code == 2
+        assert said in ended.err
+        assert len(ended.err.splitlines()) == 1
+
+    def test_a_file_that_was_named_must_be_there(self, svc):
+        assert svc("--config", "missing.toml", "status").code == 2
+
+    def test_the_key_itself_is_no_option(self, svc):
+        assert svc("status", "--authkey", "0123456789abcdef").code == 2
+
+
+class TestErrors:
+    @pytest.fixture
+    def refusing(self, authkey_file, capfd):
+        """Run `svc` on a wiring whose connections fail with an error."""
+
+        def call(error: BaseException, *argv: str) -> tuple[int, str, str]:
+            def connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+                raise error
+
+            code = run([*argv], Wiring(connect, lambda settings: 0, lambda settings: 0))
+            return code, *capfd.readouterr()
+
+        return call
+
+    #: The table of DESIGN section 7.
+    EXIT_CODES = {
+        errors.ConfigurationError: 2, errors.ManagerUnreachable: 3, errors.ProtocolMismatch: 3,
+        errors.AuthenticationFailed: 4, errors.UnknownJob: 5, errors.UnknownTask: 5, errors.TaskNotFound: 5,
+        errors.Conflict: 6, errors.LeaseLost: 6, errors.JobFailed: 8, errors.JobCancelled: 8, errors.QueueFull: 9,
+        errors.JournalFull: 9, errors.Draining: 9, errors.JobTooLarge: 2, errors.ResultTimeout: 124,
+        errors.BadRequest: 1, errors.JournalError: 1,
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("argv", REMOTE.values(), ids=REMOTE)
+    @pytest.mark.parametrize(
+        ("kind", "code"), EXIT_CODES.items(), ids=lambda value: getattr(value, "__name__", value)
+    )
+    def test_every_remote_command_ends_with_the_exit_code_of_the_error(
+        self, refusing, argv, kind, code, monkeypatch
+    ):
+        monkeypatch.setattr("service.client.session.PATIENCE_SECONDS", 0.0)
+        monkeypatch.setenv("SVC_TIMEOUT", "0")
+        got, out, err = refusing(kind("It went wrong."), *argv)
+        assert (got, out) == (code, "")
+        assert err.startswith("svc: ")
+        assert err.count("\n") == 1
+
+    def test_the_docs_have_the_table_of_exit_codes(self):
+        table = DOCUMENTED.partition("## Exit codes")[2].partition("\n## ")[0]
+        for code in {0, 1, 2, 7, 130, *self.EXIT_CODES.values()}:
+            assert f"\n| {code} |" in table
+
+    @pytest.mark.parametrize("argv", [argv for name, argv in REMOTE.items() if name != "metrics"])
+    def test_in_json_an_error_is_an_object_on_stderr(self, refusing, argv):
+        code, out, err = refusing(errors.QueueFull("queue mail is full"), *argv, "--json")
+        assert (code, out) == (9, "")
+        assert json.loads(err) == {
+            "error": {"code": "queue_full", "message": "queue mail is full", "hint": "", "retryable": True}
+        }
+
+    def test_so_is_a_usage_error(self, refusing):
+        code, _, err = refusing(ServiceError(), "status", "--json", "--bogus")
+        assert code == 2
+        assert json.loads(err)["error"]["code"] == "usage"
+
+    def test_ctrl_c_gives_130(self, refusing):
+        assert refusing(KeyboardInterrupt(), "status") == (130, "", "")
+
+    def test_what_nobody_thought_of_is_one_line_too(self, refusing):
+        code, out, err = refusing(ZeroDivisionError("oops"), "status")
+        assert (code, out, err) == (1, "", "svc: unexpected ZeroDivisionError: oops\n")
+
+    def test_the_traceback_is_shown_on_request(self, refusing, monkeypatch):
+        monkeypatch.setenv("SVC_DEBUG", "1")
+        assert "Traceback" in refusing(errors.Conflict("no"), "status")[2]
+
+    def test_a_missing_authkey_gives_4_and_says_how_to_make_one(self, svc, monkeypatch):
+        monkeypatch.delenv("SVC_AUTHKEY_FILE")
+        ended = svc("status")
+        assert ended.code == 4
+        assert "svc auth generate" in ended.err
+
+    @pytest.mark.parametrize("argv", [["bogus"], ["status", "--bogus"], ["jobs", "bogus"], ["jobs", "show"]])
+    def test_a_wrong_command_line_gives_2_and_names_the_help(self, svc, argv):
+        ended = svc(*argv)
+        assert ended.code == 2
+        assert "--help`" in ended.err
+        assert len(ended.err.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    """`svc … | head -1`: no traceback, no message."""
+    script = "import sys; from service.cli.program import run; sys.exit(run(['--help']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, b"")
+
+
+def test_the_help_needs_little_more_than_typer():
+    """What `svc --help` imports decides how fast it is: nothing of the queue, the wire or rich."""
+    script = (
+        "import sys; from service.cli.program import run; run(['--help']);"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'msgspec', 'rich', 'structlog', 'apsw', 'prometheus_client', 'multiprocessing', 'asyncio'}), file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert ended.stderr == "[]\n"

@@ -1,0 +1,113 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.domain.limits import Limits
+from service.settings import Address, ManagerSettings, WorkerSettings
+
+KEY = b"0123456789abcdef"
+
+
+def manager(svc, started, *argv) -> ManagerSettings:
+    ended = svc("manager", *argv)
+    assert ended.code == 0, ended.err
+    return started.managers[-1]
+
+
+def worker(svc, started, *argv) -> WorkerSettings:
+    ended = svc("worker", *argv)
+    assert ended.code == 0, ended.err
+    return started.workers[-1]
+
+
+def test_a_manager_without_flags_has_the_documented_defaults(svc, started):
+    assert manager(svc, started) == ManagerSettings(
+        listen=Address("127.0.0.1", 7077),
+        http=Address("127.0.0.1", 9100),
+        journal=Path("svc.journal"),
+        authkey=KEY,
+        limits=Limits(),
+    )
+
+
+def test_the_flags_of_a_manager_become_its_settings(svc, started):
+    flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
+    more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
+    rest = "--min-free 1GiB --announce /a --log-format json --log-level debug"
+    assert manager(svc, started, *f"{flags} {more} {rest}".split()) == ManagerSettings(
+        listen=Address("::", 1),
+        http=None,
+        journal=Path("/j"),
+        authkey=KEY,
+        durability="memory",
+        limits=Limits(
+            lease_seconds=5.0,
+            max_job_bytes=4096,
+            max_queue_jobs=8,
+            retention_seconds=7200.0,
+            retention_jobs=9,
+            dead_retention_seconds=3 * 86400.0,
+            min_free_bytes=1 << 30,
+        ),
+        max_connections=7,
+        announce=Path("/a"),
+        log_format="json",
+        log_level="debug",
+    )
+
+
+def test_a_worker_without_flags_has_the_documented_defaults(svc, started):
+    assert worker(svc, started) == WorkerSettings(
+        manager=Address("127.0.0.1", 7077), http=Address("127.0.0.1", 9101), authkey=KEY
+    )
+
+
+def test_the_flags_of_a_worker_become_its_settings(svc, started):
+    flags = "--manager host:1 --tasks a,b.c --queues x,,y, --consumers 4 --http :: --accept pickle"
+    assert svc("worker", *flags.split()).code == 2  # `::` has to be [::]:PORT
+    flags = flags.replace("::", "[::]:9") + " --grace 1m --name w --announce a --log-level error"
+    assert worker(svc, started, *flags.split()) == WorkerSettings(
+        manager=Address("host", 1),
+        http=Address("::", 9),
+        authkey=KEY,
+        tasks=("a", "b.c"),
+        queues=("x", "y"),
+        consumers=4,
+        accept=("plain", "pickle"),
+        grace=60.0,
+        name="w",
+        announce=Path("a"),
+        log_level="error",
+    )
+
+
+def test_a_worker_finds_task_modules_in_the_working_directory(svc, started, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
+    worker(svc, started)
+    assert sys.path[0] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "manager --durability never",
+        "manager --lease soon",
+        "manager --max-job-bytes big",
+        "manager --max-queue 0",
+        "manager --listen a:b:c",
+        "worker --consumers 0",
+        "worker --consumers many",
+        "worker --accept yaml",
+        "worker --log-format xml",
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_a_usage_error_in_one_line(svc, argv):
+    ended = svc(*argv.split())
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_the_authkey_is_shown_nowhere(svc, started):
+    assert "0123456789abcdef" not in repr(manager(svc, started))
+    assert "0123456789abcdef" not in repr(worker(svc, started))

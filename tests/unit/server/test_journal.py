@@ -1,0 +1,310 @@
+"""The contract of a journal, for every journal there is, and what only the one on disk promises."""
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from service.broker.journal import Journal, MemoryJournal
+from service.domain.events import (
+    Answered,
+    AnyEvent,
+    Cancelled,
+    Drained,
+    Failed,
+    Forgotten,
+    Range,
+    Requeued,
+    Resumed,
+    Submitted,
+    Succeeded,
+)
+from service.domain.job import Cause, ErrorInfo, Terms
+from service.errors import ConfigurationError, Conflict, JournalError
+from service.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
+
+TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
+EVENTS: list[AnyEvent] = [
+    Submitted(1.5, "k3v9x0m2q7w1z", 0, TERMS, [b"", b"\x00\xff" * 50], due=2.5, key="naïve ⚙"),
+    Succeeded(2.0, [Range("k3v9x0m2q7w1z", 0, 7, [b"one", b"two"], [0.25, 0.5])]),
+    Failed(3.0, "a", 1, Cause.CRASHED, ErrorInfo("OSError", "no\nluck", "Traceback …"), 9.5, 0.125, "c1"),
+    Failed(3.0, "a", 2, Cause.REFUSED, ErrorInfo("", ""), None),
+    Cancelled(4.0, "a", [3, 4]),
+    Requeued(5.0, "a", [2]),
+    Answered("a", [1]),
+    Drained(6.0, 1, worker="w"),
+    Resumed(7.0),
+    Forgotten(8.0, "a", 5),
+]
+
+
+class Kept:
+    """A journal that can be restarted, whatever it is kept in."""
+
+    def __init__(self, start: Callable[[], Journal], restart: Callable[[Journal], Journal]) -> None:
+        self.journal = start()
+        self._restart = restart
+
+    def reopen(self) -> Journal:
+        self.journal = self._restart(self.journal)
+        return self.journal
+
+
+def in_file(path: Path, durability: str) -> Kept:
+    def reopen(journal: Journal) -> Journal:
+        journal.close()
+        return SqliteJournal.open(path, durability)
+
+    return Kept(lambda: SqliteJournal.open(path, durability), reopen)
+
+
+def in_memory() -> Kept:
+    def reopen(journal: Journal) -> Journal:
+        assert isinstance(journal, MemoryJournal)
+        return journal.reopened()
+
+    return Kept(MemoryJournal, reopen)
+
+
+@pytest.fixture(params=["memory", "os", "fsync"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    kept = in_memory() if request.param == "memory" else in_file(tmp_path / "j.db", request.param)
+    yield kept
+    kept.journal.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+def numbered(events: list[AnyEvent], first: int = 1) -> list[tuple[int, AnyEvent]]:
+    return list(enumerate(events, start=first))
+
+
+def test_what_was_appended_is_read_back_by_number(kept):
+    kept.journal.append(numbered(EVENTS))
+    assert [kept.journal.read(number) for number, _ in numbered(EVENTS)] == EVENTS
+
+
+def test_every_kind_of_event_survives_a_restart_in_order(kept):
+    kept.journal.append(numbered(EVENTS[:4]))
+    kept.journal.append(numbered(EVENTS[4:], first=5))
+    assert list(kept.reopen().replay()) == numbered(EVENTS)
+
+
+def test_replay_is_in_order_of_number_across_gaps(kept):
+    kept.journal.append([(40, EVENTS[0]), (7, EVENTS[1])])
+    kept.journal.append([(2**62, EVENTS[2]), (8, EVENTS[3])])
+    assert [number for number, _ in kept.journal.replay()] == [7, 8, 40, 2**62]
+
+
+def test_a_new_journal_replays_nothing(kept):
+    assert list(kept.journal.replay()) == []
+
+
+def test_forgotten_rows_are_gone_and_unknown_ones_are_passed_over(kept):
+    kept.journal.append(numbered(EVENTS))
+    kept.journal.append([], forget=[9, 2, 3, 4, 77, 3])
+    assert [number for number, _ in kept.reopen().replay()] == [1, 5, 6, 7, 8, 10]
+
+
+def test_rows_are_appended_and_forgotten_in_one_call(kept):
+    kept.journal.append(numbered(EVENTS[:3]))
+    kept.journal.append([(4, EVENTS[3])], forget=[1, 2, 3])
+    assert list(kept.reopen().replay()) == [(4, EVENTS[3])]
+
+
+def test_an_empty_append_changes_nothing(kept):
+    kept.journal.append([])
+    assert list(kept.reopen().replay()) == []
+
+
+def test_reading_a_row_that_is_not_there_is_an_error_and_does_no_harm(kept):
+    with pytest.raises(JournalError, match="no row 3"):
+        kept.journal.read(3)
+    kept.journal.append([(3, EVENTS[0])])
+    assert kept.journal.read(3) == EVENTS[0]
+
+
+def test_each_opening_is_a_new_incarnation(kept):
+    seen = [kept.journal.incarnation, kept.reopen().incarnation, kept.reopen().incarnation]
+    assert seen == [1, 2, 3]
+
+
+def test_a_number_that_is_taken_ends_the_journal_but_loses_nothing(kept):
+    kept.journal.append(numbered(EVENTS[:2]))
+    with pytest.raises(JournalError):
+        kept.journal.append([(3, EVENTS[2]), (1, EVENTS[3])])
+    with pytest.raises(JournalError):
+        kept.journal.append([(4, EVENTS[3])])
+    assert list(kept.reopen().replay()) == numbered(EVENTS[:2])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda journal: journal.append([(1, EVENTS[0])]),
+        lambda journal: journal.append([]),
+        lambda journal: journal.read(1),
+        lambda journal: list(journal.replay()),
+        lambda journal: journal.checkpoint(),
+    ],
+)
+def test_a_closed_journal_refuses_everything(kept, use):
+    kept.journal.close()
+    kept.journal.close()
+    with pytest.raises(JournalError, match="closed"):
+        use(kept.journal)
+
+
+def test_checkpoints_change_nothing_that_can_be_read(kept):
+    for number, event in numbered(EVENTS):
+        kept.journal.append([(number, event)])
+        kept.journal.checkpoint()
+    assert list(kept.journal.replay()) == numbered(EVENTS)
+    assert list(kept.reopen().replay()) == numbered(EVENTS)
+
+
+def test_a_journal_in_memory_has_no_size_and_no_disk():
+    journal = MemoryJournal()
+    journal.append(numbered(EVENTS))
+    assert (journal.size(), journal.free_bytes(), journal.wal_bytes()) == (0, None, 0)
+    assert journal.durability == "memory"
+
+
+def test_a_journal_in_memory_can_be_told_its_incarnation():
+    """A manager without a file must not repeat the numbers of the manager before it."""
+    assert MemoryJournal(incarnation=1234).incarnation == 1234
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
+def test_the_durability_asked_for_is_the_one_in_force(path, durability, synchronous):
+    journal = SqliteJournal.open(path, durability)
+    assert journal.durability == durability
+    assert journal._connection.pragma("synchronous") == synchronous
+    assert journal._connection.pragma("locking_mode") == "exclusive"
+    assert journal._connection.pragma("journal_mode") == "wal"
+    journal.close()
+
+
+def test_an_unknown_durability_is_a_configuration_error(path):
+    with pytest.raises(ConfigurationError, match="'always' is unknown"):
+        SqliteJournal.open(path, "always")
+    assert not path.exists()
+
+
+def test_the_size_covers_the_log_and_the_log_is_reused_after_a_checkpoint(path):
+    journal = SqliteJournal.open(path, "os")
+    body = Submitted(1.0, "a", 0, TERMS, [b"x" * 10_000] * 10)
+    for number in range(10):
+        journal.append([(number, body)])
+    assert journal.wal_bytes() > 1_000_000
+    assert journal.size() > 1_000_000
+    before = journal.size()
+    journal.checkpoint()
+    assert journal.wal_bytes() == 0
+    journal.append([(10, body)])
+    assert 0 < journal.wal_bytes() < 300_000
+    assert journal.size() < before + 2_000_000
+    free = journal.free_bytes()
+    assert free is not None
+    assert free > 0
+    journal.close()
+
+
+def test_sqlite_never_checkpoints_by_itself(path):
+    """Its own checkpoint would stall whichever commit passes a thousand pages."""
+    journal = SqliteJournal.open(path, "os")
+    at_start = path.stat().st_size
+    for number in range(20):
+        journal.append([(number, Submitted(1.0, "a", 0, TERMS, [b"x" * 400_000]))])
+    assert path.stat().st_size == at_start
+    assert journal.wal_bytes() > 1500 * 4096
+    journal.close()
+    assert not path.with_name("journal.db-wal").exists()
+
+
+def test_the_file_and_its_log_are_for_this_user_alone(path):
+    journal = SqliteJournal.open(path)
+    journal.append([(1, EVENTS[0])])
+    log = path.with_name("journal.db-wal")
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (path, log)] == [0o600, 0o600]
+    journal.close()
+
+
+def test_missing_directories_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "journal.db"
+    SqliteJournal.open(path).close()
+    assert path.is_file()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_file_says_what_it_is(path):
+    SqliteJournal.open(path).close()
+    with apsw.Connection(str(path)) as connection:
+        assert connection.pragma("application_id") == APPLICATION_ID
+        assert connection.pragma("user_version") == SCHEMA_VERSION
+        assert connection.execute("SELECT value > 1e9 FROM meta WHERE name = 'created'").get == 1
+    connection.close()
+
+
+def test_the_same_journal_cannot_be_opened_twice_in_one_process(path):
+    journal = SqliteJournal.open(path)
+    with pytest.raises(Conflict, match=r"journal\.db is in use"):
+        SqliteJournal.open(path)
+    journal.append([(1, EVENTS[0])])
+    journal.close()
+
+
+def test_a_journal_of_a_newer_release_is_refused_with_both_versions(path):
+    SqliteJournal.open(path).close()
+    with apsw.Connection(str(path)) as connection:
+        connection.pragma("user_version", 42)
+    connection.close()
+    with pytest.raises(JournalError, match=r"has format 42 and this release reads format 1"):
+        SqliteJournal.open(path)
+
+
+def test_another_database_is_left_alone(path):
+    with apsw.Connection(str(path)) as connection:
+        connection.execute("CREATE TABLE precious (value)")
+    connection.close()
+    content = path.read_bytes()
+    with pytest.raises(JournalError, match="not a journal of svc"):
+        SqliteJournal.open(path)
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_becomes_a_journal(path):
+    """What a manager leaves that was killed between making the file and writing its schema."""
+    path.touch()
+    journal = SqliteJournal.open(path)
+    assert journal.incarnation == 1
+    journal.close()
+
+
+def test_a_row_of_an_unknown_kind_is_named(path):
+    SqliteJournal.open(path).close()
+    with apsw.Connection(str(path)) as connection:
+        connection.execute("INSERT INTO events VALUES (5, x'92A66E6576657201')")
+    connection.close()
+    journal = SqliteJournal.open(path)
+    with pytest.raises(JournalError, match="row 5 of the journal"):
+        journal.read(5)
+    with pytest.raises(JournalError, match="row 5 of the journal"):
+        list(journal.replay())
+    journal.close()
+
+
+@pytest.mark.parametrize("version", ["3.40.1", "3.51.2", "3.9.99", "", "4.beta"])
+def test_a_sqlite_with_the_log_reset_fault_is_refused(version):
+    with pytest.raises(JournalError, match=r"3\.51\.3 or newer"):
+        require_sqlite(version)
+
+
+@pytest.mark.parametrize("version", ["3.51.3", "3.54.1", "3.100", "4.0.0"])
+def test_a_sqlite_without_the_fault_is_accepted(version):
+    require_sqlite(version)

@@ -1,0 +1,237 @@
+"""The HTTP server over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.domain.replies import QueueStats, Totals, WorkerView
+from service.errors import ConfigurationError
+from service.telemetry import http as under_test
+from service.telemetry.http import HttpServer, Response, text
+from service.telemetry.routes import discovered, manager_routes, scale_figures, worker_routes
+
+
+def ok() -> Response:
+    return text(200, "ok")
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def server(release: threading.Event) -> Iterator[HttpServer]:
+    def stuck() -> Response:
+        release.wait(30)
+        return ok()
+
+    def broken() -> Response:
+        raise ValueError("the secret is 42")
+
+    running = HttpServer(("127.0.0.1", 0), {"/ok": ok, "/stuck": stuck, "/broken": broken})
+    running.start()
+    yield running
+    running.stop()
+
+
+def get(server: HttpServer, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_a_known_path_is_answered_and_the_query_ignored(server: HttpServer):
+    assert get(server, "/ok")[0::2] == (200, b"ok\n")
+    assert get(server, "/ok?verbose=1")[0] == 200
+
+
+def test_an_unknown_path_is_told_which_there_are(server: HttpServer):
+    status, _, body = get(server, "/")
+    assert status == 404
+    assert b"/ok" in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "X"])
+def test_nothing_but_get_is_allowed(server: HttpServer, method: str):
+    assert get(server, "/ok", method)[0] == HTTPStatus.METHOD_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"G" * 70_000]
+)
+def test_what_is_no_http_gets_a_short_refusal(server: HttpServer, sent: bytes):
+    with socket.create_connection(server.address, timeout=10) as stranger:
+        stranger.sendall(sent)
+        stranger.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: stranger.recv(4096), b""))
+    assert b"<" not in answer
+    assert b"ython" not in answer
+    assert len(answer) < 300
+    assert get(server, "/ok")[0] == 200
+
+
+def test_a_stranger_is_not_told_what_serves(server: HttpServer):
+    _, headers, _ = get(server, "/ok")
+    assert "Server" not in headers
+
+
+def test_a_route_that_raises_is_logged_and_its_reason_kept_inside(server: HttpServer):
+    with capture_logs() as logs:
+        status, _, body = get(server, "/broken")
+    assert status == 500
+    assert b"42" not in body
+    assert [(log["event"], log["path"]) for log in logs] == [("http_route_failed", "/broken")]
+
+
+def test_at_the_bound_the_next_request_is_refused_at_once_and_later_ones_served(
+    server: HttpServer, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+):
+    waiting = [socket.create_connection(server.address, timeout=10) for _ in range(under_test.REQUESTS_MAX)]
+    for connection in waiting:
+        connection.sendall(b"GET /stuck HTTP/1.0\r\n\r\n")
+    assert get(server, "/ok")[0] == 503
+    release.set()
+    for connection in waiting:
+        assert connection.recv(4096).startswith(b"HTTP/1.0 200")
+        connection.close()
+    assert eventually(lambda: get(server, "/ok")[0] == 200)
+
+
+def eventually(claim: object, seconds: float = 10.0) -> bool:
+    """Ask again until it holds: a slot is free a moment after its answer has arrived."""
+    assert callable(claim)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if claim():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("drip", [b"", b"G"])
+def test_a_client_that_dawdles_is_cut_off(monkeypatch: pytest.MonkeyPatch, drip: bytes):
+    """Silent or sending a byte now and then, it has as long as one request may take."""
+    monkeypatch.setattr(under_test, "REQUEST_SECONDS", 0.3)
+    server = HttpServer(("127.0.0.1", 0), {"/ok": ok})
+    server.start()
+    began = time.monotonic()
+    with socket.create_connection(server.address, timeout=0.05) as slow:
+        while time.monotonic() - began < 10:
+            try:
+                slow.sendall(drip)
+                if slow.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+    server.stop()
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_stop_is_harmless_before_start_and_twice(server: HttpServer):
+    HttpServer(("127.0.0.1", 0), {}).stop()
+    server.stop()
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.address, timeout=1)
+
+
+def test_a_port_in_use_is_one_clear_line(server: HttpServer):
+    host, port = server.address
+    with pytest.raises(ConfigurationError, match=f"{host}:{port}.*in use.*--http") as caught:
+        HttpServer((host, port), {}).start()
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 99_999), ("192.0.2.1", 0), ("no.such.host.invalid", 0)])
+def test_an_address_that_cannot_be_used_is_one_clear_line(address: tuple[str, int]):
+    with pytest.raises(ConfigurationError, match="cannot serve HTTP on"):
+        HttpServer(address, {}).start()
+
+
+def test_ipv6_is_served():
+    server = HttpServer(("::1", 0), {"/ok": ok})
+    server.start()
+    assert get(server, "/ok")[0] == 200
+    server.stop()
+
+
+# --- the paths ------------------------------------------------------------------------------------------
+
+
+def view(name: str, http: str, host: str = "h1") -> WorkerView:
+    return WorkerView(name, host, 1, "0.1.0", 4, 1, 0, 0, ["default"], ["m:f"], 0.0, 0.0, False, http)
+
+
+def test_a_worker_is_ready_when_it_says_so_and_alive_as_long_as_it_answers():
+    state = (False, "no answer from the manager within 2 s")
+    routes = worker_routes(exposition=lambda: b"", ready=lambda: state)
+    assert routes["/livez"]().status == 200
+    assert routes["/readyz"]() == text(503, "no answer from the manager within 2 s")
+    state = (True, "")
+    assert routes["/readyz"]().status == 200
+
+
+def test_prometheus_finds_the_workers_that_serve_http():
+    assert discovered([view("w1", "10.0.0.5:9101"), view("w2", "")]) == [
+        {"targets": ["10.0.0.5:9101"], "labels": {"worker": "w1", "host": "h1", "version": "0.1.0"}}
+    ]
+
+
+@pytest.mark.parametrize("listening", ["0.0.0.0:9101", "[::]:9101", ":9101"])
+def test_a_worker_that_listens_on_all_addresses_is_found_by_its_hosts_name(listening: str):
+    assert discovered([view("w1", listening, "3f2a9c")])[0]["targets"] == ["3f2a9c:9101"]
+
+
+def manager(workers: list[WorkerView]) -> dict[str, object]:
+    routes = manager_routes(
+        exposition=lambda: b"svc_workers 0\n",
+        ready=lambda: (True, ""),
+        workers=lambda: workers,
+        scale=lambda: scale_figures(Totals([QueueStats("default", ready=3)]), lambda queue: 0.0),
+    )
+    return {path: route() for path, route in routes.items()}
+
+
+def test_discovery_answers_an_empty_list_where_there_is_no_worker():
+    assert manager([])["/sd/workers"] == Response(200, "application/json", b"[]")
+
+
+def test_a_manager_serves_its_metrics_as_prometheus_text():
+    answer = manager([])["/metrics"]
+    assert isinstance(answer, Response)
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    assert answer.body == b"svc_workers 0\n"
+
+
+def test_an_autoscaler_reads_three_numbers():
+    answer = manager([])["/api/v1/scale"]
+    assert isinstance(answer, Response)
+    assert json.loads(answer.body) == {"ready": 3, "leased": 0, "desired_consumers": 1}
+
+
+@pytest.mark.parametrize(
+    ("ready", "mean", "busy", "desired"),
+    [(0, 1.0, 0, 0), (1, 0.01, 0, 1), (600, 1.0, 0, 10), (600, 0.1, 0, 1), (0, 1.0, 5, 5), (601, 1.0, 2, 11)],
+)
+def test_consumers_are_asked_for_by_work_and_never_fewer_than_are_busy(
+    ready: int, mean: float, busy: int, desired: int
+):
+    totals = Totals([QueueStats("default", ready=ready)], busy=busy)
+    assert scale_figures(totals, lambda queue: mean)["desired_consumers"] == desired

@@ -1,0 +1,425 @@
+"""What the manager and a worker count, read back from the exposition as a scraper reads it."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.domain.job import Cause, Terms
+from service.domain.observer import Observer
+from service.domain.replies import QueueStats, Totals
+from service.errors import ServiceError
+from service.telemetry.catalogue import (
+    JOB_SECONDS,
+    LABEL_BOUNDS,
+    MANAGER_METRICS,
+    OTHER,
+    REJECTIONS,
+    STANDARD_METRICS,
+    WORKER_METRICS,
+    Metric,
+)
+from service.telemetry.cgroup import Memory, read_memory
+from service.telemetry.counting import Histogram
+from service.telemetry.exposition import render
+from service.telemetry.metrics import Build, ManagerMetrics
+from service.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
+
+TERMS = Terms("images:resize", queue="images")
+NOTHING = Totals([])
+
+
+def read(exposition: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(exposition.decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: ManagerMetrics, name: str, totals: Totals = NOTHING, **labels: str) -> float | None:
+    return read(metrics.exposition(totals)).get((name, frozenset(labels.items())))
+
+
+def job(metrics: ManagerMetrics, name: str, **labels: str) -> float | None:
+    return value(metrics, name, NOTHING, queue="images", task="images:resize", **labels)
+
+
+@pytest.fixture
+def metrics() -> ManagerMetrics:
+    return ManagerMetrics(Build("0.1.0", "3.54.1"))
+
+
+def live(metrics: ManagerMetrics) -> bytes:
+    """Tell it of everything once, and return what it exports."""
+    metrics.submitted(TERMS, 4, 400)
+    metrics.rejected("images", "queue_full", 1)
+    metrics.started(TERMS, 4, 0.02)
+    metrics.succeeded(TERMS, [0.1, 0.2], 1.0)
+    metrics.failed(TERMS, Cause.FAILED, "ValueError", 0.3, True, 1.0)
+    metrics.failed(TERMS, Cause.CRASHED, "Killed", 0.3, False, 1.0)
+    metrics.released(TERMS, 1)
+    metrics.expired(TERMS, 1)
+    metrics.cancelled(TERMS, 1)
+    metrics.requeued(TERMS, 1)
+    metrics.stale("images", 1)
+    metrics.committed(12, 0.002)
+    metrics.called("lease", "ok", 0.001)
+    metrics.connected(+1)
+    metrics.authentication_failed()
+    metrics.recovered(7, 0.05)
+    return metrics.exposition(Totals([QueueStats("images", 1, 2, 3, 4, oldest=9.0)], workers=1, consumers=4))
+
+
+# --- jobs -----------------------------------------------------------------------------------------------
+
+
+def test_each_arrow_of_a_jobs_life_has_its_counter(metrics: ManagerMetrics):
+    live(metrics)
+    assert job(metrics, "svc_jobs_submitted_total") == 4
+    assert job(metrics, "svc_jobs_started_total") == 4
+    assert job(metrics, "svc_job_attempts_total", outcome="succeeded") == 2
+    assert job(metrics, "svc_job_attempts_total", outcome="failed") == 1
+    assert job(metrics, "svc_job_attempts_total", outcome="crashed") == 1
+    assert job(metrics, "svc_job_attempts_total", outcome="released") == 1
+    assert job(metrics, "svc_job_attempts_total", outcome="lost") == 1
+    assert job(metrics, "svc_job_retries_total") == 1
+    assert job(metrics, "svc_jobs_finished_total", outcome="succeeded") == 2
+    assert job(metrics, "svc_jobs_finished_total", outcome="dead") == 1
+    assert job(metrics, "svc_jobs_finished_total", outcome="cancelled") == 1
+    assert job(metrics, "svc_jobs_requeued_total") == 1
+    assert job(metrics, "svc_job_exceptions_total", exception="ValueError") == 1
+    assert value(metrics, "svc_lease_expiries_total", queue="images") == 1
+    assert value(metrics, "svc_stale_acks_total", queue="images") == 1
+    assert value(metrics, "svc_jobs_rejected_total", queue="images", reason="queue_full") == 1
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_of_failure_counts_as_exactly_one_attempt(metrics: ManagerMetrics, cause: Cause):
+    metrics.failed(TERMS, cause, "E", 0.1, True, 1.0)
+    samples = read(metrics.exposition(NOTHING))
+    assert sum(number for (name, _), number in samples.items() if name == "svc_job_attempts_total") == 1
+
+
+def test_times_land_in_their_buckets(metrics: ManagerMetrics):
+    metrics.started(TERMS, 10, 0.02)
+    metrics.succeeded(TERMS, [0.1, 0.3, 0.3], 2.0)
+    assert job(metrics, "svc_job_queue_wait_seconds_bucket", le="0.01") == 0
+    assert job(metrics, "svc_job_queue_wait_seconds_bucket", le="0.025") == 10
+    assert job(metrics, "svc_job_queue_wait_seconds_sum") == pytest.approx(0.2)
+    assert job(metrics, "svc_job_run_seconds_bucket", le="0.1") == 1, "a bound belongs to its bucket"
+    assert job(metrics, "svc_job_run_seconds_bucket", le="0.5") == 3
+    assert job(metrics, "svc_job_run_seconds_count") == 3
+    assert job(metrics, "svc_job_total_seconds_sum") == pytest.approx(6.0)
+
+
+def test_a_retried_attempt_is_no_finished_job(metrics: ManagerMetrics):
+    metrics.failed(TERMS, Cause.FAILED, "E", 0.1, True, 5.0)
+    assert job(metrics, "svc_jobs_finished_total", outcome="dead") == 0
+    assert job(metrics, "svc_job_total_seconds_count") == 0
+
+
+def test_the_payloads_of_a_batch_count_at_their_mean(metrics: ManagerMetrics):
+    metrics.submitted(TERMS, 10, 5000)
+    assert value(metrics, "svc_job_payload_bytes_bucket", queue="images", le="256.0") == 0
+    assert value(metrics, "svc_job_payload_bytes_bucket", queue="images", le="1024.0") == 10
+    assert value(metrics, "svc_job_payload_bytes_sum", queue="images") == 5000
+
+
+def test_the_mean_run_time_of_a_queue_is_over_all_its_tasks(metrics: ManagerMetrics):
+    metrics.succeeded(Terms("m:f", "a"), [1.0, 1.0, 1.0], 1.0)
+    metrics.succeeded(Terms("m:g", "a"), [5.0], 1.0)
+    metrics.succeeded(Terms("m:g", "b"), [100.0], 1.0)
+    assert metrics.mean_run_seconds("a") == 2.0
+    assert metrics.mean_run_seconds("nothing ran") == 0.0
+
+
+# --- bounded labels ----------------------------------------------------------------------------------------
+
+
+def test_tasks_beyond_the_bound_count_as_other_and_are_counted(metrics: ManagerMetrics):
+    for number in range(LABEL_BOUNDS["task"] + 5):
+        metrics.submitted(Terms(f"m:f{number}"), 1, 1)
+    samples = read(metrics.exposition(NOTHING))
+    tasks = {dict(labels)["task"] for name, labels in samples if name == "svc_jobs_submitted_total"}
+    assert len(tasks) == LABEL_BOUNDS["task"] + 1
+    assert value(metrics, "svc_jobs_submitted_total", queue="default", task=OTHER) == 5
+    assert value(metrics, "svc_label_overflow_total", label="task") == 5
+
+
+def test_exception_classes_and_methods_are_bounded_too(metrics: ManagerMetrics):
+    for number in range(60):
+        metrics.failed(TERMS, Cause.FAILED, f"Error{number}", 0.1, True, 1.0)
+        metrics.called(f"method{number}", "ok", 0.1)
+    assert job(metrics, "svc_job_exceptions_total", exception=OTHER) == 10
+    assert value(metrics, "svc_manager_calls_total", method=OTHER, result="ok") == 10
+
+
+def test_queues_beyond_the_bound_share_one_set_of_gauges(metrics: ManagerMetrics):
+    queues = [QueueStats(f"q{n}", ready=2, oldest=float(n)) for n in range(LABEL_BOUNDS["queue"] + 9)]
+    totals = Totals(queues)
+    metrics.exposition(totals)
+    assert value(metrics, "svc_queue_jobs", totals, queue=OTHER, state="ready") == 20, (
+        "10 of them: `default` has a place"
+    )
+    assert (
+        value(metrics, "svc_queue_oldest_job_age_seconds", totals, queue=OTHER) == LABEL_BOUNDS["queue"] + 8
+    )
+
+
+def test_an_unknown_reason_for_a_refusal_is_other(metrics: ManagerMetrics):
+    metrics.rejected("images", "because", 2)
+    assert value(metrics, "svc_jobs_rejected_total", queue="images", reason=OTHER) == 2
+
+
+def test_every_reason_for_a_refusal_is_the_code_of_an_error():
+    codes, pending = set(), [ServiceError]
+    while pending:
+        kind = pending.pop()
+        codes.add(kind.code)
+        pending.extend(kind.__subclasses__())
+    assert set(REJECTIONS) - {OTHER} <= codes
+
+
+@pytest.mark.parametrize("name", ['with "quotes"', "with\nnewline", "with\\backslash", "mit Umlaut ä", ""])
+def test_any_name_survives_the_text_format(metrics: ManagerMetrics, name: str):
+    metrics.submitted(Terms(name, queue=name), 1, 1)
+    assert value(metrics, "svc_jobs_submitted_total", queue=name, task=name) == 1
+
+
+# --- gauges -------------------------------------------------------------------------------------------------
+
+
+def test_gauges_are_the_queue_as_it_is_now(metrics: ManagerMetrics):
+    totals = Totals(
+        [QueueStats("images", 1, 2, 3, 4, oldest=9.5, oldest_running=3.5, unknown=["m:g"])],
+        workers=2,
+        consumers=8,
+        busy=3,
+        drain=4,
+        drained_workers=["w1"],
+        uptime=60.0,
+        journal_bytes=4096,
+    )
+    for state, number in {"ready": 1, "scheduled": 2, "leased": 3, "dead": 4}.items():
+        assert value(metrics, "svc_queue_jobs", totals, queue="images", state=state) == number
+    assert value(metrics, "svc_queue_oldest_job_age_seconds", totals, queue="images") == 9.5
+    assert value(metrics, "svc_queue_oldest_running_seconds", totals, queue="images") == 3.5
+    assert value(metrics, "svc_queue_unknown_tasks", totals, queue="images") == 1
+    assert value(metrics, "svc_workers", totals) == 2
+    assert value(metrics, "svc_consumers", totals, state="busy") == 3
+    assert value(metrics, "svc_consumers", totals, state="idle") == 5
+    assert value(metrics, "svc_draining", totals) == 1
+    assert value(metrics, "svc_drained_workers", totals) == 1
+    assert value(metrics, "svc_manager_uptime_seconds", totals) == 60
+    assert value(metrics, "svc_journal_size_bytes", totals) == 4096
+
+
+def test_a_known_queue_starts_at_zero_so_that_its_first_event_is_seen(metrics: ManagerMetrics):
+    assert value(metrics, "svc_queue_jobs", queue="default", state="ready") == 0
+    assert value(metrics, "svc_queue_oldest_job_age_seconds", queue="default") == 0
+    assert value(metrics, "svc_jobs_rejected_total", queue="default", reason="draining") == 0
+    assert value(metrics, "svc_stale_acks_total", queue="default") == 0
+
+
+def test_connections_are_those_that_came_less_those_that_went(metrics: ManagerMetrics):
+    def come_and_go() -> None:
+        for _ in range(2000):
+            metrics.connected(+1)
+            metrics.authentication_failed()
+            metrics.connected(-1)
+        metrics.connected(+1)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(metrics, "svc_manager_connections") == 4
+    assert value(metrics, "svc_manager_auth_failures_total") == 8000
+
+
+def test_a_scrape_while_the_manager_counts_sees_buckets_that_add_up(metrics: ManagerMetrics):
+    stop = threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            terms = Terms(f"m:f{number % 20}", queue=f"q{number % 7}")
+            metrics.submitted(terms, 1, 1)
+            metrics.failed(terms, Cause.FAILED, f"E{number % 70}", number % 5, False, 1.0)
+            metrics.called(f"m{number % 70}", "ok", 0.1)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        scrapes = [metrics.exposition(NOTHING) for _ in range(5)]
+    finally:
+        stop.set()
+        thread.join()
+    for samples in map(read, scrapes):
+        for (name, labels), number in samples.items():
+            if name == "svc_job_run_seconds_count":
+                assert samples["svc_job_run_seconds_bucket", labels | {("le", "+Inf")}] == number
+
+
+def test_the_text_is_what_the_client_library_would_write(metrics: ManagerMetrics):
+    """The renderer is our own, for speed; the library is the oracle."""
+    metrics.submitted(Terms('a "b"\n\\c'), 1, 10**9)
+    live(metrics)
+    families = list(metrics.collect(NOTHING))
+
+    class Source:
+        def collect(self) -> list[Family]:
+            return families
+
+    ours, theirs = read(render(lambda: families)), read(generate_latest(Source()))
+    assert {key: number for key, number in ours.items() if not key[0].startswith("process_")} == theirs
+
+
+# --- histograms ---------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1e5), max_size=50))
+def test_observing_many_at_once_equals_observing_each(seconds: list[float]):
+    together, apart = Histogram(JOB_SECONDS), Histogram(JOB_SECONDS)
+    together.observe_all(seconds)
+    for second in seconds:
+        apart.observe(second)
+    assert together.buckets() == apart.buckets()
+    assert together.sum == pytest.approx(apart.sum)
+    assert together.count == len(seconds)
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=20))
+def test_no_number_from_a_consumer_can_spoil_the_sum(seconds: list[float]):
+    histogram = Histogram(JOB_SECONDS)
+    histogram.observe_all(seconds)
+    histogram.observe(seconds[0])
+    assert histogram.count == len(seconds) + 1
+    assert histogram.sum >= 0
+    assert not math.isnan(histogram.sum)
+
+
+# --- the catalogue ------------------------------------------------------------------------------------------
+
+
+def families(exposition: bytes) -> dict[str, tuple[str, set[tuple[str, ...]]]]:
+    found = {}
+    for family in text_string_to_metric_families(exposition.decode()):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
+        found[name] = (family.type, labels)
+    return found
+
+
+def assert_catalogued(exposition: bytes, catalogue: tuple[Metric, ...], optional: set[str]) -> None:
+    found = families(exposition)
+    known = {metric.name: metric for metric in (*catalogue, *STANDARD_METRICS)}
+    assert set(found) <= set(known)
+    assert set(known) - set(found) <= optional
+    for name, (kind, labels) in found.items():
+        assert kind == known[name].kind, name
+        assert labels == {tuple(sorted(known[name].labels))}, name
+
+
+def test_a_manager_exports_the_catalogue_and_nothing_else(metrics: ManagerMetrics):
+    assert_catalogued(live(metrics), MANAGER_METRICS, set())
+
+
+def test_a_worker_exports_the_catalogue_and_nothing_else():
+    group = {"svc_worker_memory_bytes", "svc_worker_memory_limit_bytes"}
+    assert_catalogued(worker_exposition(SNAPSHOT), WORKER_METRICS, group)
+
+
+def test_no_series_is_given_twice_and_none_tells_when_it_was_created(metrics: ManagerMetrics):
+    lines = [
+        line.rsplit(" ", 1)[0] for line in live(metrics).decode().splitlines() if not line.startswith("#")
+    ]
+    assert len(lines) == len(set(lines))
+    assert not [line for line in lines if "_created" in line]
+
+
+def test_every_call_of_the_observer_is_counted():
+    """A new arrow in the contract must not be silently ignored."""
+    calls = {name for name in vars(Observer) if not name.startswith("_")}
+    assert calls <= set(vars(ManagerMetrics))
+
+
+# --- a worker -----------------------------------------------------------------------------------------------
+
+SNAPSHOT = WorkerSnapshot(
+    worker="w1",
+    host="h1",
+    version="0.1.0",
+    start_method="forkserver",
+    consumers={"busy": 3, "idle": 1},
+    busy_seconds=12.5,
+    restarts={"crashed": 2, "by the moon": 1},
+    cpu_cores=2,
+    cpu_source="cgroup",
+    reconnects=1,
+    draining=True,
+)
+
+
+def test_a_worker_exports_its_snapshot():
+    samples = read(worker_exposition(SNAPSHOT))
+
+    def of(name: str, **labels: str) -> float | None:
+        return samples.get((name, frozenset({"worker": "w1", **labels}.items())))
+
+    assert of("svc_worker_info", host="h1", version="0.1.0", start_method="forkserver") == 1
+    assert of("svc_worker_consumers", state="busy") == 3
+    assert of("svc_worker_consumers", state="starting") == 0
+    assert of("svc_worker_consumer_busy_seconds_total") == 12.5
+    assert of("svc_worker_consumer_restarts_total", reason="crashed") == 2
+    assert of("svc_worker_consumer_restarts_total", reason=OTHER) == 1
+    assert of("svc_worker_cpu_limit_cores", source="cgroup") == 2
+    assert of("svc_worker_manager_reconnects_total") == 1
+    assert of("svc_worker_draining") == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "folder", "files", "memory"),
+    [
+        ("0::/\n", ".", {"memory.current": "1048576\n", "memory.max": "max\n"}, Memory(1048576, None)),
+        ("0::/a/b\n", "a/b", {"memory.current": "5\n", "memory.max": "9\n"}, Memory(5, 9)),
+        ("0::/host/only\n", ".", {"memory.current": "5\n", "memory.max": "9\n"}, Memory(5, 9)),
+        (
+            "4:memory:/a\n3:cpu:/b\n",
+            "memory/a",
+            {"memory.usage_in_bytes": "5\n", "memory.limit_in_bytes": f"{2**63 - 4096}\n"},
+            Memory(5, None),
+        ),
+        (
+            "4:memory:/host/only\n",
+            "memory",
+            {"memory.usage_in_bytes": "5\n", "memory.limit_in_bytes": "9\n"},
+            Memory(5, 9),
+        ),
+        ("", ".", {}, Memory(None, None)),
+    ],
+)
+def test_memory_is_read_from_the_control_group(tmp_path, group, folder, files, memory):
+    process = tmp_path / "cgroup"
+    process.write_text(group)
+    place = tmp_path / "mount" / folder
+    place.mkdir(parents=True)
+    for name, content in files.items():
+        (place / name).write_text(content)
+    assert read_memory(tmp_path / "mount", process) == memory
+
+
+def test_memory_of_this_very_process_can_be_asked_for():
+    used, limit = read_memory()
+    assert used is None or used > 0
+    assert limit is None or limit > 0

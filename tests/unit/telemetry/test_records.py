@@ -1,0 +1,136 @@
+"""The processors, one by one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.telemetry.records import (
+    RECORD_BYTES_MAX,
+    REDACTED,
+    AddFields,
+    Bounded,
+    DropRepeats,
+    Throttle,
+    redact,
+    to_json,
+)
+
+
+class Clock:
+    """Time that stands still until it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_first_of_a_kind_passes_and_the_next_waits_its_time():
+    clock = Clock()
+    throttle = Throttle(30, clock)
+    assert throttle.admit("lost") == 0
+    assert throttle.admit("lost") is None
+    assert throttle.admit("lost") is None
+    clock.now += 29.9
+    assert throttle.admit("lost") is None
+    clock.now += 0.1
+    assert throttle.admit("lost") == 3
+    clock.now += 30
+    assert throttle.admit("lost") == 0
+
+
+def test_one_kind_does_not_silence_another():
+    throttle = Throttle(30, Clock())
+    assert throttle.admit("lost") == 0
+    assert throttle.admit("found") == 0
+
+
+def test_a_repeating_event_that_passes_tells_how_many_were_held_back():
+    clock = Clock()
+    drop = DropRepeats(["lost"], Throttle(30, clock))
+    assert drop(None, "", {"event": "lost"}) == {"event": "lost"}
+    with pytest.raises(structlog.DropEvent):
+        drop(None, "", {"event": "lost"})
+    clock.now += 31
+    assert drop(None, "", {"event": "lost"}) == {"event": "lost", "suppressed": 1}
+    assert drop(None, "", {"event": "other"}) == {"event": "other"}
+
+
+@pytest.mark.parametrize(
+    "name", ["authkey", "token", "secret", "password", "AuthKey", "api_token", "db_password"]
+)
+def test_a_secret_is_not_shown_under_its_name(name: str):
+    assert redact(None, "", {"event": "e", name: b"hunter2"})[name] == REDACTED
+    assert redact(None, "", {"event": "e", "settings": {name: "hunter2"}})["settings"] == {name: REDACTED}
+
+
+def test_what_only_resembles_a_secret_stays():
+    record = {"event": "e", "authkey_file": "/run/secrets/svc_authkey", "token": 4711, "tokens": "a b"}
+    assert redact(None, "", dict(record)) == record
+
+
+def test_a_field_of_the_record_wins_over_the_process_wide_one():
+    add = AddFields({"worker": "w1", "consumer": ""})
+    assert add(None, "", {"event": "e"}) == {"event": "e", "worker": "w1"}
+    assert add(None, "", {"event": "e", "worker": "w2"})["worker"] == "w2"
+
+
+def test_the_longest_field_is_cut_and_the_others_stay_whole():
+    record = {"event": "attempt_finished", "job_id": "o-1", "traceback": "x" * 100_000, "message": "y" * 300}
+    text = Bounded(to_json)(None, "", record)
+    shown = json.loads(text)
+    assert RECORD_BYTES_MAX - 200 < len(text.encode()) < RECORD_BYTES_MAX
+    assert shown["message"] == "y" * 300
+    cut, _, missing = shown["traceback"].partition("…[+")
+    assert len(cut) + int(missing.rstrip("]")) == 100_000
+
+
+def test_a_record_that_fits_is_left_alone():
+    record = {"event": "e", "text": "ä" * 100}
+    assert json.loads(Bounded(to_json)(None, "", record)) == record
+
+
+class Broken:
+    """Its repr fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "value", [Broken(), object(), float("nan"), {1: {2}}, "\ud800", b"\xff", 2**100, [Broken()]]
+)
+def test_whatever_is_logged_comes_out_as_json(value: object):
+    text = Bounded(to_json)(None, "", {"event": "e", "value": value})
+    assert json.loads(text)["event"] == "e"
+
+
+def test_what_refers_to_itself_comes_out_as_json():
+    loop: list[object] = []
+    loop.append(loop)
+    assert json.loads(to_json(None, "", {"event": "e", "value": loop}))["event"] == "e"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=20), values, max_size=5),
+    st.text(max_size=9000),
+    st.sampled_from([0, 1, 500]),
+)
+def test_every_record_is_one_bounded_line_of_json(fields: dict[str, object], text: str, many: int):
+    record = {"event": "e", **{f"f{n}": n for n in range(many)}, **fields, "text": text}
+    line = Bounded(to_json)(None, "", record)
+    assert "\n" not in line
+    assert len(line.encode()) < RECORD_BYTES_MAX
+    json.loads(line)
