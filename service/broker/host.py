@@ -165,6 +165,10 @@ class QueueHost:
             soon = self._next_tick
         return max(0.0, min(soon, deadline or soon) - now)
 
+    def waiting_lessees(self) -> int:
+        """Return how many requests for jobs wait."""
+        return len(self._lessees)
+
     def close(self) -> None:
         """Commit what is pending, deliver it, and close the journal."""
         try:

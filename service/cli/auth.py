@@ -21,7 +21,10 @@ def generate(
         Path, typer.Option("--output", metavar="FILE", help="The file to make; it must not exist yet.")
     ] = Path("svc_authkey"),
 ) -> int:
-    """Make a new authkey in a file that only you can read, and print the file's path."""
+    """Make a new authkey.
+
+    It is written to a file that only you can read; the file's path is printed, never the key.
+    """
     write_authkey(output)
     write(str(output))
     return 0

@@ -27,7 +27,9 @@ def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameter
     state: Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")] = None,
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")
+    ] = 50,
     json: Json = False,
     ndjson: Ndjson = False,
     manager: Manager = DEFAULT_MANAGER,
@@ -113,9 +115,9 @@ def requeue(
     authkey_file: AuthkeyFile = None,
     timeout: Timeout = 10.0,
 ) -> int:
-    """Make dead jobs ready again, with fresh budgets.
+    """Make dead jobs ready again.
 
-    Exit code 6 where none of the ids names a dead job, 7 where some do not.
+    Their budgets of retries and crashes start anew. Exit code 6 where none of the ids names a dead job, 7 where some do not.
     """
     if sum((bool(ids), bool(queue), every)) != 1:
         raise ConfigurationError("name either ids of dead jobs, or a --queue, or --all")

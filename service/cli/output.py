@@ -85,9 +85,9 @@ class Printer:
         """Return the printer."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Print the document, where one is asked for."""
-        if self._json and not (self._single and not self._kept):
+    def __exit__(self, kind: object, *exception: object) -> None:
+        """Print the document, where one is asked for; after an error only what there is."""
+        if self._json and (self._kept or not (kind or self._single)):
             write_json(self._kept[0] if self._single else self._kept)
 
 

@@ -49,6 +49,13 @@ _ANY = ("debug", "info", "warning", "error")
 
 EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
+        "accept_paused",
+        _ERROR,
+        "The manager could not accept a connection, mostly for want of file descriptors; it tries again.",
+        ("error",),
+        repeats=True,
+    ),
+    LogEvent(
         "attempt_finished",
         ("info", "warning"),
         "The one record of an attempt: info where it succeeded, warning where it did not.",
@@ -65,6 +72,30 @@ EVENTS: tuple[LogEvent, ...] = (
             "retry_in_s",
         ),
     ),
+    LogEvent("connection_closed", _DEBUG, "A connection to the manager ended.", ("peer", "reason")),
+    LogEvent(
+        "connection_refused",
+        _WARNING,
+        "A connection did not know the authkey, or came when there were too many.",
+        ("peer", "reason"),
+        repeats=True,
+    ),
+    LogEvent(
+        "consumer_died",
+        _WARNING,
+        "A consumer process ended otherwise than it should; it is replaced.",
+        ("pid", "cause", "executing"),
+    ),
+    LogEvent(
+        "consumer_killed",
+        _WARNING,
+        "The worker killed a consumer, for instance because its job ran over the timeout.",
+        ("pid", "reason"),
+    ),
+    LogEvent("consumer_left", _INFO, "A consumer ended as it was told to, by a pill or a stop.", ("pilled",)),
+    LogEvent(
+        "consumer_not_started", _ERROR, "A consumer process could not be started; tried again.", ("error",)
+    ),
     LogEvent(
         "http_route_failed",
         _ERROR,
@@ -73,11 +104,66 @@ EVENTS: tuple[LogEvent, ...] = (
         repeats=True,
     ),
     LogEvent(
+        "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
+    ),
+    LogEvent("journal_recovered", _INFO, "The journal was replayed at start.", ("jobs", "seconds")),
+    LogEvent(
+        "journal_space",
+        _WARNING,
+        "The journal's disk became nearly full (new jobs are refused), or is so no more.",
+        ("full", "free_b", "limit_b"),
+    ),
+    LogEvent(
         "log_message",
         _ANY,
         "Task code or a library wrote to Python's `logging`.",
         ("message", "logger"),
     ),
+    LogEvent("manager_reconnected", _INFO, "The manager answers again."),
+    LogEvent(
+        "manager_started",
+        _INFO,
+        "The manager serves.",
+        ("listen", "http", "journal", "durability", "incarnation"),
+    ),
+    LogEvent("manager_stopped", _INFO, "The manager ended in order."),
+    LogEvent(
+        "manager_unreachable",
+        ("warning", "debug"),
+        "The manager does not answer; tried again for ever (warning: supervisor, debug: consumers).",
+        ("error",),
+    ),
+    LogEvent(
+        "outcome_refused",
+        _WARNING,
+        "The manager did not record the outcome of an attempt, mostly because its lease had moved on.",
+        ("code", "error"),
+        repeats=True,
+    ),
+    LogEvent(
+        "report_refused",
+        _WARNING,
+        "The manager did not accept a report of the supervisor.",
+        ("report", "code", "error"),
+        repeats=True,
+    ),
+    LogEvent(
+        "reports_undelivered",
+        _WARNING,
+        "The worker ended with reports that the manager has not had; leases will expire instead.",
+        ("count",),
+    ),
+    LogEvent("tasks_not_loaded", _ERROR, "A consumer could not import the task modules.", ("error",)),
+    LogEvent("worker_drained", _INFO, "Every consumer has had its pill; the worker ends.", ("consumers",)),
+    LogEvent("worker_lost", _WARNING, "A worker has gone without a word; its jobs go back."),
+    LogEvent(
+        "worker_started",
+        _INFO,
+        "The worker runs, and joins the manager.",
+        ("consumers", "cpu", "cpu_source", "tasks"),
+    ),
+    LogEvent("worker_stopped", _INFO, "The worker ended in order."),
+    LogEvent("worker_stopping", _INFO, "The worker was told to stop.", ("grace_s", "consumers")),
 )
 
 _INTRODUCTION = """\

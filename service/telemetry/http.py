@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, Conflict
 
 #: Seconds after which a request is cut off, whether it is still being read or being answered.
 REQUEST_SECONDS = 5.0
@@ -70,7 +70,8 @@ class HttpServer:
         """Listen, and serve from a daemon thread.
 
         Raises:
-            ConfigurationError: the address cannot be used, or is in use.
+            Conflict: the address is in use, or is not one of this host.
+            ConfigurationError: there is no such port.
         """
         self._server = _listen(self._wanted, self._routes)
         self._thread = threading.Thread(
@@ -94,11 +95,11 @@ def _listen(address: tuple[str, int], routes: Mapping[str, Route]) -> _Server:
         return _Server(address, routes)
     except OSError as error:
         reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise ConfigurationError(
-            f"cannot serve HTTP on {host}:{port}: {reason}; choose another address with --http"
-        ) from error
-    except OverflowError as error:
-        raise ConfigurationError(f"cannot serve HTTP on {host}:{port}: there is no such port") from error
+        raise Conflict(
+            f"cannot serve HTTP on {host}:{port}: {reason}; choose another `--http` address"
+        ) from None
+    except OverflowError:
+        raise ConfigurationError(f"cannot serve HTTP on {host}:{port}: there is no such port") from None
 
 
 class _Server(ThreadingMixIn, TCPServer):

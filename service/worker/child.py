@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-from service.worker.consumer import FLUSH, STOP, consume
+from service.worker.consumer import FLUSH, REJOIN, STOP, consume
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.process import kill, main_hidden, signals_held_back
 from service.worker.slot import Look, Phase, Slot
@@ -98,6 +98,10 @@ class Child:
         if look.unsent and self._flushed != (look.token, look.number):
             self._flushed = (look.token, look.number)
             self.order(FLUSH)
+
+    def rejoin(self) -> None:
+        """Let it make its connection again, if that is broken, while it runs a task."""
+        self.order(REJOIN)
 
     def take_back(self, now: float) -> Look | None:
         """Take back what it has read ahead, if it is on a long job; return what it holds, else None."""

@@ -1,7 +1,8 @@
 """A consumer process: take jobs, run them in order, report how they ended, until told to stop.
 
-The main thread does all of that. A second one listens to the supervisor: `stop`, and `flush` when finished
-outcomes wait behind a long job. They share the connection by one lock, which is free only while a task runs.
+The main thread does all of that. A second one listens to the supervisor: `stop`; `flush`, when finished
+outcomes wait behind a long job; `rejoin`, when the manager was away and does not know what runs here. They
+share the connection by one lock, which is free only while a task runs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from service.worker.slot import Phase, Slot
 #: Exit code of a consumer whose task modules cannot be loaded.
 EXIT_CONFIGURATION = 78
 #: What a consumer and its supervisor say to each other, at the beginning of a message.
-STOP, FLUSH = b"stop", b"flush"
+STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
 READY, BROKEN, NUDGE = b"r", b"b", b"n"
 
 #: Seconds that an outcome waits at most for the next request, as long as short jobs follow each other.
@@ -45,6 +46,7 @@ _UNSENT_BYTES = 1 << 20
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
+_NO_WAIT = timedelta()
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, ProtocolMismatch)
 
@@ -118,6 +120,7 @@ class Consumer:
         with self._line:
             broker = self._connected()
             if broker is None:
+                self._rest(Phase.STOPPING)
                 return
             runner = Runner(self._registry, self._options.accept, broker.welcome.max_job_bytes)
             phase = Phase.STOPPING
@@ -159,11 +162,15 @@ class Consumer:
         return None
 
     def _take(self, broker: Broker) -> Grant:
-        """Report what is done and wait for the next jobs."""
+        """Report what is done and take the next jobs, waiting for them only when nothing is left to report.
+
+        A wait hides whether the outcomes that came with it have arrived.
+        """
         self._rest(Phase.IDLE)
         outcomes = self._outbox.content()
+        wait = _NO_WAIT if outcomes else self._wait
         try:
-            turn = broker.lease(limit=self._pace.limit, wait=self._wait, outcomes=outcomes)
+            turn = broker.lease(limit=self._pace.limit, wait=wait, outcomes=outcomes)
         except _PASSING as error:
             self._pause(error)
             return Grant()
@@ -313,17 +320,24 @@ class Consumer:
             except (EOFError, OSError):
                 os.kill(os.getpid(), signal.SIGKILL)
                 return
-            if order == FLUSH:
-                self._flush_aside()
+            if order in (FLUSH, REJOIN):
+                self._report_aside(order)
             elif order == STOP and not self._stopping.is_set():
                 self._stopping.set()
                 threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()
 
-    def _flush_aside(self) -> None:
-        """Report what is done while the main thread runs a task; if it does not, it reports by itself."""
+    def _report_aside(self, order: bytes) -> None:
+        """Report what is done while the main thread runs a task; if it does not, it reports by itself.
+
+        To rejoin, any call does: it finds the connection broken and names the leases held on the new one.
+        """
         if self._broker is not None and self._line.acquire(blocking=False):
             try:
+                if order == REJOIN:
+                    self._broker.call([Ping()])
                 self._flush(self._broker)
+            except _PASSING as error:
+                self._log.debug("manager_unreachable", error=str(error))
             finally:
                 self._line.release()
 

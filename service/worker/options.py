@@ -38,7 +38,6 @@ class WorkerOptions:
         http: where this worker serves its metrics, as it tells the manager.
         release: the version of svc, as it tells the manager.
         lease_wait: how long a consumer waits at the manager for a job before it asks again.
-        extend_every: how often leases are renewed; None for a third of what the manager gives.
     """
 
     name: str
@@ -54,4 +53,3 @@ class WorkerOptions:
     http: str = ""
     release: str = ""
     lease_wait: float = 20.0
-    extend_every: float | None = None

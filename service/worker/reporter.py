@@ -23,21 +23,21 @@ from service.worker.options import Connect
 #: Seconds between two complaints about a manager that does not answer.
 _COMPLAINT_SECONDS = 30.0
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
-#: Seconds between renewals where the manager does not say how long a lease is.
-_EXTEND_SECONDS = 5.0
+#: Seconds between renewals at most: it is also how soon a restart of the manager is noticed.
+_EXTEND_SECONDS = 1.0
 #: Errors that, at the first connection, are a matter of configuration and not of time.
 _FATAL = (AuthenticationFailed, ProtocolMismatch)
 
 
 class Reporter:
-    """Sends an `Extend` every third of a lease time, and reports as they come.
+    """Sends an `Extend` every third of a lease time or sooner, and reports as they come.
 
     Args:
         connect: makes the connection.
         hello: says who the supervisor is.
         extend: the report that goes with each renewal.
         refused: called once, from the thread, with the error if the manager refuses the first connection.
-        every: seconds between renewals; None for a third of the manager's lease time.
+        reconnected: called from the thread whenever the connection is made again.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Reporter:
         hello: Callable[[], Hello],
         extend: Callable[[], Extend],
         refused: Callable[[ServiceError], None],
-        every: float | None = None,
+        reconnected: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._hello = hello
         self._extend = extend
         self._refused = refused
-        self._every = every
+        self._reconnected = reconnected
         self._log = structlog.get_logger()
         self._pending: deque[AnyCommand] = deque()
         self._news = threading.Condition()
@@ -119,13 +119,15 @@ class Reporter:
         leaving = self._leaving
         self._send(broker, [Leave()] if leaving else [self._extend()])
         if not leaving:
-            every = self._every or broker.welcome.lease_seconds / 3 or _EXTEND_SECONDS
+            every = min(broker.welcome.lease_seconds / 3 or _EXTEND_SECONDS, _EXTEND_SECONDS)
             with self._news:
                 self._news.wait_for(lambda: self._pending or self._leaving, every)
         return leaving
 
     def _greet(self) -> Hello:
         self._greeted += 1
+        if self._greeted > 1:
+            self._reconnected()
         return self._hello()
 
     def _send(self, broker: Broker, last: list[AnyCommand]) -> None:

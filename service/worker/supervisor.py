@@ -80,11 +80,12 @@ class Supervisor:
         self._options = options
         self._log = structlog.get_logger().bind(worker=options.name)
         self._crew = Crew(options, connect, configure_logging)
-        self._reporter = Reporter(connect, self._hello, self._extend, self._refuse, options.extend_every)
+        self._reporter = Reporter(connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin)
         self._tasks: list[str] | None = None
         self._stop_requests = 0
         self._stop_deadline: float | None = None
         self._fatal: ServiceError | None = None
+        self._rejoining = False
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
@@ -114,8 +115,7 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly end; asked twice, for a quick one. Thread-safe, and safe in a signal handler."""
         self._stop_requests += 1
-        with contextlib.suppress(OSError):
-            self._bell.send(b"!")
+        self._ring()
 
     def snapshot(self) -> WorkerSnapshot:
         """Return how the worker is doing. Thread-safe."""
@@ -155,7 +155,10 @@ class Supervisor:
         """Look at everything once."""
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
+        rejoining, self._rejoining = self._rejoining, False
         for child in list(self._crew.children):
+            if rejoining:
+                child.rejoin()
             ended = child.ended()
             self._hear(child, now)
             if ended:
@@ -261,6 +264,19 @@ class Supervisor:
             self._log.info("worker_drained", consumers=self._crew.pilled)
         else:
             self._log.info("worker_stopped")
+
+    def _ring(self) -> None:
+        """End the wait of the loop."""
+        with contextlib.suppress(OSError):
+            self._bell.send(b"!")
+
+    def _ask_to_rejoin(self) -> None:
+        """Let consumers that are busy notice that the manager was away; from the reporter's thread.
+
+        A restarted manager knows no leases; it hands out again what nobody claims in good time.
+        """
+        self._rejoining = True
+        self._ring()
 
     def _refuse(self, error: ServiceError) -> None:
         """End because this worker can never work; the reporter's thread calls it too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -12,8 +13,16 @@ import pytest
 from tests.e2e.readings import WORKERS
 from tests.support.docker import Project, engine
 
+_HERE = Path(__file__).parent
 _OVERRIDE = "tests/e2e/compose.e2e.yaml"
 _ANY_PORT = {"SVC_PORT": "0", "SVC_HTTP_PORT": "0", "SVC_PROMETHEUS_PORT": "0", "SVC_GRAFANA_PORT": "0"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give time for a first build of the image; every wait inside a test has a limit of its own."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.timeout(400))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +63,9 @@ def stack(project: Project, image: str) -> Iterator[Project]:
 
 
 @pytest.fixture
-def service(stack: Project) -> Project:
-    """The running service, with as many workers as it started with, whatever the test before did."""
-    stack.up("--no-recreate", "--scale", f"worker={WORKERS}")
+def service(stack: Project, client) -> Project:
+    """The running service, with as many healthy workers as it started with, whatever the test before did."""
+    health = [each.health for name in ("manager", "worker") for each in stack.containers(client, name)]
+    if health != ["healthy"] * (1 + WORKERS):
+        stack.up("--no-recreate", "--scale", f"worker={WORKERS}")
     return stack

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.docker import Project
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 SERVICES = ("authkey", "manager", "worker")
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.readings import Metrics, Prometheus, results, submit_naps
 from tests.support.docker import ROOT, Project, wait_for
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 NAP = "chores:nap"
 
 

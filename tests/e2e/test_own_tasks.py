@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.docker import ROOT, Project
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 PACKAGE = """\
 import humanize

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.readings import Metrics, results, submit_naps
 from tests.support.docker import wait_for
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 NAP = "chores:nap"
 
 
@@ -24,7 +24,7 @@ def test_up_waits_until_manager_and_three_workers_are_healthy(service, client):
 def test_a_thousand_jobs_survive_scaling_from_3_to_1_to_4(service, client):
     metrics = Metrics(service)
     before = metrics.finished(NAP)
-    ids = submit_naps(service, 1000, seconds=0.1)
+    ids = submit_naps(service, 1000, seconds=0.15)
 
     service.scale(1)
     assert metrics.finished(NAP) - before < 1000, "the jobs were done before the workers had gone"

@@ -16,6 +16,7 @@ import pytest
 from service.domain import commands as c
 from service.domain.job import CALL, Cause
 from service.domain.lifecycle import JobState
+from service.domain.limits import Limits
 from service.worker.cpu import CpuCount
 from service.worker.supervisor import Supervisor
 from tests.support.workers import KEY, Client, Manager, Worker, configure_logging, connect, options, until
@@ -25,7 +26,7 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def manager() -> Iterator[Manager]:
-    manager = Manager()
+    manager = Manager(Limits(reconnect_seconds=5.0))
     manager.start()
     yield manager
     manager.stop()
@@ -42,8 +43,8 @@ def start(manager: Manager) -> Iterator[Start]:
     """Start workers with the given options; all are ended after the test."""
     workers: list[Worker] = []
 
-    def start(consumers: int = 2, *, key: bytes = KEY, **changes: Any) -> Worker:
-        worker = Worker(manager.address, options(consumers, **changes), key=key)
+    def start(consumers: int = 2, *, key: bytes = KEY, log_level: str = "info", **changes: Any) -> Worker:
+        worker = Worker(manager.address, options(consumers, **changes), log_level, key)
         workers.append(worker)
         worker.start()
         return worker
@@ -226,7 +227,7 @@ def test_a_job_is_dead_with_the_cause_after_it_killed_three_consumers(
 
 def test_a_crash_is_charged_to_the_executing_job_only(client: Client, start: Start) -> None:
     """The consumer holds others, read ahead and done but not yet reported; they run again, uncharged."""
-    start(1)
+    start(1, log_level="warning")
     warm_up(client)
     # One lane keeps the order: all are of one task, and one argument makes the difference.
     jobs = client.submit("sleep_or_die", *[(0,)] * 20, (7,), *[(0,)] * 20)
@@ -241,7 +242,7 @@ def test_a_crash_is_charged_to_the_executing_job_only(client: Client, start: Sta
 
 
 def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(client: Client, start: Start) -> None:
-    start(2)
+    start(2, log_level="warning")
     warm_up(client)
     jobs = client.submit("sleep", *[(0,)] * 20, (3.0,), *[(0,)] * 100)
     began = time.monotonic()
@@ -253,7 +254,7 @@ def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(client: Client, st
 
 
 def test_results_do_not_wait_behind_a_long_job_of_the_same_consumer(client: Client, start: Start) -> None:
-    start(1)
+    start(1, log_level="warning")
     warm_up(client)
     jobs = client.submit("sleep", *[(0,)] * 20, (2.0,))
     began = time.monotonic()
@@ -290,12 +291,12 @@ def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
 
 
 def test_sigterm_in_a_flood_of_short_jobs_loses_none_and_charges_none(client: Client, start: Start) -> None:
-    first = start(2)
+    first = start(2, log_level="warning")
     warm_up(client)
     jobs = client.submit("sleep", *[(0,)] * 20_000)
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
-    start(2, name="second")
+    start(2, name="second", log_level="warning")
     client.results(jobs)
     assert client.broker.stats().queues[0].dead == 0
     assert not any(client.view(job).attempts for job in jobs[::100])
@@ -338,7 +339,7 @@ def test_a_killed_supervisor_leaves_no_process_behind(
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up after all."""
+    """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     found = [int(child) for child in children if b"resource_tracker" not in _command(int(child))]
     return found + [each for child in found for each in descendants(child)]

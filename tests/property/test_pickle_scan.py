@@ -25,7 +25,9 @@ atoms = st.one_of(
     st.text(),
     st.binary(),
 )
-keys = st.recursive(atoms, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4)
+keys = st.recursive(
+    atoms, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4
+)
 plain = st.recursive(
     atoms | st.binary().map(bytearray),
     lambda inner: st.one_of(
@@ -41,10 +43,12 @@ plain = st.recursive(
 #: Kinds that every protocol writes as data.
 old_plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5)
-    | st.lists(inner, max_size=5).map(tuple)
-    | st.dictionaries(st.text() | st.integers(), inner, max_size=5)
-    | inner.map(lambda value: [value, (value, value)]),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=5).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=5)
+        | inner.map(lambda value: [value, (value, value)])
+    ),
     max_leaves=25,
 )
 
@@ -52,8 +56,12 @@ CODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 #: One opcode with an argument that may fit.
 step = st.one_of(
     st.sampled_from(CODES),
-    st.sampled_from([b"N", b"K\x01", b"]", b"}", b"\x8f", b"(", b"t", b"\x85", b"\x86", b"a", b"e", b"s", b"u"]),
-    st.sampled_from([b"(", b"l", b"d", b"\x90", b"\x91", b"\x94", b")", b"I7\n", b"F1\n", b"Vab\n", b"L5L\n"]),
+    st.sampled_from(
+        [b"N", b"K\x01", b"]", b"}", b"\x8f", b"(", b"t", b"\x85", b"\x86", b"a", b"e", b"s", b"u"]
+    ),
+    st.sampled_from(
+        [b"(", b"l", b"d", b"\x90", b"\x91", b"\x94", b")", b"I7\n", b"F1\n", b"Vab\n", b"L5L\n"]
+    ),
     st.builds(lambda index: b"h" + bytes([index]), st.integers(0, 8)),
     st.builds(lambda index: b"q" + bytes([index]), st.integers(0, 8)),
     st.builds(lambda index: b"g%d\n" % index, st.integers(0, 8)),
@@ -81,7 +89,9 @@ class Assembler:
     def write(self, length: int) -> bytes:
         """Return a program of about *length* opcodes that leaves one object."""
         for _ in range(length):
-            self.dice.choice((self.push, self.push, self.fill, self.fill, self.note, self.recall, self.wrap))()
+            self.dice.choice(
+                (self.push, self.push, self.fill, self.fill, self.note, self.recall, self.wrap)
+            )()
         while self.marks:
             self.close(b"t", "tuple")
         while len(self.kinds) > 1:
@@ -94,7 +104,14 @@ class Assembler:
 
     def push(self) -> None:
         code, kind = self.dice.choice(
-            [(b"]", "list"), (b"}", "dict"), (b"\x8f", "set"), (b")", "tuple"), (b"K\x07", ""), (b"(", "mark")]
+            [
+                (b"]", "list"),
+                (b"}", "dict"),
+                (b"\x8f", "set"),
+                (b")", "tuple"),
+                (b"K\x07", ""),
+                (b"(", "mark"),
+            ]
         )
         self.code += code
         if kind == "mark":
@@ -212,7 +229,9 @@ def test_mutated_requests_are_read_or_refused(data):
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(message)))
         end = data.draw(st.integers(place, min(len(message), place + 8)))
-        change = data.draw(st.one_of(st.binary(max_size=6), st.sampled_from(CODES), st.just(message[place:end] * 3)))
+        change = data.draw(
+            st.one_of(st.binary(max_size=6), st.sampled_from(CODES), st.just(message[place:end] * 3))
+        )
         message[place:end] = change
     check(bytes(message))
 

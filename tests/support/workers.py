@@ -44,7 +44,9 @@ def configure_logging(level: str, consumer: str) -> None:
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
     """Return the options of a worker `w` with the tasks of the tests."""
-    return WorkerOptions(**{"name": "w", "host": "here", "consumers": consumers, "tasks": (TASKS,), **changes})
+    return WorkerOptions(
+        **{"name": "w", "host": "here", "consumers": consumers, "tasks": (TASKS,), **changes}
+    )
 
 
 def until(condition: Callable[[], object], seconds: float = 15.0, what: str = "") -> None:

@@ -118,7 +118,12 @@ REQUESTS = [
     (None, "accept_connection", ("MainProcess|Thread-1 (run)",), {}),
     ("7f0011223344", "put", (("module:function", (1, 2.5, None, True), {"key": "naïve"}),), {}),
     ("7f0011223344", "get", (), {"block": True, "timeout": 1e-3}),
-    ("7f0011223344", "put", ([[], {}, (), "", [{"a": [1, (2,)]}], -1, 1 << 40, -(1 << 80), "x" * 70_000],), {}),
+    (
+        "7f0011223344",
+        "put",
+        ([[], {}, (), "", [{"a": [1, (2,)]}], -1, 1 << 40, -(1 << 80), "x" * 70_000],),
+        {},
+    ),
     ("7f0011223344", "put", (list(range(3000)),), {}),
     ("7f0011223344", "put", ({str(i): i for i in range(3000)},), {}),
     ("7f0011223344", "put", ([{"id": i, "name": f"n{i}"} for i in range(500)],), {}),
@@ -409,7 +414,9 @@ def test_the_canary_would_sing():
     Path(CANARY).unlink()
 
 
-@pytest.mark.parametrize("unit", [b"]", b"}", b"\x8f", b"N", b")", b"(\x91", b"]Na", b"}NNs", b"N\x85", b"(l"])
+@pytest.mark.parametrize(
+    "unit", [b"]", b"}", b"\x8f", b"N", b")", b"(\x91", b"]Na", b"}NNs", b"N\x85", b"(l"]
+)
 def test_the_most_costly_requests_take_bounded_memory(unit):
     message = b"\x80\x04(" + unit * (2**15 // len(unit)) + b"t."
     tracemalloc.start()

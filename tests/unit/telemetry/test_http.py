@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.domain.replies import QueueStats, Totals, WorkerView
-from service.errors import ConfigurationError
+from service.errors import Conflict, ServiceError
 from service.telemetry import http as under_test
 from service.telemetry.http import HttpServer, Response, text
 from service.telemetry.routes import discovered, manager_routes, scale_figures, worker_routes
@@ -154,14 +154,14 @@ def test_stop_is_harmless_before_start_and_twice(server: HttpServer):
 
 def test_a_port_in_use_is_one_clear_line(server: HttpServer):
     host, port = server.address
-    with pytest.raises(ConfigurationError, match=f"{host}:{port}.*in use.*--http") as caught:
+    with pytest.raises(Conflict, match=f"{host}:{port}.*in use.*--http") as caught:
         HttpServer((host, port), {}).start()
     assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 99_999), ("192.0.2.1", 0), ("no.such.host.invalid", 0)])
 def test_an_address_that_cannot_be_used_is_one_clear_line(address: tuple[str, int]):
-    with pytest.raises(ConfigurationError, match="cannot serve HTTP on"):
+    with pytest.raises(ServiceError, match="cannot serve HTTP on"):
         HttpServer(address, {}).start()
 
 

@@ -1,0 +1,66 @@
+"""A real manager in this process's own thread, for tests that look inside it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from service.broker.host import QueueHost
+from service.broker.journal import Journal, MemoryJournal
+from service.broker.manager import ManagerBroker
+from service.domain.commands import Hello
+from service.domain.limits import Limits
+from service.server.loop import Server
+from service.server.manager import JobManager, listen
+from service.wire import PROTOCOL_VERSION
+
+
+class RunningManager:
+    """A server in its thread, and ways to talk to it."""
+
+    def __init__(self, server: Server, host: QueueHost, authkey: bytes) -> None:
+        self.server = server
+        self.host = host
+        self.authkey = authkey
+        self.endpoint = server.endpoint
+
+    def broker(self, hello: Callable[[], Hello] | None = None, timeout: float = 10.0) -> ManagerBroker:
+        """Return a connection of its own."""
+        return ManagerBroker(self.endpoint, self.authkey, hello=hello, timeout=timeout)
+
+    def consumer(self, name: str = "w-1", tasks: tuple[str, ...] = ("m:f",)) -> ManagerBroker:
+        """Return a connection that has said it is a consumer of worker `w`."""
+        hello = Hello(PROTOCOL_VERSION, "consumer", name=name, worker="w", tasks=list(tasks))
+        broker = self.broker(lambda: hello)
+        broker.connect()
+        return broker
+
+    def waiting(self) -> int:
+        """Return how many requests for a job wait at the manager."""
+        return self.server.ask(self.host.waiting_lessees).result(5)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Ask the manager again and again until *condition* holds; fail after *seconds*."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never held"
+            self.server.ask(lambda: None).result(5)
+
+
+@contextmanager
+def running_manager(journal: Journal | None = None, limits: Limits | None = None) -> Iterator[RunningManager]:
+    """Serve a queue on a free port of loopback while the block runs."""
+    authkey = secrets.token_bytes(32)
+    host = QueueHost(journal or MemoryJournal(), limits=limits)
+    server = JobManager(host, listen("127.0.0.1", 0), authkey).get_server()
+    thread = threading.Thread(target=server.serve_forever, name="manager")
+    thread.start()
+    try:
+        yield RunningManager(server, host, authkey)
+    finally:
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive()
