@@ -103,7 +103,7 @@ def run_manager(settings: ManagerSettings) -> int:
     except ServiceError:
         journal.close()
         raise
-    log.info("journal_recovered", jobs=host.recovered_jobs, seconds=round(host.recovery_seconds, 3))
+    log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
     manager = JobManager(
         host,
         listener,

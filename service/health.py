@@ -10,6 +10,10 @@ import os
 import socket
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 USAGE = """\
 Usage: svc health [OPTIONS]
 
@@ -65,7 +69,9 @@ def probe(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
         ValueError: the answer is not HTTP.
     """
     request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    with socket.create_connection((host, port), timeout) as connection:
+    # As bytes, or the standard library loads its tables of international names.
+    at: Any = (host.encode("ascii"), port)
+    with socket.create_connection(at, timeout) as connection:
         connection.sendall(request.encode("ascii"))
         answer = b""
         while len(answer) < _ANSWER_BYTES_MAX and (part := connection.recv(_ANSWER_BYTES_MAX)):

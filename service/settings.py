@@ -197,7 +197,7 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
 def _read_closed(path: Path) -> bytes:
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
-        if mode & stat.S_IROTH and _SECRETS_FOLDER not in path.absolute().parents:
+        if mode & stat.S_IROTH and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
             raise AuthenticationFailed(
                 f"every user of this host can read the authkey in {path}; run `chmod o-rwx {path}`"
             )

@@ -215,6 +215,8 @@ def _table(panel: Table) -> dict[str, Any]:
     """Join the queries on the key; the columns that are only labels of Prometheus are left out."""
     letters = [chr(ord("A") + place) for place in range(len(panel.queries))]
     names = {f"Value #{letter}": name for letter, name in zip(letters, panel.queries, strict=True)}
+    # The first query is there for its labels; its value is always 1.
+    del names["Value #A"]
     hidden = [
         *(f"Time {place}" for place in range(1, len(letters) + 1)),
         "Time",

@@ -57,6 +57,7 @@ class Broker(abc.ABC):
     def interrupt(self) -> None:
         """Make a call of another thread that waits return at once with what there is. Thread-safe.
 
+        No later call waits either, so it does not matter which of the two came first.
         Nothing is lost by it: jobs that were being granted are in the answer of that call.
         """
 

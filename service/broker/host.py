@@ -23,15 +23,17 @@ from service.domain.apply import apply
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import Notice, QueueState
 from service.wire import RELEASE
 
 Deliver = Callable[[list[r.Reply]], None]
 
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
-#: Events with outcomes that are kept in memory, for those who ask right after.
+#: Events that are kept in memory for those who ask right after: outcomes, and jobs read again from the
+#: journal. Their number and the bytes in them.
 RECENT_EVENTS = 2048
+RECENT_BYTES = 32 * 1024 * 1024
 #: Bytes of results above which an event is not worth keeping in memory.
 RECENT_EVENT_BYTES = 256 * 1024
 _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
@@ -80,6 +82,7 @@ class QueueHost:
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
         self._recent: OrderedDict[int, e.AnyEvent] = OrderedDict()
+        self._recent_bytes = 0
         self._lessees: deque[Waiting] = deque()
         self._others: list[Waiting] = []
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
@@ -131,17 +134,16 @@ class QueueHost:
         self._others = [each for each in self._others if each.member is not member]
         admission.disconnected(self.state, member, self.clock.now())
 
-    def turn(self) -> list[str]:
-        """Wake who can be answered, commit, deliver; return the names of workers given up as lost.
+    def turn(self) -> list[Notice]:
+        """Wake who can be answered, commit, deliver; return who came and went.
 
         Raises:
             JournalError: the commit failed. Nothing of this turn was acknowledged; the host must be
                 thrown away and the queue recovered from the journal.
         """
         now = self.clock.now()
-        lost: list[str] = []
         if now >= self._next_tick or self._is_due(now):
-            lost = upkeep.tick(self.state, now)
+            upkeep.tick(self.state, now)
             self._expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
@@ -150,7 +152,8 @@ class QueueHost:
         ready, self._ready = self._ready, []
         for deliver, replies in ready:
             deliver(replies)
-        return lost
+        notices, self.state.notices = self.state.notices, []
+        return notices
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
@@ -274,22 +277,32 @@ class QueueHost:
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:
-                self._recent[sequence] = event
-        while len(self._recent) > RECENT_EVENTS:
-            self._recent.popitem(last=False)
+                self._keep_recent(sequence, event)
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
         if event is None:
             event = self.journal.read(sequence)
             if isinstance(event, e.Submitted):
-                self._recent[sequence] = event
+                self._keep_recent(sequence, event)
         return event
+
+    def _keep_recent(self, sequence: int, event: e.AnyEvent) -> None:
+        self._recent[sequence] = event
+        self._recent_bytes += _weight(event)
+        while len(self._recent) > RECENT_EVENTS or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
+            self._recent_bytes -= _weight(self._recent.popitem(last=False)[1])
 
 
 def _weight(event: e.AnyEvent) -> int:
-    if isinstance(event, e.Succeeded):
-        return sum(sum(map(len, span.results)) for span in event.ranges)
+    """Return the bytes of the results, arguments or traceback in *event*."""
+    match event:
+        case e.Succeeded():
+            return sum(sum(map(len, span.results)) for span in event.ranges)
+        case e.Submitted():
+            return sum(map(len, event.bodies))
+        case e.Failed():
+            return len(event.error.message) + len(event.error.traceback)
     return 0
 
 

@@ -6,8 +6,11 @@ from it. Any number of `LocalBroker`s may share one `LocalQueue`, from any threa
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from service.broker.base import Broker
 from service.broker.clock import Clock
@@ -36,6 +39,7 @@ class LocalQueue:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
+        self._impatient: set[Member] = set()
         self.host = QueueHost(journal or MemoryJournal(), clock=clock, limits=limits, observer=observer)
 
     def call(self, commands: Sequence[c.Command], member: Member) -> list[r.Reply]:
@@ -43,6 +47,8 @@ class LocalQueue:
         answer: list[list[r.Reply]] = []
         with self._changed:
             self._require_open()
+            if member in self._impatient and commands and hasattr(commands[-1], "wait"):
+                commands = [*commands[:-1], msgspec.structs.replace(commands[-1], wait=0.0)]
             self.host.call(commands, member, answer.append)
             self.host.turn()
             self._changed.notify_all()
@@ -55,8 +61,9 @@ class LocalQueue:
         return answer[0]
 
     def wake(self, member: Member) -> None:
-        """Answer at once what *member* waits for."""
+        """Answer at once what *member* waits for, and let it wait no more."""
         with self._changed:
+            self._impatient.add(member)
             if not self._closed:
                 self.host.wake(member)
                 self._changed.notify_all()
@@ -111,4 +118,5 @@ class LocalBroker(Broker):
         """See `Broker.close`."""
         if self.member.role != "client" and self.member.connected:
             self.member.connected = False
-            self.queue.call([c.Leave()], self.member)
+            with contextlib.suppress(ManagerUnreachable):
+                self.queue.call([c.Leave()], self.member)

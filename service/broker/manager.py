@@ -138,12 +138,11 @@ class ManagerBroker(Broker):
     ) -> list[r.AnyReply]:
         self._request += 1
         request = self._request
-        if self._interrupted and wait:
-            commands = [*commands[:-1], _impatient(commands[-1])]
         _set_timeout(connection, deadline)
-        message = encode_request(request, commands)
         with self._sending:
-            connection.sendall(message)
+            if self._interrupted and wait:
+                commands = [*commands[:-1], _impatient(commands[-1])]
+            connection.sendall(encode_request(request, commands))
         while True:
             frame = response_frame(_receive(connection, deadline))
             if frame is None:

@@ -46,7 +46,7 @@ class MyFancyClass:
 
 
 @task(name="multiply")
-def multiply(a: float, b: float) -> float:
+def multiply(a: int, b: int) -> int:
     """Return the product of two numbers."""
     return a * b
 

@@ -117,7 +117,8 @@ def requeue(
 ) -> int:
     """Make dead jobs ready again.
 
-    Their budgets of retries and crashes start anew. Exit code 6 where none of the ids names a dead job, 7 where some do not.
+    Their budgets of retries and crashes start anew. Exit code 6 where none of the ids names a dead job,
+    7 where some do not.
     """
     if sum((bool(ids), bool(queue), every)) != 1:
         raise ConfigurationError("name either ids of dead jobs, or a --queue, or --all")

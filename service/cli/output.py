@@ -187,6 +187,8 @@ def ago(at: float | None) -> str:
 
 def span(seconds: float) -> str:
     """Return a length of time for people: the two largest units at most."""
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.0f} ms"
     if abs(seconds) < 10:
         return f"{seconds:.1f} s"
     rest = round(abs(seconds))

@@ -112,6 +112,12 @@ class Group:
         """Return the batch, its jobs numbered from *number* on."""
         return NewBatch(number, self.first.terms, self.bodies, self.first.delay, self.first.key)
 
+    def parts(self) -> list[Group]:
+        """Return the same jobs as a batch each."""
+        return [
+            Group(self.first, [place], [body]) for place, body in zip(self.places, self.bodies, strict=True)
+        ]
+
 
 def new_origin() -> str:
     """Return a random 64-bit name: 13 characters of lower-case Crockford base 32."""

@@ -68,8 +68,9 @@ class Deadline:
         """Whether the time is up."""
         return self._end is not None and time.monotonic() >= self._end
 
-    def slice(self, limit: float = SLICE_SECONDS) -> float:
-        """Return the seconds to wait in the next call."""
+    def slice(self, limit: float | None = None) -> float:
+        """Return the seconds to wait in the next call: at most *limit*, else at most a slice."""
+        limit = SLICE_SECONDS if limit is None else limit
         return limit if self._end is None else max(0.0, min(limit, self._end - time.monotonic()))
 
 

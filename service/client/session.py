@@ -7,13 +7,12 @@ from typing import Any, TypeVar
 
 from service import codec
 from service.broker.base import Broker
-from service.client.batches import Encoded, Frame, groups, new_origin
+from service.client.batches import Encoded, Frame, Group, groups, new_origin
 from service.client.connections import Connect, Connections
 from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
 from service.domain.job import JobView, Outcome
 from service.domain.job import job_id as id_of
-from service.domain.replies import Note
-from service.errors import ResultTimeout, ServiceError, UnknownJob, error_for
+from service.errors import JobTooLarge, ResultTimeout, ServiceError, UnknownJob, error_for
 
 #: Seconds for which a wait goes on asking a manager that does not answer.
 PATIENCE_SECONDS = 60.0
@@ -57,22 +56,15 @@ class Session:
 
     def send(self, frame: Frame, origin: Origin | None, strict: bool) -> list[str | ServiceError]:
         """Submit *frame*; return for each of its entries the id, or why it was not accepted."""
-        batches = groups(frame.jobs)
-        ids: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in frame.jobs]
-        if not batches:
-            return ids
+        answers: list[str | ServiceError] = [
+            job if isinstance(job, ServiceError) else "" for job in frame.jobs
+        ]
         with self._connections.main() as broker:
             source = origin or self._singles
-            sent = []
-            for group in batches:
-                sent.append(group.batch(source.take(len(group.bodies))))
-                for offset, place in enumerate(group.places):
-                    ids[place] = id_of(source.name, sent[-1].first + offset)
-            notes = broker.submit(source.name, sent, strict=strict)
-        for note in notes:
-            for place in batches[note.batch].places:
-                ids[place] = _noted(note)
-        return ids
+            refused = _send(broker, source, groups(frame.jobs), strict, answers)
+            # One job over the limit must not take those with it that it travelled with.
+            _send(broker, source, [part for group in refused for part in group.parts()], strict, answers)
+        return answers
 
     def send_one(self, job: Encoded, strict: bool) -> str:
         """Submit one job; return its id.
@@ -132,5 +124,19 @@ class Session:
         return Patience(self._connections, deadline, self._patience)
 
 
-def _noted(note: Note) -> str | ServiceError:
-    return error_for(note.code, note.message) if note.code else note.id
+def _send(
+    broker: Broker, source: Origin, batches: list[Group], strict: bool, answers: list[str | ServiceError]
+) -> list[Group]:
+    """Submit *batches* and note the answer to each of their jobs; return those of several to try apart."""
+    if not batches:
+        return []
+    sent = [group.batch(source.take(len(group.bodies))) for group in batches]
+    for group, batch in zip(batches, sent, strict=True):
+        for number, place in enumerate(group.places, start=batch.first):
+            answers[place] = id_of(source.name, number)
+    notes = broker.submit(source.name, sent, strict=strict)
+    for note in notes:
+        for place in batches[note.batch].places:
+            answers[place] = error_for(note.code, note.message) if note.code else note.id
+    too_large = [batches[note.batch] for note in notes if note.code == JobTooLarge.code]
+    return [group for group in too_large if len(group.places) > 1]

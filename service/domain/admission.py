@@ -9,15 +9,17 @@ from service.domain.job import DEFAULT_QUEUE, NewBatch
 from service.domain.ledger import content_digest
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import Notice, QueueState
 from service.domain.settlement import give_back_all
 
 #: Frames of this version are understood; `wire.PROTOCOL_VERSION` is the same number for clients.
 VERSION = 1
 #: What a connection may say it is.
 ROLES = ("client", "consumer", "worker")
-#: Characters that the name of a queue, a task or an origin may have.
+#: Characters that the name of a queue, a task or an origin, or a key, may have.
 NAME_LENGTH_MAX = 200
+#: What no job number, priority or number of retries exceeds: msgpack and other languages hold it exactly.
+NUMBER_MAX = (1 << 53) - 1
 
 
 def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
@@ -28,6 +30,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         )
     if command.role not in ROLES:
         return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
+    if member.worker is not None and not _same_again(command, member, member.worker):
+        return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
     member.tasks, member.queues = said.tasks, said.queues
@@ -45,8 +49,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
 
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
     """Accept batches; a note says what was special about one."""
-    if not command.origin or len(command.origin) > NAME_LENGTH_MAX:
-        return r.Refused("bad_request", "an origin has 1 to 200 characters")
+    if not _nameable(command.origin):
+        return r.Refused("bad_request", f"an origin has 1 to {NAME_LENGTH_MAX} printable characters")
     notes: list[r.Note] = []
     for place, batch in enumerate(command.batches):
         if member.inside or not _reserved(batch):
@@ -63,7 +67,10 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
 def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
     """End a membership in order."""
     count = give_back_all(state, member, now)
+    worker = member.worker
     state.dismiss(member)
+    if worker is not None and worker.name not in state.workers:
+        state.notices.append(Notice("left", worker.name))
     return r.Done(count)
 
 
@@ -79,6 +86,12 @@ def disconnected(state: QueueState, member: Member, now: float) -> None:
         give_back_all(state, member, now, expired=True)
 
 
+def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
+    return (command.role, command.name) == (member.role, member.name) and (
+        command.worker or command.name
+    ) == worker.name
+
+
 def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
     name = command.worker or command.name
     worker = state.workers.get(name)
@@ -88,6 +101,8 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
     worker.expires = now + state.limits.lease_seconds
     member.worker = worker
     if member.role == "worker":
+        if worker.supervisor is None:
+            state.notices.append(Notice("joined", name))
         worker.supervisor = member
         worker.hello = command
         return
@@ -114,13 +129,16 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     if lease is not None:
         return lease.holder is member
     place = state.ledger.origins.find(held.origin, held.first)
-    if place is None or held.token > state.incarnation << 40:
+    if place is None or held.count < 1 or held.token > state.incarnation << 40:
         return False
     batch, start = place
     stop = start + held.count
-    if stop > batch.count or batch.states.count(JobState.READY, start, stop) != held.count:
+    while start < min(stop, batch.count) and batch.state(start).finished:
+        # Its outcome was recorded, but the answer that said so never arrived.
+        start += 1
+    if not start < stop <= batch.count or batch.states.count(JobState.READY, start, stop) != stop - start:
         return False
-    state.lanes.skip(batch, held.count)
+    state.lanes.skip(batch, stop - start)
     state.grant_lease(batch, start, stop, member, now, token=held.token)
     return True
 
@@ -128,10 +146,16 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
 def _submit_one(
     state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float
 ) -> r.Note | None:
+    note = _malformed(batch)
     known = state.ledger.origins.get(origin)
-    if known is not None and known.knows(batch.first):
-        return None
-    note = _obstacle(state, batch, strict) or _same_key(state, batch)
+    if note is None and known is not None:
+        count = known.count_known(batch.first, len(batch.bodies))
+        if count == len(batch.bodies):
+            return None
+        if count:
+            message = f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
+            note = r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
+    note = note or _same_key(state, batch) or _obstacle(state, batch, strict)
     if note is not None:
         return note
     terms = batch.terms
@@ -152,13 +176,22 @@ def _reserved(batch: NewBatch) -> bool:
     return terms.codec == "item" or terms.task.startswith("#") or terms.queue.startswith("#")
 
 
-def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None:
-    """Return why a batch cannot be accepted, or None."""
+def _malformed(batch: NewBatch) -> r.Note | None:
+    """Return what is wrong with a batch whatever the queue's state, or None."""
     terms = batch.terms
     if not batch.bodies or batch.first < 0 or (batch.key and len(batch.bodies) != 1):
         return r.Note(0, code="bad_request", message="a batch has jobs, and exactly one where it has a key")
-    if not _nameable(terms.queue) or not _nameable(terms.task):
-        return r.Note(0, code="bad_request", message="names of queues and tasks have 1 to 200 characters")
+    if not all(map(_nameable, (terms.queue, terms.task, batch.key or "-"))):
+        message = f"queues, tasks and keys have names of 1 to {NAME_LENGTH_MAX} printable characters"
+        return r.Note(0, code="bad_request", message=message)
+    if max(batch.first + len(batch.bodies), abs(terms.priority), terms.retries or 0) > NUMBER_MAX:
+        return r.Note(0, code="bad_request", message=f"numbers go up to {NUMBER_MAX}")
+    return None
+
+
+def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None:
+    """Return why a batch cannot be accepted now, or None."""
+    terms = batch.terms
     largest = max(map(len, batch.bodies))
     if largest > state.limits.max_job_bytes:
         message = (
@@ -181,7 +214,8 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None
 
 
 def _nameable(name: str) -> bool:
-    return 0 < len(name) <= NAME_LENGTH_MAX
+    # What is not printable (a lone surrogate of a plain client's pickle) may not even be UTF-8.
+    return 0 < len(name) <= NAME_LENGTH_MAX and name.isprintable()
 
 
 def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:

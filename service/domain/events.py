@@ -45,7 +45,10 @@ class Succeeded(Event, frozen=True, tag="succeeded"):
 
 
 class Failed(Event, frozen=True, tag="failed"):
-    """An attempt ended without a result; tried again at `retry_at`, or dead where that is None."""
+    """An attempt ended without a result; tried again at `retry_at`, or dead where that is None.
+
+    `token` is that of the lease whose holder reported it, or 0 where another did.
+    """
 
     at: float
     origin: str
@@ -55,6 +58,7 @@ class Failed(Event, frozen=True, tag="failed"):
     retry_at: float | None
     seconds: float = 0.0
     consumer: str = ""
+    token: int = 0
 
 
 class Cancelled(Event, frozen=True, tag="cancelled"):

@@ -78,7 +78,8 @@ class Ledger:
         self.emptied: deque[tuple[float, str]] = deque()
         #: Rows of the journal that nothing refers to any more.
         self.forgotten: list[int] = []
-        self.settled: OrderedDict[int, tuple[str, int, int]] = OrderedDict()
+        #: (token, whether by a nack) -> the ranges [first, stop) of job numbers settled under it.
+        self.settled: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
         self.last_sequence = 0
         self.last_at = 0.0
 
@@ -96,6 +97,11 @@ class Ledger:
             ValueError: *job* has not the form of an id.
         """
         return self.origins.find(*parse_job_id(job))
+
+    def was_settled(self, token: int, first: int, count: int, *, failed: bool) -> bool:
+        """Return whether jobs `first` … `first + count - 1` were settled, in this way, under *token*."""
+        ranges = self.settled.get((token, failed), ())
+        return any(low <= first and first + count <= stop for low, stop in ranges)
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
         """Apply an event that the journal kept."""
@@ -145,16 +151,12 @@ class Ledger:
         """End the jobs that *span* names, of *batch*, with results; it is part *part* of the event."""
         start = span.first - batch.first
         stop = start + len(span.results)
-        token = span.token
         self._end(batch, start, stop, JobState.SUCCEEDED, sequence, part, at)
         if batch.terms.answer and not span.results[0]:
             # A plain consumer acknowledged it: if there is an answer, that one puts it into `results`.
             self.answers.pop((batch.sequence, start), None)
-        first = batch.first + start
-        origin, low, _ = self.settled.get(token, (batch.origin, first, first))
-        self.settled[token] = (origin, low, batch.first + stop)
-        if len(self.settled) > SETTLED_KEPT:
-            self.settled.popitem(last=False)
+        if span.token:
+            self._settle(span.token, span.first, batch.first + stop, failed=False)
 
     def failed(self, sequence: int, event: e.Failed) -> tuple[Batch, int] | None:
         """Charge an attempt, and schedule the job again or give it up."""
@@ -174,6 +176,8 @@ class Ledger:
         record.remember(Attempt(event.at, event.cause, event.error, event.seconds, event.consumer))
         record.sequences.append(sequence)
         self._refer(sequence, 1)
+        if event.token:
+            self._settle(event.token, event.number, event.number + 1, failed=True)
         if event.retry_at is None:
             self._end(batch, index, index + 1, JobState.DEAD, sequence, 0, event.at)
             self.dead[batch.sequence, index] = batch
@@ -185,11 +189,11 @@ class Ledger:
 
     def cancelled(self, sequence: int, event: e.Cancelled) -> None:
         """End waiting jobs without running them."""
-        for number in event.numbers:
+        for part, number in enumerate(event.numbers):
             place = self.origins.find(event.origin, number)
             if place is not None:
                 batch, index = place
-                self._end(batch, index, index + 1, JobState.CANCELLED, sequence, 0, event.at)
+                self._end(batch, index, index + 1, JobState.CANCELLED, sequence, part, event.at)
 
     def requeued(self, sequence: int, event: e.Requeued) -> list[tuple[Batch, int]]:
         """Make dead jobs ready; return them."""
@@ -318,6 +322,16 @@ class Ledger:
             if number:
                 counts.add(state, -number)
 
+    def _settle(self, token: int, first: int, stop: int, *, failed: bool) -> None:
+        """Remember that jobs [first, stop) were settled under *token*."""
+        ranges = self.settled.setdefault((token, failed), [])
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((first, stop))
+        if len(self.settled) > SETTLED_KEPT:
+            self.settled.popitem(last=False)
+
     def _refer(self, sequence: int, count: int) -> None:
         self.references[sequence] = self.references.get(sequence, 0) + count
 
@@ -338,4 +352,4 @@ class Ledger:
 
 def content_digest(task: str, body: bytes) -> bytes:
     """Return what tells two jobs with the same key apart."""
-    return hashlib.blake2b(body, digest_size=16, key=task.encode()[:64]).digest()
+    return hashlib.blake2b(task.encode() + b"\0" + body, digest_size=16).digest()

@@ -1,7 +1,7 @@
 """Who is connected, and who holds what.
 
 A lease lasts as long as its holder lives: a plain client's as long as its connection; a consumer's as long
-as its worker's supervisor renews it. The reasoning about time is in `QueueState.tick`; the manager's clock
+as its worker's supervisor renews it. The reasoning about time is in `upkeep.tick`; the manager's clock
 is the only authority, and it never runs backwards.
 """
 
@@ -52,6 +52,15 @@ class Member:
         self.leases: dict[int, LeaseRecord] = {}
         self.connected = True
         self.gone_at = 0.0
+
+    @property
+    def may_lease(self) -> bool:
+        """Whether jobs may be handed to this member: then somebody sees to it when it goes."""
+        return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
+
+    def unrenewed(self, now: float) -> bool:
+        """Return whether its worker has not been heard of for a lease time, so that no lease would last."""
+        return self.worker is not None and now >= self.worker.expires
 
     @classmethod
     def from_hello(cls, hello: Hello) -> Member:

@@ -13,7 +13,7 @@ from service.domain.job import ITEM, RESULTS_QUEUE, Outcome
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
 from service.domain.queries import outcome
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import Notice, QueueState
 
 _WAITING = (JobState.READY, JobState.SCHEDULED)
 _Place = tuple[Batch, int]
@@ -24,6 +24,7 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     worker = member.worker
     if worker is None:
         return r.Refused("bad_request", "say hello as a worker before extending leases")
+    state.readied = state.readied or member.unrenewed(now)
     worker.seen_at = now
     worker.expires = now + state.limits.lease_seconds
     worker.report = command
@@ -73,6 +74,7 @@ def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.
         return r.Done(known[0])
     event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
     state.ledger.drained(state.record(event), event)
+    state.notices.append(Notice("drained", command.worker))
     state.readied = True
     return r.Done(event.epoch)
 
@@ -84,6 +86,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
     if count or state.ledger.refusing:
         event = e.Resumed(now, command.worker)
         state.ledger.resumed(state.record(event), event)
+        state.notices.append(Notice("resumed", command.worker))
         state.readied = True
     return r.Done(count)
 

@@ -7,7 +7,7 @@ job's id. That makes a submit idempotent by itself: a number that the origin alr
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from typing import NamedTuple
 from service.domain.batch import Batch
 
 _first = attrgetter("first")
+#: Bits of a cursor that tell apart what one event ended.
+_PART_BITS = 24
 
 
 class Completion(NamedTuple):
@@ -25,45 +27,47 @@ class Completion(NamedTuple):
     first: int
     jobs: int
 
+    @property
+    def cursor(self) -> int:
+        """The cursor that reads on after this entry."""
+        return (self.sequence << _PART_BITS | self.part) + 1
+
 
 class Completions:
-    """What ended, in order: four numbers an entry. A cursor counts entries from the very first."""
+    """What ended, in order: four numbers an entry. A cursor stays good over a restart."""
 
-    __slots__ = ("_base", "_count", "_first", "_part", "_sequence")
+    __slots__ = ("_count", "_first", "_part", "_sequence")
 
     def __init__(self) -> None:
         """Start with none."""
-        self._base = 0
         self._sequence = array("Q")
         self._part = array("I")
         self._first = array("Q")
         self._count = array("I")
 
-    @property
-    def end(self) -> int:
-        """The cursor after the last entry."""
-        return self._base + len(self._sequence)
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+        return len(self._sequence)
 
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
-        """Add an entry."""
+        """Add an entry, later in (sequence, part) than all before."""
         self._sequence.append(sequence)
         self._part.append(part)
         self._first.append(first)
         self._count.append(count)
 
-    def after(self, cursor: int, limit: int) -> tuple[int, list[Completion]]:
-        """Return (next cursor, entries) from *cursor* on, until they name *limit* jobs or more."""
-        index = max(0, cursor - self._base)
+    def after(self, cursor: int, limit: int) -> list[Completion]:
+        """Return entries from *cursor* on (0: from the first), until they name *limit* jobs or more."""
+        index = bisect_left(self._sequence, max(0, cursor) >> _PART_BITS)
         found: list[Completion] = []
         named = 0
-        while index < len(self._sequence) and named < limit:
-            entry = Completion(
-                self._sequence[index], self._part[index], self._first[index], self._count[index]
-            )
-            found.append(entry)
-            named += entry.jobs
+        while index < len(self) and named < limit:
+            entry = self._entry(index)
+            if entry.cursor > cursor:
+                found.append(entry)
+                named += entry.jobs
             index += 1
-        return self._base + index, found
+        return found
 
     def drop_below(self, number: int) -> None:
         """Forget leading entries about jobs below *number*."""
@@ -73,7 +77,9 @@ class Completions:
         if drop:
             for column in (self._sequence, self._part, self._first, self._count):
                 del column[:drop]
-            self._base += drop
+
+    def _entry(self, index: int) -> Completion:
+        return Completion(self._sequence[index], self._part[index], self._first[index], self._count[index])
 
 
 class Origin:
@@ -105,9 +111,16 @@ class Origin:
             batch = batches[index]
         return batch if number < batch.first + batch.count else None
 
-    def knows(self, number: int) -> bool:
-        """Return whether job *number* was accepted before, forgotten or not."""
-        return number < self.below or self.find(number) is not None
+    def count_known(self, first: int, count: int) -> int:
+        """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
+        stop = first + count
+        known = max(0, min(stop, self.below) - first)
+        place = max(0, bisect_right(self.batches, first, key=_first) - 1)
+        for batch in self.batches[place:]:
+            if batch.first >= stop:
+                break
+            known += max(0, min(stop, batch.first + batch.count) - max(first, batch.first, self.below))
+        return known
 
     def add(self, batch: Batch) -> None:
         """Add a batch."""

@@ -17,11 +17,16 @@ from service.domain.queue_state import QueueState
 
 #: Jobs and outcomes that one reply describes at most.
 REPLY_JOBS_MAX = 10_000
+#: Bytes of results after which a page of the feed takes nothing more.
+FEED_BYTES = 8 * 1024 * 1024
+_TOO_MANY = r.Refused("bad_request", f"ask for at most {REPLY_JOBS_MAX} jobs at a time")
 
 
 def get(state: QueueState, command: c.Get, member: Member, now: float) -> r.Reply:
     """Describe jobs by id."""
-    places = (_place(state, job) for job in command.ids[:REPLY_JOBS_MAX])
+    if len(command.ids) > REPLY_JOBS_MAX:
+        return _TOO_MANY
+    places = (_place(state, job) for job in command.ids)
     return r.Views([view(state, *place) for place in places if place is not None])
 
 
@@ -48,7 +53,9 @@ def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Re
 
 def await_outcomes(state: QueueState, command: c.Await, member: Member, now: float) -> r.Reply | None:
     """Return the outcomes of jobs once all have one; None while one has not and the member would wait."""
-    places = [(job, _place(state, job)) for job in command.ids[:REPLY_JOBS_MAX]]
+    if len(command.ids) > REPLY_JOBS_MAX:
+        return _TOO_MANY
+    places = [(job, _place(state, job)) for job in command.ids]
     for job, place in places:
         if place is None:
             return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
@@ -168,9 +175,14 @@ def _feed_origin(state: QueueState, name: str, cursor: int, limit: int) -> tuple
     origin = state.ledger.origins.get(name)
     if origin is None:
         return cursor, []
-    cursor, completions = origin.completions.after(cursor, limit)
     outcomes: list[Outcome] = []
-    for entry in completions:
+    counted = size = 0
+    for entry in origin.completions.after(cursor, limit):
+        size += _bytes_of(outcomes[counted:])
+        counted = len(outcomes)
+        if size >= FEED_BYTES:
+            break
+        cursor = entry.cursor
         batch = origin.find(entry.first)
         event = _event(state, entry.sequence)
         if batch is None or event is None:
@@ -187,15 +199,22 @@ def _feed_origin(state: QueueState, name: str, cursor: int, limit: int) -> tuple
 def _feed_all(state: QueueState, cursor: int, limit: int) -> tuple[int, list[Outcome]]:
     order = state.ledger.outcome_order
     outcomes: list[Outcome] = []
+    counted = size = 0
     for sequence in order[bisect_right(order, cursor) :]:
         if sequence in state.ledger.references:
             event = _event(state, sequence)
             if event is not None:
                 outcomes.extend(_outcomes_of(state, sequence, event))
         cursor = sequence
-        if len(outcomes) >= limit:
+        size += _bytes_of(outcomes[counted:])
+        counted = len(outcomes)
+        if counted >= limit or size >= FEED_BYTES:
             break
     return cursor, outcomes
+
+
+def _bytes_of(outcomes: list[Outcome]) -> int:
+    return sum(len(outcome.result) for outcome in outcomes)
 
 
 def _outcomes_of(

@@ -43,6 +43,13 @@ class Due(NamedTuple):
     batch: Batch
 
 
+class Notice(NamedTuple):
+    """Who came or went: `joined`, `left` or `lost` and a worker's name; `drained` or `resumed` and one or none."""
+
+    what: str
+    name: str
+
+
 class QueueState:
     """The ledger of all jobs, with who is connected and who holds what.
 
@@ -74,6 +81,8 @@ class QueueState:
         #: Whether something became ready, or an outcome was recorded, since the host last looked.
         self.readied = False
         self.progressed = False
+        #: What the host may want to log.
+        self.notices: list[Notice] = []
         #: The code of an error with which new jobs are refused, set by the host (a disk nearly full).
         self.refusal = ""
         self._events: list[tuple[int, e.AnyEvent]] = []
@@ -89,8 +98,11 @@ class QueueState:
         return self.ledger.last_sequence
 
     def results_event(self, now: float) -> tuple[int, e.Succeeded]:
-        """Return the event, one for each commit, that takes all results."""
-        if self._succeeded is None:
+        """Return the event that takes results: the last one of the commit, or a new one after any other.
+
+        Only so do replayed events come in the order in which they happened.
+        """
+        if self._succeeded is None or self._succeeded[0] != self.ledger.last_sequence:
             event = e.Succeeded(now, [])
             self._succeeded = (self.record(event), event)
         return self._succeeded
@@ -100,7 +112,8 @@ class QueueState:
         events, self._events = self._events, []
         forgotten, self.ledger.forgotten = self.ledger.forgotten, []
         self._succeeded = None
-        return events, forgotten
+        # An event whose first jobs were forgotten at once may have taken more jobs since.
+        return events, [sequence for sequence in forgotten if sequence not in self.ledger.references]
 
     def pending_event(self, sequence: int) -> e.AnyEvent | None:
         """Return an event that is not yet committed."""
@@ -118,6 +131,8 @@ class QueueState:
                 self.lanes.push(batch, start, stop, batch.at)
             for start, stop in batch.runs(JobState.SCHEDULED):
                 self._schedule_run(batch, start, stop)
+        # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
+        self.wake_due(now)
         if self.lanes:
             self.hold_until = now + self.limits.reconnect_seconds
         self.readied = True
@@ -170,12 +185,12 @@ class QueueState:
 
     def lease(self, command: c.Lease, member: Member, now: float) -> r.Reply | None:
         """Hand out ready jobs, or a pill; None where there is nothing and the member would wait."""
-        if member.role == "client":
+        if not member.may_lease:
             return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
         pill = self.pill_for(member)
         if pill:
             return r.Grant([], pill)
-        if now >= self.hold_until:
+        if now >= self.hold_until and not member.unrenewed(now):
             grant = self._grant(member, min(command.limit, self.limits.grant_jobs), now)
             if grant is not None:
                 return grant
@@ -222,7 +237,7 @@ class QueueState:
         swallowed = span.batch.id(span.start), self.bodies(span.batch)[span.start]
         sequence, event = self.results_event(now)
         event.ranges.append(e.Range(span.batch.origin, span.batch.first + span.start, 0, [b""], [0.0]))
-        self.ledger.succeeded(sequence, len(event.ranges) - 1, span.batch, event.ranges[-1], now)
+        self.ledger.succeeded(sequence, len(event.ranges) - 1, span.batch, event.ranges[-1], event.at)
         self.progressed = True
         return swallowed
 
@@ -288,6 +303,7 @@ class QueueState:
             del worker.consumers[member.name]
         if not worker.consumers and worker.supervisor is None:
             self.workers.pop(worker.name, None)
+        member.worker = None
         self.count_consumers()
 
     def count_consumers(self) -> None:

@@ -34,7 +34,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
     if skip < 0:
         return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
     if skip >= count:
-        return _DONE
+        return _late(state, command.token, command.first, count)
     stop = min(start + count, lease.stop)
     _record_results(state, command, batch, start + skip, stop, skip, now)
     _settle_front(state, lease, stop)
@@ -49,10 +49,10 @@ def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Re
     lease = state.leases.get(command.token)
     index = -1 if lease is None else command.number - lease.batch.first
     if lease is None or not lease.start <= index < lease.stop:
-        return _late(state, command.token, command.number, 1)
+        return _late(state, command.token, command.number, 1, failed=True)
     state.give_back(lease, lease.start, index, now)
     lease.start = index
-    _charge(state, lease, command.cause, command.error, command.retry_in, command.seconds, now)
+    _charge(state, lease, command, command.retry_in, command.cause, now, token=lease.token)
     return _DONE
 
 
@@ -94,7 +94,7 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
             lease.start = index
             record = lease.batch.records.get(index)
             retry_in = crash_retry_in((record.crashes if record else 0) + 1)
-            _charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
+            _charge(state, lease, command, retry_in, Cause.CRASHED, now)
     holder = _consumer(member, command.consumer)
     if holder is not None:
         give_back_all(state, holder, now)
@@ -118,10 +118,9 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
     return count
 
 
-def _late(state: QueueState, token: int, first: int, count: int) -> r.Reply:
+def _late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
     """Answer for a token that is not in force: a repeat is fine, anything else is refused and counted."""
-    settled = state.ledger.settled.get(token)
-    if settled is not None and settled[1] <= first and first + count <= settled[2]:
+    if state.ledger.was_settled(token, first, count, failed=failed):
         return _DONE
     state.observer.stale("", count)
     return _LOST
@@ -136,7 +135,7 @@ def _record_results(
     sequence, event = state.results_event(now)
     span = e.Range(batch.origin, batch.first + start, command.token, results, seconds)
     event.ranges.append(span)
-    state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, now)
+    state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
     state.observer.succeeded(batch.terms, seconds, now - batch.at)
     state.progressed = True
 
@@ -150,20 +149,21 @@ def _settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
 def _charge(
     state: QueueState,
     lease: LeaseRecord,
-    cause: Cause,
-    error: ErrorInfo,
+    report: c.Nack | c.Lost,
     retry_in: float | None,
-    seconds: float,
+    cause: Cause,
     now: float,
+    *,
+    token: int = 0,
 ) -> None:
     """End the attempt at the first job of *lease*: scheduled again, ready again, or dead."""
     batch, index = lease.batch, lease.start
     retry_at = None if retry_in is None else now + retry_in
+    number, error, seconds = batch.first + index, report.error, report.seconds
     event = e.Failed(
-        now, batch.origin, batch.first + index, cause, error, retry_at, seconds, lease.holder.name
+        now, batch.origin, number, cause, error, retry_at, seconds, lease.holder.name, token
     )
     state.ledger.failed(state.record(event), event)
-    _remember(state, lease.token, batch, index)
     if batch.states[index] == JobState.SCHEDULED and retry_at is not None:
         state.schedule(batch, index, index + 1, retry_at)
     elif batch.states[index] == JobState.READY:
@@ -171,12 +171,6 @@ def _charge(
     _settle_front(state, lease, index + 1)
     state.progressed = True
     state.observer.failed(batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at)
-
-
-def _remember(state: QueueState, token: int, batch: Batch, index: int) -> None:
-    number = batch.first + index
-    _, low, _ = state.ledger.settled.get(token, (batch.origin, number, number))
-    state.ledger.settled[token] = (batch.origin, low, number + 1)
 
 
 def _give_back_from(state: QueueState, lease: LeaseRecord, start: int, now: float, started: bool) -> None:

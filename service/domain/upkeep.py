@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.domain import events as e
 from service.domain.batch import Batch
 from service.domain.members import RECONNECT_GRACE, Member, Worker
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import Notice, QueueState
 from service.domain.settlement import give_back_all
 
 #: Batches that one tick forgets at most, so that retention never stalls the loop.
@@ -14,8 +14,8 @@ FORGET_BATCHES_MAX = 200
 ORIGIN_KEPT_SECONDS = 24 * 3600.0
 
 
-def tick(state: QueueState, now: float) -> list[str]:
-    """Do what is due; return the names of workers that were given up as lost.
+def tick(state: QueueState, now: float) -> None:
+    """Do what is due.
 
     A worker is heard of by its supervisor's `extend`. When it is not for a lease time, or when neither it nor
     its consumer has been connected for half a second, the consumer's jobs go back. Counted on the manager's
@@ -25,13 +25,13 @@ def tick(state: QueueState, now: float) -> list[str]:
     if state.hold_until and now >= state.hold_until:
         state.hold_until = 0.0
         state.readied = True
-    lost = [worker.name for worker in list(state.workers.values()) if _reap(state, worker, now)]
+    for worker in list(state.workers.values()):
+        _reap(state, worker, now)
     _retire(state, now)
-    return lost
 
 
-def _reap(state: QueueState, worker: Worker, now: float) -> bool:
-    """Give back the jobs of a worker's consumers that are gone; return whether the worker is."""
+def _reap(state: QueueState, worker: Worker, now: float) -> None:
+    """Give back the jobs of a worker's consumers that are gone."""
     expired = now >= worker.expires
     for member in list(worker.consumers.values()):
         if expired or (not member.connected and _unattended(worker, member, now)):
@@ -42,7 +42,8 @@ def _reap(state: QueueState, worker: Worker, now: float) -> bool:
     if supervisor is not None and not supervisor.connected and not worker.present:
         if now >= max(supervisor.gone_at, *_gone(worker)) + RECONNECT_GRACE:
             state.dismiss(supervisor)
-    return worker.name not in state.workers
+    if worker.name not in state.workers:
+        state.notices.append(Notice("lost", worker.name))
 
 
 def _unattended(worker: Worker, member: Member, now: float) -> bool:
@@ -63,6 +64,7 @@ def _retire(state: QueueState, now: float) -> None:
     """Forget what is past its retention, oldest first."""
     ledger, limits = state.ledger, state.limits
     budget = FORGET_BATCHES_MAX
+    origins: list[str] = []
     while ledger.finished and budget:
         finished_at, batch = ledger.finished[0]
         expired = now >= finished_at + limits.retention_seconds
@@ -75,11 +77,15 @@ def _retire(state: QueueState, now: float) -> None:
             if any((batch.sequence, index) in ledger.dead for index in batch.records):
                 ledger.kept_dead.append((finished_at, batch))
             else:
-                _forget(state, batch, now)
+                ledger.forget(batch)
+                origins.append(batch.origin)
     while ledger.kept_dead and now >= ledger.kept_dead[0][0] + limits.dead_retention_seconds:
         finished_at, batch = ledger.kept_dead.popleft()
         if _still(state, finished_at, batch):
-            _forget(state, batch, now)
+            ledger.forget(batch)
+            origins.append(batch.origin)
+    for name in dict.fromkeys(origins):
+        _keep_known(state, name, now)
     while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
         _, name = ledger.emptied.popleft()
         _forget_origin(state, name)
@@ -96,15 +102,14 @@ def _still(state: QueueState, finished_at: float, batch: Batch) -> bool:
     )
 
 
-def _forget(state: QueueState, batch: Batch, now: float) -> None:
-    """Forget a batch; when it was the last of its origin, keep on record which numbers were accepted."""
+def _keep_known(state: QueueState, name: str, now: float) -> None:
+    """Keep on record which numbers of an origin were accepted once, now that batches are forgotten."""
     ledger = state.ledger
-    ledger.forget(batch)
-    origin = ledger.origins.make(batch.origin)
+    origin = ledger.origins.make(name)
+    ledger.forgotten.extend(origin.forgotten_by)
+    origin.forgotten_by = [state.record(e.Forgotten(now, name, origin.below))]
     if not origin.batches:
-        ledger.forgotten.extend(origin.forgotten_by)
-        origin.forgotten_by = [state.record(e.Forgotten(now, origin.name, origin.below))]
-        ledger.emptied.append((now, origin.name))
+        ledger.emptied.append((now, name))
 
 
 def _forget_origin(state: QueueState, name: str) -> None:

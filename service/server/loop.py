@@ -17,18 +17,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import managers
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from service.broker.host import QueueHost
-from service.domain import replies as r
-from service.errors import BadRequest
-from service import wire_handshake as handshake
-from service.server.connection import Connection, PeerGone, Stage
-from service.server.pickle_scan import loads_plain
-from service.server.plain import EXPOSED, PlainFace, reply_bytes
-from service.wire import decode_request, encode_response, request_frame, with_header
+from service.domain.queue_state import Notice
+from service.server.connection import Connection, PeerGone
+from service.server.dialogue import SERVER_METHODS, Dialogue
 
 #: Seconds that a peer may take to prove that it knows the authkey.
 HANDSHAKE_SECONDS = 5.0
@@ -41,13 +37,12 @@ ACCEPTS_MAX = 32
 #: Seconds between two looks at handshake deadlines and free disk space.
 HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
-CHECKPOINT_BYTES = 64 * 1024 * 1024
+CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_IDLE_BYTES = 1024 * 1024
 #: Seconds for which accepting pauses when the process has no descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
 
 T = TypeVar("T")
-_SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
 
 
 class Server(managers.Server):
@@ -57,7 +52,7 @@ class Server(managers.Server):
     `number_of_objects` and `#GETVALUE` do not exist here.
     """
 
-    public = list(_SERVER_METHODS)
+    public = list(SERVER_METHODS)
 
     def __init__(
         self,
@@ -71,14 +66,13 @@ class Server(managers.Server):
         """Serve the queue of *host* on *listener*; refuse new jobs below *min_free_bytes* of disk."""
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
-        self._authkey = bytes(authkey)
         self._listener = listener
         self._min_free_bytes = min_free_bytes
         self._connections_max = connections_max
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
         self.address = self.endpoint
-        self._plain = PlainFace(host)
+        self._dialogue = Dialogue(host, bytes(authkey), self)
         self._connections: dict[int, Connection] = {}
         self._half_open: dict[int, Connection] = {}
         self._epoll = select.epoll()
@@ -149,8 +143,8 @@ class Server(managers.Server):
                 self._run_calls()
             elif fd == self._listener.fileno():
                 self._accept()
-        for worker in self._host.turn():
-            self._log.warning("worker_lost", worker=worker)
+        for notice in self._host.turn():
+            self._tell(notice)
         now = time.monotonic()
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
@@ -169,9 +163,9 @@ class Server(managers.Server):
                 self._watch(connection)
             if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
                 for message in connection.receive():
-                    self._handle(connection, message)
+                    self._dialogue.handle(connection, message)
         except PeerGone as gone:
-            self._drop(connection, str(gone))
+            self.drop(connection, str(gone))
 
     def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -179,10 +173,24 @@ class Server(managers.Server):
         while self._calls:
             self._calls.popleft()()
 
+    def _tell(self, notice: Notice) -> None:
+        """Log what an operator may want to know of who comes and goes."""
+        match notice.what:
+            case "joined":
+                self._log.info("worker_joined", worker=notice.name)
+            case "left":
+                self._log.info("worker_left", worker=notice.name)
+            case "lost":
+                self._log.warning("worker_lost", worker=notice.name)
+            case "drained":
+                self._log.info("drain_started", worker=notice.name or "all")
+            case "resumed":
+                self._log.info("drain_resumed", worker=notice.name or "all")
+
     def _housekeeping(self, now: float) -> None:
         for connection in list(self._half_open.values()):
             if now - connection.since > HANDSHAKE_SECONDS:
-                self._drop(connection, "the handshake took too long")
+                self.drop(connection, "the handshake took too long")
         if self._accept_after and now >= self._accept_after:
             self._accept_after = 0.0
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
@@ -227,13 +235,14 @@ class Server(managers.Server):
         self._connections[connection.fd] = self._half_open[connection.fd] = connection
         self._epoll.register(connection.fd, select.EPOLLIN)
         if len(self._half_open) > HALF_OPEN_MAX:
-            self._drop(next(iter(self._half_open.values())), "too many half-open connections")
+            self.drop(next(iter(self._half_open.values())), "too many half-open connections")
         try:
             connection.start()
         except PeerGone as gone:
-            self._drop(connection, str(gone))
+            self.drop(connection, str(gone))
 
-    def _drop(self, connection: Connection, reason: str) -> None:
+    def drop(self, connection: Connection, reason: str) -> None:
+        """End a connection; what its member holds is dealt with by the host."""
         if connection.closed:
             return
         fd = connection.fd
@@ -246,127 +255,30 @@ class Server(managers.Server):
         if reason != "done":
             self._log.debug("connection_closed", peer=connection.peer, reason=reason)
 
+    def opened(self, connection: Connection) -> None:
+        """Note that the peer has proved that it knows the authkey."""
+        self._half_open.pop(connection.fd, None)
+        self._host.observer.connected(+1)
+
     def _watch(self, connection: Connection) -> None:
         """Wait for what the connection needs next, or end it where all is said."""
         if connection.closing and not connection.wants_to_write:
-            self._drop(connection, "done")
+            self.drop(connection, "done")
         elif not connection.closed:
             out = select.EPOLLOUT if connection.wants_to_write else 0
             self._epoll.modify(connection.fd, select.EPOLLIN | out)
 
-    def _send(self, connection: Connection, message: bytes) -> None:
+    def send(self, connection: Connection, message: bytes) -> None:
+        """Send a whole message, header included; a connection that is gone is passed over."""
         if connection.closed:
             return
         try:
             connection.send(message)
         except PeerGone as gone:
-            self._drop(connection, str(gone))
+            self.drop(connection, str(gone))
         else:
             if connection.wants_to_write or connection.closing:
                 self._watch(connection)
-
-    # --- messages -----------------------------------------------------------------------------------
-
-    def _handle(self, connection: Connection, message: memoryview) -> None:
-        if connection.stage is Stage.SERVING:
-            frame = request_frame(message)
-            if frame is not None:
-                self._handle_frame(connection, frame)
-            else:
-                self._handle_call(connection, message)
-        elif connection.stage is Stage.OPEN:
-            self._handle_opening(connection, message)
-        else:
-            self._handle_handshake(connection, bytes(message))
-
-    def _handle_handshake(self, connection: Connection, message: bytes) -> None:
-        if connection.stage is Stage.CHALLENGED:
-            if not handshake.is_right(self._authkey, connection.challenge, message):
-                self._refuse_stranger(connection)
-                return
-            connection.stage = Stage.WELCOMED
-            self._send(connection, with_header(handshake.WELCOME))
-        elif connection.stage is Stage.WELCOMED:
-            response = handshake.answer(self._authkey, message)
-            if response is None:
-                raise PeerGone("no challenge where one was due")
-            connection.stage = Stage.ANSWERED
-            self._send(connection, with_header(response))
-        else:
-            if message != handshake.WELCOME:
-                raise PeerGone("the peer did not accept our answer")
-            connection.stage = Stage.OPEN
-            self._half_open.pop(connection.fd, None)
-            self._host.observer.connected(+1)
-
-    def _refuse_stranger(self, connection: Connection) -> None:
-        """Say no and nothing else."""
-        self._host.observer.authentication_failed()
-        self._log.warning("connection_refused", peer=connection.peer, reason="wrong authkey")
-        connection.closing = True
-        self._send(connection, with_header(handshake.FAILURE))
-
-    def _handle_opening(self, connection: Connection, message: memoryview) -> None:
-        """Serve a request to the server itself: the stdlib makes one on each fresh connection."""
-        try:
-            _, method, args, kwds = _four(loads_plain(message))
-            value = self._server_call(str(method), args, kwds)
-        except (BadRequest, LookupError, TypeError, ValueError) as error:
-            self._send(connection, with_header(_traceback(str(error))))
-            return
-        if method == "accept_connection":
-            connection.stage = Stage.SERVING
-        self._send(connection, with_header(reply_bytes(value)))
-
-    def _server_call(self, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:
-        if method not in _SERVER_METHODS:
-            raise BadRequest(f"{method!r} is not served here")
-        if method == "create":
-            typeid = args[0] if args else kwds.get("typeid")
-            if typeid not in EXPOSED:
-                raise BadRequest(f"there is no shared object {typeid!r}; there are {', '.join(EXPOSED)}")
-            return (typeid, EXPOSED[typeid])
-        return None
-
-    def _handle_frame(self, connection: Connection, frame: memoryview) -> None:
-        started = time.perf_counter()
-        try:
-            request, commands = decode_request(frame)
-        except BadRequest as error:
-            self._respond(connection, 0, [r.Refused(error.code, str(error))])
-            return
-
-        def deliver(replies: list[r.Reply]) -> None:
-            self._respond(connection, request, replies)
-
-        self._host.call(commands, connection.member, deliver)
-        if commands:
-            method = commands[-1].__struct_config__.tag
-            self._host.observer.called(str(method), "ok", time.perf_counter() - started)
-
-    def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
-        if not connection.closed:
-            self._send(connection, encode_response(request, replies))
-
-    def _handle_call(self, connection: Connection, message: memoryview) -> None:
-        """Serve a plain client's call of a shared object."""
-        started = time.perf_counter()
-
-        def done(value: object) -> None:
-            if not connection.closed:
-                self._send(connection, with_header(reply_bytes(value)))
-
-        try:
-            ident, method, args, kwds = _four(loads_plain(message))
-        except BadRequest as error:
-            done(ValueError(str(error)))
-            self._host.observer.called("plain", "error", time.perf_counter() - started)
-            return
-        if (ident, method) == ("jobs", "call"):
-            done(ValueError("jobs.call takes one frame of service.wire as bytes"))
-            return
-        self._plain.call(connection.member, str(ident), str(method), args, kwds, done)
-        self._host.observer.called("plain", "ok", time.perf_counter() - started)
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -386,22 +298,3 @@ class Server(managers.Server):
         os.close(self._wake_read)
         os.close(self._wake_write)
         self._host.close()
-
-
-def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
-    """Return a stdlib request as (ident, method, args, kwds).
-
-    Raises:
-        BadRequest: it is something else.
-    """
-    match request:
-        case (ident, method, tuple() as args, dict() as kwds):
-            return ident, method, args, kwds
-    raise BadRequest("a request is (ident, method, args, kwds)")
-
-
-def _traceback(message: str) -> bytes:
-    """Return the stdlib's reply that raises RemoteError with *message* at the client."""
-    import pickle
-
-    return pickle.dumps(("#TRACEBACK", message), protocol=4)

@@ -73,7 +73,7 @@ class PlainFace:
             member.role = "plain"
         try:
             getattr(self, f"_{typeid}_{method}")(member, done, *args, **kwds)
-        except (TypeError, ValueError, ServiceError) as error:
+        except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
             done(error if isinstance(error, TypeError | ValueError) else ValueError(str(error)))
 
     # --- tasks --------------------------------------------------------------------------------------
@@ -225,13 +225,14 @@ class PlainFace:
         return self._batch(Terms(ITEM, codec="item"), _pickled(item))
 
     def _job(self, fields: Mapping[str, Any]) -> NewBatch:
+        retries, backoff, timeout = (fields.get(name) for name in ("retries", "backoff", "timeout"))
         terms = Terms(
             task=fields["task"],
             queue=str(fields.get("queue", DEFAULT_QUEUE)),
             priority=int(fields.get("priority", 0)),
-            retries=fields.get("retries"),
-            backoff=fields.get("backoff"),
-            timeout=fields.get("timeout"),
+            retries=None if retries is None else int(retries),
+            backoff=None if backoff is None else float(backoff),
+            timeout=None if timeout is None else float(timeout),
             answer=True,
         )
         body = codec.encode_arguments(codec.PLAIN, fields.get("args", ()), fields.get("kwargs", {}))

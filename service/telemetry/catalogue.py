@@ -230,9 +230,14 @@ _INTRODUCTION = """\
 <!-- Made from service/telemetry/catalogue.py by: python -m service.telemetry.catalogue > docs/metrics.md -->
 
 The manager counts the life of every job and serves it at `/metrics` (port 9100); `svc metrics` prints the
-same. Each worker serves its own processes' figures (port 9101). Counters start at 0 with their process, which
-`rate()` allows for. No metric of jobs has an id, a message, a user or a host as a label. Of these labels only
-so many distinct values are kept; later ones count as `other`, and in `svc_label_overflow_total`:
+same. Each worker serves its own processes' figures (port 9101). Beside them both serve `/livez` (the process
+answers) and `/readyz` (it can do its work), the manager also `/sd/workers` (the workers, as Prometheus' HTTP
+service discovery) and `/api/v1/scale` (what an autoscaler asks for: `ready`, `leased`, `desired_consumers`).
+Ready rules, alerts and a dashboard are in `deploy/prometheus` and `deploy/grafana`.
+
+Counters start at 0 with their process, which `rate()` allows for. No metric of jobs has an id, a message, a
+user or a host as a label. Of these labels only so many distinct values are kept; later ones count as `other`,
+and in `svc_label_overflow_total`:
 """
 
 

@@ -96,6 +96,8 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
         "consumer_not_started", _ERROR, "A consumer process could not be started; tried again.", ("error",)
     ),
+    LogEvent("drain_resumed", _INFO, "A drain ended; consumers are given jobs again."),
+    LogEvent("drain_started", _INFO, "Every consumer that asks is told to stop, until resumed."),
     LogEvent(
         "http_route_failed",
         _ERROR,
@@ -106,7 +108,7 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
         "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
     ),
-    LogEvent("journal_recovered", _INFO, "The journal was replayed at start.", ("jobs", "seconds")),
+    LogEvent("journal_recovered", _INFO, "The journal was replayed at start.", ("jobs", "recovery_s")),
     LogEvent(
         "journal_space",
         _WARNING,
@@ -155,6 +157,8 @@ EVENTS: tuple[LogEvent, ...] = (
     ),
     LogEvent("tasks_not_loaded", _ERROR, "A consumer could not import the task modules.", ("error",)),
     LogEvent("worker_drained", _INFO, "Every consumer has had its pill; the worker ends.", ("consumers",)),
+    LogEvent("worker_joined", _INFO, "A worker's supervisor connected for the first time."),
+    LogEvent("worker_left", _INFO, "The last process of a worker said goodbye."),
     LogEvent("worker_lost", _WARNING, "A worker has gone without a word; its jobs go back."),
     LogEvent(
         "worker_started",

@@ -118,7 +118,11 @@ class _Server(ThreadingMixIn, TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._slots.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # no more threads can be started
+                self._slots.release()
+                raise
             return
         with contextlib.suppress(OSError):
             request.setblocking(False)

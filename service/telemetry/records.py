@@ -5,6 +5,7 @@ Each takes and returns a structlog event dictionary, but for `Bounded`, which en
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -31,6 +32,7 @@ _SECRET_NAMES = (
     "secret",
     "token",
 )
+_SECRET_ENDINGS = tuple(f"_{name}" for name in _SECRET_NAMES)
 _FIRST_FIELDS = ("timestamp", "level", "event")
 _SHORTEST_FIELD = 64
 
@@ -99,20 +101,23 @@ def redact(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict
 
     Numbers stay: the fencing `token` of a lease is one, and no secret of ours is.
     """
-    return {name: _redacted(name, value) for name, value in record.items()}
+    for name, value in record.items():
+        if isinstance(value, dict) or _is_secret(name):
+            record[name] = _redacted(name, value)
+    return record
 
 
 def _redacted(name: object, value: object) -> object:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {inner: _redacted(inner, content) for inner, content in value.items()}
-    if value is None or isinstance(value, (int, float)) or not _is_secret(name):
+    if value is None or isinstance(value, (int, float)) or not _is_secret(str(name)):
         return value
     return REDACTED
 
 
-def _is_secret(name: object) -> bool:
-    word = str(name).lower()
-    return word in _SECRET_NAMES or word.endswith(tuple(f"_{secret}" for secret in _SECRET_NAMES))
+@functools.lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return name.lower().endswith(_SECRET_ENDINGS) or name.lower() in _SECRET_NAMES
 
 
 def name_foreign(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:

@@ -32,6 +32,7 @@ class Signature:
         wanted = {parameter.name: _annotation(function, parameter) for parameter in parameters}
         self._converter = _converter(parameters, wanted)
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+        self._names = tuple(parameter.name for parameter in positional)
         required = [parameter for parameter in parameters if parameter.default is parameter.empty]
         self._exact = tuple(_exact(wanted[parameter.name]) for parameter in positional)
         self._fewest = sum(parameter.kind in _POSITIONAL for parameter in required)
@@ -47,15 +48,18 @@ class Signature:
             ArgumentError: they do not fit; the message names the parameter.
         """
         if not kwargs and self._plain and self._fewest <= len(args) <= len(self._exact):
-            # The hot path: positions only, and every one already of its type, or without one.
+            # The hot path: positions only, which need no `inspect`; mostly each is of its type already.
             if not convert or self._converter is None:
                 return args, kwargs
             for value, exact in zip(args, self._exact, strict=False):
                 if exact is not Any and type(value) is not exact:
-                    break
-            else:
-                return args, kwargs
+                    return self._converted(args, self._converter), kwargs
+            return args, kwargs
         return self._bind(args, kwargs, convert)
+
+    def _converted(self, args: Sequence[Any], converter: type[msgspec.Struct]) -> Sequence[Any]:
+        converted = _convert(dict(zip(self._names, args, strict=False)), converter)
+        return [getattr(converted, name) for name in self._names[: len(args)]]
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool) -> Bound:
         try:
@@ -89,7 +93,7 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> A
     holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
     try:
         hints = typing.get_type_hints(holder, getattr(inner, "__globals__", {}), include_extras=True)
-        return hints["it"] if _usable(hints["it"]) else Any
+        return hints["it"] if hints["it"] is not object and _usable(hints["it"]) else Any
     except Exception:  # noqa: BLE001 - a name that only type checkers can see, or anything else that evaluates badly
         return Any
 

@@ -64,7 +64,9 @@ def consume(
     Exits with `EXIT_CONFIGURATION` where a task module cannot be loaded, and says why through *pipe*.
     """
     guard(f"svc: consumer {name}")
-    configure_logging(name)
+    configure_logging()
+    # For what task code and libraries log: it then says which consumer wrote it.
+    structlog.contextvars.bind_contextvars(worker=options.name, consumer=name)
     try:
         registry = Registry.load(options.tasks)
     except ConfigurationError as error:
@@ -110,6 +112,7 @@ class Consumer:
         self._attempt_log = AttemptLog(options.name, name)
         self._line = threading.Lock()
         self._stopping = threading.Event()
+        self._left = threading.Event()
         self._broker: Broker | None = None
         self._pauses = 0
         self._busy_seconds = 0.0
@@ -121,16 +124,19 @@ class Consumer:
             broker = self._connected()
             if broker is None:
                 self._rest(Phase.STOPPING)
-                return
-            runner = Runner(self._registry, self._options.accept, broker.welcome.max_job_bytes)
-            phase = Phase.STOPPING
-            while not self._stopping.is_set():
-                grant = self._take(broker)
-                if grant.pill:
-                    phase = Phase.PILLED
-                    break
-                self._work(broker, runner, grant)
-            self._leave(broker, phase)
+            else:
+                self._leave(broker, self._serve(broker))
+        self._left.set()
+
+    def _serve(self, broker: Broker) -> Phase:
+        """Take and run jobs until there is a reason to leave; return it."""
+        runner = Runner(self._registry, self._options.accept, broker.welcome.max_job_bytes)
+        while not self._stopping.is_set():
+            grant = self._take(broker)
+            if grant.pill:
+                return Phase.PILLED
+            self._work(broker, runner, grant)
+        return Phase.STOPPING
 
     # --- the manager ----------------------------------------------------------------------------------
 
@@ -318,7 +324,8 @@ class Consumer:
             try:
                 order = self._pipe.recv_bytes()
             except (EOFError, OSError):
-                os.kill(os.getpid(), signal.SIGKILL)
+                if not self._left.is_set():
+                    os.kill(os.getpid(), signal.SIGKILL)
                 return
             if order in (FLUSH, REJOIN):
                 self._report_aside(order)
@@ -336,7 +343,7 @@ class Consumer:
                 if order == REJOIN:
                     self._broker.call([Ping()])
                 self._flush(self._broker)
-            except _PASSING as error:
+            except Exception as error:  # noqa: BLE001 - this thread has to hear the next order
                 self._log.debug("manager_unreachable", error=str(error))
             finally:
                 self._line.release()
@@ -346,4 +353,5 @@ class Consumer:
         while True:
             if self._broker is not None:
                 self._broker.interrupt()
-            time.sleep(_INTERRUPT_SECONDS)
+            if self._left.wait(_INTERRUPT_SECONDS):
+                return

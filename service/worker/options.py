@@ -16,8 +16,8 @@ StartMethod = Literal["forkserver", "spawn"]
 #: Makes the connection of one process. It calls the function that it is given at each (re)connect, to say
 #: who it is and what it holds. Picklable: each consumer makes its own.
 Connect = Callable[[Callable[[], Hello]], Broker]
-#: Sets logging up in a consumer, whose name it is given. Picklable.
-ConfigureLogging = Callable[[str], None]
+#: Sets logging up in a consumer. Picklable.
+ConfigureLogging = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ import structlog
 from service.broker.base import Broker
 from service.domain.commands import AnyCommand, Extend, Hello, Leave
 from service.domain.replies import Refused
-from service.errors import AuthenticationFailed, BrokerError, ProtocolMismatch, ServiceError
+from service.errors import AuthenticationFailed, ProtocolMismatch, ServiceError
 from service.worker.options import Connect
 
-#: Seconds between two complaints about a manager that does not answer.
-_COMPLAINT_SECONDS = 30.0
-_PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
+#: Seconds without an answer after which the manager counts as unreachable, and between two complaints.
+_SILENCE_SECONDS, _COMPLAINT_SECONDS = 3.0, 30.0
 #: Seconds between renewals at most: it is also how soon a restart of the manager is noticed.
 _EXTEND_SECONDS = 1.0
+_PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
 #: Errors that, at the first connection, are a matter of configuration and not of time.
 _FATAL = (AuthenticationFailed, ProtocolMismatch)
 
@@ -60,15 +60,16 @@ class Reporter:
         self._abandoned = False
         self._greeted = 0
         self._welcomed = False
-        self._connected = False
-        self._complained_at = -_COMPLAINT_SECONDS
+        self._answered_at = time.monotonic()
+        self._complained_at: float | None = None
+        self._error = ""
         self._pauses = 0
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     @property
     def connected(self) -> bool:
-        """Whether the manager answered the last request."""
-        return self._connected
+        """Whether the manager has answered of late."""
+        return self._welcomed and time.monotonic() - self._answered_at < _SILENCE_SECONDS
 
     @property
     def reconnects(self) -> int:
@@ -77,6 +78,7 @@ class Reporter:
 
     def start(self) -> None:
         """Begin to connect."""
+        self._answered_at = time.monotonic()
         self._thread.start()
 
     def post(self, *commands: AnyCommand) -> None:
@@ -84,6 +86,15 @@ class Reporter:
         with self._news:
             self._pending.extend(commands)
             self._news.notify()
+
+    def complain_of_silence(self, now: float) -> None:
+        """Log that the manager does not answer, if so: once, then every 30 s; *now* is monotonic."""
+        if self._thread.ident is None or now - self._answered_at < _SILENCE_SECONDS:
+            return
+        if self._complained_at is None or now - self._complained_at >= _COMPLAINT_SECONDS:
+            self._complained_at = now
+            silence = round(now - self._answered_at, 1)
+            self._log.warning("manager_unreachable", error=self._error or f"no answer for {silence} s")
 
     def close(self, patience: float) -> None:
         """Deliver what is pending, leave and disconnect; give up after *patience* seconds."""
@@ -97,6 +108,8 @@ class Reporter:
         if self._pending:
             self._log.warning("reports_undelivered", count=len(self._pending))
 
+    # --- the thread -----------------------------------------------------------------------------------
+
     def _run(self) -> None:
         broker: Broker | None = None
         left = False
@@ -108,11 +121,17 @@ class Reporter:
                 if not self._welcomed:
                     self._refused(error)
                     return
-                self._failed(error)
+                self._pause(error)
             except Exception as error:  # noqa: BLE001 - while this thread lives, leases are renewed
-                self._failed(error)
+                self._pause(error)
         if broker is not None:
             broker.close()
+
+    def _greet(self) -> Hello:
+        self._greeted += 1
+        if self._greeted > 1:
+            self._reconnected()
+        return self._hello()
 
     def _turn(self, broker: Broker) -> bool:
         """Send what there is, then wait for more or for the next renewal; True once it has left."""
@@ -124,41 +143,33 @@ class Reporter:
                 self._news.wait_for(lambda: self._pending or self._leaving, every)
         return leaving
 
-    def _greet(self) -> Hello:
-        self._greeted += 1
-        if self._greeted > 1:
-            self._reconnected()
-        return self._hello()
-
     def _send(self, broker: Broker, last: list[AnyCommand]) -> None:
-        reports = list(self._pending)
-        replies = broker.call([*reports, *last])
-        for command, reply in zip([*reports, *last], replies, strict=True):
+        commands = [*self._pending, *last]
+        replies = broker.call(commands)
+        for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, Refused):
                 verb = type(command).__name__.lower()
                 self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
-        for _ in reports:
+        for _ in range(len(commands) - len(last)):
             self._pending.popleft()
-        if self._welcomed and not self._connected:
-            self._log.info("manager_reconnected")
-        self._welcomed = self._connected = True
-        self._pauses = 0
-        self._complained_at = -_COMPLAINT_SECONDS
+        self._answered()
 
-    def _failed(self, error: Exception) -> None:
-        """Complain, but not too often, and wait a little before the next attempt, longer each time."""
-        self._connected = False
-        now = time.monotonic()
-        if now - self._complained_at >= _COMPLAINT_SECONDS:
-            self._complained_at = now
-            expected = isinstance(error, BrokerError)
-            self._log.warning("manager_unreachable", error=str(error), exc_info=None if expected else error)
+    def _answered(self) -> None:
+        self._answered_at = time.monotonic()
+        self._welcomed = True
+        self._pauses = 0
+        self._error = ""
+        if self._complained_at is not None:
+            self._complained_at = None
+            self._log.info("manager_reconnected")
+
+    def _pause(self, error: Exception) -> None:
+        """Wait before the next attempt, longer each time, with jitter; when leaving, hardly at all."""
+        self._error = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
         longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
         self._pauses = min(self._pauses + 1, 16)
-        with self._news:
-            if not self._leaving and self._news.wait_for(
-                lambda: self._leaving, random.uniform(longest / 2, longest)
-            ):
-                return
         if self._leaving:
             time.sleep(_PAUSE_FIRST)
+            return
+        with self._news:
+            self._news.wait_for(lambda: self._leaving, random.uniform(longest / 2, longest))

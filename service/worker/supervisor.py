@@ -73,7 +73,7 @@ class Supervisor:
     Args:
         options: how it works.
         connect: makes a connection to the manager, here and, pickled, in each consumer.
-        configure_logging: sets logging up in a consumer, whose name it is given; picklable.
+        configure_logging: sets logging up in a consumer; picklable.
     """
 
     def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
@@ -168,6 +168,7 @@ class Supervisor:
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
             self._end_grace()
         self._crew.fill_vacancies(now)
+        self._reporter.complain_of_silence(now)
         if os.getpid() == 1:
             reap_strangers(helper_pids() | {child.pid for child in self._crew.children})
 

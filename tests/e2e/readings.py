@@ -65,6 +65,11 @@ class Prometheus:
                 healthy.setdefault(target["labels"]["job"], set()).add(target["scrapeUrl"])
         return healthy
 
+    def rules(self) -> dict[str, str]:
+        """Return the health of every rule, by name."""
+        groups = self._ask("/api/v1/rules")["groups"]
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
     def _ask(self, path: str) -> Any:
         answer = json.loads(fetch(self._address, path))
         assert answer["status"] == "success", answer
@@ -82,7 +87,7 @@ def submit_naps(service: Project, count: int, seconds: float) -> list[str]:
 
 def results(service: Project, ids: Sequence[str], seconds: float = 60) -> list[Any]:
     """Return the results of jobs in order, waiting for them; each must be given exactly once."""
-    told = service.svc("results", "--ndjson", *ids, seconds=seconds).stdout.splitlines()
+    told = service.cli("results", "--ndjson", *ids, seconds=seconds).stdout.splitlines()
     outcomes = [json.loads(line) for line in told]
     by_id = {outcome["id"]: outcome for outcome in outcomes}
     assert len(outcomes) == len(by_id) == len(ids)

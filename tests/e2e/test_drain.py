@@ -17,7 +17,7 @@ def test_drained_workers_exit_0_and_stay_down_until_resumed(service, client):
     before = metrics.finished("chores:nap")
     ids = submit_naps(service, JOBS, seconds=1)
 
-    service.svc("drain")
+    service.cli("drain")
     workers = service.containers(client, "worker")
     assert len(workers) == WORKERS
     assert [worker.wait(timeout=GRACE)["StatusCode"] for worker in workers] == [0] * WORKERS

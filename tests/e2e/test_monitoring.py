@@ -51,3 +51,10 @@ def test_the_counters_in_prometheus_equal_the_number_of_jobs(service, prometheus
     for name, start in before.items():
         counted = f'sum({name}{{task="{NAP}"}})'
         wait_for(lambda: prometheus.query(counted) == start + 250, 10, f"{counted} = {start + 250:g}")  # noqa: B023
+
+
+def test_the_shipped_rules_are_evaluated_without_an_error(service, prometheus):
+    wait_for(lambda: "unknown" not in prometheus.rules().values(), 15, "all rules evaluated once")
+    rules = prometheus.rules()
+    assert "SvcManagerDown" in rules
+    assert {name: health for name, health in rules.items() if health != "ok"} == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.support.docker import ROOT, Project
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+KEY = "a key from the operator's own store\n"
 PACKAGE = """\
 import humanize
 
@@ -82,18 +84,29 @@ def test_the_host_submits_with_a_copy_of_the_key(service, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_a_key_of_ones_own_replaces_the_generated_one(project: Project, image, tmp_path):
-    """With the documented override the same image uses it, and no key is generated."""
-    key = tmp_path / "own"
-    key.write_text("a key from the operator's own store\n")
+@pytest.fixture(scope="module")
+def keyed(project: Project, image: str, tmp_path_factory) -> Iterator[Project]:
+    """A second service, with the documented override for a key of one's own, and the tasks of the files."""
+    folder = tmp_path_factory.mktemp("secret")
+    key = folder / "own"
+    key.write_text(KEY)
     key.chmod(0o444)  # a test that is not root cannot chown it to 10001
-    tmp_path.chmod(0o755)
-    own = Project(f"{project.name}-key", project.environment)
-    with own.reaped():
-        own = own.overridden("deploy/compose.secret.yaml", SVC_AUTHKEY=str(key))
-        own.up("--scale", "worker=1")
-        shown = own.compose("exec", "-T", "manager", "cat", "/run/secrets/svc_authkey")
-        assert shown.stdout == key.read_text()
-        assert own.svc("status").returncode == 0
-        volumes = own.config()["volumes"]
-    assert "authkey" not in volumes
+    settings = {**project.environment, "SVC_AUTHKEY": str(key), "SVC_CONSUMERS": "2"}
+    files = ("compose.yaml", "deploy/compose.secret.yaml")
+    with Project(f"{project.name}-key", settings, files).reaped() as running:
+        running.up("--scale", "worker=1")
+        yield running
+
+
+def test_a_key_of_ones_own_replaces_the_generated_one(keyed):
+    assert keyed.compose("exec", "-T", "manager", "cat", "/run/secrets/svc_authkey").stdout == KEY
+    assert "authkey" not in keyed.config()["volumes"]
+
+
+def test_the_word_count_of_the_examples_runs_as_documented(keyed):
+    folder = ROOT / "examples/wordcount"
+    ids = keyed.cli("submit", "--from", "-", stdin=(folder / "jobs.ndjson").read_text()).stdout.split()
+    counted = keyed.cli("results", "--ndjson", *ids).stdout
+    total = [sys.executable, str(folder / "total.py")]
+    said = subprocess.run(total, input=counted, capture_output=True, text=True, timeout=30, check=True).stdout
+    assert said.splitlines()[0] in (folder / "README.md").read_text()

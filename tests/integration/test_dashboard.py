@@ -51,7 +51,7 @@ class Service(NamedTuple):
     worker_http: str
 
 
-def until(claim: Callable[[], object], what: str, seconds: float = 30.0) -> Any:
+def until(claim: Callable[[], object], what: str, seconds: float = 60.0) -> Any:
     """Return what *claim* gives once it is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -41,7 +41,8 @@ Queues.register("results")
 manager = Queues(("127.0.0.1", int(sys.argv[1])), KEY)
 manager.connect()
 tasks, results = manager.tasks(), manager.results()
-items = [("m:f", (1, -2.5, "x"), {"a": None}), None, b"bytes" * 100, {"set": {1, 2}}, [1 << 70, True], "s" * 100000]
+items = [("m:f", (1, -2.5, "x"), {"a": None}), None, b"bytes" * 100, {"set": {1, 2}}, [1 << 70, True]]
+items.append("s" * 100000)
 for item in items:
     tasks.put(item)
 tasks.put("more", block=True, timeout=2)

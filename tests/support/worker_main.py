@@ -6,6 +6,8 @@ import functools
 import json
 import sys
 
+import msgspec
+
 from service.errors import ServiceError
 from service.worker.options import WorkerOptions
 from service.worker.supervisor import Supervisor
@@ -16,9 +18,8 @@ def main(document: str) -> int:
     """Run the worker that *document* describes (see `workers.Worker.start`); return its exit code."""
     settings = json.loads(document)
     address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
-    del settings["cpu"]
-    options = WorkerOptions(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
-    configure_logging(level, "")
+    options = msgspec.convert(settings, WorkerOptions)
+    configure_logging(level)
     supervisor = Supervisor(
         options,
         functools.partial(connect, address, bytes.fromhex(key)),

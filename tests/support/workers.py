@@ -37,9 +37,9 @@ def connect(address: tuple[str, int], key: bytes, hello: Callable[[], c.Hello]) 
     return ManagerBroker(address, key, hello=hello, timeout=2.0)
 
 
-def configure_logging(level: str, consumer: str) -> None:
+def configure_logging(level: str) -> None:
     """Log as JSON on stderr."""
-    configure("json", level, consumer=consumer)
+    configure("json", level)
 
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:

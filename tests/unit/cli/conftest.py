@@ -39,7 +39,7 @@ class Ended:
         return self.out.splitlines()
 
     @property
-    def error(self) -> dict[str, Any]:
+    def error(self) -> Any:
         return json.loads(self.err)["error"]
 
 

@@ -1,9 +1,25 @@
 import pytest
 
 JOB = {
-    "id", "task", "queue", "state", "reason", "priority", "codec", "key", "submitted_at", "due_at", "finished_at",
-    "consumer", "failures", "crashes", "interruptions", "retries", "timeout", "attempts",
-}  # fmt: skip
+    "id",
+    "task",
+    "queue",
+    "state",
+    "reason",
+    "priority",
+    "codec",
+    "key",
+    "submitted_at",
+    "due_at",
+    "finished_at",
+    "consumer",
+    "failures",
+    "crashes",
+    "interruptions",
+    "retries",
+    "timeout",
+    "attempts",
+}
 
 
 @pytest.fixture

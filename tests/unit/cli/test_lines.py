@@ -1,5 +1,6 @@
 import os
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_line_that_is_no_job_keeps_its_place_as_an_error(line, pipe):
 def test_a_pause_of_the_input_is_told(pipe):
     """So a producer that writes now and then sees each job accepted without closing its pipe."""
     reading, writing = pipe
-    jobs = iter(Lines(reading, Options()))
+    jobs: Any = iter(Lines(reading, Options()))
     os.write(writing, b'{"task": "a"}\n')
     assert [job and job.task for job in islice(jobs, 2)] == ["a", None]
     os.write(writing, b'{"task": "b"}\n')

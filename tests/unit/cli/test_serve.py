@@ -9,13 +9,13 @@ from service.settings import Address, ManagerSettings, WorkerSettings
 KEY = b"0123456789abcdef"
 
 
-def manager(svc, started, *argv) -> ManagerSettings:
+def manager(svc, started, *argv):
     ended = svc("manager", *argv)
     assert ended.code == 0, ended.err
     return started.managers[-1]
 
 
-def worker(svc, started, *argv) -> WorkerSettings:
+def worker(svc, started, *argv):
     ended = svc("worker", *argv)
     assert ended.code == 0, ended.err
     return started.workers[-1]

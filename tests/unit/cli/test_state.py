@@ -6,17 +6,48 @@ import pytest
 from service.cli.state import _handler
 
 QUEUE = {
-    "name", "ready", "scheduled", "leased", "dead", "succeeded", "cancelled", "submitted", "oldest_seconds",
-    "oldest_running_seconds", "unknown_tasks",
-}  # fmt: skip
+    "name",
+    "ready",
+    "scheduled",
+    "leased",
+    "dead",
+    "succeeded",
+    "cancelled",
+    "submitted",
+    "oldest_seconds",
+    "oldest_running_seconds",
+    "unknown_tasks",
+}
 WORKER = {
-    "name", "host", "pid", "release", "consumers", "busy", "restarts", "leased", "queues", "tasks", "connected_at",
-    "seen_at", "draining", "http",
-}  # fmt: skip
+    "name",
+    "host",
+    "pid",
+    "release",
+    "consumers",
+    "busy",
+    "restarts",
+    "leased",
+    "queues",
+    "tasks",
+    "connected_at",
+    "seen_at",
+    "draining",
+    "http",
+}
 STATUS = {
-    "release", "uptime_seconds", "durability", "journal_bytes", "incarnation", "workers", "consumers", "busy",
-    "draining", "drain_epoch", "drained_workers", "queues",
-}  # fmt: skip
+    "release",
+    "uptime_seconds",
+    "durability",
+    "journal_bytes",
+    "incarnation",
+    "workers",
+    "consumers",
+    "busy",
+    "draining",
+    "drain_epoch",
+    "drained_workers",
+    "queues",
+}
 
 
 def test_queues_have_these_names_in_json(svc):

@@ -129,7 +129,7 @@ def test_an_alert_has_a_runbook_in_the_same_order_as_all(name: str):
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
-    assert all(len(line) <= 200 for line in text.splitlines())
+    assert all(len(line) <= 110 for line in text.splitlines())
 
 
 def test_no_runbook_is_left_over():

@@ -1,7 +1,7 @@
 """Requests of plain clients: what is read, what is refused, and that refusing is harmless."""
 
 import collections
-import datetime
+import datetime as dt
 import functools
 import os
 import pickle
@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,10 +163,8 @@ def test_kinds_are_read_from_the_protocol_on_that_has_them_as_data(value, since,
 @pytest.mark.parametrize("message", [b"NN.", b"(N.", b"N\x80\x04\x85.", b"Nq\x05."])
 def test_an_odd_but_harmless_request_is_read_or_refused(message):
     """No pickler leaves objects over, changes protocol midway or skips memo numbers."""
-    try:
+    with suppress(BadRequest):
         assert loads_plain(message) in (None, (None,))
-    except BadRequest:
-        pass
 
 
 def test_shared_objects_stay_shared():
@@ -306,7 +305,7 @@ HOSTILE: dict[str, bytes] = {
     "a function": pickle.dumps(os.system),
     "an exception": pickle.dumps(OSError("x")),
     "an ordered dict": pickle.dumps(collections.OrderedDict(a=1)),
-    "a date": pickle.dumps(datetime.date(2026, 1, 1)),
+    "a date": pickle.dumps(dt.date(2026, 1, 1)),
     "an ellipsis": pickle.dumps(...),
     "a complex number": pickle.dumps(1j),
     "a range": pickle.dumps(range(3)),
@@ -349,7 +348,7 @@ HOSTILE: dict[str, bytes] = {
     "deep by the memo": b"\x80\x04]\x94" + b"".join(b"]\x94h" + bytes([i]) + b"a" for i in range(200)) + b".",
     "billion laughs": laughs(9, list),
     "billion laughs in tuples": laughs(9, tuple),
-    "laughs by halves": b"\x80\x04N\x94" + b"".join(b"h" + bytes([i]) * 1 + b"\x86\x94" for i in range(60)) + b".",
+    "laughs by halves": b"\x80\x04N\x94" + b"".join(b"h%c\x86\x94" % i for i in range(60)) + b".",
     "colliding keys": pickle.dumps(dict.fromkeys(COLLIDING)),
     "colliding members": pickle.dumps(set(COLLIDING)),
     "many tuples as keys": pickle.dumps({(i, i): None for i in range(FORGEABLE_KEYS_MAX + 1)}),

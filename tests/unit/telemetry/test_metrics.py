@@ -1,4 +1,4 @@
-"""What the manager and a worker count, read back from the exposition as a scraper reads it."""
+"""What the manager counts, read back from the exposition as a scraper reads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from service.telemetry.catalogue import (
     WORKER_METRICS,
     Metric,
 )
-from service.telemetry.cgroup import Memory, read_memory
 from service.telemetry.counting import Histogram
 from service.telemetry.exposition import render
 from service.telemetry.metrics import Build, ManagerMetrics
@@ -337,7 +336,7 @@ def test_a_manager_exports_the_catalogue_and_nothing_else(metrics: ManagerMetric
 
 def test_a_worker_exports_the_catalogue_and_nothing_else():
     group = {"svc_worker_memory_bytes", "svc_worker_memory_limit_bytes"}
-    assert_catalogued(worker_exposition(SNAPSHOT), WORKER_METRICS, group)
+    assert_catalogued(worker_exposition(WorkerSnapshot("w1", "h1", cpu_source="host")), WORKER_METRICS, group)
 
 
 def test_no_series_is_given_twice_and_none_tells_when_it_was_created(metrics: ManagerMetrics):
@@ -352,74 +351,3 @@ def test_every_call_of_the_observer_is_counted():
     """A new arrow in the contract must not be silently ignored."""
     calls = {name for name in vars(Observer) if not name.startswith("_")}
     assert calls <= set(vars(ManagerMetrics))
-
-
-# --- a worker -----------------------------------------------------------------------------------------------
-
-SNAPSHOT = WorkerSnapshot(
-    worker="w1",
-    host="h1",
-    version="0.1.0",
-    start_method="forkserver",
-    consumers={"busy": 3, "idle": 1},
-    busy_seconds=12.5,
-    restarts={"crashed": 2, "by the moon": 1},
-    cpu_cores=2,
-    cpu_source="cgroup",
-    reconnects=1,
-    draining=True,
-)
-
-
-def test_a_worker_exports_its_snapshot():
-    samples = read(worker_exposition(SNAPSHOT))
-
-    def of(name: str, **labels: str) -> float | None:
-        return samples.get((name, frozenset({"worker": "w1", **labels}.items())))
-
-    assert of("svc_worker_info", host="h1", version="0.1.0", start_method="forkserver") == 1
-    assert of("svc_worker_consumers", state="busy") == 3
-    assert of("svc_worker_consumers", state="starting") == 0
-    assert of("svc_worker_consumer_busy_seconds_total") == 12.5
-    assert of("svc_worker_consumer_restarts_total", reason="crashed") == 2
-    assert of("svc_worker_consumer_restarts_total", reason=OTHER) == 1
-    assert of("svc_worker_cpu_limit_cores", source="cgroup") == 2
-    assert of("svc_worker_manager_reconnects_total") == 1
-    assert of("svc_worker_draining") == 1
-
-
-@pytest.mark.parametrize(
-    ("group", "folder", "files", "memory"),
-    [
-        ("0::/\n", ".", {"memory.current": "1048576\n", "memory.max": "max\n"}, Memory(1048576, None)),
-        ("0::/a/b\n", "a/b", {"memory.current": "5\n", "memory.max": "9\n"}, Memory(5, 9)),
-        ("0::/host/only\n", ".", {"memory.current": "5\n", "memory.max": "9\n"}, Memory(5, 9)),
-        (
-            "4:memory:/a\n3:cpu:/b\n",
-            "memory/a",
-            {"memory.usage_in_bytes": "5\n", "memory.limit_in_bytes": f"{2**63 - 4096}\n"},
-            Memory(5, None),
-        ),
-        (
-            "4:memory:/host/only\n",
-            "memory",
-            {"memory.usage_in_bytes": "5\n", "memory.limit_in_bytes": "9\n"},
-            Memory(5, 9),
-        ),
-        ("", ".", {}, Memory(None, None)),
-    ],
-)
-def test_memory_is_read_from_the_control_group(tmp_path, group, folder, files, memory):
-    process = tmp_path / "cgroup"
-    process.write_text(group)
-    place = tmp_path / "mount" / folder
-    place.mkdir(parents=True)
-    for name, content in files.items():
-        (place / name).write_text(content)
-    assert read_memory(tmp_path / "mount", process) == memory
-
-
-def test_memory_of_this_very_process_can_be_asked_for():
-    used, limit = read_memory()
-    assert used is None or used > 0
-    assert limit is None or limit > 0

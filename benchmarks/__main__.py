@@ -1,0 +1,73 @@
+"""`python -m benchmarks`: measure svc beside the standard library, in one run, on this machine.
+
+Starts a manager and a worker with four consumers for each durability, and a Pool, a ProcessPoolExecutor
+and a stdlib manager beside them. Every round does each measure once for each system, so that they share
+the moods of the machine; the table has medians. Only ratios within one run mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, Field, Figures, Sizes, one_round
+from benchmarks.report import document, table
+from benchmarks.systems import Executor, Pool, Service, StockServer
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark that *arguments* ask for; return the exit code."""
+    options = _parser().parse_args(arguments)
+    sizes, rounds = _extent(options)
+    figures = Figures()
+    with ExitStack() as stack:
+        who = _field(stack, options.durability)
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            one_round(who, sizes, figures, options.only)
+    print(table(figures))
+    if options.output is not None:
+        options.output.write_text(json.dumps(document(figures, sizes, rounds), indent=1) + "\n")
+    return 0
+
+
+def _field(stack: ExitStack, durabilities: list[str]) -> Field:
+    # The pools fork this process, so they come before anything that has connections.
+    pool, executor = stack.enter_context(Pool()), stack.enter_context(Executor())
+    server = stack.enter_context(StockServer())
+    services = tuple(stack.enter_context(Service(each)) for each in durabilities)
+    return Field(services, pool, executor, server)
+
+
+def _extent(options: argparse.Namespace) -> tuple[Sizes, int]:
+    if options.smoke:
+        return SMOKE, options.rounds or 1
+    if options.quick:
+        return QUICK, options.rounds or 3
+    return FULL, options.rounds or 5
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="less of everything, about half a minute")
+    parser.add_argument("--smoke", action="store_true", help="only see that it works; the figures mean nothing")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (5, quick 3)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="do these measures alone"
+    )
+    parser.add_argument(
+        "--durability",
+        nargs="+",
+        choices=("fsync", "os", "memory"),
+        default=["fsync", "memory"],
+        help="how the service runs; each has a manager and a worker of its own",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""The measures: each takes the systems, does its work once, and notes what it saw.
+
+One call of `one_round` does everything once. Several rounds, one after the other, spread the moods of the
+machine over all systems alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from benchmarks import stock, tasks
+from benchmarks.processes import cpu_seconds, resident_bytes
+from benchmarks.systems import Executor, Pool, Service, StockServer, System
+
+SEED_JOBS = 40
+_KIBIBYTE = "x" * 1024
+
+
+class Row(NamedTuple):
+    """What a figure is about."""
+
+    measure: str
+    unit: str
+    system: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything one round does."""
+
+    jobs: int = 20_000
+    large_jobs: int = 10_000
+    round_trips: int = 500
+    items: int = 2_000
+    connects: int = 20
+    naps: int = SEED_JOBS
+
+
+FULL = Sizes()
+QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800)
+SMOKE = Sizes(jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4)
+
+
+@dataclass
+class Figures:
+    """All that was measured: for each row one number from each round."""
+
+    rounds: dict[Row, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def note(self, measure: str, unit: str, system: str, value: float) -> None:
+        """Add what one round gave."""
+        self.rounds[Row(measure, unit, system)].append(value)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everything that takes part."""
+
+    services: tuple[Service, ...]
+    pool: Pool
+    executor: Executor
+    server: StockServer
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """Those that run functions."""
+        return (*self.services, self.pool, self.executor)
+
+    @property
+    def servers(self) -> tuple[stock.Server, ...]:
+        """Those that stock clients can use."""
+        return (*self.services, self.server)
+
+
+Measure = Callable[[Field, Sizes, Figures], None]
+
+
+def end_to_end(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Submit no-op jobs at once and take all results; see what that costs each part."""
+    for system in who.systems:
+        pids = system.pids()
+        before = {part: cpu_seconds(those) for part, those in pids.items()}
+        own = time.process_time()
+        rate = _rate(system, list(range(sizes.jobs)))
+        figures.note("no-op jobs, end to end", "jobs/s", system.name, rate)
+        thousands = sizes.jobs / 1000
+        spent = {part: cpu_seconds(those) - before[part] for part, those in pids.items()}
+        spent["client"] = time.process_time() - own
+        for part in ("client", "manager", "consumers"):
+            if part in spent:
+                measure = f"CPU of {part}, 1,000 jobs"
+                figures.note(measure, "ms", system.name, spent[part] / thousands * 1e3)
+
+
+def kibibytes(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Do the same with 1 KiB of arguments and of results."""
+    for system in who.systems:
+        rate = _rate(system, [_KIBIBYTE] * sizes.large_jobs)
+        figures.note("1 KiB jobs, end to end", "jobs/s", system.name, rate)
+
+
+def submit_alone(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Submit to a queue that nobody serves."""
+    for service in who.services:
+        started = time.perf_counter()
+        service.submit(tasks.same, range(sizes.jobs), "parked")
+        rate = sizes.jobs / (time.perf_counter() - started)
+        figures.note("submit alone", "jobs/s", service.name, rate)
+
+
+def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Submit a job, wait for its result, and again."""
+    for system in who.systems:
+        taken = sorted(_seconds(system) for _ in range(sizes.round_trips))
+        for name, part in (("p50", 0.5), ("p99", 0.99)):
+            seen = taken[min(len(taken) - 1, int(len(taken) * part))]
+            figures.note(f"round trip {name}", "ms", system.name, seen * 1e3)
+
+
+def seed(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Run the seed's program: 40 jobs of 0.1 s on 4 consumers, ideally 1 s."""
+    for system in who.systems:
+        started = time.perf_counter()
+        for _ in system.all(tasks.nap, range(sizes.naps)):
+            pass
+        figures.note("seed: 40 jobs of 0.1 s", "s", system.name, time.perf_counter() - started)
+
+
+def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Put, get and settle items by clients that have only the stdlib."""
+    for server in who.servers:
+        one = stock.one_client(server, sizes.items // 2)
+        figures.note("stock put+get+task_done, 1 client", "items/s", server.name, one)
+        many = stock.many_clients(server, sizes.items)
+        figures.note("stock put+get+task_done, 4+4 clients", "items/s", server.name, many)
+        connect = stock.connect_seconds(server, sizes.connects)
+        figures.note("stock connect + first call", "ms", server.name, connect * 1e3)
+
+
+def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """See what the processes have resident after all that: the manager, and the largest of the others."""
+    for system in who.systems:
+        for part, pids in system.pids().items():
+            size = max(map(resident_bytes, pids), default=0)
+            measure = "RSS of manager" if part == "manager" else "RSS of largest consumer"
+            figures.note(measure, "MiB", system.name, size / 2**20)
+
+
+#: In the order of the table.
+MEASURES: dict[str, Measure] = {
+    "noop": end_to_end,
+    "1kib": kibibytes,
+    "submit": submit_alone,
+    "latency": round_trip,
+    "seed": seed,
+    "stock": stock_clients,
+    "memory": memory,
+}
+
+
+def one_round(who: Field, sizes: Sizes, figures: Figures, chosen: list[str]) -> None:
+    """Do all *chosen* measures once."""
+    for name, measure in MEASURES.items():
+        if name in chosen:
+            measure(who, sizes, figures)
+
+
+def _rate(system: System, arguments: list[object]) -> float:
+    started = time.perf_counter()
+    count = sum(1 for _ in system.all(tasks.same, arguments))
+    if count != len(arguments):
+        raise RuntimeError(f"{system.name} gave {count} results for {len(arguments)} jobs")
+    return count / (time.perf_counter() - started)
+
+
+def _seconds(system: System) -> float:
+    started = time.perf_counter()
+    system.one(tasks.same, 1)
+    return time.perf_counter() - started

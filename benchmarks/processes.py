@@ -1,0 +1,44 @@
+"""What processes cost, as the kernel counts it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the processor time, in seconds, that the processes have used so far, all together."""
+    return sum(_ticks(pid) for pid in pids) * _TICK
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has resident, or 0 where it has ended."""
+    for line in _read(_PROC / str(pid) / "status").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def family(pid: int) -> list[int]:
+    """Return *pid* and all its living descendants."""
+    found = [pid]
+    for parent in found:
+        children = _read(_PROC / str(parent) / "task" / str(parent) / "children")
+        found += [int(child) for child in children.split()]
+    return found
+
+
+def _ticks(pid: int) -> int:
+    # The command's name, in parentheses, may contain anything; the fields are counted from its end.
+    fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

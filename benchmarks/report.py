@@ -1,0 +1,80 @@
+"""From figures to a table for people and a document for programs; medians, and no figure without its ratio."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.measures import Figures, Row
+from benchmarks.systems import Executor, Pool, StockServer
+
+#: Whose figure of the same measure the others are divided by, and the name of that column.
+REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
+_HEADER = ("measure", "system", "median", "unit", *REFERENCES.values())
+
+
+def table(figures: Figures) -> str:
+    """Return an aligned table: a line for each measure and system, with its median and ratios."""
+    lines = [_HEADER]
+    last = ""
+    for row in _in_order(figures):
+        ratios = [_ratio(figures, row, name) for name in REFERENCES]
+        measure = "" if row.measure == last else row.measure
+        last = row.measure
+        cells = ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        lines.append((measure, row.system, _number(_median(figures, row)), row.unit, *cells))
+    return "\n".join(_aligned(lines))
+
+
+def document(figures: Figures, sizes: object, rounds: int) -> dict[str, Any]:
+    """Return all that was measured, every round of it, as data."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "sizes": vars(sizes),
+        "rounds": rounds,
+        "figures": [_entry(figures, row) for row in _in_order(figures)],
+    }
+
+
+def _entry(figures: Figures, row: Row) -> dict[str, Any]:
+    ratios = {name: _ratio(figures, row, name) for name in REFERENCES}
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    return {**row._asdict(), "median": _median(figures, row), "rounds": figures.rounds[row], "ratios": known}
+
+
+def _in_order(figures: Figures) -> list[Row]:
+    """Return the rows, those of one measure together, in the order in which they came."""
+    measures = list(dict.fromkeys(row.measure for row in figures.rounds))
+    return sorted(figures.rounds, key=lambda row: measures.index(row.measure))
+
+
+def _median(figures: Figures, row: Row) -> float:
+    return statistics.median(figures.rounds[row])
+
+
+def _ratio(figures: Figures, row: Row, reference: str) -> float | None:
+    other = row._replace(system=reference)
+    if other not in figures.rounds or not _median(figures, other):
+        return None
+    return _median(figures, row) / _median(figures, other)
+
+
+def _number(value: float) -> str:
+    digits = 0 if value >= 1000 else 1 if value >= 100 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if place in (0, 1, 3) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,241 @@
+"""The systems that are measured: the service, and what the standard library has beside it.
+
+Each does the same work with four processes. A system is a context manager; entered, it is warm.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import queue
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, Self
+
+from benchmarks import tasks
+from benchmarks.processes import family
+from service import Client
+
+#: Consumers, or processes of a pool.
+PROCESSES = 4
+_START_SECONDS = 30.0
+_Function = Callable[[Any], Any]
+
+
+class System(Protocol):
+    """Something that runs functions in other processes."""
+
+    name: str
+
+    def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
+        """Run *function* for each of *arguments*; yield the results as they come or in order."""
+
+    def one(self, function: _Function, argument: object) -> object:
+        """Run one call and return its result."""
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the system's processes by their part, beside the caller's own."""
+
+
+class Service:
+    """A manager and a worker with four consumers, as commands, and a client of them."""
+
+    def __init__(self, durability: str) -> None:
+        """Have it run with this durability."""
+        self.name = f"svc, {durability}"
+        self._durability = durability
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start both on loopback, in a temporary folder, and wait until all consumers work."""
+        folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="svc-benchmark-")))
+        self._keyfile = folder / "authkey"
+        self._keyfile.write_text(secrets.token_hex(32))
+        self._keyfile.chmod(0o600)
+        self.manager = self._manager(folder)
+        worker = ["worker", "--manager", self.address, "--tasks", "benchmarks.tasks", "--http", "off"]
+        self.worker = self._child([*worker, "--consumers", str(PROCESSES)])
+        self.client = self._stack.enter_context(Client(self.address, authkey_file=self._keyfile))
+        _until(lambda: self.client.stats().consumers == PROCESSES)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop both, the worker first."""
+        self._stack.close()
+
+    @property
+    def authkey(self) -> bytes:
+        """The secret, as a stock client passes it."""
+        return self._keyfile.read_bytes().strip()
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port, as a stock client passes them."""
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
+
+    def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
+        """Submit all jobs, then follow their results."""
+        return self.client.map(_task(function), arguments)
+
+    def one(self, function: _Function, argument: object) -> object:
+        """Submit one job and wait for its result."""
+        return self.client.submit(_task(function), argument).result()
+
+    def submit(self, function: _Function, arguments: Iterable[object], queue_name: str) -> None:
+        """Submit jobs to a queue and leave them there."""
+        submitter = self.client.options(queue=queue_name)
+        submitter.submit_many(_task(function), ((each,) for each in arguments))
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the manager's process, and the supervisor with its consumers."""
+        return {"manager": [self.manager.pid], "consumers": family(self.worker.pid)}
+
+    def _manager(self, folder: Path) -> subprocess.Popen[bytes]:
+        announced = folder / "manager.json"
+        manager = self._child(
+            ["manager", "--listen", "127.0.0.1:0", "--http", "off", "--durability", self._durability,
+             "--journal", str(folder / "journal"), "--announce", str(announced)]
+        )  # fmt: skip
+        _until(announced.exists)
+        self.address = str(json.loads(announced.read_text())["listen"])
+        return manager
+
+    def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "service", *arguments]
+        command += ["--authkey-file", str(self._keyfile), "--log-level", "warning"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
+        child = subprocess.Popen(command, env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])})
+        self._stack.callback(_end, child)
+        return child
+
+
+class Pool:
+    """`multiprocessing.Pool.imap_unordered`, one job at a time."""
+
+    name = "multiprocessing.Pool"
+
+    def __enter__(self) -> Self:
+        """Start its processes."""
+        context = multiprocessing.get_context("fork")
+        self._pool = context.Pool(PROCESSES)
+        self._pids = [child.pid for child in multiprocessing.active_children() if child.pid]
+        self._pool.map(tasks.same, range(100), 1)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End them."""
+        self._pool.terminate()
+        self._pool.join()
+
+    def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
+        """Yield results as they come."""
+        return self._pool.imap_unordered(function, arguments, chunksize=1)
+
+    def one(self, function: _Function, argument: object) -> object:
+        """Run one call."""
+        return self._pool.apply(function, (argument,))
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the processes of the pool."""
+        return {"consumers": self._pids}
+
+
+class Executor:
+    """`concurrent.futures.ProcessPoolExecutor.submit`."""
+
+    name = "ProcessPoolExecutor"
+
+    def __enter__(self) -> Self:
+        """Start its processes."""
+        before = {child.pid for child in multiprocessing.active_children()}
+        self._pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork"))
+        list(self._pool.map(tasks.same, range(100)))
+        after = {child.pid for child in multiprocessing.active_children()}
+        self._pids = [pid for pid in after - before if pid]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End them."""
+        self._pool.shutdown()
+
+    def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
+        """Submit all, then yield the results in order."""
+        futures = [self._pool.submit(function, argument) for argument in arguments]
+        return (future.result() for future in futures)
+
+    def one(self, function: _Function, argument: object) -> object:
+        """Run one call."""
+        return self._pool.submit(function, argument).result()
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the processes of the pool."""
+        return {"consumers": self._pids}
+
+
+class StockServer:
+    """The standard library's own way to share a queue over TCP: a BaseManager with a `queue.Queue`."""
+
+    name = "stdlib BaseManager"
+
+    def __enter__(self) -> Self:
+        """Start its server in a process."""
+        self.authkey = secrets.token_hex(32).encode()
+        context = multiprocessing.get_context("fork")
+        self._manager = _Stock(("127.0.0.1", 0), self.authkey, ctx=context)
+        self._manager.start()
+        self.endpoint = self._manager.address
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End it."""
+        self._manager.shutdown()
+
+
+class _Stock(BaseManager):
+    """A manager of one queue."""
+
+
+_shared: queue.Queue[object] = queue.Queue()
+
+
+def _shared_queue() -> queue.Queue[object]:
+    return _shared
+
+
+_Stock.register("tasks", _shared_queue)
+
+
+def _task(function: _Function) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _until(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds.
+
+    Raises:
+        TimeoutError: it did not within the time that a start may take.
+    """
+    end = time.monotonic() + _START_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the service did not start within {_START_SECONDS:g} s")
+        time.sleep(0.02)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

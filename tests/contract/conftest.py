@@ -1,0 +1,32 @@
+"""One suite, every engine: what a test asks of `engine`, each of them must do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.broker.base import Broker
+from tests.support.engines import Engine, LocalEngine, ManagerEngine
+
+ENGINES = {
+    "local-memory": (LocalEngine, False),
+    "local-sqlite": (LocalEngine, True),
+    "manager-memory": (ManagerEngine, False),
+    "manager-sqlite": (ManagerEngine, True),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    kind, on_disk = ENGINES[request.param]
+    made: Engine = kind(tmp_path / "journal.db" if on_disk else None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def queue(engine: Engine) -> Broker:
+    """A client of the engine."""
+    return engine.client()

@@ -1,0 +1,483 @@
+"""`svc` as people run it: real processes, a real manager and worker, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SVC = (sys.executable, "-m", "service")
+DEADLINE = 60.0
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return the environment of a child: nothing of the developer's own settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
+    path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH"))))
+    return {**clean, "PYTHONPATH": path, **{name: str(value) for name, value in settings.items()}}
+
+
+def until(condition, what: str):
+    end = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {DEADLINE:g} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes whose command line or environment names *text*."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@contextmanager
+def running(*argv: str, cwd: Path, env: dict[str, str], **pipes) -> Iterator[subprocess.Popen[str]]:
+    """Run a command; afterwards it is gone."""
+    process = subprocess.Popen(argv, cwd=cwd, env=env, text=True, **pipes)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+class Host:
+    """A folder with an authkey, a manager that can be killed and come back, and `svc` on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        key = folder / "authkey"
+        subprocess.run(
+            [*SVC, "auth", "generate", "--output", str(key)], env=environment(), check=True, stdout=-3
+        )
+        self.env = environment(SVC_AUTHKEY_FILE=key)
+        self.log = (folder / "log").open("ab")
+
+    def start(self, verb: str, *flags: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+        """Start a manager or worker; return it with its addresses once it serves."""
+        announced = self.folder / f"{verb}.json"
+        announced.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [*SVC, verb, "--http", "127.0.0.1:0", "--announce", str(announced), *flags],
+            cwd=self.folder, env=self.env, stderr=self.log,
+        )  # fmt: skip
+        until(lambda: announced.exists() or process.poll() is not None, f"{verb} serves")
+        assert process.poll() is None, (self.folder / "log").read_text()
+        return process, json.loads(announced.read_text())
+
+    def start_manager(self, listen: str = "127.0.0.1:0", *flags: str) -> subprocess.Popen[bytes]:
+        process, addresses = self.start("manager", "--listen", listen, *flags)
+        self.env |= {"SVC_MANAGER": addresses["listen"], "MANAGER_HTTP": addresses["http"]}
+        return process
+
+    def start_worker(self, *flags: str) -> subprocess.Popen[bytes]:
+        flags = ("--tasks", "service.cli.demo_tasks", "--consumers", "2", *flags)
+        process, addresses = self.start("worker", *flags)
+        self.env["WORKER_HTTP"] = addresses["http"]
+        return process
+
+    def svc(self, *argv: str, stdin: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*SVC, *argv], cwd=self.folder, env={**self.env, **{k: str(v) for k, v in settings.items()}},
+            input=stdin, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """A manager and a worker for the tests that leave both as they are."""
+    host = Host(tmp_path_factory.mktemp("host"))
+    manager = host.start_manager()
+    worker = host.start_worker()
+    yield host
+    end(worker, manager)
+    host.log.close()
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A folder with an authkey, and what a test starts there."""
+    host = Host(tmp_path)
+    yield host
+    host.log.close()
+
+
+class TestWork:
+    def test_a_job_makes_the_round(self, host):
+        ended = host.svc("submit", "multiply", "6", "7", "--wait")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "42\n", "")
+
+    def test_ids_and_their_results_in_ndjson(self, host):
+        ids = [host.svc("submit", "multiply", str(number), "2").stdout.strip() for number in range(3)]
+        ended = host.svc("results", *ids, "--ndjson")
+        found = {outcome["id"]: outcome["value"] for outcome in map(json.loads, ended.stdout.splitlines())}
+        assert found == {name: number * 2 for number, name in enumerate(ids)}
+
+    def test_a_stream_of_2500_lines_with_a_bad_one(self, host):
+        lines = [json.dumps({"task": "multiply", "args": [number, 2]}) for number in range(2500)]
+        lines[1700] = '{"task": "multiply", "args": [1,'
+        ended = host.svc("submit", "--from", "-", stdin="\n".join(lines))
+        ids = ended.stdout.splitlines()
+        assert (ended.returncode, len(ids)) == (7, 2499)
+        assert ended.stderr.startswith("svc: line 1701: not a job:")
+        results = host.svc("results", *ids[1695:1705], "--ndjson")
+        values = {found["id"]: found["value"] for found in map(json.loads, results.stdout.splitlines())}
+        expected = [number * 2 for number in range(2500) if number != 1700]
+        assert [values[name] for name in ids[1695:1705]] == expected[1695:1705]
+
+    def test_a_producer_that_pauses_sees_its_job_accepted(self, host):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with running(*SVC, "submit", "--from", "-", cwd=host.folder, env=host.env, **pipes) as process:
+            for number in range(2):
+                process.stdin.write(json.dumps({"task": "multiply", "args": [number, 1]}) + "\n")
+                process.stdin.flush()
+                name = process.stdout.readline().strip()
+                assert host.svc("results", name).stdout == f"{name}\t{number}\n"
+            process.stdin.close()
+            assert process.wait(DEADLINE) == 0
+
+    def test_a_job_that_fails_is_tried_again_and_then_shown_with_its_traceback(self, host):
+        ended = host.svc("submit", "fail", "not today", "--wait")
+        assert (ended.returncode, ended.stdout) == (8, "")
+        assert "ValueError: not today" in ended.stderr
+        (name,) = re.findall(r"svc jobs show (\S+)`", ended.stderr)
+        shown = host.svc("jobs", "show", name).stdout
+        assert "failures       2" in shown
+        assert "attempt 2: failed" in shown
+        assert "raise ValueError(message)" in shown
+
+    def test_arguments_that_do_not_fit_are_refused_at_once(self, host):
+        ended = host.svc("submit", "multiply", "six", "7", "--wait")
+        assert ended.returncode == 8
+        assert "ArgumentError" in ended.stderr
+
+    def test_a_task_nobody_knows_waits_with_the_reason(self, host):
+        name = host.svc("submit", "no:such").stdout.strip()
+        job = json.loads(host.svc("jobs", "show", name, "--json").stdout)
+        assert job["state"] == "ready"
+        assert "knows the task 'no:such'" in job["reason"]
+        assert "no:such" in host.svc("status").stderr
+        assert host.svc("submit", "no:such", "--strict").returncode == 5
+        assert host.svc("jobs", "cancel", name).returncode == 0
+
+    def test_a_waiting_job_gives_124_and_one_that_is_timed_out_8(self, host):
+        assert (
+            host.svc(
+                "submit", "multiply", "1", "1", "--delay", "1h", "--wait", "--wait-timeout", "0.2"
+            ).returncode
+            == 124
+        )
+        ended = host.svc("submit", "sleep", "60", "--job-timeout", "0.5", "--retries", "0", "--wait")
+        assert ended.returncode == 8
+        assert "timeout" in ended.stderr
+
+    def test_an_argument_over_the_limit_is_refused_by_name_of_the_limit(self, host):
+        line = json.dumps({"task": "multiply", "args": ["x" * (17 << 20), 1]})
+        ended = host.svc("submit", "--from", "-", stdin=line)
+        assert ended.returncode == 2
+        assert "16777216 bytes" in ended.stderr
+
+
+class TestWatching:
+    def test_status_queues_and_workers_tell_of_the_same_service(self, host):
+        status = json.loads(host.svc("status", "--json").stdout)
+        (worker,) = json.loads(host.svc("workers", "--json").stdout)
+        queues = json.loads(host.svc("queues", "--json").stdout)
+        assert status["workers"] == 1
+        assert status["consumers"] == worker["consumers"] == 2
+        assert [queue["name"] for queue in queues] == [queue["name"] for queue in status["queues"]]
+        assert "multiply" in worker["tasks"]
+
+    def test_health_of_manager_and_worker(self, host):
+        for name in ("MANAGER_HTTP", "WORKER_HTTP"):
+            until(lambda name=name: host.svc("health", SVC_HTTP=host.env[name]).returncode == 0, "ready")
+        assert host.svc("health", "--http", "127.0.0.1:1").returncode == 3
+
+    def test_metrics_count_the_jobs(self, host):
+        host.svc("submit", "multiply", "1", "1", "--wait")
+        assert 'svc_jobs_submitted_total{queue="default",task="multiply"}' in host.svc("metrics").stdout
+
+    def test_metrics_can_be_served(self, host):
+        pipes = {"stderr": subprocess.PIPE}
+        with running(
+            *SVC, "metrics", "--http", "127.0.0.1:0", cwd=host.folder, env=host.env, **pipes
+        ) as process:
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/metrics", process.stderr.readline())
+            with socket.create_connection(("127.0.0.1", int(address[1])), 10) as connection:
+                connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            assert b"200 OK" in answer
+            assert b"svc_jobs_submitted_total" in answer
+
+    def test_follow_prints_results_until_ctrl_c_which_gives_130(self, host):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with running(*SVC, "results", "--follow", cwd=host.folder, env=host.env, **pipes) as process:
+            name = host.svc("submit", "multiply", "9", "9").stdout.strip()
+            while process.stdout.readline() != f"{name}\t81\n":
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 130
+            assert process.stderr.read() == ""
+
+    def test_a_reader_that_has_enough_ends_it_quietly(self, host):
+        for _ in range(2):
+            host.svc("submit", "multiply", "1", "1", "--wait")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with running(*SVC, "results", "--follow", cwd=host.folder, env=host.env, **pipes) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            host.svc("submit", "multiply", "2", "2", "--wait")
+            assert process.wait(DEADLINE) == 1
+            assert process.stderr.read() == ""
+            process.stdout = None
+
+
+class TestRefusals:
+    def test_a_wrong_key_gives_4(self, host, tmp_path):
+        key = tmp_path / "other"
+        host.svc("auth", "generate", "--output", str(key))
+        ended = host.svc("status", SVC_AUTHKEY_FILE=key)
+        assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (4, "", 1)
+        assert key.read_text().strip() not in ended.stderr
+
+    def test_an_unreachable_manager_gives_3_within_the_timeout(self, host):
+        started = time.monotonic()
+        ended = host.svc("status", "--timeout", "1", SVC_MANAGER="127.0.0.1:1")
+        assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (3, "", 1)
+        assert time.monotonic() - started < 6  # the interpreter's own start on a busy machine included
+
+    def test_one_that_accepts_and_says_nothing_gives_3_too(self, host):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            assert host.svc("status", "--timeout", "0.5", SVC_MANAGER=address).returncode == 3
+
+    def test_a_port_in_use_gives_6_in_one_line(self, host, alone):
+        for flags in (
+            ["--listen", host.env["SVC_MANAGER"]],
+            ["--listen", "127.0.0.1:0", "--http", host.env["MANAGER_HTTP"]],
+        ):
+            ended = alone.svc("manager", *flags)
+            assert ended.returncode in (2, 6)
+            assert ended.stderr.splitlines()[-1].startswith("svc: ")
+            assert "Traceback" not in ended.stderr
+
+    def test_a_second_manager_on_the_same_journal_is_refused(self, host):
+        ended = host.svc("manager", "--listen", "127.0.0.1:0", "--http", "off")
+        assert ended.returncode == 6
+        assert "Traceback" not in ended.stderr
+
+    def test_a_task_module_that_does_not_exist_is_named(self, host):
+        ended = host.svc("worker", "--tasks", "no_such_module", "--http", "off")
+        assert ended.returncode == 2
+        assert "no_such_module" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+class TestEnds:
+    def test_a_wait_outlives_a_manager_that_is_killed_and_comes_back(self, alone):
+        manager = alone.start_manager()
+        name = alone.svc("submit", "multiply", "6", "7").stdout.strip()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with running(
+            *SVC, "results", name, "--timeout", "30", cwd=alone.folder, env=alone.env, **pipes
+        ) as waiting:
+            manager.kill()
+            manager.wait()
+            manager = alone.start_manager(alone.env["SVC_MANAGER"])
+            worker = alone.start_worker()
+            try:
+                assert waiting.communicate(timeout=DEADLINE) == (f"{name}\t42\n", "")
+                assert waiting.returncode == 0
+            finally:
+                end(worker, manager)
+
+    def test_a_drain_ends_every_worker_with_0_and_holds_until_resumed(self, alone):
+        manager = alone.start_manager()
+        worker = alone.start_worker()
+        try:
+            until(lambda: json.loads(alone.svc("status", "--json").stdout)["consumers"] == 2, "consumers")
+            busy = alone.svc("submit", "sleep", "0.5").stdout.strip()
+            drained = alone.svc("drain", "--timeout", "30", "--json")
+            assert drained.returncode == 0, drained.stderr
+            assert json.loads(drained.stdout)["drained"] is True
+            assert worker.wait(DEADLINE) == 0
+            assert json.loads(alone.svc("jobs", "show", busy, "--json").stdout)["state"] in (
+                "ready",
+                "succeeded",
+            )
+            late = alone.svc("submit", "multiply", "2", "3").stdout.strip()
+            assert "draining" in alone.svc("jobs", "show", late).stdout
+            assert alone.svc("resume").stdout == "resumed\n"
+            worker = alone.start_worker()
+            assert alone.svc("results", late).stdout == f"{late}\t6\n"
+        finally:
+            end(worker, manager)
+
+    def test_sigterm_ends_manager_and_worker_with_0(self, alone):
+        manager = alone.start_manager()
+        worker = alone.start_worker()
+        end(worker)
+        end(manager)
+        assert (worker.returncode, manager.returncode) == (0, 0)
+
+
+class TestInOneTerminal:
+    def test_the_demo_is_the_textbook_program_and_leaves_nothing(self, tmp_path):
+        env = environment(TMPDIR=tmp_path)
+        ended = subprocess.run(
+            [*SVC, "demo"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        fancy = sorted(line for line in ended.stdout.splitlines() if line.startswith("Doing"))
+        assert [re.sub(r" in \S+ for ", " in _ for ", line) for line in fancy] == [
+            f"Doing something fancy in _ for Fancy Dan {number}" for number in sorted(range(3))
+        ] or {line.rpartition(" ")[2] for line in fancy} == {"0", "1", "2"}
+        results = {line for line in ended.stdout.splitlines() if line.startswith("Result: ")}
+        assert results == {f"Result: {i} * {i} = {i * i}" for i in range(40)}
+        assert len(ended.stdout.splitlines()) == 43
+        assert re.search(r"drained with \d+ pills, one for each consumer", ended.stderr)
+        assert ended.stderr.count("/metrics") == 2
+        assert list(tmp_path.iterdir()) == []
+        assert processes_with(str(tmp_path)) == []
+
+    def test_a_demo_that_is_stopped_leaves_nothing_either(self, tmp_path):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with running(*SVC, "demo", cwd=tmp_path, env=environment(TMPDIR=tmp_path), **pipes) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            process.stdout.read()
+            assert process.wait(DEADLINE) == 130
+        assert list(tmp_path.iterdir()) == []
+        assert processes_with(str(tmp_path)) == []
+
+    @pytest.fixture(scope="class")
+    def dev(self, tmp_path_factory):
+        """`svc dev` with the tasks of the word count, as its README starts it, and the exports it prints."""
+        folder = tmp_path_factory.mktemp("dev")
+        (folder / "bin").mkdir()
+        shim = folder / "bin" / "svc"
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service "$@"\n')
+        shim.chmod(0o755)
+        (folder / "bin" / "python").symlink_to(sys.executable)
+        env = environment(TMPDIR=folder, PATH=f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        log = folder / "log"
+        with log.open("wb") as stderr, running(
+            *SVC, "dev", "--tasks", "tasks,mytasks", "--consumers", "2", cwd=EXAMPLES / "wordcount",
+            env=env | {"PYTHONPATH": f"{env['PYTHONPATH']}{os.pathsep}{EXAMPLES}"}, stderr=stderr, stdout=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            until(lambda: "Ctrl-C here" in log.read_text() or process.poll() is not None, "svc dev is ready")
+            assert process.poll() is None, log.read_text()
+            exports = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
+            (first,) = re.findall(r"^  (svc submit .*)$", log.read_text(), re.MULTILINE)
+            yield process, env | exports, folder, first
+
+    def test_the_first_command_that_dev_prints_works(self, dev):
+        _, env, folder, first = dev
+        ended = subprocess.run(
+            ["sh", "-c", first], cwd=folder, env=env, capture_output=True, text=True, check=True
+        )
+        assert ended.stdout == "42\n"
+
+    def test_the_commands_of_the_word_count_are_as_its_readme_says(self, dev, tmp_path):
+        _, env, _, _ = dev
+        readme = (EXAMPLES / "wordcount" / "README.md").read_text()
+        (script,) = re.findall(r"```\n(python make_jobs.*?)```\n\n```\n(.*?)…", readme, re.DOTALL)
+        for name in ("make_jobs.py", "total.py", "texts"):
+            (tmp_path / name).symlink_to(EXAMPLES / "wordcount" / name)
+        ended = subprocess.run(
+            ["sh", "-ec", script[0]],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=DEADLINE,
+        )
+        assert ended.stdout.startswith(script[1])
+        assert (tmp_path / "jobs.ndjson").read_text() == (EXAMPLES / "wordcount" / "jobs.ndjson").read_text()
+        first = (tmp_path / "ids").read_text()
+        again = ["svc", "submit", "--from", "jobs.ndjson"]
+        assert subprocess.check_output(again, cwd=tmp_path, env=env, text=True) == first
+
+    def test_the_seed_as_a_user_writes_it(self, dev):
+        _, env, folder, _ = dev
+        ended = subprocess.run(
+            [sys.executable, str(EXAMPLES / "seed.py")],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert set(ended.stdout.splitlines()) == {f"Result: {i} * {i} = {i * i}" for i in range(40)}
+
+    def test_tasks_of_ones_own(self, dev):
+        _, env, folder, _ = dev
+        greeting = ["svc", "submit", "greet", "Ada", "--kwargs", '{"loud": true}', "--wait"]
+        assert subprocess.check_output(greeting, cwd=folder, env=env, text=True) == "HELLO, ADA!\n"
+        addition = ["svc", "submit", "mytasks:add", "2", "3", "--wait"]
+        assert subprocess.check_output(addition, cwd=folder, env=env, text=True) == "5\n"
+
+    def test_a_plain_client_produces_and_consumes(self, dev):
+        _, env, folder, _ = dev
+        plain = [sys.executable, str(EXAMPLES / "plain_client.py")]
+        bare = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+        run = {"cwd": folder, "env": bare, "text": True, "timeout": DEADLINE}
+        submitted = subprocess.check_output([*plain, "submit", "--count", "3"], **run)
+        assert set(submitted.splitlines()) == {"Result: 0", "Result: 1", "Result: 4"}
+        with running(*plain, "consume", cwd=folder, env=bare, stdout=subprocess.DEVNULL) as consumer:
+            produced = subprocess.check_output([*plain, "produce", "--count", "3"], **run)
+            assert produced.splitlines() == [f"Result: {i} * {i} = {i * i}" for i in range(3)]
+            assert consumer.wait(DEADLINE) == 0
+
+    def test_ctrl_c_ends_dev_and_all_it_started(self, dev):
+        """The last of the class: it ends what the others used."""
+        process, env, folder, _ = dev
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0
+        assert not Path(env["SVC_AUTHKEY_FILE"]).parent.exists()
+        assert processes_with(str(Path(env["SVC_AUTHKEY_FILE"]).parent)) == []

@@ -1,0 +1,59 @@
+"""Short words for what tests of the queue say all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from service.broker.base import Broker
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import ErrorInfo, NewBatch, Terms
+
+NOW = timedelta(0)
+ERROR = ErrorInfo("ValueError", "no", "Traceback …")
+
+
+def batch(first: int = 0, count: int = 1, *, delay: float = 0.0, key: str = "", **terms: Any) -> NewBatch:
+    """Return *count* jobs whose bodies are their own numbers."""
+    bodies = [b"%d" % number for number in range(first, first + count)]
+    return NewBatch(first, Terms(**{"task": "m:f", **terms}), bodies, delay, key)
+
+
+def submit(queue: Broker, *batches: NewBatch, origin: str = "o") -> list[r.Note]:
+    return queue.submit(origin, batches or (batch(),))
+
+
+def lease(consumer: Broker, limit: int = 1, wait: timedelta = NOW) -> list[r.Delivery]:
+    return consumer.lease(limit=limit, wait=wait).grant.deliveries
+
+
+def lease_one(consumer: Broker) -> r.Delivery:
+    """Lease one job, which must be there."""
+    (delivery,) = lease(consumer)
+    return delivery
+
+
+def numbers(deliveries: Sequence[r.Delivery]) -> list[int]:
+    """Return the numbers of the jobs in *deliveries*, in order."""
+    return [each.first + index for each in deliveries for index in range(len(each.bodies))]
+
+
+def ack_of(delivery: r.Delivery, result: bytes = b"r") -> c.Ack:
+    """Return the ack of all jobs of a lease."""
+    count = len(delivery.bodies)
+    return c.Ack(delivery.token, delivery.first, [result] * count, [0.5] * count)
+
+
+def nack_of(delivery: r.Delivery, retry_in: float | None = None) -> c.Nack:
+    """Return the nack of the first job of a lease."""
+    return c.Nack(delivery.token, delivery.first, ERROR, retry_in)
+
+
+def states(queue: Broker, *ids: str) -> list[str]:
+    return [view.state for view in queue.get(ids)]
+
+
+def counts(queue: Broker, name: str = "default") -> r.QueueStats:
+    return next((each for each in queue.stats().queues if each.name == name), r.QueueStats(name))

@@ -1,0 +1,178 @@
+"""The engines that the contract suite runs against, each with what a test does around the protocol."""
+
+from __future__ import annotations
+
+import abc
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from service.broker.base import Broker
+from service.broker.host import QueueHost
+from service.broker.journal import Journal, MemoryJournal
+from service.broker.local import LocalBroker, LocalQueue
+from service.broker.manager import ManagerBroker
+from service.domain import commands as c
+from service.domain.limits import Limits
+from service.server.journal import SqliteJournal
+from service.server.manager import JobManager, listen
+from service.wire import PROTOCOL_VERSION
+from tests.support.clock import LeapingClock
+
+#: Small enough that a test reaches them.
+LIMITS = Limits(max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500)
+T = TypeVar("T")
+
+
+class Engine(abc.ABC):
+    """A queue, ways to join it, and what may happen to it."""
+
+    def __init__(self, path: Path | None, limits: Limits = LIMITS) -> None:
+        self.path = path
+        self.limits = limits
+        self.clock = LeapingClock()
+        self._brokers: list[Broker] = []
+        self._journal: Journal = MemoryJournal() if path is None else SqliteJournal.open(path, "os")
+        self._start()
+
+    @abc.abstractmethod
+    def join(self, hello: c.Hello | None = None) -> Broker:
+        """Return a broker of its own, which has said *hello*."""
+
+    @abc.abstractmethod
+    def cut(self, broker: Broker) -> None:
+        """End a broker's connection as a killed process does, and let the queue notice."""
+
+    @abc.abstractmethod
+    def inside(self, look: Callable[[QueueHost], T]) -> T:
+        """Return what *look* sees in the queue's host."""
+
+    @abc.abstractmethod
+    def _start(self) -> None: ...
+
+    @abc.abstractmethod
+    def _stop(self) -> None: ...
+
+    def client(self) -> Broker:
+        return self._kept(self.join())
+
+    def consumer(
+        self,
+        name: str = "w-1",
+        worker: str = "w",
+        *,
+        tasks: Sequence[str] = ("m:f",),
+        queues: Sequence[str] = (),
+        held: Sequence[c.Held] = (),
+    ) -> Broker:
+        """Return a consumer; *held* are the leases that it brings along, at this hello only."""
+        hello = c.Hello(
+            PROTOCOL_VERSION, "consumer", name, worker, tasks=list(tasks), queues=list(queues), held=list(held)
+        )
+        return self._kept(self.join(hello))
+
+    def supervisor(self, worker: str = "w") -> Broker:
+        return self._kept(self.join(c.Hello(PROTOCOL_VERSION, "worker", f"{worker}-0", worker)))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and the queue notice."""
+        self.clock.advance(seconds)
+        self.inside(lambda host: host.turn())
+
+    def restart(self) -> None:
+        """Stop the queue and recover it from its journal. Brokers made before are of no use any more."""
+        self._drop_brokers()
+        self._stop()
+        if self.path is not None:
+            self._journal = SqliteJournal.open(self.path, "os")
+        elif isinstance(self._journal, MemoryJournal):
+            self._journal = self._journal.reopened()
+        self._start()
+
+    def close(self) -> None:
+        self._drop_brokers()
+        self._stop()
+
+    def until(self, condition: Callable[[QueueHost], bool]) -> None:
+        """Ask the queue again and again until *condition* holds; fail after ten seconds."""
+        deadline = time.monotonic() + 10
+        while not self.inside(condition):
+            assert time.monotonic() < deadline, "the condition never held"
+            time.sleep(0.001)
+
+    def _kept(self, broker: Broker) -> Broker:
+        self._brokers.append(broker)
+        return broker
+
+    def _drop_brokers(self) -> None:
+        for broker in self._brokers:
+            self._drop(broker)
+        self._brokers.clear()
+
+    def _drop(self, broker: Broker) -> None:
+        """Give a broker's resources up without a word."""
+
+
+class LocalEngine(Engine):
+    """The queue in this process."""
+
+    def join(self, hello: c.Hello | None = None) -> Broker:
+        return LocalBroker(self.queue, None if hello is None else lambda: hello)
+
+    def cut(self, broker: Broker) -> None:
+        assert isinstance(broker, LocalBroker)
+        broker.disconnect()
+
+    def inside(self, look: Callable[[QueueHost], T]) -> T:
+        with self.queue._changed:
+            found = look(self.queue.host)
+            self.queue._changed.notify_all()
+        return found
+
+    def _start(self) -> None:
+        self.queue = LocalQueue(self._journal, clock=self.clock, limits=self.limits)
+
+    def _stop(self) -> None:
+        self.queue.close()
+
+
+class ManagerEngine(Engine):
+    """A real manager in a thread of this process, over TCP."""
+
+    _endpoint = ("127.0.0.1", 0)
+    _authkey = secrets.token_bytes(32)
+
+    def join(self, hello: c.Hello | None = None) -> Broker:
+        said = None if hello is None else (lambda: hello)
+        broker = ManagerBroker(self._endpoint, self._authkey, hello=said, timeout=10.0)
+        broker.connect()
+        return broker
+
+    def cut(self, broker: Broker) -> None:
+        assert isinstance(broker, ManagerBroker)
+        before = self._server.connection_count
+        self._drop(broker)
+        self.until(lambda host: self._server.connection_count < before)
+
+    def inside(self, look: Callable[[QueueHost], T]) -> T:
+        return self._server.ask(lambda: look(self._host)).result(10)
+
+    def _start(self) -> None:
+        self._host = QueueHost(self._journal, clock=self.clock, limits=self.limits)
+        # The same port again after a restart, as a manager in production has.
+        self._server = JobManager(self._host, listen(*self._endpoint), self._authkey).get_server()
+        self._endpoint = self._server.endpoint
+        self._thread = threading.Thread(target=self._server.serve_forever, name="manager")
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._server.stop()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def _drop(self, broker: Broker) -> None:
+        assert isinstance(broker, ManagerBroker)
+        broker._discard()

@@ -1,0 +1,162 @@
+"""A real manager and a real worker, each in processes of its own, to be killed by tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.app import Client, connect
+from service.broker.manager import ManagerBroker
+from service.settings import parse_address, read_authkey
+
+ROOT = Path(__file__).parents[2]
+
+
+class Service:
+    """`svc manager` and `svc worker` on loopback, in a folder of their own."""
+
+    def __init__(
+        self, folder: Path, tasks: str, consumers: int = 4, worker_flags: tuple[str, ...] = ()
+    ) -> None:
+        self.folder = folder
+        self.journal = folder / "journal.db"
+        self.authkey_file = folder / "authkey"
+        self.authkey_file.write_text("k" * 40)
+        self.authkey_file.chmod(0o600)
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SVC_AUTHKEY_FILE": str(self.authkey_file),
+            "SVC_MANAGER": self.listen,
+            "SVC_LOG_LEVEL": "warning",
+        }
+        self._worker_flags = ("--tasks", tasks, "--consumers", str(consumers), *worker_flags)
+        self.manager: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def start_manager(self, *flags: str, wait: bool = True) -> None:
+        """Start the manager on the same address and journal as before; return once it serves."""
+        announced = self.folder / "manager.json"
+        announced.unlink(missing_ok=True)
+        arguments = ("--listen", self.listen, "--http", "off", "--journal", str(self.journal), *flags)
+        self.manager = self.run("manager", *arguments, "--announce", str(announced))
+        if wait:
+            self._await_file(announced, self.manager)
+
+    def start_worker(self) -> None:
+        """Start the worker."""
+        self.worker = self.run("worker", "--http", "off", *self._worker_flags)
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `svc ARGUMENTS` and return its process; its output goes to a log file of the folder."""
+        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "service", *arguments],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def kill_manager(self) -> None:
+        """Kill the manager with SIGKILL, and see it gone."""
+        assert self.manager is not None
+        self.manager.kill()
+        self.manager.wait()
+
+    def kill_consumer(self, place: int) -> bool:
+        """Kill one consumer process with SIGKILL; return whether there was one."""
+        assert self.worker is not None
+        consumers = sorted(pid for pid in descendants(self.worker.pid) if _is_consumer(pid))
+        if not consumers:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(consumers[place % len(consumers)], signal.SIGKILL)
+        return True
+
+    def client(self, timeout: float = 30.0) -> Client:
+        """Return a client that bears with a manager that is away for up to *timeout* seconds."""
+        return Client(self.listen, authkey_file=self.authkey_file, timeout=timeout)
+
+    def broker(self, timeout: float = 30.0) -> ManagerBroker:
+        """Return a bare connection."""
+        return connect(parse_address(self.listen), read_authkey(self.authkey_file), timeout)
+
+    def log(self, name: str) -> list[dict[str, object]]:
+        """Return what the manager or the worker has logged, a mapping for each line."""
+        lines = (self.folder / f"{name}.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def close(self) -> None:
+        """End what still runs: the worker in order, the manager after it."""
+        for process in (self.worker, self.manager):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def _await_file(self, path: Path, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 30
+        while not path.exists():
+            assert process.poll() is None, (self.folder / "manager.log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def service(
+    folder: Path, tasks: str, consumers: int = 4, worker_flags: tuple[str, ...] = ()
+) -> Iterator[Service]:
+    """Run a manager and a worker while the block runs."""
+    running = Service(folder, tasks, consumers, worker_flags)
+    try:
+        running.start_manager()
+        running.start_worker()
+        yield running
+    finally:
+        running.close()
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below *pid*."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, pending = [], [pid]
+    while pending:
+        children = parents.get(pending.pop(), [])
+        found += children
+        pending += children
+    return found
+
+
+def _is_consumer(pid: int) -> bool:
+    """Return whether a process is no forkserver or resource tracker but has a connection of its own."""
+    with contextlib.suppress(OSError):
+        return any(
+            os.readlink(link).startswith("socket:")
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if int(link.name) > 2
+        ) and not descendants(pid)
+    return False

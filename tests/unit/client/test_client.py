@@ -1,0 +1,434 @@
+"""The client on the real queue in memory, with a consumer that does as it is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.broker.local import LocalBroker, LocalQueue
+from service.client import outcomes, session
+from service.client.batches import JobSpec
+from service.client.client import Client
+from service.client.jobs import Job
+from service.codec import decode_arguments, encode_result
+from service.domain import commands as c
+from service.domain.job import ErrorInfo
+from service.domain.limits import Limits
+from service.errors import (
+    BrokerError,
+    CodecError,
+    Conflict,
+    JobCancelled,
+    JobFailed,
+    JobTooLarge,
+    ManagerUnreachable,
+    QueueFull,
+    ResultTimeout,
+    UnknownJob,
+    UnknownTask,
+)
+from service.wire import PROTOCOL_VERSION
+
+
+@pytest.fixture
+def queue():
+    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000))
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def client(queue):
+    with Client(lambda: LocalBroker(queue), patience=5.0) as client:
+        yield client
+
+
+class Consumer:
+    """Runs jobs when it is told to, one lease at a time."""
+
+    def __init__(self, queue: LocalQueue, function: Callable[..., Any]) -> None:
+        hello = c.Hello(PROTOCOL_VERSION, "consumer", "w/1", "w", "host", 1, ["t:f"], ["default", "other"])
+        self.broker = LocalBroker(queue, lambda: hello)
+        self.function = function
+
+    def run(self, jobs: int = 1) -> None:
+        while jobs:
+            grant = self.broker.lease(limit=jobs, wait=timedelta(seconds=5)).grant
+            assert grant.deliveries, "no job came"
+            for delivery in grant.deliveries:
+                jobs -= len(delivery.bodies)
+                self.end(delivery)
+
+    def end(self, delivery) -> None:
+        for place, body in enumerate(delivery.bodies):
+            number = delivery.first + place
+            args, kwargs = decode_arguments(delivery.terms.codec, body, ["plain", "pickle"])
+            try:
+                value = self.function(*args, **kwargs)
+            except ValueError as error:
+                info = ErrorInfo("ValueError", str(error), "Traceback: far away")
+                self.broker.nack(c.Nack(delivery.token, number, info))
+            else:
+                self.broker.ack(
+                    c.Ack(delivery.token, number, [encode_result(delivery.terms.codec, value)], [0.1])
+                )
+
+    def later(self, jobs: int = 1) -> threading.Thread:
+        thread = threading.Thread(target=self.run, args=[jobs])
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def consumer(queue):
+    def function(value=None, *rest, **kwargs):
+        if value == "fail":
+            raise ValueError("as told")
+        return [value, *rest, kwargs] if rest or kwargs else value
+
+    return Consumer(queue, function)
+
+
+class TestSubmit:
+    def test_ids_of_single_jobs_count_up_within_the_clients_origin(self, client):
+        ids = [client.submit("t:f", number).id for number in range(3)]
+        assert [job_id.split("-")[1] for job_id in ids] == ["0", "1", "2"]
+        assert len({job_id.split("-")[0] for job_id in ids}) == 1
+
+    def test_arguments_and_result_make_the_round(self, client, consumer):
+        job = client.submit("t:f", 1, "two", x=[3])
+        consumer.run()
+        assert job.result(timeout=5) == [1, "two", {"x": [3]}]
+        assert client.result(job.id) == [1, "two", {"x": [3]}]
+        assert job.done()
+
+    def test_a_callable_that_no_module_names_runs_too(self, client, queue):
+        consumer = Consumer(queue, lambda function, *args: function(*args))
+        job = client.submit(lambda a, b: a * b, 6, 7)
+        consumer.run()
+        assert job.result(timeout=5) == 42
+
+    def test_options_are_for_the_jobs_of_that_submitter_alone(self, client):
+        other = client.options(queue="other", priority=3, delay=60, retries=0, timeout=5.0)
+        view = other.submit("t:f").view()
+        assert (view.queue, view.priority, view.state, view.retries, view.timeout) == (
+            "other",
+            3,
+            "scheduled",
+            0,
+            5.0,
+        )
+        assert client.submit("t:f").view().queue == "default"
+        assert other.options(queue="x").submit("t:f").view().priority == 3
+
+    def test_a_key_makes_a_job_unique(self, client):
+        keyed = client.options(key="k")
+        assert keyed.submit("t:f", 1) == keyed.submit("t:f", 1)
+        with pytest.raises(Conflict):
+            keyed.submit("t:f", 2)
+
+    def test_strict_refuses_a_task_that_nobody_knows(self, client):
+        with pytest.raises(UnknownTask):
+            client.options(strict=True).submit("no:task")
+
+    def test_a_job_over_the_managers_limit_is_refused_by_name_of_the_limit(self, client):
+        with pytest.raises(JobTooLarge, match="10000"):
+            client.submit("t:f", "x" * 10_001)
+
+
+class TestMany:
+    def test_jobs_come_back_in_input_order_and_of_an_origin_of_their_own(self, client):
+        jobs = client.submit_many("t:f", ((number,) for number in range(2500)))
+        assert [job.id.split("-")[1] for job in jobs] == [str(number) for number in range(2500)]
+        assert client.submit_many("t:f", [(1,)])[0].id.split("-")[0] != jobs[0].id.split("-")[0]
+
+    def test_a_whole_spec_goes_before_the_call(self, client):
+        jobs = client.submit_many("t:f", [(1,), JobSpec("t:g", (2,))])
+        assert [job.view().task for job in jobs] == ["t:f", "t:g"]
+
+    def test_arguments_that_are_no_tuple_are_a_mistake(self, client):
+        with pytest.raises(TypeError, match="come as tuples"):
+            client.submit_many("t:f", ["text"])
+
+    def test_the_first_refusal_raises_and_says_how_many_were_accepted(self, client):
+        with pytest.raises(QueueFull) as caught:
+            client.submit_many("t:f", ((number,) for number in range(5500)))
+        assert caught.value.__notes__ == ["5000 jobs of the same call were accepted"]
+        assert client.stats().queues[0].ready == 5000
+
+    def test_each_tells_the_fate_of_every_job_in_its_place(self, client):
+        specs = [
+            JobSpec("t:f", (1,)),
+            JobSpec("t:f", (object(),)),
+            Conflict("bad line"),
+            JobSpec("t:f", ("x" * 99_999,)),
+        ]
+        ((first, second, third, fourth),) = client.submit_each(specs)
+        assert isinstance(first, Job), "one job over the limit must not take its neighbour with it"
+        assert isinstance(second, CodecError)
+        assert isinstance(third, Conflict)
+        assert isinstance(fourth, JobTooLarge)
+
+    def test_nothing_is_sent_of_nothing(self, client):
+        assert client.submit_many("t:f", []) == []
+        assert list(client.map("t:f", [])) == []
+
+
+class TestResults:
+    def test_a_job_that_failed_raises_with_the_remote_traceback(self, client, consumer):
+        job = client.submit("t:f", "fail")
+        consumer.run()
+        with pytest.raises(JobFailed, match="ValueError: as told") as caught:
+            job.result(timeout=5)
+        assert caught.value.remote_traceback == "Traceback: far away"
+        assert caught.value.job_id == job.id
+
+    def test_a_cancelled_job_raises(self, client):
+        job = client.submit("t:f")
+        assert job.cancel() is True
+        assert job.cancel() is False
+        with pytest.raises(JobCancelled, match=job.id):
+            job.result(timeout=5)
+
+    def test_a_job_that_is_not_done_in_time_raises_and_goes_on(self, client, consumer):
+        job = client.submit("t:f", 1)
+        with pytest.raises(ResultTimeout, match=r"0\.05 s"):
+            job.result(timeout=0.05)
+        assert not job.done()
+        consumer.run()
+        assert job.result() == 1
+
+    @pytest.mark.parametrize("name", ["k3v9x0m2q7w1z-0", "rubbish", ""])
+    def test_an_unknown_job_raises_at_once(self, client, name):
+        for ask in (
+            client.result,
+            client.view,
+            lambda job_id: client.results([job_id]),
+            lambda i: client.cancel([i]),
+        ):
+            with pytest.raises(UnknownJob):
+                ask(name)
+
+    def test_results_come_in_the_order_they_were_asked_for(self, client, consumer):
+        jobs = [client.submit("t:f", number) for number in range(4)]
+        consumer.run(4)
+        assert client.results([jobs[2], jobs[0].id, jobs[2]], timeout=5) == [2, 0, 2]
+
+    def test_a_result_that_runs_code_is_read_only_where_that_is_accepted(self, client, queue):
+        consumer = Consumer(queue, lambda: {1, object})
+        job = client.options(codec="pickle").submit("t:f")
+        consumer.run()
+        with pytest.raises(CodecError, match="accept pickle"):
+            job.result(timeout=5)
+        with Client(lambda: LocalBroker(queue), accept=["pickle"]) as trusting:
+            assert trusting.result(job.id) == {1, object}
+
+    def test_a_waiting_thread_holds_up_no_submit(self, client, consumer):
+        first = client.submit("t:f", 1)
+        thread = threading.Thread(target=first.result)
+        thread.start()
+        second = client.submit("t:f", 2)  # while the other waits
+        consumer.run(2)
+        thread.join(5)
+        assert second.result(timeout=5) == 2
+
+    def test_many_threads_share_a_client(self, client, consumer):
+        found: list[int] = []
+
+        def work(number: int) -> None:
+            found.append(client.submit("t:f", number).result(timeout=20))
+
+        threads = [
+            threading.Thread(target=work, args=[number]) for number in range(25)
+        ]  # more than wait at a time
+        for thread in threads:
+            thread.start()
+        consumer.run(25)
+        for thread in threads:
+            thread.join(20)
+        assert sorted(found) == list(range(25))
+
+
+class TestMap:
+    def test_results_come_in_input_order_whatever_ends_first(self, client, consumer):
+        results = client.map("t:f", [1, 2, 3], "abc")
+        thread = consumer.later(3)
+        assert list(results) == [[1, "a", {}], [2, "b", {}], [3, "c", {}]]
+        thread.join()
+
+    def test_jobs_are_submitted_at_once(self, client):
+        client.map("t:f", range(10))
+        assert client.stats().queues[0].ready == 10
+
+    def test_it_raises_when_the_turn_of_a_failed_job_comes(self, client, consumer):
+        results = client.map("t:f", [1, "fail", 3])
+        consumer.run(3)
+        assert next(results) == 1
+        with pytest.raises(JobFailed):
+            next(results)
+
+    def test_the_time_counts_from_the_call(self, client, consumer):
+        results = client.map("t:f", [1, 2], timeout=0.1)
+        consumer.run(1)
+        assert next(results) == 1
+        with pytest.raises(ResultTimeout, match="1 job has not ended"):
+            next(results)
+
+    def test_more_jobs_than_fit_a_page(self, client, consumer):
+        results = client.map("t:f", range(2500))
+        thread = consumer.later(2500)
+        assert list(results) == list(range(2500))
+        thread.join()
+
+
+class TestAsCompleted:
+    def test_jobs_of_one_submission_come_as_they_end(self, client, consumer):
+        jobs = client.submit_many("t:f", [(1,), ("fail",), (3,)])
+        thread = consumer.later(3)
+        assert list(client.as_completed(jobs, timeout=10)) == jobs
+        thread.join()
+
+    def test_so_do_jobs_of_several(self, client, queue, consumer):
+        with Client(lambda: LocalBroker(queue)) as other:
+            jobs = [client.submit("t:f", 1), other.submit("t:f", 2), *client.submit_many("t:f", [(3,)])]
+        thread = consumer.later(3)
+        assert set(client.as_completed(jobs, timeout=10)) == set(jobs)
+        thread.join()
+
+    def test_each_comes_once(self, client, consumer):
+        job = client.submit("t:f")
+        consumer.run()
+        assert list(client.as_completed([job, job.id, job], timeout=5)) == [job]
+
+    def test_those_that_do_not_end_in_time_raise(self, client, queue, consumer):
+        with Client(lambda: LocalBroker(queue)) as other:
+            mixed = [client.submit("t:f", 1), other.submit("t:f", 2)]
+        consumer.run(1)
+        found = client.as_completed(mixed, timeout=0.1)
+        assert next(found) == mixed[0]
+        with pytest.raises(ResultTimeout, match="1 job has not ended"):
+            next(found)
+
+    def test_of_nothing_comes_nothing(self, client):
+        assert list(client.as_completed([])) == []
+
+
+class Flaky(LocalBroker):
+    """Loses the first answers, as a manager does that is restarted."""
+
+    failures = 0
+
+    def call(self, commands, *, wait=0.0):
+        if wait and Flaky.failures:
+            Flaky.failures -= 1
+            raise ManagerUnreachable("it restarts")
+        return super().call(commands, wait=wait)
+
+
+class TestConnections:
+    @pytest.fixture
+    def flaky(self, queue, monkeypatch):
+        monkeypatch.setattr(outcomes, "ROUND_SECONDS", 0.01)
+        monkeypatch.setattr(Flaky, "failures", 3)
+        with Client(lambda: Flaky(queue), patience=5.0) as client:
+            yield client
+
+    def test_a_wait_outlives_a_restart(self, flaky, consumer):
+        job = flaky.submit("t:f", 1)
+        thread = consumer.later()
+        assert job.result() == 1
+        thread.join()
+        assert Flaky.failures == 0
+
+    def test_so_does_a_map(self, flaky, consumer):
+        results = flaky.map("t:f", [1, 2])
+        thread = consumer.later(2)
+        assert list(results) == [1, 2]
+        thread.join()
+
+    def test_but_not_for_ever(self, queue, monkeypatch):
+        monkeypatch.setattr(outcomes, "ROUND_SECONDS", 0.01)
+        monkeypatch.setattr(Flaky, "failures", 10**9)
+        with Client(lambda: Flaky(queue), patience=0.05) as client, pytest.raises(ManagerUnreachable):
+            client.submit("t:f").result()
+
+    def test_a_wait_is_cut_into_slices(self, queue, consumer, monkeypatch):
+        """So that a connection that died silently is found."""
+        waits: list[float] = []
+        monkeypatch.setattr(outcomes, "SLICE_SECONDS", 0.02)
+
+        class Watched(LocalBroker):
+            def call(self, commands, *, wait=0.0):
+                waits.append(wait)
+                if len(waits) == 5:
+                    consumer.run()
+                return super().call(commands, wait=wait)
+
+        with Client(lambda: Watched(queue)) as client:
+            assert client.submit("t:f", 7).result() == 7
+        assert max(waits) == 0.02
+
+    def test_nothing_is_connected_before_it_is_used(self):
+        def connect():
+            raise AssertionError("connected")
+
+        Client(connect).close()
+
+    def test_a_closed_client_says_so(self, queue):
+        client = Client(lambda: LocalBroker(queue))
+        client.close()
+        client.close()
+        with pytest.raises(BrokerError, match="closed"):
+            client.submit("t:f")
+
+    def test_an_error_of_connecting_reaches_the_caller(self):
+        def connect():
+            raise ManagerUnreachable("nobody there")
+
+        with pytest.raises(ManagerUnreachable):
+            Client(connect, patience=0.0).stats()
+
+
+class TestOperating:
+    def test_dead_jobs_are_requeued(self, client, consumer):
+        job = client.submit("t:f", "fail")
+        consumer.run()
+        assert client.requeue() == 1
+        assert job.view().state == "ready"
+        assert client.requeue([job]) == 0
+
+    def test_jobs_are_found(self, client):
+        job = client.submit("t:f")
+        client.options(queue="other").submit("t:f")
+        assert [view.id for view in client.find(queue="default")] == [job.id]
+
+    def test_a_drain_and_its_end(self, client):
+        client.drain()
+        assert client.stats().drain == 1
+        client.resume()
+        assert client.stats().drain == 0
+
+    def test_the_feed_reads_on_from_its_cursor(self, client, consumer):
+        client.submit("t:f", 1)
+        consumer.run()
+        page = client.feed()
+        assert len(page.outcomes) == 1
+        assert client.feed(page.cursor).outcomes == []
+
+    def test_metrics_are_text(self, client):
+        assert isinstance(client.metrics(), str)
+
+    def test_workers_are_described(self, client, consumer):
+        assert [worker.name for worker in client.workers()] == ["w"]
+
+
+def test_a_handle_is_its_id(client):
+    job = client.job("k3v9x0m2q7w1z-0")
+    assert repr(job) == "Job('k3v9x0m2q7w1z-0')"
+    assert job == client.job(job.id)
+    assert job != job.id
+    assert session.Origin().take(5) == 0

@@ -1,0 +1,258 @@
+"""The consumer's loop with the real queue in memory; its supervisor is the test."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from service.broker.local import LocalBroker, LocalQueue
+from service.codec import decode_result, encode_arguments
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import JobView, NewBatch, Terms, job_id
+from service.errors import ManagerUnreachable
+from service.worker.consumer import FLUSH, REJOIN, STOP, Consumer
+from service.worker.options import WorkerOptions
+from service.worker.registry import Registry, Task
+from service.worker.slot import Phase, Slot
+
+SECONDS = 20.0
+
+
+@dataclass
+class Gate:
+    """A task that tells when it has begun and waits until it may end."""
+
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    open: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def __call__(self, wait: bool = True) -> None:
+        if wait:
+            self.begun.release()
+            assert self.open.acquire(timeout=SECONDS)
+
+
+class Flaky(LocalBroker):
+    """A broker whose next calls fail as if the manager were away; it remembers what was asked."""
+
+    def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
+        self.failures = 0
+        self.asked: list[list[c.AnyCommand]] = []
+        self.said = hello
+        super().__init__(queue, hello)
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        if self.failures:
+            self.failures -= 1
+            raise ManagerUnreachable("away")
+        self.asked.append(list(commands))
+        return super().call(commands, wait=wait)
+
+
+class Bench:
+    """One consumer in a thread, the queue that it serves, and the line to it."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.queue = LocalQueue()
+        self.client = LocalBroker(self.queue)
+        context = multiprocessing.get_context("spawn")
+        self.slot = Slot(context)
+        self.pipe, self._theirs = multiprocessing.Pipe()
+        self.brokers: list[Flaky] = []
+        self.submitted = 0
+        tasks = [Task("t:gate", self.gate), Task("t:echo", lambda x: x), Task("t:fail", self.fail)]
+        options = WorkerOptions("w", "here", 1)
+        self.consumer = Consumer(options, "w-1", Registry(tasks), self.slot, self._theirs, self.connect)
+        self.thread = threading.Thread(target=self.consumer.run)
+
+    def connect(self, hello: Callable[[], c.Hello]) -> Flaky:
+        self.brokers.append(Flaky(self.queue, hello))
+        return self.brokers[-1]
+
+    @staticmethod
+    def fail() -> None:
+        raise ValueError("bad")
+
+    @property
+    def broker(self) -> Flaky:
+        return self.brokers[-1]
+
+    def submit(self, task: str, *argses: tuple[Any, ...], **terms: Any) -> list[str]:
+        bodies = [encode_arguments("plain", args, {}) for args in argses or [()]]
+        self.client.submit("o", [NewBatch(self.submitted, Terms(task, **terms), bodies)])
+        self.submitted += len(bodies)
+        return [job_id("o", number) for number in range(self.submitted - len(bodies), self.submitted)]
+
+    def results(self, ids: list[str]) -> list[Any]:
+        reply = self.client.call([c.Await(ids, SECONDS)], wait=SECONDS)[0]
+        assert isinstance(reply, r.Outcomes)
+        assert reply.pending == 0
+        return [decode_result(each.result) if not each.error else each.error.type for each in reply.outcomes]
+
+    def view(self, job: str) -> JobView:
+        return self.client.get([job])[0]
+
+    def warm_up(self) -> None:
+        """Let it learn that jobs are short, so that it reads ahead."""
+        self.results(self.submit("t:echo", *[(0,)] * 200))
+        assert self.consumer._pace.limit > 10
+
+    def stop(self) -> None:
+        self.pipe.send_bytes(STOP)
+        assert self.consumer._stopping.wait(SECONDS)
+        for _ in range(100):
+            self.gate.open.release()
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    bench.thread.start()
+    yield bench
+    bench.stop()
+    bench.queue.close()
+    bench.pipe.close()
+
+
+def begun(bench: Bench) -> None:
+    assert bench.gate.begun.acquire(timeout=SECONDS)
+
+
+def test_jobs_are_run_in_order_and_answered(bench: Bench) -> None:
+    assert bench.results(bench.submit("t:echo", *[(n,) for n in range(50)])) == list(range(50))
+
+
+def test_successes_of_one_lease_travel_as_one_ack(bench: Bench) -> None:
+    bench.warm_up()
+    assert any(
+        isinstance(each, c.Ack) and len(each.results) > 5 for asked in bench.broker.asked for each in asked
+    )
+
+
+def test_it_waits_at_the_manager_only_when_all_is_reported(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    waits = [asked for asked in bench.broker.asked if isinstance(asked[-1], c.Lease) and asked[-1].wait]
+    assert waits
+    assert all(len(asked) == 1 for asked in waits)
+
+
+def test_a_failure_is_reported_with_the_time_to_the_next_attempt(bench: Bench) -> None:
+    bench.results(bench.submit("t:fail", retries=1, backoff=0.01))
+    nacks = [each for asked in bench.broker.asked for each in asked if isinstance(each, c.Nack)]
+    first, last = nacks
+    assert first.retry_in is not None
+    assert 0.005 <= first.retry_in <= 0.01
+    assert last.retry_in is None
+
+
+def test_told_to_stop_it_leaves_its_wait(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    bench.stop()
+    assert bench.slot.look().phase is Phase.STOPPING
+    assert isinstance(bench.broker.asked[-1][-1], c.Leave)
+    assert bench.client.stats().consumers == 0
+
+
+def test_told_to_stop_it_finishes_its_job_and_gives_back_what_it_read_ahead(bench: Bench) -> None:
+    bench.warm_up()
+    jobs = bench.submit("t:gate", (True,), *[(False,)] * 20)
+    begun(bench)
+    held = bench.slot.look().ahead
+    assert held > 0
+    bench.stop()
+    states = [bench.view(job).state for job in jobs]
+    assert states == ["succeeded"] + ["ready"] * 20
+    assert not any(bench.view(job).interruptions for job in jobs)
+
+
+def test_a_pill_ends_it(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    bench.client.drain()
+    bench.thread.join(SECONDS)
+    assert bench.slot.look().phase is Phase.PILLED
+
+
+def test_what_is_taken_back_is_dropped_and_the_rest_goes_on(bench: Bench) -> None:
+    bench.warm_up()
+    jobs = bench.submit("t:gate", (True,), *[(False,)] * 10)
+    begun(bench)
+    look = bench.slot.look()
+    with bench.slot.held():
+        bench.slot.recall()
+    supervisor = LocalBroker(bench.queue, lambda: c.Hello(1, "worker", "w", "w"))
+    supervisor.call([c.Recall("w-1", look.token, look.number, look.last)])
+    assert [bench.view(job).state for job in jobs] == ["leased"] + ["ready"] * 10
+    bench.gate.open.release()
+    bench.results(jobs)
+    assert not any(bench.view(job).attempts for job in jobs)
+
+
+def test_told_to_flush_it_reports_what_is_done_while_a_job_runs(bench: Bench) -> None:
+    bench.warm_up()
+    jobs = bench.submit("t:gate", *[(False,)] * 5, (True,))
+    begun(bench)
+    bench.pipe.send_bytes(FLUSH)
+    bench.results(jobs[:5])
+    assert bench.view(jobs[5]).state == "leased"
+
+
+def test_told_to_rejoin_it_says_what_it_holds_while_a_job_runs(bench: Bench) -> None:
+    (job,) = bench.submit("t:gate")
+    begun(bench)
+    calls = len(bench.broker.asked)
+    bench.pipe.send_bytes(REJOIN)
+    bench.pipe.send_bytes(FLUSH)
+    while len(bench.broker.asked) == calls:
+        pass
+    assert isinstance(bench.broker.asked[calls][0], c.Ping)
+    (held,) = bench.broker.said().held
+    assert (held.first, held.count) == (0, 1)
+    bench.gate.open.release()
+    bench.results([job])
+
+
+def test_outcomes_are_kept_while_the_manager_is_away(bench: Bench) -> None:
+    (job,) = bench.submit("t:gate")
+    begun(bench)
+    bench.broker.failures = 3
+    bench.gate.open.release()
+    bench.results([job])
+    assert bench.broker.failures == 0
+    assert bench.view(job).attempts == []
+
+
+def test_an_outcome_that_comes_too_late_is_dropped(bench: Bench) -> None:
+    """The lease moved on; the job belongs to someone else, and the consumer goes on."""
+    (job,) = bench.submit("t:gate")
+    begun(bench)
+    look = bench.slot.look()
+    LocalBroker(bench.queue, lambda: c.Hello(1, "worker", "w", "w")).call(
+        [c.Release(look.token, look.number)]
+    )
+    bench.gate.open.release()
+    begun(bench)
+    bench.gate.open.release()
+    assert bench.results([job]) == [None]
+    assert bench.results(bench.submit("t:echo", (5,))) == [5]
+
+
+def test_a_job_with_a_timeout_nudges_the_supervisor(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    assert not bench.pipe.poll()
+    bench.results(bench.submit("t:echo", (1,), timeout=60.0))
+    assert bench.pipe.poll(SECONDS)
+
+
+def test_its_hello_says_what_it_can_do(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    hello = bench.broker.said()
+    assert (hello.role, hello.name, hello.worker, hello.queues) == ("consumer", "w-1", "w", ["default"])
+    assert hello.tasks == ["svc:call", "t:echo", "t:fail", "t:gate"]

@@ -1,0 +1,198 @@
+"""The reporter with the real queue in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.broker.local import LocalBroker, LocalQueue
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import ErrorInfo
+from service.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
+from service.worker import reporter as module
+from service.worker.reporter import Reporter
+
+SECONDS = 20.0
+HELLO = c.Hello(1, "worker", "w", "w")
+
+
+class Line(LocalBroker):
+    """A connection that can be away, and that lets a test wait for what was sent."""
+
+    def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
+        self.away = False
+        self.sent: list[c.AnyCommand] = []
+        self.news = threading.Condition()
+        self.hello = hello
+        super().__init__(queue, hello)
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        with self.news:
+            self.news.notify_all()
+            if self.away:
+                raise ManagerUnreachable("away")
+            self.sent.extend(commands)
+        return super().call(commands, wait=wait)
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        with self.news:
+            assert self.news.wait_for(condition, SECONDS)
+
+
+class Desk:
+    """A reporter and all that it calls."""
+
+    def __init__(self) -> None:
+        self.queue = LocalQueue()
+        self.lines: list[Line] = []
+        self.refusal: ServiceError | None = None
+        self.errors: list[ServiceError] = []
+        self.reconnections = 0
+        self.asked = threading.Event()
+        self.reporter = Reporter(
+            self.connect, lambda: HELLO, lambda: c.Extend(busy=2), self.errors.append, self.reconnected
+        )
+
+    def connect(self, hello: Callable[[], c.Hello]) -> Line:
+        self.asked.set()
+        if self.refusal is not None:
+            raise self.refusal
+        self.lines.append(Line(self.queue, hello))
+        return self.lines[-1]
+
+    def reconnected(self) -> None:
+        self.reconnections += 1
+
+    def start(self) -> Line:
+        self.reporter.start()
+        while not self.lines:
+            pass
+        line = self.lines[-1]
+        line.until(lambda: len(line.sent) > 1)
+        return line
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(module, "_EXTEND_SECONDS", 0.01)
+    return Desk()
+
+
+def reports(line: Line) -> list[str]:
+    return [each.consumer for each in line.sent if isinstance(each, c.Lost)]
+
+
+def lost(name: str) -> c.Lost:
+    return c.Lost(name, ErrorInfo("E", "m"))
+
+
+def test_leases_are_renewed_again_and_again(desk: Desk) -> None:
+    line = desk.start()
+    line.until(lambda: line.sent.count(c.Extend(busy=2)) > 3)
+    desk.reporter.close(SECONDS)
+
+
+def test_reports_arrive_in_order(desk: Desk) -> None:
+    line = desk.start()
+    desk.reporter.post(lost("a"), lost("b"))
+    desk.reporter.post(lost("c"))
+    line.until(lambda: reports(line) == ["a", "b", "c"])
+    desk.reporter.close(SECONDS)
+
+
+def test_reports_wait_for_a_manager_that_is_away(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    desk.reporter.post(lost("a"))
+    desk.reporter.post(lost("b"))
+    line.until(lambda: True)
+    line.away = False
+    line.until(lambda: reports(line) == ["a", "b"])
+    desk.reporter.close(SECONDS)
+
+
+def test_closing_delivers_what_is_pending_and_leaves(desk: Desk) -> None:
+    line = desk.start()
+    desk.reporter.post(lost("a"))
+    desk.reporter.close(SECONDS)
+    assert reports(line) == ["a"]
+    assert c.Leave() in line.sent
+    assert desk.queue.host.state.workers == {} or not desk.queue.host.state.workers["w"].supervised
+
+
+def test_closing_gives_up_when_patience_ends_and_says_so(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    desk.reporter.post(lost("a"))
+    with capture_logs() as logs:
+        desk.reporter.close(0.05)
+    assert [log["count"] for log in logs if log["event"] == "reports_undelivered"] == [1]
+
+
+def test_closing_before_the_start_is_harmless(desk: Desk) -> None:
+    desk.reporter.close(SECONDS)
+
+
+def test_a_refused_authkey_at_the_start_ends_it(desk: Desk) -> None:
+    desk.refusal = AuthenticationFailed()
+    desk.reporter.start()
+    desk.reporter._thread.join(SECONDS)
+    assert desk.errors == [desk.refusal]
+
+
+def test_a_manager_that_is_not_there_at_the_start_is_waited_for(desk: Desk) -> None:
+    desk.refusal = ManagerUnreachable()
+    desk.reporter.start()
+    assert desk.asked.wait(SECONDS)
+    assert not desk.reporter.connected
+    desk.refusal = None
+    while not desk.lines:
+        pass
+    desk.lines[0].until(lambda: desk.reporter.connected)
+    desk.reporter.close(SECONDS)
+    assert desk.errors == []
+
+
+def test_an_unexpected_error_does_not_end_the_renewals(desk: Desk) -> None:
+    line = desk.start()
+    desk.reporter._extend = iter([1 / 1, c.Extend(busy=9)]).__next__  # type: ignore[assignment]
+    line.until(lambda: c.Extend(busy=9) in line.sent)
+    desk.reporter._extend = c.Extend
+    desk.reporter.close(SECONDS)
+
+
+def test_a_new_hello_is_told_as_a_reconnection(desk: Desk) -> None:
+    line = desk.start()
+    assert (desk.reporter.reconnects, desk.reconnections) == (0, 0)
+    assert line.hello() is HELLO
+    assert (desk.reporter.reconnects, desk.reconnections) == (1, 1)
+    desk.reporter.close(SECONDS)
+
+
+def test_complaints_about_silence_do_not_flood(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    line.until(lambda: True)
+    now = time.monotonic()
+    with capture_logs() as logs:
+        for seconds in range(100):
+            desk.reporter.complain_of_silence(now + seconds)
+    complaints = [log for log in logs if log["event"] == "manager_unreachable"]
+    assert len(complaints) == 4
+    line.away = False
+    desk.reporter.close(SECONDS)
+
+
+def test_a_refused_report_is_logged_and_done_with(desk: Desk) -> None:
+    with capture_logs() as logs:
+        line = desk.start()
+        desk.reporter.post(c.Release(12345, 0))
+        desk.reporter.close(SECONDS)
+    assert [log["report"] for log in logs if log["event"] == "report_refused"] == ["release"]
+    assert line.sent.count(c.Release(12345, 0)) == 1

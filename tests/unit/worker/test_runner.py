@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.codec import PICKLE, PLAIN, decode_result, encode_arguments
+from service.domain.job import CALL, Cause, Terms
+from service.domain.retry import RetryPolicy
+from service.worker.registry import Registry, Task, TaskOptions
+from service.worker.runner import MESSAGE_MAX, TRACEBACK_MAX, Attempts, Failure, Runner
+
+LIMIT = 1000
+
+
+def resolve(
+    function: Callable[..., Any],
+    codec: str = PLAIN,
+    options: TaskOptions | None = None,
+    accept: tuple[str, ...] = (PLAIN, PICKLE),
+    **terms: Any,
+) -> Attempts:
+    registry = Registry([Task("m:f", function, options)])
+    return Runner(registry, accept, LIMIT).resolve(Terms("m:f", codec=codec, **terms))
+
+
+def run(function: Callable[..., Any], *args: Any, codec: str = PLAIN, **kwargs: Any) -> bytes | Failure:
+    return resolve(function, codec).run(encode_arguments(codec, args, kwargs))
+
+
+def failure(function: Callable[..., Any], *args: Any, codec: str = PLAIN) -> Failure:
+    result = run(function, *args, codec=codec)
+    assert isinstance(result, Failure)
+    return result
+
+
+def test_a_result_is_encoded() -> None:
+    result = run(lambda a, b: {"sum": a + b}, 1, b=2)
+    assert isinstance(result, bytes)
+    assert decode_result(result) == {"sum": 3}
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), SystemExit("bad"), KeyboardInterrupt("bad"), GeneratorExit("bad")]
+)
+def test_whatever_a_task_raises_is_a_failed_attempt(error: BaseException) -> None:
+    def task() -> None:
+        raise error
+
+    found = failure(task)
+    assert (found.cause, found.permanent) == (Cause.FAILED, False)
+    assert (found.error.type, found.error.message) == (type(error).__name__, "bad")
+
+
+def test_an_error_of_svc_that_a_task_raises_is_a_failed_attempt_too() -> None:
+    """A task may be a client itself; its trouble is no reason to give up the job at once."""
+    from service.errors import CodecError
+
+    def task() -> None:
+        raise CodecError("inner")
+
+    assert failure(task).cause is Cause.FAILED
+
+
+def test_the_traceback_begins_in_the_task() -> None:
+    def task() -> None:
+        deeper()
+
+    def deeper() -> None:
+        raise ValueError("here")
+
+    lines = failure(task).error.traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "in task" in lines[1]
+    assert "service/worker" not in "".join(lines)
+
+
+def test_a_traceback_is_capped_and_keeps_both_ends() -> None:
+    def task(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("the end" * 10)
+        other(depth)
+
+    def other(depth: int) -> None:
+        task(depth - 1)
+
+    text = failure(task, 200).error.traceback
+    assert len(text) <= TRACEBACK_MAX
+    assert text.startswith("Traceback")
+    assert text.rstrip().endswith("the end" * 10)
+    assert "characters left out" in text
+
+
+def test_a_message_is_capped() -> None:
+    def task() -> None:
+        raise ValueError("x" * 10**6)
+
+    assert len(failure(task).error.message) == MESSAGE_MAX
+
+
+def test_an_exception_that_cannot_be_shown_is_still_a_failure() -> None:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    def task() -> None:
+        raise Broken
+
+    assert failure(task).error.type == "Broken"
+
+
+def test_what_no_wire_can_carry_is_escaped() -> None:
+    def task() -> None:
+        raise OSError("file \udcff")
+
+    error = failure(task).error
+    error.message.encode()
+    error.traceback.encode()
+    assert "udcff" in error.message
+
+
+@pytest.mark.parametrize("recursion", [sys.getrecursionlimit() * 2])
+def test_a_task_that_recurses_for_ever_is_a_failure(recursion: int) -> None:
+    def task(n: int) -> int:
+        return task(n - 1) if n else 0
+
+    assert failure(task, recursion).error.type == "RecursionError"
+
+
+def refused(result: bytes | Failure) -> str:
+    assert isinstance(result, Failure)
+    assert (result.cause, result.permanent) == (Cause.REFUSED, True)
+    return f"{result.error.type}: {result.error.message}"
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    assert refused(run(lambda a: a, 1, 2)).startswith("ArgumentError: m:f: too many positional arguments")
+
+
+def test_a_body_that_cannot_be_read_is_refused() -> None:
+    assert refused(resolve(len).run(b"\xc1")).startswith("CodecError")
+
+
+def test_a_codec_that_is_not_accepted_is_refused_with_the_way_out() -> None:
+    attempts = resolve(len, PICKLE, accept=(PLAIN,))
+    assert "--accept pickle" in refused(attempts.run(encode_arguments(PICKLE, ["x"], {})))
+
+
+def test_a_result_that_is_no_data_is_refused() -> None:
+    assert refused(run(object)).startswith("CodecError: the result of type object is not plain data")
+
+
+def test_a_result_over_the_limit_is_refused_by_the_name_of_the_limit() -> None:
+    assert refused(run(lambda: "x" * LIMIT)).startswith("JobTooLarge: the result takes 1003 bytes")
+
+
+def test_a_task_that_is_not_known_is_refused() -> None:
+    attempts = Runner(Registry(), (PLAIN,), LIMIT).resolve(Terms("m:g"))
+    assert refused(attempts.run(b"")).startswith("TaskNotFound")
+
+
+class Bomb:
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return explode, (self.error,)
+
+
+def explode(error: str) -> None:
+    raise {"exit": SystemExit, "value": ValueError}[error]("boom")
+
+
+@pytest.mark.parametrize("error", ["exit", "value"])
+def test_arguments_that_raise_when_unpickled_are_refused(error: str) -> None:
+    body = pickle.dumps(((Bomb(error),), {}))
+    assert "boom" in refused(resolve(lambda x: x, PICKLE).run(body))
+
+
+class Unpicklable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise SystemExit("no")
+
+
+def test_a_result_that_exits_when_pickled_is_refused() -> None:
+    assert refused(run(Unpicklable, codec=PICKLE)).startswith(("SystemExit", "CodecError"))
+
+
+def test_a_pickled_callable_runs() -> None:
+    attempts = Runner(Registry(), (PICKLE,), LIMIT).resolve(Terms(CALL, codec=PICKLE))
+    result = attempts.run(encode_arguments(PICKLE, [max, 1, 2], {}))
+    assert isinstance(result, bytes)
+    assert decode_result(result) == 2
+
+
+def test_a_callable_cannot_come_as_plain_data() -> None:
+    attempts = Runner(Registry(), (PLAIN,), LIMIT).resolve(Terms(CALL))
+    assert "pickle codec" in refused(attempts.run(encode_arguments(PLAIN, ["os:system", "x"], {})))
+
+
+def test_pickled_arguments_are_the_objects_that_were_sent() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    def kind(x: str) -> str:
+        return type(x).__name__
+
+    attempts = resolve(kind, PICKLE)
+    import cloudpickle
+
+    result = attempts.run(cloudpickle.dumps(((Text("a"),), {})))
+    assert isinstance(result, bytes)
+    assert decode_result(result) == "Text"
+
+
+def test_a_task_says_when_it_is_tried_again_and_the_terms_override_it() -> None:
+    options = TaskOptions(retries=7, backoff=2.0, timeout=9.0)
+    own = resolve(len, options=options)
+    assert (own.policy, own.timeout) == (RetryPolicy(7, 2.0), 9.0)
+    other = resolve(len, options=options, retries=0, backoff=0.5, timeout=1.0)
+    assert (other.policy, other.timeout) == (RetryPolicy(0, 0.5), 1.0)
