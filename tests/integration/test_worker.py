@@ -24,6 +24,40 @@ from tests.support.workers import KEY, Client, Manager, Worker, configure_loggin
 Start = Callable[..., Worker]
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Manager]:
+    """A manager with two workers, for all tests that leave them as they found them."""
+    manager = Manager()
+    manager.start()
+    manager.workers = {
+        "pair": Worker(manager.address, options(2, name="pair", queues=("pair",)), "warning"),
+        "single": Worker(
+            manager.address, options(1, name="single", queues=("single",), accept=("plain", "pickle"))
+        ),
+    }
+    for worker in manager.workers.values():
+        worker.start()
+    yield manager
+    for worker in manager.workers.values():
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    manager.stop()
+
+
+@pytest.fixture
+def pair(shared: Manager) -> Iterator[Client]:
+    """A client whose jobs go to a worker with two consumers."""
+    with shared.client("pair") as client:
+        yield client
+
+
+@pytest.fixture
+def single(shared: Manager) -> Iterator[Client]:
+    """A client whose jobs go to a worker with one consumer, which accepts pickles."""
+    with shared.client("single") as client:
+        yield client
+
+
 @pytest.fixture
 def manager() -> Iterator[Manager]:
     manager = Manager(Limits(reconnect_seconds=5.0))
@@ -78,36 +112,30 @@ def test_results_are_recorded_in_the_order_of_the_jobs(
     assert client.results(client.submit("echo", *[(n,) for n in range(500)])) == list(range(500))
 
 
-def test_a_coroutine_is_run_to_its_end(client: Client, start: Start) -> None:
-    start()
-    assert client.results(client.submit("later", (1,))) == [2]
+def test_a_coroutine_is_run_to_its_end(single: Client) -> None:
+    assert single.results(single.submit("later", (1,))) == [2]
 
 
-def test_a_failing_job_is_tried_again_until_it_succeeds(client: Client, start: Start, tmp_path: Path) -> None:
-    start()
-    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 2))
-    assert client.results([job]) == [3]
-    view = client.view(job)
+def test_a_failing_job_is_tried_again_until_it_succeeds(pair: Client, tmp_path: Path) -> None:
+    (job,) = pair.submit("fail_until", (str(tmp_path / "times"), 2))
+    assert pair.results([job]) == [3]
+    view = pair.view(job)
     assert (view.failures, view.crashes, view.interruptions) == (2, 0, 0)
     assert [attempt.error.message for attempt in view.attempts] == ["failure 1", "failure 2"]
     assert "fail_until" in view.attempts[0].error.traceback
     assert "service/worker" not in view.attempts[0].error.traceback
 
 
-def test_a_job_is_dead_when_its_retries_are_used_up(client: Client, start: Start, tmp_path: Path) -> None:
-    start()
-    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 9))
-    (outcome,) = client.outcomes([job])
-    assert (outcome.state, client.view(job).failures) == (JobState.DEAD, 3)
+def test_a_job_is_dead_when_its_retries_are_used_up(pair: Client, tmp_path: Path) -> None:
+    (job,) = pair.submit("fail_until", (str(tmp_path / "times"), 9))
+    (outcome,) = pair.outcomes([job])
+    assert (outcome.state, pair.view(job).failures) == (JobState.DEAD, 3)
 
 
-def test_the_terms_of_a_job_override_the_retries_of_its_task(
-    client: Client, start: Start, tmp_path: Path
-) -> None:
-    start()
-    (job,) = client.submit("fail_until", (str(tmp_path / "times"), 9), retries=0)
-    client.outcomes([job])
-    assert client.view(job).failures == 1
+def test_the_terms_of_a_job_override_the_retries_of_its_task(pair: Client, tmp_path: Path) -> None:
+    (job,) = pair.submit("fail_until", (str(tmp_path / "times"), 9), retries=0)
+    pair.outcomes([job])
+    assert pair.view(job).failures == 1
 
 
 @pytest.mark.parametrize(
@@ -121,46 +149,45 @@ def test_the_terms_of_a_job_override_the_retries_of_its_task(
     ],
 )
 def test_a_job_that_can_never_run_is_dead_at_once(
-    client: Client, start: Start, task: str, args: tuple[Any, ...], codec: str, error: str
+    pair: Client, task: str, args: tuple[Any, ...], codec: str, error: str
 ) -> None:
-    start()
-    (job,) = client.submit(task, args, codec=codec)
-    (outcome,) = client.outcomes([job])
+    (job,) = pair.submit(task, args, codec=codec)
+    (outcome,) = pair.outcomes([job])
     assert outcome.error is not None
     assert (outcome.state, outcome.error.type) == (JobState.DEAD, error)
-    assert client.view(job).attempts[0].cause is Cause.REFUSED
+    assert pair.view(job).attempts[0].cause is Cause.REFUSED
 
 
-def test_a_pickled_callable_runs_where_pickle_is_accepted(client: Client, start: Start) -> None:
-    start(accept=("plain", "pickle"))
-    assert client.results(client.submit(CALL, (len, "four"), codec="pickle")) == [4]
+def test_a_pickled_callable_runs_where_pickle_is_accepted(single: Client) -> None:
+    assert single.results(single.submit(CALL, (len, "four"), codec="pickle")) == [4]
 
 
-def test_a_task_that_exits_is_a_failed_attempt_and_not_a_dead_consumer(client: Client, start: Start) -> None:
-    start(1)
-    before = client.results(client.submit("pid"))
-    (outcome,) = client.outcomes(client.submit("leave"))
+def test_a_task_that_exits_is_a_failed_attempt_and_not_a_dead_consumer(single: Client) -> None:
+    before = single.results(single.submit("pid"))
+    (outcome,) = single.outcomes(single.submit("leave"))
     assert outcome.error is not None
     assert outcome.error.type == "SystemExit"
-    assert client.results(client.submit("pid")) == before
+    assert single.results(single.submit("pid")) == before
 
 
-def test_a_process_that_a_task_forks_does_not_answer_for_it(client: Client, start: Start) -> None:
+def test_a_process_that_a_task_forks_does_not_answer_for_it(single: Client) -> None:
     """It returns into the consumer's loop, and must not send a second outcome over the same socket."""
-    start(1)
-    (child,) = client.results(client.submit("fork_and_return"))
+    (child,) = single.results(single.submit("fork_and_return"))
     assert child > 0
-    assert client.results(client.submit("echo", ("still there",))) == ["still there"]
+    assert single.results(single.submit("echo", ("still there",))) == ["still there"]
 
 
-def test_every_attempt_is_one_line_of_log(client: Client, start: Start) -> None:
-    worker = start(1)
-    (job,) = client.submit("echo", (1,))
-    client.results([job])
-    client.outcomes(client.submit("leave"))
-    until(lambda: len(worker.events("attempt_finished")) == 2)
-    good, bad = worker.events("attempt_finished")
-    assert (good["job_id"], good["outcome"], good["attempt"], good["worker"]) == (job, "succeeded", 1, "w")
+def test_every_attempt_is_one_line_of_log(shared: Manager, single: Client) -> None:
+    jobs = single.submit("echo", (1,)) + single.submit("leave")
+    single.outcomes(jobs)
+    worker = shared.workers["single"]
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in worker.events("attempt_finished") if line["job_id"] in jobs]
+
+    until(lambda: len(lines()) == 2)
+    good, bad = lines()
+    assert (good["outcome"], good["attempt"], good["worker"]) == ("succeeded", 1, "single")
     assert {"task", "queue", "wait_s", "run_s", "consumer"} <= set(good)
     assert (bad["outcome"], bad["error_type"], bad["level"]) == ("failed", "SystemExit", "warning")
 
@@ -168,43 +195,37 @@ def test_every_attempt_is_one_line_of_log(client: Client, start: Start) -> None:
 # --- timeouts and crashes ---------------------------------------------------------------------------------
 
 
-def test_a_timeout_kills_only_the_consumer_that_ran_over_it(client: Client, start: Start) -> None:
-    start(2)
-    others = client.submit("sleep", (1.0,))
-    (late,) = client.submit("too_long", (30.0,))
-    (outcome,) = client.outcomes([late])
+def test_a_timeout_kills_only_the_consumer_that_ran_over_it(pair: Client) -> None:
+    others = pair.submit("sleep", (1.0,))
+    (late,) = pair.submit("too_long", (30.0,))
+    (outcome,) = pair.outcomes([late])
     assert outcome.error is not None
     assert outcome.error.type == "TimedOut"
     assert "0.3 s" in outcome.error.message
     assert 0.3 <= outcome.seconds < 1.5
-    client.results(others)
-    assert client.view(others[0]).attempts == []
-    view = client.view(late)
+    pair.results(others)
+    assert pair.view(others[0]).attempts == []
+    view = pair.view(late)
     assert (view.failures, view.crashes, view.interruptions) == (1, 0, 0)
     assert view.attempts[0].cause is Cause.TIMED_OUT
 
 
-def test_a_job_that_timed_out_is_tried_again_by_its_policy(client: Client, start: Start) -> None:
-    start(1)
-    (job,) = client.submit("too_long", (30.0,), retries=1, backoff=0.01)
-    client.outcomes([job])
-    assert client.view(job).failures == 2
+def test_a_job_that_timed_out_is_tried_again_by_its_policy(single: Client) -> None:
+    (job,) = single.submit("too_long", (30.0,), retries=1, backoff=0.01)
+    single.outcomes([job])
+    assert single.view(job).failures == 2
 
 
-def test_a_timeout_works_while_the_task_holds_the_interpreter_lock(client: Client, start: Start) -> None:
-    start(1)
+def test_a_timeout_works_while_the_task_holds_the_interpreter_lock(single: Client) -> None:
     began = time.monotonic()
-    (outcome,) = client.outcomes(client.submit("hold_gil", (20,), timeout=0.3, retries=0))
+    (outcome,) = single.outcomes(single.submit("hold_gil", (20,), timeout=0.3, retries=0))
     assert outcome.error is not None
     assert outcome.error.type == "TimedOut"
     assert time.monotonic() - began < 10
 
 
-def test_what_a_task_has_started_dies_with_it_at_a_timeout(
-    client: Client, start: Start, tmp_path: Path
-) -> None:
-    start(1)
-    client.outcomes(client.submit("too_long_with_child", (str(tmp_path / "pid"),)))
+def test_what_a_task_has_started_dies_with_it_at_a_timeout(single: Client, tmp_path: Path) -> None:
+    single.outcomes(single.submit("too_long_with_child", (str(tmp_path / "pid"),)))
     child = int((tmp_path / "pid").read_text(encoding="utf-8"))
     until(lambda: not alive(child))
 
@@ -214,26 +235,24 @@ def test_what_a_task_has_started_dies_with_it_at_a_timeout(
     [("segfault", (), "SIGSEGV"), ("kill_self", (), "SIGKILL"), ("die", (7,), "exit code 7")],
 )
 def test_a_job_is_dead_with_the_cause_after_it_killed_three_consumers(
-    client: Client, start: Start, task: str, args: tuple[Any, ...], cause: str
+    pair: Client, task: str, args: tuple[Any, ...], cause: str
 ) -> None:
-    start(2)
-    (job,) = client.submit(task, args)
-    (outcome,) = client.outcomes([job])
+    (job,) = pair.submit(task, args)
+    (outcome,) = pair.outcomes([job])
     assert outcome.error is not None
     assert cause in outcome.error.message
-    view = client.view(job)
+    view = pair.view(job)
     assert (view.failures, view.crashes, view.interruptions) == (0, 3, 0)
 
 
-def test_a_crash_is_charged_to_the_executing_job_only(client: Client, start: Start) -> None:
+def test_a_crash_is_charged_to_the_executing_job_only(single: Client) -> None:
     """The consumer holds others, read ahead and done but not yet reported; they run again, uncharged."""
-    start(1, log_level="warning")
-    warm_up(client)
+    warm_up(single)
     # One lane keeps the order: all are of one task, and one argument makes the difference.
-    jobs = client.submit("sleep_or_die", *[(0,)] * 20, (7,), *[(0,)] * 20)
-    outcomes = client.outcomes(jobs)
+    jobs = single.submit("sleep_or_die", *[(0,)] * 20, (7,), *[(0,)] * 20)
+    outcomes = single.outcomes(jobs)
     assert [outcome.error is not None for outcome in outcomes] == [False] * 20 + [True] + [False] * 20
-    views = [client.view(job) for job in jobs]
+    views = [single.view(job) for job in jobs]
     assert [view.crashes for view in views] == [0] * 20 + [3] + [0] * 20
     assert not any(view.failures or view.interruptions for view in views)
 
@@ -241,31 +260,28 @@ def test_a_crash_is_charged_to_the_executing_job_only(client: Client, start: Sta
 # --- reading ahead ----------------------------------------------------------------------------------------
 
 
-def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(client: Client, start: Start) -> None:
-    start(2, log_level="warning")
-    warm_up(client)
-    jobs = client.submit("sleep", *[(0,)] * 20, (3.0,), *[(0,)] * 100)
+def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(pair: Client) -> None:
+    warm_up(pair)
+    jobs = pair.submit("sleep", *[(0,)] * 20, (3.0,), *[(0,)] * 100)
     began = time.monotonic()
-    client.results(jobs[:20] + jobs[21:])
+    pair.results(jobs[:20] + jobs[21:])
     assert time.monotonic() - began < 2.0
-    assert client.state(jobs[20]) == "leased"
-    client.results(jobs)
-    assert not any(client.view(job).attempts for job in jobs)
+    assert pair.state(jobs[20]) == "leased"
+    pair.results(jobs)
+    assert not any(pair.view(job).attempts for job in jobs)
 
 
-def test_results_do_not_wait_behind_a_long_job_of_the_same_consumer(client: Client, start: Start) -> None:
-    start(1, log_level="warning")
-    warm_up(client)
-    jobs = client.submit("sleep", *[(0,)] * 20, (2.0,))
+def test_results_do_not_wait_behind_a_long_job_of_the_same_consumer(single: Client) -> None:
+    warm_up(single)
+    jobs = single.submit("sleep", *[(0,)] * 20, (2.0,))
     began = time.monotonic()
-    client.results(jobs[:20])
+    single.results(jobs[:20])
     assert time.monotonic() - began < 1.0
-    assert client.state(jobs[20]) == "leased"
+    assert single.state(jobs[20]) == "leased"
 
 
-def test_long_jobs_are_taken_one_at_a_time(client: Client, start: Start) -> None:
-    start(2)
-    pids = client.results(client.submit("sleep", *[(0.1,)] * 10))
+def test_long_jobs_are_taken_one_at_a_time(pair: Client) -> None:
+    pids = pair.results(pair.submit("sleep", *[(0.1,)] * 10))
     assert {pids.count(pid) for pid in set(pids)} == {5}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ from service.worker.options import WorkerOptions
 
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
+#: What the forkserver of a test's worker loads for all its consumers.
+PRELOAD = ("service.worker.consumer", "tests.support.workers")
 _ROOT = Path(__file__).parents[2]
 
 
@@ -44,9 +47,8 @@ def configure_logging(level: str) -> None:
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
     """Return the options of a worker `w` with the tasks of the tests."""
-    return WorkerOptions(
-        **{"name": "w", "host": "here", "consumers": consumers, "tasks": (TASKS,), **changes}
-    )
+    defaults = {"name": "w", "host": "here", "tasks": (TASKS,), "preload": PRELOAD}
+    return WorkerOptions(consumers=consumers, **{**defaults, **changes})
 
 
 def until(condition: Callable[[], object], seconds: float = 15.0, what: str = "") -> None:
@@ -64,6 +66,7 @@ class Manager:
     limits: Limits = field(default_factory=Limits)
     address: tuple[str, int] = ("127.0.0.1", 0)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    workers: dict[str, Worker] = field(default_factory=dict)
 
     def start(self) -> None:
         listener = listen(*self.address)
@@ -83,17 +86,18 @@ class Manager:
         self.start()
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
+    def client(self, queue: str = "default") -> Iterator[Client]:
         with ManagerBroker(self.address, KEY) as broker:
-            yield Client(broker)
+            yield Client(broker, queue)
 
 
 @dataclass
 class Client:
-    """Submits jobs and asks for them, one origin each."""
+    """Submits jobs to one queue and asks for them, one origin each."""
 
     broker: ManagerBroker
-    origin: str = "tests"
+    queue: str = "default"
+    origin: str = field(default_factory=lambda: f"tests{secrets.token_hex(4)}")
     number: int = 0
 
     def submit(self, task: str, *argses: tuple[Any, ...], codec: str = "plain", **terms: Any) -> list[str]:
@@ -101,8 +105,8 @@ class Client:
         bodies = [encode_arguments(codec, args, {}) for args in argses or [()]]
         first, self.number = self.number, self.number + len(bodies)
         name = task if ":" in task else f"{TASKS}:{task}"
-        notes = self.broker.submit(self.origin, [NewBatch(first, Terms(name, codec=codec, **terms), bodies)])
-        assert not notes
+        batch = NewBatch(first, Terms(name, self.queue, codec=codec, **terms), bodies)
+        assert not self.broker.submit(self.origin, [batch])
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
     def outcomes(self, ids: list[str], seconds: float = 30.0) -> list[Outcome]:

@@ -1,0 +1,257 @@
+"""Lease: order, exclusiveness, waiting, expiry, and who may."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.members import RECONNECT_GRACE
+from service.errors import BadRequest, LeaseLost
+from tests.support.asking import NOW, ack_of, batch, counts, lease, lease_one, numbers, states, submit
+
+PATIENCE = timedelta(seconds=30)
+
+
+def test_jobs_come_first_in_first_out(engine, queue):
+    submit(queue, batch(0, 2), batch(2, 2))
+    submit(queue, origin="later")
+    consumer = engine.consumer()
+
+    got = [lease_one(consumer) for _ in range(5)]
+
+    assert [(each.origin, each.first) for each in got] == [("o", 0), ("o", 1), ("o", 2), ("o", 3), ("later", 0)]
+
+
+def test_the_highest_priority_comes_first(engine, queue):
+    submit(queue, batch(0), batch(1, priority=5), batch(2, priority=-1), batch(3, priority=5))
+
+    assert numbers(lease(engine.consumer(), 9)) == [1, 3, 0, 2]
+
+
+def test_a_consumer_gets_only_tasks_that_it_knows_of_queues_that_it_serves(engine, queue):
+    submit(queue, batch(0, task="m:g"), batch(1, queue="other"), batch(2))
+
+    assert numbers(lease(engine.consumer(), 9)) == [2]
+    assert numbers(lease(engine.consumer("w-2", queues=["other", "default"]), 9)) == [1]
+
+
+def test_not_more_than_the_limit_is_leased(engine, queue):
+    submit(queue, batch(0, 9))
+
+    assert numbers(lease(engine.consumer(), 4)) == [0, 1, 2, 3]
+    assert counts(queue).leased == 4
+
+
+def test_a_share_is_left_for_every_other_consumer(engine, queue):
+    """DESIGN promise 5: none hoards what another could run."""
+    submit(queue, batch(0, 9))
+    first, second, third = (engine.consumer(f"w-{number}") for number in range(3))
+
+    assert len(numbers(lease(first, 9)[:1])) == 3
+    assert lease(second) and lease(third)
+
+
+def test_no_job_has_two_live_leases(engine, queue):
+    submit(queue, batch(0, 20))
+    consumers = [engine.consumer(f"w-{number}") for number in range(4)]
+
+    got = [number for _ in range(9) for consumer in consumers for number in numbers(lease(consumer))]
+
+    assert sorted(got) == list(range(20))
+
+
+def test_tokens_are_never_given_twice_not_even_after_a_restart(engine):
+    submit(engine.client(), batch(0, 3))
+    first = lease_one(engine.consumer())
+    engine.restart()
+    engine.advance(2.0)
+    consumer = engine.consumer()
+
+    assert {lease_one(consumer).token, lease_one(consumer).token}.isdisjoint({first.token})
+
+
+def test_an_empty_queue_gives_an_empty_grant_at_once(engine):
+    turn = engine.consumer().lease(limit=1, wait=NOW)
+
+    assert (turn.grant.deliveries, turn.grant.pill, turn.refused) == ([], 0, [])
+
+
+def test_a_lease_waits_for_the_first_job(engine, queue):
+    consumer, got = engine.consumer(), []
+    thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))
+    thread.start()
+    engine.until(lambda host: host.waiting_lessees() == 1)
+
+    submit(queue)
+
+    thread.join(10)
+    assert numbers(got) == [0]
+
+
+def test_a_lease_waits_no_longer_than_asked(engine):
+    consumer = engine.consumer()
+    started = time.monotonic()
+
+    assert lease(consumer, 1, timedelta(seconds=0.2)) == []
+
+    assert 0.15 < time.monotonic() - started < 5
+
+
+def test_delayed_jobs_come_when_they_are_due(engine, queue):
+    submit(queue, batch(0, delay=60.0), batch(1))
+    consumer = engine.consumer()
+
+    assert states(queue, "o-0") == ["scheduled"]
+    assert numbers(lease(consumer, 9)) == [1]
+    engine.advance(61)
+
+    assert numbers(lease(consumer, 9)) == [0]
+
+
+def test_a_delay_goes_on_over_a_restart(engine):
+    submit(engine.client(), batch(0, delay=60.0))
+    engine.restart()
+
+    consumer = engine.consumer()
+    engine.advance(30)
+    assert lease(consumer) == []
+    consumer.extend(c.Extend())
+    engine.advance(31)
+    consumer.extend(c.Extend())
+
+    assert numbers(lease(consumer)) == [0]
+
+
+def test_interrupt_ends_the_wait_of_another_thread_and_loses_nothing(engine, queue):
+    consumer, got = engine.consumer(), []
+    thread = threading.Thread(target=lambda: got.append(lease(consumer, 1, PATIENCE)))
+    thread.start()
+    engine.until(lambda host: host.waiting_lessees() == 1)
+
+    consumer.interrupt()
+    thread.join(5)
+
+    assert not thread.is_alive()
+    assert got == [[]]
+    submit(queue)
+    assert numbers(lease(consumer, 1, PATIENCE)) == [0]
+
+
+def test_after_an_interrupt_no_call_waits(engine):
+    consumer = engine.consumer()
+    consumer.interrupt()
+    started = time.monotonic()
+
+    assert lease(consumer, 1, PATIENCE) == []
+
+    assert time.monotonic() - started < 5
+
+
+def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
+    """Whatever comes first: a job is either in the answer or still in the queue."""
+    for number in range(10):
+        consumer, got = engine.consumer(f"w-{number}"), []
+        thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))  # noqa: B023
+        thread.start()
+        engine.until(lambda host: host.waiting_lessees() == 1)
+        submit(queue, batch(number))
+        consumer.interrupt()
+        thread.join(5)
+        got += lease(consumer)
+        assert numbers(got) == [number]
+        consumer.ack(ack_of(got[0]))
+        consumer.close()
+
+
+def test_a_client_that_is_no_consumer_gets_no_jobs(queue):
+    submit(queue)
+
+    with pytest.raises(BadRequest, match="hello"):
+        lease(queue)
+
+
+def test_a_supervisor_gets_no_jobs(engine, queue):
+    """Nobody would see to them when it is gone."""
+    submit(queue)
+
+    with pytest.raises(BadRequest, match="hello"):
+        lease(engine.supervisor())
+
+
+def test_a_worker_not_heard_of_for_a_lease_time_loses_its_jobs(engine, queue):
+    submit(queue)
+    engine.supervisor()
+    delivery = lease_one(consumer := engine.consumer())
+
+    engine.advance(engine.limits.lease_seconds - 1)
+    assert states(queue, "o-0") == ["leased"]
+    engine.advance(2)
+
+    assert states(queue, "o-0") == ["ready"]
+    with pytest.raises(LeaseLost):
+        consumer.ack(ack_of(delivery))
+    assert queue.get(["o-0"])[0].interruptions == 1
+
+
+def test_extend_renews_the_leases_of_all_consumers_of_the_worker(engine, queue):
+    submit(queue, batch(0, 4))
+    supervisor = engine.supervisor()
+    for name in ("w-1", "w-2"):
+        lease_one(engine.consumer(name))
+    lease_one(other := engine.consumer("v-1", "v"))
+
+    for _ in range(3):
+        engine.advance(engine.limits.lease_seconds - 1)
+        assert supervisor.extend(c.Extend(busy=2)) == 2
+
+    assert counts(queue).leased == 2
+    with pytest.raises(LeaseLost):
+        other.ack(c.Ack(1, 0, [b""], [0.0]))
+
+
+def test_a_worker_not_heard_of_gets_no_new_job_until_it_is(engine, queue):
+    """Its lease would end before the reply arrives, again and again."""
+    supervisor, consumer = engine.supervisor(), engine.consumer()
+    engine.advance(engine.limits.lease_seconds + 1)
+    submit(queue)
+
+    assert lease(consumer) == []
+    supervisor.extend(c.Extend())
+
+    assert numbers(lease(consumer)) == [0]
+
+
+def test_extend_is_refused_to_who_is_no_worker(queue):
+    with pytest.raises(BadRequest, match="hello"):
+        queue.extend(c.Extend())
+
+
+def test_jobs_of_a_consumer_whose_whole_worker_is_gone_return_within_a_second(engine, queue):
+    submit(queue)
+    supervisor, consumer = engine.supervisor(), engine.consumer()
+    lease_one(consumer)
+
+    engine.cut(consumer)
+    engine.advance(RECONNECT_GRACE + 0.1)
+    assert states(queue, "o-0") == ["leased"]
+    engine.cut(supervisor)
+    engine.advance(RECONNECT_GRACE + 0.1)
+
+    assert states(queue, "o-0") == ["ready"]
+    assert queue.members() == []
+
+
+def test_close_gives_back_what_a_consumer_holds_uncharged(engine, queue):
+    submit(queue)
+    consumer = engine.consumer()
+    lease_one(consumer)
+
+    consumer.close()
+    consumer.close()
+
+    (view,) = queue.get(["o-0"])
+    assert (view.state, view.interruptions, view.crashes, view.failures) == ("ready", 0, 0, 0)
