@@ -53,7 +53,9 @@ def _extent(options: argparse.Namespace) -> tuple[Sizes, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="less of everything, about half a minute")
-    parser.add_argument("--smoke", action="store_true", help="only see that it works; the figures mean nothing")
+    parser.add_argument(
+        "--smoke", action="store_true", help="only see that it works; the figures mean nothing"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (5, quick 3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
     parser.add_argument(

@@ -55,7 +55,7 @@ def decode_arguments(codec: str, body: bytes, accept: Collection[str]) -> _Argum
         )
     try:
         if codec == PICKLE:
-            args, kwargs = pickle.loads(body)
+            args, kwargs = pickle.loads(body)  # noqa: S301  # only where the reader accepts pickle
             return list(args), dict(kwargs)
         return _arguments_decoder.decode(body)
     except Exception as error:
@@ -104,7 +104,7 @@ def _result_decoder(hook: Callable[[int, memoryview], Any]) -> msgspec.msgpack.D
 def _unpickle(code: int, data: memoryview) -> Any:
     if code != _PICKLE_EXTENSION:
         raise CodecError(f"the result has an extension of unknown type {code}")
-    return pickle.loads(data)
+    return pickle.loads(data)  # noqa: S301  # only where the reader accepts pickle
 
 
 def _refuse(code: int, data: memoryview) -> Any:

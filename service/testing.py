@@ -2,23 +2,73 @@
 
     queue = LocalQueue()
     client = local_client(queue)
-    job = client.submit("mytasks:resize", "a.png")
-    run_jobs(queue, tasks=("mytasks",))
-    assert job.result(timeout=1) == ...
+    job = client.submit("mytasks:resize", "a.png", 800)
+    run_jobs(queue, tasks=["mytasks"])
+    assert job.result(timeout=1) == "a-800.png"
 
 Nothing here is a fake: the queue is the manager's own, and the runner is a consumer's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 
+from service import codec
 from service.broker.local import LocalBroker, LocalQueue
 from service.client.client import Client
+from service.domain.commands import Ack, Hello, Nack
+from service.domain.job import DEFAULT_QUEUE
+from service.domain.replies import Delivery
+from service.wire import PROTOCOL_VERSION
+from service.worker.registry import Registry
+from service.worker.runner import Failure, Runner
 
-__all__ = ["LocalBroker", "LocalQueue", "local_client"]
+__all__ = ["LocalBroker", "LocalQueue", "local_client", "run_jobs"]
+
+_NAME = "in-place"
+_RESULT_BYTES_MAX = 16 * 1024 * 1024
 
 
 def local_client(queue: LocalQueue, *, patience: float = 10.0) -> Client:
     """Return a client of *queue*, whose calls take up to *patience* seconds."""
     return Client(lambda: LocalBroker(queue), patience=patience)
+
+
+def run_jobs(
+    queue: LocalQueue,
+    tasks: Sequence[str],
+    *,
+    queues: Sequence[str] = (DEFAULT_QUEUE,),
+    accept: Collection[str] = (codec.PLAIN,),
+) -> int:
+    """Run, here and now, all jobs that are ready; return how many attempts that took.
+
+    *tasks* are the modules that hold the tasks. A job that fails is tried again when its backoff has passed,
+    by a later call.
+
+    Raises:
+        ConfigurationError: a module cannot be loaded.
+    """
+    registry = Registry.load(tasks)
+    runner = Runner(registry, accept, _RESULT_BYTES_MAX)
+    names = list(registry.names())
+    hello = Hello(PROTOCOL_VERSION, "consumer", _NAME, _NAME, tasks=names, queues=list(queues))
+    attempts = 0
+    with LocalBroker(queue, lambda: hello) as broker:
+        outcomes: list[Ack | Nack] = []
+        while True:
+            grant = broker.lease(limit=1, wait=timedelta(0), outcomes=outcomes).grant
+            if not grant.deliveries:
+                return attempts
+            outcomes = [_attempt(runner, delivery) for delivery in grant.deliveries]
+            attempts += len(outcomes)
+
+
+def _attempt(runner: Runner, delivery: Delivery) -> Ack | Nack:
+    attempts = runner.resolve(delivery.terms)
+    result = attempts.run(delivery.bodies[0])
+    if not isinstance(result, Failure):
+        return Ack(delivery.token, delivery.first, [result], [0.0])
+    retry_in = None if result.permanent else attempts.policy.retry_in(delivery.failures + 1, 0.0)
+    return Nack(delivery.token, delivery.first, result.error, retry_in, result.cause)

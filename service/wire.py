@@ -32,7 +32,7 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 # in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to keep right.
 _REQUEST_HEAD = b"\x80\x03(X\x04\x00\x00\x00jobsX\x04\x00\x00\x00callB"
 _REQUEST_TAIL = b"\x85}t."
-# ('#RETURN', frame)
+# The pair of '#RETURN' and the frame, in the same protocol.
 _REPLY_HEAD = b"\x80\x03X\x07\x00\x00\x00#RETURNB"
 _REPLY_TAIL = b"\x86."
 _LENGTH = struct.Struct("<I")

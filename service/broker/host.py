@@ -94,9 +94,8 @@ class QueueHost:
         now = self.clock.now()
         replies: list[r.Reply] = []
         last = len(commands) - 1
-        for place, command in enumerate(commands):
-            if place < last and isinstance(command, _WAITERS):
-                command = _impatient(command)
+        for place, asked in enumerate(commands):
+            command = _impatient(asked) if place < last and isinstance(asked, _WAITERS) else asked
             if isinstance(command, c.Wake):
                 self.wake(member)
                 replies.append(r.Done())
@@ -290,7 +289,9 @@ class QueueHost:
     def _keep_recent(self, sequence: int, event: e.AnyEvent) -> None:
         self._recent[sequence] = event
         self._recent_bytes += _weight(event)
-        while len(self._recent) > RECENT_EVENTS or (self._recent_bytes > RECENT_BYTES and len(self._recent) > 1):
+        while len(self._recent) > RECENT_EVENTS or (
+            self._recent_bytes > RECENT_BYTES and len(self._recent) > 1
+        ):
             self._recent_bytes -= _weight(self._recent.popitem(last=False)[1])
 
 

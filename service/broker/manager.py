@@ -159,7 +159,7 @@ class ManagerBroker(Broker):
         Raises:
             ManagerUnreachable: the deadline would pass.
         """
-        seconds *= random.random()  # noqa: S311  # jitter, not a secret
+        seconds *= random.random()
         if deadline is not None and time.monotonic() + seconds >= deadline:
             host, port = self.address
             why = str(error) or type(error).__name__

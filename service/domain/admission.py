@@ -26,7 +26,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     """Make *member* what the command says it is; a consumer that comes back gets its leases again."""
     if command.version != VERSION:
         return r.Refused(
-            "protocol", f"this manager speaks version {VERSION}, the client {command.version}; upgrade the older"
+            "protocol",
+            f"this manager speaks version {VERSION}, the client {command.version}; upgrade the older",
         )
     if command.role not in ROLES:
         return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
@@ -143,9 +144,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     return True
 
 
-def _submit_one(
-    state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float
-) -> r.Note | None:
+def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float) -> r.Note | None:
     note = _malformed(batch)
     known = state.ledger.origins.get(origin)
     if note is None and known is not None:
@@ -153,7 +152,9 @@ def _submit_one(
         if count == len(batch.bodies):
             return None
         if count:
-            message = f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
+            message = (
+                f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
+            )
             note = r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
     note = note or _same_key(state, batch) or _obstacle(state, batch, strict)
     if note is not None:

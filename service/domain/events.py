@@ -108,6 +108,4 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
     below: int
 
 
-AnyEvent = (
-    Submitted | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
-)
+AnyEvent = Submitted | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten

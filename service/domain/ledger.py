@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from service.domain import events as e
 from service.domain.batch import Batch
@@ -107,29 +109,7 @@ class Ledger:
         """Apply an event that the journal kept."""
         self.last_sequence = max(self.last_sequence, sequence)
         self.last_at = max(self.last_at, getattr(event, "at", 0.0))
-        match event:
-            case e.Submitted():
-                self.submitted(sequence, event)
-            case e.Succeeded():
-                for part, span in enumerate(event.ranges):
-                    self._replay_range(sequence, part, span, event.at)
-            case e.Failed():
-                self.failed(sequence, event)
-            case e.Cancelled():
-                self.cancelled(sequence, event)
-            case e.Requeued():
-                self.requeued(sequence, event)
-            case e.Answered():
-                self.answered(sequence, event)
-            case e.Drained():
-                self.drained(sequence, event)
-            case e.Resumed():
-                self.resumed(sequence, event)
-            case e.Forgotten():
-                origin = self.origins.make(event.origin)
-                origin.below = max(origin.below, event.below)
-                origin.forgotten_by.append(sequence)
-                self.emptied.append((event.at, event.origin))
+        _APPLIED_BY[type(event)](self, sequence, event)
 
     # Each of the following applies one kind of event.
 
@@ -262,6 +242,16 @@ class Ledger:
         for sequence, count in about.items():
             self._unrefer(sequence, count)
 
+    def _replay_succeeded(self, sequence: int, event: e.Succeeded) -> None:
+        for part, span in enumerate(event.ranges):
+            self._replay_range(sequence, part, span, event.at)
+
+    def _replay_forgotten(self, sequence: int, event: e.Forgotten) -> None:
+        origin = self.origins.make(event.origin)
+        origin.below = max(origin.below, event.below)
+        origin.forgotten_by.append(sequence)
+        self.emptied.append((event.at, event.origin))
+
     def _replay_range(self, sequence: int, part: int, span: e.Range, at: float) -> None:
         place = self.origins.find(span.origin, span.first)
         if place is not None:
@@ -353,3 +343,16 @@ class Ledger:
 def content_digest(task: str, body: bytes) -> bytes:
     """Return what tells two jobs with the same key apart."""
     return hashlib.blake2b(task.encode() + b"\0" + body, digest_size=16).digest()
+
+
+_APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
+    e.Submitted: Ledger.submitted,
+    e.Succeeded: Ledger._replay_succeeded,
+    e.Failed: Ledger.failed,
+    e.Cancelled: Ledger.cancelled,
+    e.Requeued: Ledger.requeued,
+    e.Answered: Ledger.answered,
+    e.Drained: Ledger.drained,
+    e.Resumed: Ledger.resumed,
+    e.Forgotten: Ledger._replay_forgotten,
+}

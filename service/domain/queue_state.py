@@ -25,6 +25,7 @@ from service.domain.lifecycle import JobState
 from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member, Worker
 from service.domain.observer import Observer
+from service.errors import JournalError
 
 _TOKENS_PER_INCARNATION = 1 << 40
 #: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
@@ -209,6 +210,7 @@ class QueueState:
     def _grant(self, member: Member, limit: int, now: float) -> r.Grant | None:
         deliveries: list[r.Delivery] = []
         room = self.limits.grant_bytes
+        shares: dict[Lane, int] = {}
         while limit > 0 and room > 0:
             lane = self.lanes.best(member.queues, member.tasks)
             if lane is None:
@@ -218,7 +220,11 @@ class QueueState:
                     self.swallow(lane, now)
                     return r.Grant([], PILL_PUT_BY_HAND)
                 break
-            delivery = self._deliver(lane, member, min(limit, self._share(lane)), room, now)
+            share = shares.setdefault(lane, self._share(lane))
+            if not share:
+                break
+            delivery = self._deliver(lane, member, min(limit, share), room, now)
+            shares[lane] -= len(delivery.bodies)
             limit -= len(delivery.bodies)
             room -= sum(map(len, delivery.bodies))
             deliveries.append(delivery)
@@ -316,7 +322,7 @@ class QueueState:
             return batch.bodies
         event = self.pending_event(batch.sequence) or self.read(batch.sequence)
         if not isinstance(event, e.Submitted):
-            raise AssertionError(f"event {batch.sequence} is gone from the journal")
+            raise JournalError(f"event {batch.sequence} is gone from the journal")  # it is a row, not a type
         return event.bodies
 
 

@@ -160,9 +160,7 @@ def _charge(
     batch, index = lease.batch, lease.start
     retry_at = None if retry_in is None else now + retry_in
     number, error, seconds = batch.first + index, report.error, report.seconds
-    event = e.Failed(
-        now, batch.origin, number, cause, error, retry_at, seconds, lease.holder.name, token
-    )
+    event = e.Failed(now, batch.origin, number, cause, error, retry_at, seconds, lease.holder.name, token)
     state.ledger.failed(state.record(event), event)
     if batch.states[index] == JobState.SCHEDULED and retry_at is not None:
         state.schedule(batch, index, index + 1, retry_at)

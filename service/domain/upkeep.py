@@ -39,8 +39,9 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
             if not member.connected:
                 state.dismiss(member)
     supervisor = worker.supervisor
-    if supervisor is not None and not supervisor.connected and not worker.present:
-        if now >= max(supervisor.gone_at, *_gone(worker)) + RECONNECT_GRACE:
+    if supervisor is not None and not worker.present:
+        gone_at = max([supervisor.gone_at, *(member.gone_at for member in worker.consumers.values())])
+        if now >= gone_at + RECONNECT_GRACE:
             state.dismiss(supervisor)
     if worker.name not in state.workers:
         state.notices.append(Notice("lost", worker.name))
@@ -54,10 +55,6 @@ def _unattended(worker: Worker, member: Member, now: float) -> bool:
     if worker.supervisor is not None:
         gone_at = max(gone_at, worker.supervisor.gone_at)
     return now >= gone_at + RECONNECT_GRACE
-
-
-def _gone(worker: Worker) -> list[float]:
-    return [0.0, *(member.gone_at for member in worker.consumers.values())]
 
 
 def _retire(state: QueueState, now: float) -> None:

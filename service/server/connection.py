@@ -7,8 +7,8 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 
-from service.domain.members import Member
 from service import wire_handshake as handshake
+from service.domain.members import Member
 from service.wire import HEADER, LONG_HEADER, MESSAGE_BYTES_MAX, with_header
 
 #: Bytes that are read from one connection in one turn at most, so that no peer starves the others.
@@ -40,7 +40,18 @@ class PeerGone(Exception):
 class Connection:
     """A peer, its buffers and its stage."""
 
-    __slots__ = ("_input", "_output", "challenge", "closing", "fd", "member", "peer", "since", "sock", "stage")
+    __slots__ = (
+        "_input",
+        "_output",
+        "challenge",
+        "closing",
+        "fd",
+        "member",
+        "peer",
+        "since",
+        "sock",
+        "stage",
+    )
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         """Take over an accepted socket and send it a challenge."""

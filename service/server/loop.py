@@ -119,7 +119,7 @@ class Server(managers.Server):
         def run() -> None:
             try:
                 future.set_result(function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # it is raised in the thread that asked
                 future.set_exception(error)
 
         self._calls.append(run)

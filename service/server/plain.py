@@ -63,7 +63,13 @@ class PlainFace:
         self._inside = Member("plain", inside=True)
 
     def call(
-        self, member: Member, typeid: str, method: str, args: Sequence[Any], kwds: Mapping[str, Any], done: Return
+        self,
+        member: Member,
+        typeid: str,
+        method: str,
+        args: Sequence[Any],
+        kwds: Mapping[str, Any],
+        done: Return,
     ) -> None:
         """Carry out `typeid.method(*args, **kwds)` for *member*; *done* is called now or at a later turn."""
         if method not in EXPOSED.get(typeid, ()):
@@ -307,5 +313,3 @@ def _as_answer(outcome: Outcome) -> object:
     if outcome.error is None:
         return {"id": outcome.id, "error": "cancelled"}
     return {"id": outcome.id, "error": f"{outcome.error.type}: {outcome.error.message}"}
-
-

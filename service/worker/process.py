@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def guard(title: str) -> None:
     os.setsid()
     _die_with_parent()
     _set_title(title)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a task prints is seen while it runs, and is not lost with a process that is killed.
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:

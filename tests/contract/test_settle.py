@@ -9,7 +9,19 @@ from service.domain.job import Cause
 from service.domain.lifecycle import JobState
 from service.domain.retry import CRASH_BUDGET
 from service.errors import BadRequest, LeaseLost
-from tests.support.asking import ERROR, NOW, ack_of, batch, counts, lease, lease_one, nack_of, numbers, states, submit
+from tests.support.asking import (
+    ERROR,
+    NOW,
+    ack_of,
+    batch,
+    counts,
+    lease,
+    lease_one,
+    nack_of,
+    numbers,
+    states,
+    submit,
+)
 
 
 def test_an_ack_records_the_result(engine, queue):

@@ -155,7 +155,9 @@ def test_without_strict_a_job_of_an_unknown_task_waits_and_says_why(engine, queu
     assert numbers(lease(engine.consumer("w-2", tasks=["m:g"]))) == [0]
 
 
-@pytest.mark.parametrize("terms", [{"task": "#pill"}, {"task": "#item"}, {"queue": "#results"}, {"codec": "item"}])
+@pytest.mark.parametrize(
+    "terms", [{"task": "#pill"}, {"task": "#item"}, {"queue": "#results"}, {"codec": "item"}]
+)
 def test_reserved_names_are_refused(queue, terms):
     (note,) = submit(queue, batch(0, **terms))
 

@@ -71,7 +71,9 @@ def _follow_and_kill_the_manager(running: Service, origin: str) -> dict[str, tup
             cursor = page.cursor
             for outcome in page.outcomes:
                 assert outcome.id not in outcomes
-                value = decode_result(outcome.result) if outcome.state == JobState.SUCCEEDED else outcome.error
+                value = (
+                    decode_result(outcome.result) if outcome.state == JobState.SUCCEEDED else outcome.error
+                )
                 outcomes[outcome.id] = (outcome.state, value)
     assert kills == MANAGER_KILLS
     return outcomes

@@ -3,122 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
-SVC = (sys.executable, "-m", "service")
-DEADLINE = 60.0
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """Return the environment of a child: nothing of the developer's own settings."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
-    path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH"))))
-    return {**clean, "PYTHONPATH": path, **{name: str(value) for name, value in settings.items()}}
-
-
-def until(condition, what: str):
-    end = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {DEADLINE:g} s: {what}"
-        time.sleep(0.02)
-    return found
-
-
-def processes_with(text: str) -> list[int]:
-    """Return the processes whose command line or environment names *text*."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if text.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-@contextmanager
-def running(*argv: str, cwd: Path, env: dict[str, str], **pipes) -> Iterator[subprocess.Popen[str]]:
-    """Run a command; afterwards it is gone."""
-    process = subprocess.Popen(argv, cwd=cwd, env=env, text=True, **pipes)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
-
-
-class Host:
-    """A folder with an authkey, a manager that can be killed and come back, and `svc` on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        key = folder / "authkey"
-        subprocess.run(
-            [*SVC, "auth", "generate", "--output", str(key)], env=environment(), check=True, stdout=-3
-        )
-        self.env = environment(SVC_AUTHKEY_FILE=key)
-        self.log = (folder / "log").open("ab")
-
-    def start(self, verb: str, *flags: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
-        """Start a manager or worker; return it with its addresses once it serves."""
-        announced = self.folder / f"{verb}.json"
-        announced.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*SVC, verb, "--http", "127.0.0.1:0", "--announce", str(announced), *flags],
-            cwd=self.folder, env=self.env, stderr=self.log,
-        )  # fmt: skip
-        until(lambda: announced.exists() or process.poll() is not None, f"{verb} serves")
-        assert process.poll() is None, (self.folder / "log").read_text()
-        return process, json.loads(announced.read_text())
-
-    def start_manager(self, listen: str = "127.0.0.1:0", *flags: str) -> subprocess.Popen[bytes]:
-        process, addresses = self.start("manager", "--listen", listen, *flags)
-        self.env |= {"SVC_MANAGER": addresses["listen"], "MANAGER_HTTP": addresses["http"]}
-        return process
-
-    def start_worker(self, *flags: str) -> subprocess.Popen[bytes]:
-        flags = ("--tasks", "service.cli.demo_tasks", "--consumers", "2", *flags)
-        process, addresses = self.start("worker", *flags)
-        self.env["WORKER_HTTP"] = addresses["http"]
-        return process
-
-    def svc(self, *argv: str, stdin: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SVC, *argv], cwd=self.folder, env={**self.env, **{k: str(v) for k, v in settings.items()}},
-            input=stdin, capture_output=True, text=True, timeout=DEADLINE, check=False,
-        )  # fmt: skip
-
-
-def end(*processes: subprocess.Popen[bytes]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+from tests.support.svc import DEADLINE, SVC, Host, end, running, until
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +110,10 @@ class TestWork:
         assert "16777216 bytes" in ended.stderr
 
 
+def is_ready(host: Host, address: str) -> bool:
+    return host.svc("health", SVC_HTTP=address).returncode == 0
+
+
 class TestWatching:
     def test_status_queues_and_workers_tell_of_the_same_service(self, host):
         status = json.loads(host.svc("status", "--json").stdout)
@@ -228,7 +126,8 @@ class TestWatching:
 
     def test_health_of_manager_and_worker(self, host):
         for name in ("MANAGER_HTTP", "WORKER_HTTP"):
-            until(lambda name=name: host.svc("health", SVC_HTTP=host.env[name]).returncode == 0, "ready")
+            address = host.env[name]
+            until(partial(is_ready, host, address), "ready")
         assert host.svc("health", "--http", "127.0.0.1:1").returncode == 3
 
     def test_metrics_count_the_jobs(self, host):
@@ -241,6 +140,7 @@ class TestWatching:
             *SVC, "metrics", "--http", "127.0.0.1:0", cwd=host.folder, env=host.env, **pipes
         ) as process:
             address = re.search(r"http://127\.0\.0\.1:(\d+)/metrics", process.stderr.readline())
+            assert address is not None
             with socket.create_connection(("127.0.0.1", int(address[1])), 10) as connection:
                 connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -357,128 +257,3 @@ class TestEnds:
         end(worker)
         end(manager)
         assert (worker.returncode, manager.returncode) == (0, 0)
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory):
-    """`svc dev` with the tasks of the word count, as its README starts it, and the exports it prints."""
-    folder = tmp_path_factory.mktemp("dev")
-    (folder / "bin").mkdir()
-    shim = folder / "bin" / "svc"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service "$@"\n')
-    shim.chmod(0o755)
-    (folder / "bin" / "python").symlink_to(sys.executable)
-    env = environment(TMPDIR=folder, PATH=f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    log = folder / "log"
-    with log.open("wb") as stderr, running(
-        *SVC, "dev", "--tasks", "tasks,mytasks", "--consumers", "2", cwd=EXAMPLES / "wordcount",
-        env=env | {"PYTHONPATH": f"{env['PYTHONPATH']}{os.pathsep}{EXAMPLES}"}, stderr=stderr, stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        until(lambda: "Ctrl-C here" in log.read_text() or process.poll() is not None, "svc dev is ready")
-        assert process.poll() is None, log.read_text()
-        exports = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
-        (first,) = re.findall(r"^  (svc submit .*)$", log.read_text(), re.MULTILINE)
-        yield process, env | exports, folder, first
-
-
-class TestInOneTerminal:
-    def test_the_demo_is_the_textbook_program_and_leaves_nothing(self, tmp_path):
-        env = environment(TMPDIR=tmp_path)
-        ended = subprocess.run(
-            [*SVC, "demo"],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
-        fancy = sorted(line for line in ended.stdout.splitlines() if line.startswith("Doing"))
-        assert [re.sub(r" in \S+ for ", " in _ for ", line) for line in fancy] == [
-            f"Doing something fancy in _ for Fancy Dan {number}" for number in sorted(range(3))
-        ] or {line.rpartition(" ")[2] for line in fancy} == {"0", "1", "2"}
-        results = {line for line in ended.stdout.splitlines() if line.startswith("Result: ")}
-        assert results == {f"Result: {i} * {i} = {i * i}" for i in range(40)}
-        assert len(ended.stdout.splitlines()) == 43
-        assert re.search(r"drained with \d+ pills, one for each consumer", ended.stderr)
-        assert ended.stderr.count("/metrics") == 2
-        assert list(tmp_path.iterdir()) == []
-        assert processes_with(str(tmp_path)) == []
-
-    def test_a_demo_that_is_stopped_leaves_nothing_either(self, tmp_path):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        with running(*SVC, "demo", cwd=tmp_path, env=environment(TMPDIR=tmp_path), **pipes) as process:
-            process.stdout.readline()
-            process.send_signal(signal.SIGTERM)
-            process.stdout.read()
-            assert process.wait(DEADLINE) == 130
-        assert list(tmp_path.iterdir()) == []
-        assert processes_with(str(tmp_path)) == []
-
-    def test_the_first_command_that_dev_prints_works(self, dev):
-        _, env, folder, first = dev
-        ended = subprocess.run(
-            ["sh", "-c", first], cwd=folder, env=env, capture_output=True, text=True, check=True
-        )
-        assert ended.stdout == "42\n"
-
-    def test_the_commands_of_the_word_count_are_as_its_readme_says(self, dev, tmp_path):
-        _, env, _, _ = dev
-        readme = (EXAMPLES / "wordcount" / "README.md").read_text()
-        (script,) = re.findall(r"```\n(python make_jobs.*?)```\n\n```\n(.*?)…", readme, re.DOTALL)
-        for name in ("make_jobs.py", "total.py", "texts"):
-            (tmp_path / name).symlink_to(EXAMPLES / "wordcount" / name)
-        ended = subprocess.run(
-            ["sh", "-ec", script[0]],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=DEADLINE,
-        )
-        assert ended.stdout.startswith(script[1])
-        assert (tmp_path / "jobs.ndjson").read_text() == (EXAMPLES / "wordcount" / "jobs.ndjson").read_text()
-        first = (tmp_path / "ids").read_text()
-        again = ["svc", "submit", "--from", "jobs.ndjson"]
-        assert subprocess.check_output(again, cwd=tmp_path, env=env, text=True) == first
-
-    def test_the_seed_as_a_user_writes_it(self, dev):
-        _, env, folder, _ = dev
-        ended = subprocess.run(
-            [sys.executable, str(EXAMPLES / "seed.py")],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert set(ended.stdout.splitlines()) == {f"Result: {i} * {i} = {i * i}" for i in range(40)}
-
-    def test_tasks_of_ones_own(self, dev):
-        _, env, folder, _ = dev
-        greeting = ["svc", "submit", "greet", "Ada", "--kwargs", '{"loud": true}', "--wait"]
-        assert subprocess.check_output(greeting, cwd=folder, env=env, text=True) == "HELLO, ADA!\n"
-        addition = ["svc", "submit", "mytasks:add", "2", "3", "--wait"]
-        assert subprocess.check_output(addition, cwd=folder, env=env, text=True) == "5\n"
-
-    def test_a_plain_client_produces_and_consumes(self, dev):
-        _, env, folder, _ = dev
-        plain = [sys.executable, str(EXAMPLES / "plain_client.py")]
-        bare = {name: value for name, value in env.items() if name != "PYTHONPATH"}
-        run = {"cwd": folder, "env": bare, "text": True, "timeout": DEADLINE}
-        submitted = subprocess.check_output([*plain, "submit", "--count", "3"], **run)
-        assert set(submitted.splitlines()) == {"Result: 0", "Result: 1", "Result: 4"}
-        with running(*plain, "consume", cwd=folder, env=bare, stdout=subprocess.DEVNULL) as consumer:
-            produced = subprocess.check_output([*plain, "produce", "--count", "3"], **run)
-            assert produced.splitlines() == [f"Result: {i} * {i} = {i * i}" for i in range(3)]
-            assert consumer.wait(DEADLINE) == 0
-
-    def test_ctrl_c_ends_dev_and_all_it_started(self, dev):
-        """The last of the class: it ends what the others used."""
-        process, env, folder, _ = dev
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE) == 0
-        assert not Path(env["SVC_AUTHKEY_FILE"]).parent.exists()
-        assert processes_with(str(Path(env["SVC_AUTHKEY_FILE"]).parent)) == []

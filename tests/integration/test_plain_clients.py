@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def start(python: str, manager, script: str) -> subprocess.Popen[str]:
     )
 
 
-def run(python: str, manager, script: str) -> object:
+def run(python: str, manager, script: str) -> Any:
     process = start(python, manager, script)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -117,7 +118,9 @@ def test_killed_waiters_eat_no_job(manager):
 
 def test_what_a_dead_consumer_held_goes_to_another(manager):
     python = sys.executable
-    holder = start(python, manager, 'tasks = connect().tasks(); tasks.get(); print("held", flush=True); time.sleep(60)')
+    holder = start(
+        python, manager, 'tasks = connect().tasks(); tasks.get(); print("held", flush=True); time.sleep(60)'
+    )
     try:
         run(python, manager, 'connect().tasks().put("precious"); print(1)')
         assert holder.stdout is not None
@@ -145,7 +148,12 @@ def test_a_pill_that_was_put_goes_to_exactly_one_plain_consumer(manager):
 
 @pytest.mark.parametrize(
     "call",
-    ["manager.shutdown()", "tasks._callmethod('#GETVALUE')", "tasks._callmethod('__repr__')", "manager._debug_info()"],
+    [
+        "manager.shutdown()",
+        "tasks._callmethod('#GETVALUE')",
+        "tasks._callmethod('__repr__')",
+        "manager._debug_info()",
+    ],
 )
 def test_the_dangerous_corners_of_the_stdlib_server_do_not_exist(manager, call):
     """Traps A14: any client could stop the server, print its objects, or pickle the whole queue out."""
@@ -173,7 +181,11 @@ def test_a_wrong_authkey_learns_nothing(manager):
         """
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, host, str(port), b"wrong".hex()], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", script, host, str(port), b"wrong".hex()],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
 
     assert json.loads(done.stdout) == ["AuthenticationError", "digest sent was rejected"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +62,7 @@ def single(shared: Manager) -> Iterator[Client]:
 
 @pytest.fixture
 def manager() -> Iterator[Manager]:
-    manager = Manager(Limits(reconnect_seconds=5.0))
+    manager = Manager(Limits(reconnect_seconds=3.0))
     manager.start()
     yield manager
     manager.stop()
@@ -387,6 +389,29 @@ def test_a_drained_worker_finishes_the_job_it_runs(client: Client, start: Start)
 def test_a_worker_that_starts_during_a_drain_ends_at_once(client: Client, start: Start) -> None:
     client.broker.drain()
     assert start(2).wait() == 0
+
+
+_AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def _may_unshare() -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run([*_AS_PROCESS_1, "true"], capture_output=True, check=False).returncode == 0
+    return False
+
+
+@pytest.mark.skipif(not _may_unshare(), reason="needs the right to make a process namespace")
+def test_as_process_1_it_hears_sigterm_and_reaps_orphans(manager: Manager, client: Client) -> None:
+    worker = Worker(manager.address, options(1), prefix=_AS_PROCESS_1)
+    worker.start()
+    try:
+        client.results(client.submit("orphan", *[()] * 5))
+        until(lambda: client.results(client.submit("zombies")) == [0])
+        (first,) = [pid for pid in descendants(worker.process.pid) if b"worker_main" in _command(pid)]
+        os.kill(first, signal.SIGTERM)
+        assert worker.wait() == 0
+    finally:
+        worker.end()
 
 
 # --- trouble ----------------------------------------------------------------------------------------------

@@ -70,7 +70,13 @@ class Engine(abc.ABC):
     ) -> Broker:
         """Return a consumer; *held* are the leases that it brings along, at this hello only."""
         hello = c.Hello(
-            PROTOCOL_VERSION, "consumer", name, worker, tasks=list(tasks), queues=list(queues), held=list(held)
+            PROTOCOL_VERSION,
+            "consumer",
+            name,
+            worker,
+            tasks=list(tasks),
+            queues=list(queues),
+            held=list(held),
         )
         return self._kept(self.join(hello))
 

@@ -155,7 +155,7 @@ def _is_consumer(pid: int) -> bool:
     """Return whether a process is no forkserver or resource tracker but has a connection of its own."""
     with contextlib.suppress(OSError):
         return any(
-            os.readlink(link).startswith("socket:")
+            str(link.readlink()).startswith("socket:")
             for link in Path(f"/proc/{pid}/fd").iterdir()
             if int(link.name) > 2
         ) and not descendants(pid)

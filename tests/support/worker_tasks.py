@@ -105,3 +105,20 @@ def sleep_or_die(code: int) -> None:
     if code:
         time.sleep(0.01)
         os._exit(code)
+
+
+def orphan() -> int:
+    """Leave a process behind that ends at once; whoever inherits it has to reap it."""
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
+    os.waitpid(middle, 0)
+    return os.getppid()
+
+
+def zombies() -> int:
+    """Count the zombies that this process can see."""
+    stats = [path.read_text(encoding="ascii") for path in Path("/proc").glob("[0-9]*/stat")]
+    return sum(stat.rpartition(")")[2].split()[0] == "Z" for stat in stats)

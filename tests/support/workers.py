@@ -141,15 +141,16 @@ class Worker:
 
     address: tuple[str, int]
     options: WorkerOptions
-    log_level: str = "debug"
+    log_level: str = "info"
     key: bytes = KEY
+    prefix: tuple[str, ...] = ()
 
     def start(self) -> None:
         document = json.dumps(
             {"address": self.address, "level": self.log_level, "key": self.key.hex(), **asdict(self.options)}
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.worker_main", document],
+            [*self.prefix, sys.executable, "-m", "tests.support.worker_main", document],
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
             stderr=subprocess.PIPE,
             text=True,

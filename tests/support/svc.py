@@ -1,0 +1,119 @@
+"""`svc` in processes of its own: a folder with an authkey, a manager, a worker, and a way to run commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SVC = (sys.executable, "-m", "service")
+DEADLINE = 60.0
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return the environment of a child: nothing of the developer's own settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
+    path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH"))))
+    return {**clean, "PYTHONPATH": path, **{name: str(value) for name, value in settings.items()}}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Return what *condition* gives once it gives something; what no signal tells."""
+    end = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {DEADLINE:g} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes whose command line or environment names *text*."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@contextmanager
+def running(*argv: str, cwd: Path, env: dict[str, str], **pipes: Any) -> Iterator[Any]:
+    """Run a command; afterwards it is gone."""
+    process = subprocess.Popen(argv, cwd=cwd, env=env, text=True, **pipes)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+class Host:
+    """A folder with an authkey, a manager that can be killed and come back, and `svc` on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        key = folder / "authkey"
+        subprocess.run(
+            [*SVC, "auth", "generate", "--output", str(key)], env=environment(), check=True, stdout=-3
+        )
+        self.env = environment(SVC_AUTHKEY_FILE=key)
+        self.log = (folder / "log").open("ab")
+
+    def start(self, verb: str, *flags: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+        """Start a manager or worker; return it with its addresses once it serves."""
+        announced = self.folder / f"{verb}.json"
+        announced.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [*SVC, verb, "--http", "127.0.0.1:0", "--announce", str(announced), *flags],
+            cwd=self.folder, env=self.env, stderr=self.log,
+        )  # fmt: skip
+        until(lambda: announced.exists() or process.poll() is not None, f"{verb} serves")
+        assert process.poll() is None, (self.folder / "log").read_text()
+        return process, json.loads(announced.read_text())
+
+    def start_manager(self, listen: str = "127.0.0.1:0", *flags: str) -> subprocess.Popen[bytes]:
+        process, addresses = self.start("manager", "--listen", listen, *flags)
+        self.env |= {"SVC_MANAGER": addresses["listen"], "MANAGER_HTTP": addresses["http"]}
+        return process
+
+    def start_worker(self, *flags: str) -> subprocess.Popen[bytes]:
+        flags = ("--tasks", "service.cli.demo_tasks", "--consumers", "2", *flags)
+        process, addresses = self.start("worker", *flags)
+        self.env["WORKER_HTTP"] = addresses["http"]
+        return process
+
+    def svc(self, *argv: str, stdin: str = "", **settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*SVC, *argv], cwd=self.folder, env={**self.env, **{k: str(v) for k, v in settings.items()}},
+            input=stdin, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """Ask processes to end, in order, and see that they do."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
