@@ -164,7 +164,7 @@ class ManagerBroker(Broker):
             host, port = self.address
             why = str(error) or type(error).__name__
             raise ManagerUnreachable(
-                f"no answer from the manager at {host}:{port}: {why}; is it running, and is the address right?"
+                f"no answer from the manager at {host}:{port}: {why}; is it running, and at this address?"
             ) from None
         time.sleep(seconds)
 

@@ -242,11 +242,13 @@ class Ledger:
         for sequence, count in about.items():
             self._unrefer(sequence, count)
 
-    def _replay_succeeded(self, sequence: int, event: e.Succeeded) -> None:
+    def succeeded_all(self, sequence: int, event: e.Succeeded) -> None:
+        """End all jobs that the event names with their results."""
         for part, span in enumerate(event.ranges):
             self._replay_range(sequence, part, span, event.at)
 
-    def _replay_forgotten(self, sequence: int, event: e.Forgotten) -> None:
+    def forgotten_origin(self, sequence: int, event: e.Forgotten) -> None:
+        """Remember which numbers of an origin were accepted once."""
         origin = self.origins.make(event.origin)
         origin.below = max(origin.below, event.below)
         origin.forgotten_by.append(sequence)
@@ -347,12 +349,12 @@ def content_digest(task: str, body: bytes) -> bytes:
 
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
-    e.Succeeded: Ledger._replay_succeeded,
+    e.Succeeded: Ledger.succeeded_all,
     e.Failed: Ledger.failed,
     e.Cancelled: Ledger.cancelled,
     e.Requeued: Ledger.requeued,
     e.Answered: Ledger.answered,
     e.Drained: Ledger.drained,
     e.Resumed: Ledger.resumed,
-    e.Forgotten: Ledger._replay_forgotten,
+    e.Forgotten: Ledger.forgotten_origin,
 }

@@ -111,7 +111,6 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
     """Ask processes to end, in order, and see that they do."""
     for process in processes:
         process.terminate()
-    for process in processes:
         try:
             process.wait(15)
         except subprocess.TimeoutExpired:
