@@ -226,7 +226,7 @@ _REMOTE = frozenset({"manager", "authkey_file", "timeout"})
 _PROCESS = frozenset({"authkey_file", "http", "log_format", "log_level"})
 #: What may stand in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
 SETTINGS: Known = {
-    "dev": frozenset({"tasks", "consumers", "accept"}),
+    "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
     "manager": _PROCESS
     | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
     | {"max_queue", "max_job_bytes", "max_connections", "min_free"},

@@ -20,7 +20,9 @@ from service.errors import ServiceError
 
 #: Seconds that a child may take until it serves.
 START_SECONDS = 30.0
-#: Seconds that a child may take to end, beyond the grace of a worker.
+#: Seconds that the jobs of a worker may go on when it is stopped.
+GRACE_SECONDS = 3.0
+#: Seconds that a child may take to end before it is killed.
 STOP_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 
@@ -39,7 +41,9 @@ class Child:
         self.verb = verb
         self._announced = folder / f"{verb}.json"
         self._log = folder / f"{verb}.log" if quiet else None
-        command = [sys.executable, "-m", "service", verb, *arguments, "--announce", str(self._announced)]
+        # Settings of the folder and of the environment are for processes of their own.
+        program = [sys.executable, "-m", "service", "--config", os.devnull]
+        command = [*program, verb, *arguments, "--announce", str(self._announced)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
         with ExitStack() as stack:
             log = stack.enter_context(self._log.open("wb")) if self._log else None
@@ -81,10 +85,10 @@ class Child:
 
     def stop(self) -> None:
         """Ask it to end, wait, and kill it where it does not. May be called twice."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+        self.process.terminate()
+        # A second Ctrl-C is no reason to leave it behind: it ends the patience, not the cleaning up.
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            self.process.wait(STOP_SECONDS)
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -137,7 +141,8 @@ def running_service(
         manager = Child("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
         stack.callback(manager.stop)
         at = manager.wait_serving()
-        worker = Child("worker", (*secret, "--manager", at["listen"], *worker_flags), folder, quiet=quiet)
+        own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS))
+        worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
         stack.callback(worker.stop)
         worker_at = worker.wait_serving()
         yield Service(

@@ -23,6 +23,10 @@ def dev(
         str,
         typer.Option("--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules with your tasks."),
     ] = "",
+    queues: Annotated[
+        str,
+        typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
+    ] = "default",
     consumers: Annotated[
         str, typer.Option("--consumers", envvar="SVC_CONSUMERS", metavar="auto|N", help="Consumer processes.")
     ] = "auto",
@@ -39,7 +43,8 @@ def dev(
 
     modules = ",".join(name for name in (tasks, _DEMO_TASKS) if name)
     manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(9100))
-    worker_flags = ("--tasks", modules, "--consumers", consumers, "--accept", accept, "--http", _local(9101))
+    terms = ("--queues", queues, "--consumers", consumers, "--accept", accept)
+    worker_flags = ("--tasks", modules, *terms, "--http", _local(9101))
     with ended_by_signals():
         try:
             with running_service(manager_flags, worker_flags, quiet=False) as service:

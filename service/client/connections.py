@@ -15,6 +15,10 @@ Connect = Callable[[], Broker]
 WAITERS_MAX = 16
 
 
+class AllWaiting(Exception):
+    """As many threads of this client wait as may."""
+
+
 class Connections:
     """Brokers lent to the threads of one client; each is used by one thread at a time.
 
@@ -41,15 +45,23 @@ class Connections:
             yield self._main
 
     @contextmanager
-    def waiting(self) -> Iterator[Broker]:
-        """Lend a connection for a call that may wait; where all are lent, wait for one."""
-        with self._free:
+    def waiting(self, seconds: float) -> Iterator[Broker]:
+        """Lend a connection for a call that may wait.
+
+        Raises:
+            AllWaiting: all of them were lent for *seconds*.
+        """
+        if not self._free.acquire(timeout=seconds):
+            raise AllWaiting
+        try:
             broker = self._taken()
             try:
                 yield broker
             finally:
                 with self._state_lock:
                     self._idle.append(broker)
+        finally:
+            self._free.release()
 
     def close(self) -> None:
         """Close all connections. May be called twice."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from service import codec
 from service.broker.base import Broker
-from service.client.connections import Connections
+from service.client.connections import AllWaiting, Connections
 from service.domain import commands as c
 from service.domain.job import Outcome, parse_job_id
 from service.domain.lifecycle import JobState
@@ -88,12 +88,16 @@ class Patience:
 
         Raises:
             ManagerUnreachable: the manager did not answer in time.
+            ResultTimeout: other threads had all connections until the deadline.
         """
         lost = Deadline(self._seconds)
         while True:
             try:
-                with self._connections.waiting() as broker:
+                with self._connections.waiting(self._deadline.slice()) as broker:
                     return ask(broker)
+            except AllWaiting:
+                if self._deadline.passed:
+                    raise ResultTimeout("too many threads of this client wait already") from None
             except ManagerUnreachable:
                 if lost.passed or self._deadline.passed:
                     raise

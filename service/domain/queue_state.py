@@ -1,8 +1,8 @@
 """The queue: commands in, replies and events out.
 
 `apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` are all that happens to it. It reads
-no clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and the
-events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then `recover`.
+no clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and
+the events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then `recover`.
 
 Tokens order leases: each grant gets the next one, and the incarnation of the manager is its upper part, so no
 token is ever given twice.
@@ -45,7 +45,7 @@ class Due(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Who came or went: `joined`, `left`, `lost` with a worker's name; `drained`, `resumed` with one or none."""
+    """Who came or went: `joined`, `left`, `lost` and a worker; `drained`, `resumed` and one or none."""
 
     what: str
     name: str
@@ -299,7 +299,7 @@ class QueueState:
     # --- members ------------------------------------------------------------------------------------
 
     def dismiss(self, member: Member) -> None:
-        """Remove a member, which holds nothing any more, from its worker, and the worker with the last one."""
+        """Remove a member, which holds nothing any more, from its worker, and that with its last one."""
         worker = member.worker
         if worker is None:
             return

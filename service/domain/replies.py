@@ -66,7 +66,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Grant(Reply, frozen=True, tag="grant"):
-    """The leased jobs; `pill` not 0 is the answer "stop" (the drain's epoch, or -1 for a pill put by hand)."""
+    """The leased jobs; `pill` not 0 is the answer "stop" (a drain's epoch, or -1: put by hand)."""
 
     deliveries: list[Delivery] = []
     pill: int = 0

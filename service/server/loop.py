@@ -108,8 +108,8 @@ class Server(managers.Server):
 
     def wake(self) -> None:
         """End the wait of the current turn."""
-        # A full pipe wakes the loop just as well.
-        with contextlib.suppress(BlockingIOError):
+        # A full pipe wakes the loop just as well, and one that is closed already need not be woken.
+        with contextlib.suppress(OSError):
             os.write(self._wake_write, b"\0")
 
     def ask(self, function: Callable[[], T]) -> Future[T]:

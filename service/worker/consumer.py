@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import structlog
 
@@ -39,10 +40,6 @@ EXIT_CONFIGURATION = 78
 STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
 READY, BROKEN, NUDGE = b"r", b"b", b"n"
 
-#: Seconds that an outcome waits at most for the next request, as long as short jobs follow each other.
-_UNSENT_SECONDS = 0.005
-#: Bytes of results that are sent without waiting for more.
-_UNSENT_BYTES = 1 << 20
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
@@ -74,6 +71,19 @@ def consume(
         sys.exit(EXIT_CONFIGURATION)
     pipe.send_bytes(READY + "\n".join(registry.names()).encode())
     Consumer(options, name, registry, slot, pipe, connect).run()
+
+
+class _Batch(NamedTuple):
+    """One lease: its jobs, what runs them, and the monotonic time at which they came."""
+
+    delivery: Delivery
+    attempts: Attempts
+    received: float
+
+    def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> Attempt:
+        """Return the attempt at job *number*, from and to these monotonic times."""
+        waited = self.delivery.waited + started - self.received
+        return Attempt(self.delivery, number, result, waited, ended - started)
 
 
 class Consumer:
@@ -184,18 +194,24 @@ class Consumer:
         self._holdings.add(turn.grant.deliveries)
         return turn.grant
 
-    def _flush(self, broker: Broker) -> None:
-        """Report what is done now; where that fails it goes with the next request."""
+    def _report(self, broker: Broker) -> None:
+        """Report what is done between two jobs; go on without the manager while that is little."""
+        self._rest(Phase.IDLE)
+        while (error := self._flush(broker)) and self._outbox.full and not self._stopping.is_set():
+            self._pause(error)
+
+    def _flush(self, broker: Broker) -> Exception | None:
+        """Report what is done now; return the error if that failed, and it goes with the next request."""
         outcomes = self._outbox.content()
         if not outcomes:
-            return
+            return None
         try:
             replies = broker.call(outcomes)
         except _PASSING as error:
-            self._log.debug("manager_unreachable", error=str(error))
-            self._outbox.since = time.monotonic() + _PAUSE_MAX
-        else:
-            self._sent(outcomes, [reply for reply in replies if isinstance(reply, Refused)])
+            self._outbox.postpone(time.monotonic() + _PAUSE_MAX)
+            return error
+        self._sent(outcomes, [reply for reply in replies if isinstance(reply, Refused)])
+        return None
 
     def _sent(self, outcomes: Sequence[Settlement], refused: Sequence[Refused]) -> None:
         self._pauses = 0
@@ -241,11 +257,9 @@ class Consumer:
         before, count = self._busy_seconds, 0
         ahead = sum(len(delivery.bodies) for delivery in deliveries)
         for index, delivery in enumerate(deliveries):
-            attempts = runner.resolve(delivery.terms)
-            watch = ahead > 1 or attempts.timeout is not None
-            if self._slot.begin(delivery, deliveries[-1].token, attempts.policy, attempts.timeout, watch):
-                self._pipe.send_bytes(NUDGE)
-            done = self._run(broker, attempts, delivery, ahead, received)
+            batch = _Batch(delivery, runner.resolve(delivery.terms), received)
+            self._begin(batch, deliveries[-1].token, ahead)
+            done = self._run(broker, batch, ahead)
             count += done
             ahead -= done
             if done < len(delivery.bodies):
@@ -253,57 +267,60 @@ class Consumer:
                 break
         self._pace.ran(count, self._busy_seconds - before)
 
-    def _run(
-        self, broker: Broker, attempts: Attempts, delivery: Delivery, ahead: int, received: float
-    ) -> int:
-        """Run the jobs of one delivery; return how many were run."""
-        outbox, line, clock = self._outbox, self._line, time.monotonic
+    def _begin(self, batch: _Batch, last: int, ahead: int) -> None:
+        """Say which lease is worked on, and wake the supervisor if it has to watch."""
+        policy, timeout = batch.attempts.policy, batch.attempts.timeout
+        if self._slot.begin(batch.delivery, last, policy, timeout, watch=ahead > 1 or timeout is not None):
+            self._pipe.send_bytes(NUDGE)
+
+    def _run(self, broker: Broker, batch: _Batch, ahead: int) -> int:
+        """Run the jobs of one lease; return how many were run."""
+        delivery, outbox, clock = batch.delivery, self._outbox, time.monotonic
         for done, body in enumerate(delivery.bodies):
-            number = delivery.first + done
-            started = clock()
+            number, started = delivery.first + done, clock()
             if self._stopping.is_set() or not self._slot.claim(
                 number, ahead - done - 1, started, self._busy_seconds, outbox.since is not None
             ):
                 return done
-            line.release()
-            result = attempts.run(body)
-            line.acquire()
-            if os.getpid() != self._pid:
-                os._exit(1)  # a process that the task forked came back here; the lease is its parent's
+            result = self._execute(batch.attempts, body)
             ended = clock()
-            seconds = ended - started
-            self._busy_seconds += seconds
+            self._busy_seconds += ended - started
             if type(result) is bytes:
-                outbox.succeeded(delivery.token, number, result, seconds, ended)
+                outbox.succeeded(delivery.token, number, result, ended - started, ended)
                 if self._attempt_log.wants_successes:
-                    waited = delivery.waited + started - received
-                    self._attempt_log.write(Attempt(delivery, number, result, waited, seconds))
+                    self._attempt_log.write(batch.attempt(number, result, started, ended))
             elif isinstance(result, Failure):
-                self._failed(
-                    attempts, delivery, number, result, delivery.waited + started - received, seconds
-                )
-            if outbox.size > _UNSENT_BYTES or (
-                outbox.since is not None and ended - outbox.since > _UNSENT_SECONDS
-            ):
-                self._rest(Phase.IDLE)
-                self._flush(broker)
+                self._failed(batch, batch.attempt(number, result, started, ended))
+            if outbox.due(ended):
+                self._report(broker)
         return len(delivery.bodies)
 
-    def _failed(
-        self,
-        attempts: Attempts,
-        delivery: Delivery,
-        number: int,
-        failure: Failure,
-        waited: float,
-        seconds: float,
-    ) -> None:
-        retry_in = (
-            None if failure.permanent else attempts.policy.retry_in(delivery.failures + 1, random.random())
+    def _execute(self, attempts: Attempts, body: bytes) -> bytes | Failure:
+        """Run one job; meanwhile the connection is free for the other thread."""
+        self._line.release()
+        result = attempts.run(body)
+        self._line.acquire()
+        if os.getpid() != self._pid:
+            os._exit(1)  # a process that the task forked came back here; the lease is its parent's
+        return result
+
+    def _failed(self, batch: _Batch, attempt: Attempt) -> None:
+        failure = attempt.result
+        if not isinstance(failure, Failure):
+            return
+        if not failure.permanent:
+            failures = batch.delivery.failures + 1
+            attempt = attempt._replace(retry_in=batch.attempts.policy.retry_in(failures, random.random()))
+        nack = Nack(
+            batch.delivery.token,
+            attempt.number,
+            failure.error,
+            attempt.retry_in,
+            failure.cause,
+            attempt.seconds,
         )
-        nack = Nack(delivery.token, number, failure.error, retry_in, failure.cause, seconds)
         self._outbox.add(nack, time.monotonic())
-        self._attempt_log.write(Attempt(delivery, number, failure, waited, seconds, retry_in))
+        self._attempt_log.write(attempt)
 
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
         """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.

@@ -8,6 +8,11 @@ from service.broker.base import Settlement
 from service.domain.commands import Ack, Held, Nack
 from service.domain.replies import Delivery
 
+#: Seconds that an outcome waits at most for the next request, as long as short jobs follow each other.
+_UNSENT_SECONDS = 0.005
+#: Bytes of results above which no more are gathered: one message has to hold them all.
+_UNSENT_BYTES = 1 << 20
+
 
 class Outbox:
     """Outcomes that wait to be sent; consecutive successes of one lease become one Ack.
@@ -45,6 +50,20 @@ class Outbox:
         self._settlements.append(settlement)
         if self.since is None:
             self.since = now
+
+    def due(self, now: float) -> bool:
+        """Whether the outcomes should not wait for the next request any longer."""
+        since = self.since
+        return since is not None and (now - since > _UNSENT_SECONDS or self.full)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is room for no more results."""
+        return self.size > _UNSENT_BYTES
+
+    def postpone(self, until: float) -> None:
+        """Let nothing be due before *until*, a monotonic time: the manager is away."""
+        self.since = until
 
     def content(self) -> Sequence[Settlement]:
         """Return all outcomes, oldest first; nothing is added to what was returned."""

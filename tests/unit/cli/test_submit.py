@@ -92,6 +92,14 @@ def test_wait_prints_the_value_alone(svc, consumer):
     assert (ended.code, ended.out) == (0, "42\n")
 
 
+def test_wait_in_json_gives_the_whole_outcome(svc, consumer):
+    thread = threading.Thread(target=consumer.succeed, args=[lambda: "done"])
+    thread.start()
+    found = svc("submit", "t:f", "--wait", "--json").json
+    thread.join()
+    assert (found["state"], found["value"], found["error"]) == ("succeeded", "done", None)
+
+
 def test_wait_for_a_job_that_fails_gives_exit_code_8(svc, consumer):
     thread = threading.Thread(target=consumer.fail)
     thread.start()

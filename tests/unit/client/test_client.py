@@ -13,6 +13,7 @@ from service.broker.local import LocalBroker, LocalQueue
 from service.client import outcomes, session
 from service.client.batches import JobSpec
 from service.client.client import Client
+from service.client.connections import Connections
 from service.client.jobs import Job
 from service.codec import decode_arguments, encode_result
 from service.domain import commands as c
@@ -371,6 +372,18 @@ class TestConnections:
         with Client(lambda: Watched(queue)) as client:
             assert client.submit("t:f", 7).result() == 7
         assert max(waits) == 0.02
+
+    def test_a_thread_too_many_has_its_time_too(self, queue, monkeypatch):
+        """As many as may wait do; the next one is not made to wait longer than it wants."""
+        monkeypatch.setattr(session, "Connections", lambda connect: Connections(connect, waiters=1))
+        with Client(lambda: LocalBroker(queue)) as client:
+            job = client.submit("t:f")
+            thread = threading.Thread(target=lambda: client.outcomes([job.id], timeout=1.0))
+            thread.start()
+            with pytest.raises(ResultTimeout):
+                while True:  # until the thread has the connection
+                    client.results([job], timeout=0.05)
+            thread.join()
 
     def test_nothing_is_connected_before_it_is_used(self):
         def connect():

@@ -67,6 +67,7 @@ class Bench:
         self.brokers: list[Flaky] = []
         self.submitted = 0
         tasks = [Task("t:gate", self.gate), Task("t:echo", lambda x: x), Task("t:fail", self.fail)]
+        tasks.append(Task("t:big", self.big))
         options = WorkerOptions("w", "here", 1)
         self.consumer = Consumer(options, "w-1", Registry(tasks), self.slot, self._theirs, self.connect)
         self.thread = threading.Thread(target=self.consumer.run)
@@ -74,6 +75,10 @@ class Bench:
     def connect(self, hello: Callable[[], c.Hello]) -> Flaky:
         self.brokers.append(Flaky(self.queue, hello))
         return self.brokers[-1]
+
+    def big(self, wait: bool) -> bytes:
+        self.gate(wait)
+        return bytes(600_000)
 
     @staticmethod
     def fail() -> None:
@@ -229,6 +234,18 @@ def test_outcomes_are_kept_while_the_manager_is_away(bench: Bench) -> None:
     assert bench.view(job).attempts == []
 
 
+def test_results_do_not_pile_up_while_the_manager_is_away(bench: Bench) -> None:
+    """One message has to hold all that is unsent, so that with large results the next job waits."""
+    bench.warm_up()
+    jobs = bench.submit("t:big", (True,), *[(False,)] * 6)
+    begun(bench)
+    bench.broker.failures = 4
+    bench.gate.open.release()
+    bench.results(jobs)
+    acks = [each for asked in bench.broker.asked for each in asked if isinstance(each, c.Ack)]
+    assert max(sum(map(len, ack.results)) for ack in acks) < 2_000_000
+
+
 def test_an_outcome_that_comes_too_late_is_dropped(bench: Bench) -> None:
     """The lease moved on; the job belongs to someone else, and the consumer goes on."""
     (job,) = bench.submit("t:gate")
@@ -255,4 +272,4 @@ def test_its_hello_says_what_it_can_do(bench: Bench) -> None:
     bench.results(bench.submit("t:echo", (1,)))
     hello = bench.broker.said()
     assert (hello.role, hello.name, hello.worker, hello.queues) == ("consumer", "w-1", "w", ["default"])
-    assert hello.tasks == ["svc:call", "t:echo", "t:fail", "t:gate"]
+    assert hello.tasks == ["svc:call", "t:big", "t:echo", "t:fail", "t:gate"]

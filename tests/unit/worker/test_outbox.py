@@ -82,3 +82,15 @@ def test_an_outcome_of_a_lease_that_is_not_held_changes_nothing() -> None:
     holdings = Holdings()
     holdings.settled([Ack(9, 0, [b""], [0.0])])
     assert holdings.all() == []
+
+
+def test_outcomes_are_due_when_they_have_waited_or_are_many_bytes() -> None:
+    outbox = Outbox()
+    assert not outbox.due(now=99.0)
+    outbox.succeeded(1, 0, b"a", 0.0, now=10.0)
+    assert not outbox.due(now=10.004)
+    assert outbox.due(now=10.006)
+    outbox.postpone(12.0)
+    assert not outbox.due(now=11.0)
+    outbox.succeeded(1, 1, bytes(1 << 20), 0.0, now=11.0)
+    assert outbox.due(now=11.0)
