@@ -1,4 +1,4 @@
-"""From figures to a table for people and a document for programs; medians, and no figure without its ratio."""
+"""From figures to a table for people and data for programs: medians, and no figure without its ratio."""
 
 from __future__ import annotations
 

@@ -14,8 +14,14 @@ class Server(Protocol):
     """Whoever serves stock clients."""
 
     name: str
-    endpoint: Any
-    authkey: bytes
+
+    @property
+    def endpoint(self) -> Any:
+        """Host and port."""
+
+    @property
+    def authkey(self) -> bytes:
+        """The shared secret."""
 
 
 class _Client(BaseManager):

@@ -12,16 +12,15 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from service.broker.manager import ManagerBroker
 from service.client import client
+from service.codec import PLAIN
 from service.domain.commands import Hello
 from service.errors import ServiceError
 from service.settings import Address, ManagerSettings, WorkerSettings, parse_address, read_authkey
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a readiness check may take, and one that asks the manager's own loop.
 READY_SECONDS = 2.0
+#: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
+DIAL_SECONDS = 5.0
 #: Addresses to listen on are no addresses to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
 
@@ -49,6 +50,7 @@ class Client(client.Client):
         *,
         authkey_file: str | os.PathLike[str] | None = None,
         timeout: float = 10.0,
+        accept: Collection[str] = (PLAIN,),
     ) -> None:
         """Connect, when first used, to *manager* (`HOST:PORT`; else `SVC_MANAGER`, else this host).
 
@@ -56,6 +58,7 @@ class Client(client.Client):
             manager: where the manager is.
             authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
             timeout: seconds that one call may take beyond what it waits for.
+            accept: codecs of the results that are read; `pickle` runs what a worker sends.
 
         Raises:
             ConfigurationError: *manager* is not an address.
@@ -63,7 +66,9 @@ class Client(client.Client):
         """
         address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
         authkey = read_authkey(authkey_file)
-        super().__init__(functools.partial(connect, address, authkey, timeout), patience=timeout)
+        super().__init__(
+            functools.partial(connect, address, authkey, timeout), patience=timeout, accept=accept
+        )
 
 
 def connect(
@@ -89,7 +94,7 @@ def run_manager(settings: ManagerSettings) -> int:
     from service.telemetry.metrics import Build, ManagerMetrics
 
     LogSettings(format=_log_format(settings.log_format), level=settings.log_level).configure()
-    log = structlog.get_logger("svc.manager")
+    log = _logger()
     journal, sqlite = _open_journal(settings)
     metrics = ManagerMetrics(Build(RELEASE, sqlite))
     try:
@@ -158,6 +163,7 @@ def run_worker(settings: WorkerSettings) -> int:
             tasks=settings.tasks,
             queues=settings.queues,
             accept=settings.accept,
+            preload=("service.worker.consumer", "service.app", "service.telemetry.logs"),
             grace=settings.grace,
             cpu=cpu,
             http=str(http) if http else "",
@@ -171,8 +177,8 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def _dial(address: Address, authkey: bytes, hello: Callable[[], Hello]) -> ManagerBroker:
-    """Connect a consumer or a supervisor, which wait for the manager as long as it takes."""
-    return connect(address, authkey, None, hello)
+    """Connect a consumer or a supervisor; they call again, as long as it takes, after each timeout."""
+    return connect(address, authkey, DIAL_SECONDS, hello)
 
 
 def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
@@ -309,6 +315,13 @@ def _announce(path: Path | None, **addresses: Address | None) -> None:
     draft = path.with_suffix(f"{path.suffix}.draft")
     draft.write_text(content, encoding="utf-8")
     draft.replace(path)
+
+
+def _logger() -> Any:
+    # Commands that only ask the manager something never log, and structlog takes long to import.
+    import structlog
+
+    return structlog.get_logger("svc.manager")
 
 
 def _log_format(name: str) -> Any:

@@ -8,7 +8,7 @@ plain data, of a job whose codec is `pickle`, travels inside it as an extension 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -88,17 +88,13 @@ def decode_result(body: bytes, accept: Collection[str] = (PLAIN,)) -> Any:
     if not body:
         # A plain client acknowledged the job, and `task_done()` carries no result.
         return None
-    decoder = _result_decoder(_unpickle if PICKLE in accept else _refuse)
+    decoder = _pickle_decoder if PICKLE in accept else _plain_decoder
     try:
         return decoder.decode(body)
     except CodecError:
         raise
     except Exception as error:
         raise CodecError(f"the result cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _result_decoder(hook: Callable[[int, memoryview], Any]) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(ext_hook=hook)
 
 
 def _unpickle(code: int, data: memoryview) -> Any:
@@ -109,6 +105,10 @@ def _unpickle(code: int, data: memoryview) -> Any:
 
 def _refuse(code: int, data: memoryview) -> Any:
     raise CodecError("the result is a pickled object; accept pickle to read it")
+
+
+_plain_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_refuse)
+_pickle_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_unpickle)
 
 
 def _pickled(value: object) -> bytes:

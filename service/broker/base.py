@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple, Self, TypeVar
 
+import msgspec
+
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import JobView, NewBatch, Outcome
@@ -140,7 +142,8 @@ class Broker(abc.ABC):
 
     def feed(self, feed: c.Feed) -> r.Outcomes:
         """Return outcomes in the order they were recorded, after a cursor; the answer has the next cursor."""
-        return self._one(feed, r.Outcomes, wait=feed.wait)
+        folded = msgspec.structs.replace(feed, folded=True)
+        return self._one(folded, r.Outcomes, wait=feed.wait).unfolded()
 
     def drain(self, *, worker: str = "", refuse: bool = False) -> None:
         """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`. Durable.

@@ -19,8 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import structlog
-
 from service.broker.base import Broker
 from service.domain import commands as c
 from service.domain import replies as r
@@ -80,7 +78,6 @@ class ManagerBroker(Broker):
         self._sending = threading.Lock()
         self._request = 0
         self._interrupted = False
-        self._log = structlog.get_logger("svc.link")
 
     def connect(self) -> r.Welcome:
         """Connect now, within the timeout; return what the manager says of itself.

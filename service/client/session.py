@@ -73,7 +73,7 @@ class Session:
             BrokerError: it was not accepted.
         """
         frame = Frame()
-        frame.add(job)
+        frame.add(job, len(job.body))
         (accepted,) = self.send(frame, None, strict)
         if isinstance(accepted, ServiceError):
             raise accepted

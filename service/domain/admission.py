@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain.batch import Batch
 from service.domain.job import DEFAULT_QUEUE, NewBatch
 from service.domain.ledger import content_digest
 from service.domain.lifecycle import JobState
@@ -134,14 +135,20 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
         return False
     batch, start = place
     stop = start + held.count
-    while start < min(stop, batch.count) and batch.state(start).finished:
-        # Its outcome was recorded, but the answer that said so never arrived.
+    while start < min(stop, batch.count) and _settled(state, held.token, batch, start):
+        # The answer that said so never arrived.
         start += 1
     if not start < stop <= batch.count or batch.states.count(JobState.READY, start, stop) != stop - start:
         return False
     state.lanes.skip(batch, stop - start)
     state.grant_lease(batch, start, stop, member, now, token=held.token)
     return True
+
+
+def _settled(state: QueueState, token: int, batch: Batch, index: int) -> bool:
+    """Return whether the attempt under *token* at a job has its outcome on record."""
+    number = batch.first + index
+    return batch.state(index).finished or state.ledger.was_settled(token, number, 1, failed=True)
 
 
 def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float) -> r.Note | None:

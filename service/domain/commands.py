@@ -162,12 +162,16 @@ class Await(Command, frozen=True, tag="await"):
 
 
 class Feed(Command, frozen=True, tag="feed"):
-    """Return outcomes after `cursor`, in the order they were recorded; of one origin, or of all."""
+    """Return outcomes after `cursor`, in the order they were recorded; of one origin, or of all.
+
+    With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
+    """
 
     origin: str = ""
     cursor: int = 0
     limit: int = 1000
     wait: float = 0.0
+    folded: bool = False
 
 
 class Stats(Command, frozen=True, tag="stats"):

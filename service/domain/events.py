@@ -101,11 +101,15 @@ class Resumed(Event, frozen=True, tag="resumed"):
 
 
 class Forgotten(Event, frozen=True, tag="forgotten"):
-    """Jobs of `origin` below `below` have passed their retention; to submit them again changes nothing."""
+    """Jobs of `origin` have passed their retention; to submit them again changes nothing.
+
+    They are those in `ranges`, each [first, stop); or, in older journals, all below `below`.
+    """
 
     at: float
     origin: str
     below: int
+    ranges: list[tuple[int, int]] = []
 
 
 AnyEvent = Submitted | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten

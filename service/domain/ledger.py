@@ -250,7 +250,7 @@ class Ledger:
     def forgotten_origin(self, sequence: int, event: e.Forgotten) -> None:
         """Remember which numbers of an origin were accepted once."""
         origin = self.origins.make(event.origin)
-        origin.below = max(origin.below, event.below)
+        origin.note_forgotten([(0, event.below)] if event.below else event.ranges)
         origin.forgotten_by.append(sequence)
         self.emptied.append((event.at, event.origin))
 
@@ -305,14 +305,14 @@ class Ledger:
         self.move(batch, index, index + 1, JobState.READY)
 
     def _uncount(self, counts: Counts, batch: Batch, start: int, stop: int) -> None:
-        if stop - start == 1:
-            counts.add(batch.states[start], -1)
-            return
-        states = batch.states[start:stop]
+        states, first = batch.states, batch.states[start]
+        number = states.count(first, start, stop)
+        counts.add(first, -number)
+        if number == stop - start:
+            return  # as it mostly is
         for state in JobState:
-            number = states.count(state)
-            if number:
-                counts.add(state, -number)
+            if state != first:
+                counts.add(state, -states.count(state, start, stop))
 
     def _settle(self, token: int, first: int, stop: int, *, failed: bool) -> None:
         """Remember that jobs [first, stop) were settled under *token*."""

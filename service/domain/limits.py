@@ -34,5 +34,5 @@ class Limits:
     window_bytes: int = 64 * 1024 * 1024
     grant_jobs: int = 256
     grant_bytes: int = 4 * 1024 * 1024
-    reconnect_seconds: float = 1.0
+    reconnect_seconds: float = 3.0
     min_free_bytes: int = 64 * 1024 * 1024

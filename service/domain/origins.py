@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -83,20 +83,18 @@ class Completions:
 
 
 class Origin:
-    """The jobs of one origin: its batches in order of their numbers, and what ended.
+    """The jobs of one origin: its batches in order of their numbers, and what ended."""
 
-    `below`: all numbers under it have been accepted once and are forgotten.
-    """
-
-    __slots__ = ("batches", "below", "completions", "forgotten_by", "name")
+    __slots__ = ("batches", "completions", "forgotten", "forgotten_by", "name")
 
     def __init__(self, name: str) -> None:
         """Start with no jobs."""
         self.name = name
         self.batches: list[Batch] = []
-        self.below = 0
         self.completions = Completions()
-        #: Sequence numbers of the events that say so of `below`.
+        #: Numbers that were accepted once and are forgotten, as ranges [first, stop) in order.
+        self.forgotten: list[tuple[int, int]] = []
+        #: Sequence numbers of the events that say so.
         self.forgotten_by: list[int] = []
 
     def find(self, number: int) -> Batch | None:
@@ -114,12 +112,12 @@ class Origin:
     def count_known(self, first: int, count: int) -> int:
         """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
         stop = first + count
-        known = max(0, min(stop, self.below) - first)
+        known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
         place = max(0, bisect_right(self.batches, first, key=_first) - 1)
         for batch in self.batches[place:]:
             if batch.first >= stop:
                 break
-            known += max(0, min(stop, batch.first + batch.count) - max(first, batch.first, self.below))
+            known += max(0, min(stop, batch.first + batch.count) - max(first, batch.first))
         return known
 
     def add(self, batch: Batch) -> None:
@@ -135,12 +133,18 @@ class Origin:
             del self.batches[0]
         else:
             self.batches.remove(batch)
-        self.below = max(self.below, self._known_below(batch))
-        self.completions.drop_below(self.below)
+        self.note_forgotten([(batch.first, batch.first + batch.count)])
+        self.completions.drop_below(self.batches[0].first if self.batches else batch.first + batch.count)
 
-    def _known_below(self, batch: Batch) -> int:
-        """Return the number under which all is forgotten now that *batch* is."""
-        return self.batches[0].first if self.batches else batch.first + batch.count
+    def note_forgotten(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Note that the jobs in *ranges* were accepted once."""
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted((*self.forgotten, *ranges)):
+            if merged and low <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+            else:
+                merged.append((low, high))
+        self.forgotten = merged
 
 
 class Origins:

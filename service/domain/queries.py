@@ -55,28 +55,31 @@ def await_outcomes(state: QueueState, command: c.Await, member: Member, now: flo
     """Return the outcomes of jobs once all have one; None while one has not and the member would wait."""
     if len(command.ids) > REPLY_JOBS_MAX:
         return _TOO_MANY
-    places = [(job, _place(state, job)) for job in command.ids]
-    for job, place in places:
+    places: list[tuple[Batch, int]] = []
+    waiting = command.wait > 0
+    # From the last one on: it is likely to end last, so that one look is enough while it has not.
+    for job in reversed(command.ids[:REPLY_JOBS_MAX]):
+        place = _place(state, job)
         if place is None:
             return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
-    known = [place for _, place in places if place is not None]
-    pending = sum(1 for batch, index in known if not batch.state(index).finished)
-    if pending and command.wait > 0:
-        return None
-    outcomes = [outcome(state, batch, index) for batch, index in known if batch.state(index).finished]
-    return r.Outcomes(0, [found for found in outcomes if found is not None], pending)
+        if waiting and not place[0].state(place[1]).finished:
+            return None
+        places.append(place)
+    ended = [(batch, index) for batch, index in reversed(places) if batch.state(index).finished]
+    outcomes = [outcome(state, batch, index) for batch, index in ended]
+    return r.Outcomes(0, [found for found in outcomes if found is not None], len(places) - len(ended))
 
 
 def feed(state: QueueState, command: c.Feed, member: Member, now: float) -> r.Reply | None:
     """Return outcomes in the order they were recorded; None where there is none yet."""
     limit = max(1, min(command.limit, REPLY_JOBS_MAX))
     if command.origin:
-        cursor, outcomes = _feed_origin(state, command.origin, command.cursor, limit)
+        page = _feed_origin(state, command.origin, command.cursor, limit, command.folded)
     else:
-        cursor, outcomes = _feed_all(state, command.cursor, limit)
-    if not outcomes and command.wait > 0:
+        page = r.Outcomes(*_feed_all(state, command.cursor, limit))
+    if not page.outcomes and not page.spans and command.wait > 0:
         return None
-    return r.Outcomes(cursor, outcomes)
+    return page
 
 
 def stats(state: QueueState, command: c.Stats, member: Member, now: float) -> r.Reply:
@@ -171,15 +174,14 @@ def _death(batch: Batch, event: e.Failed) -> Outcome:
     )
 
 
-def _feed_origin(state: QueueState, name: str, cursor: int, limit: int) -> tuple[int, list[Outcome]]:
+def _feed_origin(state: QueueState, name: str, cursor: int, limit: int, folded: bool) -> r.Outcomes:
     origin = state.ledger.origins.get(name)
     if origin is None:
-        return cursor, []
+        return r.Outcomes(cursor, [])
     outcomes: list[Outcome] = []
-    counted = size = 0
+    spans: list[r.Span] = []
+    size = 0
     for entry in origin.completions.after(cursor, limit):
-        size += _bytes_of(outcomes[counted:])
-        counted = len(outcomes)
         if size >= FEED_BYTES:
             break
         cursor = entry.cursor
@@ -188,12 +190,20 @@ def _feed_origin(state: QueueState, name: str, cursor: int, limit: int) -> tuple
         if batch is None or event is None:
             continue
         if isinstance(event, e.Succeeded):
-            span = event.ranges[entry.part]
-            numbers = range(entry.first, entry.first + entry.jobs)
-            outcomes.extend(_success(batch, span, number, event.at) for number in numbers)
+            span = _span(batch, event.ranges[entry.part], event.at)
+            spans.append(span)
+            size += sum(map(len, span.results))
         else:
-            outcomes.extend(_outcomes_of(state, entry.sequence, event, {entry.first}))
-    return cursor, outcomes
+            ended = list(_outcomes_of(state, entry.sequence, event, {entry.first}))
+            outcomes.extend(ended)
+            size += _bytes_of(ended)
+    page = r.Outcomes(cursor, outcomes, 0, spans)
+    return page if folded else page.unfolded()
+
+
+def _span(batch: Batch, part: e.Range, at: float) -> r.Span:
+    terms = batch.terms
+    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.task)
 
 
 def _feed_all(state: QueueState, cursor: int, limit: int) -> tuple[int, list[Outcome]]:

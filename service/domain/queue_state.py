@@ -2,7 +2,8 @@
 
 `apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` are all that happens to it. It reads
 no clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and
-the events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then `recover`.
+the events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then
+`recover`.
 
 Tokens order leases: each grant gets the next one, and the incarnation of the manager is its upper part, so no
 token is ever given twice.
@@ -220,7 +221,7 @@ class QueueState:
                     self.swallow(lane, now)
                     return r.Grant([], PILL_PUT_BY_HAND)
                 break
-            share = shares.setdefault(lane, self._share(lane))
+            share = shares.setdefault(lane, self._share(lane, limit))
             if not share:
                 break
             delivery = self._deliver(lane, member, min(limit, share), room, now)
@@ -230,9 +231,13 @@ class QueueState:
             deliveries.append(delivery)
         return r.Grant(deliveries) if deliveries else None
 
-    def _share(self, lane: Lane) -> int:
-        """Return how many jobs one may take so that none waits in one's hands while others idle."""
-        return max(1, lane.count // max(1, self.consumers))
+    def _share(self, lane: Lane, limit: int) -> int:
+        """Return how many of *limit* jobs one may take so that none waits in one's hands while others idle.
+
+        A consumer asks for what hides a few milliseconds: less than a sixteenth of that costs more in
+        requests than an idle consumer could win.
+        """
+        return max(1, limit // 16, lane.count // max(1, self.consumers))
 
     def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
         """Take the oldest job of *lane* for good, without a lease; return its id and body."""

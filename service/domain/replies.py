@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from service.domain.job import JobView, Outcome, Terms
+from service.domain.job import JobView, Outcome, Terms, job_id
+from service.domain.lifecycle import JobState
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
@@ -72,12 +73,47 @@ class Grant(Reply, frozen=True, tag="grant"):
     pill: int = 0
 
 
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Jobs `first`, `first + 1`, … of an origin that succeeded: a result and a run time for each."""
+
+    origin: str
+    first: int
+    results: list[bytes]
+    seconds: list[float]
+    codec: str
+    finished_at: float
+    task: str
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each job."""
+        origin, codec, at, task = self.origin, self.codec, self.finished_at, self.task
+        return [
+            Outcome(job_id(origin, number), JobState.SUCCEEDED, result, None, codec, at, seconds, task)
+            for number, (result, seconds) in enumerate(
+                zip(self.results, self.seconds, strict=True), start=self.first
+            )
+        ]
+
+
 class Outcomes(Reply, frozen=True, tag="outcomes"):
-    """Outcomes, and where to read on; `pending` jobs asked for have none yet."""
+    """Outcomes, and where to read on; `pending` jobs asked for have none yet.
+
+    The answer to a folded feed has successes in `spans`, all else in `outcomes`.
+    """
 
     cursor: int
     outcomes: list[Outcome]
     pending: int = 0
+    spans: list[Span] = []
+
+    def unfolded(self) -> Outcomes:
+        """Return the same with an outcome for each job, in the order in which they ended."""
+        if not self.spans:
+            return self
+        found = [outcome for span in self.spans for outcome in span.outcomes()]
+        if self.outcomes:
+            found = sorted([*found, *self.outcomes], key=lambda outcome: outcome.finished_at)
+        return Outcomes(self.cursor, found, self.pending)
 
 
 class Views(Reply, frozen=True, tag="views"):

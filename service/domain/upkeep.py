@@ -104,7 +104,7 @@ def _keep_known(state: QueueState, name: str, now: float) -> None:
     ledger = state.ledger
     origin = ledger.origins.make(name)
     ledger.forgotten.extend(origin.forgotten_by)
-    origin.forgotten_by = [state.record(e.Forgotten(now, name, origin.below))]
+    origin.forgotten_by = [state.record(e.Forgotten(now, name, 0, origin.forgotten))]
     if not origin.batches:
         ledger.emptied.append((now, name))
 

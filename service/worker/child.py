@@ -118,15 +118,12 @@ class Child:
             self.slot.recall()
             return look
 
-    def kill_overrun(self, now: float) -> bool:
-        """Kill it if its job is over its timeout; tell whether it was."""
+    def kill_overrun(self, now: float) -> None:
+        """Kill it if its job is over its timeout."""
         # The slot is held meanwhile, or it could go on to another job in the instant before it dies.
         with self.slot.held():
-            look = self.slot.peek()
-            if not look.overrun(now):
-                return False
-            self.kill(Killed.TIMED_OUT)
-            return True
+            if self.slot.peek().overrun(now):
+                self.kill(Killed.TIMED_OUT)
 
     def kill(self, why: Killed) -> None:
         """Kill the process and remember why and at what; call with the slot held if it may go on."""

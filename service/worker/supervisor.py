@@ -203,8 +203,8 @@ class Supervisor:
     def _oversee(self, child: Child, now: float) -> None:
         """Do what the job that a consumer executes makes necessary."""
         look = child.slot.look()
-        if look.overrun(now) and child.kill_overrun(now):
-            self._log.warning("consumer_killed", consumer=child.name, pid=child.pid, reason="timed_out")
+        if look.overrun(now):
+            child.kill_overrun(now)
         elif look.busy and now - look.started >= LONG_SECONDS:
             child.flush(look)
             taken = child.take_back(now) if look.ahead else None
@@ -219,6 +219,10 @@ class Supervisor:
         self._reporter.post(*ending.reports(random.random()))
         if ending.orderly:
             self._log.info("consumer_left", consumer=child.name, pilled=ending.pilled)
+        elif ending.killed is not None:
+            self._log.warning(
+                "consumer_killed", consumer=child.name, pid=child.pid, reason=ending.killed.value
+            )
         elif self._fatal is None:
             self._log.warning(
                 "consumer_died",

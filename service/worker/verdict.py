@@ -84,6 +84,8 @@ class Ending:
         if self.killed is Killed.TIMED_OUT:
             limit = f"{self.look.timeout:g} s"
             return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
+        if self.killed is not None:
+            return ErrorInfo("Interrupted", "the worker stopped, and killed it when the grace was over")
         return ErrorInfo("ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}")
 
     def reports(self, jitter: float) -> list[AnyCommand]:

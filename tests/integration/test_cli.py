@@ -217,7 +217,7 @@ class TestEnds:
         name = alone.svc("submit", "multiply", "6", "7").stdout.strip()
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with running(
-            *SVC, "results", name, "--timeout", "30", cwd=alone.folder, env=alone.env, **pipes
+            *SVC, "results", name, "--timeout", "50", cwd=alone.folder, env=alone.env, **pipes
         ) as waiting:
             manager.kill()
             manager.wait()

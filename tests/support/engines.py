@@ -23,7 +23,7 @@ from service.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
 
 #: Small enough that a test reaches them.
-LIMITS = Limits(max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500)
+LIMITS = Limits(max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500, reconnect_seconds=1.0)
 T = TypeVar("T")
 
 

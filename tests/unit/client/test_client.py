@@ -378,12 +378,11 @@ class TestConnections:
         monkeypatch.setattr(session, "Connections", lambda connect: Connections(connect, waiters=1))
         with Client(lambda: LocalBroker(queue)) as client:
             job = client.submit("t:f")
-            thread = threading.Thread(target=lambda: client.outcomes([job.id], timeout=1.0))
-            thread.start()
-            with pytest.raises(ResultTimeout):
-                while True:  # until the thread has the connection
-                    client.results([job], timeout=0.05)
-            thread.join()
+            with (
+                client._session._connections.waiting(1.0),
+                pytest.raises(ResultTimeout, match="too many threads"),
+            ):
+                job.result(timeout=0.05)
 
     def test_nothing_is_connected_before_it_is_used(self):
         def connect():

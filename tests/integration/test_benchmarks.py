@@ -1,0 +1,71 @@
+"""`make bench` works and prints what it promises; no time is ever asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: What every run has to tell, of whom.
+PROMISED = {
+    "no-op jobs, end to end": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "CPU of manager, 1,000 jobs": {"svc, fsync"},
+    "CPU of consumers, 1,000 jobs": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "1 KiB jobs, end to end": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "submit alone": {"svc, fsync"},
+    "round trip p50": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "round trip p99": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "seed: 40 jobs of 0.1 s": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "stock put+get+task_done, 1 client": {"svc, fsync", "stdlib BaseManager"},
+    "stock put+get+task_done, 4+4 clients": {"svc, fsync", "stdlib BaseManager"},
+    "stock connect + first call": {"svc, fsync", "stdlib BaseManager"},
+    "RSS of manager": {"svc, fsync"},
+}
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_same_as_json(tmp_path):
+    output = tmp_path / "figures.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--smoke",
+        "--durability",
+        "fsync",
+        "--output",
+        str(output),
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stderr
+
+    document = json.loads(output.read_text())
+    figures = {(each["measure"], each["system"]): each for each in document["figures"]}
+    assert {(measure, system) for measure, those in PROMISED.items() for system in those} <= set(figures)
+    for figure in figures.values():
+        assert len(figure["rounds"]) == document["rounds"] == 1
+
+    header, *lines = run.stdout.splitlines()
+    assert header.split() == [
+        "measure",
+        "system",
+        "median",
+        "unit",
+        "/",
+        "Pool",
+        "/",
+        "Executor",
+        "/",
+        "BaseManager",
+    ]
+    assert len(lines) == len(figures)
+    starts = [header.index(name) for name in ("system", "median")]
+    for line, figure in zip(lines, figures.values(), strict=True):
+        assert line[starts[0] :].startswith(figure["system"])
+    for measure, those in PROMISED.items():
+        for reference in those - {"svc, fsync"}:
+            assert figures[measure, reference]["ratios"].get(reference) in (1.0, None)

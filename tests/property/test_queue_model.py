@@ -1,0 +1,453 @@
+"""The queue against a model that a child could keep on paper: a dictionary of jobs and their states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.broker.journal import MemoryJournal
+from service.domain import admission, upkeep
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.apply import apply
+from service.domain.job import ErrorInfo, NewBatch, Terms, parse_job_id
+from service.domain.limits import Limits
+from service.domain.members import RECONNECT_GRACE, Member
+from service.domain.queue_state import QueueState
+from service.domain.retry import CRASH_BUDGET
+from tests.support.ledgers import check_journal, check_state
+
+LIMITS = Limits(
+    lease_seconds=15.0,
+    retention_seconds=100.0,
+    retention_jobs=12,
+    dead_retention_seconds=300.0,
+    window_bytes=40,
+    grant_jobs=8,
+    reconnect_seconds=1.0,
+)
+ERROR = ErrorInfo("ValueError", "no")
+WORKERS = ("v", "w")
+CONSUMERS = ("v-1", "w-1", "w-2")
+FINISHED = ("succeeded", "dead", "cancelled")
+
+
+@dataclass
+class Job:
+    """What the model knows of one job."""
+
+    state: str
+    due: float = 0.0
+    ended: float = 0.0
+    charged: list[int] = field(default_factory=lambda: [0, 0, 0])
+    outcomes: int = 0
+
+
+@dataclass
+class Lease:
+    """What a consumer believes to hold: jobs in order, the settled ones gone."""
+
+    consumer: str
+    origin: str
+    numbers: list[int]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Random commands, one commit each; a restart may come after any of them."""
+
+    @initialize()
+    def start(self) -> None:
+        self.now = 1_000.0
+        self.journal = MemoryJournal()
+        self.jobs: dict[str, Job] = {}
+        self.next_number = 0
+        self.sent: list[NewBatch] = []
+        self.held: dict[int, Lease] = {}
+        self.stale: list[c.Ack] = []
+        self._open()
+
+    def _open(self) -> None:
+        self.state = QueueState(
+            incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS
+        )
+        for sequence, event in self.journal.replay():
+            self.state.ledger.replay(sequence, event)
+        self.state.recover(self.now)
+        self._note_due()
+        self.client = Member()
+        self.members: dict[str, Member] = {}
+        self.supervisors: dict[str, Member] = {}
+
+    def ask(self, command: c.Command, member: Member) -> r.Reply:
+        reply = apply(self.state, command, member, self.now)
+        assert reply is not None
+        self.commit()
+        return reply
+
+    def commit(self) -> None:
+        self.journal.append(*self.state.take_events())
+
+    # --- members ------------------------------------------------------------------------------------
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def supervise(self, worker: str) -> None:
+        member = self.supervisors[worker] = Member()
+        self.ask(c.Hello(1, "worker", f"{worker}-0", worker), member)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def supervisor_gone(self, worker: str) -> None:
+        member = self.supervisors.pop(worker, None)
+        if member is not None:
+            admission.disconnected(self.state, member, self.now)
+
+    @rule(name=st.sampled_from(CONSUMERS), forgets=st.booleans())
+    def connect(self, name: str, forgets: bool) -> None:
+        """A consumer comes (back): it names what it holds, or the replies never reached it."""
+        mine = {token: lease for token, lease in self.held.items() if lease.consumer == name}
+        if forgets and mine:
+            token = max(mine)
+            lease = mine.pop(token)
+            self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
+            del self.held[token]
+            if token in self.state.leases:
+                self._back(lease)
+        held = [c.Held(t, each.origin, each.numbers[0], len(each.numbers)) for t, each in mine.items()]
+        old, self.members[name] = self.members.get(name), Member()
+        said = c.Hello(1, "consumer", name, name[0], tasks=["m:f"], held=held)
+        welcome = self.ask(said, self.members[name])
+        assert isinstance(welcome, r.Welcome)
+        for token, lease in mine.items():
+            ids = [f"{lease.origin}-{number}" for number in lease.numbers]
+            if token in welcome.lost:
+                del self.held[token]
+                self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
+                assert token not in self.state.leases
+            else:
+                for job in ids:
+                    assert self.jobs[job].state in ("ready", "leased")
+                    self.jobs[job].state = "leased"
+        if old is not None:
+            admission.disconnected(self.state, old, self.now)
+            self.commit()
+
+    @rule(name=st.sampled_from(CONSUMERS))
+    def cut(self, name: str) -> None:
+        member = self.members.pop(name, None)
+        if member is not None:
+            admission.disconnected(self.state, member, self.now)
+            self.commit()
+
+    @rule(name=st.sampled_from(CONSUMERS))
+    def leave(self, name: str) -> None:
+        member = self.members.pop(name, None)
+        if member is not None:
+            self.ask(c.Leave(), member)
+            self._drop_leases_of(name)
+
+    @rule(name=st.sampled_from(CONSUMERS), executing=st.booleans())
+    def lost(self, name: str, executing: bool) -> None:
+        supervisor = self.supervisors.get(name[0])
+        if supervisor is None or name not in self._listed(name[0]):
+            return
+        token = min((t for t, lease in self.held.items() if lease.consumer == name), default=0)
+        if not executing or token not in self.state.leases:
+            self.ask(c.Lost(name, ERROR), supervisor)
+        else:
+            number = self.held[token].numbers[0]
+            job = self.jobs[f"{self.held[token].origin}-{number}"]
+            self.ask(c.Lost(name, ERROR, token, number), supervisor)
+            del self.held[token].numbers[0]
+            job.charged[1] += 1
+            self._settle(job, "dead" if job.charged[1] >= CRASH_BUDGET else "ready")
+        self._drop_leases_of(name)
+        self.members.pop(name, None)
+
+    # --- jobs ---------------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 5), delay=st.sampled_from([0.0, 0.0, 5.0]), priority=st.integers(0, 1))
+    def submit(self, count: int, delay: float, priority: int) -> None:
+        first, self.next_number = self.next_number, self.next_number + count
+        bodies = [b"%05d" % number for number in range(first, first + count)]
+        batch = NewBatch(first, Terms("m:f", priority=priority, answer=priority == 1), bodies, delay)
+        self.sent.append(batch)
+        assert self.ask(c.Submit("o", [batch]), self.client) == r.Accepted([])
+        for number in range(first, first + count):
+            self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.sent))
+        assert self.ask(c.Submit("o", [batch]), self.client) == r.Accepted([])
+
+    @rule(name=st.sampled_from(CONSUMERS), limit=st.integers(1, 6))
+    def lease(self, name: str, limit: int) -> None:
+        member = self.members.get(name)
+        if member is None or not member.may_lease:
+            return
+        grant = self.ask(c.Lease(limit), member)
+        assert isinstance(grant, r.Grant)
+        idle = self.state.ledger.drains or self.now < self.state.hold_until or member.unrenewed(self.now)
+        ready = [job for job, known in self.jobs.items() if known.state == "ready"]
+        assert bool(grant.deliveries) == bool(ready and not idle)
+        assert bool(grant.pill) == bool(self.state.ledger.drains)
+        for each in grant.deliveries:
+            assert each.token not in self.held
+            numbers = list(range(each.first, each.first + len(each.bodies)))
+            assert each.bodies == [b"%05d" % number for number in numbers]
+            self.held[each.token] = Lease(name, each.origin, numbers)
+            for number in numbers:
+                job = self.jobs[f"{each.origin}-{number}"]
+                assert job.state == "ready"
+                assert [each.failures, each.crashes, each.interruptions] == job.charged
+                job.state = "leased"
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        token, lease, member = self._choose(data)
+        count = data.draw(st.integers(1, len(lease.numbers)))
+        ack = c.Ack(token, lease.numbers[0], [b"%d" % token] * count, [0.1] * count)
+        assert self.ask(ack, member) == r.Done(1)
+        for number in lease.numbers[:count]:
+            self._settle(self.jobs[f"{lease.origin}-{number}"], "succeeded")
+        del lease.numbers[:count]
+        assert self.ask(ack, member) == r.Done(1), "the same ack again"
+        self._tidy(token)
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data(), retry_in=st.sampled_from([None, 0.0, 5.0]))
+    def nack(self, data: st.DataObject, retry_in: float | None) -> None:
+        token, lease, member = self._choose(data)
+        place = data.draw(st.integers(0, len(lease.numbers) - 1))
+        number = lease.numbers[place]
+        nack = c.Nack(token, number, ERROR, retry_in)
+        assert self.ask(nack, member) == r.Done(1)
+        self._back(Lease(lease.consumer, lease.origin, lease.numbers[:place]))
+        job = self.jobs[f"{lease.origin}-{number}"]
+        job.charged[0] += 1
+        self._settle(job, "dead" if retry_in is None else "scheduled" if retry_in else "ready")
+        job.due = self.now + (retry_in or 0.0)
+        del lease.numbers[: place + 1]
+        assert self.ask(nack, member) == r.Done(1), "the same nack again"
+        self._tidy(token)
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data(), started=st.booleans())
+    def release(self, data: st.DataObject, started: bool) -> None:
+        token, lease, member = self._choose(data)
+        place = data.draw(st.integers(0, len(lease.numbers) - 1))
+        assert self.ask(c.Release(token, lease.numbers[place], started), member) == r.Done(1)
+        if started and place == 0:
+            self.jobs[f"{lease.origin}-{lease.numbers[0]}"].charged[2] += 1
+        self._back(Lease(lease.consumer, lease.origin, lease.numbers[place:]))
+        del lease.numbers[place:]
+        self._tidy(token)
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data())
+    def recall(self, data: st.DataObject) -> None:
+        token, lease, _ = self._choose(data)
+        supervisor = self.supervisors.get(lease.consumer[0])
+        if supervisor is None:
+            return
+        mine = [t for t, each in self.held.items() if each.consumer == lease.consumer and t >= token]
+        self.ask(c.Recall(lease.consumer, token, lease.numbers[0], max(mine)), supervisor)
+        for each in mine:
+            keep = 1 if each == token else 0
+            if each in self._live_tokens() or each not in self.state.leases:
+                self._back(Lease("", lease.origin, self.held[each].numbers[keep:]))
+            del self.held[each].numbers[keep:]
+            self._tidy(each)
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data())
+    def stale_ack(self, data: st.DataObject) -> None:
+        """A token that is not in force changes nothing (the invariants look)."""
+        ack = data.draw(st.sampled_from(self.stale))
+        if ack.token not in self.state.leases:
+            self.ask(ack, self.client)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        ids = data.draw(st.lists(st.sampled_from(sorted(self.jobs)), max_size=4, unique=True))
+        waiting = [job for job in ids if self.jobs[job].state in ("ready", "scheduled")]
+        assert self.ask(c.Cancel(ids), self.client) == r.Done(len(waiting))
+        for job in waiting:
+            self._settle(self.jobs[job], "cancelled")
+
+    @rule()
+    def requeue(self) -> None:
+        dead = [job for job in self.jobs.values() if job.state == "dead"]
+        assert self.ask(c.Requeue(), self.client) == r.Done(len(dead))
+        for job in dead:
+            job.state = "ready"
+            job.charged[:2] = [0, 0]
+
+    @rule(worker=st.sampled_from(["", "w"]), refuse=st.just(False), end=st.booleans())
+    def drain(self, worker: str, refuse: bool, end: bool) -> None:
+        if not worker:
+            self.ask(c.Resume() if end else c.Drain("", refuse), self.client)
+
+    @rule()
+    def take(self) -> None:
+        expected = next(iter(self.state.ledger.answers), None)
+        reply = self.ask(c.Take(), Member("plain", inside=True))
+        assert isinstance(reply, r.Outcomes)
+        assert len(reply.outcomes) == (expected is not None)
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.05, 0.6, 5.0, 16.0, 120.0, 400.0]), renewed=st.booleans())
+    def pass_time(self, seconds: float, renewed: bool) -> None:
+        self.now += seconds
+        if renewed:
+            for supervisor in self.supervisors.values():
+                self.ask(c.Extend(), supervisor)
+        upkeep.tick(self.state, self.now)
+        self.commit()
+        self._note_due()
+        self._note_expired()
+        self._note_forgotten()
+
+    @rule()
+    def restart(self) -> None:
+        """Stop and start: leases are gone, all else is as before; consumers come back or do not."""
+        self.journal = self.journal.reopened()
+        for job in self.jobs.values():
+            if job.state == "leased":
+                job.state = "scheduled" if job.due > self.now else "ready"
+        self._open()
+        self.commit()
+
+    def _note_due(self) -> None:
+        for job in self.jobs.values():
+            if job.state == "scheduled" and job.due <= self.now:
+                job.state = "ready"
+
+    def _note_expired(self) -> None:
+        for token, lease in list(self.held.items()):
+            if token in self.state.leases or self.jobs[f"{lease.origin}-{lease.numbers[0]}"].state != "leased":
+                continue
+            if not any(t == token for t in self.before_tokens):
+                continue
+            member = self.members.get(lease.consumer)
+            assert member is None or self._worker_silent(member), "a lease ended for no reason"
+            del self.held[token]
+            self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
+            self._back(lease)
+        self._note_interruptions()
+
+    def _note_interruptions(self) -> None:
+        """Take over the one ledger that has no budget: which job was executing, the model does not know."""
+        for job, known in self.jobs.items():
+            place = self.state.ledger.origins.find(*parse_job_id(job))
+            if place is not None and (record := place[0].records.get(place[1])) is not None:
+                assert record.interruptions >= known.charged[2]
+                known.charged[2] = record.interruptions
+
+    def _worker_silent(self, member: Member) -> bool:
+        return member.worker is None or self.now >= member.worker.expires
+
+    def _note_forgotten(self) -> None:
+        for job, known in list(self.jobs.items()):
+            if self.state.ledger.find(job) is None:
+                assert known.state in FINISHED
+                old = self.now >= known.ended + LIMITS.retention_seconds
+                many = sum(each.state in FINISHED for each in self.jobs.values()) > LIMITS.retention_jobs
+                assert old or many
+                del self.jobs[job]
+
+    # --- what the rules share -----------------------------------------------------------------------
+
+    def _live_tokens(self) -> set[int]:
+        return {token for token in self.held if token in self.state.leases}
+
+    def _live(self) -> bool:
+        return any(self.held[token].consumer in self.members for token in self._live_tokens())
+
+    def _choose(self, data: st.DataObject) -> tuple[int, Lease, Member]:
+        tokens = sorted(t for t in self._live_tokens() if self.held[t].consumer in self.members)
+        token = data.draw(st.sampled_from(tokens))
+        return token, self.held[token], self.members[self.held[token].consumer]
+
+    def _listed(self, worker: str) -> list[str]:
+        known = self.state.workers.get(worker)
+        return [] if known is None else list(known.consumers)
+
+    def _settle(self, job: Job, state: str) -> None:
+        assert job.state == "leased" or state == "cancelled"
+        job.state = state
+        if state in FINISHED:
+            job.ended = self.now
+
+    def _back(self, lease: Lease) -> None:
+        for number in lease.numbers:
+            job = self.jobs[f"{lease.origin}-{number}"]
+            assert job.state == "leased"
+            job.state = "ready"
+
+    def _tidy(self, token: int) -> None:
+        if not self.held[token].numbers:
+            del self.held[token]
+
+    def _drop_leases_of(self, name: str) -> None:
+        for token in [token for token, lease in self.held.items() if lease.consumer == name]:
+            lease = self.held.pop(token)
+            if lease.numbers:
+                self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
+            if token in self.before_tokens:
+                self._back(lease)
+
+    # --- what always holds --------------------------------------------------------------------------
+
+    @invariant()
+    def states_are_the_models(self) -> None:
+        for job, known in self.jobs.items():
+            place = self.state.ledger.find(job)
+            assert place is not None, f"{job} is lost"
+            batch, index = place
+            assert batch.state(index).word == known.state, job
+            record = batch.records.get(index)
+            charged = [record.failures, record.crashes, record.interruptions] if record else [0, 0, 0]
+            assert charged == known.charged, job
+        #: Which leases were in force before the next rule.
+        self.before_tokens = set(self.state.leases)
+
+    @invariant()
+    def state_is_sound(self) -> None:
+        check_state(self.state)
+
+    @invariant()
+    def journal_is_the_state(self) -> None:
+        check_journal(self.state, self.journal)
+
+    def teardown(self) -> None:
+        """All that is ready is handed out once, and then nothing is left."""
+        if not hasattr(self, "state"):
+            return
+        self.ask(c.Resume(), self.client)
+        ready = [job for job, known in self.jobs.items() if known.state == "ready"]
+        self.now = max(self.now, self.state.hold_until)
+        plain, got = Member("plain"), list[str]()
+        while True:
+            grant = self.ask(c.Lease(3), plain)
+            if not isinstance(grant, r.Grant) or not grant.deliveries:
+                break
+            for d in grant.deliveries:
+                got += [f"{d.origin}-{d.first + i}" for i in range(len(d.bodies))]
+        assert sorted(got) == sorted(ready)
+
+
+QueueMachine.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+TestQueueAgainstModel = QueueMachine.TestCase
+assert RECONNECT_GRACE < LIMITS.lease_seconds

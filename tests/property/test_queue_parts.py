@@ -1,0 +1,206 @@
+"""The queue's parts, each under all inputs: retry policy, feeds, lanes, origins, wire and codecs."""
+
+from __future__ import annotations
+
+import pickle
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import codec, wire
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.batch import Batch
+from service.domain.events import Submitted
+from service.domain.job import Terms
+from service.domain.lanes import Lanes
+from service.domain.lifecycle import JobState
+from service.domain.origins import Completions, Origin
+from service.domain.retry import RetryPolicy, crash_retry_in
+
+settings.register_profile("parts", max_examples=60, deadline=None)
+QUICK = settings.get_profile("parts")
+
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def batch(sequence: int, first: int, count: int, *, priority: int = 0, task: str = "m:f") -> Batch:
+    terms = Terms(task, priority=priority)
+    return Batch(sequence, Submitted(float(sequence), "o", first, terms, [b""] * count))
+
+
+@QUICK
+@given(
+    st.builds(RetryPolicy, st.integers(0, 50), st.floats(0, 100), st.floats(0, 5000)),
+    st.integers(1, 2000),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_a_retry_waits_between_half_and_the_whole_of_the_backoff(policy, failures, jitter):
+    wait = policy.retry_in(failures, jitter)
+
+    if failures > policy.retries:
+        assert wait is None
+    else:
+        full = min(policy.backoff * 2.0 ** (failures - 1), policy.max_backoff)
+        assert wait is not None
+        assert full / 2 <= wait <= full
+
+
+@QUICK
+@given(st.integers(0, 10))
+def test_the_crash_budget_is_three(crashes):
+    assert crash_retry_in(crashes) == (0.0 if crashes < 3 else None)
+
+
+@QUICK
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=20), st.integers(1, 7), st.data())
+def test_a_feed_read_page_by_page_gives_every_entry_once(steps, limit, data):
+    """Also where a restart drops what is forgotten: the cursor stays good."""
+    completions, number = Completions(), 0
+    entries = []
+    for sequence, (parts, jobs) in enumerate(steps, start=1):
+        for part in range(parts):
+            completions.append(sequence, part, number, jobs)
+            entries.append((sequence, part, number, jobs))
+            number += jobs
+    cursor, seen = 0, []
+    while page := completions.after(cursor, limit):
+        assert sum(entry.jobs for entry in page[:-1]) < limit
+        seen += page
+        cursor = page[-1].cursor
+        if data.draw(st.booleans()):
+            completions.drop_below(page[-1].first)
+
+    assert [tuple(entry) for entry in seen] == entries
+
+
+@QUICK
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5), st.booleans()), max_size=12))
+def test_an_origin_finds_and_knows_exactly_what_it_was_given(pieces):
+    origin, known, live = Origin("o"), set[int](), {}
+    for sequence, (first, count, forgotten) in enumerate(pieces, start=1):
+        numbers = range(first, first + count)
+        assert origin.count_known(first, count) == len(known.intersection(numbers))
+        if known.intersection(numbers):
+            continue
+        known.update(numbers)
+        added = batch(sequence, first, count)
+        origin.add(added)
+        if forgotten:
+            origin.remove(added)
+        else:
+            live.update(dict.fromkeys(numbers, added))
+
+    for number in range(40):
+        assert origin.find(number) is live.get(number)
+        assert origin.count_known(number, 1) == (number in known)
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(-1, 1)), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
+    lanes, expected, batches = Lanes(), [], []
+    for sequence, (count, priority) in enumerate(sizes, start=1):
+        made = batch(sequence, sequence * 10, count, priority=priority)
+        batches.append(made)
+        lanes.push(made, 0, count, 0.0)
+        expected += [(-priority, sequence, index) for index in range(count)]
+    for made in batches:
+        for index in range(made.count):
+            if rng.random() < 0.2:
+                made.states[index] = JobState.CANCELLED
+                lanes.skip(made, 1)
+                expected.remove((-made.terms.priority, made.sequence, index))
+    got, given_back = [], False
+    while lane := lanes.best(("default",), None):
+        span = lane.take(rng.randint(1, 3))
+        assert span is not None
+        lanes.tidy(lane)
+        if not given_back and rng.random() < 0.3:
+            lanes.push(span.batch, span.start, span.stop, 1.0)
+            given_back = True
+            continue
+        got += [(-lane.priority, span.order, index) for index in range(span.start, span.stop)]
+
+    assert got == sorted(expected)
+    assert not lanes
+
+
+COMMANDS = st.one_of(
+    *(
+        st.from_type(kind)
+        for kind in (c.Hello, c.Submit, c.Lease, c.Ack, c.Nack, c.Release, c.Leave, c.Extend, c.Lost, c.Recall)
+    ),
+    *(
+        st.from_type(kind)
+        for kind in (c.Cancel, c.Requeue, c.Get, c.List, c.Await, c.Feed, c.Stats, c.Members, c.Drain, c.Resume)
+    ),
+    *(st.from_type(kind) for kind in (c.Ping, c.Wake, c.Exposition)),
+)
+REPLIES = st.one_of(
+    *(
+        st.from_type(kind)
+        for kind in (r.Done, r.Refused, r.Welcome, r.Accepted, r.Grant, r.Outcomes, r.Views, r.Totals, r.Roster, r.Text)
+    )
+)
+st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 64) - 1))
+st.register_type_strategy(float, st.floats(allow_nan=False))
+
+
+@settings(QUICK, max_examples=150)
+@given(st.integers(0, 1 << 60), st.lists(COMMANDS, max_size=4))
+def test_every_command_comes_back_and_its_message_is_a_pickle(request, commands):
+    message = wire.encode_request(request, commands)[wire.HEADER.size :]
+    frame = wire.request_frame(message)
+
+    assert frame is not None
+    assert wire.decode_request(frame) == (request, commands)
+    assert pickle.loads(message) == ("jobs", "call", (bytes(frame),), {})
+
+
+@settings(QUICK, max_examples=150)
+@given(st.integers(0, 1 << 60), st.lists(REPLIES, max_size=3))
+def test_every_reply_comes_back_and_its_message_is_a_pickle(request, replies):
+    message = wire.encode_response(request, replies)[wire.HEADER.size :]
+    frame = wire.response_frame(message)
+
+    assert frame is not None
+    assert wire.decode_response(frame) == (request, replies)
+    assert pickle.loads(message) == ("#RETURN", bytes(frame))
+
+
+@QUICK
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_decoder_fail_otherwise(junk):
+    for decode in (wire.decode_request, wire.decode_response):
+        try:
+            decode(junk)
+        except wire.BadRequest:
+            pass
+
+
+@QUICK
+@given(st.lists(DATA, max_size=3), st.dictionaries(st.text(), DATA, max_size=3))
+def test_plain_arguments_come_back(args, kwargs):
+    encoded = codec.encode_arguments(codec.PLAIN, args, kwargs)
+
+    assert codec.decode_arguments(codec.PLAIN, encoded, (codec.PLAIN,)) == (args, kwargs)
+
+
+@QUICK
+@given(DATA, st.sampled_from(codec.CODECS))
+def test_results_come_back(value, name):
+    assert codec.decode_result(codec.encode_result(name, value)) == value
+
+
+def test_all_that_may_be_sent_is_in_these_tests():
+    """A command added later must be added above."""
+    assert len(msgspec.inspect.type_info(c.AnyCommand).types) == 23  # type: ignore[attr-defined]

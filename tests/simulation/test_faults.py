@@ -1,0 +1,104 @@
+"""DESIGN's promises 1 to 4 under a seeded scheduler that does its worst, and proof that it would notice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from service.broker.host import QueueHost
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain.members import LeaseRecord, Member
+from service.domain.origins import Origin
+from service.domain.queue_state import QueueState
+from tests.support.simulation import Violation, World
+
+#: `SVC_SIMULATION_SEEDS=5000 pytest tests/simulation` looks longer; a failure names its seed.
+SEEDS = int(os.environ.get("SVC_SIMULATION_SEEDS", "200"))
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+def test_every_job_has_one_outcome_whatever_fails(first):
+    for seed in range(first, min(first + 50, SEEDS)):
+        try:
+            World(seed).run()
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+
+
+def test_a_seed_tells_the_same_story_again():
+    first, second = World(7), World(7)
+    first.run()
+    second.run()
+
+    assert first.executions == second.executions
+    assert first.seen == second.seen
+
+
+def test_the_faults_do_happen():
+    """A simulation in which nothing goes wrong would prove nothing."""
+    worlds = [World(seed) for seed in range(20)]
+    for world in worlds:
+        world.run()
+
+    assert sum(world.journal.incarnation - 1 for world in worlds) > 20
+    assert sum(world.workers_born - 2 for world in worlds) > 20
+    assert sum(world.crashed.total() for world in worlds) > 10
+    assert sum(world.hits.total() for world in worlds) > 100
+    assert sum(each > 1 for world in worlds for each in world.executions.values()) > 50
+
+
+class HastyHost(QueueHost):
+    """Delivers its replies before it has committed."""
+
+    def call(
+        self, commands: Sequence[c.Command], member: Member, deliver: Callable[[list[r.Reply]], None]
+    ) -> None:
+        super().call(commands, member, deliver)
+        ready, self._ready = self._ready, []
+        for each, replies in ready:
+            each(replies)
+
+
+def _notices(host: type[QueueHost] = QueueHost) -> bool:
+    """Return whether one of a few seeds finds fault with *host*."""
+    for seed in range(40):
+        try:
+            World(seed, host).run()
+        except Violation:
+            return True
+    return False
+
+
+def test_replies_before_the_commit_are_noticed():
+    assert _notices(HastyHost)
+
+
+def test_tokens_that_stay_in_force_are_noticed(monkeypatch):
+    def end_lease(self: QueueState, lease: LeaseRecord) -> None:
+        lease.holder.leases.pop(lease.token, None)
+
+    monkeypatch.setattr(QueueState, "end_lease", end_lease)
+
+    assert _notices()
+
+
+def test_a_submit_that_is_not_idempotent_is_noticed(monkeypatch):
+    monkeypatch.setattr(Origin, "count_known", lambda self, first, count: 0)
+
+    assert _notices()
+
+
+def test_results_in_another_order_than_their_events_are_noticed(monkeypatch):
+    def results_event(self: QueueState, now: float) -> tuple[int, e.Succeeded]:
+        if self._succeeded is None:
+            event = e.Succeeded(now, [])
+            self._succeeded = (self.record(event), event)
+        return self._succeeded
+
+    monkeypatch.setattr(QueueState, "results_event", results_event)
+
+    assert _notices()

@@ -1,0 +1,142 @@
+"""What must hold of a queue's state at any time, and what a replay must give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from service.broker.journal import MemoryJournal
+from service.domain.ledger import Counts, Ledger
+from service.domain.lifecycle import JobState
+from service.domain.members import Member
+from service.domain.queries import outcome
+from service.domain.queue_state import QueueState
+
+
+def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
+    """Fail where the state contradicts itself; *leavers* may hold leases though no worker lists them."""
+    _check_counts(state.ledger)
+    _check_leases(state)
+    _check_lanes(state)
+    _check_outcomes(state)
+
+
+def check_journal(state: QueueState, journal: MemoryJournal) -> None:
+    """Fail unless the journal keeps exactly what the state refers to, and replays to the same ledger."""
+    ledger = state.ledger
+    rows = {sequence for sequence, _ in journal.replay()}
+    drains = {sequence for _, sequence in ledger.drains.values()}
+    marks = {sequence for origin in ledger.origins for sequence in origin.forgotten_by}
+    assert rows == set(ledger.batches) | set(ledger.references) | drains | marks
+
+    replayed = Ledger()
+    for sequence, event in journal.replay():
+        replayed.replay(sequence, event)
+    assert not replayed.forgotten
+    live, again = portrait(ledger), portrait(replayed)
+    for name, value in live.items():
+        assert again[name] == value, f"the replayed {name} differ"
+    for key, ranges in replayed.settled.items():
+        assert all(any(a <= low and stop <= b for a, b in ledger.settled[key]) for low, stop in ranges)
+
+
+def portrait(ledger: Ledger) -> dict[str, Any]:
+    """Return all of a ledger that a restart must not change; what is unfinished may wait in another state."""
+    batches = ledger.batches.values()
+    return {
+        "batches": [(b.sequence, b.origin, b.first, b.count, b.key, b.due, b.unfinished) for b in batches],
+        "states": {b.sequence: [_lasting(state) for state in b.states] for b in batches},
+        "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in batches},
+        "records": {
+            (b.sequence, index): (r.failures, r.crashes, r.interruptions, r.due, r.attempts, r.sequences)
+            for b in batches
+            for index, r in sorted(b.records.items())
+        },
+        "counts": {
+            name: _kept(counts) for name, counts in _used(ledger)
+        },
+        "keys": {key: (batch.sequence, batch.digest) for key, batch in ledger.keys.items()},
+        "dead": set(ledger.dead),
+        "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
+        "drains": (ledger.drains, ledger.refusing),
+        "references": ledger.references,
+        "order of outcomes": [each for each in ledger.outcome_order if each in ledger.references],
+        "feeds": {
+            origin.name: [each for each in origin.completions.after(0, 1 << 60) if origin.find(each.first)]
+            for origin in ledger.origins
+            if origin.batches
+        },
+        "known numbers": {
+            origin.name: origin.forgotten for origin in ledger.origins if origin.forgotten_by
+        },
+        "finish times": {b.sequence: b.finished_at for b in batches if not b.unfinished},
+    }
+
+
+def _lasting(state: int) -> str:
+    return JobState(state).word if JobState(state).finished else "unfinished"
+
+
+def _kept(counts: Counts) -> tuple[int, int, int, int]:
+    return counts.unfinished, counts.succeeded, counts.dead, counts.cancelled
+
+
+def _used(ledger: Ledger) -> list[tuple[str, Counts]]:
+    return [(name, counts) for name, counts in sorted(ledger.counts.items()) if any(_kept(counts))]
+
+
+def _check_counts(ledger: Ledger) -> None:
+    seen: dict[str, Counter[str]] = {}
+    for batch in ledger.batches.values():
+        seen.setdefault(batch.terms.queue, Counter()).update(JobState(state).word for state in batch.states)
+        assert batch.unfinished == sum(1 for state in batch.states if not JobState(state).finished)
+    for name, counts in ledger.counts.items():
+        found = {state.word: getattr(counts, state.word) for state in JobState}
+        assert found == {state.word: seen.get(name, Counter())[state.word] for state in JobState}, name
+    resident = sum(b.size for b in ledger.batches.values() if b.bodies is not None)
+    assert ledger.resident_bytes == resident
+
+
+def _check_leases(state: QueueState) -> None:
+    leased: Counter[tuple[int, int]] = Counter()
+    for token, lease in state.leases.items():
+        assert lease.start < lease.stop
+        assert lease.holder.leases[token] is lease
+        leased.update((lease.batch.sequence, index) for index in range(lease.start, lease.stop))
+    marked = {
+        (batch.sequence, index)
+        for batch in state.ledger.batches.values()
+        for index, each in enumerate(batch.states)
+        if each == JobState.LEASED
+    }
+    assert not leased or max(leased.values()) == 1, "a job has two live leases"
+    assert set(leased) == marked
+    for lease in state.leases.values():
+        worker = lease.holder.worker
+        assert worker is None or worker.consumers.get(lease.holder.name) is lease.holder, "nobody returns it"
+
+
+def _check_lanes(state: QueueState) -> None:
+    ready: dict[tuple[str, int, str], set[tuple[int, int]]] = {}
+    for batch in state.ledger.batches.values():
+        key = (batch.terms.queue, batch.terms.priority, batch.terms.task)
+        places = {(batch.sequence, i) for i, each in enumerate(batch.states) if each == JobState.READY}
+        ready.setdefault(key, set()).update(places)
+    lanes = {(lane.queue, lane.priority, lane.task): lane for lane in state.lanes}
+    for key, places in ready.items():
+        if not places:
+            continue
+        lane = lanes[key]
+        assert lane.count == len(places)
+        covered = {(s.batch.sequence, i) for s in lane.spans for i in range(s.start, s.stop)}
+        assert places <= covered, "a ready job is in no lane"
+
+
+def _check_outcomes(state: QueueState) -> None:
+    for batch in state.ledger.batches.values():
+        for index in range(batch.count):
+            if batch.state(index).finished:
+                found = outcome(state, batch, index)
+                assert found is not None, "a finished job has no outcome"
+                assert (found.id, found.state) == (batch.id(index), batch.state(index))

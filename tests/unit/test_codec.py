@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pickle
+from fractions import Fraction
+
+import pytest
+
+from service import codec
+from service.errors import CodecError
+
+
+def test_plain_arguments_come_back_as_data():
+    encoded = codec.encode_arguments(codec.PLAIN, (1, "a", [2.5, None]), {"b": {"c": b"x"}})
+
+    assert codec.decode_arguments(codec.PLAIN, encoded, (codec.PLAIN,)) == (
+        [1, "a", [2.5, None]],
+        {"b": {"c": b"x"}},
+    )
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 2), object(), lambda: 1, 1 << 70])
+def test_what_is_no_plain_data_is_refused_with_what_to_do(value):
+    with pytest.raises(CodecError, match="pickle"):
+        codec.encode_arguments(codec.PLAIN, (value,), {})
+    with pytest.raises(CodecError, match="pickle"):
+        codec.encode_result(codec.PLAIN, value)
+
+
+def test_endless_arguments_are_refused():
+    endless: list[object] = []
+    endless.append(endless)
+
+    with pytest.raises(CodecError):
+        codec.encode_arguments(codec.PLAIN, (endless,), {})
+
+
+def test_pickled_arguments_need_a_worker_that_accepts_them():
+    encoded = codec.encode_arguments(codec.PICKLE, (Fraction(1, 2),), {"a": 1})
+
+    with pytest.raises(CodecError, match="--accept pickle"):
+        codec.decode_arguments(codec.PICKLE, encoded, (codec.PLAIN,))
+    both = (codec.PLAIN, codec.PICKLE)
+    assert codec.decode_arguments(codec.PICKLE, encoded, both) == ([Fraction(1, 2)], {"a": 1})
+
+
+def test_callables_that_no_module_names_travel_as_pickles():
+    encoded = codec.encode_arguments(codec.PICKLE, (lambda x: x + 1,), {})
+
+    (function,), _ = codec.decode_arguments(codec.PICKLE, encoded, (codec.PICKLE,))
+
+    assert function(1) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x91\x90", pickle.dumps(1)])
+@pytest.mark.parametrize("name", codec.CODECS)
+def test_a_body_that_cannot_be_read_is_a_codec_error(name, body):
+    with pytest.raises(CodecError):
+        codec.decode_arguments(name, body, codec.CODECS)
+
+
+@pytest.mark.parametrize("value", [None, 0, "ä", [1, [2]], {"a": b"b"}, 1.5])
+def test_results_come_back(value):
+    assert codec.decode_result(codec.encode_result(codec.PLAIN, value)) == value
+
+
+def test_a_pickled_result_is_read_only_by_who_accepts_pickles():
+    encoded = codec.encode_result(codec.PICKLE, Fraction(1, 2))
+
+    with pytest.raises(CodecError, match="pickle"):
+        codec.decode_result(encoded)
+    assert codec.decode_result(encoded, (codec.PICKLE,)) == Fraction(1, 2)
+
+
+def test_plain_data_of_a_pickle_job_is_read_by_everybody():
+    assert codec.decode_result(codec.encode_result(codec.PICKLE, [1])) == [1]
+
+
+def test_an_acknowledgement_without_a_result_reads_as_none():
+    assert codec.decode_result(b"") is None
+
+
+def test_an_extension_of_another_type_is_refused():
+    with pytest.raises(CodecError, match="unknown type 5"):
+        codec.decode_result(b"\xd4\x05\x00", (codec.PICKLE,))
+
+
+def test_what_cannot_be_pickled_says_so():
+    with pytest.raises(CodecError, match="cannot be pickled"):
+        codec.encode_arguments(codec.PICKLE, ((each for each in ()),), {})

@@ -1,0 +1,56 @@
+"""What other people's programs import from us; to change this is to break them."""
+
+from __future__ import annotations
+
+import re
+
+import service
+import service.errors
+import service.testing
+from service.errors import ServiceError, error_for
+
+
+def _classes() -> dict[str, str]:
+    """Return every error class of ours with its parent's name."""
+    found, pending = {"ServiceError": ""}, [ServiceError]
+    while pending:
+        kind = pending.pop()
+        for child in kind.__subclasses__():
+            if child.__module__ == "service.errors":
+                found[child.__name__] = kind.__name__
+                pending.append(child)
+    return found
+
+
+def _drawn() -> dict[str, str]:
+    """Return the tree in the docstring as child -> parent."""
+    found, path = {}, [""]
+    for line in (service.errors.__doc__ or "").splitlines():
+        drawn = re.match(r"    ([│ ├└─]*)([A-Z]\w+)", line)
+        if drawn:
+            depth = len(drawn[1]) // 4
+            path[depth + 1 :] = [drawn[2]]
+            found[drawn[2]] = path[depth]
+    return found
+
+
+def test_the_public_names_are_these():
+    assert sorted(service.__all__) == ["Client", "__version__", "task"]
+    assert sorted(service.testing.__all__) == sorted({"LocalBroker", "LocalQueue", "local_client", "run_jobs"})
+
+
+def test_every_public_name_can_be_had():
+    for module in (service, service.testing):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_classes():
+    assert _drawn() == _classes()
+
+
+def test_every_error_has_a_code_of_its_own_that_leads_back_to_it():
+    kinds = [getattr(service.errors, name) for name in _classes()]
+
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert all(type(error_for(kind.code, "why")) is kind for kind in kinds)
