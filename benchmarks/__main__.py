@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure svc beside the standard library, in one run, on this machine.
+"""Measure svc beside the standard library, in one run, on this machine.
 
 Starts a manager and a worker with four consumers for each durability, and a Pool, a ProcessPoolExecutor
 and a stdlib manager beside them. Every round does each measure once for each system, so that they share
@@ -47,16 +47,16 @@ def _extent(options: argparse.Namespace) -> tuple[Sizes, int]:
         return SMOKE, options.rounds or 1
     if options.quick:
         return QUICK, options.rounds or 3
-    return FULL, options.rounds or 5
+    return FULL, options.rounds or 3
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything, about half a minute")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in about half the time")
     parser.add_argument(
         "--smoke", action="store_true", help="only see that it works; the figures mean nothing"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (5, quick 3)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
     parser.add_argument(
         "--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="do these measures alone"

@@ -171,7 +171,7 @@ class PlainFace:
     # --- jobs ---------------------------------------------------------------------------------------
 
     def _jobs_submit(self, member: Member, done: Return, task: str, *args: object, **kwargs: object) -> None:
-        batch = self._batch(Terms(task), codec.encode_arguments(codec.PLAIN, args, kwargs))
+        batch = self._batch(Terms(_free(task)), codec.encode_arguments(codec.PLAIN, args, kwargs))
         job = f"{self._origin}-{batch.first}"
         self._put(done, batch, job)
 
@@ -233,21 +233,36 @@ class PlainFace:
     def _job(self, fields: Mapping[str, Any]) -> NewBatch:
         retries, backoff, timeout = (fields.get(name) for name in ("retries", "backoff", "timeout"))
         terms = Terms(
-            task=fields["task"],
-            queue=str(fields.get("queue", DEFAULT_QUEUE)),
+            task=_free(fields["task"]),
+            queue=_free(fields.get("queue", DEFAULT_QUEUE)),
             priority=int(fields.get("priority", 0)),
             retries=None if retries is None else int(retries),
             backoff=None if backoff is None else float(backoff),
             timeout=None if timeout is None else float(timeout),
             answer=True,
         )
-        body = codec.encode_arguments(codec.PLAIN, fields.get("args", ()), fields.get("kwargs", {}))
+        args, kwargs = fields.get("args", ()), fields.get("kwargs", {})
+        if not isinstance(args, tuple | list) or not isinstance(kwargs, dict):
+            raise TypeError("'args' must be a list or tuple, and 'kwargs' a dict")
+        body = codec.encode_arguments(codec.PLAIN, args, kwargs)
         return self._batch(terms, body, float(fields.get("delay", 0.0)), str(fields.get("key", "")))
 
     def _batch(self, terms: Terms, body: bytes, delay: float = 0.0, key: str = "") -> NewBatch:
         number = self._next_number
         self._next_number += 1
         return NewBatch(number, terms, [body], delay, key)
+
+
+def _free(name: object) -> str:
+    """Return the name of a task or queue that a client may choose.
+
+    Raises:
+        ValueError: it is reserved. An item's body goes unread into another client's pickle, so that none
+            but this module may make one.
+    """
+    if not isinstance(name, str) or name.startswith("#"):
+        raise ValueError(f"{name!r} cannot name a task or a queue; names are text and begin with no '#'")
+    return name
 
 
 def reply_bytes(value: object) -> bytes:

@@ -70,9 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.state = QueueState(
-            incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS
-        )
+        self.state = QueueState(incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS)
         for sequence, event in self.journal.replay():
             self.state.ledger.replay(sequence, event)
         self.state.recover(self.now)
@@ -331,7 +329,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _note_expired(self) -> None:
         for token, lease in list(self.held.items()):
-            if token in self.state.leases or self.jobs[f"{lease.origin}-{lease.numbers[0]}"].state != "leased":
+            if (
+                token in self.state.leases
+                or self.jobs[f"{lease.origin}-{lease.numbers[0]}"].state != "leased"
+            ):
                 continue
             if not any(t == token for t in self.before_tokens):
                 continue
@@ -450,4 +451,4 @@ QueueMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 TestQueueAgainstModel = QueueMachine.TestCase
-assert RECONNECT_GRACE < LIMITS.lease_seconds
+assert LIMITS.lease_seconds > RECONNECT_GRACE

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import pickle
+from typing import get_args, get_origin, get_type_hints
 
 import msgspec
 from hypothesis import given, settings
@@ -18,12 +21,17 @@ from service.domain.lanes import Lanes
 from service.domain.lifecycle import JobState
 from service.domain.origins import Completions, Origin
 from service.domain.retry import RetryPolicy, crash_retry_in
+from service.errors import BadRequest
 
-settings.register_profile("parts", max_examples=60, deadline=None)
-QUICK = settings.get_profile("parts")
+QUICK = settings(max_examples=60, deadline=None)
 
 DATA = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -134,28 +142,39 @@ def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
     assert not lanes
 
 
-COMMANDS = st.one_of(
-    *(
-        st.from_type(kind)
-        for kind in (c.Hello, c.Submit, c.Lease, c.Ack, c.Nack, c.Release, c.Leave, c.Extend, c.Lost, c.Recall)
-    ),
-    *(
-        st.from_type(kind)
-        for kind in (c.Cancel, c.Requeue, c.Get, c.List, c.Await, c.Feed, c.Stats, c.Members, c.Drain, c.Resume)
-    ),
-    *(st.from_type(kind) for kind in (c.Ping, c.Wake, c.Exposition)),
-)
-REPLIES = st.one_of(
-    *(
-        st.from_type(kind)
-        for kind in (r.Done, r.Refused, r.Welcome, r.Accepted, r.Grant, r.Outcomes, r.Views, r.Totals, r.Roster, r.Text)
-    )
-)
-st.register_type_strategy(int, st.integers(-(1 << 63), (1 << 64) - 1))
-st.register_type_strategy(float, st.floats(allow_nan=False))
+SIMPLE: dict[object, st.SearchStrategy[object]] = {
+    int: st.integers(-(1 << 63), (1 << 64) - 1),
+    float: st.floats(allow_nan=False),
+    str: st.text(max_size=5),
+    bytes: st.binary(max_size=5),
+    bool: st.booleans(),
+    type(None): st.none(),
+}
 
 
-@settings(QUICK, max_examples=150)
+def values_of(kind: object) -> st.SearchStrategy[object]:
+    """Return a strategy for an annotation: something simple, a struct, enum, list, tuple or union."""
+    if kind in SIMPLE:
+        return SIMPLE[kind]
+    arguments = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        hints = get_type_hints(kind)
+        fields = {field: values_of(hints[field]) for field in kind.__struct_fields__}
+        return st.builds(kind, **fields)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return st.sampled_from(kind)
+    if get_origin(kind) is list:
+        return st.lists(values_of(arguments[0]), max_size=2)
+    if get_origin(kind) is tuple:
+        return st.tuples(*map(values_of, arguments))
+    return st.one_of(*map(values_of, arguments))
+
+
+COMMANDS = values_of(c.AnyCommand)
+REPLIES = values_of(r.AnyReply)
+
+
+@settings(QUICK, max_examples=40)
 @given(st.integers(0, 1 << 60), st.lists(COMMANDS, max_size=4))
 def test_every_command_comes_back_and_its_message_is_a_pickle(request, commands):
     message = wire.encode_request(request, commands)[wire.HEADER.size :]
@@ -166,7 +185,7 @@ def test_every_command_comes_back_and_its_message_is_a_pickle(request, commands)
     assert pickle.loads(message) == ("jobs", "call", (bytes(frame),), {})
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=40)
 @given(st.integers(0, 1 << 60), st.lists(REPLIES, max_size=3))
 def test_every_reply_comes_back_and_its_message_is_a_pickle(request, replies):
     message = wire.encode_response(request, replies)[wire.HEADER.size :]
@@ -181,10 +200,8 @@ def test_every_reply_comes_back_and_its_message_is_a_pickle(request, replies):
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_decoder_fail_otherwise(junk):
     for decode in (wire.decode_request, wire.decode_response):
-        try:
+        with contextlib.suppress(BadRequest):
             decode(junk)
-        except wire.BadRequest:
-            pass
 
 
 @QUICK
@@ -199,8 +216,3 @@ def test_plain_arguments_come_back(args, kwargs):
 @given(DATA, st.sampled_from(codec.CODECS))
 def test_results_come_back(value, name):
     assert codec.decode_result(codec.encode_result(name, value)) == value
-
-
-def test_all_that_may_be_sent_is_in_these_tests():
-    """A command added later must be added above."""
-    assert len(msgspec.inspect.type_info(c.AnyCommand).types) == 23  # type: ignore[attr-defined]

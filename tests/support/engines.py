@@ -118,6 +118,7 @@ class Engine(abc.ABC):
             self._drop(broker)
         self._brokers.clear()
 
+    @abc.abstractmethod
     def _drop(self, broker: Broker) -> None:
         """Give a broker's resources up without a word."""
 
@@ -143,6 +144,9 @@ class LocalEngine(Engine):
 
     def _stop(self) -> None:
         self.queue.close()
+
+    def _drop(self, broker: Broker) -> None:
+        """Do nothing: it has none."""
 
 
 class ManagerEngine(Engine):

@@ -53,9 +53,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             for b in batches
             for index, r in sorted(b.records.items())
         },
-        "counts": {
-            name: _kept(counts) for name, counts in _used(ledger)
-        },
+        "counts": {name: _kept(counts) for name, counts in _used(ledger)},
         "keys": {key: (batch.sequence, batch.digest) for key, batch in ledger.keys.items()},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
@@ -67,9 +65,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             for origin in ledger.origins
             if origin.batches
         },
-        "known numbers": {
-            origin.name: origin.forgotten for origin in ledger.origins if origin.forgotten_by
-        },
+        "known numbers": {origin.name: origin.forgotten for origin in ledger.origins if origin.forgotten_by},
         "finish times": {b.sequence: b.finished_at for b in batches if not b.unfinished},
     }
 

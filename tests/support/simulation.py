@@ -167,7 +167,7 @@ class Consumer(Peer):
 
     def step(self) -> None:
         if self.executing is not None:
-            if self.world.rng.random() < 0.5:
+            if self.world.rng.random() < 0.2:
                 self._finish(*self.executing)
         elif self.jobs and self.world.rng.random() < 0.7:
             self.executing = self.jobs.popleft()
@@ -373,6 +373,8 @@ class World:
         chance = self.rng.random()
         if faults and chance < 0.04:
             self.rng.choice(self._faults())()
+        elif faults and self.draining and chance > 0.97:
+            self._turn_drain()
         elif chance < 0.40:
             self.rng.choice(self.peers).step()
             self.peers = [peer for peer in self.peers if peer.alive]
@@ -390,6 +392,10 @@ class World:
         line = self.rng.choice(self.lines)
         if line.to_manager:
             request, commands = line.to_manager.popleft()
+            if line.given_up and isinstance(commands[0], c.Hello):
+                # A hello that comes after that of a later line takes the consumer's leases over, and back.
+                leases = self.host.state.leases.values()
+                self._hit_leases([each for each in leases if each.holder.name == commands[0].name])
             self.host.call(commands, line.member, line.deliver(request))
         elif line.given_up:
             self.lines.remove(line)
@@ -408,7 +414,7 @@ class World:
 
     def _faults(self) -> list[Callable[[], None]]:
         kills = [self._kill_consumer, self._kill_consumer, self._kill_worker, self._restart]
-        return [*kills, self._cut, self._cut, self._leap, self._drain]
+        return [*kills, self._cut, self._cut, self._leap, self._turn_drain]
 
     def _cut(self) -> None:
         peer = self.rng.choice(self.peers)
@@ -449,7 +455,7 @@ class World:
     def _leap(self) -> None:
         self._pass(self.rng.choice([1.0, 16.0]))
 
-    def _drain(self) -> None:
+    def _turn_drain(self) -> None:
         self._order(c.Resume() if self.draining else c.Drain())
         self.draining = not self.draining
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from fractions import Fraction
 
 import pytest
@@ -86,4 +87,4 @@ def test_an_extension_of_another_type_is_refused():
 
 def test_what_cannot_be_pickled_says_so():
     with pytest.raises(CodecError, match="cannot be pickled"):
-        codec.encode_arguments(codec.PICKLE, ((each for each in ()),), {})
+        codec.encode_arguments(codec.PICKLE, (threading.Lock(),), {})

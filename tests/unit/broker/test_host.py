@@ -1,0 +1,182 @@
+"""Turns: what is applied, committed and delivered when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from service.broker import host as subject
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.events import AnyEvent
+from service.domain.job import NewBatch, Terms
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.errors import JournalError
+from tests.support.clock import FakeClock
+
+
+class CountingJournal(MemoryJournal):
+    """Counts commits, and fails on request."""
+
+    commits = 0
+    failing = False
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        if self.failing:
+            raise JournalError("disk full")
+        self.commits += 1
+        super().append(records, forget)
+
+
+@pytest.fixture
+def journal() -> CountingJournal:
+    return CountingJournal()
+
+
+@pytest.fixture
+def host(journal: CountingJournal) -> QueueHost:
+    return QueueHost(journal, clock=FakeClock())
+
+
+def submit(host: QueueHost, number: int = 0, body: bytes = b"") -> list[list[r.Reply]]:
+    answers: list[list[r.Reply]] = []
+    host.call([c.Submit("o", [NewBatch(number, Terms("m:f"), [body])])], Member(), answers.append)
+    return answers
+
+
+def ask(host: QueueHost, member: Member, *commands: c.Command) -> list[list[r.Reply]]:
+    answers: list[list[r.Reply]] = []
+    host.call(commands, member, answers.append)
+    host.turn()
+    return answers
+
+
+def test_nothing_is_answered_before_it_is_durable(host, journal):
+    answers = submit(host)
+    assert answers == []
+
+    host.turn()
+
+    assert answers == [[r.Accepted([])]]
+    assert journal.commits == 1
+
+
+def test_all_of_a_turn_share_one_commit(host, journal):
+    answers = [submit(host, number) for number in range(50)]
+    host.turn()
+
+    assert journal.commits == 1
+    assert all(answers)
+
+
+def test_a_turn_in_which_nothing_happens_commits_nothing(host, journal):
+    ask(host, Member(), c.Ping())
+
+    assert journal.commits == 0
+
+
+def test_after_a_failed_commit_nobody_is_answered(host, journal):
+    answers = submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert answers == []
+    assert list(QueueHost(journal.reopened()).journal.replay()) == []
+
+
+def test_a_waiting_request_is_answered_in_the_turn_that_brings_what_it_waits_for(host):
+    waiting = ask(host, Member("plain"), c.Lease(1, 60.0))
+    assert waiting == []
+    submit(host)
+    host.turn()
+
+    assert isinstance(waiting[0][0], r.Grant)
+
+
+def test_those_who_wait_longest_are_served_first(host):
+    waiting = [ask(host, Member("plain"), c.Lease(1, 60.0)) for _ in range(3)]
+    for number in range(2):
+        submit(host, number)
+        host.turn()
+
+    assert [bool(answers) for answers in waiting] == [True, True, False]
+
+
+def test_who_is_gone_eats_no_job(host):
+    gone = Member("plain")
+    ask(host, gone, c.Lease(1, 60.0))
+    waiting = ask(host, Member("plain"), c.Lease(1, 60.0))
+    host.disconnected(gone)
+    submit(host)
+    host.turn()
+
+    assert waiting
+
+
+def test_only_the_last_command_of_a_request_may_wait(host):
+    answers = ask(host, Member("plain"), c.Lease(1, 60.0), c.Ping())
+
+    assert answers == [[r.Grant(), r.Done()]]
+
+
+def test_wake_answers_what_a_member_waits_for(host):
+    member = Member("plain")
+    waiting = ask(host, member, c.Lease(1, 60.0))
+    woken = ask(host, member, c.Wake())
+
+    assert (waiting, woken) == ([[r.Grant()]], [[r.Done()]])
+
+
+def test_a_wait_ends_in_time(host):
+    waiting = ask(host, Member("plain"), c.Lease(1, 1.0))
+    host.clock.advance(0.9)
+    host.turn()
+    assert waiting == []
+    host.clock.advance(0.2)
+    host.turn()
+
+    assert waiting == [[r.Grant()]]
+
+
+def test_the_host_may_sleep_until_the_next_thing_is_due(host):
+    host.turn()
+    batch = NewBatch(0, Terms("m:f"), [b""], 2.0)
+    ask(host, Member(), c.Submit("o", [batch]))
+    host.turn()
+
+    assert host.seconds_to_next() == pytest.approx(2.0)
+
+
+def test_arguments_read_again_are_kept_only_up_to_a_bound(monkeypatch):
+    """A backlog of large arguments must not come back into memory by way of the cache."""
+    monkeypatch.setattr(subject, "RECENT_BYTES", 1000)
+    host = QueueHost(MemoryJournal(), clock=FakeClock(), limits=Limits(window_bytes=0))
+    for number in range(20):
+        submit(host, number, b"x" * 400)
+    host.turn()
+    plain = Member("plain")
+    for _ in range(20):
+        ask(host, plain, c.Lease(1))
+
+    assert len(plain.leases) == 20
+    assert len(host._recent) <= 2
+
+
+def test_closing_commits_and_answers_what_is_pending(host, journal):
+    answers = submit(host)
+    host.close()
+
+    assert answers
+    assert len(list(journal.reopened().replay())) == 1
+
+
+def test_totals_say_what_the_host_is(host):
+    totals = host.totals()
+
+    assert (totals.durability, totals.incarnation, totals.uptime) == ("memory", 1, 0.0)

@@ -1,0 +1,47 @@
+"""The memory journal keeps the same promises as the one on disk (tests/unit/server/test_journal.py)."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.broker.journal import MemoryJournal
+from service.domain.events import Resumed
+from service.errors import JournalError
+
+EVENT = Resumed(1.0)
+
+
+def test_events_come_back_in_order():
+    journal = MemoryJournal()
+    journal.append([(2, EVENT), (5, EVENT)])
+    journal.append([(1, EVENT)], forget=[2, 99])
+
+    assert [sequence for sequence, _ in journal.replay()] == [1, 5]
+    assert journal.read(5) is EVENT
+
+
+def test_a_number_that_is_taken_breaks_the_journal():
+    journal = MemoryJournal()
+    journal.append([(1, EVENT)])
+
+    with pytest.raises(JournalError, match="row 1 already"):
+        journal.append([(1, EVENT)])
+    with pytest.raises(JournalError, match="closed"):
+        journal.append([(2, EVENT)])
+
+
+def test_a_row_that_is_not_there_is_an_error():
+    with pytest.raises(JournalError, match="no row 7"):
+        MemoryJournal().read(7)
+
+
+def test_a_restart_finds_the_events_and_the_next_incarnation():
+    journal = MemoryJournal(3)
+    journal.append([(1, EVENT)])
+
+    again = journal.reopened()
+
+    assert again.incarnation == 4
+    assert list(again.replay()) == [(1, EVENT)]
+    with pytest.raises(JournalError):
+        journal.checkpoint()

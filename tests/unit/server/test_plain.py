@@ -1,0 +1,212 @@
+"""The face for plain clients: what each call means, and that no value a client sends can harm the queue."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.server.journal import SqliteJournal
+from service.server.plain import EXPOSED, PickledValue, PlainFace, reply_bytes
+from tests.support.clock import FakeClock
+
+
+class Caller:
+    """A plain client without a socket: each call is answered within one turn, or still waits."""
+
+    def __init__(self, host: QueueHost, face: PlainFace) -> None:
+        self.host = host
+        self.face = face
+        self.member = Member()
+
+    def begin(self, typeid: str, method: str, *args: object, **kwds: object) -> list[object]:
+        """Call; the list returned holds the answer as soon as there is one."""
+        answers: list[object] = []
+        self.face.call(self.member, typeid, method, args, kwds, lambda value: answers.append(_read(value)))
+        self.host.turn()
+        return answers
+
+    def __call__(self, typeid: str, method: str, *args: object, **kwds: object) -> object:
+        (answer,) = self.begin(typeid, method, *args, **kwds)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _read(value: object) -> object:
+    """Return what the client's end would make of a reply."""
+    kind, result = pickle.loads(reply_bytes(value))
+    assert kind == ("#ERROR" if isinstance(value, BaseException) else "#RETURN")
+    return result
+
+
+@pytest.fixture
+def host() -> QueueHost:
+    return QueueHost(MemoryJournal(), clock=FakeClock(), limits=Limits(max_queue_jobs=3))
+
+
+@pytest.fixture
+def face(host: QueueHost) -> PlainFace:
+    return PlainFace(host)
+
+
+@pytest.fixture
+def call(host: QueueHost, face: PlainFace) -> Iterator[Caller]:
+    return Caller(host, face)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "item", [1, "a", b"b", (1, [2, {3}]), {"a": 1}, {"task": 5}, ("m:f",), ("no colon", ())]
+)
+def test_other_plain_data_comes_out_as_it_went_in(call, item):
+    call("tasks", "put", item)
+
+    assert call("tasks", "qsize") == 1
+    assert call("tasks", "get") == item
+
+
+@pytest.mark.parametrize(
+    ("item", "job"),
+    [
+        (("m:f", (1, 2)), ("m:f", (1, 2), {})),
+        (("m:f", [1], {"a": 2}), ("m:f", (1,), {"a": 2})),
+        ({"task": "m:f", "args": [1], "priority": 3}, ("m:f", (1,), {})),
+        ({"task": "m:f", "retries": 2, "timeout": 1, "backoff": 0.5}, ("m:f", (), {})),
+    ],
+)
+def test_a_call_is_a_job(call, item, job):
+    call("tasks", "put", item)
+
+    assert call("tasks", "get") == job
+
+
+def test_task_done_acknowledges_the_oldest_and_complains_when_there_is_none(call):
+    call("tasks", "put", 1)
+    call("tasks", "put", 2)
+    call("tasks", "get")
+    call("tasks", "get")
+    joined = call.begin("tasks", "join")
+    call("tasks", "task_done")
+    assert joined == []
+    call("tasks", "task_done")
+
+    assert joined == [None]
+    with pytest.raises(ValueError, match="too many times"):
+        call("tasks", "task_done")
+
+
+def test_an_empty_queue_raises_empty(call):
+    for arguments in ((False,), (True, 0)):
+        with pytest.raises(queue.Empty):
+            call("tasks", "get", *arguments)
+    with pytest.raises(queue.Empty):
+        call("results", "get_nowait")
+
+
+def test_a_full_queue_raises_full(call):
+    for number in range(3):
+        call("tasks", "put", number)
+
+    assert call("tasks", "full") is True
+    with pytest.raises(queue.Full):
+        call("tasks", "put", 3)
+
+
+def test_a_waiting_get_is_answered_by_the_next_put(call):
+    waiting = call.begin("tasks", "get")
+    assert waiting == []
+    call("tasks", "put", "x")
+
+    assert waiting == ["x"]
+
+
+def test_what_a_gone_client_held_goes_back(host, face, call):
+    call("tasks", "put", "x")
+    other = Caller(host, face)
+    assert other("tasks", "get") == "x"
+    host.disconnected(other.member)
+
+    assert call("tasks", "get", True, 1) == "x"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"task": "m:f", "retries": "three"},
+        {"task": "m:f", "timeout": [1]},
+        {"task": "m:f", "backoff": {}},
+        {"task": "m:f", "priority": math.inf},
+        {"task": "m:f", "priority": 10**30},
+        {"task": "m:f", "retries": 10**30},
+        {"task": "m:f", "timeout": 10**400},
+        {"task": "m:f", "delay": "soon"},
+        {"task": "m:\ud800"},
+        {"task": "m:f", "queue": "\ud800"},
+        {"task": "m:f", "key": "\ud800"},
+        {"task": "m:f", "kwargs": {"\ud800": 1}},
+        {"task": "m:f", "args": 5},
+        {"task": "m:f", "kwargs": [1]},
+        {"task": "#pill"},
+        {"task": "m:f", "queue": "#results"},
+        ("m:f", ({1, 2}, object)),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_refused_and_the_journal_stays_readable(tmp_path, item):
+    """One such value, once in the journal, would keep the manager from ever starting again."""
+    path = tmp_path / "journal.db"
+    host = QueueHost(SqliteJournal.open(path, "os"))
+    caller = Caller(host, PlainFace(host))
+
+    try:
+        with pytest.raises((ValueError, TypeError)):
+            caller("tasks", "put", item)
+    finally:
+        host.close()
+
+    again = QueueHost(SqliteJournal.open(path, "os"))
+    assert again.recovered_jobs == 0
+    again.close()
+
+
+@pytest.mark.parametrize("timeout", [-1, "soon", [], 10**400])
+def test_a_timeout_that_makes_no_sense_is_refused(call, timeout):
+    with pytest.raises(ValueError, match=r".+"):
+        call("tasks", "get", True, timeout)
+
+
+def test_only_what_is_exposed_can_be_called(call):
+    for typeid, method in (("tasks", "_put"), ("tasks", "__init__"), ("jobs", "put"), ("nobody", "get")):
+        with pytest.raises(AttributeError):
+            call(typeid, method)
+
+
+def test_wrong_arguments_are_a_type_error(call):
+    with pytest.raises(TypeError):
+        call("tasks", "put")
+    with pytest.raises(TypeError):
+        call("tasks", "get", nonsense=1)
+
+
+def test_a_result_that_was_put_is_taken_once(call):
+    call("results", "put", {"a": (1, 2)})
+
+    assert call("results", "qsize") == 1
+    assert call("results", "get") == {"a": (1, 2)}
+    assert call("results", "empty") is True
+
+
+def test_a_value_pickled_already_is_put_into_the_reply_as_it_is():
+    assert pickle.loads(reply_bytes(PickledValue(pickle.dumps([1], protocol=3)))) == ("#RETURN", [1])
+
+
+def test_every_exposed_method_exists(face):
+    for typeid, methods in EXPOSED.items():
+        for method in methods:
+            assert method == "call" or callable(getattr(face, f"_{typeid}_{method}"))
