@@ -114,6 +114,14 @@ class Patience:
 
 def wait_for(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
     """Return the outcomes of *ids*, of all of them or of those there are at *deadline*."""
+    found: list[Outcome] = []
+    # A page at a time: a reply is bounded, and thousands of results may be large.
+    for first in range(0, len(ids), PAGE):
+        found += _wait_for_page(patience, ids[first : first + PAGE], deadline)
+    return found
+
+
+def _wait_for_page(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
     while True:
         found = patience.wait(ids, deadline.slice())
         if len(found) >= len(set(ids)) or deadline.passed:
