@@ -265,10 +265,8 @@ def test_a_crash_is_charged_to_the_executing_job_only(single: Client) -> None:
 def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(pair: Client) -> None:
     warm_up(pair)
     jobs = pair.submit("sleep", *[(0,)] * 20, (3.0,), *[(0,)] * 100)
-    began = time.monotonic()
     pair.results(jobs[:20] + jobs[21:])
-    assert time.monotonic() - began < 2.0
-    assert pair.state(jobs[20]) == "leased"
+    assert pair.state(jobs[20]) == "leased", "the others waited for the long one"
     pair.results(jobs)
     assert not any(pair.view(job).attempts for job in jobs)
 
@@ -276,15 +274,14 @@ def test_an_idle_consumer_runs_what_a_busy_one_has_read_ahead(pair: Client) -> N
 def test_results_do_not_wait_behind_a_long_job_of_the_same_consumer(single: Client) -> None:
     warm_up(single)
     jobs = single.submit("sleep", *[(0,)] * 20, (2.0,))
-    began = time.monotonic()
     single.results(jobs[:20])
-    assert time.monotonic() - began < 1.0
-    assert single.state(jobs[20]) == "leased"
+    assert single.state(jobs[20]) == "leased", "the results waited for the long job"
 
 
 def test_long_jobs_are_taken_one_at_a_time(pair: Client) -> None:
     pids = pair.results(pair.submit("sleep", *[(0.1,)] * 10))
-    assert {pids.count(pid) for pid in set(pids)} == {5}
+    # An even five each, but for the moods of the machine; read ahead, all ten would be one consumer's.
+    assert all(3 <= pids.count(pid) <= 7 for pid in set(pids))
 
 
 # --- the end ----------------------------------------------------------------------------------------------
