@@ -1,6 +1,6 @@
 """svc: Python's own multiprocessing queue made into a service.
 
-    from service import Client, task
+    from service import Client, Executor, task
 
 The names here are loaded when they are first used, so that `svc health` and every consumer start at once.
 """
@@ -11,13 +11,13 @@ TYPE_CHECKING = False  # to type checkers it is True; to import `typing` would d
 if TYPE_CHECKING:
     from typing import Any
 
-    from service.app import Client
+    from service.app import Client, Executor
     from service.worker.registry import task
 
-__all__ = ["Client", "__version__", "task"]
+__all__ = ["Client", "Executor", "__version__", "task"]
 __version__ = "0.1.0"
 
-_HOMES = {"Client": "service.app", "task": "service.worker.registry"}
+_HOMES = {"Client": "service.app", "Executor": "service.app", "task": "service.worker.registry"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from service.broker.manager import ManagerBroker
-from service.client import client
+from service.client import client, executor
+from service.client.session import PATIENCE_SECONDS
 from service.codec import PLAIN
 from service.domain.commands import Hello
 from service.errors import ServiceError
@@ -65,11 +66,44 @@ class Client(client.Client):
             ConfigurationError: *manager* is not an address.
             AuthenticationFailed: there is no authkey, or not a safe one.
         """
-        address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
-        authkey = read_authkey(authkey_file)
-        super().__init__(
-            functools.partial(connect, address, authkey, timeout), patience=timeout, accept=accept
-        )
+        super().__init__(_source(manager, authkey_file, timeout), patience=timeout, accept=accept)
+
+
+class Executor(executor.Executor):
+    """The contract of `concurrent.futures` over a manager; see `service.client.executor.Executor`."""
+
+    def __init__(
+        self,
+        manager: str | client.Client | None = None,
+        *,
+        authkey_file: str | os.PathLike[str] | None = None,
+        codec: str = PLAIN,
+        timeout: float = 10.0,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Connect, when first used, to *manager* (`HOST:PORT`, else `SVC_MANAGER`, else this host).
+
+        Args:
+            manager: where the manager is, or a client of it, whose address and authkey are used.
+            authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
+            codec: `plain` for names of tasks and data; `pickle` for any callable and any value.
+            timeout: seconds that one call may take beyond what it waits for.
+            patience: seconds for which the manager may be away before waiting futures fail.
+
+        Raises:
+            ConfigurationError: *manager* is not an address, or there is no such codec.
+            AuthenticationFailed: there is no authkey, or not a safe one.
+        """
+        source = manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout)
+        super().__init__(source, codec=codec, patience=patience)
+
+
+def _source(
+    manager: str | None, authkey_file: str | os.PathLike[str] | None, timeout: float
+) -> Callable[[], ManagerBroker]:
+    """Return what connects to the manager that these settings name."""
+    address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
+    return functools.partial(connect, address, read_authkey(authkey_file), timeout)
 
 
 def connect(

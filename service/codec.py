@@ -19,6 +19,8 @@ from service.errors import CodecError
 PLAIN = "plain"
 PICKLE = "pickle"
 CODECS = (PLAIN, PICKLE)
+#: Bytes of a pickled exception that travel with a failure.
+EXCEPTION_BYTES_MAX = 16 * 1024
 _PICKLE_EXTENSION = 80
 
 _Arguments = tuple[list[Any], dict[str, Any]]
@@ -95,6 +97,32 @@ def decode_result(body: bytes, accept: Collection[str] = (PLAIN,)) -> Any:
         raise
     except Exception as error:
         raise CodecError(f"the result cannot be read: {type(error).__name__}: {error}") from error
+
+
+def encode_exception(error: BaseException) -> bytes:
+    """Return *error* as a pickle for `decode_exception`; empty where it has none, or too large a one.
+
+    Only what is an `Exception` is sent: a SystemExit of a task must not end the process that reads it.
+    """
+    if not isinstance(error, Exception):
+        return b""
+    try:
+        content = _pickled(error)
+    except CodecError:
+        return b""
+    return content if len(content) <= EXCEPTION_BYTES_MAX else b""
+
+
+def decode_exception(content: bytes) -> Exception | None:
+    """Return what `encode_exception` was given, or None where it cannot be read here.
+
+    A pickle runs code when it is read: only for readers that accept it.
+    """
+    try:
+        error = pickle.loads(content)  # noqa: S301  # only where the reader accepts pickle
+    except Exception:  # noqa: BLE001  # an exception with an __init__ of its own often fails to unpickle, in any way
+        return None
+    return error if isinstance(error, Exception) else None
 
 
 def _unpickle(code: int, data: memoryview) -> Any:

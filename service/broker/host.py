@@ -303,7 +303,8 @@ def _weight(event: e.AnyEvent) -> int:
         case e.Submitted():
             return sum(map(len, event.bodies))
         case e.Failed():
-            return len(event.error.message) + len(event.error.traceback)
+            error = event.error
+            return len(error.message) + len(error.traceback) + len(error.exception)
     return 0
 
 

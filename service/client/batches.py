@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,11 +171,7 @@ class Encoder:
         if spec.task is not self._task or spec.options is not self._options:
             self._begin(spec.task, spec.options)
         args = spec.args if self._name is not None else (spec.task, *spec.args)
-        body = codec.encode_arguments(self._terms.codec, args, spec.kwargs)
-        if len(body) > BODY_BYTES_MAX:
-            raise JobTooLarge(
-                f"the arguments take {len(body)} bytes and no message carries over {BODY_BYTES_MAX}"
-            )
+        body = body_of(self._terms.codec, args, spec.kwargs)
         return Encoded(self._terms, body, spec.options.delay, spec.options.key)
 
     def _begin(self, task: TaskLike, options: Options) -> None:
@@ -188,6 +184,21 @@ class Encoder:
 def encode(spec: JobSpec) -> Encoded:
     """Return one job as the manager will keep it; as `Encoder.encode`."""
     return Encoder().encode(spec)
+
+
+def body_of(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    """Return the arguments as the codec *name* writes them.
+
+    Raises:
+        CodecError: they are not data that it can carry.
+        JobTooLarge: they are larger than any message may be.
+    """
+    body = codec.encode_arguments(name, args, kwargs)
+    if len(body) > BODY_BYTES_MAX:
+        raise JobTooLarge(
+            f"the arguments take {len(body)} bytes and no message carries over {BODY_BYTES_MAX}"
+        )
+    return body
 
 
 def _terms(name: str, options: Options) -> Terms:

@@ -150,6 +150,8 @@ class Client(Submitter):
             patience: seconds for which a wait goes on asking a manager that does not answer.
         """
         super().__init__(Session(connect, accept, patience), Options())
+        #: Makes a further connection to the same manager.
+        self.connect = connect
 
     def job(self, job_id: str) -> Job:
         """Return a handle of the job *job_id*, without asking whether there is one."""

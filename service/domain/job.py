@@ -76,11 +76,15 @@ class Cause(enum.StrEnum):
 
 
 class ErrorInfo(Struct, frozen=True):
-    """What went wrong in an attempt: exception class name, its message, and the traceback if any."""
+    """What went wrong in an attempt: exception class name, its message, and the traceback if any.
+
+    `exception` is the pickled exception, of a job whose codec is `pickle`; the manager never opens it.
+    """
 
     type: str
     message: str
     traceback: str = ""
+    exception: bytes = b""
 
 
 class Attempt(Struct, frozen=True):

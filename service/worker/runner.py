@@ -22,7 +22,7 @@ TRACEBACK_MAX = 16 * 1024
 #: Characters of an error's message that are kept.
 MESSAGE_MAX = 2048
 _TRACEBACK_HEAD = 2048
-_OURS = ("service.worker.", "service.codec")
+_OURS = ("service.worker.", "service.codec", "service.callables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Attempts:
         try:
             value = task.call(args, kwargs)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task are failures of it
-            return _failed(error)
+            return _failed(error, self._codec)
         try:
             result = codec.encode_result(self._codec, value)
         except BaseException as error:  # noqa: BLE001 - pickling runs the task's code
@@ -124,8 +124,10 @@ def _refused(error: BaseException) -> Failure:
     return Failure(info, Cause.REFUSED, permanent=True)
 
 
-def _failed(error: BaseException) -> Failure:
-    info = ErrorInfo(type(error).__name__, _message(error), _traceback(error))
+def _failed(error: BaseException, job_codec: str) -> Failure:
+    # Who sent a pickle can read one; whether it does is for the reader to decide.
+    exception = codec.encode_exception(error) if job_codec == codec.PICKLE else b""
+    info = ErrorInfo(type(error).__name__, _message(error), _traceback(error), exception)
     return Failure(info, Cause.FAILED, permanent=False)
 
 

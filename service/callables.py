@@ -1,0 +1,63 @@
+"""What the Executor wraps around a callable, so that a call elsewhere gives what a call here would.
+
+A result that travels as MessagePack comes back as data: a tuple as a list, an enum as its value. These make
+the worker send such a result as a pickle, which unpickles to the very value that the function returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import CoroutineType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Types that MessagePack gives back as they were.
+_EXACT = (str, int, float, bool, bytes, type(None))
+
+
+class Returned:
+    """A result that no codec takes for plain data; its pickle is that of the value inside."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        """Hold *value*."""
+        self.value = value
+
+    def __reduce__(self) -> tuple[Callable[[T], T], tuple[object]]:
+        """Unpickle to the value itself."""
+        return _same, (self.value,)
+
+
+class Exactly:
+    """A callable whose result comes back as it was."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Wrap *function*."""
+        self.function = function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; a coroutine is left for the worker to run."""
+        value = self.function(*args, **kwargs)
+        return value if type(value) in _EXACT or isinstance(value, CoroutineType) else Returned(value)
+
+
+class Each:
+    """A callable for several calls of one function: what `map` makes of a chunk."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Wrap *function*."""
+        self.function = function
+
+    def __call__(self, *calls: Sequence[Any]) -> list[Any]:
+        """Call the function with each tuple of arguments; return the list of results."""
+        return [self.function(*args) for args in calls]
+
+
+def _same(value: T) -> T:
+    return value

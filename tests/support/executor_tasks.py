@@ -1,0 +1,75 @@
+"""Tasks for the tests of the executor."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from service.worker.registry import task
+
+#: Called once, by the next `add` of this process.
+HOOK: list[Callable[[], object]] = []
+
+
+class Awkward(Exception):
+    """Pickles, and cannot be unpickled."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__("awkward")
+
+
+def add(a: int, b: int) -> int:
+    if HOOK:
+        HOOK.pop()()
+    return a + b
+
+
+@task(retries=0)
+def marked(number: int) -> tuple[int, int]:
+    return number, number + 1
+
+
+@task(retries=3)
+def stubborn() -> None:
+    raise ValueError("again")
+
+
+def as_it_is(value: object) -> object:
+    return value
+
+
+async def later(value: int) -> int:
+    return value
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def fail_unpicklably() -> None:
+    raise ValueError(threading.Lock())
+
+
+def fail_and_unpickle_not() -> None:
+    raise Awkward(1, 2)
+
+
+def fail_hugely() -> None:
+    raise ValueError("x" * 100_000)
+
+
+def leave() -> None:
+    sys.exit(3)
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def wait_for(path: str) -> int:
+    """Wait until *path* can be read; return this process's id."""
+    Path(path).read_bytes()
+    return os.getpid()
