@@ -102,4 +102,3 @@ if not _found:
         allow_module_level=True,
     )
 globals().update({f"Service{name}": _case(name, mixin) for name, mixin in _found.items()})
-del Case  # of itself it has no tests
