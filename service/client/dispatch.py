@@ -63,6 +63,7 @@ class Dispatch:
         self._futures: dict[str, Future] = {}
         self._foreign: dict[str, Future] = {}
         self._closed = False
+        self._threads = 0
         self._sender: threading.Thread | None = None
         self._collector: threading.Thread | None = None
 
@@ -158,7 +159,7 @@ class Dispatch:
             self._closed = True
             for condition in (self._work, self._room, self._expected):
                 condition.notify_all()
-            unused = self._collector is None
+            unused = not self._threads
         if unused:
             self.session.close()
 
@@ -174,11 +175,12 @@ class Dispatch:
         count = 0
         while count := self._send_some(linger=count > 1):
             pass
+        self._leave()
 
     def _send_some(self, linger: bool) -> int:
         """Submit one frame, once there is something; return how many jobs it had, 0 at the end.
 
-        Nothing of it is held while the thread waits for the next: it would keep futures and their results alive.
+        Nothing of it is held while the thread waits for the next: that would keep futures and results alive.
         """
         taken = self._take(linger)
         for strict in (False, True):
@@ -279,7 +281,7 @@ class Dispatch:
                 self._fail_sent(error)
             except Exception as error:  # noqa: BLE001  # as in _send
                 self._fail_sent(_unforeseen(error))
-        self.session.close()
+        self._leave()
 
     def _wait_expected(self) -> bool:
         """Wait for a future to wait for; tell whether there is one."""
@@ -336,7 +338,17 @@ class Dispatch:
             futures = self._futures.values()
             return [each.job_id for each in futures if _number(each, self.origin) < self._answered]
 
+    def _leave(self) -> None:
+        """End a thread; the last one closes the connections, which the other might still use."""
+        with self._lock:
+            self._threads -= 1
+            last = not self._threads
+        if last:
+            self.session.close()
+
     def _started(self, name: str, run: Callable[[], None]) -> threading.Thread:
+        """Return a thread that runs; the lock is held."""
+        self._threads += 1
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread

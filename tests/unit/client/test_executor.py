@@ -481,6 +481,36 @@ class TestEnd:
             thread.join(5)
             assert not thread.is_alive()
 
+    def test_no_connection_is_closed_under_a_call_that_still_waits_for_its_answer(self, queue):
+        """The outcome of a job may overtake the acknowledgement of its submit."""
+        gate, ended = threading.Event(), threading.Event()
+        closed: list[bool] = []
+
+        class Late(LocalBroker):
+            def submit(self, origin, batches, *, strict=False):
+                notes = super().submit(origin, batches, strict=strict)
+                gate.wait(5)
+                run_jobs(queue, TASKS)
+                ended.wait(5)
+                collector.join(5)
+                closed.append(self.closed)
+                return notes
+
+            closed = False
+
+            def close(self):
+                self.closed = True
+
+        executor = Executor(lambda: Late(queue))
+        before = set(threading.enumerate())
+        executor.submit(tasks.add, 1, 1).add_done_callback(lambda _: ended.set())
+        (collector,) = (
+            each for each in set(threading.enumerate()) - before if each.name == "svc-executor-collect"
+        )
+        threading.Timer(0.02, gate.set).start()
+        executor.shutdown()
+        assert closed == [False]
+
     def test_one_that_was_never_used_makes_no_connection_and_no_thread(self):
         def connect():
             raise AssertionError("connected")
