@@ -6,7 +6,10 @@ from service import errors
 
 
 def test_an_error_without_a_message_says_what_its_class_means():
-    assert str(errors.QueueFull()) == "The queue has reached its bound; submit again when it has drained a little."
+    assert (
+        str(errors.QueueFull())
+        == "The queue has reached its bound; submit again when it has drained a little."
+    )
 
 
 def test_a_message_is_kept_as_it_is():
@@ -46,7 +49,13 @@ def test_exit_codes_are_those_that_scripts_rely_on(kind, exit_code):
 
 
 def test_what_may_be_asked_again_says_so():
-    retryable = {errors.ManagerUnreachable, errors.QueueFull, errors.JournalFull, errors.Draining, errors.ResultTimeout}
+    retryable = {
+        errors.ManagerUnreachable,
+        errors.QueueFull,
+        errors.JournalFull,
+        errors.Draining,
+        errors.ResultTimeout,
+    }
 
     for name in vars(errors):
         kind = getattr(errors, name)

@@ -59,7 +59,9 @@ def test_another_clients_message_is_no_frame(message):
     assert wire.request_frame(message) is None
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x92\x01\x91\x91\xa4nope", b"\x91\x01", b"\x92\x01\x91\x91\xa4take"])
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xc1", b"\x92\x01\x91\x91\xa4nope", b"\x91\x01", b"\x92\x01\x91\x91\xa4take"]
+)
 def test_a_frame_that_cannot_be_read_is_a_bad_request(frame):
     with pytest.raises(BadRequest, match="cannot be read"):
         wire.decode_request(frame)
