@@ -36,7 +36,9 @@ def _drawn() -> dict[str, str]:
 
 def test_the_public_names_are_these():
     assert sorted(service.__all__) == ["Client", "Executor", "__version__", "task"]
-    assert sorted(service.testing.__all__) == sorted({"LocalBroker", "LocalQueue", "local_client", "run_jobs"})
+    assert sorted(service.testing.__all__) == sorted(
+        {"LocalBroker", "LocalQueue", "local_client", "run_jobs"}
+    )
 
 
 def test_every_public_name_can_be_had():
