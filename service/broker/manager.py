@@ -254,10 +254,11 @@ class ManagerBroker(Broker):
     def _challenge(self, connection: Channel, deadline: float) -> bytes:
         try:
             return _receive(connection, deadline)
-        except EOFError:
+        except (EOFError, TimeoutError) as error:
             if self._tls is not None:
                 raise
-            raise EOFError("the connection was closed before a challenge; does it ask for TLS?") from None
+            # A port that asks for TLS waits for the client to speak first, and then closes.
+            raise type(error)("no challenge came; is it overloaded, or does it ask for TLS?") from None
 
     def _discard(self) -> None:
         if self._socket is not None:

@@ -59,7 +59,7 @@ class Server(managers.Server):
         self,
         host: QueueHost,
         listener: socket.socket,
-        keys: KeyRing,
+        keys: KeyRing | bytes,
         *,
         min_free_bytes: int = 0,
         bounds: Bounds | None = None,
@@ -71,7 +71,7 @@ class Server(managers.Server):
         Args:
             host: the queue.
             listener: a bound socket that listens.
-            keys: who is let in, and to do what.
+            keys: who is let in, and to do what; or the one key that may do everything.
             min_free_bytes: free disk space below which new jobs are refused.
             bounds: what the network may cost.
             strict: let nobody in who answers the challenge with anything older than SHA-256.
@@ -85,7 +85,8 @@ class Server(managers.Server):
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
         self.address = self.endpoint
-        self._dialogue = Dialogue(host, keys, self, strict=strict)
+        ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
+        self._dialogue = Dialogue(host, ring, self, strict=strict)
         self._door = Door(bounds or Bounds())
         #: Connections that are not read for now.
         self._paused: dict[int, Connection] = {}

@@ -60,7 +60,7 @@ class JobManager(BaseManager):
         super().__init__(address=listener.getsockname()[:2], authkey=secrets.token_bytes(32))
         self._host = host
         self._listener = listener
-        self._keys = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
+        self._keys = keys
         self._min_free_bytes = min_free_bytes
         self._bounds = bounds
         self._strict = strict

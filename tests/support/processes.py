@@ -37,7 +37,7 @@ class Service:
             "PYTHONPATH": str(ROOT),
             "SVC_AUTHKEY_FILE": str(self.authkey_file),
             "SVC_MANAGER": self.listen,
-            "SVC_LOG_LEVEL": "warning",
+            "SVC_LOG_LEVEL": "info",
         }
         self._worker_flags = ("--tasks", tasks, "--consumers", str(consumers), *worker_flags)
         self.manager: subprocess.Popen[bytes] | None = None

@@ -48,7 +48,8 @@ def test_a_second_key_of_a_role_is_read_too(svc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv", ["--role work --output key", "--role work --output read.key", "--all d --role read", "--role boss"]
+    "argv",
+    ["--role work --output key", "--role work --output read.key", "--all d --role read", "--role boss"],
 )
 def test_a_key_that_no_manager_would_find_is_not_made(svc, argv, tmp_path):
     assert svc("auth", "generate", *argv.split()).code == 2
