@@ -6,6 +6,7 @@ import hmac
 import pickle
 import secrets
 import typing
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -148,6 +149,17 @@ def _call(method: str) -> tuple[str, tuple[object, ...]]:
         "submit": ("m:f",), "result": ("o-0", 0), "show": ("o-0",),
     }  # fmt: skip
     return method.replace("_pill", ""), arguments.get(method, ())
+
+
+def test_the_documented_table_is_the_one_that_is_kept():
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
+    rows = {**COMMANDS, **{f"{typeid}.{method}": roles for (typeid, method), roles in CALLS.items()}}
+    for name, roles in rows.items():
+        shown = "tasks.put(None)" if name == "tasks.put_pill" else name
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{shown}`"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+        expected = [role is Role.ADMIN or role in roles for role in Role]
+        assert [cell == "yes" for cell in cells] == expected, name
 
 
 def test_a_frame_with_one_forbidden_command_changes_nothing(manager, keys):
