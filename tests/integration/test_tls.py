@@ -25,7 +25,9 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import NewBatch
 from service.errors import AuthenticationFailed, ConfigurationError, Conflict, ManagerUnreachable
+from service.health import probe
 from service.server.door import Bounds
+from service.settings import parse_address
 from service.wire import HEADER, with_header
 from service.wire_tls import TlsFiles
 from tests.support.asking import batch, submit
@@ -359,6 +361,19 @@ def test_the_command_line_and_the_worker_take_their_certificates_from_the_enviro
         check=False,
     )
     assert done.returncode == 3
+
+
+def test_a_manager_with_tls_is_ready(tmp_path, folder):
+    """Its readiness check makes a handshake and a call, with its own certificate."""
+    service = Service(tmp_path, "service.cli.demo_tasks")
+    own = files(folder, "manager")
+    flags = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-ca", str(own.ca))
+    try:
+        service.start_manager("--durability", "memory", "--http", "127.0.0.1:0", *flags)
+        http = parse_address(json.loads((tmp_path / "manager.json").read_text())["http"])
+        assert probe(http.host, http.port, "/readyz", 20) == (200, "ok")
+    finally:
+        service.close()
 
 
 def test_a_manager_that_serves_other_hosts_without_tls_says_so(tmp_path):
