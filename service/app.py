@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import ipaddress
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,12 +27,22 @@ from service.client.session import PATIENCE_SECONDS
 from service.codec import PLAIN
 from service.domain.commands import Hello
 from service.errors import ServiceError
-from service.settings import Address, ManagerSettings, WorkerSettings, parse_address, read_authkey
+from service.settings import (
+    Address,
+    ManagerSettings,
+    WorkerSettings,
+    parse_address,
+    parse_tls,
+    read_authkey,
+    read_role_keys,
+)
 from service.wire import RELEASE
+from service.wire_tls import ANY_NAME, TlsFiles
 
 if TYPE_CHECKING:
     from service.broker.host import QueueHost
     from service.broker.journal import Journal
+    from service.server.keys import KeyRing
     from service.server.loop import Server
     from service.telemetry.http import HttpServer
     from service.telemetry.metrics import ManagerMetrics
@@ -53,6 +65,7 @@ class Client(client.Client):
         authkey_file: str | os.PathLike[str] | None = None,
         timeout: float = 10.0,
         accept: Collection[str] = (PLAIN,),
+        tls: TlsFiles | None = None,
     ) -> None:
         """Connect, when first used, to *manager* (`HOST:PORT`; else `SVC_MANAGER`, else this host).
 
@@ -61,12 +74,13 @@ class Client(client.Client):
             authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
             timeout: seconds that one call may take beyond what it waits for.
             accept: codecs of the results that are read; `pickle` runs what a worker sends.
+            tls: certificates to dial with; else what `SVC_TLS_CERT`, `_KEY`, `_CA` and `_NAME` say.
 
         Raises:
             ConfigurationError: *manager* is not an address.
             AuthenticationFailed: there is no authkey, or not a safe one.
         """
-        super().__init__(_source(manager, authkey_file, timeout), patience=timeout, accept=accept)
+        super().__init__(_source(manager, authkey_file, timeout, tls), patience=timeout, accept=accept)
 
 
 class Executor(executor.Executor):
@@ -80,6 +94,7 @@ class Executor(executor.Executor):
         codec: str = PLAIN,
         timeout: float = 10.0,
         patience: float = PATIENCE_SECONDS,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Connect, when first used, to *manager* (`HOST:PORT`, else `SVC_MANAGER`, else this host).
 
@@ -89,21 +104,25 @@ class Executor(executor.Executor):
             codec: `plain` for names of tasks and data; `pickle` for any callable and any value.
             timeout: seconds that one call may take beyond what it waits for.
             patience: seconds for which the manager may be away before waiting futures fail.
+            tls: this side's certificate; else what `SVC_TLS_*` name; else none, in the clear.
 
         Raises:
             ConfigurationError: *manager* is not an address, or there is no such codec.
             AuthenticationFailed: there is no authkey, or not a safe one.
         """
-        source = manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout)
+        source = (
+            manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout, tls)
+        )
         super().__init__(source, codec=codec, patience=patience)
 
 
 def _source(
-    manager: str | None, authkey_file: str | os.PathLike[str] | None, timeout: float
+    manager: str | None, authkey_file: str | os.PathLike[str] | None, timeout: float, tls: TlsFiles | None
 ) -> Callable[[], ManagerBroker]:
     """Return what connects to the manager that these settings name."""
     address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
-    return functools.partial(connect, address, read_authkey(authkey_file), timeout)
+    authkey = read_authkey(authkey_file)
+    return functools.partial(connect, address, authkey, timeout, tls=tls or _tls_of_environment())
 
 
 def connect(
@@ -111,9 +130,19 @@ def connect(
     authkey: bytes,
     timeout: float | None = 10.0,
     hello: Callable[[], Hello] | None = None,
+    *,
+    tls: TlsFiles | None = None,
 ) -> ManagerBroker:
     """Return a broker of the manager at *address*; it connects when it is first used."""
-    return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=timeout)
+    return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=timeout, tls=tls)
+
+
+def _tls_of_environment() -> TlsFiles | None:
+    cert, key, ca = (
+        Path(value) if (value := os.environ.get(f"SVC_TLS_{name}")) else None
+        for name in ("CERT", "KEY", "CA")
+    )
+    return parse_tls(cert, key, ca, os.environ.get("SVC_TLS_NAME", ""))
 
 
 def run_manager(settings: ManagerSettings) -> int:
@@ -124,12 +153,14 @@ def run_manager(settings: ManagerSettings) -> int:
         JournalError: the journal cannot be opened, read or, later, written.
     """
     from service.broker.host import QueueHost
+    from service.server.door import Bounds
     from service.server.manager import JobManager, listen
     from service.telemetry.logs import LogSettings
     from service.telemetry.metrics import Build, ManagerMetrics
 
     LogSettings(format=_log_format(settings.log_format), level=settings.log_level).configure()
     log = _logger()
+    keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
     journal, sqlite = _open_journal(settings)
     metrics = ManagerMetrics(Build(RELEASE, sqlite))
     try:
@@ -148,14 +179,21 @@ def run_manager(settings: ManagerSettings) -> int:
     manager = JobManager(
         host,
         listener,
-        settings.authkey,
+        keys,
         min_free_bytes=settings.limits.min_free_bytes,
-        connections_max=settings.max_connections,
+        bounds=Bounds(connections=settings.max_connections, address_connections=settings.max_per_address),
+        strict=settings.strict_auth,
+        tls=tls,
     )
     server = manager.get_server()
     address = Address(*server.endpoint)
     try:
-        with _manager_http(settings, server, host, metrics) as http, _stop_on_signals(server.stop):
+        with (
+            _manager_http(settings, server, host, metrics) as http,
+            _on_signals(server.stop, lambda: _renew(settings, server, log)),
+        ):
+            if settings.tls is None and not _is_loopback(address.host):
+                log.warning("listening_without_tls", listen=str(address))
             _announce(settings.announce, listen=address, http=http)
             log.info(
                 "manager_started",
@@ -205,16 +243,44 @@ def run_worker(settings: WorkerSettings) -> int:
             http=str(http) if http else "",
             release=RELEASE,
         )
-        dial = functools.partial(_dial, settings.manager, settings.authkey)
+        dial = functools.partial(_dial, settings.manager, settings.authkey, settings.tls)
         supervisor = Supervisor(options, dial, logs.configure)
         supervisors.append(supervisor)
         _announce(settings.announce, http=http)
         return supervisor.run()
 
 
-def _dial(address: Address, authkey: bytes, hello: Callable[[], Hello]) -> ManagerBroker:
+def _dial(
+    address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
+) -> ManagerBroker:
     """Connect a consumer or a supervisor; they call again, as long as it takes, after each timeout."""
-    return connect(address, authkey, DIAL_SECONDS, hello)
+    return connect(address, authkey, DIAL_SECONDS, hello, tls=tls)
+
+
+def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
+    """Return all keys that are active: the authkey, which may do everything, and one or two a role."""
+    from service.server.keys import Key, KeyRing
+    from service.server.roles import Role
+
+    keys = [Key(Role.ADMIN, authkey or settings.authkey)]
+    if settings.role_keys is not None:
+        keys += [Key(Role(role), secret) for role, secret in read_role_keys(settings.role_keys)]
+    return KeyRing(keys)
+
+
+def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
+    """Read keys and certificates again; where that fails, go on with those from before."""
+    try:
+        authkey = read_authkey(settings.authkey_file) if settings.authkey_file else None
+        keys, tls = _keys(settings, authkey), settings.tls.server_context() if settings.tls else None
+    except ServiceError as error:
+        log.error("keys_not_read", error=str(error))  # noqa: TRY400  # the sentence says it all
+        return
+    server.ask(lambda: server.renew(keys, tls))
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
@@ -242,13 +308,20 @@ def _manager_http(
         return
     host_name, port = server.endpoint
     own = Address(_ANY.get(host_name, host_name), port)
+    # It dials itself, under an address that its certificate need not have.
+    own_tls = replace(settings.tls, name=ANY_NAME) if settings.tls else None
 
     def ask(function: Callable[[], Any]) -> Any:
         return server.ask(function).result(READY_SECONDS)
 
+    def ready() -> tuple[bool, str]:
+        # The authkey may have been changed since the start.
+        key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
+        return _is_ready(own, key, own_tls)
+
     routes = manager_routes(
         exposition=lambda: metrics.exposition(ask(host.totals)),
-        ready=lambda: _is_ready(own, settings.authkey),
+        ready=ready,
         workers=lambda: ask(host.roster).workers,
         scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds),
     )
@@ -312,13 +385,13 @@ def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings) -> tuple[
         return False, f"no connection to the manager at {settings.manager}"
     if not seen.consumers.get("busy", 0) + seen.consumers.get("idle", 0):
         return False, "no consumer is ready"
-    return _is_ready(settings.manager, settings.authkey)
+    return _is_ready(settings.manager, settings.authkey, settings.tls)
 
 
-def _is_ready(address: Address, authkey: bytes) -> tuple[bool, str]:
+def _is_ready(address: Address, authkey: bytes, tls: TlsFiles | None) -> tuple[bool, str]:
     """Complete a handshake and a call, as a client does: a port that accepts proves nothing."""
     try:
-        with connect(address, authkey, READY_SECONDS) as broker:
+        with connect(address, authkey, READY_SECONDS, tls=tls) as broker:
             broker.connect()
     except ServiceError as error:
         return False, str(error)
@@ -337,16 +410,17 @@ def _collector_paused() -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on SIGTERM and SIGINT, where this is the main thread."""
+def _on_signals(stop: Callable[[], None], renew: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* on SIGTERM and SIGINT, and *renew* on SIGHUP, where this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop()
+        (renew if number == signal.SIGHUP else stop)()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

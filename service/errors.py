@@ -8,6 +8,7 @@
     │   ├── ManagerUnreachable  no connection within the deadline            (safe to retry)
     │   ├── ProtocolMismatch    the other side speaks another version
     │   ├── AuthenticationFailed  wrong or missing authkey
+    │   ├── Forbidden           the key's role may not do this
     │   ├── QueueFull           a bound was reached                          (safe to retry later)
     │   ├── JournalFull         the manager's disk is nearly full            (safe to retry later)
     │   ├── Draining            submissions are refused while a drain is on  (safe to retry later)
@@ -85,6 +86,13 @@ class AuthenticationFailed(BrokerError):
     """The authkey was refused."""
 
     code = "authentication"
+    exit_code = 4
+
+
+class Forbidden(BrokerError):
+    """The key is not for this: its role may do other things."""
+
+    code = "forbidden"
     exit_code = 4
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from service.domain.limits import Limits
 from service.errors import AuthenticationFailed, ConfigurationError
+from service.wire_tls import TlsFiles
 
 #: The manager's port where none is named; the same as `service.wire.DEFAULT_PORT`.
 DEFAULT_PORT = 7077
@@ -27,6 +28,9 @@ DEFAULT_MANAGER = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
 #: Bytes that an authkey has at least.
 AUTHKEY_BYTES_MIN = 16
+
+#: What a key may be for; `service.server.roles` says what each may do.
+ROLES = ("submit", "work", "read", "admin")
 
 _SECRETS_FOLDER = Path("/run/secrets")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
@@ -57,7 +61,12 @@ class ManagerSettings:
         authkey: the shared secret.
         durability: when a change counts as accepted: `fsync`, `os` or `memory`.
         limits: bounds and retention of the queues.
-        max_connections: authenticated connections at a time.
+        max_connections: connections at a time.
+        max_per_address: connections at a time of one address (one /64 network for IPv6).
+        strict_auth: refuse handshakes older than SHA-256, as stock clients of CPython 3.11 make them.
+        authkey_file: where the authkey came from, to read it again on SIGHUP; None to keep it.
+        role_keys: folder with keys that may do less: see `read_role_keys`.
+        tls: certificates to serve TLS with; None serves plain connections.
         announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
         log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -70,6 +79,11 @@ class ManagerSettings:
     durability: str = "fsync"
     limits: Limits = field(default_factory=Limits)
     max_connections: int = 1024
+    max_per_address: int = 1024
+    strict_auth: bool = False
+    authkey_file: Path | None = None
+    role_keys: Path | None = None
+    tls: TlsFiles | None = None
     announce: Path | None = None
     log_format: str = "auto"
     log_level: str = "info"
@@ -89,6 +103,7 @@ class WorkerSettings:
         accept: codecs of the jobs that it runs.
         grace: how long running jobs may go on after SIGTERM.
         name: the worker's name; empty for one made from the host's name.
+        tls: certificates to dial with; None for a plain connection.
         announce: file that gets the bound address as JSON (`http`) once it serves.
         log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -103,6 +118,7 @@ class WorkerSettings:
     accept: tuple[str, ...] = ("plain",)
     grace: float = 30.0
     name: str = ""
+    tls: TlsFiles | None = None
     announce: Path | None = None
     log_format: str = "auto"
     log_level: str = "info"
@@ -194,6 +210,36 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
     return key
 
 
+def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
+    """Return the keys in *folder* with their roles, from `submit.key`, `work.key`, `read.key`, `admin.key`.
+
+    Beside each may stand a second one that is active too, `work.key.next` for instance: while keys are
+    changed, those who have the old one and those who have the new one are served.
+
+    Raises:
+        AuthenticationFailed: a key cannot be read, is open to every user of the host, or is too short.
+        ConfigurationError: there is no key in *folder*.
+    """
+    files = [(role, folder / f"{role}.key{suffix}") for role in ROLES for suffix in ("", ".next")]
+    found = [(role, read_authkey(path)) for role, path in files if path.exists()]
+    if not found:
+        raise ConfigurationError(f"no key in {folder}; `svc auth generate --all {folder}` makes one a role")
+    return found
+
+
+def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:
+    """Return the files that the TLS settings name, or None where none is set.
+
+    Raises:
+        ConfigurationError: some are set and others not.
+    """
+    if cert is None and key is None and ca is None:
+        return None
+    if cert is None or key is None or ca is None:
+        raise ConfigurationError("TLS needs all three: --tls-cert, --tls-key and --tls-ca")
+    return TlsFiles(cert, key, ca, name)
+
+
 def _read_closed(path: Path) -> bytes:
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
@@ -222,15 +268,20 @@ def load_config(path: Path) -> dict[str, Any]:
 #: The settings of each command by their names, and those of the commands in a group one level down.
 Known = Mapping[str, "frozenset[str] | Known"]
 
-_REMOTE = frozenset({"manager", "authkey_file", "timeout"})
+_TLS = frozenset({"tls_cert", "tls_key", "tls_ca"})
+_DIAL = _TLS | {"tls_name"}
+_REMOTE = frozenset({"manager", "authkey_file", "timeout"}) | _DIAL
 _PROCESS = frozenset({"authkey_file", "http", "log_format", "log_level"})
 #: What may stand in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
 SETTINGS: Known = {
     "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
     "manager": _PROCESS
     | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
-    | {"max_queue", "max_job_bytes", "max_connections", "min_free"},
-    "worker": _PROCESS | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
+    | {"max_queue", "max_job_bytes", "max_connections", "max_per_address", "min_free"}
+    | {"strict_auth", "role_keys"}
+    | _TLS,
+    "tunnel": _DIAL | {"manager"},
+    "worker": _PROCESS | _DIAL | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
     "submit": _REMOTE,
     "results": _REMOTE,
     "jobs": {"list": _REMOTE, "show": _REMOTE, "cancel": _REMOTE, "requeue": _REMOTE},

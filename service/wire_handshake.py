@@ -39,6 +39,11 @@ def is_right(authkey: bytes, challenge: bytes, response: bytes) -> bool:
     return hmac.compare_digest(hmac.new(authkey, challenge, digest).digest(), given)
 
 
+def is_sha256(response: bytes) -> bool:
+    """Return whether a response to a challenge is of the digest that CPython 3.12 and newer use."""
+    return response.startswith(_SHA256)
+
+
 def answer(authkey: bytes, message: bytes) -> bytes | None:
     """Return the response to the other side's challenge *message*, or None where it is not a challenge."""
     if not message.startswith(CHALLENGE):

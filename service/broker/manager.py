@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from service.broker.base import Broker
 from service.domain import commands as c
@@ -34,6 +34,10 @@ from service.wire import (
     with_header,
 )
 from service.wire_handshake import CHALLENGE, WELCOME, answer, is_right, make_challenge
+from service.wire_tls import TlsError, TlsFiles
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
 CONNECT_SECONDS = 5.0
@@ -44,6 +48,22 @@ RETRY_SECONDS_LAST = 2.0
 CALL_SECONDS = 10.0
 
 Address = tuple[str, int]
+
+
+class Channel(Protocol):
+    """What is used of a socket; one over TLS has it too."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Let each operation take up to *seconds*."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of *data*."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return up to *size* bytes; none where the connection has ended."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class ManagerBroker(Broker):
@@ -58,6 +78,7 @@ class ManagerBroker(Broker):
         *,
         hello: Callable[[], c.Hello] | None = None,
         timeout: float | None = CALL_SECONDS,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Connect to *address* later.
 
@@ -66,6 +87,7 @@ class ManagerBroker(Broker):
             authkey: the shared secret.
             hello: said on each new connection; it names the leases still held.
             timeout: seconds that a call may take beyond its own wait; None for as long as it takes.
+            tls: certificates to dial with; None for a plain connection.
         """
         self.address = address
         self.welcome = r.Welcome(0, 0, "", 15.0, 0)
@@ -74,7 +96,9 @@ class ManagerBroker(Broker):
         self._authkey = authkey
         self._hello = hello or _client_hello
         self._timeout = timeout
-        self._socket: socket.socket | None = None
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
+        self._socket: Channel | None = None
         self._sending = threading.Lock()
         self._request = 0
         self._interrupted = False
@@ -131,7 +155,7 @@ class ManagerBroker(Broker):
     # --- one exchange -------------------------------------------------------------------------------
 
     def _exchange(
-        self, connection: socket.socket, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
+        self, connection: Channel, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
     ) -> list[r.AnyReply]:
         self._request += 1
         request = self._request
@@ -167,20 +191,26 @@ class ManagerBroker(Broker):
 
     # --- a new connection ---------------------------------------------------------------------------
 
-    def _open(self, deadline: float | None) -> socket.socket:
+    def _open(self, deadline: float | None) -> Channel:
         limit = time.monotonic() + CONNECT_SECONDS
         limit = limit if deadline is None else min(limit, deadline)
-        connection = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
+        plain = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            self._shake_hands(connection, limit)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            connection = self._secured(plain, limit)
             welcome = self._exchange(connection, [self._hello()], limit, 0.0)[0]
+        except TlsError as error:
+            plain.close()
+            raise AuthenticationFailed(
+                f"no TLS with the manager at {self.address[0]}:{self.address[1]}: {error}; "
+                "both sides need certificates of one CA, and the manager's must have the name that is dialled"
+            ) from None
         except BaseException:
-            connection.close()
+            plain.close()
             raise
         if isinstance(welcome, r.Refused):
             connection.close()
@@ -190,9 +220,19 @@ class ManagerBroker(Broker):
         self._socket = connection
         return connection
 
-    def _shake_hands(self, connection: socket.socket, deadline: float) -> None:
+    def _secured(self, plain: socket.socket, deadline: float) -> Channel:
+        """Return the connection once both sides have proved themselves, over TLS where that is set."""
+        connection: Channel = plain
+        if self._tls is not None:
+            self._context = self._context or self._tls.client_context()
+            _set_timeout(plain, deadline)
+            connection = self._tls.dial(plain, self._context, self.address[0])
+        self._shake_hands(connection, deadline)
+        return connection
+
+    def _shake_hands(self, connection: Channel, deadline: float) -> None:
         """Prove that we know the key, see that the manager does, and ask to be served."""
-        response = answer(self._authkey, _receive(connection, deadline))
+        response = answer(self._authkey, self._challenge(connection, deadline))
         if response is None:
             raise BadRequest(f"{self.address[0]}:{self.address[1]} is not a manager: no challenge came")
         connection.sendall(with_header(response))
@@ -211,6 +251,15 @@ class ManagerBroker(Broker):
         connection.sendall(with_header(WELCOME) + with_header(request))
         _receive(connection, deadline)
 
+    def _challenge(self, connection: Channel, deadline: float) -> bytes:
+        try:
+            return _receive(connection, deadline)
+        except (EOFError, TimeoutError) as error:
+            if self._tls is not None:
+                raise
+            # A port that asks for TLS waits for the client to speak first, and then closes.
+            raise type(error)("no challenge came; is it overloaded, or does it ask for TLS?") from None
+
     def _discard(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -227,7 +276,7 @@ def _impatient(command: c.AnyCommand) -> c.AnyCommand:
     return msgspec.structs.replace(command, wait=0.0)
 
 
-def _set_timeout(connection: socket.socket, deadline: float | None) -> None:
+def _set_timeout(connection: Channel, deadline: float | None) -> None:
     """Let the next operation take until *deadline* (monotonic).
 
     Raises:
@@ -242,7 +291,7 @@ def _set_timeout(connection: socket.socket, deadline: float | None) -> None:
     connection.settimeout(left)
 
 
-def _receive(connection: socket.socket, deadline: float | None) -> bytes:
+def _receive(connection: Channel, deadline: float | None) -> bytes:
     """Return the next message."""
     (length,) = HEADER.unpack(_receive_exactly(connection, HEADER.size, deadline))
     if length == -1:
@@ -252,7 +301,7 @@ def _receive(connection: socket.socket, deadline: float | None) -> bytes:
     return _receive_exactly(connection, length, deadline)
 
 
-def _receive_exactly(connection: socket.socket, size: int, deadline: float | None) -> bytes:
+def _receive_exactly(connection: Channel, size: int, deadline: float | None) -> bytes:
     _set_timeout(connection, deadline)
     data = connection.recv(size)
     if len(data) == size:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from service.cli.output import write
 from service.errors import ConfigurationError, Conflict
+from service.settings import ROLES
 
 #: Random bytes in a key, which the file holds as text.
 KEY_BYTES = 32
@@ -18,16 +19,45 @@ KEY_BYTES = 32
 
 def generate(
     output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The file to make; it must not exist yet.")
-    ] = Path("svc_authkey"),
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            show_default="svc_authkey",
+            help="The file to make; it must not exist yet.",
+        ),
+    ] = None,
+    role: Annotated[
+        Literal["submit", "work", "read", "admin"] | None,
+        typer.Option("--role", help="What the key is for; without it, the authkey, which may do everything."),
+    ] = None,
+    every: Annotated[
+        Path | None,
+        typer.Option("--all", metavar="DIR", help="Make a key for each role in this folder."),
+    ] = None,
 ) -> int:
-    """Make a new authkey.
+    """Make a new authkey, or keys that may do less.
 
-    It is written to a file that only you can read; the file's path is printed, never the key.
+    It is written to a file that only you can read; the file's path is printed, never the key. A key's
+    role is told by its file's name in the folder that `svc manager --role-keys` names: submit.key, …
     """
-    write_authkey(output)
-    write(str(output))
+    if every is not None:
+        if output is not None or role is not None:
+            raise ConfigurationError("--all makes all the files in its folder; leave out --output and --role")
+        every.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = [every / f"{name}.key" for name in ROLES]
+    else:
+        files = [output or Path(f"{role}.key" if role else "svc_authkey")]
+        _check_name(files[0], role)
+    for file in files:
+        write_authkey(file)
+        write(str(file))
     return 0
+
+
+def _check_name(file: Path, role: str | None) -> None:
+    if role is not None and file.name not in (f"{role}.key", f"{role}.key.next"):
+        raise ConfigurationError(f"a key for {role!r} is found by its name: {role}.key or {role}.key.next")
 
 
 def write_authkey(path: Path) -> None:

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from service.cli.output import report, report_usage
+from service.cli.tls import with_tls
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -74,10 +75,17 @@ class JobsGroup(LazyGroup):
 class AuthGroup(LazyGroup):
     """`svc auth`."""
 
-    summary = "Make the secret that all share."
+    summary = "Make keys and certificates."
     verbs: ClassVar = {
         "generate": Verb(
-            "auth:generate", "Make a new authkey.", "svc auth generate --output secrets/svc_authkey"
+            "auth:generate",
+            "Make a new authkey, or keys that may do less.",
+            "svc auth generate --output secrets/svc_authkey",
+        ),
+        "ca": Verb(
+            "authority:ca",
+            "Make a small CA, a certificate for the manager and one for its workers and clients.",
+            "svc auth ca secrets/tls --names queue-host,10.0.0.7",
         ),
     }
 
@@ -112,6 +120,11 @@ class Program(LazyGroup):
         "metrics": Verb("state:metrics", "Print or serve the manager's metrics.", "svc metrics"),
         "health": Verb(
             "state:health", "Ask whether a manager or worker is ready.", "svc health --http 127.0.0.1:9101"
+        ),
+        "tunnel": Verb(
+            "tunnel:tunnel",
+            "Let plain clients on this host reach a manager that asks for TLS.",
+            "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",
         ),
         "auth": AuthGroup,
     }
@@ -167,7 +180,7 @@ def command_of(name: str, verb: Verb) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "state:health" else {}
     decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
-    decorate(getattr(importlib.import_module(f"service.cli.{module}"), function))
+    decorate(with_tls(getattr(importlib.import_module(f"service.cli.{module}"), function)))
     return typer.main.get_command(app)
 
 

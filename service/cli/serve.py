@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from service.cli.options import Announce, AuthkeyFile, LogFormat, LogLevel, Manager
+from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
 from service.domain.limits import Limits
 from service.errors import ConfigurationError
@@ -16,6 +17,7 @@ from service.settings import (
     DEFAULT_MANAGER,
     ManagerSettings,
     WorkerSettings,
+    find_authkey_file,
     parse_address,
     parse_names,
     parse_optional_address,
@@ -119,6 +121,34 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Connections at a time.",
         ),
     ] = 1024,
+    max_per_address: Annotated[
+        int | None,
+        typer.Option(
+            "--max-per-address",
+            envvar="SVC_MAX_PER_ADDRESS",
+            min=1,
+            metavar="N",
+            show_default="--max-connections",
+            help="Connections at a time of one address.",
+        ),
+    ] = None,
+    strict_auth: Annotated[
+        bool,
+        typer.Option(
+            "--strict-auth",
+            envvar="SVC_STRICT_AUTH",
+            help="SHA-256 handshakes only: refuses plain clients of CPython 3.11 and older.",
+        ),
+    ] = False,
+    role_keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--role-keys",
+            envvar="SVC_ROLE_KEYS",
+            metavar="DIR",
+            help="Folder with submit.key, work.key, read.key, admin.key; read again on SIGHUP.",
+        ),
+    ] = None,
     min_free: Annotated[
         int,
         typer.Option(
@@ -158,6 +188,11 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             durability=durability,
             limits=limits,
             max_connections=max_connections,
+            max_per_address=max_per_address or max_connections,
+            strict_auth=strict_auth,
+            authkey_file=find_authkey_file(authkey_file),
+            role_keys=role_keys,
+            tls=tls_of(ctx),
             announce=announce,
             log_format=log_format,
             log_level=log_level,
@@ -235,6 +270,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             accept=_codecs(accept),
             grace=grace,
             name=name,
+            tls=tls_of(ctx),
             announce=announce,
             log_format=log_format,
             log_level=log_level,

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from service.cli.tls import tls_of
 from service.settings import Address, ManagerSettings, WorkerSettings, parse_address, read_authkey
 
 if TYPE_CHECKING:
     from service.broker.base import Broker
     from service.client.client import Client
+    from service.wire_tls import TlsFiles
 
-#: Connects to a manager: its address, the authkey, and the seconds that a call may take.
-Connector = Callable[[Address, bytes, float], "Broker"]
+#: Connects to a manager: its address, the authkey, the seconds that a call may take, certificates for TLS.
+Connector = Callable[[Address, bytes, float, "TlsFiles | None"], "Broker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,13 @@ def open_client(ctx: typer.Context, manager: str, authkey_file: Path | None, tim
 
     address, authkey = parse_address(manager), read_authkey(authkey_file)
     wiring: Wiring = ctx.obj
-    return Client(partial(wiring.connect, address, authkey, timeout), patience=timeout)
+    return Client(partial(wiring.connect, address, authkey, timeout, tls_of(ctx)), patience=timeout)
 
 
-def _connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+def _connect(address: Address, authkey: bytes, timeout: float, tls: TlsFiles | None) -> Broker:
     from service import app
 
-    return app.connect(address, authkey, timeout=timeout)
+    return app.connect(address, authkey, timeout=timeout, tls=tls)
 
 
 def _run_manager(settings: ManagerSettings) -> int:

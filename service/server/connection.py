@@ -6,15 +6,25 @@ import enum
 import socket
 import time
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 from service import wire_handshake as handshake
 from service.domain.members import Member
+from service.server.roles import Role
 from service.wire import HEADER, LONG_HEADER, MESSAGE_BYTES_MAX, with_header
+from service.wire_tls import Tls, TlsError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from service.server.keys import Key
 
 #: Bytes that are read from one connection in one turn at most, so that no peer starves the others.
 READ_BYTES_MAX = 1024 * 1024
 #: Bytes that may wait to be sent to a peer that does not read, before it is cut off.
 WRITE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+#: Requests of one connection that may be without an answer; above it no more are read.
+OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
 
 
@@ -37,24 +47,36 @@ class PeerGone(Exception):
     """The peer closed the connection, or broke the rules and is cut off; says why."""
 
 
+class TlsRefused(PeerGone):
+    """The peer does not speak TLS, or has no certificate that is believed here."""
+
+
 class Connection:
     """A peer, its buffers and its stage."""
 
     __slots__ = (
         "_input",
         "_output",
+        "_tls",
+        "address",
         "challenge",
         "closing",
         "fd",
+        "key",
+        "mask",
         "member",
+        "outstanding",
         "peer",
         "since",
         "sock",
         "stage",
+        "waiting_since",
     )
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
-        """Take over an accepted socket and send it a challenge."""
+    def __init__(
+        self, sock: socket.socket, address: tuple[str, int], context: ssl.SSLContext | None = None
+    ) -> None:
+        """Take over an accepted socket; with a *context* the peer has to speak TLS."""
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -64,13 +86,23 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000)
         self.sock = sock
         self.fd = sock.fileno()
-        self.peer = peer
+        self.address = address[0]
+        self.peer = f"{address[0]}:{address[1]}"
         self.since = time.monotonic()
         self.stage = Stage.CHALLENGED
         self.challenge = handshake.make_challenge()
         self.member = Member()
+        #: The key that the peer has proved to know.
+        self.key: Key | None = None
+        #: Requests that have no answer yet.
+        self.outstanding = 0
+        #: Since when (monotonic) bytes have been waiting without a break for the peer to read.
+        self.waiting_since = 0.0
+        #: What the loop waits for on this socket.
+        self.mask = 0
         #: Close once everything is sent.
         self.closing = False
+        self._tls = None if context is None else Tls(context, server_side=True)
         self._input = bytearray()
         self._output = bytearray()
 
@@ -84,9 +116,30 @@ class Connection:
         """Whether bytes wait to be sent."""
         return bool(self._output)
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing more is read: the peer should first take, or wait for, what it asked for."""
+        return bool(self._output) or self.outstanding >= OUTSTANDING_MAX
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait: of messages that have not wholly come, and of answers that are not read."""
+        return len(self._input) + len(self._output)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes wait for the peer to read them."""
+        return len(self._output)
+
+    @property
+    def role(self) -> Role | None:
+        """What the peer's key is for; None before it has proved one."""
+        return None if self.key is None else self.key.role
+
     def start(self) -> None:
-        """Send the challenge."""
-        self.send(with_header(handshake.CHALLENGE + self.challenge))
+        """Send the challenge; over TLS it waits for the end of that handshake."""
+        if self._tls is None or self._tls.ready:
+            self.send(with_header(handshake.CHALLENGE + self.challenge))
 
     def receive(self) -> Iterator[memoryview]:
         """Yield the whole messages that have arrived; each is valid until the next one is asked for.
@@ -95,26 +148,52 @@ class Connection:
             PeerGone: the connection has ended, or a message is over the limit.
         """
         received = 0
-        while received < READ_BYTES_MAX:
-            try:
-                data = self.sock.recv(_READ_BYTES)
-            except BlockingIOError:
+        while received < READ_BYTES_MAX and not self.paused:
+            raw = self._read()
+            if raw is None:
                 return
-            except OSError as error:
-                raise PeerGone(str(error)) from None
-            if not data:
-                raise PeerGone("closed by the peer")
-            self._quick_ack()
-            received += len(data)
+            received += len(raw)
+            data = raw if self._tls is None else self._decrypt(raw)
             if self._input:
                 self._input += data
-                rest = yield from self._messages(self._input)
-                del self._input[:rest]
+                yield from self.left_over()
             else:
                 rest = yield from self._messages(data)
                 self._input += data[rest:]
-            if self.closed or len(data) < _READ_BYTES:
+            if self.closed or len(raw) < _READ_BYTES:
                 return
+
+    def left_over(self) -> Iterator[memoryview]:
+        """Yield the whole messages that had arrived when the connection was paused; as `receive`."""
+        rest = yield from self._messages(self._input)
+        del self._input[:rest]
+
+    def _read(self) -> bytes | None:
+        try:
+            data = self.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise PeerGone(str(error)) from None
+        if not data:
+            raise PeerGone("closed by the peer")
+        self._quick_ack()
+        return data
+
+    def _decrypt(self, data: bytes) -> bytes:
+        tls = self._tls
+        if tls is None:
+            return data
+        was_ready = tls.ready
+        try:
+            said = tls.feed(data)
+        except TlsError as error:
+            self._write(tls.output())  # the alert that tells the peer why
+            raise (PeerGone if was_ready else TlsRefused)(f"TLS: {error}") from None
+        self._write(tls.output())
+        if tls.ready and not was_ready:
+            self.start()
+        return said
 
     def _messages(self, data: bytes | bytearray) -> Generator[memoryview, None, int]:
         """Yield the whole messages in *data*; return how many bytes they took."""
@@ -136,7 +215,7 @@ class Connection:
                 with view[begin : begin + length] as message:
                     yield message
                 start = begin + length
-                if self.closed:
+                if self.closed or self.paused:
                     break
         return start
 
@@ -146,12 +225,21 @@ class Connection:
         Raises:
             PeerGone: the connection is broken, or the peer does not read and too much waits for it.
         """
+        if self._tls is not None:
+            try:
+                message = self._tls.encrypt(message)
+            except TlsError as error:
+                raise PeerGone(f"TLS: {error}") from None
+        self._write(message)
+
+    def _write(self, data: bytes) -> None:
         if self._output:
-            self._output += message
-        else:
-            sent = self._try_send(message)
-            if sent < len(message):
-                self._output += memoryview(message)[sent:]
+            self._output += data
+        elif data:
+            sent = self._try_send(data)
+            if sent < len(data):
+                self._output += memoryview(data)[sent:]
+                self.waiting_since = time.monotonic()
         if len(self._output) > WRITE_BYTES_MAX:
             raise PeerGone(f"{len(self._output)} bytes wait for a peer that does not read")
 

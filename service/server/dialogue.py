@@ -13,8 +13,10 @@ from service.broker.host import QueueHost
 from service.domain import replies as r
 from service.errors import BadRequest
 from service.server.connection import Connection, PeerGone, Stage
+from service.server.keys import KeyRing
 from service.server.pickle_scan import loads_plain
 from service.server.plain import EXPOSED, PlainFace, reply_bytes
+from service.server.roles import Role, call_right, may_call, may_command, right_of
 from service.wire import decode_request, encode_response, request_frame, with_header
 
 #: What a client may ask of the server itself, on a fresh connection.
@@ -34,10 +36,12 @@ class Line(Protocol):
 class Dialogue:
     """Turns messages into calls of the queue, and replies into messages."""
 
-    def __init__(self, host: QueueHost, authkey: bytes, line: Line) -> None:
-        """Serve the queue of *host* to who knows *authkey*, over *line*."""
+    def __init__(self, host: QueueHost, keys: KeyRing, line: Line, *, strict: bool = False) -> None:
+        """Serve the queue of *host* to who knows one of *keys*, over *line*; *strict*: by SHA-256 only."""
         self._host = host
-        self._authkey = authkey
+        #: Who is let in; may be replaced.
+        self.keys = keys
+        self._strict = strict
         self._line = line
         self._plain = PlainFace(host)
         self._log = structlog.get_logger("svc.manager")
@@ -61,13 +65,10 @@ class Dialogue:
 
     def _handle_handshake(self, connection: Connection, message: bytes) -> None:
         if connection.stage is Stage.CHALLENGED:
-            if not handshake.is_right(self._authkey, connection.challenge, message):
-                self._refuse_stranger(connection)
-                return
-            connection.stage = Stage.WELCOMED
-            self._line.send(connection, with_header(handshake.WELCOME))
+            self._handle_response(connection, message)
         elif connection.stage is Stage.WELCOMED:
-            response = handshake.answer(self._authkey, message)
+            key = connection.key
+            response = handshake.answer(key.secret, message) if key else None
             if response is None:
                 raise PeerGone("no challenge where one was due")
             connection.stage = Stage.ANSWERED
@@ -78,10 +79,21 @@ class Dialogue:
             connection.stage = Stage.OPEN
             self._line.opened(connection)
 
-    def _refuse_stranger(self, connection: Connection) -> None:
+    def _handle_response(self, connection: Connection, message: bytes) -> None:
+        if self._strict and not handshake.is_sha256(message):
+            self._refuse_stranger(connection, "older than SHA-256, as CPython 3.11 is; --strict-auth is set")
+            return
+        connection.key = self.keys.who_answered(connection.challenge, message)
+        if connection.key is None:
+            self._refuse_stranger(connection, "wrong authkey")
+            return
+        connection.stage = Stage.WELCOMED
+        self._line.send(connection, with_header(handshake.WELCOME))
+
+    def _refuse_stranger(self, connection: Connection, reason: str) -> None:
         """Say no and nothing else."""
         self._host.observer.authentication_failed()
-        self._log.warning("connection_refused", peer=connection.peer, reason="wrong authkey")
+        self._log.warning("connection_refused", peer=connection.peer, reason=reason)
         connection.closing = True
         self._line.send(connection, with_header(handshake.FAILURE))
 
@@ -115,13 +127,34 @@ class Dialogue:
             self._respond(connection, 0, [r.Refused(error.code, str(error))])
             return
 
+        for command in commands:
+            if not may_command(connection.role or Role.READ, command):
+                refusal = self._refuse_call(connection, right_of(command))
+                # All or nothing: what travels with it was meant to happen together with it.
+                self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
+                self._count(right_of(command), "denied", started)
+                return
+
         def deliver(replies: list[r.Reply]) -> None:
+            connection.outstanding -= 1
             self._respond(connection, request, replies)
 
+        connection.outstanding += 1
         self._host.call(commands, connection.member, deliver)
         if commands:
             method = commands[-1].__struct_config__.tag
-            self._host.observer.called(str(method), "ok", time.perf_counter() - started)
+            self._count(str(method), "ok", started)
+
+    def _refuse_call(self, connection: Connection, what: str) -> str:
+        """Log that a key is not for *what*; return the sentence that says so."""
+        role = str(connection.role)
+        self._log.warning("call_refused", peer=connection.peer, role=role, method=what)
+        return (
+            f"a key for {role!r} may not {what!r}; use a key whose role may (docs/security.md has the table)"
+        )
+
+    def _count(self, method: str, result: str, started: float) -> None:
+        self._host.observer.called(method, result, time.perf_counter() - started)
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
         if not connection.closed:
@@ -132,20 +165,27 @@ class Dialogue:
         started = time.perf_counter()
 
         def done(value: object) -> None:
+            connection.outstanding -= 1
             if not connection.closed:
                 self._line.send(connection, with_header(reply_bytes(value)))
 
+        connection.outstanding += 1
         try:
             ident, method, args, kwds = _four(loads_plain(message))
         except BadRequest as error:
             done(ValueError(str(error)))
-            self._host.observer.called("plain", "error", time.perf_counter() - started)
+            self._count("plain", "error", started)
             return
         if (ident, method) == ("jobs", "call"):
             done(ValueError("jobs.call takes one frame of service.wire as bytes"))
             return
+        right = call_right(str(ident), str(method), args, kwds)
+        if method in EXPOSED.get(str(ident), ()) and not may_call(connection.role or Role.READ, right):
+            done(PermissionError(self._refuse_call(connection, ".".join(right))))
+            self._count("plain", "denied", started)
+            return
         self._plain.call(connection.member, str(ident), str(method), args, kwds, done)
-        self._host.observer.called("plain", "ok", time.perf_counter() - started)
+        self._count("plain", "ok", started)
 
 
 def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:

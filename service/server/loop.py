@@ -17,30 +17,31 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import managers
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from service.broker.host import QueueHost
 from service.domain.queue_state import Notice
-from service.server.connection import Connection, PeerGone
+from service.server.connection import Connection, PeerGone, TlsRefused
 from service.server.dialogue import SERVER_METHODS, Dialogue
+from service.server.door import Bounds, Door
+from service.server.keys import KeyRing
 
-#: Seconds that a peer may take to prove that it knows the authkey.
-HANDSHAKE_SECONDS = 5.0
-#: Connections that may be in their handshake at once; above it the oldest one is cut off.
-HALF_OPEN_MAX = 64
-#: Connections at a time where nothing else is set; above it new ones are closed at once.
-CONNECTIONS_MAX = 2048
 #: Connections that are accepted in one turn at most.
 ACCEPTS_MAX = 32
-#: Seconds between two looks at handshake deadlines and free disk space.
+#: Seconds between two looks at slow readers, full buffers and free disk space.
 HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_IDLE_BYTES = 1024 * 1024
+#: What tells that a peer which is not read has gone.
+_GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 #: Seconds for which accepting pauses when the process has no descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 
@@ -58,23 +59,37 @@ class Server(managers.Server):
         self,
         host: QueueHost,
         listener: socket.socket,
-        authkey: bytes,
+        keys: KeyRing | bytes,
         *,
         min_free_bytes: int = 0,
-        connections_max: int = CONNECTIONS_MAX,
+        bounds: Bounds | None = None,
+        strict: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve the queue of *host* on *listener*; refuse new jobs below *min_free_bytes* of disk."""
+        """Serve the queue of *host* on *listener*.
+
+        Args:
+            host: the queue.
+            listener: a bound socket that listens.
+            keys: who is let in, and to do what; or the one key that may do everything.
+            min_free_bytes: free disk space below which new jobs are refused.
+            bounds: what the network may cost.
+            strict: let nobody in who answers the challenge with anything older than SHA-256.
+            tls: what connections are secured with; None serves them plain.
+        """
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
         self._listener = listener
         self._min_free_bytes = min_free_bytes
-        self._connections_max = connections_max
+        self._tls = tls
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
         self.address = self.endpoint
-        self._dialogue = Dialogue(host, bytes(authkey), self)
-        self._connections: dict[int, Connection] = {}
-        self._half_open: dict[int, Connection] = {}
+        ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
+        self._dialogue = Dialogue(host, ring, self, strict=strict)
+        self._door = Door(bounds or Bounds())
+        #: Connections that are not read for now.
+        self._paused: dict[int, Connection] = {}
         self._epoll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._calls: deque[Callable[[], None]] = deque()
@@ -129,14 +144,25 @@ class Server(managers.Server):
     @property
     def connection_count(self) -> int:
         """How many connections are open, those in their handshake included."""
-        return len(self._connections)
+        return len(self._door.connections)
+
+    def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
+        """Let in who knows one of *keys* from now on, and end the connections of keys that are none any more.
+
+        Only for the loop's own thread: see `ask`.
+        """
+        self._dialogue.keys, self._tls = keys, tls
+        for connection in list(self._door.connections.values()):
+            if connection.key is not None and connection.key not in keys:
+                self.drop(connection, "its key is not active any more")
+        self._log.info("keys_read", keys=len(keys))
 
     # --- one turn -----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         events = self._epoll.poll(self._timeout())
         for fd, mask in events:
-            connection = self._connections.get(fd)
+            connection = self._door.connections.get(fd)
             if connection is not None:
                 self._serve(connection, mask)
             elif fd == self._wake_read:
@@ -145,27 +171,59 @@ class Server(managers.Server):
                 self._accept()
         for notice in self._host.turn():
             self._tell(notice)
+        for connection in list(self._paused.values()):
+            if not connection.paused:
+                self._serve(connection, 0)
         now = time.monotonic()
+        self._keep_time(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._housekeeping(now)
         self._checkpoint(idle=not events)
 
     def _timeout(self) -> float:
-        if self._half_open or self._accept_after:
-            return min(self._host.seconds_to_next(), HOUSEKEEPING_SECONDS, ACCEPT_PAUSE_SECONDS * 2)
-        return self._host.seconds_to_next()
+        until = [self._host.seconds_to_next()]
+        now = time.monotonic()
+        if (deadline := self._door.next_deadline()) is not None:
+            until.append(deadline - now)
+        if self._accept_after:
+            until.append(self._accept_after - now)
+        if self._paused:
+            until.append(HOUSEKEEPING_SECONDS)
+        return max(0.0, min(until))
 
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
             if mask & select.EPOLLOUT:
                 connection.flush()
-                self._watch(connection)
-            if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                for message in connection.receive():
-                    self._dialogue.handle(connection, message)
+            self._hear(connection, mask)
         except PeerGone as gone:
-            self.drop(connection, str(gone))
+            self._give_up(connection, gone)
+        else:
+            self._watch(connection)
+
+    def _hear(self, connection: Connection, mask: int) -> None:
+        """Handle what a connection has sent: first what came while it was paused, then what is new.
+
+        Raises:
+            PeerGone: it has ended, or broken the rules.
+        """
+        if connection.paused:
+            if mask & _GONE:
+                raise PeerGone("closed by the peer")
+            return
+        if connection.fd in self._paused:
+            for message in connection.left_over():
+                self._dialogue.handle(connection, message)
+        if mask & ~select.EPOLLOUT:
+            for message in connection.receive():
+                self._dialogue.handle(connection, message)
+
+    def _give_up(self, connection: Connection, gone: PeerGone) -> None:
+        if isinstance(gone, TlsRefused):
+            self._host.observer.authentication_failed()
+            self._log.warning("connection_refused", peer=connection.peer, reason=str(gone))
+        self.drop(connection, str(gone))
 
     def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -187,13 +245,22 @@ class Server(managers.Server):
             case "resumed":
                 self._log.info("drain_resumed", worker=notice.name or "all")
 
-    def _housekeeping(self, now: float) -> None:
-        for connection in list(self._half_open.values()):
-            if now - connection.since > HANDSHAKE_SECONDS:
-                self.drop(connection, "the handshake took too long")
+    def _keep_time(self, now: float) -> None:
+        """Do what has a moment of its own."""
+        for connection in self._door.overdue(now):
+            self.drop(connection, "the handshake took too long")
         if self._accept_after and now >= self._accept_after:
             self._accept_after = 0.0
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    def _housekeeping(self, now: float) -> None:
+        bounds = self._door.bounds
+        for connection in list(self._paused.values()):
+            allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
+            if connection.wants_to_write and now - connection.waiting_since > allowed:
+                self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
+        while hoarder := self._door.hoarder():
+            self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
         free = self._host.journal.free_bytes()
         full = free is not None and free < self._min_free_bytes
         if full != bool(self._host.state.refusal):
@@ -220,22 +287,23 @@ class Server(managers.Server):
                     self._epoll.modify(self._listener.fileno(), 0)
                     self._log.error("accept_paused", error=str(error))
                 return
-            self._admit(sock, f"{address[0]}:{address[1]}")
+            self._admit(sock, address[:2])
 
-    def _admit(self, sock: socket.socket, peer: str) -> None:
-        if len(self._connections) >= self._connections_max:
-            self._log.warning("connection_refused", peer=peer, reason="too many connections")
+    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        refusal = self._door.refusal(address[0])
+        if refusal:
+            self._log.warning("connection_refused", peer=f"{address[0]}:{address[1]}", reason=refusal)
             sock.close()
             return
         try:
-            connection = Connection(sock, peer)
+            connection = Connection(sock, address, self._tls)
         except OSError:
             sock.close()
             return
-        self._connections[connection.fd] = self._half_open[connection.fd] = connection
-        self._epoll.register(connection.fd, select.EPOLLIN)
-        if len(self._half_open) > HALF_OPEN_MAX:
-            self.drop(next(iter(self._half_open.values())), "too many half-open connections")
+        connection.mask = select.EPOLLIN
+        self._epoll.register(connection.fd, connection.mask)
+        if evicted := self._door.enter(connection):
+            self.drop(evicted, "too many half-open connections")
         try:
             connection.start()
         except PeerGone as gone:
@@ -245,28 +313,41 @@ class Server(managers.Server):
         """End a connection; what its member holds is dealt with by the host."""
         if connection.closed:
             return
-        fd = connection.fd
-        self._connections.pop(fd, None)
-        if self._half_open.pop(fd, None) is None:
+        self._paused.pop(connection.fd, None)
+        if self._door.leave(connection):
             self._host.observer.connected(-1)
             self._host.disconnected(connection.member)
-        self._epoll.unregister(fd)
+        self._epoll.unregister(connection.fd)
         connection.close()
         if reason != "done":
             self._log.debug("connection_closed", peer=connection.peer, reason=reason)
 
+    def _cut_off(self, connection: Connection, reason: str) -> None:
+        self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
+        self.drop(connection, reason)
+
     def opened(self, connection: Connection) -> None:
         """Note that the peer has proved that it knows the authkey."""
-        self._half_open.pop(connection.fd, None)
+        self._door.opened(connection)
         self._host.observer.connected(+1)
 
     def _watch(self, connection: Connection) -> None:
         """Wait for what the connection needs next, or end it where all is said."""
+        if connection.closed:
+            return
         if connection.closing and not connection.wants_to_write:
             self.drop(connection, "done")
-        elif not connection.closed:
-            out = select.EPOLLOUT if connection.wants_to_write else 0
-            self._epoll.modify(connection.fd, select.EPOLLIN | out)
+            return
+        if connection.paused:
+            # Reading goes on when the answers are taken: what a peer can make us hold is bounded.
+            self._paused[connection.fd] = connection
+            mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.wants_to_write else 0)
+        else:
+            self._paused.pop(connection.fd, None)
+            mask = select.EPOLLIN
+        if mask != connection.mask:
+            connection.mask = mask
+            self._epoll.modify(connection.fd, mask)
 
     def send(self, connection: Connection, message: bytes) -> None:
         """Send a whole message, header included; a connection that is gone is passed over."""
@@ -290,9 +371,9 @@ class Server(managers.Server):
         self._host.turn()
 
     def _close(self) -> None:
-        for connection in list(self._connections.values()):
+        for connection in list(self._door.connections.values()):
             connection.close()
-        self._connections.clear()
+        self._door.connections.clear()
         self._listener.close()
         self._epoll.close()
         os.close(self._wake_read)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from multiprocessing.managers import BaseManager
+from typing import TYPE_CHECKING
 
 from service.broker.host import QueueHost
 from service.errors import Conflict
-from service.server.loop import CONNECTIONS_MAX, Server
+from service.server.door import Bounds
+from service.server.keys import KeyRing
+from service.server.loop import Server
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Connections that may wait to be accepted; the kernel may cut it to `net.core.somaxconn`.
 BACKLOG = 1024
@@ -38,24 +45,41 @@ class JobManager(BaseManager):
         self,
         host: QueueHost,
         listener: socket.socket,
-        authkey: bytes,
+        keys: KeyRing | bytes,
         *,
         min_free_bytes: int = 0,
-        connections_max: int = CONNECTIONS_MAX,
+        bounds: Bounds | None = None,
+        strict: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve the queue of *host* on *listener* to who knows *authkey*; the bounds are the server's."""
-        super().__init__(address=listener.getsockname()[:2], authkey=authkey)
+        """Serve the queue of *host* on *listener* to who knows one of *keys*, or the one key that is given.
+
+        The rest is as `Server` takes it.
+        """
+        # The stdlib's own key is of no use here, and must not be a known one.
+        super().__init__(address=listener.getsockname()[:2], authkey=secrets.token_bytes(32))
         self._host = host
         self._listener = listener
-        self._key = authkey
-        self._bounds = {"min_free_bytes": min_free_bytes, "connections_max": connections_max}
+        self._keys = keys
+        self._min_free_bytes = min_free_bytes
+        self._bounds = bounds
+        self._strict = strict
+        self._tls = tls
 
     def get_server(self) -> Server:
         """Return the server; it takes over the listener and the host.
 
         The stdlib's own `get_server` ignores `_Server` and always makes its thread-per-connection one.
         """
-        return Server(self._host, self._listener, self._key, **self._bounds)
+        return Server(
+            self._host,
+            self._listener,
+            self._keys,
+            min_free_bytes=self._min_free_bytes,
+            bounds=self._bounds,
+            strict=self._strict,
+            tls=self._tls,
+        )
 
 
 for _typeid in ("tasks", "results", "jobs"):

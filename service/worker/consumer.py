@@ -23,7 +23,13 @@ import structlog
 from service.broker.base import Broker, Settlement
 from service.domain.commands import Hello, Leave, Nack, Ping, Release
 from service.domain.replies import Delivery, Grant, Refused
-from service.errors import AuthenticationFailed, ConfigurationError, ManagerUnreachable, ProtocolMismatch
+from service.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    Forbidden,
+    ManagerUnreachable,
+    ProtocolMismatch,
+)
 from service.wire import PROTOCOL_VERSION
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.outbox import Holdings, Outbox
@@ -45,7 +51,7 @@ _INTERRUPT_SECONDS = 0.2
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
 _NO_WAIT = timedelta()
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
-_PASSING = (ManagerUnreachable, AuthenticationFailed, ProtocolMismatch)
+_PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
 
 
 def consume(

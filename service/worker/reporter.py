@@ -17,7 +17,7 @@ import structlog
 from service.broker.base import Broker
 from service.domain.commands import AnyCommand, Extend, Hello, Leave
 from service.domain.replies import Refused
-from service.errors import AuthenticationFailed, ProtocolMismatch, ServiceError
+from service.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
 from service.worker.options import Connect
 
 #: Seconds without an answer after which the manager counts as unreachable, and between two complaints.
@@ -26,7 +26,7 @@ _SILENCE_SECONDS, _COMPLAINT_SECONDS = 3.0, 30.0
 _EXTEND_SECONDS = 1.0
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
 #: Errors that, at the first connection, are a matter of configuration and not of time.
-_FATAL = (AuthenticationFailed, ProtocolMismatch)
+_FATAL = (AuthenticationFailed, Forbidden, ProtocolMismatch)
 
 
 class Reporter:

@@ -13,9 +13,12 @@ from service.broker.journal import Journal, MemoryJournal
 from service.broker.manager import ManagerBroker
 from service.domain.commands import Hello
 from service.domain.limits import Limits
+from service.server.door import Bounds
+from service.server.keys import KeyRing
 from service.server.loop import Server
 from service.server.manager import JobManager, listen
 from service.wire import PROTOCOL_VERSION
+from service.wire_tls import TlsFiles
 
 
 class RunningManager:
@@ -51,11 +54,22 @@ class RunningManager:
 
 
 @contextmanager
-def running_manager(journal: Journal | None = None, limits: Limits | None = None) -> Iterator[RunningManager]:
+def running_manager(
+    journal: Journal | None = None,
+    limits: Limits | None = None,
+    *,
+    keys: KeyRing | None = None,
+    bounds: Bounds | None = None,
+    strict: bool = False,
+    tls: TlsFiles | None = None,
+) -> Iterator[RunningManager]:
     """Serve a queue on a free port of loopback while the block runs."""
     authkey = secrets.token_bytes(32)
     host = QueueHost(journal or MemoryJournal(), limits=limits)
-    server = JobManager(host, listen("127.0.0.1", 0), authkey).get_server()
+    context = tls.server_context() if tls else None
+    server = JobManager(
+        host, listen("127.0.0.1", 0), keys or authkey, bounds=bounds, strict=strict, tls=context
+    ).get_server()
     thread = threading.Thread(target=server.serve_forever, name="manager")
     thread.start()
     try:

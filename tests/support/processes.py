@@ -37,7 +37,7 @@ class Service:
             "PYTHONPATH": str(ROOT),
             "SVC_AUTHKEY_FILE": str(self.authkey_file),
             "SVC_MANAGER": self.listen,
-            "SVC_LOG_LEVEL": "warning",
+            "SVC_LOG_LEVEL": "info",
         }
         self._worker_flags = ("--tasks", tasks, "--consumers", str(consumers), *worker_flags)
         self.manager: subprocess.Popen[bytes] | None = None
@@ -108,7 +108,7 @@ class Service:
                     process.wait()
 
     def _await_file(self, path: Path, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not path.exists():
             assert process.poll() is None, (self.folder / "manager.log").read_text()[-2000:]
             assert time.monotonic() < deadline

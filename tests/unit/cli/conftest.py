@@ -120,7 +120,7 @@ def svc(
 ) -> Callable[..., Ended]:
     """Run `svc` with arguments on the queue in memory."""
 
-    def connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+    def connect(address: Address, authkey: bytes, timeout: float, tls: object = None) -> Broker:
         started.connected.append((address, authkey, timeout))
         return LocalBroker(queue, lambda: c.Hello(PROTOCOL_VERSION, "client"))
 

@@ -1,6 +1,9 @@
 import stat
+from pathlib import Path
 
-from service.settings import AUTHKEY_BYTES_MIN, read_authkey
+import pytest
+
+from service.settings import AUTHKEY_BYTES_MIN, read_authkey, read_role_keys
 
 
 def test_a_new_authkey_is_private_and_good_enough(svc, tmp_path):
@@ -27,6 +30,30 @@ def test_two_keys_differ(svc, tmp_path):
     for name in ("a", "b"):
         svc("auth", "generate", "--output", str(tmp_path / name))
     assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
+
+
+def test_a_folder_of_keys_has_one_for_each_role(svc, tmp_path):
+    ended = svc("auth", "generate", "--all", str(tmp_path / "keys"))
+    assert ended.code == 0
+    assert [Path(line).name for line in ended.lines] == ["submit.key", "work.key", "read.key", "admin.key"]
+    keys = read_role_keys(tmp_path / "keys")
+    assert [role for role, _ in keys] == ["submit", "work", "read", "admin"]
+    assert len({secret for _, secret in keys}) == 4
+
+
+def test_a_second_key_of_a_role_is_read_too(svc, tmp_path):
+    for name in ("work.key", "work.key.next"):
+        assert svc("auth", "generate", "--role", "work", "--output", str(tmp_path / name)).code == 0
+    assert [role for role, _ in read_role_keys(tmp_path)] == ["work", "work"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["--role work --output key", "--role work --output read.key", "--all d --role read", "--role boss"],
+)
+def test_a_key_that_no_manager_would_find_is_not_made(svc, argv, tmp_path):
+    assert svc("auth", "generate", *argv.split()).code == 2
+    assert not list(tmp_path.glob("**/*key*.key"))
 
 
 def test_a_folder_that_does_not_exist_is_a_clear_error(svc):

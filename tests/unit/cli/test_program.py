@@ -52,7 +52,7 @@ REMOTE = {
 
 def test_the_verbs_are_those_of_the_design():
     assert {name.removeprefix("svc ") for name in COMMANDS} == REMOTE.keys() | {
-        "manager", "worker", "dev", "demo", "health", "auth generate",
+        "manager", "worker", "dev", "demo", "health", "tunnel", "auth generate", "auth ca",
     }  # fmt: skip
 
 
@@ -192,7 +192,7 @@ class TestErrors:
         """Run `svc` on a wiring whose connections fail with an error."""
 
         def call(error: BaseException, *argv: str) -> tuple[int, str, str]:
-            def connect(address: Address, authkey: bytes, timeout: float) -> Broker:
+            def connect(address: Address, authkey: bytes, timeout: float, tls: object) -> Broker:
                 raise error
 
             code = run([*argv], Wiring(connect, lambda settings: 0, lambda settings: 0))

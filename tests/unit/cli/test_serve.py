@@ -5,6 +5,7 @@ import pytest
 
 from service.domain.limits import Limits
 from service.settings import Address, ManagerSettings, WorkerSettings
+from service.wire_tls import TlsFiles
 
 KEY = b"0123456789abcdef"
 
@@ -21,21 +22,23 @@ def worker(svc, started, *argv):
     return started.workers[-1]
 
 
-def test_a_manager_without_flags_has_the_documented_defaults(svc, started):
+def test_a_manager_without_flags_has_the_documented_defaults(svc, started, authkey_file):
     assert manager(svc, started) == ManagerSettings(
         listen=Address("127.0.0.1", 7077),
         http=Address("127.0.0.1", 9100),
         journal=Path("svc.journal"),
         authkey=KEY,
+        authkey_file=authkey_file,
         limits=Limits(),
     )
 
 
-def test_the_flags_of_a_manager_become_its_settings(svc, started):
+def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
-    rest = "--min-free 1GiB --announce /a --log-format json --log-level debug"
-    assert manager(svc, started, *f"{flags} {more} {rest}".split()) == ManagerSettings(
+    rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
+    face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
+    assert manager(svc, started, *f"{flags} {more} {rest} {face}".split()) == ManagerSettings(
         listen=Address("::", 1),
         http=None,
         journal=Path("/j"),
@@ -51,6 +54,11 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started):
             min_free_bytes=1 << 30,
         ),
         max_connections=7,
+        max_per_address=6,
+        strict_auth=True,
+        authkey_file=authkey_file,
+        role_keys=Path("/k"),
+        tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem")),
         announce=Path("/a"),
         log_format="json",
         log_level="debug",
@@ -67,6 +75,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started):
     flags = "--manager host:1 --tasks a,b.c --queues x,,y, --consumers 4 --http :: --accept pickle"
     assert svc("worker", *flags.split()).code == 2  # `::` has to be [::]:PORT
     flags = flags.replace("::", "[::]:9") + " --grace 1m --name w --announce a --log-level error"
+    flags += " --tls-cert c.pem --tls-key c.key --tls-ca ca.pem --tls-name jobs"
     assert worker(svc, started, *flags.split()) == WorkerSettings(
         manager=Address("host", 1),
         http=Address("::", 9),
@@ -77,6 +86,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started):
         accept=("plain", "pickle"),
         grace=60.0,
         name="w",
+        tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs"),
         announce=Path("a"),
         log_level="error",
     )
@@ -100,6 +110,10 @@ def test_a_worker_finds_task_modules_in_the_working_directory(svc, started, tmp_
         "worker --consumers many",
         "worker --accept yaml",
         "worker --log-format xml",
+        "worker --tls-cert c.pem",
+        "manager --tls-cert c.pem --tls-ca ca.pem",
+        "tunnel",
+        "tunnel --listen 0.0.0.0:1 --tls-cert c.pem --tls-key c.key --tls-ca ca.pem",
     ],
 )
 def test_a_setting_that_makes_no_sense_is_a_usage_error_in_one_line(svc, argv):

@@ -19,7 +19,7 @@ def ends():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
-    connection = Connection(accepted, "peer")
+    connection = Connection(accepted, ("peer", 1))
     connection.start()
     (length,) = struct.unpack("!i", peer.recv(4))
     assert peer.recv(length) == handshake.CHALLENGE + connection.challenge

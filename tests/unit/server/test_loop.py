@@ -19,7 +19,7 @@ from service.broker.manager import ManagerBroker
 from service.domain import commands as c
 from service.domain import replies as r
 from service.errors import AuthenticationFailed, ManagerUnreachable
-from service.server import loop
+from service.server.door import Bounds
 from service.server.manager import JobManager, listen
 from service.wire import HEADER, encode_request
 from tests.support.manager import RunningManager, running_manager
@@ -60,22 +60,23 @@ def test_a_wrong_key_is_refused_and_told_nothing(manager):
     assert said == wire.with_header(wire_handshake.FAILURE)
 
 
-def test_half_open_connections_are_bounded_and_honest_ones_still_served(manager, monkeypatch):
-    monkeypatch.setattr(loop, "HALF_OPEN_MAX", 4)
-    strangers = [socket.create_connection(manager.endpoint) for _ in range(20)]
-    broker = manager.broker()
+def test_half_open_connections_are_bounded_and_honest_ones_still_served():
+    with running_manager(bounds=Bounds(half_open=4)) as manager:
+        strangers = [socket.create_connection(manager.endpoint) for _ in range(20)]
+        broker = manager.broker()
 
-    assert broker.connect().version == wire.PROTOCOL_VERSION
-    assert manager.server.ask(lambda: len(manager.server._half_open)).result(5) <= 4
-    broker._discard()
-    for stranger in strangers:
-        stranger.close()
+        assert broker.connect().version == wire.PROTOCOL_VERSION
+        assert manager.server.ask(lambda: len(manager.server._door.half_open)).result(5) <= 4
+        broker._discard()
+        for stranger in strangers:
+            stranger.close()
 
 
-def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch):
-    monkeypatch.setattr(loop, "HANDSHAKE_SECONDS", 0.1)
-    monkeypatch.setattr(loop, "HOUSEKEEPING_SECONDS", 0.05)
-    with running_manager() as manager, socket.create_connection(manager.endpoint) as stranger:
+def test_a_handshake_that_takes_too_long_is_cut_off():
+    with (
+        running_manager(bounds=Bounds(handshake_seconds=0.1)) as manager,
+        socket.create_connection(manager.endpoint) as stranger,
+    ):
         stranger.settimeout(5)
         stranger.recv(1000)
 
@@ -84,7 +85,7 @@ def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch):
 
 def test_connections_are_bounded():
     host = QueueHost(MemoryJournal())
-    server = JobManager(host, listen("127.0.0.1", 0), b"key", connections_max=2).get_server()
+    server = JobManager(host, listen("127.0.0.1", 0), b"key", bounds=Bounds(connections=2)).get_server()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

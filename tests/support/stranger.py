@@ -1,0 +1,73 @@
+"""A peer of the manager that does only what it is told, byte by byte; for attacks."""
+
+from __future__ import annotations
+
+import hmac
+import pickle
+import secrets
+import socket
+import struct
+from typing import Self
+
+from service.wire import HEADER, with_header
+
+
+class Stranger:
+    """One TCP connection."""
+
+    def __init__(self, endpoint: tuple[str, int], sock: socket.socket | None = None) -> None:
+        self.socket = sock or socket.create_connection(endpoint, timeout=20)
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """Return the next message; fail where the connection ends."""
+        (length,) = HEADER.unpack(self._exactly(4))
+        if length == -1:
+            (length,) = struct.unpack("!Q", self._exactly(8))
+        return self._exactly(length)
+
+    def rest(self) -> bytes:
+        """Return all that comes until the other side closes."""
+        while True:
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return self._buffer
+            self._buffer += data
+
+    def shake_hands(self, authkey: bytes) -> None:
+        """Do what a stock client of 3.12 does."""
+        self.send(with_header(self.response(authkey)))
+        assert self.receive() == b"#WELCOME#"
+        self.send(with_header(b"#CHALLENGE#{sha256}" + secrets.token_bytes(40)))
+        self.receive()
+        self.send(with_header(b"#WELCOME#"))
+
+    def response(self, authkey: bytes) -> bytes:
+        challenge = self.receive().removeprefix(b"#CHALLENGE#")
+        return b"{sha256}" + hmac.new(authkey, challenge, "sha256").digest()
+
+    def serve(self, authkey: bytes) -> None:
+        """Shake hands, and come to where the shared objects are served."""
+        self.shake_hands(authkey)
+        self.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
+        self.receive()
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            data = self.socket.recv(65536)
+            assert data, "the manager closed the connection"
+            self._buffer += data
+        part, self._buffer = self._buffer[:size], self._buffer[size:]
+        return part

@@ -1,0 +1,196 @@
+"""Every role against every command of a frame and every call of a plain client, at a real manager."""
+
+from __future__ import annotations
+
+import hmac
+import pickle
+import secrets
+import typing
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.broker.manager import ManagerBroker
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.errors import Forbidden
+from service.server.keys import Key, KeyRing
+from service.server.plain import EXPOSED
+from service.server.roles import CALLS, COMMANDS, Role, call_right, may_call, may_command, right_of
+from service.settings import ROLES
+from service.wire import PROTOCOL_VERSION, with_header
+from tests.support.manager import running_manager
+from tests.support.stranger import Stranger
+
+ERROR = ErrorInfo("ValueError", "no", "")
+SUBMIT = c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])])
+#: At least one command for each row of the table, in an order that harms none that follow.
+EXAMPLES: tuple[c.Command, ...] = (
+    c.Hello(PROTOCOL_VERSION, "client"),
+    c.Hello(PROTOCOL_VERSION, "worker", "w", "w"),
+    c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w"),
+    c.Ping(),
+    c.Wake(),
+    c.Leave(),
+    SUBMIT,
+    c.Await(["abcdefghjkmnp-0"]),
+    c.Await(["put1-0"]),
+    c.Feed("abcdefghjkmnp"),
+    c.Feed(),
+    c.Feed("put1"),
+    c.Get(["o-0"]),
+    c.List(),
+    c.Stats(),
+    c.Members(),
+    c.Exposition(),
+    c.Lease(),
+    c.Ack(1, 0, [b""], [0.0]),
+    c.Nack(1, 0, ERROR),
+    c.Release(1, 0),
+    c.Extend(),
+    c.Lost("w-1", ERROR),
+    c.Recall("w-1", 1, 0, 1),
+    c.Cancel(["o-0"]),
+    c.Requeue(),
+    c.Drain(),
+    c.Resume(),
+)
+PAIRS = [(role, command) for role in Role for command in EXAMPLES]
+CALL_PAIRS = [(role, right) for role in Role for right in CALLS]
+#: What a threat model would not forgive, written out so that a slip in the table is seen.
+NEVER = {
+    Role.SUBMIT: {"hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall", "drain",
+                  "resume", "cancel", "requeue", "list", "feed_all", "get", "stats", "members"},
+    Role.WORK: {"submit", "await", "feed", "feed_all", "get", "list", "cancel", "requeue", "drain", "resume"},
+    Role.READ: {"submit", "hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall",
+                "cancel", "requeue", "drain", "resume"},
+}  # fmt: skip
+
+
+def _id(each: Role | c.Command | tuple[str, str]) -> str:
+    if isinstance(each, c.Command):
+        return right_of(each)
+    return each.value if isinstance(each, Role) else ".".join(each)
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return {role: secrets.token_bytes(32) for role in Role}
+
+
+@pytest.fixture(scope="module")
+def manager(keys):
+    with running_manager(keys=KeyRing(Key(role, secret) for role, secret in keys.items())) as running:
+        yield running
+
+
+def test_the_table_names_every_command_and_every_call():
+    tags = {str(kind.__struct_config__.tag) for kind in typing.get_args(c.AnyCommand)}
+    assert tags == COMMANDS.keys() - {"hello_work", "feed_all"}
+    exposed = {(typeid, method) for typeid, methods in EXPOSED.items() for method in methods}
+    assert exposed == CALLS.keys() - {("tasks", "put_pill")} | {("jobs", "call")}
+    assert {right_of(command) for command in EXAMPLES} == COMMANDS.keys()
+    assert tuple(Role) == ROLES
+
+
+@pytest.mark.parametrize("role", NEVER)
+def test_the_table_keeps_the_roles_apart(role):
+    allowed = {right for right, roles in COMMANDS.items() if role in roles}
+    assert not allowed & NEVER[role]
+
+
+def test_what_is_in_no_row_is_for_the_admin_alone():
+    assert not any(may_call(role, ("tasks", "shutdown")) for role in Role if role is not Role.ADMIN)
+    assert not any(may_command(role, c.Take()) for role in Role if role is not Role.ADMIN)
+
+
+@pytest.mark.parametrize(("role", "command"), PAIRS, ids=_id)
+def test_a_command_is_served_or_refused_as_the_table_says(manager, keys, role, command):
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    with capture_logs() as logs:
+        broker.connect()
+        (reply,) = broker.call([command])
+        broker.close()
+    refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
+    assert refused == (role is not Role.ADMIN and role not in COMMANDS[right_of(command)])
+    said = [(log["role"], log["method"]) for log in logs if log["event"] == "call_refused"]
+    assert said == ([(str(role), right_of(command))] if refused else [])
+
+
+@pytest.mark.parametrize(("role", "right"), CALL_PAIRS, ids=_id)
+def test_a_plain_call_is_served_or_refused_as_the_table_says(manager, keys, role, right):
+    typeid, method = right
+    name, args = _call(method)
+    assert call_right(typeid, name, args, {}) == right
+    with Stranger(manager.endpoint) as client, capture_logs() as logs:
+        client.shake_hands(keys[role])
+        client.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
+        client.receive()
+        client.send(with_header(pickle.dumps((typeid, name, args, {}))))
+        if role is Role.ADMIN or role in CALLS[right]:
+            if method == "join":
+                return  # it is waited for, or answered: not refused is all that counts
+            kind, value = pickle.loads(client.receive())
+            assert not isinstance(value, PermissionError)
+        else:
+            kind, value = pickle.loads(client.receive())
+            assert kind == "#ERROR"
+            assert isinstance(value, PermissionError)
+            assert [(log["role"], log["method"]) for log in logs if log["event"] == "call_refused"] == [
+                (str(role), f"{typeid}.{method}")
+            ]
+
+
+def _call(method: str) -> tuple[str, tuple[object, ...]]:
+    arguments = {
+        "put": (1,), "put_nowait": (1,), "put_pill": (None,), "get": (False,),
+        "submit": ("m:f",), "result": ("o-0", 0), "show": ("o-0",),
+    }  # fmt: skip
+    return method.replace("_pill", ""), arguments.get(method, ())
+
+
+def test_the_documented_table_is_the_one_that_is_kept():
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
+    rows = {**COMMANDS, **{f"{typeid}.{method}": roles for (typeid, method), roles in CALLS.items()}}
+    for name, roles in rows.items():
+        shown = "tasks.put(None)" if name == "tasks.put_pill" else name
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{shown}`"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+        expected = [role is Role.ADMIN or role in roles for role in Role]
+        assert [cell == "yes" for cell in cells] == expected, name
+
+
+def test_a_frame_with_one_forbidden_command_changes_nothing(manager, keys):
+    """What travels together was meant to happen together."""
+    batch = NewBatch(0, Terms("m:f"), [b"x"])
+    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
+    replies = broker.call([c.Submit("together", [batch]), c.Drain()])
+    broker.close()
+    assert [reply.code for reply in replies if isinstance(reply, r.Refused)] == ["forbidden"] * 2
+    admin = ManagerBroker(manager.endpoint, keys[Role.ADMIN], timeout=5)
+    assert admin.get(["together-0"]) == []
+    admin.close()
+
+
+def test_a_worker_with_a_key_for_something_else_is_told_so(manager, keys):
+    hello = c.Hello(PROTOCOL_VERSION, "worker", "w", "w")
+    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], hello=lambda: hello, timeout=5)
+    with pytest.raises(Forbidden, match="'submit' may not 'hello_work'"):
+        broker.connect()
+
+
+def test_where_two_keys_are_equal_the_first_counts():
+    secret = secrets.token_bytes(32)
+    ring = KeyRing([Key(Role.READ, secret), Key(Role.ADMIN, secret)])
+    challenge = b"{sha256}" + secrets.token_bytes(40)
+    response = b"{sha256}" + hmac.new(secret, challenge, "sha256").digest()
+    found = ring.who_answered(challenge, response)
+    assert found is not None
+    assert found.role is Role.READ
+    assert ring.who_answered(challenge, response[:-1] + b"?") is None
+
+
+def test_a_key_is_shown_nowhere():
+    assert "secret" not in repr(Key(Role.READ, b"secret"))
