@@ -226,7 +226,17 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
         return MemoryJournal(1 + secrets.randbelow(1 << 20)), ""
     from service.server.journal import SqliteJournal, sqlite_release
 
-    return SqliteJournal.open(settings.journal, settings.durability), sqlite_release()
+    journal = SqliteJournal.open(
+        settings.journal,
+        settings.durability,
+        ballast_bytes=settings.ballast_bytes,
+        accept_loss=settings.accept_loss,
+        backups=settings.backups,
+    )
+    if journal.kept_copy is not None:
+        log = structlog.get_logger("svc.manager")
+        log.warning("journal_loss_accepted", copy=str(journal.kept_copy))
+    return journal, sqlite_release()
 
 
 @contextmanager

@@ -57,6 +57,9 @@ class ManagerSettings:
         authkey: the shared secret.
         durability: when a change counts as accepted: `fsync`, `os` or `memory`.
         limits: bounds and retention of the queues.
+        ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
+        accept_loss: serve a journal whose end is lost, once a copy of it is kept.
+        backups: the directory that online backups go into; None for one beside the journal.
         max_connections: authenticated connections at a time.
         announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
         log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
@@ -69,6 +72,9 @@ class ManagerSettings:
     authkey: bytes = field(repr=False)
     durability: str = "fsync"
     limits: Limits = field(default_factory=Limits)
+    ballast_bytes: int = 16 * 1024 * 1024
+    accept_loss: bool = False
+    backups: Path | None = None
     max_connections: int = 1024
     announce: Path | None = None
     log_format: str = "auto"
@@ -229,7 +235,8 @@ SETTINGS: Known = {
     "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
     "manager": _PROCESS
     | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
-    | {"max_queue", "max_job_bytes", "max_connections", "min_free"},
+    | {"max_queue", "max_job_bytes", "max_connections", "min_free"}
+    | {"ballast_bytes", "backups"},
     "worker": _PROCESS | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
     "submit": _REMOTE,
     "results": _REMOTE,
@@ -240,6 +247,12 @@ SETTINGS: Known = {
     "drain": _REMOTE - {"timeout"},
     "resume": _REMOTE - {"timeout"},
     "metrics": _REMOTE,
+    "journal": {
+        "info": frozenset({"journal"}),
+        "verify": frozenset({"journal"}),
+        "backup": _REMOTE,
+        "restore": frozenset({"journal"}),
+    },
 }
 
 

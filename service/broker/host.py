@@ -24,6 +24,7 @@ from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
 from service.domain.queue_state import Notice, QueueState
+from service.errors import JournalError, ServiceError
 from service.wire import RELEASE
 
 Deliver = Callable[[list[r.Reply]], None]
@@ -184,6 +185,8 @@ class QueueHost:
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
         if isinstance(command, c.Exposition):
             return r.Text(self._exposition(self.totals()))
+        if isinstance(command, c.Backup):
+            return self._backup(command.name)
         reply = apply(self.state, command, member, now)
         if isinstance(reply, r.Totals):
             journal = self.journal
@@ -197,6 +200,12 @@ class QueueHost:
         if isinstance(reply, r.Welcome):
             return msgspec.structs.replace(reply, release=RELEASE)
         return reply
+
+    def _backup(self, name: str) -> r.Reply:
+        try:
+            return self.journal.backup(name)
+        except ServiceError as error:
+            return r.Refused(error.code, str(error))
 
     def _recover(self, clock: Clock | None) -> None:
         started = time.perf_counter()
@@ -269,10 +278,18 @@ class QueueHost:
 
     def _commit(self) -> None:
         events, forgotten = self.state.take_events()
-        if not events and not forgotten:
+        if not events and not forgotten and not self._ready:
             return
         started = time.perf_counter()
-        self.journal.append(events, forgotten)
+        try:
+            # Without anything to keep, it still refuses where an earlier commit failed: what the state says
+            # of that turn's jobs is not durable, and must not be answered.
+            self.journal.append(events, forgotten)
+        except JournalError:
+            self._ready = []
+            raise
+        if not events and not forgotten:
+            return
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:

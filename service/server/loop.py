@@ -80,6 +80,7 @@ class Server(managers.Server):
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._accept_after = 0.0
+        self._copying = False
         self._next_housekeeping = 0.0
         self._log = structlog.get_logger("svc.manager")
 
@@ -145,6 +146,7 @@ class Server(managers.Server):
                 self._accept()
         for notice in self._host.turn():
             self._tell(notice)
+        self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
@@ -152,6 +154,8 @@ class Server(managers.Server):
         self._checkpoint(idle=not events)
 
     def _timeout(self) -> float:
+        if self._copying:
+            return 0.0
         if self._half_open or self._accept_after:
             return min(self._host.seconds_to_next(), HOUSEKEEPING_SECONDS, ACCEPT_PAUSE_SECONDS * 2)
         return self._host.seconds_to_next()
@@ -194,6 +198,7 @@ class Server(managers.Server):
         if self._accept_after and now >= self._accept_after:
             self._accept_after = 0.0
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        self._host.journal.reserve()
         free = self._host.journal.free_bytes()
         full = free is not None and free < self._min_free_bytes
         if full != bool(self._host.state.refusal):

@@ -34,7 +34,8 @@ def test_a_manager_without_flags_has_the_documented_defaults(svc, started):
 def test_the_flags_of_a_manager_become_its_settings(svc, started):
     flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
-    rest = "--min-free 1GiB --announce /a --log-format json --log-level debug"
+    disk = "--ballast-bytes 1MiB --backups /b --accept-loss"
+    rest = f"--min-free 1GiB {disk} --announce /a --log-format json --log-level debug"
     assert manager(svc, started, *f"{flags} {more} {rest}".split()) == ManagerSettings(
         listen=Address("::", 1),
         http=None,
@@ -51,6 +52,9 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started):
             min_free_bytes=1 << 30,
         ),
         max_connections=7,
+        ballast_bytes=1 << 20,
+        accept_loss=True,
+        backups=Path("/b"),
         announce=Path("/a"),
         log_format="json",
         log_level="debug",
