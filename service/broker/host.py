@@ -88,6 +88,7 @@ class QueueHost:
         self._others: list[Waiting] = []
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
         self._next_tick = 0.0
+        self._failure: JournalError | None = None
         self._recover(clock)
 
     def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
@@ -278,18 +279,18 @@ class QueueHost:
 
     def _commit(self) -> None:
         events, forgotten = self.state.take_events()
-        if not events and not forgotten and not self._ready:
+        if self._failure is not None and self._ready:
+            # What the state says of the failed turn's jobs is not durable, and must not be answered.
+            self._ready = []
+            raise self._failure
+        if not events and not forgotten:
             return
         started = time.perf_counter()
         try:
-            # Without anything to keep, it still refuses where an earlier commit failed: what the state says
-            # of that turn's jobs is not durable, and must not be answered.
             self.journal.append(events, forgotten)
-        except JournalError:
-            self._ready = []
+        except JournalError as error:
+            self._ready, self._failure = [], error
             raise
-        if not events and not forgotten:
-            return
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:
