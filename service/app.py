@@ -234,6 +234,8 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
         backups=settings.backups,
     )
     if journal.kept_copy is not None:
+        import structlog
+
         log = structlog.get_logger("svc.manager")
         log.warning("journal_loss_accepted", copy=str(journal.kept_copy))
     return journal, sqlite_release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,11 +26,15 @@ CYCLES, JOBS = 5, 200
 
 def fill(disk: Path, leave: int) -> Path:
     """Take all room of the file system but about *leave* bytes."""
-    space = os.statvfs(disk)
     filler = disk / "filler"
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
-    return filler
+        while True:
+            space = os.statvfs(disk)
+            # The manager may take some of it in between: a checkpoint, for one.
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
+                return filler
+            file.truncate(0)
 
 
 def appended_until_refused(journal: SqliteJournal, limit: int) -> int:

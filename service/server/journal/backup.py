@@ -23,7 +23,7 @@ from service.server.journal.form import make_directory, reason
 from service.server.journal.inspection import check_copy
 from service.server.journal.mark import sync_directory
 
-#: Pages of 4 KiB that one slice copies: a few milliseconds even on a busy machine; nobody is answered meanwhile.
+#: Pages of 4 KiB that one slice copies: some milliseconds even on a busy machine; nobody is answered then.
 SLICE_PAGES: Final = 64
 #: Rows that are checked at a stretch, and the seconds of rest after them: the loop wants the interpreter.
 CHECKED_ROWS: Final = 500
