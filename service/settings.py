@@ -67,6 +67,9 @@ class ManagerSettings:
         authkey_file: where the authkey came from, to read it again on SIGHUP; None to keep it.
         role_keys: folder with keys that may do less: see `read_role_keys`.
         tls: certificates to serve TLS with; None serves plain connections.
+        ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
+        accept_loss: serve a journal whose end is lost, once a copy of it is kept.
+        backups: the directory that online backups go into; None for one beside the journal.
         announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
         log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -78,6 +81,9 @@ class ManagerSettings:
     authkey: bytes = field(repr=False)
     durability: str = "fsync"
     limits: Limits = field(default_factory=Limits)
+    ballast_bytes: int = 16 * 1024 * 1024
+    accept_loss: bool = False
+    backups: Path | None = None
     max_connections: int = 1024
     max_per_address: int = 1024
     strict_auth: bool = False
@@ -279,6 +285,7 @@ SETTINGS: Known = {
     | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
     | {"max_queue", "max_job_bytes", "max_connections", "max_per_address", "min_free"}
     | {"strict_auth", "role_keys"}
+    | {"ballast_bytes", "backups"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS | _DIAL | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
@@ -291,6 +298,12 @@ SETTINGS: Known = {
     "drain": _REMOTE - {"timeout"},
     "resume": _REMOTE - {"timeout"},
     "metrics": _REMOTE,
+    "journal": {
+        "info": frozenset({"journal"}),
+        "verify": frozenset({"journal"}),
+        "backup": _REMOTE,
+        "restore": frozenset({"journal"}),
+    },
 }
 
 

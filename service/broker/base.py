@@ -164,6 +164,15 @@ class Broker(abc.ABC):
         """Describe the connected workers."""
         return self._one(c.Members(), r.Roster).workers
 
+    def backup(self, name: str) -> r.Copy:
+        """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done.
+
+        Raises:
+            BadRequest: the name will not do, or the engine keeps no journal.
+            Conflict: there is such a file, or another backup is being made.
+        """
+        return self._one(c.Backup(name), r.Copy)
+
     def __enter__(self) -> Self:
         """Return the broker itself."""
         return self

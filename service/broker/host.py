@@ -24,6 +24,7 @@ from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
 from service.domain.queue_state import Notice, QueueState
+from service.errors import JournalError, ServiceError
 from service.wire import RELEASE
 
 Deliver = Callable[[list[r.Reply]], None]
@@ -87,6 +88,7 @@ class QueueHost:
         self._others: list[Waiting] = []
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
         self._next_tick = 0.0
+        self._failure: JournalError | None = None
         self._recover(clock)
 
     def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
@@ -184,6 +186,8 @@ class QueueHost:
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
         if isinstance(command, c.Exposition):
             return r.Text(self._exposition(self.totals()))
+        if isinstance(command, c.Backup):
+            return self._backup(command.name)
         reply = apply(self.state, command, member, now)
         if isinstance(reply, r.Totals):
             journal = self.journal
@@ -197,6 +201,12 @@ class QueueHost:
         if isinstance(reply, r.Welcome):
             return msgspec.structs.replace(reply, release=RELEASE)
         return reply
+
+    def _backup(self, name: str) -> r.Reply:
+        try:
+            return self.journal.backup(name)
+        except ServiceError as error:
+            return r.Refused(error.code, str(error))
 
     def _recover(self, clock: Clock | None) -> None:
         started = time.perf_counter()
@@ -269,10 +279,18 @@ class QueueHost:
 
     def _commit(self) -> None:
         events, forgotten = self.state.take_events()
+        if self._failure is not None and self._ready:
+            # What the state says of the failed turn's jobs is not durable, and must not be answered.
+            self._ready = []
+            raise self._failure
         if not events and not forgotten:
             return
         started = time.perf_counter()
-        self.journal.append(events, forgotten)
+        try:
+            self.journal.append(events, forgotten)
+        except JournalError as error:
+            self._ready, self._failure = [], error
+            raise
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:

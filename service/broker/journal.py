@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from service.domain.events import AnyEvent
-from service.errors import JournalError
+from service.domain.replies import Copy
+from service.errors import Conflict, JournalError
 
 
 class Journal(Protocol):
@@ -31,7 +32,7 @@ class Journal(Protocol):
         """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
 
         When it returns the change is as durable as `durability` says. A number in *forget* that is not
-        there is passed over.
+        there is passed over, and the newest row may be kept until there is a newer one.
 
         Raises:
             JournalError: it could not be written (disk full, I/O error, a number is taken, closed).
@@ -57,6 +58,9 @@ class Journal(Protocol):
     def free_bytes(self) -> int | None:
         """Return the bytes that its disk has left, or None where no disk bounds it."""
 
+    def reserve(self) -> None:
+        """Take again what room was given up on a full disk, where there is some; called now and then."""
+
     def wal_bytes(self) -> int:
         """Return the bytes that the next `checkpoint` has to move; a hint when to call it."""
 
@@ -66,6 +70,20 @@ class Journal(Protocol):
         Raises:
             JournalError: an I/O error; a full disk is none, the next call tries again.
         """
+
+    def backup(self, name: str) -> Copy:
+        """Begin a backup of that name, unless it is the last one that was begun; return how far it is.
+
+        It is made by calls of `copy_slice`, and holds at least what was accepted before this call.
+
+        Raises:
+            BadRequest: the name will not do.
+            Conflict: there is a file of that name, another backup is being made, or nothing is on disk.
+            JournalError: it cannot be made.
+        """
+
+    def copy_slice(self) -> bool:
+        """Copy a little of the backup that is being made; return whether there is more to copy."""
 
     def close(self) -> None:
         """Give everything up. May be called twice, and after an error."""
@@ -123,6 +141,9 @@ class MemoryJournal:
         """Return None: no disk bounds it."""
         return None
 
+    def reserve(self) -> None:
+        """Do nothing."""
+
     def wal_bytes(self) -> int:
         """Return 0: nothing is put off."""
         return 0
@@ -130,6 +151,14 @@ class MemoryJournal:
     def checkpoint(self) -> None:
         """Do nothing."""
         self._require_open()
+
+    def backup(self, name: str) -> Copy:
+        """Refuse: there is nothing on disk."""
+        raise Conflict(f"the backup {name} is not made: with --durability memory there is no journal")
+
+    def copy_slice(self) -> bool:
+        """Return False."""
+        return False
 
     def close(self) -> None:
         """Refuse everything from now on."""

@@ -90,6 +90,24 @@ class AuthGroup(LazyGroup):
     }
 
 
+class JournalGroup(LazyGroup):
+    """`svc journal`."""
+
+    summary = "Look at a journal, check it, back it up, restore it."
+    verbs: ClassVar = {
+        "info": Verb("journal:info", "Say what a journal holds.", "svc journal info --journal svc.journal"),
+        "verify": Verb(
+            "journal:verify", "Check that a journal is whole.", "svc journal verify --journal svc.journal"
+        ),
+        "backup": Verb("journal:backup", "Copy the journal of a running manager.", "svc journal backup"),
+        "restore": Verb(
+            "journal:restore",
+            "Make a journal from a backup.",
+            "svc journal restore backups/monday.db --journal svc.journal",
+        ),
+    }
+
+
 class Program(LazyGroup):
     """`svc`."""
 
@@ -126,6 +144,7 @@ class Program(LazyGroup):
             "Let plain clients on this host reach a manager that asks for TLS.",
             "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",
         ),
+        "journal": JournalGroup,
         "auth": AuthGroup,
     }
 

@@ -160,6 +160,32 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Disk space below which new jobs are refused.",
         ),
     ] = _DEFAULTS.min_free_bytes,
+    ballast_bytes: Annotated[
+        int,
+        typer.Option(
+            "--ballast-bytes",
+            envvar="SVC_BALLAST_BYTES",
+            parser=parse_size,
+            metavar="BYTES",
+            show_default="16MiB",
+            help="Disk space kept for acknowledgements on a full disk; 0 for none.",
+        ),
+    ] = 16 * 1024 * 1024,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss", help="Serve a journal whose end is lost, after a copy of it is kept beside it."
+        ),
+    ] = False,
+    backups: Annotated[
+        Path | None,
+        typer.Option(
+            "--backups",
+            envvar="SVC_BACKUPS",
+            metavar="DIRECTORY",
+            help="Where online backups go; else the journal's path and `.backups`.",
+        ),
+    ] = None,
     authkey_file: AuthkeyFile = None,
     announce: Announce = None,
     log_format: LogFormat = "auto",
@@ -187,6 +213,9 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             authkey=read_authkey(authkey_file),
             durability=durability,
             limits=limits,
+            ballast_bytes=ballast_bytes,
+            accept_loss=accept_loss,
+            backups=backups,
             max_connections=max_connections,
             max_per_address=max_per_address or max_connections,
             strict_auth=strict_auth,

@@ -24,7 +24,7 @@ from service.client.outcomes import value_of
 from service.client.session import PATIENCE_SECONDS, Origin, Session
 from service.domain import commands as c
 from service.domain.job import JobView, Outcome
-from service.domain.replies import Outcomes, Text, Totals, WorkerView
+from service.domain.replies import Copy, Outcomes, Text, Totals, WorkerView
 from service.errors import BadRequest, ServiceError, error_for
 
 
@@ -230,6 +230,10 @@ class Client(Submitter):
     def resume(self, *, worker: str = "") -> None:
         """End a drain. Harmless where there is none."""
         self._session.ask(lambda broker: broker.resume(worker=worker))
+
+    def backup(self, name: str) -> Copy:
+        """Begin a backup of the journal on the manager's host, or say how far the one of that name is."""
+        return self._session.ask(lambda broker: broker.backup(name))
 
     def metrics(self) -> str:
         """Return the manager's metrics as Prometheus text."""

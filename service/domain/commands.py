@@ -210,6 +210,12 @@ class Exposition(Command, frozen=True, tag="exposition"):
     """Return the metrics as Prometheus text."""
 
 
+class Backup(Command, frozen=True, tag="backup"):
+    """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done."""
+
+    name: str
+
+
 class Take(Command, frozen=True, tag="take"):
     """Hand out the next answer of the `results` queue, for good. For plain clients only."""
 
@@ -248,4 +254,5 @@ AnyCommand = (
     | Ping
     | Wake
     | Exposition
+    | Backup
 )

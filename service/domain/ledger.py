@@ -110,6 +110,9 @@ class Ledger:
         self.last_sequence = max(self.last_sequence, sequence)
         self.last_at = max(self.last_at, getattr(event, "at", 0.0))
         _APPLIED_BY[type(event)](self, sequence, event)
+        if sequence not in self.references and isinstance(event, _ABOUT_JOBS):
+            # The journal's newest row may stay there after it was forgotten.
+            self.forgotten.append(sequence)
 
     # Each of the following applies one kind of event.
 
@@ -347,6 +350,8 @@ def content_digest(task: str, body: bytes) -> bytes:
     return hashlib.blake2b(task.encode() + b"\0" + body, digest_size=16).digest()
 
 
+#: Events that are kept only for the sake of the jobs that they are about.
+_ABOUT_JOBS = (e.Succeeded, e.Cancelled, e.Requeued, e.Answered)
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
     e.Succeeded: Ledger.succeeded_all,

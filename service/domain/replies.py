@@ -185,4 +185,14 @@ class Text(Reply, frozen=True, tag="text"):
     text: str
 
 
-AnyReply = Done | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text
+class Copy(Reply, frozen=True, tag="copy"):
+    """How far a backup is: `copying`, `checking`, `done` or `failed`; where it is on the manager's host."""
+
+    path: str
+    state: str
+    copied: int = 0
+    pages: int = 0
+    error: str = ""
+
+
+AnyReply = Done | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text | Copy

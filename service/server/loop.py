@@ -95,6 +95,7 @@ class Server(managers.Server):
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._accept_after = 0.0
+        self._copying = False
         self._next_housekeeping = 0.0
         self._log = structlog.get_logger("svc.manager")
 
@@ -174,6 +175,7 @@ class Server(managers.Server):
         for connection in list(self._paused.values()):
             if not connection.paused:
                 self._serve(connection, 0)
+        self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
         self._keep_time(now)
         if now >= self._next_housekeeping:
@@ -182,6 +184,8 @@ class Server(managers.Server):
         self._checkpoint(idle=not events)
 
     def _timeout(self) -> float:
+        if self._copying:
+            return 0.0
         until = [self._host.seconds_to_next()]
         now = time.monotonic()
         if (deadline := self._door.next_deadline()) is not None:
@@ -254,6 +258,7 @@ class Server(managers.Server):
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     def _housekeeping(self, now: float) -> None:
+        self._host.journal.reserve()
         bounds = self._door.bounds
         for connection in list(self._paused.values()):
             allowed = bounds.stalled_seconds + connection.unread / bounds.trickle

@@ -53,6 +53,7 @@ COMMANDS: MappingProxyType[str, tuple[Role, ...]] = MappingProxyType(
         "requeue": _ADMIN,
         "drain": _ADMIN,
         "resume": _ADMIN,
+        "backup": _ADMIN,
     }
 )
 

@@ -72,6 +72,8 @@ EVENTS: tuple[LogEvent, ...] = (
             "retry_in_s",
         ),
     ),
+    LogEvent("backup_failed", _WARNING, "An online backup was not made.", ("path", "error")),
+    LogEvent("backup_made", _INFO, "An online backup was copied, synced and checked.", ("path", "size_b")),
     LogEvent(
         "call_refused",
         _WARNING,
@@ -121,6 +123,12 @@ EVENTS: tuple[LogEvent, ...] = (
     ),
     LogEvent(
         "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
+    ),
+    LogEvent(
+        "journal_loss_accepted",
+        _WARNING,
+        "The journal's end was lost; what is left is served, as `--accept-loss` asked, and a copy is kept.",
+        ("copy",),
     ),
     LogEvent("journal_recovered", _INFO, "The journal was replayed at start.", ("jobs", "recovery_s")),
     LogEvent(

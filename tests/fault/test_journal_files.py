@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import apsw
 import pytest
 
 from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.errors import Conflict, JournalError
 from service.server.journal import SqliteJournal
+from tests.support.disk import Disk, recorded_disk
+from tests.support.small_disk import remount, small_disk
 
 TERMS = Terms("module:function")
 
@@ -219,24 +220,6 @@ def test_a_directory_in_place_of_the_file_is_told(tmp_path):
         SqliteJournal.open(tmp_path)
 
 
-@contextmanager
-def small_disk(directory: Path, kib: int) -> Iterator[Path]:
-    """Mount a file system of that size; it takes root, which CI has and a laptop need not give."""
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(directory)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        message = "mounting a small tmpfs takes root"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
-def remount(directory: Path, option: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{option}", str(directory)], check=True)
-
-
 def test_a_read_only_disk_is_told(tmp_path):
     with small_disk(tmp_path / "disk", 4096) as disk:
         SqliteJournal.open(disk / "j.db").close()
@@ -297,49 +280,10 @@ def test_a_checkpoint_on_a_full_disk_is_put_off(tmp_path):
         assert numbers_in(disk / "j.db") == list(range(110))
 
 
-class Disk(apsw.VFS):
-    """A disk that writes down all that is done to it, and whose syncs can be made to fail."""
-
-    def __init__(self) -> None:
-        self.failing = False
-        self.history: list[tuple[str, str, int, bytes]] = []
-        super().__init__("recorded", "unix")
-
-    def xOpen(self, name, flags):  # noqa: N802
-        return DiskFile(self, name, flags)
-
-
-class DiskFile(apsw.VFSFile):
-    BASE = "unix"
-
-    def __init__(self, disk: Disk, name, flags) -> None:
-        self.disk = disk
-        self.name = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
-        super().__init__(self.BASE, name, flags)
-
-    def xWrite(self, data, offset):  # noqa: N802
-        self.disk.history.append(("write", self.name, offset, bytes(data)))
-        super().xWrite(data, offset)
-
-    def xTruncate(self, size):  # noqa: N802
-        self.disk.history.append(("truncate", self.name, size, b""))
-        super().xTruncate(size)
-
-    def xSync(self, flags):  # noqa: N802
-        if self.disk.failing:
-            raise apsw.IOError("the disk reports an error")
-        super().xSync(flags)
-        self.disk.history.append(("sync", self.name, 0, b""))
-
-
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    before = apsw.vfs_names()[0]
-    disk = Disk()
-    apsw.set_default_vfs("recorded")
-    yield disk
-    apsw.set_default_vfs(before)
-    disk.unregister()
+    with recorded_disk() as disk:
+        yield disk
 
 
 def test_after_a_failed_sync_nothing_is_accepted_and_nothing_more_is_written(tmp_path, disk):

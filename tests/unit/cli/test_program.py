@@ -47,12 +47,14 @@ REMOTE = {
     "drain": ["drain", "--timeout", "1"],
     "resume": ["resume"],
     "metrics": ["metrics"],
+    "journal backup": ["journal", "backup"],
 }
 
 
 def test_the_verbs_are_those_of_the_design():
     assert {name.removeprefix("svc ") for name in COMMANDS} == REMOTE.keys() | {
         "manager", "worker", "dev", "demo", "health", "tunnel", "auth generate", "auth ca",
+        "journal info", "journal verify", "journal restore",
     }  # fmt: skip
 
 

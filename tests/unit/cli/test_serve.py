@@ -36,9 +36,10 @@ def test_a_manager_without_flags_has_the_documented_defaults(svc, started, authk
 def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
+    disk = "--ballast-bytes 1MiB --backups /b --accept-loss"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
     face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
-    assert manager(svc, started, *f"{flags} {more} {rest} {face}".split()) == ManagerSettings(
+    assert manager(svc, started, *f"{flags} {more} {rest} {face} {disk}".split()) == ManagerSettings(
         listen=Address("::", 1),
         http=None,
         journal=Path("/j"),
@@ -59,6 +60,9 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
         authkey_file=authkey_file,
         role_keys=Path("/k"),
         tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem")),
+        ballast_bytes=1 << 20,
+        accept_loss=True,
+        backups=Path("/b"),
         announce=Path("/a"),
         log_format="json",
         log_level="debug",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from service.broker.journal import Journal, MemoryJournal
@@ -24,6 +25,7 @@ from service.domain.events import (
 from service.domain.job import Cause, ErrorInfo, Terms
 from service.errors import ConfigurationError, Conflict, JournalError
 from service.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
+from service.server.journal.inspection import info, verify
 
 TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
 EVENTS: list[AnyEvent] = [
@@ -264,8 +266,52 @@ def test_a_journal_of_a_newer_release_is_refused_with_both_versions(path):
     with apsw.Connection(str(path)) as connection:
         connection.pragma("user_version", 42)
     connection.close()
-    with pytest.raises(JournalError, match=r"has format 42 and this release reads format 1"):
+    with pytest.raises(JournalError, match=r"has format 42 and this release reads format 2"):
         SqliteJournal.open(path)
+
+
+VERSION_1 = """
+PRAGMA application_id = 0x73766371;
+PRAGMA user_version = 1;
+CREATE TABLE events (seq INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('incarnation', 6), ('created', 1763800000);
+"""
+
+
+def journal_of_version_1(path: Path, records: list[tuple[int, AnyEvent]]) -> None:
+    """Write a file as the release before the checksums did."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "WAL")
+    connection.execute(VERSION_1)
+    rows = [(number, msgspec.msgpack.encode(event)) for number, event in records]
+    connection.executemany("INSERT INTO events VALUES (?, ?)", rows)
+    connection.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, len(EVENTS)])
+def test_a_journal_of_version_1_is_read_and_brought_up_to_date(path, count):
+    records = numbered(EVENTS[:count])
+    journal_of_version_1(path, records)
+    assert all(check.ok for check in verify(path)), "it can be verified as it is"
+    journal = SqliteJournal.open(path)
+    assert journal.incarnation == 7
+    assert list(journal.replay()) == records
+    journal.append(numbered(EVENTS, first=100), forget=[1])
+    journal.close()
+    journal = SqliteJournal.open(path)
+    assert list(journal.replay()) == records[1:] + numbered(EVENTS, first=100)
+    journal.close()
+    assert info(path).version == SCHEMA_VERSION
+    assert all(check.ok for check in verify(path))
+
+
+def test_to_verify_a_journal_of_version_1_does_not_change_it(path):
+    journal_of_version_1(path, numbered(EVENTS))
+    before = path.read_bytes()
+    verify(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_another_database_is_left_alone(path):
@@ -289,7 +335,7 @@ def test_an_empty_file_becomes_a_journal(path):
 def test_a_row_of_an_unknown_kind_is_named(path):
     SqliteJournal.open(path).close()
     with apsw.Connection(str(path)) as connection:
-        connection.execute("INSERT INTO events VALUES (5, x'92A66E6576657201')")
+        connection.execute("INSERT INTO events VALUES (5, x'92A66E6576657201', NULL, 1)")
     connection.close()
     journal = SqliteJournal.open(path)
     with pytest.raises(JournalError, match="row 5 of the journal"):

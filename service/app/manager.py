@@ -1,0 +1,210 @@
+"""Runs a manager: the journal, the queue on it, the loop, and HTTP beside it."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
+from service.errors import ServiceError
+from service.settings import Address, ManagerSettings, read_authkey, read_role_keys
+from service.wire import RELEASE
+from service.wire_tls import ANY_NAME
+
+if TYPE_CHECKING:
+    from service.broker.host import QueueHost
+    from service.broker.journal import Journal
+    from service.server.keys import KeyRing
+    from service.server.loop import Server
+    from service.telemetry.metrics import ManagerMetrics
+
+#: Addresses to listen on are no addresses to connect to.
+_ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
+
+
+def run_manager(settings: ManagerSettings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        Conflict: the journal is locked by another manager, or an address is in use.
+        JournalError: the journal cannot be opened, read or, later, written.
+    """
+    from service.broker.host import QueueHost
+    from service.server.door import Bounds
+    from service.server.manager import JobManager, listen
+    from service.telemetry.logs import LogSettings
+    from service.telemetry.metrics import Build, ManagerMetrics
+
+    LogSettings(format=log_format(settings.log_format), level=settings.log_level).configure()
+    log = logger()
+    keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
+    journal, sqlite = _open_journal(settings)
+    metrics = ManagerMetrics(Build(RELEASE, sqlite))
+    try:
+        listener = listen(settings.listen.host, settings.listen.port)
+        with _collector_paused():
+            host = QueueHost(
+                journal,
+                limits=settings.limits,
+                observer=metrics,
+                exposition=lambda totals: metrics.exposition(totals).decode(),
+            )
+    except ServiceError:
+        journal.close()
+        raise
+    log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
+    manager = JobManager(
+        host,
+        listener,
+        keys,
+        min_free_bytes=settings.limits.min_free_bytes,
+        bounds=Bounds(connections=settings.max_connections, address_connections=settings.max_per_address),
+        strict=settings.strict_auth,
+        tls=tls,
+    )
+    server = manager.get_server()
+    address = Address(*server.endpoint)
+    try:
+        with (
+            _manager_http(settings, server, host, metrics) as http,
+            _on_signals(server.stop, lambda: _renew(settings, server, log)),
+        ):
+            if settings.tls is None and not _is_loopback(address.host):
+                log.warning("listening_without_tls", listen=str(address))
+            announce(settings.announce, listen=address, http=http)
+            log.info(
+                "manager_started",
+                listen=str(address),
+                http=str(http or "off"),
+                journal=str(settings.journal) if settings.durability != "memory" else "memory",
+                durability=settings.durability,
+                incarnation=journal.incarnation,
+            )
+            server.serve_forever()
+    except ServiceError as error:
+        log.error("journal_error", error=str(error))  # noqa: TRY400  # one clear line; the sentence says it all
+        raise
+    log.info("manager_stopped")
+    return 0
+
+
+def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
+    """Return all keys that are active: the authkey, which may do everything, and one or two a role."""
+    from service.server.keys import Key, KeyRing
+    from service.server.roles import Role
+
+    keys = [Key(Role.ADMIN, authkey or settings.authkey)]
+    if settings.role_keys is not None:
+        keys += [Key(Role(role), secret) for role, secret in read_role_keys(settings.role_keys)]
+    return KeyRing(keys)
+
+
+def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
+    """Read keys and certificates again; where that fails, go on with those from before."""
+    try:
+        authkey = read_authkey(settings.authkey_file) if settings.authkey_file else None
+        keys, tls = _keys(settings, authkey), settings.tls.server_context() if settings.tls else None
+    except ServiceError as error:
+        log.error("keys_not_read", error=str(error))  # noqa: TRY400  # the sentence says it all
+        return
+    server.ask(lambda: server.renew(keys, tls))
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
+    """Return the journal, and the release of SQLite where there is one."""
+    from service.broker.journal import MemoryJournal
+
+    if settings.durability == "memory":
+        # No earlier manager had this incarnation, so that leases from before its start stay old.
+        return MemoryJournal(1 + secrets.randbelow(1 << 20)), ""
+    from service.server.journal import SqliteJournal, sqlite_release
+
+    journal = SqliteJournal.open(
+        settings.journal,
+        settings.durability,
+        ballast_bytes=settings.ballast_bytes,
+        accept_loss=settings.accept_loss,
+        backups=settings.backups,
+    )
+    if journal.kept_copy is not None:
+        import structlog
+
+        log = structlog.get_logger("svc.manager")
+        log.warning("journal_loss_accepted", copy=str(journal.kept_copy))
+    return journal, sqlite_release()
+
+
+@contextmanager
+def _manager_http(
+    settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
+) -> Iterator[Address | None]:
+    """Serve metrics, health and discovery beside the manager."""
+    from service.telemetry.http import HttpServer
+    from service.telemetry.routes import manager_routes, scale_figures
+
+    if settings.http is None:
+        yield None
+        return
+    host_name, port = server.endpoint
+    own = Address(_ANY.get(host_name, host_name), port)
+    # It dials itself, under an address that its certificate need not have.
+    own_tls = replace(settings.tls, name=ANY_NAME) if settings.tls else None
+
+    def ask(function: Callable[[], Any]) -> Any:
+        return server.ask(function).result(READY_SECONDS)
+
+    def ready() -> tuple[bool, str]:
+        # The authkey may have been changed since the start.
+        key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
+        return is_ready(own, key, own_tls)
+
+    routes = manager_routes(
+        exposition=lambda: metrics.exposition(ask(host.totals)),
+        ready=ready,
+        workers=lambda: ask(host.roster).workers,
+        scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds),
+    )
+    with serving(HttpServer((settings.http.host, settings.http.port), routes)) as address:
+        yield address
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking, again and again, over the million objects of a recovery."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None], renew: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* on SIGTERM and SIGINT, and *renew* on SIGHUP, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        (renew if number == signal.SIGHUP else stop)()
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,118 @@
+"""Runs a worker: the supervisor, what its consumers need to connect, and HTTP beside it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from service.app.clients import connect
+from service.app.process import announce, is_ready, log_format, serving
+from service.broker.manager import ManagerBroker
+from service.domain.commands import Hello
+from service.settings import Address, WorkerSettings
+from service.wire import RELEASE
+from service.wire_tls import TlsFiles
+
+#: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
+DIAL_SECONDS = 5.0
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Work until told to stop, or until every consumer has had its pill; return the exit code.
+
+    Raises:
+        ConfigurationError: a task module cannot be loaded.
+        AuthenticationFailed: the manager refused the authkey.
+        Conflict: the HTTP address is in use.
+    """
+    from service.telemetry.logs import LogSettings
+    from service.worker.cpu import cpu_count
+    from service.worker.options import WorkerOptions
+    from service.worker.supervisor import Supervisor
+
+    name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    logs = LogSettings(format=log_format(settings.log_format), level=settings.log_level, worker=name)
+    logs.configure()
+    cpu = cpu_count()
+    supervisors: list[Supervisor] = []
+    with _worker_http(settings, supervisors) as http:
+        options = WorkerOptions(
+            name=name,
+            host=socket.gethostname(),
+            consumers=settings.consumers or 2 * cpu.count,
+            tasks=settings.tasks,
+            queues=settings.queues,
+            accept=settings.accept,
+            preload=("service.worker.consumer", "service.app.worker", "service.telemetry.logs"),
+            grace=settings.grace,
+            cpu=cpu,
+            http=str(http) if http else "",
+            release=RELEASE,
+        )
+        dial = functools.partial(_dial, settings.manager, settings.authkey, settings.tls)
+        supervisor = Supervisor(options, dial, logs.configure)
+        supervisors.append(supervisor)
+        announce(settings.announce, http=http)
+        return supervisor.run()
+
+
+def _dial(
+    address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
+) -> ManagerBroker:
+    """Connect a consumer or a supervisor; they call again, as long as it takes, after each timeout."""
+    return connect(address, authkey, DIAL_SECONDS, hello, tls=tls)
+
+
+@contextmanager
+def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[Address | None]:
+    """Serve metrics and health beside the worker's supervisor, once there is one."""
+    from service.telemetry.http import HttpServer
+    from service.telemetry.routes import worker_routes
+    from service.telemetry.worker_metrics import worker_exposition
+
+    if settings.http is None:
+        yield None
+        return
+    routes = worker_routes(
+        exposition=lambda: worker_exposition(_snapshot(supervisors)),
+        ready=lambda: _worker_is_ready(supervisors, settings),
+    )
+    with serving(HttpServer((settings.http.host, settings.http.port), routes)) as address:
+        yield address
+
+
+def _snapshot(supervisors: list[Any]) -> Any:
+    """Return what the supervisor knows, in the words of telemetry, which does not know the worker."""
+    from service.telemetry.worker_metrics import WorkerSnapshot
+
+    seen = supervisors[0].snapshot()
+    return WorkerSnapshot(
+        worker=seen.name,
+        host=seen.host,
+        version=RELEASE,
+        start_method=seen.start_method,
+        consumers=seen.consumers,
+        busy_seconds=seen.busy_seconds,
+        restarts=seen.restarts,
+        cpu_cores=float(seen.cpu.count),
+        cpu_source=seen.cpu.source,
+        reconnects=seen.reconnects,
+        draining=seen.draining,
+    )
+
+
+def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings) -> tuple[bool, str]:
+    """Return whether the worker has a consumer that can take jobs, and reaches the manager."""
+    if not supervisors:
+        return False, "starting"
+    seen = supervisors[0].snapshot()
+    if not seen.connected:
+        return False, f"no connection to the manager at {settings.manager}"
+    if not seen.consumers.get("busy", 0) + seen.consumers.get("idle", 0):
+        return False, "no consumer is ready"
+    return is_ready(settings.manager, settings.authkey, settings.tls)

@@ -1,0 +1,161 @@
+"""The high-water mark: a small file beside the journal that says how far the journal once reached.
+
+SQLite drops, without a word, every commit behind the first damaged frame of its log. Whoever then opens the
+file finds a sound database that is merely older. The mark makes that visible: after each commit the number of
+the newest row goes into it, and a journal that ends before its mark is not served.
+
+What it detects: after the death of the process, every lost commit, exactly, since the mark is in the page
+cache as soon as `append` returns. After power loss, the commits up to the last sync of the mark, which is at
+most `SYNC_SECONDS` of commits behind (and the kernel writes it out by itself within about half a minute when
+no commit comes). What it cannot detect: the loss of commits that only deleted rows, which repeat themselves.
+
+The mark is never ahead of a synced commit. With durability `os` a power loss may take commits back by
+design, so a mark from before the last boot of the host claims nothing then.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+from zlib import crc32
+
+#: Seconds between two syncs of the mark while commits come: one more sync a second, not one more each commit.
+SYNC_SECONDS: Final = 1.0
+_MAGIC: Final = b"svcmark1"
+_CLAIM: Final = struct.Struct("<8sqqqq")
+_CHECK: Final = struct.Struct("<I")
+#: Two slots, written in turn and a sector apart: a torn write leaves the claim before it.
+_SLOTS: Final = (0, 512)
+_FILE_BYTES: Final = 1024
+_DURABLE: Final = {"fsync": 1, "os": 0}
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class TailLost(Exception):
+    """The journal ends before its mark, or the mark cannot be read; the text says what is missing."""
+
+
+class Claim(NamedTuple):
+    """How far a journal reached: which incarnation wrote, up to which row (-1: none), and how durably."""
+
+    incarnation: int
+    sequence: int
+    durable: int
+    boot: int
+
+    def check(self, path: Path, incarnation: int, sequence: int) -> None:
+        """Compare with what the journal at *path* holds.
+
+        Raises:
+            TailLost: it holds less.
+        """
+        if not self.durable and self.boot != this_boot():
+            return
+        if sequence < self.sequence or incarnation < self.incarnation:
+            raise TailLost(
+                f"the journal {path} ends at row {sequence} of incarnation {incarnation}, and its mark says "
+                f"that it once reached row {self.sequence} of incarnation {self.incarnation}: accepted jobs "
+                "or results are missing from its end; restore a backup, or serve what is left with "
+                "--accept-loss, which keeps a copy first"
+            )
+
+
+class Mark:
+    """The mark of an open journal. Used by the thread that commits."""
+
+    def __init__(self, path: Path, incarnation: int, sequence: int, durability: str) -> None:
+        """Write a first claim into the file *path*, in place of all earlier ones, and sync it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._incarnation = incarnation
+        self._durable = _DURABLE[durability]
+        self._boot = this_boot()
+        self._slot = 0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._next_sync = 0.0
+        try:
+            os.posix_fallocate(self._file, 0, _FILE_BYTES)
+            for _ in _SLOTS:
+                self._write(sequence)
+            os.fsync(self._file)
+            sync_directory(path.parent)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def advance(self, sequence: int) -> None:
+        """Claim the row *sequence*, which is committed; sync the claim where that is due.
+
+        Raises:
+            OSError: the disk reports an error.
+        """
+        self._write(sequence)
+        if self._durable:
+            now = time.monotonic()
+            if now >= self._next_sync:
+                os.fdatasync(self._file)
+                self._next_sync = now + SYNC_SECONDS
+
+    def close(self) -> None:
+        """Let the file go."""
+        os.close(self._file)
+
+    def _write(self, sequence: int) -> None:
+        claim = _CLAIM.pack(_MAGIC, self._incarnation, sequence, self._durable, self._boot)
+        os.pwrite(self._file, claim + _CHECK.pack(crc32(claim)), _SLOTS[self._slot])
+        self._slot ^= 1
+
+
+def mark_path(journal: Path) -> Path:
+    """Return where the mark of *journal* is."""
+    return Path(f"{journal}.mark")
+
+
+def read_claim(path: Path) -> Claim | None:
+    """Return the newest claim in the mark *path*, or None where there is no mark, or one never written.
+
+    Raises:
+        TailLost: the mark is damaged, so that nothing is known.
+        OSError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()[:_FILE_BYTES]
+    except FileNotFoundError:
+        return None
+    claims = [claim for start in _SLOTS if (claim := _claim_in(content[start:])) is not None]
+    if not claims and content.strip(b"\0"):
+        raise TailLost(
+            f"the mark {path} is damaged, so nothing shows that the journal beside it is whole; restore a "
+            "backup, or serve what is there with --accept-loss, which keeps a copy first"
+        )
+    return max(claims, default=None)
+
+
+def this_boot() -> int:
+    """Return a number that changes with each start of the host, or 0 where that cannot be known."""
+    try:
+        return int(_BOOT_ID.read_text(encoding="ascii").replace("-", "")[:15], 16)
+    except (OSError, ValueError):
+        return 0
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in *directory* survive power loss."""
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _claim_in(slot: bytes) -> Claim | None:
+    whole = _CLAIM.size + _CHECK.size
+    if len(slot) < whole or slot[_CLAIM.size : whole] != _CHECK.pack(crc32(slot[: _CLAIM.size])):
+        return None
+    magic, *numbers = _CLAIM.unpack(slot[: _CLAIM.size])
+    return Claim(*numbers) if magic == _MAGIC else None

@@ -1,0 +1,88 @@
+"""A real manager dies by SIGKILL at each named place of the journal; nothing acknowledged is lost (F4)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from service.errors import ConfigurationError, ManagerUnreachable
+from service.server.journal.failpoints import NAMES, file_layer
+from service.server.journal.inspection import verify
+from tests.support.processes import Service
+
+WAIT_SECONDS = 30
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path, "tests.support.recorded_tasks")
+    yield service
+    service.close()
+
+
+def submit_until_it_dies(running: Service, acknowledged: list[str], size: int) -> None:
+    """Submit one job after the other; keep the ids of those that were acknowledged."""
+    with running.client(timeout=2) as client, suppress(ManagerUnreachable):
+        while len(acknowledged) < 5_000:
+            acknowledged.append(client.submit("m:f", "x" * size).id)
+
+
+def died_by_itself(running: Service) -> bool:
+    """Wait for the manager's end; return whether it was its own SIGKILL."""
+    assert running.manager is not None
+    return running.manager.wait(WAIT_SECONDS) == -signal.SIGKILL
+
+
+def recovered(running: Service, acknowledged: list[str]) -> None:
+    """Start the manager without the fail-point and look for every acknowledged job."""
+    running.environment.pop("SVC_FAIL_AT", None)
+    running.start_manager()
+    with running.client() as client:
+        missing = [job for job in acknowledged if client.view(job).id != job]
+        (queue,) = client.stats().queues
+    assert not missing
+    # One more than was acknowledged is right: durable, but the client had not been told.
+    assert len(acknowledged) <= queue.ready <= len(acknowledged) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [("before_write:60", 10), ("before_sync:40", 10), ("after_sync:40", 10), ("in_checkpoint:30", 200_000)],
+)
+def test_what_was_acknowledged_is_there_after_a_kill(running, place, size):
+    running.environment["SVC_FAIL_AT"] = place
+    running.start_manager()
+    acknowledged: list[str] = []
+    submit_until_it_dies(running, acknowledged, size)
+    assert died_by_itself(running), "the fail-point was never reached"
+    assert len(acknowledged) > 10
+    recovered(running, acknowledged)
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_is_there_after_a_kill_in_recovery(running):
+    running.start_manager()
+    acknowledged: list[str] = []
+    with running.client() as client:
+        acknowledged += [client.submit("m:f", number).id for number in range(200)]
+    running.kill_manager()
+    for read in (1, 2, 40):
+        running.environment["SVC_FAIL_AT"] = f"in_recovery:{read}"
+        running.start_manager(wait=False)
+        assert died_by_itself(running), "the fail-point was never reached"
+        assert all(check.ok for check in verify(running.journal))
+    recovered(running, acknowledged)
+
+
+def test_without_the_variable_there_is_no_layer():
+    assert file_layer({}) is None
+
+
+def test_an_unknown_place_is_told():
+    with pytest.raises(ConfigurationError, match=f"there are {', '.join(NAMES)}"):
+        file_layer({"SVC_FAIL_AT": "anywhere"})

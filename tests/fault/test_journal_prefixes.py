@@ -1,0 +1,114 @@
+"""Power loss at every sync of a long log: each state that a disk may hold is what was promised (F6)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from service.errors import JournalError
+from service.server.journal import SqliteJournal
+from service.server.journal.mark import Mark, mark_path
+from tests.support.disk import Disk, Step, recorded_disk
+from tests.support.journals import event, remove, rows_of
+
+OPERATIONS = 5_000
+KEPT, CHECKPOINT_EACH = 40, 60
+
+
+def numbers_after(operation: int) -> list[int]:
+    """Return the rows that are there once *operation* is acknowledged: the last few."""
+    return list(range(max(0, operation - KEPT + 1), operation + 1))
+
+
+def recorded(disk: Disk, path: Path) -> list[int]:
+    """Run the operations; return for each how many steps of the disk's history came before its answer."""
+    journal = SqliteJournal.open(path)
+    answered = []
+    for operation in range(OPERATIONS):
+        journal.append([(operation, event(operation))], [operation - KEPT] if operation >= KEPT else [])
+        answered.append(len(disk.history))
+        if operation % CHECKPOINT_EACH == 0:
+            journal.checkpoint()
+    journal.close()
+    return answered
+
+
+class Image:
+    """The files as they are on a disk after the steps that were applied so far."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def apply(self, steps: list[Step]) -> None:
+        for kind, name, offset, data in steps:
+            if kind == "sync" or name.endswith("-journal"):
+                continue
+            with (self._directory / name).open("r+b" if (self._directory / name).exists() else "w+b") as file:
+                if kind == "truncate":
+                    file.truncate(offset)
+                else:
+                    file.seek(offset)
+                    file.write(data)
+
+    def numbers(self, path: Path, acknowledged: int) -> list[int]:
+        """Open a fresh copy of the files, with a mark at the last acknowledged row, and return its rows."""
+        remove(path)
+        for file in self._directory.iterdir():
+            shutil.copyfile(file, path.with_name(file.name))
+        Mark(mark_path(path), 1, acknowledged, "fsync").close()
+        return [number for number, _ in rows_of(path)]
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory in memory where there is one: what is opened there need not survive anything."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
+        yield Path(directory)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one(tmp_path, fresh):
+    image = tmp_path / "image"
+    image.mkdir()
+    with recorded_disk() as disk:
+        answered = recorded(disk, tmp_path / "j.db")
+    syncs = [place + 1 for place, step in enumerate(disk.history) if step[0] == "sync"]
+    start = next(place for place in syncs if place > answered[0] - 1)
+    disk_state = Image(image)
+    disk_state.apply(disk.history[:start])
+    operation, lost = 0, []
+    for before, cut in pairwise([start, *(place for place in syncs if place > start)]):
+        disk_state.apply(disk.history[before:cut])
+        while operation + 1 < OPERATIONS and answered[operation + 1] <= cut:
+            operation += 1
+        found = disk_state.numbers(fresh / "j.db", operation)
+        # The newest may be durable before its answer; then the oldest of the window has gone with it.
+        if found not in (numbers_after(operation), numbers_after(operation + 1)):
+            lost.append((cut, operation))
+    assert not lost
+    assert operation == OPERATIONS - 1
+    assert len(syncs) > OPERATIONS
+
+
+def test_the_same_check_sees_a_commit_that_the_disk_has_dropped(tmp_path, fresh):
+    """So the check can fail: the state before the last sync, and the mark of what was answered after."""
+    with recorded_disk() as disk:
+        journal = SqliteJournal.open(tmp_path / "j.db")
+        for number in range(5):
+            journal.append([(number, event(number))])
+        history = list(disk.history)
+        journal.close()
+    (tmp_path / "image").mkdir()
+    last = max(place for place, step in enumerate(history[:-1]) if step[0] == "sync")
+    state = Image(tmp_path / "image")
+    state.apply(history[: last + 1])
+    assert state.numbers(fresh / "j.db", 3) == [0, 1, 2, 3]
+    with pytest.raises(JournalError, match="once reached row 4"):
+        state.numbers(fresh / "j.db", 4)

@@ -1,0 +1,30 @@
+"""A file system of a few MiB, to be filled by tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(directory: Path, kib: int) -> Iterator[Path]:
+    """Mount a file system of that size; it takes root, which CI has and a laptop need not give."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(directory)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        message = "mounting a small tmpfs takes root"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def remount(directory: Path, option: str) -> None:
+    """Change an option of the file system, such as its size."""
+    subprocess.run(["mount", "-o", f"remount,{option}", str(directory)], check=True)
