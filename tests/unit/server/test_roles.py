@@ -56,7 +56,7 @@ EXAMPLES: tuple[c.Command, ...] = (
     c.Requeue(),
     c.Drain(),
     c.Resume(),
-    c.Backup(),
+    c.Backup("b.db"),
 )
 PAIRS = [(role, command) for role in Role for command in EXAMPLES]
 CALL_PAIRS = [(role, right) for role in Role for right in CALLS]
