@@ -189,17 +189,26 @@ def test_flipped_bits_end_in_a_journal_error_or_do_not_change_the_list_of_jobs(t
     assert refused > 0
 
 
-def test_a_log_that_was_cut_short_gives_the_commits_before_the_cut(tmp_path):
-    """What a kill or power cut within a write leaves; each commit is there as a whole or not at all."""
-    path, log = tmp_path / "j.db", tmp_path / "j.db-wal"
+def test_a_log_that_was_cut_short_is_refused_and_then_gives_the_commits_before_the_cut(tmp_path):
+    """The mark beside it tells that there was more; without that, each commit is there whole or not at all."""
+    path, log, mark = tmp_path / "j.db", tmp_path / "j.db-wal", tmp_path / "j.db.mark"
     journal = SqliteJournal.open(path, "os")
     for number in range(0, 100, 5):
         journal.append([(n, event(n)) for n in range(number, number + 5)])
-    database, whole = path.read_bytes(), log.read_bytes()
+    database, whole, claim = path.read_bytes(), log.read_bytes(), mark.read_bytes()
     journal.close()
-    for length in random.Random(3).sample(range(len(whole)), 40):
+
+    def lay(path: Path, database: bytes, log_content: bytes) -> None:
         path.write_bytes(database)
-        log.write_bytes(whole[:length])
+        log.write_bytes(log_content)
+        mark.write_bytes(claim)
+
+    for length in random.Random(3).sample(range(len(whole)), 40):
+        lay(path, database, whole[:length])
+        with pytest.raises(JournalError, match="--accept-loss|no svc journal"):
+            SqliteJournal.open(path, "os")
+        lay(path, database, whole[:length])
+        mark.unlink(missing_ok=True)
         try:
             found = numbers_in(path)
         except JournalError:  # the cut was before the first commit: there is no journal yet

@@ -125,7 +125,7 @@ def read_claim(path: Path) -> Claim | None:
     """
     try:
         content = path.read_bytes()[:_FILE_BYTES]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     claims = [claim for start in _SLOTS if (claim := _claim_in(content[start:])) is not None]
     if not claims and content.strip(b"\0"):
