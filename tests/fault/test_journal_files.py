@@ -190,7 +190,7 @@ def test_flipped_bits_end_in_a_journal_error_or_do_not_change_the_list_of_jobs(t
 
 
 def test_a_log_that_was_cut_short_is_refused_and_then_gives_the_commits_before_the_cut(tmp_path):
-    """The mark beside it tells that there was more; without that, each commit is there whole or not at all."""
+    """A mark tells that there was more; without it, each commit is there as a whole or not at all."""
     path, log, mark = tmp_path / "j.db", tmp_path / "j.db-wal", tmp_path / "j.db.mark"
     journal = SqliteJournal.open(path, "os")
     for number in range(0, 100, 5):
@@ -205,7 +205,7 @@ def test_a_log_that_was_cut_short_is_refused_and_then_gives_the_commits_before_t
 
     for length in random.Random(3).sample(range(len(whole)), 40):
         lay(path, database, whole[:length])
-        with pytest.raises(JournalError, match="--accept-loss|no svc journal"):
+        with pytest.raises(JournalError, match=r"--accept-loss|no svc journal"):
             SqliteJournal.open(path, "os")
         lay(path, database, whole[:length])
         mark.unlink(missing_ok=True)
