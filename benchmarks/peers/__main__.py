@@ -24,7 +24,7 @@ from benchmarks.systems import Executor, Pool, Service
 
 _OWN_JOBS = 20_000
 _TRIPS = 200
-_SECONDS = 2.0
+_SECONDS = 3.0
 _OWN_FACTS = {
     "svc, fsync": {"durable": "yes, fsynced", "settings": "client.map; results in the journal, fsynced"},
     "svc, memory": {"durable": "no", "settings": "client.map, --durability memory"},

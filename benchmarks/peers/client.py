@@ -15,7 +15,7 @@ import sys
 from benchmarks.peers.timing import System, measure, seconds_for_all
 
 _WARM_UP = 200
-_SAMPLE = 100
+_SAMPLE = 200
 _MOST = 20_000
 
 

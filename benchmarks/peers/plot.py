@@ -20,7 +20,7 @@ def draw(figures: dict[str, Any], target: Path) -> None:
     _bars(
         axes[1], figures["systems"], "p50 ms", "ms from submit to result, one job (less is better)", "{:.2f}"
     )
-    note = f"4 worker processes on {figures['cpus']} cores, one run, medians; Redis without fsync"
+    note = f"4 processes, {figures['cpus']} cores, load average {figures['load']:.0f}; Redis without fsync"
     figure.supxlabel(note, fontsize=8, color="#475569")
     figure.tight_layout()
     figure.savefig(target, dpi=110)

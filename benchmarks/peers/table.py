@@ -55,7 +55,7 @@ PEERS = (
     ),
     Peer(
         "huey", "Huey", "huey", _IN_REDIS + "; a job taken by a worker that dies is lost",
-        "process workers; blocking pop; notify_result, so that the client need not poll",
+        "process workers; blocking pop; the client polls for results every 1 ms",
     ),
     Peer(
         "taskiq", "TaskIQ", "taskiq", _IN_REDIS + "; a job taken by a worker that dies is lost",

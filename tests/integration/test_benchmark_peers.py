@@ -84,7 +84,7 @@ def test_a_client_in_another_process_measures_its_adapter_and_ends_it(tmp_path, 
     with remote:
         figures = remote.measure(seconds=0.001, trips=2, naps=1)
     assert set(figures) == {"jobs", "jobs/s", "p50 ms", "seed s"}
-    assert figures["jobs"] >= 100
+    assert figures["jobs"] >= 200
     assert "ended" in log.read_text()
 
 

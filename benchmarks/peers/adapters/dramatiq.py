@@ -20,7 +20,7 @@ FUNCTIONS = {function.__name__: dramatiq.actor(function) for function in (tasks.
 
 
 class System(Workers):
-    """The `dramatiq` command; its prefetch is the default, as a larger one makes the seed slower."""
+    """The `dramatiq` command, with its default prefetch of two messages for each thread."""
 
     command = (
         *("dramatiq", "benchmarks.peers.adapters.dramatiq"),
