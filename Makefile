@@ -12,10 +12,10 @@ ARGS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
-.PHONY: help venv demo test lint format bench lock clean
+.PHONY: help venv demo test lint format bench bench-peers lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.dev ## Make .venv with everything, from the hash-pinned lock
 
@@ -38,6 +38,9 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+bench-peers: $(VENV)/.runtime ## Measure it beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray (installs them into .bench)
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
 # uv writes one file for every supported Python and machine, which pip alone cannot.
 lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade for newest versions)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
@@ -46,16 +49,18 @@ lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade for newes
 	compile() { \
 	  "$$dir/bin/uv" pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) \
-	    pyproject.toml --all-extras --group build "$$@"; \
+	    "$$@"; \
 	}; \
-	compile -o requirements.lock; \
-	compile -c requirements.lock --group test --group lint -o requirements-dev.lock; \
-	if grep -n '://' requirements.lock requirements-dev.lock; then \
+	own='pyproject.toml --all-extras --group build'; \
+	compile $$own -o requirements.lock; \
+	compile $$own -c requirements.lock --group test --group lint -o requirements-dev.lock; \
+	for peer in benchmarks/peers/locks/*.in; do compile "$$peer" -o "$${peer%.in}.lock"; done; \
+	if grep -n '://' requirements.lock requirements-dev.lock benchmarks/peers/locks/*.lock; then \
 	  echo 'make lock: a lock file names a download address (above)' >&2; exit 1; \
 	fi
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

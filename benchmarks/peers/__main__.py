@@ -1,0 +1,130 @@
+"""Measure svc beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray, in one run, on this machine.
+
+Each peer is installed from its lock into an environment of its own under `.bench/`. Every round starts each
+peer, has it do all measures, and ends it, so that no idle peer disturbs another; svc and the standard
+library's pools are measured in the same round. Only ratios within one run mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.peers.environments import FOLDER, interpreter
+from benchmarks.peers.redis_server import RedisServer
+from benchmarks.peers.remote import Remote
+from benchmarks.peers.report import Rounds, document, table
+from benchmarks.peers.table import LOCKS, PEERS, Peer
+from benchmarks.peers.timing import SEED_JOBS, System, measure
+from benchmarks.systems import Executor, Pool, Service
+
+_OWN_JOBS = 20_000
+_TRIPS = 200
+_SECONDS = 3.0
+_OWN_FACTS = {
+    "svc, fsync": {"durable": "yes, fsynced", "settings": "client.map; results in the journal, fsynced"},
+    "svc, memory": {"durable": "no", "settings": "client.map, --durability memory"},
+    Pool.name: {"durable": "no, one host", "settings": "imap_unordered, chunksize=1"},
+    Executor.name: {"durable": "no, one host", "settings": "submit, one call at a time"},
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark that *arguments* ask for; return the exit code: 1 where a peer failed."""
+    options = _parser().parse_args(arguments)
+    peers = [each for each in PEERS if each.name in options.only]
+    FOLDER.mkdir(exist_ok=True)
+    try:
+        pythons, failed = _installed(peers)
+        rounds = _rounds(pythons, options.rounds, failed)
+    except FileNotFoundError as missing:
+        print(f"make bench-peers: {missing}", file=sys.stderr)
+        return 1
+    figures = document(rounds, _facts(peers))
+    print(table(figures))
+    options.output.write_text(json.dumps(figures, indent=1) + "\n")
+    _plot(options.output, options.plot)
+    for title, reason in failed.items():
+        print(f"make bench-peers: {title} is missing or incomplete: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _installed(peers: list[Peer]) -> tuple[dict[Peer, Path], dict[str, str]]:
+    """Return each peer's interpreter, and why a peer has none."""
+    pythons: dict[Peer, Path] = {}
+    failed: dict[str, str] = {}
+    for peer in peers:
+        try:
+            pythons[peer] = interpreter(peer.lock)
+        except subprocess.CalledProcessError as error:
+            failed[peer.title] = f"it could not be installed here (pip gave {error.returncode})"
+    return pythons, failed
+
+
+def _rounds(pythons: dict[Peer, Path], count: int, failed: dict[str, str]) -> Rounds:
+    """Return what each system gave in each round; add to *failed* why a peer gave nothing."""
+    rounds: Rounds = {}
+    with ExitStack() as stack:
+        # The pools fork this process, so they come before anything that has connections.
+        own: list[Pool | Executor | Service] = [stack.enter_context(Pool()), stack.enter_context(Executor())]
+        redis = stack.enter_context(RedisServer()) if any(each.redis for each in pythons) else None
+        own += [stack.enter_context(Service(durability)) for durability in ("fsync", "memory")]
+        for number in range(count):
+            print(f"round {number + 1} of {count}", file=sys.stderr)
+            for system in own:
+                rounds.setdefault(system.name, []).append(_own(system))
+            for peer, python in pythons.items():
+                try:
+                    rounds.setdefault(peer.title, []).append(_peer(peer, python, redis))
+                except RuntimeError as error:
+                    failed[peer.title] = str(error)
+    return rounds
+
+
+def _own(system: System) -> dict[str, float]:
+    return measure(system, _OWN_JOBS, _TRIPS)
+
+
+def _peer(peer: Peer, python: Path, redis: RedisServer | None) -> dict[str, float]:
+    url = ""
+    if redis is not None:
+        redis.clear()
+        url = redis.url
+    with Remote(peer.module, python, FOLDER / f"{peer.name}.log", url) as remote:
+        return remote.measure(_SECONDS, _TRIPS, SEED_JOBS)
+
+
+def _facts(peers: list[Peer]) -> dict[str, dict[str, str]]:
+    own = {name: {"version": "(this tree)" if name.startswith("svc") else "(stdlib)"} | facts
+           for name, facts in _OWN_FACTS.items()}  # fmt: skip
+    theirs = {
+        each.title: {"version": each.version, "durable": each.durable, "settings": each.settings}
+        for each in peers
+    }
+    return own | theirs
+
+
+def _plot(figures: Path, target: Path) -> None:
+    python = interpreter(LOCKS / "plot.lock")
+    script = Path(__file__).with_name("plot.py")
+    subprocess.run([str(python), str(script), str(figures), str(target)], check=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description=(__doc__ or "").splitlines()[0]
+    )
+    names = [each.name for each in PEERS]
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often everything is done (3)")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="measure these peers alone")
+    parser.add_argument("--output", type=Path, default=FOLDER / "peers.json", metavar="FILE", help="figures")
+    parser.add_argument("--plot", type=Path, default=FOLDER / "peers.png", metavar="FILE", help="bars")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,36 @@
+"""Celery on Redis: prefork, results by Redis' publish and subscribe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from celery import Celery, group
+
+from benchmarks import tasks
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+
+app = Celery("peers", broker=redis_url(0), backend=redis_url(1))
+# Late acks: otherwise a job is lost with the worker that has it. The prefetch is of the size that the manual
+# names for short jobs.
+app.conf.update(task_acks_late=True, worker_prefetch_multiplier=64, worker_hijack_root_logger=False)
+FUNCTIONS = {each.__name__: app.task(name=each.__name__)(each) for each in (tasks.same, tasks.nap)}
+
+
+class System(Workers):
+    """`celery worker` with four processes, without the events that nobody reads here."""
+
+    command = (
+        *("celery", "-A", "benchmarks.peers.adapters.celery", "worker", "--concurrency", str(PROCESSES)),
+        *("--pool", "prefork", "--loglevel", "error", "-O", "fair"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+    )
+
+    def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
+        """Submit a group and join it natively: results come over one subscription."""
+        task = FUNCTIONS[function.__name__]
+        return group(task.s(argument) for argument in arguments)().join_native(timeout=PATIENCE)
+
+    def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Run one call."""
+        return FUNCTIONS[function.__name__].delay(argument).get(timeout=PATIENCE)

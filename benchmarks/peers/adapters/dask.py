@@ -1,0 +1,35 @@
+"""Dask distributed: a scheduler and four worker processes on loopback TCP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from distributed import Client, LocalCluster
+
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES
+
+
+class System:
+    """A `LocalCluster` of processes with one thread, without its dashboard."""
+
+    def __enter__(self) -> Self:
+        """Start the cluster and connect to it."""
+        self._cluster = LocalCluster(
+            n_workers=PROCESSES, threads_per_worker=1, processes=True, protocol="tcp", dashboard_address=None
+        )
+        self._client = Client(self._cluster)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End both."""
+        self._client.close()
+        self._cluster.close()
+
+    def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
+        """Map, then gather: one call each. Not pure, so that nothing is answered from a cache."""
+        return self._client.gather(self._client.map(function, list(arguments), pure=False))
+
+    def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Run one call."""
+        return self._client.submit(function, argument, pure=False).result(timeout=PATIENCE)

@@ -1,0 +1,40 @@
+"""Huey on Redis, with process workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from huey import RedisHuey
+
+from benchmarks import tasks
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+
+huey = RedisHuey("peers", url=redis_url(), blocking=True)
+FUNCTIONS = {function.__name__: huey.task()(function) for function in (tasks.same, tasks.nap)}
+
+# Its client polls for a result: from 100 ms on by default, which would be most of a round trip. To be
+# notified instead (`notify_result`) was slower in both measures.
+_POLL_SECONDS = 0.001
+
+
+class System(Workers):
+    """`huey_consumer` with four processes."""
+
+    command = (
+        *("huey_consumer", "benchmarks.peers.adapters.huey.huey", "--quiet"),
+        *("--workers", str(PROCESSES), "--worker-type", "process"),
+    )
+
+    def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
+        """Enqueue one by one, as it has no call for many, then read the results in order."""
+        task = FUNCTIONS[function.__name__]
+        return [_value(result) for result in [task(argument) for argument in arguments]]
+
+    def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Run one call."""
+        return _value(FUNCTIONS[function.__name__](argument))
+
+
+def _value(result: Any) -> Any:
+    return result.get(blocking=True, timeout=PATIENCE, max_delay=_POLL_SECONDS)

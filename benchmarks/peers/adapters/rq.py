@@ -1,0 +1,41 @@
+"""RQ with SimpleWorker, which runs jobs in the worker itself; the default forks for each job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+
+
+class System(Workers):
+    """`rq worker-pool` of four."""
+
+    command = (
+        *("rq", "worker-pool", "default", "--num-workers", str(PROCESSES), "--url", redis_url()),
+        *("--worker-class", "rq.SimpleWorker", "--logging-level", "ERROR"),
+    )
+
+    def __init__(self) -> None:
+        self._queue = Queue(connection=Redis.from_url(redis_url()))
+
+    def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
+        """Enqueue all in one call, then read each result as soon as it is there."""
+        prepared = [Queue.prepare_data(function, (argument,)) for argument in arguments]
+        return [_result(job) for job in self._queue.enqueue_many(prepared)]
+
+    def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Run one call."""
+        return _result(self._queue.enqueue(function, argument))
+
+
+def _result(job: Job) -> Any:
+    """Wait by Redis' blocking read of the job's stream of results."""
+    result = job.latest_result(timeout=int(PATIENCE))
+    if result is None or result.type is not result.Type.SUCCESSFUL:
+        raise RuntimeError(f"job {job.id} has no result: {result}")
+    return result.return_value

@@ -1,0 +1,87 @@
+"""A peer as seen from here: a client in the peer's environment, asked over its stdin and stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any, Self
+
+from benchmarks.peers.environments import ROOT
+
+_PATIENCE_SECONDS = 180.0
+
+
+class Remote:
+    """One peer with its workers, while the context lasts."""
+
+    def __init__(self, module: str, python: Path, log: Path, redis_url: str = "") -> None:
+        """Have the adapter *module* run by *python*; what it and its workers print goes to *log*."""
+        self._command = [str(python), "-m", "benchmarks.peers.client", module]
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SVC_", "PYTHON"))},
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PEERS_REDIS": redis_url,
+        }
+        self._log = log
+
+    def __enter__(self) -> Self:
+        """Start it and wait until its workers are warm.
+
+        Raises:
+            RuntimeError: it ended or did not answer; its log says why.
+        """
+        with self._log.open("w") as log:
+            self._child = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=log, text=True, start_new_session=True,
+            )  # fmt: skip
+        try:
+            self._answer()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let it end its workers and itself."""
+        _pipe(self._child.stdin).close()
+        try:
+            self._child.wait(40)
+        except subprocess.TimeoutExpired:
+            print(f"{self._command[-1]} does not end and is killed", file=sys.stderr)
+            # Its own session, and so its own process group: nobody else is in it.
+            os.killpg(self._child.pid, 9)
+            self._child.wait()
+        _pipe(self._child.stdout).close()
+
+    def measure(self, seconds: float, trips: int, naps: int) -> dict[str, float]:
+        """Return what `benchmarks.peers.timing.measure` saw there, with about *seconds* of no-op jobs.
+
+        Raises:
+            RuntimeError: it ended or did not answer; its log says why.
+        """
+        stdin = _pipe(self._child.stdin)
+        stdin.write(json.dumps({"seconds": seconds, "trips": trips, "naps": naps}) + "\n")
+        stdin.flush()
+        figures: dict[str, float] = json.loads(self._answer())
+        return figures
+
+    def _answer(self) -> str:
+        stdout = _pipe(self._child.stdout)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            line = stdout.readline() if selector.select(_PATIENCE_SECONDS) else ""
+        if not line:
+            raise RuntimeError(f"no answer: see {self._log}")
+        return line
+
+
+def _pipe(stream: IO[Any] | None) -> IO[Any]:
+    if stream is None:
+        raise RuntimeError("the child was started without pipes")
+    return stream

@@ -1,0 +1,72 @@
+"""Who takes part beside svc, and how each is set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+LOCKS = Path(__file__).with_name("locks")
+_IN_REDIS = "in Redis, not fsynced"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One peer. Its adapter, its lock and its environment carry its name."""
+
+    name: str
+    title: str
+    package: str
+    durable: str
+    settings: str
+    redis: bool = True
+
+    @property
+    def module(self) -> str:
+        """The adapter's module."""
+        return f"benchmarks.peers.adapters.{self.name}"
+
+    @property
+    def lock(self) -> Path:
+        """The hash-pinned file of all that its environment has."""
+        return LOCKS / f"{self.name}.lock"
+
+    @property
+    def version(self) -> str:
+        """The pinned version of its package."""
+        found = re.search(rf"^{re.escape(self.package)}==([^\s;]+)", self.lock.read_text(), re.MULTILINE)
+        if found is None:
+            raise ValueError(f"{self.lock} does not pin {self.package}; make it anew with `make lock`")
+        return found.group(1)
+
+
+PEERS = (
+    Peer(
+        "celery", "Celery", "celery", _IN_REDIS,
+        "prefork; late acks; prefetch 64 for each process; no gossip, mingle or heartbeat; results in Redis",
+    ),
+    Peer(
+        "rq", "RQ, SimpleWorker", "rq", _IN_REDIS,
+        "SimpleWorker (the default forks for each job); enqueue_many; results by blocking read",
+    ),
+    Peer(
+        "dramatiq", "Dramatiq", "dramatiq", _IN_REDIS,
+        "4 processes of 1 thread; default prefetch; acks after the job; results middleware on Redis",
+    ),
+    Peer(
+        "huey", "Huey", "huey", _IN_REDIS + "; a job taken by a worker that dies is lost",
+        "process workers; blocking pop; the client polls for results every 1 ms",
+    ),
+    Peer(
+        "taskiq", "TaskIQ", "taskiq", _IN_REDIS + "; a job taken by a worker that dies is lost",
+        "Redis list broker (no acks); one job at a time in each process; the client polls every 1 ms",
+    ),
+    Peer(
+        "dask", "Dask distributed", "distributed", "no",
+        "LocalCluster of 4 processes on TCP; map and gather; no dashboard", redis=False,
+    ),
+    Peer(
+        "ray", "Ray", "ray", "no",
+        "local, 4 processors; one get for all; no dashboard", redis=False,
+    ),
+)  # fmt: skip

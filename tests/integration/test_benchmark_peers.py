@@ -1,0 +1,110 @@
+"""The parts of `make bench-peers` that need no peer: nothing is installed, and no time is asserted."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import report
+from benchmarks.peers.remote import Remote
+from benchmarks.peers.table import LOCKS, PEERS, Peer
+
+ROOT = Path(__file__).parents[2]
+ADAPTERS = ROOT / "benchmarks" / "peers" / "adapters"
+each_peer = pytest.mark.parametrize("peer", PEERS, ids=[each.name for each in PEERS])
+
+
+def test_the_table_names_each_peer_once_and_each_adapter_is_a_peers():
+    names = [each.name for each in PEERS]
+    assert len(set(names)) == len({each.title for each in PEERS}) == len(names)
+    assert {each.stem for each in ADAPTERS.glob("*.py")} - {"__init__", "workers"} == set(names)
+
+
+@each_peer
+def test_a_peer_says_how_it_is_set_and_what_survives(peer: Peer):
+    assert peer.settings
+    assert peer.durable.startswith("in Redis" if peer.redis else "no")
+
+
+@each_peer
+def test_an_adapter_compiles_and_has_a_system_with_the_two_ways_to_have_work_done(peer: Peer):
+    source = (ADAPTERS / f"{peer.name}.py").read_text()
+    compile(source, peer.name, "exec")
+    (system,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "System"
+    )
+    assert {"all", "one"} <= {node.name for node in system.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", [*(each.name for each in PEERS), "plot"])
+def test_a_lock_pins_everything_by_hash_and_names_no_address(name):
+    text = (LOCKS / f"{name}.lock").read_text()
+    assert "://" not in text
+    requirements = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert requirements
+    for requirement in requirements:
+        assert "==" in requirement.splitlines()[0]
+        assert "--hash=sha256:" in requirement
+
+
+@each_peer
+def test_a_lock_pins_the_peer_itself(peer: Peer):
+    assert re.fullmatch(r"[0-9][0-9.]*", peer.version)
+
+
+ADAPTER = """
+    class System:
+        def __enter__(self):
+            print("what an adapter prints is no answer")
+            return self
+
+        def __exit__(self, *exception):
+            print("ended")
+
+        def all(self, function, arguments):
+            return map(function, arguments)
+
+        def one(self, function, argument):
+            return function(argument)
+"""
+
+
+def test_a_client_in_another_process_measures_its_adapter_and_ends_it(tmp_path, monkeypatch):
+    (tmp_path / "inline.py").write_text(textwrap.dedent(ADAPTER))
+    log = tmp_path / "log"
+    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    code = f"{path}; from benchmarks.peers.client import main; main('inline')"
+    remote = Remote("inline", Path(sys.executable), log)
+    monkeypatch.setattr(remote, "_command", [sys.executable, "-c", code])
+    with remote:
+        figures = remote.measure(seconds=0.001, trips=2, naps=1)
+    assert set(figures) == {"jobs", "jobs/s", "p50 ms", "seed s"}
+    assert figures["jobs"] >= 200
+    assert "ended" in log.read_text()
+
+
+def test_a_client_that_cannot_start_is_an_error_that_names_its_log(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(RuntimeError, match=re.escape(str(log))), Remote("no.such", Path(sys.executable), log):
+        pass
+    assert "no.such" in log.read_text() or "No module named 'no'" in log.read_text()
+
+
+def test_the_report_has_medians_and_what_svc_is_beside_each():
+    def seen(*rates: float) -> list[dict[str, float]]:
+        return [{"jobs": 10, "jobs/s": rate, "p50 ms": 2.0, "seed s": 1.0} for rate in rates]
+
+    facts = {"version": "1", "durable": "no", "settings": "as it comes"}
+    rounds = {report.REFERENCE: seen(900.0, 1000.0, 5000.0), "slow": seen(10.0, 10.0, 10.0)}
+    figures = report.document(rounds, dict.fromkeys(rounds, facts))
+    assert [each["system"] for each in figures["systems"]] == ["slow", report.REFERENCE]
+    assert figures["systems"][0]["svc"] == {"jobs/s": 100.0, "p50 ms": 1.0, "seed s": 1.0}
+    header, slow, ours, *_ = report.table(figures).splitlines()
+    assert header.split()[0] == "system"
+    assert "100.00 x" in slow
+    assert "1,000" in ours
