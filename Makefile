@@ -12,7 +12,11 @@ ARGS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
-.PHONY: help venv demo test lint format bench bench-peers lock clean
+SEED ?= 1
+MINUTES ?= 3
+FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES)
+
+.PHONY: help venv demo test faults faults-long lint format bench bench-peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +28,13 @@ demo: $(VENV)/.runtime ## Run the seed's program on a manager and a worker on th
 
 test: $(VENV)/.dev ## Run the whole suite (ARGS="-k journal -x" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (SEED=1)
+	@$(FAULTS)
+
+faults-long: MINUTES = 30
+faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 SEED=1)
+	@$(FAULTS)
 
 lint: $(VENV)/.dev ## Check style, format, types and import rules
 	@$(BIN)/ruff check .

@@ -1,0 +1,241 @@
+"""The checker sees each kind of wrong, and the textbook service fails it where svc does not."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fault.site import ACTOR, TASKS, WORK
+from tests.support.checker import Books, Checker, Expectation, Job, Verdict, parse_counts, read_journal, table
+from tests.support.history import (
+    OK,
+    UNKNOWN,
+    Call,
+    Drain,
+    Execution,
+    Fault,
+    History,
+    read_calls,
+    read_executions,
+)
+from tests.support.naive import Naive
+from tests.support.processes import Service
+
+POISON = {"poison": Expectation("dead", 3)}
+
+
+def sound() -> tuple[History, Books]:
+    """Two jobs, the second of which ran twice as its first process was killed, and a drain after them."""
+    calls = [Call("a", "submit", 0, 2, 0.0, 0.1, OK, 3.0), Call("a", "submit", 2, 1, 0.2, 3.2, UNKNOWN, 3.0)]
+    runs = [Execution("a-0", 1, 1.0, 1.1), Execution("a-1", 1, 1.2), Execution("a-1", 2, 1.5, 1.6)]
+    faults = [Fault("kill", 1.3, 1.3, frozenset({1}), fatal=True)]
+    jobs = [Job(f"o-{n}", f"a-{n}", "work", "default", ["succeeded"], [f"a-{n}"]) for n in range(2)]
+    counted = {("default", "succeeded"): 2, ("default", "ready"): 0}
+    return History(calls, runs, faults, [Drain(4.0, 5.0, 6.0, 0)]), Books({j.id: j for j in jobs}, counted)
+
+
+def test_a_sound_history_has_no_violations():
+    verdict = Checker(*sound(), POISON).check()
+
+    assert verdict.violations == []
+    assert (verdict.lost, verdict.twice, verdict.invented) == (0, 0, 0)
+    assert (verdict.explained, verdict.unexplained) == (1, 0)
+    assert verdict.recoveries["kill"] == [pytest.approx(0.2)]
+
+
+def test_verdicts_add_up():
+    """Suites that break other things (a journal's file, the network) bring rows of their own."""
+    verdict, other = Checker(*sound(), POISON).check(), Checker(*sound(), POISON).check()
+    verdict.add(other)
+
+    assert (verdict.jobs, verdict.explained, verdict.faults["kill"]) == (4, 2, 2)
+    assert "| kill | 2 | 2 | 0.20 s | 0.20 s |" in table(verdict)
+
+
+def lose(history: History, books: Books) -> None:
+    del books.jobs["o-0"]
+
+
+def leave_unfinished(history: History, books: Books) -> None:
+    books.jobs["o-0"].ends.clear()
+
+
+def invent_an_execution(history: History, books: Books) -> None:
+    history.executions.append(Execution("ghost-7", 1, 2.0, 2.1))
+
+
+def invent_a_result(history: History, books: Books) -> None:
+    del history.executions[0]
+
+
+def record_twice(history: History, books: Books) -> None:
+    books.jobs["o-0"].ends.append("succeeded")
+
+
+def mix_up_results(history: History, books: Books) -> None:
+    books.jobs["o-0"].results = ["a-1"]
+
+
+def repeat_without_fault(history: History, books: Books) -> None:
+    history.faults.clear()
+
+
+def repeat_beside_a_fault_of_another(history: History, books: Books) -> None:
+    history.faults[0] = replace(history.faults[0], pids=frozenset({77}))
+
+
+def repeat_twice_for_one_fault(history: History, books: Books) -> None:
+    history.executions.append(Execution("a-1", 3, 9.0, 9.1))
+
+
+def give_up_early(history: History, books: Books) -> None:
+    books.jobs["o-1"].ends = ["dead"]
+
+
+def exceed_a_budget(history: History, books: Books) -> None:
+    books.jobs["o-0"] = Job("o-0", "a-0", "poison", "default", ["dead"], charged=Counter(crashed=4))
+
+
+def forgive_a_poison(history: History, books: Books) -> None:
+    books.jobs["o-0"].task = "poison"
+
+
+def make_two_jobs_of_one(history: History, books: Books) -> None:
+    books.jobs["o-9"] = replace(books.jobs["o-0"], id="o-9")
+
+
+def answer_late(history: History, books: Books) -> None:
+    history.calls[0] = replace(history.calls[0], returned=4.5)
+
+
+def never_answer(history: History, books: Books) -> None:
+    history.calls[1] = replace(history.calls[1], returned=None)
+
+
+def run_in_a_drain(history: History, books: Books) -> None:
+    history.executions[0].start, history.executions[0].end = 5.5, 5.6
+
+
+def fail_a_drain(history: History, books: Books) -> None:
+    history.drains[0] = replace(history.drains[0], still=None, code=124)
+
+
+def leave_a_drain_badly(history: History, books: Books) -> None:
+    history.drains[0] = replace(history.drains[0], workers=(0, 1))
+
+
+def miscount(history: History, books: Books) -> None:
+    books.counted = {("default", "succeeded"): 1, ("default", "ready"): 1}
+
+
+@pytest.mark.parametrize(
+    ("damage", "invariant"),
+    [
+        (lose, "I1"), (leave_unfinished, "I1"), (invent_an_execution, "I2"), (invent_a_result, "I2"),
+        (record_twice, "I3"), (mix_up_results, "I3"), (repeat_without_fault, "I4"),
+        (repeat_beside_a_fault_of_another, "I4"), (repeat_twice_for_one_fault, "I4"),
+        (give_up_early, "I5"), (exceed_a_budget, "I5"), (forgive_a_poison, "I5"),
+        (make_two_jobs_of_one, "I7"),
+        (answer_late, "I10"), (never_answer, "I10"), (run_in_a_drain, "I12"), (fail_a_drain, "I12"),
+        (leave_a_drain_badly, "I12"), (miscount, "I18"),
+    ],
+)  # fmt: skip
+def test_the_checker_sees(damage: Callable[[History, Books], None], invariant: str):
+    history, books = sound()
+    damage(history, books)
+
+    violations = Checker(history, books, POISON).check().violations
+
+    assert [line for line in violations if line.startswith(f"{invariant}:")]
+
+
+def test_counts_are_read_from_an_exposition():
+    text = '# HELP x\nsvc_queue_jobs{queue="default",state="ready"} 3.0\nsvc_queue_jobs_other 1\n'
+    assert parse_counts(text) == {("default", "ready"): 3}
+
+
+# --- the same faults, twice -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_svc_passes_and_the_textbook_service_fails_under_the_same_faults(tmp_path: Path):
+    verdicts = {}
+    for name in ("naive", "svc"):
+        folder = tmp_path / name
+        folder.mkdir()
+        verdicts[name] = _break(Naive(folder) if name == "naive" else Service(folder, TASKS), folder)
+
+    assert verdicts["svc"].violations == []
+    assert verdicts["svc"].jobs > 100
+    assert verdicts["naive"].lost > 3
+    assert any(line.startswith("I1:") for line in verdicts["naive"].violations)
+
+
+def _break(target: Naive | Service, folder: Path) -> Verdict:
+    """Kill stock consumers, waiting and working ones, and the manager, with the same seed for each target."""
+    dice = random.Random(3)
+    faults: list[Fault] = []
+    target.start_manager()
+    producer = _actor(target, folder, "produce", "producer0")
+    consumers = [_actor(target, folder, "consume", f"consumer{place}") for place in range(4)]
+    try:
+        for strike in range(8):
+            time.sleep(dice.uniform(0.3, 0.6))
+            place = dice.randrange(len(consumers))
+            faults.append(_kill(consumers[place]))
+            consumers[place] = _actor(target, folder, "consume", f"successor{strike}")
+        at = time.monotonic()
+        target.kill_manager()
+        target.start_manager()
+        faults.append(Fault("kill -9 the manager", at, time.monotonic()))
+        for process in (producer, *consumers):
+            process.wait(20)
+        producer = _actor(target, folder, "produce", "producer1")
+        consumers = [_actor(target, folder, "consume", f"late{place}") for place in range(2)]
+        time.sleep(1.0)
+        faults.append(_kill(producer))
+        _settle(folder)
+    finally:
+        faults += [_kill(process) for process in (producer, *consumers)]
+        target.close()
+    history = History(read_calls(folder), read_executions(folder), faults)
+    books = read_journal(target.journal) if isinstance(target, Service) else _naive_books(history)
+    return Checker(history, books).check()
+
+
+def _actor(target: Naive | Service, folder: Path, role: str, name: str) -> subprocess.Popen[bytes]:
+    host, _, port = target.listen.rpartition(":")
+    key = target.authkey_file.read_bytes().hex()
+    arguments = [role, host, port, key, name, str(folder), WORK]
+    return subprocess.Popen([sys.executable, str(ACTOR), *arguments], stderr=subprocess.DEVNULL)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> Fault:
+    at = time.monotonic()
+    process.kill()
+    process.wait()
+    return Fault("kill -9 a stock client", at, time.monotonic(), frozenset({process.pid}), fatal=True)
+
+
+def _settle(folder: Path) -> None:
+    """Wait until nothing has run for two seconds: nobody can tell of the textbook service when it is done."""
+    seen, since = -1, time.monotonic()
+    while time.monotonic() - since < 2.0:
+        time.sleep(0.2)
+        count = len(read_executions(folder))
+        if count != seen:
+            seen, since = count, time.monotonic()
+
+
+def _naive_books(history: History) -> Books:
+    """Give the textbook service, which keeps no books, credit for every execution that came to its end."""
+    ended = {run.label for run in history.executions if run.end is not None}
+    return Books({label: Job(label, label, WORK, "default", ["succeeded"]) for label in ended})

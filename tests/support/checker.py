@@ -1,0 +1,354 @@
+"""Decides, from what clients, executions and the journal say, which invariants of the service held.
+
+It knows nothing of how the service works: it gets `Books` (what the service has on record) and a `History`
+(what was seen from outside), and lists every contradiction. Invariants are those of DESIGN section 4:
+
+I1 no loss · I2 no invention · I3 recorded once · I4 duplicates bounded by faults · I5 attempt budgets ·
+I6/I7 accepted is kept, asking again makes no second job · I10 every call ends · I12 drain · I18 metrics.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.codec import PLAIN, decode_arguments, decode_result
+from service.domain import events as e
+from service.domain.job import Cause
+from service.domain.retry import CRASH_BUDGET
+from service.server.journal import SqliteJournal
+from tests.support.history import OK, Execution, Fault, History
+
+#: Seconds that a call may outlive its deadline (I10).
+DEADLINE_SLACK = 1.0
+#: Seconds by which an execution may seem to end after its outcome was recorded: it is written down last.
+_CLOCK_SLACK = 0.05
+#: Seconds before an execution in which its lease may have been struck already: a lease, and the time that a
+#: restarted manager waits for the holders of older ones.
+LEASE_WINDOW = 6.0
+
+
+@dataclass
+class Job:
+    """What the service has on record of one job: its ends (`succeeded`, `dead`, `cancelled`) and attempts."""
+
+    id: str
+    label: str
+    task: str
+    queue: str
+    ends: list[str] = field(default_factory=list)
+    results: list[object] = field(default_factory=list)
+    charged: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Books:
+    """All jobs on record by id, and what the service itself counts at the end: (queue, state) -> jobs."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    counted: Mapping[tuple[str, str], int] | None = None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How jobs of one task must end: `ends` in, with at most `attempts` where no fault strikes."""
+
+    end: str
+    attempts: int
+
+
+@dataclass
+class Verdict:
+    """What the checker found; `violations` is empty where all invariants held."""
+
+    violations: list[str] = field(default_factory=list)
+    jobs: int = 0
+    lost: int = 0
+    twice: int = 0
+    invented: int = 0
+    explained: int = 0
+    unexplained: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    repeats: Counter[str] = field(default_factory=Counter)
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    longest_overrun: float = 0.0
+
+    def add(self, other: Verdict) -> None:
+        """Take in the verdict of another run, for one table of several suites."""
+        self.violations += other.violations
+        for name in ("jobs", "lost", "twice", "invented", "explained", "unexplained"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.faults += other.faults
+        self.repeats += other.repeats
+        for kind, times in other.recoveries.items():
+            self.recoveries[kind] += times
+        self.longest_overrun = max(self.longest_overrun, other.longest_overrun)
+
+
+def read_journal(path: Path) -> Books:
+    """Return the books that a journal holds."""
+    books = Books()
+    journal = SqliteJournal.open(path)
+    try:
+        for _, event in journal.replay():
+            _enter(books, event)
+    finally:
+        journal.close()
+    return books
+
+
+def _enter(books: Books, event: e.AnyEvent) -> None:
+    if isinstance(event, e.Submitted):
+        for number, body in enumerate(event.bodies, start=event.first):
+            args, _ = decode_arguments(PLAIN, body, (PLAIN,))
+            job = Job(f"{event.origin}-{number}", str(args[0]), event.terms.task, event.terms.queue)
+            books.jobs[job.id] = job
+    elif isinstance(event, e.Succeeded):
+        for span in event.ranges:
+            for number, result in enumerate(span.results, start=span.first):
+                job = books.jobs[f"{span.origin}-{number}"]
+                job.ends.append("succeeded")
+                # A plain consumer acknowledges without a result.
+                job.results += [decode_result(result)] if result else []
+    elif isinstance(event, e.Failed):
+        job = books.jobs[f"{event.origin}-{event.number}"]
+        job.charged[event.cause] += 1
+        job.ends += ["dead"] if event.retry_at is None else []
+    elif isinstance(event, e.Cancelled):
+        for number in event.numbers:
+            books.jobs[f"{event.origin}-{number}"].ends.append("cancelled")
+
+
+def parse_counts(exposition: str) -> dict[tuple[str, str], int]:
+    """Return `svc_queue_jobs` of a metrics text as (queue, state) -> jobs."""
+    pattern = re.compile(r'^svc_queue_jobs\{queue="([^"]*)",state="([^"]*)"\} (\S+)$', re.MULTILINE)
+    return {(queue, state): int(float(count)) for queue, state, count in pattern.findall(exposition)}
+
+
+class Checker:
+    """Compares a history with the books; *expected* tells how jobs of tasks end that do not succeed."""
+
+    def __init__(
+        self, history: History, books: Books, expected: Mapping[str, Expectation] | None = None
+    ) -> None:
+        self._history = history
+        self._books = books
+        self._expected = expected or {}
+        self._verdict = Verdict(jobs=len(books.jobs))
+        self._by_label: dict[str, list[Job]] = defaultdict(list)
+        for job in books.jobs.values():
+            self._by_label[job.label].append(job)
+        self._runs: dict[str, list[Execution]] = defaultdict(list)
+        for execution in history.executions:
+            self._runs[execution.label].append(execution)
+        self._faults = sorted(history.faults, key=lambda fault: fault.at)
+
+    def check(self) -> Verdict:
+        """Return the verdict on all invariants."""
+        self._check_loss_and_invention()
+        self._check_ends()
+        self._check_repeats()
+        self._check_calls()
+        self._check_drains()
+        self._check_counts()
+        self._verdict.faults.update(fault.kind for fault in self._faults if fault.injected)
+        self._measure_recoveries()
+        return self._verdict
+
+    def _blame(self, invariant: str, text: str) -> None:
+        self._verdict.violations.append(f"{invariant}: {text}")
+
+    # --- I1, I2, I6, I7 -------------------------------------------------------------------------------
+
+    def _check_loss_and_invention(self) -> None:
+        verdict = self._verdict
+        asked: set[str] = set()
+        accepted: set[str] = set()
+        for call in self._history.calls:
+            if call.verb == "submit":
+                labels = set(call.labels())
+                asked |= labels
+                accepted |= labels if call.outcome == OK else set()
+        for label in sorted(accepted):
+            if not any(job.ends for job in self._by_label.get(label, ())):
+                verdict.lost += 1
+                where = "never ended" if label in self._by_label else "is not on record"
+                self._blame("I1", f"{label} was accepted and {where}")
+        for label in sorted((self._runs.keys() | self._by_label.keys()) - asked):
+            verdict.invented += 1
+            self._blame("I2", f"{label} was never submitted")
+        for label, jobs in self._by_label.items():
+            if len(jobs) > 1:
+                verdict.invented += len(jobs) - 1
+                self._blame("I7", f"{label} became {len(jobs)} jobs: {[job.id for job in jobs]}")
+
+    # --- I3, I5 ---------------------------------------------------------------------------------------
+
+    def _check_ends(self) -> None:
+        for job in self._books.jobs.values():
+            if len(job.ends) > 1:
+                self._verdict.twice += 1
+                self._blame("I3", f"{job.label} ended {len(job.ends)} times: {job.ends}")
+            if not job.ends:
+                self._blame("I1", f"{job.label} never ended")
+            expected = self._expected.get(job.task)
+            if expected is None:
+                self._check_innocent(job)
+            else:
+                self._check_budget(job, expected)
+
+    def _check_innocent(self, job: Job) -> None:
+        """A job that would succeed does, with its own result; only three deaths under it excuse it."""
+        if any(result != job.label for result in job.results):
+            self._blame("I3", f"{job.label} has the result of another job: {job.results}")
+        if "succeeded" in job.ends and not self._runs.get(job.label):
+            self._blame("I2", f"{job.label} has a result and was never executed")
+        runs = self._runs.get(job.label, ())
+        kills = sum(any(fault.fatal for fault in self._striking(run, run.end)) for run in runs)
+        if "dead" in job.ends and kills < CRASH_BUDGET:
+            self._blame("I5", f"{job.label} was given up on after {kills} deaths of its process")
+
+    def _check_budget(self, job: Job, expected: Expectation) -> None:
+        if job.ends and job.ends[0] != expected.end:
+            self._blame("I5", f"{job.label} of {job.task} ended {job.ends}, not {expected.end}")
+        runs = self._runs.get(job.label, [])
+        struck = sum(any(fault.injected for fault in self._explanations(*pair)) for pair in _gaps(runs))
+        charged = sum(job.charged[cause] for cause in (Cause.FAILED, Cause.TIMED_OUT, Cause.CRASHED))
+        if charged > expected.attempts or len(runs) > expected.attempts + struck:
+            self._blame("I5", f"{job.label} of {job.task} ran {len(runs)} times, charged {charged}")
+
+    # --- I4 -------------------------------------------------------------------------------------------
+
+    def _check_repeats(self) -> None:
+        """Between any two runs of a job lies a fault that struck one of their leases, its own or injected."""
+        for label, runs in self._runs.items():
+            for before, after in _gaps(runs):
+                fault = self._explanation(before, after)
+                if fault is not None:
+                    self._verdict.explained += 1
+                    self._verdict.repeats[fault.kind] += 1
+                elif not self._was_charged(label):
+                    self._verdict.unexplained += 1
+                    self._blame(
+                        "I4",
+                        f"{label} ran again without a fault: by {before.pid} from {before.start:.3f} to "
+                        f"{before.end or 0:.3f}, by {after.pid} from {after.start:.3f}",
+                    )
+
+    def _was_charged(self, label: str) -> bool:
+        return any(job.task in self._expected for job in self._by_label.get(label, ()))
+
+    def _explanation(self, before: Execution, after: Execution) -> Fault | None:
+        """Return the fault that explains the second run; one that names its processes comes first."""
+        found = self._explanations(before, after)
+        return min(found, key=lambda fault: (fault.pids is None, -fault.at), default=None)
+
+    def _explanations(self, before: Execution, after: Execution) -> list[Fault]:
+        since = before.start - LEASE_WINDOW
+        return [
+            fault
+            for fault in self._between(since, after.start)
+            if fault.hits(before.pid, after.pid) and (not fault.fatal or fault.until >= before.start)
+        ]
+
+    def _striking(self, run: Execution, end: float | None) -> Iterator[Fault]:
+        """Yield the faults that named the process of *run* while it ran."""
+        for fault in self._between(run.start, float("inf") if end is None else end):
+            if fault.pids is not None and run.pid in fault.pids:
+                yield fault
+
+    def _between(self, since: float, until: float) -> Iterator[Fault]:
+        for fault in self._faults:
+            if fault.at > until:
+                return
+            if fault.until >= since:
+                yield fault
+
+    # --- I10, I12, I18 --------------------------------------------------------------------------------
+
+    def _check_calls(self) -> None:
+        for call in self._history.calls:
+            if not call.deadline:
+                continue
+            if call.returned is None:
+                self._blame("I10", f"{call.verb} of {call.client} from {call.call:.3f} on never ended")
+                continue
+            over = call.returned - call.call - call.deadline
+            self._verdict.longest_overrun = max(self._verdict.longest_overrun, over)
+            if over > DEADLINE_SLACK:
+                self._blame("I10", f"{call.verb} of {call.client} ended {over:.2f} s after its deadline")
+
+    def _check_drains(self) -> None:
+        for drain in self._history.drains:
+            if drain.still is None:
+                self._blame("I12", f"a drain ended with code {drain.code}")
+                continue
+            runs = [run for run in self._history.executions if run.pid not in drain.stock]
+            late = [run for run in runs if drain.still < run.start < drain.resumed]
+            running = [run for run in runs if run.end and run.start < drain.still < run.end - _CLOCK_SLACK]
+            if late or running:
+                pids = sorted({run.pid for run in (*late, *running)})
+                text = f"{len(late)} jobs began and {len(running)} ran on after a drain was done, in {pids}"
+                self._blame("I12", text)
+            if any(drain.workers):
+                self._blame("I12", f"workers ended with codes {drain.workers} in a drain")
+
+    def _check_counts(self) -> None:
+        counted = self._books.counted
+        if counted is None:
+            return
+        booked = Counter((job.queue, (job.ends or ["unfinished"])[-1]) for job in self._books.jobs.values())
+        shown = {key: count for key, count in counted.items() if count}
+        if shown != dict(booked):
+            self._blame("I18", f"the metrics say {shown} and the journal {dict(booked)}")
+
+    # --- how long it took -----------------------------------------------------------------------------
+
+    def _measure_recoveries(self) -> None:
+        """Measure to the first answer after a fault that struck all, else to the next runs of struck jobs."""
+        answered = sorted((c.call, c.returned) for c in self._history.calls if c.outcome == OK and c.returned)
+        begun = [call for call, _ in answered]
+        for fault in self._faults:
+            if not fault.injected:
+                continue
+            if fault.pids is None:
+                ends = [returned for _, returned in answered[bisect_left(begun, fault.until) :][:50]]
+                if ends:
+                    self._verdict.recoveries[fault.kind].append(min(ends) - fault.until)
+        for runs in self._runs.values():
+            for before, after in _gaps(runs):
+                cause = self._explanation(before, after)
+                if cause is not None and cause.pids is not None and before.end is None:
+                    self._verdict.recoveries[cause.kind].append(after.start - cause.at)
+
+
+def _gaps(runs: Iterable[Execution]) -> Iterator[tuple[Execution, Execution]]:
+    return itertools.pairwise(runs)
+
+
+def table(verdict: Verdict) -> str:
+    """Return the verdict as a Markdown table, a row for each kind of fault."""
+    lines = [
+        "| fault | injected | repeats it explains | recovery median | recovery longest |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for kind in sorted(verdict.faults.keys() | verdict.repeats.keys()):
+        times = verdict.recoveries.get(kind)
+        shown = (f"{statistics.median(times):.2f} s", f"{max(times):.2f} s") if times else ("–", "–")
+        lines.append(
+            f"| {kind} | {verdict.faults[kind] or '–'} | {verdict.repeats[kind]} | {shown[0]} | {shown[1]} |"
+        )
+    total = (
+        f"{verdict.faults.total()} faults of {len(verdict.faults)} kinds over {verdict.jobs:,} jobs: "
+        f"lost {verdict.lost}, recorded twice {verdict.twice}, invented {verdict.invented}, "
+        f"repeated executions {verdict.explained} explained and {verdict.unexplained} unexplained, "
+        f"latest answer {verdict.longest_overrun:+.2f} s from its deadline."
+    )
+    lines += ["", total]
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Tasks of the fault suite: one that works, and those that do not end well. Each writes down its runs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from service.worker.registry import task
+from tests.support.history import Log
+
+#: Attempts that a task gets which loops: the first, and its retries.
+LOOP_ATTEMPTS = 2
+LOOP_SECONDS = 0.4
+
+_logs: dict[tuple[int, str], Log] = {}
+
+
+def work(label: str, seconds: float, folder: str) -> str:
+    """Take *seconds*, and return the label."""
+    _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    time.sleep(seconds)
+    _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
+    return label
+
+
+def die_after_done(label: str, seconds: float, folder: str) -> str:
+    """Return the label; the first time, the process dies *seconds* later, mostly before it has told."""
+    work(label, 0.0, folder)
+    marker = Path(folder, f"{label}.once")
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return label
+    _strike("killed after done", folder, seconds)
+    threading.Thread(target=_die_in, args=(seconds,), daemon=True).start()
+    return label
+
+
+def segfault(label: str, seconds: float, folder: str) -> None:
+    """Die of a segmentation fault, each time."""
+    work(label, seconds, folder)
+    _strike("segfault", folder, 0.0)
+    ctypes.string_at(0)
+
+
+def leave(label: str, seconds: float, folder: str) -> None:
+    """Leave without a word, each time."""
+    work(label, seconds, folder)
+    _strike("exit", folder, 0.0)
+    os._exit(1)
+
+
+@task(timeout=LOOP_SECONDS, retries=LOOP_ATTEMPTS - 1, backoff=0.05)
+def loop(label: str, seconds: float, folder: str) -> None:
+    """Never end."""
+    work(label, seconds, folder)
+    _strike("loop", folder, LOOP_SECONDS + 1.0)
+    while True:
+        pass
+
+
+def too_large(label: str, seconds: float, folder: str) -> bytes:
+    """Return more than the manager takes."""
+    work(label, seconds, folder)
+    return bytes(3 << 20)
+
+
+def unspeakable(label: str, seconds: float, folder: str) -> object:
+    """Return what no codec can carry."""
+    work(label, seconds, folder)
+    return threading.Lock()
+
+
+def _strike(kind: str, folder: str, seconds: float) -> None:
+    now = time.monotonic()
+    _write(
+        "faults",
+        folder,
+        kind=kind,
+        at=now,
+        until=now + seconds,
+        pids=[os.getpid()],
+        injected=False,
+        fatal=True,
+    )
+
+
+def _die_in(seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _write(kind: str, folder: str, /, **line: object) -> None:
+    key = os.getpid(), kind
+    if key not in _logs:
+        _logs[key] = Log(Path(folder, kind, f"{os.getpid()}.jsonl"))
+    _logs[key].write(**line)

@@ -1,0 +1,161 @@
+"""What the checker reads: calls, executions and faults, each appended as one line by whoever saw it.
+
+Times are `time.monotonic()` in seconds, which all processes of one Linux host share. Every process has
+its own file, and each line is one `write`, so a kill at any instant loses at most the line not yet begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from service.errors import ManagerUnreachable
+
+T = TypeVar("T")
+
+OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a client about the jobs labelled `client-first` … ; `deadline` 0 means it has none."""
+
+    client: str
+    verb: str
+    first: int
+    count: int
+    call: float
+    returned: float | None
+    outcome: str
+    deadline: float = 0.0
+
+    def labels(self) -> Iterator[str]:
+        return (f"{self.client}-{number}" for number in range(self.first, self.first + self.count))
+
+
+@dataclass(slots=True)
+class Execution:
+    """One run of a job by one process; `end` is None where the process never came so far."""
+
+    label: str
+    pid: int
+    start: float
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that was broken on purpose, from `at` to `until`.
+
+    `pids` are the processes it struck; None means that it could strike any lease, empty that it could
+    strike none. A poison job writes down its own faults, which were not `injected` one by one.
+    """
+
+    kind: str
+    at: float
+    until: float
+    pids: frozenset[int] | None = None
+    injected: bool = True
+    fatal: bool = False
+
+    def hits(self, *pids: int) -> bool:
+        return self.pids is None or not self.pids.isdisjoint(pids)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A drain: when it was asked for, when it said that all was still (None: never), when it was lifted.
+
+    `workers` are the exit codes of workers; `stock` the processes of stock clients, which get no pill.
+    """
+
+    asked: float
+    still: float | None
+    resumed: float
+    code: int
+    workers: tuple[int | None, ...] = ()
+    stock: frozenset[int] = frozenset()
+
+
+@dataclass
+class History:
+    """All that was seen from outside."""
+
+    calls: list[Call] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    drains: list[Drain] = field(default_factory=list)
+
+
+class Log:
+    """A file of one process, of which nothing written is lost when the process is killed."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, **line: Any) -> None:
+        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+
+
+class Recorder:
+    """Makes the calls of one client and writes down when each began and how it ended."""
+
+    def __init__(self, folder: Path, client: str) -> None:
+        self.client = client
+        self._log = Log(folder / "calls" / f"{client}.jsonl")
+
+    def call(self, verb: str, first: int, count: int, deadline: float, ask: Callable[[], T]) -> T | None:
+        """Return what *ask* gives, or None where it is not known what became of the call."""
+        about = {"client": self.client, "verb": verb, "first": first, "count": count, "deadline": deadline}
+        began = time.monotonic()
+        self._log.write(**about, call=began)
+        outcome, answer = FAIL, None
+        try:
+            answer = ask()
+            outcome = OK
+        except ManagerUnreachable:
+            outcome = UNKNOWN
+        finally:
+            self._log.write(**about, call=began, returned=time.monotonic(), outcome=outcome)
+        return answer
+
+
+def read_calls(folder: Path) -> list[Call]:
+    """Return the calls that all clients have written down; one without an end is unknown."""
+    found: dict[tuple[str, str, int, float], Call] = {}
+    for line in _lines(folder / "calls"):
+        line.setdefault("returned", None)
+        line.setdefault("outcome", UNKNOWN)
+        found[line["client"], line["verb"], line["first"], line["call"]] = Call(**line)
+    return sorted(found.values(), key=lambda call: call.call)
+
+
+def read_executions(folder: Path) -> list[Execution]:
+    """Return the executions that all processes have written down, in the order of their starts."""
+    found: list[Execution] = []
+    running: dict[tuple[str, int], Execution] = {}
+    for line in _lines(folder / "executions"):
+        key = line["label"], line["pid"]
+        if "start" in line:
+            running[key] = Execution(*key, line["start"])
+            found.append(running[key])
+        else:
+            running[key].end = line["end"]
+    return sorted(found, key=lambda execution: execution.start)
+
+
+def read_faults(folder: Path) -> list[Fault]:
+    """Return the faults that jobs have written down before they struck."""
+    return [Fault(**{**line, "pids": frozenset(line["pids"])}) for line in _lines(folder / "faults")]
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
