@@ -10,7 +10,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.broker.manager import ManagerBroker
@@ -20,6 +20,7 @@ from tests.fault.site import LEASE_SECONDS, TASKS, Producer, Site, submit
 from tests.support.checker import Checker, Expectation, Verdict, parse_counts, read_journal
 from tests.support.fault_tasks import LOOP_ATTEMPTS
 from tests.support.history import Drain, Fault, History, Recorder, read_calls, read_executions, read_faults
+from tests.support.processes import descendants
 from tests.support.proxy import Proxy
 
 #: How jobs end whose task is at fault, and after how many attempts.
@@ -139,10 +140,11 @@ class Campaign:
     # --- faults ---------------------------------------------------------------------------------------
 
     def kill_consumer(self, kind: str) -> None:
+        """Kill a process below a supervisor: a consumer, or the forkserver, with which its consumers die."""
         victims = self.site.tree(self._random.choice(sorted(self.site.workers)))[1:]
         if victims:
             pid = self._random.choice(victims)
-            self._kill([pid], kind)
+            self._kill([pid], kind, also=descendants(pid))
 
     def kill_worker(self, kind: str) -> None:
         name = self._random.choice(sorted(self.site.workers))
@@ -246,10 +248,10 @@ class Campaign:
 
     # --- means ----------------------------------------------------------------------------------------
 
-    def _kill(self, pids: list[int], kind: str) -> None:
+    def _kill(self, pids: list[int], kind: str, also: Sequence[int] = ()) -> None:
         at = time.monotonic()
         self.site.send(pids, signal.SIGKILL)
-        self._note(kind, at, frozenset(pids), fatal=True)
+        self._note(kind, at, frozenset((*pids, *also)), fatal=True)
 
     def _await_workers(self) -> None:
         end = time.monotonic() + 10.0
