@@ -152,9 +152,13 @@ class Campaign:
         self.site.workers[name].wait()
 
     def freeze_worker(self, kind: str) -> None:
-        pids = self.site.tree(self._random.choice(sorted(self.site.workers)))
+        name = self._random.choice(sorted(self.site.workers))
         at = time.monotonic()
-        self.site.send(pids, signal.SIGSTOP)
+        pids: list[int] = []
+        # A forkserver may fork while the others are being stopped.
+        while new := [pid for pid in self.site.tree(name) if pid not in pids]:
+            self.site.send(new, signal.SIGSTOP)
+            pids += new
         time.sleep(LEASE_SECONDS + self._random.uniform(0.5, 2.0))
         self.site.send(pids, signal.SIGCONT)
         self._note(kind, at, frozenset(pids))
