@@ -39,11 +39,24 @@ class LeaseRecord:
 class Member:
     """One connection that has said what it is; `tasks` None means that it takes anything."""
 
-    __slots__ = ("connected", "gone_at", "inside", "leases", "name", "queues", "role", "tasks", "worker")
+    __slots__ = (
+        "connected",
+        "gone_at",
+        "inside",
+        "leases",
+        "name",
+        "pills",
+        "queues",
+        "role",
+        "tasks",
+        "worker",
+    )
 
     def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
         """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
         self.inside = inside
+        #: Pills of a drain that a plain client got and has not acknowledged.
+        self.pills = 0
         self.role = role
         self.name = name
         self.worker: Worker | None = None

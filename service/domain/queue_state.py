@@ -200,12 +200,10 @@ class QueueState:
 
     def pill_for(self, member: Member) -> int:
         """Return the epoch of the drain that is in force for *member*, or 0."""
-        if member.worker is None:
-            return 0
         drains = self.ledger.drains
         if not drains:
             return 0
-        known = drains.get("") or drains.get(member.worker.name)
+        known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
         return known[0] if known else 0
 
     def _grant(self, member: Member, limit: int, now: float) -> r.Grant | None:

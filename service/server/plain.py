@@ -99,6 +99,9 @@ class PlainFace:
             grant = replies[0]
             if isinstance(grant, r.Grant) and grant.deliveries:
                 done(_as_put(grant.deliveries[0]))
+            elif isinstance(grant, r.Grant) and grant.pill:
+                member.pills += 1
+                done(None)
             else:
                 done(queue.Empty())
 
@@ -109,6 +112,11 @@ class PlainFace:
 
     def _tasks_task_done(self, member: Member, done: Return) -> None:
         lease = next(iter(member.leases.values()), None)
+        if lease is None and member.pills:
+            # The seed's consumer acknowledges its pill like any other item.
+            member.pills -= 1
+            done(None)
+            return
         if lease is None:
             raise ValueError("task_done() called too many times")
         ack = c.Ack(lease.token, lease.batch.first + lease.start, [_NO_RESULT], [0.0])

@@ -189,3 +189,29 @@ def test_a_wrong_authkey_learns_nothing(manager):
     )
 
     assert json.loads(done.stdout) == ["AuthenticationError", "digest sent was rejected"]
+
+
+def test_a_drain_hands_a_pill_to_every_plain_consumer_that_asks_and_takes_its_acknowledgement(manager):
+    waiting = start(
+        sys.executable,
+        manager,
+        """
+        tasks = connect().tasks()
+        print("waiting", flush=True)
+        pill = tasks.get(); tasks.task_done()
+        print(json.dumps([pill, tasks.get_nowait()]))
+        """,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "waiting\n"
+    manager.until(lambda: manager.waiting() == 1)
+    with manager.broker() as operator:
+        operator.drain()
+        out, err = waiting.communicate(timeout=30)
+        assert json.loads(out) == [None, None], err
+        operator.resume()
+
+    served = run(
+        sys.executable, manager, "tasks = connect().tasks(); tasks.put(7); print(tasks.get(timeout=10))"
+    )
+    assert served == 7
