@@ -71,7 +71,8 @@ class Fault:
 class Drain:
     """A drain: when it was asked for, when it said that all was still (None: never), when it was lifted.
 
-    `workers` are the exit codes of workers; `stock` the processes of stock clients, which get no pill.
+    `workers` are the exit codes of workers; `stock` the processes of stock clients, which
+    nobody supervises: one that has lost its manager runs its item to the end.
     """
 
     asked: float
