@@ -15,6 +15,8 @@ from service.domain.lifecycle import JobState
 
 #: Ended attempts that are kept of one job; the counts go on.
 ATTEMPTS_KEPT = 20
+#: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
+BODY_OVERHEAD_BYTES = 48
 
 
 class JobRecord:
@@ -93,6 +95,11 @@ class Batch:
         self.finished_at = 0.0
         #: Whether some span of ready jobs may contain jobs that are not ready.
         self.ragged = False
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory the bodies take: each is an object of its own in a list."""
+        return self.size + self.count * BODY_OVERHEAD_BYTES
 
     def id(self, index: int) -> str:
         """Return the id of the job at *index*."""

@@ -281,15 +281,15 @@ class Ledger:
             self._finish(batch, at)
 
     def _keep_bodies(self, batch: Batch) -> None:
-        if self.resident_bytes + batch.size > self.window_bytes:
+        if self.resident_bytes + batch.weight > self.window_bytes:
             batch.bodies = None
         else:
-            self.resident_bytes += batch.size
+            self.resident_bytes += batch.weight
 
     def _finish(self, batch: Batch, at: float) -> None:
         if batch.bodies is not None:
             batch.bodies = None
-            self.resident_bytes -= batch.size
+            self.resident_bytes -= batch.weight
         batch.finished_at = at
         if batch.terms.task in (ITEM, PILL):
             self.forget(batch)

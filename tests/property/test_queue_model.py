@@ -25,7 +25,7 @@ LIMITS = Limits(
     retention_seconds=100.0,
     retention_jobs=12,
     dead_retention_seconds=300.0,
-    window_bytes=40,
+    window_bytes=300,
     grant_jobs=8,
     reconnect_seconds=1.0,
 )

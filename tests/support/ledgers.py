@@ -90,7 +90,7 @@ def _check_counts(ledger: Ledger) -> None:
     for name, counts in ledger.counts.items():
         found = {state.word: getattr(counts, state.word) for state in JobState}
         assert found == {state.word: seen.get(name, Counter())[state.word] for state in JobState}, name
-    resident = sum(b.size for b in ledger.batches.values() if b.bodies is not None)
+    resident = sum(b.weight for b in ledger.batches.values() if b.bodies is not None)
     assert ledger.resident_bytes == resident
 
 

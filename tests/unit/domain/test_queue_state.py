@@ -10,6 +10,7 @@ from service.domain import events as e
 from service.domain import replies as r
 from service.domain import settlement, upkeep
 from service.domain.apply import HANDLERS, apply
+from service.domain.batch import BODY_OVERHEAD_BYTES
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.ledger import SETTLED_KEPT
 from service.domain.limits import Limits
@@ -120,7 +121,7 @@ def test_settled_leases_are_remembered_up_to_a_bound_whatever_settles_them(state
 
 
 def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
-    state = QueueState(read=journal.read, limits=Limits(window_bytes=2))
+    state = QueueState(read=journal.read, limits=Limits(window_bytes=2 * (1 + BODY_OVERHEAD_BYTES)))
     submit(state, 2)
     submit(state, 2, first=2)
     commit(state, journal)
