@@ -15,14 +15,28 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.domain.commands import AnyCommand, Command
+from service.domain.commands import PROTOCOL_VERSION, AnyCommand, Command
 from service.domain.replies import AnyReply, Reply
 from service.errors import BadRequest
 
+__all__ = [
+    "DEFAULT_PORT",
+    "HEADER",
+    "LONG_HEADER",
+    "MESSAGE_BYTES_MAX",
+    "PROTOCOL_VERSION",
+    "RELEASE",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+    "request_frame",
+    "response_frame",
+    "with_header",
+]
+
 #: Version of the package.
 RELEASE = "0.1.0"
-#: Version of the frames; a manager and a client with different ones refuse each other.
-PROTOCOL_VERSION = 1
 #: Port of the manager where none is named.
 DEFAULT_PORT = 7077
 #: Bytes that no message from the network may exceed, whatever the settings say.

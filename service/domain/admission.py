@@ -13,8 +13,6 @@ from service.domain.members import Member, Worker
 from service.domain.queue_state import Notice, QueueState
 from service.domain.settlement import give_back_all
 
-#: Frames of this version are understood; `wire.PROTOCOL_VERSION` is the same number for clients.
-VERSION = 1
 #: What a connection may say it is.
 ROLES = ("client", "consumer", "worker")
 #: Characters that the name of a queue, a task or an origin, or a key, may have.
@@ -25,10 +23,11 @@ NUMBER_MAX = (1 << 53) - 1
 
 def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
     """Make *member* what the command says it is; a consumer that comes back gets its leases again."""
-    if command.version != VERSION:
+    if command.version != c.PROTOCOL_VERSION:
         return r.Refused(
             "protocol",
-            f"this manager speaks version {VERSION}, the client {command.version}; upgrade the older",
+            f"this manager speaks version {c.PROTOCOL_VERSION}, the client {command.version}; "
+            "upgrade the older",
         )
     if command.role not in ROLES:
         return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
@@ -46,7 +45,9 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         state.give_back(lease, lease.start, lease.stop, now)
         state.end_lease(lease)
     limits = state.limits
-    return r.Welcome(VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost)
+    return r.Welcome(
+        c.PROTOCOL_VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost
+    )
 
 
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:

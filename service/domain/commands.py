@@ -6,6 +6,9 @@ import msgspec
 
 from service.domain.job import Cause, ErrorInfo, NewBatch
 
+#: Version of what is asked and answered; a manager and a client with different ones refuse each other.
+PROTOCOL_VERSION = 1
+
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
     """Base of all commands."""

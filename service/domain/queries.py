@@ -58,7 +58,7 @@ def await_outcomes(state: QueueState, command: c.Await, member: Member, now: flo
     places: list[tuple[Batch, int]] = []
     waiting = command.wait > 0
     # From the last one on: it is likely to end last, so that one look is enough while it has not.
-    for job in reversed(command.ids[:REPLY_JOBS_MAX]):
+    for job in reversed(command.ids):
         place = _place(state, job)
         if place is None:
             return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
