@@ -170,12 +170,12 @@ def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, n
     terms = batch.terms
     due = now + batch.delay if batch.delay > 0 else None
     event = e.Submitted(now, origin, batch.first, terms, batch.bodies, due, batch.key)
-    added = state.ledger.submitted(state.record(event), event)
-    state.observer.submitted(terms, added.count, added.size)
+    added, start = state.ledger.submitted(state.record(event), event)
+    state.observer.submitted(terms, len(batch.bodies), sum(map(len, batch.bodies)))
     if due is None:
-        state.make_ready(added, 0, added.count, now)
+        state.make_ready(added, start, added.count, now)
     else:
-        state.schedule(added, 0, added.count, due)
+        state.schedule(added, start, added.count, due)
     return None
 
 

@@ -6,6 +6,7 @@ outcome a reference to the event that recorded it. Only a job with a history get
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from service.domain.lifecycle import JobState
 
 #: Ended attempts that are kept of one job; the counts go on.
 ATTEMPTS_KEPT = 20
+#: Up to how many jobs a batch grows by submits that go on where it ends.
+GROWN_JOBS_MAX = 256
 #: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
 BODY_OVERHEAD_BYTES = 48
 
@@ -47,13 +50,18 @@ class JobRecord:
 
 
 class Batch:
-    """Consecutive jobs of one origin, accepted by one event.
+    """Consecutive jobs of one origin, accepted by one event, or by several small ones.
+
+    Jobs that are submitted one by one would cost a batch each; instead a batch *grows* by those that go on
+    where it ends. What that depends on is in the events alone, so a replay makes the same batches.
 
     Indexes count from 0 within the batch; job numbers are `first + index`. `bodies` is None while
     they are only in the journal.
     """
 
     __slots__ = (
+        "accepted_at",
+        "accepted_by",
         "at",
         "bodies",
         "count",
@@ -83,6 +91,9 @@ class Batch:
         self.bodies: list[bytes] | None = event.bodies
         self.size = sum(map(len, event.bodies))
         self.at = event.at
+        #: Of a batch that has grown, for each job the event that accepted it, and that one's time.
+        self.accepted_by: array[int] | None = None
+        self.accepted_at: array[float] | None = None
         self.due = event.due
         self.key = event.key
         self.digest = b""
@@ -100,6 +111,56 @@ class Batch:
     def weight(self) -> int:
         """About how many bytes of memory the bodies take: each is an object of its own in a list."""
         return self.size + self.count * BODY_OVERHEAD_BYTES
+
+    def goes_on_with(self, event: Submitted) -> bool:
+        """Return whether the jobs of *event* can be taken in; *event* is later than all the batch knows."""
+        return (
+            event.first == self.first + self.count
+            and self.count + len(event.bodies) <= GROWN_JOBS_MAX
+            and self.unfinished > 0
+            and not self.finished_at
+            and self.due is None
+            and event.due is None
+            and not self.key
+            and not event.key
+            and event.terms == self.terms
+        )
+
+    def grow(self, sequence: int, event: Submitted) -> int:
+        """Take in the jobs of *event*, which `goes_on_with` allows; return by how much `weight` has grown.
+
+        Their bodies are kept where those of the others are.
+        """
+        if self.accepted_by is None or self.accepted_at is None:
+            self.accepted_by = array("Q", (self.sequence,)) * self.count
+            self.accepted_at = array("d", (self.at,)) * self.count
+            if self.bodies is not None:
+                self.bodies = list(self.bodies)  # it was the first event's own
+        count, size = len(event.bodies), self.size
+        for body in event.bodies:
+            self.size += len(body)
+            self.accepted_by.append(sequence)
+            self.accepted_at.append(event.at)
+            self.states.append(JobState.READY)
+        if self.outcomes is not None:
+            self.outcomes.extend(array("Q", bytes(8 * count)))
+        if self.bodies is not None:
+            self.bodies += event.bodies
+        self.count += count
+        self.unfinished += count
+        return self.size - size + count * BODY_OVERHEAD_BYTES
+
+    def sequence_of(self, index: int) -> int:
+        """Return the sequence number of the event that accepted the job at *index*."""
+        return self.sequence if self.accepted_by is None else self.accepted_by[index]
+
+    def at_of(self, index: int) -> float:
+        """Return when the job at *index* was accepted."""
+        return self.at if self.accepted_at is None else self.accepted_at[index]
+
+    def unbroken(self, index: int) -> bool:
+        """Return whether nothing can have been accepted between the job at *index* and the one before it."""
+        return self.accepted_by is None or self.accepted_by[index] - self.accepted_by[index - 1] <= 1
 
     def id(self, index: int) -> str:
         """Return the id of the job at *index*."""
@@ -135,18 +196,15 @@ class Batch:
         self.unfinished -= stop - start
 
     def runs(self, state: JobState) -> Iterator[tuple[int, int]]:
-        """Yield the maximal [start, stop) runs of jobs that are in *state*."""
-        wanted = bytes((state,))
-        start = self.states.find(wanted)
-        while start >= 0:
-            stop = start + 1
-            while stop < self.count and self.states[stop] == state:
-                stop += 1
-            yield start, stop
-            start = self.states.find(wanted, stop)
+        """Yield [start, stop) runs of jobs that are in *state*, cut where they are not `unbroken`."""
+        for run in re.finditer(re.escape(bytes((state,))) + b"+", self.states):
+            start, end = run.span()
+            for stop in range(start + 1, end) if self.accepted_by is not None else ():
+                if not self.unbroken(stop):
+                    yield start, stop
+                    start = stop
+            yield start, end
 
-    def event_sequences(self) -> Iterator[int]:
-        """Yield the sequence numbers of all events that are about this batch alone."""
-        yield self.sequence
-        for record in self.records.values():
-            yield from record.sequences
+    def rows(self) -> list[int]:
+        """Return the sequence numbers of the events that accepted the jobs, in order."""
+        return [self.sequence] if self.accepted_by is None else list(dict.fromkeys(self.accepted_by))

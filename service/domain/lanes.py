@@ -16,7 +16,7 @@ from service.domain.lifecycle import JobState
 
 
 class Span(NamedTuple):
-    """Ready jobs [start, stop) of a batch; they sort by the age of the batch. `ready_at` is a Unix time."""
+    """Ready jobs [start, stop) of a batch, sorted by the age of the first one. `ready_at` is a Unix time."""
 
     order: int
     start: int
@@ -39,9 +39,13 @@ class Lane:
         self.spans: list[Span] = []
 
     def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
-        """Add jobs, at the place that the age of their batch gives them."""
-        heapq.heappush(self.spans, Span(batch.sequence, start, stop, ready_at, batch))
+        """Add jobs, at the place that the age of the first one gives them."""
         self.count += stop - start
+        last = self.spans[-1] if self.spans else None
+        if last is not None and _goes_on(last, batch, start, ready_at):
+            self.spans[-1] = Span(last.order, last.start, stop, last.ready_at, batch)
+        else:
+            heapq.heappush(self.spans, Span(batch.sequence_of(start), start, stop, ready_at, batch))
 
     def head(self) -> Span | None:
         """Return the span of the oldest ready job, cut to begin with it, or None where none is left."""
@@ -79,6 +83,16 @@ class Lane:
             heapq.heapreplace(self.spans, span._replace(start=start))
         else:
             heapq.heappop(self.spans)
+
+
+def _goes_on(span: Span, batch: Batch, start: int, ready_at: float) -> bool:
+    """Return whether jobs that were ready when they were accepted simply go on where *span* ends."""
+    return (
+        span.batch is batch
+        and span.stop == start
+        and batch.unbroken(start)
+        and ready_at <= batch.at_of(start)
+    )
 
 
 class Lanes:

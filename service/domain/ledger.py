@@ -107,28 +107,40 @@ class Ledger:
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
         """Apply an event that the journal kept."""
+        kind = type(event)
         self.last_sequence = max(self.last_sequence, sequence)
-        self.last_at = max(self.last_at, getattr(event, "at", 0.0))
-        _APPLIED_BY[type(event)](self, sequence, event)
-        if sequence not in self.references and isinstance(event, _ABOUT_JOBS):
+        if not isinstance(event, e.Answered) and event.at > self.last_at:
+            self.last_at = event.at
+        _APPLIED_BY[kind](self, sequence, event)
+        if kind in _ABOUT_JOBS and sequence not in self.references:
             # The journal's newest row may stay there after it was forgotten.
             self.forgotten.append(sequence)
 
     # Each of the following applies one kind of event.
 
-    def submitted(self, sequence: int, event: e.Submitted) -> Batch:
-        """Add a batch."""
-        batch = Batch(sequence, event)
-        self.batches[sequence] = batch
-        self.origins.make(event.origin).add(batch)
+    def submitted(self, sequence: int, event: e.Submitted) -> tuple[Batch, int]:
+        """Add jobs, where they go on from a batch to that one; return their batch and first index."""
+        origin = self.origins.make(event.origin)
+        # Not simply the newest batch: at a replay that one may be gone.
+        batch = origin.find(event.first - 1)
+        if batch is not None and batch.goes_on_with(event):
+            start = batch.count
+            self._grow(batch, sequence, event)
+        else:
+            start = 0
+            batch = self.batches[sequence] = Batch(sequence, event)
+            origin.add(batch)
+            self._keep_bodies(batch)
+            if event.key:
+                batch.digest = content_digest(event.terms.task, event.bodies[0])
+                self.keys[event.key] = batch
         counts = self.counts_of(event.terms.queue)
-        counts.submitted += batch.count
-        counts.add(batch.states[0], batch.count)
-        self._keep_bodies(batch)
-        if event.key:
-            batch.digest = content_digest(event.terms.task, event.bodies[0])
-            self.keys[event.key] = batch
-        return batch
+        counts.submitted += batch.count - start
+        if event.due is None:
+            counts.ready += batch.count - start
+        else:
+            counts.scheduled += batch.count - start
+        return batch, start
 
     def succeeded(self, sequence: int, part: int, batch: Batch, span: e.Range, at: float) -> None:
         """End the jobs that *span* names, of *batch*, with results; it is part *part* of the event."""
@@ -234,7 +246,7 @@ class Ledger:
         if self.keys.get(batch.key) is batch:
             del self.keys[batch.key]
         self._uncount(self.counts_of(batch.terms.queue), batch, 0, batch.count)
-        self.forgotten.append(batch.sequence)
+        self.forgotten.extend(batch.rows())
         about = Counter(batch.outcomes or ())
         for index, record in batch.records.items():
             about.update(record.sequences)
@@ -285,6 +297,14 @@ class Ledger:
             batch.bodies = None
         else:
             self.resident_bytes += batch.weight
+
+    def _grow(self, batch: Batch, sequence: int, event: e.Submitted) -> None:
+        grown = batch.grow(sequence, event)
+        if batch.bodies is not None:
+            self.resident_bytes += grown
+            if self.resident_bytes > self.window_bytes:
+                self.resident_bytes -= batch.weight
+                batch.bodies = None
 
     def _finish(self, batch: Batch, at: float) -> None:
         if batch.bodies is not None:
@@ -351,7 +371,7 @@ def content_digest(task: str, body: bytes) -> bytes:
 
 
 #: Events that are kept only for the sake of the jobs that they are about.
-_ABOUT_JOBS = (e.Succeeded, e.Cancelled, e.Requeued, e.Answered)
+_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered))
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
     e.Succeeded: Ledger.succeeded_all,

@@ -115,7 +115,7 @@ def view(state: QueueState, batch: Batch, index: int) -> JobView:
         state=job_state.word,
         priority=terms.priority,
         codec=terms.codec,
-        submitted_at=batch.at,
+        submitted_at=batch.at_of(index),
         due_at=due if job_state == JobState.SCHEDULED else None,
         failures=record.failures if record else 0,
         crashes=record.crashes if record else 0,

@@ -126,11 +126,11 @@ class QueueState:
 
     def recover(self, now: float) -> None:
         """Make ready what the replayed events left waiting, and give holders time to come back."""
-        for batch in self.ledger.batches.values():
-            if not batch.unfinished:
-                continue
-            for start, stop in batch.runs(JobState.READY):
-                self.lanes.push(batch, start, stop, batch.at)
+        unfinished = [batch for batch in self.ledger.batches.values() if batch.unfinished]
+        ready = [(batch, *run) for batch in unfinished for run in batch.runs(JobState.READY)]
+        for batch, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
+            self.lanes.push(batch, start, stop, batch.at_of(start))
+        for batch in unfinished:
             for start, stop in batch.runs(JobState.SCHEDULED):
                 self._schedule_run(batch, start, stop)
         # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
@@ -243,7 +243,7 @@ class QueueState:
         if span is None:
             return None
         self.lanes.tidy(lane)
-        swallowed = span.batch.id(span.start), self.bodies(span.batch)[span.start]
+        swallowed = span.batch.id(span.start), self.bodies(span.batch, span.start, span.stop)[0]
         sequence, event = self.results_event(now)
         event.ranges.append(e.Range(span.batch.origin, span.batch.first + span.start, 0, [b""], [0.0]))
         self.ledger.succeeded(sequence, len(event.ranges) - 1, span.batch, event.ranges[-1], event.at)
@@ -260,7 +260,7 @@ class QueueState:
         self.lanes.tidy(lane)
         _, start, stop, ready_at, batch = span
         lease = self.grant_lease(batch, start, stop, member, now)
-        waited = max(0.0, now - ready_at)
+        waited = max(0.0, now - max(ready_at, batch.at_of(start)))
         self.observer.started(batch.terms, stop - start, waited)
         record = batch.records.get(start)
         return r.Delivery(
@@ -268,11 +268,11 @@ class QueueState:
             batch.origin,
             batch.first + start,
             batch.terms,
-            self.bodies(batch)[start:stop],
+            self.bodies(batch, start, stop),
             record.failures if record else 0,
             record.crashes if record else 0,
             record.interruptions if record else 0,
-            batch.at,
+            batch.at_of(start),
             waited,
         )
 
@@ -319,14 +319,23 @@ class QueueState:
         """Count the consumers of all workers anew."""
         self.consumers = sum(len(worker.consumers) for worker in self.workers.values())
 
-    def bodies(self, batch: Batch) -> list[bytes]:
-        """Return the bodies of a batch, from the journal where they are not in memory."""
+    def bodies(self, batch: Batch, start: int, stop: int) -> list[bytes]:
+        """Return the bodies of jobs [start, stop), from the journal where they are not in memory."""
         if batch.bodies is not None:
-            return batch.bodies
-        event = self.pending_event(batch.sequence) or self.read(batch.sequence)
+            return batch.bodies[start:stop]
+        bodies: list[bytes] = []
+        while start + len(bodies) < stop:
+            index = start + len(bodies)
+            event = self._accepting_event(batch.sequence_of(index))
+            offset = batch.first + index - event.first
+            bodies += event.bodies[offset : offset + stop - index]
+        return bodies
+
+    def _accepting_event(self, sequence: int) -> e.Submitted:
+        event = self.pending_event(sequence) or self.read(sequence)
         if not isinstance(event, e.Submitted):
-            raise JournalError(f"event {batch.sequence} is gone from the journal")  # it is a row, not a type
-        return event.bodies
+            raise JournalError(f"event {sequence} is gone from the journal")  # it is a row, not a type
+        return event
 
 
 def _alike(head: Span, room: int) -> int:

@@ -136,7 +136,7 @@ def _record_results(
     span = e.Range(batch.origin, batch.first + start, command.token, results, seconds)
     event.ranges.append(span)
     state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
-    state.observer.succeeded(batch.terms, seconds, now - batch.at)
+    state.observer.succeeded(batch.terms, seconds, now - batch.at_of(start))
     state.progressed = True
 
 
@@ -168,7 +168,9 @@ def _charge(
         state.make_ready(batch, index, index + 1, now)
     _settle_front(state, lease, index + 1)
     state.progressed = True
-    state.observer.failed(batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at)
+    state.observer.failed(
+        batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at_of(index)
+    )
 
 
 def _give_back_from(state: QueueState, lease: LeaseRecord, start: int, now: float, started: bool) -> None:

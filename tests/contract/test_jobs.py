@@ -302,10 +302,10 @@ def test_finished_jobs_are_forgotten_after_their_retention_and_never_run_again(e
 
 def test_forgotten_jobs_are_not_run_again_after_a_restart_either(engine):
     queue, consumer = engine.client(), engine.consumer()
-    submit(queue, batch(0), batch(1))
+    submit(queue, batch(0), batch(2))
     consumer.ack(ack_of(lease_one(consumer)))
     engine.advance(engine.limits.retention_seconds + 1)
-    assert states(queue, "o-0", "o-1") == ["ready"]
+    assert states(queue, "o-0", "o-2") == ["ready"]
     engine.restart()
     queue = engine.client()
 

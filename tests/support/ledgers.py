@@ -28,7 +28,8 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     rows = {sequence for sequence, _ in journal.replay()}
     drains = {sequence for _, sequence in ledger.drains.values()}
     marks = {sequence for origin in ledger.origins for sequence in origin.forgotten_by}
-    assert rows == set(ledger.batches) | set(ledger.references) | drains | marks
+    accepted = {sequence for batch in ledger.batches.values() for sequence in batch.rows()}
+    assert rows == accepted | set(ledger.references) | drains | marks
 
     replayed = Ledger()
     for sequence, event in journal.replay():
@@ -45,7 +46,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
     """Return all of a ledger that a restart must not change; what is unfinished may wait in another state."""
     batches = ledger.batches.values()
     return {
-        "batches": [(b.sequence, b.origin, b.first, b.count, b.key, b.due, b.unfinished) for b in batches],
+        "batches": [(b.rows(), b.origin, b.first, b.count, b.key, b.due, b.unfinished) for b in batches],
         "states": {b.sequence: [_lasting(state) for state in b.states] for b in batches},
         "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in batches},
         "records": {

@@ -67,9 +67,10 @@ def checked_rows(connection: apsw.Connection, path: Path, version: int = 2) -> I
             if sequence <= last:
                 raise unreadable(path, sequence, "it is out of place")
             try:
-                yield sequence, event_of(sequence, body, check)
+                event = event_of(sequence, body, check)
             except UNREADABLE as error:
                 raise unreadable(path, sequence, error) from None
+            yield sequence, event
             last = sequence
             count += 1
     if version > 1 and (total or 0) != count:

@@ -123,7 +123,7 @@ def test_settled_leases_are_remembered_up_to_a_bound_whatever_settles_them(state
 def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
     state = QueueState(read=journal.read, limits=Limits(window_bytes=2 * (1 + BODY_OVERHEAD_BYTES)))
     submit(state, 2)
-    submit(state, 2, first=2)
+    submit(state, 2, first=3)
     commit(state, journal)
     assert [batch.bodies is None for batch in state.ledger.batches.values()] == [False, True]
 
