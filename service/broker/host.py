@@ -129,6 +129,16 @@ class QueueHost:
         self._lessees = deque(self._answered(self._lessees, lambda each: each.member is member, now))
         self._others = list(self._answered(self._others, lambda each: each.member is member, now))
 
+    def answer_reports(self) -> None:
+        """Answer those who wait for jobs and reported outcomes with the same request; for an orderly end.
+
+        What they reported is recorded; unanswered, they would have to hold it until there is a manager again.
+        """
+        for waiting in self._lessees:
+            if waiting.replies:
+                self._answer(waiting, r.Grant())
+        self._lessees = deque(each for each in self._lessees if not each.replies)
+
     def disconnected(self, member: Member) -> None:
         """Forget what *member* waits for, and give back what it must not keep."""
         self._lessees = deque(each for each in self._lessees if each.member is not member)

@@ -17,16 +17,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from service.broker.base import Broker
+from service.broker.stream import Stream
 from service.domain import commands as c
 from service.domain import replies as r
 from service.errors import AuthenticationFailed, BadRequest, ManagerUnreachable, error_for
 from service.wire import (
-    HEADER,
-    LONG_HEADER,
-    MESSAGE_BYTES_MAX,
     PROTOCOL_VERSION,
     decode_response,
     encode_request,
@@ -48,22 +46,6 @@ RETRY_SECONDS_LAST = 2.0
 CALL_SECONDS = 10.0
 
 Address = tuple[str, int]
-
-
-class Channel(Protocol):
-    """What is used of a socket; one over TLS has it too."""
-
-    def settimeout(self, seconds: float | None, /) -> None:
-        """Let each operation take up to *seconds*."""
-
-    def sendall(self, data: bytes, /) -> None:
-        """Send all of *data*."""
-
-    def recv(self, size: int, /) -> bytes:
-        """Return up to *size* bytes; none where the connection has ended."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class ManagerBroker(Broker):
@@ -98,7 +80,7 @@ class ManagerBroker(Broker):
         self._timeout = timeout
         self._tls = tls
         self._context: ssl.SSLContext | None = None
-        self._socket: Channel | None = None
+        self._stream: Stream | None = None
         self._sending = threading.Lock()
         self._request = 0
         self._interrupted = False
@@ -125,8 +107,8 @@ class ManagerBroker(Broker):
         pause = RETRY_SECONDS_FIRST
         while True:
             try:
-                connection = self._socket or self._open(deadline)
-                return self._exchange(connection, commands, deadline, wait)
+                stream = self._stream or self._open(deadline)
+                return self._exchange(stream, commands, deadline, wait)
             except (OSError, EOFError) as error:
                 self._discard()
                 self._pause(pause, deadline, error)
@@ -139,33 +121,33 @@ class ManagerBroker(Broker):
     def interrupt(self) -> None:
         """See `Broker.interrupt`."""
         self._interrupted = True
-        connection = self._socket
-        if connection is not None:
+        stream = self._stream
+        if stream is not None:
             with contextlib.suppress(OSError), self._sending:
-                connection.sendall(encode_request(0, [c.Wake()]))
+                stream.send(encode_request(0, [c.Wake()]))
 
     def close(self) -> None:
         """See `Broker.close`."""
-        if self._socket is not None:
+        if self._stream is not None:
             with contextlib.suppress(OSError, EOFError, BadRequest):
                 if self._hello is not _client_hello:
-                    self._exchange(self._socket, [c.Leave()], time.monotonic() + 1.0, 0.0)
+                    self._exchange(self._stream, [c.Leave()], time.monotonic() + 1.0, 0.0)
             self._discard()
 
     # --- one exchange -------------------------------------------------------------------------------
 
     def _exchange(
-        self, connection: Channel, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
+        self, stream: Stream, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
     ) -> list[r.AnyReply]:
         self._request += 1
         request = self._request
-        _set_timeout(connection, deadline)
+        stream.allow(deadline)
         with self._sending:
             if self._interrupted and wait:
                 commands = [*commands[:-1], _impatient(commands[-1])]
-            connection.sendall(encode_request(request, commands))
+            stream.send(encode_request(request, commands))
         while True:
-            frame = response_frame(_receive(connection, deadline))
+            frame = response_frame(stream.receive(deadline))
             if frame is None:
                 raise BadRequest("the manager answered something that is not a frame")
             answered, replies = decode_response(frame)
@@ -191,7 +173,7 @@ class ManagerBroker(Broker):
 
     # --- a new connection ---------------------------------------------------------------------------
 
-    def _open(self, deadline: float | None) -> Channel:
+    def _open(self, deadline: float | None) -> Stream:
         limit = time.monotonic() + CONNECT_SECONDS
         limit = limit if deadline is None else min(limit, deadline)
         plain = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
@@ -201,8 +183,8 @@ class ManagerBroker(Broker):
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            connection = self._secured(plain, limit)
-            welcome = self._exchange(connection, [self._hello()], limit, 0.0)[0]
+            stream = self._secured(plain, limit)
+            welcome = self._exchange(stream, [self._hello()], limit, 0.0)[0]
         except TlsError as error:
             plain.close()
             raise AuthenticationFailed(
@@ -213,47 +195,48 @@ class ManagerBroker(Broker):
             plain.close()
             raise
         if isinstance(welcome, r.Refused):
-            connection.close()
+            stream.close()
             raise error_for(welcome.code, welcome.message)
         self.reconnects += self.welcome.version != 0
         self.welcome = cast(r.Welcome, welcome)
-        self._socket = connection
-        return connection
+        self._stream = stream
+        return stream
 
-    def _secured(self, plain: socket.socket, deadline: float) -> Channel:
+    def _secured(self, plain: socket.socket, deadline: float) -> Stream:
         """Return the connection once both sides have proved themselves, over TLS where that is set."""
-        connection: Channel = plain
+        stream = Stream(plain)
         if self._tls is not None:
             self._context = self._context or self._tls.client_context()
-            _set_timeout(plain, deadline)
-            connection = self._tls.dial(plain, self._context, self.address[0])
-        self._shake_hands(connection, deadline)
-        return connection
+            stream.allow(deadline)
+            stream = Stream(self._tls.dial(plain, self._context, self.address[0]))
+        stream.allow(deadline)
+        self._shake_hands(stream, deadline)
+        return stream
 
-    def _shake_hands(self, connection: Channel, deadline: float) -> None:
+    def _shake_hands(self, stream: Stream, deadline: float) -> None:
         """Prove that we know the key, see that the manager does, and ask to be served."""
-        response = answer(self._authkey, self._challenge(connection, deadline))
+        response = answer(self._authkey, self._challenge(stream, deadline))
         if response is None:
             raise BadRequest(f"{self.address[0]}:{self.address[1]} is not a manager: no challenge came")
-        connection.sendall(with_header(response))
-        if _receive(connection, deadline) != WELCOME:
+        stream.send(with_header(response))
+        if stream.receive(deadline) != WELCOME:
             raise AuthenticationFailed(
                 f"the manager at {self.address[0]}:{self.address[1]} refused the authkey; "
                 "both sides must read the same key file"
             )
         challenge = make_challenge()
-        connection.sendall(with_header(CHALLENGE + challenge))
-        if not is_right(self._authkey, challenge, _receive(connection, deadline)):
+        stream.send(with_header(CHALLENGE + challenge))
+        if not is_right(self._authkey, challenge, stream.receive(deadline)):
             raise AuthenticationFailed(
                 f"whoever answers at {self.address[0]}:{self.address[1]} does not know the authkey"
             )
         request = pickle.dumps((None, "accept_connection", ("svc",), {}), protocol=4)
-        connection.sendall(with_header(WELCOME) + with_header(request))
-        _receive(connection, deadline)
+        stream.send(with_header(WELCOME) + with_header(request))
+        stream.receive(deadline)
 
-    def _challenge(self, connection: Channel, deadline: float) -> bytes:
+    def _challenge(self, stream: Stream, deadline: float) -> bytes:
         try:
-            return _receive(connection, deadline)
+            return stream.receive(deadline)
         except (EOFError, TimeoutError) as error:
             if self._tls is not None:
                 raise
@@ -261,9 +244,9 @@ class ManagerBroker(Broker):
             raise type(error)("no challenge came; is it overloaded, or does it ask for TLS?") from None
 
     def _discard(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 def _client_hello() -> c.Hello:
@@ -274,43 +257,3 @@ def _impatient(command: c.AnyCommand) -> c.AnyCommand:
     import msgspec
 
     return msgspec.structs.replace(command, wait=0.0)
-
-
-def _set_timeout(connection: Channel, deadline: float | None) -> None:
-    """Let the next operation take until *deadline* (monotonic).
-
-    Raises:
-        TimeoutError: it has passed.
-    """
-    if deadline is None:
-        connection.settimeout(None)
-        return
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline has passed")
-    connection.settimeout(left)
-
-
-def _receive(connection: Channel, deadline: float | None) -> bytes:
-    """Return the next message."""
-    (length,) = HEADER.unpack(_receive_exactly(connection, HEADER.size, deadline))
-    if length == -1:
-        (length,) = LONG_HEADER.unpack(_receive_exactly(connection, LONG_HEADER.size, deadline))
-    if not 0 <= length <= 2 * MESSAGE_BYTES_MAX:
-        raise BadRequest(f"the manager announced a message of {length} bytes")
-    return _receive_exactly(connection, length, deadline)
-
-
-def _receive_exactly(connection: Channel, size: int, deadline: float | None) -> bytes:
-    _set_timeout(connection, deadline)
-    data = connection.recv(size)
-    if len(data) == size:
-        return data
-    buffer = bytearray(data)
-    while data and len(buffer) < size:
-        _set_timeout(connection, deadline)
-        data = connection.recv(min(size - len(buffer), 1 << 20))
-        buffer += data
-    if len(buffer) < size:
-        raise EOFError("the connection was closed")
-    return bytes(buffer)

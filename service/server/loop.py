@@ -373,6 +373,7 @@ class Server(managers.Server):
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
         self._run_calls()
+        self._host.answer_reports()
         self._host.turn()
 
     def _close(self) -> None:

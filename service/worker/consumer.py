@@ -49,7 +49,9 @@ READY, BROKEN, NUDGE = b"r", b"b", b"n"
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
-_NO_WAIT = timedelta()
+#: How long the answer to reported outcomes may wait for the next jobs. Most come by then, so that a consumer
+#: whose jobs come one at a time needs one request for each; the outcomes themselves are recorded at once.
+_REPORTING_WAIT = timedelta(seconds=0.1)
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
 
@@ -184,13 +186,13 @@ class Consumer:
         return None
 
     def _take(self, broker: Broker) -> Grant:
-        """Report what is done and take the next jobs, waiting for them only when nothing is left to report.
+        """Report what is done and take the next jobs, waiting long only when nothing is left to report.
 
         A wait hides whether the outcomes that came with it have arrived.
         """
         self._rest(Phase.IDLE)
         outcomes = self._outbox.content()
-        wait = _NO_WAIT if outcomes else self._wait
+        wait = min(_REPORTING_WAIT, self._wait) if outcomes else self._wait
         try:
             turn = broker.lease(limit=self._pace.limit, wait=wait, outcomes=outcomes)
         except _PASSING as error:

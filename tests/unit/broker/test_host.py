@@ -180,3 +180,22 @@ def test_totals_say_what_the_host_is(host):
     totals = host.totals()
 
     assert (totals.durability, totals.incarnation, totals.uptime) == ("memory", 1, 0.0)
+
+
+def test_at_an_orderly_end_who_reported_outcomes_is_answered_and_others_are_not(host):
+    consumer, idle = Member(), Member()
+    for member, name in ((consumer, "w-1"), (idle, "w-2")):
+        ask(host, member, c.Hello(1, "consumer", name, "w", tasks=["m:f"]))
+    submit(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    reported = ask(host, consumer, ack, c.Lease(1, 10.0))
+    waited = ask(host, idle, c.Lease(1, 10.0))
+    assert reported == []
+
+    host.answer_reports()
+    host.turn()
+
+    assert reported == [[r.Done(1), r.Grant()]]
+    assert waited == []

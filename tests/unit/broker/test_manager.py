@@ -22,11 +22,17 @@ def manager():
         yield running
 
 
+def break_connection(broker: ManagerBroker) -> None:
+    assert broker._stream is not None
+    channel = broker._stream._channel
+    assert isinstance(channel, socket.socket)
+    channel.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_broken_connection_is_made_again_and_the_same_request_sent_again(manager):
     broker = manager.broker()
     submit(broker, batch(0))
-    assert broker._socket is not None
-    broker._socket.shutdown(socket.SHUT_RDWR)
+    break_connection(broker)
 
     submit(broker, batch(0))
 
@@ -44,8 +50,7 @@ def test_each_new_connection_says_hello_anew(manager):
 
     broker = manager.broker(hello)
     broker.connect()
-    assert broker._socket is not None
-    broker._socket.close()
+    break_connection(broker)
     broker.connect()
 
     assert len(said) == 2

@@ -42,6 +42,13 @@ def ask(connection: stdlib.Connection, *request: object) -> tuple[str, object]:
     return kind, value
 
 
+def socket_of(broker: ManagerBroker) -> socket.socket:
+    assert broker._stream is not None
+    channel = broker._stream._channel
+    assert isinstance(channel, socket.socket)
+    return channel
+
+
 def read_frame(sock: socket.socket) -> tuple[int, list[r.AnyReply]]:
     (length,) = HEADER.unpack(sock.recv(4, socket.MSG_WAITALL))
     frame = wire.response_frame(sock.recv(length, socket.MSG_WAITALL))
@@ -138,8 +145,7 @@ def test_an_object_that_does_not_exist_is_told_to_the_stock_client(manager):
 def test_pipelined_frames_are_answered_in_order(manager):
     broker = manager.broker()
     broker.connect()
-    sock = broker._socket
-    assert sock is not None
+    sock = socket_of(broker)
     sock.sendall(b"".join(encode_request(number, [c.Ping()]) for number in range(100, 150)))
 
     assert [read_frame(sock)[0] for _ in range(50)] == list(range(100, 150))
@@ -149,8 +155,7 @@ def test_pipelined_frames_are_answered_in_order(manager):
 def test_a_frame_that_cannot_be_read_is_refused_and_the_connection_goes_on(manager):
     broker = manager.broker()
     broker.connect()
-    sock = broker._socket
-    assert sock is not None
+    sock = socket_of(broker)
     good = encode_request(5, [c.Ping()])
     sock.sendall(good.replace(b"\xa4ping", b"\xa4pong") + good)
 
@@ -166,8 +171,7 @@ def test_a_message_over_the_limit_costs_only_its_own_connection(manager):
     other.connect()
     broker = manager.broker()
     broker.connect()
-    sock = broker._socket
-    assert sock is not None
+    sock = socket_of(broker)
     sock.sendall(struct.pack("!i", wire.MESSAGE_BYTES_MAX + 1))
 
     assert sock.recv(1) == b""
