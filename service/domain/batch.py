@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator
+from operator import sub
 
 from service.domain.events import Submitted
 from service.domain.job import Attempt, Terms, job_id
@@ -18,6 +19,8 @@ from service.domain.lifecycle import JobState
 ATTEMPTS_KEPT = 20
 #: Up to how many jobs a batch grows by submits that go on where it ends.
 GROWN_JOBS_MAX = 256
+#: As a plain number: appending an enumeration's member takes three times as long.
+_READY = int(JobState.READY)
 #: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
 BODY_OVERHEAD_BYTES = 48
 
@@ -69,6 +72,7 @@ class Batch:
         "due",
         "finished_at",
         "first",
+        "growing",
         "key",
         "origin",
         "outcomes",
@@ -96,6 +100,8 @@ class Batch:
         self.accepted_at: array[float] | None = None
         self.due = event.due
         self.key = event.key
+        #: Whether it may grow: not once all its jobs have ended, nor with a delay or a key.
+        self.growing = event.due is None and not event.key
         self.digest = b""
         initial = JobState.READY if event.due is None else JobState.SCHEDULED
         self.states = bytearray((initial,)) * self.count
@@ -115,13 +121,10 @@ class Batch:
     def goes_on_with(self, event: Submitted) -> bool:
         """Return whether the jobs of *event* can be taken in; *event* is later than all the batch knows."""
         return (
-            event.first == self.first + self.count
+            self.growing
+            and event.first == self.first + self.count
             and self.count + len(event.bodies) <= GROWN_JOBS_MAX
-            and self.unfinished > 0
-            and not self.finished_at
-            and self.due is None
             and event.due is None
-            and not self.key
             and not event.key
             and event.terms == self.terms
         )
@@ -136,19 +139,22 @@ class Batch:
             self.accepted_at = array("d", (self.at,)) * self.count
             if self.bodies is not None:
                 self.bodies = list(self.bodies)  # it was the first event's own
-        count, size = len(event.bodies), self.size
-        for body in event.bodies:
-            self.size += len(body)
+        at, bodies = event.at, event.bodies
+        size = 0
+        for body in bodies:
+            size += len(body)
             self.accepted_by.append(sequence)
-            self.accepted_at.append(event.at)
-            self.states.append(JobState.READY)
+            self.accepted_at.append(at)
+            self.states.append(_READY)
+        count = len(bodies)
         if self.outcomes is not None:
             self.outcomes.extend(array("Q", bytes(8 * count)))
         if self.bodies is not None:
-            self.bodies += event.bodies
+            self.bodies += bodies
+        self.size += size
         self.count += count
         self.unfinished += count
-        return self.size - size + count * BODY_OVERHEAD_BYTES
+        return size + count * BODY_OVERHEAD_BYTES
 
     def sequence_of(self, index: int) -> int:
         """Return the sequence number of the event that accepted the job at *index*."""
@@ -194,16 +200,25 @@ class Batch:
         else:
             self.outcomes[start:stop] = array("Q", (sequence,)) * (stop - start)
         self.unfinished -= stop - start
+        self.growing = self.growing and self.unfinished > 0
 
     def runs(self, state: JobState) -> Iterator[tuple[int, int]]:
         """Yield [start, stop) runs of jobs that are in *state*, cut where they are not `unbroken`."""
         for run in re.finditer(re.escape(bytes((state,))) + b"+", self.states):
             start, end = run.span()
-            for stop in range(start + 1, end) if self.accepted_by is not None else ():
-                if not self.unbroken(stop):
-                    yield start, stop
-                    start = stop
+            if self._is_broken(start, end):
+                for stop in range(start + 1, end):
+                    if not self.unbroken(stop):
+                        yield start, stop
+                        start = stop
             yield start, end
+
+    def _is_broken(self, start: int, stop: int) -> bool:
+        accepted_by = self.accepted_by
+        if accepted_by is None or stop - start < 2:
+            return False
+        gaps = map(sub, accepted_by[start + 1 : stop], accepted_by[start : stop - 1])
+        return any(gap > 1 for gap in gaps)
 
     def rows(self) -> list[int]:
         """Return the sequence numbers of the events that accepted the jobs, in order."""

@@ -125,12 +125,12 @@ class Ledger:
         batch = origin.find(event.first - 1)
         if batch is not None and batch.goes_on_with(event):
             start = batch.count
-            self._grow(batch, sequence, event)
+            self._hold(batch, batch.grow(sequence, event))
         else:
             start = 0
             batch = self.batches[sequence] = Batch(sequence, event)
             origin.add(batch)
-            self._keep_bodies(batch)
+            self._hold(batch, batch.weight)
             if event.key:
                 batch.digest = content_digest(event.terms.task, event.bodies[0])
                 self.keys[event.key] = batch
@@ -292,19 +292,14 @@ class Ledger:
         if not batch.unfinished:
             self._finish(batch, at)
 
-    def _keep_bodies(self, batch: Batch) -> None:
-        if self.resident_bytes + batch.weight > self.window_bytes:
+    def _hold(self, batch: Batch, more: int) -> None:
+        """Count *more* bytes of bodies in a batch, or give up all of its bodies where the window is full."""
+        if batch.bodies is None:
+            return
+        self.resident_bytes += more
+        if self.resident_bytes > self.window_bytes:
+            self.resident_bytes -= batch.weight
             batch.bodies = None
-        else:
-            self.resident_bytes += batch.weight
-
-    def _grow(self, batch: Batch, sequence: int, event: e.Submitted) -> None:
-        grown = batch.grow(sequence, event)
-        if batch.bodies is not None:
-            self.resident_bytes += grown
-            if self.resident_bytes > self.window_bytes:
-                self.resident_bytes -= batch.weight
-                batch.bodies = None
 
     def _finish(self, batch: Batch, at: float) -> None:
         if batch.bodies is not None:
