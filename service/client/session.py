@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from service import codec
 from service.broker.base import Broker
 from service.client.batches import Encoded, Frame, Group, groups, new_origin
 from service.client.connections import Connect, Connections
+from service.client.gathering import Gathering
 from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
 from service.domain.job import JobView, Outcome
 from service.domain.job import job_id as id_of
@@ -48,6 +50,9 @@ class Session:
         self._connections = Connections(connect)
         self._patience = patience
         self._singles = Origin()
+        self._gatherings = {
+            strict: Gathering(partial(self.send, origin=None, strict=strict)) for strict in (False, True)
+        }
 
     def ask(self, question: Callable[[Broker], T]) -> T:
         """Return the answer to a call that does not wait."""
@@ -67,17 +72,12 @@ class Session:
         return answers
 
     def send_one(self, job: Encoded, strict: bool) -> str:
-        """Submit one job; return its id.
+        """Submit one job, together with those that other threads submit just now; return its id.
 
         Raises:
             BrokerError: it was not accepted.
         """
-        frame = Frame()
-        frame.add(job, len(job.body))
-        (accepted,) = self.send(frame, None, strict)
-        if isinstance(accepted, ServiceError):
-            raise accepted
-        return accepted
+        return self._gatherings[strict].submit(job)
 
     def result(self, job_id: str, timeout: float | None) -> Any:
         """Return a job's result; as `Job.result`."""

@@ -1,0 +1,86 @@
+"""Jobs that several threads submit one by one at the same time, sent together.
+
+One request is on its way at a time. Whoever submits meanwhile waits for its end anyway; the first of them
+then sends one frame for all. So a process with fifty threads waits for two commits, not for fifty, and one
+thread alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from service.client.batches import Encoded, Frame
+from service.errors import ManagerUnreachable, ServiceError
+
+#: Submits a frame; returns for each of its jobs the id, or why it was not accepted.
+Send = Callable[[Frame], list[str | ServiceError]]
+
+
+class _Entry:
+    """A job, and once it has been sent what became of it."""
+
+    __slots__ = ("answer", "job")
+
+    def __init__(self, job: Encoded) -> None:
+        self.job = job
+        self.answer: str | ServiceError | None = None
+
+
+class Gathering:
+    """What sends the single jobs of many threads."""
+
+    def __init__(self, send: Send) -> None:
+        """Send by *send*, which is called by one thread at a time."""
+        self._send = send
+        self._sending = threading.Lock()
+        self._waiting: deque[_Entry] = deque()
+
+    def submit(self, job: Encoded) -> str:
+        """Submit one job; return its id.
+
+        Raises:
+            ServiceError: it was not accepted, or it is not known whether it was.
+        """
+        entry = _Entry(job)
+        self._waiting.append(entry)
+        while entry.answer is None:
+            with self._sending:
+                if entry.answer is None:
+                    self._send_waiting(entry)
+        if isinstance(entry.answer, ServiceError):
+            raise entry.answer
+        return entry.answer
+
+    def _send_waiting(self, own: _Entry) -> None:
+        """Send what waits, as far as one frame holds it."""
+        frame = Frame()
+        entries: list[_Entry] = []
+        while self._waiting and not (entries and frame.full_with(len(self._waiting[0].job.body))):
+            entries.append(self._waiting.popleft())
+            frame.add(entries[-1].job, len(entries[-1].job.body))
+        try:
+            answers = self._send(frame)
+        except BaseException as error:
+            for entry in entries:
+                # Each thread raises an error of its own: they would write into one traceback.
+                entry.answer = _same(error)
+            if isinstance(error, Exception) and own not in entries:
+                return
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(own)
+            raise
+        for entry, answer in zip(entries, answers, strict=True):
+            entry.answer = answer
+
+
+def _same(error: BaseException) -> ServiceError:
+    """Return what a thread raises whose job was sent by another, which met *error*."""
+    if isinstance(error, ServiceError):
+        return type(error)(str(error))
+    return ManagerUnreachable(
+        f"the thread that was sending this job was stopped by {type(error).__name__}; it is not known "
+        "whether the job was accepted"
+    )
