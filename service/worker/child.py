@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 
 from service.worker.consumer import FLUSH, REJOIN, STOP, consume
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
-from service.worker.process import kill, main_hidden, signals_held_back
+from service.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
 from service.worker.slot import Look, Phase, Slot
 from service.worker.verdict import Killed
 
@@ -21,6 +21,10 @@ _WATCH_SECONDS = 1.0
 _LEAVE_SECONDS = 2.0
 #: Seconds that a job runs before what waits behind it is taken back, and what is done before it is sent.
 LONG_SECONDS = 0.02
+#: The exit code of a consumer whose forkserver could not tell one, or that really ended with it.
+_UNTOLD = 255
+#: Seconds that a forkserver which has closed its files may take to end: the kernel does one after the other.
+_FORKSERVER_SECONDS = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +33,8 @@ class Child:
 
     Attributes:
         name: the consumer's name; no two processes of a worker ever have the same.
-        killed: why the supervisor killed it, or None.
+        killed: why the supervisor killed it, or the forkserver's end did; or None.
+        forkserver: the process that it was forked from and dies with; 0 where there is none.
         executing: what it was doing when it was killed.
     """
 
@@ -38,6 +43,7 @@ class Child:
     slot: Slot
     pipe: Connection
     pid: int
+    forkserver: int = 0
     killed: Killed | None = None
     executing: Look | None = None
     _leaving_since: float = 0.0
@@ -72,7 +78,8 @@ class Child:
             raise
         finally:
             theirs.close()
-        return cls(name, process, slot, ours, process.pid or 0)
+        forkserver = forkserver_pid() if context.get_start_method() == "forkserver" else 0
+        return cls(name, process, slot, ours, process.pid or 0, forkserver)
 
     def waitables(self) -> list[int | Connection]:
         """Return what becomes readable when the process ends or says something."""
@@ -175,9 +182,10 @@ class Child:
         """Free what the process used; return its exit code and what it did last."""
         self.process.join()
         code = self.process.exitcode or 0
-        if code == 255:
-            # The forkserver died and its children with it, as far as it can tell: make sure.
-            kill(self.pid)
+        if code == _UNTOLD and self.forkserver and has_ended(self.forkserver, _FORKSERVER_SECONDS):
+            # Its children die with it, as far as the kernel can tell: make sure.
+            with self.slot.held():
+                self.kill(Killed.ORPHANED)
         look = self.executing or self.slot.look()
         self.pipe.close()
         self.process.close()

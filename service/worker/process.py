@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import io
 import os
+import select
 import signal
 import sys
 import types
@@ -137,8 +138,27 @@ def helper_pids() -> set[int]:
     """Return the processes that multiprocessing keeps beside ours: forkserver and resource tracker."""
     from multiprocessing import resource_tracker
 
-    found = (
-        getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None),
-        getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None),
-    )
-    return {pid for pid in found if isinstance(pid, int)}
+    tracker = getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None)
+    return {pid for pid in (forkserver_pid(), tracker) if pid}
+
+
+def forkserver_pid() -> int:
+    """Return the process that forks for us now, 0 where there is none."""
+    pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    return pid if isinstance(pid, int) else 0
+
+
+def has_ended(server: int, seconds: float) -> bool:
+    """Return whether the forkserver *server* has ended, or ends within *seconds*; on Linux only."""
+    if sys.platform != "linux":
+        return False
+    if server != forkserver_pid():
+        return True  # multiprocessing has seen that, and started another
+    try:
+        handle = os.pidfd_open(server)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)

@@ -47,7 +47,7 @@ class WorkerSnapshot:
         start_method: how its consumers are started.
         consumers: how many are `busy`, `idle` and `starting`.
         restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
-            (with nothing to do) and `other` (could not start).
+            (with nothing to do, or with the forkserver) and `other` (could not start).
         busy_seconds: time that all consumers so far spent in tasks.
         cpu: the CPUs by which their number was chosen.
         reconnects: how often the supervisor's connection had to be made again.

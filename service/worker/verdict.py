@@ -18,7 +18,7 @@ _IDLE_PAUSE = 1.0
 
 
 class Killed(enum.Enum):
-    """Why the supervisor killed a consumer."""
+    """Why a consumer was killed by the supervisor, or with a process of its own."""
 
     #: Its job ran over its timeout.
     TIMED_OUT = "timed_out"
@@ -26,6 +26,12 @@ class Killed(enum.Enum):
     GRACE = "grace"
     #: It was told to leave, had nothing more to do, and was still there.
     LINGERED = "lingered"
+    #: The forkserver ended, and its consumers with it.
+    ORPHANED = "orphaned"
+
+
+_WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
+_AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
 
 class Reason(enum.StrEnum):
@@ -35,7 +41,7 @@ class Reason(enum.StrEnum):
     CRASHED = "crashed"
     #: The supervisor killed it for a job's timeout.
     TIMED_OUT = "timed_out"
-    #: It died with nothing to do.
+    #: It died with nothing to do, or together with the forkserver.
     LOST = "lost"
     #: It could not start.
     OTHER = "other"
@@ -49,7 +55,7 @@ class Ending:
         consumer: its name.
         code: its exit code; a negative one is the number of a signal.
         look: what it was doing, as far as its slot tells.
-        killed: why the supervisor killed it, or None.
+        killed: why the supervisor killed it or the forkserver's end did, or None.
         at: monotonic time in seconds.
     """
 
@@ -76,7 +82,8 @@ class Ending:
             return Reason.TIMED_OUT
         if self.look.phase is Phase.STARTING:
             return Reason.OTHER
-        return Reason.CRASHED if self.look.busy else Reason.LOST
+        at_fault = self.look.busy and self.killed is not Killed.ORPHANED
+        return Reason.CRASHED if at_fault else Reason.LOST
 
     @property
     def error(self) -> ErrorInfo:
@@ -85,7 +92,7 @@ class Ending:
             limit = f"{self.look.timeout:g} s"
             return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
         if self.killed is not None:
-            return ErrorInfo("Interrupted", "the worker stopped, and killed it when the grace was over")
+            return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
         return ErrorInfo("ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}")
 
     def reports(self, jitter: float) -> list[AnyCommand]:

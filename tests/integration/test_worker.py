@@ -478,13 +478,24 @@ def test_a_task_module_that_kills_its_process_is_not_tried_in_a_tight_loop(start
     assert worker.wait() == 0
 
 
-def test_a_dead_forkserver_is_replaced_and_its_jobs_run_again(client: Client, start: Start) -> None:
+def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(client: Client, start: Start) -> None:
+    """That the worker lost a helper is no job's fault: three times would be the end of every job that ran."""
     worker = start(2)
     jobs = client.submit("sleep", (0.5,), (0.5,), (0.5,))
-    until(lambda: client.state(jobs[0]) == "leased")
+    until(lambda: client.state(jobs[0]) == client.state(jobs[1]) == "leased")
     (server,) = [pid for pid in descendants(worker.process.pid) if b"forkserver" in _command(pid)][:1]
     os.kill(server, signal.SIGKILL)
     client.results(jobs)
+    assert [client.view(job).crashes for job in jobs] == [0, 0, 0]
+    assert [client.view(job).interruptions for job in jobs[:2]] == [1, 1]
+    assert {line["reason"] for line in worker.events("consumer_killed")} == {"orphaned"}
+    assert worker.events("consumer_died") == []
+
+
+def test_a_task_that_exits_with_255_is_charged_though_a_dead_forkserver_looks_the_same(pair: Client) -> None:
+    (job,) = pair.submit("die", (255,))
+    pair.outcomes([job])
+    assert pair.view(job).crashes == 3
 
 
 def test_a_snapshot_tells_what_the_consumers_do(manager: Manager, client: Client) -> None:

@@ -49,6 +49,16 @@ def test_a_job_killed_at_the_end_of_the_grace_goes_back_uncharged() -> None:
     assert lost.token == 0
 
 
+def test_a_job_whose_consumer_died_with_the_forkserver_goes_back_uncharged() -> None:
+    orphan = ending(Phase.BUSY, 255, Killed.ORPHANED)
+    release, lost = orphan.reports(0.0)
+    assert release == Release(7, 42, started=True)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.error.type) == (0, "Interrupted")
+    assert "forkserver" in lost.error.message
+    assert orphan.reason is Reason.LOST
+
+
 @pytest.mark.parametrize("phase", [Phase.PILLED, Phase.STOPPING])
 def test_who_leaves_as_told_is_not_reported(phase: Phase) -> None:
     assert ending(phase, 0).orderly
