@@ -21,13 +21,15 @@ COPY examples /app/examples
 RUN chmod -R go+rX /app/examples
 
 FROM ${PYTHON_IMAGE}
-# /run/secrets and /var/lib/svc are owned by the user: an empty volume mounted there takes that over.
+# These folders are owned by the user: an empty volume mounted there takes that over.
 RUN groupadd --gid 10001 svc \
  && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /app --shell /usr/sbin/nologin svc \
- && install -d -m 0700 -o 10001 -g 10001 /run/secrets /var/lib/svc \
+ && install -d -m 0700 -o 10001 -g 10001 /run/secrets /run/svc /var/lib/svc \
+    /run/keys/authority /run/keys/manager /run/keys/worker /run/keys/cli \
  && install -d /app/tasks
 COPY --from=builder /opt/svc /opt/svc
 COPY --from=builder /app/examples /app/examples
+COPY --chmod=0755 deploy/keys.sh /opt/svc/bin/svc-keys
 # PIP_PYTHON: a `pip install` in an image built on this one goes where the tasks will run.
 ENV PATH=/opt/svc/bin:$PATH \
     PIP_PYTHON=/opt/svc/bin/python \

@@ -67,5 +67,5 @@ def service(stack: Project, client) -> Project:
     """The running service, with as many healthy workers as it started with, whatever the test before did."""
     health = [each.health for name in ("manager", "worker") for each in stack.containers(client, name)]
     if health != ["healthy"] * (1 + WORKERS):
-        stack.up("--no-recreate", "--scale", f"worker={WORKERS}")
+        stack.heal(WORKERS)
     return stack

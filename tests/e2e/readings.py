@@ -87,7 +87,7 @@ def submit_naps(service: Project, count: int, seconds: float) -> list[str]:
 
 def results(service: Project, ids: Sequence[str], seconds: float = 60) -> list[Any]:
     """Return the results of jobs in order, waiting for them; each must be given exactly once."""
-    told = service.cli("results", "--ndjson", *ids, seconds=seconds).stdout.splitlines()
+    told = service.svc("results", "--ndjson", *ids, seconds=seconds).stdout.splitlines()
     outcomes = [json.loads(line) for line in told]
     by_id = {outcome["id"]: outcome for outcome in outcomes}
     assert len(outcomes) == len(by_id) == len(ids)

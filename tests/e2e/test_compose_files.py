@@ -10,7 +10,10 @@ import pytest
 from tests.support.docker import ROOT, Project
 
 pytestmark = pytest.mark.docker
-OURS = ("authkey", "manager", "worker", "cli")
+OURS = ("keys", "manager", "worker", "cli")
+#: What a service is told by the files alone, and nobody sets.
+FIXED = {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL", "SVC_AUTHKEY_FILE", "SVC_ROLE_KEYS",
+         "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +73,40 @@ def test_docker_waits_longer_than_a_worker_does(services):
     assert int(minutes[1] or 0) * 60 + int(minutes[2]) >= 30 + 10
 
 
-def test_only_the_authkey_service_can_write_the_key(services):
-    writers = {
-        name
+def test_only_the_keys_service_can_write_keys_and_each_other_service_reads_its_own(services):
+    mounts = {
+        name: {
+            volume["source"]: volume.get("read_only", False)
+            for volume in service.get("volumes", [])
+            if volume["target"].startswith(("/run/svc", "/run/keys", "/run/secrets"))
+        }
         for name, service in services.items()
-        for volume in service.get("volumes", [])
-        if volume["target"] == "/run/secrets" and not volume.get("read_only")
     }
-    assert writers == {"authkey"}
-    assert services["authkey"]["network_mode"] == "none"
+    handed = {name: f"{name}-keys" for name in ("manager", "worker", "cli")}
+    assert mounts.pop("keys") == dict.fromkeys((*handed.values(), "authority"), False)
+    assert {name: seen for name, seen in mounts.items() if seen} == {
+        name: {volume: True} for name, volume in handed.items()
+    }
+    assert services["keys"]["network_mode"] == "none"
+
+
+def test_who_dials_or_is_dialled_uses_tls(services):
+    for name in ("manager", "worker", "cli"):
+        told = services[name]["environment"]
+        assert {told[f"SVC_TLS_{part}"] for part in ("CERT", "KEY", "CA")} == {
+            "/run/svc/cert.pem", "/run/svc/key.pem", "/run/svc/ca.pem"
+        }, name  # fmt: skip
+
+
+def test_workers_and_the_command_line_are_in_a_network_that_leads_nowhere(model, services):
+    assert model["networks"]["queue"]["internal"] is True
+    for name in ("worker", "cli"):
+        assert set(services[name]["networks"]) == {"queue"}
+    assert set(services["manager"]["networks"]) == {"queue", "outside"}, "or its ports cannot be published"
 
 
 def test_no_key_stands_in_the_files(model):
-    assert "SVC_AUTHKEY" not in str(model)
+    assert set(re.findall(r"SVC_AUTHKEY\w*", str(model))) == {"SVC_AUTHKEY_FILE"}
 
 
 def test_images_of_others_are_pinned_to_a_version(services):
@@ -102,7 +126,7 @@ def test_every_variable_is_explained():
     used = {name for file in files for name in re.findall(r"\bSVC_[A-Z_]+\b", file.read_text())}
     example = (ROOT / "deploy/env.example").read_text()
     explained = set(re.findall(r"^#(SVC_[A-Z_]+)=", example, re.MULTILINE))
-    assert used - {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL"} == explained
+    assert used - FIXED == explained
 
 
 def test_the_defaults_in_the_example_are_those_of_the_files():

@@ -10,14 +10,15 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 GRACE = 10
 #: Seconds that three containers may take to start, get their pills and exit, on a machine that is busy.
 START = 150
-#: Ten seconds of work for all consumers: a drain comes in its midst, also on a slow machine.
+#: Six seconds of work for all consumers: a drain comes in its midst, also on a slow machine.
 JOBS = 120
+SECONDS = 0.6
 
 
 def test_drained_workers_exit_0_and_stay_down_until_resumed(service, client):
     metrics = Metrics(service)
     before = metrics.finished("chores:nap")
-    ids = submit_naps(service, JOBS, seconds=1)
+    ids = submit_naps(service, JOBS, seconds=SECONDS)
 
     service.cli("drain")
     workers = service.containers(client, "worker")
@@ -36,6 +37,6 @@ def test_drained_workers_exit_0_and_stay_down_until_resumed(service, client):
     assert metrics.total("svc_draining") == 1
 
     service.svc("resume")
-    service.up("--no-recreate", "--scale", f"worker={WORKERS}")
+    service.heal(WORKERS)
     assert results(service, ids) == list(range(JOBS))
     assert metrics.finished("chores:nap") - before == JOBS

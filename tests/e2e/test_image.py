@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
 import pytest
+from docker.models.images import Image
 
-from tests.support.docker import Project
+from tests.support.docker import ROOT, Project
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-SERVICES = ("authkey", "manager", "worker")
+SERVICES = ("keys", "manager", "worker")
+ROLE_KEYS = {"submit.key", "work.key", "read.key", "admin.key"}
+PRIVATE_KEYS = {"ca.key", "manager.key", "worker.key", "cli.key"}
+#: What each running service has to have, and no more.
+OWN = {
+    "manager": ROLE_KEYS | {"manager.key"},
+    "worker": {"work.key", "worker.key"},
+}
+#: A key in a checkout, as users leave them there.
+CANARY = b"canary-4cb2d1f0a97e4b6c8d35-planted-authkey"
+PLANTED = (".env", "svc_authkey", "secrets/keys/admin.key", "examples/svc_authkey", "service/svc_authkey",
+           "examples/secrets/tls/ca.key", "deploy/svc_authkey", "deploy/secrets/work.key")  # fmt: skip
+CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "README.md", "LICENSE",
+           "service", "examples", "deploy")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def key(stack: Project, tmp_path_factory) -> str:
-    """The key of the running service, as an operator gets it."""
-    path = tmp_path_factory.mktemp("key") / "svc_authkey"
-    stack.compose("cp", "manager:/run/secrets/svc_authkey", str(path))
-    assert path.stat().st_mode & 0o077 == 0
-    text: str = path.read_text().strip()
-    assert len(text) >= 32
-    return text
+def secrets(stack: Project, tmp_path_factory) -> dict[str, bytes]:
+    """Every key and private key of the running service, as who has the Docker socket gets them."""
+    folder = tmp_path_factory.mktemp("keys") / "authority"
+    stack.compose("cp", "keys:/run/keys/authority", str(folder))
+    found = {each.name: told(each.read_bytes()) for each in folder.rglob("*.key")}
+    assert set(found) == {*ROLE_KEYS, *PRIVATE_KEYS}
+    assert min(map(len, found.values())) >= 32
+    return found
+
+
+def told(content: bytes) -> bytes:
+    """Return what nobody can guess of a key's file: the line after the heading, where it has one."""
+    lines = content.split(b"\n")
+    return lines[1] if lines[0].startswith(b"-----") else lines[0]
 
 
 def run(service: Project, name: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -71,28 +92,101 @@ def test_only_tmp_and_the_journal_can_be_written(service):
     assert run(service, "manager", "sh", "-c", "test -w /var/lib/svc").returncode == 0
 
 
-def test_the_key_is_readable_for_its_user_alone(service):
-    assert (
-        run(service, "worker", "stat", "-c", "%a %u:%g", "/run/secrets/svc_authkey").stdout
-        == "400 10001:10001\n"
-    )
+def test_a_key_is_readable_for_its_user_alone(service):
+    modes = run(service, "manager", "sh", "-c", "cd /run/svc; stat -c '%a %u:%g %n' * roles/*").stdout
+    files = [line for line in modes.splitlines() if not line.endswith(" roles")]
+    assert len(files) == 4 + 3
+    assert [line for line in files if not line.startswith("400 10001:10001 ")] == []
     for user in ("0", "10002"):
-        other = service.compose(
-            "exec", "-T", "-u", user, "worker", "cat", "/run/secrets/svc_authkey", check=False
-        )
+        cat = ("exec", "-T", "-u", user, "worker", "cat", "/run/svc/authkey", "/run/svc/key.pem")
+        other = service.compose(*cat, check=False)
         assert other.returncode != 0
-        assert "Permission denied" in other.stderr
-    changed = run(service, "worker", "sh", "-c", "rm -f /run/secrets/svc_authkey")
+        assert other.stderr.count("Permission denied") == 2
+    changed = run(service, "worker", "sh", "-c", "rm -f /run/svc/authkey")
     assert "Read-only file system" in changed.stderr
 
 
-def test_the_key_is_in_no_image_argument_environment_log_or_metric(service, client, image, key):
-    told = [json.dumps(client.images.get(image).attrs), json.dumps(client.images.get(image).history())]
+def test_each_service_has_its_own_keys_and_no_others(service, secrets):
+    for name, own in OWN.items():
+        everything = (
+            "find / -xdev -type f -readable -user 10001 -exec cat {} +; find /run -type f -exec cat {} +"
+        )
+        seen = run(service, name, "sh", "-c", everything).stdout.encode()
+        assert {key for key, secret in secrets.items() if secret in seen} == own, name
+
+
+def test_a_worker_may_work_and_nothing_else(service):
+    refused = run(service, "worker", "svc", "drain")
+    assert refused.returncode == 4
+    assert "'work' may not 'drain'" in refused.stderr
+
+
+def test_the_running_containers_have_the_bounds_of_the_files(service, client):
     for name in SERVICES:
         for container in service.containers(client, name):
-            told += [json.dumps(container.attrs), container.logs().decode()]
-    for name in ("manager", "worker"):
-        told.append(run(service, name, "sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ").stdout)
-    told += [service.svc("metrics").stdout, service.svc("status", "--json").stdout]
-    assert all(told)
-    assert not [text for text in told if key in text]
+            host = container.attrs["HostConfig"]
+            assert host["ReadonlyRootfs"], name
+            assert not host["Privileged"], name
+            assert (host["CapAdd"], host["CapDrop"]) == (None, ["ALL"]), name
+            assert host["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}], name
+            assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+            assert host["Tmpfs"] == {"/tmp": "size=64m,mode=1777"}, name
+            assert 0 < host["PidsLimit"] <= 512, name
+            assert 0 < host["Memory"] <= 1 << 30, name
+            assert 0 < host["NanoCpus"] <= 10**9, name
+    (network,) = client.networks.list(names=[f"{service.name}_queue"])
+    assert network.attrs["Internal"]
+
+
+def test_a_worker_reaches_the_manager_and_nothing_beyond(service):
+    routes = run(service, "worker", "cat", "/proc/net/route").stdout.splitlines()[1:]
+    assert [line.split()[1] for line in routes if line.split()[1] == "00000000"] == [], "a default route"
+
+
+def test_the_keys_are_in_no_image_argument_environment_log_or_metric(service, client, image, secrets):
+    said = [json.dumps(client.images.get(image).attrs), json.dumps(client.images.get(image).history())]
+    for name in SERVICES:
+        for container in service.containers(client, name):
+            said += [json.dumps(container.attrs), container.logs().decode()]
+    for name, port in (("manager", 9100), ("worker", 9101)):
+        processes = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ"
+        get = (
+            f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        )
+        said.append(run(service, name, "sh", "-c", f'{processes}; python -c "{get}"').stdout)
+        assert "SVC_TLS_KEY" in said[-1], "no environment was read"
+        assert "# TYPE svc_" in said[-1], "no metrics were read"
+    said.append(service.svc("status", "--json").stdout)
+    assert all(said)
+    assert not [key for key, secret in secrets.items() for text in said if secret.decode() in text]
+
+
+def test_a_key_left_in_the_checkout_is_in_no_layer(image, client, tmp_path):
+    """Built as users build it, from a tree in which keys lie about."""
+    for name in CONTEXT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    for name in PLANTED:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(CANARY)
+    tag = image.replace(":latest", "-canary:latest")
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(tmp_path)], check=True, timeout=100,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    try:
+        assert not appears(CANARY, client.images.get(tag))
+        assert appears(b"Makes the keys and certificates", client.images.get(tag)), "no layer was read"
+    finally:
+        client.images.remove(tag, force=True)
+
+
+def appears(text: bytes, image: Image) -> bool:
+    """Return whether *text* stands in a file of any layer, or in the image's settings."""
+    tail = b""
+    found = False
+    for chunk in image.save(chunk_size=1 << 22):
+        found = found or text in tail + chunk
+        tail = chunk[-len(text) :]
+    return found

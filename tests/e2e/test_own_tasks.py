@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,24 +66,41 @@ def test_an_image_with_six_lines_more_runs_a_task_of_ones_own(service, project, 
     assert "1,234,567" in answer.stdout
 
 
-def svc_on_the_host(*arguments: str) -> subprocess.CompletedProcess[str]:
+def svc_on_the_host(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `svc` with the keys in *folder*, as docs/deploy.md says."""
+    files = {"AUTHKEY_FILE": "authkey", "TLS_CERT": "cert.pem", "TLS_KEY": "key.pem", "TLS_CA": "ca.pem"}
+    told = {f"SVC_{name}": str(folder / file) for name, file in files.items()}
     command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **told}
+    )
 
 
-def test_the_host_submits_with_a_copy_of_the_key(service, tmp_path):
-    key = tmp_path / "svc_authkey"
-    service.compose("cp", "manager:/run/secrets/svc_authkey", str(key))
-    there = ("--manager", service.address("manager", 7077), "--authkey-file")
-    answer = svc_on_the_host("submit", "chores:nap", "0", "42", "--wait", *there, str(key))
+def test_the_host_submits_with_a_copy_of_the_keys(service, tmp_path):
+    keys = tmp_path / "svc-keys"
+    service.compose("cp", "keys:/run/keys/cli", str(keys))
+    submit = ("submit", "chores:nap", "0", "42", "--wait", "--manager", service.address("manager", 7077))
+    answer = svc_on_the_host(keys, *submit)
     assert (answer.returncode, answer.stdout.split()[-1]) == (0, "42"), answer.stderr
 
+    key = keys / "authkey"
     key.chmod(0o600)
     key.write_text("another key, which is long enough\n")
-    refused = svc_on_the_host("submit", "chores:nap", "0", "42", *there, str(key))
+    refused = svc_on_the_host(keys, *submit)
     assert refused.returncode == 4
     assert refused.stdout == ""
     assert "Traceback" not in refused.stderr
+
+
+def test_without_a_certificate_nobody_gets_to_the_authkeys_challenge(service, tmp_path):
+    """The published port speaks TLS and nothing else, whatever key one has."""
+    key = tmp_path / "authkey"
+    service.compose("cp", "keys:/run/keys/cli/authkey", str(key))
+    manager = ("--manager", service.address("manager", 7077), "--authkey-file", str(key))
+    command = [sys.executable, "-m", "service", "status", "--timeout", "1", *manager]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode in (3, 4)
+    assert refused.stdout == ""
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +117,13 @@ def keyed(project: Project, image: str, tmp_path_factory) -> Iterator[Project]:
         yield running
 
 
-def test_a_key_of_ones_own_replaces_the_generated_one(keyed):
+def test_a_key_of_ones_own_replaces_the_generated_one_and_workers_do_not_get_it(keyed):
     assert keyed.compose("exec", "-T", "manager", "cat", "/run/secrets/svc_authkey").stdout == KEY
-    assert "authkey" not in keyed.config()["volumes"]
+    status = ("exec", "-T", "manager", "svc", "status")
+    assert keyed.compose(*status).returncode == 0
+    refused = keyed.compose(*status, "--authkey-file", "/run/svc/authkey", check=False)
+    assert refused.returncode == 4, "the generated key for everything is still let in"
+    assert keyed.compose("exec", "-T", "worker", "ls", "/run/secrets").stdout == ""
 
 
 def test_the_word_count_of_the_examples_runs_as_documented(keyed):

@@ -18,13 +18,13 @@ def test_up_waits_until_manager_and_three_workers_are_healthy(service, client):
     assert len(states["manager"]) == 1
     assert len(states["worker"]) == 3
     assert {state["Health"]["Status"] for each in states.values() for state in each} == {"healthy"}
-    assert [c.attrs["State"]["ExitCode"] for c in service.containers(client, "authkey")] == [0]
+    assert [c.attrs["State"]["ExitCode"] for c in service.containers(client, "keys")] == [0]
 
 
 def test_a_thousand_jobs_survive_scaling_from_3_to_1_to_4(service, client):
     metrics = Metrics(service)
     before = metrics.finished(NAP)
-    ids = submit_naps(service, 1000, seconds=0.15)
+    ids = submit_naps(service, 1000, seconds=0.1)
 
     service.scale(1)
     assert metrics.finished(NAP) - before < 1000, "the jobs were done before the workers had gone"

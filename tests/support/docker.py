@@ -91,6 +91,11 @@ class Project:
         """Bring services up and wait until they are healthy."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", "60", *arguments)
 
+    def heal(self, workers: int) -> None:
+        """Wait for a manager and so many workers that are healthy; what runs already stays untouched."""
+        scale = ("--no-deps", "--no-recreate", "--scale", f"worker={workers}")
+        self.up(*scale, "manager", "worker")
+
     def scale(self, workers: int) -> None:
         """Change the number of workers, leaving those that stay untouched."""
         scale = f"worker={workers}"
