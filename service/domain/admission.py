@@ -33,6 +33,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
     if member.worker is not None and not _same_again(command, member, member.worker):
         return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
+    if _overtaken(state, command, member):
+        return r.Refused("conflict", f"{command.name!r} has come back on a newer connection than this one")
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
     member.tasks, member.queues = said.tasks, said.queues
@@ -93,6 +95,18 @@ def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
     return (command.role, command.name) == (member.role, member.name) and (
         command.worker or command.name
     ) == worker.name
+
+
+def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
+    """Return whether who says hello has meanwhile done so on a connection that it opened later.
+
+    A client opens one only when it has given the last one up, so what still comes over that is out of date.
+    """
+    worker = state.workers.get(command.worker or command.name)
+    if worker is None or command.role == "client":
+        return False
+    now_there = worker.supervisor if command.role == "worker" else worker.consumers.get(command.name)
+    return now_there is not None and now_there.order > member.order
 
 
 def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:

@@ -45,6 +45,7 @@ class Member:
         "inside",
         "leases",
         "name",
+        "order",
         "pills",
         "queues",
         "role",
@@ -55,6 +56,8 @@ class Member:
     def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
         """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
         self.inside = inside
+        #: Which connection this is, counted as they come; 0 where nobody counts.
+        self.order = 0
         #: Pills of a drain that a plain client got and has not acknowledged.
         self.pills = 0
         self.role = role

@@ -199,3 +199,43 @@ def test_at_an_orderly_end_who_reported_outcomes_is_answered_and_others_are_not(
 
     assert reported == [[r.Done(1), r.Grant()]]
     assert waited == []
+
+
+def came(order: int) -> Member:
+    member = Member()
+    member.order = order
+    return member
+
+
+def test_a_hello_that_was_overtaken_takes_nothing_from_the_newer_connection(host):
+    """It comes late, over a connection that its consumer has given up, and names what that held then."""
+    hello = c.Hello(c.PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["m:f"])
+    supervisor = c.Hello(c.PROTOCOL_VERSION, "worker", "w", "w", tasks=["m:f"])
+    old, new = came(2), came(3)
+    ask(host, came(1), supervisor)
+    ask(host, new, hello)
+    submit(host)
+    ((granted,),) = ask(host, new, c.Lease(1))
+    assert isinstance(granted, r.Grant)
+    (delivery,) = granted.deliveries
+
+    ((late,),) = ask(host, old, hello)
+
+    assert isinstance(late, r.Refused)
+    assert (late.code, new.worker is None, list(new.leases)) == ("conflict", False, [delivery.token])
+    ((nothing,),) = ask(host, old, c.Lease(1))
+    assert isinstance(nothing, r.Refused)
+    host.disconnected(old)
+    host.turn()
+    ask(host, new, c.Ack(delivery.token, 0, [b"x"], [0.1]))
+    assert host.totals().queues[0].succeeded == 1
+
+
+def test_a_supervisors_late_hello_does_not_replace_the_one_on_its_newer_connection(host):
+    supervisor = c.Hello(c.PROTOCOL_VERSION, "worker", "w", "w", tasks=["m:f"])
+    old, new = came(1), came(2)
+    ask(host, new, supervisor)
+    ((late,),) = ask(host, old, supervisor)
+    assert isinstance(late, r.Refused)
+    assert late.code == "conflict"
+    assert host.state.workers["w"].supervisor is new
