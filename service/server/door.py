@@ -2,13 +2,15 @@
 
 A stranger costs a descriptor and a few hundred bytes, for a few seconds: above the number of half-open
 connections the oldest one goes, that of the same address first, so that a flood from one host pushes out
-itself. An honest handshake takes a few milliseconds and is hardly ever the oldest.
+itself. An honest handshake takes a few milliseconds and is hardly ever the oldest; once it has proved to
+know a key, no stranger pushes it out.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.server.connection import Connection
@@ -67,9 +69,11 @@ class Door:
         self._by_address[network] += 1
         self._half_open_by_address[network] += 1
         if self._half_open_by_address[network] > self.bounds.address_half_open:
-            return next(each for each in self.half_open.values() if _network(each.address) == network)
+            return _first_stranger(
+                each for each in self.half_open.values() if _network(each.address) == network
+            )
         if len(self.half_open) > self.bounds.half_open:
-            return next(iter(self.half_open.values()))
+            return _first_stranger(self.half_open.values())
         return None
 
     def opened(self, connection: Connection) -> None:
@@ -104,6 +108,12 @@ class Door:
         if sum(each.buffered for each in self.connections.values()) <= self.bounds.buffered_bytes:
             return None
         return max(self.connections.values(), key=lambda each: each.buffered)
+
+
+def _first_stranger(half_open: Iterable[Connection]) -> Connection:
+    """Return the oldest that has proved no key; the oldest of all where all but the newest have."""
+    *settled, new = half_open
+    return next((each for each in settled if each.key is None), settled[0] if settled else new)
 
 
 def _network(address: str) -> str:

@@ -29,8 +29,9 @@ from service.server.dialogue import SERVER_METHODS, Dialogue
 from service.server.door import Bounds, Door
 from service.server.keys import KeyRing
 
-#: Connections that are accepted in one turn at most.
-ACCEPTS_MAX = 32
+#: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
+#: is heard before the others have pushed it out.
+ACCEPTS_MAX = 8
 #: Seconds between two looks at slow readers, full buffers and free disk space.
 HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.

@@ -140,6 +140,28 @@ def test_the_oldest_half_open_connection_of_the_same_address_makes_room():
         other.shake_hands(manager.authkey)  # it came first, but its address is not the one that floods
 
 
+@pytest.mark.parametrize("bounds", [Bounds(address_half_open=2), Bounds(half_open=2)])
+def test_who_has_proved_to_know_a_key_is_not_pushed_out_by_strangers(bounds):
+    with running_manager(bounds=bounds) as manager, ExitStack() as stack:
+        honest = stack.enter_context(connected(manager))
+        honest.send(with_header(honest.response(manager.authkey)))
+        assert honest.receive() == b"#WELCOME#"
+        first, *_ = [stack.enter_context(connected(manager)) for _ in range(4)]
+        first.receive()
+        assert first.rest() == b""
+        honest.finish()
+
+
+def test_half_open_connections_that_know_a_key_are_bounded_too():
+    with running_manager(bounds=Bounds(half_open=2)) as manager, ExitStack() as stack:
+        known = [stack.enter_context(connected(manager)) for _ in range(2)]
+        for each in known:
+            each.send(with_header(each.response(manager.authkey)))
+            assert each.receive() == b"#WELCOME#"
+        stack.enter_context(connected(manager))
+        assert known[0].rest() == b""
+
+
 def test_above_all_half_open_connections_the_oldest_goes():
     with running_manager(bounds=Bounds(half_open=2)) as manager, ExitStack() as stack:
         addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.4")

@@ -50,6 +50,10 @@ class Stranger:
         """Do what a stock client of 3.12 does."""
         self.send(with_header(self.response(authkey)))
         assert self.receive() == b"#WELCOME#"
+        self.finish()
+
+    def finish(self) -> None:
+        """Do the second half of it: challenge the manager."""
         self.send(with_header(b"#CHALLENGE#{sha256}" + secrets.token_bytes(40)))
         self.receive()
         self.send(with_header(b"#WELCOME#"))
