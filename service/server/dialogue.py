@@ -167,7 +167,7 @@ class Dialogue:
         def done(value: object) -> None:
             connection.outstanding -= 1
             if not connection.closed:
-                self._line.send(connection, with_header(reply_bytes(value)))
+                self._line.send(connection, with_header(_answer(value)))
 
         connection.outstanding += 1
         try:
@@ -198,6 +198,14 @@ def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
         case (ident, method, tuple() as args, dict() as kwds):
             return ident, method, args, kwds
     raise BadRequest("a request is (ident, method, args, kwds)")
+
+
+def _answer(value: object) -> bytes:
+    """Return the stdlib's reply for *value*, or the error that it cannot be sent: too deep, for instance."""
+    try:
+        return reply_bytes(value)
+    except Exception as error:  # noqa: BLE001  # all is committed by now: to fall over it would help nobody
+        return reply_bytes(ValueError(f"the answer cannot be pickled: {type(error).__name__}"))
 
 
 def _traceback(message: str) -> bytes:

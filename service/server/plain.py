@@ -7,6 +7,7 @@ another plain client.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import queue
@@ -193,7 +194,7 @@ class PlainFace:
             else:
                 done(TimeoutError(f"job {job} has not ended yet"))
 
-        self._host.call([c.Await([job], _patience(True, timeout))], member, deliver)
+        self._host.call([c.Await([_job_id(job)], _patience(True, timeout))], member, deliver)
 
     def _jobs_show(self, member: Member, done: Return, job: str) -> None:
         def deliver(replies: list[r.Reply]) -> None:
@@ -205,7 +206,7 @@ class PlainFace:
             else:
                 done(KeyError(f"there is no job {job}"))
 
-        self._host.call([c.Get([job])], member, deliver)
+        self._host.call([c.Get([_job_id(job)])], member, deliver)
 
     # --- shared -------------------------------------------------------------------------------------
 
@@ -273,6 +274,12 @@ def _free(name: object) -> str:
     return name
 
 
+def _job_id(job: object) -> str:
+    if not isinstance(job, str):
+        raise TypeError(f"a job is named by its id, which is text, not {type(job).__name__}")
+    return job
+
+
 def reply_bytes(value: object) -> bytes:
     """Return the pickle of the stdlib's reply for *value*: returned, or raised where it is an exception."""
     if isinstance(value, PickledValue):
@@ -314,8 +321,10 @@ def _as_put(delivery: r.Delivery) -> object:
     if terms.codec == "item":
         return PickledValue(body)
     if terms.codec == codec.PLAIN:
-        args, kwargs = codec.decode_arguments(codec.PLAIN, body, (codec.PLAIN,))
-        return (terms.task, tuple(args), kwargs)
+        # A body that is not what its codec says is its submitter's fault, and no reason to fall over it.
+        with contextlib.suppress(ServiceError):
+            args, kwargs = codec.decode_arguments(codec.PLAIN, body, (codec.PLAIN,))
+            return (terms.task, tuple(args), kwargs)
     return {
         "id": f"{delivery.origin}-{delivery.first}",
         "task": terms.task,

@@ -11,6 +11,8 @@ import pytest
 
 from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
+from service.domain import commands as c
+from service.domain.job import NewBatch, Terms
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.server.journal import SqliteJournal
@@ -210,3 +212,36 @@ def test_every_exposed_method_exists(face):
     for typeid, methods in EXPOSED.items():
         for method in methods:
             assert method == "call" or callable(getattr(face, f"_{typeid}_{method}"))
+
+
+def nested(depth: int) -> list[object]:
+    """Return lists in lists."""
+    inner: list[object] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+ODD: list[object] = [
+    None, True, -1, 1 << 70, math.inf, math.nan, "", "m:f", "\ud800", "#pill", b"x", (), ("m:f", 1),
+    ("m:f", (1j,)), ("m:f", (1 << 70,)), ("m:f", ("\ud800",)), ("m:f", (), {1: 2}), ["m:f"], {}, {"task": 1},
+    {"task": "m:f", "args": 3}, {"task": "m:f", "key": 1, "delay": "x"},
+    {"task": "m:f", "priority": math.inf}, {1, 2}, 1j, nested(60),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("typeid", EXPOSED)
+def test_no_argument_of_a_call_ends_the_manager(typeid: str):
+    """What is wrong with it is told to who sent it: an exception that leaves the face would end the loop."""
+    for method in set(EXPOSED[typeid]) - {"call"}:  # frames do not come this way
+        for args in [(), *((odd,) for odd in ODD), *((odd, other) for odd in ODD[:8] for other in ODD)]:
+            host = QueueHost(MemoryJournal(), clock=FakeClock())
+            Caller(host, PlainFace(host)).begin(typeid, method, *args)
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\xa1x", b""])
+def test_a_body_that_is_not_what_its_codec_says_is_given_out_as_it_is(host, call, body):
+    """Whoever may submit could otherwise end the manager with one job, again and again."""
+    terms = Terms("m:f")
+    host.call([c.Submit("o", [NewBatch(0, terms, [body])])], Member(), lambda replies: None)
+    assert call("tasks", "get") == {"id": "o-0", "task": "m:f", "codec": "plain", "body": body}
