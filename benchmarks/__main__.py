@@ -13,7 +13,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, Field, Figures, Sizes, one_round
+from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, USUAL, Field, Figures, Sizes, one_round
 from benchmarks.report import document, table
 from benchmarks.systems import Executor, Pool, Service, StockServer
 
@@ -58,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
-    parser.add_argument(
-        "--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="do these measures alone"
-    )
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=USUAL, help="do these measures alone")
     parser.add_argument(
         "--durability",
         nargs="+",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from benchmarks import stock, tasks
+from benchmarks import siege, stock, tasks
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
 
@@ -38,11 +38,12 @@ class Sizes:
     items: int = 2_000
     connects: int = 20
     naps: int = SEED_JOBS
+    siege_seconds: float = 5.0
 
 
 FULL = Sizes()
 QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800)
-SMOKE = Sizes(jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4)
+SMOKE = Sizes(jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, siege_seconds=0.2)
 
 
 @dataclass
@@ -150,6 +151,36 @@ def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
             figures.note(measure, "MiB", system.name, size / 2**20)
 
 
+def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Work and connect anew all the time, in calm, then with a thousand silent and slow peers."""
+    for service in who.services:
+        for crowd, sources in siege.CROWDS.items():
+            calm = _phase(service, sizes, figures, f"calm before {crowd}")
+            with siege.besieged(service.endpoint, sources):
+                rate = _phase(service, sizes, figures, crowd)
+            figures.note("siege: jobs against calm", "ratio", f"{service.name}, {crowd}", rate / calm)
+
+
+def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> float:
+    """Return the jobs a second, end to end, while honest clients come anew; note how all of them fare."""
+    name = f"{service.name}, {crowd}"
+    manager = service.pids()["manager"]
+    jobs = 0
+    with siege.connects(service.endpoint, service.authkey) as visits:
+        started, cpu = time.monotonic(), cpu_seconds(manager)
+        while jobs == 0 or time.monotonic() < started + sizes.siege_seconds:
+            _rate(service, list(range(sizes.jobs)))
+            jobs += sizes.jobs
+        rate = jobs / (time.monotonic() - started)
+        spent = (cpu_seconds(manager) - cpu) / jobs * 1e6
+    figures.note("siege: no-op jobs", "jobs/s", name, rate)
+    figures.note("siege: CPU of manager, 1,000 jobs", "ms", name, spent)
+    figures.note("siege: connect + call p50", "ms", name, visits.part(0.5) * 1e3)
+    figures.note("siege: connect + call p99", "ms", name, visits.part(0.99) * 1e3)
+    figures.note("siege: clients not served", "of all", name, visits.refused / visits.count)
+    return rate
+
+
 #: In the order of the table.
 MEASURES: dict[str, Measure] = {
     "noop": end_to_end,
@@ -159,7 +190,10 @@ MEASURES: dict[str, Measure] = {
     "seed": seed,
     "stock": stock_clients,
     "memory": memory,
+    "siege": besieged,
 }
+#: What is done where nothing is chosen: what takes a minute by itself has to be asked for.
+USUAL = [name for name in MEASURES if name != "siege"]
 
 
 def one_round(who: Field, sizes: Sizes, figures: Figures, chosen: list[str]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.measures import MEASURES
+
 ROOT = Path(__file__).parents[2]
 #: What every run has to tell, of whom.
 PROMISED = {
@@ -24,6 +26,8 @@ PROMISED = {
     "stock put+get+task_done, 4+4 clients": {"svc, fsync", "stdlib BaseManager"},
     "stock connect + first call": {"svc, fsync", "stdlib BaseManager"},
     "RSS of manager": {"svc, fsync"},
+    "siege: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
+    "siege: connect + call p99": {"svc, fsync, from one address", "svc, fsync, calm before from one address"},
 }
 
 
@@ -35,6 +39,8 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
         "-m",
         "benchmarks",
         "--smoke",
+        "--only",
+        *MEASURES,
         "--durability",
         "fsync",
         "--output",
