@@ -73,6 +73,12 @@ class Child:
         try:
             with signals_held_back(), main_hidden():
                 process.start()
+        except EOFError:
+            ours.close()
+            # It ends when it cannot fork; the next start makes another.
+            raise OSError(
+                "the forkserver ended before the process began; is there a bound on processes?"
+            ) from None
         except BaseException:
             ours.close()
             raise
