@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 
 SEED ?= 1
 MINUTES ?= 3
-FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES)
+FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 .PHONY: help venv demo test faults faults-long lint format bench bench-peers lock clean
 
@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime ## Run the seed's program on a manager and a worker on th
 test: $(VENV)/.dev ## Run the whole suite (ARGS="-k journal -x" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
 
-faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (SEED=1)
+faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (SEED=1 ARGS="--table FILE")
 	@$(FAULTS)
 
 faults-long: MINUTES = 30

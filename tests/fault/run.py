@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -10,29 +12,54 @@ import time
 from pathlib import Path
 
 from tests.fault.campaign import Campaign
-from tests.support.checker import table
+from tests.fault.journal_rows import run_journal_tests
+from tests.support.verdict import Verdict, table
 
 
 def main() -> int:
     """Run one campaign; its folder is kept where something is wrong."""
+    told = _parser().parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="svc-faults-"))
+    started = time.monotonic()
+    verdict = Campaign(folder, told.seed, progress=True).run(told.minutes * 60)
+    text = _report(verdict, told.seed, told.minutes, time.monotonic() - started)
+    bad = 0
+    if told.journal_tests:
+        rows, bad = run_journal_tests()
+        text += f"\n{rows}\n\n{bad or 'None'} of the journal's tests failed or did not run.\n"
+    sys.stdout.write(text)
+    if told.table is not None:
+        told.table.write_text(text, encoding="utf-8")
+    if not verdict.violations and not bad:
+        shutil.rmtree(folder)
+        return 0
+    sys.stdout.write(f"\nall records are in {folder}\n")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Break a whole service on purpose and check its promises.")
     parser.add_argument("--seed", type=int, default=1, help="deals the faults")
     parser.add_argument(
         "--minutes", type=float, default=3.0, help="at least one round of all faults is dealt"
     )
-    told = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="svc-faults-"))
-    started = time.monotonic()
-    verdict = Campaign(folder, told.seed, progress=True).run(told.minutes * 60)
-    write = sys.stdout.write
-    write(f"seed {told.seed}, {time.monotonic() - started:.0f} s in all\n\n{table(verdict)}\n")
-    if not verdict.violations:
-        shutil.rmtree(folder)
-        return 0
-    write(f"\n{len(verdict.violations)} violations; all records are in {folder}\n")
-    for violation in verdict.violations[:50]:
-        write(f"  {violation}\n")
-    return 1
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--journal-tests", action="store_true", help="run these too, and add their rows")
+    return parser
+
+
+def _report(verdict: Verdict, seed: int, minutes: float, seconds: float) -> str:
+    """Return what `docs/guarantees.md` takes as it is: how it was run, the table, what is wrong."""
+    count = len(verdict.violations)
+    how = (
+        f"`python -m tests.fault.run --seed {seed} --minutes {minutes:g}`, {seconds:.0f} s in all, "
+        f"CPython {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs; "
+        f"{count or 'no'} violation{'' if count == 1 else 's'}:"
+    )
+    lines = [how, "", table(verdict), ""]
+    if count:
+        lines += [*(f"- {violation}" for violation in verdict.violations[:50]), ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from service.broker.manager import ManagerBroker
@@ -20,10 +21,14 @@ from service.domain import commands as c
 from service.domain.job import NewBatch, Terms
 from service.errors import ManagerUnreachable
 from service.settings import parse_address, read_authkey
+from tests.support.cgroups import Cgroup
+from tests.support.faketime import Clock
 from tests.support.history import Recorder
-from tests.support.processes import Service, descendants
+from tests.support.namespaces import Namespace
+from tests.support.processes import Service, children, descendants
 from tests.support.proxy import Proxy
 from tests.support.pythons import interpreters
+from tests.support.resources import Usage, sockets, usage
 
 TASKS = "tests.support.fault_tasks"
 WORK = f"{TASKS}:work"
@@ -33,16 +38,30 @@ _WORK_SECONDS = (0.0, 0.0, 0.001, 0.005, 0.02)
 LEASE_SECONDS = 2.0
 #: Seconds that a call of a producer may take beyond what it waits for.
 CALL_SECONDS = 3.0
+#: Memory of a worker with all its consumers, above which the kernel kills one of them.
+WORKER_BYTES = 512 << 20
+#: Consumers of a worker; what its supervisor begins beside them (a forkserver and a resource tracker).
+CONSUMERS, HELPERS = 3, 2
+#: Threads of the campaign that submit jobs, each over a connection of its own.
+PRODUCERS = 3
 ACTOR = Path(__file__).parents[1] / "support" / "plain_actor.py"
 
 
 class Site:
-    """All processes of one campaign, in a folder."""
+    """All processes of one campaign, in a folder.
+
+    Attributes:
+        missing: what this machine does not give, by the name of the attribute that would hold it, and why.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.random = random.Random(seed)
-        self.service = Service(folder, TASKS)
+        self.missing: dict[str, str] = {}
+        self._stack = contextlib.ExitStack()
+        self._obtain()
+        host = "127.0.0.1" if "network" in self.missing else self.network.host
+        self.service = Service(folder, TASKS, host=host)
         address = parse_address(self.service.listen)
         target = (address.host, address.port)
         self.worker_proxy, self.client_proxy = Proxy(target), Proxy(target)
@@ -53,6 +72,34 @@ class Site:
         self._names = itertools.count()
         self._pythons = interpreters()
 
+    def _obtain(self) -> None:
+        """Get what takes root or a tool; what cannot be had is missing."""
+        with self._or_missing("network"):
+            self.network = self._stack.enter_context(contextlib.closing(Namespace()))
+        with self._or_missing("groups"):
+            self.groups = {name: self._group(name) for name in ("manager", "direct", "proxied")}
+            for name in ("direct", "proxied"):
+                self.groups[name].limit_memory(WORKER_BYTES)
+        with self._or_missing("clock"):
+            self.clock = Clock(self.folder / "time_of_day")
+
+    @contextlib.contextmanager
+    def _or_missing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.missing[what] = str(error)
+
+    def _group(self, name: str) -> Cgroup:
+        return self._stack.enter_context(contextlib.closing(Cgroup(name)))
+
+    def _prefix(self, name: str) -> tuple[str, ...]:
+        """Return what the command of a manager or worker begins with, to run where it belongs."""
+        prefix = () if "groups" in self.missing else self.groups[name].prefix
+        if name == "direct" and "network" not in self.missing:
+            prefix += self.network.prefix
+        return prefix
+
     def start(self) -> None:
         self.start_manager()
         self.start_worker("direct")
@@ -62,15 +109,19 @@ class Site:
                 "produce" if place == 0 else "consume", self._pythons[place % len(self._pythons)]
             )
 
-    def start_manager(self, *, wait: bool = True) -> None:
-        flags = ("--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB", "--retain-count", "1000000000")
-        self.service.start_manager(*flags, wait=wait)
+    def start_manager(self, *, wait: bool = True, environment: Mapping[str, str] | None = None) -> None:
+        # Nothing is ever forgotten: the checker reads all of it.
+        keep = ("--retain-count", "1000000000", "--retention", "1000000000", "--dead-retention", "1000000000")
+        flags = ("--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB", *keep)
+        prefix = self._prefix("manager")
+        self.service.start_manager(*flags, wait=wait, prefix=prefix, environment=environment)
 
     def start_worker(self, name: str) -> None:
         manager = self.worker_proxy.address if name == "proxied" else self.service.listen
         self.workers[name] = self.service.run(
-            "worker", "--http", "off", "--tasks", TASKS, "--consumers", "3", "--name", name,
-            "--queues", "default,poison", "--manager", manager,
+            "worker", "--http", "off", "--tasks", TASKS, "--consumers", str(CONSUMERS), "--name", name,
+            "--queues", "default,poison", "--manager", manager, prefix=self._prefix(name),
+            module=("tests.support.fail_points", str(self.folder)),
         )  # fmt: skip
 
     def start_actor(self, role: str, python: str) -> None:
@@ -109,6 +160,52 @@ class Site:
         """Return the processes of a worker, its supervisor first."""
         return [self.workers[name].pid, *descendants(self.workers[name].pid)]
 
+    @property
+    def mark(self) -> str:
+        """What stands in the environment of every process of `svc` that belongs here, and of no other."""
+        return f"SVC_AUTHKEY_FILE={self.service.authkey_file}"
+
+    def processes(self) -> set[int]:
+        """Return the manager's process and those of the workers."""
+        manager = self.service.manager
+        return {pid for name in self.workers for pid in self.tree(name)} | (
+            {manager.pid} if manager else set()
+        )
+
+    def usage(self) -> dict[str, Usage | None]:
+        """Return what the manager and the supervisors hold, these with the number of their descendants."""
+        assert self.service.manager is not None
+        held = {"the manager": usage(self.service.manager.pid)}
+        for name in self.workers:
+            supervisor, *below = self.tree(name)
+            held[f"worker {name}"] = usage(supervisor, 1 + len(below))
+        return held
+
+    def complete(self) -> bool:
+        """Whether each worker has all its processes, and everybody is connected."""
+        assert self.service.manager is not None
+        whole = 1 + HELPERS + CONSUMERS
+        connected = sockets(self.service.manager.pid) - 1
+        members = len(self.workers) * (1 + CONSUMERS) + len(self.actors) + PRODUCERS
+        return connected >= members and all(len(self.tree(name)) == whole for name in self.workers)
+
+    def log_of(self, command: str) -> Callable[[], str]:
+        """Return what reads all that `svc COMMAND` has logged since now."""
+        path = self.folder / f"{command}.log"
+        begin = path.stat().st_size
+
+        def read() -> str:
+            with path.open("rb") as file:
+                file.seek(begin)
+                return file.read().decode(errors="replace")
+
+        return read
+
+    def consumers(self, name: str) -> list[int]:
+        """Return the consumers of a worker: the children of its forkserver."""
+        supervisor, *below = self.tree(name)
+        return [pid for pid in below if pid not in children(supervisor)]
+
     def send(self, pids: list[int], number: signal.Signals) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -136,6 +233,7 @@ class Site:
         self.service.close()
         self.worker_proxy.close()
         self.client_proxy.close()
+        self._stack.close()
 
 
 class Producer(threading.Thread):

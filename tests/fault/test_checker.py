@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault.site import ACTOR, TASKS, WORK
-from tests.support.checker import Books, Checker, Expectation, Job, Verdict, parse_counts, read_journal, table
+from tests.support.checker import Books, Checker, Expectation, Job, parse_counts, read_journal
 from tests.support.history import (
     OK,
     UNKNOWN,
@@ -28,6 +28,7 @@ from tests.support.history import (
 )
 from tests.support.naive import Naive
 from tests.support.processes import Service
+from tests.support.verdict import Verdict, table
 
 POISON = {"poison": Expectation("dead", 3)}
 
@@ -57,7 +58,7 @@ def test_verdicts_add_up():
     verdict.add(other)
 
     assert (verdict.jobs, verdict.explained, verdict.faults["kill"]) == (4, 2, 2)
-    assert "| kill | 2 | 2 | 0.20 s | 0.20 s |" in table(verdict)
+    assert "| kill | 2 | 2 | 0.20 s | 0.20 s | – |" in table(verdict)
 
 
 def lose(history: History, books: Books) -> None:

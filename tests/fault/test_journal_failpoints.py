@@ -54,7 +54,7 @@ def recovered(running: Service, acknowledged: list[str]) -> None:
     ("place", "size"),
     [("before_write:60", 10), ("before_sync:40", 10), ("after_sync:40", 10), ("in_checkpoint:30", 200_000)],
 )
-def test_what_was_acknowledged_is_there_after_a_kill(running, place, size):
+def test_what_was_acknowledged_is_there_after_a_kill(running, place, size, record_property):
     running.environment["SVC_FAIL_AT"] = place
     running.start_manager()
     acknowledged: list[str] = []
@@ -62,10 +62,11 @@ def test_what_was_acknowledged_is_there_after_a_kill(running, place, size):
     assert died_by_itself(running), "the fail-point was never reached"
     assert len(acknowledged) > 10
     recovered(running, acknowledged)
+    record_property(f"F4 kill -9 the manager {place.partition(':')[0].replace('_', ' ')}", 1)
 
 
 @pytest.mark.slow
-def test_what_was_acknowledged_is_there_after_a_kill_in_recovery(running):
+def test_what_was_acknowledged_is_there_after_a_kill_in_recovery(running, record_property):
     running.start_manager()
     acknowledged: list[str] = []
     with running.client() as client:
@@ -77,6 +78,7 @@ def test_what_was_acknowledged_is_there_after_a_kill_in_recovery(running):
         assert died_by_itself(running), "the fail-point was never reached"
         assert all(check.ok for check in verify(running.journal))
     recovered(running, acknowledged)
+    record_property("F4 kill -9 the manager while it reads its log", 3)
 
 
 def test_without_the_variable_there_is_no_layer():

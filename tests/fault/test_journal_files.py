@@ -344,7 +344,7 @@ def after_power_loss(history: list[tuple[str, str, int, bytes]], dice: random.Ra
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_synced_append_survives_power_loss_at_any_moment(tmp_path, disk, seed):
+def test_a_synced_append_survives_power_loss_at_any_moment(tmp_path, disk, seed, record_property):
     """Cut the power after each sync and between: drop unsynced writes at random, start, and count."""
     journal = SqliteJournal.open(tmp_path / "j.db")
     accepted: list[tuple[int, int]] = []
@@ -365,3 +365,4 @@ def test_a_synced_append_survives_power_loss_at_any_moment(tmp_path, disk, seed)
         found = numbers_in(image / "j.db")
         assert found[: len(promised)] == promised, f"seed {seed}, cut {cut}"
         assert len(found) <= len(promised) + 1
+    record_property("F6 cut the power at random, dropping unsynced writes", 60)

@@ -88,7 +88,9 @@ def submit(broker: ManagerBroker, first: int, count: int) -> str:
     return notes[0].code if notes else ""
 
 
-def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_filler(tmp_path):
+def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_filler(
+    tmp_path, record_property
+):
     with small_disk(tmp_path / "disk", 32 << 10) as disk:
         path = disk / "j.db"
         journal = SqliteJournal.open(path, ballast_bytes=BALLAST)
@@ -112,6 +114,7 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
             (queue,) = producer.stats().queues
             assert queue.succeeded == acknowledged == CYCLES * JOBS
         assert recovered_results(path) == CYCLES * JOBS
+    record_property("F8 fill the disk, and free it", CYCLES)
 
 
 def ack_all(consumer: ManagerBroker, count: int) -> int:

@@ -228,7 +228,9 @@ def judged(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "cut"), [(FLIPS, False), (CUTS, True)], ids=["flips", "cuts"])
-def test_of_500_flipped_bits_and_200_cuts_none_loses_anything_silently(whole, tmp_path, count, cut):
+def test_of_500_flipped_bits_and_200_cuts_none_loses_anything_silently(
+    whole, tmp_path, count, cut, record_property
+):
     """Plain SQLite, on the same damaged files, loses or changes rows in many of these cases."""
     dice = random.Random(7)
     verdicts, plain_losses = Counter[str](), 0
@@ -243,6 +245,9 @@ def test_of_500_flipped_bits_and_200_cuts_none_loses_anything_silently(whole, tm
         verdicts[verdict] += 1
     assert plain_losses > count // 20, "the damage would not have been noticed by this test"
     assert verdicts["refused"] > count // 5, verdicts
+    record_property(
+        f"F7 {'cut the file or its log short' if cut else 'flip a bit of the file or its log'}", count
+    )
 
 
 def test_verify_finds_what_opening_finds(whole, tmp_path):

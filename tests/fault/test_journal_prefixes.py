@@ -74,7 +74,9 @@ def fresh(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one(tmp_path, fresh):
+def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one(
+    tmp_path, fresh, record_property
+):
     image = tmp_path / "image"
     image.mkdir()
     with recorded_disk() as disk:
@@ -95,6 +97,7 @@ def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one
     assert not lost
     assert operation == OPERATIONS - 1
     assert len(syncs) > OPERATIONS
+    record_property("F6 cut the power at each sync of 5,000 operations", len(syncs) - syncs.index(start) - 1)
 
 
 def test_the_same_check_sees_a_commit_that_the_disk_has_dropped(tmp_path, fresh):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import statistics
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from service.domain.job import Cause
 from service.domain.retry import CRASH_BUDGET
 from service.server.journal import SqliteJournal
 from tests.support.history import OK, Execution, Fault, History
+from tests.support.verdict import Verdict
 
 #: Seconds that a call may outlive its deadline (I10).
 DEADLINE_SLACK = 1.0
@@ -61,34 +61,6 @@ class Expectation:
 
     end: str
     attempts: int
-
-
-@dataclass
-class Verdict:
-    """What the checker found; `violations` is empty where all invariants held."""
-
-    violations: list[str] = field(default_factory=list)
-    jobs: int = 0
-    lost: int = 0
-    twice: int = 0
-    invented: int = 0
-    explained: int = 0
-    unexplained: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    repeats: Counter[str] = field(default_factory=Counter)
-    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    longest_overrun: float = 0.0
-
-    def add(self, other: Verdict) -> None:
-        """Take in the verdict of another run, for one table of several suites."""
-        self.violations += other.violations
-        for name in ("jobs", "lost", "twice", "invented", "explained", "unexplained"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.faults += other.faults
-        self.repeats += other.repeats
-        for kind, times in other.recoveries.items():
-            self.recoveries[kind] += times
-        self.longest_overrun = max(self.longest_overrun, other.longest_overrun)
 
 
 def read_journal(path: Path) -> Books:
@@ -148,6 +120,10 @@ class Checker:
         for execution in history.executions:
             self._runs[execution.label].append(execution)
         self._faults = sorted(history.faults, key=lambda fault: fault.at)
+        # What struck nobody explains nothing, and can be long: a search begins at the longest of the others.
+        self._striking_faults = [fault for fault in self._faults if fault.pids is None or fault.pids]
+        self._starts = [fault.at for fault in self._striking_faults]
+        self._longest = max((fault.until - fault.at for fault in self._striking_faults), default=0.0)
 
     def check(self) -> Verdict:
         """Return the verdict on all invariants."""
@@ -264,7 +240,8 @@ class Checker:
                 yield fault
 
     def _between(self, since: float, until: float) -> Iterator[Fault]:
-        for fault in self._faults:
+        first = bisect_left(self._starts, since - self._longest)
+        for fault in itertools.islice(self._striking_faults, first, None):
             if fault.at > until:
                 return
             if fault.until >= since:
@@ -330,25 +307,3 @@ class Checker:
 
 def _gaps(runs: Iterable[Execution]) -> Iterator[tuple[Execution, Execution]]:
     return itertools.pairwise(runs)
-
-
-def table(verdict: Verdict) -> str:
-    """Return the verdict as a Markdown table, a row for each kind of fault."""
-    lines = [
-        "| fault | injected | repeats it explains | recovery median | recovery longest |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for kind in sorted(verdict.faults.keys() | verdict.repeats.keys()):
-        times = verdict.recoveries.get(kind)
-        shown = (f"{statistics.median(times):.2f} s", f"{max(times):.2f} s") if times else ("–", "–")
-        lines.append(
-            f"| {kind} | {verdict.faults[kind] or '–'} | {verdict.repeats[kind]} | {shown[0]} | {shown[1]} |"
-        )
-    total = (
-        f"{verdict.faults.total()} faults of {len(verdict.faults)} kinds over {verdict.jobs:,} jobs: "
-        f"lost {verdict.lost}, recorded twice {verdict.twice}, invented {verdict.invented}, "
-        f"repeated executions {verdict.explained} explained and {verdict.unexplained} unexplained, "
-        f"latest answer {verdict.longest_overrun:+.2f} s from its deadline."
-    )
-    lines += ["", total]
-    return "\n".join(lines)

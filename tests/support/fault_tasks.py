@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import threading
 import time
@@ -15,6 +16,8 @@ from tests.support.history import Log
 #: Attempts that a task gets which loops: the first, and its retries.
 LOOP_ATTEMPTS = 2
 LOOP_SECONDS = 0.4
+#: Bytes that a job takes which runs out of memory: more than the bound of a worker. And at a time.
+_DEVOURED_BYTES, _STEP_BYTES = 1 << 30, 16 << 20
 
 _logs: dict[tuple[int, str], Log] = {}
 
@@ -61,6 +64,27 @@ def loop(label: str, seconds: float, folder: str) -> None:
     _strike("loop", folder, LOOP_SECONDS + 1.0)
     while True:
         pass
+
+
+def devour(label: str, seconds: float, folder: str) -> None:
+    """Take memory until the kernel kills the process; with a bound of its own, should it have none."""
+    work(label, seconds, folder)
+    _strike("out of memory", folder, 5.0)
+    hoard = [bytearray(b"x") * _STEP_BYTES for _ in range(_DEVOURED_BYTES // _STEP_BYTES)]
+    raise AssertionError(f"there was memory for {len(hoard)} pieces")
+
+
+@task(retries=0)
+def overreach(label: str, seconds: float, folder: str) -> None:
+    """Ask for more address space than the process may have."""
+    work(label, seconds, folder)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _STEP_BYTES, before[1]))
+    try:
+        bytearray(_DEVOURED_BYTES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def too_large(label: str, seconds: float, folder: str) -> bytes:

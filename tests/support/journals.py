@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.server.journal import SqliteJournal
+from service.server.journal.mark import mark_path
 
 TERMS = Terms("module:function")
 #: What stands beside the file and belongs to it.
@@ -35,6 +38,17 @@ def rows_of(path: Path, **options: Any) -> list[tuple[int, AnyEvent]]:
         return list(journal.replay())
     finally:
         journal.close()
+
+
+def age(path: Path) -> None:
+    """Make of a closed journal what a release of format 1 would have left: no checksums, no mark."""
+    connection = apsw.Connection(str(path))
+    try:
+        connection.execute("ALTER TABLE events DROP COLUMN crc; ALTER TABLE events DROP COLUMN total")
+        connection.pragma("user_version", 1)
+    finally:
+        connection.close()
+    mark_path(path).unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

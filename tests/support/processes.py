@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from service.app import Client, connect
@@ -24,14 +24,19 @@ class Service:
     """`svc manager` and `svc worker` on loopback, in a folder of their own."""
 
     def __init__(
-        self, folder: Path, tasks: str, consumers: int = 4, worker_flags: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        tasks: str,
+        consumers: int = 4,
+        worker_flags: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         self.folder = folder
         self.journal = folder / "journal.db"
         self.authkey_file = folder / "authkey"
         self.authkey_file.write_text("k" * 40)
         self.authkey_file.chmod(0o600)
-        self.listen = f"127.0.0.1:{free_port()}"
+        self.listen = f"{host}:{free_port(host)}"
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -43,12 +48,22 @@ class Service:
         self.manager: subprocess.Popen[bytes] | None = None
         self.worker: subprocess.Popen[bytes] | None = None
 
-    def start_manager(self, *flags: str, wait: bool = True) -> None:
-        """Start the manager on the same address and journal as before; return once it serves."""
+    def start_manager(
+        self,
+        *flags: str,
+        wait: bool = True,
+        prefix: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the manager on the same address and journal as before; return once it serves.
+
+        *prefix* is what the command begins with; *environment* is added to that of all.
+        """
         announced = self.folder / "manager.json"
         announced.unlink(missing_ok=True)
         arguments = ("--listen", self.listen, "--http", "off", "--journal", str(self.journal), *flags)
-        self.manager = self.run("manager", *arguments, "--announce", str(announced))
+        arguments = ("manager", *arguments, "--announce", str(announced))
+        self.manager = self.run(*arguments, prefix=prefix, environment=environment)
         if wait:
             self._await_file(announced, self.manager)
 
@@ -56,12 +71,21 @@ class Service:
         """Start the worker."""
         self.worker = self.run("worker", "--http", "off", *self._worker_flags)
 
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `svc ARGUMENTS` and return its process; its output goes to a log file of the folder."""
+    def run(
+        self,
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        module: tuple[str, ...] = ("service",),
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start `svc ARGUMENTS` and return its process; its output goes to a log file of the folder.
+
+        *prefix* is what the command begins with; *module* and its arguments stand in for `service`.
+        """
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "service", *arguments],
-                env=self.environment,
+                [*prefix, sys.executable, "-m", *module, *arguments],
+                env={**self.environment, **(environment or {})},
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -72,6 +96,12 @@ class Service:
         assert self.manager is not None
         self.manager.kill()
         self.manager.wait()
+
+    def stop_manager(self) -> None:
+        """Stop the manager with SIGTERM, and see it gone."""
+        assert self.manager is not None
+        self.manager.terminate()
+        self.manager.wait(60)
 
     def kill_consumer(self, place: int) -> bool:
         """Kill one consumer process with SIGKILL; return whether there was one."""
@@ -129,25 +159,36 @@ def service(
         running.close()
 
 
-def free_port() -> int:
+def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def descendants(pid: int) -> list[int]:
     """Return the processes below *pid*."""
-    parents: dict[int, list[int]] = {}
+    families = _families()
+    found, pending = [], [pid]
+    while pending:
+        next_ones = families.get(pending.pop(), [])
+        found += next_ones
+        pending += next_ones
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that *pid* has begun itself."""
+    return _families().get(pid, [])
+
+
+def _families() -> dict[int, list[int]]:
+    """Return the children of each process that has any."""
+    found: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, pending = [], [pid]
-    while pending:
-        children = parents.get(pending.pop(), [])
-        found += children
-        pending += children
+            found.setdefault(int(fields[1]), []).append(int(stat.parent.name))
     return found
 
 

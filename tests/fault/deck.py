@@ -1,0 +1,42 @@
+"""All faults that a campaign deals, by kind; its name begins with its row of the fault matrix."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tests.fault.scarcity import SCARCITY
+from tests.fault.strikes import POISONS, Strikes
+from tests.support.fail_points import PLACES
+
+#: To add one, write a function or a method of `Strikes` and name it here or in `SCARCITY`.
+FAULTS: dict[str, Callable[[Strikes, str], None]] = {
+    "F1 kill -9 a consumer": Strikes.kill_consumer,
+    **dict.fromkeys((f"F1 kill {place}" for place in PLACES), Strikes.fail_point),
+    "F2 kill -9 a whole worker": Strikes.kill_worker,
+    "F3 freeze a worker beyond its lease": Strikes.freeze_worker,
+    "F4 kill -9 the manager": Strikes.kill_manager,
+    "F4 kill -9 the manager in recovery": Strikes.kill_manager_in_recovery,
+    "F5 freeze the manager 1–5 s": Strikes.freeze_manager,
+    "F11 reset a worker's connections": Strikes.reset_worker,
+    "F11 reset clients' connections": Strikes.reset_clients,
+    "F11 half-open: a worker": Strikes.silence_worker,
+    "F11 half-open: clients": Strikes.silence_clients,
+    "F12 cut replies to a worker": Strikes.cut_worker,
+    "F12 cut replies to clients": Strikes.cut_clients,
+    "F12 slow network": Strikes.slow_network,
+    "F18 drain, with kills, and resume": Strikes.drain,
+    "F19 kill -9 a stock consumer": Strikes.kill_plain_consumer,
+    "F19 kill -9 a stock producer": Strikes.kill_plain_producer,
+    **dict.fromkeys(POISONS, Strikes.poison),
+    **{kind: strike for kind, (strike, _) in SCARCITY.items()},
+}
+#: What kinds take of the machine that it may not give: the name of the site's attribute.
+NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {"F16 job takes all memory": "groups"}
+
+
+def hand(seed: int, of: int) -> list[str]:
+    """Return the hand of this seed where the deck is dealt into *of* hands; together they are all kinds."""
+    deck = sorted(FAULTS)
+    random.Random(of).shuffle(deck)
+    return deck[seed % of :: of]

@@ -1,0 +1,93 @@
+"""The means of the campaign do what they say: packets are lost, memory ends, the time of day jumps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.support.cgroups import Cgroup
+from tests.support.faketime import Clock
+from tests.support.history import read_executions
+from tests.support.namespaces import LOSE_OUTGOING, Namespace
+from tests.support.processes import Service
+from tests.support.svc import until
+
+T = TypeVar("T")
+TASKS = "tests.support.fault_tasks"
+
+
+def obtained(make: Callable[[], T]) -> T:
+    """Return what takes root or a tool; CI has it, and a laptop need not."""
+    try:
+        return make()
+    except OSError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+def test_a_namespace_loses_packets_and_carries_them_again():
+    network = obtained(Namespace)
+    dial = f"import socket; socket.create_connection(({network.host!r}, %d), 0.5)"
+    try:
+        with socket.create_server((network.host, 0)) as listener:
+            command = [*network.prefix, sys.executable, "-c", dial % listener.getsockname()[1]]
+            codes = [subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode]
+            network.lose(LOSE_OUTGOING)
+            codes.append(subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode)
+            network.heal()
+            codes.append(subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode)
+    finally:
+        network.close()
+    assert codes == [0, 1, 0]
+
+
+def test_the_kernel_kills_what_needs_more_memory_than_its_group_has():
+    group = obtained(lambda: Cgroup("test"))
+    try:
+        group.limit_memory(64 << 20)
+        done = subprocess.run([*group.prefix, sys.executable, "-c", "bytes(1) * (256 << 20)"], check=False)
+    finally:
+        group.close()
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_time_of_day_that_jumps_by_hours_ends_no_lease(tmp_path: Path):
+    clock = obtained(lambda: Clock(tmp_path / "time_of_day"))
+    service = Service(tmp_path, TASKS, consumers=1)
+    try:
+        service.start_manager("--lease", "1", environment=clock.environment)
+        service.start_worker()
+        with service.client() as client:
+            job = client.submit(f"{TASKS}:work", "long", 3.0, str(tmp_path))
+            until(lambda: read_executions(tmp_path), "the job runs")
+            seen = [_seen_after(service, clock, hours) for hours in (6, -12, 24)]
+            assert client.result(job.id) == "long"
+    finally:
+        service.close()
+    assert [round(each / timedelta(hours=1)) for each in seen] == [6, -12, 24]
+    assert len(read_executions(tmp_path)) == 1
+
+
+def _seen_after(service: Service, clock: Clock, hours: int) -> timedelta:
+    """Jump; return by how much the manager's time of day is off from then on, as its log shows."""
+    assert service.manager is not None
+    count = _lines_about_keys(service)
+    clock.jump(hours * 3600)
+    service.manager.send_signal(signal.SIGHUP)
+    lines = until(lambda: _lines_about_keys(service)[len(count) :], "the keys are read again")
+    return datetime.fromisoformat(str(lines[0]["timestamp"])) - datetime.now(UTC)
+
+
+def _lines_about_keys(service: Service) -> list[dict[str, object]]:
+    return [line for line in service.log("manager") if line.get("event") == "keys_read"]

@@ -1,0 +1,93 @@
+"""`svc worker` whose consumers die at a named place of their talk with the manager, once a file says so.
+
+`python -m tests.support.fail_points FOLDER worker …`. The seam is the connection of consumers: it is
+the real one, and looks at what passes. The first consumer to come by takes the file away, writes down whom
+the fault strikes, and kills itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.app import worker
+from service.app.worker import DIAL_SECONDS
+from service.broker.manager import ManagerBroker
+from service.cli import main as svc
+from service.domain import commands as c
+from service.domain import replies as r
+from service.settings import Address
+from service.wire_tls import TlsFiles
+from tests.support.history import Log
+
+PLACES = ("between lease and run", "between run and report", "after report")
+_LEASED, _RAN, _REPORTED = PLACES
+
+
+def order(folder: Path, place: str, kind: str) -> Path:
+    """Let the next consumer that comes to *place* die of a fault of *kind*; return what it takes away."""
+    path = _file(folder, place)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(kind)
+    return path
+
+
+class DeadlyBroker(ManagerBroker):
+    """A connection on which its process may die."""
+
+    def __init__(self, folder: Path, address: Address, authkey: bytes, hello: Callable[[], c.Hello]) -> None:
+        super().__init__((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
+        self._folder = folder
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        """Call, and die before, after, or with what was got, where a file says so."""
+        reports = any(isinstance(command, c.Ack | c.Nack) for command in commands)
+        if reports:
+            self._pass(_RAN)
+        replies = super().call(commands, wait=wait)
+        if reports:
+            self._pass(_REPORTED)
+        if any(isinstance(reply, r.Grant) and reply.deliveries for reply in replies):
+            self._pass(_LEASED)
+        return replies
+
+    def _pass(self, place: str) -> None:
+        path = _file(self._folder, place)
+        taken = path.with_suffix(f".{os.getpid()}")
+        try:
+            path.rename(taken)
+        except FileNotFoundError:
+            return
+        now = time.monotonic()
+        about = {"kind": taken.read_text(), "at": now, "until": now, "pids": [os.getpid()], "fatal": True}
+        Log(self._folder / "faults" / f"{os.getpid()}.jsonl").write(**about)
+        taken.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dial(
+    folder: Path, address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], c.Hello]
+) -> ManagerBroker:
+    """Connect a consumer so that it can die; a supervisor as always."""
+    assert tls is None
+    if multiprocessing.parent_process() is None:
+        return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
+    return DeadlyBroker(folder, address, authkey, hello)
+
+
+def _file(folder: Path, place: str) -> Path:
+    return folder / "fail_at" / place.replace(" ", "_")
+
+
+if __name__ == "__main__":
+    # By its importable name: consumers get it pickled, and their main module is another.
+    from tests.support import fail_points
+
+    worker._dial = functools.partial(fail_points.dial, Path(sys.argv.pop(1)))
+    svc()

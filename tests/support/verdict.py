@@ -1,0 +1,92 @@
+"""What the checker of histories finds, and how it is shown."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from tests.support.resources import Excess
+
+_HEAD = """\
+| fault | injected | repeats it explains | recovery median | recovery longest | left over at most |
+|---|---:|---:|---:|---:|---:|"""
+
+
+@dataclass
+class Verdict:
+    """What the checker found; `violations` is empty where all invariants held.
+
+    Attributes:
+        left_over: for each kind of fault, what was most above what it had been before.
+        aged: by what share the memory of a process was above that of its fresh successor, at most.
+        longest_return: seconds that it took at most until everything was back.
+        undealt: faults that this machine could not deal, and why.
+    """
+
+    violations: list[str] = field(default_factory=list)
+    jobs: int = 0
+    lost: int = 0
+    twice: int = 0
+    invented: int = 0
+    explained: int = 0
+    unexplained: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    repeats: Counter[str] = field(default_factory=Counter)
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    longest_overrun: float = 0.0
+    left_over: dict[str, Excess] = field(default_factory=dict)
+    longest_return: float = 0.0
+    aged: float = 0.0
+    undealt: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Verdict) -> None:
+        """Take in the verdict of another run, for one table of several suites."""
+        self.violations += other.violations
+        for name in ("jobs", "lost", "twice", "invented", "explained", "unexplained"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.faults += other.faults
+        self.repeats += other.repeats
+        for kind, times in other.recoveries.items():
+            self.recoveries[kind] += times
+        for kind, excess in other.left_over.items():
+            self.left_over[kind] = max(excess, self.left_over.get(kind, excess), key=lambda each: each.share)
+        self.longest_overrun = max(self.longest_overrun, other.longest_overrun)
+        self.longest_return = max(self.longest_return, other.longest_return)
+        self.aged = max(self.aged, other.aged)
+        self.undealt |= other.undealt
+
+
+def table(verdict: Verdict) -> str:
+    """Return the verdict as a Markdown table, a row for each kind of fault, and its sum in words."""
+    kinds = sorted(verdict.faults.keys() | verdict.repeats.keys() | verdict.undealt.keys(), key=_rank)
+    total = (
+        f"{verdict.faults.total()} faults of {len(verdict.faults)} kinds over {verdict.jobs:,} jobs: "
+        f"lost {verdict.lost}, recorded twice {verdict.twice}, invented {verdict.invented}, "
+        f"repeated executions {verdict.explained} explained and {verdict.unexplained} unexplained, "
+        f"latest answer {verdict.longest_overrun:+.2f} s from its deadline. Threads, descriptors, processes "
+        f"and memory were back {verdict.longest_return:.1f} s after a fault at the latest; a process that "
+        f"was replaced had at most {verdict.aged:.1%} more memory than its fresh successor."
+    )
+    return "\n".join([_HEAD, *(_row(verdict, kind) for kind in kinds), "", total])
+
+
+def _row(verdict: Verdict, kind: str) -> str:
+    if kind in verdict.undealt:
+        return f"| {kind} | not dealt: {verdict.undealt[kind]} | – | – | – | – |"
+    times = verdict.recoveries.get(kind)
+    shown = (f"{statistics.median(times):.2f} s", f"{max(times):.2f} s") if times else ("–", "–")
+    cells = (
+        kind,
+        verdict.faults[kind] or "–",
+        verdict.repeats[kind],
+        *shown,
+        verdict.left_over.get(kind, "–"),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _rank(kind: str) -> tuple[int, str]:
+    """Order the rows of the fault matrix by their numbers, and what is none of them after these."""
+    row = kind.split(" ", 1)[0]
+    return (int(row[1:]) if row[:1] == "F" and row[1:].isdigit() else 1000, kind)
