@@ -42,7 +42,7 @@ def partition(strikes: Strikes, kind: str) -> None:
         "F10 partition, manager unheard": (LOSE_INCOMING,),
         "F10 partition, worker unheard": (LOSE_OUTGOING,),
     }[kind]
-    _lose(strikes, kind, strikes.random.uniform(0.5, 2 * LEASE_SECONDS), *chains)
+    _lose(strikes, kind, strikes.random.triangular(0.5, 2 * LEASE_SECONDS, 1.0), *chains)
 
 
 def lose_packets(strikes: Strikes, kind: str) -> None:
@@ -180,13 +180,33 @@ def take_processes(strikes: Strikes, kind: str) -> None:
 
 
 def squeeze(strikes: Strikes, kind: str) -> None:
-    """Leave a worker or the manager a tenth of one CPU for a while."""
+    """Leave a worker or the manager a tenth of one CPU for a while; of the time where groups are missing."""
     name = "manager" if "manager" in kind else strikes.random.choice(sorted(strikes.site.workers))
-    at, group = time.monotonic(), strikes.site.groups[name]
-    group.limit_cpu(0.1)
-    time.sleep(strikes.random.uniform(1.0, 2.5))
-    group.limit_cpu(None)
-    strikes.note(kind, at, None if name == "manager" else frozenset(strikes.site.tree(name)))
+    at, seconds = time.monotonic(), strikes.random.uniform(0.8, 2.0)
+    pids = _processes(strikes, name)
+    if "groups" in strikes.site.missing:
+        _stutter(strikes, pids, seconds)
+    else:
+        strikes.site.groups[name].limit_cpu(0.1)
+        time.sleep(seconds)
+        strikes.site.groups[name].limit_cpu(None)
+    strikes.note(kind, at, None if name == "manager" else frozenset((*pids, *_processes(strikes, name))))
+
+
+def _stutter(strikes: Strikes, pids: list[int], seconds: float) -> None:
+    """Stop processes nine tenths of the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        strikes.site.send(pids, signal.SIGSTOP)
+        time.sleep(0.09)
+        strikes.site.send(pids, signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def _processes(strikes: Strikes, name: str) -> list[int]:
+    manager = strikes.site.service.manager
+    assert manager is not None
+    return [manager.pid] if name == "manager" else strikes.site.tree(name)
 
 
 # --- time, formats, copies ----------------------------------------------------------------------------
@@ -249,7 +269,7 @@ SCARCITY: dict[str, tuple[Callable[[Strikes, str], None], str]] = {
     "F15 time of day jumps by hours": (jump, "clock"),
     "F16 manager out of memory": (starve_manager, "groups"),
     "F19 journal of an older format": (meet_old_journal, ""),
-    "F20 a tenth of a CPU: a worker": (squeeze, "groups"),
-    "F20 a tenth of a CPU: the manager": (squeeze, "groups"),
+    "F20 a tenth of a CPU: a worker": (squeeze, ""),
+    "F20 a tenth of a CPU: the manager": (squeeze, ""),
     "F23 backup under load": (back_up, ""),
 }

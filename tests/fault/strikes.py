@@ -108,7 +108,7 @@ class Strikes:
         assert self.site.service.manager is not None
         at = time.monotonic()
         self.site.service.manager.send_signal(signal.SIGSTOP)
-        time.sleep(self.random.uniform(1.0, 5.0))
+        time.sleep(self.random.triangular(1.0, 5.0, 1.5))
         self.site.service.manager.send_signal(signal.SIGCONT)
         self.note(kind, at, None)
 
@@ -208,7 +208,7 @@ class Strikes:
     def _silence(self, *, worker: bool) -> None:
         """Carry nothing for a while without a word, then reset: a half-open connection."""
         links = [link for link in self._proxy(worker=worker).links() if self.random.random() < 0.7]
-        seconds = self.random.uniform(1.0, 4.0)
+        seconds = self.random.uniform(0.5, 3.0)
         for link in links:
             link.silent_until = time.monotonic() + 3600.0
         time.sleep(seconds)

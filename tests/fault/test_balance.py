@@ -90,14 +90,24 @@ def test_what_comes_back_in_time_is_none(leaky: Leaky):
     assert 0.2 < balance.longest < 20.0
 
 
-def test_a_leak_of_one_a_fault_does_not_hide_in_the_five_percent(leaky: Leaky):
+def test_one_descriptor_does_not_hide_among_many(leaky: Leaky):
     balance = Balance(leaky.look, patience=0.3)
     leaky.run("hoard += [open(os.devnull) for _ in range(100)]")
     balance.take_standard(0.1)
-    for number in range(8):
-        balance.before()
-        leaky.run(LEAKS["descriptors"])
-        balance.after(f"fault {number}")
+    balance.before()
+    leaky.run(LEAKS["descriptors"])
+
+    balance.after("a fault")
+
+    assert balance.violations
+
+
+def test_a_process_that_does_not_come_back_is_reported(leaky: Leaky):
+    balance = Balance(lambda: leaky.look() if balance.longest < 0.1 else {"it": None}, patience=0.3)
+    balance.take_standard(0.1)
+    balance.longest = 1.0
+
+    balance.after("a fault")
 
     assert balance.violations
 

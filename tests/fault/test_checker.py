@@ -28,6 +28,7 @@ from tests.support.history import (
 )
 from tests.support.naive import Naive
 from tests.support.processes import Service
+from tests.support.resources import Excess
 from tests.support.verdict import Verdict, table
 
 POISON = {"poison": Expectation("dead", 3)}
@@ -59,6 +60,27 @@ def test_verdicts_add_up():
 
     assert (verdict.jobs, verdict.explained, verdict.faults["kill"]) == (4, 2, 2)
     assert "| kill | 2 | 2 | 0.20 s | 0.20 s | – |" in table(verdict)
+
+
+def test_the_table_tells_what_was_left_over_and_what_could_not_be_dealt_in_the_order_of_the_matrix():
+    verdict = Verdict(undealt={"F10 partition": "there is no `ip`"}, faults=Counter({"F2 kill": 3}))
+    verdict.left_over["F2 kill"] = Excess("memory", "the manager", 3 << 20, 0.04)
+
+    assert table(verdict).splitlines()[2:4] == [
+        "| F2 kill | 3 | 0 | – | – | memory +3.0 MiB (4.0%) |",
+        "| F10 partition | not dealt: there is no `ip` | – | – | – | – |",
+    ]
+
+
+def test_a_long_fault_is_found_behind_many_short_ones():
+    history, books = sound()
+    short = [Fault("kill", at, at, frozenset({9}), fatal=True) for at in (0.1, 0.2, 1.0, 1.1, 1.4)]
+    history.faults[:] = [Fault("freeze", 0.0, 1.3, frozenset({1})), *short]
+
+    verdict = Checker(history, books, POISON).check()
+
+    assert verdict.violations == []
+    assert verdict.repeats == {"freeze": 1}
 
 
 def lose(history: History, books: Books) -> None:

@@ -2,7 +2,7 @@
 
 *Before* means two things. Threads, descriptors and child processes are whole numbers that do not depend on
 how much has been done: they are compared with one standard, taken once when everybody was there and nothing
-had been broken yet, so that no leak of one a fault can hide. Memory grows with what the journal keeps: it is
+had been broken yet, and have to be the same. Memory grows with what the journal keeps: it is
 compared with what it was just before the fault. That would not see a slow leak; but where a fault ends a
 process, its successor has the same journal and no past: what the old one had more is told as `aged`.
 """
@@ -126,8 +126,9 @@ class Balance:
         self.longest = max(self.longest, time.monotonic() - began)
         self._judge(kind, held)
         if back < _LOOKS and _counts(held) != _counts(self._standard):
-            missed = f"{_counts(held)} and not {_counts(self._standard)}"
-            self.violations.append(f"I9: {self.patience:g} s after {kind!r} there was {missed}")
+            # Fewer is as bad: somebody has not come back, and what leaked could hide behind that.
+            counts = f"{_counts(held)} and not {_counts(self._standard)}"
+            self.violations.append(f"I9: {self.patience:g} s after {kind!r} there were {counts}")
         for who, now in _present(held).items():
             before = self._before.get(who, now)
             if before.pid != now.pid:
@@ -145,10 +146,7 @@ class Balance:
                 )
 
     def _is_back(self, held: Mapping[str, Usage | None]) -> bool:
-        """Whether everybody is there, with the counts of the standard, and no memory is missed.
-
-        Fewer descriptors would say that somebody has yet to connect: a leak could hide behind that.
-        """
+        """Whether everybody is there, with the counts of the standard, and nobody has too much memory."""
         return _counts(held) == _counts(self._standard) and not any(
             _too_much(excess) for excess in self._excesses(held)
         )
