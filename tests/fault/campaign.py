@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.broker.manager import ManagerBroker
-from tests.fault.deck import FAULTS, NEEDS
+from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
 from tests.support.checker import Checker, Expectation, parse_counts, read_journal
@@ -89,7 +89,7 @@ class Campaign:
             self._tell(kind)
             self._balance.before()
             FAULTS[kind](self._strikes, kind)
-            self._balance.after(kind)
+            self._balance.after(kind, ALLOWANCES.get(kind, 0))
 
     def _dealt(self, end: float) -> Iterator[str]:
         """Yield the kinds in rounds, each in an order of its own, until *end*; the first round is whole."""

@@ -175,7 +175,9 @@ def take_processes(strikes: Strikes, kind: str) -> None:
     struck = strikes.until(lambda: "consumer_died" in log(), 5.0)
     time.sleep(strikes.random.uniform(0.2, 1.5))
     group.limit_processes(None)
-    below = list({*below, *strikes.site.tree(name)[1:]})
+    below += strikes.site.tree(name)[1:]
+    # A forkserver that could not fork takes its consumers with it a little later.
+    strikes.until(strikes.site.complete, 20.0)
     strikes.faults.append(Fault(kind, at, time.monotonic(), frozenset(below), injected=struck, fatal=True))
 
 
@@ -239,12 +241,16 @@ def _restart(strikes: Strikes, environment: Mapping[str, str] | None = None) -> 
 
 
 def meet_old_journal(strikes: Strikes, kind: str) -> None:
-    """Kill the manager, and let it find its journal as a release before checksums and marks wrote it."""
+    """Kill the manager, and let it find its journal as a release before checksums and marks wrote it.
+
+    It is started in order once more: to bring the file up to date takes memory that stays SQLite's.
+    """
     at = time.monotonic()
     strikes.site.service.kill_manager()
     age(strikes.site.service.journal)
     strikes.note(kind, at, None)
     strikes.site.start_manager()
+    _restart(strikes)
 
 
 def back_up(strikes: Strikes, kind: str) -> None:

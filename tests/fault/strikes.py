@@ -154,9 +154,9 @@ class Strikes:
         time.sleep(self.random.uniform(0.0, 0.2))
         victim = self.random.choice(("consumer", "manager", "nothing"))
         if victim == "consumer":
-            self.kill_consumer("kill a consumer in a drain")
+            self.kill_consumer("F18 kill a consumer in a drain")
         elif victim == "manager":
-            self.kill_manager("kill the manager in a drain")
+            self.kill_manager("F18 kill the manager in a drain")
         code = code or self.site.svc("drain", "--timeout", f"{DRAIN_SECONDS:g}", timeout=DRAIN_SECONDS + 20)
         still = time.monotonic() if code == 0 else None
         time.sleep(0.3)

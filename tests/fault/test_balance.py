@@ -90,6 +90,17 @@ def test_what_comes_back_in_time_is_none(leaky: Leaky):
     assert 0.2 < balance.longest < 20.0
 
 
+def test_memory_that_is_allowed_is_no_leak(leaky: Leaky):
+    balance = Balance(leaky.look, patience=0.3)
+    balance.take_standard(0.1)
+    balance.before()
+    leaky.run(LEAKS["memory"])
+
+    balance.after("a fault", allowance=16 << 20)
+
+    assert balance.violations == []
+
+
 def test_one_descriptor_does_not_hide_among_many(leaky: Leaky):
     balance = Balance(leaky.look, patience=0.3)
     leaky.run("hoard += [open(os.devnull) for _ in range(100)]")

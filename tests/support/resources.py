@@ -114,17 +114,20 @@ class Balance:
         """Note the memory of everybody, just before a fault."""
         self._before = _present(self.look())
 
-    def after(self, kind: str) -> None:
-        """Wait until all has come back after a fault of this kind; judge what has not."""
+    def after(self, kind: str, allowance: int = 0) -> None:
+        """Wait until all has come back after a fault of this kind; judge what has not.
+
+        *allowance* is what memory may be above the rest, in bytes, where there is a good reason.
+        """
         began = time.monotonic()
         # Twice in a row: the first look may come before the fault is noticed.
         back = 0
-        while (back := back + 1 if self._is_back(held := self.look()) else 0) < _LOOKS:
+        while (back := back + 1 if self._is_back(held := self.look(), allowance) else 0) < _LOOKS:
             if time.monotonic() - began >= self.patience:
                 break
             time.sleep(_POLL_SECONDS)
         self.longest = max(self.longest, time.monotonic() - began)
-        self._judge(kind, held)
+        self._judge(kind, held, allowance)
         if back < _LOOKS and _counts(held) != _counts(self._standard):
             # Fewer is as bad: somebody has not come back, and what leaked could hide behind that.
             counts = f"{_counts(held)} and not {_counts(self._standard)}"
@@ -134,21 +137,21 @@ class Balance:
             if before.pid != now.pid:
                 self.aged = max(self.aged, (before.memory - now.memory) / now.memory)
 
-    def _judge(self, kind: str, held: Mapping[str, Usage | None]) -> None:
+    def _judge(self, kind: str, held: Mapping[str, Usage | None], allowance: int) -> None:
         for excess in self._excesses(held):
             if excess.more > 0:
                 self.worst[kind] = max(excess, self.worst.get(kind, excess), key=lambda each: each.share)
-            if _too_much(excess):
+            if _too_much(excess, allowance):
                 was = f"{self._standard[excess.who]} at the start, {self._before.get(excess.who)} before"
                 self.violations.append(
                     f"I9: {self.patience:g} s after {kind!r} {excess.who} had {excess}: "
                     f"{held[excess.who]}, {was}"
                 )
 
-    def _is_back(self, held: Mapping[str, Usage | None]) -> bool:
+    def _is_back(self, held: Mapping[str, Usage | None], allowance: int) -> bool:
         """Whether everybody is there, with the counts of the standard, and nobody has too much memory."""
         return _counts(held) == _counts(self._standard) and not any(
-            _too_much(excess) for excess in self._excesses(held)
+            _too_much(excess, allowance) for excess in self._excesses(held)
         )
 
     def _excesses(self, held: Mapping[str, Usage | None]) -> list[Excess]:
@@ -167,8 +170,8 @@ def _excess(what: str, who: str, now: int, before: int) -> Excess:
     return Excess(what, who, now - before, (now - before) / before)
 
 
-def _too_much(excess: Excess) -> bool:
-    return excess.share > SHARE and (excess.what != "memory" or excess.more > MEMORY_FLOOR)
+def _too_much(excess: Excess, allowance: int) -> bool:
+    return excess.share > SHARE and (excess.what != "memory" or excess.more > MEMORY_FLOOR + allowance)
 
 
 def _present(held: Mapping[str, Usage | None]) -> dict[str, Usage]:
