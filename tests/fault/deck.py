@@ -33,7 +33,7 @@ FAULTS: dict[str, Callable[[Strikes, str], None]] = {
 }
 #: What kinds take of the machine that it may not give: the name of the site's attribute.
 NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {"F16 job takes all memory": "groups"}
-#: Bytes that the manager may keep after a fault beyond what is allowed after any. A backup reads the whole file
+#: Bytes that the manager may keep beyond what is allowed after any fault. A backup reads the whole file
 #: through SQLite's page cache, which holds 16 MiB at most and keeps them.
 ALLOWANCES = {"F23 backup under load": 16 << 20}
 
