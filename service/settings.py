@@ -6,11 +6,9 @@ of the ground below it: the settings file, addresses, durations and the authkey.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +261,8 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: the file cannot be read or is not TOML.
     """
+    import tomllib  # most commands have no settings file
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -351,6 +351,8 @@ def _underscored(key: str) -> str:
 def _check(found: Mapping[str, Any], known: frozenset[str] | Known, path: str, kind: str) -> None:
     for key in found:
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
             hint = f"; the nearest {kind} is {path}{near[0]}" if near else ""
             raise ConfigurationError(f"the settings file has an unknown {kind} {path}{key}{hint}")

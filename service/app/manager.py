@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
 from service.errors import ServiceError
 from service.settings import Address, ManagerSettings, read_authkey, read_role_keys
+from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import ANY_NAME
 
@@ -37,6 +38,7 @@ def run_manager(settings: ManagerSettings) -> int:
         Conflict: the journal is locked by another manager, or an address is in use.
         JournalError: the journal cannot be opened, read or, later, written.
     """
+    load_structlog()
     from service.broker.host import QueueHost
     from service.server.door import Bounds
     from service.server.manager import JobManager, listen

@@ -15,11 +15,15 @@ from service.app.process import announce, is_ready, log_format, serving
 from service.broker.manager import ManagerBroker
 from service.domain.commands import Hello
 from service.settings import Address, WorkerSettings
+from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import TlsFiles
+from service.worker.process import start_forkserver
 
 #: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
 DIAL_SECONDS = 5.0
+#: What the forkserver imports once for all consumers.
+PRELOAD = ("service.app.preload",)
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -30,6 +34,9 @@ def run_worker(settings: WorkerSettings) -> int:
         AuthenticationFailed: the manager refused the authkey.
         Conflict: the HTTP address is in use.
     """
+    # It takes as long as all that follows until it is needed, and the two can go on side by side.
+    start_forkserver(PRELOAD)
+    load_structlog()
     from service.telemetry.logs import LogSettings
     from service.worker.cpu import cpu_count
     from service.worker.options import WorkerOptions
@@ -48,7 +55,7 @@ def run_worker(settings: WorkerSettings) -> int:
             tasks=settings.tasks,
             queues=settings.queues,
             accept=settings.accept,
-            preload=("service.worker.consumer", "service.app.worker", "service.telemetry.logs"),
+            preload=PRELOAD,
             grace=settings.grace,
             cpu=cpu,
             http=str(http) if http else "",

@@ -1,4 +1,4 @@
-"""The command line. Importing this costs nothing: `svc health` must answer at once."""
+"""The command line. Importing this costs nothing: `svc health` and `svc --help` must answer at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ import sys
 
 def main() -> None:
     """Run `svc` with the process's arguments, and exit."""
-    if sys.argv[1:2] == ["health"]:
+    words = sys.argv[1:]
+    if words[:1] == ["health"]:
         from service import health
 
-        sys.exit(health.main(sys.argv[2:]))
+        sys.exit(health.main(words[1:]))
+    if _said_at_once(words):
+        return
     from service.cli.program import run
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(words))
+
+
+def _said_at_once(words: list[str]) -> bool:
+    """Answer what needs no parser; return whether it was that."""
+    if words not in (["--help"], ["-h"]):
+        return False
+    from service.cli.overview import fits, overview
+
+    if not fits():
+        return False
+    try:
+        sys.stdout.write(overview())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False  # the program knows how to end when nobody reads
+    return True

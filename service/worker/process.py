@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 
 _PR_SET_PDEATHSIG = 1
@@ -95,6 +95,16 @@ def main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def start_forkserver(preload: Sequence[str]) -> None:
+    """Start the process that consumers are forked from, and let it import *preload* meanwhile.
+
+    One that runs already stays as it is.
+    """
+    forkserver.set_forkserver_preload(list(preload))
+    with signals_held_back(), main_hidden():
+        forkserver.ensure_running()
 
 
 def kill(pid: int) -> None:

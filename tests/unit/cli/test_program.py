@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ class TestHelp:
         group = program()
         for word in name.split()[1:-1]:
             group = group.get_command(typer.Context(group), word)
-        summary = group.verbs[name.split()[-1]].summary
+        summary = group.group.verbs[name.split()[-1]].summary
         assert COMMANDS[name].help.startswith(summary)
 
     def test_the_help_lists_every_verb(self, capfd):
@@ -291,6 +292,35 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     process.stdout.close()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (1, b"")
+
+
+@pytest.mark.parametrize("columns", ["80", "200", "60"])
+def test_the_help_that_is_written_without_typer_is_what_typer_writes(columns):
+    """`svc --help` as a command, beside the program itself in a terminal of the same width."""
+    environment = {**os.environ, "COLUMNS": columns}
+    quick, whole = (
+        subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+        ).stdout
+        for command in (
+            ["-m", "service", "--help"],
+            ["-c", "import sys; from service.cli.program import run; sys.exit(run(['--help']))"],
+        )
+    )
+    assert quick == whole
+    assert quick.startswith("Usage: svc ")
+
+
+def test_the_help_that_is_written_without_typer_loads_no_typer():
+    script = (
+        "import sys; sys.argv = ['svc', '--help']; from service.cli import main; main();"
+        "print([name for name in ('typer', 'service.settings') if name in sys.modules], file=sys.stderr)"
+    )
+    environment = {**os.environ, "COLUMNS": "80"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+    )
+    assert ended.stderr == "[]\n"
 
 
 def test_the_help_needs_little_more_than_typer():

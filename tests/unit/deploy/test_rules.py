@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli.program import AuthGroup, JobsGroup, Program
+from service.cli.verbs import AUTH, JOBS, PROGRAM
 from service.telemetry import catalogue
 from tests.support.prometheus import ROOT, RULES, filled_in, grouped_by, panels, selectors
 
@@ -141,9 +141,9 @@ def test_the_commands_of_a_runbook_exist(name: str):
     text = (RUNBOOKS / f"{name}.md").read_text()
     commands = re.findall(r"(?:^|`)svc ([a-z]+)(?: ([a-z]+))?", text, re.MULTILINE)
     assert commands, "the first look begins with a command of ours"
-    groups = {"jobs": JobsGroup.verbs, "auth": AuthGroup.verbs}
+    groups = {"jobs": JOBS.verbs, "auth": AUTH.verbs}
     for verb, second in commands:
-        assert verb in Program.verbs
+        assert verb in PROGRAM.verbs
         assert verb not in groups or second in groups[verb]
 
 

@@ -1,0 +1,113 @@
+"""The verbs of `svc`, as plain data: where each lives, its line in the help, its example.
+
+Nothing is imported for it, so that `svc --help` answers before the command line's library is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """One command: what runs it (`module:function` in this package), its line in the list, its example."""
+
+    runs: str
+    summary: str
+    example: str
+
+
+class Group(NamedTuple):
+    """Commands under one name: the group's line in the list, and its commands in the order of the help."""
+
+    summary: str
+    verbs: Mapping[str, Verb | Group]
+
+
+#: `svc jobs`.
+JOBS = Group(
+    "Look at jobs, cancel or requeue them.",
+    {
+        "list": Verb("jobs:list_jobs", "List jobs, newest first.", "svc jobs list --state dead --queue mail"),
+        "show": Verb("jobs:show", "Show all there is to know of jobs.", "svc jobs show k3v9x0m2q7w1z-0"),
+        "cancel": Verb("jobs:cancel", "Cancel jobs that wait.", "svc jobs cancel k3v9x0m2q7w1z-0"),
+        "requeue": Verb("jobs:requeue", "Make dead jobs ready again.", "svc jobs requeue --queue mail"),
+    },
+)
+
+
+#: `svc auth`.
+AUTH = Group(
+    "Make keys and certificates.",
+    {
+        "generate": Verb(
+            "auth:generate",
+            "Make a new authkey, or keys that may do less.",
+            "svc auth generate --output secrets/svc_authkey",
+        ),
+        "ca": Verb(
+            "authority:ca",
+            "Make a small CA, a certificate for the manager and one for its workers and clients.",
+            "svc auth ca secrets/tls --names queue-host,10.0.0.7",
+        ),
+    },
+)
+
+
+#: `svc journal`.
+JOURNAL = Group(
+    "Look at a journal, check it, back it up, restore it.",
+    {
+        "info": Verb("journal:info", "Say what a journal holds.", "svc journal info --journal svc.journal"),
+        "verify": Verb(
+            "journal:verify", "Check that a journal is whole.", "svc journal verify --journal svc.journal"
+        ),
+        "backup": Verb("journal:backup", "Copy the journal of a running manager.", "svc journal backup"),
+        "restore": Verb(
+            "journal:restore",
+            "Make a journal from a backup.",
+            "svc journal restore backups/monday.db --journal svc.journal",
+        ),
+    },
+)
+
+
+#: `svc`.
+PROGRAM = Group(
+    "Python's own multiprocessing queue as a durable service.",
+    {
+        "demo": Verb("demo:demo", "Run the textbook program on svc, end to end.", "svc demo"),
+        "dev": Verb("dev:dev", "Run a manager and a worker in this terminal.", "svc dev --tasks mytasks"),
+        "manager": Verb(
+            "serve:manager",
+            "Run the manager, until it is stopped.",
+            "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/svc.journal",
+        ),
+        "worker": Verb(
+            "serve:worker",
+            "Run a worker, until it is stopped or drained.",
+            "svc worker --manager queue-host:7077 --tasks mytasks --consumers 4",
+        ),
+        "submit": Verb(
+            "submit:submit", "Submit jobs; print their ids or results.", "svc submit mytasks:add 2 3 --wait"
+        ),
+        "results": Verb("results:results", "Print results as the jobs end.", "svc results --follow --ndjson"),
+        "jobs": JOBS,
+        "queues": Verb("state:queues", "List queues, their counts and their ages.", "svc queues --json"),
+        "workers": Verb("state:workers", "List the connected workers.", "svc workers"),
+        "status": Verb("state:status", "Show the whole service at a glance.", "svc status --json"),
+        "drain": Verb("drain:drain", "Let every consumer finish, and end.", "svc drain --timeout 10m"),
+        "resume": Verb("drain:resume", "End a drain: consumers get jobs again.", "svc resume"),
+        "metrics": Verb("state:metrics", "Print or serve the manager's metrics.", "svc metrics"),
+        "health": Verb(
+            "state:health", "Ask whether a manager or worker is ready.", "svc health --http 127.0.0.1:9101"
+        ),
+        "tunnel": Verb(
+            "tunnel:tunnel",
+            "Let plain clients on this host reach a manager that asks for TLS.",
+            "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",
+        ),
+        "journal": JOURNAL,
+        "auth": AUTH,
+    },
+)
