@@ -11,9 +11,12 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, USUAL, Field, Figures, Sizes, one_round
+from benchmarks import heavy
+from benchmarks.figures import Figures
+from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, USUAL, Field, Sizes, one_round
 from benchmarks.report import document, table
 from benchmarks.systems import Executor, Pool, Service, StockServer
 
@@ -23,15 +26,29 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     sizes, rounds = _extent(options)
     figures = Figures()
+    usual = [name for name in options.only if name in MEASURES]
     with ExitStack() as stack:
-        who = _field(stack, options.durability)
-        for number in range(rounds):
+        who = _field(stack, options.durability) if usual else None
+        for number in range(rounds if who else 0):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
-            one_round(who, sizes, figures, options.only)
+            if who is not None:
+                one_round(who, sizes, figures, usual)
+    _heavy_ones(options, figures)
     print(table(figures))
     if options.output is not None:
         options.output.write_text(json.dumps(document(figures, sizes, rounds), indent=1) + "\n")
     return 0
+
+
+def _heavy_ones(options: argparse.Namespace, figures: Figures) -> None:
+    """Do those measures that are never done unasked; once, with the first durability."""
+    extent = heavy.SMOKE if options.smoke else heavy.Extent()
+    if options.jobs:
+        extent = replace(extent, waiting=options.jobs)
+    for name in options.only:
+        if name in heavy.HEAVY:
+            print(f"{name}: this takes minutes", file=sys.stderr)
+            heavy.HEAVY[name](options.durability[0], extent, figures)
 
 
 def _field(stack: ExitStack, durabilities: list[str]) -> Field:
@@ -58,7 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=USUAL, help="do these measures alone")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=(*MEASURES, *heavy.HEAVY),
+        default=USUAL,
+        help="do these measures alone; siege, large, width and depth are done only so",
+    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="jobs that wait in depth (1,000,000)")
     parser.add_argument(
         "--durability",
         nargs="+",

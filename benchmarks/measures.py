@@ -6,26 +6,19 @@ machine over all systems alike.
 
 from __future__ import annotations
 
+import concurrent.futures
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from benchmarks import siege, stock, tasks
+from benchmarks import siege, start, stock, tasks
+from benchmarks.figures import Figures
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
+from service import Executor as OurExecutor
 
 SEED_JOBS = 40
 _KIBIBYTE = "x" * 1024
-
-
-class Row(NamedTuple):
-    """What a figure is about."""
-
-    measure: str
-    unit: str
-    system: str
 
 
 @dataclass(frozen=True)
@@ -34,27 +27,19 @@ class Sizes:
 
     jobs: int = 20_000
     large_jobs: int = 10_000
-    round_trips: int = 500
+    round_trips: int = 1_000
     items: int = 2_000
     connects: int = 20
     naps: int = SEED_JOBS
     siege_seconds: float = 5.0
+    starts: int = 5
 
 
 FULL = Sizes()
-QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800)
-SMOKE = Sizes(jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, siege_seconds=0.2)
-
-
-@dataclass
-class Figures:
-    """All that was measured: for each row one number from each round."""
-
-    rounds: dict[Row, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def note(self, measure: str, unit: str, system: str, value: float) -> None:
-        """Add what one round gave."""
-        self.rounds[Row(measure, unit, system)].append(value)
+QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800, starts=3)
+SMOKE = Sizes(
+    jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, siege_seconds=0.2, starts=1
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +50,13 @@ class Field:
     pool: Pool
     executor: Executor
     server: StockServer
+
+    def clients(self) -> Iterator[tuple[str, concurrent.futures.Executor]]:
+        """Yield each executor with the name of its system; ours ends with its turn."""
+        for service in self.services:
+            with OurExecutor(service.address, authkey_file=service.keyfile) as ours:
+                yield service.name, ours
+        yield self.executor.name, self.executor.pool
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -117,7 +109,7 @@ def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Submit a job, wait for its result, and again."""
     for system in who.systems:
         taken = sorted(_seconds(system) for _ in range(sizes.round_trips))
-        for name, part in (("p50", 0.5), ("p99", 0.99)):
+        for name, part in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
             seen = taken[min(len(taken) - 1, int(len(taken) * part))]
             figures.note(f"round trip {name}", "ms", system.name, seen * 1e3)
 
@@ -140,6 +132,30 @@ def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
         figures.note("stock put+get+task_done, 4+4 clients", "items/s", server.name, many)
         connect = stock.connect_seconds(server, sizes.connects)
         figures.note("stock connect + first call", "ms", server.name, connect * 1e3)
+
+
+def executor(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Call `submit` of an executor for one job after the other, then take all results."""
+    for name, pool in who.clients():
+        pool.submit(tasks.same, 0).result()  # connected, and its threads started
+        started = time.perf_counter()
+        futures = [pool.submit(tasks.same, number) for number in range(sizes.jobs)]
+        submitted = time.perf_counter() - started
+        for each in futures:
+            each.result()
+        taken = time.perf_counter() - started
+        figures.note("Executor.submit one by one, end to end", "jobs/s", name, sizes.jobs / taken)
+        figures.note("Executor.submit one by one, the calls alone", "jobs/s", name, sizes.jobs / submitted)
+
+
+def starts(who: Field, sizes: Sizes, figures: Figures) -> None:
+    """Start commands, and a worker with four consumers."""
+    service = who.services[0]
+    for _ in range(sizes.starts):
+        for name, arguments in start.commands(service).items():
+            taken = start.command_seconds(arguments)
+            figures.note("start to end of a command", "ms", name, taken * 1e3)
+    figures.note("worker of 4 consumers, start to ready", "s", service.name, start.worker_seconds(service))
 
 
 def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
@@ -187,8 +203,10 @@ MEASURES: dict[str, Measure] = {
     "1kib": kibibytes,
     "submit": submit_alone,
     "latency": round_trip,
+    "executor": executor,
     "seed": seed,
     "stock": stock_clients,
+    "start": starts,
     "memory": memory,
     "siege": besieged,
 }

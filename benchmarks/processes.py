@@ -16,10 +16,12 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Return the memory that a process has resident, or 0 where it has ended."""
-    for line in _read(_PROC / str(pid) / "status").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return _status_bytes(pid, "VmRSS:")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process ever had resident, or 0 where it has ended."""
+    return _status_bytes(pid, "VmHWM:")
 
 
 def family(pid: int) -> list[int]:
@@ -29,6 +31,13 @@ def family(pid: int) -> list[int]:
         children = _read(_PROC / str(parent) / "task" / str(parent) / "children")
         found += [int(child) for child in children.split()]
     return found
+
+
+def _status_bytes(pid: int, field: str) -> int:
+    for line in _read(_PROC / str(pid) / "status").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _ticks(pid: int) -> int:

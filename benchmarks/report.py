@@ -8,12 +8,15 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.measures import Figures, Row
+from benchmarks import heavy, start
+from benchmarks.figures import Figures, Row
 from benchmarks.systems import Executor, Pool, StockServer
 
 #: Whose figure of the same measure the others are divided by, and the name of that column.
 REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
-_HEADER = ("measure", "system", "median", "unit", *REFERENCES.values())
+#: Those of which each measure has one at most: they share the last column.
+BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.DISK)
+_HEADER = ("measure", "system", "median", "unit", *REFERENCES.values(), "/ base")
 
 
 def table(figures: Figures) -> str:
@@ -22,6 +25,7 @@ def table(figures: Figures) -> str:
     last = ""
     for row in _in_order(figures):
         ratios = [_ratio(figures, row, name) for name in REFERENCES]
+        ratios.append(next((found for name in BASES if (found := _ratio(figures, row, name))), None))
         measure = "" if row.measure == last else row.measure
         last = row.measure
         cells = ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
@@ -43,7 +47,7 @@ def document(figures: Figures, sizes: object, rounds: int) -> dict[str, Any]:
 
 
 def _entry(figures: Figures, row: Row) -> dict[str, Any]:
-    ratios = {name: _ratio(figures, row, name) for name in REFERENCES}
+    ratios = {name: _ratio(figures, row, name) for name in (*REFERENCES, *BASES)}
     known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     return {**row._asdict(), "median": _median(figures, row), "rounds": figures.rounds[row], "ratios": known}
 

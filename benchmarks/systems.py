@@ -49,23 +49,24 @@ class System(Protocol):
 class Service:
     """A manager and a worker with four consumers, as commands, and a client of them."""
 
-    def __init__(self, durability: str) -> None:
-        """Have it run with this durability."""
+    def __init__(self, durability: str, *manager_flags: str, consumers: int = PROCESSES) -> None:
+        """Have it run with this durability, other flags of the manager, and so many consumers (0: none)."""
         self.name = f"svc, {durability}"
         self._durability = durability
+        self._flags = manager_flags
+        self._consumers = consumers
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Start both on loopback, in a temporary folder, and wait until all consumers work."""
-        folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="svc-benchmark-")))
-        self._keyfile = folder / "authkey"
-        self._keyfile.write_text(secrets.token_hex(32))
-        self._keyfile.chmod(0o600)
-        self.manager = self._manager(folder)
-        worker = ["worker", "--manager", self.address, "--tasks", "benchmarks.tasks", "--http", "off"]
-        self.worker = self._child([*worker, "--consumers", str(PROCESSES)])
-        self.client = self._stack.enter_context(Client(self.address, authkey_file=self._keyfile))
-        _until(lambda: self.client.stats().consumers == PROCESSES)
+        self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="svc-benchmark-")))
+        self.keyfile = self.folder / "authkey"
+        self.keyfile.write_text(secrets.token_hex(32))
+        self.keyfile.chmod(0o600)
+        self.start_manager()
+        self.worker = self.start_worker(self._consumers) if self._consumers else None
+        self.client = self._stack.enter_context(Client(self.address, authkey_file=self.keyfile))
+        self.wait_for_consumers(self._consumers)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -75,7 +76,7 @@ class Service:
     @property
     def authkey(self) -> bytes:
         """The secret, as a stock client passes it."""
-        return self._keyfile.read_bytes().strip()
+        return self.keyfile.read_bytes().strip()
 
     @property
     def endpoint(self) -> tuple[str, int]:
@@ -98,24 +99,35 @@ class Service:
 
     def pids(self) -> dict[str, list[int]]:
         """Return the manager's process, and the supervisor with its consumers."""
-        return {"manager": [self.manager.pid], "consumers": family(self.worker.pid)}
+        worker = family(self.worker.pid) if self.worker is not None else []
+        return {"manager": [self.manager.pid], "consumers": worker}
 
-    def _manager(self, folder: Path) -> subprocess.Popen[bytes]:
-        announced = folder / "manager.json"
-        manager = self._child(
-            ["manager", "--listen", "127.0.0.1:0", "--http", "off", "--durability", self._durability,
-             "--journal", str(folder / "journal"), "--announce", str(announced)]
+    def start_manager(self) -> None:
+        """Start the manager on the journal that there is, and wait until it serves."""
+        announced = self.folder / "manager.json"
+        announced.unlink(missing_ok=True)
+        self.manager = self._child(
+            ["manager", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--durability", self._durability,
+             "--journal", str(self.folder / "journal"), "--announce", str(announced), *self._flags]
         )  # fmt: skip
         _until(announced.exists)
-        self.address = str(json.loads(announced.read_text())["listen"])
-        return manager
+        places = json.loads(announced.read_text())
+        self.address, self.http = str(places["listen"]), str(places["http"])
+
+    def start_worker(self, consumers: int, *flags: str) -> subprocess.Popen[bytes]:
+        """Start a worker; it ends with the service, unless `end` does it before."""
+        command = ["worker", "--manager", self.address, "--tasks", "benchmarks.tasks", "--http", "off"]
+        return self._child([*command, "--consumers", str(consumers), *flags])
+
+    def wait_for_consumers(self, count: int) -> None:
+        """Wait until so many consumers are connected."""
+        _until(lambda: self.client.stats().consumers == count)
 
     def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "service", *arguments]
-        command += ["--authkey-file", str(self._keyfile), "--log-level", "warning"]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
-        child = subprocess.Popen(command, env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])})
-        self._stack.callback(_end, child)
+        command += ["--authkey-file", str(self.keyfile), "--log-level", "warning"]
+        child = subprocess.Popen(command, env=environment())
+        self._stack.callback(end, child)
         return child
 
 
@@ -158,24 +170,24 @@ class Executor:
     def __enter__(self) -> Self:
         """Start its processes."""
         before = {child.pid for child in multiprocessing.active_children()}
-        self._pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork"))
-        list(self._pool.map(tasks.same, range(100)))
+        self.pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork"))
+        list(self.pool.map(tasks.same, range(100)))
         after = {child.pid for child in multiprocessing.active_children()}
         self._pids = [pid for pid in after - before if pid]
         return self
 
     def __exit__(self, *exception: object) -> None:
         """End them."""
-        self._pool.shutdown()
+        self.pool.shutdown()
 
     def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
         """Submit all, then yield the results in order."""
-        futures = [self._pool.submit(function, argument) for argument in arguments]
+        futures = [self.pool.submit(function, argument) for argument in arguments]
         return (future.result() for future in futures)
 
     def one(self, function: _Function, argument: object) -> object:
         """Run one call."""
-        return self._pool.submit(function, argument).result()
+        return self.pool.submit(function, argument).result()
 
     def pids(self) -> dict[str, list[int]]:
         """Return the processes of the pool."""
@@ -219,6 +231,13 @@ def _task(function: _Function) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of every command: no settings, this tree, and bytecode as an install has it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 def _until(condition: Callable[[], object]) -> None:
     """Wait until *condition* holds.
 
@@ -229,10 +248,11 @@ def _until(condition: Callable[[], object]) -> None:
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"the service did not start within {_START_SECONDS:g} s")
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Stop a process, and wait until it has gone."""
     child.terminate()
     try:
         child.wait(20)

@@ -50,6 +50,9 @@ class Observer:
     def committed(self, records: int, seconds: float) -> None:
         """The journal committed *records* events in *seconds*."""
 
+    def turned(self, seconds: float) -> None:
+        """One turn of the manager's loop took *seconds*, in which nobody else was served."""
+
     def called(self, method: str, result: str, seconds: float) -> None:
         """A request was served; result is `ok`, `error` or `denied`."""
 

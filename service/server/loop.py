@@ -165,6 +165,7 @@ class Server(managers.Server):
 
     def _turn(self) -> None:
         events = self._epoll.poll(self._timeout())
+        started = time.monotonic()
         for fd, mask in events:
             connection = self._door.connections.get(fd)
             if connection is not None:
@@ -185,6 +186,7 @@ class Server(managers.Server):
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._housekeeping(now)
         self._checkpoint(idle=not events)
+        self._host.observer.turned(time.monotonic() - started)
 
     def _timeout(self) -> float:
         if self._copying:

@@ -115,6 +115,8 @@ class ManagerMetrics(Observer):
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
         self._queues: dict[str, _QueueSeries] = {}
         self._methods: dict[str, _MethodSeries] = {}
+        self._turn_seconds = Histogram(MANAGER_SECONDS)
+        self._longest_turn = 0.0
         self._commit_seconds = Histogram(MANAGER_SECONDS)
         self._commit_records = Histogram(RECORDS)
         self._recovered_jobs = 0
@@ -191,6 +193,11 @@ class ManagerMetrics(Observer):
         """Count a commit."""
         self._commit_records.observe(records)
         self._commit_seconds.observe(seconds)
+
+    def turned(self, seconds: float) -> None:
+        """Count a turn of the loop."""
+        self._turn_seconds.observe(seconds)
+        self._longest_turn = max(self._longest_turn, seconds)
 
     def called(self, method: str, result: str, seconds: float) -> None:
         """Count a request."""
@@ -300,6 +307,8 @@ class ManagerMetrics(Observer):
         methods = [((name,), series) for name, series in _items(self._methods)]
         yield counter("svc_manager_calls_total", _split(methods, lambda one: one.results))
         yield histogram("svc_manager_call_seconds", ((key, one.seconds) for key, one in methods))
+        yield histogram("svc_manager_turn_seconds", [((), self._turn_seconds)])
+        yield gauge("svc_manager_longest_turn_seconds", [((), self._longest_turn)])
         yield gauge("svc_manager_connections", [((), self._connections)])
         yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
         yield gauge("svc_manager_uptime_seconds", [((), totals.uptime)])

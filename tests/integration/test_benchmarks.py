@@ -12,6 +12,7 @@ import pytest
 from benchmarks.measures import MEASURES
 
 ROOT = Path(__file__).parents[2]
+TYPER = "python -c 'import typer'"
 #: What every run has to tell, of whom.
 PROMISED = {
     "no-op jobs, end to end": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
@@ -21,6 +22,9 @@ PROMISED = {
     "submit alone": {"svc, fsync"},
     "round trip p50": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "round trip p99": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "round trip p99.9": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "Executor.submit one by one, end to end": {"svc, fsync", "ProcessPoolExecutor"},
+    "Executor.submit one by one, the calls alone": {"svc, fsync", "ProcessPoolExecutor"},
     "seed: 40 jobs of 0.1 s": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "stock put+get+task_done, 1 client": {"svc, fsync", "stdlib BaseManager"},
     "stock put+get+task_done, 4+4 clients": {"svc, fsync", "stdlib BaseManager"},
@@ -28,28 +32,29 @@ PROMISED = {
     "RSS of manager": {"svc, fsync"},
     "siege: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
     "siege: connect + call p99": {"svc, fsync, from one address", "svc, fsync, calm before from one address"},
+    "start to end of a command": {"svc --help", "svc health", "svc status", "python -c pass", TYPER},
+    "worker of 4 consumers, start to ready": {"svc, fsync"},
+}
+#: What the measures tell that are only done when they are asked for, each beside what it is compared with.
+HEAVY = {
+    "large arguments and results": {"4 jobs of 1 MiB, fsync", "the disk, synced"},
+    "CPU of manager, 1 MiB of large jobs": {"4 jobs of 1 MiB, fsync"},
+    "peak RSS of manager, large jobs": {"4 jobs of 1 MiB, fsync"},
+    "CPU of manager, consumers idle": {"40 consumers", "4 consumers"},
+    "RSS of manager, consumers idle": {"40 consumers", "4 consumers"},
+    "messages to consumers for one job": {"40 consumers", "4 consumers"},
+    "no-op jobs, submit to last report": {"40 consumers", "4 consumers"},
+    "jobs taken from a backlog": {"2,000 waiting", "10,000 waiting"},
+    "peak RSS of manager, backlog": {"2,000 waiting", "10,000 waiting"},
+    "longest turn of the manager's loop": {"2,000 waiting", "10,000 waiting"},
+    "killed manager, start to ready": {"2,000 waiting", "10,000 waiting"},
 }
 
 
 @pytest.mark.slow
 def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_same_as_json(tmp_path):
     output = tmp_path / "figures.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "--smoke",
-        "--only",
-        *MEASURES,
-        "--durability",
-        "fsync",
-        "--output",
-        str(output),
-    ]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    assert run.returncode == 0, run.stderr
-
-    document = json.loads(output.read_text())
+    run, document = smoke(output, "--only", *MEASURES)
     figures = {(each["measure"], each["system"]): each for each in document["figures"]}
     assert {(measure, system) for measure, those in PROMISED.items() for system in those} <= set(figures)
     for figure in figures.values():
@@ -67,6 +72,8 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
         "Executor",
         "/",
         "BaseManager",
+        "/",
+        "base",
     ]
     assert len(lines) == len(figures)
     starts = [header.index(name) for name in ("system", "median")]
@@ -75,3 +82,34 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
     for measure, those in PROMISED.items():
         for reference in those - {"svc, fsync"}:
             assert figures[measure, reference]["ratios"].get(reference) in (1.0, None)
+
+
+@pytest.mark.slow
+def test_the_measures_that_are_done_only_when_asked_for_have_their_rows(tmp_path):
+    _, document = smoke(tmp_path / "figures.json", "--only", "large", "width", "depth")
+    figures = {(each["measure"], each["system"]): each for each in document["figures"]}
+    assert {(measure, system) for measure, those in HEAVY.items() for system in those} <= set(figures)
+    assert figures["messages to consumers for one job", "40 consumers"]["median"] == 1
+
+
+def smoke(output, *flags):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--smoke",
+        "--durability",
+        "fsync",
+        "--output",
+        str(output),
+    ]
+    run = subprocess.run(
+        [*command, "--output", str(output), *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run, json.loads(output.read_text())

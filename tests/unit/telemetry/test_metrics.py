@@ -70,6 +70,8 @@ def live(metrics: ManagerMetrics) -> bytes:
     metrics.requeued(TERMS, 1)
     metrics.stale("images", 1)
     metrics.committed(12, 0.002)
+    metrics.turned(0.003)
+    metrics.turned(0.002)
     metrics.called("lease", "ok", 0.001)
     metrics.connected(+1)
     metrics.authentication_failed()

@@ -1,0 +1,115 @@
+"""A deep queue: what it costs to have many jobs waiting, with priorities and delays among them.
+
+Jobs are submitted over the wire, a tenth of them delayed by an hour, the rest in three priorities, before
+any consumer is there. Then four consumers take from that backlog for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.processes import peak_bytes, resident_bytes
+from benchmarks.systems import PROCESSES, Service, end
+
+#: The backlog that others are compared with.
+SHALLOW = 10_000
+#: Jobs of one call to submit, so that both backlogs have batches of the same size.
+_CALL = 10_000
+_DELAY_SECONDS = 3600.0
+_PRIORITIES = (0, 1, 2)
+_LOOK_SECONDS = 0.01
+_PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What one backlog gave.
+
+    Attributes:
+        submit_rate: jobs a second that were accepted while it was built.
+        rate: jobs a second that four consumers took from it and ended.
+        peak: most bytes that the manager had resident until then.
+        longest_turn: seconds of the manager's longest turn until then.
+        recovery: seconds from the start of a manager on that journal until it served.
+        recovered: bytes that this manager had resident then.
+    """
+
+    submit_rate: float
+    rate: float
+    peak: int
+    longest_turn: float
+    recovery: float
+    recovered: int
+
+
+def measure(durability: str, waiting: int, taken: int) -> Depth:
+    """Return what a backlog gives in which *waiting* jobs are left when *taken* have been done."""
+    room = str(2 * (waiting + taken) + 1000)
+    with Service(durability, "--max-queue", room, consumers=0) as service:
+        started = time.perf_counter()
+        for _ in _filled(service, waiting + taken):
+            pass
+        submit_rate = (waiting + taken) / (time.perf_counter() - started)
+        worker = service.start_worker(PROCESSES, "--queues", "deep")
+        rate = _drain_rate(service, taken)
+        end(worker)
+        service.wait_for_consumers(0)
+        peak, turn = peak_bytes(service.manager.pid), longest_turn(service)
+        recovery = _recovery_seconds(service) if durability != "memory" else 0.0
+        return Depth(submit_rate, rate, peak, turn, recovery, resident_bytes(service.manager.pid))
+
+
+def longest_turn(service: Service) -> float:
+    """Return the seconds of the longest turn that the manager's loop has taken."""
+    name = "svc_manager_longest_turn_seconds "
+    return next(
+        float(line[len(name) :]) for line in service.client.metrics().splitlines() if line.startswith(name)
+    )
+
+
+def _filled(service: Service, jobs: int) -> Iterator[int]:
+    """Submit *jobs* jobs, a call at a time; every tenth call delayed, the others of each priority in turn."""
+    numbers = iter(range(0, jobs, _CALL))
+    for place, first in enumerate(numbers):
+        delay = _DELAY_SECONDS if place % 10 == 9 else 0.0
+        priority = _PRIORITIES[place % len(_PRIORITIES)]
+        submitter = service.client.options(queue="deep", priority=priority, delay=delay)
+        submitter.submit_many(
+            "benchmarks.tasks:same", ((each,) for each in range(first, min(jobs, first + _CALL)))
+        )
+        yield first
+
+
+def _drain_rate(service: Service, jobs: int) -> float:
+    """Return the jobs a second that consumers end, from when a tenth of *jobs* are done until all are."""
+    begun, first = _when_done(service, jobs // 10)
+    ended, last = _when_done(service, jobs)
+    return (last - first) / (ended - begun)
+
+
+def _when_done(service: Service, jobs: int) -> tuple[float, int]:
+    """Wait until so many jobs are done; return when that was seen, and how many were.
+
+    Raises:
+        TimeoutError: they were not.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        done = sum(each.succeeded for each in service.client.stats().queues)
+        now = time.monotonic()
+        if done >= jobs:
+            return now, done
+        if now > deadline:
+            raise TimeoutError(f"only {done} of {jobs} jobs were done within {_PATIENCE_SECONDS:g} s")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _recovery_seconds(service: Service) -> float:
+    """Kill the manager; return how long a new one takes from its start until it serves."""
+    service.manager.kill()
+    service.manager.wait()
+    started = time.perf_counter()
+    service.start_manager()
+    return time.perf_counter() - started

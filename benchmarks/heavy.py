@@ -1,0 +1,68 @@
+"""Measures that take long, or gigabytes of disk: each on a service of its own, and only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import depth, large, width
+from benchmarks.figures import Figures
+
+#: What the other rows of the same measure are compared with.
+FEW, SHALLOW, DISK = "4 consumers", "10,000 waiting", "the disk, synced"
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of everything."""
+
+    large_jobs: int = 200
+    large_bytes: int = 16 * _MEBIBYTE
+    consumers: int = 2_000
+    jobs: int = 20_000
+    idle_seconds: float = 10.0
+    waiting: int = 1_000_000
+    shallow: int = 10_000
+    taken: int = 100_000
+
+
+SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500)
+
+
+def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
+    """Move large arguments and results through a manager."""
+    name = f"{extent.large_jobs} jobs of {extent.large_bytes // _MEBIBYTE} MiB, {durability}"
+    seen = large.measure(durability, extent.large_jobs, extent.large_bytes)
+    figures.note("large arguments and results", "MB/s", name, seen.rate / 1e6)
+    figures.note("large arguments and results", "MB/s", DISK, seen.disk_rate / 1e6)
+    figures.note("CPU of manager, 1 MiB of large jobs", "ms", name, seen.manager_seconds * 1e3)
+    figures.note("peak RSS of manager, large jobs", "MiB", name, seen.peak / _MEBIBYTE)
+
+
+def wide(durability: str, extent: Extent, figures: Figures) -> None:
+    """Connect many consumers, and four."""
+    for seen in width.measure(durability, extent.consumers, extent.jobs, extent.idle_seconds):
+        name = FEW if seen.consumers == 4 else f"{seen.consumers:,} consumers"
+        figures.note("CPU of manager, consumers idle", "% of a core", name, seen.idle_percent)
+        figures.note("RSS of manager, consumers idle", "MiB", name, seen.resident / _MEBIBYTE)
+        figures.note("messages to consumers for one job", "", name, seen.messages)
+        figures.note("no-op jobs, submit to last report", "jobs/s", name, seen.rate)
+        figures.note("CPU of manager, 1,000 such jobs", "ms", name, seen.manager_seconds * 1e6)
+
+
+def deep(durability: str, extent: Extent, figures: Figures) -> None:
+    """Let many jobs wait, and few."""
+    for waiting in (extent.shallow, extent.waiting):
+        name = SHALLOW if waiting == extent.shallow else f"{waiting:,} waiting"
+        seen = depth.measure(durability, waiting, extent.taken)
+        figures.note("jobs taken from a backlog", "jobs/s", name, seen.rate)
+        figures.note("submit of the backlog", "jobs/s", name, seen.submit_rate)
+        figures.note("peak RSS of manager, backlog", "MiB", name, seen.peak / _MEBIBYTE)
+        figures.note("longest turn of the manager's loop", "ms", name, seen.longest_turn * 1e3)
+        figures.note("killed manager, start to ready", "s", name, seen.recovery)
+        figures.note("RSS of manager, recovered", "MiB", name, seen.recovered / _MEBIBYTE)
+
+
+#: By the names that `--only` takes.
+HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {"large": large_jobs, "width": wide, "depth": deep}
