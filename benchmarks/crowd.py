@@ -14,7 +14,7 @@ from multiprocessing import connection as wire
 from multiprocessing.connection import Connection
 from typing import Self, cast
 
-from service.domain.commands import Ack, AnyCommand, Extend, Hello, Lease
+from service.domain.commands import Ack, AnyCommand, Extend, Hello, Lease, Leave
 from service.domain.replies import Grant
 from service.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_request, response_frame
 
@@ -56,8 +56,9 @@ class Crowd:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let them all go."""
+        """Let them all take their leave."""
         for connection in (*self._consumers, *self._supervisors):
+            _send(connection, [Leave()])
             connection.close()
         self._selector.close()
 

@@ -55,7 +55,6 @@ def measure(durability: str, waiting: int, taken: int) -> Depth:
         worker = service.start_worker(PROCESSES, "--queues", "deep")
         rate = _drain_rate(service, taken)
         end(worker)
-        service.wait_for_consumers(0)
         peak, turn = peak_bytes(service.manager.pid), longest_turn(service)
         recovery = _recovery_seconds(service) if durability != "memory" else 0.0
         return Depth(submit_rate, rate, peak, turn, recovery, resident_bytes(service.manager.pid))
