@@ -59,7 +59,7 @@ def allow_files(count: int) -> None:
 
 def _one(service: Service, consumers: int, jobs: int, seconds: float) -> Width:
     with Crowd(service.endpoint, service.authkey, consumers) as crowd:
-        crowd.tend(1.0)
+        crowd.tend(min(1.0, seconds))
         spent, idle = _spent(service, lambda: crowd.tend(seconds))
         resident = resident_bytes(service.manager.pid)
         messages = statistics.mean(_woken(service, crowd) for _ in range(_SINGLES))

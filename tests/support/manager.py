@@ -13,6 +13,7 @@ from service.broker.journal import Journal, MemoryJournal
 from service.broker.manager import ManagerBroker
 from service.domain.commands import Hello
 from service.domain.limits import Limits
+from service.domain.observer import Observer
 from service.server.door import Bounds
 from service.server.keys import KeyRing
 from service.server.loop import Server
@@ -62,10 +63,11 @@ def running_manager(
     bounds: Bounds | None = None,
     strict: bool = False,
     tls: TlsFiles | None = None,
+    observer: Observer | None = None,
 ) -> Iterator[RunningManager]:
     """Serve a queue on a free port of loopback while the block runs."""
     authkey = secrets.token_bytes(32)
-    host = QueueHost(journal or MemoryJournal(), limits=limits)
+    host = QueueHost(journal or MemoryJournal(), limits=limits, observer=observer)
     context = tls.server_context() if tls else None
     server = JobManager(
         host, listen("127.0.0.1", 0), keys or authkey, bounds=bounds, strict=strict, tls=context

@@ -18,6 +18,7 @@ from service.broker.journal import MemoryJournal
 from service.broker.manager import ManagerBroker
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.observer import Observer
 from service.errors import AuthenticationFailed, ManagerUnreachable
 from service.server.door import Bounds
 from service.server.manager import JobManager, listen
@@ -218,3 +219,21 @@ def test_the_loop_sleeps_when_nothing_happens(manager):
     idle.wait(0.5)
 
     assert len(turns) < 20
+
+
+def test_the_length_of_every_turn_is_told_with_the_work_done_in_it_and_without_the_wait_before_it():
+    class Turns(Observer):
+        def __init__(self):
+            self.seconds = []
+
+        def turned(self, seconds):
+            self.seconds.append(seconds)
+
+    turns = Turns()
+    with running_manager(observer=turns) as manager:
+        manager.server.ask(lambda: None).result(5)
+        before = len(turns.seconds)
+        # One turn works for 30 ms; the loop sleeps before it, for as long as nobody asks.
+        manager.server.ask(lambda: threading.Event().wait(0.03)).result(5)
+        manager.until(lambda: len(turns.seconds) > before + 1)
+        assert max(turns.seconds) >= 0.03
