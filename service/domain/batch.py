@@ -92,7 +92,9 @@ class Batch:
         self.first = event.first
         self.count = len(event.bodies)
         self.terms: Terms = event.terms
-        self.bodies: list[bytes] | None = event.bodies
+        # A tuple, which the garbage collector forgets at its first look: the window may hold a million,
+        # and to walk over lists of them takes it tens of milliseconds.
+        self.bodies: tuple[bytes, ...] | list[bytes] | None = tuple(event.bodies)
         self.size = sum(map(len, event.bodies))
         self.at = event.at
         #: Of a batch that has grown, for each job the event that accepted it, and that one's time.
@@ -137,8 +139,6 @@ class Batch:
         if self.accepted_by is None or self.accepted_at is None:
             self.accepted_by = array("Q", (self.sequence,)) * self.count
             self.accepted_at = array("d", (self.at,)) * self.count
-            if self.bodies is not None:
-                self.bodies = list(self.bodies)  # it was the first event's own
         at, bodies = event.at, event.bodies
         size = 0
         for body in bodies:
@@ -149,8 +149,10 @@ class Batch:
         count = len(bodies)
         if self.outcomes is not None:
             self.outcomes.extend(array("Q", bytes(8 * count)))
-        if self.bodies is not None:
+        if isinstance(self.bodies, list):
             self.bodies += bodies
+        elif self.bodies is not None:
+            self.bodies = [*self.bodies, *bodies]
         self.size += size
         self.count += count
         self.unfinished += count

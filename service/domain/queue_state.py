@@ -322,7 +322,7 @@ class QueueState:
     def bodies(self, batch: Batch, start: int, stop: int) -> list[bytes]:
         """Return the bodies of jobs [start, stop), from the journal where they are not in memory."""
         if batch.bodies is not None:
-            return batch.bodies[start:stop]
+            return list(batch.bodies[start:stop])
         bodies: list[bytes] = []
         while start + len(bodies) < stop:
             index = start + len(bodies)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from service.broker.journal import MemoryJournal
@@ -205,3 +207,13 @@ def test_a_ledger_of_jobs_submitted_one_by_one_is_a_few_hundred_batches_not_a_mi
         ledger.replay(number + 1, e.Submitted(0.0, "o", number, TERMS, [b"x"]))
 
     assert len(ledger.batches) == -(-10_000 // GROWN_JOBS_MAX)
+
+
+def test_the_garbage_collector_passes_over_the_bodies_of_a_large_batch_that_waits():
+    queue = Queue()
+    queue.submit(0, 1000)
+    (batch,) = queue.state.ledger.batches.values()
+    gc.collect()
+    assert batch.bodies is not None
+    assert len(batch.bodies) == 1000
+    assert not gc.is_tracked(batch.bodies)
