@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.processes import peak_bytes, resident_bytes
+from benchmarks.processes import cpu_seconds, peak_bytes, resident_bytes
 from benchmarks.systems import PROCESSES, Service, end
 
 #: The backlog that others are compared with.
@@ -30,6 +30,7 @@ class Depth:
     Attributes:
         submit_rate: jobs a second that were accepted while it was built.
         rate: jobs a second that four consumers took from it and ended.
+        manager_seconds: processor time of the manager for each of these.
         peak: most bytes that the manager had resident until then.
         longest_turn: seconds of the manager's longest turn until then.
         recovery: seconds from the start of a manager on that journal until it served.
@@ -38,6 +39,7 @@ class Depth:
 
     submit_rate: float
     rate: float
+    manager_seconds: float
     peak: int
     longest_turn: float
     recovery: float
@@ -46,18 +48,22 @@ class Depth:
 
 def measure(durability: str, waiting: int, taken: int) -> Depth:
     """Return what a backlog gives in which *waiting* jobs are left when *taken* have been done."""
-    room = str(2 * (waiting + taken) + 1000)
+    room = str(2 * (waiting + taken + _CALL))
     with Service(durability, "--max-queue", room, consumers=0) as service:
+        # The delayed ones cannot be taken: so many more are needed that enough can.
+        jobs = waiting + taken + taken // 9 + _CALL
         started = time.perf_counter()
-        for _ in _filled(service, waiting + taken):
+        for _ in _filled(service, jobs):
             pass
-        submit_rate = (waiting + taken) / (time.perf_counter() - started)
+        submit_rate = jobs / (time.perf_counter() - started)
+        before = cpu_seconds([service.manager.pid])
         worker = service.start_worker(PROCESSES, "--queues", "deep")
         rate = _drain_rate(service, taken)
+        spent = (cpu_seconds([service.manager.pid]) - before) / taken
         end(worker)
         peak, turn = peak_bytes(service.manager.pid), longest_turn(service)
         recovery = _recovery_seconds(service) if durability != "memory" else 0.0
-        return Depth(submit_rate, rate, peak, turn, recovery, resident_bytes(service.manager.pid))
+        return Depth(submit_rate, rate, spent, peak, turn, recovery, resident_bytes(service.manager.pid))
 
 
 def longest_turn(service: Service) -> float:

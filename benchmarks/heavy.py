@@ -57,6 +57,7 @@ def deep(durability: str, extent: Extent, figures: Figures) -> None:
         name = SHALLOW if waiting == extent.shallow else f"{waiting:,} waiting"
         seen = depth.measure(durability, waiting, extent.taken)
         figures.note("jobs taken from a backlog", "jobs/s", name, seen.rate)
+        figures.note("CPU of manager, 1,000 jobs of it", "ms", name, seen.manager_seconds * 1e6)
         figures.note("submit of the backlog", "jobs/s", name, seen.submit_rate)
         figures.note("peak RSS of manager, backlog", "MiB", name, seen.peak / _MEBIBYTE)
         figures.note("longest turn of the manager's loop", "ms", name, seen.longest_turn * 1e3)
