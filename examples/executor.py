@@ -4,7 +4,8 @@ In one terminal: `svc dev`. In another, after the `export` lines that it prints:
 `python examples/executor.py`.
 
 `codec="pickle"` lets any callable go, as a process pool does; `svc dev` accepts it, and so does a worker
-elsewhere with `--accept pickle`. Without it, functions of modules that workers serve and plain data can go.
+elsewhere with `--accept pickle`. Pickles are signed with the key in SVC_PICKLE_KEY_FILE, which client and
+worker share. Without all that, functions of modules that workers serve and plain data can go.
 """
 
 import concurrent.futures

@@ -4,7 +4,8 @@ In one terminal: `svc dev`. In another, after the `export` lines that it prints:
 
 The classes are the textbook's. Consumers know neither: the objects travel as pickles (by cloudpickle, since
 a script is no module that others can import), which `svc dev` accepts and a worker elsewhere does with
-`--accept pickle`. `svc demo` runs the same two programs with a manager and a worker of its own.
+`--accept pickle` and the key that signs them. `svc demo` runs the same two programs with a manager and a
+worker of its own.
 """
 
 import multiprocessing

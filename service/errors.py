@@ -27,6 +27,7 @@
         ├── TaskNotFound        no such module, function or registered name
         ├── ArgumentError       arguments do not fit the task's annotations
         └── CodecError          content cannot be encoded or decoded, or its codec is not accepted
+            └── UntrustedPickle  a pickle that nobody with a pickle key made for this job
 
 Every class has a ``code`` (what crosses the wire), an ``exit_code`` (what the command line returns)
 and says by ``retryable`` whether the same call may be made again.
@@ -225,6 +226,12 @@ class CodecError(TaskError):
 
     code = "codec"
     exit_code = 2
+
+
+class UntrustedPickle(CodecError):
+    """A pickle is not signed by a holder of a pickle key for this very job; it was not opened."""
+
+    code = "untrusted_pickle"
 
 
 def error_for(code: str, message: str) -> ServiceError:

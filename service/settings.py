@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.domain.limits import Limits
+from service.envelope import PickleKeys
 from service.errors import AuthenticationFailed, ConfigurationError
 from service.wire_tls import TlsFiles
 
@@ -24,7 +25,9 @@ DEFAULT_PORT = 7077
 DEFAULT_MANAGER = f"127.0.0.1:{DEFAULT_PORT}"
 #: Where the authkey is looked for where nothing is set: the mount point of container secrets.
 DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
-#: Bytes that an authkey has at least.
+#: The same for the key that signs pickles.
+DEFAULT_PICKLE_KEY_FILE = Path("/run/secrets/svc_pickle_key")
+#: Bytes that a key has at least.
 AUTHKEY_BYTES_MIN = 16
 
 #: What a key may be for; `service.server.roles` says what each may do.
@@ -104,7 +107,8 @@ class WorkerSettings:
         tasks: modules whose tasks this worker runs.
         queues: queues that it takes jobs from.
         consumers: how many consumer processes; None for twice the CPUs that it may use.
-        accept: codecs of the jobs that it runs.
+        accept: codecs of the jobs that it runs; `pickle` needs keys.
+        pickle_keys: what verifies pickled jobs and signs pickled results.
         grace: how long running jobs may go on after SIGTERM.
         name: the worker's name; empty for one made from the host's name.
         tls: certificates to dial with; None for a plain connection.
@@ -120,12 +124,28 @@ class WorkerSettings:
     queues: tuple[str, ...] = ("default",)
     consumers: int | None = None
     accept: tuple[str, ...] = ("plain",)
+    pickle_keys: PickleKeys | None = None
     grace: float = 30.0
     name: str = ""
     tls: TlsFiles | None = None
     announce: Path | None = None
     log_format: str = "auto"
     log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if "pickle" not in self.accept:
+            return
+        if self.pickle_keys is None:
+            raise ConfigurationError(
+                "--accept pickle needs the key that submitters sign with: make one with `svc auth generate "
+                "--pickle`, give it to submitters and workers and never to the manager, and name it with "
+                "--pickle-key-file FILE or SVC_PICKLE_KEY_FILE"
+            )
+        if self.authkey in self.pickle_keys.secrets:
+            raise ConfigurationError(
+                "the pickle key is the authkey, which the manager has too; make another one with `svc auth "
+                "generate --pickle`"
+            )
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
@@ -181,10 +201,14 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def find_authkey_file(path: str | os.PathLike[str] | None) -> Path | None:
     """Return *path*, else what `SVC_AUTHKEY_FILE` names, else the container secret where there is one."""
-    named = path or os.environ.get("SVC_AUTHKEY_FILE")
+    return _find(path, "SVC_AUTHKEY_FILE", DEFAULT_AUTHKEY_FILE)
+
+
+def _find(path: str | os.PathLike[str] | None, variable: str, default: Path) -> Path | None:
+    named = path or os.environ.get(variable)
     if named:
         return Path(named)
-    return DEFAULT_AUTHKEY_FILE if DEFAULT_AUTHKEY_FILE.exists() else None
+    return default if default.exists() else None
 
 
 def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
@@ -212,6 +236,34 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
             "make one with `svc auth generate`"
         )
     return key
+
+
+def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys | None:
+    """Return the keys for pickles in *path*, else in what `SVC_PICKLE_KEY_FILE` names, else in the secret.
+
+    Each line is one: the first signs, and a second one is verified too while keys are changed. None where no
+    file is named and there is no secret.
+
+    Raises:
+        AuthenticationFailed: the file is open to every user of the host.
+        ConfigurationError: it cannot be read, or holds no key, a short one, or more than two.
+    """
+    found = _find(path, "SVC_PICKLE_KEY_FILE", DEFAULT_PICKLE_KEY_FILE)
+    if found is None:
+        return None
+    try:
+        lines = _read_closed(found).splitlines()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the pickle key file {found} cannot be read ({error.strerror}); make one with "
+            "`svc auth generate --pickle`"
+        ) from None
+    if not lines or len(min(lines, key=len)) < AUTHKEY_BYTES_MIN:
+        raise ConfigurationError(
+            f"a line of {found} has fewer than the {AUTHKEY_BYTES_MIN} bytes of a pickle key; make one with "
+            "`svc auth generate --pickle`"
+        )
+    return PickleKeys(tuple(lines))
 
 
 def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
@@ -249,7 +301,7 @@ def _read_closed(path: Path) -> bytes:
         mode = os.fstat(file.fileno()).st_mode
         if mode & stat.S_IROTH and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
             raise AuthenticationFailed(
-                f"every user of this host can read the authkey in {path}; run `chmod o-rwx {path}`"
+                f"every user of this host can read the key in {path}; run `chmod o-rwx {path}`"
             )
         key = file.read(1 << 16)
     return key[:-1] if key.endswith(b"\n") else key
@@ -288,7 +340,9 @@ SETTINGS: Known = {
     | {"ballast_bytes", "backups"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
-    "worker": _PROCESS | _DIAL | {"manager", "tasks", "queues", "consumers", "accept", "grace", "name"},
+    "worker": _PROCESS
+    | _DIAL
+    | {"manager", "tasks", "queues", "consumers", "accept", "pickle_key_file", "grace", "name"},
     "submit": _REMOTE,
     "results": _REMOTE,
     "jobs": {"list": _REMOTE, "show": _REMOTE, "cancel": _REMOTE, "requeue": _REMOTE},

@@ -20,6 +20,7 @@ from service.client.client import Client
 from service.domain.commands import Ack, Hello, Nack
 from service.domain.job import DEFAULT_QUEUE
 from service.domain.replies import Delivery
+from service.envelope import PickleKeys
 from service.wire import PROTOCOL_VERSION
 from service.worker.registry import Registry
 from service.worker.runner import Failure, Runner
@@ -27,12 +28,14 @@ from service.worker.runner import Failure, Runner
 __all__ = ["LocalBroker", "LocalQueue", "local_client", "run_jobs"]
 
 _NAME = "in-place"
+#: Signs the pickles of a queue that never leaves this process: no secret, and there is none to keep.
+_KEYS = PickleKeys((b"of a queue in memory",))
 _RESULT_BYTES_MAX = 16 * 1024 * 1024
 
 
 def local_client(queue: LocalQueue, *, patience: float = 10.0) -> Client:
     """Return a client of *queue*, whose calls take up to *patience* seconds."""
-    return Client(lambda: LocalBroker(queue), patience=patience)
+    return Client(lambda: LocalBroker(queue), patience=patience, pickle_keys=_KEYS)
 
 
 def run_jobs(
@@ -51,7 +54,7 @@ def run_jobs(
         ConfigurationError: a module cannot be loaded.
     """
     registry = Registry.load(tasks)
-    runner = Runner(registry, accept, _RESULT_BYTES_MAX)
+    runner = Runner(registry, accept, _RESULT_BYTES_MAX, _KEYS)
     names = list(registry.names())
     hello = Hello(PROTOCOL_VERSION, "consumer", _NAME, _NAME, tasks=names, queues=list(queues))
     attempts = 0
@@ -67,7 +70,7 @@ def run_jobs(
 
 def _attempt(runner: Runner, delivery: Delivery) -> Ack | Nack:
     attempts = runner.resolve(delivery.terms)
-    result = attempts.run(delivery.bodies[0])
+    result = attempts.run(delivery.bodies[0], delivery.origin, delivery.first)
     if not isinstance(result, Failure):
         return Ack(delivery.token, delivery.first, [result], [0.0])
     retry_in = None if result.permanent else attempts.policy.retry_in(delivery.failures + 1, 0.0)

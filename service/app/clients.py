@@ -12,7 +12,7 @@ from service.client import client, executor
 from service.client.session import PATIENCE_SECONDS
 from service.codec import PLAIN
 from service.domain.commands import Hello
-from service.settings import Address, parse_address, parse_tls, read_authkey
+from service.settings import Address, parse_address, parse_tls, read_authkey, read_pickle_keys
 from service.wire_tls import TlsFiles
 
 
@@ -27,6 +27,7 @@ class Client(client.Client):
         timeout: float = 10.0,
         accept: Collection[str] = (PLAIN,),
         tls: TlsFiles | None = None,
+        pickle_key_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Connect, when first used, to *manager* (`HOST:PORT`; else `SVC_MANAGER`, else this host).
 
@@ -34,14 +35,18 @@ class Client(client.Client):
             manager: where the manager is.
             authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
             timeout: seconds that one call may take beyond what it waits for.
-            accept: codecs of the results that are read; `pickle` runs what a worker sends.
+            accept: codecs of the results that are read; `pickle` runs what a worker sends and has signed.
             tls: certificates to dial with; else what `SVC_TLS_CERT`, `_KEY`, `_CA` and `_NAME` say.
+            pickle_key_file: the key for pickles, shared with workers and never with the manager; else
+                `SVC_PICKLE_KEY_FILE`, else the container secret.
 
         Raises:
-            ConfigurationError: *manager* is not an address.
+            ConfigurationError: *manager* is not an address, or *accept* names `pickle` and there is no key.
             AuthenticationFailed: there is no authkey, or not a safe one.
         """
-        super().__init__(_source(manager, authkey_file, timeout, tls), patience=timeout, accept=accept)
+        source = _source(manager, authkey_file, timeout, tls)
+        keys = read_pickle_keys(pickle_key_file)
+        super().__init__(source, patience=timeout, accept=accept, pickle_keys=keys)
 
 
 class Executor(executor.Executor):
@@ -56,6 +61,7 @@ class Executor(executor.Executor):
         timeout: float = 10.0,
         patience: float = PATIENCE_SECONDS,
         tls: TlsFiles | None = None,
+        pickle_key_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Connect, when first used, to *manager* (`HOST:PORT`, else `SVC_MANAGER`, else this host).
 
@@ -66,15 +72,18 @@ class Executor(executor.Executor):
             timeout: seconds that one call may take beyond what it waits for.
             patience: seconds for which the manager may be away before waiting futures fail.
             tls: this side's certificate; else what `SVC_TLS_*` name; else none, in the clear.
+            pickle_key_file: the key for the codec `pickle`, shared with workers and never with the manager;
+                else `SVC_PICKLE_KEY_FILE`, else the container secret, else the client's.
 
         Raises:
-            ConfigurationError: *manager* is not an address, or there is no such codec.
+            ConfigurationError: *manager* is not an address, there is no such codec, or no key for pickles.
             AuthenticationFailed: there is no authkey, or not a safe one.
         """
         source = (
             manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout, tls)
         )
-        super().__init__(source, codec=codec, patience=patience)
+        keys = read_pickle_keys(pickle_key_file)
+        super().__init__(source, codec=codec, patience=patience, pickle_keys=keys)
 
 
 def _source(

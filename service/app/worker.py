@@ -55,6 +55,7 @@ def run_worker(settings: WorkerSettings) -> int:
             tasks=settings.tasks,
             queues=settings.queues,
             accept=settings.accept,
+            pickle_keys=settings.pickle_keys,
             preload=PRELOAD,
             grace=settings.grace,
             cpu=cpu,

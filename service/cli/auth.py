@@ -1,4 +1,4 @@
-"""`svc auth`: the secret that manager, workers and clients share."""
+"""`svc auth`: the secrets that manager, workers and clients share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def generate(
         Literal["submit", "work", "read", "admin"] | None,
         typer.Option("--role", help="What the key is for; without it, the authkey, which may do everything."),
     ] = None,
+    pickle: Annotated[
+        bool,
+        typer.Option(
+            "--pickle",
+            help="A key to sign pickles with, for submitters and workers; the manager never has it.",
+        ),
+    ] = False,
     every: Annotated[
         Path | None,
         typer.Option("--all", metavar="DIR", help="Make a key for each role in this folder."),
@@ -42,12 +49,17 @@ def generate(
     role is told by its file's name in the folder that `svc manager --role-keys` names: submit.key, …
     """
     if every is not None:
-        if output is not None or role is not None:
-            raise ConfigurationError("--all makes all the files in its folder; leave out --output and --role")
+        if output is not None or role is not None or pickle:
+            raise ConfigurationError(
+                "--all makes a file for each role in its folder; leave out --output, --role and --pickle"
+            )
         every.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = [every / f"{name}.key" for name in ROLES]
     else:
-        files = [output or Path(f"{role}.key" if role else "svc_authkey")]
+        if pickle and role is not None:
+            raise ConfigurationError("a key for pickles has no role; leave out --role")
+        usual = "svc_pickle_key" if pickle else "svc_authkey"
+        files = [output or Path(f"{role}.key" if role else usual)]
         _check_name(files[0], role)
     for file in files:
         write_authkey(file)

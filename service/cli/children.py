@@ -108,6 +108,7 @@ class Service:
     Attributes:
         folder: temporary, with journal, authkey and logs; gone afterwards.
         authkey_file: the generated secret.
+        pickle_key_file: the generated key for pickles, which the manager is not given.
         manager: the manager's process.
         worker: the worker's process.
         listen: where the manager serves jobs.
@@ -117,6 +118,7 @@ class Service:
 
     folder: Path
     authkey_file: Path
+    pickle_key_file: Path
     manager: Child
     worker: Child
     listen: str
@@ -134,20 +136,20 @@ def running_service(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="svc-")))
-        key = folder / "authkey"
+        key, pickle_key = folder / "authkey", folder / "pickle_key"
         write_authkey(key)
+        write_authkey(pickle_key)
         secret = ("--authkey-file", str(key))
         journal = ("--journal", str(folder / "svc.journal"))
         manager = Child("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
         stack.callback(manager.stop)
         at = manager.wait_serving()
-        own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS))
+        own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
         worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
         stack.callback(worker.stop)
         worker_at = worker.wait_serving()
-        yield Service(
-            folder, key, manager, worker, at["listen"], at.get("http", ""), worker_at.get("http", "")
-        )
+        http, worker_http = at.get("http", ""), worker_at.get("http", "")
+        yield Service(folder, key, pickle_key, manager, worker, at["listen"], http, worker_http)
 
 
 @contextmanager

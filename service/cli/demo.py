@@ -48,7 +48,8 @@ def demo(ctx: typer.Context) -> int:
     with ended_by_signals(), running_service(manager_flags, worker_flags, quiet=True) as service:
         from service.cli.wiring import open_client
 
-        with open_client(ctx, service.listen, service.authkey_file, 10.0) as client:
+        files = {"authkey_file": service.authkey_file, "pickle_key_file": service.pickle_key_file}
+        with open_client(ctx, service.listen, timeout=10.0, **files) as client:
             _tell_consumers(client)
             _fancy_objects(client)
             _tasks(client)

@@ -73,6 +73,7 @@ In another terminal:
 
   export SVC_MANAGER={service.listen}
   export SVC_AUTHKEY_FILE={service.authkey_file}
+  export SVC_PICKLE_KEY_FILE={service.pickle_key_file}
   svc submit multiply 6 7 --wait
 
 Ctrl-C here ends both and forgets all jobs.

@@ -21,6 +21,15 @@ AuthkeyFile = Annotated[
         help="File with the shared secret; else /run/secrets/svc_authkey.",
     ),
 ]
+PickleKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--pickle-key-file",
+        envvar="SVC_PICKLE_KEY_FILE",
+        metavar="FILE",
+        help="Key shared with submitters and never with the manager; else /run/secrets/svc_pickle_key.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(

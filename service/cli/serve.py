@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.cli.options import Announce, AuthkeyFile, LogFormat, LogLevel, Manager
+from service.cli.options import Announce, AuthkeyFile, LogFormat, LogLevel, Manager, PickleKeyFile
 from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
 from service.domain.limits import Limits
@@ -24,6 +24,7 @@ from service.settings import (
     parse_seconds,
     parse_size,
     read_authkey,
+    read_pickle_keys,
 )
 
 _DEFAULTS = Limits()
@@ -258,9 +259,10 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--accept",
             envvar="SVC_ACCEPT",
             metavar="plain|pickle[,…]",
-            help="Codecs of the jobs it runs; pickle runs any code of whoever can submit.",
+            help="Codecs of the jobs it runs; pickle runs any code of whoever has the pickle key.",
         ),
     ] = "plain",
+    pickle_key_file: PickleKeyFile = None,
     grace: Annotated[
         float,
         typer.Option(
@@ -297,6 +299,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             queues=parse_names(queues),
             consumers=_consumers(consumers),
             accept=_codecs(accept),
+            pickle_keys=read_pickle_keys(pickle_key_file),
             grace=grace,
             name=name,
             tls=tls_of(ctx),

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from service.cli.tls import tls_of
-from service.settings import Address, ManagerSettings, WorkerSettings, parse_address, read_authkey
+from service.settings import (
+    Address,
+    ManagerSettings,
+    WorkerSettings,
+    parse_address,
+    read_authkey,
+    read_pickle_keys,
+)
 
 if TYPE_CHECKING:
     from service.broker.base import Broker
@@ -36,8 +43,17 @@ def wiring_of_app() -> Wiring:
     return Wiring(_connect, _run_manager, _run_worker)
 
 
-def open_client(ctx: typer.Context, manager: str, authkey_file: Path | None, timeout: float) -> Client:
+def open_client(
+    ctx: typer.Context,
+    manager: str,
+    authkey_file: Path | None,
+    timeout: float,
+    *,
+    pickle_key_file: Path | None = None,
+) -> Client:
     """Return a client of *manager* whose calls take up to *timeout* seconds; it connects when it is used.
+
+    Commands submit no pickles; only who names a *pickle_key_file* can.
 
     Raises:
         ConfigurationError: *manager* is not an address.
@@ -47,7 +63,9 @@ def open_client(ctx: typer.Context, manager: str, authkey_file: Path | None, tim
 
     address, authkey = parse_address(manager), read_authkey(authkey_file)
     wiring: Wiring = ctx.obj
-    return Client(partial(wiring.connect, address, authkey, timeout, tls_of(ctx)), patience=timeout)
+    connect = partial(wiring.connect, address, authkey, timeout, tls_of(ctx))
+    keys = read_pickle_keys(pickle_key_file) if pickle_key_file else None
+    return Client(connect, patience=timeout, pickle_keys=keys)
 
 
 def _connect(address: Address, authkey: bytes, timeout: float, tls: TlsFiles | None) -> Broker:

@@ -110,9 +110,9 @@ class Group:
         alike = (job.terms is first.terms or job.terms == first.terms) and job.delay == first.delay
         return alike and not job.key and not first.key
 
-    def batch(self, number: int) -> NewBatch:
-        """Return the batch, its jobs numbered from *number* on."""
-        return NewBatch(number, self.first.terms, self.bodies, self.first.delay, self.first.key)
+    def batch(self, number: int, bodies: list[bytes]) -> NewBatch:
+        """Return the batch, its jobs numbered from *number* on, their *bodies* as they travel."""
+        return NewBatch(number, self.first.terms, bodies, self.first.delay, self.first.key)
 
     def parts(self) -> list[Group]:
         """Return the same jobs as a batch each."""

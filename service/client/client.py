@@ -25,6 +25,7 @@ from service.client.session import PATIENCE_SECONDS, Origin, Session
 from service.domain import commands as c
 from service.domain.job import JobView, Outcome
 from service.domain.replies import Copy, Outcomes, Text, Totals, WorkerView
+from service.envelope import PickleKeys
 from service.errors import BadRequest, ServiceError, error_for
 
 
@@ -48,10 +49,11 @@ class Submitter:
         """Submit one job. When this returns, the job is durable.
 
         *task* is the name of a task, or a function that workers can import. Any other callable (a
-        lambda, a bound method, an object with `__call__`) travels as a pickle, which workers must accept.
+        lambda, a bound method, an object with `__call__`) travels as a signed pickle, which workers must
+        accept; this needs the workers' pickle key.
 
         Raises:
-            CodecError: the arguments are not data that the codec can carry.
+            CodecError: the arguments are not data that the codec can carry, or there is no key to sign with.
             JobTooLarge: they are over the manager's limit.
             QueueFull: the queue is at its bound.
             Draining: the service takes no jobs now.
@@ -115,7 +117,7 @@ class Submitter:
             while job.id not in early:
                 outcome = next(outcomes)
                 early[outcome.id] = outcome
-            yield value_of(early.pop(job.id), self._session.accept)
+            yield value_of(early.pop(job.id), self._session.reader)
 
     def _answer(self, got: str | ServiceError) -> Job | ServiceError:
         return got if isinstance(got, ServiceError) else Job(self._session, got)
@@ -141,15 +143,22 @@ class Client(Submitter):
         *,
         accept: Collection[str] = (codec.PLAIN,),
         patience: float = PATIENCE_SECONDS,
+        pickle_keys: PickleKeys | None = None,
     ) -> None:
         """Connect by *connect* when first needed.
 
         Args:
             connect: returns a connected broker.
-            accept: codecs in which results may come; `pickle` runs code of whoever can report results.
+            accept: codecs in which results may come; `pickle` runs code of whoever has a pickle key.
             patience: seconds for which a wait goes on asking a manager that does not answer.
+            pickle_keys: what signs pickled jobs and verifies pickled results; without, there are none.
+
+        Raises:
+            ConfigurationError: *accept* names `pickle` and there are no keys.
         """
-        super().__init__(Session(connect, accept, patience), Options())
+        super().__init__(Session(connect, accept, patience, pickle_keys), Options())
+        #: What signs pickles; None where none can be submitted.
+        self.pickle_keys = pickle_keys
         #: Makes a further connection to the same manager.
         self.connect = connect
 
@@ -169,7 +178,7 @@ class Client(Submitter):
         """
         names = [_id(job) for job in jobs]
         found = {outcome.id: outcome for outcome in self._session.follow(names, timeout)}
-        return [value_of(found[name], self._session.accept) for name in names]
+        return [value_of(found[name], self._session.reader) for name in names]
 
     def as_completed(self, jobs: Iterable[str | Job], timeout: float | None = None) -> Iterator[Job]:
         """Yield each of *jobs* once it has ended, well or not, in the order in which they end.

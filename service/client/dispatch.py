@@ -19,6 +19,7 @@ from service.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
 from service.domain import commands as c
 from service.domain.job import NewBatch, Outcome, job_id, parse_job_id
 from service.domain.lifecycle import JobState
+from service.envelope import PickleKeys
 from service.errors import BrokerError, JobTooLarge, ServiceError, UnknownJob, error_for
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Dispatch:
         ended = self.session.outcomes([name], 0.0)
         future = Future(name, self.cancel)
         if ended:
-            future.end_as(ended[0], self.session.accept)
+            future.end_as(ended[0], self.session.reader)
             return future
         with self._lock:
             if self._closed:
@@ -213,7 +214,7 @@ class Dispatch:
     def _send(self, batches: list[list[Unsent]], strict: bool) -> None:
         if not batches:
             return
-        content = [_batch(batch) for batch in batches]
+        content = [self._batch(batch) for batch in batches]
         try:
             notes = self.session.ask(lambda broker: broker.submit(self.origin, content, strict=strict))
         except ServiceError as error:
@@ -231,6 +232,11 @@ class Dispatch:
             elif note.code:
                 self._refuse(batch, error_for(note.code, note.message))
         self._send(apart, strict)
+
+    def _batch(self, jobs: Sequence[Unsent]) -> NewBatch:
+        first = jobs[0]
+        bodies = self.session.sealed(self.origin, first.number, first.job, [each.job.body for each in jobs])
+        return NewBatch(first.number, first.job.terms, bodies, first.job.delay)
 
     def _refuse(self, jobs: Sequence[Unsent], error: ServiceError) -> None:
         for unsent in jobs:
@@ -305,7 +311,7 @@ class Dispatch:
                 self._foreign.pop(outcome.id, None)
         while ended:
             # No name here keeps a future or its result alive until the next outcome.
-            _end(*ended.pop(), self.session.accept)
+            _end(*ended.pop(), self.session.reader)
 
     def _look_up(self, names: Sequence[str]) -> None:
         """End the futures of those jobs that have ended, or that are no longer known."""
@@ -371,18 +377,13 @@ def _alike(one: Encoded, other: Encoded) -> bool:
     return (one.terms is other.terms or one.terms == other.terms) and one.delay == other.delay
 
 
-def _end(outcome: Outcome, future: Future | None, accept: Collection[str]) -> None:
+def _end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
     if future is not None:
-        future.end_as(outcome, accept)
+        future.end_as(outcome, pickle_keys)
 
 
 def _unforeseen(error: Exception) -> BrokerError:
     return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
-
-
-def _batch(jobs: Sequence[Unsent]) -> NewBatch:
-    first = jobs[0]
-    return NewBatch(first.number, first.job.terms, [unsent.job.body for unsent in jobs], first.job.delay)
 
 
 def _number(future: Future, origin: str) -> int:

@@ -30,6 +30,7 @@ from service.client.dispatch import Dispatch
 from service.client.futures import Future
 from service.client.session import PATIENCE_SECONDS, Session
 from service.domain.job import CALL, Terms
+from service.envelope import PickleKeys
 from service.errors import ConfigurationError, ServiceError
 
 #: Functions whose terms are remembered, and of which types they are.
@@ -50,7 +51,8 @@ class Executor(concurrent.futures.Executor):
     **What may be called.** With the codec `plain`, what `Client.submit` takes: names of tasks and functions
     in modules that workers serve, data as arguments. With `pickle`, any callable, as in a
     ProcessPoolExecutor: it goes as a pickle, its result comes back as it was, and an exception as itself.
-    Workers must accept pickles then, and this process unpickles what workers report.
+    Workers must accept pickles then, and this process unpickles what workers report; both sides sign
+    what they send with a key that the manager does not have (`svc auth generate --pickle`).
 
     **Retries.** A task (a name, or a function marked with `@task`) is tried again as it declares. Any
     other callable is called once, unless the option `retries` says otherwise. Either may run
@@ -65,6 +67,7 @@ class Executor(concurrent.futures.Executor):
         *,
         codec: str = codecs.PLAIN,
         patience: float = PATIENCE_SECONDS,
+        pickle_keys: PickleKeys | None = None,
     ) -> None:
         """Connect when first needed.
 
@@ -73,14 +76,16 @@ class Executor(concurrent.futures.Executor):
             codec: `plain` or `pickle`, for calls and their results.
             patience: seconds for which the manager may be away before the futures of its jobs fail with
                 ManagerUnreachable; `future(job_id)` finds the jobs again.
+            pickle_keys: what signs calls and verifies results with the codec `pickle`; else the client's.
 
         Raises:
-            ConfigurationError: there is no such codec.
+            ConfigurationError: there is no such codec, or no key for pickles.
         """
         if codec not in codecs.CODECS:
             raise ConfigurationError(f"{codec!r} is not a codec; codecs are {', '.join(codecs.CODECS)}")
         connect = source.connect if isinstance(source, Client) else source
-        dispatch = Dispatch(Session(connect, (codec,), patience))
+        keys = source.pickle_keys if pickle_keys is None and isinstance(source, Client) else pickle_keys
+        dispatch = Dispatch(Session(connect, (codec,), patience, keys))
         self._begin(dispatch, Options(codec=codec), _Lifeline(dispatch))
 
     def _begin(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
@@ -111,6 +116,7 @@ class Executor(concurrent.futures.Executor):
         """
         try:
             job = self._encoded(fn, args, kwargs)
+            self._dispatch.session.check(job)
         except ServiceError as error:
             return self._dispatch.failed(error)
         return self._dispatch.submit(job, self._options.strict)

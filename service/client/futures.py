@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from service import codec
 from service.client.outcomes import failure_of, value_of
 from service.domain.job import Outcome
 from service.domain.lifecycle import JobState
-from service.errors import JobFailed, ServiceError, error_for
+from service.envelope import PickleKeys
+from service.errors import JobFailed, ServiceError, UntrustedPickle, error_for
 
 
 class RemoteTraceback(Exception):
@@ -47,20 +48,20 @@ class Future(concurrent.futures.Future[Any]):
             return self.cancelled()
         return self._ask_to_cancel(self)
 
-    def end_as(self, outcome: Outcome, accept: Collection[str]) -> None:
-        """End like the job did; results and errors are unpickled where *accept* says so."""
+    def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
+        """End like the job did; results and errors are unpickled where *pickle_keys* verify them."""
         if outcome.state == JobState.CANCELLED:
             self.end_cancelled()
         elif outcome.state == JobState.SUCCEEDED:
             try:
-                value = value_of(outcome, accept)
+                value = value_of(outcome, pickle_keys)
             except ServiceError as error:
                 self.fail(error)
             else:
                 with contextlib.suppress(concurrent.futures.InvalidStateError):
                     self.set_result(value)
         else:
-            self.fail(error_of(outcome, accept))
+            self.fail(error_of(outcome, pickle_keys))
 
     def end_cancelled(self) -> None:
         """End as cancelled, and tell those who wait."""
@@ -75,25 +76,29 @@ class Future(concurrent.futures.Future[Any]):
             self.set_exception(error)
 
 
-def error_of(outcome: Outcome, accept: Collection[str]) -> Exception:
+def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:
     """Return the error for a job that was given up on, caused by a `RemoteTraceback`.
 
-    It is the very exception that the task raised where that came as a pickle and *accept* names `pickle`;
+    It is the very exception that the task raised where that came as a pickle and *pickle_keys* verify it;
     JobFailed otherwise, and where the pickle cannot be read here.
     """
     failed = failure_of(outcome)
     if not isinstance(failed, JobFailed):
         return failed
-    error = _raised(outcome, accept) or failed
+    try:
+        error = _raised(outcome, pickle_keys) or failed
+    except UntrustedPickle as untrusted:
+        error = failed
+        error.add_note(f"the exception itself is left out: {untrusted}")
     if failed.remote_traceback:
         error.__cause__ = RemoteTraceback(failed.remote_traceback)
     return error
 
 
-def _raised(outcome: Outcome, accept: Collection[str]) -> Exception | None:
-    if outcome.error is None or not outcome.error.exception or codec.PICKLE not in accept:
+def _raised(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception | None:
+    if outcome.error is None or not outcome.error.exception or pickle_keys is None:
         return None
-    error = codec.decode_exception(outcome.error.exception)
+    error = codec.decode_exception(outcome.error.exception, pickle_keys.of(outcome.id))
     if error is not None:
         error.add_note(f"raised by job {outcome.id}")
     return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from service.domain import commands as c
 from service.domain.job import Outcome, parse_job_id
 from service.domain.lifecycle import JobState
 from service.domain.replies import Outcomes
+from service.envelope import PickleKeys
 from service.errors import JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
 
 #: Seconds that one call waits at most, so that a dead connection is found.
@@ -27,16 +28,18 @@ PAGE = 1000
 T = TypeVar("T")
 
 
-def value_of(outcome: Outcome, accept: Collection[str] = (codec.PLAIN,)) -> Any:
-    """Return the result in *outcome*.
+def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
+    """Return the result in *outcome*; a pickled one is verified with *pickle_keys*.
 
     Raises:
         JobFailed: the job was given up on.
         JobCancelled: it was cancelled.
-        CodecError: the result is a pickled object and *accept* does not name `pickle`.
+        CodecError: the result is a pickled object and *pickle_keys* is None.
+        UntrustedPickle: it is one that is not signed for this job.
     """
     if outcome.state == JobState.SUCCEEDED:
-        return codec.decode_result(outcome.result, accept)
+        envelopes = None if pickle_keys is None else pickle_keys.of(outcome.id)
+        return codec.decode_result(outcome.result, envelopes)
     raise failure_of(outcome)
 
 

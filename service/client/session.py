@@ -12,12 +12,27 @@ from service.client.batches import Encoded, Frame, Group, groups, new_origin
 from service.client.connections import Connect, Connections
 from service.client.gathering import Gathering
 from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
-from service.domain.job import JobView, Outcome
+from service.domain.job import JobView, NewBatch, Outcome
 from service.domain.job import job_id as id_of
-from service.errors import JobTooLarge, ResultTimeout, ServiceError, UnknownJob, error_for
+from service.envelope import PickleKeys
+from service.errors import (
+    CodecError,
+    ConfigurationError,
+    JobTooLarge,
+    ResultTimeout,
+    ServiceError,
+    UnknownJob,
+    error_for,
+)
 
 #: Seconds for which a wait goes on asking a manager that does not answer.
 PATIENCE_SECONDS = 60.0
+
+#: What to do where a pickle key is missing.
+NEEDED = (
+    "make one with `svc auth generate --pickle`, give it to submitters and workers, and name it with "
+    "pickle_key_file or SVC_PICKLE_KEY_FILE"
+)
 
 T = TypeVar("T")
 
@@ -41,12 +56,28 @@ class Session:
     """One client's connections, and what it asks over them. Safe to use from many threads.
 
     Attributes:
-        accept: codecs in which results may come.
+        pickle_keys: what signs pickled jobs; None where none can be submitted.
+        reader: what verifies pickled results; None where these are not opened.
     """
 
-    def __init__(self, connect: Connect, accept: Collection[str], patience: float) -> None:
-        """Connect by *connect* when first needed; *patience* is in seconds, as `PATIENCE_SECONDS`."""
-        self.accept = frozenset((codec.PLAIN, *accept))
+    def __init__(
+        self,
+        connect: Connect,
+        accept: Collection[str],
+        patience: float,
+        pickle_keys: PickleKeys | None = None,
+    ) -> None:
+        """Connect by *connect* when first needed; *patience* is in seconds, as `PATIENCE_SECONDS`.
+
+        Raises:
+            ConfigurationError: *accept* names `pickle`, and there are no keys.
+        """
+        if codec.PICKLE in accept and pickle_keys is None:
+            raise ConfigurationError(
+                f"pickles are read with the key that signs them, and there is none; {NEEDED}"
+            )
+        self.pickle_keys = pickle_keys
+        self.reader = pickle_keys if codec.PICKLE in accept else None
         self._connections = Connections(connect)
         self._patience = patience
         self._singles = Origin()
@@ -59,16 +90,34 @@ class Session:
         with self._connections.main() as broker:
             return question(broker)
 
+    def check(self, job: Encoded) -> None:
+        """Refuse a job that nobody would run.
+
+        Raises:
+            CodecError: it is a pickle, and there is no key to sign it with.
+        """
+        if job.terms.codec == codec.PICKLE and self.pickle_keys is None:
+            raise CodecError(f"a pickled job has to be signed; {NEEDED}")
+
+    def sealed(self, origin: str, first: int, job: Encoded, bodies: list[bytes]) -> list[bytes]:
+        """Return *bodies* of jobs like *job*, numbered from *first* on, as they travel: pickles sealed."""
+        keys = self.pickle_keys
+        if job.terms.codec != codec.PICKLE or keys is None:
+            return bodies
+        return [
+            keys.of(id_of(origin, number)).seal_arguments(job.terms, body, keyed=bool(job.key))
+            for number, body in enumerate(bodies, start=first)
+        ]
+
     def send(self, frame: Frame, origin: Origin | None, strict: bool) -> list[str | ServiceError]:
         """Submit *frame*; return for each of its entries the id, or why it was not accepted."""
-        answers: list[str | ServiceError] = [
-            job if isinstance(job, ServiceError) else "" for job in frame.jobs
-        ]
+        jobs = [self._signable(job) for job in frame.jobs]
+        answers: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in jobs]
         with self._connections.main() as broker:
             source = origin or self._singles
-            refused = _send(broker, source, groups(frame.jobs), strict, answers)
+            refused = self._send(broker, source, groups(jobs), strict, answers)
             # One job over the limit must not take those with it that it travelled with.
-            _send(broker, source, [part for group in refused for part in group.parts()], strict, answers)
+            self._send(broker, source, [part for group in refused for part in group.parts()], strict, answers)
         return answers
 
     def send_one(self, job: Encoded, strict: bool) -> str:
@@ -85,7 +134,7 @@ class Session:
         outcomes = wait_for(self._patient(deadline), [job_id], deadline)
         if not outcomes:
             raise ResultTimeout(f"job {job_id} has not ended within {timeout:g} s and will go on")
-        return value_of(outcomes[0], self.accept)
+        return value_of(outcomes[0], self.reader)
 
     def outcomes(self, ids: Sequence[str], timeout: float | None) -> list[Outcome]:
         """Return the outcomes of the jobs, of all or of those that ended within *timeout* seconds."""
@@ -123,20 +172,36 @@ class Session:
     def _patient(self, deadline: Deadline) -> Patience:
         return Patience(self._connections, deadline, self._patience)
 
+    def _send(
+        self,
+        broker: Broker,
+        source: Origin,
+        batches: list[Group],
+        strict: bool,
+        answers: list[str | ServiceError],
+    ) -> list[Group]:
+        """Submit *batches* and note the answer to each job; return those of several jobs to try apart."""
+        if not batches:
+            return []
+        sent = [self._batch(source, group) for group in batches]
+        for group, batch in zip(batches, sent, strict=True):
+            for number, place in enumerate(group.places, start=batch.first):
+                answers[place] = id_of(source.name, number)
+        notes = broker.submit(source.name, sent, strict=strict)
+        for note in notes:
+            for place in batches[note.batch].places:
+                answers[place] = error_for(note.code, note.message) if note.code else note.id
+        too_large = [batches[note.batch] for note in notes if note.code == JobTooLarge.code]
+        return [group for group in too_large if len(group.places) > 1]
 
-def _send(
-    broker: Broker, source: Origin, batches: list[Group], strict: bool, answers: list[str | ServiceError]
-) -> list[Group]:
-    """Submit *batches* and note the answer to each of their jobs; return those of several to try apart."""
-    if not batches:
-        return []
-    sent = [group.batch(source.take(len(group.bodies))) for group in batches]
-    for group, batch in zip(batches, sent, strict=True):
-        for number, place in enumerate(group.places, start=batch.first):
-            answers[place] = id_of(source.name, number)
-    notes = broker.submit(source.name, sent, strict=strict)
-    for note in notes:
-        for place in batches[note.batch].places:
-            answers[place] = error_for(note.code, note.message) if note.code else note.id
-    too_large = [batches[note.batch] for note in notes if note.code == JobTooLarge.code]
-    return [group for group in too_large if len(group.places) > 1]
+    def _signable(self, job: Encoded | ServiceError) -> Encoded | ServiceError:
+        try:
+            if not isinstance(job, ServiceError):
+                self.check(job)
+        except CodecError as error:
+            return error
+        return job
+
+    def _batch(self, source: Origin, group: Group) -> NewBatch:
+        number = source.take(len(group.bodies))
+        return group.batch(number, self.sealed(source.name, number, group.first, group.bodies))

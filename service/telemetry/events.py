@@ -178,6 +178,14 @@ EVENTS: tuple[LogEvent, ...] = (
         repeats=True,
     ),
     LogEvent(
+        "pickle_refused",
+        _ERROR,
+        "A pickled job was not signed for this worker's queue and task; it was not opened, and is dead. "
+        "A stolen manager, or a submitter without the workers' pickle key.",
+        ("job_id", "task", "queue"),
+        repeats=True,
+    ),
+    LogEvent(
         "report_refused",
         _WARNING,
         "The manager did not accept a report of the supervisor.",

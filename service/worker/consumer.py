@@ -22,6 +22,7 @@ import structlog
 
 from service.broker.base import Broker, Settlement
 from service.domain.commands import Hello, Leave, Nack, Ping, Release
+from service.domain.job import job_id
 from service.domain.replies import Delivery, Grant, Refused
 from service.errors import (
     AuthenticationFailed,
@@ -148,7 +149,8 @@ class Consumer:
 
     def _serve(self, broker: Broker) -> Phase:
         """Take and run jobs until there is a reason to leave; return it."""
-        runner = Runner(self._registry, self._options.accept, broker.welcome.max_job_bytes)
+        limit, keys = broker.welcome.max_job_bytes, self._options.pickle_keys
+        runner = Runner(self._registry, self._options.accept, limit, keys)
         while not self._stopping.is_set():
             grant = self._take(broker)
             if grant.pill:
@@ -290,7 +292,7 @@ class Consumer:
                 number, ahead - done - 1, started, self._busy_seconds, outbox.since is not None
             ):
                 return done
-            result = self._execute(batch.attempts, body)
+            result = self._execute(batch, body, number)
             ended = clock()
             self._busy_seconds += ended - started
             if type(result) is bytes:
@@ -303,10 +305,10 @@ class Consumer:
                 self._report(broker)
         return len(delivery.bodies)
 
-    def _execute(self, attempts: Attempts, body: bytes) -> bytes | Failure:
+    def _execute(self, batch: _Batch, body: bytes, number: int) -> bytes | Failure:
         """Run one job; meanwhile the connection is free for the other thread."""
         self._line.release()
-        result = attempts.run(body)
+        result = batch.attempts.run(body, batch.delivery.origin, number)
         self._line.acquire()
         if os.getpid() != self._pid:
             os._exit(1)  # a process that the task forked came back here; the lease is its parent's
@@ -329,6 +331,9 @@ class Consumer:
         )
         self._outbox.add(nack, time.monotonic())
         self._attempt_log.write(attempt)
+        if failure.untrusted:
+            terms, name = batch.delivery.terms, job_id(batch.delivery.origin, attempt.number)
+            self._log.error("pickle_refused", job_id=name, task=terms.task, queue=terms.queue)
 
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
         """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.

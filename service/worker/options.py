@@ -10,6 +10,7 @@ from service.broker.base import Broker
 from service.codec import PLAIN
 from service.domain.commands import Hello
 from service.domain.job import DEFAULT_QUEUE
+from service.envelope import PickleKeys
 from service.worker.cpu import CpuCount
 
 StartMethod = Literal["forkserver", "spawn"]
@@ -31,6 +32,7 @@ class WorkerOptions:
         tasks: modules whose tasks they run.
         queues: queues that they take jobs from.
         accept: codecs of the jobs that they run.
+        pickle_keys: what verifies pickled jobs and signs pickled results.
         grace: how long running jobs may go on after the worker was told to stop.
         cpu: the number of CPUs by which `consumers` was chosen, for the metrics.
         start_method: how consumer processes start; forkserver is quicker, spawn keeps nothing in between.
@@ -46,6 +48,7 @@ class WorkerOptions:
     tasks: tuple[str, ...] = ()
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     accept: tuple[str, ...] = (PLAIN,)
+    pickle_keys: PickleKeys | None = None
     grace: float = 30.0
     cpu: CpuCount = field(default_factory=lambda: CpuCount(1, "host"))
     start_method: StartMethod = "forkserver"

@@ -8,13 +8,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from service import codec
-from service.domain.job import CALL, Cause, ErrorInfo, Terms
+from service.domain.job import CALL, Cause, ErrorInfo, Terms, job_id
 from service.domain.retry import RetryPolicy
-from service.errors import ArgumentError, JobTooLarge, ServiceError
+from service.envelope import Envelopes, PickleKeys
+from service.errors import ArgumentError, JobTooLarge, ServiceError, UntrustedPickle
 from service.worker.registry import Registry, Task
 
 #: Characters of a traceback that are kept: its beginning and, mostly, its end.
@@ -27,11 +29,19 @@ _OURS = ("service.worker.", "service.codec", "service.callables")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that gave no result; a permanent one would fail in the same way each time."""
+    """An attempt that gave no result; a permanent one would fail in the same way each time.
+
+    Attributes:
+        error: what to show of it.
+        cause: whom it is charged to.
+        permanent: whether there is no use in trying again.
+        untrusted: whether the job is a pickle whose signature is missing or wrong.
+    """
 
     error: ErrorInfo
     cause: Cause
     permanent: bool
+    untrusted: bool = False
 
 
 class Runner:
@@ -41,12 +51,20 @@ class Runner:
         registry: the tasks.
         accept: codecs whose jobs may run here.
         max_result_bytes: size that no result may exceed.
+        pickle_keys: what verifies pickled jobs and signs pickled results; without, no pickle is opened.
     """
 
-    def __init__(self, registry: Registry, accept: Collection[str], max_result_bytes: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        accept: Collection[str],
+        max_result_bytes: int,
+        pickle_keys: PickleKeys | None = None,
+    ) -> None:
         self._registry = registry
         self._accept = frozenset(accept)
         self._max_result_bytes = max_result_bytes
+        self._pickle_keys = pickle_keys
 
     def resolve(self, terms: Terms) -> Attempts:
         """Return what runs jobs of these terms; a task that is not there makes each of them fail."""
@@ -56,7 +74,8 @@ class Runner:
                 task = ArgumentError(f"{CALL} takes a pickled callable; submit with the pickle codec")
         except ServiceError as error:
             task = error
-        return Attempts(task, terms, self._accept, self._max_result_bytes)
+        keys = self._pickle_keys if terms.codec == codec.PICKLE else None
+        return Attempts(task, terms, self._accept, self._max_result_bytes, keys)
 
 
 class Attempts:
@@ -67,13 +86,19 @@ class Attempts:
         timeout: seconds that an attempt may take, or None.
     """
 
-    __slots__ = ("_accept", "_codec", "_convert", "_max_result_bytes", "_task", "policy", "timeout")
+    __slots__ = ("_accept", "_convert", "_keys", "_max_result_bytes", "_task", "_terms", "policy", "timeout")
 
     def __init__(
-        self, task: Task | ServiceError, terms: Terms, accept: frozenset[str], max_result_bytes: int
+        self,
+        task: Task | ServiceError,
+        terms: Terms,
+        accept: frozenset[str],
+        max_result_bytes: int,
+        keys: PickleKeys | None,
     ) -> None:
         self._task = task
-        self._codec = terms.codec
+        self._terms = terms
+        self._keys = keys
         self._accept = accept
         self._max_result_bytes = max_result_bytes
         # A pickled argument is the object that the sender had; only what came as plain data is converted.
@@ -88,22 +113,24 @@ class Attempts:
             )
             self.timeout = options.timeout if terms.timeout is None else terms.timeout
 
-    def run(self, body: bytes) -> bytes | Failure:
-        """Run one job; return its encoded result, or why there is none."""
+    def run(self, body: bytes, origin: str = "", number: int = 0) -> bytes | Failure:
+        """Run job *number* of *origin*; return its encoded result, or why there is none."""
         task = self._task
         if not isinstance(task, Task):
             return _refused(task)
+        envelopes = None if self._keys is None else self._keys.of(job_id(origin, number))
+        opened = None if envelopes is None else partial(envelopes.open_arguments, self._terms)
         try:
-            arguments = codec.decode_arguments(self._codec, body, self._accept)
+            arguments = codec.decode_arguments(self._terms.codec, body, self._accept, opened)
             args, kwargs = task.bind(*arguments, convert=self._convert)
         except BaseException as error:  # noqa: BLE001 - unpickling runs the sender's code, which raises what it likes
             return _refused(error)
         try:
             value = task.call(args, kwargs)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task are failures of it
-            return _failed(error, self._codec)
+            return _failed(error, envelopes)
         try:
-            result = codec.encode_result(self._codec, value)
+            result = codec.encode_result(self._terms.codec, value, envelopes)
         except BaseException as error:  # noqa: BLE001 - pickling runs the task's code
             return _refused(error)
         if len(result) > self._max_result_bytes:
@@ -121,12 +148,12 @@ def _refused(error: BaseException) -> Failure:
     # An error of our own says it all; what the sender's or the task's code raised inside a codec does not.
     shown = error.__cause__ if isinstance(error, ServiceError) else error
     info = ErrorInfo(type(error).__name__, _message(error), _traceback(shown))
-    return Failure(info, Cause.REFUSED, permanent=True)
+    return Failure(info, Cause.REFUSED, permanent=True, untrusted=isinstance(error, UntrustedPickle))
 
 
-def _failed(error: BaseException, job_codec: str) -> Failure:
+def _failed(error: BaseException, envelopes: Envelopes | None) -> Failure:
     # Who sent a pickle can read one; whether it does is for the reader to decide.
-    exception = codec.encode_exception(error) if job_codec == codec.PICKLE else b""
+    exception = b"" if envelopes is None else codec.encode_exception(error, envelopes)
     info = ErrorInfo(type(error).__name__, _message(error), _traceback(error), exception)
     return Failure(info, Cause.FAILED, permanent=False)
 

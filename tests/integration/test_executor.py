@@ -16,6 +16,7 @@ from service.broker.manager import ManagerBroker
 from service.client.client import Client
 from service.errors import JobFailed
 from tests.support import executor_tasks as tasks
+from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
 
 _ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def service() -> Iterator[Manager]:
 
 @pytest.fixture
 def client(service: Manager) -> Iterator[Client]:
-    with Client(lambda: ManagerBroker(service.address, KEY)) as client:
+    with Client(lambda: ManagerBroker(service.address, KEY), pickle_keys=PICKLE_KEYS) as client:
         yield client
 
 
@@ -48,9 +49,10 @@ def executor(client: Client) -> Iterator[Executor]:
 
 @pytest.fixture
 def keyfile(tmp_path: Path) -> Path:
-    path = tmp_path / "authkey"
-    path.write_bytes(KEY)
-    path.chmod(0o600)
+    for name, key in (("pickle_key", PICKLE_KEYS.secrets[0]), ("authkey", KEY)):
+        path = tmp_path / name
+        path.write_bytes(key)
+        path.chmod(0o600)
     return path
 
 
@@ -62,6 +64,7 @@ def run_python(program: str, service: Manager, keyfile: Path, *arguments: str) -
         "PYTHONPATH": str(_ROOT),
         "SVC_MANAGER": f"{host}:{port}",
         "SVC_AUTHKEY_FILE": str(keyfile),
+        "SVC_PICKLE_KEY_FILE": str(keyfile.with_name("pickle_key")),
     }
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

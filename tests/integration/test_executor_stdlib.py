@@ -17,6 +17,7 @@ import pytest
 
 from service.broker.manager import ManagerBroker
 from service.client.executor import Executor
+from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,7 @@ class Case(unittest.TestCase):
         self.executor.shutdown(wait=True)
 
     def executor_type(self, max_workers: int) -> Executor:
-        return Executor(lambda: ManagerBroker(self.address, KEY), codec="pickle")
+        return Executor(lambda: ManagerBroker(self.address, KEY), codec="pickle", pickle_keys=PICKLE_KEYS)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -27,6 +28,7 @@ from service.server.loop import Server
 from service.server.manager import listen
 from service.telemetry.logs import configure
 from service.worker.options import WorkerOptions
+from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
@@ -47,7 +49,13 @@ def configure_logging(level: str) -> None:
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
     """Return the options of a worker `w` with the tasks of the tests."""
-    defaults = {"name": "w", "host": "here", "tasks": (TASKS,), "preload": PRELOAD}
+    defaults = {
+        "name": "w",
+        "host": "here",
+        "tasks": (TASKS,),
+        "preload": PRELOAD,
+        "pickle_keys": PICKLE_KEYS,
+    }
     return WorkerOptions(consumers=consumers, **{**defaults, **changes})
 
 
@@ -65,7 +73,7 @@ class Manager:
 
     limits: Limits = field(default_factory=Limits)
     address: tuple[str, int] = ("127.0.0.1", 0)
-    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    journal: Any = field(default_factory=MemoryJournal)
     workers: dict[str, Worker] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -105,7 +113,9 @@ class Client:
         bodies = [encode_arguments(codec, args, {}) for args in argses or [()]]
         first, self.number = self.number, self.number + len(bodies)
         name = task if ":" in task else f"{TASKS}:{task}"
-        batch = NewBatch(first, Terms(name, self.queue, codec=codec, **terms), bodies)
+        sent = Terms(name, self.queue, codec=codec, **terms)
+        bodies = sealed(self.origin, first, sent, bodies)
+        batch = NewBatch(first, sent, bodies)
         assert not self.broker.submit(self.origin, [batch])
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
@@ -147,7 +157,8 @@ class Worker:
 
     def start(self) -> None:
         document = json.dumps(
-            {"address": self.address, "level": self.log_level, "key": self.key.hex(), **asdict(self.options)}
+            {"address": self.address, "level": self.log_level, "key": self.key.hex(), **asdict(self.options)},
+            default=lambda secret: base64.b64encode(secret).decode(),
         )
         self.process = subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "tests.support.worker_main", document],

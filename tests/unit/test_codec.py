@@ -4,10 +4,14 @@ import pickle
 import threading
 from fractions import Fraction
 
+import msgspec
 import pytest
 
 from service import codec
-from service.errors import CodecError
+from service.envelope import PickleKeys
+from service.errors import CodecError, UntrustedPickle
+
+ENVELOPES = PickleKeys((b"k" * 32,)).of("o-0")
 
 
 def test_plain_arguments_come_back_as_data():
@@ -41,13 +45,15 @@ def test_pickled_arguments_need_a_worker_that_accepts_them():
     with pytest.raises(CodecError, match="--accept pickle"):
         codec.decode_arguments(codec.PICKLE, encoded, (codec.PLAIN,))
     both = (codec.PLAIN, codec.PICKLE)
-    assert codec.decode_arguments(codec.PICKLE, encoded, both) == ([Fraction(1, 2)], {"a": 1})
+    assert codec.decode_arguments(codec.PICKLE, encoded, both, memoryview) == ([Fraction(1, 2)], {"a": 1})
+    with pytest.raises(UntrustedPickle, match="no key"):
+        codec.decode_arguments(codec.PICKLE, encoded, both)
 
 
 def test_callables_that_no_module_names_travel_as_pickles():
     encoded = codec.encode_arguments(codec.PICKLE, (lambda x: x + 1,), {})
 
-    (function,), _ = codec.decode_arguments(codec.PICKLE, encoded, (codec.PICKLE,))
+    (function,), _ = codec.decode_arguments(codec.PICKLE, encoded, (codec.PICKLE,), memoryview)
 
     assert function(1) == 2
 
@@ -56,7 +62,7 @@ def test_callables_that_no_module_names_travel_as_pickles():
 @pytest.mark.parametrize("name", codec.CODECS)
 def test_a_body_that_cannot_be_read_is_a_codec_error(name, body):
     with pytest.raises(CodecError):
-        codec.decode_arguments(name, body, codec.CODECS)
+        codec.decode_arguments(name, body, codec.CODECS, memoryview if name == codec.PICKLE else None)
 
 
 @pytest.mark.parametrize("value", [None, 0, "ä", [1, [2]], {"a": b"b"}, 1.5])
@@ -65,11 +71,11 @@ def test_results_come_back(value):
 
 
 def test_a_pickled_result_is_read_only_by_who_accepts_pickles():
-    encoded = codec.encode_result(codec.PICKLE, Fraction(1, 2))
+    encoded = codec.encode_result(codec.PICKLE, Fraction(1, 2), ENVELOPES)
 
     with pytest.raises(CodecError, match="pickle"):
         codec.decode_result(encoded)
-    assert codec.decode_result(encoded, (codec.PICKLE,)) == Fraction(1, 2)
+    assert codec.decode_result(encoded, ENVELOPES) == Fraction(1, 2)
 
 
 def test_plain_data_of_a_pickle_job_is_read_by_everybody():
@@ -82,9 +88,25 @@ def test_an_acknowledgement_without_a_result_reads_as_none():
 
 def test_an_extension_of_another_type_is_refused():
     with pytest.raises(CodecError, match="unknown type 5"):
-        codec.decode_result(b"\xd4\x05\x00", (codec.PICKLE,))
+        codec.decode_result(b"\xd4\x05\x00", ENVELOPES)
 
 
 def test_what_cannot_be_pickled_says_so():
     with pytest.raises(CodecError, match="cannot be pickled"):
         codec.encode_arguments(codec.PICKLE, (threading.Lock(),), {})
+
+
+def test_a_result_that_nobody_signed_is_not_opened():
+    bare = msgspec.msgpack.encode(msgspec.msgpack.Ext(80, pickle.dumps(Fraction(1, 2))))
+
+    with pytest.raises(UntrustedPickle, match="not signed"):
+        codec.decode_result(bare, ENVELOPES)
+    with pytest.raises(UntrustedPickle, match="not signed"):
+        codec.decode_exception(pickle.dumps(ValueError()), ENVELOPES)
+
+
+def test_an_exception_cannot_be_given_out_as_a_result():
+    sealed = codec.encode_exception(ValueError("x"), ENVELOPES)
+
+    with pytest.raises(UntrustedPickle, match="signature"):
+        codec.decode_result(msgspec.msgpack.encode(msgspec.msgpack.Ext(80, sealed)), ENVELOPES)

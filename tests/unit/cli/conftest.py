@@ -20,6 +20,7 @@ from service.domain import commands as c
 from service.domain.job import ErrorInfo
 from service.settings import Address, ManagerSettings, WorkerSettings
 from service.wire import PROTOCOL_VERSION
+from tests.support.pickle_keys import envelopes_of, opener
 
 
 @dataclass
@@ -59,9 +60,10 @@ class Consumer:
         """Take jobs and end each with what *function* makes of its arguments."""
         for delivery in self.broker.lease(limit=limit, wait=timedelta(seconds=5)).grant.deliveries:
             results = []
-            for body in delivery.bodies:
-                args, kwargs = decode_arguments(delivery.terms.codec, body, ("plain", "pickle"))
-                results.append(encode_result(delivery.terms.codec, function(*args, **kwargs)))
+            for place, body in enumerate(delivery.bodies):
+                opened, envelopes = opener(delivery, place), envelopes_of(delivery, place)
+                args, kwargs = decode_arguments(delivery.terms.codec, body, ("plain", "pickle"), opened)
+                results.append(encode_result(delivery.terms.codec, function(*args, **kwargs), envelopes))
             self.broker.ack(c.Ack(delivery.token, delivery.first, results, [0.5] * len(results)))
 
     def fail(self, message: str = "no such mailbox", retry_in: float | None = None) -> None:

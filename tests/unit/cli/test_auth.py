@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import AUTHKEY_BYTES_MIN, read_authkey, read_role_keys
+from service.settings import AUTHKEY_BYTES_MIN, read_authkey, read_pickle_keys, read_role_keys
 
 
 def test_a_new_authkey_is_private_and_good_enough(svc, tmp_path):
@@ -49,11 +49,24 @@ def test_a_second_key_of_a_role_is_read_too(svc, tmp_path):
 
 @pytest.mark.parametrize(
     "argv",
-    ["--role work --output key", "--role work --output read.key", "--all d --role read", "--role boss"],
+    [
+        "--role work --output key",
+        "--role work --output read.key",
+        "--all d --role read",
+        "--role boss",
+        "--pickle --role read",
+        "--pickle --all d",
+    ],
 )
 def test_a_key_that_no_manager_would_find_is_not_made(svc, argv, tmp_path):
     assert svc("auth", "generate", *argv.split()).code == 2
     assert not list(tmp_path.glob("**/*key*.key"))
+
+
+def test_a_key_for_pickles_is_no_authkey(svc, tmp_path):
+    ended = svc("auth", "generate", "--pickle")
+    assert (ended.code, ended.out) == (0, "svc_pickle_key\n")
+    assert read_pickle_keys(tmp_path / "svc_pickle_key") is not None
 
 
 def test_a_folder_that_does_not_exist_is_a_clear_error(svc):

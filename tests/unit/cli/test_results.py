@@ -3,6 +3,8 @@ import threading
 
 import pytest
 
+from tests.support.pickle_keys import PICKLE_KEYS
+
 OUTCOME = {"id", "task", "state", "value", "error", "seconds", "finished_at"}
 
 
@@ -110,7 +112,8 @@ def test_follow_prints_what_is_kept_and_what_comes(svc, submitted, consumer):
 def test_a_pickled_result_is_not_opened(svc, queue, consumer):
     from service.client.client import Client
 
-    job = Client(lambda: consumer.supervisor).options(codec="pickle").submit("t:f", 1)
+    client = Client(lambda: consumer.supervisor, pickle_keys=PICKLE_KEYS)
+    job = client.options(codec="pickle").submit("t:f", 1)
     consumer.succeed(lambda value: {value, object})
     ended = svc("results", job.id, "--ndjson")
     assert ended.code == 0

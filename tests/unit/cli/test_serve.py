@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 
 from service.domain.limits import Limits
+from service.envelope import PickleKeys
 from service.settings import Address, ManagerSettings, WorkerSettings
 from service.wire_tls import TlsFiles
 
 KEY = b"0123456789abcdef"
+PICKLE_KEY = b"fedcba9876543210"
 
 
 def manager(svc, started, *argv):
@@ -69,15 +71,41 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     )
 
 
+@pytest.fixture
+def pickle_key_file(tmp_path):
+    path = tmp_path / "pickle_key"
+    path.write_bytes(PICKLE_KEY + b"\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_worker_that_accepts_pickles_without_a_key_does_not_start(svc, started):
+    ended = svc("worker", "--accept", "pickle")
+    assert (ended.code, started.workers) == (2, [])
+    assert "svc auth generate --pickle" in ended.err
+
+
+def test_the_authkey_is_no_key_for_pickles(svc, started, authkey_file):
+    ended = svc("worker", "--accept", "pickle", "--pickle-key-file", str(authkey_file))
+    assert ended.code == 2
+    assert "which the manager has too" in ended.err
+
+
+def test_the_pickle_key_is_found_by_its_variable(svc, started, pickle_key_file, monkeypatch):
+    monkeypatch.setenv("SVC_PICKLE_KEY_FILE", str(pickle_key_file))
+    assert worker(svc, started, "--accept", "pickle").pickle_keys == PickleKeys((PICKLE_KEY,))
+
+
 def test_a_worker_without_flags_has_the_documented_defaults(svc, started):
     assert worker(svc, started) == WorkerSettings(
         manager=Address("127.0.0.1", 7077), http=Address("127.0.0.1", 9101), authkey=KEY
     )
 
 
-def test_the_flags_of_a_worker_become_its_settings(svc, started):
+def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file):
     flags = "--manager host:1 --tasks a,b.c --queues x,,y, --consumers 4 --http :: --accept pickle"
     assert svc("worker", *flags.split()).code == 2  # `::` has to be [::]:PORT
+    flags += f" --pickle-key-file {pickle_key_file}"
     flags = flags.replace("::", "[::]:9") + " --grace 1m --name w --announce a --log-level error"
     flags += " --tls-cert c.pem --tls-key c.key --tls-ca ca.pem --tls-name jobs"
     assert worker(svc, started, *flags.split()) == WorkerSettings(
@@ -88,6 +116,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started):
         queues=("x", "y"),
         consumers=4,
         accept=("plain", "pickle"),
+        pickle_keys=PickleKeys((PICKLE_KEY,)),
         grace=60.0,
         name="w",
         tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs"),

@@ -103,7 +103,7 @@ class TestEncode:
     def test_any_other_callable_travels_as_the_first_argument_of_a_pickle(self):
         job = encode(JobSpec(functools.partial(math.pow, 2), (5,)))
         assert (job.terms.task, job.terms.codec) == (CALL, "pickle")
-        args, kwargs = codec.decode_arguments("pickle", job.body, ["pickle"])
+        args, kwargs = codec.decode_arguments("pickle", job.body, ["pickle"], memoryview)
         assert (args[0](*args[1:]), kwargs) == (32.0, {})
 
     def test_options_become_terms(self):
@@ -152,13 +152,13 @@ def job(name: str, queue: str = "q", key: str = "", delay: float = 0.0, priority
 class TestGroups:
     def test_jobs_on_equal_terms_travel_as_one_batch(self):
         (group,) = groups([job("a")] * 5)
-        batch = group.batch(7)
+        batch = group.batch(7, group.bodies)
         assert (batch.first, len(batch.bodies), group.places) == (7, 5, [0, 1, 2, 3, 4])
 
     def test_a_job_with_a_key_is_a_batch_of_one(self):
         found = groups([job("a"), job("a", key="k"), job("a", key="k"), job("a")])
         assert [group.places for group in found] == [[0], [1], [2], [3]]
-        assert found[1].batch(0).key == "k"
+        assert found[1].batch(0, found[1].bodies).key == "k"
 
     def test_none_overtakes_another_of_its_queue_and_priority(self):
         found = groups([job("a"), job("b"), job("a")])

@@ -33,6 +33,7 @@ from service.errors import (
     UnknownTask,
 )
 from service.wire import PROTOCOL_VERSION
+from tests.support.pickle_keys import PICKLE_KEYS, envelopes_of, opener
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def queue():
 
 @pytest.fixture
 def client(queue):
-    with Client(lambda: LocalBroker(queue), patience=5.0) as client:
+    with Client(lambda: LocalBroker(queue), patience=5.0, pickle_keys=PICKLE_KEYS) as client:
         yield client
 
 
@@ -67,16 +68,16 @@ class Consumer:
     def end(self, delivery) -> None:
         for place, body in enumerate(delivery.bodies):
             number = delivery.first + place
-            args, kwargs = decode_arguments(delivery.terms.codec, body, ["plain", "pickle"])
+            opened, envelopes = opener(delivery, place), envelopes_of(delivery, place)
+            args, kwargs = decode_arguments(delivery.terms.codec, body, ["plain", "pickle"], opened)
             try:
                 value = self.function(*args, **kwargs)
             except ValueError as error:
                 info = ErrorInfo("ValueError", str(error), "Traceback: far away")
                 self.broker.nack(c.Nack(delivery.token, number, info))
             else:
-                self.broker.ack(
-                    c.Ack(delivery.token, number, [encode_result(delivery.terms.codec, value)], [0.1])
-                )
+                result = encode_result(delivery.terms.codec, value, envelopes)
+                self.broker.ack(c.Ack(delivery.token, number, [result], [0.1]))
 
     def later(self, jobs: int = 1) -> threading.Thread:
         thread = threading.Thread(target=self.run, args=[jobs])
@@ -225,7 +226,7 @@ class TestResults:
         consumer.run()
         with pytest.raises(CodecError, match="accept pickle"):
             job.result(timeout=5)
-        with Client(lambda: LocalBroker(queue), accept=["pickle"]) as trusting:
+        with Client(lambda: LocalBroker(queue), accept=["pickle"], pickle_keys=PICKLE_KEYS) as trusting:
             assert trusting.result(job.id) == {1, object}
 
     def test_a_waiting_thread_holds_up_no_submit(self, client, consumer):

@@ -3,17 +3,21 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from service.codec import PICKLE, PLAIN, decode_result, encode_arguments
+from service.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments
 from service.domain.job import CALL, Cause, Terms
 from service.domain.retry import RetryPolicy
+from service.envelope import PickleKeys
+from service.errors import UntrustedPickle
 from service.worker.registry import Registry, Task, TaskOptions
 from service.worker.runner import MESSAGE_MAX, TRACEBACK_MAX, Attempts, Failure, Runner
 
 LIMIT = 1000
+KEYS = PickleKeys((b"k" * 32,))
 
 
 def resolve(
@@ -24,11 +28,17 @@ def resolve(
     **terms: Any,
 ) -> Attempts:
     registry = Registry([Task("m:f", function, options)])
-    return Runner(registry, accept, LIMIT).resolve(Terms("m:f", codec=codec, **terms))
+    return Runner(registry, accept, LIMIT, KEYS).resolve(Terms("m:f", codec=codec, **terms))
+
+
+def sealed(pickled: bytes, task: str = "m:f", job: str = "o-0", **options: Any) -> bytes:
+    """Return the body of a pickled job as its submitter would sign it."""
+    return KEYS.of(job).seal_arguments(Terms(task, codec=PICKLE), pickled, **options)
 
 
 def run(function: Callable[..., Any], *args: Any, codec: str = PLAIN, **kwargs: Any) -> bytes | Failure:
-    return resolve(function, codec).run(encode_arguments(codec, args, kwargs))
+    body = encode_arguments(codec, args, kwargs)
+    return resolve(function, codec).run(sealed(body) if codec == PICKLE else body, "o", 0)
 
 
 def failure(function: Callable[..., Any], *args: Any, codec: str = PLAIN) -> Failure:
@@ -177,7 +187,7 @@ def explode(error: str) -> None:
 @pytest.mark.parametrize("error", ["exit", "value"])
 def test_arguments_that_raise_when_unpickled_are_refused(error: str) -> None:
     body = pickle.dumps(((Bomb(error),), {}))
-    assert "boom" in refused(resolve(lambda x: x, PICKLE).run(body))
+    assert "boom" in refused(resolve(lambda x: x, PICKLE).run(sealed(body), "o", 0))
 
 
 class Unpicklable:
@@ -190,8 +200,8 @@ def test_a_result_that_exits_when_pickled_is_refused() -> None:
 
 
 def test_a_pickled_callable_runs() -> None:
-    attempts = Runner(Registry(), (PICKLE,), LIMIT).resolve(Terms(CALL, codec=PICKLE))
-    result = attempts.run(encode_arguments(PICKLE, [max, 1, 2], {}))
+    attempts = Runner(Registry(), (PICKLE,), LIMIT, KEYS).resolve(Terms(CALL, codec=PICKLE))
+    result = attempts.run(sealed(encode_arguments(PICKLE, [max, 1, 2], {}), CALL), "o", 0)
     assert isinstance(result, bytes)
     assert decode_result(result) == 2
 
@@ -211,7 +221,7 @@ def test_pickled_arguments_are_the_objects_that_were_sent() -> None:
     attempts = resolve(kind, PICKLE)
     import cloudpickle
 
-    result = attempts.run(cloudpickle.dumps(((Text("a"),), {})))
+    result = attempts.run(sealed(cloudpickle.dumps(((Text("a"),), {}))), "o", 0)
     assert isinstance(result, bytes)
     assert decode_result(result) == "Text"
 
@@ -222,3 +232,45 @@ def test_a_task_says_when_it_is_tried_again_and_the_terms_override_it() -> None:
     assert (own.policy, own.timeout) == (RetryPolicy(7, 2.0), 9.0)
     other = resolve(len, options=options, retries=0, backoff=0.5, timeout=1.0)
     assert (other.policy, other.timeout) == (RetryPolicy(0, 0.5), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "origin", "number"),
+    [
+        (pickle.dumps(((Bomb("exit"),), {})), "o", 0),
+        (b"", "o", 0),
+        (sealed(pickle.dumps(((Bomb("exit"),), {}))), "o", 1),
+        (sealed(pickle.dumps(((Bomb("exit"),), {}))), "other", 0),
+        (sealed(pickle.dumps(((Bomb("exit"),), {})), task="m:g"), "o", 0),
+        (sealed(b"x") + b"y", "o", 0),
+    ],
+    ids=["unsigned", "empty", "of another job", "of another origin", "of another task", "changed"],
+)
+def test_a_pickle_that_nobody_signed_for_this_job_is_not_opened(
+    body: bytes, origin: str, number: int
+) -> None:
+    called: list[object] = []
+    result = resolve(called.append, PICKLE).run(body, origin, number)
+    assert refused(result).startswith("UntrustedPickle")
+    assert isinstance(result, Failure)
+    assert result.untrusted
+    assert not called
+
+
+def test_without_a_key_no_pickle_is_opened() -> None:
+    attempts = Runner(Registry([Task("m:f", len)]), (PICKLE,), LIMIT).resolve(Terms("m:f", codec=PICKLE))
+    assert "no key" in refused(attempts.run(sealed(pickle.dumps((("x",), {}))), "o", 0))
+
+
+def test_a_pickled_result_and_an_exception_are_signed_for_their_job() -> None:
+    result = run(lambda: Fraction(1, 2), codec=PICKLE)
+    assert isinstance(result, bytes)
+    assert decode_result(result, KEYS.of("o-0")) == Fraction(1, 2)
+    error = failure(lambda: 1 // 0, codec=PICKLE).error
+    assert isinstance(decode_exception(error.exception, KEYS.of("o-0")), ZeroDivisionError)
+    for reading in (
+        lambda envelopes: decode_result(result, envelopes),
+        lambda envelopes: decode_exception(error.exception, envelopes),
+    ):
+        with pytest.raises(UntrustedPickle):
+            reading(KEYS.of("o-1"))

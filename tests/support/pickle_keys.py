@@ -1,0 +1,35 @@
+"""The key with which tests sign pickles, and the reading of jobs that are signed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from service.codec import PICKLE
+from service.domain.job import Terms, job_id
+from service.domain.replies import Delivery
+from service.envelope import Envelopes, PickleKeys
+
+PICKLE_KEYS = PickleKeys((b"p" * 32,))
+
+
+def envelopes_of(delivery: Delivery, place: int) -> Envelopes:
+    """Return what opens and makes the envelopes of one job of *delivery*."""
+    return PICKLE_KEYS.of(job_id(delivery.origin, delivery.first + place))
+
+
+def opener(delivery: Delivery, place: int) -> Callable[[bytes], memoryview] | None:
+    """Return what `decode_arguments` needs for that job."""
+    if delivery.terms.codec != PICKLE:
+        return None
+    return partial(envelopes_of(delivery, place).open_arguments, delivery.terms)
+
+
+def sealed(origin: str, first: int, terms: Terms, bodies: list[bytes]) -> list[bytes]:
+    """Return *bodies* as a client sends them: pickles in envelopes."""
+    if terms.codec != PICKLE:
+        return bodies
+    return [
+        PICKLE_KEYS.of(job_id(origin, number)).seal_arguments(terms, body)
+        for number, body in enumerate(bodies, start=first)
+    ]
