@@ -16,7 +16,7 @@ SEED ?= 1
 MINUTES ?= 3
 FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-.PHONY: help venv demo test faults faults-long lint format bench bench-peers lock clean
+.PHONY: help venv demo test faults faults-long fuzz audit sbom lint format bench bench-peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,16 @@ faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check
 faults-long: MINUTES = 30
 faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 SEED=1)
 	@$(FAULTS)
+
+fuzz: MINUTES = 10
+fuzz: $(VENV)/.runtime ## Fuzz what the network reaches (MINUTES=10 SEED=1; installs atheris into .bench)
+	@$(BIN)/python -m tests.fuzz.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
+audit: $(VENV)/.runtime ## Ask a vulnerability database about the pinned packages (installs pip-audit into .bench)
+	@$(BIN)/python -m tools.audit $(ARGS)
+
+sbom: $(VENV)/.runtime ## Write what svc is made of to build/svc.cdx.json (CycloneDX)
+	@$(BIN)/python -m tools.sbom
 
 lint: $(VENV)/.dev ## Check style, format, types and import rules
 	@$(BIN)/ruff check .
@@ -65,13 +75,15 @@ lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade for newes
 	own='pyproject.toml --all-extras --group build'; \
 	compile $$own -o requirements.lock; \
 	compile $$own -c requirements.lock --group test --group lint -o requirements-dev.lock; \
-	for peer in benchmarks/peers/locks/*.in; do compile "$$peer" -o "$${peer%.in}.lock"; done; \
-	if grep -n '://' requirements.lock requirements-dev.lock benchmarks/peers/locks/*.lock; then \
+	compile pyproject.toml --all-extras -c requirements.lock tests/fuzz/locks/fuzz.in -o tests/fuzz/locks/fuzz.lock; \
+	for tool in benchmarks/peers/locks/*.in tools/locks/*.in; do compile "$$tool" -o "$${tool%.in}.lock"; done; \
+	if grep -n '://' requirements.lock requirements-dev.lock benchmarks/peers/locks/*.lock tests/fuzz/locks/*.lock \
+	    tools/locks/*.lock; then \
 	  echo 'make lock: a lock file names a download address (above)' >&2; exit 1; \
 	fi
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .fuzz build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

@@ -1,0 +1,91 @@
+"""What must not happen while an input is looked at: code that runs, a lot of memory, a lot of time."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+#: Seconds of CPU time that one input may take, and bytes by which it may make the process grow.
+CPU_SECONDS_MAX = 2.0
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+
+#: Audit events of CPython that no input may cause. `pickle.find_class` is the naming of a global.
+_FORBIDDEN = (
+    "pickle.find_class", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
+    "subprocess.Popen", "pty.spawn", "ctypes.", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod",
+    "os.putenv", "shutil.", "urllib.", "webbrowser.", "code.__new__", "builtins.input", "marshal.",
+)  # fmt: skip
+
+
+class Finding(AssertionError):
+    """An input did what none may do."""
+
+
+class Watch:
+    """Watches what CPython says of itself. A hook cannot be taken away again, so there is one a process."""
+
+    def __init__(self, cpu_seconds: float = CPU_SECONDS_MAX) -> None:
+        """Begin with nothing forbidden; an input may take *cpu_seconds*."""
+        self._cpu_seconds = cpu_seconds
+        self._on = False
+        self._seen: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._on or not event.startswith(("open", *_FORBIDDEN)):
+            return
+        if event == "open" and not _writes(arguments):
+            return
+        if not _imports():
+            self._seen.append(f"{event}{arguments!r:.200}")
+
+    @contextmanager
+    def one_input(self) -> Iterator[None]:
+        """Watch while the block runs.
+
+        Raises:
+            Finding: code was run, or it took too much.
+        """
+        self._seen.clear()
+        size, started = _peak_bytes(), time.process_time()
+        self._on = True
+        try:
+            yield
+        finally:
+            self._on = False
+        seconds, growth = time.process_time() - started, _peak_bytes() - size
+        if self._seen:
+            raise Finding(f"the input had an effect: {self._seen}")
+        if seconds > self._cpu_seconds:
+            raise Finding(f"the input took {seconds:.1f} s of CPU time")
+        if growth > GROWTH_BYTES_MAX:
+            raise Finding(f"the input made the process grow by {growth >> 20} MiB")
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    mode = arguments[1] if len(arguments) > 1 else ""
+    return isinstance(mode, str) and any(letter in mode for letter in "wax+")
+
+
+def _imports() -> bool:
+    """Tell whether this happens within an import: codecs of text are imported at their first use."""
+    frame: FrameType | None = sys._getframe()  # who called is not told otherwise
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def limit_memory(size: int) -> None:
+    """Let this process have no more than *size* bytes more than it has now; memory ends in a MemoryError."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # nothing of a path is needed
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + size, now + size))

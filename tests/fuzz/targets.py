@@ -1,0 +1,244 @@
+"""What is fuzzed: each target takes any bytes and raises a Finding where the code breaks a promise.
+
+`decoder` is the reader of plain clients' pickles, `frames` are MessagePack frames, arguments and results, and
+`connection` is a whole manager with one peer: framing, handshake, opening request, calls and frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Self
+
+from service import codec, wire
+from service import wire_handshake as handshake
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain.job import Terms
+from service.domain.limits import Limits
+from service.envelope import PickleKeys
+from service.errors import BadRequest, CodecError
+from service.server.connection import OUTSTANDING_MAX, Connection, Stage
+from service.server.keys import Key, KeyRing
+from service.server.loop import Server
+from service.server.pickle_machine import NESTING_MAX
+from service.server.pickle_scan import loads_plain
+from service.server.roles import Role
+from tests.fuzz.oracle import Finding
+
+#: What sharing may add when it is written out: small, so that every accepted value can be compared in full.
+EXPANDED_BYTES_MAX = 100_000
+_PLAIN = (type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset)
+_CONTAINERS = (tuple, list, dict, set, frozenset)
+
+KEYS = PickleKeys((b"a key that the fuzzer knows not",))
+ENVELOPES = KEYS.of("o-0")
+TERMS = Terms("m:f", codec=codec.PICKLE)
+
+#: What the manager of `connection` asks, and the keys that it knows: fixed, so that an input is repeatable.
+CHALLENGE = b"{sha256}" + b"c" * 40
+ROLES = tuple(Role)
+SECRETS = {role: f"the key of {role}".encode() for role in ROLES}
+#: In the first byte of an input: the peer's role, with the handshake behind it; without, it has to make it.
+SERVED = 0x80
+#: In the first byte: how many bytes come at a time, as an exponent of 4; 0 is all at once.
+PIECES = 0x30
+_LIMITS = Limits(max_job_bytes=1 << 16, max_queue_jobs=1000)
+
+
+def decoder(data: bytes) -> None:
+    """Read a pickle. What is accepted names nothing, is plain and bounded, and is what the stdlib reads."""
+    try:
+        value = loads_plain(data, max_expanded_bytes=EXPANDED_BYTES_MAX)
+    except BadRequest as error:
+        _is_no_cover(error)
+        return
+    asked: list[object] = []
+    other = _Recorder(asked, data).load()
+    if asked:
+        raise Finding(f"a pickle was accepted that asks for {asked}")
+    for part, depth in _walk(value):
+        if type(part) not in _PLAIN or depth > NESTING_MAX:
+            raise Finding(f"a {type(part).__name__} was accepted at depth {depth}")
+    if repr(value) != repr(other):
+        raise Finding(f"{value!r:.200} was read where the stdlib reads {other!r:.200}")
+
+
+class _Recorder(pickle.Unpickler):
+    """The C unpickler, which notes what it is asked for."""
+
+    def __init__(self, asked: list[object], data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._asked = asked
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        self._asked.append((module, name))
+        return list
+
+    def persistent_load(self, pid: object, /) -> None:
+        self._asked.append(pid)
+
+
+def _walk(value: object) -> Iterator[tuple[object, int]]:
+    waiting = [(value, 0)]
+    for _ in range(2 * EXPANDED_BYTES_MAX):
+        if not waiting:
+            return
+        part, depth = waiting.pop()
+        yield part, depth
+        if isinstance(part, dict):
+            waiting += [(inner, depth + 1) for item in part.items() for inner in item]
+        elif isinstance(part, _CONTAINERS):
+            waiting += [(inner, depth + 1) for inner in part]
+    raise Finding("a value was accepted that has too many parts")
+
+
+def _is_no_cover(error: Exception) -> None:
+    """Refuse a refusal that only says what went wrong too late."""
+    if any(word in str(error) for word in ("MemoryError", "RecursionError", "SystemError")):
+        raise Finding(f"it was refused by accident: {error}")
+
+
+def frames(data: bytes) -> None:
+    """Read a frame, its parts, arguments, results and envelopes; what is accepted survives a second round."""
+    for decode, encode, cut in (
+        (wire.decode_request, wire.encode_request, wire.request_frame),
+        (wire.decode_response, wire.encode_response, wire.response_frame),
+    ):
+        with contextlib.suppress(BadRequest):
+            cut(data)
+            first = _again(encode, cut, decode(data))
+            if first != _again(encode, cut, decode(first)):
+                raise Finding("a frame changes when it is read and written again")
+    opened = partial(ENVELOPES.open_arguments, TERMS)
+    for read in (
+        partial(codec.decode_arguments, codec.PLAIN, data, (codec.PLAIN,)),
+        partial(codec.decode_arguments, codec.PICKLE, data, codec.CODECS, opened),
+        partial(codec.decode_result, data),
+        partial(codec.decode_result, data, ENVELOPES),
+        partial(codec.decode_exception, data, ENVELOPES),
+    ):
+        with contextlib.suppress(CodecError):
+            read()
+
+
+def _again(encode: Callable[..., bytes], cut: Callable[..., memoryview | None], read: Any) -> bytes:
+    frame = cut(encode(*read)[wire.HEADER.size :])
+    if frame is None:
+        raise Finding("a message of ours is not known as one")
+    return bytes(frame)
+
+
+def connection(data: bytes) -> None:
+    """Send bytes to a manager; whatever they are, it goes on, keeps its bounds, and forgets the peer."""
+    how = data[0] if data else 0
+    with _Manager() as manager:
+        peer = manager.accepted()
+        if how & SERVED:
+            peer.key = Key(ROLES[how % len(ROLES)], SECRETS[ROLES[how % len(ROLES)]])
+            peer.stage = Stage.SERVING
+            manager.server.opened(peer)
+        step = (1 << (2 * ((how & PIECES) >> 4))) if how & PIECES else max(1, len(data))
+        for place in range(1, min(len(data), 64 * step), step):
+            manager.hear(data[place : place + step])
+            if peer.closed:
+                break
+        if not peer.closed and peer.outstanding > OUTSTANDING_MAX:
+            raise Finding(f"{peer.outstanding} requests of one peer wait for an answer")
+        _check_answers(manager.said(), served=bool(how & SERVED))
+        manager.hang_up()
+        if manager.server.connection_count or manager.host.waiting_lessees():
+            raise Finding("something of the peer is left after it has gone")
+
+
+def _check_answers(said: bytes, *, served: bool) -> None:
+    """Read what the manager said as its clients do: whole messages that name no more than an error."""
+    while len(said) >= wire.HEADER.size:
+        (length,) = wire.HEADER.unpack_from(said)
+        body, said = said[wire.HEADER.size :][:length], said[wire.HEADER.size + length :]
+        if body.startswith((handshake.CHALLENGE, handshake.WELCOME, handshake.FAILURE)):
+            continue
+        frame = wire.response_frame(body)
+        if frame is not None:
+            wire.decode_response(frame)
+        elif served and not isinstance(_Reply(io.BytesIO(body)).load(), tuple):
+            raise Finding(f"the manager answered {body!r:.200}")
+
+
+class _Reply(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) in _ERRORS:
+            return Exception
+        raise Finding(f"the manager's answer names {module}.{name}")
+
+
+_ERRORS = {
+    ("_queue", "Empty"), ("queue", "Empty"), ("queue", "Full"),
+    *(("builtins", name) for name in ("ValueError", "PermissionError", "TypeError", "KeyError",
+                                      "AttributeError", "RuntimeError", "NotImplementedError")),
+}  # fmt: skip
+
+
+class _Manager:
+    """A manager on a free port of this host, whose turns are made one by one, and a peer of it."""
+
+    def __enter__(self) -> Self:
+        self.host = QueueHost(MemoryJournal(), limits=_LIMITS)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        ring = KeyRing(Key(role, secret) for role, secret in SECRETS.items())
+        self.server = Server(self.host, listener, ring)
+        self.server._epoll.register(listener.fileno(), 1)
+        self.server._epoll.register(self.server._wake_read, 1)
+        self._peer = socket.create_connection(self.server.endpoint)
+        # The end is a reset: a million closed connections would wait for a minute each.
+        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._peer.close()
+        self.server._close()
+
+    def accepted(self) -> Connection:
+        """Return the manager's end of the connection."""
+        self._turn()
+        (found,) = self.server._door.connections.values()
+        found.challenge = CHALLENGE
+        return found
+
+    def hear(self, data: bytes) -> None:
+        """Send *data* and let the manager do what it can do now."""
+        with contextlib.suppress(OSError):
+            self._peer.sendall(data)
+        self._turn()
+
+    def said(self) -> bytes:
+        """Return what the manager has sent."""
+        found = bytearray()
+        self._peer.setblocking(False)
+        with contextlib.suppress(OSError):
+            while chunk := self._peer.recv(1 << 16):
+                found += chunk
+        return bytes(found)
+
+    def hang_up(self) -> None:
+        """Break the connection."""
+        self._peer.close()
+        self._turn()
+
+    def _turn(self) -> None:
+        for _ in range(2):
+            self.server.wake()
+            self.server._turn()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "decoder": decoder,
+    "frames": frames,
+    "connection": connection,
+}

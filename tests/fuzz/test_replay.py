@@ -1,0 +1,65 @@
+"""The targets of `make fuzz` on what they start from, so that they cannot rot unseen; no fuzzer is needed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+
+import pytest
+import structlog
+
+from tests.fuzz import targets
+from tests.fuzz.corpus import dictionary, every
+from tests.fuzz.oracle import Finding, Watch
+from tests.fuzz.targets import TARGETS
+from tests.support.hostile_pickles import Call
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return Watch(cpu_seconds=math.inf)  # nothing timed is asserted in the suite
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What a manager logs of strangers is not looked at here."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_found_in_what_fuzzing_starts_from(target, watch):
+    for name, data in every(target).items():
+        try:
+            with watch.one_input():
+                TARGETS[target](data)
+        except BaseException as error:
+            error.add_note(name)
+            raise
+
+
+def test_each_target_starts_from_hundreds_of_inputs():
+    assert min(len(every(target)) for target in TARGETS) >= 400
+    assert len(dictionary()) > 50
+
+
+def test_a_reader_that_names_a_global_is_found(watch, monkeypatch):
+    """The oracle itself: with the scan taken away, the same target reports what pickle would do."""
+    monkeypatch.setattr(targets, "loads_plain", lambda data, **limits: pickle.loads(data))
+    with pytest.raises(Finding, match="had an effect"), watch.one_input():
+        pickle.loads(pickle.dumps(Call(len, "x")))
+    with pytest.raises(Finding, match="asks for"):
+        targets.decoder(pickle.dumps(Call(len, "x")))
+
+
+def test_a_refusal_for_want_of_memory_is_found(monkeypatch):
+    from service.errors import BadRequest
+
+    def read(data: bytes, **limits: int) -> object:
+        raise BadRequest("the request cannot be unpickled: MemoryError: ")
+
+    monkeypatch.setattr(targets, "loads_plain", read)
+    with pytest.raises(Finding, match="by accident"):
+        targets.decoder(b"N.")

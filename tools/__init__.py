@@ -1,0 +1,1 @@
+"""Checks of what svc is made of: `make audit` and `make sbom`."""
