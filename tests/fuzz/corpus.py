@@ -41,11 +41,26 @@ _CALLS: tuple[tuple[str, str, tuple[object, ...], dict[str, object]], ...] = (
     ("jobs", "result", ("o-0",), {"timeout": 0.0}),
     ("tasks", "shutdown", (), {}),
     ("tasks", "#GETVALUE", (), {}),
+    # What no stock client says: arguments of the wrong number, kind and name.
+    ("tasks", "put", (), {}),
+    ("tasks", "put", (1, 2, 3, 4), {"what": []}),
+    ("tasks", "put", ({"task": 1, "args": 2, "kwargs": 3},), {"timeout": "soon"}),
+    ("tasks", "put", (([], {}, ()),), {"block": []}),
+    ("tasks", "get", ({}, []), {"timeout": float("nan")}),
+    ("tasks", "task_done", (1,), {}),
+    ("results", "get", (True, -1.0), {}),
+    ("jobs", "submit", (), {}),
+    ("jobs", "submit", ([],), {"": ()}),
+    ("jobs", "show", ([],), {}),
+    ("jobs", "result", ("o-0", {}), {}),
 )
 _OPENINGS: tuple[tuple[None, str, tuple[object, ...], dict[str, object]], ...] = (
     (None, "dummy", (), {}),
     (None, "create", ("tasks",), {}),
     (None, "incref", ("tasks",), {}),
+    (None, "create", ([],), {"typeid": {}}),
+    (None, "create", (), {}),
+    (None, "", ("tasks",) * 3, {}),
     (None, "accept_connection", ("MainProcess|MainThread",), {}),
 )
 _COMMANDS: tuple[c.Command, ...] = (

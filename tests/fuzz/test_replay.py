@@ -24,9 +24,10 @@ def watch() -> Watch:
 @pytest.fixture(autouse=True)
 def quiet():
     """What a manager logs of strangers is not looked at here."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("target", TARGETS)

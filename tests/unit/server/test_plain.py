@@ -245,3 +245,44 @@ def test_a_body_that_is_not_what_its_codec_says_is_given_out_as_it_is(host, call
     terms = Terms("m:f")
     host.call([c.Submit("o", [NewBatch(0, terms, [body])])], Member(), lambda replies: None)
     assert call("tasks", "get") == {"id": "o-0", "task": "m:f", "codec": "plain", "body": body}
+
+
+KINDS: tuple[object, ...] = (
+    [],
+    {},
+    (),
+    None,
+    True,
+    -1,
+    1 << 70,
+    float("nan"),
+    "",
+    "o-0",
+    b"x",
+    {1},
+    ("m:f", [], {}),
+    {"task": "m:f"},
+)
+# `jobs.call` never gets there: it is the frames of our own clients.
+CALLS = [(typeid, method) for typeid, methods in EXPOSED.items() for method in methods if method != "call"]
+
+
+@pytest.mark.parametrize(("typeid", "method"), CALLS, ids=[".".join(call) for call in CALLS])
+def test_arguments_of_any_kind_and_number_are_answered_and_harm_nobody(host, face, typeid, method):
+    """`jobs.show([])` once ended the manager: the fuzzer's finding, for every call and kind."""
+    one = [(value,) for value in KINDS]
+    two = [(value, other) for value in KINDS for other in KINDS]
+    for args in [(), *one, *two, (1,) * 9]:
+        Caller(host, face).begin(typeid, method, *args)
+        Caller(host, face).begin(typeid, method, *args[:1], timeout=args[-1] if args else "soon")
+        Caller(host, face).begin(typeid, method, **{"no such": args})
+    assert Caller(host, face)("tasks", "qsize") is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["args", "kwargs", "queue", "priority", "retries", "backoff", "timeout", "delay", "key"]
+)
+def test_a_job_with_a_field_of_any_kind_is_answered_and_harms_nobody(host, face, name):
+    for value in KINDS:
+        Caller(host, face).begin("tasks", "put", {"task": "m:f", name: value})
+    assert Caller(host, face)("tasks", "qsize") is not None
