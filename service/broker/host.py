@@ -172,7 +172,7 @@ class QueueHost:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
-        if not self._lessees and not self._others and not self.state.workers:
+        if not (self._lessees or self._others or self.state.workers or self.state.ledger.grown):
             # Nobody is here: only due jobs and, once in a while, retention need a look.
             soon = now + 5.0
         else:
@@ -303,14 +303,14 @@ class QueueHost:
             raise
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
-            if not isinstance(event, e.Submitted) and _weight(event) < RECENT_EVENT_BYTES:
+            if not isinstance(event, e.Submitted | e.Merged) and _weight(event) < RECENT_EVENT_BYTES:
                 self._keep_recent(sequence, event)
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
         if event is None:
             event = self.journal.read(sequence)
-            if isinstance(event, e.Submitted):
+            if isinstance(event, e.Submitted | e.Merged):
                 self._keep_recent(sequence, event)
         return event
 
@@ -328,7 +328,7 @@ def _weight(event: e.AnyEvent) -> int:
     match event:
         case e.Succeeded():
             return sum(sum(map(len, span.results)) for span in event.ranges)
-        case e.Submitted():
+        case e.Submitted() | e.Merged():
             return sum(map(len, event.bodies))
         case e.Failed():
             error = event.error

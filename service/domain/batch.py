@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from operator import sub
 
-from service.domain.events import Submitted
+from service.domain.events import Merged, Submitted
 from service.domain.job import Attempt, Terms, job_id
 from service.domain.lifecycle import JobState
 
@@ -56,7 +56,8 @@ class Batch:
     """Consecutive jobs of one origin, accepted by one event, or by several small ones.
 
     Jobs that are submitted one by one would cost a batch each; instead a batch *grows* by those that go on
-    where it ends. What that depends on is in the events alone, so a replay makes the same batches.
+    where it ends, and is *merged* into one row once they have waited for a while. What that depends on is in
+    the events alone, so a replay makes the same batches.
 
     Indexes count from 0 within the batch; job numbers are `first + index`. `bodies` is None while
     they are only in the journal.
@@ -78,6 +79,7 @@ class Batch:
         "outcomes",
         "ragged",
         "records",
+        "row",
         "sequence",
         "size",
         "states",
@@ -102,7 +104,9 @@ class Batch:
         self.accepted_at: array[float] | None = None
         self.due = event.due
         self.key = event.key
-        #: Whether it may grow: not once all its jobs have ended, nor with a delay or a key.
+        #: The row that has all its bodies, where it is not that of the event that accepted each job.
+        self.row = 0
+        #: Whether it may grow: not once all its jobs have ended or it is merged, nor with a delay or a key.
         self.growing = event.due is None and not event.key
         self.digest = b""
         initial = JobState.READY if event.due is None else JobState.SCHEDULED
@@ -114,6 +118,16 @@ class Batch:
         self.finished_at = 0.0
         #: Whether some span of ready jobs may contain jobs that are not ready.
         self.ragged = False
+
+    @classmethod
+    def from_merged(cls, row: int, event: Merged) -> Batch:
+        """Return the batch that *event*, which the journal knows by *row*, has put into one row."""
+        first = Submitted(event.accepted_at[0], event.origin, event.first, event.terms, event.bodies)
+        batch = cls(event.accepted_by[0], first)
+        batch.accepted_by = array("Q", event.accepted_by)
+        batch.accepted_at = array("d", event.accepted_at)
+        batch.merge(row)
+        return batch
 
     @property
     def weight(self) -> int:
@@ -157,6 +171,16 @@ class Batch:
         self.count += count
         self.unfinished += count
         return size + count * BODY_OVERHEAD_BYTES
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether its jobs came one by one, and nothing has happened to any of them since."""
+        return not (self.accepted_by is None or self.row or self.outcomes or self.records)
+
+    def merge(self, row: int) -> None:
+        """Note that *row* has all its bodies from now on."""
+        self.row = row
+        self.growing = False
 
     def sequence_of(self, index: int) -> int:
         """Return the sequence number of the event that accepted the job at *index*."""
@@ -222,6 +246,12 @@ class Batch:
         gaps = map(sub, accepted_by[start + 1 : stop], accepted_by[start : stop - 1])
         return any(gap > 1 for gap in gaps)
 
+    def row_of(self, index: int) -> int:
+        """Return the row that has the body of the job at *index*."""
+        return self.row or self.sequence_of(index)
+
     def rows(self) -> list[int]:
-        """Return the sequence numbers of the events that accepted the jobs, in order."""
-        return [self.sequence] if self.accepted_by is None else list(dict.fromkeys(self.accepted_by))
+        """Return the rows that have the bodies, in order."""
+        if self.row or self.accepted_by is None:
+            return [self.row or self.sequence]
+        return list(dict.fromkeys(self.accepted_by))

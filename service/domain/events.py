@@ -27,6 +27,21 @@ class Submitted(Event, frozen=True, tag="submitted"):
     key: str = ""
 
 
+class Merged(Event, frozen=True, tag="merged"):
+    """Waiting jobs `first`, `first + 1`, … of `origin`, accepted one by one, are in one row from now on.
+
+    `accepted_by` and `accepted_at` have for each job the event that accepted it, whose row is gone, and when.
+    """
+
+    at: float
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    accepted_by: list[int]
+    accepted_at: list[float]
+
+
 class Range(msgspec.Struct, frozen=True, array_like=True):
     """The results of consecutive jobs of one origin, recorded under one lease."""
 
@@ -112,4 +127,6 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
     ranges: list[tuple[int, int]] = []
 
 
-AnyEvent = Submitted | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
+AnyEvent = (
+    Submitted | Merged | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
+)

@@ -9,43 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from service.domain import events as e
 from service.domain.batch import Batch
+from service.domain.counts import Counts
 from service.domain.job import ITEM, PILL, Attempt, Cause, parse_job_id
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origins
 
 #: Settled leases that are remembered, to tell a repeated ack from a stale one.
 SETTLED_KEPT = 10_000
-
-
-@dataclass(slots=True)
-class Counts:
-    """How many jobs of one queue are in each state; finished ones as long as they are kept."""
-
-    ready: int = 0
-    scheduled: int = 0
-    leased: int = 0
-    succeeded: int = 0
-    dead: int = 0
-    cancelled: int = 0
-    submitted: int = 0
-
-    @property
-    def unfinished(self) -> int:
-        """Jobs that are still to be done."""
-        return self.ready + self.scheduled + self.leased
-
-    def add(self, state: int, count: int) -> None:
-        """Add *count* jobs to *state*."""
-        name = _COUNTED[state]
-        setattr(self, name, getattr(self, name) + count)
-
-
-_COUNTED = tuple(state.word for state in JobState)
 
 
 class Ledger:
@@ -56,7 +30,10 @@ class Ledger:
         self.window_bytes = window_bytes
         self.resident_bytes = 0
         self.origins = Origins()
+        #: By the number of the event that accepted the first job of each; oldest first once all is replayed.
         self.batches: dict[int, Batch] = {}
+        #: Batches that have grown and not been looked at since, to be merged; oldest first.
+        self.grown: deque[Batch] = deque()
         self.counts: dict[str, Counts] = {}
         self.keys: dict[str, Batch] = {}
         self.dead: dict[tuple[int, int], Batch] = {}
@@ -125,12 +102,13 @@ class Ledger:
         batch = origin.find(event.first - 1)
         if batch is not None and batch.goes_on_with(event):
             start = batch.count
+            if batch.accepted_by is None:
+                self.grown.append(batch)
             self._hold(batch, batch.grow(sequence, event))
         else:
             start = 0
-            batch = self.batches[sequence] = Batch(sequence, event)
-            origin.add(batch)
-            self._hold(batch, batch.weight)
+            batch = Batch(sequence, event)
+            self._add(batch)
             if event.key:
                 batch.digest = content_digest(event.terms.task, event.bodies[0])
                 self.keys[event.key] = batch
@@ -141,6 +119,24 @@ class Ledger:
         else:
             counts.scheduled += batch.count - start
         return batch, start
+
+    def merged(self, row: int, event: e.Merged) -> None:
+        """Add jobs that were merged before the restart, as they were then: waiting."""
+        batch = Batch.from_merged(row, event)
+        self._add(batch)
+        counts = self.counts_of(event.terms.queue)
+        counts.submitted += batch.count
+        counts.ready += batch.count
+
+    def merge(self, row: int, batch: Batch) -> None:
+        """Forget the rows of a batch whose jobs are all in *row* now."""
+        self.forgotten.extend(batch.rows())
+        batch.merge(row)
+
+    def settle_order(self) -> None:
+        """Put the batches in order after a replay, which meets merged ones late."""
+        if any(batch.row for batch in self.batches.values()):
+            self.batches = dict(sorted(self.batches.items()))
 
     def succeeded(self, sequence: int, part: int, batch: Batch, span: e.Range, at: float) -> None:
         """End the jobs that *span* names, of *batch*, with results; it is part *part* of the event."""
@@ -292,6 +288,11 @@ class Ledger:
         if not batch.unfinished:
             self._finish(batch, at)
 
+    def _add(self, batch: Batch) -> None:
+        self.batches[batch.sequence] = batch
+        self.origins.make(batch.origin).add(batch)
+        self._hold(batch, batch.weight)
+
     def _hold(self, batch: Batch, more: int) -> None:
         """Count *more* bytes of bodies in a batch, or give up all of its bodies where the window is full."""
         if batch.bodies is None:
@@ -369,6 +370,7 @@ def content_digest(task: str, body: bytes) -> bytes:
 _ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered))
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
+    e.Merged: Ledger.merged,
     e.Succeeded: Ledger.succeeded_all,
     e.Failed: Ledger.failed,
     e.Cancelled: Ledger.cancelled,

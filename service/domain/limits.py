@@ -19,6 +19,7 @@ class Limits:
         window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
         grant_jobs: jobs that one request may lease.
         grant_bytes: arguments that one request may lease, once there is one job.
+        merge_seconds: how long jobs that were submitted one by one wait before they are put into one row.
         reconnect_seconds: after a restart, how long consumers may take to come back for the jobs that
             they still run before these are handed to others.
         min_free_bytes: space on the journal's disk below which new jobs are refused; acknowledgements
@@ -34,5 +35,6 @@ class Limits:
     window_bytes: int = 64 * 1024 * 1024
     grant_jobs: int = 256
     grant_bytes: int = 4 * 1024 * 1024
+    merge_seconds: float = 60.0
     reconnect_seconds: float = 3.0
     min_free_bytes: int = 64 * 1024 * 1024

@@ -126,6 +126,7 @@ class QueueState:
 
     def recover(self, now: float) -> None:
         """Make ready what the replayed events left waiting, and give holders time to come back."""
+        self.ledger.settle_order()
         unfinished = [batch for batch in self.ledger.batches.values() if batch.unfinished]
         ready = [(batch, *run) for batch in unfinished for run in batch.runs(JobState.READY)]
         for batch, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
@@ -326,14 +327,14 @@ class QueueState:
         bodies: list[bytes] = []
         while start + len(bodies) < stop:
             index = start + len(bodies)
-            event = self._accepting_event(batch.sequence_of(index))
+            event = self._event_with_bodies(batch.row_of(index))
             offset = batch.first + index - event.first
             bodies += event.bodies[offset : offset + stop - index]
         return bodies
 
-    def _accepting_event(self, sequence: int) -> e.Submitted:
+    def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
         event = self.pending_event(sequence) or self.read(sequence)
-        if not isinstance(event, e.Submitted):
+        if not isinstance(event, e.Submitted | e.Merged):
             raise JournalError(f"event {sequence} is gone from the journal")  # it is a row, not a type
         return event
 

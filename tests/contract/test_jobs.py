@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from service.domain import commands as c
+from service.domain.job import NewBatch
 from service.domain.lifecycle import JobState
 from service.domain.retry import CRASH_BUDGET
 from service.errors import BadRequest, UnknownJob
@@ -312,3 +313,20 @@ def test_forgotten_jobs_are_not_run_again_after_a_restart_either(engine):
     submit(queue, batch(0))
 
     assert counts(queue).ready == 1
+
+
+def test_jobs_submitted_one_by_one_are_the_same_when_they_have_waited_for_long(engine):
+    queue = engine.client()
+    for number in range(3):
+        submit(queue, batch(number))
+        queue.submit("other", [NewBatch(number, batch().terms, [b"other"])])
+    engine.advance(engine.limits.merge_seconds + 1)
+    counts(queue)
+    engine.restart()
+    engine.advance(engine.limits.reconnect_seconds + 1)
+
+    deliveries = lease(engine.consumer(), 6)
+
+    names = [(each.origin, each.first + index) for each in deliveries for index in range(len(each.bodies))]
+    assert sorted(names) == [(origin, number) for origin in ("o", "other") for number in range(3)]
+    assert names[:2] == [("o", 0), ("other", 0)]

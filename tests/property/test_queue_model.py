@@ -27,6 +27,7 @@ LIMITS = Limits(
     dead_retention_seconds=300.0,
     window_bytes=300,
     grant_jobs=8,
+    merge_seconds=2.0,
     reconnect_seconds=1.0,
 )
 ERROR = ErrorInfo("ValueError", "no")

@@ -76,7 +76,7 @@ def read_journal(path: Path) -> Books:
 
 
 def _enter(books: Books, event: e.AnyEvent) -> None:
-    if isinstance(event, e.Submitted):
+    if isinstance(event, e.Submitted | e.Merged):
         for number, body in enumerate(event.bodies, start=event.first):
             args, _ = decode_arguments(PLAIN, body, (PLAIN,))
             job = Job(f"{event.origin}-{number}", str(args[0]), event.terms.task, event.terms.queue)

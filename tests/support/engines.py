@@ -23,7 +23,9 @@ from service.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
 
 #: Small enough that a test reaches them.
-LIMITS = Limits(max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500, reconnect_seconds=1.0)
+LIMITS = Limits(
+    max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500, merge_seconds=30.0, reconnect_seconds=1.0
+)
 T = TypeVar("T")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.broker.journal import MemoryJournal
-from service.domain.ledger import Counts, Ledger
+from service.domain.counts import Counts
+from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
 from service.domain.queries import outcome
@@ -34,6 +35,7 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     replayed = Ledger()
     for sequence, event in journal.replay():
         replayed.replay(sequence, event)
+    replayed.settle_order()
     assert not replayed.forgotten
     live, again = portrait(ledger), portrait(replayed)
     for name, value in live.items():

@@ -23,7 +23,7 @@ from tests.support.clock import FakeClock
 from tests.support.ledgers import check_journal, check_state
 
 ERROR = ErrorInfo("ValueError", "no")
-LIMITS = Limits(window_bytes=400, reconnect_seconds=1.0)
+LIMITS = Limits(window_bytes=400, merge_seconds=0.5, reconnect_seconds=1.0)
 RETRIES = 4
 
 

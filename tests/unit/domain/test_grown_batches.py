@@ -13,7 +13,7 @@ from service.domain import replies as r
 from service.domain import upkeep
 from service.domain.apply import apply
 from service.domain.batch import BODY_OVERHEAD_BYTES, GROWN_JOBS_MAX
-from service.domain.job import NewBatch, Terms
+from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.ledger import Ledger
 from service.domain.limits import Limits
 from service.domain.members import Member
@@ -199,6 +199,102 @@ def test_arguments_beyond_the_window_are_read_from_the_row_of_each_job():
     assert queue.state.ledger.resident_bytes == 0
     assert bodies(queue.lease(4)) == [b"o-0", b"o-1", b"o-2", b"o-3"]
     assert bodies(queue.lease(4)) == [b"o-4"]
+
+
+def merge(queue: Queue) -> None:
+    """Let the jobs wait until they are merged."""
+    queue.now += queue.state.limits.merge_seconds
+    upkeep.tick(queue.state, queue.now)
+    queue.commit()
+
+
+def kinds(queue: Queue) -> list[str]:
+    return [type(event).__name__ for _, event in queue.journal.replay()]
+
+
+def test_jobs_that_wait_for_long_are_put_into_one_row_and_stay_what_they_are(queue):
+    for number in range(3):
+        queue.now = float(number)
+        queue.submit(number)
+        queue.submit(number, origin="b")
+    merge(queue)
+
+    assert kinds(queue) == ["Merged", "Merged"]
+    assert bodies(queue.lease(9)) == [b"o-0", b"b-0", b"o-1", b"b-1", b"o-2", b"b-2"]
+
+
+def test_merged_jobs_keep_their_order_and_their_times_over_a_restart(queue):
+    for number in range(3):
+        queue.now = float(number)
+        queue.submit(number, origin="a")
+        queue.submit(number, origin="b")
+    queue.submit(0, origin="later", delay=0.5)
+    merge(queue)
+    again = Queue()
+    again.journal = queue.journal
+    again.state.read = queue.journal.read
+    for sequence, event in queue.journal.replay():
+        again.state.ledger.replay(sequence, event)
+
+    again.state.recover(queue.now)
+    again.now = max(queue.now, again.state.hold_until)
+
+    assert bodies(again.lease(9)) == [b"a-0", b"b-0", b"a-1", b"b-1", b"a-2", b"b-2", b"later-0"]
+    listed = apply(again.state, c.List(limit=9), Member(), again.now)
+    assert isinstance(listed, r.Views)
+    assert [view.id for view in listed.jobs if view.id.startswith("a")] == ["a-2", "a-1", "a-0"]
+    assert [view.submitted_at for view in listed.jobs if view.id.startswith("a")] == [2.0, 1.0, 0.0]
+
+
+def test_merged_jobs_are_run_and_forgotten_like_others(queue):
+    for number in range(3):
+        queue.submit(number)
+    merge(queue)
+    queue.submit(3)
+    assert queue.batches() == [("o", 0, 3), ("o", 3, 1)], "a merged batch grows no more"
+
+    queue.finish(queue.lease(9))
+    queue.finish(queue.lease(9))
+    queue.now += 11.0
+    upkeep.tick(queue.state, queue.now)
+    queue.commit()
+
+    assert kinds(queue) == ["Forgotten"]
+
+
+def test_jobs_of_which_one_has_ended_or_failed_are_not_merged(queue):
+    for number in range(2):
+        queue.submit(number)
+        queue.submit(number, origin="b")
+    queue.finish(queue.lease(1))
+    (delivery,) = queue.lease(1)
+    nack = c.Nack(delivery.token, delivery.first, ErrorInfo("E", "no"), 0.0)
+    assert apply(queue.state, nack, Member("plain"), queue.now) == r.Done(1)
+
+    merge(queue)
+
+    assert "Merged" not in kinds(queue)
+
+
+def test_bodies_that_are_in_the_journal_only_are_merged_too():
+    queue = Queue(Limits(window_bytes=0))
+    for number in range(3):
+        queue.submit(number)
+    merge(queue)
+
+    assert kinds(queue) == ["Merged"]
+    assert bodies(queue.lease(3)) == [b"o-0", b"o-1", b"o-2"]
+
+
+def test_one_tick_merges_a_few_batches_and_the_next_ones_the_others(queue):
+    for origin in range(upkeep.MERGE_BATCHES_MAX + 1):
+        queue.submit(0, origin=f"o{origin}")
+        queue.submit(1, origin=f"o{origin}")
+    merge(queue)
+    assert kinds(queue).count("Merged") == upkeep.MERGE_BATCHES_MAX
+
+    merge(queue)
+    assert kinds(queue).count("Merged") == upkeep.MERGE_BATCHES_MAX + 1
 
 
 def test_a_ledger_of_jobs_submitted_one_by_one_is_a_few_hundred_batches_not_a_million():

@@ -16,6 +16,7 @@ from service.domain.events import (
     Drained,
     Failed,
     Forgotten,
+    Merged,
     Range,
     Requeued,
     Resumed,
@@ -30,6 +31,7 @@ from service.server.journal.inspection import info, verify
 TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
 EVENTS: list[AnyEvent] = [
     Submitted(1.5, "k3v9x0m2q7w1z", 0, TERMS, [b"", b"\x00\xff" * 50], due=2.5, key="naïve ⚙"),
+    Merged(1.75, "a", 7, TERMS, [b"", b"x"], [1, 3], [1.0, 1.5]),
     Succeeded(2.0, [Range("k3v9x0m2q7w1z", 0, 7, [b"one", b"two"], [0.25, 0.5])]),
     Failed(3.0, "a", 1, Cause.CRASHED, ErrorInfo("OSError", "no\nluck", "Traceback …"), 9.5, 0.125, "c1"),
     Failed(3.0, "a", 2, Cause.REFUSED, ErrorInfo("", ""), None),
@@ -110,7 +112,7 @@ def test_a_new_journal_replays_nothing(kept):
 def test_forgotten_rows_are_gone_and_unknown_ones_are_passed_over(kept):
     kept.journal.append(numbered(EVENTS))
     kept.journal.append([], forget=[9, 2, 3, 4, 77, 3])
-    assert [number for number, _ in kept.reopen().replay()] == [1, 5, 6, 7, 8, 10]
+    assert [number for number, _ in kept.reopen().replay()] == [1, 5, 6, 7, 8, 10, 11]
 
 
 def test_rows_are_appended_and_forgotten_in_one_call(kept):
