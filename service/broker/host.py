@@ -2,7 +2,8 @@
 
 A *turn*: requests are applied as they come (`call`), then `turn` wakes who waited, commits everything at
 once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
-all who came in the meantime.
+all who came in the meantime. What is handed out to consumers acknowledges nothing, so it goes out before the
+commit, which then runs beside the first jobs (decision 6).
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 class Waiting:
     """A request whose last command has nothing to answer yet."""
 
-    __slots__ = ("command", "deadline", "deliver", "member", "replies")
+    __slots__ = ("command", "deadline", "deliver", "fresh", "member", "replies")
 
     def __init__(
         self, command: c.Command, member: Member, deadline: float, replies: list[r.Reply], deliver: Deliver
     ) -> None:
         """Keep what is needed to ask again; *deadline* is a Unix time."""
+        #: Whether the commit of what came with it is still due.
+        self.fresh = bool(replies)
         self.command = command
         self.member = member
         self.deadline = deadline
@@ -86,7 +89,10 @@ class QueueHost:
         self._recent_bytes = 0
         self._lessees: deque[Waiting] = deque()
         self._others: list[Waiting] = []
+        #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
+        self._granted: list[tuple[Deliver, list[r.Reply]]] = []
+        self._fresh: list[Waiting] = []
         self._next_tick = 0.0
         self._failure: JournalError | None = None
         self._recover(clock)
@@ -107,7 +113,8 @@ class QueueHost:
                 self._park(Waiting(command, member, now + _patience(command), replies, deliver))
                 return
             replies.append(reply)
-        self._ready.append((deliver, replies))
+        early = last == 0 and _hands_out(replies[0])
+        (self._granted if early else self._ready).append((deliver, replies))
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -158,7 +165,13 @@ class QueueHost:
             self._expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
+        granted, self._granted = self._granted, []
+        for deliver, replies in granted:
+            deliver(replies)
         self._commit()
+        for waiting in self._fresh:
+            waiting.fresh = False
+        self._fresh.clear()
         # Delivering may make callers call again at once: only what was there is delivered.
         ready, self._ready = self._ready, []
         for deliver, replies in ready:
@@ -168,7 +181,7 @@ class QueueHost:
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
-        if self._ready or self.state.readied or self.state.progressed:
+        if self._ready or self._granted or self.state.readied or self.state.progressed:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
@@ -187,10 +200,10 @@ class QueueHost:
         """Commit what is pending, deliver it, and close the journal."""
         try:
             self._commit()
-            for deliver, replies in self._ready:
+            for deliver, replies in (*self._granted, *self._ready):
                 deliver(replies)
         finally:
-            self._ready = []
+            self._ready, self._granted = [], []
             self.journal.close()
 
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
@@ -232,6 +245,8 @@ class QueueHost:
         self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
 
     def _park(self, waiting: Waiting) -> None:
+        if waiting.fresh:
+            self._fresh.append(waiting)
         if isinstance(waiting.command, c.Lease):
             self._lessees.append(waiting)
         else:
@@ -250,7 +265,8 @@ class QueueHost:
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
-        self._ready.append((waiting.deliver, waiting.replies))
+        early = not waiting.fresh and _hands_out(reply)
+        (self._granted if early else self._ready).append((waiting.deliver, waiting.replies))
 
     def _expire(self, now: float) -> None:
         if any(each.deadline <= now for each in self._lessees):
@@ -321,6 +337,11 @@ class QueueHost:
             self._recent_bytes > RECENT_BYTES and len(self._recent) > 1
         ):
             self._recent_bytes -= _weight(self._recent.popitem(last=False)[1])
+
+
+def _hands_out(reply: r.Reply) -> bool:
+    """Return whether a reply hands out jobs and tells nothing else; a pill is a change of its own."""
+    return isinstance(reply, r.Grant) and bool(reply.deliveries) and not reply.pill
 
 
 def _weight(event: e.AnyEvent) -> int:

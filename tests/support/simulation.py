@@ -8,6 +8,7 @@ still arrive after those of the next one. At the end everything comes to rest, a
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from service.domain import replies as r
 from service.domain.job import ErrorInfo, NewBatch, Outcome, Terms
 from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member
+from service.errors import JournalError
 from tests.support.clock import FakeClock
 from tests.support.ledgers import check_journal, check_state
 
@@ -413,7 +415,8 @@ class World:
     # --- faults -------------------------------------------------------------------------------------
 
     def _faults(self) -> list[Callable[[], None]]:
-        kills = [self._kill_consumer, self._kill_consumer, self._kill_worker, self._restart]
+        kills = [self._kill_consumer, self._kill_consumer, self._kill_worker]
+        kills += [self._restart, self._break_in_commit]
         return [*kills, self._cut, self._cut, self._leap, self._turn_drain]
 
     def _cut(self) -> None:
@@ -451,6 +454,17 @@ class World:
         self.journal = self.journal.reopened()
         self.host = self._new_host()
         check_journal(self.host.state, self.journal)
+
+    def _break_in_commit(self) -> None:
+        """Kill the manager within a turn: what it handed out has gone out, the commit has not come."""
+
+        def fail(records: object, forget: object = ()) -> None:
+            raise JournalError("killed")
+
+        setattr(self.journal, "append", fail)  # noqa: B010  # a method of this journal alone
+        with contextlib.suppress(JournalError):
+            self.host.turn()
+        self._restart()
 
     def _leap(self) -> None:
         self._pass(self.rng.choice([1.0, 16.0]))

@@ -65,6 +65,80 @@ def test_nothing_is_answered_before_it_is_durable(host, journal):
     assert journal.commits == 1
 
 
+def consumer_of(host: QueueHost, name: str = "w-1") -> Member:
+    member = Member()
+    ask(host, member, c.Hello(1, "consumer", name, "w", tasks=["m:f"]))
+    return member
+
+
+def handed_out(answers: list[list[r.Reply]]) -> int:
+    grants = [reply for replies in answers for reply in replies if isinstance(reply, r.Grant)]
+    return sum(len(each.bodies) for grant in grants for each in grant.deliveries)
+
+
+def test_jobs_are_handed_out_before_the_commit_and_nothing_is_acknowledged_if_it_fails(host, journal):
+    """So a job may run though the manager dies before it is on record; its submitter was told nothing."""
+    granted: list[list[r.Reply]] = []
+    host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
+    host.turn()
+    submitted = submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+    assert submitted == []
+
+
+def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, journal):
+    submit(host)
+    submit(host, 1)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    answers: list[list[r.Reply]] = []
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    host.call([ack, c.Lease(1, 10.0)], consumer, answers.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert answers == []
+
+
+def test_a_report_that_is_on_record_does_not_hold_up_later_jobs(host, journal):
+    submit(host)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    answers = ask(host, consumer, ack, c.Lease(1, 10.0))
+    submit(host, 1)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(answers) == 1
+
+
+def test_a_pill_put_by_hand_waits_for_its_commit(host, journal):
+    """It stops exactly one consumer, so it must be gone from the journal when one has it."""
+    pill = NewBatch(0, Terms("#pill", codec="item"), [b""])
+    host.call([c.Submit("o", [pill])], Member(inside=True), lambda replies: None)
+    host.turn()
+    answers: list[list[r.Reply]] = []
+    host.call([c.Lease(1)], consumer_of(host), answers.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert answers == []
+
+
 def test_all_of_a_turn_share_one_commit(host, journal):
     answers = [submit(host, number) for number in range(50)]
     host.turn()
