@@ -12,7 +12,8 @@ from service.client import client, executor
 from service.client.session import PATIENCE_SECONDS
 from service.codec import PLAIN
 from service.domain.commands import Hello
-from service.settings import Address, parse_address, parse_tls, read_authkey, read_pickle_keys
+from service.key_files import read_authkey, read_pickle_keys
+from service.settings import Address, parse_address, parse_tls
 from service.wire_tls import TlsFiles
 
 

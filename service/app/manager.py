@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
 from service.errors import ServiceError
-from service.settings import Address, ManagerSettings, read_authkey, read_role_keys
+from service.key_files import read_authkey, read_role_keys
+from service.settings import Address, ManagerSettings
 from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import ANY_NAME

@@ -11,7 +11,7 @@ import typer
 
 from service.cli.output import write
 from service.errors import ConfigurationError, Conflict
-from service.settings import ROLES
+from service.key_files import ROLES
 
 #: Random bytes in a key, which the file holds as text.
 KEY_BYTES = 32

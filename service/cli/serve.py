@@ -13,18 +13,16 @@ from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
 from service.domain.limits import Limits
 from service.errors import ConfigurationError
+from service.key_files import find_authkey_file, read_authkey, read_pickle_keys
 from service.settings import (
     DEFAULT_MANAGER,
     ManagerSettings,
     WorkerSettings,
-    find_authkey_file,
     parse_address,
     parse_names,
     parse_optional_address,
     parse_seconds,
     parse_size,
-    read_authkey,
-    read_pickle_keys,
 )
 
 _DEFAULTS = Limits()

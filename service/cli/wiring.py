@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from service.cli.tls import tls_of
-from service.settings import (
-    Address,
-    ManagerSettings,
-    WorkerSettings,
-    parse_address,
-    read_authkey,
-    read_pickle_keys,
-)
+from service.key_files import read_authkey, read_pickle_keys
+from service.settings import Address, ManagerSettings, WorkerSettings, parse_address
 
 if TYPE_CHECKING:
     from service.broker.base import Broker

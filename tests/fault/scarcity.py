@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service.settings import parse_address, read_authkey
+from service.key_files import read_authkey
+from service.settings import parse_address
 from service.wire import with_header
 from tests.fault.site import LEASE_SECONDS
 from tests.fault.strikes import Strikes

@@ -20,7 +20,8 @@ from service.codec import PLAIN, encode_arguments
 from service.domain import commands as c
 from service.domain.job import NewBatch, Terms
 from service.errors import ManagerUnreachable
-from service.settings import parse_address, read_authkey
+from service.key_files import read_authkey
+from service.settings import parse_address
 from tests.support.cgroups import Cgroup
 from tests.support.faketime import Clock
 from tests.support.history import Recorder

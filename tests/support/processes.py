@@ -15,7 +15,8 @@ from pathlib import Path
 
 from service.app import Client, connect
 from service.broker.manager import ManagerBroker
-from service.settings import parse_address, read_authkey
+from service.key_files import read_authkey
+from service.settings import parse_address
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from service.domain.job import Terms
 from service.envelope import OVERHEAD_BYTES, PickleKeys
 from service.errors import AuthenticationFailed, ConfigurationError, UntrustedPickle
-from service.settings import read_pickle_keys
+from service.key_files import read_pickle_keys
 
 OLD, NEW = b"o" * 32, b"n" * 32
 KEYS = PickleKeys((OLD,))

@@ -1,21 +1,17 @@
-from pathlib import Path
-
 import pytest
 
 from service import settings, wire
-from service.errors import AuthenticationFailed, ConfigurationError
+from service.errors import ConfigurationError
 from service.settings import (
     Address,
     Known,
     config_defaults,
-    find_authkey_file,
     load_config,
     parse_address,
     parse_names,
     parse_optional_address,
     parse_seconds,
     parse_size,
-    read_authkey,
 )
 
 KNOWN: Known = {
@@ -23,23 +19,6 @@ KNOWN: Known = {
     "status": frozenset({"manager"}),
     "jobs": {"list": frozenset({"manager", "timeout"}), "show": frozenset({"manager"})},
 }
-
-
-@pytest.fixture(autouse=True)
-def no_secret_of_this_host(tmp_path, monkeypatch):
-    monkeypatch.delenv("SVC_AUTHKEY_FILE", raising=False)
-    monkeypatch.setattr(settings, "DEFAULT_AUTHKEY_FILE", tmp_path / "run" / "svc_authkey")
-
-
-@pytest.fixture
-def key(tmp_path):
-    def write(content: bytes, mode: int = 0o600) -> Path:
-        path: Path = tmp_path / "key"
-        path.write_bytes(content)
-        path.chmod(mode)
-        return path
-
-    return write
 
 
 class TestAddress:
@@ -126,73 +105,6 @@ def test_what_is_no_size_is_refused(text):
 def test_names_are_separated_by_commas_and_come_once():
     assert parse_names("a, b,,a ,c.d") == ("a", "b", "c.d")
     assert parse_names("") == ()
-
-
-class TestAuthkey:
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            (b"0123456789abcdef", b"0123456789abcdef"),
-            (b"0123456789abcdef\n", b"0123456789abcdef"),
-            (b"0123456789abcdef\n\n", b"0123456789abcdef\n"),
-            (b" 0123456789abcdef\r\n", b" 0123456789abcdef\r"),
-        ],
-    )
-    def test_exactly_one_newline_at_its_end_is_no_part_of_it(self, key, content, expected):
-        assert read_authkey(key(content)) == expected
-
-    @pytest.mark.parametrize("content", [b"", b"\n", b"short", b"0123456789abcde\n"])
-    def test_one_that_is_too_short_is_refused(self, key, content):
-        with pytest.raises(AuthenticationFailed, match="needs at least 16"):
-            read_authkey(key(content))
-
-    def test_one_that_every_user_can_read_is_refused_with_the_cure(self, key):
-        path = key(b"0123456789abcdef", 0o644)
-        with pytest.raises(AuthenticationFailed, match=f"run `chmod o-rwx {path}`"):
-            read_authkey(path)
-
-    @pytest.mark.parametrize("mode", [0o600, 0o640, 0o440, 0o400])
-    def test_a_group_may_share_one(self, key, mode):
-        assert read_authkey(key(b"0123456789abcdef", mode))
-
-    def test_a_container_secret_may_be_open(self, key, tmp_path, monkeypatch):
-        monkeypatch.setattr(settings, "_SECRETS_FOLDER", tmp_path)
-        assert read_authkey(key(b"0123456789abcdef", 0o444))
-
-    def test_a_way_around_the_folder_of_secrets_does_not_help(self, key, tmp_path, monkeypatch):
-        """`..` in a path must not make a file outside look like a secret."""
-        secrets = tmp_path / "secrets"
-        secrets.mkdir()
-        monkeypatch.setattr(settings, "_SECRETS_FOLDER", secrets)
-        path = key(b"0123456789abcdef", 0o444)
-        with pytest.raises(AuthenticationFailed, match="chmod"):
-            read_authkey(secrets / ".." / path.name)
-
-    def test_without_one_the_error_says_how_to_make_it(self):
-        with pytest.raises(AuthenticationFailed, match="svc auth generate"):
-            read_authkey(None)
-
-    def test_a_missing_file_is_named(self):
-        with pytest.raises(AuthenticationFailed, match=r"nowhere/key cannot be read \(No such file"):
-            read_authkey("nowhere/key")
-
-    def test_the_key_is_in_no_message(self, key):
-        with pytest.raises(AuthenticationFailed) as caught:
-            read_authkey(key(b"tooshortsecret"))
-        assert "tooshortsecret" not in str(caught.value)
-
-    def test_what_is_named_goes_before_the_variable_and_that_before_the_secret(self, key, monkeypatch):
-        settings.DEFAULT_AUTHKEY_FILE.parent.mkdir()
-        settings.DEFAULT_AUTHKEY_FILE.write_bytes(b"")
-        assert find_authkey_file(None) == settings.DEFAULT_AUTHKEY_FILE
-        monkeypatch.setenv("SVC_AUTHKEY_FILE", "variable")
-        assert find_authkey_file(None) == Path("variable")
-        assert find_authkey_file("named") == Path("named")
-
-    def test_a_variable_with_the_key_itself_does_not_exist(self, monkeypatch):
-        monkeypatch.setenv("SVC_AUTHKEY", "0123456789abcdef")
-        with pytest.raises(AuthenticationFailed):
-            read_authkey(None)
 
 
 class TestConfig:

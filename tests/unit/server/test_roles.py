@@ -16,10 +16,10 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.errors import Forbidden
+from service.key_files import ROLES
 from service.server.keys import Key, KeyRing
 from service.server.plain import EXPOSED
 from service.server.roles import CALLS, COMMANDS, Role, call_right, may_call, may_command, right_of
-from service.settings import ROLES
 from service.wire import PROTOCOL_VERSION, with_header
 from tests.support.manager import running_manager
 from tests.support.stranger import Stranger
