@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, large, width
+from benchmarks import depth, large, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -65,5 +65,18 @@ def deep(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("RSS of manager, recovered", "MiB", name, seen.recovered / _MEBIBYTE)
 
 
+def recovered(durability: str, extent: Extent, figures: Figures) -> None:
+    """Kill a manager with many jobs waiting, in journals of several shapes."""
+    for seen in recovery.measure(durability, extent.waiting):
+        name = f"{extent.waiting:,} jobs {seen.shape}"
+        figures.note("killed manager, start to first answer", "s", name, seen.seconds)
+        figures.note("RSS of manager, started again", "MiB", name, seen.resident / _MEBIBYTE)
+
+
 #: By the names that `--only` takes.
-HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {"large": large_jobs, "width": wide, "depth": deep}
+HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
+    "large": large_jobs,
+    "width": wide,
+    "depth": deep,
+    "recovery": recovered,
+}

@@ -48,6 +48,11 @@ HEAVY = {
     "peak RSS of manager, backlog": {"2,000 waiting", "10,000 waiting"},
     "longest turn of the manager's loop": {"2,000 waiting", "10,000 waiting"},
     "killed manager, start to ready": {"2,000 waiting", "10,000 waiting"},
+    "killed manager, start to first answer": {
+        "2,000 jobs submitted 1,000 at a time",
+        "2,000 jobs submitted one by one, and merged since",
+        "2,000 jobs submitted one by one, all in the last minute",
+    },
 }
 
 

@@ -1,0 +1,101 @@
+"""How long a manager takes to serve again after `kill -9`, by how its waiting jobs had come.
+
+The journal is written without a manager, as one would have written it; then managers start on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from benchmarks.processes import resident_bytes
+from benchmarks.systems import Service
+from service import Client
+from service.broker.host import TICK_SECONDS, QueueHost
+from service.domain.events import Submitted
+from service.domain.job import Terms
+from service.domain.limits import Limits
+from service.server.journal import SqliteJournal
+
+#: Jobs of one submit in bulk.
+_CALL = 1_000
+_ROWS_A_COMMIT = 5_000
+_TERMS = Terms("benchmarks.tasks:same", queue="deep")
+_BODY = b"\x92\x91\x01\x80"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What one journal gave.
+
+    Attributes:
+        shape: how its jobs had come.
+        seconds: from the start of the process until it had answered a call.
+        resident: bytes that the manager had resident then.
+    """
+
+    shape: str
+    seconds: float
+    resident: int
+
+
+def measure(durability: str, waiting: int) -> Iterator[Recovery]:
+    """Yield what a journal of *waiting* jobs gives for each way in which they can have come."""
+    for shape, call, merged in (
+        (f"submitted {_CALL:,} at a time", _CALL, False),
+        ("submitted one by one, and merged since", 1, True),
+        ("submitted one by one, all in the last minute", 1, False),
+    ):
+        with Service(durability, "--max-queue", str(2 * waiting), consumers=0) as service:
+            service.manager.kill()
+            service.manager.wait()
+            _write(service.folder / "journal", waiting, call)
+            if merged:
+                _merge(service.folder / "journal")
+            service.start_manager()
+            service.manager.kill()
+            service.manager.wait()
+            yield _recovery(service, shape)
+
+
+def _recovery(service: Service, shape: str) -> Recovery:
+    started = time.perf_counter()
+    service.start_manager()
+    with Client(service.address, authkey_file=service.keyfile) as client:
+        client.stats()
+    return Recovery(shape, time.perf_counter() - started, resident_bytes(service.manager.pid))
+
+
+def _write(path: Path, jobs: int, call: int) -> None:
+    """Write the submits of *jobs* jobs, *call* at a time, that came just now."""
+    journal = SqliteJournal.open(path, "os")
+    rows = (
+        (number, Submitted(time.time(), "benchmark", first, _TERMS, [_BODY] * call))
+        for number, first in enumerate(range(0, jobs, call), start=1_000)
+    )
+    while commit := list(islice(rows, max(1, _ROWS_A_COMMIT // call))):
+        journal.append(commit)
+    journal.close()
+
+
+def _merge(path: Path) -> None:
+    """Let the jobs' minute pass, and all ticks after it that merging them takes."""
+    host = QueueHost(SqliteJournal.open(path, "os"), clock=_Hurried(), limits=Limits(merge_seconds=0.0))
+    while host.state.ledger.grown:
+        host.turn()
+    host.close()
+
+
+class _Hurried:
+    """A clock by which the next tick is due whenever one looks."""
+
+    def __init__(self) -> None:
+        self._now = time.time()
+
+    def now(self) -> float:
+        """Return a Unix time in seconds."""
+        self._now += TICK_SECONDS
+        return self._now
