@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, large, recovery, width
+from benchmarks import depth, floors, large, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -25,9 +25,10 @@ class Extent:
     waiting: int = 1_000_000
     shallow: int = 10_000
     taken: int = 100_000
+    trips: int = 1_000
 
 
-SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500)
+SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500, 20)
 
 
 def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
@@ -73,10 +74,25 @@ def recovered(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("RSS of manager, started again", "MiB", name, seen.resident / _MEBIBYTE)
 
 
+def below(durability: str, extent: Extent, figures: Figures) -> None:
+    """Do what the service cannot do without, and nothing else."""
+    hops, sync = "4 messages, 3 processes", "one page, synced"
+    figures.note("floor of a round trip", "ms", hops, floors.hops_seconds(extent.trips) * 1e3)
+    figures.note("floor of a round trip", "ms", sync, floors.sync_seconds(extent.trips) * 1e3)
+    kib, mib = ("1 KiB", 1024, extent.jobs), ("16 MiB", 16 * _MEBIBYTE, extent.large_jobs // 4)
+    for name, size, jobs in (kib, mib):
+        alone, rate = f"SQLite alone, {name}", floors.journal_rate(jobs, size)
+        figures.note("floor of arguments and results", "MB/s", alone, 2 * size * rate / 1e6)
+        figures.note("floor of jobs with them", "jobs/s", alone, rate)
+    items = floors.thread_rate(extent.jobs)
+    figures.note("floor of stock clients, 4+4", "items/s", "one thread alone", items)
+
+
 #: By the names that `--only` takes.
 HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
     "width": wide,
     "depth": deep,
     "recovery": recovered,
+    "floors": below,
 }

@@ -48,6 +48,9 @@ HEAVY = {
     "peak RSS of manager, backlog": {"2,000 waiting", "10,000 waiting"},
     "longest turn of the manager's loop": {"2,000 waiting", "10,000 waiting"},
     "killed manager, start to ready": {"2,000 waiting", "10,000 waiting"},
+    "floor of a round trip": {"4 messages, 3 processes", "one page, synced"},
+    "floor of arguments and results": {"SQLite alone, 1 KiB", "SQLite alone, 16 MiB"},
+    "floor of stock clients, 4+4": {"one thread alone"},
     "killed manager, start to first answer": {
         "2,000 jobs submitted 1,000 at a time",
         "2,000 jobs submitted one by one, and merged since",
@@ -91,7 +94,7 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
 
 @pytest.mark.slow
 def test_the_measures_that_are_done_only_when_asked_for_have_their_rows(tmp_path):
-    _, document = smoke(tmp_path / "figures.json", "--only", "large", "width", "depth")
+    _, document = smoke(tmp_path / "figures.json", "--only", "large", "width", "depth", "recovery", "floors")
     figures = {(each["measure"], each["system"]): each for each in document["figures"]}
     assert {(measure, system) for measure, those in HEAVY.items() for system in those} <= set(figures)
     assert figures["messages to consumers for one job", "40 consumers"]["median"] == 1
