@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.broker.manager import ManagerBroker
-from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS
+from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS, TABLE_BYTES
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
 from tests.support.checker import Checker, Expectation, parse_counts, read_journal
@@ -72,7 +72,7 @@ class Campaign:
             ]
             for producer in producers:
                 producer.start()
-            self._break_things(time.monotonic() + seconds)
+            self._break_things(time.monotonic() + seconds, producers)
             self._settle(producers)
         finally:
             self.site.close()
@@ -80,7 +80,7 @@ class Campaign:
 
     # --- the course -----------------------------------------------------------------------------------
 
-    def _break_things(self, end: float) -> None:
+    def _break_things(self, end: float, producers: Sequence[Producer]) -> None:
         if not self._strikes.until(self.site.complete, 60.0):
             raise TimeoutError(f"the site is not complete; see the logs in {self.site.folder}")
         self._balance.take_standard()
@@ -89,7 +89,8 @@ class Campaign:
             self._tell(kind)
             self._balance.before()
             FAULTS[kind](self._strikes, kind)
-            self._balance.after(kind, ALLOWANCES.get(kind, 0))
+            tables = TABLE_BYTES * sum(producer.submitted for producer in producers)
+            self._balance.after(kind, ALLOWANCES.get(kind, 0) + tables)
 
     def _dealt(self, end: float) -> Iterator[str]:
         """Yield the kinds in rounds, each in an order of its own, until *end*; the first round is whole."""

@@ -247,6 +247,8 @@ class Producer(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.stopping = threading.Event()
         self.error: BaseException | None = None
+        #: How many jobs it has submitted.
+        self.submitted = 0
         self._site = site
         self._batch = batch
         self._proxied = proxied
@@ -260,7 +262,7 @@ class Producer(threading.Thread):
                 first = 0
                 while not self.stopping.is_set():
                     submit(broker, recorder, NewBatch(first, Terms(WORK), self._bodies(first)))
-                    first += self._batch
+                    self.submitted = first = first + self._batch
                     self._follow(broker, recorder, first)
         except BaseException as error:  # noqa: BLE001  # told by the campaign when it ends
             self.error = error

@@ -16,6 +16,7 @@ from tests.support.fail_points import order
 from tests.support.history import Drain, Fault, Recorder
 from tests.support.processes import descendants
 from tests.support.proxy import Proxy
+from tests.support.resources import usage
 
 DRAIN_SECONDS = 40.0
 #: How long a poisoned job may take to its end, with all its attempts.
@@ -182,6 +183,8 @@ class Strikes:
     def kill(self, pids: list[int], kind: str, also: Sequence[int] = ()) -> None:
         at = time.monotonic()
         self.site.send(pids, signal.SIGKILL)
+        # The consumers of a dead forkserver may run a few jobs more before they are gone, too.
+        self.until(lambda: not any(usage(pid) for pid in also), 10.0)
         self.note(kind, at, frozenset((*pids, *also)), fatal=True)
 
     def _await_workers(self) -> None:
