@@ -50,8 +50,9 @@ class Waiting:
         self, command: c.Command, member: Member, deadline: float, replies: list[r.Reply], deliver: Deliver
     ) -> None:
         """Keep what is needed to ask again; *deadline* is a Unix time."""
-        #: Whether the commit of what came with it is still due.
-        self.fresh = bool(replies)
+        #: Whether it came in this turn: what was asked with it, or before it on the same connection, may have
+        #: to be answered first.
+        self.fresh = True
         self.command = command
         self.member = member
         self.deadline = deadline
@@ -113,8 +114,7 @@ class QueueHost:
                 self._park(Waiting(command, member, now + _patience(command), replies, deliver))
                 return
             replies.append(reply)
-        early = last == 0 and _hands_out(replies[0])
-        (self._granted if early else self._ready).append((deliver, replies))
+        self._ready.append((deliver, replies))
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -245,8 +245,7 @@ class QueueHost:
         self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
 
     def _park(self, waiting: Waiting) -> None:
-        if waiting.fresh:
-            self._fresh.append(waiting)
+        self._fresh.append(waiting)
         if isinstance(waiting.command, c.Lease):
             self._lessees.append(waiting)
         else:

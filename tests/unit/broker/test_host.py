@@ -91,6 +91,19 @@ def test_jobs_are_handed_out_before_the_commit_and_nothing_is_acknowledged_if_it
     assert submitted == []
 
 
+def test_who_has_only_just_asked_is_answered_in_turn_with_all_else(host, journal):
+    """A stock client's answers have no numbers: what it asked before has to be answered before."""
+    granted: list[list[r.Reply]] = []
+    host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
+    submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert granted == []
+
+
 def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, journal):
     submit(host)
     submit(host, 1)
