@@ -3,8 +3,8 @@
 pip-audit alone says "no known vulnerabilities" and ends with 0 where an index answers that cannot tell, as
 most mirrors and caches do. So what counts here is which packages were answered for. The exit code is 0 where
 all were and nothing is known against them, 1 where something is, one was left out or pip-audit failed, and 3
-where no database was reached: nothing was audited then. With `--allow-unreachable` that last case is a loud
-warning and 0.
+where no database was reached: nothing was audited then. With `--allow-unreachable` that last case, and a
+package left out, is a loud warning and 0.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ AUDITED = ROOT / "requirements.lock"
 #: Databases in the order in which they are asked, until one answers.
 SERVICES = ("pypi", "osv")
 #: Seconds for which one of them may take.
-SERVICE_SECONDS = 120
-_NO_CONNECTION = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "HTTPError", "ServiceError")
+SERVICE_SECONDS = 60
+#: What a traceback of pip-audit has in it where the network, a proxy or a certificate stood in the way.
+_NO_CONNECTION = ("requests.exceptions.", "ConnectionError", "ServiceError")
 EXIT_VULNERABLE, EXIT_UNREACHABLE = 1, 3
 
 
@@ -96,8 +97,12 @@ def verdict(answer: Answer | None, *, allow_unreachable: bool) -> tuple[int, str
             "be reached from here; run `make audit` where one can"
         )
     if answer.vulnerable or answer.left_out:
-        lines = [*answer.vulnerable, *(f"{name}: left out by the database" for name in answer.left_out)]
-        return EXIT_VULNERABLE, "\n".join(lines)
+        lines = [
+            *answer.vulnerable,
+            *(f"{name}: NOT AUDITED, left out by the database" for name in answer.left_out),
+        ]
+        bad = answer.vulnerable or not allow_unreachable
+        return (EXIT_VULNERABLE if bad else 0), "\n".join(lines)
     return 0, f"{answer.known} packages of {AUDITED.name} were audited; no vulnerability is known"
 
 

@@ -24,8 +24,9 @@ def test_an_index_that_knows_no_package_is_no_database():
     assert answer_in(said(LEFT_OUT, LEFT_OUT), "No known vulnerabilities found") is None
 
 
-def test_nor_is_one_that_cannot_be_reached():
-    assert answer_in("", "requests.exceptions.ConnectionError: …") is None
+@pytest.mark.parametrize("kind", ["ConnectionError", "SSLError", "ProxyError", "ReadTimeout"])
+def test_nor_is_one_that_cannot_be_reached(kind):
+    assert answer_in("", f"Traceback …\nrequests.exceptions.{kind}: …") is None
 
 
 def test_any_other_failure_is_a_failure():
@@ -41,7 +42,9 @@ def test_any_other_failure_is_a_failure():
         ([None, None], [], 3, "error: requirements.lock was NOT AUDITED"),
         ([None, None], ["--allow-unreachable"], 0, "WARNING: requirements.lock was NOT AUDITED"),
         ([answer_in(said(FINE, BAD), "")], ["--allow-unreachable"], 1, "c 3: PYSEC-1, mended in 4"),
-        ([answer_in(said(FINE, LEFT_OUT), "")], ["--allow-unreachable"], 1, "b: left out by the database"),
+        ([answer_in(said(FINE, LEFT_OUT), "")], [], 1, "b: NOT AUDITED, left out by the database"),
+        ([answer_in(said(FINE, LEFT_OUT), "")], ["--allow-unreachable"], 0, "b: NOT AUDITED"),
+        ([answer_in(said(BAD, LEFT_OUT), "")], ["--allow-unreachable"], 1, "c 3: PYSEC-1"),
     ],
 )
 def test_the_exit_code_says_what_was_audited(answers, flags, code, words, monkeypatch, capsys):
