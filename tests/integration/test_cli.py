@@ -149,10 +149,7 @@ class TestWatching:
 
     def test_follow_prints_results_until_ctrl_c_which_gives_130(self, host):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        # A suite that was started in the background ignores the signal, and so would all that it starts.
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        command = (*SVC, "results", "--follow")
-        with running(*command, cwd=host.folder, env=host.env, preexec_fn=heard, **pipes) as process:
+        with running(*SVC, "results", "--follow", cwd=host.folder, env=host.env, **pipes) as process:
             name = host.svc("submit", "multiply", "9", "9").stdout.strip()
             while process.stdout.readline() != f"{name}\t81\n":
                 assert process.poll() is None
