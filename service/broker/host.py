@@ -2,8 +2,8 @@
 
 A *turn*: requests are applied as they come (`call`), then `turn` wakes who waited, commits everything at
 once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
-all who came in the meantime. What is handed out to consumers acknowledges nothing, so it goes out before the
-commit, which then runs beside the first jobs (decision 6).
+all who came in the meantime. What is handed to those who wait for jobs acknowledges nothing, so it goes out
+before the commit, which then runs beside the first jobs (decision 15).
 """
 
 from __future__ import annotations
@@ -44,15 +44,19 @@ _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 class Waiting:
     """A request whose last command has nothing to answer yet."""
 
-    __slots__ = ("command", "deadline", "deliver", "fresh", "member", "replies")
+    __slots__ = ("command", "deadline", "deliver", "member", "replies", "turn")
 
     def __init__(
-        self, command: c.Command, member: Member, deadline: float, replies: list[r.Reply], deliver: Deliver
+        self,
+        command: c.Command,
+        member: Member,
+        deadline: float,
+        replies: list[r.Reply],
+        deliver: Deliver,
+        turn: int,
     ) -> None:
-        """Keep what is needed to ask again; *deadline* is a Unix time."""
-        #: Whether it came in this turn: what was asked with it, or before it on the same connection, may have
-        #: to be answered first.
-        self.fresh = True
+        """Keep what is needed to ask again; *deadline* is a Unix time, *turn* the one in which it came."""
+        self.turn = turn
         self.command = command
         self.member = member
         self.deadline = deadline
@@ -93,7 +97,8 @@ class QueueHost:
         #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
         self._granted: list[tuple[Deliver, list[r.Reply]]] = []
-        self._fresh: list[Waiting] = []
+        #: Turns that have been committed.
+        self._turns = 0
         self._next_tick = 0.0
         self._failure: JournalError | None = None
         self._recover(clock)
@@ -111,7 +116,7 @@ class QueueHost:
                 continue
             reply = self._apply(command, member, now)
             if reply is None:
-                self._park(Waiting(command, member, now + _patience(command), replies, deliver))
+                self._park(Waiting(command, member, now + _patience(command), replies, deliver, self._turns))
                 return
             replies.append(reply)
         self._ready.append((deliver, replies))
@@ -169,9 +174,7 @@ class QueueHost:
         for deliver, replies in granted:
             deliver(replies)
         self._commit()
-        for waiting in self._fresh:
-            waiting.fresh = False
-        self._fresh.clear()
+        self._turns += 1
         # Delivering may make callers call again at once: only what was there is delivered.
         ready, self._ready = self._ready, []
         for deliver, replies in ready:
@@ -245,7 +248,6 @@ class QueueHost:
         self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
 
     def _park(self, waiting: Waiting) -> None:
-        self._fresh.append(waiting)
         if isinstance(waiting.command, c.Lease):
             self._lessees.append(waiting)
         else:
@@ -264,7 +266,8 @@ class QueueHost:
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
-        early = not waiting.fresh and _hands_out(reply)
+        # What was asked with it, or before it on the same connection, is answered by the end of its own turn.
+        early = waiting.turn < self._turns and _hands_out(reply)
         (self._granted if early else self._ready).append((waiting.deliver, waiting.replies))
 
     def _expire(self, now: float) -> None:
