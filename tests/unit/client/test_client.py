@@ -18,7 +18,6 @@ from service.client.jobs import Job
 from service.codec import decode_arguments, encode_result
 from service.domain import commands as c
 from service.domain.job import ErrorInfo
-from service.domain.limits import Limits
 from service.errors import (
     BrokerError,
     CodecError,
@@ -34,13 +33,6 @@ from service.errors import (
 )
 from service.wire import PROTOCOL_VERSION
 from tests.support.pickle_keys import PICKLE_KEYS, envelopes_of, opener
-
-
-@pytest.fixture
-def queue():
-    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000))
-    yield queue
-    queue.close()
 
 
 @pytest.fixture

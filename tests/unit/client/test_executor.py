@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from service.broker.local import LocalBroker, LocalQueue
+from service.broker.local import LocalBroker
 from service.client import dispatch
 from service.client.executor import Executor
 from service.client.futures import Future, RemoteTraceback
-from service.domain.limits import Limits
 from service.errors import (
     CodecError,
     ConfigurationError,
@@ -33,13 +32,6 @@ from tests.support import executor_tasks as tasks
 
 TASKS = [tasks.__name__]
 ACCEPT = ["plain", "pickle"]
-
-
-@pytest.fixture
-def queue():
-    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000))
-    yield queue
-    queue.close()
 
 
 @pytest.fixture

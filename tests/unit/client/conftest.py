@@ -1,0 +1,17 @@
+"""The queue that clients and executors are tried against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from service.broker.local import LocalQueue
+from service.domain.limits import Limits
+
+
+@pytest.fixture
+def queue() -> Iterator[LocalQueue]:
+    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000))
+    yield queue
+    queue.close()
