@@ -76,14 +76,23 @@ class Broker(abc.ABC):
         """
         return self._one(c.Submit(origin, list(batches), strict), r.Accepted).notes
 
-    def lease(self, *, limit: int, wait: timedelta, outcomes: Sequence[Settlement] = ()) -> Turn:
+    def lease(
+        self,
+        *,
+        limit: int,
+        wait: timedelta,
+        ahead: timedelta | None = None,
+        outcomes: Sequence[Settlement] = (),
+    ) -> Turn:
         """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
 
-        Highest priority first, then first in first out. No job has two live leases. The answer may be
-        empty (time is up) or a pill (stop: finish and leave).
+        Highest priority first, then first in first out. No job has two live leases. With *ahead*, one job, or
+        as many as should run in that time by what jobs of their tasks took so far. The answer may be empty
+        (time is up) or a pill (stop: finish and leave).
         """
         seconds = wait.total_seconds()
-        replies = self.call([*outcomes, c.Lease(limit, seconds)], wait=seconds)
+        request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds())
+        replies = self.call([*outcomes, request], wait=seconds)
         grant = _expect(replies[-1], r.Grant)
         return Turn(grant, [reply for reply in replies[:-1] if isinstance(reply, r.Refused)])
 

@@ -26,6 +26,7 @@ from service.domain.lifecycle import JobState
 from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member, Worker
 from service.domain.observer import Observer
+from service.domain.paces import Paces
 from service.errors import JournalError
 
 _TOKENS_PER_INCARNATION = 1 << 40
@@ -74,6 +75,7 @@ class QueueState:
         self.read = read
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
+        self.paces = Paces()
         self.scheduled: list[Due] = []
         self.leases: dict[int, LeaseRecord] = {}
         self.workers: dict[str, Worker] = {}
@@ -194,7 +196,8 @@ class QueueState:
         if pill:
             return r.Grant([], pill)
         if now >= self.hold_until and not member.unrenewed(now):
-            grant = self._grant(member, min(command.limit, self.limits.grant_jobs), now)
+            limit = min(command.limit, self.limits.grant_jobs)
+            grant = self._grant(member, limit, command.ahead, now)
             if grant is not None:
                 return grant
         return None if command.wait > 0 else r.Grant()
@@ -207,7 +210,7 @@ class QueueState:
         known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
         return known[0] if known else 0
 
-    def _grant(self, member: Member, limit: int, now: float) -> r.Grant | None:
+    def _grant(self, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
         deliveries: list[r.Delivery] = []
         room = self.limits.grant_bytes
         shares: dict[Lane, int] = {}
@@ -220,23 +223,29 @@ class QueueState:
                     self.swallow(lane, now)
                     return r.Grant([], PILL_PUT_BY_HAND)
                 break
-            share = shares.setdefault(lane, self._share(lane, limit))
+            pace = self.paces.of(lane.task)
+            fitting = limit if ahead is None else min(limit, pace.fitting(ahead))
+            if not fitting and deliveries:
+                break
+            share = shares.setdefault(lane, self._share(lane, max(1, fitting)))
             if not share:
                 break
             delivery = self._deliver(lane, member, min(limit, share), room, now)
             shares[lane] -= len(delivery.bodies)
             limit -= len(delivery.bodies)
             room -= sum(map(len, delivery.bodies))
+            if ahead is not None:
+                ahead -= pace.mean * len(delivery.bodies)
             deliveries.append(delivery)
         return r.Grant(deliveries) if deliveries else None
 
     def _share(self, lane: Lane, limit: int) -> int:
-        """Return how many of *limit* jobs one may take so that none waits in one's hands while others idle.
+        """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
 
-        A consumer asks for what hides a few milliseconds: less than a sixteenth of that costs more in
+        The limit is what hides a few milliseconds: less than a sixteenth of that costs more in
         requests than an idle consumer could win.
         """
-        return max(1, limit // 16, lane.count // max(1, self.consumers))
+        return min(limit, max(1, limit // 16, lane.count // max(1, self.consumers)))
 
     def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
         """Take the oldest job of *lane* for good, without a lease; return its id and body."""

@@ -136,6 +136,7 @@ def _record_results(
     span = e.Range(batch.origin, batch.first + start, command.token, results, seconds)
     event.ranges.append(span)
     state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
+    state.paces.ran(batch.terms.task, stop - start, sum(seconds))
     state.observer.succeeded(batch.terms, seconds, now - batch.at_of(start))
     state.progressed = True
 
@@ -167,6 +168,7 @@ def _charge(
     elif batch.states[index] == JobState.READY:
         state.make_ready(batch, index, index + 1, now)
     _settle_front(state, lease, index + 1)
+    state.paces.ran(batch.terms.task, 1, seconds)
     state.progressed = True
     state.observer.failed(
         batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at_of(index)

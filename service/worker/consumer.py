@@ -34,7 +34,6 @@ from service.errors import (
 from service.wire import PROTOCOL_VERSION
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.outbox import Holdings, Outbox
-from service.worker.pace import Pace
 from service.worker.process import guard
 from service.worker.registry import Registry
 from service.worker.report import Attempt, AttemptLog
@@ -53,6 +52,8 @@ _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
 #: How long the answer to reported outcomes may wait for the next jobs. Most come by then, so that a consumer
 #: whose jobs come one at a time needs one request for each; the outcomes themselves are recorded at once.
 _REPORTING_WAIT = timedelta(seconds=0.1)
+#: Jobs to ask for, and the run time that reading ahead may hide; the manager knows how long tasks run.
+_GRANT_JOBS, _AHEAD = 256, timedelta(seconds=0.004)
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
 
@@ -126,7 +127,6 @@ class Consumer:
         self._pid = os.getpid()
         self._outbox = Outbox()
         self._holdings = Holdings()
-        self._pace = Pace()
         self._log = structlog.get_logger().bind(worker=options.name, consumer=name)
         self._attempt_log = AttemptLog(options.name, name)
         self._line = threading.Lock()
@@ -196,7 +196,7 @@ class Consumer:
         outcomes = self._outbox.content()
         wait = min(_REPORTING_WAIT, self._wait) if outcomes else self._wait
         try:
-            turn = broker.lease(limit=self._pace.limit, wait=wait, outcomes=outcomes)
+            turn = broker.lease(limit=_GRANT_JOBS, wait=wait, ahead=_AHEAD, outcomes=outcomes)
         except _PASSING as error:
             self._pause(error)
             return Grant()
@@ -264,18 +264,15 @@ class Consumer:
         """Run the jobs of a grant in order, until the rest is taken back or the worker stops."""
         deliveries = grant.deliveries
         received = time.monotonic()
-        before, count = self._busy_seconds, 0
         ahead = sum(len(delivery.bodies) for delivery in deliveries)
         for index, delivery in enumerate(deliveries):
             batch = _Batch(delivery, runner.resolve(delivery.terms), received)
             self._begin(batch, deliveries[-1].token, ahead)
             done = self._run(broker, batch, ahead)
-            count += done
             ahead -= done
             if done < len(delivery.bodies):
                 self._give_up(deliveries[index:], delivery.first + done)
                 break
-        self._pace.ran(count, self._busy_seconds - before)
 
     def _begin(self, batch: _Batch, last: int, ahead: int) -> None:
         """Say which lease is worked on, and wake the supervisor if it has to watch."""

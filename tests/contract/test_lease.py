@@ -14,6 +14,8 @@ from service.errors import BadRequest, LeaseLost
 from tests.support.asking import NOW, ack_of, batch, counts, lease, lease_one, numbers, states, submit
 
 PATIENCE = timedelta(seconds=30)
+#: What a consumer lets reading ahead hide.
+AHEAD = timedelta(seconds=0.004)
 
 
 def test_jobs_come_first_in_first_out(engine, queue):
@@ -60,6 +62,42 @@ def test_a_share_is_left_for_every_other_consumer(engine, queue):
     assert len(numbers(lease(first, 9)[:1])) == 3
     assert lease(second)
     assert lease(third)
+
+
+def have_run(consumer, queue, seconds, task="m:f"):
+    """Let 32 jobs of *task* run for so long each, in reports of four: enough to be trusted with 256."""
+    submit(queue, batch(0, 32, task=task), origin=task[-1])
+    for _ in range(8):
+        (delivery,) = lease(consumer, 4)
+        consumer.ack(c.Ack(delivery.token, delivery.first, [b"r"] * 4, [seconds] * 4))
+
+
+def test_of_a_task_that_has_not_run_yet_one_job_is_granted_to_who_reads_ahead_a_little(engine, queue):
+    submit(queue, batch(0, 40))
+
+    assert numbers(lease(engine.consumer(), 256, ahead=AHEAD)) == [0]
+
+
+@pytest.mark.parametrize(("seconds", "granted"), [(0.000_01, 40), (0.001, 4), (0.1, 1)])
+def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engine, queue, seconds, granted):
+    """DESIGN promise 5."""
+    consumer = engine.consumer()
+    have_run(consumer, queue, seconds)
+    submit(queue, batch(0, 40))
+
+    assert len(numbers(lease(consumer, 256, ahead=AHEAD))) == granted
+
+
+def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine, queue):
+    """DESIGN promise 5: it is the measured run time of the job's own task that counts."""
+    consumer = engine.consumer(tasks=["m:f", "m:g"])
+    have_run(consumer, queue, 0.000_01)
+    have_run(consumer, queue, 0.1, task="m:g")
+    submit(queue, batch(0, 3, priority=2), batch(3, 2, task="m:g", priority=1), batch(5, 9))
+
+    granted = [numbers(lease(consumer, 256, ahead=AHEAD)) for _ in range(4)]
+
+    assert granted == [[0, 1, 2], [3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13]]
 
 
 def test_no_job_has_two_live_leases(engine, queue):

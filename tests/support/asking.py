@@ -25,8 +25,10 @@ def submit(queue: Broker, *batches: NewBatch, origin: str = "o") -> list[r.Note]
     return queue.submit(origin, batches or (batch(),))
 
 
-def lease(consumer: Broker, limit: int = 1, wait: timedelta = NOW) -> list[r.Delivery]:
-    return consumer.lease(limit=limit, wait=wait).grant.deliveries
+def lease(
+    consumer: Broker, limit: int = 1, wait: timedelta = NOW, ahead: timedelta | None = None
+) -> list[r.Delivery]:
+    return consumer.lease(limit=limit, wait=wait, ahead=ahead).grant.deliveries
 
 
 def lease_one(consumer: Broker) -> r.Delivery:

@@ -106,9 +106,8 @@ class Bench:
     def warm_up(self) -> None:
         """Let it learn that jobs are short, so that it reads ahead, however slow this machine is just now."""
         self.results(self.submit("t:echo", *[(0,)] * 200))
-        for _ in range(50):
-            self.consumer._pace.ran(100, 0.0001)
-        assert self.consumer._pace.limit > 10
+        for task in ("t:echo", "t:gate", "t:big") * 50:
+            self.queue.host.state.paces.ran(task, 100, 0.0001)
 
     def stop(self) -> None:
         self.pipe.send_bytes(STOP)
