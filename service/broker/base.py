@@ -28,7 +28,13 @@ R = TypeVar("R", bound=r.Reply)
 
 
 class Turn(NamedTuple):
-    """What `lease` gives: the new leases, and the refusals of outcomes that came with the request."""
+    """What `lease` gives.
+
+    Attributes:
+        grant: the new leases; where it is `early`, the outcomes that came with the request are on record only
+            when the next call has returned.
+        refused: the refusals of outcomes that came with the request.
+    """
 
     grant: r.Grant
     refused: list[r.Refused]
@@ -82,16 +88,19 @@ class Broker(abc.ABC):
         limit: int,
         wait: timedelta,
         ahead: timedelta | None = None,
+        early: bool = False,
         outcomes: Sequence[Settlement] = (),
     ) -> Turn:
         """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
 
         Highest priority first, then first in first out. No job has two live leases. With *ahead*, one job, or
         as many as should run in that time by what jobs of their tasks took so far. The answer may be empty
-        (time is up) or a pill (stop: finish and leave).
+        (time is up) or a pill (stop: finish and leave). With *early* it need not wait for the outcomes to be
+        on record: they are when the next call has returned, also over a new connection, provided that the
+        hello names their leases until then.
         """
         seconds = wait.total_seconds()
-        request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds())
+        request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
         replies = self.call([*outcomes, request], wait=seconds)
         grant = _expect(replies[-1], r.Grant)
         return Turn(grant, [reply for reply in replies[:-1] if isinstance(reply, r.Refused)])

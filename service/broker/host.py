@@ -2,8 +2,8 @@
 
 A *turn*: requests are applied as they come (`call`), then `turn` wakes who waited, commits everything at
 once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
-all who came in the meantime. What is handed to those who wait for jobs acknowledges nothing, so it goes out
-before the commit, which then runs beside the first jobs (decision 15).
+all who came in the meantime. A grant of jobs acknowledges nothing, so it goes out before the commit, which
+then runs beside the first jobs; to who reports in the same request, where he takes it as that (decision 15).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class QueueHost:
                 self._park(Waiting(command, member, now + _patience(command), replies, deliver, self._turns))
                 return
             replies.append(reply)
-        self._ready.append((deliver, replies))
+        self._conclude(commands[-1] if commands else None, replies, deliver, self._turns)
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -170,9 +170,7 @@ class QueueHost:
             self._expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
-        granted, self._granted = self._granted, []
-        for deliver, replies in granted:
-            deliver(replies)
+        self._deliver_granted()
         self._commit()
         self._turns += 1
         # Delivering may make callers call again at once: only what was there is delivered.
@@ -181,6 +179,12 @@ class QueueHost:
             deliver(replies)
         notices, self.state.notices = self.state.notices, []
         return notices
+
+    def _deliver_granted(self) -> None:
+        granted, self._granted = self._granted, []
+        if self._failure is None:  # otherwise it would tell that the turn before has been recorded
+            for deliver, replies in granted:
+                deliver(replies)
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
@@ -203,7 +207,8 @@ class QueueHost:
         """Commit what is pending, deliver it, and close the journal."""
         try:
             self._commit()
-            for deliver, replies in (*self._granted, *self._ready):
+            self._deliver_granted()
+            for deliver, replies in self._ready:
                 deliver(replies)
         finally:
             self._ready, self._granted = [], []
@@ -266,9 +271,22 @@ class QueueHost:
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
-        # What was asked with it, or before it on the same connection, is answered by the end of its own turn.
-        early = waiting.turn < self._turns and _hands_out(reply)
-        (self._granted if early else self._ready).append((waiting.deliver, waiting.replies))
+        self._conclude(waiting.command, waiting.replies, waiting.deliver, waiting.turn)
+
+    def _conclude(self, last: c.Command | None, replies: list[r.Reply], deliver: Deliver, asked: int) -> None:
+        """Let *replies* to a request, *last* its last command, go out, before this turn's commit or after it.
+
+        Before it goes what hands out jobs and tells nothing that is not on record, or says so. What came in
+        the turn *asked*, and on the same connection before it, is on record when that turn has ended.
+        """
+        recorded = asked < self._turns
+        early = recorded or (isinstance(last, c.Lease) and last.early)
+        if not (replies and early and _hands_out(replies[-1])):
+            self._ready.append((deliver, replies))
+            return
+        if len(replies) > 1 and not recorded:
+            replies[-1] = msgspec.structs.replace(replies[-1], early=True)
+        self._granted.append((deliver, replies))
 
     def _expire(self, now: float) -> None:
         if any(each.deadline <= now for each in self._lessees):

@@ -81,6 +81,8 @@ class ManagerBroker(Broker):
         self._tls = tls
         self._context: ssl.SSLContext | None = None
         self._stream: Stream | None = None
+        #: Reports that were answered before they were on record: a new connection begins with them.
+        self._unrecorded: list[c.AnyCommand] = []
         self._sending = threading.Lock()
         self._request = 0
         self._interrupted = False
@@ -108,7 +110,7 @@ class ManagerBroker(Broker):
         while True:
             try:
                 stream = self._stream or self._open(deadline)
-                return self._exchange(stream, commands, deadline, wait)
+                replies = self._exchange(stream, commands, deadline, wait)
             except (OSError, EOFError) as error:
                 self._discard()
                 self._pause(pause, deadline, error)
@@ -117,6 +119,9 @@ class ManagerBroker(Broker):
                 # The answer may still come: it must not meet the next request.
                 self._discard()
                 raise
+            else:
+                self._unrecorded = _unrecorded(commands, replies)
+                return replies
 
     def interrupt(self) -> None:
         """See `Broker.interrupt`."""
@@ -184,7 +189,7 @@ class ManagerBroker(Broker):
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
             stream = self._secured(plain, limit)
-            welcome = self._exchange(stream, [self._hello()], limit, 0.0)[0]
+            welcome = self._exchange(stream, [self._hello(), *self._unrecorded], limit, 0.0)[0]
         except TlsError as error:
             plain.close()
             raise AuthenticationFailed(
@@ -251,6 +256,15 @@ class ManagerBroker(Broker):
 
 def _client_hello() -> c.Hello:
     return c.Hello(PROTOCOL_VERSION, "client")
+
+
+def _unrecorded(commands: Sequence[c.AnyCommand], replies: Sequence[r.AnyReply]) -> list[c.AnyCommand]:
+    """Return those of *commands* that were carried out and may not yet be on record."""
+    last = replies[-1] if replies else None
+    if not (isinstance(last, r.Grant) and last.early):
+        return []
+    answered = zip(commands[:-1], replies[:-1], strict=True)
+    return [command for command, reply in answered if not isinstance(reply, r.Refused)]
 
 
 def _impatient(command: c.AnyCommand) -> c.AnyCommand:

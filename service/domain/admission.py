@@ -34,7 +34,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     if member.worker is not None and not _same_again(command, member, member.worker):
         return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
     if _overtaken(state, command, member):
-        return r.Refused("conflict", f"{command.name!r} has come back on a newer connection than this one")
+        message = f"{command.name!r} has ended, or come back on a newer connection than this one"
+        return r.Refused("conflict", message)
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
     member.tasks, member.queues = said.tasks, said.queues
@@ -73,6 +74,8 @@ def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.
     """End a membership in order."""
     count = give_back_all(state, member, now)
     worker = member.worker
+    if worker is not None and member.role == "consumer":
+        state.ended(worker, member.name)
     state.dismiss(member)
     if worker is not None and worker.name not in state.workers:
         state.notices.append(Notice("left", worker.name))
@@ -98,13 +101,15 @@ def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
 
 
 def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
-    """Return whether who says hello has meanwhile done so on a connection that it opened later.
+    """Return whether who says hello has done so on a connection that it opened later, or has ended since.
 
     A client opens one only when it has given the last one up, so what still comes over that is out of date.
     """
     worker = state.workers.get(command.worker or command.name)
     if worker is None or command.role == "client":
         return False
+    if command.role == "consumer" and 0 < member.order <= worker.ended.get(command.name, 0):
+        return True
     now_there = worker.supervisor if command.role == "worker" else worker.consumers.get(command.name)
     return now_there is not None and now_there.order > member.order
 

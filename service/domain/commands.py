@@ -57,12 +57,14 @@ class Submit(Command, frozen=True, tag="submit"):
 class Lease(Command, frozen=True, tag="lease"):
     """Take up to `limit` ready jobs, waiting up to `wait` seconds for the first.
 
-    With `ahead`, one job, or as many as run in that many seconds by what their tasks took so far.
+    With `ahead`, one job, or as many as run in that many seconds by what their tasks took so far. With
+    `early` the answer may come before what was reported in the same request is on record; the grant says so.
     """
 
     limit: int = 1
     wait: float = 0.0
     ahead: float | None = None
+    early: bool = False
 
 
 class Ack(Command, frozen=True, tag="ack"):

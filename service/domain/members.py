@@ -91,12 +91,16 @@ class Member:
 
 @dataclass(slots=True)
 class Worker:
-    """A supervisor and its consumers."""
+    """A supervisor and its consumers.
+
+    `ended` has consumers whose processes have ended, with the number of connections that had come by then.
+    """
 
     name: str
     hello: Hello | None = None
     supervisor: Member | None = None
     consumers: dict[str, Member] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     report: Extend = field(default_factory=Extend)
     connected_at: float = 0.0
     seen_at: float = 0.0

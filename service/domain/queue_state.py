@@ -30,6 +30,8 @@ from service.domain.paces import Paces
 from service.errors import JournalError
 
 _TOKENS_PER_INCARNATION = 1 << 40
+#: Ended consumers of one worker whose late hellos are known as that.
+ENDED_KEPT = 256
 #: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
 PILL_PUT_BY_HAND = -1
 
@@ -80,6 +82,8 @@ class QueueState:
         self.leases: dict[int, LeaseRecord] = {}
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
+        #: Connections that have come so far, for `arrived`.
+        self.arrivals = 0
         #: After a restart: nothing is handed out before this time.
         self.hold_until = 0.0
         #: Whether something became ready, or an outcome was recorded, since the host last looked.
@@ -310,6 +314,17 @@ class QueueState:
         lease.holder.leases.pop(lease.token, None)
 
     # --- members ------------------------------------------------------------------------------------
+
+    def arrived(self, member: Member) -> None:
+        """Count *member*, a new connection."""
+        self.arrivals += 1
+        member.order = self.arrivals
+
+    def ended(self, worker: Worker, consumer: str) -> None:
+        """Note that a consumer's process has ended: what its connections still say is out of date."""
+        worker.ended[consumer] = self.arrivals
+        if len(worker.ended) > ENDED_KEPT:
+            del worker.ended[next(iter(worker.ended))]
 
     def dismiss(self, member: Member) -> None:
         """Remove a member, which holds nothing any more, from its worker, and that with its last one."""

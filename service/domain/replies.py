@@ -67,10 +67,15 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Grant(Reply, frozen=True, tag="grant"):
-    """The leased jobs; `pill` not 0 is the answer "stop" (a drain's epoch, or -1: put by hand)."""
+    """The leased jobs; `pill` not 0 is the answer "stop" (a drain's epoch, or -1: put by hand).
+
+    An `early` one came before what was reported in the same request is on record. It is when anything else
+    is answered on the same connection; on another one the reports have to be repeated.
+    """
 
     deliveries: list[Delivery] = []
     pill: int = 0
+    early: bool = False
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):

@@ -95,6 +95,8 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
             record = lease.batch.records.get(index)
             retry_in = crash_retry_in((record.crashes if record else 0) + 1)
             _charge(state, lease, command, retry_in, Cause.CRASHED, now)
+    if member.worker is not None:
+        state.ended(member.worker, command.consumer)
     holder = _consumer(member, command.consumer)
     if holder is not None:
         give_back_all(state, holder, now)

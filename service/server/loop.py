@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import select
 import socket
@@ -90,7 +89,6 @@ class Server(managers.Server):
         ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
         self._dialogue = Dialogue(host, ring, self, strict=strict)
         self._door = Door(bounds or Bounds())
-        self._arrivals = itertools.count(1)
         #: Connections that are not read for now.
         self._paused: dict[int, Connection] = {}
         self._epoll = select.epoll()
@@ -310,7 +308,7 @@ class Server(managers.Server):
         except OSError:
             sock.close()
             return
-        connection.member.order = next(self._arrivals)
+        self._host.state.arrived(connection.member)
         connection.mask = select.EPOLLIN
         self._epoll.register(connection.fd, connection.mask)
         if evicted := self._door.enter(connection):

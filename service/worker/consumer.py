@@ -54,6 +54,9 @@ _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
 _REPORTING_WAIT = timedelta(seconds=0.1)
 #: Jobs to ask for, and the run time that reading ahead may hide; the manager knows how long tasks run.
 _GRANT_JOBS, _AHEAD = 256, timedelta(seconds=0.004)
+#: Bytes of results up to which the next jobs are taken before the results are on record: a new connection
+#: has to begin with them, and has little time for that.
+_EARLY_BYTES = 64 * 1024
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
 
@@ -127,6 +130,8 @@ class Consumer:
         self._pid = os.getpid()
         self._outbox = Outbox()
         self._holdings = Holdings()
+        #: Outcomes that the manager has heard of and may not yet have on record.
+        self._unrecorded: Sequence[Settlement] = ()
         self._log = structlog.get_logger().bind(worker=options.name, consumer=name)
         self._attempt_log = AttemptLog(options.name, name)
         self._line = threading.Lock()
@@ -196,11 +201,12 @@ class Consumer:
         outcomes = self._outbox.content()
         wait = min(_REPORTING_WAIT, self._wait) if outcomes else self._wait
         try:
-            turn = broker.lease(limit=_GRANT_JOBS, wait=wait, ahead=_AHEAD, outcomes=outcomes)
+            early = self._outbox.size <= _EARLY_BYTES
+            turn = broker.lease(limit=_GRANT_JOBS, wait=wait, ahead=_AHEAD, early=early, outcomes=outcomes)
         except _PASSING as error:
             self._pause(error)
             return Grant()
-        self._sent(outcomes, turn.refused)
+        self._sent(outcomes, turn.refused, recorded=not turn.grant.early)
         self._holdings.add(turn.grant.deliveries)
         return turn.grant
 
@@ -223,10 +229,15 @@ class Consumer:
         self._sent(outcomes, [reply for reply in replies if isinstance(reply, Refused)])
         return None
 
-    def _sent(self, outcomes: Sequence[Settlement], refused: Sequence[Refused]) -> None:
+    def _sent(
+        self, outcomes: Sequence[Settlement], refused: Sequence[Refused], *, recorded: bool = True
+    ) -> None:
         self._pauses = 0
         self._outbox.sent(outcomes)
-        self._holdings.settled(outcomes)
+        self._holdings.settled(self._unrecorded)
+        self._unrecorded = () if recorded else outcomes
+        if recorded:
+            self._holdings.settled(outcomes)
         for refusal in refused:
             self._log.warning("outcome_refused", code=refusal.code, error=refusal.message)
 

@@ -48,6 +48,7 @@ def test_the_faults_do_happen():
     assert sum(world.workers_born - 2 for world in worlds) > 20
     assert sum(world.crashed.total() for world in worlds) > 10
     assert sum(world.hits.total() for world in worlds) > 100
+    assert sum(world.early for world in worlds) > 50
     assert sum(each > 1 for world in worlds for each in world.executions.values()) > 50
 
 

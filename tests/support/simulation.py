@@ -67,7 +67,7 @@ class Peer:
 
     def step(self) -> None:
         line = self.line
-        if line is None or line.broken:
+        if line is None or (line.broken and not line.to_peer):
             self._connect()
         elif line.to_peer:
             self._read(*line.to_peer.popleft())
@@ -87,6 +87,10 @@ class Peer:
     def welcomed(self, welcome: r.Welcome) -> None:
         """Take the answer to the hello."""
 
+    def again(self) -> Sequence[c.Command]:
+        """Return what to repeat on a new line, behind the hello."""
+        return ()
+
     def hands(self) -> Iterable[str]:
         """Return the jobs that this peer knows it holds."""
         return ()
@@ -101,7 +105,7 @@ class Peer:
         hello = self.hello()
         self.strange = hello is not None
         if hello is not None:
-            self.line.to_manager.append((0, [hello]))
+            self.line.to_manager.append((0, [hello, *self.again()]))
         elif self.pending is not None:
             self._send()
 
@@ -112,7 +116,7 @@ class Peer:
 
     def _read(self, request: int, replies: Sequence[r.Reply]) -> None:
         if request == 0:
-            (welcome,) = replies
+            welcome = replies[0]
             if not isinstance(welcome, r.Welcome):
                 raise Violation(f"{self.name} was not welcomed: {welcome}")
             self.strange = False
@@ -159,10 +163,15 @@ class Consumer(Peer):
         self.executing: tuple[int, r.Delivery, int] | None = None
         self.outcomes: list[c.Ack | c.Nack] = []
         self.unconfirmed: list[c.Ack | c.Nack] = []
+        #: Those that the manager has heard of and may not have on record.
+        self.unrecorded: list[c.Ack | c.Nack] = []
         self.origins: dict[int, str] = {}
 
     def hello(self) -> c.Hello:
         return c.Hello(1, "consumer", self.name, self.supervisor.worker, tasks=["m:f"], held=self._held())
+
+    def again(self) -> Sequence[c.Command]:
+        return self.unrecorded
 
     def hands(self) -> Iterable[str]:
         return (f"{held.origin}-{held.first + i}" for held in self._held() for i in range(held.count))
@@ -182,11 +191,13 @@ class Consumer(Peer):
             return []
         self.unconfirmed, self.outcomes = self.outcomes, []
         limit = self.world.rng.randint(1, 4)
-        return [*self.unconfirmed, c.Lease(limit, 2.0)]
+        return [*self.unconfirmed, c.Lease(limit, 2.0, early=self.world.rng.random() < 0.7)]
 
     def answered(self, commands: Sequence[c.Command], replies: Sequence[r.Reply]) -> None:
-        self.unconfirmed = []
         grant = replies[-1]
+        early = isinstance(grant, r.Grant) and grant.early
+        self.world.early += early
+        self.unrecorded, self.unconfirmed = self.unconfirmed if early else [], []
         if not isinstance(grant, r.Grant):
             self.give_up_line()
         elif grant.pill:
@@ -225,7 +236,7 @@ class Consumer(Peer):
         numbers: defaultdict[int, list[int]] = defaultdict(list)
         for token, delivery, index in self._all():
             numbers[token].append(delivery.first + index)
-        for settlement in (*self.unconfirmed, *self.outcomes):
+        for settlement in (*self.unrecorded, *self.unconfirmed, *self.outcomes):
             number = settlement.first if isinstance(settlement, c.Ack) else settlement.number
             numbers[settlement.token].append(number)
         return [c.Held(t, self.origins[t], min(some), len(some)) for t, some in numbers.items()]
@@ -322,6 +333,8 @@ class World:
         self.supervisors: list[Supervisor] = []
         self.draining = False
         self.workers_born = 0
+        #: Grants that came before the outcomes reported with their request were on record.
+        self.early = 0
         self.submitted: set[str] = set()
         self.accepted: set[str] = set()
         self.seen: defaultdict[str, list[Outcome]] = defaultdict(list)
@@ -485,6 +498,7 @@ class World:
 
     def open(self) -> Line:
         line = Line()
+        self.host.state.arrived(line.member)
         self.lines.append(line)
         return line
 

@@ -12,7 +12,7 @@ from service.broker.journal import MemoryJournal
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.events import AnyEvent
-from service.domain.job import NewBatch, Terms
+from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.errors import JournalError
@@ -119,6 +119,68 @@ def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, jo
         host.turn()
 
     assert answers == []
+
+
+def reported_early(host: QueueHost) -> list[list[r.Reply]]:
+    """Submit two jobs and let a consumer report the first; return the answers to that, in the same turn."""
+    submit(host)
+    submit(host, 1)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    answers: list[list[r.Reply]] = []
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    host.call([ack, c.Lease(1, 10.0, early=True)], consumer, answers.append)
+    return answers
+
+
+def test_who_takes_jobs_early_has_them_before_the_commit_of_its_report_and_is_told_so(host, journal):
+    answers = reported_early(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    ((done, grant),) = answers
+    assert done == r.Done(1)
+    assert isinstance(grant, r.Grant)
+    assert grant.early
+    assert handed_out(answers) == 1
+
+
+def test_once_a_commit_has_failed_nothing_is_handed_out_any_more(host, journal):
+    """It would tell that what was reported before is on record."""
+    submit(host)
+    consumer = consumer_of(host)
+    submit(host, 1)
+    journal.failing = True
+    with pytest.raises(JournalError):
+        host.turn()
+    journal.failing = False
+    answers: list[list[r.Reply]] = []
+    host.call([c.Lease(1, early=True)], consumer, answers.append)
+
+    host.turn()
+    host.close()
+
+    assert answers == []
+
+
+def test_a_grant_is_early_only_where_something_was_reported_with_it_in_the_same_turn(host):
+    submit(host)
+    consumer = consumer_of(host)
+
+    ((first,),) = ask(host, consumer, c.Lease(1, 10.0, early=True))
+    assert isinstance(first, r.Grant)
+    ack = c.Ack(first.deliveries[0].token, 0, [b"r"], [0.0])
+    waited = ask(host, consumer, ack, c.Lease(1, 10.0, early=True))
+    submit(host, 1)
+    host.turn()
+
+    ((_, second),) = waited
+    assert isinstance(second, r.Grant)
+    assert handed_out(waited) == 1
+    assert (first.early, second.early) == (False, False)
 
 
 def test_a_report_that_is_on_record_does_not_hold_up_later_jobs(host, journal):
@@ -326,3 +388,28 @@ def test_a_supervisors_late_hello_does_not_replace_the_one_on_its_newer_connecti
     assert isinstance(late, r.Refused)
     assert late.code == "conflict"
     assert host.state.workers["w"].supervisor is new
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "left"])
+def test_a_late_hello_of_a_consumer_that_has_ended_takes_up_no_lease(host, killed):
+    """Nobody would ever end that: its supervisor has said all that it had to say of it."""
+    hello = c.Hello(c.PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["m:f"])
+    supervisor, first, late = Member(), Member(), Member()
+    for each in (supervisor, first, late):
+        host.state.arrived(each)
+    ask(host, supervisor, c.Hello(c.PROTOCOL_VERSION, "worker", "w", "w", tasks=["m:f"]))
+    ask(host, first, hello)
+    if killed:
+        ask(host, supervisor, c.Lost("w-1", ErrorInfo("Killed", "by a signal")))
+    else:
+        ask(host, first, c.Leave())
+
+    ((answer,),) = ask(host, late, hello)
+
+    assert isinstance(answer, r.Refused)
+    assert answer.code == "conflict"
+    assert host.state.workers["w"].consumers == {}
+    successor = Member()
+    host.state.arrived(successor)
+    ((welcome,),) = ask(host, successor, hello)
+    assert isinstance(welcome, r.Welcome), "a new process may have the name of an old one"

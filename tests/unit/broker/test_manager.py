@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
 from service.broker.manager import ManagerBroker
 from service.domain import commands as c
+from service.domain import events as e
 from service.domain import replies as r
-from service.errors import BadRequest, ManagerUnreachable
+from service.errors import BadRequest, JournalError, ManagerUnreachable
+from service.server.manager import JobManager, listen
 from service.wire import PROTOCOL_VERSION, with_header
-from tests.support.asking import batch, counts, submit
+from tests.support.asking import NOW, ack_of, batch, counts, lease_one, states, submit
 from tests.support.manager import running_manager
 
 
@@ -55,6 +61,62 @@ def test_each_new_connection_says_hello_anew(manager):
 
     assert len(said) == 2
     broker.close()
+
+
+class Breaking(MemoryJournal):
+    """A journal whose commits fail from some time on."""
+
+    broken = False
+
+    def append(self, records: Sequence[tuple[int, e.AnyEvent]], forget: Sequence[int] = ()) -> None:
+        if self.broken:
+            raise JournalError("broken")
+        super().append(records, forget)
+
+
+@contextmanager
+def serving(journal: MemoryJournal, authkey: bytes, port: int = 0) -> Iterator[tuple[str, int]]:
+    """Serve *journal* at *port* until the block ends, or until it breaks."""
+    server = JobManager(QueueHost(journal), listen("127.0.0.1", port), authkey).get_server()
+
+    def serve() -> None:
+        with suppress(JournalError):
+            server.serve_forever()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield server.endpoint
+    finally:
+        server.stop()
+        thread.join(10)
+
+
+def test_a_report_that_was_answered_before_a_commit_that_never_came_is_repeated_to_the_next_manager():
+    """So the job that it was about does not run again."""
+    journal, authkey = Breaking(), b"k" * 32
+    held: list[c.Held] = []
+
+    def hello() -> c.Hello:
+        return c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["m:f"], held=held)
+
+    with serving(journal, authkey) as endpoint:
+        consumer, client = ManagerBroker(endpoint, authkey, hello=hello), ManagerBroker(endpoint, authkey)
+        submit(client, batch(0, 2))
+        first = lease_one(consumer)
+        journal.broken = True
+        turn = consumer.lease(limit=1, wait=NOW, early=True, outcomes=[ack_of(first)])
+        assert turn.grant.early
+    (second,) = turn.grant.deliveries
+    held += [c.Held(each.token, each.origin, each.first, 1) for each in (first, second)]
+
+    with serving(journal.reopened(), authkey, endpoint[1]):
+        consumer.ack(ack_of(second))
+
+        assert states(client, "o-0", "o-1") == ["succeeded", "succeeded"]
+        assert counts(client).leased == 0
+        consumer.close()
+        client.close()
 
 
 def test_nobody_listening_is_unreachable_within_the_timeout():
