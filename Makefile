@@ -56,8 +56,9 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools (figures and a plot go to .bench)
+	@mkdir -p .bench
+	@$(BIN)/python -m benchmarks --output .bench/bench.json --plot .bench/bench.png $(ARGS)
 
 bench-peers: $(VENV)/.runtime ## Measure it beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray (installs them into .bench)
 	@$(BIN)/python -m benchmarks.peers $(ARGS)

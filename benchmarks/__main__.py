@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import heavy
+from benchmarks.drawing import draw
 from benchmarks.figures import Figures
 from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, USUAL, Field, Sizes, one_round
-from benchmarks.report import document, table
+from benchmarks.report import document, note, panels, table
 from benchmarks.systems import Executor, Pool, Service, StockServer
 
 
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
     print(table(figures))
     if options.output is not None:
         options.output.write_text(json.dumps(document(figures, sizes, rounds), indent=1) + "\n")
+    if options.plot is not None and (shown := panels(figures)):
+        draw(shown, note(options.durability), options.plot)
     return 0
 
 
@@ -75,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bars (with matplotlib in .bench)")
     parser.add_argument(
         "--only",
         nargs="+",

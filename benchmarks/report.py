@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks import heavy, start
+from benchmarks.drawing import Panel
 from benchmarks.figures import Figures, Row
 from benchmarks.systems import Executor, Pool, StockServer
 
@@ -16,6 +17,12 @@ from benchmarks.systems import Executor, Pool, StockServer
 REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
 #: Those of which each measure has one at most: they share the last column.
 BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.DISK)
+#: Measures that the plot shows, with the title of each and how its figures are written.
+PLOTTED = {
+    "no-op jobs, end to end": ("no-op jobs a second, in bulk (more is better)", "{:,.0f}"),
+    "Executor.submit one by one, end to end": ("the same, one call at a time (more is better)", "{:,.0f}"),
+    "round trip p50": ("ms from submit to result, one job (less is better)", "{:.2f}"),
+}
 _HEADER = ("measure", "system", "median", "unit", *REFERENCES.values(), "/ base")
 
 
@@ -44,6 +51,21 @@ def document(figures: Figures, sizes: object, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "figures": [_entry(figures, row) for row in _in_order(figures)],
     }
+
+
+def panels(figures: Figures) -> list[Panel]:
+    """Return what the plot shows: of those measures that were done, the ones that a reader asks for first."""
+    bars = {
+        measure: {row.system: _median(figures, row) for row in figures.rounds if row.measure == measure}
+        for measure in PLOTTED
+    }
+    return [Panel(title, form, bars[measure]) for measure, (title, form) in PLOTTED.items() if bars[measure]]
+
+
+def note(durabilities: Iterable[str]) -> str:
+    """Return what stands below the plot."""
+    load = os.getloadavg()[0]
+    return f"4 processes, {os.cpu_count()} cores, load average {load:.0f}; svc with {', '.join(durabilities)}"
 
 
 def _entry(figures: Figures, row: Row) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.drawing import draw
 from benchmarks.peers.environments import FOLDER, interpreter
 from benchmarks.peers.redis_server import RedisServer
 from benchmarks.peers.remote import Remote
-from benchmarks.peers.report import Rounds, document, table
-from benchmarks.peers.table import LOCKS, PEERS, Peer
+from benchmarks.peers.report import Rounds, document, note, panels, table
+from benchmarks.peers.table import PEERS, Peer
 from benchmarks.peers.timing import SEED_JOBS, System, measure
 from benchmarks.systems import Executor, Pool, Service
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     figures = document(rounds, _facts(peers))
     print(table(figures))
     options.output.write_text(json.dumps(figures, indent=1) + "\n")
-    _plot(options.output, options.plot)
+    draw(panels(figures), note(figures), options.plot)
     for title, reason in failed.items():
         print(f"make bench-peers: {title} is missing or incomplete: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -106,12 +107,6 @@ def _facts(peers: list[Peer]) -> dict[str, dict[str, str]]:
         for each in peers
     }
     return own | theirs
-
-
-def _plot(figures: Path, target: Path) -> None:
-    python = interpreter(LOCKS / "plot.lock")
-    script = Path(__file__).with_name("plot.py")
-    subprocess.run([str(python), str(script), str(figures), str(target)], check=True)
 
 
 def _parser() -> argparse.ArgumentParser:

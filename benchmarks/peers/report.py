@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.drawing import Panel
+
 #: What everything is compared with.
 REFERENCE = "svc, fsync"
 _HEADER = ("system", "jobs/s", "svc is", "p50 ms", "svc is", "seed s", "accepted work is durable")
@@ -46,6 +48,23 @@ def table(figures: dict[str, Any]) -> str:
     lines = [_HEADER, *(_line(each) for each in figures["systems"])]
     settings = [f"{each['system']} {each['version']}: {each['settings']}" for each in figures["systems"]]
     return "\n".join([*_aligned(lines), "", *settings])
+
+
+def panels(figures: dict[str, Any]) -> list[Panel]:
+    """Return what the plot shows."""
+    systems = figures["systems"]
+    return [
+        Panel(title, form, {each["system"]: each["median"][measure] for each in systems})
+        for measure, title, form in (
+            ("jobs/s", "no-op jobs a second (more is better)", "{:,.0f}"),
+            ("p50 ms", "ms from submit to result, one job (less is better)", "{:.2f}"),
+        )
+    ]
+
+
+def note(figures: dict[str, Any]) -> str:
+    """Return what stands below the plot."""
+    return f"4 processes, {figures['cpus']} cores, load average {figures['load']:.0f}; Redis without fsync"
 
 
 def _line(entry: dict[str, Any]) -> tuple[str, ...]:
