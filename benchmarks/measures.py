@@ -172,8 +172,11 @@ def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
     for service in who.services:
         for crowd, sources in siege.CROWDS.items():
             calm = _phase(service, sizes, figures, f"calm before {crowd}")
-            with siege.besieged(service.endpoint, sources):
+            with siege.besieged(service.endpoint, sources) as attackers:
+                started, cpu = time.monotonic(), cpu_seconds(attackers)
                 rate = _phase(service, sizes, figures, crowd)
+                share = (cpu_seconds(attackers) - cpu) / (time.monotonic() - started)
+            figures.note("siege: CPU of the attackers", "of a core", f"{service.name}, {crowd}", share)
             figures.note("siege: jobs against calm", "ratio", f"{service.name}, {crowd}", rate / calm)
 
 

@@ -65,8 +65,11 @@ class Visits:
 
 
 @contextmanager
-def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[None]:
-    """Hold the siege while the block runs, from the loopback addresses *sources*, once all have come."""
+def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
+    """Hold the siege while the block runs, from the loopback addresses *sources*, once all have come.
+
+    Gives the processes of the attackers.
+    """
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     child = context.Process(target=_besiege, args=(there, endpoint, sources))
@@ -76,7 +79,7 @@ def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[None]:
         if not here.poll(_SETTLE_SECONDS):
             raise TimeoutError(f"the siege was not there within {_SETTLE_SECONDS:g} s")
         here.recv()
-        yield
+        yield [child.pid] if child.pid else []
     finally:
         here.close()
         child.join()

@@ -31,6 +31,7 @@ PROMISED = {
     "stock connect + first call": {"svc, fsync", "stdlib BaseManager"},
     "RSS of manager": {"svc, fsync"},
     "siege: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
+    "siege: CPU of the attackers": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
     "siege: connect + call p99": {"svc, fsync, from one address", "svc, fsync, calm before from one address"},
     "start to end of a command": {"svc --help", "svc health", "svc status", "python -c pass", TYPER},
     "worker of 4 consumers, start to ready": {"svc, fsync"},
