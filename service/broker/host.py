@@ -39,6 +39,8 @@ RECENT_BYTES = 32 * 1024 * 1024
 #: Bytes of results above which an event is not worth keeping in memory.
 RECENT_EVENT_BYTES = 256 * 1024
 _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
+#: Commands that the host answers itself, or whose answers it adds to.
+_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
 
 
 class Waiting:
@@ -119,7 +121,7 @@ class QueueHost:
                 self._park(Waiting(command, member, now + _patience(command), replies, deliver, self._turns))
                 return
             replies.append(reply)
-        self._conclude(commands[-1] if commands else None, replies, deliver, self._turns)
+        self._conclude(commands[-1] if commands else None, replies, deliver, self._turns, member)
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -215,6 +217,8 @@ class QueueHost:
             self.journal.close()
 
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+        if type(command) not in _ANSWERED_HERE:
+            return apply(self.state, command, member, now)
         if isinstance(command, c.Exposition):
             return r.Text(self._exposition(self.totals()))
         if isinstance(command, c.Backup):
@@ -271,15 +275,19 @@ class QueueHost:
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
-        self._conclude(waiting.command, waiting.replies, waiting.deliver, waiting.turn)
+        self._conclude(waiting.command, waiting.replies, waiting.deliver, waiting.turn, waiting.member)
 
-    def _conclude(self, last: c.Command | None, replies: list[r.Reply], deliver: Deliver, asked: int) -> None:
+    def _conclude(
+        self, last: c.Command | None, replies: list[r.Reply], deliver: Deliver, asked: int, member: Member
+    ) -> None:
         """Let *replies* to a request, *last* its last command, go out, before this turn's commit or after it.
 
         Before it goes what hands out jobs and tells nothing that is not on record, or says so. What came in
-        the turn *asked*, and on the same connection before it, is on record when that turn has ended.
+        the turn *asked*, and on the same connection before it, is on record when that turn has ended; and so
+        is all of a plain client, whose other answers are never early, that waits for this answer alone.
         """
-        recorded = asked < self._turns
+        alone = member.role == "plain" and member.outstanding == len(replies) == 1
+        recorded = alone or asked < self._turns
         early = recorded or (isinstance(last, c.Lease) and last.early)
         if not (replies and early and _hands_out(replies[-1])):
             self._ready.append((deliver, replies))

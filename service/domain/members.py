@@ -46,6 +46,7 @@ class Member:
         "leases",
         "name",
         "order",
+        "outstanding",
         "pills",
         "queues",
         "role",
@@ -58,6 +59,8 @@ class Member:
         self.inside = inside
         #: Which connection this is, counted as they come; 0 where nobody counts.
         self.order = 0
+        #: Requests on this connection that have no answer yet; 0 where nobody counts.
+        self.outstanding = 0
         #: Pills of a drain that a plain client got and has not acknowledged.
         self.pills = 0
         self.role = role

@@ -6,7 +6,7 @@ import enum
 import socket
 import time
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service import wire_handshake as handshake
 from service.domain.members import Member
@@ -59,13 +59,13 @@ class Connection:
         "_output",
         "_tls",
         "address",
+        "calls",
         "challenge",
         "closing",
         "fd",
         "key",
         "mask",
         "member",
-        "outstanding",
         "peer",
         "since",
         "sock",
@@ -94,8 +94,8 @@ class Connection:
         self.member = Member()
         #: The key that the peer has proved to know.
         self.key: Key | None = None
-        #: Requests that have no answer yet.
-        self.outstanding = 0
+        #: Requests of a plain client that have been read before; what they are is the dialogue's.
+        self.calls: dict[bytes, Any] = {}
         #: Since when (monotonic) bytes have been waiting without a break for the peer to read.
         self.waiting_since = 0.0
         #: What the loop waits for on this socket.
@@ -119,7 +119,12 @@ class Connection:
     @property
     def paused(self) -> bool:
         """Whether nothing more is read: the peer should first take, or wait for, what it asked for."""
-        return bool(self._output) or self.outstanding >= OUTSTANDING_MAX
+        return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output)
+
+    @property
+    def outstanding(self) -> int:
+        """How many requests have no answer yet."""
+        return self.member.outstanding
 
     @property
     def buffered(self) -> int:
@@ -157,6 +162,9 @@ class Connection:
             if self._input:
                 self._input += data
                 yield from self.left_over()
+            elif self._is_one(data):
+                with memoryview(data) as view, view[HEADER.size :] as message:
+                    yield message
             else:
                 rest = yield from self._messages(data)
                 self._input += data[rest:]
@@ -194,6 +202,11 @@ class Connection:
         if tls.ready and not was_ready:
             self.start()
         return said
+
+    def _is_one(self, data: bytes) -> bool:
+        """Return whether *data* is one whole message, as nearly all is that a stock client sends at once."""
+        size = len(data) - HEADER.size
+        return 0 <= size <= self._limit() and HEADER.unpack_from(data)[0] == size
 
     def _messages(self, data: bytes | bytearray) -> Generator[memoryview, None, int]:
         """Yield the whole messages in *data*; return how many bytes they took."""
@@ -237,9 +250,10 @@ class Connection:
             self._output += data
         elif data:
             sent = self._try_send(data)
-            if sent < len(data):
-                self._output += memoryview(data)[sent:]
-                self.waiting_since = time.monotonic()
+            if sent == len(data):
+                return
+            self._output += memoryview(data)[sent:]
+            self.waiting_since = time.monotonic()
         if len(self._output) > WRITE_BYTES_MAX:
             raise PeerGone(f"{len(self._output)} bytes wait for a peer that does not read")
 
@@ -257,7 +271,7 @@ class Connection:
             self.sock.close()
 
     def _limit(self) -> int:
-        secure = self.stage in (Stage.OPEN, Stage.SERVING)
+        secure = self.stage is Stage.SERVING or self.stage is Stage.OPEN
         return MESSAGE_BYTES_MAX if secure else handshake.MESSAGE_BYTES_MAX
 
     def _try_send(self, data: bytes | memoryview) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -21,6 +23,18 @@ from service.wire import decode_request, encode_response, request_frame, with_he
 
 #: What a client may ask of the server itself, on a fresh connection.
 SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
+
+#: Calls of one connection that are remembered, how long their messages may be, and which they are: a `put` is
+#: hardly ever the same again.
+_KNOWN_CALLS_MAX = 8
+_KNOWN_BYTES_MAX = 128
+_REPEATED = frozenset(("get", "get_nowait", "task_done", "join", "qsize", "empty", "full"))
+_CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
+_SERVING = Stage.SERVING
+#: The answer None, which most calls get.
+_NOTHING = with_header(reply_bytes(None))
+#: A method of the face, and what it is called with.
+_Call = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 
 
 class Line(Protocol):
@@ -52,7 +66,7 @@ class Dialogue:
         Raises:
             PeerGone: the peer broke the rules of the handshake.
         """
-        if connection.stage is Stage.SERVING:
+        if connection.stage is _SERVING:
             frame = request_frame(message)
             if frame is not None:
                 self._handle_frame(connection, frame)
@@ -136,10 +150,10 @@ class Dialogue:
                 return
 
         def deliver(replies: list[r.Reply]) -> None:
-            connection.outstanding -= 1
+            connection.member.outstanding -= 1
             self._respond(connection, request, replies)
 
-        connection.outstanding += 1
+        connection.member.outstanding += 1
         self._host.call(commands, connection.member, deliver)
         if commands:
             method = commands[-1].__struct_config__.tag
@@ -163,29 +177,58 @@ class Dialogue:
     def _handle_call(self, connection: Connection, message: memoryview) -> None:
         """Serve a plain client's call of a shared object."""
         started = time.perf_counter()
-
-        def done(value: object) -> None:
-            connection.outstanding -= 1
-            if not connection.closed:
-                self._line.send(connection, with_header(_answer(value)))
-
-        connection.outstanding += 1
-        try:
-            ident, method, args, kwds = _four(loads_plain(message))
-        except BadRequest as error:
-            done(ValueError(str(error)))
-            self._count("plain", "error", started)
-            return
-        if (ident, method) == ("jobs", "call"):
-            done(ValueError("jobs.call takes one frame of service.wire as bytes"))
-            return
-        right = call_right(str(ident), str(method), args, kwds)
-        if method in EXPOSED.get(str(ident), ()) and not may_call(connection.role or Role.READ, right):
-            done(PermissionError(self._refuse_call(connection, ".".join(right))))
-            self._count("plain", "denied", started)
-            return
-        self._plain.call(connection.member, str(ident), str(method), args, kwds, done)
+        connection.member.outstanding += 1
+        done = partial(self._answer, connection)
+        known = connection.calls.get(bytes(message)) if len(message) <= _KNOWN_BYTES_MAX else None
+        if known is None:
+            try:
+                known = self._admitted(connection, message)
+            except (ValueError, PermissionError, AttributeError) as refusal:
+                done(refusal)
+                self._count("plain", "denied" if isinstance(refusal, PermissionError) else "error", started)
+                return
+        method, args, kwds = known
+        self._plain.carry_out(method, connection.member, args, kwds, done)
         self._count("plain", "ok", started)
+
+    def _admitted(self, connection: Connection, message: memoryview) -> _Call:
+        """Return the method that a call is for, and its arguments.
+
+        Consumers make the same few calls again and again. Their bytes are remembered with what they came
+        to, so that each is scanned, unpickled and held against the role of the connection's key, which never
+        changes, once only.
+
+        Raises:
+            ValueError: it is no call of plain data.
+            PermissionError: the peer's key is not for it.
+            AttributeError: there is no such method.
+        """
+        try:
+            ident, name, args, kwds = _four(loads_plain(message))
+        except BadRequest as error:
+            raise ValueError(str(error)) from None
+        if (ident, name) == ("jobs", "call"):
+            raise ValueError("jobs.call takes one frame of service.wire as bytes")
+        typeid, name = str(ident), str(name)
+        method = self._plain.method(typeid, name)
+        right = call_right(typeid, name, args, kwds)
+        if not may_call(connection.role or Role.READ, right):
+            raise PermissionError(self._refuse_call(connection, ".".join(right)))
+        if len(message) <= _KNOWN_BYTES_MAX and name in _REPEATED and _is_constant(args, kwds):
+            if len(connection.calls) >= _KNOWN_CALLS_MAX:
+                connection.calls.clear()
+            connection.calls[bytes(message)] = method, args, kwds
+        return method, args, kwds
+
+    def _answer(self, connection: Connection, value: object) -> None:
+        connection.member.outstanding -= 1
+        if not connection.closed:
+            self._line.send(connection, _NOTHING if value is None else with_header(_reply(value)))
+
+
+def _is_constant(args: tuple[Any, ...], kwds: dict[str, Any]) -> bool:
+    """Return whether nothing that a call is made with can change, so that it may be used again."""
+    return all(type(each) in _CONSTANT for each in (*args, *kwds.values()))
 
 
 def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
@@ -200,7 +243,7 @@ def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
     raise BadRequest("a request is (ident, method, args, kwds)")
 
 
-def _answer(value: object) -> bytes:
+def _reply(value: object) -> bytes:
     """Return the stdlib's reply for *value*, or the error that it cannot be sent: too deep, for instance."""
     try:
         return reply_bytes(value)

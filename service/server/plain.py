@@ -12,6 +12,7 @@ import math
 import pickle
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from service import codec
@@ -34,6 +35,11 @@ EXPOSED: dict[str, tuple[str, ...]] = {
 }
 #: The result of a job that a plain consumer acknowledged: none is known here.
 _NO_RESULT = b""
+_ITEM = Terms(ITEM, codec="item")
+_PILL = Terms(PILL, codec="item")
+_RESULT = Terms(ITEM, RESULTS_QUEUE, codec="item")
+#: What `get()` asks.
+_LEASE = (c.Lease(1, math.inf),)
 _JOB_FIELDS = frozenset(
     ("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout")
 )
@@ -62,24 +68,37 @@ class PlainFace:
         self._next_number = 0
         #: Only what passes through here may use the reserved names, whose bodies are trusted pickles.
         self._inside = Member("plain", inside=True)
+        self._methods: dict[tuple[str, str], Callable[..., None]] = {
+            (typeid, name): getattr(self, f"_{typeid}_{name}")
+            for typeid, names in EXPOSED.items()
+            for name in names
+            if name != "call"
+        }
 
-    def call(
+    def method(self, typeid: str, name: str) -> Callable[..., None]:
+        """Return what carries out `typeid.name`, for `carry_out`.
+
+        Raises:
+            AttributeError: clients have no such method.
+        """
+        found = self._methods.get((typeid, name))
+        if found is None:
+            raise AttributeError(f"{typeid!r} has no method {name!r} for clients")
+        return found
+
+    def carry_out(
         self,
+        method: Callable[..., None],
         member: Member,
-        typeid: str,
-        method: str,
         args: Sequence[Any],
         kwds: Mapping[str, Any],
         done: Return,
     ) -> None:
-        """Carry out `typeid.method(*args, **kwds)` for *member*; *done* is called now or at a later turn."""
-        if method not in EXPOSED.get(typeid, ()):
-            done(AttributeError(f"{typeid!r} has no method {method!r} for clients"))
-            return
+        """Carry out a *method* for *member*; *done* is called now or at a later turn."""
         if member.role == "client":
             member.role = "plain"
         try:
-            getattr(self, f"_{typeid}_{method}")(member, done, *args, **kwds)
+            method(member, done, *args, **kwds)
         except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
             done(error if isinstance(error, TypeError | ValueError) else ValueError(str(error)))
 
@@ -96,17 +115,8 @@ class PlainFace:
     def _tasks_get(
         self, member: Member, done: Return, block: bool = True, timeout: float | None = None
     ) -> None:
-        def deliver(replies: list[r.Reply]) -> None:
-            grant = replies[0]
-            if isinstance(grant, r.Grant) and grant.deliveries:
-                done(_as_put(grant.deliveries[0]))
-            elif isinstance(grant, r.Grant) and grant.pill:
-                member.pills += 1
-                done(None)
-            else:
-                done(queue.Empty())
-
-        self._host.call([c.Lease(1, _patience(block, timeout))], member, deliver)
+        lease = _LEASE if block is True and timeout is None else (c.Lease(1, _patience(block, timeout)),)
+        self._host.call(lease, member, partial(_granted, member, done))
 
     def _tasks_get_nowait(self, member: Member, done: Return) -> None:
         self._tasks_get(member, done, False)
@@ -121,10 +131,10 @@ class PlainFace:
         if lease is None:
             raise ValueError("task_done() called too many times")
         ack = c.Ack(lease.token, lease.batch.first + lease.start, [_NO_RESULT], [0.0])
-        self._host.call([ack], member, lambda replies: done(None))
+        self._host.call((ack,), member, partial(_acknowledged, done))
 
     def _tasks_join(self, member: Member, done: Return) -> None:
-        self._host.call([c.Join(DEFAULT_QUEUE, math.inf)], member, lambda replies: done(None))
+        self._host.call((c.Join(DEFAULT_QUEUE, math.inf),), member, partial(_acknowledged, done))
 
     def _tasks_qsize(self, member: Member, done: Return) -> None:
         done(self._ready(DEFAULT_QUEUE))
@@ -141,7 +151,7 @@ class PlainFace:
     def _results_put(
         self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
     ) -> None:
-        self._put(done, self._batch(Terms(ITEM, RESULTS_QUEUE, codec="item"), _pickled(item)))
+        self._put(done, self._batch(_RESULT, _pickled(item)))
 
     def _results_put_nowait(self, member: Member, done: Return, item: object) -> None:
         self._results_put(member, done, item)
@@ -166,7 +176,7 @@ class PlainFace:
         done(None)
 
     def _results_join(self, member: Member, done: Return) -> None:
-        self._host.call([c.Join(RESULTS_QUEUE, math.inf)], member, lambda replies: done(None))
+        self._host.call((c.Join(RESULTS_QUEUE, math.inf),), member, partial(_acknowledged, done))
 
     def _results_qsize(self, member: Member, done: Return) -> None:
         done(self._ready(RESULTS_QUEUE) + len(self._host.state.ledger.answers))
@@ -211,18 +221,7 @@ class PlainFace:
     # --- shared -------------------------------------------------------------------------------------
 
     def _put(self, done: Return, batch: NewBatch, value: object = None) -> None:
-        def deliver(replies: list[r.Reply]) -> None:
-            accepted = replies[0]
-            if isinstance(accepted, r.Refused):
-                done(ValueError(accepted.message))
-            elif isinstance(accepted, r.Accepted) and accepted.notes and accepted.notes[0].code:
-                note = accepted.notes[0]
-                full = note.code in ("queue_full", "journal_full", "draining")
-                done(queue.Full() if full else ValueError(note.message))
-            else:
-                done(value)
-
-        self._host.call([c.Submit(self._origin, [batch])], self._inside, deliver)
+        self._host.call((c.Submit(self._origin, [batch]),), self._inside, partial(_accepted, done, value))
 
     def _ready(self, name: str) -> int:
         return self._host.state.ledger.counts_of(name).ready
@@ -230,14 +229,14 @@ class PlainFace:
     def _batch_of(self, item: object) -> NewBatch:
         """Return what `put(item)` means: a pill, a job for any worker, or an item for plain clients."""
         if item is None:
-            return self._batch(Terms(PILL, codec="item"), _pickled(None))
+            return self._batch(_PILL, _pickled(None))
         if isinstance(item, tuple) and _is_call(item):
             args = item[1] if len(item) > 1 else ()
             kwargs = item[2] if len(item) > 2 else {}
             return self._job({"task": item[0], "args": args, "kwargs": kwargs})
         if isinstance(item, dict) and isinstance(item.get("task"), str) and _JOB_FIELDS.issuperset(item):
             return self._job(item)
-        return self._batch(Terms(ITEM, codec="item"), _pickled(item))
+        return self._batch(_ITEM, _pickled(item))
 
     def _job(self, fields: Mapping[str, Any]) -> NewBatch:
         retries, backoff, timeout = (fields.get(name) for name in ("retries", "backoff", "timeout"))
@@ -260,6 +259,34 @@ class PlainFace:
         number = self._next_number
         self._next_number += 1
         return NewBatch(number, terms, [body], delay, key)
+
+
+def _accepted(done: Return, value: object, replies: list[r.Reply]) -> None:
+    """Answer a put with *value*, or with what was in its way."""
+    accepted = replies[0]
+    if isinstance(accepted, r.Refused):
+        done(ValueError(accepted.message))
+    elif isinstance(accepted, r.Accepted) and accepted.notes and accepted.notes[0].code:
+        note = accepted.notes[0]
+        full = note.code in ("queue_full", "journal_full", "draining")
+        done(queue.Full() if full else ValueError(note.message))
+    else:
+        done(value)
+
+
+def _granted(member: Member, done: Return, replies: list[r.Reply]) -> None:
+    grant = replies[0]
+    if isinstance(grant, r.Grant) and grant.deliveries:
+        done(_as_put(grant.deliveries[0]))
+    elif isinstance(grant, r.Grant) and grant.pill:
+        member.pills += 1
+        done(None)
+    else:
+        done(queue.Empty())
+
+
+def _acknowledged(done: Return, _replies: list[r.Reply]) -> None:
+    done(None)
 
 
 def _free(name: object) -> str:

@@ -104,6 +104,34 @@ def test_who_has_only_just_asked_is_answered_in_turn_with_all_else(host, journal
     assert granted == []
 
 
+def test_a_plain_client_that_waits_for_nothing_else_need_not_wait_for_the_commit(host, journal):
+    consumer = Member("plain")
+    submit(host)
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 1  # as its connection counts: this one
+    host.call([c.Lease(1)], consumer, granted.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+
+
+def test_a_plain_client_that_asks_for_jobs_behind_another_call_is_answered_after_that(host, journal):
+    consumer = Member("plain")
+    submit(host)
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 2
+    host.call([c.Lease(1)], consumer, granted.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert granted == []
+
+
 def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, journal):
     submit(host)
     submit(host, 1)

@@ -31,7 +31,8 @@ class Caller:
     def begin(self, typeid: str, method: str, *args: object, **kwds: object) -> list[object]:
         """Call; the list returned holds the answer as soon as there is one."""
         answers: list[object] = []
-        self.face.call(self.member, typeid, method, args, kwds, lambda value: answers.append(_read(value)))
+        carried_out = self.face.method(typeid, method)
+        self.face.carry_out(carried_out, self.member, args, kwds, lambda value: answers.append(_read(value)))
         self.host.turn()
         return answers
 
