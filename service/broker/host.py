@@ -102,6 +102,7 @@ class QueueHost:
         #: Turns that have been committed.
         self._turns = 0
         self._next_tick = 0.0
+        self._syncs = journal.durability == "fsync"
         self._failure: JournalError | None = None
         self._recover(clock)
 
@@ -181,6 +182,25 @@ class QueueHost:
             deliver(replies)
         notices, self.state.notices = self.state.notices, []
         return notices
+
+    @property
+    def has_to_sync(self) -> bool:
+        """Whether the commit of this turn will wait for a disk."""
+        return self._syncs and self.state.has_events
+
+    def hand_out(self) -> None:
+        """Hand out jobs before the turn's end, to who is told by that only what is on record.
+
+        Any other must not come again in the same turn: it would take its last report as recorded by then.
+        """
+        self._wake_ready(self.clock.now())
+        granted, self._granted = self._granted, []
+        for deliver, replies in granted:
+            grant = replies[-1]
+            if isinstance(grant, r.Grant) and grant.early:
+                self._granted.append((deliver, replies))
+            else:
+                deliver(replies)
 
     def _deliver_granted(self) -> None:
         granted, self._granted = self._granted, []

@@ -115,6 +115,11 @@ class QueueState:
             self._succeeded = (self.record(event), event)
         return self._succeeded
 
+    @property
+    def has_events(self) -> bool:
+        """Whether the next commit has something to keep."""
+        return bool(self._events)
+
     def take_events(self) -> tuple[list[tuple[int, e.AnyEvent]], list[int]]:
         """Return what the next commit has to keep and to delete."""
         events, self._events = self._events, []

@@ -118,6 +118,37 @@ def test_a_plain_client_that_waits_for_nothing_else_need_not_wait_for_the_commit
     assert handed_out(granted) == 1
 
 
+def test_so_need_one_that_asked_just_before_the_jobs_came(host, journal):
+    consumer = Member("plain")
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 1
+    host.call([c.Lease(1, 10.0)], consumer, granted.append)
+    submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+
+
+def test_who_reports_gets_no_jobs_before_the_end_of_the_turn(host):
+    """Coming again in the same turn, it would take its report as recorded; see `Grant`."""
+    submit(host)
+    submit(host, 1)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    answers: list[list[r.Reply]] = []
+    host.call([ack, c.Lease(1, 10.0, early=True)], consumer, answers.append)
+
+    host.hand_out()
+    assert answers == []
+    host.turn()
+    assert handed_out(answers) == 1
+
+
 def test_a_plain_client_that_asks_for_jobs_behind_another_call_is_answered_after_that(host, journal):
     consumer = Member("plain")
     submit(host)

@@ -6,7 +6,7 @@ import pickle
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection as stdlib
 from multiprocessing.managers import BaseManager, RemoteError
 
@@ -18,6 +18,9 @@ from service.broker.journal import MemoryJournal
 from service.broker.manager import ManagerBroker
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.events import AnyEvent
+from service.domain.job import NewBatch, Terms
+from service.domain.members import Member
 from service.domain.observer import Observer
 from service.errors import AuthenticationFailed, ManagerUnreachable
 from service.server.door import Bounds
@@ -237,3 +240,31 @@ def test_the_length_of_every_turn_is_told_with_the_work_done_in_it_and_without_t
         manager.server.ask(lambda: threading.Event().wait(0.03)).result(5)
         manager.until(lambda: len(turns.seconds) > before + 1)
         assert max(turns.seconds) >= 0.03
+
+
+class SyncedJournal(MemoryJournal):
+    """Counts the commits of a journal that says it syncs."""
+
+    durability = "fsync"
+    commits = 0
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        self.commits += 1
+        super().append(records, forget)
+
+
+def test_requests_that_come_while_others_are_served_share_their_commit():
+    journal = SyncedJournal()
+    with running_manager(journal) as manager, stock(manager) as other:
+        ask(other, None, "accept_connection", ("c",), {})
+        before = manager.server.ask(lambda: journal.commits).result(5)
+        submit = c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])])
+
+        def meanwhile() -> None:
+            """Be served, in the loop's own thread, while a call arrives from another client."""
+            manager.host.call([submit], Member(), lambda replies: None)
+            other.send(("tasks", "put", (1,), {}))
+
+        manager.server.ask(meanwhile).result(5)
+        assert other.recv() == ("#RETURN", None)
+        assert manager.server.ask(lambda: journal.commits).result(5) == before + 1
