@@ -209,7 +209,7 @@ def _malformed(batch: NewBatch) -> r.Note | None:
     terms = batch.terms
     if not batch.bodies or batch.first < 0 or (batch.key and len(batch.bodies) != 1):
         return r.Note(0, code="bad_request", message="a batch has jobs, and exactly one where it has a key")
-    if not all(map(_nameable, (terms.queue, terms.task, batch.key or "-"))):
+    if not (_nameable(terms.queue) and _nameable(terms.task) and (not batch.key or _nameable(batch.key))):
         message = f"queues, tasks and keys have names of 1 to {NAME_LENGTH_MAX} printable characters"
         return r.Note(0, code="bad_request", message=message)
     if max(batch.first + len(batch.bodies), abs(terms.priority), terms.retries or 0) > NUMBER_MAX:

@@ -142,7 +142,7 @@ class Batch:
             and self.count + len(event.bodies) <= GROWN_JOBS_MAX
             and event.due is None
             and not event.key
-            and event.terms == self.terms
+            and (event.terms is self.terms or event.terms == self.terms)
         )
 
     def grow(self, sequence: int, event: Submitted) -> int:

@@ -67,20 +67,22 @@ class Lane:
         span = self.head()
         if span is None:
             return None
-        stop = min(span.stop, span.start + limit)
-        if span.batch.ragged:
-            states = span.batch.states
-            ready = span.start
+        order, start, end, ready_at, batch = span
+        stop = min(end, start + limit)
+        if batch.ragged:
+            states = batch.states
+            ready = start
             while ready < stop and states[ready] == JobState.READY:
                 ready += 1
             stop = ready
         self._replace_head(span, stop)
-        self.count -= stop - span.start
-        return span._replace(stop=stop)
+        self.count -= stop - start
+        return span if stop == end else Span(order, start, stop, ready_at, batch)
 
     def _replace_head(self, span: Span, start: int) -> None:
         if start < span.stop:
-            heapq.heapreplace(self.spans, span._replace(start=start))
+            # Not `_replace`, which takes five times as long.
+            heapq.heapreplace(self.spans, Span(span.order, start, span.stop, span.ready_at, span.batch))
         else:
             heapq.heappop(self.spans)
 

@@ -325,6 +325,9 @@ class Ledger:
 
     def _uncount(self, counts: Counts, batch: Batch, start: int, stop: int) -> None:
         states, first = batch.states, batch.states[start]
+        if stop - start == 1:
+            counts.add(first, -1)
+            return
         number = states.count(first, start, stop)
         counts.add(first, -number)
         if number == stop - start:

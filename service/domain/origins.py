@@ -111,6 +111,8 @@ class Origin:
 
     def count_known(self, first: int, count: int) -> int:
         """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
+        if self._ends_before(first):
+            return 0  # as it mostly is
         stop = first + count
         known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
         place = max(0, bisect_right(self.batches, first, key=_first) - 1)
@@ -119,6 +121,13 @@ class Origin:
                 break
             known += max(0, min(stop, batch.first + batch.count) - max(first, batch.first))
         return known
+
+    def _ends_before(self, number: int) -> bool:
+        """Return whether all numbers that were ever accepted are below *number*."""
+        forgotten, batches = self.forgotten, self.batches
+        if forgotten and forgotten[-1][1] > number:
+            return False
+        return not batches or batches[-1].first + batches[-1].count <= number
 
     def add(self, batch: Batch) -> None:
         """Add a batch."""
@@ -138,6 +147,10 @@ class Origin:
 
     def note_forgotten(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Note that the jobs in *ranges* were accepted once."""
+        if self.forgotten and len(ranges) == 1 and ranges[0][0] == self.forgotten[-1][1]:
+            # A new list all the same: an event may have the one that there was.
+            self.forgotten = [*self.forgotten[:-1], (self.forgotten[-1][0], ranges[0][1])]
+            return
         merged: list[tuple[int, int]] = []
         for low, high in sorted((*self.forgotten, *ranges)):
             if merged and low <= merged[-1][1]:

@@ -190,10 +190,10 @@ class QueueState:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do next, as far as the queue itself knows."""
-        times = [self.scheduled[0].at] if self.scheduled else []
-        if self.hold_until:
-            times.append(self.hold_until)
-        return min(times, default=None)
+        due = self.scheduled[0].at if self.scheduled else None
+        if not self.hold_until:
+            return due
+        return self.hold_until if due is None else min(due, self.hold_until)
 
     # --- leases -------------------------------------------------------------------------------------
 

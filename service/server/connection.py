@@ -43,6 +43,9 @@ class Stage(enum.Enum):
     SERVING = enum.auto()
 
 
+_SERVING = Stage.SERVING
+
+
 class PeerGone(Exception):
     """The peer closed the connection, or broke the rules and is cut off; says why."""
 
@@ -168,7 +171,7 @@ class Connection:
             else:
                 rest = yield from self._messages(data)
                 self._input += data[rest:]
-            if self.closed or len(raw) < _READ_BYTES:
+            if len(raw) < _READ_BYTES or self.closed:
                 return
 
     def left_over(self) -> Iterator[memoryview]:
@@ -185,7 +188,8 @@ class Connection:
             raise PeerGone(str(error)) from None
         if not data:
             raise PeerGone("closed by the peer")
-        self._quick_ack()
+        if self.stage is not _SERVING:
+            self._quick_ack()
         return data
 
     def _decrypt(self, data: bytes) -> bytes:
@@ -206,7 +210,9 @@ class Connection:
     def _is_one(self, data: bytes) -> bool:
         """Return whether *data* is one whole message, as nearly all is that a stock client sends at once."""
         size = len(data) - HEADER.size
-        return 0 <= size <= self._limit() and HEADER.unpack_from(data)[0] == size
+        if size < 0 or HEADER.unpack_from(data)[0] != size:
+            return False
+        return size <= handshake.MESSAGE_BYTES_MAX or size <= self._limit()
 
     def _messages(self, data: bytes | bytearray) -> Generator[memoryview, None, int]:
         """Yield the whole messages in *data*; return how many bytes they took."""
@@ -271,7 +277,7 @@ class Connection:
             self.sock.close()
 
     def _limit(self) -> int:
-        secure = self.stage is Stage.SERVING or self.stage is Stage.OPEN
+        secure = self.stage in (Stage.OPEN, Stage.SERVING)
         return MESSAGE_BYTES_MAX if secure else handshake.MESSAGE_BYTES_MAX
 
     def _try_send(self, data: bytes | memoryview) -> int:
@@ -284,5 +290,4 @@ class Connection:
 
     def _quick_ack(self) -> None:
         # A stock client writes twice before it reads; without this, Nagle and the delayed ACK cost it 44 ms.
-        if self.stage is not Stage.SERVING:
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

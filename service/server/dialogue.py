@@ -67,11 +67,12 @@ class Dialogue:
             PeerGone: the peer broke the rules of the handshake.
         """
         if connection.stage is _SERVING:
-            frame = request_frame(message)
+            known = connection.calls.get(bytes(message)) if len(message) <= _KNOWN_BYTES_MAX else None
+            frame = request_frame(message) if known is None else None
             if frame is not None:
                 self._handle_frame(connection, frame)
             else:
-                self._handle_call(connection, message)
+                self._handle_call(connection, message, known)
         elif connection.stage is Stage.OPEN:
             self._handle_opening(connection, message)
         else:
@@ -174,12 +175,11 @@ class Dialogue:
         if not connection.closed:
             self._line.send(connection, encode_response(request, replies))
 
-    def _handle_call(self, connection: Connection, message: memoryview) -> None:
-        """Serve a plain client's call of a shared object."""
+    def _handle_call(self, connection: Connection, message: memoryview, known: _Call | None) -> None:
+        """Serve a plain client's call of a shared object; *known* is what it came to before."""
         started = time.perf_counter()
         connection.member.outstanding += 1
         done = partial(self._answer, connection)
-        known = connection.calls.get(bytes(message)) if len(message) <= _KNOWN_BYTES_MAX else None
         if known is None:
             try:
                 known = self._admitted(connection, message)
@@ -189,7 +189,7 @@ class Dialogue:
                 return
         method, args, kwds = known
         self._plain.carry_out(method, connection.member, args, kwds, done)
-        self._count("plain", "ok", started)
+        self._host.observer.called("plain", "ok", time.perf_counter() - started)
 
     def _admitted(self, connection: Connection, message: memoryview) -> _Call:
         """Return the method that a call is for, and its arguments.

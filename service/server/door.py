@@ -91,8 +91,9 @@ class Door:
 
     def next_deadline(self) -> float | None:
         """Return when (monotonic) the oldest handshake has to be over."""
-        oldest = next(iter(self.half_open.values()), None)
-        return None if oldest is None else oldest.since + self.bounds.handshake_seconds
+        if not self.half_open:
+            return None
+        return next(iter(self.half_open.values())).since + self.bounds.handshake_seconds
 
     def overdue(self, now: float) -> list[Connection]:
         """Return the connections whose handshake took too long."""

@@ -207,15 +207,14 @@ class Server(managers.Server):
     def _timeout(self) -> float:
         if self._copying:
             return 0.0
-        until = [self._host.seconds_to_next()]
-        now = time.monotonic()
+        until = self._host.seconds_to_next()
         if (deadline := self._door.next_deadline()) is not None:
-            until.append(deadline - now)
+            until = min(until, deadline - time.monotonic())
         if self._accept_after:
-            until.append(self._accept_after - now)
+            until = min(until, self._accept_after - time.monotonic())
         if self._paused:
-            until.append(HOUSEKEEPING_SECONDS)
-        return max(0.0, min(until))
+            until = min(until, HOUSEKEEPING_SECONDS)
+        return max(0.0, until)
 
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
@@ -360,6 +359,8 @@ class Server(managers.Server):
 
     def _watch(self, connection: Connection) -> None:
         """Wait for what the connection needs next, or end it where all is said."""
+        if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
+            return  # as it mostly is
         if connection.closed:
             return
         if connection.closing and not connection.wants_to_write:
