@@ -46,7 +46,14 @@ class Line:
         self.broken = False
 
     def deliver(self, request: int) -> Callable[[list[r.Reply]], None]:
-        return lambda replies: self.to_peer.append((request, replies))
+        """Count a request, and return what takes the replies to it."""
+        self.member.outstanding += 1
+
+        def answer(replies: list[r.Reply]) -> None:
+            self.member.outstanding -= 1
+            self.to_peer.append((request, replies))
+
+        return answer
 
 
 class Peer:
@@ -395,6 +402,8 @@ class World:
             self.peers = [peer for peer in self.peers if peer.alive]
         elif chance < 0.75:
             self._carry()
+        elif chance < 0.80:
+            self.host.hand_out()
         elif chance < 0.90:
             self.host.turn()
         else:
