@@ -37,7 +37,7 @@ TICK_SECONDS = 0.1
 RECENT_EVENTS = 2048
 RECENT_BYTES = 32 * 1024 * 1024
 #: Bytes of results above which an event is not worth keeping in memory.
-RECENT_EVENT_BYTES = 256 * 1024
+RECENT_EVENT_BYTES = 2 * 1024 * 1024
 _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))

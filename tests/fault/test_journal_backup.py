@@ -58,8 +58,8 @@ def finished(broker: ManagerBroker, name: str) -> Copy:
 
 
 def submit_many(broker: ManagerBroker, count: int) -> None:
-    for number in range(0, count, 1000):
-        broker.submit("before", [NewBatch(number, Terms("m:f"), [b"x" * 2000] * 1000)])
+    for number in range(0, count, 100):
+        broker.submit("before", [NewBatch(number, Terms("m:f"), [b"x" * 2000] * 100)])
 
 
 def test_a_backup_under_load_holds_all_that_was_accepted_before_and_restores(tmp_path):

@@ -52,7 +52,14 @@ def recovered(running: Service, acknowledged: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "size"),
-    [("before_write:60", 10), ("before_sync:40", 10), ("after_sync:40", 10), ("in_checkpoint:30", 200_000)],
+    [
+        ("before_write:60", 10),
+        ("before_sync:40", 10),
+        ("after_sync:40", 10),
+        ("in_checkpoint:30", 200_000),
+        ("before_write:60", 300_000),
+        ("before_sync:40", 300_000),
+    ],
 )
 def test_what_was_acknowledged_is_there_after_a_kill(running, place, size, record_property):
     running.environment["SVC_FAIL_AT"] = place

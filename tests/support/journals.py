@@ -11,6 +11,7 @@ import apsw
 from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.server.journal import SqliteJournal
+from service.server.journal.annex import annex_path
 from service.server.journal.mark import mark_path
 
 TERMS = Terms("module:function")
@@ -28,6 +29,8 @@ def killed(source: Path, target: Path) -> Path:
     for part in PARTS:
         if Path(f"{source}{part}").exists():
             shutil.copyfile(f"{source}{part}", f"{target}{part}")
+    if annex_path(source).exists():
+        shutil.copytree(annex_path(source), annex_path(target))
     return target
 
 
@@ -55,3 +58,4 @@ def remove(path: Path) -> None:
     """Delete the journal and what stands beside it."""
     for part in PARTS:
         Path(f"{path}{part}").unlink(missing_ok=True)
+    shutil.rmtree(annex_path(path), ignore_errors=True)

@@ -1,8 +1,9 @@
 """The journal that survives: one SQLite file, one connection, one transaction for each turn of the loop.
 
 Only this package knows SQLite. Beside the file `PATH` stand `PATH-wal` (SQLite's log: commits not yet
-moved into the file), `PATH.mark` (how far it once reached, see `mark`) and `PATH.ballast` (room for
-acknowledgements on a full disk, see `ballast`). They belong together: move or delete all of them or none.
+moved into the file), `PATH.mark` (how far it once reached, see `mark`), `PATH.large` (a directory with the
+content of large rows, see `annex`) and `PATH.ballast` (room for acknowledgements on a full disk, see
+`ballast`). They belong together: move or delete all of them or none.
 """
 
 from service.server.journal.form import APPLICATION_ID, SCHEMA_VERSION, require_sqlite, sqlite_release

@@ -19,6 +19,7 @@ import structlog
 
 from service.domain.replies import Copy
 from service.errors import BadRequest, Conflict, JournalError, ServiceError
+from service.server.journal.annex import Annex
 from service.server.journal.form import make_directory, reason
 from service.server.journal.inspection import check_copy
 from service.server.journal.mark import sync_directory
@@ -28,14 +29,18 @@ SLICE_PAGES: Final = 64
 #: Rows that are checked at a stretch, and the seconds of rest after them: the loop wants the interpreter.
 CHECKED_ROWS: Final = 500
 REST_SECONDS: Final = 0.001
+_IS_LARGE: Final = "SELECT 1 FROM events WHERE seq = ? AND length(body) = 0"
+_FILL: Final = "UPDATE events SET body = ? WHERE seq = ?"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class Backup:
     """One backup, from its first slice to its name."""
 
-    def __init__(self, source: apsw.Connection, directory: Path, name: str) -> None:
+    def __init__(self, source: apsw.Connection, annex: Annex, directory: Path, name: str) -> None:
         """Begin to copy the journal behind *source* to *name* in *directory*, which is made if need be.
+
+        Large rows, which are in *annex*, come into the copy: that is one file, and whole in itself.
 
         Raises:
             BadRequest: *name* is no plain file name.
@@ -48,6 +53,9 @@ class Backup:
         self._path = directory / name
         self._draft = directory / f"{name}.partial"
         self._pages = self._left = 0
+        self._annex = annex
+        #: Large rows that are still to be put into the copy; None while there are pages.
+        self._large: list[int] | None = None
         self._state, self._error = "copying", ""
         try:
             make_directory(directory)
@@ -70,6 +78,11 @@ class Backup:
         """Whether it is neither done nor failed."""
         return self._state in ("copying", "checking")
 
+    @property
+    def copying(self) -> bool:
+        """Whether it still needs what it copies."""
+        return self._state == "copying"
+
     def state(self) -> Copy:
         """Return how far it is."""
         return Copy(str(self._path), self._state, self._pages - self._left, self._pages, self._error)
@@ -79,15 +92,13 @@ class Backup:
         if self._state != "copying":
             return False
         try:
-            done = self._copy.step(SLICE_PAGES)
-            self._pages, self._left = self._copy.page_count, self._copy.remaining
+            done = self._copy_pages() if self._large is None else self._copy_large(self._large)
             if done:
-                self._copy.finish()
                 # The copy is one file: no log stands beside it until a manager opens it.
                 self._target.pragma("journal_mode", "DELETE")
                 self._target.close()
-        except apsw.Error as error:
-            self.abandon(reason(error))
+        except (apsw.Error, ValueError) as error:
+            self.abandon(reason(error) if isinstance(error, apsw.Error) else f"a large row: {error}")
             return False
         if done:
             self._state = "checking"
@@ -100,6 +111,26 @@ class Backup:
             self._state, self._error = "failed", error
             self._target.close(True)
             self._draft.unlink(missing_ok=True)
+
+    def _copy_pages(self) -> bool:
+        """Copy some pages; return whether that was all."""
+        done = self._copy.step(SLICE_PAGES)
+        self._pages, self._left = self._copy.page_count, self._copy.remaining
+        if done:
+            self._copy.finish()
+            self._large = self._annex.numbers
+        return done and not self._large
+
+    def _copy_large(self, left: list[int]) -> bool:
+        """Put the content of one large row into the copy, so that it is whole in itself.
+
+        Raises:
+            ValueError: its file cannot be read.
+        """
+        number = left.pop()
+        if self._target.execute(_IS_LARGE, (number,)).get:
+            self._target.execute(_FILL, (self._annex.read(number), number))
+        return not left
 
     def _finish(self) -> None:
         """Sync, check and name the copy."""

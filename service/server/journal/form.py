@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from service.errors import Conflict, JournalError
+from service.server.journal.annex import keep_annex
 from service.server.journal.failpoints import file_layer
 from service.server.journal.mark import Claim, mark_path, sync_directory
 
@@ -92,7 +93,7 @@ def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
 
 
 def keep_copies(path: Path) -> Path:
-    """Copy the journal, its log and its mark aside, into a new directory beside them; return it.
+    """Copy the journal, its log, its annex and its mark aside, into a new directory beside them; return it.
 
     Nothing may have the journal open: to close any descriptor of it drops the locks of the process.
 
@@ -107,6 +108,7 @@ def keep_copies(path: Path) -> Path:
         for file in (path, Path(f"{path}-wal"), mark_path(path)):
             if file.exists():
                 copy_synced(file, kept / file.name)
+        keep_annex(path, kept)
         sync_directory(kept)
         sync_directory(kept.parent)
     except OSError as error:

@@ -17,6 +17,7 @@ import msgspec
 
 from service.domain.ledger import Ledger
 from service.errors import Conflict, JournalError, ServiceError
+from service.server.journal.annex import Annex, annex_bytes, annex_path
 from service.server.journal.form import copy_synced, explained, make_directory, open_to_read
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_directory
 from service.server.journal.rows import checked_rows
@@ -91,7 +92,7 @@ def check_copy(path: Path, each: Callable[[int], None]) -> None:
         structure = _check_structure(connection)
         if not structure.ok:
             raise JournalError(f"the copy {path} is damaged ({structure.found}); run the backup again")
-        for count, _ in enumerate(checked_rows(connection, path, version), start=1):
+        for count, _ in enumerate(checked_rows(connection, path, Annex(path), version), start=1):
             each(count)
     except apsw.Error as error:
         raise explained(path, error) from None
@@ -107,7 +108,7 @@ def restore(backup: Path, path: Path) -> None:
         JournalError: the backup is not sound, or the journal cannot be made.
     """
     path = path.absolute()
-    for beside in (path, Path(f"{path}-wal"), mark_path(path)):
+    for beside in (path, Path(f"{path}-wal"), mark_path(path), annex_path(path)):
         if beside.exists():
             raise Conflict(f"{beside} exists and is not replaced; move the old journal's files away first")
     bad = [check for check in verify(backup) if not check.ok]
@@ -146,7 +147,7 @@ def _info(path: Path) -> Info:
     first = newest = -1
     try:
         meta = _meta(connection)
-        for newest, event in checked_rows(connection, path, version):
+        for newest, event in checked_rows(connection, path, Annex(path), version):
             kinds[str(event.__struct_config__.tag)] += 1
             first = newest if first < 0 else first
     except apsw.Error as error:
@@ -162,7 +163,7 @@ def _info(path: Path) -> Info:
         newest=newest,
         rows=kinds.total(),
         events=dict(kinds),
-        bytes={part or "file": _size(Path(f"{path}{part}")) for part in ("", "-wal", ".mark", ".ballast")},
+        bytes=_sizes(path),
         mark_incarnation=claim.incarnation if claim else -1,
         mark_sequence=claim.sequence if claim else -1,
     )
@@ -178,7 +179,7 @@ def _check_structure(connection: apsw.Connection) -> Check:
 
 def _check_rows(connection: apsw.Connection, path: Path, version: int) -> Check:
     try:
-        count = sum(1 for _ in checked_rows(connection, path, version))
+        count = sum(1 for _ in checked_rows(connection, path, Annex(path), version))
     except (apsw.Error, JournalError) as error:
         return Check("rows", False, str(error))
     old = "; they have no checksums, being of version 1" if version == 1 else ""
@@ -188,7 +189,7 @@ def _check_rows(connection: apsw.Connection, path: Path, version: int) -> Check:
 def _check_replay(connection: apsw.Connection, path: Path, version: int) -> Check:
     ledger = Ledger(window_bytes=0)
     try:
-        for sequence, event in checked_rows(connection, path, version):
+        for sequence, event in checked_rows(connection, path, Annex(path), version):
             ledger.replay(sequence, event)
     except (apsw.Error, ServiceError, LookupError, ValueError, TypeError) as error:
         return Check("replay", False, str(error))
@@ -215,6 +216,11 @@ def _meta(connection: apsw.Connection) -> dict[str, int]:
 def _newest(connection: apsw.Connection) -> int:
     newest = connection.execute("SELECT max(seq) FROM events").get
     return -1 if newest is None else int(newest)
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    sizes = {part or "file": _size(Path(f"{path}{part}")) for part in ("", "-wal", ".mark", ".ballast")}
+    return sizes | {".large": annex_bytes(path)}
 
 
 def _size(path: Path) -> int:

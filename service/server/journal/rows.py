@@ -12,6 +12,7 @@ import msgspec
 
 from service.domain.events import AnyEvent
 from service.errors import JournalError
+from service.server.journal.annex import LARGE_BYTES, Annex
 
 #: What decoding a row may raise; a damaged one may also be no blob at all.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError)
@@ -29,6 +30,16 @@ def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
     """Return the rows of events."""
     encode, check, mask = _encode, crc32, _MASK
     return [(number, body := encode(event), check(body, number & mask), None) for number, event in records]
+
+
+def set_large_aside(rows: list[Row], least: int = LARGE_BYTES) -> list[tuple[int, bytes]]:
+    """Return (number, content) of the rows of *least* bytes and more, and leave them empty in *rows*."""
+    large = []
+    for place, (number, body, check, total) in enumerate(rows):
+        if len(body) >= least:
+            large.append((number, body))
+            rows[place] = (number, b"", check, total)
+    return large
 
 
 def event_of(sequence: int, body: bytes, check: int | None) -> AnyEvent:
@@ -53,8 +64,10 @@ def runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def checked_rows(connection: apsw.Connection, path: Path, version: int = 2) -> Iterator[tuple[int, AnyEvent]]:
-    """Yield every (sequence number, event) in order, checked.
+def checked_rows(
+    connection: apsw.Connection, path: Path, annex: Annex, version: int = 2
+) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield every (sequence number, event) in order, checked; an empty row's content is in *annex*.
 
     Raises:
         JournalError: a row is damaged, missing, or out of place.
@@ -67,7 +80,7 @@ def checked_rows(connection: apsw.Connection, path: Path, version: int = 2) -> I
             if sequence <= last:
                 raise unreadable(path, sequence, "it is out of place")
             try:
-                event = event_of(sequence, body, check)
+                event = event_of(sequence, body or annex.read(sequence), check)
             except UNREADABLE as error:
                 raise unreadable(path, sequence, error) from None
             yield sequence, event

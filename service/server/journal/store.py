@@ -29,6 +29,7 @@ import apsw
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
 from service.errors import ConfigurationError, Conflict, JournalError
+from service.server.journal.annex import Annex, NoRoom
 from service.server.journal.backup import Backup
 from service.server.journal.ballast import Ballast
 from service.server.journal.form import (
@@ -41,7 +42,16 @@ from service.server.journal.form import (
     sqlite_release,
 )
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim
-from service.server.journal.rows import UNREADABLE, Row, checked_rows, event_of, rows_of, runs_of, unreadable
+from service.server.journal.rows import (
+    UNREADABLE,
+    Row,
+    checked_rows,
+    event_of,
+    rows_of,
+    runs_of,
+    set_large_aside,
+    unreadable,
+)
 
 _INSERT = "INSERT INTO events (seq, body, crc, total) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM events WHERE seq BETWEEN ? AND ?"
@@ -68,6 +78,7 @@ class SqliteJournal:
         self._path = path
         self._mark = mark
         self._ballast = ballast
+        self._annex = Annex(path)
         self._broken = ""
         self._closed = False
         self._wal_pages = 0
@@ -155,6 +166,8 @@ class SqliteJournal:
         try:
             total = self._commit(rows, sorted(gone), newest)
             self._mark.advance(newest)
+            # What a backup has still to copy stays as long.
+            self._annex.remove(gone, later=self._backup is not None and self._backup.copying)
         except (apsw.Error, OSError) as error:
             self._fail("written", error)
         self._newest, self._total = newest, total
@@ -169,7 +182,7 @@ class SqliteJournal:
         if row is None:
             raise JournalError(f"the journal {self._path} has no row {sequence}")
         try:
-            return event_of(sequence, *row)
+            return event_of(sequence, row[0] or self._annex.read(sequence), row[1])
         except UNREADABLE as error:
             raise unreadable(self._path, sequence, error) from None
 
@@ -180,13 +193,14 @@ class SqliteJournal:
         """
         self._require_sound()
         try:
-            yield from checked_rows(self._connection, self._path)
+            yield from checked_rows(self._connection, self._path, self._annex)
+            self._annex.sweep()
         except apsw.Error as error:
             self._fail("read", error)
 
     def size(self) -> int:
-        """Return the bytes of the file and its write-ahead log on disk."""
-        return _bytes_of(self._path) + _bytes_of(Path(f"{self._path}-wal"))
+        """Return the bytes of the file, its write-ahead log and its annex on disk."""
+        return _bytes_of(self._path) + _bytes_of(Path(f"{self._path}-wal")) + self._annex.size
 
     def free_bytes(self) -> int:
         """Return the bytes that the file system has left for this user, beside the ballast.
@@ -225,7 +239,7 @@ class SqliteJournal:
         self._require_sound()
         current = self._backup
         if current is None or (current.name != name and not current.running):
-            current = self._backup = Backup(self._connection, self.backups, name)
+            current = self._backup = Backup(self._connection, self._annex, self.backups, name)
         elif current.name != name:
             raise Conflict(f"the backup {current.name} is being made; wait for it")
         return current.state()
@@ -255,13 +269,17 @@ class SqliteJournal:
         be written is still here. The half-written frames have no commit mark and are written over. So this
         one commit may be tried once more; an I/O error may not.
         """
+        # With durability `os` nothing here would be on disk before the row.
+        large = set_large_aside(rows) if self.durability == "fsync" else []
         try:
+            self._annex.write(large)
             return self._transact(rows, gone, newest)
-        except apsw.FullError:
+        except (apsw.FullError, NoRoom):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if not self._ballast.give_up():
                 raise
+        self._annex.write(large)
         return self._transact(rows, gone, newest)
 
     def _transact(self, rows: list[Row], gone: list[int], newest: int) -> int:
