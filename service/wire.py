@@ -70,14 +70,14 @@ _request_decoder = msgspec.msgpack.Decoder(_Request)
 _response_decoder = msgspec.msgpack.Decoder(_Response)
 
 
-def encode_request(request: int, commands: Sequence[Command]) -> bytes:
+def encode_request(request: int, commands: Sequence[Command]) -> bytearray:
     """Return one whole message (header included) that carries *commands*."""
-    return _message(_REQUEST_HEAD, _encoder.encode((request, commands)), _REQUEST_TAIL)
+    return _message(_REQUEST_HEAD, (request, commands), _REQUEST_TAIL)
 
 
-def encode_response(request: int, replies: Sequence[Reply]) -> bytes:
+def encode_response(request: int, replies: Sequence[Reply]) -> bytearray:
     """Return one whole message (header included) that carries *replies*."""
-    return _message(_REPLY_HEAD, _encoder.encode((request, replies)), _REPLY_TAIL)
+    return _message(_REPLY_HEAD, (request, replies), _REPLY_TAIL)
 
 
 def request_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
@@ -123,9 +123,15 @@ def with_header(body: bytes) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def _message(head: bytes, frame: bytes, tail: bytes) -> bytes:
-    size = len(head) + _LENGTH.size + len(frame) + len(tail)
-    return b"".join((HEADER.pack(size), head, _LENGTH.pack(len(frame)), frame, tail))
+def _message(head: bytes, content: object, tail: bytes) -> bytearray:
+    # The frame is encoded where it belongs: a large one is not copied once more.
+    message = bytearray(HEADER.size) + head + bytes(_LENGTH.size)
+    start = len(message)
+    _encoder.encode_into(content, message, start)
+    _LENGTH.pack_into(message, start - _LENGTH.size, len(message) - start)
+    message += tail
+    HEADER.pack_into(message, 0, len(message) - HEADER.size)
+    return message
 
 
 def _cut(message: bytes | bytearray | memoryview, head: bytes, tail: bytes) -> memoryview | None:

@@ -129,7 +129,7 @@ class Tls:
             raise TlsError(_reason(error)) from None
         return b"".join(said)
 
-    def encrypt(self, data: bytes | memoryview) -> bytes:
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
         """Return what to send for *data*, with what else is due.
 
         Raises:
@@ -182,7 +182,7 @@ class TlsSocket:
         """Let each operation take up to *seconds*."""
         self._socket.settimeout(seconds)
 
-    def sendall(self, data: bytes) -> None:
+    def sendall(self, data: bytes | bytearray) -> None:
         """Send all of *data*; as a socket does."""
         with self._order:
             with self._engine:

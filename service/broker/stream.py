@@ -19,7 +19,7 @@ class Channel(Protocol):
     def settimeout(self, seconds: float | None, /) -> None:
         """Let each operation take up to *seconds*."""
 
-    def sendall(self, data: bytes, /) -> None:
+    def sendall(self, data: bytes | bytearray, /) -> None:
         """Send all of *data*."""
 
     def recv(self, size: int, /) -> bytes:
@@ -53,7 +53,7 @@ class Stream:
             raise TimeoutError("the deadline has passed")
         self._channel.settimeout(left)
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | bytearray) -> None:
         """Send a whole message, header included, in the time that was last allowed.
 
         Raises:
@@ -73,9 +73,9 @@ class Stream:
         while (place := _place(data)) is None:
             data += self._read(_READ_BYTES, deadline)
         start, stop = place
-        if len(data) < stop:
-            data = self._read_up_to(stop, data, deadline)
         self._rest = data[stop:]
+        if len(data) < stop:
+            return self._read_up_to(stop - start, data[start:], deadline)
         return data[start:stop]
 
     def close(self) -> None:

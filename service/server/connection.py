@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import socket
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ WRITE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 #: Requests of one connection that may be without an answer; above it no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
+#: Bytes from which what has come of a message is kept in pieces until it is whole: a buffer that
+#: grows with each piece would be moved again and again.
+_GATHERED_BYTES = 256 * 1024
 
 
 class Stage(enum.Enum):
@@ -58,9 +62,12 @@ class Connection:
     """A peer, its buffers and its stage."""
 
     __slots__ = (
+        "_gathered",
         "_input",
+        "_missing",
         "_output",
         "_tls",
+        "_unsent",
         "address",
         "calls",
         "challenge",
@@ -107,7 +114,12 @@ class Connection:
         self.closing = False
         self._tls = None if context is None else Tls(context, server_side=True)
         self._input = bytearray()
-        self._output = bytearray()
+        #: Pieces of a large message, and how many of its bytes are still to come.
+        self._gathered: list[bytes] = []
+        self._missing = 0
+        #: What waits to be sent, and how many bytes of it.
+        self._output: deque[memoryview] = deque()
+        self._unsent = 0
 
     @property
     def closed(self) -> bool:
@@ -132,12 +144,12 @@ class Connection:
     @property
     def buffered(self) -> int:
         """How many bytes wait: of messages that have not wholly come, and of answers that are not read."""
-        return len(self._input) + len(self._output)
+        return len(self._input) + sum(map(len, self._gathered)) + self._unsent
 
     @property
     def unread(self) -> int:
         """How many bytes wait for the peer to read them."""
-        return len(self._output)
+        return self._unsent
 
     @property
     def role(self) -> Role | None:
@@ -162,15 +174,21 @@ class Connection:
                 return
             received += len(raw)
             data = raw if self._tls is None else self._decrypt(raw)
+            if self._gathered:
+                data = self._gather(data)
             if self._input:
                 self._input += data
                 yield from self.left_over()
+                if len(self._input) >= _GATHERED_BYTES:
+                    rest = bytes(self._input)
+                    self._input.clear()
+                    self._keep(rest)
             elif self._is_one(data):
                 with memoryview(data) as view, view[HEADER.size :] as message:
                     yield message
             else:
-                rest = yield from self._messages(data)
-                self._input += data[rest:]
+                start = yield from self._messages(data)
+                self._keep(data[start:])
             if len(raw) < _READ_BYTES or self.closed:
                 return
 
@@ -178,6 +196,28 @@ class Connection:
         """Yield the whole messages that had arrived when the connection was paused; as `receive`."""
         rest = yield from self._messages(self._input)
         del self._input[:rest]
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep what has come of a message, a large one in pieces."""
+        if len(rest) < _GATHERED_BYTES or self.paused:
+            self._input += rest
+            return
+        (length,) = HEADER.unpack_from(rest)
+        self._missing = HEADER.size + length - len(rest)
+        if length > 0 and self._missing > 0:
+            self._gathered.append(rest)
+        else:
+            self._input += rest
+
+    def _gather(self, data: bytes) -> bytes:
+        """Add a piece; return the large message and what follows it once it is whole, and nothing before."""
+        self._gathered.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        whole = b"".join(self._gathered)
+        self._gathered.clear()
+        return whole
 
     def _read(self) -> bytes | None:
         try:
@@ -238,7 +278,7 @@ class Connection:
                     break
         return start
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | bytearray) -> None:
         """Send a whole message (header included), now or when the peer reads.
 
         Raises:
@@ -251,24 +291,27 @@ class Connection:
                 raise PeerGone(f"TLS: {error}") from None
         self._write(message)
 
-    def _write(self, data: bytes) -> None:
-        if self._output:
-            self._output += data
-        elif data:
-            sent = self._try_send(data)
-            if sent == len(data):
-                return
-            self._output += memoryview(data)[sent:]
+    def _write(self, data: bytes | bytearray) -> None:
+        sent = self._try_send(data) if data and not self._output else 0
+        if sent == len(data):
+            return
+        if not self._output:
             self.waiting_since = time.monotonic()
-        if len(self._output) > WRITE_BYTES_MAX:
-            raise PeerGone(f"{len(self._output)} bytes wait for a peer that does not read")
+        self._output.append(memoryview(data)[sent:])
+        self._unsent += len(data) - sent
+        if self._unsent > WRITE_BYTES_MAX:
+            raise PeerGone(f"{self._unsent} bytes wait for a peer that does not read")
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""
-        if self._output:
-            with memoryview(self._output) as view:
-                sent = self._try_send(view)
-            del self._output[:sent]
+        while self._output:
+            first = self._output[0]
+            sent = self._try_send(first)
+            self._unsent -= sent
+            if sent < len(first):
+                self._output[0] = first[sent:]
+                return
+            self._output.popleft()
 
     def close(self) -> None:
         """Give the socket up."""
@@ -280,7 +323,7 @@ class Connection:
         secure = self.stage in (Stage.OPEN, Stage.SERVING)
         return MESSAGE_BYTES_MAX if secure else handshake.MESSAGE_BYTES_MAX
 
-    def _try_send(self, data: bytes | memoryview) -> int:
+    def _try_send(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return self.sock.send(data)
         except BlockingIOError:

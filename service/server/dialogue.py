@@ -40,7 +40,7 @@ _Call = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 class Line(Protocol):
     """What a dialogue needs of the loop that carries it."""
 
-    def send(self, connection: Connection, message: bytes) -> None:
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
         """Send a whole message."""
 
     def opened(self, connection: Connection) -> None:

@@ -377,7 +377,7 @@ class Server(managers.Server):
             connection.mask = mask
             self._epoll.modify(connection.fd, mask)
 
-    def send(self, connection: Connection, message: bytes) -> None:
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
         """Send a whole message, header included; a connection that is gone is passed over."""
         if connection.closed:
             return

@@ -125,7 +125,7 @@ def _frames() -> Iterator[tuple[str, bytes]]:
     yield "a signed result with a byte changed", sealed[:-1] + b"x"
 
 
-def _frame(message: bytes) -> bytes:
+def _frame(message: bytes | bytearray) -> bytes:
     return bytes(wire.request_frame(message[wire.HEADER.size :]) or b"")
 
 
@@ -182,7 +182,7 @@ def _handshake(role: Role) -> bytes:
     return _message(response) + _message(theirs) + _message(handshake.WELCOME)
 
 
-def _served(data: bytes) -> bytes:
+def _served(data: bytes | bytearray) -> bytes:
     return bytes([SERVED | ROLES.index(Role.ADMIN)]) + data
 
 

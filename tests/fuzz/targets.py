@@ -127,7 +127,7 @@ def frames(data: bytes) -> None:
             read()
 
 
-def _again(encode: Callable[..., bytes], cut: Callable[..., memoryview | None], read: Any) -> bytes:
+def _again(encode: Callable[..., bytearray], cut: Callable[..., memoryview | None], read: Any) -> bytes:
     frame = cut(encode(*read)[wire.HEADER.size :])
     if frame is None:
         raise Finding("a message of ours is not known as one")

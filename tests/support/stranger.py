@@ -25,7 +25,7 @@ class Stranger:
     def __exit__(self, *exception: object) -> None:
         self.socket.close()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         self.socket.sendall(data)
 
     def receive(self) -> bytes:

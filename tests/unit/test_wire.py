@@ -13,7 +13,7 @@ REQUEST = wire.encode_request(7, [c.Ping()])
 RESPONSE = wire.encode_response(7, [r.Done(1)])
 
 
-def body(message: bytes) -> bytes:
+def body(message: bytes | bytearray) -> bytes | bytearray:
     """Return a message without its header, which must be right."""
     (length,) = wire.HEADER.unpack(message[: wire.HEADER.size])
     assert length == len(message) - wire.HEADER.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 
+import msgspec
 import pytest
 
 from service import wire
@@ -82,9 +83,9 @@ def test_numbers_that_make_no_sense_harm_nobody(command):
             assert honest.connect().version
 
 
-def _message(frame: bytes) -> bytes:
+def _message(frame: bytes) -> bytearray:
     """Return *frame* as our own clients would send it."""
-    message = wire._message(wire._REQUEST_HEAD, frame, wire._REQUEST_TAIL)
+    message = wire._message(wire._REQUEST_HEAD, msgspec.Raw(frame), wire._REQUEST_TAIL)
     cut = request_frame(message[4:])
     assert cut is not None
     assert cut == frame

@@ -29,13 +29,13 @@ def ends():
     peer.close()
 
 
-def received(connection: Connection, count: int = 1) -> list[bytes]:
-    """Return *count* messages; they are on their way already."""
+def received(connection: Connection, count: int | None = 1) -> list[bytes]:
+    """Return *count* messages, or as many as there are; something is on its way already."""
     connection.sock.settimeout(None)
     connection.sock.recv(1, socket.MSG_PEEK)
     connection.sock.setblocking(False)
     found = [bytes(message) for message in connection.receive()]
-    assert len(found) == count
+    assert count is None or len(found) == count
     return found
 
 
@@ -185,3 +185,29 @@ def test_close_may_be_called_twice(ends):
     connection.close()
 
     assert connection.closed
+
+
+@pytest.mark.parametrize("first", [3, 100, 300_000])
+def test_a_large_message_that_comes_in_pieces_is_whole_and_so_is_what_follows_it(ends, first):
+    connection, peer = ends
+    large = bytes(range(256)) * 8_000
+    stream = with_header(b"before") + with_header(large) + with_header(b"after")
+    found: list[bytes] = []
+    for start, stop in ((0, first), (first, 1_500_000), (1_500_000, len(stream))):
+        peer.sendall(stream[start:stop])
+        arrived = connection.buffered + sum(4 + len(message) for message in found)
+        while arrived < stop:
+            found += received(connection, None)
+            arrived = connection.buffered + sum(4 + len(message) for message in found)
+
+    assert found == [b"before", large, b"after"]
+    assert connection.buffered == 0
+
+
+def test_a_large_message_is_counted_while_it_comes_and_not_before(ends):
+    connection, peer = ends
+    peer.sendall(struct.pack("!i", MESSAGE_BYTES_MAX) + b"x" * 600_000)
+    while connection.buffered < 600_004:
+        received(connection, 0)
+
+    assert connection.buffered == 600_004

@@ -28,7 +28,7 @@ class Peer:
         self.dialogue = Dialogue(self.host, KeyRing([]), self)
         self.said: list[tuple[str, object]] = []
 
-    def send(self, connection: Connection, message: bytes) -> None:
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
         """Keep an answer."""
         self.said.append(pickle.loads(message[4:]))
 
