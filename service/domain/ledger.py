@@ -20,6 +20,8 @@ from service.domain.origins import Origins
 
 #: Settled leases that are remembered, to tell a repeated ack from a stale one.
 SETTLED_KEPT = 10_000
+#: Bytes of bodies above which a batch is held in memory only while a third of the window is not full.
+LARGE_BATCH_BYTES = 8 * 1024 * 1024
 
 
 class Ledger:
@@ -298,7 +300,9 @@ class Ledger:
         if batch.bodies is None:
             return
         self.resident_bytes += more
-        if self.resident_bytes > self.window_bytes:
+        # A few large ones would fill what keeps thousands of small ones from being read back.
+        window = self.window_bytes if batch.weight <= LARGE_BATCH_BYTES else self.window_bytes // 3
+        if self.resident_bytes > window:
             self.resident_bytes -= batch.weight
             batch.bodies = None
 

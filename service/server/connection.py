@@ -27,9 +27,10 @@ WRITE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 #: Requests of one connection that may be without an answer; above it no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
-#: Bytes from which what has come of a message is kept in pieces until it is whole: a buffer that
-#: grows with each piece would be moved again and again.
+#: Bytes from which what has come of a message goes into a buffer of its own, and how much larger than what
+#: has come that may be: one that grows with each piece would be moved again and again.
 _GATHERED_BYTES = 256 * 1024
+_GROWTH = 4
 
 
 class Stage(enum.Enum):
@@ -62,12 +63,13 @@ class Connection:
     """A peer, its buffers and its stage."""
 
     __slots__ = (
+        "_filled",
         "_gathered",
         "_input",
-        "_missing",
         "_output",
         "_tls",
         "_unsent",
+        "_whole",
         "address",
         "calls",
         "challenge",
@@ -114,9 +116,9 @@ class Connection:
         self.closing = False
         self._tls = None if context is None else Tls(context, server_side=True)
         self._input = bytearray()
-        #: Pieces of a large message, and how many of its bytes are still to come.
-        self._gathered: list[bytes] = []
-        self._missing = 0
+        #: A large message that has not wholly come, how many of its bytes have, and how many it has.
+        self._gathered = bytearray()
+        self._filled = self._whole = 0
         #: What waits to be sent, and how many bytes of it.
         self._output: deque[memoryview] = deque()
         self._unsent = 0
@@ -144,7 +146,7 @@ class Connection:
     @property
     def buffered(self) -> int:
         """How many bytes wait: of messages that have not wholly come, and of answers that are not read."""
-        return len(self._input) + sum(map(len, self._gathered)) + self._unsent
+        return len(self._input) + len(self._gathered) + self._unsent
 
     @property
     def unread(self) -> int:
@@ -175,10 +177,11 @@ class Connection:
             received += len(raw)
             data = raw if self._tls is None else self._decrypt(raw)
             if self._gathered:
-                data = self._gather(data)
-            if self._input:
+                data = yield from self._gather(data)
+            if self._input or self.paused:
                 self._input += data
-                yield from self.left_over()
+                if not self.paused:
+                    yield from self.left_over()
                 if len(self._input) >= _GATHERED_BYTES:
                     rest = bytes(self._input)
                     self._input.clear()
@@ -198,26 +201,37 @@ class Connection:
         del self._input[:rest]
 
     def _keep(self, rest: bytes) -> None:
-        """Keep what has come of a message, a large one in pieces."""
+        """Keep what has come of a message, a large one in a buffer of its own."""
         if len(rest) < _GATHERED_BYTES or self.paused:
             self._input += rest
             return
         (length,) = HEADER.unpack_from(rest)
-        self._missing = HEADER.size + length - len(rest)
-        if length > 0 and self._missing > 0:
-            self._gathered.append(rest)
+        self._whole = HEADER.size + length
+        if self._whole > len(rest):
+            self._filled = 0
+            self._fill(rest)
         else:
             self._input += rest
 
-    def _gather(self, data: bytes) -> bytes:
-        """Add a piece; return the large message and what follows it once it is whole, and nothing before."""
-        self._gathered.append(data)
-        self._missing -= len(data)
-        if self._missing > 0:
+    def _gather(self, data: bytes) -> Generator[memoryview, None, bytes]:
+        """Add to the large message, and yield it when it is whole; return what follows it."""
+        missing = self._whole - self._filled
+        self._fill(data[:missing])
+        if len(data) < missing:
             return b""
-        whole = b"".join(self._gathered)
-        self._gathered.clear()
-        return whole
+        message, self._gathered = self._gathered, bytearray()
+        yield from self._messages(message)
+        return data[missing:]
+
+    def _fill(self, data: bytes) -> None:
+        """Add to the large message; what is claimed and has not come takes only so much memory."""
+        filled = self._filled + len(data)
+        if filled > len(self._gathered):
+            larger = bytearray(min(self._whole, _GROWTH * filled))
+            larger[: self._filled] = memoryview(self._gathered)[: self._filled]
+            self._gathered = larger
+        memoryview(self._gathered)[self._filled : filled] = data
+        self._filled = filled
 
     def _read(self) -> bytes | None:
         try:

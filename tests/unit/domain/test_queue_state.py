@@ -12,7 +12,7 @@ from service.domain import settlement, upkeep
 from service.domain.apply import HANDLERS, apply
 from service.domain.batch import BODY_OVERHEAD_BYTES
 from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.ledger import SETTLED_KEPT
+from service.domain.ledger import LARGE_BATCH_BYTES, SETTLED_KEPT
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.queue_state import QueueState
@@ -39,9 +39,14 @@ def consumer(state: QueueState) -> Member:
 
 
 def submit(
-    state: QueueState, count: int = 1, task: str = "m:f", first: int = 0, inside: bool = False
+    state: QueueState,
+    count: int = 1,
+    task: str = "m:f",
+    first: int = 0,
+    inside: bool = False,
+    body: bytes = b"x",
 ) -> None:
-    batch = NewBatch(first, Terms(task, codec="item" if inside else "plain"), [b"x"] * count)
+    batch = NewBatch(first, Terms(task, codec="item" if inside else "plain"), [body] * count)
     assert apply(state, c.Submit("o", [batch]), Member(inside=inside), 0.0) == r.Accepted([])
 
 
@@ -129,6 +134,16 @@ def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
 
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
+
+
+def test_large_arguments_leave_most_of_the_window_to_small_ones(journal):
+    state = QueueState(read=journal.read, limits=Limits(window_bytes=6 * LARGE_BATCH_BYTES))
+    for first in (0, 10, 20):
+        submit(state, 1, first=first, body=b"x" * (LARGE_BATCH_BYTES + 1))
+    submit(state, 1, first=30)
+    commit(state, journal)
+
+    assert [batch.bodies is None for batch in state.ledger.batches.values()] == [False, True, True, False]
 
 
 def test_a_grant_takes_no_more_bytes_than_its_bound_once_there_is_one_job(journal):
