@@ -56,7 +56,7 @@ def recovered(running: Service, acknowledged: list[str]) -> None:
         ("before_write:60", 10),
         ("before_sync:40", 10),
         ("after_sync:40", 10),
-        ("in_checkpoint:30", 200_000),
+        ("in_checkpoint:1000", 200_000),
         ("before_write:60", 300_000),
         ("before_sync:40", 300_000),
     ],

@@ -36,15 +36,12 @@ class Annex:
     def __init__(self, journal: Path) -> None:
         """Keep the files beside *journal*; the directory is made with the first of them."""
         self._directory = annex_path(journal)
+        #: How many bytes the known files take, and each of them.
+        self.size = 0
         self._sizes: dict[int, int] = {}
         #: Those whose rows are gone, to be removed.
         self._leaving: set[int] = set()
         self._made = False
-
-    @property
-    def size(self) -> int:
-        """How many bytes the known files take."""
-        return sum(self._sizes.values())
 
     @property
     def numbers(self) -> list[int]:
@@ -62,7 +59,7 @@ class Annex:
             return
         self._make()
         for number, content in contents:
-            self._sizes[number] = len(content)
+            self._note(number, len(content))
             _write_synced(self._path(number), content)
         sync_directory(self._directory)
 
@@ -76,7 +73,7 @@ class Annex:
             content = self._path(number).read_bytes()
         except OSError as error:
             raise ValueError(f"its file {self._path(number)}: {error.strerror}") from None
-        self._sizes[number] = len(content)
+        self._note(number, len(content))
         return content
 
     def remove(self, numbers: Iterable[int], *, later: bool = False) -> None:
@@ -87,7 +84,7 @@ class Annex:
             return
         while self._leaving:
             number = self._leaving.pop()
-            del self._sizes[number]
+            self.size -= self._sizes.pop(number)
             # One that cannot be removed takes room, no more; the next manager tries again.
             with suppress(OSError):
                 self._path(number).unlink()
@@ -98,6 +95,10 @@ class Annex:
             for path in self._directory.iterdir():
                 if not (path.name.isdigit() and int(path.name) in self._sizes):
                     path.unlink()
+
+    def _note(self, number: int, size: int) -> None:
+        self.size += size - self._sizes.get(number, 0)
+        self._sizes[number] = size
 
     def _make(self) -> None:
         if not self._made:

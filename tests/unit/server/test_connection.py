@@ -221,9 +221,9 @@ def test_what_follows_a_large_message_waits_while_the_connection_is_paused(ends)
     while not found:
         for message in connection.receive():
             found.append(bytes(message))
-            connection.outstanding = subject.OUTSTANDING_MAX
+            connection.member.outstanding = subject.OUTSTANDING_MAX
     assert found == [large]
-    connection.outstanding = 0
+    connection.member.outstanding = 0
     found += [bytes(message) for message in connection.left_over()]
 
     assert found == [large, b"a", b"b"]
