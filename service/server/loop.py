@@ -26,6 +26,7 @@ from service.domain.queue_state import Notice
 from service.server.connection import Connection, PeerGone, TlsRefused
 from service.server.dialogue import SERVER_METHODS, Dialogue
 from service.server.door import Bounds, Door
+from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
 
 #: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
@@ -100,6 +101,7 @@ class Server(managers.Server):
         self._accept_after = 0.0
         self._copying = False
         self._next_housekeeping = 0.0
+        self._heap = Heap()
         self._log = structlog.get_logger("svc.manager")
 
     # --- life ---------------------------------------------------------------------------------------
@@ -241,6 +243,8 @@ class Server(managers.Server):
                 self._dialogue.handle(connection, message)
         if mask & ~select.EPOLLOUT:
             for message in connection.receive():
+                if len(message) >= LARGE_BYTES:
+                    self._heap.passes(len(message), time.monotonic())
                 self._dialogue.handle(connection, message)
 
     def _give_up(self, connection: Connection, gone: PeerGone) -> None:
@@ -279,6 +283,7 @@ class Server(managers.Server):
 
     def _housekeeping(self, now: float) -> None:
         self._host.journal.reserve()
+        self._heap.tidy(now)
         bounds = self._door.bounds
         for connection in list(self._paused.values()):
             allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
@@ -381,6 +386,8 @@ class Server(managers.Server):
         """Send a whole message, header included; a connection that is gone is passed over."""
         if connection.closed:
             return
+        if len(message) >= LARGE_BYTES:
+            self._heap.passes(len(message), time.monotonic())
         try:
             connection.send(message)
         except PeerGone as gone:
