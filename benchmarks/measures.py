@@ -7,6 +7,7 @@ machine over all systems alike.
 from __future__ import annotations
 
 import concurrent.futures
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,16 +169,21 @@ def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Work and connect anew all the time, in calm, then with a thousand silent and slow peers."""
+    """Work and connect anew all the time: in calm, with a thousand silent and slow peers, and in calm again.
+
+    What the siege costs is told against the mean of both calms, as other users of the machine come and go.
+    """
     for service in who.services:
         for crowd, sources in siege.CROWDS.items():
-            calm = _phase(service, sizes, figures, f"calm before {crowd}")
+            before = _phase(service, sizes, figures, f"calm around {crowd}")
             with siege.besieged(service.endpoint, sources) as attackers:
                 started, cpu = time.monotonic(), cpu_seconds(attackers)
                 rate = _phase(service, sizes, figures, crowd)
                 share = (cpu_seconds(attackers) - cpu) / (time.monotonic() - started)
             figures.note("siege: CPU of the attackers", "of a core", f"{service.name}, {crowd}", share)
-            figures.note("siege: jobs against calm", "ratio", f"{service.name}, {crowd}", rate / calm)
+            after = _phase(service, sizes, figures, f"calm around {crowd}")
+            against = rate / statistics.mean((before, after))
+            figures.note("siege: jobs against calm", "ratio", f"{service.name}, {crowd}", against)
 
 
 def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> float:
