@@ -9,13 +9,14 @@ then runs beside the first jobs; to who reports in the same request, where he ta
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from service.broker.clock import Clock, ManagerClock
 from service.broker.journal import Journal
+from service.broker.recent import Recent
 from service.domain import admission, upkeep
 from service.domain import commands as c
 from service.domain import events as e
@@ -32,12 +33,6 @@ Deliver = Callable[[list[r.Reply]], None]
 
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
-#: Events that are kept in memory for those who ask right after: outcomes, and jobs read again from the
-#: journal. Their number and the bytes in them.
-RECENT_EVENTS = 2048
-RECENT_BYTES = 32 * 1024 * 1024
-#: Bytes of results above which an event is not worth keeping in memory.
-RECENT_EVENT_BYTES = 2 * 1024 * 1024
 _WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
@@ -92,8 +87,7 @@ class QueueHost:
         self._exposition = exposition or (lambda totals: "")
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
-        self._recent: OrderedDict[int, e.AnyEvent] = OrderedDict()
-        self._recent_bytes = 0
+        self._recent = Recent()
         self._lessees: deque[Waiting] = deque()
         self._others: list[Waiting] = []
         #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
@@ -367,42 +361,19 @@ class QueueHost:
             raise
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
-            if not isinstance(event, e.Submitted | e.Merged) and _weight(event) < RECENT_EVENT_BYTES:
-                self._keep_recent(sequence, event)
+            self._recent.committed(sequence, event)
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
         if event is None:
             event = self.journal.read(sequence)
-            if isinstance(event, e.Submitted | e.Merged):
-                self._keep_recent(sequence, event)
+            self._recent.read(sequence, event)
         return event
-
-    def _keep_recent(self, sequence: int, event: e.AnyEvent) -> None:
-        self._recent[sequence] = event
-        self._recent_bytes += _weight(event)
-        while len(self._recent) > RECENT_EVENTS or (
-            self._recent_bytes > RECENT_BYTES and len(self._recent) > 1
-        ):
-            self._recent_bytes -= _weight(self._recent.popitem(last=False)[1])
 
 
 def _hands_out(reply: r.Reply) -> bool:
     """Return whether a reply hands out jobs and tells nothing else; a pill is a change of its own."""
     return isinstance(reply, r.Grant) and bool(reply.deliveries) and not reply.pill
-
-
-def _weight(event: e.AnyEvent) -> int:
-    """Return the bytes of the results, arguments or traceback in *event*."""
-    match event:
-        case e.Succeeded():
-            return sum(sum(map(len, span.results)) for span in event.ranges)
-        case e.Submitted() | e.Merged():
-            return sum(map(len, event.bodies))
-        case e.Failed():
-            error = event.error
-            return len(error.message) + len(error.traceback) + len(error.exception)
-    return 0
 
 
 def _patience(command: c.Command) -> float:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.broker import host as subject
 from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.events import AnyEvent
 from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.limits import Limits
 from service.domain.members import Member
 from service.errors import JournalError
 from tests.support.clock import FakeClock
@@ -359,21 +357,6 @@ def test_the_host_may_sleep_until_the_next_thing_is_due(host):
     host.turn()
 
     assert host.seconds_to_next() == pytest.approx(2.0)
-
-
-def test_arguments_read_again_are_kept_only_up_to_a_bound(monkeypatch):
-    """A backlog of large arguments must not come back into memory by way of the cache."""
-    monkeypatch.setattr(subject, "RECENT_BYTES", 1000)
-    host = QueueHost(MemoryJournal(), clock=FakeClock(), limits=Limits(window_bytes=0))
-    for number in range(20):
-        submit(host, number, b"x" * 400)
-    host.turn()
-    plain = Member("plain")
-    for _ in range(20):
-        ask(host, plain, c.Lease(1))
-
-    assert len(plain.leases) == 20
-    assert len(host._recent) <= 2
 
 
 def test_closing_commits_and_answers_what_is_pending(host, journal):
