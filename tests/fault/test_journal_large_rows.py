@@ -10,7 +10,7 @@ import pytest
 from service.domain.events import AnyEvent
 from service.errors import Conflict, JournalError
 from service.server.journal import SqliteJournal, annex
-from service.server.journal.annex import LARGE_BYTES, annex_path
+from service.server.journal.annex import LARGE_BYTES, REMOVED_MAX, annex_path
 from service.server.journal.inspection import info, restore, verify
 from tests.fault.test_journal_backup import copied
 from tests.fault.test_journal_full_disk import fill
@@ -49,6 +49,18 @@ def test_large_rows_have_files_and_small_ones_none_and_all_come_back_in_order(jo
     assert rows_of(path) == rows
     assert all(check.ok for check in verify(path))
     assert info(path).bytes[".large"] > 2 * LARGE_BYTES
+
+
+def test_files_of_deleted_rows_are_removed_by_and_by(journal, path):
+    """Retention forgets many rows at once; to remove all their files in one turn would stall the loop."""
+    journal.append([(number, large(number)) for number in range(1, 21)])
+    journal.append([(21, event(21))], forget=range(1, 21))
+    left = [len(files(path))]
+    for _ in range(2):
+        journal.reserve()
+        left.append(len(files(path)))
+
+    assert left == [20 - REMOVED_MAX, 20 - 2 * REMOVED_MAX, 0]
 
 
 def test_with_durability_os_all_is_in_one_file_since_nothing_orders_what_reaches_the_disk(path):

@@ -23,6 +23,8 @@ from service.server.journal.mark import sync_directory
 
 #: Bytes from which a row goes into a file of its own.
 LARGE_BYTES: Final = 256 * 1024
+#: Files that are removed at a stretch: one of 16 MiB takes the file system a millisecond or more.
+REMOVED_MAX: Final = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -76,13 +78,14 @@ class Annex:
         self._note(number, len(content))
         return content
 
-    def remove(self, numbers: Iterable[int], *, later: bool = False) -> None:
-        """Remove the files of rows that are deleted, where they have one, or *later*, with the next ones."""
+    def leave(self, numbers: Iterable[int]) -> None:
+        """Note that these rows are deleted: `remove` takes their files, where they have one."""
         if self._sizes:
             self._leaving.update(self._sizes.keys() & numbers)
-        if later:
-            return
-        while self._leaving:
+
+    def remove(self) -> None:
+        """Remove files of deleted rows, so few that nobody has to wait for it; call it again and again."""
+        for _ in range(min(len(self._leaving), REMOVED_MAX)):
             number = self._leaving.pop()
             self.size -= self._sizes.pop(number)
             # One that cannot be removed takes room, no more; the next manager tries again.

@@ -166,8 +166,8 @@ class SqliteJournal:
         try:
             total = self._commit(rows, sorted(gone), newest)
             self._mark.advance(newest)
-            # What a backup has still to copy stays as long.
-            self._annex.remove(gone, later=self._backup is not None and self._backup.copying)
+            self._annex.leave(gone)
+            self._remove_large()
         except (apsw.Error, OSError) as error:
             self._fail("written", error)
         self._newest, self._total = newest, total
@@ -210,9 +210,14 @@ class SqliteJournal:
         return max(0, self._disk_bytes() - self._ballast.missing)
 
     def reserve(self) -> None:
-        """Take the ballast again where there is room; see `Journal.reserve`."""
+        """Remove large rows that are left, and take the ballast again; see `Journal.reserve`."""
+        self._remove_large()
         if self._ballast.missing:
             self._ballast.take(self._disk_bytes())
+
+    def _remove_large(self) -> None:
+        if self._backup is None or not self._backup.copying:  # what it has still to copy stays as long
+            self._annex.remove()
 
     def wal_bytes(self) -> int:
         """Return the bytes committed since the last checkpoint that moved everything.
