@@ -42,6 +42,7 @@ def run_manager(settings: ManagerSettings) -> int:
     load_structlog()
     from service.broker.host import QueueHost
     from service.server.door import Bounds
+    from service.server.heap import Heap
     from service.server.manager import JobManager, listen
     from service.telemetry.logs import LogSettings
     from service.telemetry.metrics import Build, ManagerMetrics
@@ -72,6 +73,7 @@ def run_manager(settings: ManagerSettings) -> int:
         bounds=Bounds(connections=settings.max_connections, address_connections=settings.max_per_address),
         strict=settings.strict_auth,
         tls=tls,
+        heap=Heap(),
     )
     server = manager.get_server()
     address = Address(*server.endpoint)

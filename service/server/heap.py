@@ -37,11 +37,10 @@ class Heap:
         """Whether memory of large messages may be kept that nobody uses."""
         return self._kept
 
-    def passes(self, size: int, now: float) -> None:
-        """Note a message of *size* bytes at *now*, monotonic seconds."""
-        if size >= LARGE_BYTES:
-            self._kept = self._known
-            self._used_at = now
+    def passes(self, now: float) -> None:
+        """Note that a large message passes at *now*, monotonic seconds."""
+        self._kept = self._known
+        self._used_at = now
 
     def tidy(self, now: float) -> None:
         """Give back what is free, once no large message has passed for two seconds. Call it now and then."""

@@ -69,6 +69,7 @@ class Server(managers.Server):
         bounds: Bounds | None = None,
         strict: bool = False,
         tls: ssl.SSLContext | None = None,
+        heap: Heap | None = None,
     ) -> None:
         """Serve the queue of *host* on *listener*.
 
@@ -80,6 +81,7 @@ class Server(managers.Server):
             bounds: what the network may cost.
             strict: let nobody in who answers the challenge with anything older than SHA-256.
             tls: what connections are secured with; None serves them plain.
+            heap: what is told of large messages, where the process is the manager's own.
         """
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
@@ -101,7 +103,7 @@ class Server(managers.Server):
         self._accept_after = 0.0
         self._copying = False
         self._next_housekeeping = 0.0
-        self._heap = Heap()
+        self._heap = heap
         self._log = structlog.get_logger("svc.manager")
 
     # --- life ---------------------------------------------------------------------------------------
@@ -244,8 +246,12 @@ class Server(managers.Server):
         if mask & ~select.EPOLLOUT:
             for message in connection.receive():
                 if len(message) >= LARGE_BYTES:
-                    self._heap.passes(len(message), time.monotonic())
+                    self._note_large()
                 self._dialogue.handle(connection, message)
+
+    def _note_large(self) -> None:
+        if self._heap is not None:
+            self._heap.passes(time.monotonic())
 
     def _give_up(self, connection: Connection, gone: PeerGone) -> None:
         if isinstance(gone, TlsRefused):
@@ -283,7 +289,8 @@ class Server(managers.Server):
 
     def _housekeeping(self, now: float) -> None:
         self._host.journal.reserve()
-        self._heap.tidy(now)
+        if self._heap is not None:
+            self._heap.tidy(now)
         bounds = self._door.bounds
         for connection in list(self._paused.values()):
             allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
@@ -387,7 +394,7 @@ class Server(managers.Server):
         if connection.closed:
             return
         if len(message) >= LARGE_BYTES:
-            self._heap.passes(len(message), time.monotonic())
+            self._note_large()
         try:
             connection.send(message)
         except PeerGone as gone:

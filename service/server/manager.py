@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from service.broker.host import QueueHost
 from service.errors import Conflict
 from service.server.door import Bounds
+from service.server.heap import Heap
 from service.server.keys import KeyRing
 from service.server.loop import Server
 
@@ -51,6 +52,7 @@ class JobManager(BaseManager):
         bounds: Bounds | None = None,
         strict: bool = False,
         tls: ssl.SSLContext | None = None,
+        heap: Heap | None = None,
     ) -> None:
         """Serve the queue of *host* on *listener* to who knows one of *keys*, or the one key that is given.
 
@@ -65,6 +67,7 @@ class JobManager(BaseManager):
         self._bounds = bounds
         self._strict = strict
         self._tls = tls
+        self._heap = heap
 
     def get_server(self) -> Server:
         """Return the server; it takes over the listener and the host.
@@ -79,6 +82,7 @@ class JobManager(BaseManager):
             bounds=self._bounds,
             strict=self._strict,
             tls=self._tls,
+            heap=self._heap,
         )
 
 

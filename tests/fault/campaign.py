@@ -114,6 +114,10 @@ class Campaign:
         self.site.replace_actors()
         for name, process in list(self.site.workers.items()):
             if process.poll() is not None:
+                # Mostly what the fault did; where it is not, this tells a kill by the kernel from a crash.
+                self._tell(
+                    f"worker {name} had ended with exit code {process.returncode} at {time.monotonic():.3f}"
+                )
                 self.site.start_worker(name)
 
     def _settle(self, producers: list[Producer]) -> None:

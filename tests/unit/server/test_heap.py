@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
+import pytest
+
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.broker.manager import ManagerBroker
+from service.domain.job import NewBatch, Terms
 from service.server.heap import IDLE_SECONDS, LARGE_BYTES, Heap
+from service.server.manager import JobManager, listen
 
 # In a process of its own: the setting is for the whole of one.
 _RESIDENT = """
@@ -17,10 +25,15 @@ for block in blocks:
     block[:] = bytes(len(block))
 del block, blocks
 kept = resident() - before
-heap.passes(8 << 20, 10.0)
+heap.passes(10.0)
 heap.tidy(100.0)
 print(kept, resident() - before, heap._known)
 """
+
+
+@pytest.fixture
+def heap() -> Heap:
+    return Heap()
 
 
 def test_memory_of_large_messages_is_kept_and_given_back_when_they_have_ceased():
@@ -31,19 +44,28 @@ def test_memory_of_large_messages_is_kept_and_given_back_when_they_have_ceased()
     assert int(left) < 4 << 20
 
 
-def test_it_is_given_back_only_after_a_while_and_only_once():
-    heap = Heap()
-    heap.passes(LARGE_BYTES, 10.0)
+def test_it_is_given_back_only_after_a_while_and_only_once(heap):
+    heap.passes(10.0)
     heap.tidy(10.0 + IDLE_SECONDS / 2)
     assert heap.keeps
-    heap.passes(LARGE_BYTES, 11.0)
+    heap.passes(11.0)
     heap.tidy(10.5 + IDLE_SECONDS)
     assert heap.keeps
     heap.tidy(11.0 + IDLE_SECONDS)
     assert not heap.keeps
 
 
-def test_small_messages_have_nothing_kept():
-    heap = Heap()
-    heap.passes(LARGE_BYTES - 1, 10.0)
-    assert not heap.keeps
+@pytest.mark.parametrize(("size", "keeps"), [(LARGE_BYTES // 2, False), (LARGE_BYTES, True)])
+def test_the_manager_notes_large_messages_and_no_others(heap, size, keeps):
+    host = QueueHost(MemoryJournal())
+    server = JobManager(host, listen("127.0.0.1", 0), b"k" * 32, heap=heap).get_server()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client = ManagerBroker(server.endpoint, b"k" * 32)
+    try:
+        client.submit("o", [NewBatch(0, Terms("m:f"), [bytes(size)])])
+        assert heap.keeps == keeps
+    finally:
+        client.close()
+        server.stop()
+        thread.join(10)
