@@ -130,16 +130,22 @@ def test_so_need_one_that_asked_just_before_the_jobs_came(host, journal):
     assert handed_out(granted) == 1
 
 
-def test_who_reports_gets_no_jobs_before_the_end_of_the_turn(host):
-    """Coming again in the same turn, it would take its report as recorded; see `Grant`."""
+def reported(host: QueueHost, *, early: bool) -> list[list[r.Reply]]:
+    """Submit two jobs and let a consumer report the first; return the answers to that, in the same turn."""
     submit(host)
     submit(host, 1)
     consumer = consumer_of(host)
     ((grant,),) = ask(host, consumer, c.Lease(1))
     assert isinstance(grant, r.Grant)
-    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
     answers: list[list[r.Reply]] = []
-    host.call([ack, c.Lease(1, 10.0, early=True)], consumer, answers.append)
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    host.call([ack, c.Lease(1, 10.0, early=early)], consumer, answers.append)
+    return answers
+
+
+def test_who_reports_gets_no_jobs_before_the_end_of_the_turn(host):
+    """Coming again in the same turn, it would take its report as recorded; see `Grant`."""
+    answers = reported(host, early=True)
 
     host.hand_out()
     assert answers == []
@@ -162,14 +168,7 @@ def test_a_plain_client_that_asks_for_jobs_behind_another_call_is_answered_after
 
 
 def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, journal):
-    submit(host)
-    submit(host, 1)
-    consumer = consumer_of(host)
-    ((grant,),) = ask(host, consumer, c.Lease(1))
-    assert isinstance(grant, r.Grant)
-    answers: list[list[r.Reply]] = []
-    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
-    host.call([ack, c.Lease(1, 10.0)], consumer, answers.append)
+    answers = reported(host, early=False)
     journal.failing = True
 
     with pytest.raises(JournalError):
@@ -178,21 +177,8 @@ def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, jo
     assert answers == []
 
 
-def reported_early(host: QueueHost) -> list[list[r.Reply]]:
-    """Submit two jobs and let a consumer report the first; return the answers to that, in the same turn."""
-    submit(host)
-    submit(host, 1)
-    consumer = consumer_of(host)
-    ((grant,),) = ask(host, consumer, c.Lease(1))
-    assert isinstance(grant, r.Grant)
-    answers: list[list[r.Reply]] = []
-    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
-    host.call([ack, c.Lease(1, 10.0, early=True)], consumer, answers.append)
-    return answers
-
-
 def test_who_takes_jobs_early_has_them_before_the_commit_of_its_report_and_is_told_so(host, journal):
-    answers = reported_early(host)
+    answers = reported(host, early=True)
     journal.failing = True
 
     with pytest.raises(JournalError):
