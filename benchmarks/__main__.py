@@ -44,13 +44,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _heavy_ones(options: argparse.Namespace, figures: Figures) -> None:
-    """Do those measures that are never done unasked; once, with the first durability."""
+    """Do those measures that are never done unasked, with the first durability; mostly once."""
     extent = heavy.SMOKE if options.smoke else heavy.Extent()
     if options.jobs:
         extent = replace(extent, waiting=options.jobs)
-    for name in options.only:
-        if name in heavy.HEAVY:
-            print(f"{name}: this takes minutes", file=sys.stderr)
+    chosen = [name for name in options.only if name in heavy.HEAVY]
+    for number in range(options.rounds or 1):
+        for name in chosen:
+            print(f"{name}, round {number + 1}: this takes minutes", file=sys.stderr)
             heavy.HEAVY[name](options.durability[0], extent, figures)
 
 
@@ -76,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", action="store_true", help="only see that it works; the figures mean nothing"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is done (3)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="how often all is done (3; what takes minutes once)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything there as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bars (with matplotlib in .bench)")
     parser.add_argument(

@@ -22,8 +22,10 @@ from service.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_reque
 WORKER_CONSUMERS = 32
 #: The task that they say they know.
 TASK = "benchmarks.tasks:same"
-#: What a consumer proper asks with: seconds to wait, and jobs that hide a few milliseconds.
-WAIT_SECONDS, LIMIT = 20.0, 256
+#: What a consumer proper asks with: seconds to wait, jobs, and the run time that reading ahead may hide.
+WAIT_SECONDS, LIMIT, AHEAD_SECONDS = 20.0, 256, 0.004
+#: What is reported as the run time of a job: about what one that does nothing takes.
+_RUN_SECONDS = 1e-5
 _EXTEND_SECONDS = 1.0
 
 
@@ -51,7 +53,7 @@ class Crowd:
             consumer = self._joined("consumer", f"{worker}-{number}", worker)
             self._consumers.append(consumer)
             self._selector.register(consumer, selectors.EVENT_READ)
-            _send(consumer, [Lease(LIMIT, WAIT_SECONDS)])
+            _send(consumer, [Lease(LIMIT, WAIT_SECONDS, AHEAD_SECONDS, early=True)])
             self._extend(time.monotonic())
         return self
 
@@ -86,9 +88,9 @@ class Crowd:
         if isinstance(grant, Grant):
             for each in grant.deliveries:
                 count = len(each.bodies)
-                reports.append(Ack(each.token, each.first, [b"\xc0"] * count, [0.0] * count))
+                reports.append(Ack(each.token, each.first, [b"\xc0"] * count, [_RUN_SECONDS] * count))
                 self.jobs += count
-        _send(consumer, [*reports, Lease(LIMIT, WAIT_SECONDS)])
+        _send(consumer, [*reports, Lease(LIMIT, WAIT_SECONDS, AHEAD_SECONDS, early=True)])
 
     def _extend(self, now: float) -> None:
         if now < self._extend_at:

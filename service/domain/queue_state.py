@@ -236,7 +236,7 @@ class QueueState:
             fitting = limit if ahead is None else min(limit, pace.fitting(ahead))
             if not fitting and deliveries:
                 break
-            share = shares.setdefault(lane, self._share(lane, max(1, fitting)))
+            share = shares.setdefault(lane, self._share(lane, max(1, fitting), short=ahead is not None))
             if not share:
                 break
             delivery = self._deliver(lane, member, min(limit, share), room, now)
@@ -248,13 +248,13 @@ class QueueState:
             deliveries.append(delivery)
         return r.Grant(deliveries) if deliveries else None
 
-    def _share(self, lane: Lane, limit: int) -> int:
+    def _share(self, lane: Lane, limit: int, *, short: bool) -> int:
         """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
 
-        The limit is what hides a few milliseconds: less than a sixteenth of that costs more in
-        requests than an idle consumer could win.
+        Many requests cost more than an idle consumer could win: no share is below a sixteenth of the limit;
+        of *short* jobs, which run in a few milliseconds together, not below a half.
         """
-        return min(limit, max(1, limit // 16, lane.count // max(1, self.consumers)))
+        return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, self.consumers)))
 
     def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
         """Take the oldest job of *lane* for good, without a lease; return its id and body."""

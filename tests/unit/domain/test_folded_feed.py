@@ -74,16 +74,28 @@ def test_a_folded_feed_that_has_only_spans_is_not_kept_waiting():
     assert [each.result for each in client.feed(c.Feed("o", wait=30.0)).outcomes] == [b"a"]
 
 
+def joined(queue, name):
+    return LocalBroker(queue, lambda: c.Hello(1, "consumer", name, "w", tasks=["m:f"]))
+
+
 def test_a_grant_is_never_below_a_sixteenth_of_what_was_asked_for():
     """Of twenty jobs one of two consumers gets half, or more where it asks for very many."""
     queue = LocalQueue()
-    first, second = (
-        LocalBroker(queue, lambda name=name: c.Hello(1, "consumer", name, "w", tasks=["m:f"]))  # type: ignore[misc]
-        for name in ("w-1", "w-2")
-    )
+    first, second = (joined(queue, name) for name in ("w-1", "w-2"))
     LocalBroker(queue).submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
 
     assert len(first.lease(limit=20, wait=NOW).grant.deliveries[0].bodies) == 10
     assert len(second.lease(limit=256, wait=NOW).grant.deliveries[0].bodies) == 10
     LocalBroker(queue).submit("p", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
     assert len(second.lease(limit=256, wait=NOW).grant.deliveries[0].bodies) == 16
+
+
+def test_a_grant_of_jobs_that_are_known_to_be_short_is_never_below_half_of_what_may_be_read_ahead():
+    queue = LocalQueue()
+    first, _second, _third, _fourth = (joined(queue, name) for name in ("w-1", "w-2", "w-3", "w-4"))
+    for _ in range(8):  # each report doubles what the queue trusts the task with
+        queue.host.state.paces.ran("m:f", 10, 0.001)
+    LocalBroker(queue).submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
+
+    ahead = timedelta(seconds=0.0016)
+    assert len(first.lease(limit=256, wait=NOW, ahead=ahead).grant.deliveries[0].bodies) == 8
