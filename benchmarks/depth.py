@@ -6,6 +6,7 @@ any consumer is there. Then four consumers take from that backlog for a while.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _CALL = 10_000
 _DELAY_SECONDS = 3600.0
 _PRIORITIES = (0, 1, 2)
 _LOOK_SECONDS = 0.01
+#: How often jobs are taken from the backlog, which is filled up again in between.
+_REPEATS = 5
 _PATIENCE_SECONDS = 120.0
 
 
@@ -29,8 +32,8 @@ class Depth:
 
     Attributes:
         submit_rate: jobs a second that were accepted while it was built.
-        rate: jobs a second that four consumers took from it and ended.
-        manager_seconds: processor time of the manager for each of these.
+        rate: jobs a second that four consumers took from it and ended; the median of some repeats.
+        manager_seconds: processor time of the manager for each of these; their mean.
         peak: most bytes that the manager had resident until then.
         longest_turn: seconds of the manager's longest turn until then.
         recovery: seconds from the start of a manager on that journal until it served.
@@ -47,7 +50,7 @@ class Depth:
 
 
 def measure(durability: str, waiting: int, taken: int) -> Depth:
-    """Return what a backlog gives in which *waiting* jobs are left when *taken* have been done."""
+    """Return what a backlog gives in which *waiting* jobs are left whenever *taken* have been done."""
     room = str(2 * (waiting + taken + _CALL))
     with Service(durability, "--max-queue", room, consumers=0) as service:
         # The delayed ones cannot be taken: so many more are needed that enough can.
@@ -56,14 +59,26 @@ def measure(durability: str, waiting: int, taken: int) -> Depth:
         for _ in _filled(service, jobs):
             pass
         submit_rate = jobs / (time.perf_counter() - started)
-        before = cpu_seconds([service.manager.pid])
-        worker = service.start_worker(PROCESSES, "--queues", "deep")
-        rate = _drain_rate(service, taken)
-        spent = (cpu_seconds([service.manager.pid]) - before) / taken
-        end(worker)
+        rates, spent = [], 0.0
+        for repeat in range(_REPEATS):
+            for _ in _filled(service, taken + taken // 9 if repeat else 0):
+                pass
+            before = cpu_seconds([service.manager.pid])
+            worker = service.start_worker(PROCESSES, "--queues", "deep")
+            rates.append(_drain_rate(service, taken))
+            spent += cpu_seconds([service.manager.pid]) - before
+            end(worker)
         peak, turn = peak_bytes(service.manager.pid), longest_turn(service)
         recovery = _recovery_seconds(service) if durability != "memory" else 0.0
-        return Depth(submit_rate, rate, spent, peak, turn, recovery, resident_bytes(service.manager.pid))
+        return Depth(
+            submit_rate,
+            statistics.median(rates),
+            spent / (taken * _REPEATS),
+            peak,
+            turn,
+            recovery,
+            resident_bytes(service.manager.pid),
+        )
 
 
 def longest_turn(service: Service) -> float:
@@ -88,9 +103,10 @@ def _filled(service: Service, jobs: int) -> Iterator[int]:
 
 
 def _drain_rate(service: Service, jobs: int) -> float:
-    """Return the jobs a second that consumers end, from when a tenth of *jobs* are done until all are."""
-    begun, first = _when_done(service, jobs // 10)
-    ended, last = _when_done(service, jobs)
+    """Return the jobs a second that consumers end, from the first tenth of *jobs* on until all are done."""
+    done = _done(service)
+    begun, first = _when_done(service, done + jobs // 10)
+    ended, last = _when_done(service, done + jobs)
     return (last - first) / (ended - begun)
 
 
@@ -102,13 +118,17 @@ def _when_done(service: Service, jobs: int) -> tuple[float, int]:
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        done = sum(each.succeeded for each in service.client.stats().queues)
+        done = _done(service)
         now = time.monotonic()
         if done >= jobs:
             return now, done
         if now > deadline:
             raise TimeoutError(f"only {done} of {jobs} jobs were done within {_PATIENCE_SECONDS:g} s")
         time.sleep(_LOOK_SECONDS)
+
+
+def _done(service: Service) -> int:
+    return sum(each.succeeded for each in service.client.stats().queues)
 
 
 def _recovery_seconds(service: Service) -> float:
