@@ -2,7 +2,8 @@
 
 Each does the part that cannot be left out and nothing else, so that a figure of the service can be held
 against it: messages between sleeping processes and a sync for one job in flight, one thread that unpickles
-and answers for stock clients, SQLite writing the bytes of jobs and results for large ones.
+and answers for stock clients, SQLite writing the bytes of jobs and results for large ones, and for those of
+a kilobyte also what it takes to bring them through three processes and back.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import apsw
+import msgspec
 
 #: Jobs that one event of the journal carries in bulk.
 _EVENT_JOBS = 1_000
@@ -94,6 +96,29 @@ def journal_rate(jobs: int, job_bytes: int) -> float:
     return commits * together / 2 / seconds
 
 
+def carry_seconds(jobs: int, job_bytes: int) -> float:
+    """Return the processor time in which the arguments and result of a job, *job_bytes* each, cross loopback.
+
+    That is four times: to the manager, to a consumer, and both ways back. Each time a thousand of them are
+    encoded, sent, received and decoded as one message, by two processes, whose times are added.
+    """
+    context = multiprocessing.get_context("forkserver")
+    bodies = [os.urandom(job_bytes) for _ in range(_EVENT_JOBS)]
+    messages = max(1, jobs // _EVENT_JOBS)
+    with Listener(("127.0.0.1", 0)) as listener:
+        reader = context.Process(target=_unpack, args=(listener.address, messages))
+        reader.start()
+        with listener.accept() as connection:
+            connection.recv()
+            before = time.process_time()
+            for _ in range(messages):
+                connection.send_bytes(msgspec.msgpack.encode(bodies))
+            spent = time.process_time() - before
+            spent += float(connection.recv())
+        reader.join(_PATIENCE_SECONDS)
+    return 4 * spent / (messages * _EVENT_JOBS)
+
+
 def thread_rate(items: int) -> float:
     """Return the items a second that one thread passes on which only unpickles, moves and pickles.
 
@@ -156,6 +181,16 @@ def _consume(address: Any, count: int) -> None:
             for method in ("get", "task_done"):
                 connection.send(("1", method, (), {}))
                 connection.recv()
+
+
+def _unpack(address: Any, messages: int) -> None:
+    """Receive and decode so many messages, and tell what processor time that took."""
+    with Client(address) as connection:
+        connection.send(None)
+        before = time.process_time()
+        for _ in range(messages):
+            msgspec.msgpack.decode(connection.recv_bytes(), type=list[bytes])
+        connection.send(time.process_time() - before)
 
 
 def _relay(address: tuple[str, int], first: bool) -> None:

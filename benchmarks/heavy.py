@@ -84,6 +84,9 @@ def below(durability: str, extent: Extent, figures: Figures) -> None:
         alone, rate = f"SQLite alone, {name}", floors.journal_rate(jobs, size)
         figures.note("floor of arguments and results", "MB/s", alone, 2 * size * rate / 1e6)
         figures.note("floor of jobs with them", "jobs/s", alone, rate)
+    for name, size in (("1 KiB", 1024), ("3 bytes", 3)):
+        spent = floors.carry_seconds(10 * extent.jobs, size)
+        figures.note("floor of CPU, 1,000 jobs carried", "ms", name, spent * 1e6)
     items = floors.thread_rate(extent.jobs)
     figures.note("floor of stock clients, 4+4", "items/s", "one thread alone", items)
 

@@ -245,13 +245,16 @@ class Ledger:
             del self.keys[batch.key]
         self._uncount(self.counts_of(batch.terms.queue), batch, 0, batch.count)
         self.forgotten.extend(batch.rows())
+        if batch.terms.answer:
+            for index in range(batch.count):
+                self.answers.pop((batch.sequence, index), None)
+        if batch.count == 1 and batch.outcomes and not batch.records:  # as each item of a plain client is
+            self._unrefer(batch.outcomes[0], 1)
+            return
         about = Counter(batch.outcomes or ())
         for index, record in batch.records.items():
             about.update(record.sequences)
             self.dead.pop((batch.sequence, index), None)
-        if batch.terms.answer:
-            for index in range(batch.count):
-                self.answers.pop((batch.sequence, index), None)
         for sequence, count in about.items():
             self._unrefer(sequence, count)
 
