@@ -28,8 +28,9 @@ def family(pid: int) -> list[int]:
     """Return *pid* and all its living descendants."""
     found = [pid]
     for parent in found:
-        children = _read(_PROC / str(parent) / "task" / str(parent) / "children")
-        found += [int(child) for child in children.split()]
+        # Each thread has the children that it started itself.
+        for thread in (_PROC / str(parent) / "task").glob("*"):
+            found += [int(child) for child in _read(thread / "children").split()]
     return found
 
 

@@ -35,7 +35,8 @@ def main(module: str) -> None:
 
 def _jobs(system: System, seconds: float) -> int:
     """Return how many jobs take the system about *seconds*, so that slow peers do not take minutes."""
-    return max(_SAMPLE, min(_MOST, int(seconds * _SAMPLE / seconds_for_all(system, _SAMPLE))))
+    _, taken = seconds_for_all(system, _SAMPLE)
+    return max(_SAMPLE, min(_MOST, int(seconds * _SAMPLE / taken)))
 
 
 if __name__ == "__main__":

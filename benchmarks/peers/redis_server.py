@@ -43,6 +43,11 @@ class RedisServer:
         self._child.wait()
         self._folder.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._child.pid
+
     def clear(self) -> None:
         """Forget everything, so that a peer meets an empty server."""
         self._ask(b"FLUSHALL\r\n")

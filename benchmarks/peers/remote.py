@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from benchmarks.peers.environments import ROOT
+from benchmarks.peers.redis_server import RedisServer
 
 _PATIENCE_SECONDS = 180.0
 
@@ -18,14 +19,15 @@ _PATIENCE_SECONDS = 180.0
 class Remote:
     """One peer with its workers, while the context lasts."""
 
-    def __init__(self, module: str, python: Path, log: Path, redis_url: str = "") -> None:
+    def __init__(self, module: str, python: Path, log: Path, redis: RedisServer | None = None) -> None:
         """Have the adapter *module* run by *python*; what it and its workers print goes to *log*."""
         self._command = [str(python), "-m", "benchmarks.peers.client", module]
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SVC_", "PYTHON"))},
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PEERS_REDIS": redis_url,
+            "PEERS_REDIS": redis.url if redis else "",
+            "PEERS_REDIS_PID": str(redis.pid) if redis else "",
         }
         self._log = log
 

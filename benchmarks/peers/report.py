@@ -12,8 +12,24 @@ from benchmarks.drawing import Panel
 
 #: What everything is compared with.
 REFERENCE = "svc, fsync"
-_HEADER = ("system", "jobs/s", "svc is", "p50 ms", "svc is", "seed s", "accepted work is durable")
-_COMPARED = ("jobs/s", "p50 ms", "seed s")
+#: How each figure is written; the order is that of the columns.
+_FORMS = {
+    "jobs/s": "{:,.0f}",
+    "submits/s": "{:,.0f}",
+    "p50 ms": "{:.2f}",
+    "p99 ms": "{:.2f}",
+    "p99.9 ms": "{:.2f}",
+    "client ms": "{:.1f}",
+    "manager ms": "{:.1f}",
+    "consumers ms": "{:.1f}",
+    "manager MiB": "{:.0f}",
+    "consumers MiB": "{:.0f}",
+    "seed s": "{:.2f}",
+}
+_LEGEND = (
+    "ms of client, manager and consumers: processor time for 1,000 jobs; MiB: the largest process, resident",
+    "manager: svc's, or Redis; Dask's is in its client, Ray's among the consumers",
+)
 Rounds = dict[str, list[dict[str, float]]]
 
 
@@ -44,10 +60,25 @@ def document(rounds: Rounds, facts: dict[str, dict[str, str]]) -> dict[str, Any]
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the table: a line for each system, slowest first, then how each was set."""
-    lines = [_HEADER, *(_line(each) for each in figures["systems"])]
-    settings = [f"{each['system']} {each['version']}: {each['settings']}" for each in figures["systems"]]
-    return "\n".join([*_aligned(lines), "", *settings])
+    """Return the tables: a line for each system, slowest first; the same as ratios; how each was set."""
+    systems = figures["systems"]
+    measured = [_line(each["system"], each["median"], _FORMS) for each in systems]
+    compared = [_line(each["system"], each["svc"], dict.fromkeys(_FORMS, "{:.3g} x")) for each in systems]
+    settings = [
+        f"{each['system']} {each['version']}: {each['settings']}; accepted work is durable: {each['durable']}"
+        for each in systems
+    ]
+    return "\n".join(
+        [
+            *_aligned([("medians", *_FORMS), *measured]),
+            "",
+            *_aligned([(f"{REFERENCE} is", *_FORMS), *compared]),
+            "",
+            *_LEGEND,
+            "",
+            *settings,
+        ]
+    )
 
 
 def panels(figures: dict[str, Any]) -> list[Panel]:
@@ -67,17 +98,8 @@ def note(figures: dict[str, Any]) -> str:
     return f"4 processes, {figures['cpus']} cores, load average {figures['load']:.0f}; Redis without fsync"
 
 
-def _line(entry: dict[str, Any]) -> tuple[str, ...]:
-    own, ratio = entry["median"], entry["svc"]
-    return (
-        entry["system"],
-        f"{own['jobs/s']:,.0f}",
-        f"{ratio['jobs/s']:.2f} x" if ratio else "-",
-        f"{own['p50 ms']:.2f}",
-        f"{ratio['p50 ms']:.2f} x" if ratio else "-",
-        f"{own['seed s']:.2f}",
-        entry["durable"],
-    )
+def _line(system: str, figures: dict[str, float], forms: dict[str, str]) -> tuple[str, ...]:
+    return (system, *(form.format(figures[name]) if name in figures else "-" for name, form in forms.items()))
 
 
 def _medians(seen: list[dict[str, float]]) -> dict[str, float]:
@@ -85,15 +107,12 @@ def _medians(seen: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _ratios(ours: dict[str, float] | None, own: dict[str, float]) -> dict[str, float]:
-    """Return svc's figures as multiples of the system's own."""
-    return {name: ours[name] / own[name] for name in _COMPARED} if ours else {}
+    """Return svc's figures as multiples of the system's own, where both have one."""
+    return {name: ours[name] / own[name] for name in _FORMS if ours and name in ours and own.get(name)}
 
 
 def _aligned(lines: list[tuple[str, ...]]) -> Iterable[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [
-            cell.rjust(width) if 0 < place < 6 else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    for first, *others in lines:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()

@@ -1,13 +1,13 @@
-"""The three measures, the same code for every system: in this process or in a peer's environment."""
+"""The measures, the same code for every system: in this process or in a peer's environment."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from benchmarks import tasks
+from benchmarks.processes import cpu_seconds, resident_bytes
 
 SEED_JOBS = 40
 
@@ -16,34 +16,56 @@ class System(Protocol):
     """Something that runs functions in other processes."""
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Run *function* for each of *arguments*; return the results in any order."""
+        """Submit *function* for each of *arguments*; then return what yields the results, in any order."""
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call and return its result."""
 
+    def pids(self) -> dict[str, list[int]]:
+        """Return the system's processes by their part, beside the caller's own."""
+
 
 def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dict[str, float]:
-    """Do each measure once; return `jobs` (how many), `jobs/s`, `p50 ms` and `seed s`.
+    """Do each measure once; return `jobs` (how many) and the figures.
+
+    These are `jobs/s` from end to end, `submits/s` until the client's last call has returned, each part's
+    processor time for 1,000 jobs (`client ms`, …) and the memory of its largest process (`manager MiB`, …),
+    the round trip (`p50 ms`, `p99 ms`, `p99.9 ms`), and `seed s`.
 
     Raises:
         RuntimeError: the results are not those of the jobs.
     """
-    return {
-        "jobs": jobs,
-        "jobs/s": jobs / seconds_for_all(system, jobs),
-        "p50 ms": statistics.median(_round_trip(system) for _ in range(trips)) * 1e3,
-        "seed s": _seed_seconds(system, naps),
-    }
+    figures = {"jobs": float(jobs), **_in_bulk(system, jobs)}
+    taken = sorted(_round_trip(system) for _ in range(trips))
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+        figures[f"{name} ms"] = taken[min(trips - 1, int(trips * share))] * 1e3
+    figures["seed s"] = _seed_seconds(system, naps)
+    for part, pids in system.pids().items():
+        figures[f"{part} MiB"] = max(map(resident_bytes, pids), default=0) / 2**20
+    return figures
 
 
-def seconds_for_all(system: System, jobs: int) -> float:
-    """Return the time from the first submit of *jobs* no-op jobs to the last result at the client."""
+def seconds_for_all(system: System, jobs: int) -> tuple[float, float]:
+    """Return the time from the first submit of *jobs* no-op jobs to the last one, and to the last result."""
     started = time.perf_counter()
-    results = list(system.all(tasks.same, range(jobs)))
+    pending = system.all(tasks.same, range(jobs))
+    submitted = time.perf_counter() - started
+    results = list(pending)
     taken = time.perf_counter() - started
     if sorted(results) != list(range(jobs)):
         raise RuntimeError(f"{len(results)} results for {jobs} jobs, or the wrong ones")
-    return taken
+    return submitted, taken
+
+
+def _in_bulk(system: System, jobs: int) -> dict[str, float]:
+    parts = system.pids()
+    before = {part: cpu_seconds(pids) for part, pids in parts.items()}
+    own = time.process_time()
+    submitted, taken = seconds_for_all(system, jobs)
+    spent = {"client": time.process_time() - own}
+    spent |= {part: cpu_seconds(pids) - before[part] for part, pids in parts.items()}
+    rates = {"jobs/s": jobs / taken, "submits/s": jobs / submitted}
+    return rates | {f"{part} ms": seconds / jobs * 1e6 for part, seconds in spent.items()}
 
 
 def _round_trip(system: System) -> float:

@@ -71,6 +71,9 @@ ADAPTER = """
 
         def one(self, function, argument):
             return function(argument)
+
+        def pids(self):
+            return {"consumers": [1]}
 """
 
 
@@ -83,8 +86,11 @@ def test_a_client_in_another_process_measures_its_adapter_and_ends_it(tmp_path, 
     monkeypatch.setattr(remote, "_command", [sys.executable, "-c", code])
     with remote:
         figures = remote.measure(seconds=0.001, trips=2, naps=1)
-    assert set(figures) == {"jobs", "jobs/s", "p50 ms", "seed s"}
+    trips, parts = {"p50 ms", "p99 ms", "p99.9 ms"}, {"client ms", "consumers ms", "consumers MiB"}
+    assert set(figures) == {"jobs", "jobs/s", "submits/s", "seed s", *trips, *parts}
     assert figures["jobs"] >= 200
+    assert figures["submits/s"] >= figures["jobs/s"]
+    assert figures["p50 ms"] <= figures["p99 ms"] <= figures["p99.9 ms"]
     assert "ended" in log.read_text()
 
 
@@ -104,7 +110,10 @@ def test_the_report_has_medians_and_what_svc_is_beside_each():
     figures = report.document(rounds, dict.fromkeys(rounds, facts))
     assert [each["system"] for each in figures["systems"]] == ["slow", report.REFERENCE]
     assert figures["systems"][0]["svc"] == {"jobs/s": 100.0, "p50 ms": 1.0, "seed s": 1.0}
-    header, slow, ours, *_ = report.table(figures).splitlines()
-    assert header.split()[0] == "system"
-    assert "100.00 x" in slow
+    assert figures["systems"][1]["svc"] == {"jobs/s": 1.0, "p50 ms": 1.0, "seed s": 1.0}
+    header, slow, ours, _, compared, slow_ratio, *_ = report.table(figures).splitlines()
+    assert header.split()[:2] == ["medians", "jobs/s"]
+    assert slow.split() == ["slow", "10", "-", "2.00", *"-------", "1.00"]
     assert "1,000" in ours
+    assert compared.startswith(report.REFERENCE)
+    assert slow_ratio.split()[:3] == ["slow", "100", "x"]

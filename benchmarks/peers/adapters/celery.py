@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, group
 
 from benchmarks import tasks
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 app = Celery("peers", broker=redis_url(0), backend=redis_url(1))
 # Late acks: otherwise a job is lost with the worker that has it. The prefetch is of the size that the manual
@@ -29,7 +29,8 @@ class System(Workers):
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Submit a group and join it natively: results come over one subscription."""
         task = FUNCTIONS[function.__name__]
-        return group(task.s(argument) for argument in arguments)().join_native(timeout=PATIENCE)
+        running = group(task.s(argument) for argument in arguments)()
+        return later(lambda: running.join_native(timeout=PATIENCE))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

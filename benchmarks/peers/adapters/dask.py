@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from distributed import Client, LocalCluster
 
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, later, parts
 
 
 class System:
@@ -26,9 +26,14 @@ class System:
         self._client.close()
         self._cluster.close()
 
+    def pids(self) -> dict[str, list[int]]:
+        """Return all its processes but the client, in which the scheduler is."""
+        return parts()
+
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Map, then gather: one call each. Not pure, so that nothing is answered from a cache."""
-        return self._client.gather(self._client.map(function, list(arguments), pure=False))
+        submitted = self._client.map(function, list(arguments), pure=False)
+        return later(lambda: self._client.gather(submitted))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

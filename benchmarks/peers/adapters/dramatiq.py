@@ -11,7 +11,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from benchmarks import tasks
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 broker = RedisBroker(url=redis_url(0))
 broker.add_middleware(Results(backend=RedisBackend(url=redis_url(1)), store_results=True))
@@ -31,7 +31,7 @@ class System(Workers):
         """Run a group and read its results with Redis' blocking pop."""
         actor = FUNCTIONS[function.__name__]
         running = dramatiq.group(actor.message(argument) for argument in arguments).run()
-        return running.get_results(block=True, timeout=int(PATIENCE * 1000))
+        return later(lambda: running.get_results(block=True, timeout=int(PATIENCE * 1000)))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

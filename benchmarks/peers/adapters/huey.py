@@ -8,7 +8,7 @@ from typing import Any
 from huey import RedisHuey
 
 from benchmarks import tasks
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 huey = RedisHuey("peers", url=redis_url(), blocking=True)
 FUNCTIONS = {function.__name__: huey.task()(function) for function in (tasks.same, tasks.nap)}
@@ -29,7 +29,8 @@ class System(Workers):
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Enqueue one by one, as it has no call for many, then read the results in order."""
         task = FUNCTIONS[function.__name__]
-        return [_value(result) for result in [task(argument) for argument in arguments]]
+        submitted = [task(argument) for argument in arguments]
+        return later(lambda: map(_value, submitted))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

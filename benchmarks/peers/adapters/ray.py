@@ -10,7 +10,7 @@ from typing import Any, Self
 import ray
 
 from benchmarks import tasks
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, later, parts
 
 _STORE_BYTES = 200_000_000
 
@@ -32,10 +32,15 @@ class System:
         """End all that it started."""
         ray.shutdown()
 
+    def pids(self) -> dict[str, list[int]]:
+        """Return all its processes but the client."""
+        return parts()
+
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Submit all, then get all in one call."""
         remote = self._functions[function.__name__].remote
-        return ray.get([remote(argument) for argument in arguments], timeout=PATIENCE)
+        submitted = [remote(argument) for argument in arguments]
+        return later(lambda: ray.get(submitted, timeout=PATIENCE))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

@@ -9,7 +9,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 
 class System(Workers):
@@ -26,7 +26,8 @@ class System(Workers):
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Enqueue all in one call, then read each result as soon as it is there."""
         prepared = [Queue.prepare_data(function, (argument,)) for argument in arguments]
-        return [_result(job) for job in self._queue.enqueue_many(prepared)]
+        submitted = self._queue.enqueue_many(prepared)
+        return later(lambda: map(_result, submitted))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""

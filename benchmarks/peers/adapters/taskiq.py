@@ -9,7 +9,7 @@ from typing import Any, Self
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
 from benchmarks import tasks
-from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, redis_url
+from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 broker = ListQueueBroker(redis_url(0)).with_result_backend(
     RedisAsyncResultBackend(redis_url(1), result_ex_time=600)
@@ -58,18 +58,23 @@ class System(Workers):
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
         """Send and read with many calls in flight."""
-        return self._loop.run(_all(function.__name__, list(arguments)))
+        sent = self._loop.run(_sent(function.__name__, list(arguments)))
+        return later(lambda: self._loop.run(_values(sent)))
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call."""
         return self._loop.run(_one(function.__name__, argument))
 
 
-async def _all(name: str, arguments: list[Any]) -> list[Any]:
+async def _sent(name: str, arguments: list[Any]) -> list[Any]:
     sent: list[Any] = []
     for start in range(0, len(arguments), _AT_ONCE):
         part = arguments[start : start + _AT_ONCE]
         sent += await asyncio.gather(*(FUNCTIONS[name].kiq(argument) for argument in part))
+    return sent
+
+
+async def _values(sent: list[Any]) -> list[Any]:
     return [await _value(task) for task in sent]
 
 
