@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+#: Jobs that one request may lease: those of a few milliseconds at most, even where each takes none.
+GRANT_JOBS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Limits:
     retention_jobs: int = 1_000_000
     dead_retention_seconds: float = 30 * 24 * 3600.0
     window_bytes: int = 64 * 1024 * 1024
-    grant_jobs: int = 256
+    grant_jobs: int = GRANT_JOBS
     grant_bytes: int = 4 * 1024 * 1024
     merge_seconds: float = 60.0
     reconnect_seconds: float = 3.0

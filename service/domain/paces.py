@@ -6,8 +6,8 @@ whose jobs are next.
 
 from __future__ import annotations
 
-#: Jobs of one task that one grant takes at most, however short they are.
-_LIMIT_MAX = 256
+from service.domain.limits import GRANT_JOBS
+
 #: Weight of a new run time in the mean, where it is shorter than that.
 _WEIGHT = 0.3
 #: Tasks that are remembered; the one first seen is forgotten for a new one.
@@ -19,7 +19,7 @@ class Pace:
 
     Attributes:
         mean: that mean, in seconds.
-        trusted: how many jobs may be granted at once: 1 at first, doubled by each report, at most 256.
+        trusted: how many jobs may be granted at once: 1 at first, doubled by each report, up to `GRANT_JOBS`.
     """
 
     __slots__ = ("mean", "trusted")
@@ -37,7 +37,7 @@ class Pace:
         # Up at once, down by and by: a mean too long costs a few calls, one too short other jobs' time.
         known = self.mean if self.mean < float("inf") else sample
         self.mean = sample if sample > known else known + _WEIGHT * (sample - known)
-        self.trusted = min(_LIMIT_MAX, 2 * self.trusted)
+        self.trusted = min(GRANT_JOBS, 2 * self.trusted)
 
     def fitting(self, seconds: float) -> int:
         """Return how many jobs one grant may hold that run in *seconds*; 0 where not even one is sure to."""

@@ -23,6 +23,7 @@ import structlog
 from service.broker.base import Broker, Settlement
 from service.domain.commands import Hello, Leave, Nack, Ping, Release
 from service.domain.job import job_id
+from service.domain.limits import GRANT_JOBS
 from service.domain.replies import Delivery, Grant, Refused
 from service.errors import (
     AuthenticationFailed,
@@ -52,8 +53,8 @@ _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
 #: How long the answer to reported outcomes may wait for the next jobs. Most come by then, so that a consumer
 #: whose jobs come one at a time needs one request for each; the outcomes themselves are recorded at once.
 _REPORTING_WAIT = timedelta(seconds=0.1)
-#: Jobs to ask for, and the run time that reading ahead may hide; the manager knows how long tasks run.
-_GRANT_JOBS, _AHEAD = 256, timedelta(seconds=0.004)
+#: The run time that reading ahead may hide; the manager knows how long tasks run.
+_AHEAD = timedelta(seconds=0.004)
 #: Bytes of results up to which the next jobs are taken before the results are on record: a new connection
 #: has to begin with them, and has little time for that.
 _EARLY_BYTES = 64 * 1024
@@ -202,7 +203,7 @@ class Consumer:
         wait = min(_REPORTING_WAIT, self._wait) if outcomes else self._wait
         try:
             early = self._outbox.size <= _EARLY_BYTES
-            turn = broker.lease(limit=_GRANT_JOBS, wait=wait, ahead=_AHEAD, early=early, outcomes=outcomes)
+            turn = broker.lease(limit=GRANT_JOBS, wait=wait, ahead=_AHEAD, early=early, outcomes=outcomes)
         except _PASSING as error:
             self._pause(error)
             return Grant()
