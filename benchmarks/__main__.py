@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=(*MEASURES, *heavy.HEAVY),
         default=USUAL,
-        help="do these measures alone; siege, large, width and depth are done only so",
+        help="do these measures alone; siege and what takes minutes are done only so",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="jobs that wait in depth (1,000,000)")
     parser.add_argument(

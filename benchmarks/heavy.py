@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, floors, large, recovery, width
+from benchmarks import depth, floors, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -25,10 +25,12 @@ class Extent:
     waiting: int = 1_000_000
     shallow: int = 10_000
     taken: int = 100_000
+    busy: int = 1_000_000
+    kept: int = 50_000
     trips: int = 1_000
 
 
-SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500, 20)
+SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500, 400, 100, 20)
 
 
 def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
@@ -66,6 +68,16 @@ def deep(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("RSS of manager, recovered", "MiB", name, seen.recovered / _MEBIBYTE)
 
 
+def paused(durability: str, extent: Extent, figures: Figures) -> None:
+    """Work at full load, with all beside it that could hold the loop up."""
+    name = f"{extent.busy:,} jobs, {extent.kept:,} kept, {durability}"
+    seen = pauses.measure(durability, extent.busy, extent.kept)
+    figures.note("longest turn, or sync of a page", "ms", name, seen.longest_turn * 1e3)
+    figures.note("longest turn, or sync of a page", "ms", DISK, seen.longest_sync * 1e3)
+    figures.note("jobs beside checkpoints and retention", "jobs/s", name, seen.rate)
+    figures.note("jobs forgotten meanwhile", "", name, seen.forgotten)
+
+
 def recovered(durability: str, extent: Extent, figures: Figures) -> None:
     """Kill a manager with many jobs waiting, in journals of several shapes."""
     for seen in recovery.measure(durability, extent.waiting):
@@ -96,6 +108,7 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
     "width": wide,
     "depth": deep,
+    "pauses": paused,
     "recovery": recovered,
     "floors": below,
 }

@@ -1,0 +1,88 @@
+"""Pauses of the manager's loop at full load, while checkpoints, retention and a backup go on beside it.
+
+The journal's disk is asked at the same time how long a sync of one page takes at worst: a turn that commits
+cannot be shorter than that.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from benchmarks import tasks
+from benchmarks.depth import longest_turn
+from benchmarks.systems import Service
+
+#: Jobs of one call, so many without content and so many with a kilobyte each way.
+_CALL = 20_000
+_KIBIBYTE = "x" * 1024
+_PROBE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """What one run gave.
+
+    Attributes:
+        rate: jobs a second, from end to end.
+        forgotten: jobs that retention forgot meanwhile.
+        longest_turn: seconds of the manager's longest turn.
+        longest_sync: seconds of the longest of the probe's syncs on the same disk, one each 20 ms.
+    """
+
+    rate: float
+    forgotten: int
+    longest_turn: float
+    longest_sync: float
+
+
+def measure(durability: str, jobs: int, kept: int) -> Pauses:
+    """Return what *jobs* jobs give when only *kept* finished ones are kept, and a backup is made half-way."""
+    with Service(durability, "--retain-count", str(kept)) as service, _Probe(service.folder) as probe:
+        started = time.perf_counter()
+        for done in range(0, jobs, _CALL):
+            content = _KIBIBYTE if done // _CALL % 2 else ""
+            for _ in service.all(tasks.same, [content] * min(_CALL, jobs - done)):
+                pass
+            if durability != "memory" and done <= jobs // 2 < done + _CALL:
+                service.client.backup("half-way")
+        taken = time.perf_counter() - started
+        left = sum(queue.succeeded for queue in service.client.stats().queues)
+        return Pauses(jobs / taken, jobs - left, longest_turn(service), probe.longest)
+
+
+class _Probe:
+    """Writes and syncs a page in a folder again and again, while the context lasts."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use *folder*."""
+        self._path = folder / "probe"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="probe")
+        #: Seconds of the longest sync so far.
+        self.longest = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR)
+        try:
+            while not self._stop.wait(_PROBE_SECONDS):
+                os.pwrite(descriptor, os.urandom(4096), 0)
+                started = time.perf_counter()
+                os.fdatasync(descriptor)
+                self.longest = max(self.longest, time.perf_counter() - started)
+        finally:
+            os.close(descriptor)
