@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from service.domain.events import AnyEvent
 from service.errors import Conflict, JournalError
 from service.server.journal import SqliteJournal, annex
-from service.server.journal.annex import LARGE_BYTES, REMOVED_MAX, annex_path
+from service.server.journal.annex import LARGE_BYTES, annex_path
 from service.server.journal.inspection import info, restore, verify
 from tests.fault.test_journal_backup import copied
 from tests.fault.test_journal_full_disk import fill
@@ -26,6 +27,13 @@ def files(path: Path) -> set[str]:
     """Return the names in the annex of the journal at *path*."""
     directory = annex_path(path)
     return {file.name for file in directory.iterdir()} if directory.exists() else set()
+
+
+def gone(journal: SqliteJournal) -> None:
+    """Wait until all files of deleted rows are removed: what a thread does now, and what came meanwhile."""
+    for _ in range(2):
+        journal.reserve()
+        journal._annex.wait()
 
 
 @pytest.fixture
@@ -51,16 +59,35 @@ def test_large_rows_have_files_and_small_ones_none_and_all_come_back_in_order(jo
     assert info(path).bytes[".large"] > 2 * LARGE_BYTES
 
 
-def test_files_of_deleted_rows_are_removed_by_and_by(journal, path):
-    """Retention forgets many rows at once; to remove all their files in one turn would stall the loop."""
+def test_no_commit_waits_until_files_of_deleted_rows_are_removed(journal, path, monkeypatch):
+    """Retention forgets many rows at once, and a busy file system takes its time for each file."""
     journal.append([(number, large(number)) for number in range(1, 21)])
-    journal.append([(21, event(21))], forget=range(1, 21))
-    left = [len(files(path))]
-    for _ in range(2):
-        journal.reserve()
-        left.append(len(files(path)))
+    held, unlink = threading.Event(), Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda *args, **kwds: (held.wait(60), unlink(*args, **kwds)))
+    journal.append([(21, event(21))], forget=range(1, 11))
+    journal.append([(22, event(22))], forget=range(11, 21))
+    assert len(files(path)) == 20
+    assert journal.size() < 15 * LARGE_BYTES, "what is being removed does not count any more"
 
-    assert left == [20 - REMOVED_MAX, 20 - 2 * REMOVED_MAX, 0]
+    held.set()
+    gone(journal)
+    assert files(path) == set()
+    assert journal.size() < LARGE_BYTES
+
+
+def test_where_no_thread_can_be_had_the_files_wait_until_one_can(journal, path, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    journal.append([(1, large(1))])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        journal.append([(2, event(2))], forget=[1])
+    assert files(path) == {"1"}
+    assert journal.size() > LARGE_BYTES
+
+    gone(journal)
+    assert files(path) == set()
 
 
 def test_with_durability_os_all_is_in_one_file_since_nothing_orders_what_reaches_the_disk(path):
@@ -74,8 +101,10 @@ def test_with_durability_os_all_is_in_one_file_since_nothing_orders_what_reaches
 def test_the_file_goes_after_the_commit_that_deleted_its_row_and_not_before(journal, path):
     journal.append([(1, large(1)), (2, large(2))])
     journal.append([], forget=[1, 2])
+    gone(journal)
     assert files(path) == {"2"}, "the newest row is kept until there is a newer one"
     journal.append([(3, event(3))])
+    gone(journal)
     assert files(path) == set()
     assert journal.size() < 2 * LARGE_BYTES
 
@@ -152,6 +181,7 @@ def test_a_backup_is_one_file_and_holds_large_rows_that_were_deleted_while_it_wa
     assert files(path) == {"0", "1", "2"}
     backup = copied(journal, "b.db")
     journal.append([(5, event(5))])
+    gone(journal)
     assert files(path) == set()
     restore(backup, path.with_name("r.db"))
     assert rows_of(path.with_name("r.db")) == [*rows, (3, event(3))]

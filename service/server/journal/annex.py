@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,6 @@ from service.server.journal.mark import sync_directory
 
 #: Bytes from which a row goes into a file of its own.
 LARGE_BYTES: Final = 256 * 1024
-#: Files that are removed at a stretch: one of 16 MiB takes the file system a millisecond or more.
-REMOVED_MAX: Final = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -44,6 +43,7 @@ class Annex:
         #: Those whose rows are gone, to be removed.
         self._leaving: set[int] = set()
         self._made = False
+        self._remover: threading.Thread | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -84,13 +84,26 @@ class Annex:
             self._leaving.update(self._sizes.keys() & numbers)
 
     def remove(self) -> None:
-        """Remove files of deleted rows, so few that nobody has to wait for it; call it again and again."""
-        for _ in range(min(len(self._leaving), REMOVED_MAX)):
-            number = self._leaving.pop()
-            self.size -= self._sizes.pop(number)
-            # One that cannot be removed takes room, no more; the next manager tries again.
-            with suppress(OSError):
-                self._path(number).unlink()
+        """Have the files of deleted rows removed, by a thread of its own; call it again and again.
+
+        While the file system commits, to remove a file waits for that, which may take tens of milliseconds.
+        """
+        if not self._leaving or (self._remover is not None and self._remover.is_alive()):
+            return
+        numbers = frozenset(self._leaving)
+        remover = threading.Thread(target=self._unlink, args=(numbers,), name="large-rows", daemon=True)
+        try:
+            remover.start()
+        except RuntimeError:
+            return  # this process can have no more threads now; the next call tries again
+        self._remover = remover
+        self._leaving.clear()
+        self.size -= sum(self._sizes.pop(number) for number in numbers)
+
+    def wait(self) -> None:
+        """Wait until what is being removed is gone."""
+        if self._remover is not None:
+            self._remover.join()
 
     def sweep(self) -> None:
         """Remove what a crash left: all files that were neither written nor read here."""
@@ -98,6 +111,12 @@ class Annex:
             for path in self._directory.iterdir():
                 if not (path.name.isdigit() and int(path.name) in self._sizes):
                     path.unlink()
+
+    def _unlink(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            # One that cannot be removed takes room, no more; the next manager tries again.
+            with suppress(OSError):
+                self._path(number).unlink()
 
     def _note(self, number: int, size: int) -> None:
         self.size += size - self._sizes.get(number, 0)

@@ -266,6 +266,7 @@ class SqliteJournal:
         self._broken = self._broken or f"the journal {self._path} is closed"
         self._connection.close()
         self._mark.close()
+        self._annex.wait()
 
     def _commit(self, rows: list[Row], gone: list[int], newest: int) -> int:
         """Commit, if need be in the room of the ballast; return how many rows there are now.
