@@ -34,7 +34,10 @@ def order(folder: Path, place: str, kind: str) -> Path:
     """Let the next consumer that comes to *place* die of a fault of *kind*; return what it takes away."""
     path = _file(folder, place)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(kind)
+    # Whole at once: a consumer that comes between its beginning and its content would die of nothing.
+    draft = path.with_suffix(".draft")
+    draft.write_text(kind)
+    draft.rename(path)
     return path
 
 
