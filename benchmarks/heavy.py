@@ -45,7 +45,7 @@ def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
 
 def wide(durability: str, extent: Extent, figures: Figures) -> None:
     """Connect many consumers, and four."""
-    for seen in width.measure(durability, extent.consumers, extent.jobs, extent.idle_seconds):
+    for seen in width.measure(durability, extent.consumers, 5 * extent.jobs, extent.idle_seconds):
         name = FEW if seen.consumers == 4 else f"{seen.consumers:,} consumers"
         figures.note("CPU of manager, consumers idle", "% of a core", name, seen.idle_percent)
         figures.note("RSS of manager, consumers idle", "MiB", name, seen.resident / _MEBIBYTE)
