@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Self, cast
 
 from service.domain.commands import Ack, AnyCommand, Extend, Hello, Lease, Leave
+from service.domain.limits import GRANT_JOBS
 from service.domain.replies import Grant
 from service.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_request, response_frame
 
@@ -22,8 +23,8 @@ from service.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_reque
 WORKER_CONSUMERS = 32
 #: The task that they say they know.
 TASK = "benchmarks.tasks:same"
-#: What a consumer proper asks with: seconds to wait, jobs, and the run time that reading ahead may hide.
-WAIT_SECONDS, LIMIT, AHEAD_SECONDS = 20.0, 256, 0.004
+#: What a consumer proper asks with; it waits 20 s, and reading ahead may hide 4 ms of run time.
+_REQUEST = Lease(GRANT_JOBS, wait=20.0, ahead=0.004, early=True)
 #: What is reported as the run time of a job: about what one that does nothing takes.
 _RUN_SECONDS = 1e-5
 _EXTEND_SECONDS = 1.0
@@ -53,7 +54,7 @@ class Crowd:
             consumer = self._joined("consumer", f"{worker}-{number}", worker)
             self._consumers.append(consumer)
             self._selector.register(consumer, selectors.EVENT_READ)
-            _send(consumer, [Lease(LIMIT, WAIT_SECONDS, AHEAD_SECONDS, early=True)])
+            _send(consumer, [_REQUEST])
             self._extend(time.monotonic())
         return self
 
@@ -90,7 +91,7 @@ class Crowd:
                 count = len(each.bodies)
                 reports.append(Ack(each.token, each.first, [b"\xc0"] * count, [_RUN_SECONDS] * count))
                 self.jobs += count
-        _send(consumer, [*reports, Lease(LIMIT, WAIT_SECONDS, AHEAD_SECONDS, early=True)])
+        _send(consumer, [*reports, _REQUEST])
 
     def _extend(self, now: float) -> None:
         if now < self._extend_at:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.processes import cpu_seconds, peak_bytes, resident_bytes
@@ -56,13 +55,12 @@ def measure(durability: str, waiting: int, taken: int) -> Depth:
         # The delayed ones cannot be taken: so many more are needed that enough can.
         jobs = waiting + taken + taken // 9 + _CALL
         started = time.perf_counter()
-        for _ in _filled(service, jobs):
-            pass
+        _fill(service, jobs)
         submit_rate = jobs / (time.perf_counter() - started)
         rates, spent = [], 0.0
         for repeat in range(_REPEATS):
-            for _ in _filled(service, taken + taken // 9 if repeat else 0):
-                pass
+            if repeat:
+                _fill(service, taken + taken // 9)
             before = cpu_seconds([service.manager.pid])
             worker = service.start_worker(PROCESSES, "--queues", "deep")
             rates.append(_drain_rate(service, taken))
@@ -89,7 +87,7 @@ def longest_turn(service: Service) -> float:
     )
 
 
-def _filled(service: Service, jobs: int) -> Iterator[int]:
+def _fill(service: Service, jobs: int) -> None:
     """Submit *jobs* jobs, a call at a time; every tenth call delayed, the others of each priority in turn."""
     numbers = iter(range(0, jobs, _CALL))
     for place, first in enumerate(numbers):
@@ -99,7 +97,6 @@ def _filled(service: Service, jobs: int) -> Iterator[int]:
         submitter.submit_many(
             "benchmarks.tasks:same", ((each,) for each in range(first, min(jobs, first + _CALL)))
         )
-        yield first
 
 
 def _drain_rate(service: Service, jobs: int) -> float:

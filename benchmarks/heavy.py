@@ -21,6 +21,7 @@ class Extent:
     large_bytes: int = 16 * _MEBIBYTE
     consumers: int = 2_000
     jobs: int = 20_000
+    handed: int = 100_000
     idle_seconds: float = 10.0
     waiting: int = 1_000_000
     shallow: int = 10_000
@@ -30,7 +31,7 @@ class Extent:
     trips: int = 1_000
 
 
-SMOKE = Extent(4, _MEBIBYTE, 40, 400, 0.2, 2_000, 1_000, 500, 400, 100, 20)
+SMOKE = Extent(4, _MEBIBYTE, 40, 400, 2_000, 0.2, 2_000, 1_000, 500, 400, 100, 20)
 
 
 def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
@@ -45,7 +46,7 @@ def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
 
 def wide(durability: str, extent: Extent, figures: Figures) -> None:
     """Connect many consumers, and four."""
-    for seen in width.measure(durability, extent.consumers, 5 * extent.jobs, extent.idle_seconds):
+    for seen in width.measure(durability, extent.consumers, extent.handed, extent.idle_seconds):
         name = FEW if seen.consumers == 4 else f"{seen.consumers:,} consumers"
         figures.note("CPU of manager, consumers idle", "% of a core", name, seen.idle_percent)
         figures.note("RSS of manager, consumers idle", "MiB", name, seen.resident / _MEBIBYTE)

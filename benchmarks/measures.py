@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks import siege, start, stock, tasks
-from benchmarks.figures import Figures
-from benchmarks.processes import cpu_seconds, resident_bytes
+from benchmarks.figures import TRIP_SHARES, Figures, below
+from benchmarks.processes import cpu_seconds, parts_cpu, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
 from service import Executor as OurExecutor
 
@@ -76,14 +76,10 @@ Measure = Callable[[Field, Sizes, Figures], None]
 def end_to_end(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Submit no-op jobs at once and take all results; see what that costs each part."""
     for system in who.systems:
-        pids = system.pids()
-        before = {part: cpu_seconds(those) for part, those in pids.items()}
-        own = time.process_time()
-        rate = _rate(system, list(range(sizes.jobs)))
+        with parts_cpu(system.pids()) as spent:
+            rate = _rate(system, list(range(sizes.jobs)))
         figures.note("no-op jobs, end to end", "jobs/s", system.name, rate)
         thousands = sizes.jobs / 1000
-        spent = {part: cpu_seconds(those) - before[part] for part, those in pids.items()}
-        spent["client"] = time.process_time() - own
         for part in ("client", "manager", "consumers"):
             if part in spent:
                 measure = f"CPU of {part}, 1,000 jobs"
@@ -109,10 +105,9 @@ def submit_alone(who: Field, sizes: Sizes, figures: Figures) -> None:
 def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Submit a job, wait for its result, and again."""
     for system in who.systems:
-        taken = sorted(_seconds(system) for _ in range(sizes.round_trips))
-        for name, part in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
-            seen = taken[min(len(taken) - 1, int(len(taken) * part))]
-            figures.note(f"round trip {name}", "ms", system.name, seen * 1e3)
+        taken = [_seconds(system) for _ in range(sizes.round_trips)]
+        for name, share in TRIP_SHARES.items():
+            figures.note(f"round trip {name}", "ms", system.name, below(taken, share) * 1e3)
 
 
 def seed(who: Field, sizes: Sizes, figures: Figures) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -12,6 +15,17 @@ _PROC = Path("/proc")
 def cpu_seconds(pids: list[int]) -> float:
     """Return the processor time, in seconds, that the processes have used so far, all together."""
     return sum(_ticks(pid) for pid in pids) * _TICK
+
+
+@contextmanager
+def parts_cpu(parts: Mapping[str, list[int]]) -> Iterator[dict[str, float]]:
+    """Yield a mapping: after the block it has the processor seconds of each part, and of this `client`."""
+    before = {part: cpu_seconds(pids) for part, pids in parts.items()}
+    own = time.process_time()
+    spent: dict[str, float] = {}
+    yield spent
+    spent["client"] = time.process_time() - own
+    spent |= {part: cpu_seconds(pids) - before[part] for part, pids in parts.items()}
 
 
 def resident_bytes(pid: int) -> int:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 
+from benchmarks.figures import below
 from service.app import connect
 from service.errors import ServiceError
 from service.settings import Address
@@ -60,8 +61,7 @@ class Visits:
 
     def part(self, share: float) -> float:
         """Return the seconds below which a *share* of those that were served stayed."""
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+        return below(self.seconds, share)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from benchmarks import tasks
-from benchmarks.processes import cpu_seconds, resident_bytes
+from benchmarks.figures import TRIP_SHARES, below
+from benchmarks.processes import parts_cpu, resident_bytes
 
 SEED_JOBS = 40
 
@@ -36,9 +37,8 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
         RuntimeError: the results are not those of the jobs.
     """
     figures = {"jobs": float(jobs), **_in_bulk(system, jobs)}
-    taken = sorted(_round_trip(system) for _ in range(trips))
-    for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
-        figures[f"{name} ms"] = taken[min(trips - 1, int(trips * share))] * 1e3
+    taken = [_round_trip(system) for _ in range(trips)]
+    figures |= {f"{name} ms": below(taken, share) * 1e3 for name, share in TRIP_SHARES.items()}
     figures["seed s"] = _seed_seconds(system, naps)
     for part, pids in system.pids().items():
         figures[f"{part} MiB"] = max(map(resident_bytes, pids), default=0) / 2**20
@@ -58,12 +58,8 @@ def seconds_for_all(system: System, jobs: int) -> tuple[float, float]:
 
 
 def _in_bulk(system: System, jobs: int) -> dict[str, float]:
-    parts = system.pids()
-    before = {part: cpu_seconds(pids) for part, pids in parts.items()}
-    own = time.process_time()
-    submitted, taken = seconds_for_all(system, jobs)
-    spent = {"client": time.process_time() - own}
-    spent |= {part: cpu_seconds(pids) - before[part] for part, pids in parts.items()}
+    with parts_cpu(system.pids()) as spent:
+        submitted, taken = seconds_for_all(system, jobs)
     rates = {"jobs/s": jobs / taken, "submits/s": jobs / submitted}
     return rates | {f"{part} ms": seconds / jobs * 1e6 for part, seconds in spent.items()}
 
