@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import heavy
 from benchmarks.measures import MEASURES
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,6 @@ PROMISED = {
     "worker of 4 consumers, start to ready": {"svc, fsync"},
 }
 #: What the measures tell that are only done when they are asked for, each beside what it is compared with.
-NAMES = ("large", "width", "depth", "pauses", "recovery", "floors")
 HEAVY = {
     "large arguments and results": {"4 jobs of 1 MiB, fsync", "the disk, synced"},
     "CPU of manager, 1 MiB of large jobs": {"4 jobs of 1 MiB, fsync"},
@@ -53,6 +53,7 @@ HEAVY = {
     "longest turn, or sync of a page": {"400 jobs, 100 kept, fsync", "the disk, synced"},
     "floor of a round trip": {"4 messages, 3 processes", "one page, synced"},
     "floor of arguments and results": {"SQLite alone, 1 KiB", "SQLite alone, 16 MiB"},
+    "floor of CPU, 1,000 jobs carried": {"1 KiB", "3 bytes"},
     "floor of stock clients, 4+4": {"one thread alone"},
     "killed manager, start to first answer": {
         "2,000 jobs submitted 1,000 at a time",
@@ -98,7 +99,7 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
 
 @pytest.mark.slow
 def test_the_measures_that_are_done_only_when_asked_for_have_their_rows(tmp_path):
-    _, document = smoke(tmp_path / "figures.json", "--only", *NAMES)
+    _, document = smoke(tmp_path / "figures.json", "--only", *heavy.HEAVY)
     figures = {(each["measure"], each["system"]): each for each in document["figures"]}
     assert {(measure, system) for measure, those in HEAVY.items() for system in those} <= set(figures)
     assert figures["messages to consumers for one job", "40 consumers"]["median"] == 1
