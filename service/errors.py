@@ -18,7 +18,9 @@
     │   ├── Conflict            same key with other content, or a state that forbids it
     │   ├── LeaseLost           the attempt is no longer yours; nothing was changed
     │   ├── BadRequest          the manager could not read the request
+    │   ├── ManagerBroken       the manager's state contradicts itself, and cannot be recovered in place
     │   └── JournalError        the journal cannot be opened, read or written
+    │       └── RowMissing      a row that the manager refers to is not there
     ├── JobError                a job did not end well
     │   ├── JobFailed           it was given up on; carries the remote traceback
     │   ├── JobCancelled        it was cancelled
@@ -166,6 +168,18 @@ class JournalError(BrokerError):
     """The journal cannot be opened, read or written."""
 
     code = "journal"
+
+
+class RowMissing(JournalError):
+    """The journal has no such row; the disk is sound, so this is a fault of the manager."""
+
+    code = "row_missing"
+
+
+class ManagerBroken(BrokerError):
+    """The manager's state contradicts itself, and cannot be recovered in place."""
+
+    code = "manager_broken"
 
 
 class JobError(ServiceError):

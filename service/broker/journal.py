@@ -10,7 +10,7 @@ from typing import Protocol
 
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
-from service.errors import Conflict, JournalError
+from service.errors import Conflict, JournalError, RowMissing
 
 
 class Journal(Protocol):
@@ -22,7 +22,7 @@ class Journal(Protocol):
 
     @property
     def incarnation(self) -> int:
-        """How many times this journal was opened, this time included; never the same number twice."""
+        """How many times this journal was opened or begun anew so far; never the same number twice."""
 
     @property
     def durability(self) -> str:
@@ -42,7 +42,17 @@ class Journal(Protocol):
         """Return one event.
 
         Raises:
-            JournalError: there is no such row, or it cannot be read.
+            RowMissing: there is no such row.
+            JournalError: it cannot be read.
+        """
+
+    def begin_incarnation(self) -> None:
+        """Count one incarnation up without giving the journal up, so that its owner may replay it again.
+
+        What was appended stays; what a failed turn left half done in here is undone.
+
+        Raises:
+            JournalError: it could not be written, or its end is lost.
         """
 
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
@@ -126,7 +136,12 @@ class MemoryJournal:
         try:
             return self._events[sequence]
         except KeyError:
-            raise JournalError(f"the journal has no row {sequence}") from None
+            raise RowMissing(f"the journal has no row {sequence}") from None
+
+    def begin_incarnation(self) -> None:
+        """Count one incarnation up; see `Journal.begin_incarnation`."""
+        self._require_open()
+        self.incarnation += 1
 
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in order; see `Journal.replay`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.domain.lifecycle import JobState
+from service.domain.lifecycle import InvariantBroken, JobState
 
 
 @dataclass(slots=True)
@@ -25,9 +25,16 @@ class Counts:
         return self.ready + self.scheduled + self.leased
 
     def add(self, state: int, count: int) -> None:
-        """Add *count* jobs to *state*."""
+        """Add *count* jobs to *state*.
+
+        Raises:
+            InvariantBroken: fewer than none would be left.
+        """
         name = _COUNTED[state]
-        setattr(self, name, getattr(self, name) + count)
+        number = getattr(self, name) + count
+        if number < 0:
+            raise InvariantBroken(f"a queue would count {number} jobs as {name}")
+        setattr(self, name, number)
 
 
 _COUNTED = tuple(state.word for state in JobState)

@@ -17,6 +17,7 @@ from service.domain.counts import Counts
 from service.domain.job import ITEM, PILL, Attempt, Cause, parse_job_id
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origins
+from service.domain.steps import Steps
 
 #: Settled leases that are remembered, to tell a repeated ack from a stale one.
 SETTLED_KEPT = 10_000
@@ -63,6 +64,7 @@ class Ledger:
         self.settled: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
         self.last_sequence = 0
         self.last_at = 0.0
+        self.steps = Steps()
 
     def counts_of(self, queue: str) -> Counts:
         """Return the counts of a queue, known from now on."""
@@ -85,8 +87,9 @@ class Ledger:
         return any(low <= first and first + count <= stop for low, stop in ranges)
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
-        """Apply an event that the journal kept."""
+        """Apply an event that the journal kept; of two that contradict each other the first one stands."""
         kind = type(event)
+        self.steps.live = False
         self.last_sequence = max(self.last_sequence, sequence)
         if not isinstance(event, e.Answered) and event.at > self.last_at:
             self.last_at = event.at
@@ -136,7 +139,8 @@ class Ledger:
         batch.merge(row)
 
     def settle_order(self) -> None:
-        """Put the batches in order after a replay, which meets merged ones late."""
+        """End a replay: put the batches in order, of which it meets merged ones late."""
+        self.steps.live = True
         if any(batch.row for batch in self.batches.values()):
             self.batches = dict(sorted(self.batches.items()))
 
@@ -196,6 +200,9 @@ class Ledger:
             if place is None:
                 continue
             batch, index = place
+            if batch.states[index] != JobState.DEAD:
+                self.steps.contradicted(f"job {batch.id(index)} would be requeued and is not dead")
+                continue
             record = batch.record(index)
             record.pardon()
             record.sequences.append(sequence)
@@ -231,6 +238,8 @@ class Ledger:
 
     def move(self, batch: Batch, start: int, stop: int, state: JobState) -> None:
         """Set the state of jobs that stay unfinished, and keep the counts right."""
+        if not self.steps.may_go(batch, start, stop, state):
+            return
         counts = self.counts_of(batch.terms.queue)
         self._uncount(counts, batch, start, stop)
         counts.add(state, stop - start)
@@ -278,6 +287,8 @@ class Ledger:
     def _end(
         self, batch: Batch, start: int, stop: int, state: JobState, sequence: int, part: int, at: float
     ) -> None:
+        if not self.steps.may_go(batch, start, stop, state):
+            return
         counts = self.counts_of(batch.terms.queue)
         self._uncount(counts, batch, start, stop)
         counts.add(state, stop - start)

@@ -6,11 +6,14 @@
                  |                       |
                  v        due            v        lease            ack
              scheduled ----------------> ready ------------> leased ------> succeeded
-                 ^                       ^  ^                 |  |  |
-                 |   nack, retries left  |  |  release, reap  |  |  | nack, none left
-                 +-----------------------+--+-----------------+  |  +------------> dead --requeue--> ready
-                                                                 | cancel (while waiting)
-                                                                 +------------> cancelled
+                 ^                       ^  ^                 |  |
+                 |   nack with backoff   |  |  release, reap, |  | nack, no retry left
+                 +-----------------------+--+  nack without --+  +------------> dead --requeue--> ready
+                                            backoff
+
+             scheduled, ready --cancel--> cancelled         ready --take--> succeeded (a pill, a result)
+
+Leases are not in the journal, so that a replay meets the end of a job that it last saw waiting.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
     (JobState.SCHEDULED, "due"): JobState.READY,
     (JobState.READY, "lease"): JobState.LEASED,
     (JobState.LEASED, "ack"): JobState.SUCCEEDED,
+    (JobState.READY, "take"): JobState.SUCCEEDED,
     (JobState.LEASED, "nack_retry"): JobState.SCHEDULED,
+    (JobState.LEASED, "nack_retry_now"): JobState.READY,
     (JobState.LEASED, "nack_dead"): JobState.DEAD,
     (JobState.LEASED, "release"): JobState.READY,
     (JobState.LEASED, "reap"): JobState.READY,
@@ -60,6 +65,10 @@ TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
     (JobState.SCHEDULED, "cancel"): JobState.CANCELLED,
     (JobState.DEAD, "requeue"): JobState.READY,
 }
+
+
+class InvariantBroken(Exception):
+    """The queue's state contradicts itself: a fault of svc, found before anything of it is durable."""
 
 
 def next_state(state: JobState | None, verb: str) -> JobState | None:

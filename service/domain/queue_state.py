@@ -27,7 +27,7 @@ from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member, Worker
 from service.domain.observer import Observer
 from service.domain.paces import Paces
-from service.errors import JournalError
+from service.errors import RowMissing
 
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
@@ -310,7 +310,10 @@ class QueueState:
     def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
         """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
         if start < stop:
-            self.ledger.move(lease.batch, start, stop, JobState.READY)
+            # If an attempt at the first one was interrupted, what recorded that has made it ready already.
+            leased = start + (lease.batch.states[start] == JobState.READY)
+            if leased < stop:
+                self.ledger.move(lease.batch, leased, stop, JobState.READY)
             self.make_ready(lease.batch, start, stop, now)
 
     def end_lease(self, lease: LeaseRecord) -> None:
@@ -364,7 +367,7 @@ class QueueState:
     def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
         event = self.pending_event(sequence) or self.read(sequence)
         if not isinstance(event, e.Submitted | e.Merged):
-            raise JournalError(f"event {sequence} is gone from the journal")  # it is a row, not a type
+            raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
         return event
 
 

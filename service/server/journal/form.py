@@ -66,6 +66,22 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
         raise
 
 
+def begin_again(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
+    """Count one incarnation up in a file that is open already; a transaction that was begun is undone.
+
+    Raises:
+        apsw.Error: it cannot be written.
+        TailLost: the file holds less than *claim* says.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    # A token may never be given twice, so that this has to be on the disk whatever the durability.
+    _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
+    opened = _begin_incarnation(connection, path, claim, new=False)
+    _set(connection, "synchronous", *_SYNCHRONOUS[durability])
+    return opened
+
+
 def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
     """Return a connection that changes nothing, and the version of the file.
 
@@ -203,7 +219,7 @@ def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Cl
     _set(connection, "journal_mode", "WAL", "wal")
     connection.pragma("journal_size_limit", _WAL_FILE_BYTES)
     connection.pragma("cache_size", -_CACHE_KIB)
-    connection.pragma("synchronous", "FULL")
+    _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
     opened = _begin_incarnation(connection, path, claim, new=new)
     _set(connection, "synchronous", *_SYNCHRONOUS[durability])
     return opened

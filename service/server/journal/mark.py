@@ -72,7 +72,6 @@ class Mark:
         Raises:
             OSError: it cannot be written.
         """
-        self._incarnation = incarnation
         self._durable = _DURABLE[durability]
         self._boot = this_boot()
         self._slot = 0
@@ -80,13 +79,22 @@ class Mark:
         self._next_sync = 0.0
         try:
             os.posix_fallocate(self._file, 0, _FILE_BYTES)
-            for _ in _SLOTS:
-                self._write(sequence)
-            os.fsync(self._file)
+            self.begin(incarnation, sequence)
             sync_directory(path.parent)
         except BaseException:
             os.close(self._file)
             raise
+
+    def begin(self, incarnation: int, sequence: int) -> None:
+        """Claim the row *sequence* of a new *incarnation*, in place of all earlier claims, and sync it.
+
+        Raises:
+            OSError: the disk reports an error.
+        """
+        self._incarnation = incarnation
+        for _ in _SLOTS:
+            self._write(sequence)
+        os.fsync(self._file)
 
     def advance(self, sequence: int) -> None:
         """Claim the row *sequence*, which is committed; sync the claim where that is due.

@@ -28,13 +28,14 @@ import apsw
 
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
-from service.errors import ConfigurationError, Conflict, JournalError
+from service.errors import ConfigurationError, Conflict, JournalError, RowMissing
 from service.server.journal.annex import Annex, NoRoom
 from service.server.journal.backup import Backup
 from service.server.journal.ballast import Ballast
 from service.server.journal.form import (
     DURABILITIES,
     Opened,
+    begin_again,
     keep_copies,
     open_file,
     reason,
@@ -180,11 +181,26 @@ class SqliteJournal:
         except apsw.Error as error:
             self._fail("read", error)
         if row is None:
-            raise JournalError(f"the journal {self._path} has no row {sequence}")
+            raise RowMissing(f"the journal {self._path} has no row {sequence}")
         try:
             return event_of(sequence, row[0] or self._annex.read(sequence), row[1])
         except UNREADABLE as error:
             raise unreadable(self._path, sequence, error) from None
+
+    def begin_incarnation(self) -> None:
+        """Count one incarnation up in the open file; see `Journal.begin_incarnation`."""
+        self._require_sound()
+        try:
+            claim = read_claim(mark_path(self._path))
+            opened = begin_again(self._connection, self._path, self.durability, claim)
+            self._mark.begin(opened.incarnation, opened.newest)
+        except TailLost as lost:
+            raise JournalError(str(lost)) from None
+        except (apsw.Error, OSError) as error:
+            self._fail("written", error)
+        self.incarnation = opened.incarnation
+        self._newest, self._total = opened.newest, opened.total
+        self._doomed = set()
 
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in order; see `Journal.replay`.

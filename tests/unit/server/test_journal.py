@@ -24,9 +24,10 @@ from service.domain.events import (
     Succeeded,
 )
 from service.domain.job import Cause, ErrorInfo, Terms
-from service.errors import ConfigurationError, Conflict, JournalError
+from service.errors import ConfigurationError, Conflict, JournalError, RowMissing
 from service.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
 from service.server.journal.inspection import info, verify
+from service.server.journal.mark import mark_path, read_claim
 
 TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
 EVENTS: list[AnyEvent] = [
@@ -136,6 +137,55 @@ def test_reading_a_row_that_is_not_there_is_an_error_and_does_no_harm(kept):
 def test_each_opening_is_a_new_incarnation(kept):
     seen = [kept.journal.incarnation, kept.reopen().incarnation, kept.reopen().incarnation]
     assert seen == [1, 2, 3]
+
+
+def test_an_incarnation_begins_in_the_open_journal_and_keeps_every_row(kept):
+    kept.journal.append(numbered(EVENTS[:4]), forget=[4])
+    kept.journal.begin_incarnation()
+    assert kept.journal.incarnation == 2
+    replayed = [number for number, _ in kept.journal.replay()]
+    assert replayed[:3] == [1, 2, 3]
+
+    kept.journal.append([(5, EVENTS[4])], forget=[4])
+    assert [number for number, _ in kept.reopen().replay()] == [1, 2, 3, 5]
+    assert kept.journal.incarnation == 3
+
+
+def test_a_row_that_is_not_there_is_told_apart_from_a_disk_that_fails(kept):
+    with pytest.raises(RowMissing, match="no row 3"):
+        kept.journal.read(3)
+
+
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_what_a_failed_turn_left_half_done_is_undone_by_the_next_incarnation(path, durability):
+    journal = SqliteJournal.open(path, durability)
+    journal.append(numbered(EVENTS[:2]))
+    with pytest.raises(UnicodeEncodeError):
+        journal.append([(3, Resumed(1.0, "\ud800"))], forget=[1])
+    with pytest.raises(OverflowError):  # the database takes no such number, in the middle of a transaction
+        journal.append([(3, EVENTS[2]), (2**63, EVENTS[3])], forget=[1])
+    with pytest.raises(Conflict):
+        SqliteJournal.open(path, durability)
+
+    journal.begin_incarnation()
+    assert list(journal.replay()) == numbered(EVENTS[:2])
+    assert journal._connection.pragma("synchronous") == {"os": 1, "fsync": 2}[durability]
+    journal.append([(3, EVENTS[2])])
+    journal.close()
+    again = SqliteJournal.open(path, durability)
+    assert (again.incarnation, list(again.replay())) == (3, numbered(EVENTS[:3]))
+    again.close()
+
+
+def test_the_mark_names_the_incarnation_that_was_begun_in_place(path):
+    """Else a journal put back from before it would pass for whole, and its tokens would be given again."""
+    journal = SqliteJournal.open(path, "fsync")
+    journal.append(numbered(EVENTS[:2]))
+    journal.begin_incarnation()
+    claim = read_claim(mark_path(path))
+    assert claim is not None
+    assert (claim.incarnation, claim.sequence) == (2, 2)
+    journal.close()
 
 
 def test_a_number_that_is_taken_ends_the_journal_but_loses_nothing(kept):

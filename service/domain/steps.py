@@ -1,0 +1,68 @@
+"""The check of every change of a job's state against the table of states, before the change is made.
+
+In a live queue a step that the table does not have is a fault of svc. In a replay it comes from a journal
+that an older release wrote while it had such a fault: of two events that contradict each other the first one
+stands.
+"""
+
+from __future__ import annotations
+
+from service.domain.batch import Batch
+from service.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
+
+#: For each state, whether a job may go from it to each other one; indexed by the states' numbers.
+Table = tuple[tuple[bool, ...], ...]
+
+
+def _table(arrows: frozenset[tuple[JobState, JobState]]) -> Table:
+    return tuple(tuple((state, to) in arrows for to in JobState) for state in JobState)
+
+
+_ARROWS = frozenset((state, to) for (state, _), to in TRANSITIONS.items() if state is not None)
+_WAITING = (JobState.READY, JobState.SCHEDULED)
+#: The steps of a live queue.
+LIVE_STEPS = _table(_ARROWS)
+#: The steps of a replay, which sees no lease: a waiting job may have been leased, and have become due before.
+REPLAYED_STEPS = _table(
+    _ARROWS | {(waiting, to) for waiting in _WAITING for state, to in _ARROWS if state == JobState.LEASED}
+)
+
+
+class Steps:
+    """Says which changes of state are allowed; `live` is false during a replay."""
+
+    def __init__(self) -> None:
+        """Begin live."""
+        self.live = True
+        #: Steps of a replay that were passed over, because they contradict earlier events.
+        self.passed_over = 0
+
+    def may_go(self, batch: Batch, start: int, stop: int, to: JobState) -> bool:
+        """Return whether each job in [start, stop) of *batch* may go to state *to*; in a live queue it is so.
+
+        Raises:
+            InvariantBroken: one may not, and the queue is live.
+        """
+        if not 0 <= start < stop <= batch.count:
+            return self.contradicted(f"jobs [{start}, {stop}) are not all in a batch of {batch.count}")
+        table = LIVE_STEPS if self.live else REPLAYED_STEPS
+        states, count = batch.states, stop - start
+        first = states[start]
+        if table[first][to] and (count == 1 or states.count(first, start, stop) == count):
+            return True  # as it mostly is
+        for state in set(states[start:stop]):
+            if not table[state][to]:
+                jobs = f"{batch.id(start)} or one of the {count - 1} jobs after it"
+                return self.contradicted(f"{jobs} would go from {JobState(state).word} to {to.word}")
+        return True
+
+    def contradicted(self, how: str) -> bool:
+        """Count a contradiction of a replay and return False.
+
+        Raises:
+            InvariantBroken: the queue is live.
+        """
+        if self.live:
+            raise InvariantBroken(how)
+        self.passed_over += 1
+        return False

@@ -1,0 +1,141 @@
+"""A step that the table of states does not have is refused before anything of it is durable."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.apply import apply
+from service.domain.counts import Counts
+from service.domain.events import Cancelled, Failed, Range, Requeued, Submitted, Succeeded
+from service.domain.job import Cause, ErrorInfo, NewBatch, Terms
+from service.domain.ledger import Ledger
+from service.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
+from service.domain.members import Member
+from service.domain.queue_state import QueueState
+from service.domain.steps import LIVE_STEPS, REPLAYED_STEPS
+
+ERROR = ErrorInfo("ValueError", "no")
+SUBMITTED = Submitted(1.0, "o", 0, Terms("m:f"), [b"x"] * 4)
+
+
+def state_with_jobs(count: int = 4) -> QueueState:
+    state = QueueState()
+    apply(state, c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"] * count)]), Member(), 1.0)
+    return state
+
+
+def test_a_live_queue_takes_the_arrows_of_the_table_and_no_others():
+    for state in JobState:
+        arrows = {to for (origin, _), to in TRANSITIONS.items() if origin == state}
+        assert {to for to in JobState if LIVE_STEPS[state][to]} == arrows
+
+
+def test_a_replay_takes_what_a_lease_led_to_though_it_saw_no_lease():
+    for waiting in (JobState.READY, JobState.SCHEDULED):
+        assert all(REPLAYED_STEPS[waiting][to] for to in JobState if LIVE_STEPS[JobState.LEASED][to])
+    assert not any(REPLAYED_STEPS[JobState.SUCCEEDED])
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "to"),
+    [
+        (0, 1, JobState.SUCCEEDED),
+        (0, 1, JobState.READY),
+        (1, 3, JobState.DEAD),
+        (0, 5, JobState.LEASED),
+        (-1, 2, JobState.LEASED),
+        (2, 2, JobState.LEASED),
+        (4, 5, JobState.LEASED),
+    ],
+)
+def test_a_step_that_is_none_changes_neither_states_nor_counts(start, stop, to):
+    ledger = Ledger()
+    batch, _ = ledger.submitted(1, SUBMITTED)
+    ledger.move(batch, 3, 4, JobState.LEASED)
+    if to == JobState.SUCCEEDED:
+        ledger.move(batch, 0, 1, JobState.LEASED)
+        ledger.succeeded(2, 0, batch, Range("o", 0, 7, [b""], [0.0]), 2.0)
+    before = bytes(batch.states), ledger.counts["default"].ready
+
+    with pytest.raises(InvariantBroken):
+        ledger.move(batch, start, stop, to)
+
+    assert (bytes(batch.states), ledger.counts["default"].ready) == before
+
+
+def test_a_span_with_one_job_that_may_not_is_refused_as_a_whole():
+    ledger = Ledger()
+    batch, _ = ledger.submitted(1, SUBMITTED)
+    ledger.move(batch, 2, 3, JobState.LEASED)
+
+    with pytest.raises(InvariantBroken, match=r"from leased to leased"):
+        ledger.move(batch, 0, 4, JobState.LEASED)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Cancelled(2.0, "o", [3]),
+        Requeued(2.0, "o", [0]),
+        Succeeded(2.0, [Range("o", 1, 0, [b"", b"", b""], [0.0] * 3)]),
+    ],
+    ids=["ended", "not dead", "partly ended"],
+)
+def test_of_two_events_in_a_journal_that_contradict_each_other_the_first_one_stands(event):
+    ledger = Ledger()
+    ledger.replay(1, SUBMITTED)
+    ledger.replay(2, Failed(1.5, "o", 3, Cause.FAILED, ERROR, None))
+    ledger.replay(3, event)
+
+    counts = ledger.counts["default"]
+    assert (counts.ready, counts.dead, ledger.steps.passed_over) == (3, 1, 1)
+    assert 3 in ledger.forgotten, "the row goes, since nothing refers to it"
+
+
+@pytest.mark.parametrize("numbers", [[0, 0], [1, 2, 1, 1]])
+def test_a_journal_in_which_an_older_release_ended_a_job_twice_has_its_other_jobs(numbers):
+    ledger = Ledger()
+    ledger.replay(1, SUBMITTED)
+    ledger.replay(2, Cancelled(2.0, "o", numbers))
+
+    ended = set(numbers)
+    batch = ledger.batches[1]
+    assert batch.unfinished == ledger.counts["default"].ready == 4 - len(ended)
+    assert ledger.steps.passed_over == len(numbers) - len(ended)
+
+
+def test_the_checks_of_a_live_queue_are_in_force_after_a_replay():
+    state = QueueState()
+    state.ledger.replay(1, SUBMITTED)
+    state.recover(2.0)
+
+    with pytest.raises(InvariantBroken):
+        state.ledger.cancelled(2, Cancelled(3.0, "o", [0, 0]))
+    with pytest.raises(InvariantBroken):
+        state.ledger.failed(3, Failed(3.0, "o", 1, Cause.FAILED, ERROR, None))  # nobody has leased it
+
+
+def test_no_count_goes_below_none():
+    counts = Counts(ready=1)
+
+    with pytest.raises(InvariantBroken, match="-1 jobs as ready"):
+        counts.add(JobState.READY, -2)
+
+    assert counts.ready == 1
+
+
+def test_an_attempt_that_is_interrupted_goes_back_with_what_was_read_ahead():
+    state = state_with_jobs()
+    member = Member()
+    apply(state, c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"]), member, 1.0)
+    apply(state, c.Lease(4), member, 1.0)
+    lease = next(iter(member.leases.values()))
+    held = lease.stop - lease.start
+
+    apply(state, c.Release(lease.token, lease.batch.first + lease.start, started=True), member, 2.0)
+
+    assert state.ledger.counts["default"].ready == 4
+    assert [record.interruptions for record in lease.batch.records.values()] == [1]
+    assert not member.leases
+    assert held > 0
