@@ -6,7 +6,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
-from service.domain.job import DEFAULT_QUEUE, NewBatch
+from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch
 from service.domain.ledger import content_digest
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
@@ -201,7 +201,7 @@ def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, n
 def _reserved(batch: NewBatch) -> bool:
     """Return whether a batch uses what only plain clients' calls may, through the manager."""
     terms = batch.terms
-    return terms.codec == "item" or terms.task.startswith("#") or terms.queue.startswith("#")
+    return terms.codec == ITEM_CODEC or terms.task.startswith("#") or terms.queue.startswith("#")
 
 
 def _malformed(batch: NewBatch) -> r.Note | None:

@@ -9,7 +9,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
-from service.domain.job import ITEM, RESULTS_QUEUE, Outcome
+from service.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
 from service.domain.queries import outcome
@@ -99,7 +99,7 @@ def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Re
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):
         item = state.swallow(lane, now)
         if item is not None:
-            outcome_of_item = Outcome(item[0], JobState.SUCCEEDED, item[1], codec="", task=ITEM)
+            outcome_of_item = Outcome(item[0], JobState.SUCCEEDED, item[1], codec=ITEM_CODEC, task=ITEM)
             return r.Outcomes(0, [outcome_of_item])
     if answer is not None:
         return _hand_out(state, answer[1][0], answer[0][1])

@@ -17,7 +17,8 @@ from service.errors import BadRequest
 from service.server.connection import Connection, PeerGone, Stage
 from service.server.keys import KeyRing
 from service.server.pickle_scan import loads_plain
-from service.server.plain import EXPOSED, PlainFace, reply_bytes
+from service.server.plain import EXPOSED, PlainFace
+from service.server.plain_values import reply_bytes
 from service.server.roles import Role, call_right, may_call, may_command, right_of
 from service.wire import decode_request, encode_response, request_frame, with_header
 

@@ -7,9 +7,7 @@ another plain client.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import pickle
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,10 +17,10 @@ from service import codec
 from service.broker.host import QueueHost
 from service.domain import commands as c
 from service.domain import replies as r
-from service.domain.job import DEFAULT_QUEUE, ITEM, PILL, RESULTS_QUEUE, NewBatch, Outcome, Terms
-from service.domain.lifecycle import JobState
+from service.domain.job import DEFAULT_QUEUE, ITEM, ITEM_CODEC, PILL, RESULTS_QUEUE, NewBatch, Terms
 from service.domain.members import Member
 from service.errors import ServiceError
+from service.server.plain_values import as_answer, as_put, as_taken, pickled
 
 #: The shared objects, and the methods that a client may call on each.
 QUEUE_METHODS = (
@@ -35,24 +33,14 @@ EXPOSED: dict[str, tuple[str, ...]] = {
 }
 #: The result of a job that a plain consumer acknowledged: none is known here.
 _NO_RESULT = b""
-_ITEM = Terms(ITEM, codec="item")
-_PILL = Terms(PILL, codec="item")
-_RESULT = Terms(ITEM, RESULTS_QUEUE, codec="item")
+_ITEM = Terms(ITEM, codec=ITEM_CODEC)
+_PILL = Terms(PILL, codec=ITEM_CODEC)
+_RESULT = Terms(ITEM, RESULTS_QUEUE, codec=ITEM_CODEC)
 #: What `get()` asks.
 _LEASE = (c.Lease(1, math.inf),)
 _JOB_FIELDS = frozenset(
     ("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout")
 )
-
-
-class PickledValue:
-    """A value that is pickled already (protocol 3), to be put into the reply as it is."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        """Hold a whole pickle."""
-        self.data = data
 
 
 Return = Callable[[object], None]
@@ -66,7 +54,7 @@ class PlainFace:
         self._host = host
         self._origin = f"put{host.journal.incarnation}"
         self._next_number = 0
-        #: Only what passes through here may use the reserved names, whose bodies are trusted pickles.
+        #: Only what passes through here may use the reserved names.
         self._inside = Member("plain", inside=True)
         self._methods: dict[tuple[str, str], Callable[..., None]] = {
             (typeid, name): getattr(self, f"_{typeid}_{name}")
@@ -151,7 +139,7 @@ class PlainFace:
     def _results_put(
         self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
     ) -> None:
-        self._put(done, self._batch(_RESULT, _pickled(item)))
+        self._put(done, self._batch(_RESULT, pickled(item)))
 
     def _results_put_nowait(self, member: Member, done: Return, item: object) -> None:
         self._results_put(member, done, item)
@@ -162,7 +150,7 @@ class PlainFace:
         def deliver(replies: list[r.Reply]) -> None:
             taken = replies[0]
             if isinstance(taken, r.Outcomes) and taken.outcomes:
-                done(_as_answer(taken.outcomes[0]))
+                done(as_taken(taken.outcomes[0]))
             else:
                 done(queue.Empty())
 
@@ -200,7 +188,7 @@ class PlainFace:
             if isinstance(outcomes, r.Refused):
                 done(KeyError(outcomes.message))
             elif isinstance(outcomes, r.Outcomes) and outcomes.outcomes:
-                done(_as_answer(outcomes.outcomes[0]))
+                done(as_answer(outcomes.outcomes[0]))
             else:
                 done(TimeoutError(f"job {job} has not ended yet"))
 
@@ -229,14 +217,14 @@ class PlainFace:
     def _batch_of(self, item: object) -> NewBatch:
         """Return what `put(item)` means: a pill, a job for any worker, or an item for plain clients."""
         if item is None:
-            return self._batch(_PILL, _pickled(None))
+            return self._batch(_PILL, pickled(None))
         if isinstance(item, tuple) and _is_call(item):
             args = item[1] if len(item) > 1 else ()
             kwargs = item[2] if len(item) > 2 else {}
             return self._job({"task": item[0], "args": args, "kwargs": kwargs})
         if isinstance(item, dict) and isinstance(item.get("task"), str) and _JOB_FIELDS.issuperset(item):
             return self._job(item)
-        return self._batch(_ITEM, _pickled(item))
+        return self._batch(_ITEM, pickled(item))
 
     def _job(self, fields: Mapping[str, Any]) -> NewBatch:
         retries, backoff, timeout = (fields.get(name) for name in ("retries", "backoff", "timeout"))
@@ -277,7 +265,7 @@ def _accepted(done: Return, value: object, replies: list[r.Reply]) -> None:
 def _granted(member: Member, done: Return, replies: list[r.Reply]) -> None:
     grant = replies[0]
     if isinstance(grant, r.Grant) and grant.deliveries:
-        done(_as_put(grant.deliveries[0]))
+        done(as_put(grant.deliveries[0]))
     elif isinstance(grant, r.Grant) and grant.pill:
         member.pills += 1
         done(None)
@@ -293,8 +281,7 @@ def _free(name: object) -> str:
     """Return the name of a task or queue that a client may choose.
 
     Raises:
-        ValueError: it is reserved. An item's body goes unread into another client's pickle, so that none
-            but this module may make one.
+        ValueError: it is reserved: an item's body is a pickle that the manager made, and no other.
     """
     if not isinstance(name, str) or name.startswith("#"):
         raise ValueError(f"{name!r} cannot name a task or a queue; names are text and begin with no '#'")
@@ -305,21 +292,6 @@ def _job_id(job: object) -> str:
     if not isinstance(job, str):
         raise TypeError(f"a job is named by its id, which is text, not {type(job).__name__}")
     return job
-
-
-def reply_bytes(value: object) -> bytes:
-    """Return the pickle of the stdlib's reply for *value*: returned, or raised where it is an exception."""
-    if isinstance(value, PickledValue):
-        # ('#RETURN', value) around the value's own opcodes, without its PROTO and STOP.
-        return b"\x80\x03X\x07\x00\x00\x00#RETURN" + value.data[2:-1] + b"\x86."
-    if isinstance(value, BaseException):
-        return pickle.dumps(("#ERROR", value), protocol=4)
-    return pickle.dumps(("#RETURN", value), protocol=4)
-
-
-def _pickled(item: object) -> bytes:
-    # Protocol 3 has no frames, so its opcodes can stand inside another pickle.
-    return pickle.dumps(item, protocol=3)
 
 
 def _is_call(item: tuple[Any, ...]) -> bool:
@@ -340,35 +312,3 @@ def _patience(block: object, timeout: object) -> float:
     if not isinstance(timeout, int | float) or timeout < 0:
         raise ValueError("'timeout' must be a non-negative number")
     return float(timeout)
-
-
-def _as_put(delivery: r.Delivery) -> object:
-    """Return a leased job as its producer put it."""
-    terms, body = delivery.terms, delivery.bodies[0]
-    if terms.codec == "item":
-        return PickledValue(body)
-    if terms.codec == codec.PLAIN:
-        # A body that is not what its codec says is its submitter's fault, and no reason to fall over it.
-        with contextlib.suppress(ServiceError):
-            args, kwargs = codec.decode_arguments(codec.PLAIN, body, (codec.PLAIN,))
-            return (terms.task, tuple(args), kwargs)
-    return {
-        "id": f"{delivery.origin}-{delivery.first}",
-        "task": terms.task,
-        "codec": terms.codec,
-        "body": body,
-    }
-
-
-def _as_answer(outcome: Outcome) -> object:
-    """Return an outcome as a plain client sees it: the result, or a mapping with the job's id and error."""
-    if not outcome.codec or outcome.codec == "item":
-        return PickledValue(outcome.result)
-    if outcome.state == JobState.SUCCEEDED:
-        try:
-            return codec.decode_result(outcome.result)
-        except ServiceError as error:
-            return {"id": outcome.id, "error": str(error)}
-    if outcome.error is None:
-        return {"id": outcome.id, "error": "cancelled"}
-    return {"id": outcome.id, "error": f"{outcome.error.type}: {outcome.error.message}"}

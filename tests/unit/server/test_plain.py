@@ -16,7 +16,8 @@ from service.domain.job import NewBatch, Terms
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.server.journal import SqliteJournal
-from service.server.plain import EXPOSED, PickledValue, PlainFace, reply_bytes
+from service.server.plain import EXPOSED, PlainFace
+from service.server.plain_values import reply_bytes
 from tests.support.clock import FakeClock
 
 
@@ -203,10 +204,6 @@ def test_a_result_that_was_put_is_taken_once(call):
     assert call("results", "qsize") == 1
     assert call("results", "get") == {"a": (1, 2)}
     assert call("results", "empty") is True
-
-
-def test_a_value_pickled_already_is_put_into_the_reply_as_it_is():
-    assert pickle.loads(reply_bytes(PickledValue(pickle.dumps([1], protocol=3)))) == ("#RETURN", [1])
 
 
 def test_every_exposed_method_exists(face):

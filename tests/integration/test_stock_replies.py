@@ -1,0 +1,189 @@
+"""Stock clients are sent plain data alone, whoever made the job and whatever its codec (threat T6)."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from pathlib import Path
+
+import pytest
+
+from service.broker.journal import Journal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import NewBatch, Terms
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.server.journal import SqliteJournal
+from service.server.pickle_scan import loads_plain
+from service.wire import with_header
+from tests.support.asking import ack_of, lease_one
+from tests.support.hostile_pickles import Call
+from tests.support.manager import RunningManager, running_manager
+from tests.support.stranger import Stranger
+
+CODECS = ("item", "plain", "pickle", "", "other")
+#: The most that a job may carry.
+HUGE = 16 * 1024 * 1024
+
+
+def bodies(canary: Path) -> dict[str, bytes]:
+    """Return what none may be given as a pickle."""
+    touch = pickle.dumps(Call(Path.touch, canary))
+    return {
+        "writes a file": touch,
+        "writes a file, protocol 0": pickle.dumps(Call(Path.touch, canary), protocol=0),
+        "writes a file, after an object": b"\x80\x03N0" + touch[2:],
+        "two pickles": b"\x80\x03N." + touch,
+        "truncated": pickle.dumps([1, 2, 3], protocol=3)[:-2],
+        "a frame that is too long": b"\x80\x05\x95\xff" + b"\0" * 7 + b"](NNe.",
+        "a key that cannot be one": b"\x80\x03}]Ns.",
+        "no text": b"\x80\x03X\x01\0\0\0\xff.",
+        "an odd number of items": b"\x80\x03}(NNNu.",
+        "huge, and writes a file": pickle.dumps((b"x" * (HUGE // 2), Call(Path.touch, canary)), protocol=3),
+        "very many objects": b"\x80\x03]" + b"(}e" * (HUGE // 16) + b".",
+        "very many mappings": b"\xdd" + (HUGE // 2).to_bytes(4, "big") + b"\x80" * (HUGE // 2),
+        "deep": b"\x91" * 5000 + b"\xc0",
+    }
+
+
+class Victim(Stranger):
+    """A stock client that says what the bytes of a reply are before they are unpickled."""
+
+    def ask(self, typeid: str, method: str, *args: object) -> object:
+        self.send(with_header(pickle.dumps((typeid, method, args, {}), protocol=5)))
+        match loads_plain(self.receive()):
+            case ("#RETURN", value):
+                return value
+        pytest.fail(f"{typeid}.{method} raised")
+
+
+class Planted:
+    """Jobs put in from inside, where nothing is refused, as one could write them into the journal."""
+
+    def __init__(self, manager: RunningManager, tmp_path: Path) -> None:
+        self.manager = manager
+        self.canary = tmp_path / "canary"
+        self.bodies = bodies(self.canary)
+        self._numbers = itertools.count()
+
+    def plant(self, terms: Terms, *contents: bytes) -> str:
+        """Return the id of the first of jobs with *contents*."""
+        number, inside = next(self._numbers), Member("plain", inside=True)
+        told: list[list[r.Reply]] = []
+        submit = c.Submit(f"planted{number}", [NewBatch(0, terms, list(contents))])
+        self.manager.server.ask(lambda: self.manager.host.call([submit], inside, told.append)).result(10)
+        self.manager.until(lambda: bool(told))
+        assert told == [[r.Accepted([])]]
+        return f"planted{number}-0"
+
+    def run(self, terms: Terms, result: bytes) -> str:
+        """Plant a job, and acknowledge it with *result* by a key for `work`."""
+        job = self.plant(terms, b"\x92\x90\x80")
+        with self.manager.consumer(tasks=(terms.task,)) as consumer:
+            delivery = lease_one(consumer)
+            consumer.call([ack_of(delivery, result)])
+        return job
+
+
+@pytest.fixture
+def planted(tmp_path):
+    with running_manager() as manager:
+        yield Planted(manager, tmp_path)
+
+
+@pytest.fixture
+def victim(planted):
+    with Victim(planted.manager.endpoint) as stranger:
+        stranger.serve(planted.manager.authkey)
+        yield stranger
+
+
+def is_told_apart(value: object, job: str, codec: str) -> bool:
+    """Return whether *value* names a job and its codec, in place of what the job holds."""
+    return isinstance(value, dict) and (value["id"], value["codec"]) == (job, codec)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("task", ["m:f", "#item"])
+def test_a_task_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, victim, task, codec):
+    for name, body in planted.bodies.items():
+        job = planted.plant(Terms(task, codec=codec), body)
+        assert is_told_apart(victim.ask("tasks", "get"), job, codec), name
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_item_of_results_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, victim, codec):
+    for name, body in planted.bodies.items():
+        job = planted.plant(Terms("#item", "#results", codec=codec), body)
+        value = victim.ask("results", "get")
+        assert is_told_apart(value, job, "item"), name
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("call", ["results.get", "jobs.result"])
+def test_a_result_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, victim, call, codec):
+    for name, body in planted.bodies.items():
+        job = planted.run(Terms("m:f", codec=codec, answer=True), body)
+        value = victim.ask("results", "get") if call == "results.get" else victim.ask("jobs", "result", job)
+        assert is_told_apart(value, job, codec), name
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_item_acknowledged_with_a_pickle_goes_out_as_its_id_and_codec(planted, victim, codec):
+    """Its outcome is known for as long as there is another item of the same batch."""
+    item = b"\x80\x03N."
+    for name, body in planted.bodies.items():
+        job = planted.plant(Terms("#item", codec=codec), item, item)
+        with planted.manager.consumer(tasks=("#item",)) as consumer:
+            consumer.call([ack_of(lease_one(consumer), body)])
+            assert is_told_apart(victim.ask("jobs", "result", job), job, codec), name
+            consumer.call([ack_of(lease_one(consumer), b"")])
+    assert not planted.canary.exists()
+
+
+def test_rows_planted_in_the_journal_go_out_as_ids_and_codecs(tmp_path):
+    def journal() -> Journal:
+        return SqliteJournal.open(tmp_path / "journal", "os")
+
+    with running_manager(journal()) as manager:
+        planted = Planted(manager, tmp_path)
+        bodies = planted.bodies.values()
+        answers = [planted.run(Terms("m:f", codec="item", answer=True), body) for body in bodies]
+        items = [planted.plant(Terms("#item", codec="item"), body) for body in bodies]
+        results = [planted.plant(Terms("#item", "#results", codec="item"), body) for body in bodies]
+    limits = Limits(reconnect_seconds=0.0)
+    with running_manager(journal(), limits) as manager, Victim(manager.endpoint) as victim:
+        victim.serve(manager.authkey)
+        for job in items:
+            assert is_told_apart(victim.ask("tasks", "get"), job, "item")
+        for job in [*answers, *results]:
+            assert is_told_apart(victim.ask("results", "get"), job, "item")
+        for job in answers:
+            assert is_told_apart(victim.ask("jobs", "result", job), job, "item")
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [None, 1, "text", b"bytes", bytearray(b"a"), {1, "a"}, frozenset({2}), [1, [2.5, {}]], ("a", {"b": ()})],
+)
+def test_plain_data_goes_through_both_queues_as_it_is(planted, victim, item):
+    victim.ask("results", "put", item)
+    assert victim.ask("results", "get") == item
+    victim.ask("tasks", "put", [item])
+    assert victim.ask("tasks", "get") == [item]
+
+
+def test_as_much_as_a_message_may_hold_goes_through_both_queues(planted, victim):
+    """What was accepted can be taken, although the manager's own pickle of it has more opcodes."""
+    items: list[object] = [[number / 8 for number in range(100_000)]]
+    items += [[f"{number:06}" for number in range(100_000)], {str(key): key for key in range(50_000)}]
+    for item in items:
+        victim.ask("results", "put", item)
+        assert victim.ask("results", "get") == item
+        victim.ask("tasks", "put", item)
+        assert victim.ask("tasks", "get") == item
