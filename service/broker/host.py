@@ -9,14 +9,14 @@ then runs beside the first jobs; to who reports in the same request, where he ta
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from service.broker.clock import Clock, ManagerClock
 from service.broker.journal import Journal
 from service.broker.recent import Recent
+from service.broker.waiting import WAITERS, Deliver, Waiters, Waiting, impatient
 from service.domain import admission, upkeep
 from service.domain import commands as c
 from service.domain import events as e
@@ -29,36 +29,10 @@ from service.domain.queue_state import Notice, QueueState
 from service.errors import JournalError, ServiceError
 from service.wire import RELEASE
 
-Deliver = Callable[[list[r.Reply]], None]
-
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
-_WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
-
-
-class Waiting:
-    """A request whose last command has nothing to answer yet."""
-
-    __slots__ = ("command", "deadline", "deliver", "member", "replies", "turn")
-
-    def __init__(
-        self,
-        command: c.Command,
-        member: Member,
-        deadline: float,
-        replies: list[r.Reply],
-        deliver: Deliver,
-        turn: int,
-    ) -> None:
-        """Keep what is needed to ask again; *deadline* is a Unix time, *turn* the one in which it came."""
-        self.turn = turn
-        self.command = command
-        self.member = member
-        self.deadline = deadline
-        self.replies = replies
-        self.deliver = deliver
 
 
 class QueueHost:
@@ -88,8 +62,7 @@ class QueueHost:
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
         self._recent = Recent()
-        self._lessees: deque[Waiting] = deque()
-        self._others: list[Waiting] = []
+        self._waiters = Waiters(self.state, self._answer)
         #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
         self._granted: list[tuple[Deliver, list[r.Reply]]] = []
@@ -106,14 +79,15 @@ class QueueHost:
         replies: list[r.Reply] = []
         last = len(commands) - 1
         for place, asked in enumerate(commands):
-            command = _impatient(asked) if place < last and isinstance(asked, _WAITERS) else asked
+            command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
             if isinstance(command, c.Wake):
                 self.wake(member)
                 replies.append(r.Done())
                 continue
             reply = self._apply(command, member, now)
             if reply is None:
-                self._park(Waiting(command, member, now + _patience(command), replies, deliver, self._turns))
+                waiting = Waiting(command, member, now + _patience(command), replies, deliver, self._turns)
+                self._waiters.park(waiting, now)
                 return
             replies.append(reply)
         self._conclude(commands[-1] if commands else None, replies, deliver, self._turns, member)
@@ -134,24 +108,18 @@ class QueueHost:
 
     def wake(self, member: Member) -> None:
         """Answer at once what *member* still waits for, with what there is."""
-        now = self.clock.now()
-        self._lessees = deque(self._answered(self._lessees, lambda each: each.member is member, now))
-        self._others = list(self._answered(self._others, lambda each: each.member is member, now))
+        self._waiters.wake(member, self.clock.now())
 
     def answer_reports(self) -> None:
         """Answer those who wait for jobs and reported outcomes with the same request; for an orderly end.
 
         What they reported is recorded; unanswered, they would have to hold it until there is a manager again.
         """
-        for waiting in self._lessees:
-            if waiting.replies:
-                self._answer(waiting, r.Grant())
-        self._lessees = deque(each for each in self._lessees if not each.replies)
+        self._waiters.answer_reports()
 
     def disconnected(self, member: Member) -> None:
         """Forget what *member* waits for, and give back what it must not keep."""
-        self._lessees = deque(each for each in self._lessees if each.member is not member)
-        self._others = [each for each in self._others if each.member is not member]
+        self._waiters.disconnect(member)
         admission.disconnected(self.state, member, self.clock.now())
 
     def turn(self) -> list[Notice]:
@@ -164,7 +132,7 @@ class QueueHost:
         now = self.clock.now()
         if now >= self._next_tick or self._is_due(now):
             upkeep.tick(self.state, now)
-            self._expire(now)
+            self._waiters.expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
         self._deliver_granted()
@@ -208,7 +176,7 @@ class QueueHost:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
-        if not (self._lessees or self._others or self.state.workers or self.state.ledger.grown):
+        if not (self._waiters or self.state.workers or self.state.ledger.grown):
             # Nobody is here: only due jobs and, once in a while, retention need a look.
             soon = now + 5.0
         else:
@@ -217,7 +185,7 @@ class QueueHost:
 
     def waiting_lessees(self) -> int:
         """Return how many requests for jobs wait."""
-        return len(self._lessees)
+        return self._waiters.lessees
 
     def close(self) -> None:
         """Commit what is pending, deliver it, and close the journal."""
@@ -270,23 +238,6 @@ class QueueHost:
         self.recovery_seconds = time.perf_counter() - started
         self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
 
-    def _park(self, waiting: Waiting) -> None:
-        if isinstance(waiting.command, c.Lease):
-            self._lessees.append(waiting)
-        else:
-            self._others.append(waiting)
-
-    def _answered(
-        self, waiters: Iterable[Waiting], chosen: Callable[[Waiting], bool], now: float
-    ) -> Iterable[Waiting]:
-        """Answer the chosen ones with what there is; yield the others."""
-        for waiting in waiters:
-            if chosen(waiting):
-                reply = apply(self.state, _impatient(waiting.command), waiting.member, now)
-                self._answer(waiting, reply or r.Done())
-            else:
-                yield waiting
-
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
         self._conclude(waiting.command, waiting.replies, waiting.deliver, waiting.turn, waiting.member)
@@ -310,36 +261,14 @@ class QueueHost:
             replies[-1] = msgspec.structs.replace(replies[-1], early=True)
         self._granted.append((deliver, replies))
 
-    def _expire(self, now: float) -> None:
-        if any(each.deadline <= now for each in self._lessees):
-            self._lessees = deque(self._answered(self._lessees, lambda each: each.deadline <= now, now))
-        if any(each.deadline <= now for each in self._others):
-            self._others = list(self._answered(self._others, lambda each: each.deadline <= now, now))
-
     def _wake_ready(self, now: float) -> None:
         state = self.state
         if state.readied:
             state.readied = False
-            self._serve_lessees(now)
+            self._waiters.serve_lessees(now)
         if state.progressed:
-            state.progressed = False
-            self._others = [each for each in self._others if not self._try(each, now)]
-
-    def _serve_lessees(self, now: float) -> None:
-        """Hand what is ready to those who have waited longest, one after the other."""
-        for _ in range(len(self._lessees)):
-            if not self.state.lanes and not self.state.ledger.drains:
-                return
-            waiting = self._lessees.popleft()
-            if not self._try(waiting, now):
-                self._lessees.append(waiting)
-
-    def _try(self, waiting: Waiting, now: float) -> bool:
-        reply = apply(self.state, waiting.command, waiting.member, now)
-        if reply is None:
-            return False
-        self._answer(waiting, reply)
-        return True
+            ended, state.progressed = state.progressed, []
+            self._waiters.progress(ended, now)
 
     def _is_due(self, now: float) -> bool:
         deadline = self.state.next_deadline()
@@ -378,7 +307,3 @@ def _hands_out(reply: r.Reply) -> bool:
 
 def _patience(command: c.Command) -> float:
     return float(getattr(command, "wait", 0.0))
-
-
-def _impatient(command: c.Command) -> c.Command:
-    return msgspec.structs.replace(command, wait=0.0)

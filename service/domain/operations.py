@@ -44,7 +44,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     for origin, numbers in _by_origin(waiting):
         event = e.Cancelled(now, origin, numbers)
         state.ledger.cancelled(state.record(event), event)
-        state.progressed = True
+        state.progressed.extend((origin, number, 1) for number in numbers)
     return r.Done(len(waiting))
 
 

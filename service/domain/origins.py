@@ -49,6 +49,11 @@ class Completions:
         """Return how many entries there are."""
         return len(self._sequence)
 
+    @property
+    def newest(self) -> int:
+        """The cursor after the last entry, or 0 where there is none."""
+        return self._entry(len(self) - 1).cursor if self._sequence else 0
+
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
         """Add an entry, later in (sequence, part) than all before."""
         self._sequence.append(sequence)

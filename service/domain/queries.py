@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from service.domain import commands as c
 from service.domain import events as e
@@ -68,6 +68,30 @@ def await_outcomes(state: QueueState, command: c.Await, member: Member, now: flo
     ended = [(batch, index) for batch, index in reversed(places) if batch.state(index).finished]
     outcomes = [outcome(state, batch, index) for batch, index in ended]
     return r.Outcomes(0, [found for found in outcomes if found is not None], len(places) - len(ended))
+
+
+def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[int, str, int] | None:
+    """Find the last of the first *count* ids whose job has not ended; return (its place + 1, origin, number).
+
+    None if all have, or if one is not known.
+    """
+    for place in range(count, 0, -1):
+        found = _place(state, ids[place - 1])
+        if found is None:
+            return None
+        batch, index = found
+        if not batch.state(index).finished:
+            return place, batch.origin, batch.first + index
+    return None
+
+
+def newest(state: QueueState, origin: str) -> int:
+    """Return the cursor after all outcomes of an origin, or of all where it is ""."""
+    if not origin:
+        order = state.ledger.outcome_order
+        return order[-1] if order else 0
+    known = state.ledger.origins.get(origin)
+    return known.completions.newest if known is not None else 0
 
 
 def feed(state: QueueState, command: c.Feed, member: Member, now: float) -> r.Reply | None:

@@ -36,6 +36,8 @@ ENDED_KEPT = 256
 PILL_PUT_BY_HAND = -1
 
 Read = Callable[[int], e.AnyEvent | None]
+#: Jobs at which something happened that others may wait for: origin, first number, how many.
+Ended = tuple[str, int, int]
 
 
 class Due(NamedTuple):
@@ -86,9 +88,9 @@ class QueueState:
         self.arrivals = 0
         #: After a restart: nothing is handed out before this time.
         self.hold_until = 0.0
-        #: Whether something became ready, or an outcome was recorded, since the host last looked.
+        #: Whether something became ready, and the jobs whose attempts ended, since the host last looked.
         self.readied = False
-        self.progressed = False
+        self.progressed: list[Ended] = []
         #: What the host may want to log.
         self.notices: list[Notice] = []
         #: The code of an error with which new jobs are refused, set by the host (a disk nearly full).
@@ -167,7 +169,7 @@ class QueueState:
         self.lanes.push(batch, start, stop, now)
         self.readied = True
         if batch.terms.queue == RESULTS_QUEUE:
-            self.progressed = True
+            self.progressed.append((batch.origin, batch.first + start, stop - start))
 
     def schedule(self, batch: Batch, start: int, stop: int, at: float) -> None:
         """Make jobs, whose state is SCHEDULED already, ready at time *at*."""
@@ -264,9 +266,10 @@ class QueueState:
         self.lanes.tidy(lane)
         swallowed = span.batch.id(span.start), self.bodies(span.batch, span.start, span.stop)[0]
         sequence, event = self.results_event(now)
-        event.ranges.append(e.Range(span.batch.origin, span.batch.first + span.start, 0, [b""], [0.0]))
-        self.ledger.succeeded(sequence, len(event.ranges) - 1, span.batch, event.ranges[-1], event.at)
-        self.progressed = True
+        batch, number = span.batch, span.batch.first + span.start
+        event.ranges.append(e.Range(batch.origin, number, 0, [b""], [0.0]))
+        self.ledger.succeeded(sequence, len(event.ranges) - 1, batch, event.ranges[-1], event.at)
+        self.progressed.append((batch.origin, number, 1))
         return swallowed
 
     def _deliver(self, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:

@@ -140,7 +140,7 @@ def _record_results(
     state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
     state.paces.ran(batch.terms.task, stop - start, sum(seconds))
     state.observer.succeeded(batch.terms, seconds, now - batch.at_of(start))
-    state.progressed = True
+    state.progressed.append((batch.origin, span.first, stop - start))
 
 
 def _settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
@@ -171,7 +171,7 @@ def _charge(
         state.make_ready(batch, index, index + 1, now)
     _settle_front(state, lease, index + 1)
     state.paces.ran(batch.terms.task, 1, seconds)
-    state.progressed = True
+    state.progressed.append((batch.origin, number, 1))
     state.observer.failed(
         batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at_of(index)
     )

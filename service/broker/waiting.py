@@ -1,0 +1,295 @@
+"""Requests that wait, each found by the one thing that it waits for.
+
+A request for jobs waits for the queues and tasks of its consumer, an `Await` for one job that has not ended,
+a `Feed` for its origin, a `Take` for the `results` queue, a `Join` for its queue. So the end of a job costs
+nothing for the requests that wait for something else, however many there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from service.domain import commands as c
+from service.domain import queries
+from service.domain import replies as r
+from service.domain.apply import apply
+from service.domain.members import Member
+from service.domain.queue_state import Ended, QueueState
+
+Deliver = Callable[[list[r.Reply]], None]
+
+#: Commands that may wait for their answer.
+WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
+
+
+class Waiting:
+    """A request whose last command has nothing to answer yet.
+
+    Attributes:
+        deadline: a Unix time.
+        turn: the host's turn in which the request came.
+        order: how many requests had waited before it.
+        origin: of an `Await`, that of the job that it waits for.
+        unseen: of an `Await`, how many of its first ids may name jobs that have not ended.
+        shelf: where it waits.
+    """
+
+    __slots__ = (
+        "command",
+        "deadline",
+        "deliver",
+        "member",
+        "order",
+        "origin",
+        "replies",
+        "shelf",
+        "turn",
+        "unseen",
+    )
+
+    def __init__(
+        self,
+        command: c.Command,
+        member: Member,
+        deadline: float,
+        replies: list[r.Reply],
+        deliver: Deliver,
+        turn: int,
+    ) -> None:
+        """Keep what is needed to ask again."""
+        self.turn = turn
+        self.command = command
+        self.member = member
+        self.deadline = deadline
+        self.replies = replies
+        self.deliver = deliver
+        self.order = 0
+        self.origin = ""
+        self.unseen = len(command.ids) if isinstance(command, c.Await) else 0
+        self.shelf: Shelf | None = None
+
+
+class Shelf(dict[int, Waiting]):
+    """Requests that wait for the same thing, oldest first.
+
+    Attributes:
+        home: the shelves among which this one stands while it is not empty, by its *key*.
+        cursor: of a feed, up to where there is nothing for any of them.
+    """
+
+    __slots__ = ("cursor", "home", "key")
+
+    def __init__(self, home: dict[Hashable, Shelf], key: Hashable, cursor: int = 0) -> None:
+        """Stand empty, in no home yet."""
+        super().__init__()
+        self.home = home
+        self.key = key
+        self.cursor = cursor
+
+
+class Waiters:
+    """All requests that wait. Used by the host's thread alone."""
+
+    def __init__(self, state: QueueState, conclude: Callable[[Waiting, r.Reply], None]) -> None:
+        """Ask *state* again when something happened; *conclude* gets what then has its reply."""
+        self._state = state
+        self._conclude = conclude
+        self._parked = 0
+        self._all: dict[int, Waiting] = {}
+        self._of_member: dict[Member, dict[int, Waiting]] = {}
+        self._lessees: dict[Hashable, Shelf] = {}
+        self._awaiting: dict[Hashable, Shelf] = {}
+        #: How many requests wait for a job of each origin.
+        self._awaited: Counter[str] = Counter()
+        self._feeds: dict[Hashable, Shelf] = {}
+        self._takers: dict[Hashable, Shelf] = {}
+        self._joins: dict[Hashable, Shelf] = {}
+        #: The epoch of the newest drain whose pills were handed out.
+        self._drain_epoch = 0
+        #: No request has its deadline before this time.
+        self._soonest = 0.0
+
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._all)
+
+    @property
+    def lessees(self) -> int:
+        """How many of them wait for jobs."""
+        return sum(map(len, self._lessees.values()))
+
+    def park(self, waiting: Waiting, now: float) -> None:
+        """Let a request wait that has nothing to answer yet."""
+        self._parked += 1
+        waiting.order = self._parked
+        self._all[waiting.order] = waiting
+        self._of_member.setdefault(waiting.member, {})[waiting.order] = waiting
+        self._soonest = min(self._soonest, waiting.deadline)
+        if isinstance(waiting.command, c.Await):
+            self._await_next(waiting, waiting.command.ids, now)
+        else:
+            self._put(waiting, *self._place_of(waiting))
+
+    def wake(self, member: Member, now: float) -> None:
+        """Answer at once what *member* still waits for, with what there is."""
+        self._give_up(list(self._of_member.get(member, {}).values()), now)
+
+    def expire(self, now: float) -> None:
+        """Answer those whose time is up with what there is."""
+        if now < self._soonest:
+            return
+        self._give_up([each for each in self._all.values() if each.deadline <= now], now)
+        self._soonest = min((each.deadline for each in self._all.values()), default=float("inf"))
+
+    def answer_reports(self) -> None:
+        """Answer those who wait for jobs and reported outcomes with the same request, with no jobs."""
+        for waiting in list(self._all.values()):
+            if waiting.replies and isinstance(waiting.command, c.Lease):
+                self._answer(waiting, r.Grant())
+
+    def disconnect(self, member: Member) -> None:
+        """Forget what *member* waits for."""
+        for waiting in list(self._of_member.get(member, {}).values()):
+            self._remove(waiting)
+
+    def serve_lessees(self, now: float) -> None:
+        """Hand what is ready to those who have waited longest, one after the other."""
+        state = self._state
+        epoch, self._drain_epoch = self._drain_epoch, state.ledger.drain_epoch
+        if epoch != self._drain_epoch and state.ledger.drains:
+            for shelf in list(self._lessees.values()):
+                for waiting in list(shelf.values()):
+                    if state.pill_for(waiting.member):
+                        self._try(waiting, now)
+        if now < state.hold_until:
+            return
+        candidates = [self._candidates(shelf) for shelf in self._lessees.values()]
+        for waiting in heapq.merge(*candidates, key=_order):
+            if not state.lanes:
+                return
+            self._try(waiting, now)
+
+    def progress(self, ended: Collection[Ended], now: float) -> None:
+        """Answer those who waited for the end of one of these jobs, or for any."""
+        for waiting, ids in list(self._awaiting_one_of(ended)):
+            self._unshelve(waiting)
+            self._await_next(waiting, ids, now)
+        for origin in {"", *(origin for origin, _, _ in ended)}:
+            self._serve_feeds(origin, now)
+        for shelf in [*self._takers.values(), *self._joins.values()]:
+            for waiting in list(shelf.values()):
+                if not self._try(waiting, now):
+                    break  # so it is for the others
+
+    # --- where a request waits ----------------------------------------------------------------------
+
+    def _place_of(self, waiting: Waiting) -> tuple[dict[Hashable, Shelf], Hashable]:
+        match waiting.command:
+            case c.Lease():
+                return self._lessees, (waiting.member.queues, waiting.member.tasks)
+            case c.Feed(origin=origin):
+                return self._feeds, origin
+            case c.Join(queue=queue):
+                return self._joins, queue
+        return self._takers, None
+
+    def _put(self, waiting: Waiting, home: dict[Hashable, Shelf], key: Hashable) -> None:
+        shelf = home.get(key)
+        if shelf is None:
+            newest = queries.newest(self._state, str(key)) if home is self._feeds else 0
+            shelf = home[key] = Shelf(home, key, newest)
+        shelf[waiting.order] = waiting
+        waiting.shelf = shelf
+
+    def _unshelve(self, waiting: Waiting) -> None:
+        shelf, waiting.shelf = waiting.shelf, None
+        if shelf is None:
+            return
+        del shelf[waiting.order]
+        if not shelf:
+            del shelf.home[shelf.key]
+        if shelf.home is self._awaiting:
+            self._awaited[waiting.origin] -= 1
+            if not self._awaited[waiting.origin]:
+                del self._awaited[waiting.origin]
+
+    def _remove(self, waiting: Waiting) -> None:
+        self._unshelve(waiting)
+        del self._all[waiting.order]
+        own = self._of_member[waiting.member]
+        del own[waiting.order]
+        if not own:
+            del self._of_member[waiting.member]
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def _give_up(self, waiters: Iterable[Waiting], now: float) -> None:
+        for waiting in waiters:
+            reply = apply(self._state, impatient(waiting.command), waiting.member, now)
+            self._answer(waiting, reply or r.Done())
+
+    def _try(self, waiting: Waiting, now: float) -> bool:
+        reply = apply(self._state, waiting.command, waiting.member, now)
+        if reply is None:
+            return False
+        self._answer(waiting, reply)
+        return True
+
+    def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
+        self._remove(waiting)
+        self._conclude(waiting, reply)
+
+    def _candidates(self, shelf: Shelf) -> Iterator[Waiting]:
+        """Yield those who take the same jobs, oldest first, until nothing is left for them."""
+        for waiting in list(shelf.values()):
+            member = waiting.member
+            yield waiting
+            if waiting.shelf is shelf and self._state.lanes.best(member.queues, member.tasks) is None:
+                return
+
+    def _await_next(self, waiting: Waiting, ids: Sequence[str], now: float) -> None:
+        """Let an `Await` of *ids* wait for the last job that has not ended, or answer it if all have.
+
+        That one is likely to end last, so that one look is often enough.
+        """
+        found = queries.last_unfinished(self._state, ids, waiting.unseen)
+        while found is None:
+            if self._try(waiting, now):
+                return
+            # One that had ended was made ready again.
+            found = queries.last_unfinished(self._state, ids, len(ids))
+        waiting.unseen, waiting.origin, number = found
+        self._awaited[waiting.origin] += 1
+        self._put(waiting, self._awaiting, (waiting.origin, number))
+
+    def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[tuple[Waiting, Sequence[str]]]:
+        for origin, first, count in ended:
+            if origin in self._awaited:
+                for number in range(first, first + count):
+                    for waiting in self._awaiting.get((origin, number), {}).values():
+                        if isinstance(waiting.command, c.Await):
+                            yield waiting, waiting.command.ids
+
+    def _serve_feeds(self, origin: str, now: float) -> None:
+        shelf = self._feeds.get(origin)
+        if shelf is None:
+            return
+        newest = queries.newest(self._state, origin)
+        for waiting in list(shelf.values()):
+            waiting.command = msgspec.structs.replace(waiting.command, cursor=shelf.cursor)
+            if not self._try(waiting, now):
+                break  # what happened tells no outcome that is kept
+        shelf.cursor = newest
+
+
+def impatient(command: c.Command) -> c.Command:
+    """Return the same command, to be answered at once."""
+    return msgspec.structs.replace(command, wait=0.0)
+
+
+def _order(waiting: Waiting) -> int:
+    return waiting.order

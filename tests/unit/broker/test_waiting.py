@@ -1,0 +1,232 @@
+"""Requests that wait: whom an event wakes, and that it costs nothing for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.domain.members import Member
+from tests.support.clock import FakeClock
+from tests.support.effort import calls_of
+
+FOREVER = 1e9
+#: How many jobs a waiting `Await` names, and how many requests wait, in the issue that asked for this.
+JOBS = 10_000
+WAITING = 60
+
+
+@pytest.fixture
+def host() -> QueueHost:
+    return QueueHost(MemoryJournal(), clock=FakeClock())
+
+
+class Answers(list[list[Any]]):
+    """What was delivered for one request."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.id for replies in self for reply in replies for each in reply.outcomes]
+
+
+def ask(host: QueueHost, member: Member, *commands: c.Command) -> Answers:
+    answers = Answers()
+    host.call(commands, member, answers.append)
+    host.turn()
+    return answers
+
+
+def submit(host: QueueHost, count: int, origin: str = "o", queue: str = "default") -> None:
+    ask(host, Member(), c.Submit(origin, [NewBatch(0, Terms("m:f", queue), [b""] * count)]))
+
+
+def consumer(host: QueueHost, name: str = "w-1", queue: str = "default") -> Member:
+    member = Member()
+    ask(host, member, c.Hello(1, "consumer", name, "w", tasks=["m:f"], queues=[queue]))
+    return member
+
+
+def leased(host: QueueHost, member: Member, count: int = 1) -> r.Delivery:
+    ((grant,),) = ask(host, member, c.Lease(count))
+    assert isinstance(grant, r.Grant)
+    return grant.deliveries[0]
+
+
+def acked(host: QueueHost, member: Member, delivery: r.Delivery, count: int = 1) -> Answers:
+    return ask(host, member, c.Ack(delivery.token, delivery.first, [b"r"] * count, [0.0] * count))
+
+
+def waiting(kind: str, place: int) -> c.Command:
+    names = [f"o-{number}" for number in range(JOBS)]
+    match kind:
+        case "jobs of the same origin, none of which ends":
+            return c.Await(names[1:], FOREVER)
+        case "jobs of which the first one ends":
+            return c.Await(names, FOREVER)
+        case "jobs of other origins":
+            return c.Await(["p-0"] * JOBS, FOREVER)
+        case "outcomes of other origins":
+            return c.Feed(f"other-{place}", 0, JOBS, FOREVER)
+        case "another queue to be done":
+            return c.Join("busy", FOREVER)
+    return c.Take(FOREVER)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "jobs of the same origin, none of which ends",
+        "jobs of which the first one ends",
+        "jobs of other origins",
+        "outcomes of other origins",
+        "another queue to be done",
+        "answers for plain clients",
+    ],
+)
+def test_an_ack_costs_as_good_as_nothing_more_while_others_wait_for(host, kind):
+    submit(host, JOBS)
+    submit(host, 1, "p", "busy")
+    member = consumer(host)
+    alone, crowded = leased(host, member), leased(host, member)
+    effort_alone = calls_of(lambda: acked(host, member, alone))
+    answers = [ask(host, Member("plain"), waiting(kind, place)) for place in range(WAITING)]
+
+    effort = calls_of(lambda: acked(host, member, crowded))
+
+    assert not any(answers)
+    assert effort < effort_alone + 2 * WAITING
+
+
+def test_an_ack_costs_little_while_ten_thousand_others_wait_for_its_origin(host):
+    submit(host, 2 * JOBS)
+    member = consumer(host)
+    alone, crowded = leased(host, member), leased(host, member)
+    effort_alone = calls_of(lambda: acked(host, member, alone))
+    for number in range(JOBS):
+        host.call([c.Await([f"o-{JOBS + number}"], FOREVER)], Member(), lambda replies: None)
+
+    assert calls_of(lambda: acked(host, member, crowded)) < 2 * effort_alone
+
+
+def test_an_await_looks_at_each_of_its_jobs_once_however_they_end(host):
+    """As the last one of those that wait is watched, jobs that end from the back are the worst for it."""
+    count = 300
+    names = [f"o-{number}" for number in range(count)]
+    submit(host, count)
+    member = consumer(host)
+    deliveries = [leased(host, member) for _ in names]
+    answers = ask(host, Member(), c.Await(names, FOREVER))
+
+    efforts = [calls_of(partial(acked, host, member, each)) for each in reversed(deliveries[1:])]
+
+    assert not answers
+    assert max(efforts[-50:]) <= 1.5 * max(efforts[:50])
+    acked(host, member, deliveries[0])
+    assert answers.ids == names
+
+
+def test_a_submit_costs_little_while_idle_consumers_of_other_queues_wait(host):
+    idle = 2_000
+    effort_alone = calls_of(lambda: submit(host, 1, "alone"))
+    for number in range(idle):
+        ask(host, consumer(host, f"w-{number}", "quiet"), c.Lease(1, FOREVER))
+
+    assert calls_of(lambda: submit(host, 1, "crowded")) < 2 * effort_alone
+    assert host.waiting_lessees() == idle
+
+
+def test_consumers_that_take_the_same_jobs_are_served_in_the_order_in_which_they_came(host):
+    order: list[str] = []
+
+    def wait(name: str, queue: str) -> None:
+        host.call([c.Lease(1, FOREVER)], consumer(host, name, queue), lambda replies: order.append(name))
+
+    for name, queue in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"), ("e", "x")):
+        wait(name, queue)
+
+    for origin, queue, count in (("o", "x", 2), ("p", "y", 2)):
+        batch = NewBatch(0, Terms("m:f", queue), [b""] * count)
+        host.call([c.Submit(origin, [batch])], Member(), lambda replies: None)
+    host.turn()
+
+    assert order == ["a", "b", "c", "d"]
+    assert host.waiting_lessees() == 1
+
+
+def test_a_drain_reaches_those_who_wait_for_jobs_that_there_are_none_of(host):
+    answers = [ask(host, consumer(host, f"w-{place}"), c.Lease(1, FOREVER)) for place in range(3)]
+
+    ask(host, Member(), c.Drain("w"))
+
+    assert [replies[0].pill for (replies,) in answers] == [1, 1, 1]
+
+
+def fed(host: QueueHost, *feeds: c.Feed) -> Sequence[Answers]:
+    answers = [ask(host, Member(), feed) for feed in feeds]
+    submit(host, 2)
+    member = consumer(host)
+    delivery = leased(host, member)
+    assert not any(answers)
+    acked(host, member, delivery)
+    return answers
+
+
+def test_feeds_that_wait_are_answered_by_the_next_outcome_of_their_origin(host):
+    one, every, other = fed(host, c.Feed("o", wait=9.0), c.Feed(wait=9.0), c.Feed("p", wait=9.0))
+
+    assert (one.ids, every.ids, list(other)) == (["o-0"], ["o-0"], [])
+
+
+def test_a_cursor_that_lies_ahead_reads_on_from_now(host):
+    one, every = fed(host, c.Feed("o", 1 << 62, wait=9.0), c.Feed(cursor=1 << 62, wait=9.0))
+
+    assert one.ids == every.ids == ["o-0"]
+    assert one[0][0].cursor == ask(host, Member(), c.Feed("o"))[0][0].cursor
+
+
+def test_an_await_whose_job_is_made_ready_again_waits_for_it_once_more(host):
+    submit(host, 2)
+    member = consumer(host)
+    first, second = leased(host, member), leased(host, member)
+    answers = ask(host, Member(), c.Await(["o-0", "o-1"], FOREVER))
+    ask(host, member, c.Nack(second.token, 1, ErrorInfo("E", "m")))  # it watches o-0 from now on
+    ask(host, Member(), c.Requeue(["o-1"]))
+
+    acked(host, member, first)
+    assert not answers
+    acked(host, member, leased(host, member))
+
+    assert answers.ids == ["o-0", "o-1"]
+
+
+def test_who_has_gone_is_forgotten_and_who_is_woken_is_answered_at_once(host):
+    submit(host, 1)
+    gone, woken = Member(), Member()
+    unheard = ask(host, gone, c.Await(["o-0"], FOREVER))
+    heard = [ask(host, woken, c.Await(["o-0"], FOREVER)), ask(host, woken, c.Feed("o", wait=FOREVER))]
+
+    host.disconnected(gone)
+    host.wake(woken)
+    host.turn()
+    delivery = leased(host, member := consumer(host))
+    acked(host, member, delivery)
+
+    assert not unheard
+    assert [replies[0].outcomes for (replies,) in heard] == [[], []]
+
+
+def test_a_request_is_answered_at_its_deadline_with_what_there_is(host):
+    submit(host, 1)
+    answers = [ask(host, Member(), c.Await(["o-0"], seconds)) for seconds in (5.0, 1.0, 3.0)]
+
+    host.clock.advance(3.0)
+    host.turn()
+
+    assert [len(each) for each in answers] == [0, 1, 1]
