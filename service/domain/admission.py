@@ -39,6 +39,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
     member.tasks, member.queues = said.tasks, said.queues
+    state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)
     lost = [held.token for held in command.held if not _restore(state, held, member, now)]
@@ -90,6 +91,7 @@ def disconnected(state: QueueState, member: Member, now: float) -> None:
     """
     member.connected = False
     member.gone_at = now
+    state.consumers_changed()
     if member.role == "plain" or (member.worker is None and member.leases):
         give_back_all(state, member, now, expired=True)
 
@@ -235,7 +237,7 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None
     if counts is not None and counts.unfinished + len(batch.bodies) > state.limits.max_queue_jobs:
         message = f"queue {terms.queue!r} holds its {state.limits.max_queue_jobs} jobs; submit again later"
         return r.Note(0, code="queue_full", message=message)
-    if strict and not knows_task(state, terms.queue or DEFAULT_QUEUE, terms.task):
+    if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
         message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
         return r.Note(0, code="unknown_task", message=message)
     return None
@@ -256,12 +258,3 @@ def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:
         return r.Note(0, id=known.id(0))
     message = f"the key {batch.key!r} belongs to job {known.id(0)}, which has another task or arguments"
     return r.Note(0, id=known.id(0), code="conflict", message=message)
-
-
-def knows_task(state: QueueState, queue: str, task: str) -> bool:
-    """Return whether a connected consumer serves *queue* and knows *task*."""
-    return any(
-        member.connected and queue in member.queues and (member.tasks is None or task in member.tasks)
-        for worker in state.workers.values()
-        for member in worker.consumers.values()
-    )

@@ -3,16 +3,27 @@
 A *lane* holds the ready jobs of one queue, one priority and one task, oldest first, as spans of batches.
 A consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it
 knows: so a task that nobody knows blocks nothing but itself.
+
+Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. To choose one takes time
+in the logarithm of their number, by two levels of heaps: a *road* holds the lanes of one queue and task, by
+priority; an *interest* holds the roads that consumers of one kind take from, by their best job. Consumers are
+of one kind if they serve the same queues and know the same tasks.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
 
 from service.domain.batch import Batch
 from service.domain.lifecycle import JobState
+
+#: Kinds of consumers whose roads are kept in order. The one that asked longest ago gives way to a new one,
+#: and is put in order again when it asks the next time.
+INTERESTS_MAX = 64
+#: Out-of-date entries that a heap holds at most, beside as many as it has others.
+STALE_MAX = 64
 
 
 class Span(NamedTuple):
@@ -79,12 +90,23 @@ class Lane:
         self.count -= stop - start
         return span if stop == end else Span(order, start, stop, ready_at, batch)
 
+    def drop_stale_spans(self) -> None:
+        """Remove the spans in which no job is ready, if they are most of all."""
+        if len(self.spans) > 2 * self.count + STALE_MAX:
+            spans = {span[:3]: span for span in self.spans if _any_ready(span)}
+            self.spans = list(spans.values())
+            heapq.heapify(self.spans)
+
     def _replace_head(self, span: Span, start: int) -> None:
         if start < span.stop:
             # Not `_replace`, which takes five times as long.
             heapq.heapreplace(self.spans, Span(span.order, start, span.stop, span.ready_at, span.batch))
         else:
             heapq.heappop(self.spans)
+
+
+def _any_ready(span: Span) -> bool:
+    return span.batch.states.find(JobState.READY, span.start, span.stop) >= 0
 
 
 def _goes_on(span: Span, batch: Batch, start: int, ready_at: float) -> bool:
@@ -97,58 +119,235 @@ def _goes_on(span: Span, batch: Batch, start: int, ready_at: float) -> bool:
     )
 
 
+class Road:
+    """The lanes of one queue and task, of which the one with the highest priority is found at once.
+
+    Attributes:
+        lanes: those that hold something, by priority.
+        place: where the road stands among others. It may be too far in front, never too far behind; `settle`
+            corrects it. None before the first job.
+    """
+
+    __slots__ = ("lanes", "number", "place", "priorities", "queue", "task")
+
+    def __init__(self, queue: str, task: str, number: int) -> None:
+        """Start without lanes; *number* is that of no other road."""
+        self.queue = queue
+        self.task = task
+        self.number = number
+        self.lanes: dict[int, Lane] = {}
+        #: A heap of negated priorities: of all lanes, and of some that have run empty.
+        self.priorities: list[int] = []
+        self.place: Place | None = None
+
+    def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> Place | None:
+        """Add jobs to their lane; return the place of the road if that moved it to the front."""
+        priority = batch.terms.priority
+        lane = self.lanes.get(priority)
+        if lane is None:
+            lane = self.lanes[priority] = Lane(self.queue, priority, self.task)
+            heapq.heappush(self.priorities, -priority)
+        lane.push(batch, start, stop, ready_at)
+        place, order = self.place, lane.spans[0].order
+        if place is not None and (place[0] < -priority or (place[0] == -priority and place[1] <= order)):
+            return None
+        self.place = (-priority, order, self.number, self)
+        return self.place
+
+    def settle(self) -> tuple[Lane, Place] | None:
+        """Return the lane to take from and where the road stands with it; None if no job is left."""
+        while (lane := self._first()) is not None:
+            head = lane.head()
+            if head is not None:
+                place = self.place
+                if place is None or place[1] != head.order or place[0] != -lane.priority:
+                    place = self.place = (-lane.priority, head.order, self.number, self)
+                return lane, place
+            self.remove(lane)
+        return None
+
+    def remove(self, lane: Lane) -> None:
+        """Remove a lane that has run empty."""
+        if self.lanes.get(lane.priority) is lane:
+            del self.lanes[lane.priority]
+        if len(self.priorities) > 2 * len(self.lanes) + STALE_MAX:
+            self.priorities = [-priority for priority in self.lanes]
+            heapq.heapify(self.priorities)
+
+    def oldest(self) -> float | None:
+        """Return since when the job has been ready that has been longest, of the first ones of all lanes."""
+        oldest: float | None = None
+        for lane in self.lanes.values():
+            head = lane.head()
+            if head is not None and (oldest is None or head.ready_at < oldest):
+                oldest = head.ready_at
+        return oldest
+
+    def _first(self) -> Lane | None:
+        """Return the lane of the highest priority."""
+        priorities, lanes = self.priorities, self.lanes
+        while priorities:
+            lane = lanes.get(-priorities[0])
+            if lane is not None:
+                return lane
+            heapq.heappop(priorities)
+        return None
+
+
+#: Where a road stands: its negated priority, the order of its first job, its number and itself. The smallest
+#: place is the one to take from, and no two are equal.
+Place: TypeAlias = tuple[int, int, int, Road]
+
+
+class Interest:
+    """The roads that consumers of one kind take from.
+
+    `places` is a heap. It has at least one place for each road that holds something, and that one is not
+    behind the road's own. Places that are out of date are corrected when they come to the top. It is None
+    until it is made, by the first consumer that asks.
+    """
+
+    __slots__ = ("places", "queues", "tasks", "used")
+
+    def __init__(self, queues: frozenset[str], tasks: frozenset[str] | None) -> None:
+        """Be interested in *tasks* (None: all) of *queues*, without places so far."""
+        self.queues = queues
+        self.tasks = tasks
+        self.places: list[Place] | None = None
+        #: Larger, the later it was asked for.
+        self.used = 0
+
+    def covers(self, road: Road) -> bool:
+        """Return whether these consumers take from *road*."""
+        return road.queue in self.queues and (self.tasks is None or road.task in self.tasks)
+
+    def add(self, place: Place, roads: int) -> None:
+        """Note that a road has moved forward to *place*; *roads* is the number of all roads."""
+        if self.places is None:
+            return
+        if len(self.places) > 2 * roads + STALE_MAX:
+            self.places = None
+        else:
+            heapq.heappush(self.places, place)
+
+
 class Lanes:
-    """All lanes that hold something."""
+    """All lanes that hold something.
+
+    Who takes jobs asks `best` for a lane, takes from it by `Lane.take`, and calls `tidy` with it. Jobs that
+    stop being ready in any other way are told by `skip`.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
-        self._lanes: dict[tuple[str, int, str], Lane] = {}
+        #: By queue, then by task; only those that hold something.
+        self._roads: dict[str, dict[str, Road]] = {}
+        self._count = 0
+        self._made = 0
+        self._interests: dict[tuple[frozenset[str], frozenset[str] | None], Interest] = {}
+        self._asked = 0
 
     def __bool__(self) -> bool:
         """Return whether anything is ready."""
-        return bool(self._lanes)
+        return bool(self._roads)
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold something."""
-        return iter(self._lanes.values())
+        return (lane for queue in self._roads for road in self.roads(queue) for lane in road.lanes.values())
+
+    def roads(self, queue: str) -> Iterator[Road]:
+        """Iterate over the roads of one queue."""
+        return iter(self._roads.get(queue, {}).values())
 
     def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
         """Make jobs [start, stop) of *batch* ready."""
         terms = batch.terms
-        key = (terms.queue, terms.priority, terms.task)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(*key)
-        lane.push(batch, start, stop, ready_at)
+        road = self._road(terms.queue, terms.task) or self._new_road(terms.queue, terms.task)
+        place = road.push(batch, start, stop, ready_at)
+        if place is not None:
+            for interest in self._interests.values():
+                if interest.covers(road):
+                    interest.add(place, self._count)
 
-    def best(self, queues: Collection[str], tasks: Collection[str] | None) -> Lane | None:
+    def best(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Lane | None:
         """Return the lane to take from for one who knows *tasks* (None: all) and serves *queues*."""
-        best: Lane | None = None
-        best_rank = (0, 0)
-        empty: list[Lane] = []
-        for lane in self._lanes.values():
-            if lane.queue not in queues or (tasks is not None and lane.task not in tasks):
-                continue
-            head = lane.head()
-            if head is None:
-                empty.append(lane)
-                continue
-            rank = (-lane.priority, head.order)
-            if best is None or rank < best_rank:
-                best, best_rank = lane, rank
-        for lane in empty:
-            self.tidy(lane)
-        return best
+        places = self._places(queues, tasks)
+        while places:
+            found = places[0][3].settle()
+            if found is None:
+                self._discard(heapq.heappop(places)[3])
+            elif found[1] == places[0]:
+                return found[0]
+            else:
+                heapq.heapreplace(places, found[1])
+        return None
 
     def skip(self, batch: Batch, count: int) -> None:
-        """Account for *count* ready jobs of *batch* that left their state other than by `take`."""
+        """Account for *count* ready jobs of *batch* that left their state, or will, other than by `take`."""
         batch.ragged = True
         terms = batch.terms
-        lane = self._lanes.get((terms.queue, terms.priority, terms.task))
-        if lane is not None:
-            lane.count -= count
+        road = self._road(terms.queue, terms.task)
+        lane = road.lanes.get(terms.priority) if road is not None else None
+        if road is None or lane is None:
+            return
+        lane.count -= count
+        if lane.count > 0:
+            lane.drop_stale_spans()
+        else:
+            self._remove(road, lane)
 
     def tidy(self, lane: Lane) -> None:
         """Forget a lane that has run empty."""
         if lane.head() is None:
-            self._lanes.pop((lane.queue, lane.priority, lane.task), None)
+            road = self._road(lane.queue, lane.task)
+            if road is not None:
+                self._remove(road, lane)
+
+    def _road(self, queue: str, task: str) -> Road | None:
+        roads = self._roads.get(queue)
+        return roads.get(task) if roads is not None else None
+
+    def _new_road(self, queue: str, task: str) -> Road:
+        self._made += 1
+        self._count += 1
+        road = self._roads.setdefault(queue, {})[task] = Road(queue, task, self._made)
+        return road
+
+    def _remove(self, road: Road, lane: Lane) -> None:
+        road.remove(lane)
+        if not road.lanes:
+            self._discard(road)
+
+    def _discard(self, road: Road) -> None:
+        """Forget a road without lanes; what an interest still knows of it goes when it comes to the top."""
+        if self._road(road.queue, road.task) is not road:
+            return
+        roads = self._roads[road.queue]
+        del roads[road.task]
+        self._count -= 1
+        if not roads:
+            del self._roads[road.queue]
+
+    def _places(self, queues: frozenset[str], tasks: frozenset[str] | None) -> list[Place]:
+        interest = self._interests.get((queues, tasks)) or self._new_interest(queues, tasks)
+        self._asked += 1
+        interest.used = self._asked
+        if interest.places is None:
+            interest.places = list(self._places_for(interest))
+            heapq.heapify(interest.places)
+        return interest.places
+
+    def _new_interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
+        if len(self._interests) >= INTERESTS_MAX:
+            oldest = min(self._interests, key=lambda key: self._interests[key].used)
+            del self._interests[oldest]
+        interest = self._interests[queues, tasks] = Interest(queues, tasks)
+        return interest
+
+    def _places_for(self, interest: Interest) -> Iterator[Place]:
+        for queue in interest.queues & self._roads.keys():
+            roads, tasks = self._roads[queue], interest.tasks
+            known = roads.values() if tasks is None else [roads[task] for task in tasks & roads.keys()]
+            for road in known:
+                if road.place is not None:
+                    yield road.place

@@ -15,6 +15,8 @@ from service.domain.members import Member
 from service.domain.queries import outcome
 from service.domain.queue_state import Notice, QueueState
 
+#: What a plain client takes results from.
+_RESULTS = frozenset((RESULTS_QUEUE,))
 _WAITING = (JobState.READY, JobState.SCHEDULED)
 _Place = tuple[Batch, int]
 
@@ -93,7 +95,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
 
 def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
     """Hand out the oldest thing in `results`, for good: the outcome of a job, or what was put there."""
-    lane = state.lanes.best((RESULTS_QUEUE,), None)
+    lane = state.lanes.best(_RESULTS, None)
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from heapq import nsmallest
 
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
-from service.domain.admission import knows_task
 from service.domain.batch import Batch
+from service.domain.holders import Holders
 from service.domain.job import ITEM, PILL, JobView, Outcome, job_id
+from service.domain.known_tasks import KnownTasks
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
 from service.domain.queue_state import QueueState
@@ -19,6 +21,8 @@ from service.domain.queue_state import QueueState
 REPLY_JOBS_MAX = 10_000
 #: Bytes of results after which a page of the feed takes nothing more.
 FEED_BYTES = 8 * 1024 * 1024
+#: Names of tasks that no consumer knows which are given of one queue; they are always counted.
+UNKNOWN_NAMES_MAX = 100
 _TOO_MANY = r.Refused("bad_request", f"ask for at most {REPLY_JOBS_MAX} jobs at a time")
 
 
@@ -27,7 +31,8 @@ def get(state: QueueState, command: c.Get, member: Member, now: float) -> r.Repl
     if len(command.ids) > REPLY_JOBS_MAX:
         return _TOO_MANY
     places = (_place(state, job) for job in command.ids)
-    return r.Views([view(state, *place) for place in places if place is not None])
+    holders = Holders(state.leases.values())
+    return r.Views([view(state, *place, holders) for place in places if place is not None])
 
 
 def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Reply:
@@ -37,6 +42,7 @@ def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Re
         return r.Refused("bad_request", f"{command.state!r} is not a state; states are {', '.join(wanted)}")
     states = [wanted[command.state]] if command.state else list(JobState)
     views: list[JobView] = []
+    holders = Holders(state.leases.values())
     limit = min(command.limit, REPLY_JOBS_MAX)
     for batch in reversed(state.ledger.batches.values()):
         if len(views) >= limit:
@@ -45,7 +51,7 @@ def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Re
             continue
         for index in range(batch.count - 1, -1, -1):
             if batch.states[index] in states:
-                views.append(view(state, batch, index))
+                views.append(view(state, batch, index, holders))
                 if len(views) >= limit:
                     break
     return r.Views(views)
@@ -110,8 +116,10 @@ def stats(state: QueueState, command: c.Stats, member: Member, now: float) -> r.
     """Return the counts of every queue and of the members."""
     workers = state.workers.values()
     drain = state.ledger.drains.get("")
+    known, running = state.known_tasks, _running_since(state)
+    names = sorted(name for name in state.ledger.counts if name[0] != "#")
     return r.Totals(
-        queues=[_queue_stats(state, name, now) for name in sorted(state.ledger.counts) if name[0] != "#"],
+        queues=[_queue_stats(state, name, known, running.get(name, now), now) for name in names],
         workers=sum(1 for worker in workers if worker.present),
         consumers=state.consumers,
         busy=sum(1 for worker in workers for each in worker.consumers.values() if each.leases),
@@ -126,11 +134,11 @@ def members(state: QueueState, command: c.Members, member: Member, now: float) -
     return r.Roster([_worker_view(state, worker) for worker in state.workers.values()])
 
 
-def view(state: QueueState, batch: Batch, index: int) -> JobView:
-    """Return the description of one job."""
+def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobView:
+    """Return the description of one job; *holders* are those of now."""
     terms, job_state, record = batch.terms, batch.state(index), batch.records.get(index)
     due = record.due if record is not None and record.due is not None else batch.due
-    holder = _holder(state, batch, index) if job_state == JobState.LEASED else None
+    holder = holders.of(batch, index) if job_state == JobState.LEASED else None
     ended = outcome(state, batch, index) if job_state.finished else None
     return JobView(
         id=batch.id(index),
@@ -287,13 +295,6 @@ def _place(state: QueueState, job: str) -> tuple[Batch, int] | None:
         return None
 
 
-def _holder(state: QueueState, batch: Batch, index: int) -> Member | None:
-    for lease in state.leases.values():
-        if lease.batch is batch and lease.start <= index < lease.stop:
-            return lease.holder
-    return None
-
-
 def _reason(state: QueueState, batch: Batch, index: int) -> str:
     """Return why a job waits, or "" where it does not."""
     job_state = batch.state(index)
@@ -310,25 +311,35 @@ def _reason(state: QueueState, batch: Batch, index: int) -> str:
         return "plain data: only a plain client takes it"
     if not state.consumers:
         return "no worker is connected"
-    if not knows_task(state, terms.queue, terms.task):
+    if not state.known_tasks.has(terms.queue, terms.task):
         return f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
     return "waits for an idle consumer"
 
 
-def _queue_stats(state: QueueState, name: str, now: float) -> r.QueueStats:
+def _running_since(state: QueueState) -> dict[str, float]:
+    """Return when the oldest lease of each queue was granted."""
+    since: dict[str, float] = {}
+    for lease in state.leases.values():
+        queue = lease.batch.terms.queue
+        granted_at = since.get(queue)
+        if granted_at is None or lease.granted_at < granted_at:
+            since[queue] = lease.granted_at
+    return since
+
+
+def _queue_stats(
+    state: QueueState, name: str, known: KnownTasks, running_since: float, now: float
+) -> r.QueueStats:
     counts = state.ledger.counts[name]
-    oldest = 0.0
+    since = now
     unknown: list[str] = []
-    for lane in state.lanes:
-        if lane.queue != name:
+    for road in state.lanes.roads(name):
+        oldest = road.oldest()
+        if oldest is None:
             continue
-        head = lane.head()
-        if head is None:
-            continue
-        oldest = max(oldest, now - head.ready_at)
-        if lane.task not in (ITEM, PILL) and not knows_task(state, name, lane.task):
-            unknown.append(lane.task)
-    running = [lease.granted_at for lease in state.leases.values() if lease.batch.terms.queue == name]
+        since = min(since, oldest)
+        if road.task not in (ITEM, PILL) and not known.has(name, road.task):
+            unknown.append(road.task)
     return r.QueueStats(
         name=name,
         ready=counts.ready,
@@ -338,9 +349,10 @@ def _queue_stats(state: QueueState, name: str, now: float) -> r.QueueStats:
         succeeded=counts.succeeded,
         cancelled=counts.cancelled,
         submitted=counts.submitted,
-        oldest=oldest,
-        oldest_running=max(0.0, now - min(running)) if running else 0.0,
-        unknown=sorted(set(unknown)),
+        oldest=now - since,
+        oldest_running=max(0.0, now - running_since),
+        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown),
+        unknown_tasks=len(unknown),
     )
 
 

@@ -20,6 +20,7 @@ from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.job import PILL, RESULTS_QUEUE
+from service.domain.known_tasks import KnownTasks
 from service.domain.lanes import Lane, Lanes, Span
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
@@ -84,6 +85,7 @@ class QueueState:
         self.leases: dict[int, LeaseRecord] = {}
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
+        self._known_tasks: KnownTasks | None = None
         #: Connections that have come so far, for `arrived`.
         self.arrivals = 0
         #: After a restart: nothing is handed out before this time.
@@ -354,6 +356,19 @@ class QueueState:
     def count_consumers(self) -> None:
         """Count the consumers of all workers anew."""
         self.consumers = sum(len(worker.consumers) for worker in self.workers.values())
+        self.consumers_changed()
+
+    def consumers_changed(self) -> None:
+        """Note that a consumer came, went, or said anew what it serves and knows."""
+        self._known_tasks = None
+
+    @property
+    def known_tasks(self) -> KnownTasks:
+        """Which tasks of which queues the connected consumers know."""
+        if self._known_tasks is None:
+            workers = self.workers.values()
+            self._known_tasks = KnownTasks(each for worker in workers for each in worker.consumers.values())
+        return self._known_tasks
 
     def bodies(self, batch: Batch, start: int, stop: int) -> list[bytes]:
         """Return the bodies of jobs [start, stop), from the journal where they are not in memory."""

@@ -128,7 +128,10 @@ class Views(Reply, frozen=True, tag="views"):
 
 
 class QueueStats(msgspec.Struct, frozen=True, array_like=True):
-    """The counts of one queue. `oldest` is the age in seconds of its oldest ready job."""
+    """The counts of one queue. `oldest` is the age in seconds of its oldest ready job.
+
+    `unknown` names some of the tasks waited for that no connected worker knows, `unknown_tasks` counts all.
+    """
 
     name: str
     ready: int = 0
@@ -141,6 +144,7 @@ class QueueStats(msgspec.Struct, frozen=True, array_like=True):
     oldest: float = 0.0
     oldest_running: float = 0.0
     unknown: list[str] = []
+    unknown_tasks: int = 0
 
 
 class Totals(Reply, frozen=True, tag="totals"):

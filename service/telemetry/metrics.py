@@ -297,7 +297,7 @@ class ManagerMetrics(Observer):
                 jobs[name, state] = jobs.get((name, state), 0) + number
             ages[name] = max(ages.get(name, 0.0), stats.oldest)
             running[name] = max(running.get(name, 0.0), stats.oldest_running)
-            unknown[name] = unknown.get(name, 0) + len(stats.unknown)
+            unknown[name] = unknown.get(name, 0) + stats.unknown_tasks
         yield gauge("svc_queue_jobs", jobs.items())
         yield gauge("svc_queue_oldest_job_age_seconds", _by_name(ages))
         yield gauge("svc_queue_oldest_running_seconds", _by_name(running))

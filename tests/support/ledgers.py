@@ -8,6 +8,7 @@ from typing import Any
 
 from service.broker.journal import MemoryJournal
 from service.domain.counts import Counts
+from service.domain.holders import Holders
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
@@ -21,6 +22,8 @@ def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
     _check_leases(state)
     _check_lanes(state)
     _check_outcomes(state)
+    _check_known_tasks(state)
+    _check_holders(state)
 
 
 def check_journal(state: QueueState, journal: MemoryJournal) -> None:
@@ -139,3 +142,25 @@ def _check_outcomes(state: QueueState) -> None:
                 found = outcome(state, batch, index)
                 assert found is not None, "a finished job has no outcome"
                 assert (found.id, found.state) == (batch.id(index), batch.state(index))
+
+
+def _check_known_tasks(state: QueueState) -> None:
+    consumers = [each for worker in state.workers.values() for each in worker.consumers.values()]
+    for queue, task in {(batch.terms.queue, batch.terms.task) for batch in state.ledger.batches.values()}:
+        knows = any(
+            each.connected and queue in each.queues and (each.tasks is None or task in each.tasks)
+            for each in consumers
+        )
+        assert state.known_tasks.has(queue, task) == knows, f"who knows {task} of {queue} is out of date"
+
+
+def _check_holders(state: QueueState) -> None:
+    holders = Holders(state.leases.values())
+    held = {
+        (lease.batch.sequence, index): lease.holder
+        for lease in state.leases.values()
+        for index in range(lease.start, lease.stop)
+    }
+    for batch in state.ledger.batches.values():
+        for index in range(batch.count):
+            assert holders.of(batch, index) is held.get((batch.sequence, index))

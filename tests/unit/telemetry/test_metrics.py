@@ -200,7 +200,7 @@ def test_any_name_survives_the_text_format(metrics: ManagerMetrics, name: str):
 
 def test_gauges_are_the_queue_as_it_is_now(metrics: ManagerMetrics):
     totals = Totals(
-        [QueueStats("images", 1, 2, 3, 4, oldest=9.5, oldest_running=3.5, unknown=["m:g"])],
+        [QueueStats("images", 1, 2, 3, 4, oldest=9.5, oldest_running=3.5, unknown=["m:g"], unknown_tasks=1)],
         workers=2,
         consumers=8,
         busy=3,

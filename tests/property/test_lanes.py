@@ -1,0 +1,218 @@
+"""The choice of the next job, held against one that looks at every ready job each time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain import lanes as lanes_module
+from service.domain.batch import Batch
+from service.domain.events import Submitted
+from service.domain.job import Terms
+from service.domain.lanes import INTERESTS_MAX, STALE_MAX, Lanes, Span
+from service.domain.lifecycle import JobState
+
+QUEUES = ("a", "b", "c")
+TASKS = ("m:f", "m:g", "m:h")
+EVERYTHING = (frozenset(QUEUES), None)
+
+interests = st.tuples(
+    st.frozensets(st.sampled_from(QUEUES), min_size=1),
+    st.none() | st.frozensets(st.sampled_from(TASKS)),
+)
+
+
+class Crowd:
+    """Lanes beside the plainest model of them: all jobs, of which the best is found by looking at each."""
+
+    def __init__(self) -> None:
+        self.lanes = Lanes()
+        self.batches: list[Batch] = []
+        self.leased: list[Span] = []
+
+    def submit(self, queue: str, task: str, priority: int, count: int) -> None:
+        sequence = len(self.batches) + 1
+        terms = Terms(task, queue=queue, priority=priority)
+        batch = Batch(sequence, Submitted(0.0, "o", sequence * 1000, terms, [b""] * count))
+        self.batches.append(batch)
+        self.lanes.push(batch, 0, count, 0.0)
+
+    def take(self, interest: tuple[frozenset[str], frozenset[str] | None], limit: int) -> Span | None:
+        """Take from the lane that is offered, which must be the one that holds the expected job."""
+        expected = self.expected(*interest)
+        lane = self.lanes.best(*interest)
+        if expected is None:
+            assert lane is None
+            return None
+        assert lane is not None
+        span = lane.take(limit)
+        self.lanes.tidy(lane)
+        assert span is not None
+        assert (span.batch, span.start) == expected
+        span.batch.mark(span.start, span.stop, JobState.LEASED)
+        self.leased.append(span)
+        return span
+
+    def expected(self, queues: frozenset[str], tasks: frozenset[str] | None) -> tuple[Batch, int] | None:
+        ready = [
+            (-batch.terms.priority, batch.sequence, batch, index)
+            for batch in self.batches
+            if batch.terms.queue in queues and (tasks is None or batch.terms.task in tasks)
+            for index in self.indexes(batch, JobState.READY)[:1]
+        ]
+        return min(ready)[2:] if ready else None
+
+    def give_back(self, rng: random.Random) -> None:
+        if self.leased:
+            span = self.leased.pop(rng.randrange(len(self.leased)))
+            start = rng.randint(span.start, span.stop - 1)
+            span.batch.mark(span.start, start, JobState.SUCCEEDED)
+            span.batch.mark(start, span.stop, JobState.READY)
+            self.lanes.push(span.batch, start, span.stop, 1.0)
+
+    def cancel(self, rng: random.Random) -> None:
+        waiting = [(b, index) for b in self.batches for index in self.indexes(b, JobState.READY)]
+        for batch, index in rng.sample(waiting, min(len(waiting), 3)):
+            self.lanes.skip(batch, 1)
+            batch.mark(index, index + 1, JobState.CANCELLED)
+
+    @staticmethod
+    def indexes(batch: Batch, state: JobState) -> list[int]:
+        return [index for index, each in enumerate(batch.states) if each == state]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("submit"),
+            st.sampled_from(QUEUES),
+            st.sampled_from(TASKS),
+            st.integers(-2, 2),
+            st.integers(1, 4),
+        ),
+        st.tuples(st.just("take"), interests, st.integers(1, 3)),
+        st.tuples(st.just("give back")),
+        st.tuples(st.just("cancel")),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    steps,
+    st.randoms(use_true_random=False),
+    st.sampled_from((1, 2, INTERESTS_MAX)),
+    st.sampled_from((0, 2, 64)),
+)
+def test_the_lane_offered_is_the_one_that_a_look_at_every_job_would_choose(
+    done: list[tuple[Any, ...]], rng: random.Random, kinds: int, stale: int
+) -> None:
+    with pytest.MonkeyPatch.context() as bounds:
+        bounds.setattr(lanes_module, "INTERESTS_MAX", kinds)
+        bounds.setattr(lanes_module, "STALE_MAX", stale)
+        crowd = Crowd()
+        for name, *details in done:
+            match name:
+                case "submit":
+                    crowd.submit(*details)
+                case "take":
+                    crowd.take(*details)
+                case "give back":
+                    crowd.give_back(rng)
+                case "cancel":
+                    crowd.cancel(rng)
+        while crowd.take(EVERYTHING, 2):
+            pass
+    assert not crowd.lanes
+    assert list(crowd.lanes) == []
+
+
+def sizes(lanes: Lanes) -> dict[str, int]:
+    """Return how many entries each of the structures behind the choice has."""
+    roads = [road for queue in lanes._roads.values() for road in queue.values()]
+    return {
+        "roads": len(roads),
+        "priorities": sum(len(road.priorities) for road in roads),
+        "spans": sum(len(lane.spans) for lane in lanes),
+        "interests": len(lanes._interests),
+        "places": max((len(each.places or ()) for each in lanes._interests.values()), default=0),
+    }
+
+
+def grown(**more: int) -> dict[str, int]:
+    """Return what one road with one waiting job has at most, beside out-of-date entries."""
+    bound = 2 + STALE_MAX + 1
+    return {"roads": 1, "priorities": bound, "spans": bound, "interests": 1, "places": bound} | more
+
+
+def flood_of_rising_priorities(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", "m:f", number, 1)
+    crowd.take((frozenset("a"), frozenset(("m:f",))), 1)
+
+
+def flood_of_falling_priorities(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", "m:f", -number, 1)
+    crowd.take((frozenset("a"), frozenset(("m:f",))), 1)
+
+
+def flood_of_cancelled_jobs(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", "m:f", 0, 1)
+    crowd.lanes.skip(crowd.batches[-1], 1)
+    crowd.batches[-1].states[0] = JobState.CANCELLED
+
+
+def flood_of_cancelled_priorities(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", "m:f", -number, 1)
+    crowd.lanes.skip(crowd.batches[-1], 1)
+    crowd.batches[-1].states[0] = JobState.CANCELLED
+
+
+def flood_of_tasks(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", f"m:f{number}", 0, 1)
+    crowd.take((frozenset("a"), None), 1)
+
+
+def flood_of_queues(crowd: Crowd, number: int) -> None:
+    crowd.submit(f"q{number}", "m:f", 0, 1)
+    crowd.take((frozenset((f"q{number}",)), None), 1)
+
+
+@pytest.mark.parametrize(
+    ("flood", "bound"),
+    [
+        (flood_of_rising_priorities, grown(interests=2)),
+        (flood_of_falling_priorities, grown(interests=2)),
+        (flood_of_cancelled_jobs, grown()),
+        (flood_of_cancelled_priorities, grown()),
+        (flood_of_tasks, grown(interests=2)),
+        (flood_of_queues, grown(interests=INTERESTS_MAX)),
+    ],
+)
+def test_what_has_passed_through_leaves_nothing_behind(flood, bound) -> None:
+    """One job waits all the time, for a kind of consumer that asks no more."""
+    crowd = Crowd()
+    crowd.submit("idle", "m:idle", 0, 1)
+    assert crowd.lanes.best(frozenset(("a", "idle")), None)
+    for number in range(1, 5 * STALE_MAX):
+        flood(crowd, number)
+
+    found = sizes(crowd.lanes)
+
+    assert all(found[name] <= most for name, most in bound.items()), found
+
+
+def test_a_job_given_back_again_and_again_has_one_place() -> None:
+    crowd = Crowd()
+    crowd.submit("a", "m:f", 0, 2)
+    for _ in range(5 * STALE_MAX):
+        # As a consumer that comes back has it: the lease is made while the job stands in its lane.
+        crowd.lanes.skip(crowd.batches[0], 1)
+        crowd.lanes.push(crowd.batches[0], 0, 1, 1.0)
+
+    assert sizes(crowd.lanes)["spans"] <= grown()["spans"] + 2
+    assert crowd.take(EVERYTHING, 1) is not None
