@@ -10,6 +10,8 @@ import os
 import socket
 import sys
 
+from service.printable import printable_line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -112,6 +114,6 @@ def _tell(options: dict[str, str], status: str, said: str) -> None:
 
         sys.stdout.write(json.dumps({"status": status, "detail": said}) + "\n")
     elif status == "unreachable":
-        sys.stderr.write(f"svc: {said}\n")
+        sys.stderr.write(f"svc: {printable_line(said)}\n")
     else:
-        sys.stdout.write(f"{status}: {said}\n" if said and said != status else f"{status}\n")
+        sys.stdout.write(f"{status}: {printable_line(said)}\n" if said and said != status else f"{status}\n")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.cli.output import write
+from service.cli.output import write_exact
 from service.errors import ConfigurationError, Conflict
 from service.key_files import ROLES
 
@@ -63,7 +63,7 @@ def generate(
         _check_name(files[0], role)
     for file in files:
         write_authkey(file)
-        write(str(file))
+        write_exact(str(file))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.output import write
+from service.cli.output import write_exact
 from service.errors import ConfigurationError, Conflict
 from service.settings import parse_names
 
@@ -62,7 +62,7 @@ def ca(
     else:
         made = make_authority(folder, parse_names(names), parse_names(clients))
     for file in made:
-        write(str(file))
+        write_exact(str(file))
     return 0
 
 

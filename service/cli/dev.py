@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import tell
+from service.cli.output import tell, tell_lines
 from service.settings import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def dev(
                 _welcome(service)
                 return _watch(service)
         except KeyboardInterrupt:
-            tell("\nstopped")
+            tell_lines("\nstopped")
             return 0
 
 
@@ -66,7 +66,7 @@ def _watch(service: Service) -> int:
 
 
 def _welcome(service: Service) -> None:
-    tell(
+    tell_lines(
         f"""
 svc is ready: manager {service.listen}, metrics http://{service.manager_http}/metrics
 In another terminal:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
-from service.cli.output import ago, facts, moment, safe, show_items, span, table, write, write_json
+from service.cli.output import ago, facts, moment, show_items, span, table, write, write_json
 from service.cli.wiring import open_client
 from service.errors import ConfigurationError, Conflict
 from service.settings import DEFAULT_MANAGER
@@ -168,10 +168,11 @@ def _print_job(job: JobView) -> None:
 def _print_attempt(number: int, attempt: Attempt) -> None:
     by = f" by {attempt.consumer}" if attempt.consumer else ""
     said = ": ".join(part for part in (attempt.error.type, attempt.error.message) if part)
-    write(f"\nattempt {number}: {attempt.cause} after {span(attempt.seconds)}{safe(by)}, {_when(attempt.at)}")
-    write(f"  {safe(said)}")
-    for line in attempt.error.traceback.splitlines():
-        write(f"  {safe(line)}")
+    write("")
+    write(f"attempt {number}: {attempt.cause} after {span(attempt.seconds)}{by}, {_when(attempt.at)}")
+    write(f"  {said}")
+    for line in attempt.error.traceback.rstrip("\n").split("\n"):
+        write(f"  {line}")
 
 
 def _when(at: float | None) -> str:

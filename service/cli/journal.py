@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Timeout
-from service.cli.output import size, table, tell, write, write_json
+from service.cli.output import size, table, tell, write, write_exact, write_json
 from service.cli.wiring import open_client
 from service.errors import JournalError
 from service.settings import DEFAULT_MANAGER
@@ -99,7 +99,7 @@ def backup(
     if json:
         write_json({"path": copy.path, "pages": copy.pages})
     else:
-        write(copy.path)
+        write_exact(copy.path)
     return 0
 
 

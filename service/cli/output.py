@@ -1,13 +1,18 @@
-"""All that the command line prints. Data goes to stdout, all else to stderr."""
+"""All that the command line prints. Data goes to stdout, all else to stderr.
+
+What is printed may come from jobs, workers and managers, and reaches a terminal as `printable` makes it.
+Results, metrics and paths are exact if stdout is no terminal. All other text is the same everywhere.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 from service.errors import ServiceError
+from service.printable import printable_json, printable_line, printable_text
 
 T = TypeVar("T")
 #: A column of a table: its title, and what stands in it for an item.
@@ -23,40 +28,79 @@ HINTS = {
 
 
 def json_text(document: object, *, indent: bool = False) -> str:
-    """Return *document* as JSON, on one line or indented; what JSON cannot hold as its `repr`."""
+    """Return *document* as JSON, on one line or indented; what JSON cannot hold as its `repr`.
+
+    What is not printable is escaped, so that it is exact and safe to show.
+    """
     import msgspec
 
-    encoded = msgspec.json.encode(document, enc_hook=repr)
-    return (msgspec.json.format(encoded, indent=2) if indent else encoded).decode()
+    try:
+        encoded = msgspec.json.encode(document, enc_hook=repr)
+    except UnicodeEncodeError:
+        return _json_of_halves(document, indent=indent)
+    return printable_json((msgspec.json.format(encoded, indent=2) if indent else encoded).decode())
+
+
+def _json_of_halves(document: object, *, indent: bool) -> str:
+    """Return JSON of text with halves of characters: bytes of an argument or a path that are no text."""
+    import json
+
+    import msgspec
+
+    plain = msgspec.to_builtins(document, enc_hook=repr)
+    return json.dumps(plain, indent=2) if indent else json.dumps(plain, separators=(",", ":"))
 
 
 def write(text: str) -> None:
-    """Print a line of data."""
-    sys.stdout.write(text + "\n")
+    """Print one line of data that people read; nothing in *text* begins another one."""
+    _put(sys.stdout, printable_line(text))
+
+
+def write_exact(text: str) -> None:
+    """Print data that programs read: as it is, but on a terminal safe to show."""
+    _put(sys.stdout, printable_text(text) if sys.stdout.isatty() else text)
 
 
 def write_json(document: object) -> None:
     """Print the one document of `--json`."""
-    write(json_text(document, indent=True))
+    _put(sys.stdout, json_text(document, indent=True))
 
 
 def write_ndjson(documents: Iterable[object]) -> None:
     """Print one document a line."""
     for document in documents:
-        write(json_text(document))
+        _put(sys.stdout, json_text(document))
 
 
 def tell(text: str) -> None:
-    """Print a message for the person at the terminal."""
-    sys.stderr.write(text + "\n")
+    """Print a message of one line for the person at the terminal."""
+    _put(sys.stderr, printable_line(text))
     sys.stderr.flush()
+
+
+def tell_lines(text: str) -> None:
+    """Print a message of several lines for the person at the terminal."""
+    _put(sys.stderr, printable_text(text))
+    sys.stderr.flush()
+
+
+def _put(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:
+        # The stream's encoding lacks a character: half of one, or what an old terminal does not have.
+        known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+        stream.write(known + "\n")
 
 
 class Printer:
     """Prints items as they come: as text, as NDJSON, or all at the end as one JSON document."""
 
     def __init__(self, *, json: bool, ndjson: bool, single: bool = False) -> None:
-        """Print as is asked for; *single* makes the one item the document, in place of a list."""
+        """Print as is asked for; *single* makes the one item the document, in place of a list.
+
+        Each of several is one line on a terminal, so that none looks like two; a single one may have more.
+        """
         self._json = json
         self._ndjson = ndjson
         self._single = single
@@ -68,14 +112,20 @@ class Printer:
         """Whether a person reads along."""
         return not (self._json or self._ndjson)
 
-    def item(self, document: object, text: str) -> None:
-        """Print one item."""
+    def item(self, document: object, text: str, name: str = "") -> None:
+        """Print one item; as text with its *name* and a tab before it, if it has one."""
         if self._json:
             self._kept.append(document)
         elif self._ndjson:
-            write(json_text(document))
+            _put(sys.stdout, json_text(document))
         else:
-            write(safe(text) if self._terminal else text)
+            shown = self._shown(text)
+            _put(sys.stdout, f"{self._shown(name)}\t{shown}" if name else shown)
+
+    def _shown(self, text: str) -> str:
+        if not self._terminal:
+            return text
+        return printable_text(text) if self._single else printable_line(text)
 
     def flush(self) -> None:
         """Hand what was printed to the reader at once."""
@@ -109,7 +159,7 @@ def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
     place = "".join(f"{name} {value}: " for name, value in where.items())
     hint = HINTS.get(error.code)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    tell(f"svc: {place}{safe(error.message)}{notes}" + (f" - {hint}" if hint else ""))
+    tell(f"svc: {place}{error.message}{notes}" + (f" - {hint}" if hint else ""))
 
 
 def report_usage(error: Any, *, as_json: bool) -> None:
@@ -117,20 +167,13 @@ def report_usage(error: Any, *, as_json: bool) -> None:
     message = error.format_message()
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        tell(message)
+        tell_lines(message)
         return
     hint = f"try `{context.command_path} --help`" if context else ""
     if as_json:
         tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
         return
-    tell(f"svc: {message.rstrip('.')}" + (f" - {hint}" if hint else ""))
-
-
-def safe(text: str) -> str:
-    """Return *text* from elsewhere with control characters made visible, so that no terminal obeys them."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    tell(f"svc: {' '.join(message.split()).rstrip('.')}" + (f" - {hint}" if hint else ""))
 
 
 def table(items: Sequence[T], columns: Sequence[Column[T]], empty: str) -> None:
@@ -148,7 +191,7 @@ def table(items: Sequence[T], columns: Sequence[Column[T]], empty: str) -> None:
     for title, _ in columns:
         grid.add_column(title, overflow="fold", no_wrap=not terminal)
     for item in items:
-        grid.add_row(*(Text(safe(cell(item))) for _, cell in columns))
+        grid.add_row(*(Text(printable_line(cell(item))) for _, cell in columns))
     # Without a terminal there is no width to fit: a reader wants whole lines.
     Console(file=sys.stdout, width=None if terminal else 1000, highlight=False).print(grid)
 
@@ -158,7 +201,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        write(f"{name:<{width}}  {safe(value)}")
+        write(f"{name:<{width}}  {value}")
 
 
 def show_items(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
-from service.cli.output import report, report_usage
+from service.cli.output import report, report_usage, tell_lines
 from service.cli.tls import with_tls
 from service.cli.verbs import PROGRAM, Group, Verb
 from service.errors import ServiceError
@@ -151,7 +151,7 @@ def _debug() -> None:
     if os.environ.get("SVC_DEBUG"):
         import traceback
 
-        traceback.print_exc()
+        tell_lines(traceback.format_exc())
 
 
 def _reader_gone() -> int:

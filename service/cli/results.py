@@ -61,7 +61,7 @@ def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) ->
         if unreadable:
             tell(f"svc: job {outcome.id}: {unreadable}")
         text = value if isinstance(value, str) else json_text(value)
-        out.item(outcome_document(outcome), f"{outcome.id}\t{text}" if named else text)
+        out.item(outcome_document(outcome), text, outcome.id if named else "")
         out.flush()
     return JobError.exit_code if failed else 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
-from service.cli.output import ago, facts, show_items, size, span, table, tell, write, write_json
+from service.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
 from service.cli.wiring import open_client
 from service.errors import ConfigurationError, ServiceError
 from service.settings import DEFAULT_MANAGER, Address, parse_address
@@ -107,7 +107,7 @@ def metrics(
     with open_client(ctx, manager, authkey_file, timeout) as client:
         if address:
             return _serve(address, client)
-        write(client.metrics().rstrip("\n"))
+        write_exact(client.metrics().rstrip("\n"))
     return 0
 
 

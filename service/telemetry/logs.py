@@ -19,7 +19,16 @@ from structlog.typing import Processor
 
 from service.errors import ConfigurationError
 from service.telemetry.events import repeating_events
-from service.telemetry.records import AddFields, Bounded, DropRepeats, Renderer, name_foreign, redact, to_json
+from service.telemetry.records import (
+    AddFields,
+    Bounded,
+    DropRepeats,
+    Renderer,
+    name_foreign,
+    printable,
+    redact,
+    to_json,
+)
 
 Format = Literal["auto", "json", "console"]
 
@@ -80,7 +89,7 @@ class LogSettings:
             colors="NO_COLOR" not in os.environ and os.isatty(_STDERR),
             exception_formatter=structlog.dev.plain_traceback,
         )
-        return lambda logger, method, record: str(console(logger, method, record))
+        return lambda logger, method, record: str(console(logger, method, printable(logger, method, record)))
 
     def _bridge_logging(self, first: list[Processor], last: list[Processor]) -> None:
         handler = _StderrHandler()

@@ -14,6 +14,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from service.printable import printable_json, printable_line, printable_text
+
 #: Bytes of one record with its newline. POSIX writes up to PIPE_BUF (4096 on Linux) in one piece, so
 #: processes that share a pipe never tear each other's lines.
 RECORD_BYTES_MAX = 4096
@@ -35,6 +37,9 @@ _SECRET_NAMES = (
 _SECRET_ENDINGS = tuple(f"_{name}" for name in _SECRET_NAMES)
 _FIRST_FIELDS = ("timestamp", "level", "event")
 _SHORTEST_FIELD = 64
+#: Fields that structlog's console renderer puts below the record, and what their lines begin with.
+_BLOCKS = ("exception", "stack")
+_INDENT = "    "
 
 Renderer = Callable[[WrappedLogger, str, EventDict], str]
 
@@ -131,9 +136,28 @@ def to_json(_logger: WrappedLogger, _method: str, record: EventDict) -> str:
     """Render *record* as one line of JSON; what JSON cannot say appears as its `repr`. Never raises."""
     ordered = {**{name: record[name] for name in _FIRST_FIELDS if name in record}, **record}
     try:
-        return msgspec.json.encode(ordered, enc_hook=_described).decode()
+        return printable_json(msgspec.json.encode(ordered, enc_hook=_described).decode())
     except Exception:  # noqa: BLE001 - task code logs what it likes; its record must come out all the same
         return json.dumps({str(name): _plain(value) for name, value in ordered.items()})
+
+
+def printable(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    """Make *record* safe for a terminal: a field is part of one line, a traceback an indented block.
+
+    So neither a name of a job nor the message of its error looks like another record.
+    """
+    return {
+        printable_line(_described(name)): _block(value) if name in _BLOCKS else _line(value)
+        for name, value in record.items()
+    }
+
+
+def _line(value: object) -> object:
+    return value if isinstance(value, (int, float, type(None))) else printable_line(_described(value))
+
+
+def _block(value: object) -> object:
+    return _INDENT + printable_text(_described(value)).replace("\n", f"\n{_INDENT}")
 
 
 def _plain(value: object) -> object:

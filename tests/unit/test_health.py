@@ -130,6 +130,7 @@ def test_it_imports_nothing_that_an_http_request_does_not_need(server):
         "service",
         "service.cli",
         "service.health",
+        "service.printable",
     }
     bare = subprocess.run(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=False

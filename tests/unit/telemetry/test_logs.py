@@ -17,6 +17,7 @@ import pytest
 
 from service.errors import ConfigurationError
 from service.telemetry.logs import LogSettings
+from tests.support.hostile_text import HOSTILE, raw_in
 
 ROOT = Path(__file__).parents[3]
 PROLOGUE = """
@@ -71,6 +72,27 @@ def test_a_terminal_gets_columns_and_not_json():
     assert "worker_joined" in text
     with pytest.raises(ValueError, match=r"Expecting value|Extra data"):
         json.loads(text)
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_terminal_obeys_nothing_that_is_logged_and_no_record_is_forged(text: str, form: str):
+    done = run(f"""
+        configure({form!r})
+        text = {text!r}
+        log.info(text, error=text, nested={{"of": [text]}}, **{{text: 1}})
+        logging.getLogger(text).warning(text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            log.exception("failed")
+    """)
+    assert done.returncode == 0, done.stderr
+    assert not raw_in(done.stderr)
+    heads = [line for line in done.stderr.splitlines() if not line.startswith("    ")]
+    assert len(heads) == 3
+    if form == "json":
+        assert json.loads(heads[0])["error"] == text
 
 
 def test_task_code_that_uses_logging_comes_out_in_the_same_form():

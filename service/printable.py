@@ -1,0 +1,69 @@
+r"""Text of strangers made safe to show: no terminal obeys it, and no name looks like another line.
+
+Jobs, workers, managers and files bring text along: names, results, errors. A terminal carries out control
+characters, turns text around at others, and shows some not at all. All of them are shown as escapes here, in
+the form that Python has for them (`\x1b`, `\u202e`). Text without them is unchanged, a backslash included.
+"""
+
+from __future__ import annotations
+
+#: Characters that `str.isprintable` lets through and that nobody sees: Unicode's Default_Ignorable_Code_Point
+#: (DerivedCoreProperties.txt of Unicode 15), without those of its characters that are not printable anyway.
+_INVISIBLE = (
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFFA0, 0xFFA0),
+    (0xE0100, 0xE01EF),
+)
+_UNSEEN = frozenset(chr(code) for first, last in _INVISIBLE for code in range(first, last + 1))
+
+
+def printable_line(text: str) -> str:
+    """Return *text* as part of one line: controls, ends of lines and what nobody sees as escapes."""
+    return text if _is_plain(text) else "".join(map(_shown, text))
+
+
+def printable_text(text: str) -> str:
+    """Return *text* as a block: as `printable_line`, but its ends of lines and tabs stay."""
+    if _is_plain(text):
+        return text
+    return "".join(each if each in "\n\t" else _shown(each) for each in text)
+
+
+def printable_json(text: str) -> str:
+    r"""Return the JSON document *text* with the same content: as `\uXXXX` what is not printable.
+
+    JSON itself escapes no more than U+0000 to U+001F, and its ends of lines are those of its layout.
+    """
+    if _is_plain(text):
+        return text
+    return "".join(each if each == "\n" or _is_visible(each) else _json_escape(each) for each in text)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text))
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and character not in _UNSEEN
+
+
+def _shown(character: str) -> str:
+    if _is_visible(character):
+        return character
+    if character in "\n\r\t":
+        return repr(character)[1:-1]
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _json_escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    # JSON has no escape for what is beyond: it takes the two halves of UTF-16.
+    return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
