@@ -16,10 +16,10 @@ SEED ?= 1
 MINUTES ?= 3
 FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-.PHONY: help venv demo test faults faults-long fuzz audit sbom lint format bench bench-peers lock clean
+.PHONY: help venv demo test faults faults-long fuzz fuzz-commands audit sbom lint format bench bench-peers lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.dev ## Make .venv with everything, from the hash-pinned lock
 
@@ -37,8 +37,12 @@ faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 SEED=1)
 	@$(FAULTS)
 
 fuzz: MINUTES = 10
-fuzz: $(VENV)/.runtime ## Fuzz what the network reaches (MINUTES=10 SEED=1; installs atheris into .bench)
+fuzz: $(VENV)/.dev ## Fuzz what the network reaches (MINUTES=10 SEED=1; installs atheris into .bench)
 	@$(BIN)/python -m tests.fuzz.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
+fuzz-commands: SECONDS = 60
+fuzz-commands: $(VENV)/.dev ## Fuzz the queue with typed commands alone (SECONDS=60 SEED=1)
+	@$(BIN)/python -m tests.fuzz.commands --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
 audit: $(VENV)/.runtime ## Ask a vulnerability database about the pinned packages (installs pip-audit into .bench)
 	@$(BIN)/python -m tools.audit $(ARGS)

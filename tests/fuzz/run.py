@@ -1,6 +1,7 @@
-"""Coverage-guided fuzzing of what the network reaches: `make fuzz MINUTES=10 SEED=1`.
+"""Fuzzing of what the network reaches: `make fuzz MINUTES=10 SEED=1`.
 
-Ends in a table, and with 1 where something was found: the inputs are then in `.fuzz/findings`, and one of
+Coverage guides it, but for the target `commands`, which is `tests.fuzz.commands` with a share of the time.
+Ends in a table, and with 1 if something was found: the inputs are then in `.fuzz/findings`, and one of
 them is looked at again by `python -m tests.fuzz.run --input FILE --target NAME`.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.environments import interpreter
+from tests.fuzz import commands
 from tests.fuzz.corpus import dictionary, seeds
 from tests.fuzz.oracle import Watch
 from tests.fuzz.targets import TARGETS
@@ -27,7 +29,7 @@ LOCK = Path(__file__).parent / "locks" / "fuzz.lock"
 FOLDER = ROOT / ".fuzz"
 FINDINGS = FOLDER / "findings"
 #: Parts of the time for each target: a manager is slower by far, and has most ways through it.
-SHARES = {"decoder": 0.25, "frames": 0.25, "connection": 0.5}
+SHARES = {"decoder": 0.2, "frames": 0.2, "connection": 0.35, "commands": 0.25}
 #: Bytes of an input, seconds and MiB for it, at most.
 INPUT_BYTES_MAX = 8192
 INPUT_SECONDS_MAX = 5
@@ -60,6 +62,22 @@ HEAD = (
     f"{'target':<12}{'executions':>12}{'a s':>9}{'edges':>8}{'features':>10}{'inputs':>8}{'peak MiB':>9}"
     f"{'findings':>10}"
 )
+
+
+def tell(seconds: float, seed: int) -> Result:
+    """Fuzz the queue with typed commands for so long."""
+    before = set(FINDINGS.glob("*.error"))
+    started = time.monotonic()
+    command = [sys.executable, "-m", "tests.fuzz.commands", "--seconds", str(seconds), "--seed", str(seed)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    (FOLDER / "commands.log").write_text(run.stdout + run.stderr)
+    if run.returncode not in (0, 1):
+        sys.stderr.write(run.stderr[-4000:])
+    found = len(set(FINDINGS.glob("*.error")) - before)
+    taken = time.monotonic() - started
+    peak = _last(r"(\d+) MiB at most", run.stdout)
+    steps, stories = (_last(rf"(\d+) {what}", run.stdout) for what in ("steps", "stories"))
+    return Result("commands", taken, steps, 0, 0, stories, peak, max(found, int(run.returncode != 0)))
 
 
 def fuzz(target: str, seconds: float, seed: int) -> Result:
@@ -129,10 +147,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz what the network reaches.")
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--target", choices=TARGETS, help="this one alone")
+    parser.add_argument("--target", choices=SHARES, help="this one alone")
     parser.add_argument("--input", type=Path, metavar="FILE", help="look at this input once, without atheris")
     asked = parser.parse_args()
-    chosen = [asked.target] if asked.target else list(TARGETS)
+    chosen = [asked.target] if asked.target else list(SHARES)
+    if asked.input and chosen == ["commands"]:
+        return commands.again(asked.input)
     if asked.input:
         with Watch().one_input():
             TARGETS[chosen[0]](asked.input.read_bytes())
@@ -142,7 +162,8 @@ def main() -> int:
     failed = False
     for target in chosen:
         share = 1.0 if asked.target else SHARES[target]
-        result = fuzz(target, asked.minutes * 60 * share, asked.seed)
+        seconds = asked.minutes * 60 * share
+        result = tell(seconds, asked.seed) if target == "commands" else fuzz(target, seconds, asked.seed)
         sys.stdout.write(f"{result.row()}\n")
         sys.stdout.flush()
         failed = failed or result.findings > 0

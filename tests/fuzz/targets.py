@@ -166,11 +166,23 @@ def _check_answers(said: bytes, *, served: bool) -> None:
         frame = wire.response_frame(body)
         if frame is not None:
             wire.decode_response(frame)
-        elif served and not isinstance(_Reply(io.BytesIO(body)).load(), tuple):
-            raise Finding(f"the manager answered {body!r:.200}")
+        elif served:
+            read_answer(body)
 
 
-class _Reply(pickle.Unpickler):
+def read_answer(body: bytes) -> tuple[Any, ...]:
+    """Return what a stock client makes of an answer: its kind, and the value.
+
+    Raises:
+        Finding: it is no such pair, or names more than an error.
+    """
+    answer = _Answer(io.BytesIO(body)).load()
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Finding(f"the manager answered {body!r:.200}")
+    return answer
+
+
+class _Answer(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) in _ERRORS:
             return Exception
@@ -182,7 +194,8 @@ class _Reply(pickle.Unpickler):
 _ERRORS = {
     ("_queue", "Empty"), ("queue", "Empty"), ("queue", "Full"),
     *(("builtins", name) for name in ("ValueError", "PermissionError", "TypeError", "KeyError",
-                                      "AttributeError", "RuntimeError", "NotImplementedError")),
+                                      "AttributeError", "RuntimeError", "NotImplementedError",
+                                      "TimeoutError")),
 }  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""What must hold after each step of a story: cheap enough for a thousand looks a second.
+
+The dear checks, of lanes, outcomes and the journal, are those of `tests.support.ledgers`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import add
+
+from service.domain.lifecycle import JobState
+from service.domain.queue_state import QueueState
+from tests.fuzz.oracle import Finding
+
+_Lane = tuple[str, int, str]
+_STATES = tuple(JobState)
+_WORDS = tuple(each.word for each in _STATES)
+_UNFINISHED = tuple(each for each in _STATES if not each.finished)
+_NOTHING = [0] * len(_STATES)
+
+
+def check_cheaply(state: QueueState) -> None:
+    """Compare counts, leases and lanes with the states of all jobs.
+
+    Raises:
+        Finding: they differ.
+    """
+    counted: dict[str, list[int]] = {}
+    ready: Counter[_Lane] = Counter()
+    leased = 0
+    for batch in state.ledger.batches.values():
+        terms, states = batch.terms, batch.states
+        found = [states.count(each) for each in _STATES]
+        _require(sum(found) == batch.count == len(states), "a batch has states that are none")
+        unfinished = sum([found[each] for each in _UNFINISHED])
+        if batch.unfinished != unfinished:
+            raise Finding(
+                f"batch {batch.id(0)} has {unfinished} unfinished jobs and counts {batch.unfinished}"
+            )
+        sums = counted.get(terms.queue, _NOTHING)
+        counted[terms.queue] = list(map(add, sums, found))
+        leased += found[JobState.LEASED]
+        if found[JobState.READY]:
+            ready[terms.queue, terms.priority, terms.task] += found[JobState.READY]
+    _check_counts(state, counted)
+    _check_leases(state, leased)
+    lanes = {(lane.queue, lane.priority, lane.task): lane.count for lane in state.lanes if lane.count}
+    if lanes != ready:
+        raise Finding(f"the lanes do not hold the ready jobs: {lanes}, {dict(ready)}")
+
+
+def _check_counts(state: QueueState, counted: dict[str, list[int]]) -> None:
+    for name in state.ledger.counts.keys() | counted.keys():
+        known = state.ledger.counts.get(name)
+        said = [getattr(known, word) for word in _WORDS] if known is not None else _NOTHING
+        if said != counted.get(name, _NOTHING):
+            raise Finding(f"the counts of a queue are {said}, its jobs {counted.get(name)}: {name!r}")
+
+
+def _check_leases(state: QueueState, leased: int) -> None:
+    held = 0
+    for token, lease in state.leases.items():
+        held += lease.stop - lease.start
+        mine = lease.batch.states[lease.start : lease.stop]
+        _require(lease.start < lease.stop, f"a lease is empty: {token}")
+        _require(mine.count(JobState.LEASED) == len(mine), f"a lease has jobs that are not leased: {token}")
+        _require(lease.holder.leases.get(token) is lease, f"a holder does not know its lease: {token}")
+        _require(lease.holder.may_lease, f"a member holds jobs that may not: {lease.holder.role!r}")
+    if held != leased:
+        raise Finding(f"leases hold other jobs than are leased: {held}, {leased}")
+
+
+def check_renewed(state: QueueState) -> None:
+    """After a lease time of silence, require that only plain clients that are connected hold jobs.
+
+    Raises:
+        Finding: a job is pinned.
+    """
+    for lease in state.leases.values():
+        holder = lease.holder
+        _require(holder.role == "plain" and holder.connected, f"a silent {holder.role} pins jobs")
+
+
+def check_deserted(state: QueueState) -> None:
+    """After all have gone for a lease time, require that no job is held.
+
+    Raises:
+        Finding: a job is pinned.
+    """
+    _require(not state.leases, f"leases outlive all members: {sorted(state.leases)}")
+    pinned = sum(batch.states.count(JobState.LEASED) for batch in state.ledger.batches.values())
+    _require(not pinned, f"jobs are leased, and nobody is there: {pinned}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Finding(otherwise)

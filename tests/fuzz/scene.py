@@ -1,0 +1,336 @@
+"""Where stories are told: a queue host with a small journal, peers of each role, a check after each step."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Self
+
+from service import wire
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.broker.recent import Recent
+from service.domain import replies as r
+from service.domain.events import AnyEvent
+from service.domain.limits import Limits
+from service.domain.members import RECONNECT_GRACE
+from service.errors import JournalError
+from service.server.connection import Connection, Stage
+from service.server.dialogue import Dialogue
+from service.server.journal import SqliteJournal
+from service.server.journal.rows import Row, event_of, rows_of
+from service.server.keys import Key, KeyRing
+from service.server.roles import Role
+from tests.fuzz import steps as s
+from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
+from tests.fuzz.oracle import Finding
+from tests.fuzz.targets import read_answer
+from tests.support.clock import FakeClock
+from tests.support.ledgers import check_journal, check_state, portrait
+
+#: Seconds of processor time that one step may take; the states are small.
+STEP_SECONDS_MAX = 2.0
+#: The share of stories that are told on a journal in a file.
+_SQLITE_SHARE = 0.04
+_SECRET = b"the key of a peer"
+
+
+class RowJournal(MemoryJournal):
+    """A journal in memory that keeps rows as the one in a file does: so what no row can hold is found."""
+
+    def __init__(self, incarnation: int = 1) -> None:
+        """Start empty."""
+        super().__init__(incarnation)
+        self._rows: dict[int, Row] = {}
+
+    def reopened(self) -> RowJournal:
+        """Return what a restart would find."""
+        successor = RowJournal(self.incarnation + 1)
+        successor._rows = self._rows
+        self.close()
+        return successor
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        """Keep *records* as rows and delete those in *forget*."""
+        self._require_open()
+        for row in rows_of(records):
+            if row[0] in self._rows:
+                raise JournalError(f"the journal has a row {row[0]} already")
+            self._rows[row[0]] = row
+        for sequence in forget:
+            self._rows.pop(sequence, None)
+
+    def read(self, sequence: int) -> AnyEvent:
+        """Return one event."""
+        self._require_open()
+        row = self._rows.get(sequence)
+        if row is None:
+            raise JournalError(f"the journal has no row {sequence}")
+        return event_of(*row[:3])
+
+    def replay(self) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield every event in order."""
+        self._require_open()
+        for number in sorted(self._rows):
+            yield number, self.read(number)
+
+
+class Peer:
+    """One connection, and what has been asked on it."""
+
+    def __init__(self, listener: socket.socket, role: Role) -> None:
+        """Connect with a key for *role*, and be served."""
+        self._far = socket.create_connection(listener.getsockname())
+        # The end is a reset: thousands of closed connections would wait for a minute each.
+        for each in (self._far, accepted := listener.accept()[0]):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.connection = Connection(accepted, self._far.getsockname())
+        self.connection.key = Key(role, _SECRET)
+        self.connection.stage = Stage.SERVING
+        self.role = role
+        self.requests = 0
+        #: Frames that have no answer yet, and the number of commands in each.
+        self.asked: dict[int, int] = {}
+
+    @property
+    def member(self) -> Any:
+        """What the queue knows of the peer."""
+        return self.connection.member
+
+    def close(self) -> None:
+        """Break the connection."""
+        self.connection.close()
+        self._far.close()
+
+
+class Scene:
+    """Tells the steps of one story. A Finding, or any other exception, says that a promise was broken."""
+
+    def __init__(self, seed: str, host: type[QueueHost] = QueueHost) -> None:
+        """Prepare limits and a journal by *seed*."""
+        rng = random.Random(seed)
+        self._make_host = host
+        self.clock = FakeClock()
+        self.limits = _limits(rng)
+        self._recent_bytes = rng.choice((100, 2000))
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.journal: RowJournal | SqliteJournal = RowJournal()
+        if rng.random() < _SQLITE_SHARE:
+            self._folder = tempfile.TemporaryDirectory(prefix="svc-fuzz-")
+            self.journal = SqliteJournal.open(f"{self._folder.name}/journal", "os")
+        self.peers: dict[int, Peer] = {}
+        #: What stock clients were answered during the call that is made.
+        self._answers: list[tuple[Connection, tuple[Any, ...]]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open()
+
+    def __enter__(self) -> Self:
+        """Return the scene."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close all connections and the journal."""
+        for peer in self.peers.values():
+            peer.close()
+        self._listener.close()
+        self.journal.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def method(self, typeid: str, name: str) -> Callable[..., None]:
+        """Return what carries out a stock client's call: its signature tells the arguments."""
+        return self.dialogue._plain.method(typeid, name)
+
+    def tell(self, step: s.Step) -> None:
+        """Carry one step out, and check what must hold after it.
+
+        Raises:
+            Finding: a promise was broken; so does any other exception say.
+        """
+        started = time.process_time()
+        _TOLD_BY[type(step)](self, step)
+        check_cheaply(self.host.state)
+        taken = time.process_time() - started
+        if taken > STEP_SECONDS_MAX:
+            raise Finding(f"one step took {taken:.1f} s of processor time")
+
+    # --- steps --------------------------------------------------------------------------------------
+
+    def _connect(self, step: s.Connect) -> None:
+        peer = self.peers[step.peer] = Peer(self._listener, step.role)
+        self.host.state.arrived(peer.member)
+
+    def _hang_up(self, step: s.HangUp) -> None:
+        peer = self.peers.pop(step.peer, None)
+        if peer is not None:
+            self.host.disconnected(peer.member)
+            peer.close()
+
+    def _frame(self, step: s.Frame) -> None:
+        peer = self.peers.get(step.peer)
+        if peer is not None:
+            peer.requests += 1
+            peer.asked[peer.requests] = len(step.commands)
+            self._hear(peer, wire.encode_request(peer.requests, step.commands))
+
+    def _call(self, step: s.Call) -> None:
+        peer = self.peers.get(step.peer)
+        if peer is None:
+            return
+        alone, before = peer.member.outstanding == 0, self._submitted()
+        self._answers = []
+        self._hear(peer, _message((step.typeid, step.method, step.args, step.kwds), step.protocol))
+        if alone and step.method in _PUTS and not _has_key(step):
+            self.host.turn()
+            accepted = self._answers == [(peer.connection, ("#RETURN", None))]
+            if accepted and self._submitted() == before:
+                raise Finding("a put was answered, and nothing was queued")
+
+    def _hear(self, peer: Peer, message: bytes | bytearray) -> None:
+        if not peer.connection.closed:
+            self.dialogue.handle(peer.connection, memoryview(message)[wire.HEADER.size :])
+
+    def _typed(self, step: s.Typed) -> None:
+        peer = self.peers.get(step.peer)
+        if peer is None:
+            return
+        peer.member.outstanding += 1
+        self.host.call(step.commands, peer.member, partial(self._answer, peer, len(step.commands)))
+
+    def _answer(self, peer: Peer, asked: int, replies: list[r.Reply]) -> None:
+        peer.member.outstanding -= 1
+        if len(replies) != asked:
+            raise Finding(f"{asked} commands got {len(replies)} replies")
+        wire.decode_response(wire.response_frame(wire.encode_response(1, replies)[wire.HEADER.size :]) or b"")
+
+    def _turn(self, step: s.Turn) -> None:
+        if step.early:
+            self.host.hand_out()
+        else:
+            self.host.turn()
+
+    def _pass(self, step: s.Pass) -> None:
+        self.clock.advance(step.seconds)
+        self.host.turn()
+
+    def _silence(self, step: s.Silence) -> None:
+        self.host.turn()
+        self.clock.advance(self.limits.lease_seconds + 1.0)
+        self.host.turn()
+        check_renewed(self.host.state)
+
+    def _restart(self, step: s.Restart) -> None:
+        if step.committed:
+            self.host.turn()
+        before = portrait(self.host.state.ledger)
+        for peer in self.peers.values():
+            peer.close()
+        self.peers.clear()
+        if isinstance(self.journal, RowJournal):
+            self.journal = self.journal.reopened()
+        elif self._folder is not None:
+            self.journal.close()
+            self.journal = SqliteJournal.open(f"{self._folder.name}/journal", "os")
+        self._open()
+        check_state(self.host.state)
+        if step.committed:
+            self._compare(before)
+
+    def _compare(self, before: dict[str, Any]) -> None:
+        for name, value in portrait(self.host.state.ledger).items():
+            if value != before[name]:
+                raise Finding(f"the {name} differ after a restart: {before[name]!r:.500}, {value!r:.500}")
+
+    def _desert(self, step: s.Desert) -> None:
+        for number in list(self.peers):
+            self._hang_up(s.HangUp(number))
+        for seconds in (0.0, RECONNECT_GRACE, self.limits.lease_seconds + 1.0, 1.0):
+            self.clock.advance(seconds)
+            self.host.turn()
+        check_deserted(self.host.state)
+        if self.host.waiting_lessees():
+            raise Finding("requests for jobs outlive those who made them")
+
+    def _review(self, step: s.Review) -> None:
+        self.host.turn()
+        check_state(self.host.state)
+        if isinstance(self.journal, RowJournal):
+            check_journal(self.host.state, self.journal)
+
+    # --- what the manager says ----------------------------------------------------------------------
+
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
+        """Take what the manager says to a peer, and see whether a client could read it."""
+        if len(message) > wire.MESSAGE_BYTES_MAX:
+            raise Finding(f"an answer has {len(message)} bytes")
+        body = bytes(message[wire.HEADER.size :])
+        frame = wire.response_frame(body)
+        if frame is None:
+            self._answers.append((connection, read_answer(body)))
+            return
+        request, replies = wire.decode_response(frame)
+        peer = next(each for each in self.peers.values() if each.connection is connection)
+        asked = peer.asked.pop(request, None)
+        if request and len(replies) != asked:
+            raise Finding(f"{asked} commands got {len(replies)} replies")
+
+    def opened(self, connection: Connection) -> None:
+        """Note nothing: peers are let in without a handshake."""
+
+    # --- shared -------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.host = self._make_host(self.journal, clock=self.clock, limits=self.limits, exposition=repr)
+        self.host._recent = Recent(self._recent_bytes)
+        self.dialogue = Dialogue(self.host, KeyRing.of_authkey(_SECRET), self)
+
+    def _submitted(self) -> int:
+        return sum(counts.submitted for counts in self.host.state.ledger.counts.values())
+
+
+def _limits(rng: random.Random) -> Limits:
+    """Return limits so small that jobs are forgotten, merged and read again all the time."""
+    return Limits(
+        lease_seconds=5.0,
+        max_job_bytes=60_000,
+        max_queue_jobs=40,
+        retention_seconds=rng.choice((3.0, 30.0)),
+        retention_jobs=rng.choice((5, 30)),
+        dead_retention_seconds=rng.choice((2.0, 300.0)),
+        window_bytes=rng.choice((0, 300, 100_000)),
+        grant_jobs=8,
+        grant_bytes=rng.choice((1, 1000, 100_000)),
+        merge_seconds=rng.choice((0.2, 5.0)),
+        reconnect_seconds=1.0,
+    )
+
+
+def _message(request: tuple[Any, ...], protocol: int) -> bytes:
+    return wire.with_header(pickle.dumps(request, protocol))
+
+
+def _has_key(step: s.Call) -> bool:
+    """Return whether a put may be answered for a job that there is already."""
+    item = step.args[0] if step.args else step.kwds.get("item")
+    return isinstance(item, dict) and "key" in item
+
+
+_PUTS = ("put", "put_nowait")
+_TOLD_BY: dict[type[Any], Callable[[Scene, Any], None]] = {
+    s.Connect: Scene._connect,
+    s.HangUp: Scene._hang_up,
+    s.Frame: Scene._frame,
+    s.Typed: Scene._typed,
+    s.Call: Scene._call,
+    s.Turn: Scene._turn,
+    s.Pass: Scene._pass,
+    s.Silence: Scene._silence,
+    s.Restart: Scene._restart,
+    s.Desert: Scene._desert,
+    s.Review: Scene._review,
+}

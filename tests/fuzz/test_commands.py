@@ -1,0 +1,181 @@
+"""The fuzzer of typed commands finds what is broken on purpose, and can tell a story again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import random
+from typing import Annotated, get_args
+
+import msgspec
+import pytest
+import structlog
+from msgspec import inspect
+
+from service.domain import admission
+from service.domain import commands as c
+from service.domain.apply import HANDLERS
+from service.domain.events import Failed
+from service.domain.ledger import Ledger
+from service.domain.queue_state import QueueState
+from service.server import dialogue
+from service.server.plain import EXPOSED
+from tests.fuzz import author, commands
+from tests.fuzz.scene import Scene
+from tests.fuzz.steps import Call, Connect, Frame, Story, Typed
+from tests.fuzz.values import Values
+
+#: Steps within which a fault that is put in is found; it mostly takes some hundreds.
+STEPS_MAX = 60_000
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What a manager logs of refused calls is not looked at here."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+def a_handler_drops_a_count(monkeypatch):
+    cancel = HANDLERS[c.Cancel]
+
+    def forgetful(state, command, member, now):
+        reply = cancel(state, command, member, now)
+        for counts in state.ledger.counts.values():
+            counts.cancelled = 0
+        return reply
+
+    monkeypatch.setitem(HANDLERS, c.Cancel, forgetful)
+
+
+def a_settled_lease_stays(monkeypatch):
+    monkeypatch.setattr(QueueState, "end_lease", lambda state, lease: None)
+
+
+def who_hangs_up_keeps_the_jobs(monkeypatch):
+    def disconnected(state, member, now):
+        member.connected = False
+
+    monkeypatch.setattr(admission, "disconnected", disconnected)
+
+
+def ready_jobs_are_in_no_lane(monkeypatch):
+    make_ready = QueueState.make_ready
+
+    def lazy(state, batch, start, stop, now):
+        make_ready(state, batch, start, stop - 1 if stop - start > 1 else stop, now)
+
+    monkeypatch.setattr(QueueState, "make_ready", lazy)
+
+
+def a_replay_leaves_failures_out(monkeypatch):
+    replay = Ledger.replay
+
+    def forgetful(ledger, sequence, event):
+        if not isinstance(event, Failed):
+            replay(ledger, sequence, event)
+
+    monkeypatch.setattr(Ledger, "replay", forgetful)
+
+
+def a_handler_cannot_take_a_number(monkeypatch):
+    feed = HANDLERS[c.Feed]
+
+    def fragile(state, command, member, now):
+        return feed(state, command, member, now + 0 // (command.limit - 8))
+
+    monkeypatch.setitem(HANDLERS, c.Feed, fragile)
+
+
+def an_answer_names_a_function(monkeypatch):
+    monkeypatch.setattr(dialogue, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
+
+
+#: What is broken on purpose, and the kind of failure that tells of it.
+FAULTS = {
+    a_handler_drops_a_count: "the counts of a queue",
+    a_settled_lease_stays: "a lease is empty",
+    who_hangs_up_keeps_the_jobs: "leases outlive",
+    ready_jobs_are_in_no_lane: "the lanes do not hold",
+    a_replay_leaves_failures_out: "differ",
+    a_handler_cannot_take_a_number: "ZeroDivisionError",
+    an_answer_names_a_function: "answer names",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_that_is_put_in_is_found(fault, monkeypatch):
+    fault(monkeypatch)
+    tally = commands.Tally()
+    kinds = set()
+    while tally.steps < STEPS_MAX:
+        failure = commands.tell(f"fault-{tally.stories}", tally)
+        if failure is not None:
+            kinds.add(failure.kind)
+            if FAULTS[fault] in failure.kind:
+                return
+    pytest.fail(f"{tally.steps} steps found only {kinds}")
+
+
+def test_a_failed_story_fails_again_when_it_is_read_from_its_file_and_with_fewer_steps(monkeypatch, tmp_path):
+    a_handler_cannot_take_a_number(monkeypatch)
+    tally = commands.Tally()
+    failure = None
+    while failure is None or "ZeroDivisionError" not in failure.kind:
+        failure = commands.tell(f"again-{tally.stories}", tally)
+    short = commands.shortened(failure)
+    short.story.save(tmp_path / "story")
+    again = commands.retell(Story.load(tmp_path / "story"))
+    assert again is not None
+    assert again.kind == short.kind == failure.kind
+    assert [type(step) for step in short.story.steps] in ([Connect, Frame], [Connect, Typed])
+    assert "Feed" in (tmp_path / "story.txt").read_text()
+
+
+def told(seed):
+    """Yield the steps of one story, each before it is told."""
+    with Scene(seed) as scene:
+        writer = author.Author(scene, random.Random(seed))
+        for _ in range(200):
+            step = writer.step()
+            yield step
+            scene.tell(step)
+
+
+def test_the_same_seed_tells_the_same_story():
+    assert [repr(step) for step in told("same")] == [repr(step) for step in told("same")]
+
+
+def test_every_command_and_every_call_is_told():
+    asked: set[type[c.Command]] = set()
+    called: set[tuple[str, str]] = set()
+    for number in range(40):
+        with contextlib.suppress(Exception):  # what is found is for the fuzzer itself to tell
+            for step in told(f"every-{number}"):
+                asked.update(type(command) for command in getattr(step, "commands", ()))
+                if isinstance(step, Call):
+                    called.add((step.typeid, step.method))
+    assert asked == set(HANDLERS) | set(get_args(c.AnyCommand))
+    assert called == {(typeid, name) for typeid, names in EXPOSED.items() for name in names} - {
+        ("jobs", "call")
+    }
+
+
+def test_a_field_that_is_new_gets_values_of_its_type_and_one_of_a_new_type_is_an_error():
+    class Newer(msgspec.Struct):
+        unheard_of: list[int | None]
+        limited: Annotated[int, msgspec.Meta(le=7)] = 0
+
+    class Strange(msgspec.Struct):
+        fields: dict[str, int]
+
+    values = Values(random.Random(1))
+    values.oddity = 1.0
+    made = [values.of(inspect.type_info(Newer), "", {}) for _ in range(200)]
+    assert {type(each) for one in made for each in one.unheard_of} == {int, type(None)}
+    assert {6, 7, 8} <= {one.limited for one in made}
+    with pytest.raises(TypeError, match="teach the fuzzer DictType, for 'fields'"):
+        values.of(inspect.type_info(Strange), "", {})
