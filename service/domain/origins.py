@@ -36,7 +36,7 @@ class Completion(NamedTuple):
 class Completions:
     """What ended, in order: four numbers an entry. A cursor stays good over a restart."""
 
-    __slots__ = ("_count", "_first", "_part", "_sequence")
+    __slots__ = ("_count", "_first", "_part", "_sequence", "_start")
 
     def __init__(self) -> None:
         """Start with none."""
@@ -44,15 +44,17 @@ class Completions:
         self._part = array("I")
         self._first = array("Q")
         self._count = array("I")
+        #: Leading entries that are forgotten and not yet removed.
+        self._start = 0
 
     def __len__(self) -> int:
         """Return how many entries there are."""
-        return len(self._sequence)
+        return len(self._sequence) - self._start
 
     @property
     def newest(self) -> int:
         """The cursor after the last entry, or 0 where there is none."""
-        return self._entry(len(self) - 1).cursor if self._sequence else 0
+        return self._entry(len(self._sequence) - 1).cursor if self._sequence else 0
 
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
         """Add an entry, later in (sequence, part) than all before."""
@@ -63,10 +65,10 @@ class Completions:
 
     def after(self, cursor: int, limit: int) -> list[Completion]:
         """Return entries from *cursor* on (0: from the first), until they name *limit* jobs or more."""
-        index = bisect_left(self._sequence, max(0, cursor) >> _PART_BITS)
+        index = bisect_left(self._sequence, max(0, cursor) >> _PART_BITS, self._start)
         found: list[Completion] = []
         named = 0
-        while index < len(self) and named < limit:
+        while index < len(self._sequence) and named < limit:
             entry = self._entry(index)
             if entry.cursor > cursor:
                 found.append(entry)
@@ -76,12 +78,13 @@ class Completions:
 
     def drop_below(self, number: int) -> None:
         """Forget leading entries about jobs below *number*."""
-        drop = 0
-        while drop < len(self._first) and self._first[drop] < number:
-            drop += 1
-        if drop:
+        while self._start < len(self._first) and self._first[self._start] < number:
+            self._start += 1
+        # To remove a few from the front of many moves all the others.
+        if self._start > len(self):
             for column in (self._sequence, self._part, self._first, self._count):
-                del column[:drop]
+                del column[: self._start]
+            self._start = 0
 
     def _entry(self, index: int) -> Completion:
         return Completion(self._sequence[index], self._part[index], self._first[index], self._count[index])

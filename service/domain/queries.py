@@ -218,19 +218,27 @@ def _feed_origin(state: QueueState, name: str, cursor: int, limit: int, folded: 
             break
         cursor = entry.cursor
         batch = origin.find(entry.first)
-        event = _event(state, entry.sequence)
-        if batch is None or event is None:
+        if batch is None or not _tells(batch, entry.first, entry.sequence):
             continue
+        event = _event(state, entry.sequence)
         if isinstance(event, e.Succeeded):
             span = _span(batch, event.ranges[entry.part], event.at)
             spans.append(span)
             size += sum(map(len, span.results))
-        else:
+        elif event is not None:
             ended = list(_outcomes_of(state, entry.sequence, event, {entry.first}))
             outcomes.extend(ended)
             size += _bytes_of(ended)
     page = r.Outcomes(cursor, outcomes, 0, spans)
     return page if folded else page.unfolded()
+
+
+def _tells(batch: Batch, number: int, sequence: int) -> bool:
+    """Return whether event *sequence* is the one that tells how a job of *batch* has ended.
+
+    It is not if the job was made ready again since; then the journal may no longer have the event.
+    """
+    return batch.outcomes is not None and batch.outcomes[number - batch.first] == sequence
 
 
 def _span(batch: Batch, part: e.Range, at: float) -> r.Span:
@@ -272,7 +280,7 @@ def _outcomes_of(
                     yield _success(place[0], span, number, event.at)
     elif isinstance(event, e.Failed):
         place = origins.find(event.origin, event.number)
-        if place is not None and event.retry_at is None:
+        if place is not None and _tells(place[0], event.number, sequence):
             yield _death(place[0], event)
     elif isinstance(event, e.Cancelled):
         for number in event.numbers:

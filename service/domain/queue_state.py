@@ -12,7 +12,9 @@ token is ever given twice.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from service.domain import commands as c
@@ -33,6 +35,11 @@ from service.errors import RowMissing
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
 ENDED_KEPT = 256
+#: Bytes up to which results share an event: whoever asks for one of them has the whole event read.
+RESULTS_EVENT_BYTES = 1024 * 1024
+#: What is counted for a result and for a range of them, so that an event has 2,048 and 128 at most.
+RESULT_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 2048
+RANGE_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 128
 #: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
 PILL_PUT_BY_HAND = -1
 
@@ -99,6 +106,7 @@ class QueueState:
         self.refusal = ""
         self._events: list[tuple[int, e.AnyEvent]] = []
         self._succeeded: tuple[int, e.Succeeded] | None = None
+        self._results_bytes = 0
         self._tokens = incarnation * _TOKENS_PER_INCARNATION
 
     # --- events -------------------------------------------------------------------------------------
@@ -109,14 +117,22 @@ class QueueState:
         self._events.append((self.ledger.last_sequence, event))
         return self.ledger.last_sequence
 
-    def results_event(self, now: float) -> tuple[int, e.Succeeded]:
-        """Return the event that takes results: the last one of the commit, or a new one after any other.
+    def results_event(self, now: float, size: int) -> tuple[int, e.Succeeded]:
+        """Return the event that takes results of that weight: the last one of the commit, or a new one.
 
-        Only so do replayed events come in the order in which they happened.
+        It is a new one after any other event, as only so do replayed events come in the order in which they
+        happened, and where the last one has enough.
         """
-        if self._succeeded is None or self._succeeded[0] != self.ledger.last_sequence:
+        size += RANGE_OVERHEAD_BYTES
+        self._results_bytes += size
+        if (
+            self._succeeded is None
+            or self._succeeded[0] != self.ledger.last_sequence
+            or self._results_bytes > RESULTS_EVENT_BYTES
+        ):
             event = e.Succeeded(now, [])
             self._succeeded = (self.record(event), event)
+            self._results_bytes = size
         return self._succeeded
 
     @property
@@ -134,10 +150,9 @@ class QueueState:
 
     def pending_event(self, sequence: int) -> e.AnyEvent | None:
         """Return an event that is not yet committed."""
-        for known, event in self._events:
-            if known == sequence:
-                return event
-        return None
+        events = self._events
+        place = bisect_left(events, sequence, key=itemgetter(0))
+        return events[place][1] if place < len(events) and events[place][0] == sequence else None
 
     def recover(self, now: float) -> None:
         """Make ready what the replayed events left waiting, and give holders time to come back."""
@@ -267,7 +282,7 @@ class QueueState:
             return None
         self.lanes.tidy(lane)
         swallowed = span.batch.id(span.start), self.bodies(span.batch, span.start, span.stop)[0]
-        sequence, event = self.results_event(now)
+        sequence, event = self.results_event(now, RESULT_OVERHEAD_BYTES)
         batch, number = span.batch, span.batch.first + span.start
         event.ranges.append(e.Range(batch.origin, number, 0, [b""], [0.0]))
         self.ledger.succeeded(sequence, len(event.ranges) - 1, batch, event.ranges[-1], event.at)
@@ -387,6 +402,11 @@ class QueueState:
         if not isinstance(event, e.Submitted | e.Merged):
             raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
         return event
+
+
+def weight(results: Sequence[bytes]) -> int:
+    """Return about how many bytes *results* take in an event."""
+    return len(results) * RESULT_OVERHEAD_BYTES + sum(map(len, results))
 
 
 def _alike(head: Span, room: int) -> int:

@@ -6,6 +6,8 @@ nothing. The one exception is a repeat of what was recorded already, which is an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
@@ -13,9 +15,17 @@ from service.domain.batch import Batch
 from service.domain.job import Cause, ErrorInfo
 from service.domain.lifecycle import JobState
 from service.domain.members import LeaseRecord, Member
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import (
+    RANGE_OVERHEAD_BYTES,
+    RESULT_OVERHEAD_BYTES,
+    RESULTS_EVENT_BYTES,
+    QueueState,
+    weight,
+)
 from service.domain.retry import crash_retry_in
 
+#: Bytes up to which the results of one acknowledgement stay together.
+RESULTS_PART_BYTES = RESULTS_EVENT_BYTES - RANGE_OVERHEAD_BYTES
 _LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the outcome was not recorded")
 _DONE = r.Done(1)
 
@@ -134,13 +144,33 @@ def _record_results(
     results, seconds = command.results, command.seconds
     if skip or len(results) != stop - start:
         results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
-    sequence, event = state.results_event(now)
-    span = e.Range(batch.origin, batch.first + start, command.token, results, seconds)
-    event.ranges.append(span)
-    state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
+    first = batch.first + start
+    for part, times, size in _parts(results, seconds):
+        sequence, event = state.results_event(now, size)
+        span = e.Range(batch.origin, first, command.token, part, times)
+        event.ranges.append(span)
+        state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
+        first += len(part)
     state.paces.ran(batch.terms.task, stop - start, sum(seconds))
     state.observer.succeeded(batch.terms, seconds, now - batch.at_of(start))
-    state.progressed.append((batch.origin, span.first, stop - start))
+    state.progressed.append((batch.origin, batch.first + start, stop - start))
+
+
+def _parts(results: list[bytes], seconds: list[float]) -> Iterable[tuple[list[bytes], list[float], int]]:
+    """Return results with their run times and their weight, in parts that an event can take."""
+    size = weight(results)
+    return [(results, seconds, size)] if size <= RESULTS_PART_BYTES else _split(results, seconds)
+
+
+def _split(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
+    start = size = 0
+    for place, result in enumerate(results):
+        more = RESULT_OVERHEAD_BYTES + len(result)
+        if place > start and size + more > RESULTS_PART_BYTES:
+            yield results[start:place], seconds[start:place], size
+            start, size = place, 0
+        size += more
+    yield results[start:], seconds[start:], size
 
 
 def _settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
