@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from service.domain import commands as c
-from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch
-from service.domain.ledger import content_digest
+from service.domain.keys import is_content_of
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
 from service.domain.queue_state import Notice, QueueState
+from service.domain.runs import Run
 from service.domain.settlement import give_back_all
 
 #: What a connection may say it is.
@@ -59,15 +59,19 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     if not _nameable(command.origin):
         return r.Refused("bad_request", f"an origin has 1 to {NAME_LENGTH_MAX} printable characters")
     notes: list[r.Note] = []
+    run = Run(state, command.origin, now)
     for place, batch in enumerate(command.batches):
+        if not run.goes_on_with(batch):
+            run.record()
         if member.inside or not _reserved(batch):
-            note = _submit_one(state, command.origin, batch, command.strict, now)
+            note = _submit_one(state, command.origin, batch, command.strict, run)
         else:
             note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
         if note is not None:
             if note.code:
                 state.observer.rejected(batch.terms.queue, note.code, len(batch.bodies))
             notes.append(r.Note(place, note.id, note.code, note.message))
+    run.record()
     return r.Accepted(notes)
 
 
@@ -170,10 +174,10 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
 def _settled(state: QueueState, token: int, batch: Batch, index: int) -> bool:
     """Return whether the attempt under *token* at a job has its outcome on record."""
     number = batch.first + index
-    return batch.state(index).finished or state.ledger.was_settled(token, number, 1, failed=True)
+    return batch.state(index).finished or state.ledger.settled.has(token, number, 1, failed=True)
 
 
-def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, now: float) -> r.Note | None:
+def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, run: Run) -> r.Note | None:
     note = _malformed(batch)
     known = state.ledger.origins.get(origin)
     if note is None and known is not None:
@@ -185,19 +189,10 @@ def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, n
                 f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
             )
             note = r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
-    note = note or _same_key(state, batch) or _obstacle(state, batch, strict)
-    if note is not None:
-        return note
-    terms = batch.terms
-    due = now + batch.delay if batch.delay > 0 else None
-    event = e.Submitted(now, origin, batch.first, terms, batch.bodies, due, batch.key)
-    added, start = state.ledger.submitted(state.record(event), event)
-    state.observer.submitted(terms, len(batch.bodies), sum(map(len, batch.bodies)))
-    if due is None:
-        state.make_ready(added, start, added.count, now)
-    else:
-        state.schedule(added, start, added.count, due)
-    return None
+    note = note or _same_key(state, batch) or _obstacle(state, batch, strict, run)
+    if note is None:
+        run.add(batch)
+    return note
 
 
 def _reserved(batch: NewBatch) -> bool:
@@ -219,7 +214,7 @@ def _malformed(batch: NewBatch) -> r.Note | None:
     return None
 
 
-def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None:
+def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.Note | None:
     """Return why a batch cannot be accepted now, or None."""
     terms = batch.terms
     largest = max(map(len, batch.bodies))
@@ -234,7 +229,8 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool) -> r.Note | None
     if state.ledger.refusing:
         return r.Note(0, code="draining")
     counts = state.ledger.counts.get(terms.queue)
-    if counts is not None and counts.unfinished + len(batch.bodies) > state.limits.max_queue_jobs:
+    unfinished = run.count + (counts.unfinished if counts is not None else 0)
+    if unfinished + len(batch.bodies) > state.limits.max_queue_jobs:
         message = f"queue {terms.queue!r} holds its {state.limits.max_queue_jobs} jobs; submit again later"
         return r.Note(0, code="queue_full", message=message)
     if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
@@ -251,10 +247,11 @@ def _nameable(name: str) -> bool:
 def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:
     if not batch.key:
         return None
-    known = state.ledger.keys.get(batch.key)
-    if known is None:
+    place = state.ledger.keys.find(batch.key)
+    if place is None:
         return None
-    if known.digest == content_digest(batch.terms.task, batch.bodies[0]):
-        return r.Note(0, id=known.id(0))
-    message = f"the key {batch.key!r} belongs to job {known.id(0)}, which has another task or arguments"
-    return r.Note(0, id=known.id(0), code="conflict", message=message)
+    known, index = place
+    if is_content_of(known, index, batch.terms.task, batch.bodies[0]):
+        return r.Note(0, id=known.id(index))
+    message = f"the key {batch.key!r} belongs to job {known.id(index)}, which has another task or arguments"
+    return r.Note(0, id=known.id(index), code="conflict", message=message)

@@ -10,10 +10,14 @@ import re
 from array import array
 from collections.abc import Iterator
 from operator import sub
+from typing import TYPE_CHECKING
 
 from service.domain.events import Merged, Submitted
 from service.domain.job import Attempt, Terms, job_id
 from service.domain.lifecycle import JobState
+
+if TYPE_CHECKING:
+    from service.domain.due import Sleepers
 
 #: Ended attempts that are kept of one job; the counts go on.
 ATTEMPTS_KEPT = 20
@@ -21,6 +25,8 @@ ATTEMPTS_KEPT = 20
 GROWN_JOBS_MAX = 256
 #: As a plain number: appending an enumeration's member takes three times as long.
 _READY = int(JobState.READY)
+#: Finds the runs of jobs in each state.
+_RUNS = {state: re.compile(re.escape(bytes((state,))) + b"+") for state in JobState}
 #: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
 BODY_OVERHEAD_BYTES = 48
 
@@ -57,7 +63,7 @@ class Batch:
 
     Jobs that are submitted one by one would cost a batch each; instead a batch *grows* by those that go on
     where it ends, and is *merged* into one row once they have waited for a while. What that depends on is in
-    the events alone, so a replay makes the same batches.
+    the events alone, so a replay makes the same batches. Keys, and due times of their own, are columns.
 
     Indexes count from 0 within the batch; job numbers are `first + index`. `bodies` is None while
     they are only in the journal.
@@ -69,12 +75,13 @@ class Batch:
         "at",
         "bodies",
         "count",
-        "digest",
+        "digests",
         "due",
+        "dues",
         "finished_at",
         "first",
         "growing",
-        "key",
+        "keys",
         "origin",
         "outcomes",
         "ragged",
@@ -82,6 +89,7 @@ class Batch:
         "row",
         "sequence",
         "size",
+        "sleepers",
         "states",
         "terms",
         "unfinished",
@@ -102,15 +110,21 @@ class Batch:
         #: Of a batch that has grown, for each job the event that accepted it, and that one's time.
         self.accepted_by: array[int] | None = None
         self.accepted_at: array[float] | None = None
+        #: When all its jobs are due, if it has no column of due times and they were not ready at once.
         self.due = event.due
-        self.key = event.key
+        #: For each job when it is due, or 0 if it was ready at once.
+        self.dues = array("d", event.dues) if event.dues else None
+        #: For each job its key, or "".
+        self.keys = _keys_of(event)
+        #: For each job the digest of its content if it has a key; `keys.Keys` keeps it.
+        self.digests: bytearray | None = None
+        #: The jobs that wait for times of their own.
+        self.sleepers: Sleepers | None = None
         #: The row that has all its bodies, where it is not that of the event that accepted each job.
         self.row = 0
-        #: Whether it may grow: not once all its jobs have ended or it is merged, nor with a delay or a key.
-        self.growing = event.due is None and not event.key
-        self.digest = b""
-        initial = JobState.READY if event.due is None else JobState.SCHEDULED
-        self.states = bytearray((initial,)) * self.count
+        #: Whether it may grow: not once all its jobs have ended or it is merged.
+        self.growing = True
+        self.states = _initial_states(event)
         #: For each job the sequence number of the event that ended it; made when the first one ends.
         self.outcomes: array[int] | None = None
         self.records: dict[int, JobRecord] = {}
@@ -122,7 +136,15 @@ class Batch:
     @classmethod
     def from_merged(cls, row: int, event: Merged) -> Batch:
         """Return the batch that *event*, which the journal knows by *row*, has put into one row."""
-        first = Submitted(event.accepted_at[0], event.origin, event.first, event.terms, event.bodies)
+        first = Submitted(
+            event.accepted_at[0],
+            event.origin,
+            event.first,
+            event.terms,
+            event.bodies,
+            dues=event.dues,
+            keys=event.keys,
+        )
         batch = cls(event.accepted_by[0], first)
         batch.accepted_by = array("Q", event.accepted_by)
         batch.accepted_at = array("d", event.accepted_at)
@@ -140,8 +162,6 @@ class Batch:
             self.growing
             and event.first == self.first + self.count
             and self.count + len(event.bodies) <= GROWN_JOBS_MAX
-            and event.due is None
-            and not event.key
             and (event.terms is self.terms or event.terms == self.terms)
         )
 
@@ -159,8 +179,15 @@ class Batch:
             size += len(body)
             self.accepted_by.append(sequence)
             self.accepted_at.append(at)
-            self.states.append(_READY)
         count = len(bodies)
+        if self.keys is not None or event.key or event.keys:
+            self.keys = [*(self.keys or [""] * self.count), *(_keys_of(event) or [""] * count)]
+        if event.due is None and not event.dues:
+            self.states += bytes((_READY,)) * count
+        else:
+            self.states += _initial_states(event)
+        if event.due is not None or event.dues or self.due is not None or self.dues is not None:
+            self._column_of_dues().extend(event.dues or [event.due or 0.0] * count)
         if self.outcomes is not None:
             self.outcomes.extend(array("Q", bytes(8 * count)))
         if isinstance(self.bodies, list):
@@ -171,6 +198,12 @@ class Batch:
         self.count += count
         self.unfinished += count
         return size + count * BODY_OVERHEAD_BYTES
+
+    def _column_of_dues(self) -> array[float]:
+        if self.dues is None:
+            self.dues = array("d", (self.due or 0.0,)) * self.count
+            self.due = None
+        return self.dues
 
     @property
     def mergeable(self) -> bool:
@@ -189,6 +222,14 @@ class Batch:
     def at_of(self, index: int) -> float:
         """Return when the job at *index* was accepted."""
         return self.at if self.accepted_at is None else self.accepted_at[index]
+
+    def due_of(self, index: int) -> float | None:
+        """Return when the job at *index* is due after its delay, or None if it was ready at once."""
+        return self.due if self.dues is None else self.dues[index] or None
+
+    def key_of(self, index: int) -> str:
+        """Return the key of the job at *index*, or "" if it has none."""
+        return "" if self.keys is None else self.keys[index]
 
     def unbroken(self, index: int) -> bool:
         """Return whether nothing can have been accepted between the job at *index* and the one before it."""
@@ -228,9 +269,12 @@ class Batch:
         self.unfinished -= stop - start
         self.growing = self.growing and self.unfinished > 0
 
-    def runs(self, state: JobState) -> Iterator[tuple[int, int]]:
-        """Yield [start, stop) runs of jobs that are in *state*, cut where they are not `unbroken`."""
-        for run in re.finditer(re.escape(bytes((state,))) + b"+", self.states):
+    def runs(self, state: JobState, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield [start, stop) runs of jobs in [first, last) that are in *state*, cut if not `unbroken`.
+
+        A job's state must not be changed meanwhile.
+        """
+        for run in _RUNS[state].finditer(self.states, first, self.count if last is None else last):
             start, end = run.span()
             if self._is_broken(start, end):
                 for stop in range(start + 1, end):
@@ -255,3 +299,17 @@ class Batch:
         if self.row or self.accepted_by is None:
             return [self.row or self.sequence]
         return list(dict.fromkeys(self.accepted_by))
+
+
+def _keys_of(event: Submitted) -> list[str] | None:
+    """Return for each job of *event* its key or "", or None if none has one."""
+    if event.keys:
+        return list(event.keys)
+    return [event.key, *[""] * (len(event.bodies) - 1)] if event.key else None
+
+
+def _initial_states(event: Submitted) -> bytearray:
+    if event.dues:
+        return bytearray(JobState.SCHEDULED if due else JobState.READY for due in event.dues)
+    initial = JobState.READY if event.due is None else JobState.SCHEDULED
+    return bytearray((initial,)) * len(event.bodies)

@@ -16,7 +16,11 @@ class Event(msgspec.Struct, frozen=True, array_like=True, tag_field="event"):
 
 
 class Submitted(Event, frozen=True, tag="submitted"):
-    """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`."""
+    """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`.
+
+    `key` is that of the only job. If several jobs have keys or due times of their own, `keys` and `dues` have
+    one for each job: its key or "", and when it is due or 0; they are empty otherwise.
+    """
 
     at: float
     origin: str
@@ -25,12 +29,15 @@ class Submitted(Event, frozen=True, tag="submitted"):
     bodies: list[bytes]
     due: float | None = None
     key: str = ""
+    dues: list[float] = []
+    keys: list[str] = []
 
 
 class Merged(Event, frozen=True, tag="merged"):
     """Waiting jobs `first`, `first + 1`, … of `origin`, accepted one by one, are in one row from now on.
 
-    `accepted_by` and `accepted_at` have for each job the event that accepted it, whose row is gone, and when.
+    `accepted_by` and `accepted_at` have for each job the event that accepted it, whose row is gone, and when;
+    `dues` and `keys` are as in `Submitted`.
     """
 
     at: float
@@ -40,6 +47,8 @@ class Merged(Event, frozen=True, tag="merged"):
     bodies: list[bytes]
     accepted_by: list[int]
     accepted_at: list[float]
+    dues: list[float] = []
+    keys: list[str] = []
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True):

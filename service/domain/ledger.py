@@ -6,7 +6,6 @@ says so). Who is connected and who holds what is not here but in `queue_state`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +14,12 @@ from service.domain import events as e
 from service.domain.batch import Batch
 from service.domain.counts import Counts
 from service.domain.job import ITEM, PILL, Attempt, Cause, parse_job_id
+from service.domain.keys import Keys
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origins
+from service.domain.settled import Settled
 from service.domain.steps import Steps
 
-#: Settled leases that are remembered, to tell a repeated ack from a stale one.
-SETTLED_KEPT = 10_000
 #: Bytes of bodies above which a batch is held in memory only while a third of the window is not full.
 LARGE_BATCH_BYTES = 8 * 1024 * 1024
 
@@ -38,7 +37,7 @@ class Ledger:
         #: Batches that have grown and not been looked at since, to be merged; oldest first.
         self.grown: deque[Batch] = deque()
         self.counts: dict[str, Counts] = {}
-        self.keys: dict[str, Batch] = {}
+        self.keys = Keys()
         self.dead: dict[tuple[int, int], Batch] = {}
         #: Answers for plain clients not yet handed out: (batch sequence, index) -> (batch, outcome's event).
         self.answers: OrderedDict[tuple[int, int], tuple[Batch, int]] = OrderedDict()
@@ -60,8 +59,7 @@ class Ledger:
         self.emptied: deque[tuple[float, str]] = deque()
         #: Rows of the journal that nothing refers to any more.
         self.forgotten: list[int] = []
-        #: (token, whether by a nack) -> the ranges [first, stop) of job numbers settled under it.
-        self.settled: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
+        self.settled = Settled()
         self.last_sequence = 0
         self.last_at = 0.0
         self.steps = Steps()
@@ -80,11 +78,6 @@ class Ledger:
             ValueError: *job* has not the form of an id.
         """
         return self.origins.find(*parse_job_id(job))
-
-    def was_settled(self, token: int, first: int, count: int, *, failed: bool) -> bool:
-        """Return whether jobs `first` … `first + count - 1` were settled, in this way, under *token*."""
-        ranges = self.settled.get((token, failed), ())
-        return any(low <= first and first + count <= stop for low, stop in ranges)
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
         """Apply an event that the journal kept; of two that contradict each other the first one stands."""
@@ -114,24 +107,18 @@ class Ledger:
             start = 0
             batch = Batch(sequence, event)
             self._add(batch)
-            if event.key:
-                batch.digest = content_digest(event.terms.task, event.bodies[0])
-                self.keys[event.key] = batch
-        counts = self.counts_of(event.terms.queue)
-        counts.submitted += batch.count - start
-        if event.due is None:
-            counts.ready += batch.count - start
-        else:
-            counts.scheduled += batch.count - start
+        if batch.keys is not None:
+            self.keys.add(batch, start, event.bodies)
+        self._count_new(batch, start)
         return batch, start
 
     def merged(self, row: int, event: e.Merged) -> None:
         """Add jobs that were merged before the restart, as they were then: waiting."""
         batch = Batch.from_merged(row, event)
         self._add(batch)
-        counts = self.counts_of(event.terms.queue)
-        counts.submitted += batch.count
-        counts.ready += batch.count
+        if batch.keys is not None:
+            self.keys.add(batch, 0, event.bodies)
+        self._count_new(batch, 0)
 
     def merge(self, row: int, batch: Batch) -> None:
         """Forget the rows of a batch whose jobs are all in *row* now."""
@@ -153,7 +140,7 @@ class Ledger:
             # A plain consumer acknowledged it: if there is an answer, that one puts it into `results`.
             self.answers.pop((batch.sequence, start), None)
         if span.token:
-            self._settle(span.token, span.first, batch.first + stop, failed=False)
+            self.settled.add(span.token, span.first, batch.first + stop, failed=False)
 
     def failed(self, sequence: int, event: e.Failed) -> tuple[Batch, int] | None:
         """Charge an attempt, and schedule the job again or give it up."""
@@ -174,7 +161,7 @@ class Ledger:
         record.sequences.append(sequence)
         self._refer(sequence, 1)
         if event.token:
-            self._settle(event.token, event.number, event.number + 1, failed=True)
+            self.settled.add(event.token, event.number, event.number + 1, failed=True)
         if event.retry_at is None:
             self._end(batch, index, index + 1, JobState.DEAD, sequence, 0, event.at)
             self.dead[batch.sequence, index] = batch
@@ -250,8 +237,8 @@ class Ledger:
         del self.batches[batch.sequence]
         origin = self.origins.make(batch.origin)
         origin.remove(batch)
-        if self.keys.get(batch.key) is batch:
-            del self.keys[batch.key]
+        if batch.keys is not None:
+            self.keys.forget(batch)
         self._uncount(self.counts_of(batch.terms.queue), batch, 0, batch.count)
         self.forgotten.extend(batch.rows())
         if batch.terms.answer:
@@ -309,6 +296,16 @@ class Ledger:
         self.origins.make(batch.origin).add(batch)
         self._hold(batch, batch.weight)
 
+    def _count_new(self, batch: Batch, start: int) -> None:
+        counts = self.counts_of(batch.terms.queue)
+        count = batch.count - start
+        scheduled = 0
+        if batch.due is not None or batch.dues is not None:
+            scheduled = batch.states.count(JobState.SCHEDULED, start)
+        counts.submitted += count
+        counts.scheduled += scheduled
+        counts.ready += count - scheduled
+
     def _hold(self, batch: Batch, more: int) -> None:
         """Count *more* bytes of bodies in a batch, or give up all of its bodies where the window is full."""
         if batch.bodies is None:
@@ -354,16 +351,6 @@ class Ledger:
             if state != first:
                 counts.add(state, -states.count(state, start, stop))
 
-    def _settle(self, token: int, first: int, stop: int, *, failed: bool) -> None:
-        """Remember that jobs [first, stop) were settled under *token*."""
-        ranges = self.settled.setdefault((token, failed), [])
-        if ranges and ranges[-1][1] == first:
-            ranges[-1] = (ranges[-1][0], stop)
-        else:
-            ranges.append((first, stop))
-        if len(self.settled) > SETTLED_KEPT:
-            self.settled.popitem(last=False)
-
     def _refer(self, sequence: int, count: int) -> None:
         self.references[sequence] = self.references.get(sequence, 0) + count
 
@@ -380,11 +367,6 @@ class Ledger:
         known = self.drains.pop(worker, None)
         if known is not None:
             self.forgotten.append(known[1])
-
-
-def content_digest(task: str, body: bytes) -> bytes:
-    """Return what tells two jobs with the same key apart."""
-    return hashlib.blake2b(task.encode() + b"\0" + body, digest_size=16).digest()
 
 
 #: Events that are kept only for the sake of the jobs that they are about.

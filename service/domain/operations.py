@@ -39,6 +39,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     if isinstance(places, r.Refused):
         return places
     waiting = [(batch, index) for batch, index in places if batch.states[index] in _WAITING]
+    scheduled = sum(1 for batch, index in waiting if batch.states[index] == JobState.SCHEDULED)
     for batch, index in waiting:
         if batch.states[index] == JobState.READY:
             state.lanes.skip(batch, 1)
@@ -47,6 +48,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
         event = e.Cancelled(now, origin, numbers)
         state.ledger.cancelled(state.record(event), event)
         state.progressed.extend((origin, number, 1) for number in numbers)
+    state.scheduled.cancelled(scheduled)
     return r.Done(len(waiting))
 
 

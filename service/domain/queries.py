@@ -137,7 +137,7 @@ def members(state: QueueState, command: c.Members, member: Member, now: float) -
 def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobView:
     """Return the description of one job; *holders* are those of now."""
     terms, job_state, record = batch.terms, batch.state(index), batch.records.get(index)
-    due = record.due if record is not None and record.due is not None else batch.due
+    due = record.due if record is not None and record.due is not None else batch.due_of(index)
     holder = holders.of(batch, index) if job_state == JobState.LEASED else None
     ended = outcome(state, batch, index) if job_state.finished else None
     return JobView(
@@ -154,7 +154,7 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobVi
         interruptions=record.interruptions if record else 0,
         retries=terms.retries,
         timeout=terms.timeout,
-        key=batch.key,
+        key=batch.key_of(index),
         consumer=holder.name if holder else "",
         reason=_reason(state, batch, index),
         finished_at=ended.finished_at if ended else None,

@@ -11,7 +11,6 @@ token is ever given twice.
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -21,6 +20,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
+from service.domain.due import Schedule
 from service.domain.job import PILL, RESULTS_QUEUE
 from service.domain.known_tasks import KnownTasks
 from service.domain.lanes import Lane, Lanes, Span
@@ -32,6 +32,8 @@ from service.domain.observer import Observer
 from service.domain.paces import Paces
 from service.errors import RowMissing
 
+#: Scheduled jobs that one look makes ready, about: some milliseconds.
+WAKE_JOBS_MAX = 10_000
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
 ENDED_KEPT = 256
@@ -46,16 +48,6 @@ PILL_PUT_BY_HAND = -1
 Read = Callable[[int], e.AnyEvent | None]
 #: Jobs at which something happened that others may wait for: origin, first number, how many.
 Ended = tuple[str, int, int]
-
-
-class Due(NamedTuple):
-    """Scheduled jobs [start, stop) of a batch."""
-
-    at: float
-    order: int
-    start: int
-    stop: int
-    batch: Batch
 
 
 class Notice(NamedTuple):
@@ -88,7 +80,7 @@ class QueueState:
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
         self.paces = Paces()
-        self.scheduled: list[Due] = []
+        self.scheduled = Schedule()
         self.leases: dict[int, LeaseRecord] = {}
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
@@ -163,21 +155,12 @@ class QueueState:
             self.lanes.push(batch, start, stop, batch.at_of(start))
         for batch in unfinished:
             for start, stop in batch.runs(JobState.SCHEDULED):
-                self._schedule_run(batch, start, stop)
+                self.scheduled.restore(batch, start, stop)
         # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
         self.wake_due(now)
         if self.lanes:
             self.hold_until = now + self.limits.reconnect_seconds
         self.readied = True
-
-    def _schedule_run(self, batch: Batch, start: int, stop: int) -> None:
-        if not batch.records:
-            self.schedule(batch, start, stop, batch.due or 0.0)
-            return
-        for index in range(start, stop):
-            record = batch.records.get(index)
-            due = record.due if record is not None and record.due is not None else batch.due
-            self.schedule(batch, index, index + 1, due or 0.0)
 
     # --- ready and scheduled ------------------------------------------------------------------------
 
@@ -188,28 +171,32 @@ class QueueState:
         if batch.terms.queue == RESULTS_QUEUE:
             self.progressed.append((batch.origin, batch.first + start, stop - start))
 
+    def admit(self, batch: Batch, start: int, now: float) -> None:
+        """Put the jobs of *batch* from *start* on, just accepted, into their lane or into the schedule."""
+        if batch.due is None and batch.dues is None:
+            self.make_ready(batch, start, batch.count, now)
+            return
+        for first, stop in list(batch.runs(JobState.READY, start)):
+            self.make_ready(batch, first, stop, now)
+        for first, stop in list(batch.runs(JobState.SCHEDULED, start)):
+            if batch.dues is None:
+                self.schedule(batch, first, stop, batch.due or 0.0)
+            else:
+                self.scheduled.add_sleepers(batch, list(range(first, stop)))
+
     def schedule(self, batch: Batch, start: int, stop: int, at: float) -> None:
-        """Make jobs, whose state is SCHEDULED already, ready at time *at*."""
-        heapq.heappush(self.scheduled, Due(at, batch.sequence, start, stop, batch))
+        """Make jobs, whose state is SCHEDULED already, ready together at time *at*."""
+        self.scheduled.add(batch, start, stop, at)
 
     def wake_due(self, now: float) -> None:
-        """Make ready all scheduled jobs whose time has come."""
-        while self.scheduled and self.scheduled[0].at <= now:
-            due = heapq.heappop(self.scheduled)
-            batch = due.batch
-            if batch.states.count(JobState.SCHEDULED, due.start, due.stop) != due.stop - due.start:
-                # Some were cancelled meanwhile; the others go one by one.
-                for index in range(due.start, due.stop):
-                    if batch.states[index] == JobState.SCHEDULED:
-                        self.ledger.move(batch, index, index + 1, JobState.READY)
-                        self.make_ready(batch, index, index + 1, due.at)
-                continue
-            self.ledger.move(batch, due.start, due.stop, JobState.READY)
-            self.make_ready(batch, due.start, due.stop, due.at)
+        """Make ready the jobs whose time has come; if they are many, the next call does the rest."""
+        for batch, start, stop, at in self.scheduled.take_due(now, WAKE_JOBS_MAX):
+            self.ledger.move(batch, start, stop, JobState.READY)
+            self.make_ready(batch, start, stop, at)
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do next, as far as the queue itself knows."""
-        due = self.scheduled[0].at if self.scheduled else None
+        due = self.scheduled.next_at
         if not self.hold_until:
             return due
         return self.hold_until if due is None else min(due, self.hold_until)

@@ -132,7 +132,7 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
 
 def _late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
     """Answer for a token that is not in force: a repeat is fine, anything else is refused and counted."""
-    if state.ledger.was_settled(token, first, count, failed=failed):
+    if state.ledger.settled.has(token, first, count, failed=failed):
         return _DONE
     state.observer.stale("", count)
     return _LOST

@@ -104,7 +104,8 @@ def _merge(state: QueueState, now: float) -> None:
         if batch.mergeable and state.ledger.batches.get(batch.sequence) is batch:
             bodies = state.bodies(batch, 0, batch.count)
             by, at = list(batch.accepted_by or ()), list(batch.accepted_at or ())
-            event = e.Merged(now, batch.origin, batch.first, batch.terms, bodies, by, at)
+            dues, keys = list(batch.dues or ()), list(batch.keys or ())
+            event = e.Merged(now, batch.origin, batch.first, batch.terms, bodies, by, at, dues, keys)
             state.ledger.merge(state.record(event), batch)
             budget -= 1
 

@@ -176,6 +176,29 @@ class QueueMachine(RuleBasedStateMachine):
         for number in range(first, first + count):
             self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
 
+    @rule(jobs=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 2.0, 5.0])), min_size=1, max_size=5))
+    def submit_each(self, jobs: list[tuple[bool, float]]) -> None:
+        """Jobs in batches of one: some have a key, some a delay of their own."""
+        batches = []
+        for keyed, delay in jobs:
+            number, self.next_number = self.next_number, self.next_number + 1
+            key = f"key-{number}" if keyed else ""
+            batches.append(NewBatch(number, Terms("m:f"), [b"%05d" % number], delay, key))
+            self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
+        self.sent += batches
+        assert self.ask(c.Submit("o", batches), self.client) == r.Accepted([])
+
+    @precondition(lambda self: any(batch.key for batch in self.sent))
+    @rule(data=st.data())
+    def submit_key_again(self, data: st.DataObject) -> None:
+        """The same key is the same job, under whatever number it comes, as long as the job is kept."""
+        batch = data.draw(st.sampled_from([batch for batch in self.sent if batch.key]))
+        if self.state.ledger.find(f"o-{batch.first}") is None:
+            return
+        again = NewBatch(0, batch.terms, batch.bodies, 0.0, batch.key)
+        reply = self.ask(c.Submit("other", [again]), self.client)
+        assert reply == r.Accepted([r.Note(0, f"o-{batch.first}")])
+
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:

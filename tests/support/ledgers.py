@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from service.broker.journal import MemoryJournal
 from service.domain.counts import Counts
 from service.domain.holders import Holders
+from service.domain.keys import DIGEST_BYTES
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
@@ -43,15 +46,19 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     live, again = portrait(ledger), portrait(replayed)
     for name, value in live.items():
         assert again[name] == value, f"the replayed {name} differ: {again[name]!r:.800}, live {value!r:.800}"
-    for key, ranges in replayed.settled.items():
-        assert all(any(a <= low and stop <= b for a, b in ledger.settled[key]) for low, stop in ranges)
+    for key, ranges in replayed.settled.ranges.items():
+        assert all(any(a <= low and stop <= b for a, b in ledger.settled.ranges[key]) for low, stop in ranges)
 
 
 def portrait(ledger: Ledger) -> dict[str, Any]:
     """Return all of a ledger that a restart must not change; what is unfinished may wait in another state."""
     batches = ledger.batches.values()
     return {
-        "batches": [(b.rows(), b.origin, b.first, b.count, b.key, b.due, b.unfinished) for b in batches],
+        "batches": [(b.rows(), b.origin, b.first, b.count, b.unfinished) for b in batches],
+        "columns": {
+            b.sequence: [(b.key_of(i), b.due_of(i), b.at_of(i), b.sequence_of(i)) for i in range(b.count)]
+            for b in batches
+        },
         "states": {b.sequence: [_lasting(state) for state in b.states] for b in batches},
         "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in batches},
         "records": {
@@ -60,7 +67,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             for index, r in sorted(b.records.items())
         },
         "counts": {name: _kept(counts) for name, counts in _used(ledger)},
-        "keys": {key: (batch.sequence, batch.digest) for key, batch in ledger.keys.items()},
+        "keys": {key: _keyed(ledger, key) for key in ledger.keys},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
         "drains": (ledger.drains, ledger.refusing),
@@ -79,6 +86,14 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         },
         "finish times": {b.sequence: b.finished_at for b in batches if not b.unfinished},
     }
+
+
+def _keyed(ledger: Ledger, key: str) -> tuple[int, int, bytes]:
+    batch, index = ledger.keys.find(key) or pytest.fail(f"the key {key!r} has no job")
+    assert batch.digests is not None
+    digest = bytes(batch.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
+    assert len(batch.digests) == batch.count * DIGEST_BYTES
+    return batch.sequence, index, digest
 
 
 def _lasting(state: int) -> str:

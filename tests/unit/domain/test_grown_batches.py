@@ -101,20 +101,12 @@ def test_a_batch_grows_up_to_a_bound(queue):
 
 @pytest.mark.parametrize(
     "second",
-    [{"terms": LATER}, {"delay": 5.0}, {"key": "k"}, {"count": GROWN_JOBS_MAX}],
-    ids=["other terms", "delayed", "with a key", "too many"],
+    [{"terms": LATER}, {"count": GROWN_JOBS_MAX}],
+    ids=["other terms", "too many"],
 )
 def test_jobs_that_differ_begin_a_batch_of_their_own(queue, second):
     queue.submit(0)
     queue.submit(1, **second)
-
-    assert len(queue.batches()) == 2
-
-
-@pytest.mark.parametrize("first", [{"delay": 5.0}, {"key": "k"}], ids=["delayed", "with a key"])
-def test_delayed_jobs_and_jobs_with_a_key_keep_their_batch_to_themselves(queue, first):
-    queue.submit(0, **first)
-    queue.submit(1)
 
     assert len(queue.batches()) == 2
 

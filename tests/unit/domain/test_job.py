@@ -5,7 +5,7 @@ import pytest
 
 from service.domain import events as e
 from service.domain.job import job_id, parse_job_id
-from service.domain.ledger import content_digest
+from service.domain.keys import content_digest
 
 
 def test_an_id_is_its_origin_and_number():

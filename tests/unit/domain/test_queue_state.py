@@ -12,10 +12,11 @@ from service.domain import settlement, upkeep
 from service.domain.apply import HANDLERS, apply
 from service.domain.batch import BODY_OVERHEAD_BYTES
 from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.ledger import LARGE_BATCH_BYTES, SETTLED_KEPT
+from service.domain.ledger import LARGE_BATCH_BYTES
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.queue_state import QueueState
+from service.domain.settled import SETTLED_KEPT
 from tests.support.ledgers import check_journal, check_state
 
 ERROR = ErrorInfo("E", "no")

@@ -1,0 +1,164 @@
+"""Jobs that wait for a time: after a delay, or before a retry.
+
+The heap has one entry for jobs that are due together, and one for all jobs of a chunk that have due times of
+their own: a million of these cost a few bytes each.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from service.domain.batch import Batch
+from service.domain.lifecycle import JobState
+
+#: Cancelled jobs that may have left entries behind before these are looked for.
+CANCELLED_MAX = 1000
+
+
+class Due(NamedTuple):
+    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, those of its sleepers that are due first."""
+
+    at: float
+    order: int
+    start: int
+    stop: int
+    batch: Batch
+
+
+class Sleepers:
+    """The jobs of one chunk that wait for times of their own."""
+
+    __slots__ = ("_due_of", "_last_first")
+
+    def __init__(self, dues: array[float], indexes: Iterable[int]) -> None:
+        """Hold the jobs at *indexes*, each until its time in *dues*."""
+        self._due_of = dues
+        self._last_first = array("I", sorted(indexes, key=self._due_of.__getitem__, reverse=True))
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next one is due, or None if there is none."""
+        return self._due_of[self._last_first[-1]] if self._last_first else None
+
+    def add(self, index: int) -> None:
+        """Hold one more."""
+        insort(self._last_first, index, key=lambda each: -self._due_of[each])
+
+    def take_due(self, now: float) -> list[int]:
+        """Remove and return the indexes of those that are due, in order."""
+        indexes, due_of = self._last_first, self._due_of
+        found: list[int] = []
+        while indexes and due_of[indexes[-1]] <= now:
+            found.append(indexes.pop())
+        found.sort()
+        return found
+
+
+class Schedule:
+    """All scheduled jobs by the time at which they are to be made ready."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._heap: list[Due] = []
+        self._cancelled = 0
+
+    def __len__(self) -> int:
+        """Return how many entries there are; a cancelled job may still have one."""
+        return len(self._heap)
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due next, or None if nothing is."""
+        return self._heap[0].at if self._heap else None
+
+    def add(self, batch: Batch, start: int, stop: int, at: float) -> None:
+        """Add the jobs [start, stop) of *batch*, all due at time *at*."""
+        heapq.heappush(self._heap, Due(at, batch.sequence, start, stop, batch))
+
+    def add_sleepers(self, batch: Batch, indexes: list[int]) -> None:
+        """Add jobs of *batch*, each due at its own time in the chunk's column."""
+        if batch.dues is None or not indexes:
+            return
+        before = batch.sleepers.next_at if batch.sleepers is not None else None
+        if batch.sleepers is None:
+            batch.sleepers = Sleepers(batch.dues, indexes)
+        else:
+            for index in indexes:
+                batch.sleepers.add(index)
+        if batch.sleepers.next_at != before:
+            self._push_sleepers(batch)
+
+    def restore(self, batch: Batch, start: int, stop: int) -> None:
+        """Add jobs after a replay: one that waits for a retry by itself, the others by their delays."""
+        retried = [(each, record.due) for each, record in batch.records.items() if start <= each < stop]
+        waiting = {index: due for index, due in retried if due is not None}
+        for index, due in waiting.items():
+            self.add(batch, index, index + 1, due)
+        if batch.dues is not None:
+            self.add_sleepers(batch, [each for each in range(start, stop) if each not in waiting])
+            return
+        for index in (*sorted(waiting), stop):
+            if start < index:
+                self.add(batch, start, index, batch.due or 0.0)
+            start = index + 1
+
+    def take_due(self, now: float, limit: int) -> Iterator[tuple[Batch, int, int, float]]:
+        """Remove what is due, and yield it as (batch, start, stop, at), up to about *limit* jobs.
+
+        The caller makes the jobs ready before it asks for the next ones.
+        """
+        while self._heap and self._heap[0].at <= now and limit > 0:
+            due = heapq.heappop(self._heap)
+            for start, stop, at in list(self._runs(due, now)):
+                limit -= stop - start
+                yield due.batch, start, stop, at
+
+    def cancelled(self, count: int) -> None:
+        """Note that *count* scheduled jobs were cancelled; once these are many, drop what they left."""
+        self._cancelled += count
+        if self._cancelled > max(CANCELLED_MAX, len(self._heap) // 2):
+            self._cancelled = 0
+            self._heap = [due for due in self._heap if _has_scheduled(due)]
+            heapq.heapify(self._heap)
+
+    def _runs(self, due: Due, now: float) -> Iterator[tuple[int, int, float]]:
+        """Yield (start, stop, at) of the jobs that *due* is about and that are still scheduled."""
+        batch = due.batch
+        if due.stop:
+            for start, stop in batch.runs(JobState.SCHEDULED, due.start, due.stop):
+                yield start, stop, due.at
+        elif batch.sleepers is not None and batch.sleepers.next_at == due.at:  # else it is a former entry
+            states = batch.states
+            woken = [each for each in batch.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
+            for start, stop in _spans(batch, woken):
+                yield start, stop, batch.due_of(start) or due.at
+            self._push_sleepers(batch)
+
+    def _push_sleepers(self, batch: Batch) -> None:
+        at = batch.sleepers.next_at if batch.sleepers is not None else None
+        if at is None:
+            batch.sleepers = None
+        else:
+            heapq.heappush(self._heap, Due(at, batch.sequence, 0, 0, batch))
+
+
+def _has_scheduled(due: Due) -> bool:
+    states = due.batch.states
+    return states.find(JobState.SCHEDULED, due.start, due.stop or len(states)) >= 0
+
+
+def _spans(batch: Batch, indexes: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield *indexes*, in order, as spans [start, stop), cut if not `unbroken`."""
+    start = stop = -1
+    for index in indexes:
+        if index != stop or not batch.unbroken(index):
+            if start >= 0:
+                yield start, stop
+            start = index
+        stop = index + 1
+    if start >= 0:
+        yield start, stop

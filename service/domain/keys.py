@@ -1,0 +1,82 @@
+"""Idempotency keys: the same key with the same task and arguments is the same job."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from service.domain.batch import Batch
+
+#: Bytes that tell two jobs with the same key apart.
+DIGEST_BYTES = 16
+
+
+class Keys:
+    """The jobs that have a key, by their keys, as long as they are kept.
+
+    A key refers to the chunk of its job alone: the job's place is found in the chunk's column.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._batches: dict[str, Batch] = {}
+
+    def __len__(self) -> int:
+        """Return how many keys are known."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self._batches)
+
+    def find(self, key: str) -> tuple[Batch, int] | None:
+        """Return (batch, index) of the job with *key*, or None if there is none."""
+        batch = self._batches.get(key)
+        if batch is None or batch.keys is None:
+            return None
+        return batch, batch.keys.index(key)
+
+    def add(self, batch: Batch, start: int, bodies: list[bytes]) -> None:
+        """Note the keys of the jobs of *batch* from *start* on, which have *bodies*."""
+        if batch.keys is None:
+            return
+        digests = batch.digests if batch.digests is not None else bytearray(DIGEST_BYTES * start)
+        batch.digests = digests
+        digest_of = _Digests(batch.terms.task)
+        for key, body in zip(batch.keys[start:], bodies, strict=True):
+            digests += digest_of(body) if key else bytes(DIGEST_BYTES)
+            if key:
+                self._batches[key] = batch
+
+    def forget(self, batch: Batch) -> None:
+        """Forget the keys of a batch."""
+        for key in batch.keys or ():
+            if self._batches.get(key) is batch:
+                del self._batches[key]
+
+
+def is_content_of(batch: Batch, index: int, task: str, body: bytes) -> bool:
+    """Return whether the job at *index*, which has a key, has that task and these arguments."""
+    if batch.digests is None:
+        return False
+    known = batch.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+    return known == content_digest(task, body)
+
+
+def content_digest(task: str, body: bytes) -> bytes:
+    """Return what tells two jobs with the same key apart."""
+    return _Digests(task)(body)
+
+
+class _Digests:
+    """Makes the digests of jobs of one task."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, task: str) -> None:
+        self._begun = hashlib.blake2b(task.encode() + b"\0", digest_size=DIGEST_BYTES)
+
+    def __call__(self, body: bytes) -> bytes:
+        digest = self._begun.copy()
+        digest.update(body)
+        return digest.digest()

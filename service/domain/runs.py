@@ -1,0 +1,86 @@
+"""The batches of one submit that go on from each other: one event accepts them all.
+
+A client sends jobs that have a key, or a delay of their own, as batches of one. Recorded one by one they
+would cost a row and a chunk each.
+"""
+
+from __future__ import annotations
+
+from service.domain import events as e
+from service.domain.job import NewBatch
+from service.domain.queue_state import QueueState
+
+#: Jobs that one event accepts at most if they come as several batches.
+RUN_JOBS_MAX = 1000
+
+
+class Run:
+    """Batches that were found acceptable and are not recorded yet."""
+
+    __slots__ = ("_batches", "_now", "_origin", "_state", "count", "keys")
+
+    def __init__(self, state: QueueState, origin: str, now: float) -> None:
+        """Start with none; they are of *origin*, and come at time *now*."""
+        self._state = state
+        self._origin = origin
+        self._now = now
+        self._batches: list[NewBatch] = []
+        #: Jobs, and keys, that the next event accepts.
+        self.count = 0
+        self.keys: set[str] = set()
+
+    def goes_on_with(self, batch: NewBatch) -> bool:
+        """Return whether *batch* can be accepted by the same event as those that are held."""
+        if not self._batches or self.count + len(batch.bodies) > RUN_JOBS_MAX:
+            return False
+        first = self._batches[0]
+        return (
+            batch.first == first.first + self.count
+            and (batch.terms is first.terms or batch.terms == first.terms)
+            and batch.key not in self.keys
+        )
+
+    def add(self, batch: NewBatch) -> None:
+        """Hold *batch*, which is acceptable after those before it."""
+        self._batches.append(batch)
+        self.count += len(batch.bodies)
+        if batch.key:
+            self.keys.add(batch.key)
+
+    def record(self) -> None:
+        """Accept what is held, by one event."""
+        if not self._batches:
+            return
+        state, event = self._state, self._event()
+        added, start = state.ledger.submitted(state.record(event), event)
+        state.observer.submitted(event.terms, self.count, sum(map(len, event.bodies)))
+        state.admit(added, start, self._now)
+        self._batches, self.keys, self.count = [], set(), 0
+
+    def _event(self) -> e.Submitted:
+        batches = self._batches
+        first = batches[0]
+        if len(batches) == 1:
+            due = self._due(first)
+            return e.Submitted(
+                self._now, self._origin, first.first, first.terms, first.bodies, due or None, first.key
+            )
+        bodies = [body for batch in batches for body in batch.bodies]
+        dues = [self._due(batch) for batch in batches for _ in batch.bodies]
+        keys = [batch.key for batch in batches for _ in batch.bodies]
+        alike = dues.count(dues[0]) == len(dues)
+        return e.Submitted(
+            self._now,
+            self._origin,
+            first.first,
+            first.terms,
+            bodies,
+            (dues[0] or None) if alike else None,
+            "",
+            [] if alike else dues,
+            keys if self.keys else [],
+        )
+
+    def _due(self, batch: NewBatch) -> float:
+        """Return when the jobs of *batch* are due; 0 for at once."""
+        return self._now + batch.delay if batch.delay > 0 else 0.0

@@ -1,0 +1,36 @@
+"""Leases that were settled of late: they tell a repeated report, which is answered again, from a late one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+#: Settled leases that are remembered.
+SETTLED_KEPT = 10_000
+
+
+class Settled:
+    """The job numbers that were settled under each of the last tokens, by results and by failures apart."""
+
+    def __init__(self) -> None:
+        """Remember none."""
+        #: (token, whether by a failure) -> ranges [first, stop) of job numbers.
+        self.ranges: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self.ranges)
+
+    def add(self, token: int, first: int, stop: int, *, failed: bool) -> None:
+        """Remember that jobs [first, stop) were settled under *token*."""
+        ranges = self.ranges.setdefault((token, failed), [])
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((first, stop))
+        if len(self.ranges) > SETTLED_KEPT:
+            self.ranges.popitem(last=False)
+
+    def has(self, token: int, first: int, count: int, *, failed: bool) -> bool:
+        """Return whether jobs `first` … `first + count - 1` were settled, in this way, under *token*."""
+        ranges = self.ranges.get((token, failed), ())
+        return any(low <= first and first + count <= stop for low, stop in ranges)
