@@ -44,7 +44,8 @@ class Ledger:
         #: Drains in force: worker name, or "" for all -> (epoch, journal sequence).
         self.drains: dict[str, tuple[int, int]] = {}
         self.drain_epoch = 0
-        self.refusing = False
+        #: Those of them during which new jobs are refused.
+        self.refusing: set[str] = set()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
         #: How many kept jobs each event is about.
@@ -164,7 +165,8 @@ class Ledger:
             self.settled.add(event.token, event.number, event.number + 1, failed=True)
         if event.retry_at is None:
             self._end(batch, index, index + 1, JobState.DEAD, sequence, 0, event.at)
-            self.dead[batch.sequence, index] = batch
+            if batch.sequence in self.batches:  # an item or a pill is forgotten as soon as it has ended
+                self.dead[batch.sequence, index] = batch
         else:
             due = event.retry_at > event.at
             record.due = event.retry_at if due else None
@@ -213,14 +215,13 @@ class Ledger:
         self._forget_drain(event.worker)
         self.drains[event.worker] = (event.epoch, sequence)
         self.drain_epoch = max(self.drain_epoch, event.epoch)
-        self.refusing = self.refusing or event.refuse
+        if event.refuse:
+            self.refusing.add(event.worker)
 
     def resumed(self, sequence: int, event: e.Resumed) -> None:
         """End a drain, or all of them; nothing of it needs to be kept."""
         for worker in [event.worker] if event.worker else list(self.drains):
             self._forget_drain(worker)
-        if not event.worker:
-            self.refusing = False
         self.forgotten.append(sequence)
 
     def move(self, batch: Batch, start: int, stop: int, state: JobState) -> None:
@@ -364,6 +365,7 @@ class Ledger:
             self.forgotten.append(sequence)
 
     def _forget_drain(self, worker: str) -> None:
+        self.refusing.discard(worker)
         known = self.drains.pop(worker, None)
         if known is not None:
             self.forgotten.append(known[1])

@@ -74,7 +74,7 @@ def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -
 def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
     """Put a drain in force; where it is already, nothing changes. Answers with its epoch."""
     known = state.ledger.drains.get(command.worker)
-    if known is not None and not (command.refuse and not state.ledger.refusing):
+    if known is not None and (not command.refuse or command.worker in state.ledger.refusing):
         return r.Done(known[0])
     event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
     state.ledger.drained(state.record(event), event)
@@ -87,7 +87,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
     """End a drain; answers with how many were in force."""
     drains = state.ledger.drains
     count = len(drains) if not command.worker else int(command.worker in drains)
-    if count or state.ledger.refusing:
+    if count:
         event = e.Resumed(now, command.worker)
         state.ledger.resumed(state.record(event), event)
         state.notices.append(Notice("resumed", command.worker))

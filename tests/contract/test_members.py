@@ -278,6 +278,21 @@ def test_a_refusing_drain_refuses_new_jobs_until_resumed(engine, restarted):
     assert submit(queue) == []
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_new_jobs_are_taken_again_when_the_one_worker_whose_drain_refuses_them_is_resumed(engine, restarted):
+    queue = engine.client()
+    queue.drain(worker="w", refuse=True)
+    queue.drain(worker="v")
+    queue.resume(worker="v")
+    assert [note.code for note in submit(queue)] == ["draining"]
+
+    queue.resume(worker="w")
+    if restarted:
+        engine.restart()
+
+    assert submit(engine.client()) == []
+
+
 def test_resume_is_harmless_where_nothing_drains(queue):
     queue.resume()
     queue.resume(worker="w")

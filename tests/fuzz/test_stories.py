@@ -1,0 +1,83 @@
+"""What the fuzzer of typed commands has found: each story failed once, and has the steps that it needs."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import structlog
+
+from service.domain import commands as c
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.server.roles import Role
+from tests.fuzz.commands import retell
+from tests.fuzz.steps import Call, Connect, Desert, Frame, Pass, Restart, Review, Step, Story, Turn
+
+ERROR = ErrorInfo("ValueError", "no")
+FIRST_TOKEN = (1 << 40) + 1
+ADMIN, WORKER = 1, 2
+BEGIN = (Connect(ADMIN, Role.ADMIN), Connect(WORKER, Role.WORK))
+END = (Review(), Restart(committed=True), Desert(), Review())
+
+
+def submit(origin: str, first: int = 0, jobs: int = 1, key: str = "", **terms: object) -> Frame:
+    """Return the step that submits jobs."""
+    batch = NewBatch(first, Terms("m:f", **terms), [b"\x92\x90\x80"] * jobs, 0.0, key)  # type: ignore[arg-type]
+    return Frame(ADMIN, (c.Submit(origin, [batch]),))
+
+
+def ask(*commands: c.Command, peer: int = ADMIN) -> Frame:
+    """Return the step that sends a frame."""
+    return Frame(peer, commands)
+
+
+def put(item: object) -> Call:
+    """Return the step of a stock client's put."""
+    return Call(ADMIN, "tasks", "put", (item,))
+
+
+def large_ack(lease: int) -> Frame:
+    """Return the step that ends the job of the lease that was granted in this place, with a large result."""
+    return ask(c.Ack(FIRST_TOKEN + lease, lease, [b"x" * 5000], [0.1]), peer=WORKER)
+
+
+GET = Call(WORKER, "tasks", "get", (False,))
+NACK = ask(c.Nack(FIRST_TOKEN, 0, ERROR), peer=WORKER)
+ACK_WITH_NO_PICKLE = ask(c.Ack(FIRST_TOKEN, 0, [b"xxx"], [0.1]), peer=WORKER)
+TAKE = Call(ADMIN, "results", "get", (False,))
+
+STORIES: dict[str, tuple[Step, ...]] = {
+    "a plain item is cancelled under two spellings": (put(1.5), ask(c.Cancel(["put1-0", "put1-00"]))),
+    "a feed reads on after its jobs were forgotten": (
+        *(submit("o", number, priority=-number) for number in range(3)), ask(c.Cancel(["o-1"])),
+        Turn(), Pass(400.0), *(step for place in range(3) for step in (put(1.5), GET, large_ack(place))),
+        ask(c.Feed("o")), ask(c.Feed()), ask(c.Feed("o", folded=True)),
+    ),
+    "a pill is given up": (put(None), GET, NACK, ask(c.Requeue()), Review()),
+    "an item is given up": (put(1.5), GET, NACK, ask(c.Requeue()), Review()),
+    "a result without a codec is no pickle": (
+        submit("o", codec="", answer=True), GET, ACK_WITH_NO_PICKLE, TAKE,
+    ),
+    "an item's result is no pickle": (put(1.5), GET, ACK_WITH_NO_PICKLE, TAKE),
+    "one worker whose drain refuses jobs is resumed": (ask(c.Drain("w", refuse=True)), ask(c.Resume("w"))),
+    "a second drain refuses jobs and one is resumed": (
+        ask(c.Drain("w", refuse=True)), ask(c.Drain("", refuse=True)), ask(c.Resume("w")), submit("o"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What a manager logs of refused calls is not looked at here."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("seed", range(4))  # each with other limits
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_that_failed_once_does_so_no_more(name, seed):
+    failure = retell(Story(str(seed), [*BEGIN, *STORIES[name], *END]))
+    if failure is not None:
+        raise failure.error
