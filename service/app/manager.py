@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import ipaddress
 import secrets
 import signal
@@ -10,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
-from service.errors import ServiceError
+from service.errors import ManagerBroken, ServiceError
 from service.key_files import read_authkey, read_role_keys
 from service.settings import Address, ManagerSettings
 from service.telemetry.loading import load_structlog
@@ -24,6 +24,7 @@ from service.wire_tls import ANY_NAME
 if TYPE_CHECKING:
     from service.broker.host import QueueHost
     from service.broker.journal import Journal
+    from service.server.fault_reports import FaultReports
     from service.server.keys import KeyRing
     from service.server.loop import Server
     from service.telemetry.metrics import ManagerMetrics
@@ -38,12 +39,13 @@ def run_manager(settings: ManagerSettings) -> int:
     Raises:
         Conflict: the journal is locked by another manager, or an address is in use.
         JournalError: the journal cannot be opened, read or, later, written.
+        ManagerBroken: the queue's state broke and could not be recovered in place.
     """
     load_structlog()
-    from service.broker.host import QueueHost
     from service.server.door import Bounds
     from service.server.heap import Heap
     from service.server.manager import JobManager, listen
+    from service.server.recovery import Recovery
     from service.telemetry.logs import LogSettings
     from service.telemetry.metrics import Build, ManagerMetrics
 
@@ -54,13 +56,7 @@ def run_manager(settings: ManagerSettings) -> int:
     metrics = ManagerMetrics(Build(RELEASE, sqlite))
     try:
         listener = listen(settings.listen.host, settings.listen.port)
-        with _collector_paused():
-            host = QueueHost(
-                journal,
-                limits=settings.limits,
-                observer=metrics,
-                exposition=lambda totals: metrics.exposition(totals).decode(),
-            )
+        host = _recovered_host(settings, journal, metrics)
     except ServiceError:
         journal.close()
         raise
@@ -76,6 +72,7 @@ def run_manager(settings: ManagerSettings) -> int:
         heap=Heap(),
     )
     server = manager.get_server()
+    server.recovery = Recovery(_fault_reports(settings, sqlite))
     address = Address(*server.endpoint)
     try:
         with (
@@ -95,10 +92,32 @@ def run_manager(settings: ManagerSettings) -> int:
             )
             server.serve_forever()
     except ServiceError as error:
-        log.error("journal_error", error=str(error))  # noqa: TRY400  # one clear line; the sentence says it all
+        _log_end(log, error)
         raise
     log.info("manager_stopped")
     return 0
+
+
+def _recovered_host(settings: ManagerSettings, journal: Journal, metrics: ManagerMetrics) -> QueueHost:
+    """Return the queue as the journal has it."""
+    from service.broker.host import QueueHost
+    from service.server.recovery import collector_paused
+
+    with collector_paused():
+        return QueueHost(
+            journal,
+            limits=settings.limits,
+            observer=metrics,
+            exposition=lambda totals: metrics.exposition(totals).decode(),
+        )
+
+
+def _log_end(log: Any, error: ServiceError) -> None:
+    """Tell in one clear line why the manager ends; the sentence says it all."""
+    if isinstance(error, ManagerBroken):
+        log.error("manager_broken", error=str(error))
+    else:
+        log.error("journal_error", error=str(error))
 
 
 def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
@@ -151,6 +170,15 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
     return journal, sqlite_release()
 
 
+def _fault_reports(settings: ManagerSettings, sqlite: str) -> FaultReports | None:
+    """Return where reports of the manager's own faults go: beside the journal, if there is one."""
+    from service.server.fault_reports import FaultReports
+
+    if settings.durability == "memory":
+        return None
+    return FaultReports(Path(f"{settings.journal}.faults").absolute(), sqlite=sqlite)
+
+
 @contextmanager
 def _manager_http(
     settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
@@ -183,17 +211,6 @@ def _manager_http(
     )
     with serving(HttpServer((settings.http.host, settings.http.port), routes)) as address:
         yield address
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking, again and again, over the million objects of a recovery."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @contextmanager

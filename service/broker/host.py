@@ -4,6 +4,9 @@ A *turn*: requests are applied as they come (`call`), then `turn` wakes who wait
 once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
 all who came in the meantime. A grant of jobs acknowledges nothing, so it goes out before the commit, which
 then runs beside the first jobs; to who reports in the same request, where he takes it as that (decision 15).
+
+An exception that gets out of the queue leaves as `broker.broken.StateBroken`: its state is then to be
+discarded and recovered from the journal.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from service.broker.broken import Blamed, Guard, Place, StateBroken, is_told
 from service.broker.clock import Clock, ManagerClock
 from service.broker.journal import Journal
 from service.broker.recent import Recent
@@ -33,6 +37,7 @@ from service.wire import RELEASE
 TICK_SECONDS = 0.1
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
+_UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
 
 
 class QueueHost:
@@ -54,42 +59,82 @@ class QueueHost:
         """
         self.journal = journal
         self.observer = observer or Observer()
-        self.state = QueueState(
-            incarnation=journal.incarnation, read=self._read, observer=self.observer, limits=limits
-        )
-        self.clock: Clock = clock or ManagerClock()
+        self._limits = limits
         self._exposition = exposition or (lambda totals: "")
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
-        self._recent = Recent()
-        self._waiters = Waiters(self.state, self._answer)
-        #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
-        self._ready: list[tuple[Deliver, list[r.Reply]]] = []
-        self._granted: list[tuple[Deliver, list[r.Reply]]] = []
+        #: Requests that are refused because they broke the state.
+        self.blamed = Blamed()
+        self._begin_empty()
         #: Turns that have been committed.
         self._turns = 0
         self._next_tick = 0.0
         self._syncs = journal.durability == "fsync"
         self._failure: JournalError | None = None
         self._recover(clock)
+        self._started_at = self.clock.now()
+
+    def discard(self) -> None:
+        """Drop the state with all that was not committed or answered; an empty one stands in for it."""
+        self._begin_empty(self.state.refusal)
+
+    def _begin_empty(self, refusal: str = "") -> None:
+        self.state = QueueState(
+            incarnation=self.journal.incarnation,
+            read=self._read,
+            observer=self.observer,
+            limits=self._limits,
+        )
+        self.state.refusal = refusal
+        self._recent = Recent()
+        self._waiters = Waiters(self.state, self._answer)
+        #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
+        self._ready: list[tuple[Deliver, list[r.Reply]]] = []
+        self._granted: list[tuple[Deliver, list[r.Reply]]] = []
+        #: Requests of this turn that made events, each with the number of the last event before them.
+        self._made: list[tuple[int, c.Command, Member]] = []
+
+    def recover_in_place(self) -> None:
+        """Begin a new incarnation of the journal and recover from it what `discard` has dropped.
+
+        Raises:
+            JournalError: the journal cannot be written or read.
+        """
+        self.journal.begin_incarnation()
+        self.discard()
+        self._recover(self.clock)
 
     def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
-        """Apply *commands*; *deliver* gets the replies from a later `turn`, this one's at the earliest."""
+        """Apply *commands*; *deliver* gets the replies from a later `turn`, this one's at the earliest.
+
+        Raises:
+            StateBroken: the state cannot be trusted any more.
+        """
         now = self.clock.now()
         replies: list[r.Reply] = []
         last = len(commands) - 1
-        for place, asked in enumerate(commands):
-            command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
-            if isinstance(command, c.Wake):
-                self.wake(member)
-                replies.append(r.Done())
-                continue
-            reply = self._apply(command, member, now)
-            if reply is None:
-                waiting = Waiting(command, member, now + _patience(command), replies, deliver, self._turns)
-                self._waiters.park(waiting, now)
-                return
-            replies.append(reply)
+        apply_one = self._apply_unless_blamed if self.blamed else self._apply
+        ledger, command = self.state.ledger, None
+        try:
+            for place, asked in enumerate(commands):
+                command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
+                if isinstance(command, c.Wake):
+                    self.wake(member)
+                    replies.append(r.Done())
+                    continue
+                before = ledger.last_sequence
+                reply = apply_one(command, member, now)
+                if ledger.last_sequence != before:
+                    self._made.append((before, command, member))
+                if reply is None:
+                    until = now + _patience(command)
+                    self._waiters.park(Waiting(command, member, until, replies, deliver, self._turns), now)
+                    return
+                replies.append(reply)
+        except Exception as error:
+            if is_told(error):
+                raise
+            raise StateBroken(Place.REQUEST, error, command, member) from error
         self._conclude(commands[-1] if commands else None, replies, deliver, self._turns, member)
 
     def totals(self) -> r.Totals:
@@ -108,19 +153,22 @@ class QueueHost:
 
     def wake(self, member: Member) -> None:
         """Answer at once what *member* still waits for, with what there is."""
-        self._waiters.wake(member, self.clock.now())
+        with _WAITING:
+            self._waiters.wake(member, self.clock.now())
 
     def answer_reports(self) -> None:
         """Answer those who wait for jobs and reported outcomes with the same request; for an orderly end.
 
         What they reported is recorded; unanswered, they would have to hold it until there is a manager again.
         """
-        self._waiters.answer_reports()
+        with _WAITING:
+            self._waiters.answer_reports()
 
     def disconnected(self, member: Member) -> None:
         """Forget what *member* waits for, and give back what it must not keep."""
-        self._waiters.disconnect(member)
-        admission.disconnected(self.state, member, self.clock.now())
+        with _LEAVING:
+            self._waiters.disconnect(member)
+            admission.disconnected(self.state, member, self.clock.now())
 
     def turn(self) -> list[Notice]:
         """Wake who can be answered, commit, deliver; return who came and went.
@@ -128,11 +176,13 @@ class QueueHost:
         Raises:
             JournalError: the commit failed. Nothing of this turn was acknowledged; the host must be
                 thrown away and the queue recovered from the journal.
+            StateBroken: the state cannot be trusted any more. Nothing of this turn was acknowledged.
         """
         now = self.clock.now()
         if now >= self._next_tick or self._is_due(now):
-            upkeep.tick(self.state, now)
-            self._waiters.expire(now)
+            with _UPKEEP:
+                upkeep.tick(self.state, now)
+                self._waiters.expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
         self._deliver_granted()
@@ -198,6 +248,10 @@ class QueueHost:
             self._ready, self._granted = [], []
             self.journal.close()
 
+    def _apply_unless_blamed(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+        refusal = self.blamed.refusal(command, inside=member.inside)
+        return refusal or self._apply(command, member, now)
+
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
         if type(command) not in _ANSWERED_HERE:
             return apply(self.state, command, member, now)
@@ -230,10 +284,8 @@ class QueueHost:
         ledger = self.state.ledger
         for sequence, event in self.journal.replay():
             ledger.replay(sequence, event)
-        if clock is None:
-            self.clock = ManagerClock(ledger.last_at)
-        self._started_at = self.clock.now()
-        self.state.recover(self._started_at)
+        self.clock: Clock = clock or ManagerClock(ledger.last_at)
+        self.state.recover(self.clock.now())
         self.recovered_jobs = sum(batch.unfinished for batch in ledger.batches.values())
         self.recovery_seconds = time.perf_counter() - started
         self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
@@ -263,12 +315,13 @@ class QueueHost:
 
     def _wake_ready(self, now: float) -> None:
         state = self.state
-        if state.readied:
-            state.readied = False
-            self._waiters.serve_lessees(now)
-        if state.progressed:
-            ended, state.progressed = state.progressed, []
-            self._waiters.progress(ended, now)
+        with _WAITING:
+            if state.readied:
+                state.readied = False
+                self._waiters.serve_lessees(now)
+            if state.progressed:
+                ended, state.progressed = state.progressed, []
+                self._waiters.progress(ended, now)
 
     def _is_due(self, now: float) -> bool:
         deadline = self.state.next_deadline()
@@ -288,9 +341,18 @@ class QueueHost:
         except JournalError as error:
             self._ready, self._failure = [], error
             raise
+        except Exception as error:
+            raise StateBroken(Place.COMMIT, error, *self._maker_of(events)) from error
+        self._made.clear()
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             self._recent.committed(sequence, event)
+
+    def _maker_of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
+        """Return the request, and whose it is, that made the event of a failed commit that is no row."""
+        odd = next((sequence for sequence, event in events if not _is_encodable(event)), None)
+        makers = [(command, member) for before, command, member in self._made if odd and before < odd]
+        return makers[-1] if makers else (None, None)
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
@@ -298,6 +360,14 @@ class QueueHost:
             event = self.journal.read(sequence)
             self._recent.read(sequence, event)
         return event
+
+
+def _is_encodable(event: e.AnyEvent) -> bool:
+    try:
+        msgspec.msgpack.encode(event)
+    except Exception:  # noqa: BLE001  # that is the question
+        return False
+    return True
 
 
 def _hands_out(reply: r.Reply) -> bool:

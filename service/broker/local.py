@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from service.broker.base import Broker
+from service.broker.broken import StateBroken
 from service.broker.clock import Clock
 from service.broker.host import QueueHost
 from service.broker.journal import Journal, MemoryJournal
@@ -21,7 +22,7 @@ from service.domain import replies as r
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
-from service.errors import ManagerUnreachable
+from service.errors import ManagerBroken, ManagerUnreachable
 
 
 class LocalQueue:
@@ -43,9 +44,13 @@ class LocalQueue:
         self.host = QueueHost(journal or MemoryJournal(), clock=clock, limits=limits, observer=observer)
 
     def call(self, commands: Sequence[c.Command], member: Member) -> list[r.Reply]:
-        """Carry out *commands*, waiting as long as they ask to."""
+        """Carry out *commands*, waiting as long as they ask to.
+
+        Raises:
+            ManagerBroken: the queue's state broke; it is closed.
+        """
         answer: list[list[r.Reply]] = []
-        with self._changed:
+        with self._changed, self._closed_if_broken():
             self._require_open()
             if member in self._impatient and commands and hasattr(commands[-1], "wait"):
                 commands = [*commands[:-1], msgspec.structs.replace(commands[-1], wait=0.0)]
@@ -62,7 +67,7 @@ class LocalQueue:
 
     def wake(self, member: Member) -> None:
         """Answer at once what *member* waits for, and let it wait no more."""
-        with self._changed:
+        with self._changed, self._closed_if_broken():
             self._impatient.add(member)
             if not self._closed:
                 self.host.wake(member)
@@ -70,7 +75,7 @@ class LocalQueue:
 
     def disconnect(self, member: Member) -> None:
         """End a membership without a leave, as a broken connection does."""
-        with self._changed:
+        with self._changed, self._closed_if_broken():
             if not self._closed:
                 self.host.disconnected(member)
                 self.host.turn()
@@ -83,6 +88,19 @@ class LocalQueue:
                 self._closed = True
                 self.host.close()
                 self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _closed_if_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except StateBroken as broken:
+            self._closed = True
+            self.host.discard()
+            self.host.close()
+            self._changed.notify_all()
+            raise ManagerBroken(
+                f"{broken}; this queue is closed, what it accepted is in its journal"
+            ) from broken
 
     def _require_open(self) -> None:
         if self._closed:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 
 import msgspec
 
+from service.broker.broken import Place, StateBroken, is_told
 from service.domain import commands as c
 from service.domain import queries
 from service.domain import replies as r
@@ -30,6 +31,7 @@ class Waiting:
     """A request whose last command has nothing to answer yet.
 
     Attributes:
+        asked: the command as it came.
         deadline: a Unix time.
         turn: the host's turn in which the request came.
         order: how many requests had waited before it.
@@ -39,6 +41,7 @@ class Waiting:
     """
 
     __slots__ = (
+        "asked",
         "command",
         "deadline",
         "deliver",
@@ -62,7 +65,7 @@ class Waiting:
     ) -> None:
         """Keep what is needed to ask again."""
         self.turn = turn
-        self.command = command
+        self.command = self.asked = command
         self.member = member
         self.deadline = deadline
         self.replies = replies
@@ -229,15 +232,24 @@ class Waiters:
 
     def _give_up(self, waiters: Iterable[Waiting], now: float) -> None:
         for waiting in waiters:
-            reply = apply(self._state, impatient(waiting.command), waiting.member, now)
+            reply = self._ask(waiting, impatient(waiting.command), now)
             self._answer(waiting, reply or r.Done())
 
     def _try(self, waiting: Waiting, now: float) -> bool:
-        reply = apply(self._state, waiting.command, waiting.member, now)
+        reply = self._ask(waiting, waiting.command, now)
         if reply is None:
             return False
         self._answer(waiting, reply)
         return True
+
+    def _ask(self, waiting: Waiting, command: c.Command, now: float) -> r.Reply | None:
+        """Apply *command*: what *waiting* asked for, perhaps from further on or with less patience."""
+        try:
+            return apply(self._state, command, waiting.member, now)
+        except Exception as error:
+            if is_told(error):
+                raise
+            raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         self._remove(waiting)

@@ -63,4 +63,7 @@ class Observer:
         """A handshake was refused."""
 
     def recovered(self, jobs: int, seconds: float) -> None:
-        """The journal was replayed at start."""
+        """The journal was replayed, at the start or in place."""
+
+    def broke(self, place: str) -> None:
+        """The queue's state broke at *place*, one of `service.broker.broken.Place`."""

@@ -61,6 +61,10 @@ class Dialogue:
         self._plain = PlainFace(host)
         self._log = structlog.get_logger("svc.manager")
 
+    def begin_anew(self) -> None:
+        """Number the puts of plain clients by the journal's new incarnation."""
+        self._plain = PlainFace(self._host)
+
     def handle(self, connection: Connection, message: memoryview) -> None:
         """Serve one message, as the connection's stage asks.
 

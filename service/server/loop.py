@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from service.broker.broken import StateBroken
 from service.broker.host import QueueHost
 from service.domain.queue_state import Notice
+from service.errors import ManagerBroken
 from service.server.connection import Connection, PeerGone, TlsRefused
 from service.server.dialogue import SERVER_METHODS, Dialogue
 from service.server.door import Bounds, Door
 from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
+from service.server.recovery import Recovery
 
 #: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
 #: is heard before the others have pushed it out.
@@ -104,6 +107,8 @@ class Server(managers.Server):
         self._copying = False
         self._next_housekeeping = 0.0
         self._heap = heap
+        #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
+        self.recovery = Recovery()
         self._log = structlog.get_logger("svc.manager")
 
     # --- life ---------------------------------------------------------------------------------------
@@ -113,13 +118,14 @@ class Server(managers.Server):
 
         Raises:
             JournalError: a commit failed; nothing after the last successful one was acknowledged.
+            ManagerBroken: the queue's state broke and could not be recovered in place.
         """
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake_read, select.EPOLLIN)
         try:
             while not self._stopping:
-                self._turn()
+                self._turn_or_recover()
             self._finish()
         finally:
             self._close()
@@ -142,6 +148,9 @@ class Server(managers.Server):
         def run() -> None:
             try:
                 future.set_result(function())
+            except StateBroken as broken:
+                future.set_exception(ManagerBroken(f"{broken}; the manager recovers in place"))
+                raise
             except Exception as error:  # noqa: BLE001  # it is raised in the thread that asked
                 future.set_exception(error)
 
@@ -166,6 +175,20 @@ class Server(managers.Server):
         self._log.info("keys_read", keys=len(keys))
 
     # --- one turn -----------------------------------------------------------------------------------
+
+    def _turn_or_recover(self) -> None:
+        """Serve a turn; if the queue's state breaks in it, close every connection and recover in place."""
+        try:
+            self._turn()
+        except StateBroken as broken:
+            self.recovery.discard(self._host, broken)
+        else:
+            return
+        # Only here, after the handler, does nothing hold the old state any more by the exception's frames.
+        for connection in list(self._door.connections.values()):
+            self._part_from(connection)
+        self.recovery.recover(self._host)
+        self._dialogue.begin_anew()
 
     def _turn(self) -> None:
         events = self._epoll.poll(self._timeout())
@@ -351,14 +374,20 @@ class Server(managers.Server):
         """End a connection; what its member holds is dealt with by the host."""
         if connection.closed:
             return
-        self._paused.pop(connection.fd, None)
-        if self._door.leave(connection):
-            self._host.observer.connected(-1)
+        if self._part_from(connection):
             self._host.disconnected(connection.member)
-        self._epoll.unregister(connection.fd)
-        connection.close()
         if reason != "done":
             self._log.debug("connection_closed", peer=connection.peer, reason=reason)
+
+    def _part_from(self, connection: Connection) -> bool:
+        """Close a connection and forget it; return whether it had come through its handshake."""
+        self._paused.pop(connection.fd, None)
+        was_open = self._door.leave(connection)
+        if was_open:
+            self._host.observer.connected(-1)
+        self._epoll.unregister(connection.fd)
+        connection.close()
+        return was_open
 
     def _cut_off(self, connection: Connection, reason: str) -> None:
         self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
@@ -409,9 +438,12 @@ class Server(managers.Server):
         """Close the door, commit and answer what has been read."""
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
-        self._run_calls()
-        self._host.answer_reports()
-        self._host.turn()
+        try:
+            self._run_calls()
+            self._host.answer_reports()
+            self._host.turn()
+        except StateBroken as broken:
+            self.recovery.discard(self._host, broken)
 
     def _close(self) -> None:
         for connection in list(self._door.connections.values()):

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from service.broker.broken import Place
+
 #: Prefix of every metric.
 PREFIX = "svc_"
 #: What stands for all label values beyond a bound.
@@ -34,6 +36,8 @@ REJECTIONS = (
 QUEUE_STATES = ("ready", "scheduled", "leased", "dead")
 CALL_RESULTS = ("ok", "error", "denied")
 CONSUMER_STATES = ("busy", "idle", "starting")
+#: What the manager did when its state broke.
+RECOVERY_PLACES = tuple(str(place) for place in Place)
 RESTART_REASONS = ("crashed", "timed_out", "lost", OTHER)
 
 #: Bucket bounds in seconds for waiting and running: 5 ms to 1 h.
@@ -170,11 +174,19 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         MANAGER_SECONDS,
     ),
     Metric("svc_manager_longest_turn_seconds", "gauge", (), "The longest of these turns since the start."),
+    Metric(
+        "svc_manager_recoveries_total",
+        "counter",
+        ("place",),
+        "Times that the queue's state broke, to be recovered in place, by what the manager was doing.",
+    ),
     Metric("svc_journal_commit_seconds", "histogram", (), "Duration of one group commit.", MANAGER_SECONDS),
     Metric("svc_journal_commit_records", "histogram", (), "Events in one group commit.", RECORDS),
     Metric("svc_journal_size_bytes", "gauge", (), "Size of the journal's files."),
-    Metric("svc_journal_recovered_jobs", "gauge", (), "Jobs restored at the last start."),
-    Metric("svc_journal_recovery_seconds", "gauge", (), "Time that the last start took to restore them."),
+    Metric(
+        "svc_journal_recovered_jobs", "gauge", (), "Jobs restored at the last start or recovery in place."
+    ),
+    Metric("svc_journal_recovery_seconds", "gauge", (), "Time that it took to restore them."),
     Metric(
         "svc_label_overflow_total",
         "counter",
@@ -303,6 +315,7 @@ def _values() -> Iterator[str]:
         ("state", "svc_consumers", CONSUMER_STATES[:2]),
         ("state", "svc_worker_consumers", CONSUMER_STATES),
         ("result", "svc_manager_calls_total", CALL_RESULTS),
+        ("place", "svc_manager_recoveries_total", RECOVERY_PLACES),
         ("reason", "svc_worker_consumer_restarts_total", RESTART_REASONS),
     ):
         yield f"| `{label}` | `{of}` | {', '.join(f'`{value}`' for value in values)} |"

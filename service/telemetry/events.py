@@ -156,6 +156,13 @@ EVENTS: tuple[LogEvent, ...] = (
         "Task code or a library wrote to Python's `logging`.",
         ("message", "logger"),
     ),
+    LogEvent(
+        "manager_broken",
+        _ERROR,
+        "The queue's state broke for the third time within a minute, or could not be recovered in place; "
+        "the manager ends. Nothing accepted is lost: report the fault, then start it again.",
+        ("error",),
+    ),
     LogEvent("manager_reconnected", _INFO, "The manager answers again."),
     LogEvent(
         "manager_started",
@@ -186,6 +193,19 @@ EVENTS: tuple[LogEvent, ...] = (
         repeats=True,
     ),
     LogEvent(
+        "recovered_in_place",
+        _WARNING,
+        "After `state_broken` the manager has recovered the queue from its journal, and serves; clients and "
+        "workers connect again by themselves.",
+        ("jobs", "recovery_s", "incarnation"),
+    ),
+    LogEvent(
+        "report_not_written",
+        _ERROR,
+        "The report of a broken state could not be written beside the journal.",
+        ("error_type",),
+    ),
+    LogEvent(
         "report_refused",
         _WARNING,
         "The manager did not accept a report of the supervisor.",
@@ -197,6 +217,14 @@ EVENTS: tuple[LogEvent, ...] = (
         _WARNING,
         "The worker ended with reports that the manager has not had; leases will expire instead.",
         ("count",),
+    ),
+    LogEvent(
+        "state_broken",
+        _ERROR,
+        "A fault of svc's own: the queue's state cannot be trusted, and is recovered from the journal in "
+        "place. Send the file `report` to the maintainers; it has nothing of a job's content (there is none "
+        "with `--durability memory`). `refused` says whether the command that did it is refused from now on.",
+        ("place", "error_type", "command", "refused", "report"),
     ),
     LogEvent("tasks_not_loaded", _ERROR, "A consumer could not import the task modules.", ("error",)),
     LogEvent(

@@ -28,6 +28,7 @@ from service.telemetry.catalogue import (
     PAYLOAD_BYTES,
     QUEUE_STATES,
     RECORDS,
+    RECOVERY_PLACES,
     REJECTIONS,
 )
 from service.telemetry.counting import Histogram, Labels
@@ -119,6 +120,7 @@ class ManagerMetrics(Observer):
         self._longest_turn = 0.0
         self._commit_seconds = Histogram(MANAGER_SECONDS)
         self._commit_records = Histogram(RECORDS)
+        self._broken = dict.fromkeys(RECOVERY_PLACES, 0)
         self._recovered_jobs = 0
         self._recovery_seconds = 0.0
         self._handshakes = threading.Lock()
@@ -218,9 +220,13 @@ class ManagerMetrics(Observer):
             self._authentication_failures += 1
 
     def recovered(self, jobs: int, seconds: float) -> None:
-        """Remember the last start."""
+        """Remember the last recovery."""
         self._recovered_jobs = jobs
         self._recovery_seconds = seconds
+
+    def broke(self, place: str) -> None:
+        """Count a broken state."""
+        self._broken[place] += 1
 
     # --- what it knows ------------------------------------------------------------------------------
 
@@ -311,6 +317,7 @@ class ManagerMetrics(Observer):
         yield gauge("svc_manager_longest_turn_seconds", [((), self._longest_turn)])
         yield gauge("svc_manager_connections", [((), self._connections)])
         yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
+        yield counter("svc_manager_recoveries_total", _by_name(self._broken))
         yield gauge("svc_manager_uptime_seconds", [((), totals.uptime)])
 
     def _collect_journal(self, totals: Totals) -> Iterator[Family]:

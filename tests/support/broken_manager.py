@@ -1,0 +1,89 @@
+"""`svc manager` with faults of its own, each brought about by a job of one task name.
+
+`python -m tests.support.broken_manager manager …`. The faults are in the handlers of the commands, put in
+before the manager starts; the product has none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from service.cli import main as svc
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain import upkeep
+from service.domain.apply import HANDLERS, Handler
+from service.domain.members import Member
+from service.domain.queue_state import QueueState
+
+#: Task names, and what a submit of such a job does.
+RAISES = "break:raises"
+#: It makes a count wrong, so that the step after it is found out.
+CORRUPTS = "break:corrupts"
+#: It makes an event that cannot be a row of the journal.
+WRITES = "break:writes"
+#: The next look at what time brings fails.
+TICKS = "break:ticks"
+#: The next request for a job fails, whoever makes it.
+GRANTS = "break:grants"
+FAULTS = (RAISES, CORRUPTS, WRITES, TICKS, GRANTS)
+
+
+class Faults:
+    """The handlers that break, around the real ones."""
+
+    def __init__(self) -> None:
+        self._submit: Handler = HANDLERS[c.Submit]
+        self._lease: Handler = HANDLERS[c.Lease]
+        self._tick = upkeep.tick
+        self._armed = ""
+
+    def install(self, handlers: MutableMapping[type[c.Command], Handler] = HANDLERS) -> None:
+        """Put the faults in place."""
+        handlers[c.Submit] = self.submit
+        handlers[c.Lease] = self.lease
+        upkeep.tick = self.tick
+
+    def submit(self, state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply | None:
+        reply = self._submit(state, command, member, now)
+        for batch in command.batches:
+            match batch.terms.task:
+                case task if task == RAISES:
+                    raise RuntimeError(f"what it was about: {batch.bodies[0]!r}")
+                case task if task == CORRUPTS:
+                    state.ledger.counts_of(batch.terms.queue).ready = 0
+                    self._submit(state, c.Submit(command.origin, []), member, now)
+                    state.swallow(next(iter(state.lanes)), now)
+                case task if task == WRITES:
+                    state.record(e.Resumed(now, "\ud800"))
+                case task if task in (TICKS, GRANTS):
+                    self._armed = task
+        return reply
+
+    def lease(self, state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
+        self._fire(GRANTS)
+        return self._lease(state, command, member, now)
+
+    def tick(self, state: QueueState, now: float) -> None:
+        self._fire(TICKS)
+        self._tick(state, now)
+
+    def _fire(self, fault: str) -> None:
+        if self._armed == fault:
+            self._armed = ""
+            raise LookupError("nobody is there")
+
+
+def replaced(patch: Any) -> None:
+    """Put the faults in place for one test; *patch* is pytest's `monkeypatch`."""
+    faults = Faults()
+    patch.setitem(HANDLERS, c.Submit, faults.submit)
+    patch.setitem(HANDLERS, c.Lease, faults.lease)
+    patch.setattr(upkeep, "tick", faults.tick)
+
+
+if __name__ == "__main__":
+    Faults().install()
+    svc()

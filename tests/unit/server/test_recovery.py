@@ -1,0 +1,439 @@
+"""A manager whose state breaks recovers it in place, over real sockets and on every journal."""
+
+from __future__ import annotations
+
+import gc
+import json
+import stat
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection as stdlib
+from pathlib import Path
+
+import pytest
+
+from service.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place, StateBroken
+from service.broker.host import QueueHost
+from service.broker.journal import Journal, MemoryJournal
+from service.broker.local import LocalBroker, LocalQueue
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.apply import HANDLERS
+from service.domain.events import AnyEvent, Submitted
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.domain.members import Member
+from service.domain.observer import Observer
+from service.errors import ManagerBroken, ManagerUnreachable
+from service.server.fault_reports import REPORTS_MAX, FaultReports, describe
+from service.server.journal import SqliteJournal
+from service.server.journal.rows import rows_of
+from service.server.manager import JobManager, listen
+from service.server.recovery import WINDOW_SECONDS, Recovery
+from service.wire import PROTOCOL_VERSION
+from tests.support import broken_manager
+from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
+from tests.support.manager import RunningManager, running_manager
+
+SECRET = "s3cr3t-marker"
+PLACES = {
+    RAISES: Place.REQUEST,
+    CORRUPTS: Place.REQUEST,
+    WRITES: Place.COMMIT,
+    TICKS: Place.UPKEEP,
+    GRANTS: Place.REQUEST,
+}
+
+
+class Told(Observer):
+    def __init__(self) -> None:
+        self.places: list[str] = []
+
+    def broke(self, place: str) -> None:
+        self.places.append(place)
+
+
+@contextmanager
+def breakable(journal: Journal, folder: Path, told: Told | None = None) -> Iterator[RunningManager]:
+    """Serve *journal*; reports go to *folder*."""
+    with running_manager(journal, observer=told) as manager:
+        manager.server.recovery = Recovery(FaultReports(folder))
+        yield manager
+
+
+class EncodingJournal(MemoryJournal):
+    """Takes no event that a file could not take."""
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        rows_of(records)
+        super().append(records, forget)
+
+
+@pytest.fixture(params=["memory", "os"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    return EncodingJournal() if request.param == "memory" else SqliteJournal.open(tmp_path / "j.db", "os")
+
+
+@pytest.fixture(autouse=True)
+def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_manager.replaced(monkeypatch)
+
+
+def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") -> c.Submit:
+    return c.Submit(origin, [NewBatch(number, Terms(task), [body])])
+
+
+def put(manager: RunningManager, *items: object) -> list[tuple[str, object]]:
+    """Put *items* as a stock client does; return its answers."""
+    with stdlib.Client(manager.endpoint, authkey=manager.authkey) as connection:
+        connection.send((None, "accept_connection", ("c",), {}))
+        connection.recv()
+        answers = []
+        for item in items:
+            connection.send(("tasks", "put", (item,), {}))
+            answers.append(connection.recv())
+    return answers
+
+
+def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 10.0) -> list[r.AnyReply]:
+    """Call over a connection of its own."""
+    broker = manager.broker(timeout=timeout)
+    try:
+        return broker.call(commands)
+    finally:
+        broker._discard()
+
+
+def trip(manager: RunningManager, task: str, number: int = 0) -> list[r.AnyReply]:
+    """Have a job of *task* break the state; return what its sender is told once it has sent it again."""
+    replies = ask(manager, submit(task, number, SECRET.encode(), "b"))
+    if task == GRANTS:
+        consumer = manager.consumer("w-9")
+        consumer.call([c.Lease(), c.Ping()])
+        consumer._discard()
+    return replies
+
+
+def refused(replies: list[r.AnyReply]) -> r.Refused:
+    """Return the one refusal in *replies*."""
+    (refusal,) = (reply for reply in replies if isinstance(reply, r.Refused))
+    return refusal
+
+
+def ready(manager: RunningManager) -> int:
+    (totals,) = ask(manager, c.Stats())
+    assert isinstance(totals, r.Totals)
+    return {queue.name: queue.ready for queue in totals.queues}["default"]
+
+
+@pytest.mark.parametrize("task", FAULTS)
+def test_a_fault_of_any_kind_is_recovered_from_and_nothing_accepted_is_lost(journal, tmp_path, task):
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        ask(manager, *(submit("m:f", number) for number in range(50)))
+        incarnation = journal.incarnation
+
+        trip(manager, task)
+
+        manager.until(lambda: bool(told.places))
+        # What armed the fault of later was accepted itself.
+        assert ready(manager) == 50 + (task in (TICKS, GRANTS))
+        assert journal.incarnation == incarnation + 1
+        assert told.places == [PLACES[task]]
+        assert len(list((tmp_path / "faults").iterdir())) == 1
+
+
+@pytest.mark.parametrize("task", [RAISES, CORRUPTS, WRITES])
+def test_the_request_that_broke_it_is_refused_from_then_on_and_others_are_not(journal, tmp_path, task):
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        refusal = refused(trip(manager, task))
+        (report,) = (tmp_path / "faults").iterdir()
+        assert (refusal.code, report.name in refusal.message) == ("bad_request", True)
+
+        for _ in range(5):
+            replies = ask(manager, submit("m:f", 1), submit(task, 0, SECRET.encode(), "b"))
+            assert replies[0] == r.Accepted([])
+            assert refused(replies).code == "bad_request"
+        assert told.places == [PLACES[task]]
+        assert ready(manager) == 1
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        (RAISES, (SECRET,)),
+        {"task": RAISES, "args": [1, 2], "priority": 3},
+        {"task": RAISES, "kwargs": {"a": SECRET}, "key": "nightly", "delay": 5},
+    ],
+    ids=["call", "mapping", "with a key and a delay"],
+)
+def test_so_is_a_put_of_a_stock_client_whatever_number_it_would_get(journal, tmp_path, item):
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        with pytest.raises(EOFError):
+            put(manager, item)
+        answers = put(manager, (RAISES.replace("raises", "fine"), (SECRET,)), 1, item, item)
+
+        assert [kind for kind, _ in answers] == ["#RETURN", "#RETURN", "#ERROR", "#ERROR"]
+        assert all("bug report" in str(error) for _, error in answers[2:])
+        assert told.places == [Place.REQUEST]
+
+
+def test_puts_are_numbered_anew_so_that_none_takes_the_number_of_one_before_the_fault(journal, tmp_path):
+    with breakable(journal, tmp_path / "faults") as manager:
+        assert put(manager, "before")[0] == ("#RETURN", None)
+        trip(manager, RAISES)
+        assert put(manager, "after", "after that")[1] == ("#RETURN", None)
+        assert ready(manager) == 3
+
+
+def test_a_consumer_keeps_the_job_it_runs_and_its_result_is_recorded_once(journal, tmp_path):
+    with breakable(journal, tmp_path / "faults") as manager:
+        ask(manager, *(submit("m:f", number) for number in range(3)))
+        held: list[c.Held] = []
+        consumer = manager.broker(
+            lambda: c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["m:f"], held=list(held))
+        )
+        (grant,) = consumer.call([c.Lease()])
+        assert isinstance(grant, r.Grant)
+        token, first = grant.deliveries[0].token, grant.deliveries[0].first
+        held.append(c.Held(token, "o", first, 1))
+
+        trip(manager, RAISES)
+
+        acks = consumer.call([c.Ack(token, first, [b"done"], [0.1]), c.Ack(token, first, [b"done"], [0.1])])
+        assert acks == [r.Done(1), r.Done(1)]
+        assert consumer.welcome.lost == []
+        (page,) = consumer.call([c.Feed("o")])
+        assert isinstance(page, r.Outcomes)
+        assert [outcome.result for outcome in page.outcomes] == [b"done"]
+        consumer._discard()
+        assert ready(manager) == 2
+
+
+def test_a_request_that_waits_and_breaks_when_it_is_asked_again_is_blamed(journal, tmp_path, monkeypatch):
+    asked: list[c.Await] = []
+
+    def await_outcomes(state, command, member, now):
+        asked.append(command)
+        return None if len(asked) == 1 else 1 / 0
+
+    monkeypatch.setitem(HANDLERS, c.Await, await_outcomes)
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        broker = manager.broker()
+        broker.call([submit("m:f")])
+        refusal = refused(broker.call([c.Await(["o-0"], wait=0.2)], wait=0.2))
+
+        assert "bug report" in refusal.message
+        assert told.places == [Place.WAITING]
+        # However long it would wait.
+        assert refused(broker.call([c.Await(["o-0"])])) == refusal
+        broker._discard()
+
+
+@pytest.mark.parametrize("command", [c.Ping(), c.Stats(), c.Lease(), c.Extend(), c.Leave(), c.Members()])
+def test_a_command_without_content_is_never_remembered(command):
+    blamed = Blamed()
+
+    assert blamed.add(command, "report") is None
+    assert not blamed
+    assert type(command) in CONTENTLESS
+
+
+def test_requests_that_are_remembered_are_bounded_and_the_oldest_is_forgotten():
+    blamed = Blamed()
+    for number in range(BLAMED_MAX + 1):
+        blamed.add(c.Get([f"o-{number}"]), "")
+
+    assert len(blamed) == BLAMED_MAX
+    assert blamed.refusal(c.Get(["o-0"]), inside=False) is None
+    assert blamed.refusal(c.Get(["o-1"]), inside=False) is not None
+    assert blamed.refusal(c.Cancel(["o-1"]), inside=False) is None
+
+
+def test_what_cannot_be_encoded_is_remembered_all_the_same():
+    blamed = Blamed()
+    odd = submit("m:f", 2**70, origin="\ud800")
+    blamed.add(odd, "", inside=True)
+
+    assert blamed.refusal(submit("m:f", 2**71, origin="\ud801"), inside=True) is not None
+    assert blamed.refusal(odd, inside=False) is None
+
+
+# --- bounded ----------------------------------------------------------------------------------------
+
+
+class Watch:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def broken_host() -> tuple[QueueHost, StateBroken]:
+    host = QueueHost(MemoryJournal())
+    with pytest.raises(StateBroken) as caught:
+        host.call([submit(RAISES, body=SECRET.encode())], Member(), lambda replies: None)
+    return host, caught.value
+
+
+def test_the_third_recovery_within_a_minute_is_none():
+    watch = Watch()
+    recovery = Recovery(clock=watch)
+    host, broken = broken_host()
+    for _ in range(2):
+        recovery.discard(host, broken)
+        recovery.recover(host)
+        watch.now += WINDOW_SECONDS / 2 - 1
+
+    with pytest.raises(ManagerBroken, match="3 times in 60 s"):
+        recovery.discard(host, broken)
+
+
+def test_a_fault_now_and_then_is_recovered_from_for_ever():
+    watch = Watch()
+    recovery = Recovery(clock=watch)
+    host, broken = broken_host()
+    for _ in range(20):
+        recovery.discard(host, broken)
+        recovery.recover(host)
+        watch.now += WINDOW_SECONDS / 2
+
+
+def test_the_third_fault_within_a_minute_ends_the_manager_and_leaves_its_journal_whole(tmp_path):
+    host = QueueHost(SqliteJournal.open(tmp_path / "j.db", "os"))
+    server = JobManager(host, listen("127.0.0.1", 0), b"key").get_server()
+    ends: list[Exception] = []
+
+    def serve() -> None:
+        try:
+            server.serve_forever()
+        except ManagerBroken as end:
+            ends.append(end)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    manager = RunningManager(server, host, b"key")
+    ask(manager, submit("m:f"))
+    trip(manager, RAISES, 0)
+    trip(manager, RAISES, 1)
+    with pytest.raises(ManagerUnreachable):
+        ask(manager, submit("m:f", 1), submit(RAISES, 2, origin="b"), timeout=0.5)
+    thread.join(10)
+
+    assert len(ends) == 1
+    again = SqliteJournal.open(tmp_path / "j.db", "os")
+    assert [event.origin for _, event in again.replay() if isinstance(event, Submitted)] == ["o"]
+    again.close()
+
+
+def test_a_recovery_that_fails_ends_the_manager(monkeypatch):
+    host, broken = broken_host()
+    recovery = Recovery()
+    recovery.discard(host, broken)
+    monkeypatch.setattr(host.journal, "replay", lambda: iter([(1, None)]))
+
+    with pytest.raises(ManagerBroken, match="keep a copy of the journal"):
+        recovery.recover(host)
+
+
+# --- memory and what is dropped -------------------------------------------------------------------
+
+
+def test_the_old_state_is_free_before_the_journal_is_read():
+    host, broken = broken_host()
+    old = weakref.ref(host.state.ledger)
+    seen: list[object] = []
+    journal = host.journal
+    replay = journal.replay
+
+    class Spy(MemoryJournal):
+        def replay(self):
+            seen.append(old())
+            return replay()
+
+    host.journal = Spy()
+    recovery = Recovery()
+    recovery.discard(host, broken)
+    del broken
+    recovery.recover(host)
+
+    assert seen == [None]
+    assert gc.isenabled()
+
+
+def test_a_queue_in_this_process_that_breaks_is_closed():
+    queue = LocalQueue()
+    broker = LocalBroker(queue)
+    broker.call([submit("m:f")])
+
+    with pytest.raises(ManagerBroken, match="closed"):
+        broker.call([submit(RAISES, 1)])
+    with pytest.raises(ManagerUnreachable):
+        broker.call([c.Ping()])
+
+
+# --- reports ----------------------------------------------------------------------------------------
+
+
+def test_a_report_says_where_and_by_whom_and_nothing_of_a_jobs_content(tmp_path):
+    host, broken = broken_host()
+    command = c.Submit(
+        "origin-1",
+        [NewBatch(7, Terms("m:secretive", "bulk"), [SECRET.encode()] * 30, key=SECRET) for _ in range(12)],
+    )
+    nack = c.Nack(1, 2, ErrorInfo("ValueError", SECRET, SECRET, SECRET.encode()))
+    ack = c.Ack(1, 2**200, [SECRET.encode()], [float("nan")])
+    reports = FaultReports(tmp_path / "faults", sqlite="3.0")
+    for asked in (command, nack, ack):
+        error = KeyError(SECRET)
+        error.__cause__ = broken.error
+        fault = StateBroken(Place.REQUEST, error, asked, Member("consumer", "w-1"))
+        reports.write(describe(fault, host))
+    written = [json.loads(path.read_text()) for path in sorted((tmp_path / "faults").iterdir())]
+
+    assert not any(SECRET in path.read_text() for path in (tmp_path / "faults").iterdir())
+    told = written[0]
+    assert [error["type"] for error in told["errors"]] == ["KeyError", "RuntimeError"]
+    assert any("broken_manager.py" in frame for frame in told["errors"][1]["at"])
+    assert (told["command"]["type"], told["command"]["origin"], told["role"]) == (
+        "Submit",
+        "origin-1",
+        "consumer",
+    )
+    batch = told["command"]["batches"][0]
+    assert (batch["terms"]["task"], batch["terms"]["queue"]) == ("m:secretive", "bulk")
+    assert batch["bodies"][0] == f"{len(SECRET)} bytes"
+    assert batch["key"] == f"text of {len(SECRET)} characters"
+    assert told["command"]["batches"][-1] == "and 2 more"
+    assert written[2]["command"]["first"] == "number of 201 bits"
+    assert told["jobs"]["ready"] == 1
+    assert {"time", "release", "python", "platform", "sqlite", "incarnation", "last_sequence"} <= told.keys()
+    assert told["limits"]["max_queue_jobs"] == host.state.limits.max_queue_jobs
+
+
+def test_reports_are_for_this_user_alone_and_only_the_newest_are_kept(tmp_path):
+    reports = FaultReports(tmp_path / "faults")
+    written = [reports.write({"place": "request"}) for _ in range(REPORTS_MAX + 3)]
+
+    assert sorted((tmp_path / "faults").iterdir()) == written[3:]
+    assert stat.S_IMODE((tmp_path / "faults").stat().st_mode) == 0o700
+    assert stat.S_IMODE(written[-1].stat().st_mode) == 0o600
+
+
+def test_a_report_that_cannot_be_written_keeps_nobody_from_recovering(tmp_path):
+    (tmp_path / "faults").write_text("a file is in the way")
+    host, broken = broken_host()
+    recovery = Recovery(FaultReports(tmp_path / "faults"))
+
+    recovery.discard(host, broken)
+    recovery.recover(host)
+
+    refusal = host.blamed.refusal(submit(RAISES, body=SECRET.encode()), inside=False)
+    assert refusal is not None
+    assert "log tells more" in refusal.message
