@@ -11,6 +11,7 @@ discarded and recovered from the journal.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -35,9 +36,24 @@ from service.wire import RELEASE
 
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
+#: Commands of a request that are applied before anybody looks at the time; most requests have fewer.
+UNTIMED_COMMANDS = 4
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
+
+
+class Request:
+    """Commands that came together, and the replies to those that are applied."""
+
+    __slots__ = ("commands", "deliver", "member", "replies")
+
+    def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
+        """Hold *commands* of *member*, of which none is applied yet."""
+        self.commands = commands
+        self.member = member
+        self.deliver = deliver
+        self.replies: list[r.Reply] = []
 
 
 class QueueHost:
@@ -110,13 +126,27 @@ class QueueHost:
         Raises:
             StateBroken: the state cannot be trusted any more.
         """
+        self.proceed(Request(commands, member, deliver))
+
+    def proceed(self, request: Request, until: float = math.inf) -> bool:
+        """Apply the commands of a request that are left, as `call` does; return whether all are applied.
+
+        When *until* has come (by `time.perf_counter`), those that are left wait for the next time. A few are
+        applied each time nevertheless.
+
+        Raises:
+            StateBroken: the state cannot be trusted any more.
+        """
         now = self.clock.now()
-        replies: list[r.Reply] = []
-        last = len(commands) - 1
+        commands, member, replies = request.commands, request.member, request.replies
+        begun, last = len(replies), len(commands) - 1
         apply_one = self._apply_unless_blamed if self.blamed else self._apply
         ledger, command = self.state.ledger, None
         try:
-            for place, asked in enumerate(commands):
+            for place in range(begun, last + 1):
+                if place - begun >= UNTIMED_COMMANDS and time.perf_counter() >= until:
+                    return False
+                asked = commands[place]
                 command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
                 if isinstance(command, c.Wake):
                     self.wake(member)
@@ -127,15 +157,21 @@ class QueueHost:
                 if ledger.last_sequence != before:
                     self._made.append((before, command, member))
                 if reply is None:
-                    until = now + _patience(command)
-                    self._waiters.park(Waiting(command, member, until, replies, deliver, self._turns), now)
-                    return
+                    self._park(command, request, now)
+                    return True
                 replies.append(reply)
         except Exception as error:
             if is_told(error):
                 raise
             raise StateBroken(Place.REQUEST, error, command, member) from error
-        self._conclude(commands[-1] if commands else None, replies, deliver, self._turns, member)
+        self._conclude(commands[-1] if commands else None, replies, request.deliver, self._turns, member)
+        return True
+
+    def _park(self, command: c.Command, request: Request, now: float) -> None:
+        """Have a request wait whose last command, *command*, has no answer yet."""
+        until = now + _patience(command)
+        waiting = Waiting(command, request.member, until, request.replies, request.deliver, self._turns)
+        self._waiters.park(waiting, now)
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -169,6 +205,11 @@ class QueueHost:
         with _LEAVING:
             self._waiters.disconnect(member)
             admission.disconnected(self.state, member, self.clock.now())
+
+    def pause(self, seconds: float) -> None:
+        """Do not count against anybody the last *seconds*, in which nobody was listened to."""
+        with _UPKEEP:
+            upkeep.pause(self.state, seconds, self.clock.now())
 
     def turn(self) -> list[Notice]:
         """Wake who can be answered, commit, deliver; return who came and went.

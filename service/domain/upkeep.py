@@ -33,6 +33,18 @@ def tick(state: QueueState, now: float) -> None:
     _merge(state, now)
 
 
+def pause(state: QueueState, seconds: float, now: float) -> None:
+    """Do not count the last *seconds* in judging leases: the manager could not hear anybody in them.
+
+    Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on.
+    """
+    for worker in state.workers.values():
+        worker.expires = min(worker.expires + seconds, now + state.limits.lease_seconds)
+        supervisor = [worker.supervisor] if worker.supervisor is not None else []
+        for member in (*supervisor, *worker.consumers.values()):
+            member.gone_at = min(member.gone_at + seconds, now)
+
+
 def _reap(state: QueueState, worker: Worker, now: float) -> None:
     """Give back the jobs of a worker's consumers that are gone."""
     expired = now >= worker.expires

@@ -6,7 +6,7 @@ import enum
 import socket
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from service import wire_handshake as handshake
@@ -83,6 +83,7 @@ class Connection:
         "sock",
         "stage",
         "waiting_since",
+        "work",
     )
 
     def __init__(
@@ -112,6 +113,9 @@ class Connection:
         self.waiting_since = 0.0
         #: What the loop waits for on this socket.
         self.mask = 0
+        #: What goes on in later turns with a request that is not done: gets the time to stop, and returns
+        #: whether it is done now.
+        self.work: Callable[[float], bool] | None = None
         #: Close once everything is sent.
         self.closing = False
         self._tls = None if context is None else Tls(context, server_side=True)
@@ -135,8 +139,8 @@ class Connection:
 
     @property
     def paused(self) -> bool:
-        """Whether nothing more is read: the peer should first take, or wait for, what it asked for."""
-        return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output)
+        """Whether nothing more is read: what the peer asked for should first be done, and taken by it."""
+        return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output) or self.work is not None
 
     @property
     def outstanding(self) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
 from service import wire_handshake as handshake
-from service.broker.host import QueueHost
+from service.broker.host import QueueHost, Request
+from service.domain import commands as c
 from service.domain import replies as r
 from service.errors import BadRequest
 from service.server.connection import Connection, PeerGone, Stage
@@ -20,6 +21,7 @@ from service.server.pickle_scan import loads_plain
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
 from service.server.roles import Role, call_right, may_call, may_command, right_of
+from service.server.turns import Turns
 from service.wire import decode_request, encode_response, request_frame, with_header
 
 #: What a client may ask of the server itself, on a fresh connection.
@@ -51,9 +53,20 @@ class Line(Protocol):
 class Dialogue:
     """Turns messages into calls of the queue, and replies into messages."""
 
-    def __init__(self, host: QueueHost, keys: KeyRing, line: Line, *, strict: bool = False) -> None:
-        """Serve the queue of *host* to who knows one of *keys*, over *line*; *strict*: by SHA-256 only."""
+    def __init__(
+        self, host: QueueHost, keys: KeyRing, line: Line, *, strict: bool = False, turns: Turns | None = None
+    ) -> None:
+        """Serve the queue of *host* to who knows one of *keys*, over *line*.
+
+        Args:
+            host: the queue.
+            keys: who is let in.
+            line: the loop that carries what is said.
+            strict: let in by SHA-256 only.
+            turns: what puts long work off to later turns; without it each request is served at once.
+        """
         self._host = host
+        self._turns = turns or Turns()
         #: Who is let in; may be replaced.
         self.keys = keys
         self._strict = strict
@@ -160,10 +173,22 @@ class Dialogue:
             self._respond(connection, request, replies)
 
         connection.member.outstanding += 1
-        self._host.call(commands, connection.member, deliver)
+        work = Request(commands, connection.member, deliver)
+        if self._host.proceed(work, self._turns.until):
+            self._count_frame(commands, started)
+        else:
+            self._turns.defer(connection, partial(self._go_on, work, started))
+
+    def _go_on(self, work: Request, started: float, until: float) -> bool:
+        """Go on with a frame that was too long for one turn; return whether it is done."""
+        done = self._host.proceed(work, until)
+        if done:
+            self._count_frame(work.commands, started)
+        return done
+
+    def _count_frame(self, commands: Sequence[c.Command], started: float) -> None:
         if commands:
-            method = commands[-1].__struct_config__.tag
-            self._count(str(method), "ok", started)
+            self._count(str(commands[-1].__struct_config__.tag), "ok", started)
 
     def _refuse_call(self, connection: Connection, what: str) -> str:
         """Log that a key is not for *what*; return the sentence that says so."""

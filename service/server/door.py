@@ -104,6 +104,12 @@ class Door:
             found.append(connection)
         return found
 
+    def pause(self, seconds: float) -> None:
+        """Count the last *seconds*, in which nobody was listened to, against no handshake and no reader."""
+        for connection in self.connections.values():
+            connection.since += seconds
+            connection.waiting_since += seconds
+
     def hoarder(self) -> Connection | None:
         """Return who has the most bytes waiting, where together they are over the bound."""
         if sum(each.buffered for each in self.connections.values()) <= self.bounds.buffered_bytes:

@@ -14,7 +14,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import managers
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +31,10 @@ from service.server.door import Bounds, Door
 from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
 from service.server.recovery import Recovery
+from service.server.turns import Turns
 
+#: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
+STALL_SECONDS = 1.0
 #: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
 #: is heard before the others have pushed it out.
 ACCEPTS_MAX = 8
@@ -95,10 +98,15 @@ class Server(managers.Server):
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
         self.address = self.endpoint
         ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
-        self._dialogue = Dialogue(host, ring, self, strict=strict)
+        self._turns = Turns()
+        self._dialogue = Dialogue(host, ring, self, strict=strict, turns=self._turns)
         self._door = Door(bounds or Bounds())
         #: Connections that are not read for now.
         self._paused: dict[int, Connection] = {}
+        #: Whether one of them could be read again, but for the time.
+        self._resumable = False
+        #: Until when somebody was listened to (monotonic).
+        self._listened_at = 0.0
         self._epoll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._calls: deque[Callable[[], None]] = deque()
@@ -123,6 +131,7 @@ class Server(managers.Server):
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake_read, select.EPOLLIN)
+        self._listened_at = time.monotonic()
         try:
             while not self._stopping:
                 self._turn_or_recover()
@@ -191,15 +200,17 @@ class Server(managers.Server):
         self._dialogue.begin_anew()
 
     def _turn(self) -> None:
-        events = self._epoll.poll(self._timeout())
+        events = self._wait()
         started = time.monotonic()
+        self._turns.begin()
+        self._turns.go_on()
+        self._turns.begin()
         self._attend(events)
         self._gather(started)
+        self._allow_for_stall()
         for notice in self._host.turn():
             self._tell(notice)
-        for connection in list(self._paused.values()):
-            if not connection.paused:
-                self._serve(connection, 0)
+        self._resume()
         self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
         self._keep_time(now)
@@ -209,15 +220,52 @@ class Server(managers.Server):
         self._checkpoint(idle=not events)
         self._host.observer.turned(time.monotonic() - started)
 
+    def _wait(self) -> list[tuple[int, int]]:
+        """Wait until something is to be done; return what is ready."""
+        timeout = self._timeout()
+        self._allow_for_stall()
+        events = self._epoll.poll(timeout)
+        self._allow_for_stall(timeout)
+        return events
+
+    def _allow_for_stall(self, listening: float = 0.0) -> None:
+        """Count no time against anybody in which nobody was listened to, if it was long.
+
+        Args:
+            listening: seconds since the last time that this was asked in which somebody was, at most.
+        """
+        now = time.monotonic()
+        stalled = now - self._listened_at - listening
+        self._listened_at = now
+        if stalled >= STALL_SECONDS:
+            self._log.warning("manager_stalled", stalled_s=round(stalled, 3))
+            self._host.pause(stalled)
+            self._door.pause(stalled)
+
     def _attend(self, events: list[tuple[int, int]]) -> None:
-        for fd, mask in events:
-            connection = self._door.connections.get(fd)
-            if connection is not None:
-                self._serve(connection, mask)
-            elif fd == self._wake_read:
-                self._run_calls()
-            elif fd == self._listener.fileno():
-                self._accept()
+        self._turns.attend(events, self._serve_descriptor)
+
+    def _serve_descriptor(self, fd: int, mask: int) -> None:
+        connection = self._door.connections.get(fd)
+        if connection is not None:
+            self._serve(connection, mask)
+        elif fd == self._wake_read:
+            self._run_calls()
+        elif fd == self._listener.fileno():
+            self._accept()
+
+    def _resume(self) -> None:
+        """Read on where that was paused and may go on, as far as the time allows."""
+        self._resumable = False
+        self._turns.begin()
+        for fd, connection in list(self._paused.items()):
+            if connection.paused:
+                continue
+            self._paused[fd] = self._paused.pop(fd)  # behind those that are passed over
+            self._serve(connection, 0)
+            if self._turns.over:
+                self._resumable = True
+                return
 
     def _gather(self, started: float) -> None:
         """Let requests that come while others are served share the commit that is due, where it syncs.
@@ -232,7 +280,7 @@ class Server(managers.Server):
             self._attend(events)
 
     def _timeout(self) -> float:
-        if self._copying:
+        if self._copying or self._resumable or self._turns.pending:
             return 0.0
         until = self._host.seconds_to_next()
         if (deadline := self._door.next_deadline()) is not None:
@@ -264,13 +312,17 @@ class Server(managers.Server):
                 raise PeerGone("closed by the peer")
             return
         if connection.fd in self._paused:
-            for message in connection.left_over():
-                self._dialogue.handle(connection, message)
+            self._handle(connection, connection.left_over())
         if mask & ~select.EPOLLOUT:
-            for message in connection.receive():
-                if len(message) >= LARGE_BYTES:
-                    self._note_large()
-                self._dialogue.handle(connection, message)
+            self._handle(connection, connection.receive())
+
+    def _handle(self, connection: Connection, messages: Iterator[memoryview]) -> None:
+        for message in messages:
+            if len(message) >= LARGE_BYTES:
+                self._note_large()
+            self._dialogue.handle(connection, message)
+            if self._turns.over and connection.work is None:
+                self._turns.rest(connection)
 
     def _note_large(self) -> None:
         if self._heap is not None:
@@ -439,6 +491,7 @@ class Server(managers.Server):
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
         try:
+            self._turns.finish()
             self._run_calls()
             self._host.answer_reports()
             self._host.turn()

@@ -165,6 +165,12 @@ EVENTS: tuple[LogEvent, ...] = (
     ),
     LogEvent("manager_reconnected", _INFO, "The manager answers again."),
     LogEvent(
+        "manager_stalled",
+        _WARNING,
+        "The manager was stopped, or kept from listening otherwise, for so long; no lease runs out for it.",
+        ("stalled_s",),
+    ),
+    LogEvent(
         "manager_started",
         _INFO,
         "The manager serves.",

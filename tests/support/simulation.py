@@ -429,6 +429,9 @@ class World:
 
     def _pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self._hit_expired()
+
+    def _hit_expired(self) -> None:
         for worker in self.host.state.workers.values():
             if self.clock.now() >= worker.expires:
                 for member in worker.consumers.values():
@@ -439,7 +442,7 @@ class World:
     def _faults(self) -> list[Callable[[], None]]:
         kills = [self._kill_consumer, self._kill_consumer, self._kill_worker]
         kills += [self._restart, self._break_in_commit]
-        return [*kills, self._cut, self._cut, self._leap, self._turn_drain]
+        return [*kills, self._cut, self._cut, self._leap, self._stall, self._turn_drain]
 
     def _cut(self) -> None:
         peer = self.rng.choice(self.peers)
@@ -490,6 +493,13 @@ class World:
 
     def _leap(self) -> None:
         self._pass(self.rng.choice([1.0, 16.0]))
+
+    def _stall(self) -> None:
+        """Stop the manager for longer than a lease lasts: nobody loses one by that alone."""
+        seconds = 16.0
+        self.clock.advance(seconds)
+        self.host.pause(seconds)
+        self._hit_expired()
 
     def _turn_drain(self) -> None:
         self._order(c.Resume() if self.draining else c.Drain())

@@ -1,0 +1,51 @@
+"""A manager that was stopped for longer than a lease lasts gives no running job to a second consumer."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Service
+from tests.support.svc import until
+
+LEASE = 2.0
+#: The manager stands still for so long, and the jobs run for longer.
+STOPPED = LEASE + 1.5
+RUN = STOPPED + 1.5
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    running = Service(tmp_path, "tests.support.worker_tasks", consumers=2)
+    running.start_manager("--lease", f"{LEASE}s", "--durability", "os")
+    running.start_worker()
+    yield running
+    running.close()
+
+
+def lines(path: Path) -> list[str]:
+    return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [1, 2])
+def test_no_job_runs_twice_because_the_manager_was_stopped(service, tmp_path, stops):
+    marks = [tmp_path / f"mark{place}" for place in range(2)]
+    with service.client() as client:
+        jobs = [client.submit("tests.support.worker_tasks:mark", str(each), RUN * stops) for each in marks]
+        until(lambda: all(map(lines, marks)), "both jobs run")
+        for _ in range(stops):
+            service.manager.send_signal(signal.SIGSTOP)
+            with pytest.raises(subprocess.TimeoutExpired):  # the wait is what the test is about
+                service.manager.wait(STOPPED)
+            service.manager.send_signal(signal.SIGCONT)
+            assert client.stats().queues  # it is awake, and has listened to what waited
+        for job in jobs:
+            job.result()
+        assert [lines(each) for each in marks] == [["begin", "end"]] * 2
+        assert [client.view(job.id).interruptions for job in jobs] == [0, 0]
+    assert "manager_stalled" in {record["event"] for record in service.log("manager")}

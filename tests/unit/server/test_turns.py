@@ -1,0 +1,265 @@
+"""No request takes the loop for itself: long ones go on in later turns, and nobody is passed over."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from service import wire
+from service.broker.host import UNTIMED_COMMANDS, QueueHost, Request
+from service.broker.journal import MemoryJournal
+from service.broker.manager import ManagerBroker
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import NewBatch
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.domain.observer import Observer
+from service.server import turns as subject
+from service.server.turns import Turns
+from service.wire import PROTOCOL_VERSION
+from tests.support.asking import ack_of, batch, lease_one
+from tests.support.clock import FakeClock
+from tests.support.manager import RunningManager, running_manager
+from tests.support.stranger import Stranger
+
+COMMANDS = 10 * UNTIMED_COMMANDS + 1
+
+
+@pytest.fixture
+def host() -> QueueHost:
+    return QueueHost(MemoryJournal(), clock=FakeClock())
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each share of a turn is used up as soon as it begins."""
+    monkeypatch.setattr(subject, "SHARE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def served(no_time: None) -> Iterator[RunningManager]:
+    with running_manager() as manager:
+        yield manager
+
+
+def client(manager: RunningManager) -> Stranger:
+    stranger = Stranger(manager.endpoint)
+    stranger.serve(manager.authkey)
+    return stranger
+
+
+def answer(stranger: Stranger) -> tuple[int, list[r.AnyReply]]:
+    frame = wire.response_frame(stranger.receive())
+    assert frame is not None
+    return wire.decode_response(frame)
+
+
+def submits(origin: str) -> list[c.AnyCommand]:
+    return [c.Submit(origin, [batch(number)]) for number in range(COMMANDS)]
+
+
+def test_a_request_without_time_goes_on_a_few_commands_at_a_time(host):
+    told: list[list[r.Reply]] = []
+    request = Request(submits("o"), Member(), told.append)
+    steps = 0
+    while not host.proceed(request, until=0.0):
+        steps += 1
+        assert len(request.replies) == steps * UNTIMED_COMMANDS
+        host.turn()
+        assert told == []
+    host.turn()
+
+    assert steps == COMMANDS // UNTIMED_COMMANDS
+    assert told == [[r.Accepted([])] * COMMANDS]
+
+
+def test_no_reply_of_a_request_in_parts_goes_out_before_the_turn_of_its_last_command_is_committed():
+    journal = MemoryJournal()
+    host, told = QueueHost(journal, clock=FakeClock()), []
+    request = Request(submits("o"), Member(), lambda replies: told.append(len(list(journal.replay()))))
+    while not host.proceed(request, until=0.0):
+        host.turn()
+    assert told == []
+    host.turn()
+
+    assert told == [len(list(journal.replay()))]
+
+
+def test_a_request_of_usual_length_is_never_put_off(host):
+    request = Request([c.Ping()] * UNTIMED_COMMANDS, Member(), lambda replies: None)
+    assert host.proceed(request, until=0.0)
+
+
+def test_what_a_long_request_waits_for_last_is_waited_for(host):
+    told: list[list[r.Reply]] = []
+    request = Request([*submits("o"), c.Await([f"o-{COMMANDS - 1}"], wait=5.0)], Member(), told.append)
+    while not host.proceed(request, until=0.0):
+        host.turn()
+    host.turn()
+    assert told == []
+    host.clock.advance(6.0)
+    host.turn()
+
+    assert len(told[0]) == COMMANDS + 1
+
+
+def test_requests_pipelined_behind_a_long_one_are_answered_after_it(served):
+    with client(served) as stranger:
+        pings: list[c.AnyCommand] = [c.Ping()] * COMMANDS
+        frames = [submits("a"), pings[:1], submits("b"), pings, pings[:1]]
+        for number, commands in enumerate(frames, 1):
+            stranger.send(wire.encode_request(number, commands))
+        answers = [answer(stranger) for _ in frames]
+
+    assert [number for number, _ in answers] == [1, 2, 3, 4, 5]
+    assert [len(replies) for _, replies in answers] == [len(commands) for commands in frames]
+    assert (
+        served.server.ask(lambda: served.host.state.ledger.counts_of("default").ready).result(5)
+        == 2 * COMMANDS
+    )
+
+
+def put_off(manager: RunningManager, work: Callable[[float], bool]) -> None:
+    """Give the first connection a request that goes on for as long as *work* says."""
+
+    def defer() -> None:
+        connection = next(iter(manager.server._door.connections.values()))
+        manager.server._turns.defer(connection, work)
+        manager.server._watch(connection)
+
+    manager.server.ask(defer).result(5)
+
+
+def test_others_are_answered_while_a_long_request_goes_on_and_its_own_connection_is_not_read():
+    done = threading.Event()
+    with running_manager() as manager, client(manager) as greedy, client(manager) as modest:
+        put_off(manager, lambda until: done.is_set())
+        greedy.send(wire.encode_request(7, [c.Ping()]))
+        for number in range(3):
+            modest.send(wire.encode_request(number, [c.Ping()]))
+            assert answer(modest) == (number, [r.Done()])
+        greedy.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            greedy.socket.recv(1)
+        greedy.socket.settimeout(20)
+        done.set()
+        assert answer(greedy)[0] == 7
+
+
+def test_a_long_request_of_a_peer_that_has_gone_is_forgotten():
+    with running_manager() as manager, client(manager) as greedy:
+        put_off(manager, lambda until: False)
+        assert manager.server._turns.pending
+        greedy.socket.close()
+        manager.until(lambda: not manager.server._turns.pending)
+
+
+def test_several_long_requests_go_on_side_by_side(served):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(served)) for _ in range(5)]
+        for place, each in enumerate(clients):
+            each.send(wire.encode_request(place, submits(f"o{place}")))
+        assert [answer(each)[0] for each in clients] == list(range(5))
+
+
+def test_a_long_request_is_finished_before_an_orderly_end():
+    ends: list[float] = []
+
+    def work(until: float) -> bool:
+        """Be done only if there is no end of the time."""
+        ends.append(until)
+        return until == math.inf
+
+    with ExitStack() as stack, running_manager() as manager:
+        stack.enter_context(client(manager))  # it goes after the manager
+        put_off(manager, work)
+    assert ends[-1] == math.inf
+    assert ends.count(math.inf) == 1
+
+
+def test_many_connections_that_all_have_something_to_say_are_all_served(served):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(served)) for _ in range(40)]
+        for number in range(5):
+            for each in clients:
+                each.send(wire.encode_request(number, [c.Ping()]) * 3)
+        for each in clients:
+            assert [answer(each)[0] for _ in range(15)] == [n for n in range(5) for _ in range(3)]
+
+
+def test_nobody_is_passed_over_for_longer_than_it_takes_to_serve_all(no_time):
+    """Eight connections are served even without time, so that three turns are enough for twenty."""
+    turns, served = Turns(), []
+    events = [(fd, 1) for fd in range(20)]
+    for _ in range(9):
+        turns.begin()
+        turns.attend(events, lambda fd, mask: served.append(fd))
+
+    for start in range(0, len(served) - 24 + 1, 8):
+        assert set(served[start : start + 24]) == set(range(20))
+
+
+def supervised(manager: RunningManager, stack: ExitStack) -> tuple[ManagerBroker, ManagerBroker]:
+    hello = c.Hello(PROTOCOL_VERSION, "worker", name="w")
+    supervisor = stack.enter_context(manager.broker(lambda: hello))
+    supervisor.connect()
+    return supervisor, stack.enter_context(manager.consumer("w-1"))
+
+
+def stall(manager: RunningManager, seconds: float) -> None:
+    """Keep the loop from listening for so long."""
+    manager.server.ask(lambda: threading.Event().wait(seconds)).result(10)
+
+
+@pytest.mark.parametrize(("lease", "seconds"), [(1.0, 1.5), (0.5, 2.0), (1.2, 1.3)])
+def test_a_stall_longer_than_a_lease_ends_no_lease(lease, seconds):
+    with running_manager(limits=Limits(lease_seconds=lease)) as manager, ExitStack() as stack:
+        supervisor, consumer = supervised(manager, stack)
+        supervisor.submit("o", [batch()])
+        delivery = lease_one(consumer)
+        stall(manager, seconds)
+        assert supervisor.call([c.Extend(busy=1)]) == [r.Done(1)]
+        assert consumer.call([ack_of(delivery)]) == [r.Done(1)]
+
+
+def test_a_stall_takes_nothing_of_the_time_to_come_back():
+    """A consumer has half a second for that, once it and its supervisor are gone."""
+    with running_manager() as manager, ExitStack() as stack:
+        supervisor, consumer = supervised(manager, stack)
+        supervisor.submit("o", [NewBatch(0, batch().terms, [b"x"])])
+        delivery = lease_one(consumer)
+        workers = manager.host.state.workers
+        for each in (supervisor, consumer):
+            each._discard()
+        manager.until(lambda: not workers["w"].present)
+        stall(manager, 1.2)
+        held = [c.Held(delivery.token, delivery.origin, delivery.first, 1)]
+        hello = c.Hello(PROTOCOL_VERSION, "consumer", name="w-1", worker="w", tasks=["m:f"], held=held)
+        again = stack.enter_context(manager.broker(lambda: hello))
+        assert again.connect().lost == []
+        assert again.call([ack_of(delivery)]) == [r.Done(1)]
+
+
+def test_a_lease_still_ends_if_nobody_renews_it_after_a_stall():
+    class Expiries(Observer):
+        count = 0
+
+        def expired(self, terms, count):
+            self.count += count
+
+    expiries = Expiries()
+    with (
+        running_manager(limits=Limits(lease_seconds=0.5), observer=expiries) as manager,
+        ExitStack() as stack,
+    ):
+        supervisor, consumer = supervised(manager, stack)
+        supervisor.submit("o", [batch()])
+        lease_one(consumer)
+        stall(manager, 1.2)
+        assert expiries.count == 0
+        manager.until(lambda: expiries.count == 1)
