@@ -13,7 +13,7 @@ from operator import sub
 from typing import TYPE_CHECKING
 
 from service.domain.events import Merged, Submitted
-from service.domain.job import Attempt, Terms, job_id
+from service.domain.job import Cause, Terms, job_id
 from service.domain.lifecycle import JobState
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ BODY_OVERHEAD_BYTES = 48
 
 
 class JobRecord:
-    """What is particular about one job: its three ledgers and its ended attempts."""
+    """What is particular about one job: its three ledgers, and the rows of the journal about it alone."""
 
-    __slots__ = ("attempts", "crashes", "due", "failures", "interruptions", "sequences")
+    __slots__ = ("answered", "attempts", "crashes", "due", "failures", "interruptions", "requeued")
 
     def __init__(self) -> None:
         """Start with empty ledgers."""
@@ -42,20 +42,38 @@ class JobRecord:
         self.crashes = 0
         self.interruptions = 0
         self.due: float | None = None
-        self.attempts: list[Attempt] = []
-        #: Sequence numbers of the journal's events about this job alone.
-        self.sequences: list[int] = []
+        #: The events that ended its last attempts; all else about an attempt is in the journal.
+        self.attempts = array("Q")
+        #: The event that made it ready again, if no attempt has ended since.
+        self.requeued = 0
+        #: The last event that took its outcome out of `results`.
+        self.answered = 0
 
-    def remember(self, attempt: Attempt) -> None:
-        """Add an ended attempt, and drop the oldest where too many are kept."""
-        self.attempts.append(attempt)
+    def drop_old_attempts(self) -> list[int]:
+        """Forget all attempts but the last ones; return the events that are no longer referred to."""
+        dropped = list(self.attempts[:-ATTEMPTS_KEPT])
         del self.attempts[:-ATTEMPTS_KEPT]
+        return dropped
 
     def pardon(self) -> None:
         """Give the job fresh budgets; its history stays."""
         self.failures = 0
         self.crashes = 0
         self.due = None
+
+
+def ledgers_after(record: JobRecord | None, cause: Cause) -> tuple[int, int, int]:
+    """Return (failures, crashes, interruptions) of a job after one more attempt that ended for *cause*."""
+    known = (record.failures, record.crashes, record.interruptions) if record is not None else (0, 0, 0)
+    failures, crashes, interruptions = known
+    match cause:
+        case Cause.CRASHED:
+            crashes += 1
+        case Cause.INTERRUPTED:
+            interruptions += 1
+        case _:
+            failures += 1
+    return failures, crashes, interruptions
 
 
 class Batch:
@@ -249,6 +267,22 @@ class Batch:
         if found is None:
             found = self.records[index] = JobRecord()
         return found
+
+    def alike(self, start: int, limit: int, room: int) -> int:
+        """Return how many jobs from *start* on, *limit* at most, can go into one delivery.
+
+        All have the same ledgers, and their bodies, if they are of the mean size, not over *room* bytes.
+        """
+        if self.size > room:
+            limit = min(limit, max(1, room * self.count // self.size))
+        if self.records:
+            if start in self.records:
+                return 1
+            indexes = range(start, start + limit)
+            # A chunk may have very many records, a delivery has no more jobs than one may lease.
+            following = (index for index in indexes if index in self.records)
+            limit = min(limit, next(following, start + limit) - start)
+        return limit
 
     def mark(self, start: int, stop: int, state: JobState) -> None:
         """Set the state of the jobs in [start, stop)."""

@@ -19,7 +19,8 @@ class Submitted(Event, frozen=True, tag="submitted"):
     """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`.
 
     `key` is that of the only job. If several jobs have keys or due times of their own, `keys` and `dues` have
-    one for each job: its key or "", and when it is due or 0; they are empty otherwise.
+    one for each job: its key or "", and when it is due or 0; they are empty otherwise. `joins` says whether
+    they joined the chunk of the job before them; it is None in older journals, in which `goes_on_with` tells.
     """
 
     at: float
@@ -31,6 +32,7 @@ class Submitted(Event, frozen=True, tag="submitted"):
     key: str = ""
     dues: list[float] = []
     keys: list[str] = []
+    joins: bool | None = None
 
 
 class Merged(Event, frozen=True, tag="merged"):
@@ -71,7 +73,9 @@ class Succeeded(Event, frozen=True, tag="succeeded"):
 class Failed(Event, frozen=True, tag="failed"):
     """An attempt ended without a result; tried again at `retry_at`, or dead where that is None.
 
-    `token` is that of the lease whose holder reported it, or 0 where another did.
+    `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
+    `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
+    all are 0 in older journals, in which each event counts one of them up.
     """
 
     at: float
@@ -83,6 +87,15 @@ class Failed(Event, frozen=True, tag="failed"):
     seconds: float = 0.0
     consumer: str = ""
     token: int = 0
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+
+    @property
+    def ledgers(self) -> tuple[int, int, int] | None:
+        """The job's ledgers after the attempt, or None if an older release wrote the event."""
+        known = (self.failures, self.crashes, self.interruptions)
+        return known if any(known) else None
 
 
 class Cancelled(Event, frozen=True, tag="cancelled"):

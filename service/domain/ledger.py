@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from service.domain import events as e
-from service.domain.batch import Batch
+from service.domain.batch import Batch, ledgers_after
 from service.domain.counts import Counts
-from service.domain.job import ITEM, PILL, Attempt, Cause, parse_job_id
+from service.domain.job import ITEM, PILL, parse_job_id
 from service.domain.keys import Keys
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origins
@@ -48,7 +48,7 @@ class Ledger:
         self.refusing: set[str] = set()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
-        #: How many kept jobs each event is about.
+        #: How many kept jobs each event is about; the attempts that failed are in the records of the jobs.
         self.references: dict[int, int] = {}
         #: Batches in the order in which their last job ended, with that time.
         self.finished: deque[tuple[float, Batch]] = deque()
@@ -96,10 +96,8 @@ class Ledger:
 
     def submitted(self, sequence: int, event: e.Submitted) -> tuple[Batch, int]:
         """Add jobs, where they go on from a batch to that one; return their batch and first index."""
-        origin = self.origins.make(event.origin)
-        # Not simply the newest batch: at a replay that one may be gone.
-        batch = origin.find(event.first - 1)
-        if batch is not None and batch.goes_on_with(event):
+        batch = self.joined_by(event)
+        if batch is not None:
             start = batch.count
             if batch.accepted_by is None:
                 self.grown.append(batch)
@@ -112,6 +110,13 @@ class Ledger:
             self.keys.add(batch, start, event.bodies)
         self._count_new(batch, start)
         return batch, start
+
+    def joined_by(self, event: e.Submitted) -> Batch | None:
+        """Return the batch that the jobs of *event* join, or None if they begin one."""
+        origin = self.origins.get(event.origin)
+        # Not simply the newest batch: at a replay that one may be gone.
+        batch = origin.find(event.first - 1) if origin is not None and event.joins is not False else None
+        return batch if batch is not None and (event.joins or batch.goes_on_with(event)) else None
 
     def merged(self, row: int, event: e.Merged) -> None:
         """Add jobs that were merged before the restart, as they were then: waiting."""
@@ -151,16 +156,16 @@ class Ledger:
             return None
         batch, index = place
         record = batch.record(index)
-        match event.cause:
-            case Cause.CRASHED:
-                record.crashes += 1
-            case Cause.INTERRUPTED:
-                record.interruptions += 1
-            case _:
-                record.failures += 1
-        record.remember(Attempt(event.at, event.cause, event.error, event.seconds, event.consumer))
-        record.sequences.append(sequence)
-        self._refer(sequence, 1)
+        if event.ledgers is not None and not self.steps.live and batch.states[index] == JobState.DEAD:
+            # It was requeued in between: that event has gone, as this one tells all that matters of it.
+            self._reopen(batch, index)
+        self._unrefer(record.requeued, 1)
+        record.requeued = 0
+        ledgers = event.ledgers or ledgers_after(record, event.cause)
+        record.failures, record.crashes, record.interruptions = ledgers
+        record.attempts.append(sequence)
+        if event.ledgers is not None:
+            self.forgotten.extend(record.drop_old_attempts())
         if event.token:
             self.settled.add(event.token, event.number, event.number + 1, failed=True)
         if event.retry_at is None:
@@ -194,7 +199,8 @@ class Ledger:
                 continue
             record = batch.record(index)
             record.pardon()
-            record.sequences.append(sequence)
+            self._unrefer(record.requeued, 1)
+            record.requeued = sequence
             self._refer(sequence, 1)
             self._reopen(batch, index)
             places.append(place)
@@ -207,7 +213,9 @@ class Ledger:
             if place is not None:
                 batch, index = place
                 self.answers.pop((batch.sequence, index), None)
-                batch.record(index).sequences.append(sequence)
+                record = batch.record(index)
+                self._unrefer(record.answered, 1)
+                record.answered = sequence
                 self._refer(sequence, 1)
 
     def drained(self, sequence: int, event: e.Drained) -> None:
@@ -250,7 +258,9 @@ class Ledger:
             return
         about = Counter(batch.outcomes or ())
         for index, record in batch.records.items():
-            about.update(record.sequences)
+            about.update((record.requeued, record.answered))
+            # The last one may be the job's outcome, which is counted already.
+            self.forgotten.extend(each for each in record.attempts if each not in self.references)
             self.dead.pop((batch.sequence, index), None)
         for sequence, count in about.items():
             self._unrefer(sequence, count)
@@ -334,7 +344,8 @@ class Ledger:
         self.dead.pop((batch.sequence, index), None)
         self.answers.pop((batch.sequence, index), None)
         if batch.outcomes is not None:
-            self._unrefer(batch.outcomes[index], 1)
+            # It stays in the journal as an attempt.
+            self.references.pop(batch.outcomes[index], None)
             batch.outcomes[index] = 0
         batch.unfinished += 1
         self.move(batch, index, index + 1, JobState.READY)

@@ -9,6 +9,7 @@ from heapq import nsmallest
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
 from service.domain.holders import Holders
 from service.domain.job import ITEM, PILL, JobView, Outcome, job_id
@@ -158,7 +159,7 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobVi
         consumer=holder.name if holder else "",
         reason=_reason(state, batch, index),
         finished_at=ended.finished_at if ended else None,
-        attempts=list(record.attempts) if record else [],
+        attempts=attempts_of(state, batch, index),
     )
 
 
@@ -166,7 +167,7 @@ def outcome(state: QueueState, batch: Batch, index: int) -> Outcome | None:
     """Return how a finished job ended, from the event that recorded it."""
     if batch.outcomes is None:
         return None
-    event = _event(state, batch.outcomes[index])
+    event = state.event(batch.outcomes[index])
     number = batch.first + index
     if isinstance(event, e.Succeeded):
         for span in event.ranges:
@@ -220,7 +221,7 @@ def _feed_origin(state: QueueState, name: str, cursor: int, limit: int, folded: 
         batch = origin.find(entry.first)
         if batch is None or not _tells(batch, entry.first, entry.sequence):
             continue
-        event = _event(state, entry.sequence)
+        event = state.event(entry.sequence)
         if isinstance(event, e.Succeeded):
             span = _span(batch, event.ranges[entry.part], event.at)
             spans.append(span)
@@ -252,7 +253,7 @@ def _feed_all(state: QueueState, cursor: int, limit: int) -> tuple[int, list[Out
     counted = size = 0
     for sequence in order[bisect_right(order, cursor) :]:
         if sequence in state.ledger.references:
-            event = _event(state, sequence)
+            event = state.event(sequence)
             if event is not None:
                 outcomes.extend(_outcomes_of(state, sequence, event))
         cursor = sequence
@@ -290,10 +291,6 @@ def _outcomes_of(
                 yield Outcome(
                     job_id(event.origin, number), JobState.CANCELLED, finished_at=event.at, task=terms.task
                 )
-
-
-def _event(state: QueueState, sequence: int) -> e.AnyEvent | None:
-    return state.pending_event(sequence) or state.read(sequence)
 
 
 def _place(state: QueueState, job: str) -> tuple[Batch, int] | None:

@@ -23,7 +23,7 @@ from service.domain.batch import Batch
 from service.domain.due import Schedule
 from service.domain.job import PILL, RESULTS_QUEUE
 from service.domain.known_tasks import KnownTasks
-from service.domain.lanes import Lane, Lanes, Span
+from service.domain.lanes import Lane, Lanes
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.limits import Limits
@@ -145,6 +145,10 @@ class QueueState:
         events = self._events
         place = bisect_left(events, sequence, key=itemgetter(0))
         return events[place][1] if place < len(events) and events[place][0] == sequence else None
+
+    def event(self, sequence: int) -> e.AnyEvent | None:
+        """Return an event that is pending or in the journal."""
+        return self.pending_event(sequence) or self.read(sequence)
 
     def recover(self, now: float) -> None:
         """Make ready what the replayed events left waiting, and give holders time to come back."""
@@ -279,7 +283,7 @@ class QueueState:
     def _deliver(self, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:
         head = lane.head()
         if head is not None:
-            limit = min(limit, _alike(head, room))
+            limit = head.batch.alike(head.start, limit, room)
         span = lane.take(limit)
         if span is None:
             raise AssertionError("a lane that `best` returned has a head")
@@ -385,7 +389,7 @@ class QueueState:
         return bodies
 
     def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
-        event = self.pending_event(sequence) or self.read(sequence)
+        event = self.event(sequence)
         if not isinstance(event, e.Submitted | e.Merged):
             raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
         return event
@@ -394,17 +398,3 @@ class QueueState:
 def weight(results: Sequence[bytes]) -> int:
     """Return about how many bytes *results* take in an event."""
     return len(results) * RESULT_OVERHEAD_BYTES + sum(map(len, results))
-
-
-def _alike(head: Span, room: int) -> int:
-    """Return how many jobs from the head on can go into one delivery: same ledgers, not over *room* bytes."""
-    batch = head.batch
-    limit = batch.count
-    if batch.size > room:
-        limit = max(1, room * batch.count // batch.size)
-    if batch.records:
-        if head.start in batch.records:
-            return 1
-        following = min((index for index in batch.records if index > head.start), default=batch.count)
-        limit = min(limit, following - head.start)
-    return limit

@@ -6,6 +6,8 @@ would cost a row and a chunk each.
 
 from __future__ import annotations
 
+import msgspec
+
 from service.domain import events as e
 from service.domain.job import NewBatch
 from service.domain.queue_state import QueueState
@@ -52,6 +54,7 @@ class Run:
         if not self._batches:
             return
         state, event = self._state, self._event()
+        event = msgspec.structs.replace(event, joins=state.ledger.joined_by(event) is not None)
         added, start = state.ledger.submitted(state.record(event), event)
         state.observer.submitted(event.terms, self.count, sum(map(len, event.bodies)))
         state.admit(added, start, self._now)

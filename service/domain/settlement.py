@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
-from service.domain.batch import Batch
+from service.domain.batch import Batch, ledgers_after
 from service.domain.job import Cause, ErrorInfo
 from service.domain.lifecycle import JobState
 from service.domain.members import LeaseRecord, Member
@@ -193,7 +193,9 @@ def _charge(
     batch, index = lease.batch, lease.start
     retry_at = None if retry_in is None else now + retry_in
     number, error, seconds = batch.first + index, report.error, report.seconds
-    event = e.Failed(now, batch.origin, number, cause, error, retry_at, seconds, lease.holder.name, token)
+    ledgers = ledgers_after(batch.records.get(index), cause)
+    holder = lease.holder.name
+    event = e.Failed(now, batch.origin, number, cause, error, retry_at, seconds, holder, token, *ledgers)
     state.ledger.failed(state.record(event), event)
     if batch.states[index] == JobState.SCHEDULED and retry_at is not None:
         state.schedule(batch, index, index + 1, retry_at)
@@ -223,7 +225,9 @@ def _interrupt(state: QueueState, lease: LeaseRecord, now: float) -> None:
     batch, index = lease.batch, lease.start
     error = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
     number = batch.first + index
-    event = e.Failed(now, batch.origin, number, Cause.INTERRUPTED, error, now, 0.0, lease.holder.name)
+    cause, holder = Cause.INTERRUPTED, lease.holder.name
+    ledgers = ledgers_after(batch.records.get(index), cause)
+    event = e.Failed(now, batch.origin, number, cause, error, now, 0.0, holder, 0, *ledgers)
     state.ledger.failed(state.record(event), event)
 
 

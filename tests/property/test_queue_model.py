@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,6 +21,15 @@ from service.domain.members import RECONNECT_GRACE, Member
 from service.domain.queue_state import QueueState
 from service.domain.retry import CRASH_BUDGET
 from tests.support.ledgers import check_journal, check_state
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_attempts_kept() -> Iterator[None]:
+    """So that jobs have more attempts than are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.domain.batch.ATTEMPTS_KEPT", 2)
+        yield
+
 
 LIMITS = Limits(
     lease_seconds=15.0,

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from service.broker.journal import MemoryJournal
+from service.domain.batch import ATTEMPTS_KEPT
 from service.domain.counts import Counts
 from service.domain.holders import Holders
 from service.domain.keys import DIGEST_BYTES
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
+from service.domain.origins import Completion, Origin
 from service.domain.queries import outcome
 from service.domain.queue_state import QueueState
 
@@ -36,7 +38,10 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     drains = {sequence for _, sequence in ledger.drains.values()}
     marks = {sequence for origin in ledger.origins for sequence in origin.forgotten_by}
     accepted = {sequence for batch in ledger.batches.values() for sequence in batch.rows()}
-    assert rows == accepted | set(ledger.references) | drains | marks
+    records = [record for batch in ledger.batches.values() for record in batch.records.values()]
+    attempts = {sequence for record in records for sequence in record.attempts}
+    assert rows == accepted | attempts | set(ledger.references) | drains | marks
+    assert all(len(record.attempts) <= ATTEMPTS_KEPT for record in records)
 
     replayed = Ledger()
     for sequence, event in journal.replay():
@@ -62,7 +67,15 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "states": {b.sequence: [_lasting(state) for state in b.states] for b in batches},
         "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in batches},
         "records": {
-            (b.sequence, index): (r.failures, r.crashes, r.interruptions, r.due, r.attempts, r.sequences)
+            (b.sequence, index): (
+                r.failures,
+                r.crashes,
+                r.interruptions,
+                r.due,
+                list(r.attempts),
+                r.requeued,
+                r.answered,
+            )
             for b in batches
             for index, r in sorted(b.records.items())
         },
@@ -74,7 +87,9 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "references": ledger.references,
         "order of outcomes": [each for each in ledger.outcome_order if each in ledger.references],
         "feeds": {
-            origin.name: [each for each in origin.completions.after(0, 1 << 60) if origin.find(each.first)]
+            origin.name: [
+                each for each in origin.completions.after(0, 1 << 60) if _is_kept(ledger, origin, each)
+            ]
             for origin in ledger.origins
             if origin.batches
         },
@@ -86,6 +101,10 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         },
         "finish times": {b.sequence: b.finished_at for b in batches if not b.unfinished},
     }
+
+
+def _is_kept(ledger: Ledger, origin: Origin, each: Completion) -> bool:
+    return origin.find(each.first) is not None and each.sequence in ledger.references
 
 
 def _keyed(ledger: Ledger, key: str) -> tuple[int, int, bytes]:

@@ -1,0 +1,21 @@
+"""The history of a job: the attempts that ended without a result, as the journal keeps them."""
+
+from __future__ import annotations
+
+from service.domain import events as e
+from service.domain.batch import ATTEMPTS_KEPT, Batch
+from service.domain.job import Attempt
+from service.domain.queue_state import QueueState
+
+
+def attempts_of(state: QueueState, batch: Batch, index: int) -> list[Attempt]:
+    """Return the last attempts at the job at *index* that ended without a result, read from the journal."""
+    record = batch.records.get(index)
+    if record is None:
+        return []
+    found = (state.event(sequence) for sequence in record.attempts[-ATTEMPTS_KEPT:])
+    return [
+        Attempt(event.at, event.cause, event.error, event.seconds, event.consumer)
+        for event in found
+        if isinstance(event, e.Failed)
+    ]
