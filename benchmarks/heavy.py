@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, floors, large, pauses, recovery, width
+from benchmarks import depth, floors, hostile, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -29,9 +29,34 @@ class Extent:
     busy: int = 1_000_000
     kept: int = 50_000
     trips: int = 1_000
+    priorities: int = 100_000
+    queues: int = 10_000
+    large_frame: int = 57_000_000
+    small_frame: int = _MEBIBYTE
+    peers: int = 1_024
+    attacks: int = 1_000
 
 
-SMOKE = Extent(4, _MEBIBYTE, 40, 400, 2_000, 0.2, 2_000, 1_000, 500, 400, 100, 20)
+SMOKE = Extent(
+    4,
+    _MEBIBYTE,
+    40,
+    400,
+    2_000,
+    0.2,
+    2_000,
+    1_000,
+    500,
+    400,
+    100,
+    20,
+    200,
+    50,
+    _MEBIBYTE // 2,
+    16 * 1024,
+    24,
+    6,
+)
 
 
 def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
@@ -104,6 +129,26 @@ def below(durability: str, extent: Extent, figures: Figures) -> None:
     figures.note("floor of stock clients, 4+4", "items/s", "one thread alone", items)
 
 
+def attacked(durability: str, extent: Extent, figures: Figures) -> None:
+    """Attack a manager with many queues, priorities and jobs in all ways that low keys allow."""
+    sizes = hostile.Sizes(
+        waiting=extent.waiting,
+        priorities=extent.priorities,
+        queues=extent.queues,
+        large=extent.large_frame,
+        small=extent.small_frame,
+        peers=extent.peers,
+        attacks=extent.attacks,
+    )
+    for seen in hostile.measure(durability, sizes):
+        bounded = f"{seen.name} (at most {seen.bound * 1e3:.0f})"
+        figures.note("attack: CPU of the longest turn", "ms", bounded, seen.cpu * 1e3)
+        figures.note("attack: longest turn, with its waits", "ms", seen.name, seen.turn * 1e3)
+        figures.note("attack: longest wait of an operator", "ms", seen.name, seen.gap * 1e3)
+        figures.note("attack: peak RSS of manager", "MiB", seen.name, seen.peak / _MEBIBYTE)
+        figures.note("attack: the operator was served", "", seen.name, seen.served)
+
+
 #: By the names that `--only` takes.
 HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
@@ -112,4 +157,5 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "pauses": paused,
     "recovery": recovered,
     "floors": below,
+    "hostile": attacked,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,13 @@ _PROC = Path("/proc")
 def cpu_seconds(pids: list[int]) -> float:
     """Return the processor time, in seconds, that the processes have used so far, all together."""
     return sum(_ticks(pid) for pid in pids) * _TICK
+
+
+def processor_clock(pid: int) -> Callable[[], float]:
+    """Return what tells the processor time of a process in seconds, by the nanosecond."""
+    # As clock_getcpuclockid(3) makes it, which Python lacks.
+    clock = ~pid << 3 | 2
+    return lambda: time.clock_gettime(clock)
 
 
 @contextmanager

@@ -55,6 +55,9 @@ HEAVY = {
     "floor of arguments and results": {"SQLite alone, 1 KiB", "SQLite alone, 16 MiB"},
     "floor of CPU, 1,000 jobs carried": {"1 KiB", "3 bytes"},
     "floor of stock clients, 4+4": {"one thread alone"},
+    "attack: CPU of the longest turn": {"57 MB of pings in a frame, by submit (at most 50)"},
+    "attack: peak RSS of manager": {"57 MB of pings in a frame, by submit"},
+    "attack: the operator was served": {"57 MB of pings in a frame, by submit"},
     "killed manager, start to first answer": {
         "2,000 jobs submitted 1,000 at a time",
         "2,000 jobs submitted one by one, and merged since",

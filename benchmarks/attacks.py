@@ -1,0 +1,362 @@
+"""What holders of low keys may send, and strangers, to make a manager slow or large.
+
+An attack is a function of a `Camp`, and returns the bytes of the largest message that it sent. Beside those
+that are written here there is one for each command that the table of roles lets others than `admin` send: a
+MiB of the shortest ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import msgspec
+
+from benchmarks.line import Endpoint, Line
+from service import wire
+from service.domain import commands as c
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.server.roles import COMMANDS, Role
+
+MEBIBYTE = 1 << 20
+#: Bytes of a result of the jobs of origin `fed`, and how many there are.
+RESULT_BYTES = 256 * 1024
+RESULTS = 32
+#: The task of all jobs, and a priority above those of the others.
+TASK = "m:f"
+FIRST = 1 << 40
+_ERROR = ErrorInfo("E", "")
+
+
+@dataclass(frozen=True)
+class Camp:
+    """Where attackers come from, what keys they have, and how much they send.
+
+    Attributes:
+        endpoint: where the manager listens.
+        http: where it serves metrics.
+        keys: a secret for each role.
+        large: bytes of the largest frames.
+        small: bytes of the others, for which the usual bound holds.
+        peers: connections of those who come with many.
+        waiting: jobs that wait in the queue `deep`.
+    """
+
+    endpoint: Endpoint
+    http: str
+    keys: dict[str, bytes]
+    large: int
+    small: int
+    peers: int
+    waiting: int
+
+    @contextlib.contextmanager
+    def line(self, role: str) -> Iterator[Line]:
+        """Connect with the key of *role*."""
+        line = Line(self.endpoint, self.keys[role])
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+Attack = Callable[[Camp], int]
+
+
+def frame(commands: Sequence[c.Command]) -> bytes:
+    """Return the message of a frame of commands."""
+    return bytes(wire.encode_request(1, commands)[wire.HEADER.size :])
+
+
+def repeated(command: c.Command, size: int) -> bytes:
+    """Return the message of a frame of about *size* bytes, all of one command."""
+    one = msgspec.msgpack.encode(command)
+    count = max(1, size // len(one))
+    raw = msgspec.Raw(b"\xdd" + count.to_bytes(4) + one * count)
+    return frame(cast("Sequence[c.Command]", raw))
+
+
+def batches(size: int, make: Callable[[int], NewBatch]) -> c.Submit:
+    """Return a submit of about *size* bytes, of batches that *make* returns for 0, 1 and so on."""
+    count = size // len(msgspec.msgpack.encode(make(1 << 15)))
+    return c.Submit("many", [make(number) for number in range(count)])
+
+
+def send(camp: Camp, role: str, *messages: bytes) -> int:
+    """Send messages one after the other, each once the last one is answered; the manager may hang up."""
+    with camp.line(role) as line, contextlib.suppress(EOFError, OSError):
+        for message in messages:
+            line.send(message)
+            line.receive()
+    return max(map(len, messages))
+
+
+def put(item: object) -> bytes:
+    """Return the message of a stock client's put."""
+    return pickle.dumps(("tasks", "put", (item,), {}), protocol=4)
+
+
+# --- frames -------------------------------------------------------------------------------------------
+
+
+def _pings(camp: Camp) -> int:
+    return send(camp, "submit", repeated(c.Ping(), camp.large))
+
+
+def _tiny_batches(camp: Camp) -> int:
+    # Every other number, so that no batch goes on from the one before.
+    return send(camp, "submit", frame([batches(camp.small, lambda n: NewBatch(2 * n, Terms(TASK), [b""]))]))
+
+
+def _distinct_queues(camp: Camp) -> int:
+    return send(
+        camp, "submit", frame([batches(camp.small, lambda n: NewBatch(n, Terms(TASK, f"x{n}"), [b""]))])
+    )
+
+
+def _keyed(camp: Camp) -> int:
+    made = batches(camp.small, lambda n: NewBatch(n, Terms(TASK), [b""], 0.0, f"k{n}"))
+    return send(camp, "submit", frame([made]))
+
+
+def _bodies(camp: Camp) -> int:
+    return send(camp, "submit", _batch_of(camp.small))
+
+
+def _many_bodies(camp: Camp) -> int:
+    return send(camp, "submit", _batch_of(camp.large))
+
+
+def _batch_of(size: int) -> bytes:
+    count = size // 2
+    bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
+    return frame([c.Submit("bodies", [NewBatch(0, Terms(TASK), cast("list[bytes]", bodies))])])
+
+
+def _names(camp: Camp) -> int:
+    names = (chr(ord("A") + number) * camp.small for number in range(min(57, camp.large // camp.small)))
+    return send(
+        camp, "submit", *(frame([c.Submit("o", [NewBatch(0, Terms(TASK, name), [b""])])]) for name in names)
+    )
+
+
+def _empty_maps(camp: Camp) -> int:
+    count = camp.large // 4
+    body = b"\x92\xdd" + count.to_bytes(4) + b"\x80" * count + b"\x80"
+    sent = send(camp, "submit", frame([c.Submit("maps", [NewBatch(0, Terms(TASK, priority=FIRST), [body])])]))
+    with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
+        line.call("tasks", "get", False)
+    return sent
+
+
+def _opcodes(camp: Camp) -> int:
+    return send(camp, "submit", put([1] * (camp.small // 2)))
+
+
+def _many_opcodes(camp: Camp) -> int:
+    return send(camp, "submit", put([None] * camp.large))
+
+
+def _long_header(camp: Camp) -> int:
+    with camp.line("submit") as line, contextlib.suppress(EOFError, OSError):
+        line.send_raw(wire.HEADER.pack(-1) + wire.LONG_HEADER.pack(camp.large) + bytes(camp.large))
+        line.receive()
+    return camp.large
+
+
+def _feeds(camp: Camp) -> int:
+    return send(camp, "submit", frame([c.Feed("fed")] * 1000))
+
+
+def _one_result(camp: Camp) -> int:
+    return send(camp, "submit", frame([c.Await(["fed-0"] * 2200)]))
+
+
+def _awaits(camp: Camp) -> int:
+    """Sixty requests wait for ten thousand jobs each, while a consumer ends one job after the other."""
+    ids = [f"deep-{number}" for number in range(min(camp.waiting, 10_000))]
+    waiting = frame([c.Await(ids, 30.0)])
+    with camp.line("submit") as line, camp.line("work") as consumer:
+        for _ in range(60):
+            line.send(waiting)
+        consumer.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], queues=["deep"])])
+        for _ in range(20):
+            (grant,) = consumer.ask([c.Lease(1)])
+            for each in grant.deliveries:
+                consumer.ask([c.Ack(each.token, each.first, [b"r"], [0.0])])
+    return len(waiting)
+
+
+def _leases(camp: Camp) -> int:
+    with camp.line("work") as line:
+        line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
+        for _ in range(8):
+            line.ask([c.Lease(256)])
+    return 0
+
+
+def _lease_frame(camp: Camp) -> int:
+    with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
+        line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
+        line.ask([c.Lease(256)] * 1000)
+    return 0
+
+
+def _tasks(camp: Camp) -> int:
+    names = [f"m:f{number}" for number in range(camp.small // 10)]
+    return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=names)]))
+
+
+def _held(camp: Camp) -> int:
+    held = [c.Held(number, "deep", number, 1) for number in range(1, camp.small // 16)]
+    return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], held=held)]))
+
+
+def _stats(camp: Camp) -> int:
+    return send(camp, "read", *[frame([c.Stats()] * 20)] * 4)
+
+
+def _expositions(camp: Camp) -> int:
+    return send(camp, "read", frame([c.Exposition()] * 20))
+
+
+def _scrapes(camp: Camp) -> int:
+    """Sixteen scrapers without a key come at once, and come again."""
+    url = f"http://{camp.http}/metrics"
+
+    def scrape() -> None:
+        for _ in range(4):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(url, timeout=60) as page,
+            ):
+                page.read()
+
+    threads = [threading.Thread(target=scrape) for _ in range(16)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return 0
+
+
+def _lists(camp: Camp) -> int:
+    return send(camp, "read", frame([c.List("dead")] * 200))
+
+
+def _long_list(camp: Camp) -> int:
+    return send(camp, "read", *[frame([c.List(limit=10_000)])] * 4)
+
+
+def _ids(camp: Camp) -> int:
+    return send(camp, "read", frame([c.Get(["deep-1"] * (camp.small // 7))]))
+
+
+# --- connections ----------------------------------------------------------------------------------------
+
+
+def _half_open(camp: Camp) -> int:
+    _crowd(camp, lambda: socket.create_connection(camp.endpoint, timeout=5))
+    return 0
+
+
+def _full(camp: Camp) -> int:
+    _crowd(camp, lambda: Line(camp.endpoint, camp.keys["submit"]))
+    return 0
+
+
+def _unfinished(camp: Camp) -> int:
+    def come() -> Line:
+        line = Line(camp.endpoint, camp.keys["submit"])
+        line.send_raw(wire.HEADER.pack(2 * camp.small) + bytes(camp.small))
+        return line
+
+    _crowd(camp, come)
+    return camp.small
+
+
+def _unread(camp: Camp) -> int:
+    asked = frame([c.List(limit=10_000)])
+
+    def come() -> Line:
+        line = Line(camp.endpoint, camp.keys["read"])
+        for _ in range(8):
+            line.send(asked)
+        return line
+
+    _crowd(camp, come, camp.peers // 8)
+    return len(asked)
+
+
+def _crowd(camp: Camp, come: Callable[[], Any], peers: int = 0) -> None:
+    """Let so many peers come; whoever is not let in, or cut off, is so."""
+    inside = []
+    try:
+        for _ in range(peers or camp.peers):
+            with contextlib.suppress(EOFError, OSError):
+                inside.append(come())
+    finally:
+        for each in inside:
+            with contextlib.suppress(OSError):
+                each.close()
+
+
+def _cancels(camp: Camp) -> int:
+    ids = [f"deep-{number}" for number in range(min(camp.waiting, camp.small // 12))]
+    return send(camp, "admin", frame([c.Cancel(ids)]))
+
+
+def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
+    """Return a MiB of the shortest commands of a kind, for the lowest role that may send it."""
+    tag = str(kind.__struct_config__.tag)
+    roles = [role for role in (Role.SUBMIT, Role.WORK, Role.READ) if role in COMMANDS.get(tag, ())]
+    if not roles:
+        return None
+    shortest = {"origin": "o", "error": _ERROR, "version": 1, "role": "client", "consumer": "w"}
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if field.required:
+            values[field.name] = shortest.get(field.name, [] if "list" in str(field.type) else 0)
+    role = str(roles[0])
+    return f"1 MiB of {tag!r}, by {role}", lambda camp: send(camp, role, repeated(kind(**values), camp.small))
+
+
+#: In the order of the table. The name tells the role of the lowest key that may do it.
+ATTACKS: dict[str, Attack] = {
+    "57 MB of pings in a frame, by submit": _pings,
+    "1 MiB of batches of one job, by submit": _tiny_batches,
+    "1 MiB of batches for distinct queues, by submit": _distinct_queues,
+    "1 MiB of batches with keys, by submit": _keyed,
+    "1 MiB of empty jobs in a batch, by submit": _bodies,
+    "57 MB of empty jobs in a batch, by submit": _many_bodies,
+    "57 names of 1 MiB, refused, by submit": _names,
+    "14 M empty maps, submitted and got, by submit and work": _empty_maps,
+    "1 MiB of pickle with 500,000 opcodes, by submit": _opcodes,
+    "57 MB of pickle, by submit": _many_opcodes,
+    "57 MB behind a long header, by submit": _long_header,
+    "1,000 feeds of 8 MiB of results, by submit": _feeds,
+    "one result of 256 KiB awaited 2,200 times, by submit": _one_result,
+    "60 awaits of 10,000 jobs, and acks, by submit and work": _awaits,
+    "leases of 256 over all priorities, by work": _leases,
+    "1,000 leases of 256 in a frame, by work": _lease_frame,
+    "1 MiB of tasks in a hello, by work": _tasks,
+    "1 MiB of held leases in a hello, by work": _held,
+    "20 stats in a frame, by read": _stats,
+    "20 expositions in a frame, by read": _expositions,
+    "16 scrapers, without a key": _scrapes,
+    "200 lists of a rare state, by read": _lists,
+    "lists of 10,000 jobs, by read": _long_list,
+    "1 MiB of ids to get, by read": _ids,
+    "1,024 half-open connections, without a key": _half_open,
+    "1,024 connections, by submit": _full,
+    "1,024 connections, 1 MiB of a message on each, by submit": _unfinished,
+    "128 connections that read no answer, by read": _unread,
+    **dict(filter(None, map(_of, get_args(c.AnyCommand)))),
+    "80,000 jobs cancelled in a frame, by admin": _cancels,
+}

@@ -1,0 +1,165 @@
+"""Attacks on a manager with many queues, priorities and jobs: how long others wait, and how large it gets.
+
+Each attack meets a manager that has just started on the same journal. An operator's connection pings
+meanwhile. The bound of a turn is 50 ms of processor time, and 5 ms for each MiB of a message after the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.attacks import ATTACKS, MEBIBYTE, RESULT_BYTES, RESULTS, TASK, Camp
+from benchmarks.line import Line
+from benchmarks.processes import peak_bytes
+from benchmarks.systems import Service, end, environment
+from benchmarks.watch import watched
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import NewBatch, Terms
+
+#: Seconds of processor time that a turn may take, and more for each MiB of a message beyond the first.
+TURN_SECONDS = 0.050
+MEBIBYTE_SECONDS = 0.005
+#: Bytes that the manager may have resident.
+RESIDENT_BYTES = 512 * MEBIBYTE
+_CALL = 10_000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much waits, how much is sent, and by how many of the attacks."""
+
+    waiting: int
+    priorities: int
+    queues: int
+    large: int
+    small: int
+    peers: int
+    attacks: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one attack did.
+
+    Attributes:
+        name: the attack.
+        bound: seconds of processor time that a turn may take under it.
+        cpu: most seconds of processor time between two answers to the operator.
+        gap: most seconds that the operator waited for an answer.
+        turn: seconds of the longest turn, with its waits for the disk.
+        peak: most bytes that the manager had resident.
+        served: whether the manager lived, and served the operator all the time.
+    """
+
+    name: str
+    bound: float
+    cpu: float
+    gap: float
+    turn: float
+    peak: int
+    served: bool
+
+
+def measure(durability: str, sizes: Sizes) -> Iterator[Seen]:
+    """Yield what each attack does to a manager with so much in it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="svc-keys-")))
+        keys = _keys(folder / "keys")
+        service = stack.enter_context(Service(durability, "--role-keys", str(folder / "keys"), consumers=0))
+        line = Line(service.endpoint, keys["admin"])
+        _fill(line, sizes)
+        line.close()
+        end(service.manager)
+        pristine = folder / "pristine"
+        shutil.copytree(service.folder, pristine)
+        for name in list(ATTACKS)[:: max(1, len(ATTACKS) // sizes.attacks)]:
+            print(name, file=sys.stderr)
+            _restore(pristine, service.folder)
+            yield _under(service, keys, sizes, name)
+
+
+def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) -> Seen:
+    service.start_manager()
+    manager = service.manager
+    camp = Camp(service.endpoint, service.http, keys, sizes.large, sizes.small, sizes.peers, sizes.waiting)
+    size = 0
+    cut_off = contextlib.suppress(EOFError, OSError)
+    with watched(service.endpoint, keys["admin"], manager.pid) as seen, cut_off:
+        size = ATTACKS[name](camp)
+    peak, turn, lives = peak_bytes(manager.pid), _longest_turn(camp), manager.poll() is None
+    manager.kill()
+    manager.wait()
+    return Seen(name, bound(size), seen.cpu, seen.gap, turn, peak, lives and seen.served)
+
+
+def _restore(pristine: Path, folder: Path) -> None:
+    """Bring the journal in *folder*, and what stands beside it, back to how it was."""
+    for path in folder.glob("journal*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.copytree(pristine, folder, dirs_exist_ok=True)
+
+
+def bound(size: int) -> float:
+    """Return the seconds of processor time that a turn may take for a message of *size* bytes."""
+    return TURN_SECONDS + MEBIBYTE_SECONDS * max(0, math.ceil(size / MEBIBYTE) - 1)
+
+
+def _keys(folder: Path) -> dict[str, bytes]:
+    """Make a key for each role in *folder*, as an operator does; return them."""
+    subprocess.run(
+        [sys.executable, "-m", "service", "auth", "generate", "--all", str(folder)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return {path.stem: path.read_bytes().strip() for path in folder.glob("*.key")}
+
+
+def _fill(line: Line, sizes: Sizes) -> None:
+    """Have jobs wait in a deep queue, in many priorities and in many queues; end some with results."""
+    _submit(line, "fed", [NewBatch(0, Terms(TASK, "fed"), [b""] * RESULTS)])
+    line.ask([c.Hello(1, "consumer", "filler-1", "filler", tasks=[TASK], queues=["fed"])])
+    (grant,) = line.ask([c.Lease(RESULTS)])
+    for each in grant.deliveries:
+        count = len(each.bodies)
+        line.ask([c.Ack(each.token, each.first, [bytes(RESULT_BYTES)] * count, [0.0] * count)])
+    line.ask([c.Leave()])
+    deep = Terms(TASK, "deep")
+    bulk = [NewBatch(first, deep, [b""] * _CALL) for first in range(0, sizes.waiting, _CALL)]
+    _submit(line, "deep", bulk)
+    # Every other number: consecutive ones would go on in one batch.
+    _submit(line, "lanes", [NewBatch(2 * n, Terms(TASK, priority=n), [b""]) for n in range(sizes.priorities)])
+    _submit(line, "wide", [NewBatch(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(sizes.queues)])
+
+
+def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
+    for start in range(0, len(batches), 1000):
+        (accepted,) = line.ask([c.Submit(origin, batches[start : start + 1000])])
+        if not isinstance(accepted, r.Accepted) or accepted.notes:
+            raise RuntimeError(f"the manager did not take the jobs to begin with: {accepted!r:.300}")
+
+
+def _longest_turn(camp: Camp) -> float:
+    """Return the longest turn that the manager tells of, in seconds, or NaN if it tells nothing any more."""
+    name = "svc_manager_longest_turn_seconds "
+    try:
+        with camp.line("admin") as line:
+            (told,) = line.ask([c.Exposition()])
+    except (EOFError, OSError):
+        return math.nan
+    return next(
+        (float(each[len(name) :]) for each in told.text.splitlines() if each.startswith(name)), math.nan
+    )

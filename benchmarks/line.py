@@ -1,0 +1,78 @@
+"""One connection to a manager, over which a benchmark says what no client of ours would."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Sequence
+from multiprocessing.connection import Client
+from typing import Any
+
+from service import wire
+from service.domain.commands import Command, Ping
+
+#: Seconds that an answer may take.
+ANSWER_SECONDS = 120.0
+_FAR = wire.MESSAGE_BYTES_MAX * 4
+Endpoint = tuple[str, int]
+
+
+class Line:
+    """A connection that is served, for the holder of a key."""
+
+    def __init__(self, endpoint: Endpoint, authkey: bytes) -> None:
+        """Connect and prove the key, as a stock client does.
+
+        Raises:
+            OSError, EOFError: the manager does not let it in.
+        """
+        self._connection = Client(endpoint, authkey=authkey)
+        self.call(None, "accept_connection", "benchmark")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def ping(self) -> None:
+        """Ask for an answer and wait for it."""
+        self.ask([Ping()])
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send a frame of commands; return the replies."""
+        self.send(bytes(wire.encode_request(1, commands)[wire.HEADER.size :]))
+        return self.answer()
+
+    def call(self, ident: str | None, method: str, *args: object) -> object:
+        """Make a stock client's call; return what it gives or raises."""
+        self.send(pickle.dumps((ident, method, args, {}), protocol=4))
+        _, value = pickle.loads(self.receive())
+        return value
+
+    def send(self, body: bytes | bytearray | memoryview) -> None:
+        """Send one message. What the manager says meanwhile is left for `receive`."""
+        self._connection.send_bytes(body)
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are, without a header."""
+        with self.socket() as raw:
+            raw.sendall(data)
+
+    def socket(self) -> socket.socket:
+        """Return another handle of the same socket."""
+        return socket.fromfd(self._connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+
+    def receive(self) -> bytes:
+        """Return the next message.
+
+        Raises:
+            TimeoutError: none came in time.
+            EOFError, OSError: the manager has hung up.
+        """
+        if not self._connection.poll(ANSWER_SECONDS):
+            raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
+        return self._connection.recv_bytes(_FAR)
+
+    def answer(self) -> list[Any]:
+        """Return the replies of the next frame."""
+        _, replies = wire.decode_response(wire.response_frame(self.receive()) or b"")
+        return list(replies)
