@@ -101,9 +101,12 @@ class Author:
             return s.HangUp(self._rng.choice(list(self._scene.peers)))
         if choice < 0.6:
             return s.Silence()
-        if choice < 0.8:
+        if choice < 0.75:
             return s.Review()
-        return s.Restart(self._rng.random() < 0.7) if choice < 0.93 else s.Desert()
+        if choice < 0.93:
+            broken_off = self._rng.choice((s.Restart, s.Restart, s.Recover))
+            return broken_off(self._rng.random() < 0.7)
+        return s.Desert()
 
     # --- who comes ----------------------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class Author:
     # --- frames -------------------------------------------------------------------------------------
 
     def _frame(self) -> s.Step:
-        count = self._rng.choice((1, 1, 1, 2, 3))
+        count = self._rng.choice((1, 1, 1, 2, 3, 12))
         usual, peer = self._usual()
         kinds = [self._rng.choice(_CHOICES) for _ in range(count)]
         commands = tuple(each for each in (self._command(kind, usual) for kind in kinds) if encodable(each))

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import structlog
 
+from service.broker.broken import StateBroken
 from service.broker.host import QueueHost
 from tests.fuzz.author import Author
 from tests.fuzz.oracle import limit_memory
@@ -142,6 +143,8 @@ def fuzz(
 
 def _kind(error: BaseException) -> str:
     """Return the type, place and words of an error, without its numbers."""
+    if isinstance(error, StateBroken) and error.__cause__ is not None:
+        error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/service/" in frame.filename] or list(frames)
     place = f"{Path(ours[-1].filename).name}:{ours[-1].name}" if ours else ""

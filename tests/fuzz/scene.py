@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 import socket
@@ -26,6 +27,7 @@ from service.server.journal import SqliteJournal
 from service.server.journal.rows import Row, event_of, rows_of
 from service.server.keys import Key, KeyRing
 from service.server.roles import Role
+from service.server.turns import Turns
 from tests.fuzz import steps as s
 from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
 from tests.fuzz.oracle import Finding
@@ -37,6 +39,8 @@ from tests.support.ledgers import check_journal, check_state, portrait
 STEP_SECONDS_MAX = 2.0
 #: The share of stories that are told on a journal in a file.
 _SQLITE_SHARE = 0.04
+#: The share of stories in which long frames are served over many turns.
+_HURRIED_SHARE = 0.25
 _SECRET = b"the key of a peer"
 
 
@@ -118,6 +122,8 @@ class Scene:
         self.clock = FakeClock()
         self.limits = _limits(rng)
         self._recent_bytes = rng.choice((100, 2000))
+        #: Whether each turn has time for the first commands of a frame only.
+        self._hurried = rng.random() < _HURRIED_SHARE
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.journal: RowJournal | SqliteJournal = RowJournal()
         if rng.random() < _SQLITE_SHARE:
@@ -177,6 +183,7 @@ class Scene:
             peer.requests += 1
             peer.asked[peer.requests] = len(step.commands)
             self._hear(peer, wire.encode_request(peer.requests, step.commands))
+            self.turns.go_on()
 
     def _call(self, step: s.Call) -> None:
         peer = self.peers.get(step.peer)
@@ -192,7 +199,7 @@ class Scene:
                 raise Finding("a put was answered, and nothing was queued")
 
     def _hear(self, peer: Peer, message: bytes | bytearray) -> None:
-        if not peer.connection.closed:
+        if not peer.connection.closed and peer.connection.work is None:
             self.dialogue.handle(peer.connection, memoryview(message)[wire.HEADER.size :])
 
     def _typed(self, step: s.Typed) -> None:
@@ -213,6 +220,7 @@ class Scene:
             self.host.hand_out()
         else:
             self.host.turn()
+            self.turns.go_on()
 
     def _pass(self, step: s.Pass) -> None:
         self.clock.advance(step.seconds)
@@ -225,23 +233,36 @@ class Scene:
         check_renewed(self.host.state)
 
     def _restart(self, step: s.Restart) -> None:
-        if step.committed:
-            self.host.turn()
-        before = portrait(self.host.state.ledger)
-        for peer in self.peers.values():
-            peer.close()
-        self.peers.clear()
+        before = self._broken_off(step.committed)
         if isinstance(self.journal, RowJournal):
             self.journal = self.journal.reopened()
         elif self._folder is not None:
             self.journal.close()
             self.journal = SqliteJournal.open(f"{self._folder.name}/journal", "os")
         self._open()
-        check_state(self.host.state)
-        if step.committed:
-            self._compare(before)
+        self._compare(before)
+
+    def _recover(self, step: s.Recover) -> None:
+        before = self._broken_off(step.committed)
+        self.host.discard()
+        self.host.recover_in_place()
+        self.dialogue.begin_anew()
+        self._compare(before)
+
+    def _broken_off(self, committed: bool) -> dict[str, Any]:
+        """Close all connections; return what a restart must not change, if the last turn is *committed*."""
+        if committed:
+            self.host.turn()
+        before = portrait(self.host.state.ledger) if committed else {}
+        for peer in self.peers.values():
+            peer.close()
+        self.peers.clear()
+        return before
 
     def _compare(self, before: dict[str, Any]) -> None:
+        check_state(self.host.state)
+        if not before:
+            return
         for name, value in portrait(self.host.state.ledger).items():
             if value != before[name]:
                 raise Finding(f"the {name} differ after a restart: {before[name]!r:.500}, {value!r:.500}")
@@ -287,7 +308,9 @@ class Scene:
     def _open(self) -> None:
         self.host = self._make_host(self.journal, clock=self.clock, limits=self.limits, exposition=repr)
         self.host._recent = Recent(self._recent_bytes)
-        self.dialogue = Dialogue(self.host, KeyRing.of_authkey(_SECRET), self)
+        self.turns = Turns()
+        self.turns.until = -math.inf if self._hurried else math.inf
+        self.dialogue = Dialogue(self.host, KeyRing.of_authkey(_SECRET), self, turns=self.turns)
 
     def _submitted(self) -> int:
         return sum(counts.submitted for counts in self.host.state.ledger.counts.values())
@@ -331,6 +354,7 @@ _TOLD_BY: dict[type[Any], Callable[[Scene, Any], None]] = {
     s.Pass: Scene._pass,
     s.Silence: Scene._silence,
     s.Restart: Scene._restart,
+    s.Recover: Scene._recover,
     s.Desert: Scene._desert,
     s.Review: Scene._review,
 }

@@ -85,6 +85,13 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Recover:
+    """The manager drops its state and recovers in place, with the last turn *committed* or lost."""
+
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Desert:
     """All peers hang up, and a lease time passes: no job is held any more, and nobody waits."""
 
@@ -94,7 +101,7 @@ class Review:
     """The whole state is checked, and the journal replayed beside it."""
 
 
-Step = Connect | HangUp | Frame | Typed | Call | Turn | Pass | Silence | Restart | Desert | Review
+Step = Connect | HangUp | Frame | Typed | Call | Turn | Pass | Silence | Restart | Recover | Desert | Review
 
 
 @dataclass(frozen=True, slots=True)

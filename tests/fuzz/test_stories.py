@@ -11,7 +11,19 @@ from service.domain import commands as c
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.server.roles import Role
 from tests.fuzz.commands import retell
-from tests.fuzz.steps import Call, Connect, Desert, Frame, Pass, Restart, Review, Step, Story, Turn
+from tests.fuzz.steps import (
+    Call,
+    Connect,
+    Desert,
+    Frame,
+    Pass,
+    Restart,
+    Review,
+    Silence,
+    Step,
+    Story,
+    Turn,
+)  # fmt: skip
 
 ERROR = ErrorInfo("ValueError", "no")
 FIRST_TOKEN = (1 << 40) + 1
@@ -52,6 +64,11 @@ STORIES: dict[str, tuple[Step, ...]] = {
         *(submit("o", number, priority=-number) for number in range(3)), ask(c.Cancel(["o-1"])),
         Turn(), Pass(400.0), *(step for place in range(3) for step in (put(1.5), GET, large_ack(place))),
         ask(c.Feed("o")), ask(c.Feed()), ask(c.Feed("o", folded=True)),
+    ),
+    "a supervisor that lives on leaves": (
+        ask(c.Hello(1, "worker", "w", "w")), ask(c.Hello(1, "worker", "w", "w"), peer=WORKER),
+        Connect(3, Role.WORK), ask(c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"]), peer=3),
+        submit("o"), ask(c.Lease(), peer=3), ask(c.Leave()), ask(c.Leave(), peer=WORKER), Silence(), Desert(),
     ),
     "a pill is given up": (put(None), GET, NACK, ask(c.Requeue()), Review()),
     "an item is given up": (put(1.5), GET, NACK, ask(c.Requeue()), Review()),
