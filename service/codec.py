@@ -111,9 +111,10 @@ def decode_result(body: bytes, envelopes: Envelopes | None = None) -> Any:
         if envelopes is None:
             return _plain_decoder.decode(body)
         return msgspec.msgpack.decode(body, ext_hook=partial(_unpickle, envelopes))
-    except CodecError:
+    except (CodecError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A result must not end the process that reads it, as a SystemExit in its `__setstate__` would.
         raise CodecError(f"the result cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -140,7 +141,9 @@ def decode_exception(content: bytes, envelopes: Envelopes) -> Exception | None:
     signed = envelopes.open_answer("exception", content)
     try:
         error = pickle.loads(signed)  # noqa: S301  # the signature was right
-    except Exception:  # noqa: BLE001  # an exception with an __init__ of its own often fails to unpickle, in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # an exception with an __init__ of its own often fails to unpickle, in any way
         return None
     return error if isinstance(error, Exception) else None
 

@@ -5,7 +5,8 @@ handshake, `accept_connection`, then frames (`service.wire`). When the connectio
 sent again on a new one until its deadline: every command may be repeated (DESIGN promise 3). A call that is
 given up or interrupted takes its connection with it, so an answer can never be taken for another's.
 
-Nothing is done at exit: the kernel closes the socket.
+Nothing is done at exit: the kernel closes the socket. A forked child closes its copy, so that the manager
+learns at once that the parent has gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from service.broker.base import Broker
+from service.broker.forks import begin_anew_in_children
 from service.broker.stream import Stream
 from service.domain import commands as c
 from service.domain import replies as r
@@ -86,6 +88,7 @@ class ManagerBroker(Broker):
         self._sending = threading.Lock()
         self._request = 0
         self._interrupted = False
+        begin_anew_in_children(self)
 
     def connect(self) -> r.Welcome:
         """Connect now, within the timeout; return what the manager says of itself.
@@ -138,6 +141,13 @@ class ManagerBroker(Broker):
                 if self._hello is not _client_hello:
                     self._exchange(self._stream, [c.Leave()], time.monotonic() + 1.0, 0.0)
             self._discard()
+
+    def begin_anew(self) -> None:
+        """Leave the connection to the parent: this child makes one of its own if it calls."""
+        self._sending = threading.Lock()
+        self._unrecorded = []
+        self._interrupted = False
+        self._discard()
 
     # --- one exchange -------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""The connections of one client: one that submits in order, and a few that wait."""
+"""The connections of one client: one that submits in order, and a few that wait.
+
+The locks are reentrant, because a signal handler may use the client while its own thread holds them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.broker.base import Broker
+from service.broker.forks import begin_anew_in_children
 from service.errors import BrokerError
 
 #: Makes a connected broker.
@@ -28,21 +32,44 @@ class Connections:
     def __init__(self, connect: Connect, waiters: int = WAITERS_MAX) -> None:
         """Make no connection yet; at most *waiters* of them serve waits."""
         self._connect = connect
+        self._waiters = waiters
+        self._closed = False
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Have no connection; those of before a fork are closed by their brokers, and the locks are new."""
         self._main: Broker | None = None
-        self._main_lock = threading.Lock()
+        self._main_lock = threading.RLock()
+        self._main_lent = False
         self._idle: list[Broker] = []
         self._all: list[Broker] = []
-        self._state_lock = threading.Lock()
-        self._free = threading.BoundedSemaphore(waiters)
-        self._closed = False
+        self._state_lock = threading.RLock()
+        self._free = threading.BoundedSemaphore(self._waiters)
 
     @contextmanager
     def main(self) -> Iterator[Broker]:
-        """Lend the connection for short calls; its calls are made in the order of the borrowers."""
+        """Lend the connection for short calls; its calls are made in the order of the borrowers.
+
+        A signal handler that interrupts its own thread in such a call gets a connection for itself: the
+        answer to that call is still due on the main one.
+        """
         with self._main_lock:
-            if self._main is None:
-                self._main = self._made()
-            yield self._main
+            if self._main_lent:
+                with self._apart() as broker:
+                    yield broker
+                return
+            self._main_lent = True
+            try:
+                if self._main is None:
+                    self._main = self._made()
+                yield self._main
+            finally:
+                self._main_lent = False
+
+    def is_main(self, broker: Broker) -> bool:
+        """Return whether *broker* is the connection that `main` lends, if no signal handler asks."""
+        return broker is self._main
 
     @contextmanager
     def waiting(self, seconds: float) -> Iterator[Broker]:
@@ -69,6 +96,17 @@ class Connections:
             self._closed = True
             brokers, self._all, self._idle = self._all, [], []
         for broker in brokers:
+            broker.close()
+
+    @contextmanager
+    def _apart(self) -> Iterator[Broker]:
+        """Lend a connection that only this call uses."""
+        broker = self._made()
+        try:
+            yield broker
+        finally:
+            with self._state_lock:
+                self._all.remove(broker)
             broker.close()
 
     def _taken(self) -> Broker:

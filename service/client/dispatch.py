@@ -1,20 +1,24 @@
 """Behind an Executor: two threads, one that submits what has gathered and one that collects outcomes.
 
 Both are daemons that start with the first job and end once the executor is shut down, or gone, and the last
-future has ended. They hold no reference to the executor. Nothing is done at interpreter exit.
+future has ended. They hold no reference to the executor. `client.leaving` flushes it at interpreter exit.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
+from bisect import insort
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from service.broker.forks import begin_anew_in_children
 from service.client.batches import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
 from service.client.futures import Future, copied
+from service.client.leaving import flush_at_exit
 from service.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
 from service.domain import commands as c
 from service.domain.job import NewBatch, Outcome, job_id, parse_job_id
@@ -52,21 +56,35 @@ class Dispatch:
     def __init__(self, session: Session) -> None:
         """Talk over *session*, which is closed at the end."""
         self.session = session
+        self._futures: dict[str, Future] = {}
+        self._closed = False
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Have no job yet. In a forked child: the parent sends the jobs, and has the futures, of before.
+
+        The lock is reentrant, because a signal handler may submit while its own thread holds it.
+        """
         self.origin = new_origin()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # something to submit, or the end
         self._room = threading.Condition(self._lock)  # jobs were acknowledged or refused
         self._expected = threading.Condition(self._lock)  # something to collect, or the end
         self._unsent: list[Unsent] = []
         self._unsent_bytes = 0
+        # Each number is taken by one call, between which no signal handler comes.
+        self._numbers = itertools.count()
         self._next = 0
         self._answered = 0  # all jobs below were acknowledged or refused
-        self._futures: dict[str, Future] = {}
+        self._refusals, self._last_refusal = 0, ""
+        left, self._futures = self._futures, {}
         self._foreign: dict[str, Future] = {}
-        self._closed = False
         self._threads = 0
         self._sender: threading.Thread | None = None
         self._collector: threading.Thread | None = None
+        for future in left.values():
+            future.leave_to_parent()
 
     # --- what the executor asks for -----------------------------------------------------------------
 
@@ -83,11 +101,12 @@ class Dispatch:
                 raise RuntimeError(_AFTER_SHUTDOWN)
             if self._sender is None:
                 self._sender = self._started("svc-executor-submit", self._send_all)
-            number = self._next
-            self._next = number + 1
+                flush_at_exit(self)
+            number = next(self._numbers)
+            self._next = max(self._next, number + 1)
             future = Future(job_id(self.origin, number), self.cancel)
             self._expect(future)
-            self._unsent.append(Unsent(number, job, strict, future))
+            insort(self._unsent, Unsent(number, job, strict, future), key=_number_of)
             self._unsent_bytes += len(job.body)
             if len(self._unsent) in (1, FRAME_JOBS):
                 self._work.notify()
@@ -126,6 +145,16 @@ class Dispatch:
         """Wait until all jobs submitted so far are acknowledged or refused; tell whether that was in time."""
         with self._lock:
             return self._wait_answered(self._next, timeout)
+
+    def unsent(self) -> int:
+        """Return how many jobs are neither acknowledged nor refused."""
+        with self._lock:
+            return self._next - self._answered
+
+    def refusals(self) -> tuple[int, str]:
+        """Return how many jobs were refused so far, and why the last one was."""
+        with self._lock:
+            return self._refusals, self._last_refusal
 
     def cancel(self, future: Future) -> bool:
         """Cancel a job at the manager; tell whether it is cancelled."""
@@ -220,7 +249,7 @@ class Dispatch:
         except ServiceError as error:
             self._refuse([unsent for batch in batches for unsent in batch], error)
             return
-        except Exception as error:  # noqa: BLE001  # whatever it is: futures must end, and the thread go on
+        except BaseException as error:  # noqa: BLE001  # whatever it is: futures must end, and the thread go on
             self._refuse([unsent for batch in batches for unsent in batch], _unforeseen(error))
             return
         apart: list[list[Unsent]] = []
@@ -239,6 +268,9 @@ class Dispatch:
         return NewBatch(first.number, first.job.terms, bodies, first.job.delay)
 
     def _refuse(self, jobs: Sequence[Unsent], error: ServiceError) -> None:
+        with self._lock:
+            self._refusals += len(jobs)
+            self._last_refusal = error.message
         for unsent in jobs:
             if self._forget(unsent.future.job_id):
                 unsent.future.fail(copied(error))
@@ -285,7 +317,7 @@ class Dispatch:
                     checked = time.monotonic()
             except ServiceError as error:
                 self._fail_sent(error)
-            except Exception as error:  # noqa: BLE001  # as in _send
+            except BaseException as error:  # noqa: BLE001  # as in _send
                 self._fail_sent(_unforeseen(error))
         self._leave()
 
@@ -382,7 +414,11 @@ def _end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None
         future.end_as(outcome, pickle_keys)
 
 
-def _unforeseen(error: Exception) -> BrokerError:
+def _number_of(unsent: Unsent) -> int:
+    return unsent.number
+
+
+def _unforeseen(error: BaseException) -> BrokerError:
     return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
 
 

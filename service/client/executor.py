@@ -44,9 +44,10 @@ class Executor(concurrent.futures.Executor):
     **When a job is durable.** `submit` returns at once, with the `job_id` known. The job is sent with
     others by a thread, when 1,000 jobs or 4 MiB have gathered, at the latest about 1 ms after the thread
     is free to send. It is durable once the manager has acknowledged that: `flush()` waits for it, and so
-    do `shutdown()` (also with `wait=False`) and the end of a `with` block. A process that is killed, or
-    exits without any of these, before that may lose the last calls. A refused job fails its own future
-    with the error that `Client.submit` would raise.
+    do `shutdown()` (also with `wait=False`) and the end of a `with` block. A program that ends without
+    any of these waits up to 30 s until its last calls are sent, and says on stderr which were not. A
+    process that is killed may lose them. A refused job fails its own future with the error that
+    `Client.submit` would raise.
 
     **What may be called.** With the codec `plain`, what `Client.submit` takes: names of tasks and functions
     in modules that workers serve, data as arguments. With `pickle`, any callable, as in a
@@ -58,7 +59,8 @@ class Executor(concurrent.futures.Executor):
     other callable is called once, unless the option `retries` says otherwise. Either may run
     again after its consumer crashed or its host was lost; after three crashes *its* future fails, no other.
 
-    Safe to use from many threads; not across a fork.
+    Safe to use from many threads and in signal handlers. In a forked child it begins anew: the parent sends
+    what was submitted before the fork, and futures of those jobs fail in the child.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from service.client.outcomes import failure_of, value_of
 from service.domain.job import Outcome
 from service.domain.lifecycle import JobState
 from service.envelope import PickleKeys
-from service.errors import JobFailed, ServiceError, UntrustedPickle, error_for
+from service.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
 
 
 class RemoteTraceback(Exception):
@@ -49,17 +50,19 @@ class Future(concurrent.futures.Future[Any]):
         return self._ask_to_cancel(self)
 
     def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
-        """End like the job did; results and errors are unpickled where *pickle_keys* verify them."""
+        """End like the job did; results and errors are unpickled if *pickle_keys* verify them."""
+        try:
+            self._end_as(outcome, pickle_keys)
+        except BaseException as error:  # noqa: BLE001  # unpickling runs any code, and the future must end
+            self.fail(error if isinstance(error, ServiceError) else unreadable(error))
+
+    def _end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
         if outcome.state == JobState.CANCELLED:
             self.end_cancelled()
         elif outcome.state == JobState.SUCCEEDED:
-            try:
-                value = value_of(outcome, pickle_keys)
-            except ServiceError as error:
-                self.fail(error)
-            else:
-                with contextlib.suppress(concurrent.futures.InvalidStateError):
-                    self.set_result(value)
+            value = value_of(outcome, pickle_keys)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.set_result(value)
         else:
             self.fail(error_of(outcome, pickle_keys))
 
@@ -69,6 +72,17 @@ class Future(concurrent.futures.Future[Any]):
         with contextlib.suppress(RuntimeError):
             if super().cancel():
                 self.set_running_or_notify_cancel()
+
+    def leave_to_parent(self) -> None:
+        """Fail in a forked child: the thread that would end this future runs in the parent."""
+        # Another thread of the parent may have held its lock when the process forked.
+        self._condition = threading.Condition()
+        self.fail(
+            BrokerError(
+                f"the future of job {self.job_id} belongs to the process that this one was forked from; "
+                "follow the job here by `Executor.future(job_id)`"
+            )
+        )
 
     def fail(self, error: Exception) -> None:
         """End with *error*."""
@@ -102,6 +116,13 @@ def _raised(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception | Non
     if error is not None:
         error.add_note(f"raised by job {outcome.id}")
     return error
+
+
+def unreadable(error: BaseException) -> CodecError:
+    """Return the error for a result whose own code raised *error* when it was unpickled."""
+    found = CodecError(f"the result cannot be read: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 def copied(error: ServiceError) -> ServiceError:

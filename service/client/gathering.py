@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from service.broker.forks import begin_anew_in_children
 from service.client.batches import Encoded, Frame
 from service.errors import ManagerUnreachable, ServiceError
 
@@ -35,7 +36,13 @@ class Gathering:
     def __init__(self, send: Send) -> None:
         """Send by *send*, which is called by one thread at a time."""
         self._send = send
-        self._sending = threading.Lock()
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Have nothing to send: the threads that wait for it are the parent's."""
+        self._sending = threading.RLock()
+        self._busy = False
         self._waiting: deque[_Entry] = deque()
 
     def submit(self, job: Encoded) -> str:
@@ -49,18 +56,33 @@ class Gathering:
         while entry.answer is None:
             with self._sending:
                 if entry.answer is None:
-                    self._send_waiting(entry)
+                    self._send_next(entry)
         if isinstance(entry.answer, ServiceError):
             raise entry.answer
         return entry.answer
 
-    def _send_waiting(self, own: _Entry) -> None:
-        """Send what waits, as far as one frame holds it."""
+    def _send_next(self, own: _Entry) -> None:
+        """Send what waits; from a signal handler that interrupted this very thread in that, *own* alone."""
+        if self._busy:
+            self._waiting.remove(own)
+            self._send_frame(Frame([own.job]), [own], own)
+            return
+        self._busy = True
+        try:
+            self._send_frame(*self._take(), own)
+        finally:
+            self._busy = False
+
+    def _take(self) -> tuple[Frame, list[_Entry]]:
+        """Take as much of what waits as one frame holds."""
         frame = Frame()
         entries: list[_Entry] = []
         while self._waiting and not (entries and frame.full_with(len(self._waiting[0].job.body))):
             entries.append(self._waiting.popleft())
             frame.add(entries[-1].job, len(entries[-1].job.body))
+        return frame, entries
+
+    def _send_frame(self, frame: Frame, entries: list[_Entry], own: _Entry) -> None:
         try:
             answers = self._send(frame)
         except BaseException as error:

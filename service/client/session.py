@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from service import codec
 from service.broker.base import Broker
+from service.broker.forks import begin_anew_in_children
 from service.client.batches import Encoded, Frame, Group, groups, new_origin
 from service.client.connections import Connect, Connections
 from service.client.gathering import Gathering
@@ -42,6 +43,11 @@ class Origin:
 
     def __init__(self) -> None:
         """Choose a random name."""
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Choose another random name: parent and child must not give two jobs the same id."""
         self.name = new_origin()
         self._next = 0
 
@@ -114,7 +120,8 @@ class Session:
         jobs = [self._signable(job) for job in frame.jobs]
         answers: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in jobs]
         with self._connections.main() as broker:
-            source = origin or self._singles
+            # A signal handler may interrupt this thread while it takes numbers.
+            source = origin or (self._singles if self._connections.is_main(broker) else Origin())
             refused = self._send(broker, source, groups(jobs), strict, answers)
             # One job over the limit must not take those with it that it travelled with.
             self._send(broker, source, [part for group in refused for part in group.parts()], strict, answers)

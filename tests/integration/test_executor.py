@@ -14,7 +14,7 @@ import pytest
 from service.app import Executor
 from service.broker.manager import ManagerBroker
 from service.client.client import Client
-from service.errors import JobFailed
+from service.errors import CodecError, JobFailed
 from tests.support import executor_tasks as tasks
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
@@ -93,6 +93,18 @@ def test_a_crashed_consumer_fails_one_future_and_never_all(executor: Executor) -
         *(3**number for number in range(20)),
     ]
     assert executor.submit(pow, 2, 2).result(timeout=30) == 4
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "Unheard"])
+def test_a_result_that_raises_when_it_is_read_fails_its_own_future_only(
+    kind: str, executor: Executor
+) -> None:
+    poisoned = executor.submit(tasks.poison, kind)
+    sound = [executor.submit(pow, 2, number) for number in range(20)]
+    error = poisoned.exception(timeout=30)
+    assert isinstance(error, CodecError)
+    assert kind in str(error)
+    assert [future.result(timeout=30) for future in sound] == [2**number for number in range(20)]
 
 
 def test_another_process_finds_a_future_by_its_id(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import threading
@@ -67,6 +68,30 @@ def leave() -> None:
 
 def die() -> None:
     os._exit(9)
+
+
+def raised(kind: type[BaseException]) -> None:
+    """Raise an error of this kind, where somebody unpickles a `Poison`."""
+    raise kind("poison")
+
+
+class Poison:
+    """Pickles, and raises what it is told to when it is unpickled."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[type[BaseException]]]:
+        return raised, (self.kind,)
+
+
+class Unheard(BaseException):
+    """An error that is no Exception."""
+
+
+def poison(name: str) -> Poison:
+    kinds = {"Unheard": Unheard, **vars(builtins)}
+    return Poison(kinds[name])
 
 
 def wait_for(path: str) -> int:

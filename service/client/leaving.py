@@ -1,0 +1,90 @@
+"""The end of a program that has submitted jobs by an Executor: what is still on its way is sent first.
+
+The interpreter would end the threads that send with everything they hold. So exit waits for them, for a
+bounded time; it starts no thread, which CPython forbids from 3.12 on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Protocol
+
+#: Seconds for which the end of the program waits for jobs to be sent, all executors together.
+EXIT_SECONDS = 30.0
+#: Seconds after which a line on stderr says what the program waits for, and between two such lines.
+PROGRESS_SECONDS = 1.0
+
+
+class Sender(Protocol):
+    """Sends jobs from a thread of its own."""
+
+    def unsent(self) -> int:
+        """Return how many jobs are neither acknowledged nor refused."""
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait for *timeout* seconds until no job is unsent; return whether that is so."""
+
+    def refusals(self) -> tuple[int, str]:
+        """Return how many jobs were refused so far, and why the last one was."""
+
+
+class _Exit:
+    """All senders of this process that may hold a job when it ends."""
+
+    def __init__(self) -> None:
+        self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+        self._hooked = False
+
+    def add(self, sender: Sender) -> None:
+        """Have *sender* flushed at exit. Called again in a forked child, by its first submit."""
+        if not self._hooked:
+            atexit.register(self._flush)
+            self._hooked = True
+        self._senders.add(sender)
+        util = sys.modules.get("multiprocessing.util")
+        process = sys.modules.get("multiprocessing.process")
+        if util is not None and process is not None and process.parent_process() is not None:
+            # A child of multiprocessing ends without atexit.
+            util.Finalize(None, self._flush, exitpriority=100)
+
+    def _flush(self) -> None:
+        senders = [sender for sender in self._senders if sender.unsent()]
+        if senders:
+            refused = {id(sender): sender.refusals()[0] for sender in senders}
+            _wait_sent(senders, time.monotonic() + EXIT_SECONDS)
+            _tell_lost(senders, refused)
+
+
+#: Has what a sender holds sent before this process ends.
+flush_at_exit = _Exit().add
+
+
+def _wait_sent(senders: Iterable[Sender], end: float) -> None:
+    for sender in senders:
+        while not sender.flush(max(0.0, min(PROGRESS_SECONDS, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                break
+            _say(f"sending {_jobs(sender.unsent())} before this program ends")
+
+
+def _tell_lost(senders: Iterable[Sender], refused: dict[int, int]) -> None:
+    """Say which jobs will not run: nobody is left who could ask their futures."""
+    for sender in senders:
+        count, reason = sender.refusals()
+        if count > refused[id(sender)]:
+            _say(f"{_jobs(count - refused[id(sender)])} not accepted: {reason}")
+        if left := sender.unsent():
+            _say(f"{_jobs(left)} not sent: the manager did not answer within {EXIT_SECONDS:g} s")
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+def _say(what: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"svc: {what}\n")
