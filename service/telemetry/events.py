@@ -58,7 +58,7 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
         "attempt_finished",
         ("info", "warning"),
-        "The one record of an attempt: info where it succeeded, warning where it did not.",
+        "The record of one attempt: info if it succeeded, warning if it did not.",
         (
             "job_id",
             "task",
@@ -70,6 +70,22 @@ EVENTS: tuple[LogEvent, ...] = (
             "error_type",
             "error",
             "retry_in_s",
+        ),
+    ),
+    LogEvent(
+        "attempts_finished",
+        _INFO,
+        "The record of neighbouring short attempts that succeeded: all jobs from the first one to the last.",
+        (
+            "jobs",
+            "first_job_id",
+            "last_job_id",
+            "task",
+            "queue",
+            "outcome",
+            "wait_s",
+            "run_s",
+            "longest_run_s",
         ),
     ),
     LogEvent("backup_failed", _WARNING, "An online backup was not made.", ("path", "error")),
@@ -149,6 +165,12 @@ EVENTS: tuple[LogEvent, ...] = (
         _WARNING,
         "The manager serves other hosts and TLS is off: who is on the path can read and change everything.",
         ("listen",),
+    ),
+    LogEvent(
+        "log_lines_dropped",
+        _WARNING,
+        "So many records found no room because nobody read the log; the writer went on with its work.",
+        ("count",),
     ),
     LogEvent(
         "log_message",

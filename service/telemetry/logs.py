@@ -6,7 +6,6 @@ What task code writes through the `logging` module comes out in the same stream 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from structlog.typing import Processor
 
 from service.errors import ConfigurationError
 from service.telemetry.events import repeating_events
+from service.telemetry.lines import LineWriter
 from service.telemetry.records import (
     AddFields,
     Bounded,
@@ -63,13 +63,14 @@ class LogSettings:
         if self.format not in ("auto", "json", "console"):
             raise ConfigurationError(f"no log format {self.format!r}; use auto, json or console")
         first, last = self._first_steps(consumer or self.consumer), self._last_steps()
+        writer = LineWriter(_STDERR)
         structlog.configure(
             processors=[structlog.contextvars.merge_contextvars, *first, *last],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[self.level]),
-            logger_factory=_stderr_logger,
+            logger_factory=lambda *_: _StderrLogger(writer),
             cache_logger_on_first_use=True,
         )
-        self._bridge_logging(first, last)
+        self._bridge_logging(writer, first, last)
 
     def _first_steps(self, consumer: str) -> list[Processor]:
         return [
@@ -91,8 +92,8 @@ class LogSettings:
         )
         return lambda logger, method, record: str(console(logger, method, printable(logger, method, record)))
 
-    def _bridge_logging(self, first: list[Processor], last: list[Processor]) -> None:
-        handler = _StderrHandler()
+    def _bridge_logging(self, writer: LineWriter, first: list[Processor], last: list[Processor]) -> None:
+        handler = _StderrHandler(writer)
         handler.setFormatter(
             ProcessorFormatter(
                 foreign_pre_chain=[
@@ -126,30 +127,33 @@ def configure(
 
 
 class _StderrLogger:
-    """What structlog hands the finished text to."""
+    """Takes the finished text from structlog."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
 
     def msg(self, text: str) -> None:
-        _write(text)
+        _write(self._writer, text)
 
     debug = info = warning = error = critical = exception = fatal = msg
-
-
-def _stderr_logger(*_arguments: object) -> _StderrLogger:
-    return _StderrLogger()
 
 
 class _StderrHandler(logging.Handler):
     """The same for the `logging` module."""
 
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _write(self.format(record))
+            _write(self._writer, self.format(record))
         except Exception:  # noqa: BLE001 - as every handler: a record that cannot be formatted harms no one
             self.handleError(record)
 
 
-def _write(text: str) -> None:
-    # One os.write and no buffer: nothing is torn, and nothing is left over when the process is killed.
-    # A reader that has gone must not take the service with it.
-    with contextlib.suppress(OSError):
-        os.write(_STDERR, text.encode(errors="backslashreplace") + b"\n")
+def _write(writer: LineWriter, text: str) -> None:
+    # No buffer: nothing is torn, and nothing is left over if the process is killed.
+    if writer.write(text.encode(errors="backslashreplace") + b"\n") and writer.dropped:
+        log = structlog.get_logger()
+        log.warning("log_lines_dropped", count=writer.take_dropped())

@@ -37,7 +37,7 @@ from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.outbox import Holdings, Outbox
 from service.worker.process import guard
 from service.worker.registry import Registry
-from service.worker.report import Attempt, AttemptLog
+from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog
 from service.worker.runner import Attempts, Failure, Runner
 from service.worker.slot import Phase, Slot
 
@@ -281,6 +281,7 @@ class Consumer:
             batch = _Batch(delivery, runner.resolve(delivery.terms), received)
             self._begin(batch, deliveries[-1].token, ahead)
             done = self._run(broker, batch, ahead)
+            self._attempt_log.end()
             ahead -= done
             if done < len(delivery.bodies):
                 self._give_up(deliveries[index:], delivery.first + done)
@@ -294,7 +295,7 @@ class Consumer:
 
     def _run(self, broker: Broker, batch: _Batch, ahead: int) -> int:
         """Run the jobs of one lease; return how many were run."""
-        delivery, outbox, clock = batch.delivery, self._outbox, time.monotonic
+        delivery, outbox, clock, log = batch.delivery, self._outbox, time.monotonic, self._attempt_log
         for done, body in enumerate(delivery.bodies):
             number, started = delivery.first + done, clock()
             if self._stopping.is_set() or not self._slot.claim(
@@ -306,8 +307,8 @@ class Consumer:
             self._busy_seconds += ended - started
             if type(result) is bytes:
                 outbox.succeeded(delivery.token, number, result, ended - started, ended)
-                if self._attempt_log.wants_successes:
-                    self._attempt_log.write(batch.attempt(number, result, started, ended))
+                if log.wants_successes and not (ended - started < SHORT_SECONDS and log.add(ended - started)):
+                    log.succeeded(batch.attempt(number, result, started, ended))
             elif isinstance(result, Failure):
                 self._failed(batch, batch.attempt(number, result, started, ended))
             if outbox.due(ended):

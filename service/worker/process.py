@@ -34,8 +34,9 @@ def guard(title: str) -> None:
     _die_with_parent()
     _set_title(title)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a task prints is seen while it runs, and is not lost with a process that is killed.
-        sys.stdout.reconfigure(line_buffering=True)
+        # What a task prints is seen while it runs, is not lost with a process that is killed, and is written
+        # by whole lines: with PYTHONUNBUFFERED each argument of `print` would be written by itself.
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
 
 
 def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:

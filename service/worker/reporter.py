@@ -38,6 +38,7 @@ class Reporter:
         extend: the report that goes with each renewal.
         refused: called once, from the thread, with the error if the manager refuses the first connection.
         reconnected: called from the thread whenever the connection is made again.
+        alive: says whether the supervisor's loop still turns; while it does not, no lease is renewed.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Reporter:
         extend: Callable[[], Extend],
         refused: Callable[[ServiceError], None],
         reconnected: Callable[[], None],
+        alive: Callable[[], bool],
     ) -> None:
         self._connect = connect
         self._hello = hello
         self._extend = extend
         self._refused = refused
         self._reconnected = reconnected
+        self._alive = alive
         self._log = structlog.get_logger()
         self._pending: deque[AnyCommand] = deque()
         self._news = threading.Condition()
@@ -136,7 +139,10 @@ class Reporter:
     def _turn(self, broker: Broker) -> bool:
         """Send what there is, then wait for more or for the next renewal; True once it has left."""
         leaving = self._leaving
-        self._send(broker, [Leave()] if leaving else [self._extend()])
+        if leaving:
+            self._send(broker, [Leave()])
+        elif self._alive():
+            self._send(broker, [self._extend()])
         if not leaving:
             every = min(broker.welcome.lease_seconds / 3 or _EXTEND_SECONDS, _EXTEND_SECONDS)
             with self._news:

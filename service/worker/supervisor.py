@@ -33,6 +33,8 @@ from service.worker.verdict import Killed
 
 #: Seconds between two looks while a job has a timeout or others wait behind it, and otherwise.
 _TICK_CLOSE, _TICK_FAR = 0.05, 1.0
+#: Seconds without a turn of the loop, which makes one a second at least, after which it counts as hung.
+_HUNG_SECONDS = 5.0
 #: Seconds that the last reports may take at the end.
 _FAREWELL_SECONDS = 3.0
 
@@ -80,7 +82,10 @@ class Supervisor:
         self._options = options
         self._log = structlog.get_logger().bind(worker=options.name)
         self._crew = Crew(options, connect, configure_logging)
-        self._reporter = Reporter(connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin)
+        self._reporter = Reporter(
+            connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin, self._turns
+        )
+        self._turned_at = time.monotonic()
         self._tasks: list[str] | None = None
         self._stop_requests = 0
         self._stop_deadline: float | None = None
@@ -153,6 +158,7 @@ class Supervisor:
 
     def _turn(self, now: float) -> None:
         """Look at everything once."""
+        self._turned_at = now
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
         rejoining, self._rejoining = self._rejoining, False
@@ -287,6 +293,10 @@ class Supervisor:
         """End because this worker can never work; the reporter's thread calls it too."""
         self._fatal = self._fatal or error
         self.stop()
+
+    def _turns(self) -> bool:
+        """Return whether the loop turned of late: one that hangs must not keep jobs from other workers."""
+        return time.monotonic() - self._turned_at < _HUNG_SECONDS
 
     # --- what the manager is told ----------------------------------------------------------------------
 

@@ -122,3 +122,9 @@ def zombies() -> int:
     """Count the zombies that this process can see."""
     stats = [path.read_text(encoding="ascii") for path in Path("/proc").glob("[0-9]*/stat")]
     return sum(stat.rpartition(")")[2].split()[0] == "Z" for stat in stats)
+
+
+def say(word: str, times: int) -> None:
+    """Print a line of many words again and again."""
+    for _ in range(times):
+        print(*[word] * 12)  # noqa: T201 - that is what the test is about

@@ -154,6 +154,8 @@ class Worker:
     log_level: str = "info"
     key: bytes = KEY
     prefix: tuple[str, ...] = ()
+    stdout: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         document = json.dumps(
@@ -162,7 +164,8 @@ class Worker:
         )
         self.process = subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "tests.support.worker_main", document],
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            env={**os.environ, "PYTHONPATH": str(_ROOT), **self.environment},
+            stdout=self.stdout,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.domain.job import Cause, ErrorInfo, Terms
 from service.domain.replies import Delivery
-from service.worker.report import Attempt, AttemptLog
+from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog
 from service.worker.runner import Failure
 
 DELIVERY = Delivery(
@@ -65,3 +65,71 @@ def test_a_job_that_is_given_up_has_no_next_time() -> None:
 def test_it_knows_whether_anyone_would_see_a_success(level: int, wanted: bool) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     assert AttemptLog("w", "w-1").wants_successes is wanted
+
+
+# --- short successes --------------------------------------------------------------------------------
+
+
+def lines_of(write: Callable[[AttemptLog], object]) -> list[dict[str, Any]]:
+    with capture_logs() as logs:
+        write(AttemptLog("w", "w-1"))
+    return [dict(found) for found in logs]
+
+
+def test_neighbouring_short_successes_share_one_line_that_names_the_first_and_the_last() -> None:
+    def write(log: AttemptLog) -> None:
+        log.succeeded(Attempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        assert log.add(0.0005)
+        assert log.add(0.0003)
+        log.end()
+
+    (found,) = lines_of(write)
+    assert found == {
+        "event": "attempts_finished",
+        "log_level": "info",
+        "worker": "w",
+        "consumer": "w-1",
+        "outcome": "succeeded",
+        "jobs": 3,
+        "first_job_id": "k3v9x0m2q7w1z-12",
+        "last_job_id": "k3v9x0m2q7w1z-14",
+        "task": "m:f",
+        "queue": "mail",
+        "wait_s": 1.5,
+        "run_s": 0.001,
+        "longest_run_s": 0.0005,
+    }
+
+
+def test_one_short_success_alone_has_the_usual_line() -> None:
+    def write(log: AttemptLog) -> None:
+        log.succeeded(Attempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        log.end()
+        log.end()
+
+    assert [(each["event"], each["job_id"]) for each in lines_of(write)] == [
+        ("attempt_finished", "k3v9x0m2q7w1z-12")
+    ]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        Attempt(DELIVERY, 14, b"", 0.0, SHORT_SECONDS),
+        Attempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.FAILED, permanent=False), 0.0, 0.0),
+        Attempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.REFUSED, permanent=True), 0.0, 0.0),
+    ],
+)
+def test_a_long_or_failed_attempt_between_short_ones_parts_their_sums(between: Attempt) -> None:
+    def write(log: AttemptLog) -> None:
+        log.succeeded(Attempt(DELIVERY, 12, b"", 0.0, 0.0))
+        assert log.add(0.0)
+        log.write(between)
+        assert not log.add(0.0)
+        log.succeeded(Attempt(DELIVERY, 15, b"", 0.0, 0.0))
+        assert log.add(0.0)
+        log.end()
+
+    found = lines_of(write)
+    assert [each["event"] for each in found] == ["attempts_finished", "attempt_finished", "attempts_finished"]
+    assert [each.get("first_job_id") for each in found] == ["k3v9x0m2q7w1z-12", None, "k3v9x0m2q7w1z-15"]

@@ -17,6 +17,7 @@ from service.domain.job import ErrorInfo
 from service.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
 from service.worker import reporter as module
 from service.worker.reporter import Reporter
+from tests.support.workers import until
 
 SECONDS = 20.0
 HELLO = c.Hello(1, "worker", "w", "w")
@@ -54,9 +55,15 @@ class Desk:
         self.refusal: ServiceError | None = None
         self.errors: list[ServiceError] = []
         self.reconnections = 0
+        self.alive = True
         self.asked = threading.Event()
         self.reporter = Reporter(
-            self.connect, lambda: HELLO, lambda: c.Extend(busy=2), self.errors.append, self.reconnected
+            self.connect,
+            lambda: HELLO,
+            lambda: c.Extend(busy=2),
+            self.errors.append,
+            self.reconnected,
+            lambda: self.alive,
         )
 
     def connect(self, hello: Callable[[], c.Hello]) -> Line:
@@ -196,3 +203,20 @@ def test_a_refused_report_is_logged_and_done_with(desk: Desk) -> None:
         desk.reporter.close(SECONDS)
     assert [log["report"] for log in logs if log["event"] == "report_refused"] == ["release"]
     assert line.sent.count(c.Release(12345, 0)) == 1
+
+
+def test_a_supervisor_that_hangs_has_no_lease_renewed_until_it_turns_again(desk: Desk) -> None:
+    line = desk.start()
+    desk.alive = False
+    until(lambda: _renewals_during(line, 0.1) == 0)
+    desk.alive = True
+    renewed = len(line.sent)
+    line.until(lambda: len(line.sent) > renewed)
+    desk.reporter.close(SECONDS)
+
+
+def _renewals_during(line: Line, seconds: float) -> int:
+    """Return how many requests came; the reporter sends one in each hundredth of a second."""
+    before = len(line.sent)
+    time.sleep(seconds)
+    return len(line.sent) - before
