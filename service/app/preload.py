@@ -7,5 +7,10 @@ import importlib
 from service.telemetry.loading import load_structlog
 
 load_structlog()
-for _name in ("service.app.worker", "service.telemetry.logs", "service.worker.consumer"):
+for _name in (
+    "service.app.worker",
+    "service.telemetry.logs",
+    "service.worker.consumer",
+    "service.worker.nursery",
+):
     importlib.import_module(_name)

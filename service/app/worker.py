@@ -18,6 +18,7 @@ from service.settings import Address, WorkerSettings
 from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import TlsFiles
+from service.worker.offspring import adopt_orphans
 from service.worker.process import start_forkserver
 
 #: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
@@ -34,6 +35,7 @@ def run_worker(settings: WorkerSettings) -> int:
         AuthenticationFailed: the manager refused the authkey.
         Conflict: the HTTP address is in use.
     """
+    adopt_orphans()
     # It takes as long as all that follows until it is needed, and the two can go on side by side.
     start_forkserver(PRELOAD)
     load_structlog()

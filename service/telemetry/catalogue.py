@@ -38,7 +38,7 @@ CALL_RESULTS = ("ok", "error", "denied")
 CONSUMER_STATES = ("busy", "idle", "starting")
 #: What the manager did when its state broke.
 RECOVERY_PLACES = tuple(str(place) for place in Place)
-RESTART_REASONS = ("crashed", "timed_out", "lost", OTHER)
+RESTART_REASONS = ("crashed", "timed_out", "lost", "renewed", OTHER)
 
 #: Bucket bounds in seconds for waiting and running: 5 ms to 1 h.
 JOB_SECONDS = (

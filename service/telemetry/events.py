@@ -128,6 +128,12 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
         "consumer_not_started", _ERROR, "A consumer process could not be started; tried again.", ("error",)
     ),
+    LogEvent(
+        "consumer_renewed",
+        _WARNING,
+        "A task has changed its process in ways that cannot be put back; the consumer is replaced.",
+        ("changed",),
+    ),
     LogEvent("drain_resumed", _INFO, "A drain ended; consumers are given jobs again."),
     LogEvent("drain_started", _INFO, "Every consumer that asks is told to stop, until resumed."),
     LogEvent(

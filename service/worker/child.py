@@ -9,8 +9,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-from service.worker.consumer import FLUSH, REJOIN, STOP, consume
+from service.worker.consumer import consume
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.orders import FLUSH, REJOIN, STOP
 from service.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
 from service.worker.slot import Look, Phase, Slot
 from service.worker.verdict import Killed

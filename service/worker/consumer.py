@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import NamedTuple
 
 import structlog
 
@@ -33,19 +32,18 @@ from service.errors import (
     ProtocolMismatch,
 )
 from service.wire import PROTOCOL_VERSION
+from service.worker.leftovers import LOOK_SECONDS, Leftovers
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.orders import BROKEN, FLUSH, NUDGE, READY, REJOIN, STOP
 from service.worker.outbox import Holdings, Outbox
 from service.worker.process import guard
 from service.worker.registry import Registry
-from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog
-from service.worker.runner import Attempts, Failure, Runner
+from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog, Batch
+from service.worker.runner import Failure, Runner
 from service.worker.slot import Phase, Slot
 
 #: Exit code of a consumer whose task modules cannot be loaded.
 EXIT_CONFIGURATION = 78
-#: What a consumer and its supervisor say to each other, at the beginning of a message.
-STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
-READY, BROKEN, NUDGE = b"r", b"b", b"n"
 
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
@@ -84,20 +82,9 @@ def consume(
         pipe.send_bytes(BROKEN + str(error).encode(errors="backslashreplace"))
         sys.exit(EXIT_CONFIGURATION)
     pipe.send_bytes(READY + "\n".join(registry.names()).encode())
-    Consumer(options, name, registry, slot, pipe, connect).run()
-
-
-class _Batch(NamedTuple):
-    """One lease: its jobs, what runs them, and the monotonic time at which they came."""
-
-    delivery: Delivery
-    attempts: Attempts
-    received: float
-
-    def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> Attempt:
-        """Return the attempt at job *number*, from and to these monotonic times."""
-        waited = self.delivery.waited + started - self.received
-        return Attempt(self.delivery, number, result, waited, ended - started)
+    leftovers = Leftovers()
+    Consumer(options, name, registry, slot, pipe, connect, leftovers).run()
+    leftovers.end()
 
 
 class Consumer:
@@ -110,6 +97,7 @@ class Consumer:
         slot: where it says what it is doing.
         pipe: the line to its supervisor; at its end the process ends at once.
         connect: makes the connection to the manager.
+        leftovers: clears up after tasks; None if this process is not the consumer's alone.
     """
 
     def __init__(
@@ -120,6 +108,7 @@ class Consumer:
         slot: Slot,
         pipe: Connection,
         connect: Connect,
+        leftovers: Leftovers | None = None,
     ) -> None:
         self._options = options
         self._name = name
@@ -141,6 +130,8 @@ class Consumer:
         self._broker: Broker | None = None
         self._pauses = 0
         self._busy_seconds = 0.0
+        self._leftovers = leftovers
+        self._spoilt: list[str] = []
 
     def run(self) -> None:
         """Work until stopped or pilled, then leave."""
@@ -157,12 +148,12 @@ class Consumer:
         """Take and run jobs until there is a reason to leave; return it."""
         limit, keys = broker.welcome.max_job_bytes, self._options.pickle_keys
         runner = Runner(self._registry, self._options.accept, limit, keys)
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._spoilt):
             grant = self._take(broker)
             if grant.pill:
                 return Phase.PILLED
             self._work(broker, runner, grant)
-        return Phase.STOPPING
+        return Phase.RENEWING if self._spoilt else Phase.STOPPING
 
     # --- the manager ----------------------------------------------------------------------------------
 
@@ -278,7 +269,7 @@ class Consumer:
         received = time.monotonic()
         ahead = sum(len(delivery.bodies) for delivery in deliveries)
         for index, delivery in enumerate(deliveries):
-            batch = _Batch(delivery, runner.resolve(delivery.terms), received)
+            batch = Batch(delivery, runner.resolve(delivery.terms), received)
             self._begin(batch, deliveries[-1].token, ahead)
             done = self._run(broker, batch, ahead)
             self._attempt_log.end()
@@ -286,14 +277,25 @@ class Consumer:
             if done < len(delivery.bodies):
                 self._give_up(deliveries[index:], delivery.first + done)
                 break
+            if not self._cleared(batch):
+                self._give_up(deliveries[index + 1 :], 0)
+                break
 
-    def _begin(self, batch: _Batch, last: int, ahead: int) -> None:
+    def _cleared(self, batch: Batch) -> bool:
+        """Clear up after tasks; return False if the process has to be replaced."""
+        if self._leftovers is not None:
+            self._spoilt = self._leftovers.clear(keep_children=batch.attempts.keep_children)
+        if self._spoilt:
+            self._log.warning("consumer_renewed", changed=self._spoilt)
+        return not self._spoilt
+
+    def _begin(self, batch: Batch, last: int, ahead: int) -> None:
         """Say which lease is worked on, and wake the supervisor if it has to watch."""
         policy, timeout = batch.attempts.policy, batch.attempts.timeout
         if self._slot.begin(batch.delivery, last, policy, timeout, watch=ahead > 1 or timeout is not None):
             self._pipe.send_bytes(NUDGE)
 
-    def _run(self, broker: Broker, batch: _Batch, ahead: int) -> int:
+    def _run(self, broker: Broker, batch: Batch, ahead: int) -> int:
         """Run the jobs of one lease; return how many were run."""
         delivery, outbox, clock, log = batch.delivery, self._outbox, time.monotonic, self._attempt_log
         for done, body in enumerate(delivery.bodies):
@@ -313,9 +315,11 @@ class Consumer:
                 self._failed(batch, batch.attempt(number, result, started, ended))
             if outbox.due(ended):
                 self._report(broker)
+            if ended - started > LOOK_SECONDS and not self._cleared(batch):
+                return done + 1
         return len(delivery.bodies)
 
-    def _execute(self, batch: _Batch, body: bytes, number: int) -> bytes | Failure:
+    def _execute(self, batch: Batch, body: bytes, number: int) -> bytes | Failure:
         """Run one job; meanwhile the connection is free for the other thread."""
         self._line.release()
         result = batch.attempts.run(body, batch.delivery.origin, number)
@@ -324,7 +328,7 @@ class Consumer:
             os._exit(1)  # a process that the task forked came back here; the lease is its parent's
         return result
 
-    def _failed(self, batch: _Batch, attempt: Attempt) -> None:
+    def _failed(self, batch: Batch, attempt: Attempt) -> None:
         failure = attempt.result
         if not isinstance(failure, Failure):
             return
@@ -348,12 +352,12 @@ class Consumer:
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
         """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.
 
-        When stopping they are given back; otherwise the supervisor has taken them back already.
+        When this process leaves they are given back; otherwise the supervisor has taken them back already.
         """
         for delivery in deliveries:
             first = max(number, delivery.first) if delivery is deliveries[0] else delivery.first
             self._holdings.drop(delivery.token, first)
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._spoilt:
                 self._outbox.add(Release(delivery.token, first), time.monotonic())
 
     # --- the supervisor's orders ----------------------------------------------------------------------

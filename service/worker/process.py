@@ -14,6 +14,8 @@ import types
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 
+from service.worker.offspring import adopt_orphans
+
 _PR_SET_PDEATHSIG = 1
 #: Signals that only the supervisor acts on; its consumers hear from it what to do.
 _SUPERVISORS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,6 +33,7 @@ def guard(title: str) -> None:
     os.register_at_fork(after_in_child=_hear_again)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SUPERVISORS_SIGNALS)
     os.setsid()
+    adopt_orphans()
     _die_with_parent()
     _set_title(title)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -38,12 +38,14 @@ class TaskOptions:
         retries: attempts after the first.
         backoff: seconds before the first retry, doubled for each further one.
         timeout: seconds after which the consumer that runs it is killed; None for never.
+        keep_children: whether processes that it starts live on after an attempt, until the consumer ends.
     """
 
     name: str = ""
     retries: int = DEFAULT_RETRIES
     backoff: float = DEFAULT_BACKOFF
     timeout: float | None = None
+    keep_children: bool = False
 
     def __post_init__(self) -> None:
         if self.name.startswith(("#", "svc:")) or self.name != self.name.strip():
@@ -67,6 +69,7 @@ def task(
     retries: int | None = None,
     backoff: float | None = None,
     timeout: float | None = None,
+    keep_children: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def task(
     fn: Callable[P, R] | None = None,
@@ -76,12 +79,14 @@ def task(
     retries: int | None = None,
     backoff: float | None = None,
     timeout: float | None = None,
+    keep_children: bool = False,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Mark a function as a task; it stays as callable as before.
 
     Use it bare (`@task`) or with options: *name* in place of `module:function`, *retries* after the
     first attempt (default 3), *backoff* seconds before the first of them (default 1, doubled each time),
-    and *timeout* seconds after which a running attempt is killed (default: none).
+    and *timeout* seconds after which a running attempt is killed (default: none). Processes that an attempt
+    has started end with it, unless *keep_children* is set.
 
     Raises:
         ConfigurationError: an option is out of range, or *name* is reserved.
@@ -91,6 +96,7 @@ def task(
         DEFAULT_RETRIES if retries is None else retries,
         DEFAULT_BACKOFF if backoff is None else backoff,
         timeout,
+        keep_children,
     )
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:

@@ -9,7 +9,7 @@ import structlog
 
 from service.domain.job import job_id
 from service.domain.replies import Delivery
-from service.worker.runner import Failure
+from service.worker.runner import Attempts, Failure
 
 #: Run time in seconds below which a success is summed up with its neighbours.
 SHORT_SECONDS = 0.001
@@ -33,6 +33,19 @@ class Attempt(NamedTuple):
     waited: float
     seconds: float
     retry_in: float | None = None
+
+
+class Batch(NamedTuple):
+    """One lease: its jobs, what runs them, and the monotonic time at which they came."""
+
+    delivery: Delivery
+    attempts: Attempts
+    received: float
+
+    def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> Attempt:
+        """Return the attempt at job *number*, from and to these monotonic times."""
+        waited = self.delivery.waited + started - self.received
+        return Attempt(self.delivery, number, result, waited, ended - started)
 
 
 class AttemptLog:

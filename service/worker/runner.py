@@ -84,9 +84,20 @@ class Attempts:
     Attributes:
         policy: when a failed one is tried again: what the terms say, else what the task says.
         timeout: seconds that an attempt may take, or None.
+        keep_children: whether processes that the task starts outlive its attempts.
     """
 
-    __slots__ = ("_accept", "_convert", "_keys", "_max_result_bytes", "_task", "_terms", "policy", "timeout")
+    __slots__ = (
+        "_accept",
+        "_convert",
+        "_keys",
+        "_max_result_bytes",
+        "_task",
+        "_terms",
+        "keep_children",
+        "policy",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -105,6 +116,7 @@ class Attempts:
         self._convert = terms.codec != codec.PICKLE or terms.task == CALL
         self.policy = RetryPolicy()
         self.timeout = terms.timeout
+        self.keep_children = False
         if isinstance(task, Task):
             options = task.options
             self.policy = RetryPolicy(
@@ -112,6 +124,7 @@ class Attempts:
                 options.backoff if terms.backoff is None else terms.backoff,
             )
             self.timeout = options.timeout if terms.timeout is None else terms.timeout
+            self.keep_children = options.keep_children
 
     def run(self, body: bytes, origin: str = "", number: int = 0) -> bytes | Failure:
         """Run job *number* of *origin*; return its encoded result, or why there is none."""

@@ -30,6 +30,8 @@ class Phase(enum.IntEnum):
     BUSY = 2
     PILLED = 3
     STOPPING = 4
+    #: A task has changed the process in a way that cannot be put back; it leaves, and is replaced.
+    RENEWING = 5
 
 
 class Look(NamedTuple):

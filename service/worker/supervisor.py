@@ -23,11 +23,12 @@ from service.domain.commands import Extend, Hello, Recall
 from service.errors import ConfigurationError, ServiceError
 from service.wire import PROTOCOL_VERSION
 from service.worker.child import LONG_SECONDS, Child
-from service.worker.consumer import BROKEN, NUDGE, READY
 from service.worker.cpu import CpuCount
 from service.worker.crew import Crew
+from service.worker.offspring import adopts_orphans, end_descendants
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
-from service.worker.process import helper_pids, reap_strangers
+from service.worker.orders import BROKEN, NUDGE, READY
+from service.worker.process import forkserver_pid, helper_pids, reap_strangers
 from service.worker.reporter import Reporter
 from service.worker.verdict import Killed
 
@@ -49,7 +50,8 @@ class WorkerSnapshot:
         start_method: how its consumers are started.
         consumers: how many are `busy`, `idle` and `starting`.
         restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
-            (with nothing to do, or with the forkserver) and `other` (could not start).
+            (with nothing to do, or with the forkserver), `renewed` (a task had changed its process) and
+            `other` (could not start).
         busy_seconds: time that all consumers so far spent in tasks.
         cpu: the CPUs by which their number was chosen.
         reconnects: how often the supervisor's connection had to be made again.
@@ -86,6 +88,7 @@ class Supervisor:
             connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin, self._turns
         )
         self._turned_at = time.monotonic()
+        self._adopts_orphans = adopts_orphans()
         self._tasks: list[str] | None = None
         self._stop_requests = 0
         self._stop_deadline: float | None = None
@@ -175,8 +178,8 @@ class Supervisor:
             self._end_grace()
         self._crew.fill_vacancies(now)
         self._reporter.complain_of_silence(now)
-        if os.getpid() == 1:
-            reap_strangers(helper_pids() | {child.pid for child in self._crew.children})
+        if self._adopts_orphans:
+            reap_strangers(self._own_pids())
 
     def _hear(self, child: Child, now: float) -> None:
         """Take note of what a consumer says."""
@@ -222,6 +225,7 @@ class Supervisor:
     def _bury(self, child: Child, now: float) -> None:
         """Report how a consumer has ended, and see to its successor."""
         ending = self._crew.bury(child, now)
+        self._end_orphans(child.forkserver)
         self._reporter.post(*ending.reports(random.random()))
         if ending.orderly:
             self._log.info("consumer_left", consumer=child.name, pilled=ending.pilled)
@@ -239,6 +243,16 @@ class Supervisor:
             )
         if self._stop_deadline is None and not ending.pilled and self._fatal is None:
             self._crew.replace(ending)
+
+    def _end_orphans(self, forkserver: int) -> None:
+        """End processes whose consumer is gone: their parent is now the forkserver, or this process."""
+        if forkserver and forkserver == forkserver_pid():
+            end_descendants(forkserver, spare={child.pid for child in self._crew.children})
+        if self._adopts_orphans:
+            end_descendants(os.getpid(), spare=self._own_pids())
+
+    def _own_pids(self) -> set[int]:
+        return helper_pids() | {child.pid for child in self._crew.children}
 
     # --- the end --------------------------------------------------------------------------------------
 

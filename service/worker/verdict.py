@@ -45,6 +45,8 @@ class Reason(enum.StrEnum):
     LOST = "lost"
     #: It could not start.
     OTHER = "other"
+    #: It has left because a task had changed its process for good.
+    RENEWED = "renewed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Ending:
     @property
     def orderly(self) -> bool:
         """Whether it has left by itself, as it was told to."""
-        return self.code == 0 and self.look.phase in (Phase.PILLED, Phase.STOPPING)
+        return self.code == 0 and self.look.phase in (Phase.PILLED, Phase.STOPPING, Phase.RENEWING)
 
     @property
     def reason(self) -> Reason:
@@ -82,6 +84,8 @@ class Ending:
             return Reason.TIMED_OUT
         if self.look.phase is Phase.STARTING:
             return Reason.OTHER
+        if self.look.phase is Phase.RENEWING and self.code == 0:
+            return Reason.RENEWED
         at_fault = self.look.busy and self.killed is not Killed.ORPHANED
         return Reason.CRASHED if at_fault else Reason.LOST
 

@@ -16,8 +16,9 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import JobView, NewBatch, Terms, job_id
 from service.errors import ManagerUnreachable
-from service.worker.consumer import FLUSH, REJOIN, STOP, Consumer
+from service.worker.consumer import Consumer
 from service.worker.options import WorkerOptions
+from service.worker.orders import FLUSH, REJOIN, STOP
 from service.worker.registry import Registry, Task
 from service.worker.slot import Phase, Slot
 

@@ -1,0 +1,102 @@
+"""The state of a consumer process that one task must not leave changed for the next."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import locale
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
+_SIGNALS = [int(number) for number in signal.valid_signals()]
+#: The function below `signal.getsignal`, which makes an enumeration of each answer and takes far longer.
+_handler_of: Callable[[int], Any] = importlib.import_module("_signal").getsignal
+_TIMERS = [getattr(signal, name) for name in dir(signal) if name.startswith("ITIMER_")]
+_LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+
+
+class ProcessState:
+    """The state of this process at one moment, to be compared with and put back.
+
+    The working directory, the environment, the umask and `sys.stdin`, `stdout` and `stderr` are put back.
+    Libraries may have taken note of the other things, so the process has to be replaced if they have changed.
+    """
+
+    def __init__(self) -> None:
+        """Remember how everything is now."""
+        self._directory = _directory()
+        self._environment = dict(os.environ)
+        self._umask = os.umask(0o022)
+        os.umask(self._umask)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._fixed = {name: read() for name, read in _FIXED.items()}
+
+    def restore(self) -> list[str]:
+        """Put back what can be put back; return names of what cannot, and has changed."""
+        if self._directory is not None and _directory() != self._directory:
+            with contextlib.suppress(OSError):
+                os.chdir(self._directory)
+        if os.environ != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        os.umask(self._umask)
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        return [name for name, read in _FIXED.items() if read() != self._fixed[name]]
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a Path costs ten times as much
+    except OSError:
+        return None
+
+
+def _handlers() -> list[Any]:
+    return [_handler_of(number) for number in _SIGNALS]
+
+
+def _timers() -> list[bool]:
+    return [any(signal.getitimer(timer)) for timer in _TIMERS if isinstance(timer, int)]
+
+
+def _limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(number) for number in _LIMITS]
+
+
+def _standard_files() -> list[tuple[int, int] | None]:
+    """Return which files the descriptors 0 to 2 lead to; None for one that is closed."""
+    found: list[tuple[int, int] | None] = []
+    for number in range(3):
+        try:
+            status = os.fstat(number)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _closed_streams() -> list[bool]:
+    return [stream is None or stream.closed for stream in (sys.stdin, sys.stdout, sys.stderr)]
+
+
+def _locale() -> str:
+    return locale.setlocale(locale.LC_ALL)
+
+
+_FIXED: dict[str, Callable[[], object]] = {
+    "locale": _locale,
+    "signal handlers": _handlers,
+    "interval timers": _timers,
+    "resource limits": _limits,
+    "standard files": _standard_files,
+    "standard streams": _closed_streams,
+}

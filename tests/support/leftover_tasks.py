@@ -1,0 +1,143 @@
+"""Tasks that leave processes behind, or a changed process."""
+
+from __future__ import annotations
+
+import locale
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from service.worker.registry import task
+
+_SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+#: A process that this module keeps for all its tasks.
+MODULE_PROCESS = subprocess.Popen(_SLEEP)
+
+
+def _sleep() -> None:
+    time.sleep(600)
+
+
+def _child() -> int:
+    return subprocess.Popen(_SLEEP).pid
+
+
+def _session() -> int:
+    return subprocess.Popen(_SLEEP, start_new_session=True).pid
+
+
+def _daemon() -> int:
+    """Start a process as daemons do: in a session of its own, with a parent that has ended."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _sleep()
+        os.write(writing, str(pid).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(reading, 20))
+
+
+def _multiprocessing() -> int:
+    process = multiprocessing.get_context("fork").Process(target=_sleep)
+    process.start()
+    return process.pid or 0
+
+
+def _grandchild() -> int:
+    program = f"import subprocess, time; print(subprocess.Popen({_SLEEP!r}).pid, flush=True); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    return int(parent.stdout.readline())
+
+
+WAYS = {
+    "child": _child,
+    "session": _session,
+    "daemon": _daemon,
+    "multiprocessing": _multiprocessing,
+    "grandchild": _grandchild,
+}
+
+
+def start(way: str, path: str, then: str) -> int:
+    """Start a process, write its number to *path*, and go on as *then* says; return this process's number."""
+    pid = WAYS[way]()
+    with open(f"{path}.new", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(f"{pid} {os.getpid()}")
+    os.rename(f"{path}.new", path)  # noqa: PTH104
+    if then == "fail":
+        raise ValueError
+    if then == "crash":
+        os._exit(3)
+    if then == "wait":
+        _sleep()
+    return os.getpid()
+
+
+@task(keep_children=True)
+def start_and_keep(way: str, path: str, then: str) -> int:
+    return start(way, path, then)
+
+
+def module_process() -> bool:
+    """Tell whether the module's own process lives."""
+    return MODULE_PROCESS.poll() is None
+
+
+# --- the state of the process -----------------------------------------------------------------------
+
+
+def _other_locale() -> None:
+    locale.setlocale(locale.LC_ALL, "C" if locale.setlocale(locale.LC_ALL) != "C" else "C.UTF-8")
+
+
+def _other_environment() -> None:
+    os.environ["CHANGED"] = "1"
+    del os.environ["PATH"]
+
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "directory": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o077),
+    "environment": _other_environment,
+    "stream": lambda: setattr(sys, "stdout", sys.stderr),
+    "locale": _other_locale,
+    "handler": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    "timer": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 500.0),
+    "limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)),
+    "descriptor": lambda: os.close(1),
+    "closed": lambda: sys.stdout.close(),
+}
+
+
+def change(what: str) -> int:
+    """Change the state of this process, and return its number."""
+    CHANGES[what]()
+    return os.getpid()
+
+
+def state() -> tuple[int, object]:
+    """Return this process's number, and the state of it that another task could have changed."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return os.getpid(), [
+        os.getcwd(),  # noqa: PTH109
+        umask,
+        "CHANGED" in os.environ,
+        "PATH" in os.environ,
+        sys.stdout is sys.stderr,
+        sys.stdout.closed,
+        locale.setlocale(locale.LC_ALL),
+        str(signal.getsignal(signal.SIGUSR1)),
+        signal.getitimer(signal.ITIMER_VIRTUAL)[0],
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        os.path.exists("/proc/self/fd/1"),  # noqa: PTH110
+    ]
