@@ -283,10 +283,10 @@ class Consumer:
 
     def _cleared(self, batch: Batch) -> bool:
         """Clear up after tasks; return False if the process has to be replaced."""
-        if self._leftovers is not None:
+        if self._leftovers is not None and not self._spoilt:
             self._spoilt = self._leftovers.clear(keep_children=batch.attempts.keep_children)
-        if self._spoilt:
-            self._log.warning("consumer_renewed", changed=self._spoilt)
+            if self._spoilt:
+                self._log.warning("consumer_renewed", changed=self._spoilt)
         return not self._spoilt
 
     def _begin(self, batch: Batch, last: int, ahead: int) -> None:

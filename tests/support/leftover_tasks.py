@@ -114,7 +114,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "timer": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 500.0),
     "limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)),
     "descriptor": lambda: os.close(1),
-    "closed": lambda: sys.stdout.close(),
+    "closed": sys.stdout.close,
 }
 
 
