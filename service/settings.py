@@ -97,6 +97,7 @@ class WorkerSettings:
         accept: codecs of the jobs that it runs; `pickle` needs keys.
         pickle_keys: what verifies pickled jobs and signs pickled results.
         grace: how long running jobs may go on after SIGTERM.
+        import_timeout: how long a consumer may take to import the task modules.
         name: the worker's name; empty for one made from the host's name.
         tls: certificates to dial with; None for a plain connection.
         announce: file that gets the bound address as JSON (`http`) once it serves.
@@ -113,6 +114,7 @@ class WorkerSettings:
     accept: tuple[str, ...] = ("plain",)
     pickle_keys: PickleKeys | None = None
     grace: float = 30.0
+    import_timeout: float = 60.0
     name: str = ""
     tls: TlsFiles | None = None
     announce: Path | None = None
@@ -234,7 +236,8 @@ SETTINGS: Known = {
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS
     | _DIAL
-    | {"manager", "tasks", "queues", "consumers", "accept", "pickle_key_file", "grace", "name"},
+    | {"manager", "tasks", "queues", "consumers", "accept", "pickle_key_file", "grace", "name"}
+    | {"import_timeout"},
     "submit": _REMOTE,
     "results": _REMOTE,
     "jobs": {"list": _REMOTE, "show": _REMOTE, "cancel": _REMOTE, "requeue": _REMOTE},

@@ -10,7 +10,7 @@ load_structlog()
 for _name in (
     "service.app.worker",
     "service.telemetry.logs",
-    "service.worker.consumer",
+    "service.worker.entry",
     "service.worker.nursery",
 ):
     importlib.import_module(_name)

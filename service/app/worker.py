@@ -60,6 +60,7 @@ def run_worker(settings: WorkerSettings) -> int:
             pickle_keys=settings.pickle_keys,
             preload=PRELOAD,
             grace=settings.grace,
+            import_timeout=settings.import_timeout,
             cpu=cpu,
             http=str(http) if http else "",
             release=RELEASE,

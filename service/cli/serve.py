@@ -271,6 +271,16 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="How long running jobs may go on after SIGTERM.",
         ),
     ] = 30.0,
+    import_timeout: Annotated[
+        float,
+        typer.Option(
+            "--import-timeout",
+            envvar="SVC_IMPORT_TIMEOUT",
+            parser=parse_seconds,
+            metavar="SECONDS",
+            help="How long a consumer may take to import the task modules.",
+        ),
+    ] = 60.0,
     name: Annotated[
         str,
         typer.Option(
@@ -299,6 +309,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             accept=_codecs(accept),
             pickle_keys=read_pickle_keys(pickle_key_file),
             grace=grace,
+            import_timeout=import_timeout,
             name=name,
             tls=tls_of(ctx),
             announce=announce,

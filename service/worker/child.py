@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-from service.worker.consumer import consume
+from service.worker.entry import consume
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.orders import FLUSH, REJOIN, STOP
 from service.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
@@ -22,6 +23,8 @@ _WATCH_SECONDS = 1.0
 _LEAVE_SECONDS = 2.0
 #: Seconds that a job runs before what waits behind it is taken back, and what is done before it is sent.
 LONG_SECONDS = 0.02
+#: Bytes of a crashed consumer's stack that are kept.
+_STACK_BYTES_MAX = 16 * 1024
 #: The exit code of a consumer whose forkserver could not tell one, or that really ended with it.
 _UNTOLD = 255
 #: Seconds that a forkserver which has closed its files may take to end: the kernel does one after the other.
@@ -37,16 +40,19 @@ class Child:
         killed: why the supervisor killed it, or the forkserver's end did; or None.
         forkserver: the process that it was forked from and dies with; 0 where there is none.
         executing: what it was doing when it was killed.
+        born: the monotonic time of its start.
     """
 
     name: str
     process: BaseProcess
     slot: Slot
     pipe: Connection
+    trace: Connection
     pid: int
     forkserver: int = 0
     killed: Killed | None = None
     executing: Look | None = None
+    born: float = 0.0
     _leaving_since: float = 0.0
     _open: bool = True
     _watched_until: float = 0.0
@@ -68,25 +74,29 @@ class Child:
         """
         slot = Slot(context)
         ours, theirs = context.Pipe()
+        trace, written = context.Pipe(duplex=False)
         process = context.Process(
-            target=consume, name=name, args=(options, name, slot, theirs, connect, configure_logging)
+            target=consume, name=name, args=(options, name, slot, theirs, written, connect, configure_logging)
         )
         try:
             with signals_held_back(), main_hidden():
                 process.start()
         except EOFError:
             ours.close()
+            trace.close()
             # It ends when it cannot fork; the next start makes another.
             raise OSError(
                 "the forkserver ended before the process began; is there a bound on processes?"
             ) from None
         except BaseException:
             ours.close()
+            trace.close()
             raise
         finally:
             theirs.close()
+            written.close()
         forkserver = forkserver_pid() if context.get_start_method() == "forkserver" else 0
-        return cls(name, process, slot, ours, process.pid or 0, forkserver)
+        return cls(name, process, slot, ours, trace, process.pid or 0, forkserver, born=time.monotonic())
 
     def waitables(self) -> list[int | Connection]:
         """Return what becomes readable when the process ends or says something."""
@@ -185,8 +195,8 @@ class Child:
         """Whether the process is gone."""
         return self.process.exitcode is not None
 
-    def bury(self) -> tuple[int, Look]:
-        """Free what the process used; return its exit code and what it did last."""
+    def bury(self) -> tuple[int, Look, str]:
+        """Free what the process used; return its exit code, what it did last, and its stack at a crash."""
         self.process.join()
         code = self.process.exitcode or 0
         if code == _UNTOLD and self.forkserver and has_ended(self.forkserver, _FORKSERVER_SECONDS):
@@ -194,6 +204,21 @@ class Child:
             with self.slot.held():
                 self.kill(Killed.ORPHANED)
         look = self.executing or self.slot.look()
+        stack = self._stack()
         self.pipe.close()
+        self.trace.close()
         self.process.close()
-        return code, look
+        return code, look, stack
+
+    def _stack(self) -> str:
+        """Return what `faulthandler` has written."""
+        # Never wait: a process that a task forked may still hold the other end.
+        os.set_blocking(self.trace.fileno(), False)
+        try:
+            return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")
+        except BlockingIOError:
+            return ""
+
+    def hangs(self, look: Look, now: float, seconds: float) -> bool:
+        """Whether it has been importing the task modules for longer than *seconds*."""
+        return look.phase is Phase.STARTING and now - self.born > seconds

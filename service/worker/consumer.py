@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -26,24 +25,19 @@ from service.domain.limits import GRANT_JOBS
 from service.domain.replies import Delivery, Grant, Refused
 from service.errors import (
     AuthenticationFailed,
-    ConfigurationError,
     Forbidden,
     ManagerUnreachable,
     ProtocolMismatch,
 )
 from service.wire import PROTOCOL_VERSION
 from service.worker.leftovers import LOOK_SECONDS, Leftovers
-from service.worker.options import ConfigureLogging, Connect, WorkerOptions
-from service.worker.orders import BROKEN, FLUSH, NUDGE, READY, REJOIN, STOP
+from service.worker.options import Connect, WorkerOptions
+from service.worker.orders import FLUSH, NUDGE, REJOIN, STOP
 from service.worker.outbox import Holdings, Outbox
-from service.worker.process import guard
 from service.worker.registry import Registry
 from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog, Batch
 from service.worker.runner import Failure, Runner
 from service.worker.slot import Phase, Slot
-
-#: Exit code of a consumer whose task modules cannot be loaded.
-EXIT_CONFIGURATION = 78
 
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
@@ -58,33 +52,6 @@ _AHEAD = timedelta(seconds=0.004)
 _EARLY_BYTES = 64 * 1024
 #: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
-
-
-def consume(
-    options: WorkerOptions,
-    name: str,
-    slot: Slot,
-    pipe: Connection,
-    connect: Connect,
-    configure_logging: ConfigureLogging,
-) -> None:
-    """Be a consumer process; returns when stopped or pilled.
-
-    Exits with `EXIT_CONFIGURATION` where a task module cannot be loaded, and says why through *pipe*.
-    """
-    guard(f"svc: consumer {name}")
-    configure_logging()
-    # For what task code and libraries log: it then says which consumer wrote it.
-    structlog.contextvars.bind_contextvars(worker=options.name, consumer=name)
-    try:
-        registry = Registry.load(options.tasks)
-    except ConfigurationError as error:
-        pipe.send_bytes(BROKEN + str(error).encode(errors="backslashreplace"))
-        sys.exit(EXIT_CONFIGURATION)
-    pipe.send_bytes(READY + "\n".join(registry.names()).encode())
-    leftovers = Leftovers()
-    Consumer(options, name, registry, slot, pipe, connect, leftovers).run()
-    leftovers.end()
 
 
 class Consumer:

@@ -85,11 +85,11 @@ class Crew:
 
     def bury(self, child: Child, now: float) -> Ending:
         """Free what an ended consumer used; return how it ended."""
-        code, look = child.bury()
+        code, look, trace = child.bury()
         with self._roll:
             self.children.remove(child)
             self._ended_busy_seconds += _busy_seconds(look, now)
-        ending = Ending(child.name, code, look, child.killed, now)
+        ending = Ending(child.name, code, look, child.killed, now, trace)
         self.pilled += ending.pilled
         return ending
 

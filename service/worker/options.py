@@ -34,6 +34,7 @@ class WorkerOptions:
         accept: codecs of the jobs that they run.
         pickle_keys: what verifies pickled jobs and signs pickled results.
         grace: how long running jobs may go on after the worker was told to stop.
+        import_timeout: how long a consumer may take to import the task modules.
         cpu: the number of CPUs by which `consumers` was chosen, for the metrics.
         start_method: how consumer processes start; forkserver is quicker, spawn keeps nothing in between.
         preload: modules that the forkserver imports once for all consumers; none may start a thread.
@@ -50,9 +51,10 @@ class WorkerOptions:
     accept: tuple[str, ...] = (PLAIN,)
     pickle_keys: PickleKeys | None = None
     grace: float = 30.0
+    import_timeout: float = 60.0
     cpu: CpuCount = field(default_factory=lambda: CpuCount(1, "host"))
     start_method: StartMethod = "forkserver"
-    preload: tuple[str, ...] = ("service.worker.consumer",)
+    preload: tuple[str, ...] = ("service.worker.entry",)
     http: str = ""
     release: str = ""
     lease_wait: float = 20.0

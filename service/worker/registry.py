@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CoroutineType, ModuleType
@@ -27,6 +28,7 @@ _OPTIONS = "task_options"
 #: Where it leaves a name that was given; the client reads it.
 _NAME = "task_name"
 _NAME_SHOWN = 200
+_IMPORTLIB = importlib.__file__
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,18 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
-            f"the task module {name!r} cannot be imported: {type(error).__name__}: {error}"
+            f"the task module {name!r} cannot be imported: {type(error).__name__}: {error}{_place_of(error)}"
         ) from error
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the traceback of *error* on lines of its own, without our frames and the import system's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen importlib") and frame.filename not in (__file__, _IMPORTLIB)
+    ]
+    return "\n" + "".join(traceback.format_list(frames)).rstrip() if frames else ""
 
 
 def _tasks_of(module: ModuleType) -> Iterator[Task]:

@@ -16,6 +16,7 @@ from multiprocessing.sharedctypes import RawArray
 from multiprocessing.synchronize import Lock
 from typing import Any, NamedTuple
 
+from service.domain.job import job_id
 from service.domain.replies import Delivery
 from service.domain.retry import RetryPolicy
 
@@ -51,6 +52,10 @@ class Look(NamedTuple):
         retries: how many retries it has.
         backoff: seconds before the first of them.
         timeout: seconds that it may run, 0 for no limit.
+        attempt: which attempt at the job this is, from 1 on.
+        origin: the origin of the lease's jobs.
+        task: the task of the lease's jobs.
+        queue: the queue of the lease's jobs.
     """
 
     phase: Phase
@@ -66,6 +71,15 @@ class Look(NamedTuple):
     retries: int
     backoff: float
     timeout: float
+    attempt: int = 0
+    origin: str = ""
+    task: str = ""
+    queue: str = ""
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job that executes."""
+        return job_id(self.origin, self.number)
 
     @property
     def busy(self) -> bool:
@@ -79,12 +93,15 @@ class Look(NamedTuple):
 
 # Native alignment: eight bytes are then written in one go, so even a look without the lock tears no number.
 _JOB = struct.Struct("@Bxxxxxxxqqdd?")
-_LEASE = struct.Struct("@qqqqdd")
+_LEASE = struct.Struct("@qqqqddq")
 _JOB_AT = 0
 _LEASE_AT = 48
-_RECALLED_AT = 96
-_WATCHED_AT = 97
-_SIZE = 104
+_RECALLED_AT = 104
+_WATCHED_AT = 105
+_NAMES_AT = 112
+#: Room for three names of 200 characters, each of up to four bytes, in case.
+_NAMES = struct.Struct("@H2414s")
+_SIZE = _NAMES_AT + _NAMES.size
 _BUSY = int(Phase.BUSY)
 
 
@@ -126,7 +143,10 @@ class Slot:
                 policy.retries,
                 policy.backoff,
                 timeout or 0.0,
+                delivery.failures + delivery.crashes + delivery.interruptions + 1,
             )
+            names = f"{delivery.origin}\0{delivery.terms.task}\0{delivery.terms.queue}".encode()
+            _NAMES.pack_into(self._view, _NAMES_AT, min(len(names), _NAMES.size - 2), names)
             # Until the first job is claimed nothing executes: a job's number never meets another lease.
             self._view[_JOB_AT] = Phase.IDLE
             nudge = watch and not self._view[_WATCHED_AT]
@@ -179,7 +199,9 @@ class Slot:
     def peek(self) -> Look:
         """Return the same without taking the lock; for a caller that holds it."""
         phase, number, ahead, started, busy_seconds, unsent = _JOB.unpack_from(self._view, _JOB_AT)
-        token, last, failures, retries, backoff, timeout = _LEASE.unpack_from(self._view, _LEASE_AT)
+        token, last, failures, retries, backoff, timeout, attempt = _LEASE.unpack_from(self._view, _LEASE_AT)
+        length, names = _NAMES.unpack_from(self._view, _NAMES_AT)
+        origin, task, queue = (*names[:length].decode(errors="replace").split("\0"), "", "", "")[:3]
         return Look(
             Phase(phase),
             bool(self._view[_RECALLED_AT]),
@@ -194,6 +216,10 @@ class Slot:
             retries,
             backoff,
             timeout,
+            attempt,
+            origin,
+            task,
+            queue,
         )
 
 

@@ -28,14 +28,16 @@ from service.worker.crew import Crew
 from service.worker.offspring import adopts_orphans, end_descendants
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.orders import BROKEN, NUDGE, READY
-from service.worker.process import forkserver_pid, helper_pids, reap_strangers
+from service.worker.process import describe_exit, forkserver_pid, helper_pids, reap_strangers
 from service.worker.reporter import Reporter
-from service.worker.verdict import Killed
+from service.worker.verdict import Ending, Killed
 
 #: Seconds between two looks while a job has a timeout or others wait behind it, and otherwise.
 _TICK_CLOSE, _TICK_FAR = 0.05, 1.0
 #: Seconds without a turn of the loop, which makes one a second at least, after which it counts as hung.
 _HUNG_SECONDS = 5.0
+#: Consumers that may end while they import the task modules, before any has got through that.
+_STILLBORN_MAX = 3
 #: Seconds that the last reports may take at the end.
 _FAREWELL_SECONDS = 3.0
 
@@ -94,6 +96,7 @@ class Supervisor:
         self._stop_deadline: float | None = None
         self._fatal: ServiceError | None = None
         self._rejoining = False
+        self._stillborn = 0
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
@@ -221,12 +224,15 @@ class Supervisor:
                 self._reporter.post(Recall(child.name, taken.token, taken.number, taken.last))
         elif child.lingers(look, now, self._options.grace):
             child.kill(Killed.LINGERED)
+        elif child.hangs(look, now, self._options.import_timeout):
+            child.kill(Killed.HUNG)
 
     def _bury(self, child: Child, now: float) -> None:
         """Report how a consumer has ended, and see to its successor."""
         ending = self._crew.bury(child, now)
         self._end_orphans(child.forkserver)
         self._reporter.post(*ending.reports(random.random()))
+        self._log_attempt(ending)
         if ending.orderly:
             self._log.info("consumer_left", consumer=child.name, pilled=ending.pilled)
         elif ending.killed is not None:
@@ -241,8 +247,40 @@ class Supervisor:
                 cause=ending.error.message,
                 executing=ending.look.busy,
             )
+        self._note_start(ending)
         if self._stop_deadline is None and not ending.pilled and self._fatal is None:
             self._crew.replace(ending)
+
+    def _log_attempt(self, ending: Ending) -> None:
+        """Write the record of an attempt that its consumer could not write any more."""
+        look = ending.look
+        if look.busy:
+            self._log.warning(
+                "attempt_finished",
+                consumer=ending.consumer,
+                job_id=look.job_id,
+                task=look.task,
+                queue=look.queue,
+                attempt=look.attempt,
+                outcome=ending.outcome,
+                run_s=round(ending.seconds, 6),
+                error_type=ending.error.type,
+                error=ending.error.message,
+            )
+
+    def _note_start(self, ending: Ending) -> None:
+        """Give up if no consumer ever gets through the import of the task modules."""
+        if not ending.stillborn or self._tasks is not None:
+            return
+        self._stillborn += 1
+        if self._stillborn < _STILLBORN_MAX:
+            return
+        modules = ", ".join(self._options.tasks) or "none"
+        how = describe_exit(ending.code)
+        if ending.killed is Killed.HUNG:
+            how = f"it took longer than {self._options.import_timeout:g} s"
+        said = f"the process that imports the task modules ({modules}) ends each time: {how}"
+        self._refuse(ConfigurationError("\n".join(filter(None, (said, ending.trace)))))
 
     def _end_orphans(self, forkserver: int) -> None:
         """End processes whose consumer is gone: their parent is now the forkserver, or this process."""

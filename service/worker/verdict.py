@@ -11,6 +11,8 @@ from service.domain.retry import RetryPolicy
 from service.worker.process import describe_exit
 from service.worker.slot import Look, Phase
 
+#: Exit code of a consumer whose task modules cannot be loaded.
+EXIT_CONFIGURATION = 78
 #: Seconds before a consumer that could not start is replaced; doubled each time it happens again.
 _START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
 #: Seconds before one is replaced that died with nothing to do.
@@ -28,6 +30,8 @@ class Killed(enum.Enum):
     LINGERED = "lingered"
     #: The forkserver ended, and its consumers with it.
     ORPHANED = "orphaned"
+    #: It took too long to import the task modules.
+    HUNG = "hung"
 
 
 _WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
@@ -59,6 +63,7 @@ class Ending:
         look: what it was doing, as far as its slot tells.
         killed: why the supervisor killed it or the forkserver's end did, or None.
         at: monotonic time in seconds.
+        trace: where it was when a fatal signal hit it, from `faulthandler`; empty if none did.
     """
 
     consumer: str
@@ -66,6 +71,7 @@ class Ending:
     look: Look
     killed: Killed | None
     at: float
+    trace: str = ""
 
     @property
     def pilled(self) -> bool:
@@ -90,6 +96,18 @@ class Ending:
         return Reason.CRASHED if at_fault else Reason.LOST
 
     @property
+    def outcome(self) -> str:
+        """How the attempt that executed has ended, as the log has it."""
+        if self.killed is Killed.TIMED_OUT:
+            return Cause.TIMED_OUT
+        return Cause.CRASHED if self.killed is None else Cause.INTERRUPTED
+
+    @property
+    def stillborn(self) -> bool:
+        """Whether it ended while it imported the task modules, and no error of theirs was why."""
+        return self.look.phase is Phase.STARTING and self.code != EXIT_CONFIGURATION
+
+    @property
     def error(self) -> ErrorInfo:
         """What is written beside the job that executed."""
         if self.killed is Killed.TIMED_OUT:
@@ -97,7 +115,9 @@ class Ending:
             return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
         if self.killed is not None:
             return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
-        return ErrorInfo("ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}")
+        return ErrorInfo(
+            "ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}", self.trace
+        )
 
     def reports(self, jitter: float) -> list[AnyCommand]:
         """Return what the manager has to hear, in order; only the job that executed is charged.
@@ -113,15 +133,17 @@ class Ending:
         if self.killed is not None:
             given_back = Release(self.look.token, self.look.number, started=True)
             return [given_back, Lost(self.consumer, self.error)]
-        return [Lost(self.consumer, self.error, self.look.token, self.look.number, self._ran())]
+        return [Lost(self.consumer, self.error, self.look.token, self.look.number, self.seconds)]
+
+    @property
+    def seconds(self) -> float:
+        """How long the job that executed has run."""
+        return max(0.0, self.at - self.look.started)
 
     def _timed_out(self, jitter: float) -> Nack:
         look = self.look
         retry_in = RetryPolicy(look.retries, look.backoff).retry_in(look.failures + 1, jitter)
-        return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self._ran())
-
-    def _ran(self) -> float:
-        return max(0.0, self.at - self.look.started)
+        return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self.seconds)
 
 
 def pause_before(reason: Reason, start_failures: int) -> float:

@@ -106,7 +106,10 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file
     flags = "--manager host:1 --tasks a,b.c --queues x,,y, --consumers 4 --http :: --accept pickle"
     assert svc("worker", *flags.split()).code == 2  # `::` has to be [::]:PORT
     flags += f" --pickle-key-file {pickle_key_file}"
-    flags = flags.replace("::", "[::]:9") + " --grace 1m --name w --announce a --log-level error"
+    flags = (
+        flags.replace("::", "[::]:9")
+        + " --grace 1m --import-timeout 5s --name w --announce a --log-level error"
+    )
     flags += " --tls-cert c.pem --tls-key c.key --tls-ca ca.pem --tls-name jobs"
     assert worker(svc, started, *flags.split()) == WorkerSettings(
         manager=Address("host", 1),
@@ -118,6 +121,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file
         accept=("plain", "pickle"),
         pickle_keys=PickleKeys((PICKLE_KEY,)),
         grace=60.0,
+        import_timeout=5.0,
         name="w",
         tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs"),
         announce=Path("a"),

@@ -1,0 +1,49 @@
+"""Where a consumer process begins."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from multiprocessing.connection import Connection
+
+import structlog
+
+from service.errors import ConfigurationError
+from service.worker.consumer import Consumer
+from service.worker.leftovers import Leftovers
+from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.orders import BROKEN, READY
+from service.worker.process import guard
+from service.worker.registry import Registry
+from service.worker.slot import Slot
+from service.worker.verdict import EXIT_CONFIGURATION
+
+
+def consume(
+    options: WorkerOptions,
+    name: str,
+    slot: Slot,
+    pipe: Connection,
+    trace: Connection,
+    connect: Connect,
+    configure_logging: ConfigureLogging,
+) -> None:
+    """Be a consumer process; returns when stopped or pilled.
+
+    Exits with `EXIT_CONFIGURATION` if a task module cannot be loaded, and says why through *pipe*.
+    """
+    guard(f"svc: consumer {name}")
+    # A fatal signal writes the Python stack there, for the supervisor to read.
+    faulthandler.enable(trace.fileno())
+    configure_logging()
+    # For what task code and libraries log: it then says which consumer wrote it.
+    structlog.contextvars.bind_contextvars(worker=options.name, consumer=name)
+    try:
+        registry = Registry.load(options.tasks)
+    except ConfigurationError as error:
+        pipe.send_bytes(BROKEN + str(error).encode(errors="backslashreplace"))
+        sys.exit(EXIT_CONFIGURATION)
+    pipe.send_bytes(READY + "\n".join(registry.names()).encode())
+    leftovers = Leftovers()
+    Consumer(options, name, registry, slot, pipe, connect, leftovers).run()
+    leftovers.end()
