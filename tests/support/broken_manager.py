@@ -54,8 +54,7 @@ class Faults:
                     raise RuntimeError(f"what it was about: {batch.bodies[0]!r}")
                 case task if task == CORRUPTS:
                     state.ledger.counts_of(batch.terms.queue).ready = 0
-                    self._submit(state, c.Submit(command.origin, []), member, now)
-                    state.swallow(next(iter(state.lanes)), now)
+                    state.swallow(next(lane for lane in state.lanes if lane.task == task), now)
                 case task if task == WRITES:
                     state.record(e.Resumed(now, "\ud800"))
                 case task if task in (TICKS, GRANTS):
