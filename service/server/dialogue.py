@@ -203,7 +203,7 @@ class Dialogue:
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
         if not connection.closed:
-            self._line.send(connection, encode_response(request, replies))
+            self._line.send(connection, _response(request, replies))
 
     def _handle_call(self, connection: Connection, message: memoryview, known: _Call | None) -> None:
         """Serve a plain client's call of a shared object; *known* is what it came to before."""
@@ -271,6 +271,15 @@ def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
         case (ident, method, tuple() as args, dict() as kwds):
             return ident, method, args, kwds
     raise BadRequest("a request is (ident, method, args, kwds)")
+
+
+def _response(request: int, replies: list[r.Reply]) -> bytearray:
+    """Return the answer to a frame, or the refusal of all of it if that cannot be encoded."""
+    try:
+        return encode_response(request, replies)
+    except Exception as error:  # noqa: BLE001  # all is committed by now: to fall over it would help nobody
+        refusal = r.Refused(BadRequest.code, f"the answer cannot be encoded: {type(error).__name__}")
+        return encode_response(request, [refusal] * len(replies))
 
 
 def _reply(value: object) -> bytes:

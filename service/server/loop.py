@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from service.broker.broken import StateBroken
+from service.broker.broken import StateBroken, is_told
 from service.broker.host import QueueHost
 from service.domain.queue_state import Notice
 from service.errors import ManagerBroken
@@ -196,6 +196,7 @@ class Server(managers.Server):
         # Only here, after the handler, does nothing hold the old state any more by the exception's frames.
         for connection in list(self._door.connections.values()):
             self._part_from(connection)
+        self._turns.forget()
         self.recovery.recover(self._host)
         self._dialogue.begin_anew()
 
@@ -298,6 +299,12 @@ class Server(managers.Server):
             self._hear(connection, mask)
         except PeerGone as gone:
             self._give_up(connection, gone)
+        except Exception as error:
+            if is_told(error):
+                raise
+            # The host tells of its own faults: this one is in how we talk, and costs nobody else anything.
+            self._log.error("message_not_handled", peer=connection.peer, error_type=type(error).__name__)
+            self.drop(connection, "a fault of the manager's own")
         else:
             self._watch(connection)
 

@@ -19,7 +19,7 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import DEFAULT_QUEUE, ITEM, ITEM_CODEC, PILL, RESULTS_QUEUE, NewBatch, Terms
 from service.domain.members import Member
-from service.errors import ServiceError
+from service.errors import JournalError, ServiceError
 from service.server.plain_values import as_answer, as_put, as_taken, pickled
 
 #: The shared objects, and the methods that a client may call on each.
@@ -87,6 +87,8 @@ class PlainFace:
             member.role = "plain"
         try:
             method(member, done, *args, **kwds)
+        except JournalError:
+            raise  # it ends the manager
         except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
             done(error if isinstance(error, TypeError | ValueError) else ValueError(str(error)))
 

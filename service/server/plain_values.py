@@ -14,7 +14,6 @@ from service import codec
 from service.domain import replies as r
 from service.domain.job import ITEM_CODEC, Outcome
 from service.domain.lifecycle import JobState
-from service.errors import BadRequest, CodecError
 from service.server import msgpack_scan
 from service.server.pickle_machine import OPERATIONS_MAX
 from service.server.pickle_scan import loads_plain
@@ -43,7 +42,7 @@ def as_put(delivery: r.Delivery) -> object:
         if terms.codec == ITEM_CODEC:
             return _item(body)
         args, kwargs = _arguments(terms.codec, body)
-    except (BadRequest, CodecError):
+    except Exception:  # noqa: BLE001  # whatever is wrong with its bytes, nobody else may suffer for it
         job = f"{delivery.origin}-{delivery.first}"
         return {"id": job, "task": terms.task, "codec": terms.codec, "body": body}
     return terms.task, tuple(args), kwargs
@@ -55,7 +54,7 @@ def as_taken(outcome: Outcome) -> object:
         return as_answer(outcome)
     try:
         return _item(outcome.result)
-    except BadRequest as error:
+    except Exception as error:  # noqa: BLE001  # likewise
         return _unreadable(outcome, error)
 
 
@@ -64,7 +63,7 @@ def as_answer(outcome: Outcome) -> object:
     if outcome.state == JobState.SUCCEEDED:
         try:
             return _result(outcome.result)
-        except CodecError as error:
+        except Exception as error:  # noqa: BLE001  # likewise
             return _unreadable(outcome, error)
     if outcome.error is None:
         return {"id": outcome.id, "error": "cancelled"}

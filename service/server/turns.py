@@ -74,6 +74,11 @@ class Turns:
         self.until = math.inf
         self.go_on()
 
+    def forget(self) -> None:
+        """Drop all that is left: the connections that it was for are closed."""
+        self._unfinished.clear()
+        self._unheard = []
+
     def attend(self, events: list[tuple[int, int]], serve: Callable[[int, int], None]) -> None:
         """Serve each of *events*, a descriptor and what is ready there, until the share is used up."""
         if self._unheard:

@@ -212,6 +212,13 @@ EVENTS: tuple[LogEvent, ...] = (
         ("error",),
     ),
     LogEvent(
+        "message_not_handled",
+        _ERROR,
+        "A fault of svc's own while a message was read, before any of it was applied; its connection ended.",
+        ("peer", "error_type"),
+        repeats=True,
+    ),
+    LogEvent(
         "outcome_refused",
         _WARNING,
         "The manager did not record the outcome of an attempt, mostly because its lease had moved on.",

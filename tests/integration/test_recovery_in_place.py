@@ -189,7 +189,7 @@ def test_a_client_is_told_that_its_request_is_refused_and_where_the_report_is(tm
     with breakable(tmp_path) as running, running.client() as client:
         with pytest.raises(BadRequest, match="bug report"):
             client.submit(RAISES, 1)
-        assert client.submit("nobody:knows", 1)
+        assert client.submit("nobody:knows", 1).id
 
 
 def test_a_manager_that_is_stopped_while_its_state_is_broken_commits_nothing_of_it(tmp_path):

@@ -25,13 +25,14 @@ from service.domain.events import AnyEvent, Submitted
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.members import Member
 from service.domain.observer import Observer
-from service.errors import ManagerBroken, ManagerUnreachable
+from service.errors import JournalError, ManagerBroken, ManagerUnreachable
 from service.server.fault_reports import REPORTS_MAX, FaultReports, describe
 from service.server.journal import SqliteJournal
 from service.server.journal.rows import rows_of
 from service.server.manager import JobManager, listen
+from service.server.plain import PlainFace
 from service.server.recovery import WINDOW_SECONDS, Recovery
-from service.wire import PROTOCOL_VERSION
+from service.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.manager import RunningManager, running_manager
@@ -261,6 +262,59 @@ def test_what_cannot_be_encoded_is_remembered_all_the_same():
 
     assert blamed.refusal(submit("m:f", 2**71, origin="\ud801"), inside=True) is not None
     assert blamed.refusal(odd, inside=False) is None
+
+
+# --- faults that break no state ---------------------------------------------------------------------
+
+
+def test_a_fault_in_how_a_message_is_read_ends_its_connection_and_nothing_else(
+    journal, tmp_path, monkeypatch
+):
+    def decode(frame: memoryview) -> tuple[int, list[c.AnyCommand]]:
+        if b"odd" in bytes(frame):
+            raise RecursionError
+        return decode_request(frame)
+
+    monkeypatch.setattr("service.server.dialogue.decode_request", decode)
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        other = manager.broker()
+        other.connect()
+        with pytest.raises(ManagerUnreachable):
+            ask(manager, c.Get(["odd-0"]), timeout=0.3)
+
+        assert other.call([c.Ping()]) == [r.Done()]
+        assert (other.reconnects, told.places) == (0, [])
+        other._discard()
+
+
+def test_an_answer_that_cannot_be_encoded_is_a_refusal(journal, tmp_path, monkeypatch):
+    monkeypatch.setitem(HANDLERS, c.Get, lambda state, command, member, now: r.Text("\ud800"))
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        replies = ask(manager, submit("m:f"), c.Get(["o-0"]))
+
+        assert all(isinstance(reply, r.Refused) and "encoded" in reply.message for reply in replies)
+        assert told.places == []
+
+
+def test_a_damaged_row_that_a_stock_client_meets_ends_the_manager_as_a_fault_of_the_disk(tmp_path):
+    """A stock client is told of its own mistakes; this is none."""
+    host = QueueHost(MemoryJournal())
+    face = PlainFace(host)
+    answers: list[object] = []
+
+    def read(sequence: int) -> AnyEvent:
+        raise JournalError("row 1 cannot be read")
+
+    face.carry_out(face.method("tasks", "put"), Member("plain"), ("x",), {}, answers.append)
+    host.turn()
+    for batch in host.state.ledger.batches.values():
+        batch.bodies = None
+    host.state.read = read
+    with pytest.raises(JournalError, match="cannot be read"):
+        face.carry_out(face.method("tasks", "get"), Member("plain"), (), {}, answers.append)
+    assert answers == [None]
 
 
 # --- bounded ----------------------------------------------------------------------------------------
