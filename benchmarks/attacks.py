@@ -31,6 +31,8 @@ RESULTS = 32
 #: The task of all jobs, and a priority above those of the others.
 TASK = "m:f"
 FIRST = 1 << 40
+#: Bytes of a message beside its commands, at most.
+_ENVELOPE_BYTES = 128
 _ERROR = ErrorInfo("E", "")
 
 
@@ -77,14 +79,14 @@ def frame(commands: Sequence[c.Command]) -> bytes:
 def repeated(command: c.Command, size: int) -> bytes:
     """Return the message of a frame of about *size* bytes, all of one command."""
     one = msgspec.msgpack.encode(command)
-    count = max(1, size // len(one))
+    count = max(1, (size - _ENVELOPE_BYTES) // len(one))
     raw = msgspec.Raw(b"\xdd" + count.to_bytes(4) + one * count)
     return frame(cast("Sequence[c.Command]", raw))
 
 
 def batches(size: int, make: Callable[[int], NewBatch]) -> c.Submit:
     """Return a submit of about *size* bytes, of batches that *make* returns for 0, 1 and so on."""
-    count = size // len(msgspec.msgpack.encode(make(1 << 15)))
+    count = (size - _ENVELOPE_BYTES) // len(msgspec.msgpack.encode(make(1 << 18)))
     return c.Submit("many", [make(number) for number in range(count)])
 
 
@@ -134,13 +136,16 @@ def _many_bodies(camp: Camp) -> int:
 
 
 def _batch_of(size: int) -> bytes:
-    count = size // 2
+    count = (size - _ENVELOPE_BYTES) // 2
     bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
     return frame([c.Submit("bodies", [NewBatch(0, Terms(TASK), cast("list[bytes]", bodies))])])
 
 
 def _names(camp: Camp) -> int:
-    names = (chr(ord("A") + number) * camp.small for number in range(min(57, camp.large // camp.small)))
+    names = (
+        chr(ord("A") + number) * (camp.small - _ENVELOPE_BYTES)
+        for number in range(min(57, camp.large // camp.small))
+    )
     return send(
         camp, "submit", *(frame([c.Submit("o", [NewBatch(0, Terms(TASK, name), [b""])])]) for name in names)
     )
@@ -156,7 +161,7 @@ def _empty_maps(camp: Camp) -> int:
 
 
 def _opcodes(camp: Camp) -> int:
-    return send(camp, "submit", put([1] * (camp.small // 2)))
+    return send(camp, "submit", put([1] * (camp.small * 99 // 200)))
 
 
 def _many_opcodes(camp: Camp) -> int:
@@ -255,7 +260,7 @@ def _long_list(camp: Camp) -> int:
 
 
 def _ids(camp: Camp) -> int:
-    return send(camp, "read", frame([c.Get(["deep-1"] * (camp.small // 7))]))
+    return send(camp, "read", frame([c.Get(["deep-1"] * ((camp.small - _ENVELOPE_BYTES) // 7))]))
 
 
 # --- connections ----------------------------------------------------------------------------------------

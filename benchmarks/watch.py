@@ -64,10 +64,10 @@ def watched(endpoint: Endpoint, authkey: bytes, pid: int) -> Iterator[Watched]:
 def _watch(pipe: Pipe, endpoint: Endpoint, authkey: bytes, pid: int) -> None:
     seen, used = Watched(), processor_clock(pid)
     line = Line(endpoint, authkey)
+    line.ping()
+    pipe.send("ready")
+    before = used()
     try:
-        line.ping()
-        pipe.send("ready")
-        before = used()
         enough = False
         while not enough:
             enough = pipe.poll(PAUSE_SECONDS)  # and once more: it may have been over between two pings

@@ -25,13 +25,15 @@ from service.server.plain import EXPOSED
 from service.server.roles import Role
 from tests.fuzz import steps as s
 from tests.fuzz.scene import Scene
-from tests.fuzz.values import Usual, Values, encodable
+from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encodable
 
 _WIRE: tuple[type[c.Command], ...] = get_args(c.AnyCommand)
 #: What reaches the host only from the face for plain clients, whose values that has checked.
 _INSIDE = tuple(kind for kind in HANDLERS if kind not in _WIRE)
 _KINDS: dict[type[c.Command], inspect.Type] = {each: inspect.type_info(each) for each in (*_WIRE, *_INSIDE)}
 _CALLS = [(typeid, name) for typeid, names in EXPOSED.items() for name in names if name != "call"]
+#: Calls by how often they come: what puts and submits has most ways to go wrong.
+_CALL_CHOICES = [each for each in _CALLS for _ in range(3 if each[1] in ("put", "get", "submit") else 1)]
 #: How often a command comes, where that is not once.
 _WEIGHTS: dict[type[c.Command], int] = {
     c.Submit: 7, c.Lease: 8, c.Ack: 7, c.Nack: 4, c.Extend: 2, c.Feed: 3, c.Await: 2, c.Cancel: 2,
@@ -58,6 +60,8 @@ _ITEM_FIELDS = ("queue", "priority", "delay", "key", "retries", "backoff", "time
 #: Shares of commands with no odd field, and of odd fields in the others.
 _SOBER = 0.55
 _ODDITY = 0.35
+#: The share of frames whose commands come again and again.
+_SWARMS = 0.002
 
 
 class Author:
@@ -78,7 +82,7 @@ class Author:
         chance = self._rng.random()
         if len(self._scene.peers) < 2 or (chance < 0.02 and len(self._scene.peers) < _PEERS_MAX):
             return self._arrival()
-        if chance < 0.62:
+        if chance < 0.58:
             return self._frame()
         if chance < 0.72:
             return self._call()
@@ -142,6 +146,8 @@ class Author:
         usual, peer = self._usual()
         kinds = [self._rng.choice(_CHOICES) for _ in range(count)]
         commands = tuple(each for each in (self._command(kind, usual) for kind in kinds) if encodable(each))
+        if self._rng.random() < _SWARMS:
+            commands *= self._rng.choice((50, 300))
         sender = self._sender(kinds[0], peer)
         if not commands:
             return s.Turn()
@@ -237,7 +243,7 @@ class Author:
     # --- calls --------------------------------------------------------------------------------------
 
     def _call(self) -> s.Step:
-        typeid, name = self._rng.choice(_CALLS)
+        typeid, name = self._rng.choice(_CALL_CHOICES)
         method = self._scene.method(typeid, name)
         self._values.oddity = 0.0 if self._rng.random() < _SOBER else _ODDITY
         args: list[Any] = []
@@ -289,9 +295,14 @@ class Author:
         }  # fmt: skip
         chosen = [name for name in _ITEM_FIELDS if self._rng.random() < 0.3]
         return {
-            name: self._values.plain() if self._values.odd() else self._rng.choice(usual[name])
+            name: self._odd_like(usual[name][0]) if self._values.odd() else self._rng.choice(usual[name])
             for name in chosen
         }
+
+    def _odd_like(self, usual: object) -> Any:
+        """Return an odd value that mostly is of the type of the *usual* one."""
+        alike = {int: ODD_INTEGERS, float: (*ODD_FLOATS, *ODD_INTEGERS), str: ODD_TEXTS}.get(type(usual))
+        return self._rng.choice(alike) if alike and self._rng.random() < 0.7 else self._values.plain()
 
 
 def _picklable(step: s.Call) -> bool:

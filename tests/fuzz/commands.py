@@ -33,8 +33,8 @@ FOLDER = Path(__file__).parents[2] / ".fuzz" / "findings"
 STORY_STEPS = (50, 200, 600, 1500)
 #: Steps between two looks at the whole state.
 REVIEW_STEPS = 25
-#: How often a story is told again to find the steps that it needs.
-RETELLINGS_MAX = 600
+#: Seconds for which a story is told again and again to find the steps that it needs.
+SHORTENING_SECONDS = 20.0
 #: Bytes that the process may have beyond what it has at its start.
 MEMORY_BYTES_MAX = 1 << 30
 _END: tuple[Step, ...] = (Review(), Restart(committed=True), Desert(), Review())
@@ -96,13 +96,13 @@ def retell(story: Story, host: type[QueueHost] = QueueHost) -> Failure | None:
 def shortened(failure: Failure, host: type[QueueHost] = QueueHost) -> Failure:
     """Return the same failure by fewer steps, found by leaving out ever smaller parts."""
     best, kind = failure, failure.kind
-    left, part = RETELLINGS_MAX, max(1, len(failure.story.steps) // 2)
-    while left > 0:
+    part = max(1, len(failure.story.steps) // 2)
+    until = time.monotonic() + SHORTENING_SECONDS
+    while True:
         start = 0
-        while start < len(best.story.steps) and left > 0:
+        while start < len(best.story.steps) and time.monotonic() < until:
             steps = best.story.steps
             found = retell(Story(best.story.seed, steps[:start] + steps[start + part :]), host)
-            left -= 1
             if found is not None and found.kind == kind:
                 best = found
             else:
@@ -110,17 +110,17 @@ def shortened(failure: Failure, host: type[QueueHost] = QueueHost) -> Failure:
         if part == 1:
             break
         part //= 2
-    return _with_fewer_commands(best, host)
+    return _with_fewer_commands(best, host, until)
 
 
-def _with_fewer_commands(failure: Failure, host: type[QueueHost]) -> Failure:
+def _with_fewer_commands(failure: Failure, host: type[QueueHost], until: float) -> Failure:
     """Return the same failure by frames with fewer commands."""
     best = failure
     for number, step in enumerate(failure.story.steps):
         for place in reversed(range(len(getattr(step, "commands", ())))):
             steps = list(best.story.steps)
             frame = steps[number]
-            if isinstance(frame, Frame | Typed) and len(frame.commands) > 1:
+            if isinstance(frame, Frame | Typed) and len(frame.commands) > 1 and time.monotonic() < until:
                 commands = frame.commands[:place] + frame.commands[place + 1 :]
                 steps[number] = replace(frame, commands=commands)
                 found = retell(Story(best.story.seed, steps), host)

@@ -28,6 +28,7 @@ from service.server.journal.rows import Row, event_of, rows_of
 from service.server.keys import Key, KeyRing
 from service.server.roles import Role
 from service.server.turns import Turns
+from service.telemetry.metrics import ManagerMetrics
 from tests.fuzz import steps as s
 from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
 from tests.fuzz.oracle import Finding
@@ -306,7 +307,12 @@ class Scene:
     # --- shared -------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self.host = self._make_host(self.journal, clock=self.clock, limits=self.limits, exposition=repr)
+        self.host = self._make_host(
+            self.journal,
+            clock=self.clock,
+            limits=self.limits,
+            observer=ManagerMetrics(),
+        )
         self.host._recent = Recent(self._recent_bytes)
         self.turns = Turns()
         self.turns.until = -math.inf if self._hurried else math.inf

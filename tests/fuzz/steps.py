@@ -7,6 +7,7 @@ one when some of its steps are left out.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ class Review:
 Step = Connect | HangUp | Frame | Typed | Call | Turn | Pass | Silence | Restart | Recover | Desert | Review
 
 
+def _told(step: Step) -> Iterator[str]:
+    """Yield a step as text; of a long frame the first commands, each cut off where it gets long."""
+    if not isinstance(step, Frame | Typed):
+        yield f"{step!r:.2000}"
+        return
+    yield f"{type(step).__name__} of peer {step.peer}, {len(step.commands)} commands:"
+    yield from (f"  {command!r:.2000}" for command in step.commands[:12])
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """Steps, and the *seed* of the limits and the journal that they are told with."""
@@ -114,7 +124,7 @@ class Story:
     def save(self, path: Path) -> None:
         """Write the story to *path*, and for people to read beside it."""
         path.write_bytes(pickle.dumps(self))
-        lines = [f"{number:4} {step!r:.2000}\n" for number, step in enumerate(self.steps)]
+        lines = [f"{number:4} {line}\n" for number, step in enumerate(self.steps) for line in _told(step)]
         path.with_suffix(".txt").write_text("".join(lines), errors="backslashreplace")
 
     @classmethod
