@@ -16,6 +16,7 @@ from tests.fuzz.steps import (
     Connect,
     Desert,
     Frame,
+    HangUp,
     Pass,
     Restart,
     Review,
@@ -59,16 +60,43 @@ ACK_WITH_NO_PICKLE = ask(c.Ack(FIRST_TOKEN, 0, [b"xxx"], [0.1]), peer=WORKER)
 TAKE = Call(ADMIN, "results", "get", (False,))
 
 STORIES: dict[str, tuple[Step, ...]] = {
+    "one job is cancelled under two spellings": (submit("o", jobs=2), ask(c.Cancel(["o-0", "o-00"]))),
+    "a dead job is requeued under two spellings": (
+        submit("o"), GET, NACK, ask(c.Requeue(["o-0", "o-00"])), ask(c.Requeue(["o-000", "o-0"])),
+    ),
     "a plain item is cancelled under two spellings": (put(1.5), ask(c.Cancel(["put1-0", "put1-00"]))),
     "a feed reads on after its jobs were forgotten": (
         *(submit("o", number, priority=-number) for number in range(3)), ask(c.Cancel(["o-1"])),
         Turn(), Pass(400.0), *(step for place in range(3) for step in (put(1.5), GET, large_ack(place))),
         ask(c.Feed("o")), ask(c.Feed()), ask(c.Feed("o", folded=True)),
     ),
+    "a client holds a lease": (
+        submit("o"), ask(c.Hello(1, "client", held=[c.Held(7, "o", 0, 1)])), Desert(),
+    ),
+    "a supervisor holds a lease": (
+        submit("o"), ask(c.Hello(1, "worker", "w", "w", held=[c.Held(7, "o", 0, 1)]), peer=WORKER), Desert(),
+    ),
+    "a stale supervisor leaves": (
+        ask(c.Hello(1, "worker", "w", "w")), ask(c.Hello(1, "worker", "w", "w"), peer=WORKER), HangUp(WORKER),
+        Pass(1.0), Connect(3, Role.WORK), ask(c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"]), peer=3),
+        submit("o"), ask(c.Lease(), peer=3), ask(c.Leave()), Desert(),
+    ),
     "a supervisor that lives on leaves": (
         ask(c.Hello(1, "worker", "w", "w")), ask(c.Hello(1, "worker", "w", "w"), peer=WORKER),
         Connect(3, Role.WORK), ask(c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"]), peer=3),
         submit("o"), ask(c.Lease(), peer=3), ask(c.Leave()), ask(c.Leave(), peer=WORKER), Silence(), Desert(),
+    ),
+    "a client takes the numbers of later puts": (
+        submit("put1"), put("x"), submit("put1", 1), put(("m:f", (1,))), submit("put1", 2, priority=1),
+        Pass(1.0), Call(ADMIN, "results", "put", ("x",)),
+    ),
+    "an awaited job ends twice in one turn": (
+        submit("o"), ask(c.Await(["o-0"], 5.0)), GET,
+        ask(c.Nack(FIRST_TOKEN, 0, ERROR), c.Requeue(["o-0"]), c.Cancel(["o-0"])), Turn(),
+    ),
+    "an awaited job fails and is cancelled in one turn": (
+        submit("o"), ask(c.Await(["o-0"], 5.0)), GET,
+        ask(c.Nack(FIRST_TOKEN, 0, ERROR, 0.5), c.Cancel(["o-0"])), Turn(),
     ),
     "a pill is given up": (put(None), GET, NACK, ask(c.Requeue()), Review()),
     "an item is given up": (put(1.5), GET, NACK, ask(c.Requeue()), Review()),
