@@ -56,11 +56,10 @@ def run_manager(settings: ManagerSettings) -> int:
     metrics = ManagerMetrics(Build(RELEASE, sqlite))
     try:
         listener = listen(settings.listen.host, settings.listen.port)
-        host = _recovered_host(settings, journal, metrics)
+        host = _recovered_host(settings, journal, metrics, log)
     except ServiceError:
         journal.close()
         raise
-    log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
     manager = JobManager(
         host,
         listener,
@@ -98,18 +97,24 @@ def run_manager(settings: ManagerSettings) -> int:
     return 0
 
 
-def _recovered_host(settings: ManagerSettings, journal: Journal, metrics: ManagerMetrics) -> QueueHost:
+def _recovered_host(
+    settings: ManagerSettings, journal: Journal, metrics: ManagerMetrics, log: Any
+) -> QueueHost:
     """Return the queue as the journal has it."""
     from service.broker.host import QueueHost
     from service.server.recovery import collector_paused
 
     with collector_paused():
-        return QueueHost(
+        host = QueueHost(
             journal,
             limits=settings.limits,
             observer=metrics,
             exposition=lambda totals: metrics.exposition(totals).decode(),
         )
+    log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
+    if host.passed_over:
+        log.warning("journal_contradicts_itself", passed_over=host.passed_over)
+    return host
 
 
 def _log_end(log: Any, error: ServiceError) -> None:

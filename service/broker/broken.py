@@ -10,12 +10,14 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
 
 import msgspec
 
 from service.domain import commands as c
+from service.domain import events as e
 from service.domain import replies as r
 from service.domain.members import Member
 from service.errors import JournalError, RowMissing
@@ -37,6 +39,10 @@ CONTENTLESS: Final = frozenset(
         c.Join,
     )
 )
+#: Commands that change nothing, whatever goes wrong in them.
+READING: Final = frozenset(
+    (c.Get, c.List, c.Await, c.Feed, c.Stats, c.Members, c.Exposition),
+)
 
 
 class Place(enum.StrEnum):
@@ -52,6 +58,9 @@ class Place(enum.StrEnum):
     CONNECTION = "connection"
     #: It made the turn's events into rows of the journal.
     COMMIT = "commit"
+    #: It answered a request that changes nothing, with a state that had been recovered once already. Only the
+    #: request was refused.
+    READING = "reading"
 
 
 class StateBroken(Exception):
@@ -104,6 +113,28 @@ class Guard:
             raise StateBroken(self._place, error) from error
 
 
+class Makers:
+    """The requests of a turn that made events."""
+
+    def __init__(self) -> None:
+        """Begin a turn."""
+        self._made: list[tuple[int, c.Command, Member]] = []
+
+    def note(self, before: int, command: c.Command, member: Member) -> None:
+        """Note that *command* of *member* made the events after number *before*."""
+        self._made.append((before, command, member))
+
+    def clear(self) -> None:
+        """Begin another turn."""
+        self._made.clear()
+
+    def of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
+        """Return the request, and whose it is, that made the first of *events* that cannot be encoded."""
+        odd = next((sequence for sequence, event in events if not _is_encodable(event)), 0)
+        makers = [(command, member) for before, command, member in self._made if before < odd]
+        return makers[-1] if makers else (None, None)
+
+
 class Blamed:
     """The requests that have broken the state, by digests of their content. Empty, it is false."""
 
@@ -147,6 +178,21 @@ class Blamed:
             "bad_request",
             f"this request broke the manager's state before and is refused until its restart; {told}",
         )
+
+
+def unread(error: Exception) -> r.Refused:
+    """Return the refusal of a request that would have changed nothing, and met *error*."""
+    return r.Refused(
+        "bad_request", f"a fault of the manager's own ({type(error).__name__}); it changed nothing"
+    )
+
+
+def _is_encodable(event: e.AnyEvent) -> bool:
+    try:
+        msgspec.msgpack.encode(event)
+    except Exception:  # noqa: BLE001  # that is the question
+        return False
+    return True
 
 
 def content_digest(command: c.Command, *, inside: bool) -> bytes:

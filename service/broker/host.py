@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from service.broker.broken import Blamed, Guard, Place, StateBroken, is_told
+from service.broker.broken import READING, Blamed, Guard, Makers, Place, StateBroken, is_told, unread
 from service.broker.clock import Clock, ManagerClock
 from service.broker.journal import Journal
+from service.broker.outbox import Outbox
 from service.broker.recent import Recent
 from service.broker.waiting import WAITERS, Deliver, Waiters, Waiting, impatient
 from service.domain import admission, upkeep
@@ -81,6 +82,8 @@ class QueueHost:
         self.recovery_seconds = 0.0
         #: Requests that are refused because they broke the state.
         self.blamed = Blamed()
+        #: Whether the state has been recovered in place: then a request that only reads and fails is refused.
+        self._careful = False
         self._begin_empty()
         #: Turns that have been committed.
         self._turns = 0
@@ -103,12 +106,9 @@ class QueueHost:
         )
         self.state.refusal = refusal
         self._recent = Recent()
-        self._waiters = Waiters(self.state, self._answer)
-        #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
-        self._ready: list[tuple[Deliver, list[r.Reply]]] = []
-        self._granted: list[tuple[Deliver, list[r.Reply]]] = []
-        #: Requests of this turn that made events, each with the number of the last event before them.
-        self._made: list[tuple[int, c.Command, Member]] = []
+        self._waiters = Waiters(self.state, self._answer, careful=self._careful)
+        self._outbox = Outbox()
+        self._makers = Makers()
 
     def recover_in_place(self) -> None:
         """Begin a new incarnation of the journal and recover from it what `discard` has dropped.
@@ -117,6 +117,7 @@ class QueueHost:
             JournalError: the journal cannot be written or read.
         """
         self.journal.begin_incarnation()
+        self._careful = True
         self.discard()
         self._recover(self.clock)
 
@@ -140,7 +141,7 @@ class QueueHost:
         now = self.clock.now()
         commands, member, replies = request.commands, request.member, request.replies
         begun, last = len(replies), len(commands) - 1
-        apply_one = self._apply_unless_blamed if self.blamed else self._apply
+        apply_one = self._apply_with_care if self._careful else self._apply
         ledger, command = self.state.ledger, None
         try:
             for place in range(begun, last + 1):
@@ -155,7 +156,7 @@ class QueueHost:
                 before = ledger.last_sequence
                 reply = apply_one(command, member, now)
                 if ledger.last_sequence != before:
-                    self._made.append((before, command, member))
+                    self._makers.note(before, command, member)
                 if reply is None:
                     self._park(command, request, now)
                     return True
@@ -164,7 +165,8 @@ class QueueHost:
             if is_told(error):
                 raise
             raise StateBroken(Place.REQUEST, error, command, member) from error
-        self._conclude(commands[-1] if commands else None, replies, request.deliver, self._turns, member)
+        last_asked = commands[-1] if commands else None
+        self._outbox.put(last_asked, replies, request.deliver, member, recorded=False)
         return True
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
@@ -172,6 +174,11 @@ class QueueHost:
         until = now + _patience(command)
         waiting = Waiting(command, request.member, until, request.replies, request.deliver, self._turns)
         self._waiters.park(waiting, now)
+
+    @property
+    def passed_over(self) -> int:
+        """How many steps of the last replay were passed over, because they contradict earlier ones."""
+        return self.state.ledger.steps.passed_over
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
@@ -226,13 +233,10 @@ class QueueHost:
                 self._waiters.expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
-        self._deliver_granted()
+        self._deliver_grants()
         self._commit()
         self._turns += 1
-        # Delivering may make callers call again at once: only what was there is delivered.
-        ready, self._ready = self._ready, []
-        for deliver, replies in ready:
-            deliver(replies)
+        self._outbox.deliver()
         notices, self.state.notices = self.state.notices, []
         return notices
 
@@ -247,23 +251,15 @@ class QueueHost:
         Any other must not come again in the same turn: it would take its last report as recorded by then.
         """
         self._wake_ready(self.clock.now())
-        granted, self._granted = self._granted, []
-        for deliver, replies in granted:
-            grant = replies[-1]
-            if isinstance(grant, r.Grant) and grant.early:
-                self._granted.append((deliver, replies))
-            else:
-                deliver(replies)
+        self._outbox.hand_out()
 
-    def _deliver_granted(self) -> None:
-        granted, self._granted = self._granted, []
+    def _deliver_grants(self) -> None:
         if self._failure is None:  # otherwise it would tell that the turn before has been recorded
-            for deliver, replies in granted:
-                deliver(replies)
+            self._outbox.deliver_grants()
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
-        if self._ready or self._granted or self.state.readied or self.state.progressed:
+        if self._outbox or self.state.readied or self.state.progressed:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
@@ -282,16 +278,24 @@ class QueueHost:
         """Commit what is pending, deliver it, and close the journal."""
         try:
             self._commit()
-            self._deliver_granted()
-            for deliver, replies in self._ready:
-                deliver(replies)
+            self._deliver_grants()
+            self._outbox.deliver()
         finally:
-            self._ready, self._granted = [], []
+            self._outbox = Outbox()
             self.journal.close()
 
-    def _apply_unless_blamed(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+    def _apply_with_care(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+        """Apply a command unless one like it has broken the state; refuse it if it reads, and that fails."""
         refusal = self.blamed.refusal(command, inside=member.inside)
-        return refusal or self._apply(command, member, now)
+        if refusal is not None:
+            return refusal
+        try:
+            return self._apply(command, member, now)
+        except Exception as error:
+            if is_told(error) or type(command) not in READING:
+                raise
+            self.observer.broke(Place.READING)
+            return unread(error)
 
     def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
         if type(command) not in _ANSWERED_HERE:
@@ -333,26 +337,8 @@ class QueueHost:
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)
-        self._conclude(waiting.command, waiting.replies, waiting.deliver, waiting.turn, waiting.member)
-
-    def _conclude(
-        self, last: c.Command | None, replies: list[r.Reply], deliver: Deliver, asked: int, member: Member
-    ) -> None:
-        """Let *replies* to a request, *last* its last command, go out, before this turn's commit or after it.
-
-        Before it goes what hands out jobs and tells nothing that is not on record, or says so. What came in
-        the turn *asked*, and on the same connection before it, is on record when that turn has ended; and so
-        is all of a plain client, whose other answers are never early, that waits for this answer alone.
-        """
-        alone = member.role == "plain" and member.outstanding == len(replies) == 1
-        recorded = alone or asked < self._turns
-        early = recorded or (isinstance(last, c.Lease) and last.early)
-        if not (replies and early and _hands_out(replies[-1])):
-            self._ready.append((deliver, replies))
-            return
-        if len(replies) > 1 and not recorded:
-            replies[-1] = msgspec.structs.replace(replies[-1], early=True)
-        self._granted.append((deliver, replies))
+        recorded = waiting.turn < self._turns
+        self._outbox.put(waiting.command, waiting.replies, waiting.deliver, waiting.member, recorded=recorded)
 
     def _wake_ready(self, now: float) -> None:
         state = self.state
@@ -370,9 +356,9 @@ class QueueHost:
 
     def _commit(self) -> None:
         events, forgotten = self.state.take_events()
-        if self._failure is not None and self._ready:
+        if self._failure is not None and self._outbox.tells:
             # What the state says of the failed turn's jobs is not durable, and must not be answered.
-            self._ready = []
+            self._outbox = Outbox()
             raise self._failure
         if not events and not forgotten:
             return
@@ -380,20 +366,14 @@ class QueueHost:
         try:
             self.journal.append(events, forgotten)
         except JournalError as error:
-            self._ready, self._failure = [], error
+            self._outbox, self._failure = Outbox(), error
             raise
         except Exception as error:
-            raise StateBroken(Place.COMMIT, error, *self._maker_of(events)) from error
-        self._made.clear()
+            raise StateBroken(Place.COMMIT, error, *self._makers.of(events)) from error
+        self._makers.clear()
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
             self._recent.committed(sequence, event)
-
-    def _maker_of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
-        """Return the request, and whose it is, that made the event of a failed commit that is no row."""
-        odd = next((sequence for sequence, event in events if not _is_encodable(event)), None)
-        makers = [(command, member) for before, command, member in self._made if odd and before < odd]
-        return makers[-1] if makers else (None, None)
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
@@ -401,19 +381,6 @@ class QueueHost:
             event = self.journal.read(sequence)
             self._recent.read(sequence, event)
         return event
-
-
-def _is_encodable(event: e.AnyEvent) -> bool:
-    try:
-        msgspec.msgpack.encode(event)
-    except Exception:  # noqa: BLE001  # that is the question
-        return False
-    return True
-
-
-def _hands_out(reply: r.Reply) -> bool:
-    """Return whether a reply hands out jobs and tells nothing else; a pill is a change of its own."""
-    return isinstance(reply, r.Grant) and bool(reply.deliveries) and not reply.pill
 
 
 def _patience(command: c.Command) -> float:

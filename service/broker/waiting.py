@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 
 import msgspec
 
-from service.broker.broken import Place, StateBroken, is_told
+from service.broker.broken import READING, Place, StateBroken, is_told, unread
 from service.domain import commands as c
 from service.domain import queries
 from service.domain import replies as r
@@ -97,9 +97,15 @@ class Shelf(dict[int, Waiting]):
 class Waiters:
     """All requests that wait. Used by the host's thread alone."""
 
-    def __init__(self, state: QueueState, conclude: Callable[[Waiting, r.Reply], None]) -> None:
-        """Ask *state* again when something happened; *conclude* gets what then has its reply."""
+    def __init__(
+        self, state: QueueState, conclude: Callable[[Waiting, r.Reply], None], *, careful: bool = False
+    ) -> None:
+        """Ask *state* again when something happened; *conclude* gets what then has its reply.
+
+        If *careful*, a request that only reads and fails is refused, and nothing else comes of it.
+        """
         self._state = state
+        self._careful = careful
         self._conclude = conclude
         self._parked = 0
         self._all: dict[int, Waiting] = {}
@@ -249,6 +255,9 @@ class Waiters:
         except Exception as error:
             if is_told(error):
                 raise
+            if self._careful and type(command) in READING:
+                self._state.observer.broke(Place.READING)
+                return unread(error)
             raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:

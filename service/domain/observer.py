@@ -66,4 +66,4 @@ class Observer:
         """The journal was replayed, at the start or in place."""
 
     def broke(self, place: str) -> None:
-        """The queue's state broke at *place*, one of `service.broker.broken.Place`."""
+        """A fault of svc's own was met at *place*, one of `service.broker.broken.Place`."""

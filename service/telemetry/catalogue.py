@@ -36,7 +36,7 @@ REJECTIONS = (
 QUEUE_STATES = ("ready", "scheduled", "leased", "dead")
 CALL_RESULTS = ("ok", "error", "denied")
 CONSUMER_STATES = ("busy", "idle", "starting")
-#: What the manager did when its state broke.
+#: What the manager was doing.
 RECOVERY_PLACES = tuple(str(place) for place in Place)
 RESTART_REASONS = ("crashed", "timed_out", "lost", "renewed", OTHER)
 
@@ -178,7 +178,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "svc_manager_recoveries_total",
         "counter",
         ("place",),
-        "Times that the queue's state broke, to be recovered in place, by what the manager was doing.",
+        "Faults of svc in the queue's state, each recovered from in place, but for those in `reading`.",
     ),
     Metric("svc_journal_commit_seconds", "histogram", (), "Duration of one group commit.", MANAGER_SECONDS),
     Metric("svc_journal_commit_records", "histogram", (), "Events in one group commit.", RECORDS),

@@ -144,6 +144,13 @@ EVENTS: tuple[LogEvent, ...] = (
         repeats=True,
     ),
     LogEvent(
+        "journal_contradicts_itself",
+        _WARNING,
+        "Some events of the journal contradict earlier ones, by a fault of the release that wrote them. They "
+        "were passed over; keep a copy of the journal and report it.",
+        ("passed_over",),
+    ),
+    LogEvent(
         "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
     ),
     LogEvent(

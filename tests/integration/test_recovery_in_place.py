@@ -15,8 +15,10 @@ from service.broker.manager import ManagerBroker
 from service.codec import PLAIN, encode_arguments
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.events import Cancelled, Submitted
 from service.domain.job import NewBatch, Terms
 from service.errors import BadRequest, ManagerUnreachable
+from service.server.journal import SqliteJournal
 from tests.support.broken_manager import FAULTS, GRANTS, RAISES, WRITES
 from tests.support.processes import Service
 
@@ -204,6 +206,17 @@ def test_a_manager_that_is_stopped_while_its_state_is_broken_commits_nothing_of_
         running.start_manager()
         with running.broker() as broker:
             assert jobs_waiting(broker) == 10
+
+
+def test_a_journal_with_a_contradiction_is_served_and_the_log_tells_of_it(tmp_path):
+    """An older release ended both jobs for one id; what it wrote must not keep this one from starting."""
+    journal = SqliteJournal.open(tmp_path / "journal.db")
+    journal.append([(1, Submitted(1.0, "o", 0, Terms("nobody:knows", "bulk"), [b"", b""]))])
+    journal.append([(2, Cancelled(2.0, "o", [0, 0]))])
+    journal.close()
+    with breakable(tmp_path) as running, running.broker() as broker:
+        assert jobs_waiting(broker) == 1
+        assert running.until("journal_contradicts_itself")["passed_over"] == 1
 
 
 @pytest.mark.slow

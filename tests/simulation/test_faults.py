@@ -59,9 +59,7 @@ class HastyHost(QueueHost):
         self, commands: Sequence[c.Command], member: Member, deliver: Callable[[list[r.Reply]], None]
     ) -> None:
         super().call(commands, member, deliver)
-        ready, self._ready = self._ready, []
-        for each, replies in ready:
-            each(replies)
+        self._outbox.deliver()
 
 
 def _notices(host: type[QueueHost] = QueueHost) -> bool:

@@ -264,6 +264,24 @@ def test_what_cannot_be_encoded_is_remembered_all_the_same():
     assert blamed.refusal(odd, inside=False) is None
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.1])
+def test_requests_that_only_read_and_fail_are_refused_once_a_recovery_was_no_help(
+    journal, tmp_path, monkeypatch, wait
+):
+    def fail(state, command, member, now):
+        return None if command.wait else {}[command.ids[0]]
+
+    monkeypatch.setitem(HANDLERS, c.Await, fail)
+    told = Told()
+    with breakable(journal, tmp_path / "faults", told) as manager:
+        ask(manager, *(submit("m:f", number) for number in range(5)))
+        refusals = [refused(ask(manager, c.Await([f"o-{number}"], wait))) for number in range(5)]
+
+        assert {refusal.code for refusal in refusals} == {"bad_request"}
+        assert told.places[1:] == [Place.READING] * 4
+        assert journal.incarnation == 2
+
+
 # --- faults that break no state ---------------------------------------------------------------------
 
 
