@@ -229,7 +229,17 @@ SETTINGS: Known = {
     "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
     "manager": _PROCESS
     | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
-    | {"max_queue", "max_job_bytes", "max_connections", "max_per_address", "min_free"}
+    | {
+        "max_queue",
+        "max_jobs",
+        "max_queues",
+        "max_keys",
+        "max_origins",
+        "max_job_bytes",
+        "max_connections",
+        "max_per_address",
+        "min_free",
+    }
     | {"strict_auth", "role_keys"}
     | {"ballast_bytes", "backups"}
     | _TLS,

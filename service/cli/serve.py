@@ -99,6 +99,30 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--max-queue", envvar="SVC_MAX_QUEUE", min=1, metavar="N", help="Unfinished jobs of one queue."
         ),
     ] = _DEFAULTS.max_queue_jobs,
+    max_jobs: Annotated[
+        int,
+        typer.Option(
+            "--max-jobs", envvar="SVC_MAX_JOBS", min=1, metavar="N", help="Unfinished jobs of all queues."
+        ),
+    ] = _DEFAULTS.max_jobs,
+    max_queues: Annotated[
+        int,
+        typer.Option(
+            "--max-queues", envvar="SVC_MAX_QUEUES", min=1, metavar="N", help="Queues that hold or keep jobs."
+        ),
+    ] = _DEFAULTS.max_queues,
+    max_keys: Annotated[
+        int,
+        typer.Option(
+            "--max-keys", envvar="SVC_MAX_KEYS", min=1, metavar="N", help="Idempotency keys of kept jobs."
+        ),
+    ] = _DEFAULTS.max_keys,
+    max_origins: Annotated[
+        int,
+        typer.Option(
+            "--max-origins", envvar="SVC_MAX_ORIGINS", min=1, metavar="N", help="Clients whose jobs are kept."
+        ),
+    ] = _DEFAULTS.max_origins,
     max_job_bytes: Annotated[
         int,
         typer.Option(
@@ -199,6 +223,10 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         lease_seconds=lease,
         max_job_bytes=max_job_bytes,
         max_queue_jobs=max_queue,
+        max_jobs=max_jobs,
+        max_queues=max_queues,
+        max_keys=max_keys,
+        max_origins=max_origins,
         retention_seconds=retention,
         retention_jobs=retain_count,
         dead_retention_seconds=dead_retention,

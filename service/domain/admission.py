@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.batch import Batch
+from service.domain.bounds import exceeded
 from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch
 from service.domain.keys import is_content_of
 from service.domain.lifecycle import JobState
@@ -59,7 +60,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     if not _nameable(command.origin):
         return r.Refused("bad_request", f"an origin has 1 to {NAME_LENGTH_MAX} printable characters")
     notes: list[r.Note] = []
-    run = Run(state, command.origin, now)
+    run = Run(state, command.origin, now, inside=member.inside)
     for place, batch in enumerate(command.batches):
         if not run.goes_on_with(batch):
             run.record()
@@ -184,7 +185,10 @@ def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, r
         count = known.count_known(batch.first, len(batch.bodies))
         if count == len(batch.bodies):
             return None
-        if count:
+        if batch.first < known.floor:
+            message = f"the numbers of {origin} below {known.floor} are used up; number anew"
+            note = r.Note(0, code="conflict", message=message)
+        elif count:
             message = (
                 f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
             )
@@ -228,11 +232,9 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.N
         return r.Note(0, code=state.refusal)
     if state.ledger.refusing:
         return r.Note(0, code="draining")
-    counts = state.ledger.counts.get(terms.queue)
-    unfinished = run.count + (counts.unfinished if counts is not None else 0)
-    if unfinished + len(batch.bodies) > state.limits.max_queue_jobs:
-        message = f"queue {terms.queue!r} holds its {state.limits.max_queue_jobs} jobs; submit again later"
-        return r.Note(0, code="queue_full", message=message)
+    full = exceeded(state, batch, run)
+    if full is not None:
+        return r.Note(0, code="queue_full", message=full)
     if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
         message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
         return r.Note(0, code="unknown_task", message=message)

@@ -24,6 +24,11 @@ class Counts:
         """Jobs that are still to be done."""
         return self.ready + self.scheduled + self.leased
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has no jobs, finished ones included."""
+        return not (self.unfinished or self.succeeded or self.dead or self.cancelled)
+
     def add(self, state: int, count: int) -> None:
         """Add *count* jobs to *state*.
 
@@ -35,6 +40,28 @@ class Counts:
         if number < 0:
             raise InvariantBroken(f"a queue would count {number} jobs as {name}")
         setattr(self, name, number)
+
+    def admit(self, states: bytearray, start: int, *, delayed: bool) -> None:
+        """Count new jobs, those of *states* from *start* on; unless some are *delayed*, all are ready."""
+        count = len(states) - start
+        scheduled = states.count(JobState.SCHEDULED, start) if delayed else 0
+        self.submitted += count
+        self.scheduled += scheduled
+        self.ready += count - scheduled
+
+    def remove(self, states: bytearray, start: int, stop: int) -> None:
+        """Count the jobs [start, stop) of *states* no more."""
+        first = states[start]
+        if stop - start == 1:
+            self.add(first, -1)
+            return
+        number = states.count(first, start, stop)
+        self.add(first, -number)
+        if number == stop - start:
+            return  # as it mostly is
+        for state in JobState:
+            if state != first:
+                self.add(state, -states.count(state, start, stop))
 
 
 _COUNTED = tuple(state.word for state in JobState)

@@ -140,13 +140,15 @@ class Resumed(Event, frozen=True, tag="resumed"):
 class Forgotten(Event, frozen=True, tag="forgotten"):
     """Jobs of `origin` have passed their retention; to submit them again changes nothing.
 
-    They are those in `ranges`, each [first, stop); or, in older journals, all below `below`.
+    They are those in `ranges`, each [first, stop), and some below `floor`, where no number may be used any
+    more; or, in older journals, all below `below`.
     """
 
     at: float
     origin: str
     below: int
     ranges: list[tuple[int, int]] = []
+    floor: int = 0
 
 
 AnyEvent = (

@@ -22,6 +22,8 @@ ITEM_CODEC = "item"
 PILL = "#pill"
 #: The queue of what plain clients put into `results`.
 RESULTS_QUEUE = "#results"
+#: Queues that are always known: the one of all who name none, and the one of `results`.
+PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
 #: The task name under which a pickled callable travels.
 CALL = "svc:call"
 

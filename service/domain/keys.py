@@ -9,6 +9,7 @@ from service.domain.batch import Batch
 
 #: Bytes that tell two jobs with the same key apart.
 DIGEST_BYTES = 16
+_NO_DIGEST = bytes(DIGEST_BYTES)
 
 
 class Keys:
@@ -42,11 +43,13 @@ class Keys:
             return
         digests = batch.digests if batch.digests is not None else bytearray(DIGEST_BYTES * start)
         batch.digests = digests
-        digest_of = _Digests(batch.terms.task)
-        for key, body in zip(batch.keys[start:], bodies, strict=True):
-            digests += digest_of(body) if key else bytes(DIGEST_BYTES)
-            if key:
-                self._batches[key] = batch
+        keys, digest_of = batch.keys[start:], _Digests(batch.terms.task)
+        if all(keys):
+            digests += b"".join(map(digest_of, bodies))
+        else:
+            keyed = zip(keys, bodies, strict=True)
+            digests += b"".join(digest_of(body) if key else _NO_DIGEST for key, body in keyed)
+        self._batches.update(dict.fromkeys(filter(None, keys), batch))
 
     def forget(self, batch: Batch) -> None:
         """Forget the keys of a batch."""

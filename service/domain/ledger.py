@@ -13,10 +13,10 @@ from typing import Any
 from service.domain import events as e
 from service.domain.batch import Batch, ledgers_after
 from service.domain.counts import Counts
-from service.domain.job import ITEM, PILL, parse_job_id
+from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, parse_job_id
 from service.domain.keys import Keys
 from service.domain.lifecycle import JobState
-from service.domain.origins import Origins
+from service.domain.origins import Origin, Origins
 from service.domain.settled import Settled
 from service.domain.steps import Steps
 
@@ -37,6 +37,8 @@ class Ledger:
         #: Batches that have grown and not been looked at since, to be merged; oldest first.
         self.grown: deque[Batch] = deque()
         self.counts: dict[str, Counts] = {}
+        #: Jobs of all queues that are still to be done.
+        self.unfinished = 0
         self.keys = Keys()
         self.dead: dict[tuple[int, int], Batch] = {}
         #: Answers for plain clients not yet handed out: (batch sequence, index) -> (batch, outcome's event).
@@ -56,6 +58,8 @@ class Ledger:
         self.finished_jobs = 0
         #: Batches past their retention that are kept for the sake of their dead jobs.
         self.kept_dead: deque[tuple[float, Batch]] = deque()
+        #: Jobs of the batches in `kept_dead`.
+        self.kept_dead_jobs = 0
         #: Origins without jobs, in the order in which they lost the last one, with that time.
         self.emptied: deque[tuple[float, str]] = deque()
         #: Rows of the journal that nothing refers to any more.
@@ -237,7 +241,7 @@ class Ledger:
         if not self.steps.may_go(batch, start, stop, state):
             return
         counts = self.counts_of(batch.terms.queue)
-        self._uncount(counts, batch, start, stop)
+        counts.remove(batch.states, start, stop)
         counts.add(state, stop - start)
         batch.mark(start, stop, state)
 
@@ -248,7 +252,7 @@ class Ledger:
         origin.remove(batch)
         if batch.keys is not None:
             self.keys.forget(batch)
-        self._uncount(self.counts_of(batch.terms.queue), batch, 0, batch.count)
+        self.counts_of(batch.terms.queue).remove(batch.states, 0, batch.count)
         self.forgotten.extend(batch.rows())
         if batch.terms.answer:
             for index in range(batch.count):
@@ -274,8 +278,21 @@ class Ledger:
         """Remember which numbers of an origin were accepted once."""
         origin = self.origins.make(event.origin)
         origin.note_forgotten([(0, event.below)] if event.below else event.ranges)
+        origin.floor = max(origin.floor, event.floor)
         origin.forgotten_by.append(sequence)
-        self.emptied.append((event.at, event.origin))
+        self.note_emptied(origin, event.at)
+
+    def note_emptied(self, origin: Origin, at: float) -> None:
+        """Note that an origin has lost its last job; it waits once at most to be forgotten itself."""
+        if origin.emptied_at is None:
+            self.emptied.append((at, origin.name))
+        origin.emptied_at = at
+
+    def drop_idle(self, queue: str) -> None:
+        """Forget the name of a queue, if it has no jobs and none of its finished ones is kept."""
+        counts = self.counts.get(queue)
+        if counts is not None and counts.idle and queue not in PERMANENT_QUEUES:
+            del self.counts[queue]
 
     def _replay_range(self, sequence: int, part: int, span: e.Range, at: float) -> None:
         place = self.origins.find(span.origin, span.first)
@@ -288,9 +305,10 @@ class Ledger:
         if not self.steps.may_go(batch, start, stop, state):
             return
         counts = self.counts_of(batch.terms.queue)
-        self._uncount(counts, batch, start, stop)
+        counts.remove(batch.states, start, stop)
         counts.add(state, stop - start)
         batch.end(start, stop, state, sequence)
+        self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:
             self.outcome_order.append(sequence)
         self._refer(sequence, stop - start)
@@ -308,14 +326,9 @@ class Ledger:
         self._hold(batch, batch.weight)
 
     def _count_new(self, batch: Batch, start: int) -> None:
-        counts = self.counts_of(batch.terms.queue)
-        count = batch.count - start
-        scheduled = 0
-        if batch.due is not None or batch.dues is not None:
-            scheduled = batch.states.count(JobState.SCHEDULED, start)
-        counts.submitted += count
-        counts.scheduled += scheduled
-        counts.ready += count - scheduled
+        delayed = batch.due is not None or batch.dues is not None
+        self.counts_of(batch.terms.queue).admit(batch.states, start, delayed=delayed)
+        self.unfinished += batch.count - start
 
     def _hold(self, batch: Batch, more: int) -> None:
         """Count *more* bytes of bodies in a batch, or give up all of its bodies where the window is full."""
@@ -348,20 +361,8 @@ class Ledger:
             self.references.pop(batch.outcomes[index], None)
             batch.outcomes[index] = 0
         batch.unfinished += 1
+        self.unfinished += 1
         self.move(batch, index, index + 1, JobState.READY)
-
-    def _uncount(self, counts: Counts, batch: Batch, start: int, stop: int) -> None:
-        states, first = batch.states, batch.states[start]
-        if stop - start == 1:
-            counts.add(first, -1)
-            return
-        number = states.count(first, start, stop)
-        counts.add(first, -number)
-        if number == stop - start:
-            return  # as it mostly is
-        for state in JobState:
-            if state != first:
-                counts.add(state, -states.count(state, start, stop))
 
     def _refer(self, sequence: int, count: int) -> None:
         self.references[sequence] = self.references.get(sequence, 0) + count

@@ -17,8 +17,12 @@ class Limits:
         lease_seconds: a lease ends this long after its worker was last heard of.
         max_job_bytes: size of one job's arguments, and of one result.
         max_queue_jobs: unfinished jobs of one queue.
+        max_jobs: unfinished jobs of all queues together.
+        max_queues: queues that hold jobs, or of which a finished job is kept.
+        max_keys: idempotency keys of the jobs that are kept.
+        max_origins: clients whose jobs are kept, or were in the last day.
         retention_seconds: how long a finished job keeps its result.
-        retention_jobs: how many finished jobs are kept, the newest ones.
+        retention_jobs: how many finished jobs are kept, the newest ones, and of dead ones as many more.
         dead_retention_seconds: how long a dead job is kept.
         window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
         grant_jobs: jobs that one request may lease.
@@ -33,6 +37,10 @@ class Limits:
     lease_seconds: float = 15.0
     max_job_bytes: int = 16 * 1024 * 1024
     max_queue_jobs: int = 10_000_000
+    max_jobs: int = 20_000_000
+    max_queues: int = 10_000
+    max_keys: int = 5_000_000
+    max_origins: int = 500_000
     retention_seconds: float = 24 * 3600.0
     retention_jobs: int = 1_000_000
     dead_retention_seconds: float = 30 * 24 * 3600.0

@@ -18,6 +18,8 @@ from service.domain.queue_state import Notice, QueueState
 #: What a plain client takes results from.
 _RESULTS = frozenset((RESULTS_QUEUE,))
 _WAITING = (JobState.READY, JobState.SCHEDULED)
+#: Workers that have a drain of their own at most; one for all of them can always be put in force.
+DRAINS_MAX = 10_000
 _Place = tuple[Batch, int]
 
 
@@ -76,6 +78,8 @@ def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.
     known = state.ledger.drains.get(command.worker)
     if known is not None and (not command.refuse or command.worker in state.ledger.refusing):
         return r.Done(known[0])
+    if len(state.ledger.drains) >= DRAINS_MAX and command.worker:
+        return r.Refused("bad_request", f"{DRAINS_MAX} workers drain already; resume some, or drain all")
     event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
     state.ledger.drained(state.record(event), event)
     state.notices.append(Notice("drained", command.worker))

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from service.domain.batch import Batch
 
+#: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
+FORGOTTEN_RANGES_MAX = 256
 _first = attrgetter("first")
 #: Bits of a cursor that tell apart what one event ended.
 _PART_BITS = 24
@@ -93,7 +95,15 @@ class Completions:
 class Origin:
     """The jobs of one origin: its batches in order of their numbers, and what ended."""
 
-    __slots__ = ("batches", "completions", "forgotten", "forgotten_by", "name")
+    __slots__ = (
+        "batches",
+        "completions",
+        "emptied_at",
+        "floor",
+        "forgotten",
+        "forgotten_by",
+        "name",
+    )
 
     def __init__(self, name: str) -> None:
         """Start with no jobs."""
@@ -102,6 +112,10 @@ class Origin:
         self.completions = Completions()
         #: Numbers that were accepted once and are forgotten, as ranges [first, stop) in order.
         self.forgotten: list[tuple[int, int]] = []
+        #: Numbers below this one are used up: which of them were accepted is known of kept jobs alone.
+        self.floor = 0
+        #: When it lost its last job, while it waits to be forgotten itself.
+        self.emptied_at: float | None = None
         #: Sequence numbers of the events that say so.
         self.forgotten_by: list[int] = []
 
@@ -165,6 +179,9 @@ class Origin:
                 merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
             else:
                 merged.append((low, high))
+        if len(merged) > FORGOTTEN_RANGES_MAX:
+            merged = merged[-FORGOTTEN_RANGES_MAX:]
+            self.floor = max(self.floor, merged[0][0])
         self.forgotten = merged
 
 
@@ -174,6 +191,10 @@ class Origins:
     def __init__(self) -> None:
         """Start with none."""
         self._origins: dict[str, Origin] = {}
+
+    def __len__(self) -> int:
+        """Return how many are known."""
+        return len(self._origins)
 
     def __iter__(self) -> Iterator[Origin]:
         """Iterate over all origins."""

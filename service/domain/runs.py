@@ -19,10 +19,11 @@ RUN_JOBS_MAX = 1000
 class Run:
     """Batches that were found acceptable and are not recorded yet."""
 
-    __slots__ = ("_batches", "_now", "_origin", "_state", "count", "keys")
+    __slots__ = ("_batches", "_inside", "_now", "_origin", "_state", "count", "keys")
 
-    def __init__(self, state: QueueState, origin: str, now: float) -> None:
-        """Start with none; they are of *origin*, and come at time *now*."""
+    def __init__(self, state: QueueState, origin: str, now: float, *, inside: bool = False) -> None:
+        """Start with none; they are of *origin*, the manager's own if *inside*, and come at time *now*."""
+        self._inside = inside
         self._state = state
         self._origin = origin
         self._now = now
@@ -30,6 +31,11 @@ class Run:
         #: Jobs, and keys, that the next event accepts.
         self.count = 0
         self.keys: set[str] = set()
+
+    @property
+    def begins_origin(self) -> bool:
+        """Whether the batches are of a client of which no job is known."""
+        return not self._inside and self._state.ledger.origins.get(self._origin) is None
 
     def goes_on_with(self, batch: NewBatch) -> bool:
         """Return whether *batch* can be accepted by the same event as those that are held."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from service.domain import events as e
 from service.domain.batch import Batch
 from service.domain.members import RECONNECT_GRACE, Member, Worker
@@ -10,6 +12,10 @@ from service.domain.settlement import give_back_all
 
 #: Batches that one tick forgets at most, so that retention never stalls the loop.
 FORGET_BATCHES_MAX = 200
+#: Jobs of a batch that is forgotten in about the time that a batch of one takes, and by how many more of them
+#: a job with a history counts.
+SMALL_BATCH_JOBS = 250
+RECORD_COST_JOBS = 20
 #: Batches that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
 MERGE_BATCHES_MAX = 4
 #: Seconds for which an origin, all of whose jobs are forgotten, is still known.
@@ -74,35 +80,53 @@ def _unattended(worker: Worker, member: Member, now: float) -> bool:
 
 def _retire(state: QueueState, now: float) -> None:
     """Forget what is past its retention, oldest first."""
+    ledger = state.ledger
+    forgotten = list(_retired(state, now))
+    for name in dict.fromkeys(batch.origin for batch in forgotten):
+        _keep_known(state, name, now)
+    for queue in {batch.terms.queue for batch in forgotten}:
+        ledger.drop_idle(queue)
+    while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
+        _, name = ledger.emptied.popleft()
+        _forget_origin(state, name, now)
+    if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
+        ledger.outcome_order = [each for each in ledger.outcome_order if each in ledger.references]
+
+
+def _retired(state: QueueState, now: float) -> Iterator[Batch]:
+    """Forget some batches, and yield them; those with dead jobs are kept longer."""
     ledger, limits = state.ledger, state.limits
     budget = FORGET_BATCHES_MAX
-    origins: list[str] = []
-    while ledger.finished and budget:
+    while ledger.finished and budget > 0:
         finished_at, batch = ledger.finished[0]
-        expired = now >= finished_at + limits.retention_seconds
-        if not expired and ledger.finished_jobs <= limits.retention_jobs:
+        if now < finished_at + limits.retention_seconds and ledger.finished_jobs <= limits.retention_jobs:
             break
         ledger.finished.popleft()
         ledger.finished_jobs -= batch.count
-        budget -= 1
+        budget -= _cost(batch)
         if _still(state, finished_at, batch):
             if any((batch.sequence, index) in ledger.dead for index in batch.records):
                 ledger.kept_dead.append((finished_at, batch))
+                ledger.kept_dead_jobs += batch.count
             else:
                 ledger.forget(batch)
-                origins.append(batch.origin)
-    while ledger.kept_dead and now >= ledger.kept_dead[0][0] + limits.dead_retention_seconds:
-        finished_at, batch = ledger.kept_dead.popleft()
+                yield batch
+    while ledger.kept_dead and budget > 0:
+        finished_at, batch = ledger.kept_dead[0]
+        expired = now >= finished_at + limits.dead_retention_seconds
+        if not expired and ledger.kept_dead_jobs <= limits.retention_jobs:
+            break
+        ledger.kept_dead.popleft()
+        ledger.kept_dead_jobs -= batch.count
+        budget -= _cost(batch)
         if _still(state, finished_at, batch):
             ledger.forget(batch)
-            origins.append(batch.origin)
-    for name in dict.fromkeys(origins):
-        _keep_known(state, name, now)
-    while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
-        _, name = ledger.emptied.popleft()
-        _forget_origin(state, name)
-    if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
-        ledger.outcome_order = [each for each in ledger.outcome_order if each in ledger.references]
+            yield batch
+
+
+def _cost(batch: Batch) -> int:
+    """Return how many small batches take as long to forget as *batch* does."""
+    return 1 + (batch.count + RECORD_COST_JOBS * len(batch.records)) // SMALL_BATCH_JOBS
 
 
 def _merge(state: QueueState, now: float) -> None:
@@ -136,13 +160,22 @@ def _keep_known(state: QueueState, name: str, now: float) -> None:
     ledger = state.ledger
     origin = ledger.origins.make(name)
     ledger.forgotten.extend(origin.forgotten_by)
-    origin.forgotten_by = [state.record(e.Forgotten(now, name, 0, origin.forgotten))]
+    origin.forgotten_by = [state.record(e.Forgotten(now, name, 0, origin.forgotten, origin.floor))]
     if not origin.batches:
-        ledger.emptied.append((now, name))
+        ledger.note_emptied(origin, now)
 
 
-def _forget_origin(state: QueueState, name: str) -> None:
-    origin = state.ledger.origins.get(name)
-    if origin is not None and not origin.batches:
-        state.ledger.forgotten.extend(origin.forgotten_by)
-        state.ledger.origins.discard(name)
+def _forget_origin(state: QueueState, name: str, now: float) -> None:
+    """Forget an origin that has had no jobs for long; one that has had some since waits anew."""
+    ledger = state.ledger
+    origin = ledger.origins.get(name)
+    if origin is None or origin.emptied_at is None:
+        return
+    emptied_at, origin.emptied_at = origin.emptied_at, None
+    if origin.batches:
+        return
+    if now < emptied_at + ORIGIN_KEPT_SECONDS:
+        ledger.note_emptied(origin, emptied_at)
+        return
+    ledger.forgotten.extend(origin.forgotten_by)
+    ledger.origins.discard(name)

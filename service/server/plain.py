@@ -134,7 +134,8 @@ class PlainFace:
 
     def _tasks_full(self, member: Member, done: Return) -> None:
         state = self._host.state
-        done(state.ledger.counts_of(DEFAULT_QUEUE).unfinished >= state.limits.max_queue_jobs)
+        counts = state.ledger.counts.get(DEFAULT_QUEUE)
+        done(counts is not None and counts.unfinished >= state.limits.max_queue_jobs)
 
     # --- results ------------------------------------------------------------------------------------
 
@@ -214,7 +215,8 @@ class PlainFace:
         self._host.call((c.Submit(self._origin, [batch]),), self._inside, partial(_accepted, done, value))
 
     def _ready(self, name: str) -> int:
-        return self._host.state.ledger.counts_of(name).ready
+        counts = self._host.state.ledger.counts.get(name)
+        return counts.ready if counts is not None else 0
 
     def _batch_of(self, item: object) -> NewBatch:
         """Return what `put(item)` means: a pill, a job for any worker, or an item for plain clients."""

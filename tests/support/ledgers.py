@@ -94,7 +94,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             if origin.batches
         },
         "known numbers": {
-            origin.name: origin.forgotten
+            origin.name: (origin.forgotten, origin.floor)
             for origin in ledger.origins
             # Of plain clients' items no row says that they were there: nobody but the manager numbers them.
             if origin.forgotten_by and not origin.name.startswith("put")
@@ -135,6 +135,7 @@ def _check_counts(ledger: Ledger) -> None:
     for name, counts in ledger.counts.items():
         found = {state.word: getattr(counts, state.word) for state in JobState}
         assert found == {state.word: seen.get(name, Counter())[state.word] for state in JobState}, name
+    assert ledger.unfinished == sum(batch.unfinished for batch in ledger.batches.values())
     resident = sum(b.weight for b in ledger.batches.values() if b.bodies is not None)
     assert ledger.resident_bytes == resident
 

@@ -40,8 +40,9 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
     disk = "--ballast-bytes 1MiB --backups /b --accept-loss"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
+    bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2"
     face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
-    assert manager(svc, started, *f"{flags} {more} {rest} {face} {disk}".split()) == ManagerSettings(
+    assert manager(svc, started, *f"{flags} {more} {bounds} {rest} {face} {disk}".split()) == ManagerSettings(
         listen=Address("::", 1),
         http=None,
         journal=Path("/j"),
@@ -51,6 +52,10 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
             lease_seconds=5.0,
             max_job_bytes=4096,
             max_queue_jobs=8,
+            max_jobs=5,
+            max_queues=4,
+            max_keys=3,
+            max_origins=2,
             retention_seconds=7200.0,
             retention_jobs=9,
             dead_retention_seconds=3 * 86400.0,
