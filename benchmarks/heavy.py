@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, floors, hostile, large, pauses, recovery, width
+from benchmarks import depth, floors, hostile, keyed, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -112,6 +112,15 @@ def recovered(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("RSS of manager, started again", "MiB", name, seen.resident / _MEBIBYTE)
 
 
+def with_keys(durability: str, extent: Extent, figures: Figures) -> None:
+    """Let jobs wait that have a key, or a due time of their own, each; then kill the manager."""
+    for seen in keyed.measure(durability, extent.waiting):
+        name = f"{extent.waiting:,} jobs {seen.shape}"
+        figures.note("memory of manager for each waiting job", "bytes", name, seen.each)
+        figures.note("the same once it was started again", "bytes", name, seen.recovered)
+        figures.note("killed manager, start to first answer", "s", name, seen.recovery)
+
+
 def below(durability: str, extent: Extent, figures: Figures) -> None:
     """Do what the service cannot do without, and nothing else."""
     hops, sync = "4 messages, 3 processes", "one page, synced"
@@ -156,6 +165,7 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "depth": deep,
     "pauses": paused,
     "recovery": recovered,
+    "keyed": with_keys,
     "floors": below,
     "hostile": attacked,
 }

@@ -62,7 +62,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, batch in enumerate(command.batches):
-        if not run.goes_on_with(batch):
+        if run.count and not run.goes_on_with(batch):
             run.record()
         if member.inside or not _reserved(batch):
             note = _submit_one(state, command.origin, batch, command.strict, run)

@@ -174,13 +174,13 @@ class Batch:
         """About how many bytes of memory the bodies take: each is an object of its own in a list."""
         return self.size + self.count * BODY_OVERHEAD_BYTES
 
-    def goes_on_with(self, event: Submitted) -> bool:
-        """Return whether the jobs of *event* can be taken in; *event* is later than all the batch knows."""
+    def goes_on_with(self, first: int, count: int, terms: Terms) -> bool:
+        """Return whether *count* jobs from number *first* on can be taken in; all it has are older."""
         return (
             self.growing
-            and event.first == self.first + self.count
-            and self.count + len(event.bodies) <= GROWN_JOBS_MAX
-            and (event.terms is self.terms or event.terms == self.terms)
+            and first == self.first + self.count
+            and self.count + count <= GROWN_JOBS_MAX
+            and (terms is self.terms or terms == self.terms)
         )
 
     def grow(self, sequence: int, event: Submitted) -> int:

@@ -100,7 +100,7 @@ class Ledger:
 
     def submitted(self, sequence: int, event: e.Submitted) -> tuple[Batch, int]:
         """Add jobs, where they go on from a batch to that one; return their batch and first index."""
-        batch = self.joined_by(event)
+        batch = self._joined(event)
         if batch is not None:
             start = batch.count
             if batch.accepted_by is None:
@@ -115,12 +115,11 @@ class Ledger:
         self._count_new(batch, start)
         return batch, start
 
-    def joined_by(self, event: e.Submitted) -> Batch | None:
-        """Return the batch that the jobs of *event* join, or None if they begin one."""
-        origin = self.origins.get(event.origin)
-        # Not simply the newest batch: at a replay that one may be gone.
-        batch = origin.find(event.first - 1) if origin is not None and event.joins is not False else None
-        return batch if batch is not None and (event.joins or batch.goes_on_with(event)) else None
+    def _joined(self, event: e.Submitted) -> Batch | None:
+        if event.joins is None:
+            return self.origins.joined_by(event.origin, event.first, len(event.bodies), event.terms)
+        place = self.origins.find(event.origin, event.first - 1) if event.joins else None
+        return place[0] if place is not None else None
 
     def merged(self, row: int, event: e.Merged) -> None:
         """Add jobs that were merged before the restart, as they were then: waiting."""

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from service.domain.batch import Batch
+from service.domain.job import Terms
 
 #: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
 FORGOTTEN_RANGES_MAX = 256
@@ -222,3 +223,9 @@ class Origins:
             return None
         batch = origin.find(number)
         return None if batch is None else (batch, number - batch.first)
+
+    def joined_by(self, name: str, first: int, count: int, terms: Terms) -> Batch | None:
+        """Return the batch that *count* new jobs from number *first* on join, or None if they begin one."""
+        # Not simply the newest batch: at a replay that one may be gone.
+        place = self.find(name, first - 1)
+        return place[0] if place is not None and place[0].goes_on_with(first, count, terms) else None

@@ -6,8 +6,6 @@ would cost a row and a chunk each.
 
 from __future__ import annotations
 
-import msgspec
-
 from service.domain import events as e
 from service.domain.job import NewBatch
 from service.domain.queue_state import QueueState
@@ -60,35 +58,24 @@ class Run:
         if not self._batches:
             return
         state, event = self._state, self._event()
-        event = msgspec.structs.replace(event, joins=state.ledger.joined_by(event) is not None)
         added, start = state.ledger.submitted(state.record(event), event)
         state.observer.submitted(event.terms, self.count, sum(map(len, event.bodies)))
         state.admit(added, start, self._now)
         self._batches, self.keys, self.count = [], set(), 0
 
     def _event(self) -> e.Submitted:
-        batches = self._batches
-        first = batches[0]
+        now, origin, batches = self._now, self._origin, self._batches
+        first, terms = batches[0].first, batches[0].terms
+        joins = self._state.ledger.origins.joined_by(origin, first, self.count, terms) is not None
         if len(batches) == 1:
-            due = self._due(first)
-            return e.Submitted(
-                self._now, self._origin, first.first, first.terms, first.bodies, due or None, first.key
-            )
+            due, key, bodies = self._due(batches[0]) or None, batches[0].key, batches[0].bodies
+            return e.Submitted(now, origin, first, terms, bodies, due, key, [], [], joins)
         bodies = [body for batch in batches for body in batch.bodies]
         dues = [self._due(batch) for batch in batches for _ in batch.bodies]
-        keys = [batch.key for batch in batches for _ in batch.bodies]
-        alike = dues.count(dues[0]) == len(dues)
-        return e.Submitted(
-            self._now,
-            self._origin,
-            first.first,
-            first.terms,
-            bodies,
-            (dues[0] or None) if alike else None,
-            "",
-            [] if alike else dues,
-            keys if self.keys else [],
-        )
+        keys = [batch.key for batch in batches for _ in batch.bodies] if self.keys else []
+        if dues.count(dues[0]) == len(dues):
+            return e.Submitted(now, origin, first, terms, bodies, dues[0] or None, "", [], keys, joins)
+        return e.Submitted(now, origin, first, terms, bodies, None, "", dues, keys, joins)
 
     def _due(self, batch: NewBatch) -> float:
         """Return when the jobs of *batch* are due; 0 for at once."""

@@ -62,6 +62,13 @@ HEAVY = {
         "2,000 jobs submitted 1,000 at a time",
         "2,000 jobs submitted one by one, and merged since",
         "2,000 jobs submitted one by one, all in the last minute",
+        "2,000 jobs with a key each",
+        "2,000 jobs with a delay of its own each",
+    },
+    "memory of manager for each waiting job": {
+        "2,000 jobs with a key each",
+        "2,000 jobs with a delay of its own each",
+        "2,000 jobs with neither",
     },
 }
 

@@ -1,0 +1,68 @@
+"""What waiting jobs cost the manager if each has an idempotency key, or a due time of its own.
+
+They are submitted as `svc submit --from` does it. Then the manager is killed, and another one starts on the
+journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from benchmarks.processes import resident_bytes
+from benchmarks.systems import Service
+from service import Client
+from service.client.batches import JobSpec, Options
+
+_TASK = "benchmarks.tasks:same"
+_CALL = 10_000
+_DELAY_SECONDS = 3600.0
+_OPTIONS = Options(queue="deep")
+_SHAPES: dict[str, Callable[[int], Options]] = {
+    "with a key each": lambda number: replace(_OPTIONS, key=f"nightly-2026-11-22-{number:07}"),
+    "with a delay of its own each": lambda number: replace(_OPTIONS, delay=_DELAY_SECONDS + number / 1000),
+    "with neither": lambda number: _OPTIONS,
+}
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """What jobs of one shape cost.
+
+    Attributes:
+        shape: what each of them has.
+        each: bytes that the manager had resident for each, once all were submitted.
+        recovered: bytes that a new manager had resident for each.
+        recovery: seconds from the start of that manager until it had answered a call.
+    """
+
+    shape: str
+    each: float
+    recovered: float
+    recovery: float
+
+
+def measure(durability: str, jobs: int) -> Iterator[Keyed]:
+    """Yield what *jobs* jobs of each shape cost, beside a manager without jobs."""
+    for shape, options in _SHAPES.items():
+        with Service(durability, "--max-queue", str(2 * jobs), consumers=0) as service:
+            service.client.stats()
+            empty = resident_bytes(service.manager.pid)
+            _fill(service, jobs, options)
+            full = resident_bytes(service.manager.pid)
+            service.manager.kill()
+            service.manager.wait()
+            started = time.perf_counter()
+            service.start_manager()
+            with Client(service.address, authkey_file=service.keyfile) as client:
+                client.stats()
+            taken = time.perf_counter() - started
+            again = resident_bytes(service.manager.pid)
+            yield Keyed(shape, (full - empty) / jobs, (again - empty) / jobs, taken)
+
+
+def _fill(service: Service, jobs: int, options: Callable[[int], Options]) -> None:
+    for first in range(0, jobs, _CALL):
+        numbers = range(first, min(jobs, first + _CALL))
+        service.client.submit_many(_TASK, [JobSpec(_TASK, (each,), {}, options(each)) for each in numbers])
