@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.domain.limits import Limits
 from service.envelope import PickleKeys
@@ -38,6 +38,9 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+MemoryLimit = int | Literal["auto"] | None
+
+
 @dataclass(frozen=True, slots=True)
 class ManagerSettings:
     """All that `svc manager` can be told.
@@ -58,6 +61,8 @@ class ManagerSettings:
         ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
         accept_loss: serve a journal whose end is lost, once a copy of it is kept.
         backups: the directory that online backups go into; None for one beside the journal.
+        memory_limit: bytes of memory near which new jobs are refused; `auto` for the limit of the control
+            group, None for no such bound.
         announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
         log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -72,6 +77,7 @@ class ManagerSettings:
     ballast_bytes: int = 16 * 1024 * 1024
     accept_loss: bool = False
     backups: Path | None = None
+    memory_limit: MemoryLimit = "auto"
     max_connections: int = 1024
     max_per_address: int = 1024
     strict_auth: bool = False
@@ -183,6 +189,20 @@ def parse_size(text: str | int) -> int:
     return int(match[1]) << {"K": 10, "M": 20, "G": 30}.get((match[2] or "B")[0].upper(), 0)
 
 
+def parse_memory_limit(text: str) -> MemoryLimit:
+    """Return the bytes that *text* names as `parse_size` has it, `auto`, or None where it is `off`.
+
+    Raises:
+        ConfigurationError: *text* is none of these.
+    """
+    word = text.strip().lower()
+    if word in ("auto", "off"):
+        return "auto" if word == "auto" else None
+    if not (size := parse_size(text)):
+        raise ConfigurationError("a memory limit of 0 bytes allows nothing; write `off` for no limit")
+    return size
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Return the names in a comma-separated list, without blanks and empty ones, each once."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
@@ -241,7 +261,7 @@ SETTINGS: Known = {
         "min_free",
     }
     | {"strict_auth", "role_keys"}
-    | {"ballast_bytes", "backups"}
+    | {"ballast_bytes", "backups", "memory_limit"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS

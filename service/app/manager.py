@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from service.app.memory import memory_watch
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
 from service.errors import ManagerBroken, ServiceError
 from service.key_files import read_authkey, read_role_keys
@@ -60,6 +61,7 @@ def run_manager(settings: ManagerSettings) -> int:
     except ServiceError:
         journal.close()
         raise
+    heap = Heap()
     manager = JobManager(
         host,
         listener,
@@ -68,10 +70,11 @@ def run_manager(settings: ManagerSettings) -> int:
         bounds=Bounds(connections=settings.max_connections, address_connections=settings.max_per_address),
         strict=settings.strict_auth,
         tls=tls,
-        heap=Heap(),
+        heap=heap,
     )
     server = manager.get_server()
     server.recovery = Recovery(_fault_reports(settings, sqlite))
+    server.scarcity.memory = memory_watch(settings.memory_limit, heap.trim)
     address = Address(*server.endpoint)
     try:
         with (

@@ -32,6 +32,7 @@ from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
 from service.domain.queue_state import Notice, QueueState
+from service.domain.refusals import Refusal
 from service.errors import JournalError, ServiceError
 from service.wire import RELEASE
 
@@ -95,16 +96,16 @@ class QueueHost:
 
     def discard(self) -> None:
         """Drop the state with all that was not committed or answered; an empty one stands in for it."""
-        self._begin_empty(self.state.refusal)
+        self._begin_empty(self.state.refusals)
 
-    def _begin_empty(self, refusal: str = "") -> None:
+    def _begin_empty(self, refusals: frozenset[Refusal] = frozenset()) -> None:
         self.state = QueueState(
             incarnation=self.journal.incarnation,
             read=self._read,
             observer=self.observer,
             limits=self._limits,
         )
-        self.state.refusal = refusal
+        self.state.refusals = refusals
         self._recent = Recent()
         self._waiters = Waiters(self.state, self._answer, careful=self._careful)
         self._outbox = Outbox()

@@ -228,8 +228,8 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.N
             "(`svc manager --max-job-bytes`); pass a reference to the data instead"
         )
         return r.Note(0, code="job_too_large", message=message)
-    if state.refusal:
-        return r.Note(0, code=state.refusal)
+    if (refusal := state.refusal) is not None:
+        return r.Note(0, code=refusal.code, message=refusal.message)
     if state.ledger.refusing:
         return r.Note(0, code="draining")
     full = exceeded(state, batch, run)

@@ -53,6 +53,9 @@ class Observer:
     def turned(self, seconds: float) -> None:
         """One turn of the manager's loop took *seconds*, in which nobody else was served."""
 
+    def memory(self, used: int, limit: int, scarce: bool) -> None:
+        """The process has *used* of *limit* bytes of memory; new jobs are refused if that is *scarce*."""
+
     def called(self, method: str, result: str, seconds: float) -> None:
         """A request was served; result is `ok`, `error` or `denied`."""
 

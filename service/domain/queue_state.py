@@ -30,6 +30,7 @@ from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member, Worker
 from service.domain.observer import Observer
 from service.domain.paces import Paces
+from service.domain.refusals import REFUSALS, Refusal
 from service.errors import RowMissing
 
 #: Scheduled jobs that one look makes ready, about: some milliseconds.
@@ -94,12 +95,23 @@ class QueueState:
         self.progressed: list[Ended] = []
         #: What the host may want to log.
         self.notices: list[Notice] = []
-        #: The code of an error with which new jobs are refused, set by the host (a disk nearly full).
-        self.refusal = ""
+        #: Why new jobs are refused for now.
+        self.refusals: frozenset[Refusal] = frozenset()
         self._events: list[tuple[int, e.AnyEvent]] = []
         self._succeeded: tuple[int, e.Succeeded] | None = None
         self._results_bytes = 0
         self._tokens = incarnation * _TOKENS_PER_INCARNATION
+
+    # --- new jobs -----------------------------------------------------------------------------------
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why new jobs are refused for now; None if they are not."""
+        return next((each for each in REFUSALS if each in self.refusals), None) if self.refusals else None
+
+    def refuse(self, refusal: Refusal, *, on: bool) -> None:
+        """Refuse new jobs for this reason, or for this reason no more."""
+        self.refusals = self.refusals | {refusal} if on else self.refusals - {refusal}
 
     # --- events -------------------------------------------------------------------------------------
 

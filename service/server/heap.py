@@ -42,8 +42,13 @@ class Heap:
         self._kept = self._known
         self._used_at = now
 
+    def trim(self) -> None:
+        """Give back all that is free now."""
+        if self._known:
+            self._library.malloc_trim(0)
+
     def tidy(self, now: float) -> None:
         """Give back what is free, once no large message has passed for two seconds. Call it now and then."""
         if self._kept and now >= self._used_at + IDLE_SECONDS:
-            self._library.malloc_trim(0)
+            self.trim()
             self._kept = False

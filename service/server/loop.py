@@ -31,6 +31,7 @@ from service.server.door import Bounds, Door
 from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
 from service.server.recovery import Recovery
+from service.server.scarcity import Scarcity
 from service.server.turns import Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
@@ -40,7 +41,7 @@ STALL_SECONDS = 1.0
 ACCEPTS_MAX = 8
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
-#: Seconds between two looks at slow readers, full buffers and free disk space.
+#: Seconds between two looks at slow readers, full buffers, and free space on disk and in memory.
 HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
@@ -92,7 +93,8 @@ class Server(managers.Server):
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
         self._listener = listener
-        self._min_free_bytes = min_free_bytes
+        #: What makes the queue refuse new jobs for a while.
+        self.scarcity = Scarcity(min_free_bytes)
         self._tls = tls
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
@@ -380,11 +382,7 @@ class Server(managers.Server):
                 self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
         while hoarder := self._door.hoarder():
             self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
-        free = self._host.journal.free_bytes()
-        full = free is not None and free < self._min_free_bytes
-        if full != bool(self._host.state.refusal):
-            self._host.state.refusal = "journal_full" if full else ""
-            self._log.warning("journal_space", full=full, free_b=free, limit_b=self._min_free_bytes)
+        self.scarcity.look(self._host, now)
 
     def _checkpoint(self, *, idle: bool) -> None:
         waiting = self._host.journal.wal_bytes()

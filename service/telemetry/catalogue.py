@@ -165,6 +165,11 @@ MANAGER_METRICS: tuple[Metric, ...] = (
     Metric("svc_manager_call_seconds", "histogram", ("method",), "Time to serve one call.", MANAGER_SECONDS),
     Metric("svc_manager_connections", "gauge", (), "Open authenticated connections."),
     Metric("svc_manager_auth_failures_total", "counter", (), "Handshakes refused."),
+    Metric("svc_manager_memory_bytes", "gauge", (), "Memory in use that counts against the limit."),
+    Metric("svc_manager_memory_limit_bytes", "gauge", (), "The memory limit; 0 if there is none."),
+    Metric(
+        "svc_manager_memory_refusing", "gauge", (), "1 while new jobs are refused because that limit is near."
+    ),
     Metric("svc_manager_uptime_seconds", "gauge", (), "Time since the manager started."),
     Metric(
         "svc_manager_turn_seconds",

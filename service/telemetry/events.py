@@ -198,6 +198,12 @@ EVENTS: tuple[LogEvent, ...] = (
         "the manager ends. Nothing accepted is lost: report the fault, then start it again.",
         ("error",),
     ),
+    LogEvent(
+        "manager_memory",
+        _WARNING,
+        "The manager's memory came near its limit (new jobs are refused), or is so no more.",
+        ("scarce", "used_b", "limit_b"),
+    ),
     LogEvent("manager_reconnected", _INFO, "The manager answers again."),
     LogEvent(
         "manager_stalled",

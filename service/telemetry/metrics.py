@@ -123,6 +123,8 @@ class ManagerMetrics(Observer):
         self._broken = dict.fromkeys(RECOVERY_PLACES, 0)
         self._recovered_jobs = 0
         self._recovery_seconds = 0.0
+        #: Memory in use, its limit, and 1 if new jobs are refused for it.
+        self._memory: tuple[float, float, float] = (0, 0, 0)
         self._handshakes = threading.Lock()
         self._connections = 0
         self._authentication_failures = 0
@@ -200,6 +202,10 @@ class ManagerMetrics(Observer):
         """Count a turn of the loop."""
         self._turn_seconds.observe(seconds)
         self._longest_turn = max(self._longest_turn, seconds)
+
+    def memory(self, used: int, limit: int, scarce: bool) -> None:
+        """Remember how much memory is in use."""
+        self._memory = used, limit, float(scarce)
 
     def called(self, method: str, result: str, seconds: float) -> None:
         """Count a request."""
@@ -319,6 +325,10 @@ class ManagerMetrics(Observer):
         yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
         yield counter("svc_manager_recoveries_total", _by_name(self._broken))
         yield gauge("svc_manager_uptime_seconds", [((), totals.uptime)])
+        used, limit, refusing = self._memory
+        yield gauge("svc_manager_memory_bytes", [((), used)])
+        yield gauge("svc_manager_memory_limit_bytes", [((), limit)])
+        yield gauge("svc_manager_memory_refusing", [((), refusing)])
 
     def _collect_journal(self, totals: Totals) -> Iterator[Family]:
         yield histogram("svc_journal_commit_seconds", [((), self._commit_seconds)])

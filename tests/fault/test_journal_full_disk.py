@@ -99,7 +99,7 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
             manager.broker() as producer,
             manager.consumer() as consumer,
         ):
-            manager.server._min_free_bytes = LIMITS.min_free_bytes
+            manager.server.scarcity.min_free_bytes = LIMITS.min_free_bytes
             acknowledged = 0
             for cycle in range(CYCLES):
                 assert submit(producer, cycle * JOBS, JOBS) == ""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -18,21 +15,11 @@ from tests.support.cgroups import Cgroup
 from tests.support.faketime import Clock
 from tests.support.history import read_executions
 from tests.support.namespaces import LOSE_OUTGOING, Namespace
+from tests.support.privileges import obtained
 from tests.support.processes import Service
 from tests.support.svc import until
 
-T = TypeVar("T")
 TASKS = "tests.support.fault_tasks"
-
-
-def obtained(make: Callable[[], T]) -> T:
-    """Return what takes root or a tool; CI has it, and a laptop need not."""
-    try:
-        return make()
-    except OSError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
 
 
 def test_a_namespace_loses_packets_and_carries_them_again():

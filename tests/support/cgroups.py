@@ -56,6 +56,12 @@ class Cgroup:
         lines = (self._folders["memory"] / "memory.stat").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.split()[0] == name)
 
+    def kills(self) -> int:
+        """Return how many processes the kernel has killed because the group needed more than its bound."""
+        file = "memory.events" if self._version2 else "memory.oom_control"
+        lines = (self._folders["memory"] / file).read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill")
+
     def limit_cpu(self, share: float | None) -> None:
         """Let the group have this share of one CPU; None for all that there is."""
         quota = None if share is None else max(1000, int(share * _CPU_PERIOD))

@@ -75,6 +75,8 @@ class Host:
             [*SVC, "auth", "generate", "--output", str(key)], env=environment(), check=True, stdout=-3
         )
         self.env = environment(SVC_AUTHKEY_FILE=key)
+        #: What managers and workers are started by: the prefix of a control group, for instance.
+        self.prefix: tuple[str, ...] = ()
         self.log = (folder / "log").open("ab")
 
     def start(self, verb: str, *flags: str) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
@@ -82,7 +84,7 @@ class Host:
         announced = self.folder / f"{verb}.json"
         announced.unlink(missing_ok=True)
         process = subprocess.Popen(
-            [*SVC, verb, "--http", "127.0.0.1:0", "--announce", str(announced), *flags],
+            [*self.prefix, *SVC, verb, "--http", "127.0.0.1:0", "--announce", str(announced), *flags],
             cwd=self.folder, env=self.env, stderr=self.log,
         )  # fmt: skip
         until(lambda: announced.exists() or process.poll() is not None, f"{verb} serves")
