@@ -102,13 +102,24 @@ def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
     return found
 
 
+def check_closed(path: Path, mode: int) -> None:
+    """See that not every user of the host can read or change the key in *path*, a file of that *mode*.
+
+    A secret under /run/secrets may be open: a container runtime puts it there, and nobody else is inside.
+
+    Raises:
+        AuthenticationFailed: they can.
+    """
+    if mode & (stat.S_IROTH | stat.S_IWOTH) and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
+        can = "read" if mode & stat.S_IROTH else "change"
+        raise AuthenticationFailed(
+            f"every user of this host can {can} the key in {path}; run `chmod o-rwx {path}`"
+        )
+
+
 def _read_closed(path: Path) -> bytes:
     with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if mode & stat.S_IROTH and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
-            raise AuthenticationFailed(
-                f"every user of this host can read the key in {path}; run `chmod o-rwx {path}`"
-            )
+        check_closed(path, os.fstat(file.fileno()).st_mode)
         key = file.read(1 << 16)
     return key[:-1] if key.endswith(b"\n") else key
 

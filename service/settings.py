@@ -1,7 +1,8 @@
 """What can be set, and where a setting comes from: flags, then `SVC_*`, then `svc.toml`.
 
 The command line declares each setting once, with its flag and its variable; this file reads the rest
-of the ground below it: the settings file, addresses and durations. Keys are read by `key_files`.
+of the ground below it: addresses, durations and names. Keys are read by `key_files`, the settings file
+by `config_file`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class ManagerSettings:
     Attributes:
         listen: where jobs are served.
         http: where metrics and health are served; None for nowhere.
+        http_hosts: further names under which these are served; see `telemetry.http_hosts`.
         journal: the journal file; made where it is missing.
         authkey: the shared secret.
         durability: when a change counts as accepted: `fsync`, `os` or `memory`.
@@ -85,6 +87,7 @@ class ManagerSettings:
     role_keys: Path | None = None
     tls: TlsFiles | None = None
     announce: Path | None = None
+    http_hosts: tuple[str, ...] = ()
     log_format: str = "auto"
     log_level: str = "info"
 
@@ -96,6 +99,7 @@ class WorkerSettings:
     Attributes:
         manager: where jobs come from.
         http: where metrics and health are served; None for nowhere.
+        http_hosts: further names under which these are served; see `telemetry.http_hosts`.
         authkey: the shared secret.
         tasks: modules whose tasks this worker runs.
         queues: queues that it takes jobs from.
@@ -124,6 +128,7 @@ class WorkerSettings:
     name: str = ""
     tls: TlsFiles | None = None
     announce: Path | None = None
+    http_hosts: tuple[str, ...] = ()
     log_format: str = "auto"
     log_level: str = "info"
 
@@ -221,29 +226,13 @@ def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = 
     return TlsFiles(cert, key, ca, name)
 
 
-def load_config(path: Path) -> dict[str, Any]:
-    """Return the content of the settings file *path*.
-
-    Raises:
-        ConfigurationError: the file cannot be read or is not TOML.
-    """
-    import tomllib  # most commands have no settings file
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the settings file {path} is not TOML: {error}") from None
-
-
 #: The settings of each command by their names, and those of the commands in a group one level down.
 Known = Mapping[str, "frozenset[str] | Known"]
 
 _TLS = frozenset({"tls_cert", "tls_key", "tls_ca"})
 _DIAL = _TLS | {"tls_name"}
 _REMOTE = frozenset({"manager", "authkey_file", "timeout"}) | _DIAL
-_PROCESS = frozenset({"authkey_file", "http", "log_format", "log_level"})
+_PROCESS = frozenset({"authkey_file", "http", "http_hosts", "log_format", "log_level"})
 #: What may stand in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
 SETTINGS: Known = {
     "dev": frozenset({"tasks", "queues", "consumers", "accept"}),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.errors import ConfigurationError
+from service.key_files import check_closed
 
 if TYPE_CHECKING:
     import socket
@@ -48,6 +49,7 @@ class TlsFiles:
 
         Raises:
             ConfigurationError: a file cannot be read, or does not hold what it should.
+            AuthenticationFailed: every user of the host can read or change the key.
         """
         import ssl
 
@@ -77,6 +79,7 @@ class TlsFiles:
 
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
+            check_closed(self.key, self.key.stat().st_mode)
             context.load_cert_chain(self.cert, self.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
             raise ConfigurationError(

@@ -217,7 +217,8 @@ def _manager_http(
         workers=lambda: ask(host.roster).workers,
         scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds),
     )
-    with serving(HttpServer((settings.http.host, settings.http.port), routes)) as address:
+    beside = HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
+    with serving(beside) as address:
         yield address
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,9 @@ def announce(path: Path | None, **addresses: Address | None) -> None:
     if path is None:
         return
     content = json.dumps({name: str(address) for name, address in addresses.items() if address})
-    draft = path.with_suffix(f"{path.suffix}.draft")
-    draft.write_text(content, encoding="utf-8")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with draft.open("x", encoding="utf-8") as file:
+        file.write(content)
     draft.replace(path)
 
 

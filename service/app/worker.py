@@ -93,7 +93,8 @@ def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[A
         exposition=lambda: worker_exposition(_snapshot(supervisors)),
         ready=lambda: _worker_is_ready(supervisors, settings),
     )
-    with serving(HttpServer((settings.http.host, settings.http.port), routes)) as address:
+    server = HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
+    with serving(server) as address:
         yield address
 
 

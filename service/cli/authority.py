@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +89,7 @@ def make_authority(
     files = [folder / f"{owner}.{kind}" for owner in owners for kind in ("pem", "key")]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in files:
-        if file.exists():
+        if os.path.lexists(file):
             raise Conflict(f"{file} exists and stays as it is; name another folder")
     with tempfile.TemporaryDirectory(prefix="svc-ca-") as draft:
         _make_ca(folder, Path(draft))
@@ -127,11 +131,34 @@ def _make_ca(folder: Path, draft: Path) -> None:
     config.write_text(f"[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\n{usage}{_IDENTITY}")
     _make_key(folder / "ca.key")
     subject = ("-config", str(config), "-subj", "/CN=svc CA", "-days", str(CA_DAYS))
-    _openssl("req", "-x509", "-new", "-key", str(folder / "ca.key"), *subject, "-out", str(folder / "ca.pem"))
+    with _drafted(folder / "ca.pem", replace=False) as signed:
+        _openssl("req", "-x509", "-new", "-key", str(folder / "ca.key"), *subject, "-out", str(signed))
 
 
 def _make_key(file: Path) -> None:
-    _openssl("genpkey", *_ALGORITHM, "-out", str(file))
+    with _drafted(file, replace=False) as draft:
+        _openssl("genpkey", *_ALGORITHM, "-out", str(draft))
+
+
+@contextmanager
+def _drafted(file: Path, *, replace: bool) -> Iterator[Path]:
+    """Have *file* made under a hidden name; when it is whole it gets its own, to *replace* another or none.
+
+    Raises:
+        Conflict: the file exists, and is not to be replaced.
+    """
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        yield draft
+        if replace:
+            draft.replace(file)
+        else:
+            os.link(draft, file)
+    except FileExistsError:
+        raise Conflict(f"{file} exists and stays as it is; name another folder") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _sign(folder: Path, draft: Path, owner: str, names: tuple[str, ...]) -> None:
@@ -146,9 +173,8 @@ def _sign(folder: Path, draft: Path, owner: str, names: tuple[str, ...]) -> None
     authority = ("-CA", str(folder / "ca.pem"), "-CAkey", str(folder / "ca.key"))
     serial = ("-CAcreateserial", "-CAserial", str(draft / "serial"))
     content = ("-extfile", str(config), "-extensions", "ext", "-days", str(CERTIFICATE_DAYS))
-    signed = folder / f"{owner}.pem.new"
-    _openssl("x509", "-req", *authority, *serial, *content, "-in", str(request), "-out", str(signed))
-    signed.replace(folder / f"{owner}.pem")
+    with _drafted(folder / f"{owner}.pem", replace=True) as signed:
+        _openssl("x509", "-req", *authority, *serial, *content, "-in", str(request), "-out", str(signed))
 
 
 def _alternatives(names: tuple[str, ...]) -> str:

@@ -119,6 +119,7 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
         "seen_at": moment(worker.seen_at),
         "draining": worker.draining,
         "http": worker.http,
+        "address": worker.address,
     }
 
 

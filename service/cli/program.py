@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from service.cli.output import report, report_usage, tell_lines
 from service.cli.tls import with_tls
 from service.cli.verbs import PROGRAM, Group, Verb
+from service.config_file import find_config
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Exit codes that no error class carries; the others are `ServiceError.exit_code`.
 EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
-#: The settings file where none is named, if it is there.
-CONFIG_FILE = "svc.toml"
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -137,10 +136,10 @@ def _root(
 
     Settings come from flags, else from SVC_* variables, else from svc.toml.
     """
-    if config or Path(CONFIG_FILE).exists():
-        from service.settings import SETTINGS, config_defaults, load_config
+    if (found := find_config(config)) is not None:
+        from service.settings import SETTINGS, config_defaults
 
-        ctx.default_map = config_defaults(load_config(config or Path(CONFIG_FILE)), SETTINGS)
+        ctx.default_map = config_defaults(found, SETTINGS)
     if ctx.obj is None:
         from service.cli.wiring import wiring_of_app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from service.cli.options import Announce, AuthkeyFile, LogFormat, LogLevel, Manager, PickleKeyFile
+from service.cli.output import tell
 from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
 from service.domain.limits import Limits
@@ -34,6 +36,15 @@ Http = Annotated[
         "--http", envvar="SVC_HTTP", metavar="HOST:PORT", help="Where to serve metrics and health, or `off`."
     ),
 ]
+HttpHosts = Annotated[
+    str,
+    typer.Option(
+        "--http-hosts",
+        envvar="SVC_HTTP_HOSTS",
+        metavar="NAME[,…]",
+        help="Names with a dot by which that is asked for, or `*` for any.",
+    ),
+]
 
 
 def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
@@ -42,6 +53,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         str, typer.Option("--listen", envvar="SVC_LISTEN", metavar="HOST:PORT", help="Where to serve jobs.")
     ] = DEFAULT_MANAGER,
     http: Http = "127.0.0.1:9100",
+    http_hosts: HttpHosts = "",
     journal: Annotated[
         Path,
         typer.Option(
@@ -246,6 +258,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         ManagerSettings(
             listen=parse_address(listen),
             http=parse_optional_address(http),
+            http_hosts=parse_names(http_hosts),
             journal=journal,
             authkey=read_authkey(authkey_file),
             durability=durability,
@@ -290,6 +303,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         ),
     ] = "auto",
     http: Http = "127.0.0.1:9101",
+    http_hosts: HttpHosts = "",
     accept: Annotated[
         str,
         typer.Option(
@@ -341,6 +355,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         WorkerSettings(
             manager=parse_address(manager),
             http=parse_optional_address(http),
+            http_hosts=parse_names(http_hosts),
             authkey=read_authkey(authkey_file),
             tasks=parse_names(tasks),
             queues=parse_names(queues),
@@ -360,9 +375,11 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
 def _import_from_here() -> None:
     """Find task modules in the working directory too, as `python` does: a script's path is its own folder."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+    here = Path.cwd()
+    if here.stat().st_mode & stat.S_IWOTH:
+        tell(f"svc: every user can write {here}, so no task module is looked for there; use PYTHONPATH")
+    elif str(here) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(here))
 
 
 def _consumers(text: str) -> int | None:

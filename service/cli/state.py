@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import threading
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
 from service.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
 from service.cli.wiring import open_client
-from service.errors import ConfigurationError, ServiceError
+from service.errors import ServiceError
 from service.settings import DEFAULT_MANAGER, Address, parse_address
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from service.cli.output import Column
     from service.client.client import Client
     from service.domain.replies import QueueStats, Totals
+    from service.telemetry.http import Response
 
 
 def status(
@@ -157,40 +159,30 @@ def _queue_columns() -> list[Column[QueueStats]]:
 
 def _serve(address: Address, client: Client) -> int:
     """Serve /metrics until interrupted."""
-    from http.server import HTTPServer
+    from service.telemetry.http import HttpServer
 
+    server = HttpServer((address.host, address.port), {"/metrics": _route(client)})
+    server.start()
+    tell(f"serving http://{Address(*server.address)}/metrics")
     try:
-        server = HTTPServer((address.host, address.port), _handler(client.metrics))
-    except OSError as error:
-        raise ConfigurationError(f"{address} cannot be served: {error.strerror}") from None
-    tell(f"serving http://{Address(address.host, server.server_port)}/metrics")
-    with server:
-        server.serve_forever()
+        threading.Event().wait()
+    finally:
+        server.stop()
     return 0
 
 
-def _handler(exposition: Callable[[], str]) -> Any:
-    from http.server import BaseHTTPRequestHandler
+def _route(client: Client) -> Callable[[], Response]:
+    """Return what answers with the manager's metrics, one request after the other."""
+    from service.telemetry.exposition import CONTENT_TYPE
+    from service.telemetry.http import Response, text
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5.0
+    turn = threading.Lock()
 
-        def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404, "the metrics are at /metrics")
-                return
-            try:
-                body = exposition().encode()
-            except ServiceError as error:
-                self.send_error(503, error.message.partition("\n")[0])
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer() -> Response:
+        try:
+            with turn:
+                return Response(200, CONTENT_TYPE, client.metrics().encode())
+        except ServiceError as error:
+            return text(503, error.message.partition("\n")[0])
 
-        def log_message(self, *args: Any) -> None:
-            """Say nothing: a scrape is no event."""
-
-    return Handler
+    return answer

@@ -40,6 +40,7 @@ class Member:
     """One connection that has said what it is; `tasks` None means that it takes anything."""
 
     __slots__ = (
+        "address",
         "connected",
         "gone_at",
         "inside",
@@ -57,6 +58,8 @@ class Member:
     def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
         """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
         self.inside = inside
+        #: Where the connection comes from, as the manager sees it; empty where there is no network.
+        self.address = ""
         #: Which connection this is, counted as they come; 0 where nobody counts.
         self.order = 0
         #: Requests on this connection that have no answer yet; 0 where nobody counts.

@@ -381,4 +381,5 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
         seen_at=worker.seen_at,
         draining="" in drains or worker.name in drains or worker.report.stopping,
         http=hello.http if hello else "",
+        address=worker.supervisor.address if worker.supervisor else "",
     )

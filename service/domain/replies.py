@@ -180,6 +180,7 @@ class WorkerView(msgspec.Struct, frozen=True, array_like=True):
     seen_at: float
     draining: bool
     http: str = ""
+    address: str = ""
 
 
 class Roster(Reply, frozen=True, tag="roster"):

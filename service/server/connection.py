@@ -105,6 +105,7 @@ class Connection:
         self.stage = Stage.CHALLENGED
         self.challenge = handshake.make_challenge()
         self.member = Member()
+        self.member.address = address[0]
         #: The key that the peer has proved to know.
         self.key: Key | None = None
         #: Requests of a plain client that have been read before; what they are is the dialogue's.

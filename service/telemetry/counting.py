@@ -9,7 +9,8 @@ from itertools import accumulate
 
 from service.telemetry.catalogue import LABEL_BOUNDS, OTHER
 
-_INFINITY = math.inf
+#: No observation counts as more, in seconds or bytes (31,000 years; a terabyte): every sum stays finite.
+OBSERVATION_MAX = 1e12
 
 
 class Histogram:
@@ -34,8 +35,8 @@ class Histogram:
 
     def observe(self, value: float, count: int = 1) -> None:
         """Add *count* observations of one *value*."""
-        if not 0 <= value < _INFINITY:
-            value = 0.0  # as `_sound` has it, without a call: this one comes eight times for a lone job
+        if not 0 <= value <= OBSERVATION_MAX:
+            value = _sound(value)
         self._counts[bisect_left(self._bounds, value)] += count
         self._sum += value * count
 
@@ -43,12 +44,12 @@ class Histogram:
         """Add many observations; where all share a bucket they cost one step together."""
         if not values:
             return
-        total, least = sum(values), min(values)
-        if not (least >= 0 and total < math.inf):
+        total, least, most = sum(values), min(values), max(values)
+        if not (least >= 0 and most <= OBSERVATION_MAX and total < math.inf):
             values = [_sound(value) for value in values]
-            total, least = sum(values), min(values)
+            total, least, most = sum(values), min(values), max(values)
         self._sum += total
-        low, high = bisect_left(self._bounds, least), bisect_left(self._bounds, max(values))
+        low, high = bisect_left(self._bounds, least), bisect_left(self._bounds, most)
         if low == high:
             self._counts[low] += len(values)
             return
@@ -62,8 +63,8 @@ class Histogram:
 
 
 def _sound(value: float) -> float:
-    # Run times come from consumers: one NaN would stay in the sum for good.
-    return value if 0 <= value < math.inf else 0.0
+    # Run times come from consumers: one NaN or infinity would stay in the sum for good.
+    return min(value, OBSERVATION_MAX) if 0 <= value < math.inf else 0.0
 
 
 class Labels:

@@ -53,7 +53,7 @@ def _as_text(counts: Histogram) -> list[tuple[str, float]]:
 def render(collect: Callable[[], Iterable[Family]]) -> bytes:
     """Return the exposition of what *collect* yields, followed by the figures of this process."""
     families = (*collect(), *ProcessCollector(registry=None).collect())
-    return "".join(line for family in families for line in _lines(family)).encode()
+    return "".join(line for family in families for line in _lines(family)).encode(errors="replace")
 
 
 def _lines(family: Family) -> Iterator[str]:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from service.errors import ConfigurationError, Conflict
+from service.telemetry.http_hosts import KnownHosts
 
 #: Seconds after which a request is cut off, whether it is still being read or being answered.
 REQUEST_SECONDS = 5.0
@@ -26,6 +27,10 @@ REQUEST_SECONDS = 5.0
 REQUESTS_MAX = 16
 
 _STOP_POLL_SECONDS = 0.1
+_MISDIRECTED = (
+    "this server is not known by the name in your Host header; ask for its address, or name it in "
+    "--http-hosts (SVC_HTTP_HOSTS)"
+)
 
 log = structlog.get_logger()
 
@@ -53,9 +58,13 @@ class HttpServer:
     raises is logged, and the client gets status 500.
     """
 
-    def __init__(self, address: tuple[str, int], routes: Mapping[str, Route]) -> None:
+    def __init__(
+        self, address: tuple[str, int], routes: Mapping[str, Route], hosts: Collection[str] = ()
+    ) -> None:
+        """Serve under *hosts* too, besides what `KnownHosts` has."""
         self._wanted = address
         self._routes = dict(routes)
+        self._hosts = KnownHosts((*hosts, address[0]))
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -73,7 +82,7 @@ class HttpServer:
             Conflict: the address is in use, or is not one of this host.
             ConfigurationError: there is no such port.
         """
-        self._server = _listen(self._wanted, self._routes)
+        self._server = _listen(self._wanted, self._routes, self._hosts)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_STOP_POLL_SECONDS,), name="svc-http", daemon=True
         )
@@ -89,10 +98,10 @@ class HttpServer:
         thread.join()
 
 
-def _listen(address: tuple[str, int], routes: Mapping[str, Route]) -> _Server:
+def _listen(address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownHosts) -> _Server:
     host, port = address
     try:
-        return _Server(address, routes)
+        return _Server(address, routes, hosts)
     except OSError as error:
         reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise Conflict(
@@ -110,7 +119,8 @@ class _Server(ThreadingMixIn, TCPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], routes: Mapping[str, Route]) -> None:
+    def __init__(self, address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownHosts) -> None:
+        self.hosts = hosts
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._routes = routes
         self._slots = threading.BoundedSemaphore(REQUESTS_MAX)
@@ -170,7 +180,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:  # the name that the base class looks for
-        self._send(self.server.answer(self.path.partition("?")[0]))
+        if self._is_meant_for_us():
+            self._send(self.server.answer(self.path.partition("?")[0]))
+        else:
+            self._send(text(HTTPStatus.MISDIRECTED_REQUEST, _MISDIRECTED))
+
+    def _is_meant_for_us(self) -> bool:
+        said = self.headers.get_all("Host") or []
+        if not said:
+            return self.request_version in ("HTTP/0.9", "HTTP/1.0")  # no browser speaks these
+        return len(said) == 1 and self.server.hosts.knows(said[0])
 
     def send_error(self, code: int, *_wording: str | None, **_more: str | None) -> None:
         """Answer what is no GET of ours, without the base class's page and banner."""

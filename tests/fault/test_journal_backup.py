@@ -214,3 +214,47 @@ def test_a_manager_that_stops_meanwhile_leaves_no_half_a_backup(tmp_path):
 def test_a_client_is_told_of_a_journal_that_is_not_on_disk():
     with running_manager() as manager, manager.broker() as broker, pytest.raises(Conflict, match="memory"):
         broker.backup("b.db")
+
+
+@pytest.mark.parametrize("other", ["n.partial", ".n.partial", "n.partial-journal", "n-wal", "n.db.new"])
+def test_a_backup_touches_no_file_that_it_does_not_make(tmp_path, other):
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (folder / other).write_text("mine")
+    with (
+        running_manager(SqliteJournal.open(tmp_path / "j.db", backups=folder)) as manager,
+        manager.broker() as broker,
+    ):
+        assert finished(broker, "n").state == "done"
+    assert (folder / other).read_text() == "mine"
+    assert {file.name for file in folder.iterdir()} == {"n", other}
+
+
+def test_backups_named_as_drafts_of_each_other_are_both_made(tmp_path):
+    with running_manager(SqliteJournal.open(tmp_path / "j.db")) as manager, manager.broker() as broker:
+        made = [finished(broker, name) for name in ("n.partial", "n", "n.partial.partial")]
+    assert [Path(copy.path).name for copy in made if Path(copy.path).exists()] == [
+        "n.partial",
+        "n",
+        "n.partial.partial",
+    ]
+
+
+@pytest.mark.parametrize("name", ["j.db.ballast", "j.db.mark", "j.db-wal", "j.db.large", "j.db"])
+def test_a_backup_takes_no_name_of_a_file_of_the_journal(tmp_path, name):
+    journal = SqliteJournal.open(tmp_path / "j.db", backups=tmp_path)
+    with (
+        running_manager(journal) as manager,
+        manager.broker() as broker,
+        pytest.raises((BadRequest, Conflict)),
+    ):
+        broker.backup(name)
+
+
+@pytest.mark.parametrize("other", ["new.db.partial", ".new.db.partial", "new.db.new"])
+def test_a_restore_touches_no_file_that_it_does_not_make(tmp_path, other):
+    with running_manager(SqliteJournal.open(tmp_path / "j.db")) as manager, manager.broker() as broker:
+        copy = finished(broker, "n")
+    (tmp_path / other).write_text("mine")
+    restore(Path(copy.path), tmp_path / "new.db")
+    assert (tmp_path / other).read_text() == "mine"

@@ -169,6 +169,7 @@ def test_nothing_older_than_tls_1_3_is_spoken(manager, folder):
 def test_a_file_that_is_no_certificate_is_a_clear_error(tmp_path, folder):
     broken = tmp_path / "broken.pem"
     broken.write_text("nothing")
+    broken.chmod(0o600)
     good = files(folder, "client")
     for bad in (replace(good, cert=broken), replace(good, key=broken), replace(good, ca=broken)):
         with pytest.raises(ConfigurationError, match=r"broken\.pem"):

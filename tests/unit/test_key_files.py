@@ -102,3 +102,9 @@ def test_a_variable_with_the_key_itself_does_not_exist(monkeypatch):
     monkeypatch.setenv("SVC_AUTHKEY", "0123456789abcdef")
     with pytest.raises(AuthenticationFailed):
         read_authkey(None)
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o606, 0o666])
+def test_one_that_every_user_can_write_is_refused(key, mode):
+    with pytest.raises(AuthenticationFailed, match="every user of this host can"):
+        read_authkey(key(b"0123456789abcdef", mode))

@@ -1,12 +1,12 @@
 import pytest
 
 from service import settings, wire
+from service.config_file import load_config
 from service.errors import ConfigurationError
 from service.settings import (
     Address,
     Known,
     config_defaults,
-    load_config,
     parse_address,
     parse_names,
     parse_optional_address,

@@ -20,7 +20,7 @@ import structlog
 from service.domain.replies import Copy
 from service.errors import BadRequest, Conflict, JournalError, ServiceError
 from service.server.journal.annex import Annex
-from service.server.journal.form import make_directory, reason
+from service.server.journal.form import draft_beside, make_directory, reason
 from service.server.journal.inspection import check_copy
 from service.server.journal.mark import sync_directory
 
@@ -43,15 +43,18 @@ class Backup:
         Large rows, which are in *annex*, come into the copy: that is one file, and whole in itself.
 
         Raises:
-            BadRequest: *name* is no plain file name.
+            BadRequest: *name* is no plain file name, or one that a file of the journal itself may have.
             Conflict: there is such a file.
             JournalError: the copy cannot be made there.
         """
         if not _NAME.fullmatch(name):
             raise BadRequest(f"{name!r} cannot name a backup; use letters, digits, dots, dashes")
+        journal = Path(source.filename)
+        if name.startswith(journal.name) and directory.resolve() == journal.resolve().parent:
+            raise BadRequest(f"files named {journal.name}… there are the journal's own; choose another name")
         self.name = name
         self._path = directory / name
-        self._draft = directory / f"{name}.partial"
+        self._draft = draft_beside(self._path)
         self._pages = self._left = 0
         self._annex = annex
         #: Large rows that are still to be put into the copy; None while there are pages.
@@ -61,7 +64,6 @@ class Backup:
             make_directory(directory)
             if self._path.exists():
                 raise Conflict(f"the backup {self._path} exists and stays as it is; choose another name")
-            self._draft.unlink(missing_ok=True)
             os.close(os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             self._target = apsw.Connection(str(self._draft), flags=apsw.SQLITE_OPEN_READWRITE)
             # It is synced as a whole at the end, in the thread.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from contextlib import suppress
 from importlib import resources
@@ -198,6 +199,11 @@ def _create(path: Path) -> None:
             f"the journal {path} cannot be created ({error.strerror}); "
             "choose a directory that this user may write to"
         ) from None
+
+
+def draft_beside(path: Path) -> Path:
+    """Return where to make the file *path* until it is whole: a hidden name beside it that nobody has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
 def make_directory(directory: Path) -> None:

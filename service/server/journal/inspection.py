@@ -18,7 +18,7 @@ import msgspec
 from service.domain.ledger import Ledger
 from service.errors import Conflict, JournalError, ServiceError
 from service.server.journal.annex import Annex, annex_bytes, annex_path
-from service.server.journal.form import copy_synced, explained, make_directory, open_to_read
+from service.server.journal.form import copy_synced, draft_beside, explained, make_directory, open_to_read
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_directory
 from service.server.journal.rows import checked_rows
 
@@ -115,8 +115,7 @@ def restore(backup: Path, path: Path) -> None:
     if bad or Path(f"{backup}-wal").exists():
         found = bad[0].found if bad else "it has a -wal file, so it is no backup but a journal in use"
         raise JournalError(f"the backup {backup} is not restored: {found}")
-    draft = Path(f"{path}.partial")
-    draft.unlink(missing_ok=True)
+    draft = draft_beside(path)
     try:
         make_directory(path.parent)
         copy_synced(backup, draft)

@@ -1,9 +1,11 @@
 import http.client
-import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from service.cli.state import _handler
+from service.cli.state import _route
+from service.telemetry.http import HttpServer
 
 QUEUE = {
     "name",
@@ -21,6 +23,7 @@ QUEUE = {
 WORKER = {
     "name",
     "host",
+    "address",
     "pid",
     "release",
     "consumers",
@@ -108,16 +111,11 @@ def test_metrics_are_the_managers_text(svc):
 
 @pytest.fixture
 def served():
-    from http.server import HTTPServer
-
-    texts = ["svc_up 1\n"]
-    server = HTTPServer(("127.0.0.1", 0), _handler(lambda: texts[0]))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    client: Any = SimpleNamespace(metrics=lambda: "svc_up 1\n")
+    server = HttpServer(("127.0.0.1", 0), {"/metrics": _route(client)})
+    server.start()
+    yield server.address[1]
+    server.stop()
 
 
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/metrics?x=1", 200), ("/", 404)])
@@ -133,5 +131,5 @@ def test_metrics_are_served_at_their_path_alone(served, path, status):
 
 def test_metrics_on_a_taken_port_are_a_clear_error(svc, served):
     ended = svc("metrics", "--http", f"127.0.0.1:{served}")
-    assert ended.code == 2
-    assert "cannot be served: Address already in use" in ended.err
+    assert ended.code == 6
+    assert "the address is in use" in ended.err

@@ -14,11 +14,20 @@ from http import HTTPStatus
 import pytest
 from structlog.testing import capture_logs
 
+from service.domain.job import Cause, Terms
 from service.domain.replies import QueueStats, Totals, WorkerView
 from service.errors import Conflict, ServiceError
 from service.telemetry import http as under_test
 from service.telemetry.http import HttpServer, Response, text
-from service.telemetry.routes import discovered, manager_routes, scale_figures, worker_routes
+from service.telemetry.metrics import ManagerMetrics
+from service.telemetry.routes import (
+    LABEL_CHARACTERS_MAX,
+    discovered,
+    manager_routes,
+    scale_figures,
+    worker_routes,
+)
+from tests.support.hostile_text import HOSTILE, raw_in
 
 
 def ok() -> Response:
@@ -175,8 +184,10 @@ def test_ipv6_is_served():
 # --- the paths ------------------------------------------------------------------------------------------
 
 
-def view(name: str, http: str, host: str = "h1") -> WorkerView:
-    return WorkerView(name, host, 1, "0.1.0", 4, 1, 0, 0, ["default"], ["m:f"], 0.0, 0.0, False, http)
+def view(name: str, http: str, host: str = "h1", address: str = "10.0.0.7") -> WorkerView:
+    return WorkerView(
+        name, host, 1, "0.1.0", 4, 1, 0, 0, ["default"], ["m:f"], 0.0, 0.0, False, http, address
+    )
 
 
 def test_a_worker_is_ready_when_it_says_so_and_alive_as_long_as_it_answers():
@@ -189,14 +200,62 @@ def test_a_worker_is_ready_when_it_says_so_and_alive_as_long_as_it_answers():
 
 
 def test_prometheus_finds_the_workers_that_serve_http():
-    assert discovered([view("w1", "10.0.0.5:9101"), view("w2", "")]) == [
-        {"targets": ["10.0.0.5:9101"], "labels": {"worker": "w1", "host": "h1", "version": "0.1.0"}}
+    assert discovered([view("w1", "0.0.0.0:9101"), view("w2", "")]) == [
+        {"targets": ["10.0.0.7:9101"], "labels": {"worker": "w1", "host": "h1", "version": "0.1.0"}}
     ]
 
 
-@pytest.mark.parametrize("listening", ["0.0.0.0:9101", "[::]:9101", ":9101"])
-def test_a_worker_that_listens_on_all_addresses_is_found_by_its_hosts_name(listening: str):
-    assert discovered([view("w1", listening, "3f2a9c")])[0]["targets"] == ["3f2a9c:9101"]
+@pytest.mark.parametrize(
+    ("said", "seen", "target"),
+    [
+        ("0.0.0.0:9101", "10.0.0.7", "10.0.0.7:9101"),
+        ("[::]:9101", "fd00::7", "[fd00::7]:9101"),
+        (":9101", "::ffff:10.0.0.7", "10.0.0.7:9101"),
+        ("127.0.0.1:9101", "127.0.0.1", "127.0.0.1:9101"),
+        ("10.0.0.7:65535", "10.0.0.7", "10.0.0.7:65535"),
+        # What a worker says of its address is no reason to send Prometheus there.
+        ("169.254.169.254:80", "10.0.0.7", "10.0.0.7:80"),
+        ("metadata.internal:80", "10.0.0.7", "10.0.0.7:80"),
+        ("10.0.0.1:9100", "10.0.0.7", "10.0.0.7:9100"),
+        ("http://evil/:9101", "10.0.0.7", "10.0.0.7:9101"),
+    ],
+)
+def test_a_worker_is_scraped_where_the_manager_sees_it(said: str, seen: str, target: str):
+    assert [each["targets"] for each in discovered([view("w1", said, address=seen)])] == [[target]]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "h",
+        "0.0.0.0:0",
+        "0.0.0.0:65536",
+        "0.0.0.0:-1",
+        "0.0.0.0:+80",
+        "0.0.0.0:9101/x",
+        ":٩١٠١",
+        "h:" + "9" * 5000,
+    ],
+)
+def test_a_worker_that_says_no_port_is_left_out(said: str):
+    assert discovered([view("w1", said)]) == []
+
+
+def test_a_worker_that_others_cannot_reach_is_left_out():
+    assert discovered([view("w1", "127.0.0.1:9101", address="10.0.0.7")]) == []
+    assert discovered([view("w1", "0.0.0.0:9101", address="")]) == []
+
+
+@pytest.mark.parametrize("said", [*HOSTILE.values(), "x" * 100_000, "a\udcff"])
+def test_what_a_worker_is_called_is_a_bounded_label(said: str):
+    (found,) = discovered([view(said, ":9101", said)])
+    labels = found["labels"]
+    assert isinstance(labels, dict)
+    for label in labels.values():
+        assert not raw_in(label)
+        assert len(label) <= LABEL_CHARACTERS_MAX
+    json.dumps(found).encode("ascii")
 
 
 def manager(workers: list[WorkerView]) -> dict[str, object]:
@@ -228,10 +287,99 @@ def test_an_autoscaler_reads_three_numbers():
 
 @pytest.mark.parametrize(
     ("ready", "mean", "busy", "desired"),
-    [(0, 1.0, 0, 0), (1, 0.01, 0, 1), (600, 1.0, 0, 10), (600, 0.1, 0, 1), (0, 1.0, 5, 5), (601, 1.0, 2, 11)],
+    [
+        (0, 1.0, 0, 0),
+        (1, 0.01, 0, 1),
+        (600, 1.0, 0, 10),
+        (600, 0.1, 0, 1),
+        (0, 1.0, 5, 5),
+        (601, 1.0, 2, 11),
+        (7, 1e12, 2, 7),
+        (7, 1.7e308, 2, 7),
+        (7, float("inf"), 2, 7),
+    ],
 )
 def test_consumers_are_asked_for_by_work_and_never_fewer_than_are_busy(
     ready: int, mean: float, busy: int, desired: int
 ):
     totals = Totals([QueueStats("default", ready=ready)], busy=busy)
     assert scale_figures(totals, lambda queue: mean)["desired_consumers"] == desired
+
+
+@pytest.mark.parametrize("odd", [1.7e308, float("inf"), float("nan"), -1.0, 1e13, 5e-324])
+def test_no_run_time_makes_the_figures_of_a_manager_fail(odd: float):
+    metrics = ManagerMetrics()
+    metrics.succeeded(Terms("t:f"), [odd, odd], odd)
+    metrics.failed(Terms("t:f"), Cause.FAILED, "E", odd, False, odd)
+    metrics.started(Terms("t:f"), 1, odd)
+    totals = Totals([QueueStats("default", ready=3)])
+    assert scale_figures(totals, metrics.mean_run_seconds)["desired_consumers"] <= 3
+    assert b"inf" not in metrics.exposition(totals).lower().replace(b'le="+inf"', b"").replace(b"_info", b"")
+
+
+NAMES = ("queue.example", "Manager.Internal.")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:9100", 200),
+        ("10.9.8.7:80", 200),
+        ("[::1]:9100", 200),
+        ("[fd00::1]", 200),
+        ("localhost", 200),
+        ("manager:9100", 200),
+        ("svc_manager-1", 200),
+        ("queue.example:9100", 200),
+        ("QUEUE.example.", 200),
+        ("manager.internal", 200),
+        (socket.gethostname(), 200),
+        ("evil.example", 421),
+        ("evil.example:9100", 421),
+        ("queue.example.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("127.0.0.1@evil.example", 421),
+        ("evil.example.", 421),
+        ("ai.", 421),
+        ("", 421),
+        ("a b", 421),
+        ("[::1].evil.example", 421),
+        ("[evil]", 421),
+        ("127.1", 421),
+        ("é", 421),
+    ],
+)
+def test_only_names_of_ours_are_answered(host: str, status: int):
+    server = HttpServer(("127.0.0.1", 0), {"/ok": ok}, NAMES)
+    server.start()
+    try:
+        assert answered(server, f"GET /ok HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n") == status
+    finally:
+        server.stop()
+
+
+def test_a_request_without_a_host_or_with_two_is_refused_but_for_old_ones(server: HttpServer):
+    assert answered(server, "GET /ok HTTP/1.1\r\nConnection: close\r\n\r\n") == 421
+    twice = "GET /ok HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    assert answered(server, twice) == 421
+    assert answered(server, "GET /ok HTTP/1.0\r\n\r\n") == 200
+    assert answered(server, "GET /ok HTTP/1.0\r\nHost: evil.example\r\n\r\n") == 421
+
+
+def test_any_name_is_answered_if_that_is_wanted():
+    server = HttpServer(("127.0.0.1", 0), {"/ok": ok}, ["*"])
+    server.start()
+    try:
+        assert answered(server, "GET /ok HTTP/1.0\r\nHost: evil.example\r\n\r\n") == 200
+    finally:
+        server.stop()
+
+
+def answered(server: HttpServer, request: str) -> int:
+    with socket.create_connection(server.address, 10) as connection:
+        connection.sendall(request.encode("latin-1"))
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return int(answer.split(b" ", 2)[1])
