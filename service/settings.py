@@ -56,6 +56,7 @@ class ManagerSettings:
         limits: bounds and retention of the queues.
         max_connections: connections at a time.
         max_per_address: connections at a time of one address (one /64 network for IPv6).
+        max_buffered: bytes of unfinished requests and unread answers, of all connections together.
         strict_auth: refuse handshakes older than SHA-256, as stock clients of CPython 3.11 make them.
         authkey_file: where the authkey came from, to read it again on SIGHUP; None to keep it.
         role_keys: folder with keys that may do less: see `read_role_keys`.
@@ -82,6 +83,7 @@ class ManagerSettings:
     memory_limit: MemoryLimit = "auto"
     max_connections: int = 1024
     max_per_address: int = 1024
+    max_buffered: int = 128 * 1024 * 1024
     strict_auth: bool = False
     authkey_file: Path | None = None
     role_keys: Path | None = None
@@ -247,6 +249,7 @@ SETTINGS: Known = {
         "max_job_bytes",
         "max_connections",
         "max_per_address",
+        "max_buffered",
         "min_free",
     }
     | {"strict_auth", "role_keys"}

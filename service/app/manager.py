@@ -67,7 +67,11 @@ def run_manager(settings: ManagerSettings) -> int:
         listener,
         keys,
         min_free_bytes=settings.limits.min_free_bytes,
-        bounds=Bounds(connections=settings.max_connections, address_connections=settings.max_per_address),
+        bounds=Bounds(
+            connections=settings.max_connections,
+            address_connections=settings.max_per_address,
+            buffered_bytes=settings.max_buffered,
+        ),
         strict=settings.strict_auth,
         tls=tls,
         heap=heap,

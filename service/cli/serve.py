@@ -168,6 +168,17 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Connections at a time of one address.",
         ),
     ] = None,
+    max_buffered: Annotated[
+        int,
+        typer.Option(
+            "--max-buffered",
+            envvar="SVC_MAX_BUFFERED",
+            parser=parse_size,
+            metavar="BYTES",
+            show_default="128MiB",
+            help="Unfinished requests and unread answers of all connections.",
+        ),
+    ] = 128 * 1024 * 1024,
     strict_auth: Annotated[
         bool,
         typer.Option(
@@ -269,6 +280,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             memory_limit=parse_memory_limit(memory_limit),
             max_connections=max_connections,
             max_per_address=max_per_address or max_connections,
+            max_buffered=max_buffered,
             strict_auth=strict_auth,
             authkey_file=find_authkey_file(authkey_file),
             role_keys=role_keys,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from service import wire_handshake as handshake
 from service.domain.members import Member
 from service.server.roles import Role
-from service.wire import HEADER, LONG_HEADER, MESSAGE_BYTES_MAX, with_header
+from service.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from service.wire_tls import Tls, TlsError
 
 if TYPE_CHECKING:
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 #: Bytes that are read from one connection in one turn at most, so that no peer starves the others.
 READ_BYTES_MAX = 1024 * 1024
 #: Bytes that may wait to be sent to a peer that does not read, before it is cut off.
-WRITE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+WRITE_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 2
 #: Requests of one connection that may be without an answer; above it no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
+#: The length in a header that announces a longer one of 64 bits. CPython writes it from 2 GiB on (in
+#: `Connection._send_bytes`), which is over every limit.
+_LONG = -1
 #: Bytes from which what has come of a message goes into a buffer of its own, and how much larger than what
 #: has come that may be: one that grows with each piece would be moved again and again.
 _GATHERED_BYTES = 256 * 1024
@@ -44,6 +47,8 @@ class Stage(enum.Enum):
     ANSWERED = enum.auto()
     #: The first request, to the server itself, is awaited.
     OPEN = enum.auto()
+    #: There is no place for it. What it asks first is answered with the reason, and it is closed.
+    REFUSED = enum.auto()
     #: Requests to the shared objects are served.
     SERVING = enum.auto()
 
@@ -79,6 +84,7 @@ class Connection:
         "mask",
         "member",
         "peer",
+        "refusal",
         "since",
         "sock",
         "stage",
@@ -117,6 +123,8 @@ class Connection:
         #: What goes on in later turns with a request that is not done: gets the time to stop, and returns
         #: whether it is done now.
         self.work: Callable[[float], bool] | None = None
+        #: Why it may not stay; empty if it may.
+        self.refusal = ""
         #: Close once everything is sent.
         self.closing = False
         self._tls = None if context is None else Tls(context, server_side=True)
@@ -281,11 +289,8 @@ class Connection:
             while size - start >= HEADER.size:
                 (length,) = HEADER.unpack_from(view, start)
                 begin = start + HEADER.size
-                if length == -1:
-                    if size - begin < LONG_HEADER.size:
-                        break
-                    (length,) = LONG_HEADER.unpack_from(view, begin)
-                    begin += LONG_HEADER.size
+                if length == _LONG:
+                    raise PeerGone(f"a message of 2 GiB or more is over the limit of {self._limit()}")
                 if not 0 <= length <= self._limit():
                     raise PeerGone(f"a message of {length} bytes is over the limit of {self._limit()}")
                 if size - begin < length:
@@ -339,7 +344,7 @@ class Connection:
             self.sock.close()
 
     def _limit(self) -> int:
-        secure = self.stage in (Stage.OPEN, Stage.SERVING)
+        secure = self.stage in (Stage.OPEN, Stage.REFUSED, Stage.SERVING)
         return MESSAGE_BYTES_MAX if secure else handshake.MESSAGE_BYTES_MAX
 
     def _try_send(self, data: bytes | bytearray | memoryview) -> int:

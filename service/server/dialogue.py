@@ -14,7 +14,7 @@ from service import wire_handshake as handshake
 from service.broker.host import QueueHost, Request
 from service.domain import commands as c
 from service.domain import replies as r
-from service.errors import BadRequest
+from service.errors import BadRequest, ManagerUnreachable
 from service.server.connection import Connection, PeerGone, Stage
 from service.server.keys import KeyRing
 from service.server.pickle_scan import loads_plain
@@ -46,8 +46,8 @@ class Line(Protocol):
     def send(self, connection: Connection, message: bytes | bytearray) -> None:
         """Send a whole message."""
 
-    def opened(self, connection: Connection) -> None:
-        """Note that the peer has proved itself."""
+    def opened(self, connection: Connection) -> str | None:
+        """Note that the peer has proved itself; return why it may not stay, if it may not."""
 
 
 class Dialogue:
@@ -93,6 +93,8 @@ class Dialogue:
                 self._handle_call(connection, message, known)
         elif connection.stage is Stage.OPEN:
             self._handle_opening(connection, message)
+        elif connection.stage is Stage.REFUSED:
+            self._refuse_guest(connection, message)
         else:
             self._handle_handshake(connection, bytes(message))
 
@@ -109,8 +111,8 @@ class Dialogue:
         else:
             if message != handshake.WELCOME:
                 raise PeerGone("the peer did not accept our answer")
-            connection.stage = Stage.OPEN
-            self._line.opened(connection)
+            connection.refusal = self._line.opened(connection) or ""
+            connection.stage = Stage.REFUSED if connection.refusal else Stage.OPEN
 
     def _handle_response(self, connection: Connection, message: bytes) -> None:
         if self._strict and not handshake.is_sha256(message):
@@ -129,6 +131,17 @@ class Dialogue:
         self._log.warning("connection_refused", peer=connection.peer, reason=reason)
         connection.closing = True
         self._line.send(connection, with_header(handshake.FAILURE))
+
+    def _refuse_guest(self, connection: Connection, message: memoryview) -> None:
+        """Say why a peer that has proved itself may not stay: to our own clients when they say hello."""
+        why = f"the manager has no place for this connection: {connection.refusal}; try again later"
+        frame = request_frame(message)
+        if frame is None:
+            self._line.send(connection, with_header(reply_bytes(ConnectionRefusedError(why))))
+            return
+        connection.closing = True
+        request, commands = _request_or_none(frame)
+        self._respond(connection, request, [r.Refused(ManagerUnreachable.code, why)] * len(commands))
 
     def _handle_opening(self, connection: Connection, message: memoryview) -> None:
         """Serve a request to the server itself: the stdlib makes one on each fresh connection."""
@@ -254,6 +267,13 @@ class Dialogue:
         connection.member.outstanding -= 1
         if not connection.closed:
             self._line.send(connection, _NOTHING if value is None else with_header(_reply(value)))
+
+
+def _request_or_none(frame: memoryview) -> tuple[int, Sequence[c.Command]]:
+    try:
+        return decode_request(frame)
+    except BadRequest:
+        return 0, ()
 
 
 def _is_constant(args: tuple[Any, ...], kwds: dict[str, Any]) -> bool:

@@ -41,6 +41,8 @@ STALL_SECONDS = 1.0
 ACCEPTS_MAX = 8
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
+#: Looks at the buffers in the time in which they fill up.
+BUFFER_LOOKS = 8
 #: Seconds between two looks at slow readers, full buffers, and free space on disk and in memory.
 HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
@@ -102,7 +104,7 @@ class Server(managers.Server):
         ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
         self._turns = Turns()
         self._dialogue = Dialogue(host, ring, self, strict=strict, turns=self._turns)
-        self._door = Door(bounds or Bounds())
+        self._door = Door(bounds or Bounds(), len(ring))
         #: Connections that are not read for now.
         self._paused: dict[int, Connection] = {}
         #: Whether one of them could be read again, but for the time.
@@ -116,6 +118,8 @@ class Server(managers.Server):
         self._accept_after = 0.0
         self._copying = False
         self._next_housekeeping = 0.0
+        #: Bytes that may wait beside those of the last look.
+        self._unchecked = 0
         self._heap = heap
         #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
         self.recovery = Recovery()
@@ -179,7 +183,7 @@ class Server(managers.Server):
 
         Only for the loop's own thread: see `ask`.
         """
-        self._dialogue.keys, self._tls = keys, tls
+        self._dialogue.keys, self._tls, self._door.keys = keys, tls, len(keys)
         for connection in list(self._door.connections.values()):
             if connection.key is not None and connection.key not in keys:
                 self.drop(connection, "its key is not active any more")
@@ -309,6 +313,7 @@ class Server(managers.Server):
             self.drop(connection, "a fault of the manager's own")
         else:
             self._watch(connection)
+            self._note_buffered(connection)
 
     def _hear(self, connection: Connection, mask: int) -> None:
         """Handle what a connection has sent: first what came while it was paused, then what is new.
@@ -380,9 +385,20 @@ class Server(managers.Server):
             allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
             if connection.wants_to_write and now - connection.waiting_since > allowed:
                 self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
+        self._bound_buffers()
+        self.scarcity.look(self._host, now)
+
+    def _bound_buffers(self) -> None:
+        """Cut off connections until no more bytes wait than may."""
+        self._unchecked = 0
         while hoarder := self._door.hoarder():
             self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
-        self.scarcity.look(self._host, now)
+
+    def _note_buffered(self, connection: Connection) -> None:
+        """Look at the buffers again once so much more may wait that it matters."""
+        self._unchecked += connection.buffered
+        if self._unchecked >= self._door.bounds.buffered_bytes // BUFFER_LOOKS:
+            self._bound_buffers()
 
     def _checkpoint(self, *, idle: bool) -> None:
         waiting = self._host.journal.wal_bytes()
@@ -450,10 +466,14 @@ class Server(managers.Server):
         self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
         self.drop(connection, reason)
 
-    def opened(self, connection: Connection) -> None:
-        """Note that the peer has proved that it knows the authkey."""
-        self._door.opened(connection)
-        self._host.observer.connected(+1)
+    def opened(self, connection: Connection) -> str:
+        """Give a place to a peer that has proved to know a key; return why there is none, or nothing."""
+        refusal = self._door.opened(connection)
+        if refusal:
+            self._log.warning("connection_refused", peer=connection.peer, reason=refusal)
+        else:
+            self._host.observer.connected(+1)
+        return refusal
 
     def _watch(self, connection: Connection) -> None:
         """Wait for what the connection needs next, or end it where all is said."""
@@ -488,6 +508,7 @@ class Server(managers.Server):
         else:
             if connection.wants_to_write or connection.closing:
                 self._watch(connection)
+                self._note_buffered(connection)
 
     # --- the end ------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     disk = "--ballast-bytes 1MiB --backups /b --accept-loss"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
     bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2"
+    rest += " --max-buffered 256MiB"
     face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
     assert manager(svc, started, *f"{flags} {more} {bounds} {rest} {face} {disk}".split()) == ManagerSettings(
         listen=Address("::", 1),
@@ -63,6 +64,7 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
         ),
         max_connections=7,
         max_per_address=6,
+        max_buffered=256 << 20,
         strict_auth=True,
         authkey_file=authkey_file,
         role_keys=Path("/k"),
