@@ -59,6 +59,12 @@ class Observer:
     def called(self, method: str, result: str, seconds: float) -> None:
         """A request was served; result is `ok`, `error` or `denied`."""
 
+    def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
+        """The turn just told of is the longest so far; most of it was for *part*, of a key with *role*."""
+
+    def refused(self, kind: str, role: str) -> None:
+        """A request or a connection was refused, of a key with *role*, or of none."""
+
     def connected(self, delta: int) -> None:
         """An authenticated connection came (+1) or went (-1)."""
 

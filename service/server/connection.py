@@ -27,6 +27,8 @@ WRITE_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 2
 #: Requests of one connection that may be without an answer; above it no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
+#: Bytes that what a peer asks first on a connection may have.
+OPENING_BYTES_MAX = 64 * 1024
 #: The length in a header that announces a longer one of 64 bits. CPython writes it from 2 GiB on (in
 #: `Connection._send_bytes`), which is over every limit.
 _LONG = -1
@@ -58,6 +60,10 @@ _SERVING = Stage.SERVING
 
 class PeerGone(Exception):
     """The peer closed the connection, or broke the rules and is cut off; says why."""
+
+
+class TooLarge(PeerGone):
+    """A message is over the limit."""
 
 
 class TlsRefused(PeerGone):
@@ -290,9 +296,9 @@ class Connection:
                 (length,) = HEADER.unpack_from(view, start)
                 begin = start + HEADER.size
                 if length == _LONG:
-                    raise PeerGone(f"a message of 2 GiB or more is over the limit of {self._limit()}")
+                    raise TooLarge(f"a message of 2 GiB or more is over the limit of {self._limit()}")
                 if not 0 <= length <= self._limit():
-                    raise PeerGone(f"a message of {length} bytes is over the limit of {self._limit()}")
+                    raise TooLarge(f"a message of {length} bytes is over the limit of {self._limit()}")
                 if size - begin < length:
                     break
                 with view[begin : begin + length] as message:
@@ -344,8 +350,10 @@ class Connection:
             self.sock.close()
 
     def _limit(self) -> int:
-        secure = self.stage in (Stage.OPEN, Stage.REFUSED, Stage.SERVING)
-        return MESSAGE_BYTES_MAX if secure else handshake.MESSAGE_BYTES_MAX
+        if self.stage is _SERVING:
+            return MESSAGE_BYTES_MAX
+        known = self.stage in (Stage.OPEN, Stage.REFUSED)
+        return OPENING_BYTES_MAX if known else handshake.MESSAGE_BYTES_MAX
 
     def _try_send(self, data: bytes | bytearray | memoryview) -> int:
         try:

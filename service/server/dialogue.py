@@ -17,10 +17,11 @@ from service.domain import replies as r
 from service.errors import BadRequest, ManagerUnreachable
 from service.server.connection import Connection, PeerGone, Stage
 from service.server.keys import KeyRing
-from service.server.pickle_scan import loads_plain
+from service.server.pickle_scan import PlainReader, loads_plain
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
 from service.server.roles import Role, call_right, may_call, may_command, right_of
+from service.server.telling import NOTED_SECONDS, Telling
 from service.server.turns import Turns
 from service.wire import decode_request, encode_response, request_frame, with_header
 
@@ -31,6 +32,8 @@ SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_
 #: hardly ever the same again.
 _KNOWN_CALLS_MAX = 8
 _KNOWN_BYTES_MAX = 128
+#: Bytes of a call from which it is scanned in parts if it takes long; shorter ones take a few milliseconds.
+_LONG_BYTES = 8 * 1024
 _REPEATED = frozenset(("get", "get_nowait", "task_done", "join", "qsize", "empty", "full"))
 _CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
 _SERVING = Stage.SERVING
@@ -54,7 +57,14 @@ class Dialogue:
     """Turns messages into calls of the queue, and replies into messages."""
 
     def __init__(
-        self, host: QueueHost, keys: KeyRing, line: Line, *, strict: bool = False, turns: Turns | None = None
+        self,
+        host: QueueHost,
+        keys: KeyRing,
+        line: Line,
+        *,
+        strict: bool = False,
+        turns: Turns | None = None,
+        telling: Telling | None = None,
     ) -> None:
         """Serve the queue of *host* to who knows one of *keys*, over *line*.
 
@@ -63,10 +73,12 @@ class Dialogue:
             keys: who is let in.
             line: the loop that carries what is said.
             strict: let in by SHA-256 only.
+            telling: what tells of refusals, and of long work.
             turns: what puts long work off to later turns; without it each request is served at once.
         """
         self._host = host
         self._turns = turns or Turns()
+        self._telling = telling or Telling(host.observer)
         #: Who is let in; may be replaced.
         self.keys = keys
         self._strict = strict
@@ -170,6 +182,7 @@ class Dialogue:
         try:
             request, commands = decode_request(frame)
         except BadRequest as error:
+            self._telling.refused_call(connection, "malformed", "frame")
             self._respond(connection, 0, [r.Refused(error.code, str(error))])
             return
 
@@ -178,7 +191,7 @@ class Dialogue:
                 refusal = self._refuse_call(connection, right_of(command))
                 # All or nothing: what travels with it was meant to happen together with it.
                 self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
-                self._count(right_of(command), "denied", started)
+                self._count(connection, right_of(command), "denied", started)
                 return
 
         def deliver(replies: list[r.Reply]) -> None:
@@ -188,31 +201,34 @@ class Dialogue:
         connection.member.outstanding += 1
         work = Request(commands, connection.member, deliver)
         if self._host.proceed(work, self._turns.until):
-            self._count_frame(commands, started)
+            self._count_frame(connection, commands, started)
         else:
-            self._turns.defer(connection, partial(self._go_on, work, started))
+            self._turns.defer(connection, partial(self._go_on, connection, work))
 
-    def _go_on(self, work: Request, started: float, until: float) -> bool:
+    def _go_on(self, connection: Connection, work: Request, until: float) -> bool:
         """Go on with a frame that was too long for one turn; return whether it is done."""
+        started = time.perf_counter()
         done = self._host.proceed(work, until)
-        if done:
-            self._count_frame(work.commands, started)
+        self._count_frame(connection, work.commands, started)
         return done
 
-    def _count_frame(self, commands: Sequence[c.Command], started: float) -> None:
+    def _count_frame(self, connection: Connection, commands: Sequence[c.Command], started: float) -> None:
         if commands:
-            self._count(str(commands[-1].__struct_config__.tag), "ok", started)
+            self._count(connection, str(commands[-1].__struct_config__.tag), "ok", started)
 
     def _refuse_call(self, connection: Connection, what: str) -> str:
         """Log that a key is not for *what*; return the sentence that says so."""
         role = str(connection.role)
-        self._log.warning("call_refused", peer=connection.peer, role=role, method=what)
+        self._telling.refused_call(connection, "forbidden", what)
         return (
             f"a key for {role!r} may not {what!r}; use a key whose role may (docs/security.md has the table)"
         )
 
-    def _count(self, method: str, result: str, started: float) -> None:
-        self._host.observer.called(method, result, time.perf_counter() - started)
+    def _count(self, connection: Connection, method: str, result: str, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._host.observer.called(method, result, seconds)
+        if seconds > NOTED_SECONDS:
+            self._telling.worked(method, str(connection.role), seconds)
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
         if not connection.closed:
@@ -222,19 +238,63 @@ class Dialogue:
         """Serve a plain client's call of a shared object; *known* is what it came to before."""
         started = time.perf_counter()
         connection.member.outstanding += 1
-        done = partial(self._answer, connection)
+        if known is None and len(message) > _LONG_BYTES:
+            reader = PlainReader(message)
+            if not self._read_on(connection, reader, self._turns.until):
+                self._turns.defer(connection, partial(self._read_on, connection, reader))
+            return
         if known is None:
-            try:
-                known = self._admitted(connection, message)
-            except (ValueError, PermissionError, AttributeError) as refusal:
-                done(refusal)
-                self._count("plain", "denied" if isinstance(refusal, PermissionError) else "error", started)
-                return
-        method, args, kwds = known
-        self._plain.carry_out(method, connection.member, args, kwds, done)
-        self._host.observer.called("plain", "ok", time.perf_counter() - started)
+            known = self._admitted_or_refused(connection, started, message)
+        if known is not None:
+            self._carry_out(connection, known, started)
 
-    def _admitted(self, connection: Connection, message: memoryview) -> _Call:
+    def _read_on(self, connection: Connection, reader: PlainReader, until: float) -> bool:
+        """Go on with a long call of a plain client; return whether it is done."""
+        started = time.perf_counter()
+        try:
+            if not reader.proceed(until):
+                self._count_part(connection, started)
+                return False
+            request = reader.read()
+        except BadRequest as error:
+            self._refuse(connection, error, started)
+            return True
+        known = self._admitted_or_refused(connection, started, b"", request)
+        if known is not None:
+            self._carry_out(connection, known, started)
+        return True
+
+    def _carry_out(self, connection: Connection, known: _Call, started: float) -> None:
+        method, args, kwds = known
+        self._plain.carry_out(method, connection.member, args, kwds, partial(self._answer, connection))
+        self._count(connection, "plain", "ok", started)
+
+    def _count_part(self, connection: Connection, started: float) -> None:
+        self._telling.worked("plain", str(connection.role), time.perf_counter() - started)
+
+    def _refuse(self, connection: Connection, refusal: Exception, started: float) -> None:
+        """Answer a plain client's call with what is against it."""
+        if isinstance(refusal, BadRequest):
+            self._telling.refused_call(connection, "not_plain", "plain")
+            refusal = ValueError(str(refusal))
+        self._answer(connection, refusal)
+        result = "denied" if isinstance(refusal, PermissionError) else "error"
+        self._count(connection, "plain", result, started)
+
+    def _admitted_or_refused(
+        self,
+        connection: Connection,
+        started: float,
+        message: bytes | memoryview,
+        request: object = None,
+    ) -> _Call | None:
+        try:
+            return self._admitted(connection, message, loads_plain(message) if request is None else request)
+        except (ValueError, PermissionError, AttributeError, BadRequest) as refusal:
+            self._refuse(connection, refusal, started)
+            return None
+
+    def _admitted(self, connection: Connection, message: bytes | memoryview, request: object) -> _Call:
         """Return the method that a call is for, and its arguments.
 
         Consumers make the same few calls again and again. Their bytes are remembered with what they came
@@ -242,14 +302,12 @@ class Dialogue:
         changes, once only.
 
         Raises:
-            ValueError: it is no call of plain data.
+            BadRequest: it is no call.
+            ValueError: it is one of our own clients' calls, broken.
             PermissionError: the peer's key is not for it.
             AttributeError: there is no such method.
         """
-        try:
-            ident, name, args, kwds = _four(loads_plain(message))
-        except BadRequest as error:
-            raise ValueError(str(error)) from None
+        ident, name, args, kwds = _four(request)
         if (ident, name) == ("jobs", "call"):
             raise ValueError("jobs.call takes one frame of service.wire as bytes")
         typeid, name = str(ident), str(name)
@@ -257,7 +315,7 @@ class Dialogue:
         right = call_right(typeid, name, args, kwds)
         if not may_call(connection.role or Role.READ, right):
             raise PermissionError(self._refuse_call(connection, ".".join(right)))
-        if len(message) <= _KNOWN_BYTES_MAX and name in _REPEATED and _is_constant(args, kwds):
+        if 0 < len(message) <= _KNOWN_BYTES_MAX and name in _REPEATED and _is_constant(args, kwds):
             if len(connection.calls) >= _KNOWN_CALLS_MAX:
                 connection.calls.clear()
             connection.calls[bytes(message)] = method, args, kwds

@@ -23,15 +23,15 @@ import structlog
 
 from service.broker.broken import StateBroken, is_told
 from service.broker.host import QueueHost
-from service.domain.queue_state import Notice
 from service.errors import ManagerBroken
-from service.server.connection import Connection, PeerGone, TlsRefused
+from service.server.connection import Connection, PeerGone, TlsRefused, TooLarge
 from service.server.dialogue import SERVER_METHODS, Dialogue
 from service.server.door import Bounds, Door
 from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
 from service.server.recovery import Recovery
 from service.server.scarcity import Scarcity
+from service.server.telling import Telling
 from service.server.turns import Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
@@ -103,7 +103,8 @@ class Server(managers.Server):
         self.address = self.endpoint
         ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
         self._turns = Turns()
-        self._dialogue = Dialogue(host, ring, self, strict=strict, turns=self._turns)
+        self._telling = Telling(host.observer)
+        self._dialogue = Dialogue(host, ring, self, strict=strict, turns=self._turns, telling=self._telling)
         self._door = Door(bounds or Bounds(), len(ring))
         #: Connections that are not read for now.
         self._paused: dict[int, Connection] = {}
@@ -215,8 +216,10 @@ class Server(managers.Server):
         self._attend(events)
         self._gather(started)
         self._allow_for_stall()
+        begun = time.perf_counter()
         for notice in self._host.turn():
-            self._tell(notice)
+            self._telling.noticed(notice)
+        self._telling.worked("commit", "none", time.perf_counter() - begun)
         self._resume()
         self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
@@ -225,7 +228,7 @@ class Server(managers.Server):
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._housekeeping(now)
         self._checkpoint(idle=not events)
-        self._host.observer.turned(time.monotonic() - started)
+        self._telling.turned(time.monotonic() - started)
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until something is to be done; return what is ready."""
@@ -346,6 +349,8 @@ class Server(managers.Server):
         if isinstance(gone, TlsRefused):
             self._host.observer.authentication_failed()
             self._log.warning("connection_refused", peer=connection.peer, reason=str(gone))
+        elif isinstance(gone, TooLarge):
+            self._telling.refused_message(connection)
         self.drop(connection, str(gone))
 
     def _run_calls(self) -> None:
@@ -353,20 +358,6 @@ class Server(managers.Server):
             os.read(self._wake_read, 4096)
         while self._calls:
             self._calls.popleft()()
-
-    def _tell(self, notice: Notice) -> None:
-        """Log what an operator may want to know of who comes and goes."""
-        match notice.what:
-            case "joined":
-                self._log.info("worker_joined", worker=notice.name)
-            case "left":
-                self._log.info("worker_left", worker=notice.name)
-            case "lost":
-                self._log.warning("worker_lost", worker=notice.name)
-            case "drained":
-                self._log.info("drain_started", worker=notice.name or "all")
-            case "resumed":
-                self._log.info("drain_resumed", worker=notice.name or "all")
 
     def _keep_time(self, now: float) -> None:
         """Do what has a moment of its own."""
@@ -425,7 +416,7 @@ class Server(managers.Server):
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
         refusal = self._door.refusal(address[0])
         if refusal:
-            self._log.warning("connection_refused", peer=f"{address[0]}:{address[1]}", reason=refusal)
+            self._telling.refused_connection(f"{address[0]}:{address[1]}", refusal)
             sock.close()
             return
         try:
@@ -470,7 +461,7 @@ class Server(managers.Server):
         """Give a place to a peer that has proved to know a key; return why there is none, or nothing."""
         refusal = self._door.opened(connection)
         if refusal:
-            self._log.warning("connection_refused", peer=connection.peer, reason=refusal)
+            self._telling.refused_connection(connection.peer, refusal, str(connection.role))
         else:
             self._host.observer.connected(+1)
         return refusal

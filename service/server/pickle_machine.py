@@ -14,8 +14,10 @@ from service.errors import BadRequest
 
 #: Containers within containers, and open marks, at most.
 NESTING_MAX: Final = 64
-#: Opcodes of one message at most: bounds the time (about 1 µs each) and the memory (some 150 bytes each).
-OPERATIONS_MAX: Final = 500_000
+#: Opcodes of one message at most: bounds the time (0.1 to 1 µs each) and the memory (some 150 bytes each).
+OPERATIONS_MAX: Final = 250_000
+#: Lists, dicts, sets and tuples in one message at most: each takes several times as long as other data.
+CONTAINERS_MAX: Final = 50_000
 #: Bytes at most by which the data grows when all sharing is written out.
 EXPANDED_BYTES_MAX: Final = 16 * 1024 * 1024
 #: Bytes, or characters, of one integer at most.
@@ -33,13 +35,27 @@ _SET_BYTES = 200
 _LINE_MAX = 64
 
 
-def examine(data: bytes, max_operations: int, max_expanded_bytes: int) -> None:
-    """Return where *data* is a pickle of plain data within bounds; time and memory are linear in its size.
+class Examination:
+    """Follows the opcodes of *data* as far as it is told to; time and memory are linear in its size."""
 
-    Raises:
-        BadRequest: it is not.
-    """
-    _Machine(data, max_expanded_bytes).run(max_operations)
+    __slots__ = ("_left", "_limit", "_machine")
+
+    def __init__(self, data: bytes, max_operations: int, max_expanded_bytes: int) -> None:
+        """Begin with the first opcode."""
+        self._machine = _Machine(data, max_expanded_bytes)
+        self._left = self._limit = max_operations
+
+    def proceed(self, operations: int) -> bool:
+        """Follow so many opcodes at most; return whether *data* is known to be plain data within bounds.
+
+        Raises:
+            BadRequest: it is not.
+        """
+        done = self._machine.run(min(operations, self._left))
+        self._left -= operations
+        if not done and self._left <= 0:
+            raise BadRequest(f"the request has more than {self._limit} parts; send less at once")
+        return done
 
 
 class _Container:
@@ -64,36 +80,44 @@ class _Machine:
     the difference of two places is the size of what lies between when nothing is shared.
     """
 
-    __slots__ = ("data", "floor", "forgeable", "limit", "marks", "memo", "shared", "stack")
+    __slots__ = (
+        "containers", "data", "floor", "forgeable", "limit", "marks", "memo", "position", "shared", "stack",
+    )  # fmt: skip
 
     def __init__(self, data: bytes, limit: int) -> None:
         self.data = data
         self.limit = limit
         self.shared = 0
+        self.position = 0
+        self.containers = 0
         self.forgeable = 0
         self.floor = 0  # what lies below the last mark is out of reach
         self.stack: list[_Slot] = []
         self.marks: list[tuple[int, int]] = []
         self.memo: list[_Slot] = []
 
-    def run(self, max_operations: int) -> None:
-        """Step through the whole message; return where it is harmless."""
+    def run(self, operations: int) -> bool:
+        """Take so many steps from where the last ones ended; return whether the message is harmless."""
         data, append, widths, steps = self.data, self.stack.append, _ATOM_WIDTHS, _STEPS
-        position = 0
+        position = self.position
         try:
-            for _ in range(max_operations):
+            for _ in range(operations):
                 operation = data[position]
                 width = widths[operation]
                 if width:
                     append((position + self.shared) << _SHIFT)
                     position += width
+                elif operation in _SHORT:
+                    append((position + self.shared) << _SHIFT)
+                    position += 2 + data[position + 1]  # beyond the end there is no next opcode
                 else:
                     position = steps[operation](self, position)
                     if position < 0:
-                        return
+                        return True
         except IndexError:
             raise BadRequest("the request ends within an object") from None
-        raise BadRequest(f"the request has more than {max_operations} parts; send less at once")
+        self.position = position
+        return False
 
     # Each step gets the position of its opcode and returns that of the next one.
 
@@ -124,10 +148,6 @@ class _Machine:
         if end > len(self.data):
             raise BadRequest("the request counts more bytes than it has")
         return end
-
-    def sized1(self, position: int) -> int:
-        self.stack.append((position + self.shared) << _SHIFT)
-        return position + 2 + self.data[position + 1]  # beyond the end there is no next opcode
 
     def sized4(self, position: int) -> int:
         self.push(position)
@@ -168,7 +188,13 @@ class _Machine:
         return self.line(position, len(self.data))
 
     def memoize(self, position: int) -> int:
-        self.remember(len(self.memo), position)
+        stack = self.stack
+        if len(stack) <= self.floor:
+            self.need(1)
+        top = stack[-1]
+        if not isinstance(top, _Container):
+            top = (position + self.shared - (top >> _SHIFT)) << _SHIFT | top & _BITS
+        self.memo.append(top)
         return position + 1
 
     def put(self, position: int) -> int:
@@ -208,12 +234,7 @@ class _Machine:
         """Note the top of the stack with its size; all picklers number from 0 without a gap."""
         if index != len(self.memo):
             raise BadRequest("the request has memo numbers out of order")
-        self.need(1)
-        top = self.stack[-1]
-        if not isinstance(top, _Container):
-            size = position + self.shared - (top >> _SHIFT)
-            top = size << _SHIFT | top & _BITS
-        self.memo.append(top)
+        self.memoize(position)
 
     def recall(self, index: int, position: int) -> None:
         """Push a remembered object as if it were written out again.
@@ -260,6 +281,11 @@ class _Machine:
 
     def around(self, items: list[_Slot]) -> int:
         """Return the depth of a container of *items*."""
+        self.count_container()
+        return self.depth_around(items)
+
+    def depth_around(self, items: list[_Slot]) -> int:
+        """Return the depth that a container has at least to hold *items*."""
         depth = 0
         for item in items:
             if isinstance(item, _Container):
@@ -269,6 +295,13 @@ class _Machine:
         if depth >= NESTING_MAX:
             raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
         return depth + 1
+
+    def count_container(self) -> None:
+        self.containers += 1
+        if self.containers > CONTAINERS_MAX:
+            raise BadRequest(
+                f"the request has more than {CONTAINERS_MAX} lists and the like; send less at once"
+            )
 
     def hash_all(self, keys: list[_Slot]) -> None:
         self.forgeable += sum(1 for key in keys if not isinstance(key, _Container) and key & _FORGEABLE)
@@ -307,6 +340,7 @@ class _Machine:
 
     def empty(self, position: int) -> int:
         """Push an empty list, dict or set."""
+        self.count_container()
         kind = _KINDS[self.data[position]]
         self.stack.append(_Container((position + self.shared) << _SHIFT | 1, kind, 1))
         if kind is set:
@@ -315,6 +349,7 @@ class _Machine:
 
     def full(self, position: int) -> int:
         """Make a list or a dict of everything above the mark."""
+        self.count_container()
         items, place = self.take_to_mark()
         self.stack.append(_Container(place << _SHIFT | 1, _KINDS[self.data[position]], 1))
         return self.grow(items, position)
@@ -337,7 +372,7 @@ class _Machine:
             raise BadRequest(f"the request adds to what is no {kind.__name__}, or contains itself")
         if kind is not list:
             self.hash_all(items if kind is set else items[::2])
-        depth = max(target.entry & _DEPTH, self.around(items))
+        depth = max(target.entry & _DEPTH, self.depth_around(items))
         target.entry = target.entry & ~_DEPTH | depth
         target.size = position + 1 + self.shared - (target.entry >> _SHIFT)
         return position + 1
@@ -362,6 +397,8 @@ _ATOMS = {
     pickle.BININT: 5,
     pickle.BINFLOAT: 9,
 }
+#: Strings and bytes whose length is one byte.
+_SHORT = pickle.SHORT_BINUNICODE + pickle.SHORT_BINBYTES
 _ATOM_WIDTHS = bytes(_ATOMS.get(bytes([code]), 0) for code in range(256))
 
 _STEPS_OF: dict[bytes, Callable[[_Machine, int], int]] = {
@@ -374,10 +411,8 @@ _STEPS_OF: dict[bytes, Callable[[_Machine, int], int]] = {
     pickle.LONG4: _Machine.long4,
     pickle.FLOAT: _Machine.float_line,
     pickle.UNICODE: _Machine.text_line,
-    pickle.SHORT_BINUNICODE: _Machine.sized1,
     pickle.BINUNICODE: _Machine.sized4,
     pickle.BINUNICODE8: _Machine.sized8,
-    pickle.SHORT_BINBYTES: _Machine.sized1,
     pickle.BINBYTES: _Machine.sized4,
     pickle.BINBYTES8: _Machine.sized8,
     pickle.BYTEARRAY8: _Machine.sized8,

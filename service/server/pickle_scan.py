@@ -21,10 +21,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from typing import NoReturn
 
 from service.errors import BadRequest
-from service.server.pickle_machine import EXPANDED_BYTES_MAX, NESTING_MAX, OPERATIONS_MAX, examine
+from service.server.pickle_machine import EXPANDED_BYTES_MAX, NESTING_MAX, OPERATIONS_MAX, Examination
+
+#: Opcodes that are scanned between two looks at the time: some 2 ms.
+_UNTIMED_OPERATIONS = 4096
 
 
 def loads_plain(
@@ -40,7 +44,40 @@ def loads_plain(
     """
     data = bytes(message)
     if not _is_small_and_plain(data):
-        examine(data, max_operations, max_expanded_bytes)
+        Examination(data, max_operations, max_expanded_bytes).proceed(max_operations)
+    return _unpickle(data)
+
+
+class PlainReader:
+    """Reads one message as `loads_plain` does, but the scan of a long one in parts."""
+
+    def __init__(self, message: bytes | bytearray | memoryview) -> None:
+        """Begin to scan a copy of *message*."""
+        self._data = bytes(message)
+        self._examination = Examination(self._data, OPERATIONS_MAX, EXPANDED_BYTES_MAX)
+
+    def proceed(self, until: float) -> bool:
+        """Scan until a time of `time.perf_counter`; return whether all is scanned.
+
+        Raises:
+            BadRequest: as `loads_plain`.
+        """
+        while not self._examination.proceed(_UNTIMED_OPERATIONS):
+            if time.perf_counter() >= until:
+                return False
+        return True
+
+    def read(self) -> object:
+        """Return the data, once all is scanned.
+
+        Raises:
+            BadRequest: as `loads_plain`.
+        """
+        return _unpickle(self._data)
+
+
+def _unpickle(data: bytes) -> object:
+    """Return what *data* describes, which has passed the scan."""
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except BadRequest:

@@ -34,6 +34,10 @@ REJECTIONS = (
     OTHER,
 )
 QUEUE_STATES = ("ready", "scheduled", "leased", "dead")
+#: Roles of keys, and `none` for peers that have proved no key.
+KEY_ROLES = ("admin", "submit", "work", "read", "none")
+#: Why requests and connections are refused, beside wrong keys: `svc_manager_auth_failures_total`.
+REFUSALS = ("forbidden", "malformed", "not_plain", "too_large", "no_place")
 CALL_RESULTS = ("ok", "error", "denied")
 CONSUMER_STATES = ("busy", "idle", "starting")
 #: What the manager was doing.
@@ -170,6 +174,12 @@ MANAGER_METRICS: tuple[Metric, ...] = (
     Metric(
         "svc_manager_memory_refusing", "gauge", (), "1 while new jobs are refused because that limit is near."
     ),
+    Metric(
+        "svc_manager_refusals_total",
+        "counter",
+        ("kind", "role"),
+        "Requests and connections refused; the role is that of the key, or `none`.",
+    ),
     Metric("svc_manager_uptime_seconds", "gauge", (), "Time since the manager started."),
     Metric(
         "svc_manager_turn_seconds",
@@ -179,6 +189,12 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         MANAGER_SECONDS,
     ),
     Metric("svc_manager_longest_turn_seconds", "gauge", (), "The longest of these turns since the start."),
+    Metric(
+        "svc_manager_longest_turn_processor_seconds",
+        "gauge",
+        ("part", "role"),
+        "Processor time of that turn, most of it for this command, call or part, of a key with this role.",
+    ),
     Metric(
         "svc_manager_recoveries_total",
         "counter",
@@ -319,6 +335,8 @@ def _values() -> Iterator[str]:
         ("state", "svc_queue_jobs", QUEUE_STATES),
         ("state", "svc_consumers", CONSUMER_STATES[:2]),
         ("state", "svc_worker_consumers", CONSUMER_STATES),
+        ("kind", "svc_manager_refusals_total", REFUSALS),
+        ("role", "svc_manager_refusals_total", KEY_ROLES),
         ("result", "svc_manager_calls_total", CALL_RESULTS),
         ("place", "svc_manager_recoveries_total", RECOVERY_PLACES),
         ("reason", "svc_worker_consumer_restarts_total", RESTART_REASONS),

@@ -93,8 +93,8 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent(
         "call_refused",
         _WARNING,
-        "A key asked for what its role may not do; the call was refused.",
-        ("peer", "role", "method"),
+        "A request was refused: the role of its key may not do that, or it cannot be read.",
+        ("peer", "role", "kind", "method"),
         repeats=True,
     ),
     LogEvent("connection_closed", _DEBUG, "A connection to the manager ended.", ("peer", "reason")),
@@ -190,6 +190,13 @@ EVENTS: tuple[LogEvent, ...] = (
         _ANY,
         "Task code or a library wrote to Python's `logging`.",
         ("message", "logger"),
+    ),
+    LogEvent(
+        "long_turn",
+        _WARNING,
+        "A turn of the manager's loop took long; most of it was for this command, call or part.",
+        ("turn_s", "processor_s", "part", "role"),
+        repeats=True,
     ),
     LogEvent(
         "manager_broken",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 from prometheus_client.core import Metric as Family
@@ -22,6 +23,7 @@ from service.telemetry.catalogue import (
     CALL_RESULTS,
     FINAL_OUTCOMES,
     JOB_SECONDS,
+    KEY_ROLES,
     MANAGER_SECONDS,
     OTHER,
     OUTCOMES,
@@ -29,6 +31,7 @@ from service.telemetry.catalogue import (
     QUEUE_STATES,
     RECORDS,
     RECOVERY_PLACES,
+    REFUSALS,
     REJECTIONS,
 )
 from service.telemetry.counting import Histogram, Labels
@@ -118,6 +121,8 @@ class ManagerMetrics(Observer):
         self._methods: dict[str, _MethodSeries] = {}
         self._turn_seconds = Histogram(MANAGER_SECONDS)
         self._longest_turn = 0.0
+        self._longest_turn_of: dict[tuple[str, str], float] = {("none", "none"): 0.0}
+        self._refusals: dict[tuple[str, str], float] = dict.fromkeys(product(REFUSALS, KEY_ROLES), 0)
         self._commit_seconds = Histogram(MANAGER_SECONDS)
         self._commit_records = Histogram(RECORDS)
         self._broken = dict.fromkeys(RECOVERY_PLACES, 0)
@@ -206,6 +211,15 @@ class ManagerMetrics(Observer):
     def memory(self, used: int, limit: int, scarce: bool) -> None:
         """Remember how much memory is in use."""
         self._memory = used, limit, float(scarce)
+
+    def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
+        """Keep how long the longest turn took, and what it was for."""
+        self._longest_turn = seconds
+        self._longest_turn_of = {(part, role): processor_seconds}
+
+    def refused(self, kind: str, role: str) -> None:
+        """Count a refusal; kinds and roles are few, and the manager's own."""
+        self._refusals[kind, role] = self._refusals.get((kind, role), 0) + 1
 
     def called(self, method: str, result: str, seconds: float) -> None:
         """Count a request."""
@@ -321,6 +335,8 @@ class ManagerMetrics(Observer):
         yield histogram("svc_manager_call_seconds", ((key, one.seconds) for key, one in methods))
         yield histogram("svc_manager_turn_seconds", [((), self._turn_seconds)])
         yield gauge("svc_manager_longest_turn_seconds", [((), self._longest_turn)])
+        yield gauge("svc_manager_longest_turn_processor_seconds", self._longest_turn_of.items())
+        yield counter("svc_manager_refusals_total", list(self._refusals.items()))
         yield gauge("svc_manager_connections", [((), self._connections)])
         yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
         yield counter("svc_manager_recoveries_total", _by_name(self._broken))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadRequest
-from service.server.pickle_machine import NESTING_MAX
+from service.server.pickle_machine import NESTING_MAX, OPERATIONS_MAX
 from service.server.pickle_scan import loads_plain
 from tests.support.hostile_pickles import (
     ALLOWED,
@@ -226,8 +226,8 @@ def test_the_number_of_parts_can_be_limited_further(limit):
 
 
 def test_a_request_of_very_many_parts_is_refused():
-    with pytest.raises(BadRequest, match="more than 500000 parts; send less at once"):
-        loads_plain(b"(" + b"N" * 600_000 + b"t.")
+    with pytest.raises(BadRequest, match=f"more than {OPERATIONS_MAX} parts; send less at once"):
+        loads_plain(b"(" + b"N" * OPERATIONS_MAX + b"t.")
 
 
 def test_the_growth_by_sharing_can_be_limited_further():

@@ -1,0 +1,175 @@
+"""What stock clients and frames may cost in one turn of the loop, and what is told of it (threat T7)."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from structlog.testing import capture_logs
+
+from service import wire
+from service.domain import commands as c
+from service.domain.observer import Observer
+from service.server import turns
+from service.server.door import Bounds
+from service.server.keys import Key, KeyRing
+from service.server.pickle_machine import CONTAINERS_MAX, OPERATIONS_MAX
+from service.server.roles import Role
+from service.wire import HEADER, MESSAGE_BYTES_MAX, with_header
+from tests.support.manager import RunningManager, running_manager
+from tests.support.stranger import Stranger
+
+KEYS = {role: secrets.token_bytes(32) for role in Role}
+RING = KeyRing([Key(role, secret) for role, secret in KEYS.items()])
+#: Seconds of the loop's processor time that one turn may take for a message of up to 1 MiB.
+TURN_SECONDS = 0.05
+
+
+class Told(Observer):
+    """What is told of turns and refusals."""
+
+    def __init__(self) -> None:
+        self.refusals: list[tuple[str, str]] = []
+        self.longest = (0.0, 0.0, "", "")
+
+    def refused(self, kind: str, role: str) -> None:
+        self.refusals.append((kind, role))
+
+    def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
+        self.longest = seconds, processor_seconds, part, role
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def manager(told: Told) -> Iterator[RunningManager]:
+    with running_manager(observer=told, keys=RING, bounds=Bounds(connections=8)) as running:
+        yield running
+
+
+def client(manager: RunningManager, role: Role) -> Stranger:
+    stranger = Stranger(manager.endpoint)
+    stranger.serve(KEYS[role])
+    return stranger
+
+
+def put(content: bytes) -> bytes:
+    """Return a call of `tasks.put` with the opcodes *content* as its item."""
+    return with_header(b"\x80\x02(X\x05\0\0\0tasksX\x03\0\0\0put" + content + b"\x85}t.")
+
+
+FLOODS = {
+    "empty lists": b"(" + b"]" * 1_000_000 + b"l",
+    "lists of one": b"]" + b"]a" * 500_000,
+    "references": b"(]q\0" + b"h\0" * 500_000 + b"t",
+    "remembered": b"(" + b"N\x94" * 500_000 + b"t",
+    "lines of text": b"(" + b"I1\n" * 330_000 + b"t",
+    "entries of a dict": b"}" + b"NNs" * 330_000,
+    "sets": b"(" + b"\x8f" * 1_000_000 + b"t",
+    "floats": b"(" + (b"G" + b"\0" * 8) * 110_000 + b"l",
+    "short strings": b"(" + b"\x8c\x05abcde" * 120_000 + b"l",
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_others_are_served_while_a_large_call_is_scanned(manager, name, monkeypatch):
+    """Without time the scan goes on a few thousand opcodes in each turn, and answers the same in the end."""
+    monkeypatch.setattr(turns, "SHARE_SECONDS", 0.0)
+    with client(manager, Role.SUBMIT) as greedy, client(manager, Role.READ) as modest:
+        greedy.send(put(FLOODS[name]))
+        manager.until(lambda: manager.server._turns.pending)
+        modest.send(wire.encode_request(1, [c.Ping()]))
+        assert modest.receive()
+        assert pickle.loads(greedy.receive())[0] in ("#RETURN", "#ERROR")
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_no_turn_is_long_for_a_call_of_a_mebibyte(manager, told, name):
+    """The processor time of the loop's thread in the longest turn; twice as much is for slow machines."""
+    with client(manager, Role.SUBMIT) as greedy:
+        for _ in range(2):
+            greedy.send(put(FLOODS[name]))
+            greedy.receive()
+        manager.server.ask(lambda: None).result(5)
+    assert told.longest[1] < 2 * TURN_SECONDS
+
+
+def test_a_hundred_thousand_floats_or_short_strings_are_accepted(manager):
+    with client(manager, Role.SUBMIT) as honest:
+        for item in ([place / 8 for place in range(100_000)], [f"{place:06}" for place in range(100_000)]):
+            honest.send(with_header(pickle.dumps(("tasks", "put", (item,), {}))))
+            assert pickle.loads(honest.receive()) == ("#RETURN", None)
+
+
+@pytest.mark.parametrize(
+    "content", [b"(" + b"N" * OPERATIONS_MAX + b"t", b"(" + b"]" * CONTAINERS_MAX + b"l"]
+)
+def test_more_than_the_bounds_is_refused(manager, content):
+    with client(manager, Role.SUBMIT) as greedy:
+        greedy.send(put(content))
+        kind, error = pickle.loads(greedy.receive())
+        assert (kind, type(error)) == ("#ERROR", ValueError)
+        assert "send less at once" in str(error)
+
+
+@pytest.mark.parametrize("role", [Role.SUBMIT, Role.WORK, Role.READ])
+def test_refusals_are_counted_by_kind_and_role_and_logged(manager, told, role):
+    with capture_logs() as logs, client(manager, role) as stranger:
+        stranger.send(wire.encode_request(1, [c.Drain()]))
+        stranger.send(with_header(pickle.dumps(("tasks", "put", (None,), {}))))
+        stranger.send(with_header(pickle.dumps(("tasks", "get", (Role.READ,), {}))))
+        for _ in range(3):
+            stranger.receive()
+        stranger.send(HEADER.pack(MESSAGE_BYTES_MAX + 1))
+        assert stranger.rest() == b""
+    assert told.refusals == [
+        (kind, role.value) for kind in ("forbidden", "forbidden", "not_plain", "too_large")
+    ]
+    refused = [each for each in logs if each["event"] == "call_refused"]
+    assert [each["kind"] for each in refused] == ["forbidden", "forbidden", "not_plain"]
+
+
+def test_a_frame_that_cannot_be_read_is_counted_as_malformed(manager, told):
+    with client(manager, Role.READ) as stranger:
+        message = wire.encode_request(1, [c.Ping()])
+        stranger.send(message.replace(b"ping", b"pong"))
+        assert stranger.receive()
+    assert told.refusals == [("malformed", "read")]
+
+
+def test_a_peer_without_a_place_is_counted(manager, told):
+    with ExitStack() as stack:
+        for _ in range(6):  # of eight, with three other keys that have one each: one more than it may have
+            stack.enter_context(client(manager, Role.READ))
+        assert told.refusals == [("no_place", "read")]
+
+
+def test_the_longest_turn_is_told_with_what_it_was_for(manager, told):
+    with capture_logs() as logs:
+        manager.server.ask(lambda: threading.Event().wait(0.2)).result(5)
+        manager.until(lambda: told.longest[0] >= 0.2)
+    (long,) = [each for each in logs if each["event"] == "long_turn"]
+    assert long["turn_s"] >= 0.2
+    assert long["processor_s"] < 0.2
+
+
+def test_the_command_of_a_long_turn_is_named(manager, told, monkeypatch):
+    def slow(*arguments: object) -> object:
+        time.sleep(0.1)
+        return real(*arguments)
+
+    real = manager.host._apply
+    monkeypatch.setattr(manager.host, "_apply", slow)
+    with client(manager, Role.READ) as reader:
+        reader.send(wire.encode_request(1, [c.Stats()]))
+        reader.receive()
+    manager.until(lambda: told.longest[0] >= 0.1)
+    assert told.longest[2:] == ("stats", "read")
