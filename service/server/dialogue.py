@@ -17,6 +17,7 @@ from service.domain import replies as r
 from service.errors import BadRequest, ManagerUnreachable
 from service.server.connection import Connection, PeerGone, Stage
 from service.server.keys import KeyRing
+from service.server.pickle_machine import OPERATIONS_MAX
 from service.server.pickle_scan import PlainReader, loads_plain
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
@@ -39,6 +40,8 @@ _CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
 _SERVING = Stage.SERVING
 #: The answer None, which most calls get.
 _NOTHING = with_header(reply_bytes(None))
+#: Bytes of a pickle beside its content at most: no opcode has more than nine.
+CODING_BYTES_MAX = 9 * OPERATIONS_MAX
 #: A method of the face, and what it is called with.
 _Call = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 
@@ -239,6 +242,13 @@ class Dialogue:
         started = time.perf_counter()
         connection.member.outstanding += 1
         if known is None and len(message) > _LONG_BYTES:
+            longest = self._host.state.limits.max_job_bytes + CODING_BYTES_MAX
+            if len(message) > longest:
+                error = BadRequest(
+                    f"a call of {len(message)} bytes is over the limit of {longest}; send less at once"
+                )
+                self._refuse(connection, error, started, "too_large")
+                return
             reader = PlainReader(message)
             if not self._read_on(connection, reader, self._turns.until):
                 self._turns.defer(connection, partial(self._read_on, connection, reader))
@@ -272,10 +282,12 @@ class Dialogue:
     def _count_part(self, connection: Connection, started: float) -> None:
         self._telling.worked("plain", str(connection.role), time.perf_counter() - started)
 
-    def _refuse(self, connection: Connection, refusal: Exception, started: float) -> None:
+    def _refuse(
+        self, connection: Connection, refusal: Exception, started: float, kind: str = "not_plain"
+    ) -> None:
         """Answer a plain client's call with what is against it."""
         if isinstance(refusal, BadRequest):
-            self._telling.refused_call(connection, "not_plain", "plain")
+            self._telling.refused_call(connection, kind, "plain")
             refusal = ValueError(str(refusal))
         self._answer(connection, refusal)
         result = "denied" if isinstance(refusal, PermissionError) else "error"

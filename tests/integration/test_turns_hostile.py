@@ -14,8 +14,10 @@ from structlog.testing import capture_logs
 
 from service import wire
 from service.domain import commands as c
+from service.domain.limits import Limits
 from service.domain.observer import Observer
 from service.server import turns
+from service.server.dialogue import CODING_BYTES_MAX
 from service.server.door import Bounds
 from service.server.keys import Key, KeyRing
 from service.server.pickle_machine import CONTAINERS_MAX, OPERATIONS_MAX
@@ -118,6 +120,18 @@ def test_more_than_the_bounds_is_refused(manager, content):
         kind, error = pickle.loads(greedy.receive())
         assert (kind, type(error)) == ("#ERROR", ValueError)
         assert "send less at once" in str(error)
+
+
+@pytest.mark.parametrize("text", ["x", "x\U0001f600", "\xe9"])
+def test_a_call_that_is_larger_than_any_job_is_refused_unread(manager, told, text):
+    """In memory wide text takes four times its bytes: 60 MiB of it took 600 MiB and a second."""
+    with client(manager, Role.SUBMIT) as greedy:
+        large = text + "x" * (Limits().max_job_bytes + CODING_BYTES_MAX)
+        greedy.send(with_header(pickle.dumps(("tasks", "put", (large,), {}))))
+        kind, error = pickle.loads(greedy.receive())
+        assert (kind, type(error)) == ("#ERROR", ValueError)
+        assert "over the limit" in str(error)
+    assert told.refusals == [("too_large", "submit")]
 
 
 @pytest.mark.parametrize("role", [Role.SUBMIT, Role.WORK, Role.READ])
