@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.domain.limits import Limits
+from service.domain.names import NAME_MAX, QUEUES_MAX, is_free_name, is_name
 from service.envelope import PickleKeys
 from service.errors import ConfigurationError
 from service.wire_tls import TlsFiles
@@ -135,6 +136,16 @@ class WorkerSettings:
     log_level: str = "info"
 
     def __post_init__(self) -> None:
+        if self.name and not is_name(self.name):
+            raise ConfigurationError(
+                f"{self.name[:NAME_MAX]!r} cannot name a worker; a name has up to {NAME_MAX} characters, "
+                "all of them printable"
+            )
+        if len(self.queues) > QUEUES_MAX or not all(map(is_free_name, self.queues)):
+            raise ConfigurationError(
+                f"a worker serves up to {QUEUES_MAX} queues, whose names have up to {NAME_MAX} printable "
+                "characters and begin with no '#'"
+            )
         if "pickle" not in self.accept:
             return
         if self.pickle_keys is None:

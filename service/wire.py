@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
 from service.domain.commands import PROTOCOL_VERSION, AnyCommand, Command
+from service.domain.field_bounds import FRAME_COMMANDS_MAX
 from service.domain.replies import AnyReply, Reply
 from service.errors import BadRequest
 
@@ -26,6 +28,7 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "PROTOCOL_VERSION",
     "RELEASE",
+    "as_received",
     "decode_request",
     "decode_response",
     "encode_request",
@@ -57,7 +60,7 @@ LONG_HEADER = struct.Struct("!Q")
 
 class _Request(msgspec.Struct, array_like=True):
     request: int
-    commands: list[AnyCommand]
+    commands: Annotated[list[AnyCommand], msgspec.Meta(max_length=FRAME_COMMANDS_MAX)]
 
 
 class _Response(msgspec.Struct, array_like=True):
@@ -101,6 +104,18 @@ def decode_request(frame: bytes | memoryview) -> tuple[int, list[AnyCommand]]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the request cannot be read: {error}") from None
     return request.request, request.commands
+
+
+def as_received(commands: Sequence[Command]) -> list[AnyCommand]:
+    """Return *commands* as a manager gets them, for an engine that has no wire.
+
+    Raises:
+        BadRequest: a manager would not take them: a field is out of its bounds.
+    """
+    try:
+        return decode_request(_encoder.encode((0, commands)))[1]
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise BadRequest(f"the request cannot be sent: {error}") from None
 
 
 def decode_response(frame: bytes | memoryview) -> tuple[int, list[AnyReply]]:

@@ -23,6 +23,7 @@ from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
 from service.errors import ManagerBroken, ManagerUnreachable
+from service.wire import as_received
 
 
 class LocalQueue:
@@ -127,8 +128,12 @@ class LocalBroker(Broker):
         *,
         wait: float = 0.0,  # noqa: ARG002  # nothing can be lost on the way, so the commands' own waits suffice
     ) -> list[r.AnyReply]:
-        """See `Broker.call`."""
-        return self.queue.call(commands, self.member)  # type: ignore[return-value]  # every Reply is an AnyReply
+        """See `Broker.call`.
+
+        Raises:
+            BadRequest: a field of a command is out of its bounds; nothing was changed.
+        """
+        return self.queue.call(as_received(commands), self.member)  # type: ignore[return-value]  # every Reply is an AnyReply
 
     def interrupt(self) -> None:
         """Make a call that waits in another thread return at once."""

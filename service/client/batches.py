@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from service import codec
-from service.domain.job import CALL, DEFAULT_QUEUE, NewBatch, Terms
-from service.errors import JobTooLarge, ServiceError
+from service.domain.job import CALL, DEFAULT_QUEUE, NewBatch, Terms, check_batch
+from service.errors import BadRequest, JobTooLarge, ServiceError
 from service.wire import MESSAGE_BYTES_MAX
 
 #: Jobs that one submit command carries at most.
@@ -165,6 +165,7 @@ class Encoder:
         """Return *spec* as the manager will keep it.
 
         Raises:
+            BadRequest: one of the job's options is out of bounds.
             CodecError: the arguments are not data that the job's codec can carry.
             JobTooLarge: they are larger than any message may be.
         """
@@ -178,6 +179,10 @@ class Encoder:
         self._name = task_name(task)
         sent = options if self._name is not None else options.but(codec=codec.PICKLE)
         self._terms = _terms(CALL if self._name is None else self._name, sent)
+        try:
+            check_batch(NewBatch(0, self._terms, [], options.delay, options.key))
+        except ValueError as error:
+            raise BadRequest(f"the job is out of bounds: {error}") from None
         self._task, self._options = task, options
 
 

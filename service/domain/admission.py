@@ -6,20 +6,17 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.bounds import exceeded
-from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch
+from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch, check_batch
 from service.domain.keys import is_content_of
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
+from service.domain.names import NAME_MAX, is_name
 from service.domain.queue_state import Notice, QueueState
 from service.domain.runs import Run
 from service.domain.settlement import give_back_all
 
 #: What a connection may say it is.
 ROLES = ("client", "consumer", "worker")
-#: Characters that the name of a queue, a task or an origin, or a key, may have.
-NAME_LENGTH_MAX = 200
-#: What no job number, priority or number of retries exceeds: msgpack and other languages hold it exactly.
-NUMBER_MAX = (1 << 53) - 1
 
 
 def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
@@ -57,8 +54,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
 
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
     """Accept batches; a note says what was special about one."""
-    if not _nameable(command.origin):
-        return r.Refused("bad_request", f"an origin has 1 to {NAME_LENGTH_MAX} printable characters")
+    if not is_name(command.origin):
+        return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, batch in enumerate(command.batches):
@@ -70,7 +67,9 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
             note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
         if note is not None:
             if note.code:
-                state.observer.rejected(batch.terms.queue, note.code, len(batch.bodies))
+                # A queue that is not known must not become known, nor a label, by what was refused.
+                queue = batch.terms.queue if batch.terms.queue in state.ledger.counts else ""
+                state.observer.rejected(queue, note.code, len(batch.bodies))
             notes.append(r.Note(place, note.id, note.code, note.message))
     run.record()
     return r.Accepted(notes)
@@ -207,14 +206,12 @@ def _reserved(batch: NewBatch) -> bool:
 
 def _malformed(batch: NewBatch) -> r.Note | None:
     """Return what is wrong with a batch whatever the queue's state, or None."""
-    terms = batch.terms
-    if not batch.bodies or batch.first < 0 or (batch.key and len(batch.bodies) != 1):
+    if not batch.bodies or (batch.key and len(batch.bodies) != 1):
         return r.Note(0, code="bad_request", message="a batch has jobs, and exactly one where it has a key")
-    if not (_nameable(terms.queue) and _nameable(terms.task) and (not batch.key or _nameable(batch.key))):
-        message = f"queues, tasks and keys have names of 1 to {NAME_LENGTH_MAX} printable characters"
-        return r.Note(0, code="bad_request", message=message)
-    if max(batch.first + len(batch.bodies), abs(terms.priority), terms.retries or 0) > NUMBER_MAX:
-        return r.Note(0, code="bad_request", message=f"numbers go up to {NUMBER_MAX}")
+    try:
+        check_batch(batch)
+    except ValueError as error:
+        return r.Note(0, code="bad_request", message=f"a job is out of bounds: {error}")
     return None
 
 
@@ -239,11 +236,6 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.N
         message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
         return r.Note(0, code="unknown_task", message=message)
     return None
-
-
-def _nameable(name: str) -> bool:
-    # What is not printable (a lone surrogate of a plain client's pickle) may not even be UTF-8.
-    return 0 < len(name) <= NAME_LENGTH_MAX and name.isprintable()
 
 
 def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:

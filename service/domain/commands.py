@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from service.domain import field_bounds as b
 from service.domain.job import Cause, ErrorInfo, NewBatch
 
 #: Version of what is asked and answered; a manager and a client with different ones refuse each other.
@@ -17,8 +21,8 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
 class Held(msgspec.Struct, frozen=True, array_like=True):
     """A lease that a consumer still holds when it connects again: jobs `first` … `first + count - 1`."""
 
-    token: int
-    origin: str
+    token: b.Counter
+    origin: b.Text
     first: int
     count: int
 
@@ -30,17 +34,17 @@ class Hello(Command, frozen=True, tag="hello"):
     connection: the manager restores those leases or, where it cannot, refuses their outcome later.
     """
 
-    version: int
-    role: str
-    name: str = ""
-    worker: str = ""
-    host: str = ""
-    pid: int = 0
-    tasks: list[str] = []
-    queues: list[str] = []
-    held: list[Held] = []
-    http: str = ""
-    release: str = ""
+    version: b.Number
+    role: b.Label
+    name: b.Label = ""
+    worker: b.Label = ""
+    host: b.Label = ""
+    pid: b.Number = 0
+    tasks: b.Tasks = []
+    queues: b.Queues = []
+    held: Annotated[list[Held], Meta(max_length=b.HELD_MAX)] = []
+    http: b.Label = ""
+    release: b.Label = ""
 
 
 class Submit(Command, frozen=True, tag="submit"):
@@ -49,8 +53,8 @@ class Submit(Command, frozen=True, tag="submit"):
     `strict` refuses a task that no connected worker knows.
     """
 
-    origin: str
-    batches: list[NewBatch]
+    origin: b.Text
+    batches: Annotated[list[NewBatch], Meta(max_length=b.SUBMIT_BATCHES_MAX)]
     strict: bool = False
 
 
@@ -61,30 +65,30 @@ class Lease(Command, frozen=True, tag="lease"):
     `early` the answer may come before what was reported in the same request is on record; the grant says so.
     """
 
-    limit: int = 1
-    wait: float = 0.0
-    ahead: float | None = None
+    limit: b.Number = 1
+    wait: b.Seconds = 0.0
+    ahead: b.Seconds | None = None
     early: bool = False
 
 
 class Ack(Command, frozen=True, tag="ack"):
     """Record the results of the jobs from number `first` on, in order, with their run times in seconds."""
 
-    token: int
-    first: int
-    results: list[bytes]
-    seconds: list[float]
+    token: b.Counter
+    first: b.Number
+    results: b.Results
+    seconds: b.RunTimes
 
 
 class Nack(Command, frozen=True, tag="nack"):
     """Record that one attempt failed; `retry_in` seconds, or None to give the job up."""
 
-    token: int
-    number: int
+    token: b.Counter
+    number: b.Number
     error: ErrorInfo
-    retry_in: float | None = None
+    retry_in: b.Seconds | None = None
     cause: Cause = Cause.FAILED
-    seconds: float = 0.0
+    seconds: b.Seconds = 0.0
 
 
 class Release(Command, frozen=True, tag="release"):
@@ -93,8 +97,8 @@ class Release(Command, frozen=True, tag="release"):
     `started` says that the first of them was really executing: it counts as an interruption.
     """
 
-    token: int
-    first: int
+    token: b.Counter
+    first: b.Number
     started: bool = False
 
 
@@ -105,10 +109,10 @@ class Leave(Command, frozen=True, tag="leave"):
 class Extend(Command, frozen=True, tag="extend"):
     """Renew all leases of this worker's consumers, and report their number by state."""
 
-    busy: int = 0
-    idle: int = 0
-    starting: int = 0
-    restarts: int = 0
+    busy: b.Number = 0
+    idle: b.Number = 0
+    starting: b.Number = 0
+    restarts: b.Number = 0
     stopping: bool = False
 
 
@@ -119,55 +123,55 @@ class Lost(Command, frozen=True, tag="lost"):
     consumer held goes back uncharged.
     """
 
-    consumer: str
+    consumer: b.Label
     error: ErrorInfo
-    token: int = 0
-    number: int = 0
-    seconds: float = 0.0
+    token: b.Counter = 0
+    number: b.Number = 0
+    seconds: b.Seconds = 0.0
 
 
 class Recall(Command, frozen=True, tag="recall"):
     """Take back what a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
 
-    consumer: str
-    token: int
-    number: int
-    last: int
+    consumer: b.Label
+    token: b.Counter
+    number: b.Number
+    last: b.Counter
 
 
 class Cancel(Command, frozen=True, tag="cancel"):
     """Cancel waiting jobs."""
 
-    ids: list[str]
+    ids: b.Ids
 
 
 class Requeue(Command, frozen=True, tag="requeue"):
     """Make dead jobs ready again, with fresh budgets; without ids, all dead jobs of `queue` (or of all)."""
 
-    ids: list[str] = []
-    queue: str = ""
+    ids: b.Ids = []
+    queue: b.NameOrNone = ""
 
 
 class Get(Command, frozen=True, tag="get"):
     """Describe jobs."""
 
-    ids: list[str]
+    ids: b.Ids
 
 
 class List(Command, frozen=True, tag="list"):
     """Describe up to `limit` jobs, newest first, of a state, a queue and a task where these are named."""
 
-    state: str = ""
-    queue: str = ""
-    task: str = ""
-    limit: int = 50
+    state: b.Label = ""
+    queue: b.NameOrNone = ""
+    task: b.NameOrNone = ""
+    limit: b.Number = 50
 
 
 class Await(Command, frozen=True, tag="await"):
     """Return the outcomes of these jobs once all have one, or what there is after `wait` seconds."""
 
-    ids: list[str]
-    wait: float = 0.0
+    ids: b.Ids
+    wait: b.Seconds = 0.0
 
 
 class Feed(Command, frozen=True, tag="feed"):
@@ -176,10 +180,10 @@ class Feed(Command, frozen=True, tag="feed"):
     With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
     """
 
-    origin: str = ""
-    cursor: int = 0
-    limit: int = 1000
-    wait: float = 0.0
+    origin: b.OriginOrNone = ""
+    cursor: b.Counter = 0
+    limit: b.Number = 1000
+    wait: b.Seconds = 0.0
     folded: bool = False
 
 
@@ -197,14 +201,14 @@ class Drain(Command, frozen=True, tag="drain"):
     `refuse` also refuses new jobs meanwhile.
     """
 
-    worker: str = ""
+    worker: b.Label = ""
     refuse: bool = False
 
 
 class Resume(Command, frozen=True, tag="resume"):
     """End a drain."""
 
-    worker: str = ""
+    worker: b.Label = ""
 
 
 class Ping(Command, frozen=True, tag="ping"):
@@ -222,20 +226,20 @@ class Exposition(Command, frozen=True, tag="exposition"):
 class Backup(Command, frozen=True, tag="backup"):
     """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done."""
 
-    name: str
+    name: b.Label
 
 
 class Take(Command, frozen=True, tag="take"):
     """Hand out the next answer of the `results` queue, for good. For plain clients only."""
 
-    wait: float = 0.0
+    wait: b.Seconds = 0.0
 
 
 class Join(Command, frozen=True, tag="join"):
     """Answer when nothing of a queue is waiting or leased. For plain clients only."""
 
-    queue: str
-    wait: float = 0.0
+    queue: b.Name
+    wait: b.Seconds = 0.0
 
 
 #: What our own clients may send; `Take` and `Join` come only from the face for plain clients.

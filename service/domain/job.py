@@ -10,6 +10,8 @@ import enum
 
 import msgspec
 
+from service.domain import field_bounds as bounds
+from service.domain import names
 from service.domain.lifecycle import JobState
 
 #: The queue of a job that names none.
@@ -26,6 +28,7 @@ RESULTS_QUEUE = "#results"
 PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
 #: The task name under which a pickled callable travels.
 CALL = "svc:call"
+_DIGITS_MAX = len(str(bounds.NUMBER_MAX))
 
 
 class Struct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
@@ -59,7 +62,7 @@ class NewBatch(Struct, frozen=True):
 
     first: int
     terms: Terms
-    bodies: list[bytes]
+    bodies: bounds.Bodies
     delay: float = 0.0
     key: str = ""
 
@@ -89,6 +92,16 @@ class ErrorInfo(Struct, frozen=True):
     message: str
     traceback: str = ""
     exception: bytes = b""
+
+    def within_bounds(self) -> ErrorInfo:
+        """Return the same as it is recorded: cut, rather than refused, as a report must not be lost."""
+        name, message, traceback, exception = msgspec.structs.astuple(self)
+        fits = len(message) <= bounds.MESSAGE_MAX and len(traceback) <= bounds.TRACEBACK_MAX
+        if fits and len(exception) <= bounds.EXCEPTION_MAX and names.is_name(name):
+            return self
+        exception = exception if len(exception) <= bounds.EXCEPTION_MAX else b""
+        shown = names.shown_name(name) or "Error"
+        return ErrorInfo(shown, message[: bounds.MESSAGE_MAX], traceback[: bounds.TRACEBACK_MAX], exception)
 
 
 class Attempt(Struct, frozen=True):
@@ -143,12 +156,65 @@ def job_id(origin: str, number: int) -> str:
 
 
 def parse_job_id(text: str) -> tuple[str, int]:
-    """Return (origin, number).
+    """Return (origin, number) of an id as `job_id` writes it; a job has no other.
 
     Raises:
         ValueError: *text* has not the form of a job id.
     """
-    origin, dash, number = text.rpartition("-")
-    if not dash or not origin or not number.isascii() or not number.isdigit():
-        raise ValueError(f"{text!r} is not a job id; an id looks like k3v9x0m2q7w1z-0")
-    return origin, int(number)
+    origin, _, number = text.rpartition("-")
+    canonical = number.isascii() and number.isdigit() and (number == "0" or number[0] != "0")
+    if not canonical or len(number) > _DIGITS_MAX or not 0 < len(origin) <= bounds.ORIGIN_MAX:
+        raise ValueError(f"{text[: names.NAME_MAX]!r} is not a job id; an id looks like k3v9x0m2q7w1z-0")
+    value = int(number)
+    if value > bounds.NUMBER_MAX or not origin.isprintable():
+        raise ValueError(
+            f"{text[: names.NAME_MAX]!r} is not a job id: a number goes up to {bounds.NUMBER_MAX}"
+        )
+    return origin, value
+
+
+class BatchBounds(Struct, frozen=True):
+    """The bounds of what a batch says of its jobs: its `Terms`, and the rest of it but the bodies.
+
+    They are not in those types themselves: a batch that is out of bounds is refused alone, and not with the
+    frame in which it came; and an older journal may have some.
+    """
+
+    first: bounds.Number
+    delay: bounds.Delay
+    key: bounds.NameOrNone
+    task: bounds.Name
+    queue: bounds.Name
+    priority: bounds.Priority
+    codec: bounds.Label
+    retries: bounds.Number | None
+    backoff: bounds.Seconds | None
+    timeout: bounds.Seconds | None
+    answer: bool
+
+
+def check_batch(batch: NewBatch) -> None:
+    """Check what a batch says against its bounds.
+
+    Raises:
+        ValueError: something is out of bounds; the message names it.
+    """
+    terms = batch.terms
+    values = (batch.first, batch.delay, batch.key, *msgspec.structs.astuple(terms))
+    try:
+        msgspec.convert(values, BatchBounds)
+    except msgspec.ValidationError as error:
+        raise ValueError(_in_words(str(error))) from None
+    if not (terms.task.isprintable() and terms.queue.isprintable() and terms.codec.isprintable()):
+        raise ValueError("queues, tasks and codecs have names of printable characters")
+    if not batch.key.isprintable():
+        raise ValueError("keys have printable characters")
+    if batch.first + len(batch.bodies) > bounds.NUMBER_MAX:
+        raise ValueError(f"numbers of jobs go up to {bounds.NUMBER_MAX}")
+
+
+def _in_words(text: str) -> str:
+    """Turn "Expected `int` >= 0 - at `$[5]`" into a sentence that names the field."""
+    expected, _, path = text.partition(" - at `$[")
+    name = BatchBounds.__struct_fields__[int(path.partition("]")[0])]
+    return f"{name}: {expected[:1].lower()}{expected[1:]}"

@@ -19,7 +19,7 @@ class Observer:
         """*count* jobs of together *size* bytes were accepted."""
 
     def rejected(self, queue: str, reason: str, count: int) -> None:
-        """Jobs were refused; *reason* is the code of an error."""
+        """Jobs were refused; *reason* is the code of an error, *queue* is empty if no such queue is known."""
 
     def started(self, terms: Terms, count: int, waited: float) -> None:
         """Jobs were handed to a consumer, *waited* seconds after they became ready."""

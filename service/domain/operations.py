@@ -130,16 +130,17 @@ def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Re
 
 
 def _places(state: QueueState, ids: Iterable[str]) -> list[_Place] | r.Refused:
-    places: list[_Place] = []
-    for job in dict.fromkeys(ids):
+    """Return where the jobs are, each job once, however often it was named."""
+    places: dict[_Place, None] = {}
+    for job in ids:
         try:
             place = state.ledger.find(job)
         except ValueError as error:
             return r.Refused("unknown_job", str(error))
         if place is None:
             return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
-        places.append(place)
-    return places
+        places[place] = None
+    return list(places)
 
 
 def _by_origin(places: Iterable[_Place]) -> Iterator[tuple[str, list[int]]]:

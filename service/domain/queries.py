@@ -11,6 +11,7 @@ from service.domain import events as e
 from service.domain import replies as r
 from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
+from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
 from service.domain.job import ITEM, PILL, JobView, Outcome, job_id
 from service.domain.known_tasks import KnownTasks
@@ -18,8 +19,6 @@ from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
 from service.domain.queue_state import QueueState
 
-#: Jobs and outcomes that one reply describes at most.
-REPLY_JOBS_MAX = 10_000
 #: Bytes of results after which a page of the feed takes nothing more.
 FEED_BYTES = 8 * 1024 * 1024
 #: Names of tasks that no consumer knows which are given of one queue; they are always counted.

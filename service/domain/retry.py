@@ -37,7 +37,8 @@ class RetryPolicy:
         if failures > self.retries:
             return None
         exponent = min(failures - 1, 62)
-        full = min(self.backoff * 2.0**exponent, self.max_backoff)
+        # A backoff of an older journal may be negative, or not a number at all.
+        full = min(max(0.0, self.backoff * 2.0**exponent), self.max_backoff)
         return full / 2 + full / 2 * jitter
 
 

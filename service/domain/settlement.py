@@ -192,7 +192,7 @@ def _charge(
     """End the attempt at the first job of *lease*: scheduled again, ready again, or dead."""
     batch, index = lease.batch, lease.start
     retry_at = None if retry_in is None else now + retry_in
-    number, error, seconds = batch.first + index, report.error, report.seconds
+    number, error, seconds = batch.first + index, report.error.within_bounds(), report.seconds
     ledgers = ledgers_after(batch.records.get(index), cause)
     holder = lease.holder.name
     event = e.Failed(now, batch.origin, number, cause, error, retry_at, seconds, holder, token, *ledgers)

@@ -17,8 +17,19 @@ from service import codec
 from service.broker.host import QueueHost
 from service.domain import commands as c
 from service.domain import replies as r
-from service.domain.job import DEFAULT_QUEUE, ITEM, ITEM_CODEC, PILL, RESULTS_QUEUE, NewBatch, Terms
+from service.domain.field_bounds import JOB_ID_MAX, SECONDS_MAX
+from service.domain.job import (
+    DEFAULT_QUEUE,
+    ITEM,
+    ITEM_CODEC,
+    PILL,
+    RESULTS_QUEUE,
+    NewBatch,
+    Terms,
+    check_batch,
+)
 from service.domain.members import Member
+from service.domain.names import NAME_MAX, is_free_name
 from service.errors import JournalError, ServiceError
 from service.server.plain_values import as_answer, as_put, as_taken, pickled
 
@@ -245,12 +256,18 @@ class PlainFace:
         if not isinstance(args, tuple | list) or not isinstance(kwargs, dict):
             raise TypeError("'args' must be a list or tuple, and 'kwargs' a dict")
         body = codec.encode_arguments(codec.PLAIN, args, kwargs)
-        return self._batch(terms, body, float(fields.get("delay", 0.0)), str(fields.get("key", "")))
+        return self._batch(terms, body, float(fields.get("delay", 0.0)), _key(fields.get("key")))
 
     def _batch(self, terms: Terms, body: bytes, delay: float = 0.0, key: str = "") -> NewBatch:
-        number = self._next_number
+        """Return a job as a batch, once it is known that it could be accepted: no number is lost before.
+
+        Raises:
+            ValueError: something that the client said is out of bounds.
+        """
+        batch = NewBatch(self._next_number, terms, [body], delay, key)
+        check_batch(batch)
         self._next_number += 1
-        return NewBatch(number, terms, [body], delay, key)
+        return batch
 
 
 def _accepted(done: Return, value: object, replies: list[r.Reply]) -> None:
@@ -287,14 +304,32 @@ def _free(name: object) -> str:
     Raises:
         ValueError: it is reserved: an item's body is a pickle that the manager made, and no other.
     """
-    if not isinstance(name, str) or name.startswith("#"):
-        raise ValueError(f"{name!r} cannot name a task or a queue; names are text and begin with no '#'")
+    if not isinstance(name, str) or not is_free_name(name):
+        raise ValueError(
+            f"{name!r:.{NAME_MAX}} cannot name a task or a queue; a name is text of 1 to {NAME_MAX} "
+            "printable characters and begins with no '#'"
+        )
     return name
+
+
+def _key(key: object) -> str:
+    """Return a key that a client may choose, or nothing if it chose none.
+
+    Raises:
+        ValueError: it is empty, or no text.
+    """
+    if key is None:
+        return ""
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"{key!r:.{NAME_MAX}} cannot be a key; keys are text of 1 to {NAME_MAX} characters")
+    return key
 
 
 def _job_id(job: object) -> str:
     if not isinstance(job, str):
         raise TypeError(f"a job is named by its id, which is text, not {type(job).__name__}")
+    if len(job) > JOB_ID_MAX:
+        raise ValueError(f"a job's id has at most {JOB_ID_MAX} characters, not {len(job)}")
     return job
 
 
@@ -313,6 +348,7 @@ def _patience(block: object, timeout: object) -> float:
         return 0.0
     if timeout is None:
         return math.inf
-    if not isinstance(timeout, int | float) or timeout < 0:
+    # The stdlib's queue takes any number of seconds; to wait for a hundred years is to wait for ever.
+    if not isinstance(timeout, int | float) or not timeout >= 0:
         raise ValueError("'timeout' must be a non-negative number")
-    return float(timeout)
+    return float(min(timeout, SECONDS_MAX))

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from service.domain.names import NAME_MAX
 from service.telemetry.catalogue import LABEL_BOUNDS, OTHER
 
 #: No observation counts as more, in seconds or bytes (31,000 years; a terabyte): every sum stays finite.
@@ -67,6 +68,14 @@ def _sound(value: float) -> float:
     return min(value, OBSERVATION_MAX) if 0 <= value < math.inf else 0.0
 
 
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Labels:
     """The known values of each label, bounded in number: what comes after the bound is `other`."""
 
@@ -78,11 +87,14 @@ class Labels:
     def fold(self, label: str, value: str, of: str = "") -> str:
         """Return *value*, or `other` where *label* has its full number of values without it.
 
-        A value counts once for each *of* what it is seen: the bound is on pairs, as series are.
+        So is one that is longer than a name, or that no exposition could carry. A value counts once for each
+        *of* what it is seen: the bound is on pairs, as series are.
         """
         known = self._known[label]
         if (of, value) in known or value == OTHER:
             return value
+        if len(value) > NAME_MAX or not _encodable(value):
+            return OTHER
         if len(known) < self._bounds[label]:
             known.add((of, value))
             return value

@@ -145,7 +145,7 @@ class ManagerMetrics(Observer):
 
     def rejected(self, queue: str, reason: str, count: int) -> None:
         """Count refused jobs."""
-        rejected = self._queue(queue).rejected
+        rejected = self._queue(queue or OTHER).rejected
         rejected[reason if reason in rejected else OTHER] += count
 
     def started(self, terms: Terms, count: int, waited: float) -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from types import CoroutineType, ModuleType
 from typing import Any, ParamSpec, TypeVar, overload
 
+from service.domain.field_bounds import TASKS_MAX
 from service.domain.job import CALL
+from service.domain.names import NAME_MAX, is_name
 from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
 from service.errors import ArgumentError, ConfigurationError, TaskNotFound
 from service.worker.arguments import Bound, Signature
@@ -27,7 +29,6 @@ R = TypeVar("R")
 _OPTIONS = "task_options"
 #: Where it leaves a name that was given; the client reads it.
 _NAME = "task_name"
-_NAME_SHOWN = 200
 _IMPORTLIB = importlib.__file__
 
 
@@ -53,6 +54,11 @@ class TaskOptions:
         if self.name.startswith(("#", "svc:")) or self.name != self.name.strip():
             raise ConfigurationError(
                 f"{self.name!r} cannot name a task; `#` and `svc:` at its start are taken"
+            )
+        if self.name and not is_name(self.name):
+            raise ConfigurationError(
+                f"{self.name[:NAME_MAX]!r} cannot name a task; a name has up to {NAME_MAX} characters, "
+                "all of them printable"
             )
         if self.retries < 0 or self.backoff < 0:
             raise ConfigurationError("retries and backoff of a task cannot be negative")
@@ -153,13 +159,17 @@ class Registry:
         """Hold *tasks* and the one that every worker has: to call a pickled callable.
 
         Raises:
-            ConfigurationError: two different functions have one name.
+            ConfigurationError: two different functions have one name, or there are too many.
         """
         self._tasks: dict[str, Task] = {}
         for each in (Task(CALL, _call), *tasks):
             known = self._tasks.setdefault(each.name, each)
             if known.function is not each.function:
                 raise ConfigurationError(f"two functions have the task name {each.name!r}; rename one")
+        if len(self._tasks) > TASKS_MAX:
+            raise ConfigurationError(
+                f"there are {len(self._tasks)} tasks and a worker may know {TASKS_MAX}; name fewer modules"
+            )
 
     @classmethod
     def load(cls, modules: Sequence[str]) -> Registry:
@@ -174,8 +184,8 @@ class Registry:
         return cls([each for module in modules for each in _tasks_of(_import(module))])
 
     def names(self) -> list[str]:
-        """Return all names, sorted."""
-        return sorted(self._tasks)
+        """Return all names by which a job can ask for a task, sorted."""
+        return sorted(filter(is_name, self._tasks))
 
     def get(self, name: str) -> Task:
         """Return the task of that name.
@@ -186,9 +196,9 @@ class Registry:
         found = self._tasks.get(name)
         if found is not None:
             return found
-        near = difflib.get_close_matches(name[:_NAME_SHOWN], self._tasks, n=3)
+        near = difflib.get_close_matches(name[:NAME_MAX], self._tasks, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "start a worker with its module in --tasks"
-        raise TaskNotFound(f"this worker has no task {name[:_NAME_SHOWN]!r}; {hint}")
+        raise TaskNotFound(f"this worker has no task {name[:NAME_MAX]!r}; {hint}")
 
 
 def _import(name: str) -> ModuleType:

@@ -11,11 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import structlog
 
 from service.broker.base import Broker
 from service.domain.commands import AnyCommand, Extend, Hello, Leave
+from service.domain.field_bounds import FRAME_COMMANDS_MAX
 from service.domain.replies import Refused
 from service.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
 from service.worker.options import Connect
@@ -25,6 +27,8 @@ _SILENCE_SECONDS, _COMPLAINT_SECONDS = 3.0, 30.0
 #: Seconds between renewals at most: it is also how soon a restart of the manager is noticed.
 _EXTEND_SECONDS = 1.0
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
+#: Reports that one request has at most; there is room for what the broker and this class add.
+_REPORTS_MAX = FRAME_COMMANDS_MAX // 2
 #: Errors that, at the first connection, are a matter of configuration and not of time.
 _FATAL = (AuthenticationFailed, Forbidden, ProtocolMismatch)
 
@@ -150,13 +154,19 @@ class Reporter:
         return leaving
 
     def _send(self, broker: Broker, last: list[AnyCommand]) -> None:
-        commands = [*self._pending, *last]
+        """Send what is pending, in several requests if there is much, and then *last*."""
+        while len(self._pending) > _REPORTS_MAX:
+            self._exchange(broker, list(islice(self._pending, _REPORTS_MAX)), [])
+        self._exchange(broker, list(self._pending), last)
+
+    def _exchange(self, broker: Broker, reports: list[AnyCommand], last: list[AnyCommand]) -> None:
+        commands = [*reports, *last]
         replies = broker.call(commands)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, Refused):
                 verb = type(command).__name__.lower()
                 self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
-        for _ in range(len(commands) - len(last)):
+        for _ in reports:
             self._pending.popleft()
         self._answered()
 

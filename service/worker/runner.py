@@ -13,16 +13,15 @@ from types import TracebackType
 from typing import Any
 
 from service import codec
+from service.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
 from service.domain.job import CALL, Cause, ErrorInfo, Terms, job_id
+from service.domain.names import shown_name
 from service.domain.retry import RetryPolicy
 from service.envelope import Envelopes, PickleKeys
 from service.errors import ArgumentError, JobTooLarge, ServiceError, UntrustedPickle
 from service.worker.registry import Registry, Task
 
-#: Characters of a traceback that are kept: its beginning and, mostly, its end.
-TRACEBACK_MAX = 16 * 1024
-#: Characters of an error's message that are kept.
-MESSAGE_MAX = 2048
+#: Characters of a traceback's beginning that are kept; the rest of what is kept is its end.
 _TRACEBACK_HEAD = 2048
 _OURS = ("service.worker.", "service.codec", "service.callables")
 
@@ -160,14 +159,14 @@ class Attempts:
 def _refused(error: BaseException) -> Failure:
     # An error of our own says it all; what the sender's or the task's code raised inside a codec does not.
     shown = error.__cause__ if isinstance(error, ServiceError) else error
-    info = ErrorInfo(type(error).__name__, _message(error), _traceback(shown))
+    info = ErrorInfo(_type_name(error), _message(error), _traceback(shown))
     return Failure(info, Cause.REFUSED, permanent=True, untrusted=isinstance(error, UntrustedPickle))
 
 
 def _failed(error: BaseException, envelopes: Envelopes | None) -> Failure:
     # Who sent a pickle can read one; whether it does is for the reader to decide.
     exception = b"" if envelopes is None else codec.encode_exception(error, envelopes)
-    info = ErrorInfo(type(error).__name__, _message(error), _traceback(error), exception)
+    info = ErrorInfo(_type_name(error), _message(error), _traceback(error), exception)
     return Failure(info, Cause.FAILED, permanent=False)
 
 
@@ -175,7 +174,11 @@ def _message(error: BaseException) -> str:
     try:
         return _sendable(str(error))[:MESSAGE_MAX]
     except BaseException:  # noqa: BLE001 - the `__str__` of a task's exception may do anything
-        return f"<the message of {type(error).__name__} cannot be shown>"
+        return f"<the message of {_type_name(error)} cannot be shown>"
+
+
+def _type_name(error: BaseException) -> str:
+    return shown_name(type(error).__name__)
 
 
 def _traceback(error: BaseException | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import pickle
-from typing import get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import msgspec
 from hypothesis import given, settings
@@ -152,13 +152,26 @@ SIMPLE: dict[object, st.SearchStrategy[object]] = {
 }
 
 
+def bounded(kind: object, bounds: msgspec.Meta) -> st.SearchStrategy[object]:
+    """Return a strategy for what an annotation with bounds allows."""
+    if kind is int:
+        return st.integers(int(bounds.ge or 0), int(bounds.le or 0))
+    if kind is float:
+        return st.floats(bounds.ge, bounds.le)
+    if kind is str:
+        return st.text(min_size=bounds.min_length or 0, max_size=5)
+    return values_of(kind)
+
+
 def values_of(kind: object) -> st.SearchStrategy[object]:
-    """Return a strategy for an annotation: something simple, a struct, enum, list, tuple or union."""
+    """Return a strategy for an annotation: something simple, with bounds or not, or made of such things."""
+    if get_origin(kind) is Annotated:
+        return bounded(*get_args(kind))
     if kind in SIMPLE:
         return SIMPLE[kind]
     arguments = get_args(kind)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        hints = get_type_hints(kind)
+        hints = get_type_hints(kind, include_extras=True)
         fields = {field: values_of(hints[field]) for field in kind.__struct_fields__}
         return st.builds(kind, **fields)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

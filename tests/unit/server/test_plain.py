@@ -18,6 +18,7 @@ from service.domain.members import Member
 from service.server.journal import SqliteJournal
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
+from service.telemetry.metrics import ManagerMetrics
 from tests.support.clock import FakeClock
 
 
@@ -183,6 +184,79 @@ def test_a_job_that_makes_no_sense_is_refused_and_the_journal_stays_readable(tmp
 def test_a_timeout_that_makes_no_sense_is_refused(call, timeout):
     with pytest.raises(ValueError, match=r".+"):
         call("tasks", "get", True, timeout)
+
+
+ODD_FIELDS = [
+    {"retries": -(2**63) - 1},
+    {"retries": -1},
+    {"retries": 2**53},
+    {"retries": math.inf},
+    {"priority": 2**70},
+    {"priority": -(2**53)},
+    {"priority": math.nan},
+    {"delay": math.nan},
+    {"delay": math.inf},
+    {"delay": 10**400},
+    {"backoff": -1.0},
+    {"backoff": math.nan},
+    {"timeout": math.inf},
+    {"timeout": -(10**400)},
+    {"queue": "\ud800"},
+    {"queue": ""},
+    {"queue": "q" * 201},
+    {"queue": "a\nb"},
+    {"queue": "#results"},
+    {"queue": 5},
+    {"task": "\udfff:f"},
+    {"task": "m:f" * 100},
+    {"key": "\ud800"},
+    {"key": ""},
+    {"key": "k" * 201},
+    {"key": 7},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS, ids=lambda odd: ascii(odd)[:30])
+def test_a_put_out_of_bounds_is_a_value_error_and_leaves_nothing_behind(host, call, odd):
+    with pytest.raises(ValueError, match=r".+"):
+        call("tasks", "put", {"task": "a:b", **odd})
+
+    assert host.state.ledger.counts == {}
+    call("tasks", "put", {"task": "a:b"})
+    assert [batch.id(0) for batch in host.state.ledger.batches.values()] == ["put1-0"]
+
+
+@pytest.mark.parametrize("task", ["\ud800", "", "x" * 201, "#item", "a\0b", 5, None])
+def test_a_submit_of_an_odd_task_leaves_nothing_behind(host, call, task):
+    with pytest.raises(ValueError, match="cannot name a task"):
+        call("jobs", "submit", task)
+
+    assert host.state.ledger.counts == {}
+    assert call("jobs", "submit", "a:b") == "put1-0"
+
+
+@pytest.mark.parametrize("name", ["\ud800", "q" * 1_000_000, "a\nb", "never seen"])
+def test_a_refused_put_leaves_no_label_and_the_metrics_stay_readable(name):
+    metrics = ManagerMetrics()
+    host = QueueHost(MemoryJournal(), observer=metrics)
+    caller = Caller(host, PlainFace(host))
+    host.state.refusal = "journal_full"
+
+    for _ in range(2):
+        with pytest.raises((queue.Full, ValueError)):
+            caller("tasks", "put", {"task": "a:b", "queue": name})
+
+    text = metrics.exposition(host.totals()).decode()
+    assert name not in text
+
+
+@pytest.mark.parametrize("job", ["o-0" * 100, "\ud800-0", "put1-00", "put1-", "", "put1-9" + "9" * 15])
+def test_an_odd_id_is_the_callers_error(call, job):
+    call("jobs", "submit", "a:b")
+
+    for method in ("show", "result"):
+        with pytest.raises((KeyError, ValueError)):
+            call("jobs", method, job)
 
 
 def test_only_what_is_exposed_can_be_called(call):

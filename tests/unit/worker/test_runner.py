@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from service.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments
+from service.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
 from service.domain.job import CALL, Cause, Terms
 from service.domain.retry import RetryPolicy
 from service.envelope import PickleKeys
 from service.errors import UntrustedPickle
 from service.worker.registry import Registry, Task, TaskOptions
-from service.worker.runner import MESSAGE_MAX, TRACEBACK_MAX, Attempts, Failure, Runner
+from service.worker.runner import Attempts, Failure, Runner
 
 LIMIT = 1000
 KEYS = PickleKeys((b"k" * 32,))

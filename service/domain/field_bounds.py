@@ -1,0 +1,69 @@
+"""The bounds of every value that comes from outside, each declared once.
+
+The fields of the commands have these types, so that a frame's decoder refuses what is out of bounds before it
+makes anything of it. What a batch says of its jobs is held against them in `job.check_batch`, for frames and
+for the calls of plain clients alike.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from service.domain.names import LABEL_MAX, NAME_MAX, QUEUES_MAX
+
+#: Characters of an origin in a job's id; one that is an alias has a digest and a key in it.
+ORIGIN_MAX: Final = NAME_MAX + 40
+#: Characters of a text that names something and was not yet looked at.
+TEXT_MAX: Final = 4096
+#: What every number of a job is at most: msgpack and the numbers of other languages hold it exactly.
+NUMBER_MAX: Final = (1 << 53) - 1
+#: Characters of a job's id: an origin, a dash and a number.
+JOB_ID_MAX: Final = ORIGIN_MAX + 1 + len(str(NUMBER_MAX))
+#: What a token or a cursor is at most: SQLite and a consumer's slot hold it.
+COUNTER_MAX: Final = (1 << 63) - 1
+#: Seconds of any duration: a hundred years.
+SECONDS_MAX: Final = 100 * 365 * 24 * 3600.0
+
+#: Commands in one frame: a consumer sends one for each job of its last two grants, and a little more.
+FRAME_COMMANDS_MAX: Final = 1024
+#: Batches in one submit; our own clients send 1,000 jobs at most, each a batch where it has a key.
+SUBMIT_BATCHES_MAX: Final = 1024
+#: Jobs in one batch, and results in one acknowledgement.
+BATCH_JOBS_MAX: Final = 100_000
+#: Jobs that one command names, and that one reply describes.
+REPLY_JOBS_MAX: Final = 10_000
+#: Leases that a consumer names when it comes back: those of two grants.
+HELD_MAX: Final = 1024
+#: Tasks that a consumer knows.
+TASKS_MAX: Final = 10_000
+
+#: Characters that are kept of an error's message and of its traceback; its type is kept as a name.
+MESSAGE_MAX: Final = 2048
+TRACEBACK_MAX: Final = 16 * 1024
+#: Bytes of a pickled exception with its signature, beyond which it is left out.
+EXCEPTION_MAX: Final = 17 * 1024
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
+#: A name, or nothing.
+NameOrNone = Annotated[str, Meta(max_length=NAME_MAX)]
+#: An origin, or nothing.
+OriginOrNone = Annotated[str, Meta(max_length=ORIGIN_MAX)]
+#: A text that is looked at before it is used, with a message of its own.
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+Label = Annotated[str, Meta(max_length=LABEL_MAX)]
+Queues = Annotated[list[Name], Meta(max_length=QUEUES_MAX)]
+Tasks = Annotated[list[Name], Meta(max_length=TASKS_MAX)]
+JobId = Annotated[str, Meta(max_length=JOB_ID_MAX)]
+Number = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+Priority = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
+#: A token or a cursor.
+Counter = Annotated[int, Meta(ge=0, le=COUNTER_MAX)]
+Seconds = Annotated[float, Meta(ge=0.0, le=SECONDS_MAX)]
+#: Seconds from now; a negative delay is a time that has passed already.
+Delay = Annotated[float, Meta(ge=-SECONDS_MAX, le=SECONDS_MAX)]
+Bodies = Annotated[list[bytes], Meta(max_length=BATCH_JOBS_MAX)]
+Results = Annotated[list[bytes], Meta(max_length=BATCH_JOBS_MAX)]
+RunTimes = Annotated[list[Seconds], Meta(max_length=BATCH_JOBS_MAX)]
+Ids = Annotated[list[JobId], Meta(max_length=REPLY_JOBS_MAX)]
