@@ -65,14 +65,15 @@ class Waiting:
     ) -> None:
         """Keep what is needed to ask again."""
         self.turn = turn
-        self.command = self.asked = command
+        self.asked = command
+        self.command = (isinstance(command, c.Feed) and queries.awaited(command)) or command
         self.member = member
         self.deadline = deadline
         self.replies = replies
         self.deliver = deliver
         self.order = 0
         self.origin = ""
-        self.unseen = len(command.ids) if isinstance(command, c.Await) else 0
+        self.unseen = len(self.command.ids) if isinstance(self.command, c.Await) else 0
         self.shelf: Shelf | None = None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.aliases import alias_of, is_reserved_origin
 from service.domain.batch import Batch
 from service.domain.bounds import exceeded
 from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch, check_batch
-from service.domain.keys import is_content_of
+from service.domain.keys import content_digest, digest_at
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
-from service.domain.names import NAME_MAX, is_name
+from service.domain.names import NAME_MAX, are_printable, is_address, is_name
 from service.domain.queue_state import Notice, QueueState
 from service.domain.runs import Run
 from service.domain.settlement import give_back_all
@@ -27,8 +28,9 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
             f"this manager speaks version {c.PROTOCOL_VERSION}, the client {command.version}; "
             "upgrade the older",
         )
-    if command.role not in ROLES:
-        return r.Refused("bad_request", f"{command.role!r} is not a role; roles are {', '.join(ROLES)}")
+    unfit = _unfit(command)
+    if unfit:
+        return r.Refused("bad_request", unfit)
     if member.worker is not None and not _same_again(command, member, member.worker):
         return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
     if _overtaken(state, command, member):
@@ -56,13 +58,15 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     """Accept batches; a note says what was special about one."""
     if not is_name(command.origin):
         return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
+    if not member.inside and is_reserved_origin(command.origin):
+        return r.Refused("bad_request", f"the origin {command.origin!r} is the manager's own; choose another")
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, batch in enumerate(command.batches):
         if run.count and not run.goes_on_with(batch):
             run.record()
         if member.inside or not _reserved(batch):
-            note = _submit_one(state, command.origin, batch, command.strict, run)
+            note = _submit_one(state, command, batch, member, run)
         else:
             note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
         if note is not None:
@@ -100,6 +104,27 @@ def disconnected(state: QueueState, member: Member, now: float) -> None:
         give_back_all(state, member, now, expired=True)
 
 
+def _unfit(command: c.Hello) -> str:
+    """Return why nobody may introduce himself like that, or nothing."""
+    if command.role not in ROLES:
+        return f"{command.role!r} is not a role; roles are {', '.join(ROLES)}"
+    if not are_printable((command.name, command.worker, command.host, command.release)):
+        return "the names of members, hosts and releases have printable characters"
+    if command.http and not is_address(command.http):
+        return f"{command.http!r} is not an address; write HOST:PORT"
+    if command.role == "client":
+        works = command.worker or command.tasks or command.queues or command.held
+        return "only a consumer or a supervisor has a worker, tasks, queues or jobs" if works else ""
+    if not command.name:
+        return "a consumer and a supervisor have names"
+    if command.held and command.role != "consumer":
+        return "only a consumer holds jobs"
+    names = (*command.tasks, *command.queues)
+    if not are_printable(names) or any(name.startswith("#") for name in names):
+        return "queues and tasks have printable names; those that begin with # are the manager's own"
+    return ""
+
+
 def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
     return (command.role, command.name) == (member.role, member.name) and (
         command.worker or command.name
@@ -131,23 +156,23 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
     if member.role == "worker":
         if worker.supervisor is None:
             state.notices.append(Notice("joined", name))
+        elif worker.supervisor is not member:
+            # What still comes over its connection is out of date, and must change nothing of the worker.
+            worker.supervisor.worker = None
         worker.supervisor = member
         worker.hello = command
         return
     previous = worker.consumers.get(member.name)
     if previous is not None and previous is not member:
-        _take_over(previous, member)
+        _take_over(state, previous, member)
     worker.consumers[member.name] = member
     member.connected = True
     state.count_consumers()
 
 
-def _take_over(previous: Member, member: Member) -> None:
+def _take_over(state: QueueState, previous: Member, member: Member) -> None:
     """Move the leases of a consumer's old connection to its new one."""
-    for lease in previous.leases.values():
-        lease.holder = member
-    member.leases.update(previous.leases)
-    previous.leases = {}
+    state.hand_over(previous, member)
     previous.worker = None
 
 
@@ -157,9 +182,11 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     if lease is not None:
         return lease.holder is member
     place = state.ledger.origins.find(held.origin, held.first)
-    if place is None or held.count < 1 or held.token > state.incarnation << 40:
+    if place is None or held.count < 1 or not 0 < held.token <= state.incarnation << 40:
         return False
     batch, start = place
+    if not member.takes(batch.terms):
+        return False
     stop = start + held.count
     while start < min(stop, batch.count) and _settled(state, held.token, batch, start):
         # The answer that said so never arrived.
@@ -177,7 +204,10 @@ def _settled(state: QueueState, token: int, batch: Batch, index: int) -> bool:
     return batch.state(index).finished or state.ledger.settled.has(token, number, 1, failed=True)
 
 
-def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, run: Run) -> r.Note | None:
+def _submit_one(
+    state: QueueState, command: c.Submit, batch: NewBatch, member: Member, run: Run
+) -> r.Note | None:
+    origin, strict = command.origin, command.strict
     note = _malformed(batch)
     known = state.ledger.origins.get(origin)
     if note is None and known is not None:
@@ -192,7 +222,7 @@ def _submit_one(state: QueueState, origin: str, batch: NewBatch, strict: bool, r
                 f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
             )
             note = r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
-    note = note or _same_key(state, batch) or _obstacle(state, batch, strict, run)
+    note = note or _same_key(state, origin, batch, member) or _obstacle(state, batch, strict, run)
     if note is None:
         run.add(batch)
     return note
@@ -238,14 +268,19 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.N
     return None
 
 
-def _same_key(state: QueueState, batch: NewBatch) -> r.Note | None:
+def _same_key(state: QueueState, origin: str, batch: NewBatch, member: Member) -> r.Note | None:
+    """Return the job that has the key of *batch* already, under a name that tells its member nothing new."""
     if not batch.key:
         return None
     place = state.ledger.keys.find(batch.key)
     if place is None:
         return None
-    known, index = place
-    if is_content_of(known, index, batch.terms.task, batch.bodies[0]):
-        return r.Note(0, id=known.id(index))
-    message = f"the key {batch.key!r} belongs to job {known.id(index)}, which has another task or arguments"
-    return r.Note(0, id=known.id(index), code="conflict", message=message)
+    known = place[0].id(place[1])
+    # Who guesses a key must not learn the origin of somebody else's jobs: it opens all their results.
+    own = member.reads_all or (place[0].origin == origin and not member.inside)
+    digest = content_digest(batch.terms.task, batch.bodies[0])
+    if digest_at(*place) == digest:
+        return r.Note(0, id=known if own else alias_of(batch.key, digest))
+    whose = f"job {known}, which has" if own else "a job that has"
+    message = f"the key {batch.key!r} belongs to {whose} another task or arguments"
+    return r.Note(0, id=known if own else "", code="conflict", message=message)

@@ -107,13 +107,18 @@ class Leave(Command, frozen=True, tag="leave"):
 
 
 class Extend(Command, frozen=True, tag="extend"):
-    """Renew all leases of this worker's consumers, and report their number by state."""
+    """Renew all leases of this worker's consumers, and report their number by state.
+
+    `consumers` names those whose processes are there; an older worker does not say. One that it does not
+    name, and that is not connected either, is nobody's.
+    """
 
     busy: b.Number = 0
     idle: b.Number = 0
     starting: b.Number = 0
     restarts: b.Number = 0
     stopping: bool = False
+    consumers: b.Consumers | None = None
 
 
 class Lost(Command, frozen=True, tag="lost"):

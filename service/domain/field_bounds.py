@@ -36,6 +36,8 @@ BATCH_JOBS_MAX: Final = 100_000
 REPLY_JOBS_MAX: Final = 10_000
 #: Leases that a consumer names when it comes back: those of two grants.
 HELD_MAX: Final = 1024
+#: Consumers of one worker.
+CONSUMERS_MAX: Final = 10_000
 #: Tasks that a consumer knows.
 TASKS_MAX: Final = 10_000
 
@@ -53,6 +55,7 @@ OriginOrNone = Annotated[str, Meta(max_length=ORIGIN_MAX)]
 #: A text that is looked at before it is used, with a message of its own.
 Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 Label = Annotated[str, Meta(max_length=LABEL_MAX)]
+Consumers = Annotated[list[Label], Meta(max_length=CONSUMERS_MAX)]
 Queues = Annotated[list[Name], Meta(max_length=QUEUES_MAX)]
 Tasks = Annotated[list[Name], Meta(max_length=TASKS_MAX)]
 JobId = Annotated[str, Meta(max_length=JOB_ID_MAX)]

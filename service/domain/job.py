@@ -193,6 +193,10 @@ class BatchBounds(Struct, frozen=True):
     answer: bool
 
 
+# msgspec looks at a type's fields when it first needs them, and no job should wait for that.
+msgspec.msgpack.Decoder(BatchBounds)
+
+
 def check_batch(batch: NewBatch) -> None:
     """Check what a batch says against its bounds.
 

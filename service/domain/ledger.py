@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from service.domain import events as e
+from service.domain.aliases import is_alias, key_and_digest
 from service.domain.batch import Batch, ledgers_after
 from service.domain.counts import Counts
 from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, parse_job_id
-from service.domain.keys import Keys
+from service.domain.keys import Keys, digest_at
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origin, Origins
 from service.domain.settled import Settled
@@ -82,7 +83,13 @@ class Ledger:
         Raises:
             ValueError: *job* has not the form of an id.
         """
-        return self.origins.find(*parse_job_id(job))
+        origin, number = parse_job_id(job)
+        return self._find_alias(origin, number) if is_alias(origin) else self.origins.find(origin, number)
+
+    def _find_alias(self, origin: str, number: int) -> tuple[Batch, int] | None:
+        key, digest = key_and_digest(origin)
+        place = self.keys.find(key)
+        return None if place is None or number or digest_at(*place) != digest else place
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
         """Apply an event that the journal kept; of two that contradict each other the first one stands."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from service.domain.batch import Batch
 from service.domain.commands import Extend, Hello
-from service.domain.job import CALL, DEFAULT_QUEUE, PILL
+from service.domain.job import CALL, DEFAULT_QUEUE, PILL, Terms
 
 #: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
 RECONNECT_GRACE = 0.5
@@ -50,6 +50,7 @@ class Member:
         "outstanding",
         "pills",
         "queues",
+        "reads_all",
         "role",
         "tasks",
         "worker",
@@ -60,6 +61,8 @@ class Member:
         self.inside = inside
         #: Where the connection comes from, as the manager sees it; empty where there is no network.
         self.address = ""
+        #: Whether it may look at jobs of others; a connection's key may say that it may not.
+        self.reads_all = True
         #: Which connection this is, counted as they come; 0 where nobody counts.
         self.order = 0
         #: Requests on this connection that have no answer yet; 0 where nobody counts.
@@ -79,6 +82,10 @@ class Member:
     def may_lease(self) -> bool:
         """Whether jobs may be handed to this member: then somebody sees to it when it goes."""
         return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
+
+    def takes(self, terms: Terms) -> bool:
+        """Return whether it serves the queue of such jobs and knows their task."""
+        return terms.queue in self.queues and (self.tasks is None or terms.task in self.tasks)
 
     def unrenewed(self, now: float) -> bool:
         """Return whether its worker has not been heard of for a lease time, so that no lease would last."""
@@ -111,6 +118,10 @@ class Worker:
     connected_at: float = 0.0
     seen_at: float = 0.0
     expires: float = 0.0
+
+    def lacks(self, consumer: str) -> bool:
+        """Return whether the supervisor says which consumers it has, and this is none of them."""
+        return self.report.consumers is not None and consumer not in self.report.consumers
 
     @property
     def supervised(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 #: Characters of the name of a queue, a task or an origin, and of an idempotency key.
@@ -12,13 +13,30 @@ LABEL_MAX: Final = 255
 #: Queues that one consumer serves.
 QUEUES_MAX: Final = 1024
 
-_ADDRESS = re.compile(r"(\[[0-9A-Za-z:.%_-]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}")
+_PUT_ORIGIN = re.compile(r"put[0-9]+")
+_ADDRESS = re.compile(r"(\[[0-9A-Za-z:.%_-]+\]|[0-9A-Za-z._-]+):(?P<port>[0-9]{1,5})")
+_PORT_MAX = 65535
 
 
 def is_name(text: str) -> bool:
     """Return whether *text* may name something: 1 to `NAME_MAX` characters, all printable."""
     # What is not printable (a lone surrogate of a plain client's pickle) may not even be UTF-8.
     return 0 < len(text) <= NAME_MAX and text.isprintable()
+
+
+def are_printable(names: Iterable[str]) -> bool:
+    """Return whether all of *names* can be shown; some may be empty."""
+    return "".join(names).isprintable()
+
+
+def put_origin(incarnation: int) -> str:
+    """Return the origin of the jobs that plain clients put during one life of the manager."""
+    return f"put{incarnation}"
+
+
+def is_put_origin(origin: str) -> bool:
+    """Return whether *origin* is one of `put_origin`: it can be guessed, so to name it proves nothing."""
+    return origin.startswith("put") and _PUT_ORIGIN.fullmatch(origin) is not None
 
 
 def is_free_name(text: str) -> bool:
@@ -28,7 +46,8 @@ def is_free_name(text: str) -> bool:
 
 def is_address(text: str) -> bool:
     """Return whether *text* is HOST:PORT."""
-    return len(text) <= LABEL_MAX and _ADDRESS.fullmatch(text) is not None
+    match = _ADDRESS.fullmatch(text) if len(text) <= LABEL_MAX else None
+    return match is not None and int(match["port"]) <= _PORT_MAX
 
 
 def shown_name(text: str) -> str:

@@ -6,9 +6,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 
+import msgspec
+
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain.aliases import is_alias
 from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
@@ -71,9 +74,21 @@ def await_outcomes(state: QueueState, command: c.Await, member: Member, now: flo
         if waiting and not place[0].state(place[1]).finished:
             return None
         places.append(place)
-    ended = [(batch, index) for batch, index in reversed(places) if batch.state(index).finished]
-    outcomes = [outcome(state, batch, index) for batch, index in ended]
+    named = zip(command.ids, reversed(places), strict=True)
+    ended = [(job, batch, index) for job, (batch, index) in named if batch.state(index).finished]
+    outcomes = [_outcome_as(state, *each) for each in ended]
     return r.Outcomes(0, [found for found in outcomes if found is not None], len(places) - len(ended))
+
+
+def _outcome_as(state: QueueState, job: str, batch: Batch, index: int) -> Outcome | None:
+    """Return the outcome of a job under the name by which it was asked for: an alias does not tell the id."""
+    found = outcome(state, batch, index)
+    return found if found is None or not is_alias(job) else msgspec.structs.replace(found, id=job)
+
+
+def awaited(feed: c.Feed) -> c.Await | None:
+    """Return what is asked by the feed of an alias: it has one job."""
+    return c.Await([job_id(feed.origin, 0)], feed.wait) if is_alias(feed.origin) else None
 
 
 def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[int, str, int] | None:
@@ -103,6 +118,9 @@ def newest(state: QueueState, origin: str) -> int:
 def feed(state: QueueState, command: c.Feed, member: Member, now: float) -> r.Reply | None:
     """Return outcomes in the order they were recorded; None where there is none yet."""
     limit = max(1, min(command.limit, REPLY_JOBS_MAX))
+    instead = awaited(command)
+    if instead is not None:
+        return await_outcomes(state, instead, member, now)
     if command.origin:
         page = _feed_origin(state, command.origin, command.cursor, limit, command.folded)
     else:

@@ -83,6 +83,10 @@ class QueueState:
         self.paces = Paces()
         self.scheduled = Schedule()
         self.leases: dict[int, LeaseRecord] = {}
+        #: The members that hold them.
+        self.holders: set[Member] = set()
+        #: When `upkeep` next looks for holders that nobody attends to.
+        self.next_sweep = 0.0
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
         self._known_tasks: KnownTasks | None = None
@@ -327,6 +331,7 @@ class QueueState:
             token = self._tokens
         lease = LeaseRecord(token, batch, start, stop, member, now)
         self.leases[token] = member.leases[token] = lease
+        self.holders.add(member)
         self.ledger.move(batch, start, stop, JobState.LEASED)
         return lease
 
@@ -341,8 +346,42 @@ class QueueState:
 
     def end_lease(self, lease: LeaseRecord) -> None:
         """Forget a lease."""
+        holder = lease.holder
         self.leases.pop(lease.token, None)
-        lease.holder.leases.pop(lease.token, None)
+        holder.leases.pop(lease.token, None)
+        if not holder.leases:
+            self.holders.discard(holder)
+
+    def hand_over(self, holder: Member, heir: Member) -> None:
+        """Move all leases of a member to another one."""
+        for lease in holder.leases.values():
+            lease.holder = heir
+        if holder.leases:
+            self.holders.add(heir)
+        heir.leases.update(holder.leases)
+        holder.leases = {}
+        self.holders.discard(holder)
+
+    def lease_of(self, token: int, member: Member) -> LeaseRecord | None:
+        """Return the lease under *token* if *member* may report on it: its holder, or one of its worker.
+
+        A member that came over no connection belongs to who owns this state, and may report on any.
+        """
+        lease = self.leases.get(token)
+        if lease is None or lease.holder is member or not member.order:
+            return lease
+        return lease if member.worker is not None and lease.holder.worker is member.worker else None
+
+    def attends(self, holder: Member) -> bool:
+        """Return whether somebody sees to it that the leases of *holder* end some day."""
+        if holder.role == "plain":
+            return holder.connected
+        worker = holder.worker
+        return (
+            worker is not None
+            and self.workers.get(worker.name) is worker
+            and worker.consumers.get(holder.name) is holder
+        )
 
     # --- members ------------------------------------------------------------------------------------
 
@@ -366,8 +405,8 @@ class QueueState:
             worker.supervisor = None
         if worker.consumers.get(member.name) is member:
             del worker.consumers[member.name]
-        if not worker.consumers and worker.supervisor is None:
-            self.workers.pop(worker.name, None)
+        if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
+            del self.workers[worker.name]
         member.worker = None
         self.count_consumers()
 

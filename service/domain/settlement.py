@@ -1,7 +1,8 @@
 """How attempts end: ack, nack, release, and the reports of a supervisor about a dead consumer.
 
-A lease is settled from the front. Whoever reports names the token; a token that is no longer in force changes
-nothing. The one exception is a repeat of what was recorded already, which is answered as the first time.
+A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
+token; a token that is no longer in force changes nothing. The one exception is a repeat of what was recorded
+already, which is answered as the first time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
     count = len(command.results)
     if count != len(command.seconds):
         return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
-    lease = state.leases.get(command.token)
+    lease = state.lease_of(command.token, member)
     if lease is None:
         return _late(state, command.token, command.first, count)
     batch = lease.batch
@@ -56,7 +57,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
 
 def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
     """Charge the attempt at one job; jobs of the lease before it, whose results never came, go back."""
-    lease = state.leases.get(command.token)
+    lease = state.lease_of(command.token, member)
     index = -1 if lease is None else command.number - lease.batch.first
     if lease is None or not lease.start <= index < lease.stop:
         return _late(state, command.token, command.number, 1, failed=True)
@@ -68,7 +69,7 @@ def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Re
 
 def release(state: QueueState, command: c.Release, member: Member, now: float) -> r.Reply:
     """Give jobs of a lease back, uncharged."""
-    lease = state.leases.get(command.token)
+    lease = state.lease_of(command.token, member)
     if lease is None:
         return _LOST
     start = max(lease.start, command.first - lease.batch.first)
@@ -96,7 +97,7 @@ def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> 
 
 def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Reply:
     """Charge a crash to the job that was executing, and give back all else the dead consumer held."""
-    lease = state.leases.get(command.token) if command.token else None
+    lease = state.lease_of(command.token, member) if command.token else None
     if lease is not None:
         index = command.number - lease.batch.first
         if lease.start <= index < lease.stop:

@@ -16,6 +16,8 @@ FORGET_BATCHES_MAX = 200
 #: a job with a history counts.
 SMALL_BATCH_JOBS = 250
 RECORD_COST_JOBS = 20
+#: Seconds between two looks for leases whose holder nobody attends to.
+SWEEP_SECONDS = 1.0
 #: Batches that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
 MERGE_BATCHES_MAX = 4
 #: Seconds for which an origin, all of whose jobs are forgotten, is still known.
@@ -35,6 +37,9 @@ def tick(state: QueueState, now: float) -> None:
         state.readied = True
     for worker in list(state.workers.values()):
         _reap(state, worker, now)
+    if now >= state.next_sweep:
+        state.next_sweep = now + SWEEP_SECONDS
+        _sweep(state, now)
     _retire(state, now)
     _merge(state, now)
 
@@ -55,7 +60,8 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
     """Give back the jobs of a worker's consumers that are gone."""
     expired = now >= worker.expires
     for member in list(worker.consumers.values()):
-        if expired or (not member.connected and _unattended(worker, member, now)):
+        gone = not member.connected
+        if expired or (gone and (_unattended(worker, member, now) or _disowned(state, worker, member, now))):
             give_back_all(state, member, now, expired=True)
             if not member.connected:
                 state.dismiss(member)
@@ -66,6 +72,19 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
             state.dismiss(supervisor)
     if worker.name not in state.workers:
         state.notices.append(Notice("lost", worker.name))
+
+
+def _sweep(state: QueueState, now: float) -> None:
+    """Give back what is held by members that no other rule reaches any more."""
+    for holder in [holder for holder in state.holders if not state.attends(holder)]:
+        give_back_all(state, holder, now, expired=True)
+
+
+def _disowned(state: QueueState, worker: Worker, member: Member, now: float) -> bool:
+    """Return whether a consumer that is gone for a lease time holds nothing, or is not its supervisor's."""
+    if now < member.gone_at + state.limits.lease_seconds:
+        return False
+    return not member.leases or worker.lacks(member.name)
 
 
 def _unattended(worker: Worker, member: Member, now: float) -> bool:

@@ -21,7 +21,7 @@ from service.server.pickle_machine import OPERATIONS_MAX
 from service.server.pickle_scan import PlainReader, loads_plain
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
-from service.server.roles import Role, call_right, may_call, may_command, right_of
+from service.server.roles import Role, call_right, may_call, may_command, reads_all, right_of
 from service.server.telling import NOTED_SECONDS, Telling
 from service.server.turns import Turns
 from service.wire import decode_request, encode_response, request_frame, with_header
@@ -137,6 +137,7 @@ class Dialogue:
         if connection.key is None:
             self._refuse_stranger(connection, "wrong authkey")
             return
+        connection.member.reads_all = reads_all(connection.key.role)
         connection.stage = Stage.WELCOMED
         self._line.send(connection, with_header(handshake.WELCOME))
 

@@ -29,7 +29,7 @@ from service.domain.job import (
     check_batch,
 )
 from service.domain.members import Member
-from service.domain.names import NAME_MAX, is_free_name
+from service.domain.names import NAME_MAX, is_free_name, put_origin
 from service.errors import JournalError, ServiceError
 from service.server.plain_values import as_answer, as_put, as_taken, pickled
 
@@ -63,10 +63,11 @@ class PlainFace:
     def __init__(self, host: QueueHost) -> None:
         """Serve the queue of *host*."""
         self._host = host
-        self._origin = f"put{host.journal.incarnation}"
+        self._origin = put_origin(host.journal.incarnation)
         self._next_number = 0
         #: Only what passes through here may use the reserved names.
         self._inside = Member("plain", inside=True)
+        self._inside.reads_all = False
         self._methods: dict[tuple[str, str], Callable[..., None]] = {
             (typeid, name): getattr(self, f"_{typeid}_{name}")
             for typeid, names in EXPOSED.items()
@@ -348,7 +349,6 @@ def _patience(block: object, timeout: object) -> float:
         return 0.0
     if timeout is None:
         return math.inf
-    # The stdlib's queue takes any number of seconds; to wait for a hundred years is to wait for ever.
-    if not isinstance(timeout, int | float) or not timeout >= 0:
-        raise ValueError("'timeout' must be a non-negative number")
-    return float(min(timeout, SECONDS_MAX))
+    if not isinstance(timeout, int | float) or not 0 <= timeout <= SECONDS_MAX:
+        raise ValueError(f"'timeout' must be a non-negative number of seconds, {SECONDS_MAX:.0f} at most")
+    return float(timeout)

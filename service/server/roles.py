@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from service.domain import commands as c
+from service.domain.names import is_put_origin
 
 
 class Role(enum.StrEnum):
@@ -84,8 +85,6 @@ CALLS: MappingProxyType[tuple[str, str], tuple[Role, ...]] = MappingProxyType(
         ("jobs", "show"): (_R,),
     }
 )
-#: Origins of plain clients' jobs begin so; they can be guessed, so an id of theirs proves nothing.
-_GUESSABLE = "put"
 
 
 def right_of(command: c.Command) -> str:
@@ -93,9 +92,9 @@ def right_of(command: c.Command) -> str:
     match command:
         case c.Hello() if command.role != "client":
             return "hello_work"
-        case c.Feed(origin=origin) if not origin or origin.startswith(_GUESSABLE):
+        case c.Feed(origin=origin) if not origin or is_put_origin(origin):
             return "feed_all"
-        case c.Await(ids=ids) if any(job.startswith(_GUESSABLE) for job in ids):
+        case c.Await(ids=ids) if any(is_put_origin(job.rpartition("-")[0]) for job in ids):
             return "get"
     return str(command.__struct_config__.tag)
 
@@ -103,6 +102,11 @@ def right_of(command: c.Command) -> str:
 def may_command(role: Role, command: c.Command) -> bool:
     """Return whether a key of *role* may send *command*."""
     return role is Role.ADMIN or role in COMMANDS.get(right_of(command), _ADMIN)
+
+
+def reads_all(role: Role) -> bool:
+    """Return whether a key of *role* may look at everyone's jobs."""
+    return may_command(role, c.Get([]))
 
 
 def call_right(typeid: str, method: str, args: Sequence[object], kwds: dict[str, object]) -> tuple[str, str]:

@@ -100,6 +100,11 @@ class Crew:
         self.restarts[reason.value] += 1
         self._vacancies.append(ending.at + pause_before(reason, self._start_failures))
 
+    def names(self) -> list[str]:
+        """Return the names of those that are there. Thread-safe."""
+        with self._roll:
+            return [child.name for child in self.children]
+
     def count(self) -> tuple[dict[str, int], float]:
         """Return the number of consumers that are busy, idle and starting, and the seconds spent in tasks."""
         with self._roll:

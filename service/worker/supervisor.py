@@ -371,7 +371,14 @@ class Supervisor:
         consumers, _ = self._crew.count()
         restarts = sum(self._crew.restarts.values())
         stopping = self._stop_deadline is not None
-        return Extend(consumers["busy"], consumers["idle"], consumers["starting"], restarts, stopping)
+        return Extend(
+            consumers["busy"],
+            consumers["idle"],
+            consumers["starting"],
+            restarts,
+            stopping,
+            self._crew.names(),
+        )
 
 
 @contextlib.contextmanager

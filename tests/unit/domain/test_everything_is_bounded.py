@@ -41,6 +41,7 @@ BOUNDS = {
     },
     QueueState: {
         "leases": "the jobs, and the connections that hold them",
+        "holders": "the connections",
         "workers": "the connections, and those that ended within the grace",
         "progressed": "one turn",
         "notices": "one turn",

@@ -11,10 +11,12 @@ import pytest
 
 from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
+from service.codec import encode_arguments
 from service.domain import commands as c
 from service.domain.job import NewBatch, Terms
 from service.domain.limits import Limits
 from service.domain.members import Member
+from service.domain.refusals import DISK
 from service.server.journal import SqliteJournal
 from service.server.plain import EXPOSED, PlainFace
 from service.server.plain_values import reply_bytes
@@ -180,10 +182,13 @@ def test_a_job_that_makes_no_sense_is_refused_and_the_journal_stays_readable(tmp
     again.close()
 
 
-@pytest.mark.parametrize("timeout", [-1, "soon", [], 10**400])
+@pytest.mark.parametrize("timeout", [-1, "soon", [], 10**400, math.nan, math.inf, -math.inf, 2**70])
 def test_a_timeout_that_makes_no_sense_is_refused(call, timeout):
-    with pytest.raises(ValueError, match=r".+"):
-        call("tasks", "get", True, timeout)
+    for typeid in ("tasks", "results"):
+        with pytest.raises(ValueError, match="timeout"):
+            call(typeid, "get", True, timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        call("jobs", "result", "o-0", timeout)
 
 
 ODD_FIELDS = [
@@ -240,7 +245,7 @@ def test_a_refused_put_leaves_no_label_and_the_metrics_stay_readable(name):
     metrics = ManagerMetrics()
     host = QueueHost(MemoryJournal(), observer=metrics)
     caller = Caller(host, PlainFace(host))
-    host.state.refusal = "journal_full"
+    host.state.refuse(DISK, on=True)
 
     for _ in range(2):
         with pytest.raises((queue.Full, ValueError)):
@@ -248,6 +253,17 @@ def test_a_refused_put_leaves_no_label_and_the_metrics_stay_readable(name):
 
     text = metrics.exposition(host.totals()).decode()
     assert name not in text
+
+
+@pytest.mark.parametrize("args", [(), (2,)])
+def test_a_put_with_a_key_of_others_tells_nothing_of_their_jobs(host, call, args):
+    victim = NewBatch(0, Terms("a:b"), [encode_arguments("plain", (1,), {})], key="k")
+    host.call([c.Submit("k3v9x0m2q7w1z", [victim])], Member(), lambda replies: None)
+
+    with pytest.raises(ValueError, match="belongs to a job") as raised:
+        call("tasks", "put", {"task": "a:b", "args": args, "key": "k"})
+
+    assert "k3v9x0m2q7w1z" not in str(raised.value)
 
 
 @pytest.mark.parametrize("job", ["o-0" * 100, "\ud800-0", "put1-00", "put1-", "", "put1-9" + "9" * 15])

@@ -6,8 +6,10 @@ import hmac
 import pickle
 import secrets
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -150,6 +152,120 @@ def _call(method: str) -> tuple[str, tuple[object, ...]]:
         "submit": ("m:f",), "result": ("o-0", 0), "show": ("o-0",),
     }  # fmt: skip
     return method.replace("_pill", ""), arguments.get(method, ())
+
+
+#: Fields that decide under which row a command falls; in all others anybody may say anything.
+DECISIVE = {("hello", "role"), ("feed", "origin"), ("await", "ids")}
+
+
+def _variants(command: c.Command) -> Iterator[tuple[str, c.Command]]:
+    """Yield the command with one field changed, by what each field is: a name and what came of it."""
+    odd: dict[type, tuple[object, ...]] = {
+        str: (
+            "",
+            "x",
+            "consumer",
+            "worker",
+            "client",
+            "put1",
+            "put1-0",
+            "put",
+            "putter-0",
+            "key.a.b",
+            "#results",
+        ),
+        list: ([], ["put1-0"], ["x-0", "put12-7"], ["putter-0"], ["#item"]),
+        int: (0, 1),
+        float: (0.0, 1.0),
+        bool: (False, True),
+    }
+    for name in command.__struct_fields__:
+        for value in odd.get(type(getattr(command, name)), ()):
+            yield name, msgspec.structs.replace(command, **{name: value})
+
+
+def test_only_the_declared_fields_decide_what_a_command_needs():
+    decided = {
+        (str(command.__struct_config__.tag), name)
+        for command in EXAMPLES
+        for name, variant in _variants(command)
+        if right_of(variant) != right_of(command)
+    }
+    assert decided == DECISIVE
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(
+    ("command", "right"),
+    [
+        (c.Hello(PROTOCOL_VERSION, "boss"), "hello_work"),
+        (c.Hello(PROTOCOL_VERSION, ""), "hello_work"),
+        (c.Feed("put1"), "feed_all"),
+        (c.Feed("put007"), "feed_all"),
+        (c.Feed("put"), "feed"),
+        (c.Feed("putter1"), "feed"),
+        (c.Feed("put\u0661"), "feed"),
+        (c.Await(["abc-0", "put1-0"]), "get"),
+        (c.Await(["put-0"]), "await"),
+        (c.Await(["putter-0"]), "await"),
+        (c.Await(["key.00.k-0"]), "await"),
+    ],
+    ids=str,
+)
+def test_what_can_be_guessed_is_only_for_those_who_may_read_all(manager, keys, role, command, right):
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    (reply,) = broker.call([command])
+    broker.close()
+    refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
+    assert refused == (role is not Role.ADMIN and role not in COMMANDS[right])
+
+
+RESERVED = [
+    c.Submit("put1", [NewBatch(0, Terms("m:f"), [b"x"])]),
+    c.Submit("put99", [NewBatch(0, Terms("m:f"), [b"x"])]),
+    c.Submit("put0", [NewBatch(0, Terms("m:f"), [b"x"])]),
+    c.Submit("key.00.k", [NewBatch(0, Terms("m:f"), [b"x"])]),
+    c.Submit("o", [NewBatch(0, Terms("#item"), [b"x"])]),
+    c.Submit("o", [NewBatch(0, Terms("m:f", "#results"), [b"x"])]),
+    c.Submit("o", [NewBatch(0, Terms("m:f", codec="item"), [b"x"])]),
+    c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", queues=["#results"]),
+    c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", queues=["default", "#anything"]),
+    c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["#item"]),
+    c.Hello(PROTOCOL_VERSION, "worker", "w", "w", queues=["#results"]),
+    c.Hello(PROTOCOL_VERSION, "worker", "w", "w", held=[c.Held(7, "o", 0, 5)]),
+    c.Hello(PROTOCOL_VERSION, "client", held=[c.Held(7, "o", 0, 5)]),
+    c.Hello(PROTOCOL_VERSION, "client", queues=["default"]),
+]
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("command", RESERVED, ids=lambda command: f"{command!r:.70}")
+def test_what_is_the_managers_own_is_nobodys(manager, keys, role, command):
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    (reply,) = broker.call([command])
+    broker.close()
+    if isinstance(reply, r.Accepted):
+        assert [note.code for note in reply.notes] == ["bad_request"]
+    else:
+        assert isinstance(reply, r.Refused)
+        assert reply.code in ("bad_request", "forbidden")
+
+
+def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
+    submitting = KeyRing([Key(Role.SUBMIT, keys[Role.SUBMIT])])
+    with running_manager(keys=submitting) as manager, Stranger(manager.endpoint) as client:
+        thief = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
+        for origin in ("put1", "put01", "put2"):
+            thief.call([c.Submit(origin, [NewBatch(0, Terms("m:f"), [b"x"] * 1000)])])
+        thief.close()
+        client.shake_hands(keys[Role.SUBMIT])
+        client.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
+        client.receive()
+        client.send(with_header(pickle.dumps(("tasks", "put", ("item",), {}))))
+
+        assert pickle.loads(client.receive()) == ("#RETURN", None)
+        batches = manager.server.ask(lambda: list(manager.host.state.ledger.batches.values())).result(5)
+        assert [batch.terms.task for batch in batches] == ["#item"]
 
 
 def test_the_documented_table_is_the_one_that_is_kept():

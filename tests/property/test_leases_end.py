@@ -1,0 +1,113 @@
+"""No sequence of hellos, leaves and broken connections keeps a job from others beyond a lease time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.job import DEFAULT_QUEUE, ErrorInfo, NewBatch, Terms
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.domain.upkeep import SWEEP_SECONDS
+from service.wire import as_received
+from tests.support.clock import FakeClock
+from tests.support.ledgers import check_state
+
+JOBS = 200
+ERROR = ErrorInfo("ConsumerDied", "it is gone")
+NAMES = ("w", "w-1", "w-2", "v", "v-1")
+
+
+class Crowd:
+    """Connections with one key for work, which say of themselves what they like."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.clock = FakeClock()
+        self.host = QueueHost(MemoryJournal(), clock=self.clock, limits=Limits(lease_seconds=5.0))
+        self.members: list[Member] = []
+        self.told = [0]
+        self.ask(self.connect(), c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * JOBS)]))
+
+    def connect(self) -> Member:
+        member = Member()
+        self.host.state.arrived(member)
+        self.members.append(member)
+        return member
+
+    def ask(self, member: Member, *commands: c.Command) -> list[r.Reply]:
+        answers: list[list[r.Reply]] = []
+        self.host.call(as_received(commands), member, answers.append)
+        self.host.turn()
+        return answers[0]
+
+    def step(self) -> None:
+        rng = self.rng
+        if not self.members or (rng.random() < 0.15 and len(self.members) < 8):
+            self.connect()
+        member = rng.choice(self.members)
+        match rng.randrange(8):
+            case 0 | 1:
+                self.ask(member, self.hello())
+            case 2 | 3:
+                self.lease(member)
+            case 4:
+                self.ask(member, rng.choice((c.Leave(), self.extend())))
+            case 5:
+                name, token = rng.choice(NAMES), rng.choice(self.told)
+                self.ask(
+                    member,
+                    rng.choice((c.Lost(name, ERROR), c.Release(token, 0), c.Recall(name, token, 0, token))),
+                )
+            case 6:
+                self.members.remove(member)
+                self.host.disconnected(member)
+            case 7:
+                self.clock.advance(rng.choice((0.1, 0.6, 1.1, 6.0)))
+                self.host.turn()
+
+    def hello(self) -> c.Hello:
+        rng = self.rng
+        token = rng.choice((*self.told, 7))
+        held = [c.Held(token, "o", rng.randrange(JOBS), rng.randint(1, 5))] if rng.random() < 0.5 else []
+        role = rng.choice(("client", "worker", "consumer", "consumer"))
+        return c.Hello(1, role, rng.choice(NAMES), rng.choice(("w", "v", "")), tasks=["m:f"], held=held)
+
+    def extend(self) -> c.Extend:
+        return c.Extend(consumers=self.rng.choice((None, [], ["w-1"])))
+
+    def lease(self, member: Member) -> None:
+        if self.rng.random() < 0.3 and member.role == "client":
+            member.role = "plain"
+        reply = self.ask(member, c.Lease(3))[0]
+        if isinstance(reply, r.Grant):
+            self.told += [each.token for each in reply.deliveries]
+
+    def rest(self) -> None:
+        """Let all be quiet: the connections that are left say nothing, or are gone."""
+        for member in list(self.members):
+            if self.rng.random() < 0.5 or member.role == "plain":
+                self.members.remove(member)
+                self.host.disconnected(member)
+        for _ in range(3):
+            self.clock.advance(self.host.state.limits.lease_seconds + SWEEP_SECONDS)
+            self.host.turn()
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed):
+    crowd = Crowd(seed)
+    for _ in range(60):
+        crowd.step()
+        check_state(crowd.host.state)
+
+    crowd.rest()
+
+    assert not crowd.host.state.leases
+    assert not crowd.host.state.holders
+    assert crowd.host.state.ledger.counts[DEFAULT_QUEUE].leased == 0
