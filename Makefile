@@ -37,11 +37,11 @@ faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 SEED=1)
 	@$(FAULTS)
 
 fuzz: MINUTES = 10
-fuzz: $(VENV)/.dev ## Fuzz what the network reaches (MINUTES=10 SEED=1; installs atheris into .bench)
+fuzz: $(VENV)/.runtime ## Fuzz what the network reaches (MINUTES=10 SEED=1; installs atheris into .bench)
 	@$(BIN)/python -m tests.fuzz.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 fuzz-commands: SECONDS = 60
-fuzz-commands: $(VENV)/.dev ## Fuzz the queue with typed commands alone (SECONDS=60 SEED=1)
+fuzz-commands: $(VENV)/.runtime ## Fuzz the queue with typed commands alone (SECONDS=60 SEED=1)
 	@$(BIN)/python -m tests.fuzz.commands --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
 audit: $(VENV)/.runtime ## Ask a vulnerability database about the pinned packages (installs pip-audit into .bench)

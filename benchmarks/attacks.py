@@ -1,149 +1,84 @@
 """What holders of low keys may send, and strangers, to make a manager slow or large.
 
 An attack is a function of a `Camp`, and returns the bytes of the largest message that it sent. Beside those
-that are written here there is one for each command that the table of roles lets others than `admin` send: a
-MiB of the shortest ones.
+that are written here there is one for each command that the table of roles lets others than `admin` send: as
+many of the shortest ones as a frame may have.
 """
 
 from __future__ import annotations
 
 import contextlib
-import pickle
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast, get_args
 
 import msgspec
 
-from benchmarks.line import Endpoint, Line
+from benchmarks.camp import (
+    ENVELOPE_BYTES,
+    FIRST,
+    TASK,
+    Attack,
+    Camp,
+    most,
+    parts,
+    put,
+    repeated,
+    send,
+    submits,
+)  # fmt: skip
+from benchmarks.line import Line, frame
 from service import wire
 from service.domain import commands as c
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.server.roles import COMMANDS, Role
 
-MEBIBYTE = 1 << 20
-#: Bytes of a result of the jobs of origin `fed`, and how many there are.
-RESULT_BYTES = 256 * 1024
-RESULTS = 32
-#: The task of all jobs, and a priority above those of the others.
-TASK = "m:f"
-FIRST = 1 << 40
-#: Bytes of a message beside its commands, at most.
-_ENVELOPE_BYTES = 128
+#: Seconds that one who asks for a job waits: a manager that has just started hands none out for some.
+_PATIENCE = 30.0
 _ERROR = ErrorInfo("E", "")
-
-
-@dataclass(frozen=True)
-class Camp:
-    """Where attackers come from, what keys they have, and how much they send.
-
-    Attributes:
-        endpoint: where the manager listens.
-        http: where it serves metrics.
-        keys: a secret for each role.
-        large: bytes of the largest frames.
-        small: bytes of the others, for which the usual bound holds.
-        peers: connections of those who come with many.
-        waiting: jobs that wait in the queue `deep`.
-    """
-
-    endpoint: Endpoint
-    http: str
-    keys: dict[str, bytes]
-    large: int
-    small: int
-    peers: int
-    waiting: int
-
-    @contextlib.contextmanager
-    def line(self, role: str) -> Iterator[Line]:
-        """Connect with the key of *role*."""
-        line = Line(self.endpoint, self.keys[role])
-        try:
-            yield line
-        finally:
-            line.close()
-
-
-Attack = Callable[[Camp], int]
-
-
-def frame(commands: Sequence[c.Command]) -> bytes:
-    """Return the message of a frame of commands."""
-    return bytes(wire.encode_request(1, commands)[wire.HEADER.size :])
-
-
-def repeated(command: c.Command, size: int) -> bytes:
-    """Return the message of a frame of about *size* bytes, all of one command."""
-    one = msgspec.msgpack.encode(command)
-    count = max(1, (size - _ENVELOPE_BYTES) // len(one))
-    raw = msgspec.Raw(b"\xdd" + count.to_bytes(4) + one * count)
-    return frame(cast("Sequence[c.Command]", raw))
-
-
-def batches(size: int, make: Callable[[int], NewBatch]) -> c.Submit:
-    """Return a submit of about *size* bytes, of batches that *make* returns for 0, 1 and so on."""
-    count = (size - _ENVELOPE_BYTES) // len(msgspec.msgpack.encode(make(1 << 18)))
-    return c.Submit("many", [make(number) for number in range(count)])
-
-
-def send(camp: Camp, role: str, *messages: bytes) -> int:
-    """Send messages one after the other, each once the last one is answered; the manager may hang up."""
-    with camp.line(role) as line, contextlib.suppress(EOFError, OSError):
-        for message in messages:
-            line.send(message)
-            line.receive()
-    return max(map(len, messages))
-
-
-def put(item: object) -> bytes:
-    """Return the message of a stock client's put."""
-    return pickle.dumps(("tasks", "put", (item,), {}), protocol=4)
 
 
 # --- frames -------------------------------------------------------------------------------------------
 
 
 def _pings(camp: Camp) -> int:
-    return send(camp, "submit", repeated(c.Ping(), camp.large))
+    return send(camp, "submit", repeated(c.Ping(), camp.large, camp.large))
 
 
 def _tiny_batches(camp: Camp) -> int:
     # Every other number, so that no batch goes on from the one before.
-    return send(camp, "submit", frame([batches(camp.small, lambda n: NewBatch(2 * n, Terms(TASK), [b""]))]))
+    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(2 * n, Terms(TASK), [b""])))
 
 
 def _distinct_queues(camp: Camp) -> int:
-    return send(
-        camp, "submit", frame([batches(camp.small, lambda n: NewBatch(n, Terms(TASK, f"x{n}"), [b""]))])
-    )
+    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(n, Terms(TASK, f"x{n}"), [b""])))
 
 
 def _keyed(camp: Camp) -> int:
-    made = batches(camp.small, lambda n: NewBatch(n, Terms(TASK), [b""], 0.0, f"k{n}"))
-    return send(camp, "submit", frame([made]))
+    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(n, Terms(TASK), [b""], 0.0, f"k{n}")))
 
 
 def _bodies(camp: Camp) -> int:
-    return send(camp, "submit", _batch_of(camp.small))
+    count = (camp.small - ENVELOPE_BYTES) // 2 * 99 // 100
+    limit = most(NewBatch, "bodies")
+    bodies = [(first, [b""] * min(limit, count - first)) for first in range(0, count, limit)]
+    made = [NewBatch(first, Terms(TASK), some) for first, some in bodies]
+    return send(camp, "submit", frame([c.Submit("bodies", made)]))
 
 
 def _many_bodies(camp: Camp) -> int:
-    return send(camp, "submit", _batch_of(camp.large))
-
-
-def _batch_of(size: int) -> bytes:
-    count = (size - _ENVELOPE_BYTES) // 2
+    """One batch of more jobs than a batch may have."""
+    count = camp.large // 2
     bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
-    return frame([c.Submit("bodies", [NewBatch(0, Terms(TASK), cast("list[bytes]", bodies))])])
+    batch = NewBatch(0, Terms(TASK), cast("list[bytes]", bodies))
+    return send(camp, "submit", frame([c.Submit("bodies", [batch])]))
 
 
 def _names(camp: Camp) -> int:
     names = (
-        chr(ord("A") + number) * (camp.small - _ENVELOPE_BYTES)
+        chr(ord("A") + number) * (camp.small - ENVELOPE_BYTES)
         for number in range(min(57, camp.large // camp.small))
     )
     return send(
@@ -156,7 +91,7 @@ def _empty_maps(camp: Camp) -> int:
     body = b"\x92\xdd" + count.to_bytes(4) + b"\x80" * count + b"\x80"
     sent = send(camp, "submit", frame([c.Submit("maps", [NewBatch(0, Terms(TASK, priority=FIRST), [body])])]))
     with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
-        line.call("tasks", "get", False)
+        line.call("tasks", "get", True, _PATIENCE)
     return sent
 
 
@@ -192,7 +127,7 @@ def _awaits(camp: Camp) -> int:
             line.send(waiting)
         consumer.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], queues=["deep"])])
         for _ in range(20):
-            (grant,) = consumer.ask([c.Lease(1)])
+            (grant,) = consumer.ask([c.Lease(1, _PATIENCE)])
             for each in grant.deliveries:
                 consumer.ask([c.Ack(each.token, each.first, [b"r"], [0.0])])
     return len(waiting)
@@ -202,24 +137,29 @@ def _leases(camp: Camp) -> int:
     with camp.line("work") as line:
         line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
         for _ in range(8):
-            line.ask([c.Lease(256)])
+            line.ask([c.Lease(256, _PATIENCE)])
     return 0
 
 
 def _lease_frame(camp: Camp) -> int:
     with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
         line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
+        line.ask([c.Lease(256, _PATIENCE)])
         line.ask([c.Lease(256)] * 1000)
     return 0
 
 
 def _tasks(camp: Camp) -> int:
-    names = [f"m:f{number}" for number in range(camp.small // 10)]
+    count = min(most(c.Hello, "tasks"), camp.small // 16)
+    names = [f"m:f{number:0{camp.small // count - 8}}" for number in range(count)]
     return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=names)]))
 
 
 def _held(camp: Camp) -> int:
-    held = [c.Held(number, "deep", number, 1) for number in range(1, camp.small // 16)]
+    held = [
+        c.Held(number, "deep", number, 1)
+        for number in range(1, min(most(c.Hello, "held"), camp.small // 16) + 1)
+    ]
     return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], held=held)]))
 
 
@@ -260,7 +200,8 @@ def _long_list(camp: Camp) -> int:
 
 
 def _ids(camp: Camp) -> int:
-    return send(camp, "read", frame([c.Get(["deep-1"] * ((camp.small - _ENVELOPE_BYTES) // 7))]))
+    ids = ["deep-1"] * ((camp.small - 2 * ENVELOPE_BYTES) // 7)
+    return send(camp, "read", frame([c.Get(part) for part in parts(ids, most(c.Get, "ids"))]))
 
 
 # --- connections ----------------------------------------------------------------------------------------
@@ -314,7 +255,7 @@ def _crowd(camp: Camp, come: Callable[[], Any], peers: int = 0) -> None:
 
 def _cancels(camp: Camp) -> int:
     ids = [f"deep-{number}" for number in range(min(camp.waiting, camp.small // 12))]
-    return send(camp, "admin", frame([c.Cancel(ids)]))
+    return send(camp, "admin", frame([c.Cancel(part) for part in parts(ids, most(c.Cancel, "ids"))]))
 
 
 def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
@@ -329,7 +270,9 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
         if field.required:
             values[field.name] = shortest.get(field.name, [] if "list" in str(field.type) else 0)
     role = str(roles[0])
-    return f"1 MiB of {tag!r}, by {role}", lambda camp: send(camp, role, repeated(kind(**values), camp.small))
+    return f"1,024 of {tag!r} in a frame, by {role}", lambda camp: send(
+        camp, role, *[repeated(kind(**values), camp.small)] * 4
+    )
 
 
 #: In the order of the table. The name tells the role of the lowest key that may do it.

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.attacks import ATTACKS, MEBIBYTE, RESULT_BYTES, RESULTS, TASK, Camp
+from benchmarks.attacks import ATTACKS
+from benchmarks.camp import MEBIBYTE, RESULT_BYTES, RESULTS, TASK, Camp
 from benchmarks.line import Line
 from benchmarks.processes import peak_bytes
 from benchmarks.systems import Service, end, environment

@@ -17,6 +17,11 @@ _FAR = wire.MESSAGE_BYTES_MAX * 4
 Endpoint = tuple[str, int]
 
 
+def frame(commands: Sequence[Command]) -> bytes:
+    """Return the message of a frame of commands."""
+    return bytes(wire.encode_request(1, commands)[wire.HEADER.size :])
+
+
 class Line:
     """A connection that is served, for the holder of a key."""
 
@@ -39,7 +44,7 @@ class Line:
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send a frame of commands; return the replies."""
-        self.send(bytes(wire.encode_request(1, commands)[wire.HEADER.size :]))
+        self.send(frame(commands))
         return self.answer()
 
     def call(self, ident: str | None, method: str, *args: object) -> object:
@@ -60,6 +65,10 @@ class Line:
     def socket(self) -> socket.socket:
         """Return another handle of the same socket."""
         return socket.fromfd(self._connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+
+    def has_answer(self, seconds: float) -> bool:
+        """Return whether a message, or the end, comes within so many seconds."""
+        return self._connection.poll(seconds)
 
     def receive(self) -> bytes:
         """Return the next message.

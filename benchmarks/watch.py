@@ -1,25 +1,31 @@
 """Who watches a manager while something is done to it: an operator's connection that pings all the time.
 
-After each answer the processor time of the manager is read. What it has used between two answers is that of
-the turns in between, two or three: so the longest turn is below the most that is seen.
+A ping is sent each millisecond, whether those before have been answered or not. So one waits at the
+beginning of each turn that follows a longer one, and is answered at its end. After each answer the processor
+time of the manager is read: what it has used between two answers is that of one turn, and of short ones.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
-from benchmarks.line import Line
+from benchmarks.line import Line, frame
 from benchmarks.processes import processor_clock
+from service.domain.commands import Ping
 
-#: Seconds between an answer and the next ping.
-PAUSE_SECONDS = 0.002
+#: Seconds between two pings, and pings that may be without an answer.
+PERIOD_SECONDS = 0.001
+OUTSTANDING_MAX = 32
 #: Seconds that a watcher waits for an answer, and for its own start.
 PATIENCE_SECONDS = 120.0
+PING = frame([Ping()])
 Endpoint = tuple[str, int]
 
 
@@ -66,19 +72,30 @@ def _watch(pipe: Pipe, endpoint: Endpoint, authkey: bytes, pid: int) -> None:
     line = Line(endpoint, authkey)
     line.ping()
     pipe.send("ready")
-    before = used()
     try:
-        enough = False
-        while not enough:
-            enough = pipe.poll(PAUSE_SECONDS)  # and once more: it may have been over between two pings
-            started = time.perf_counter()
-            line.ping()
-            seen.gap = max(seen.gap, time.perf_counter() - started)
-            now = used()
-            seen.cpu, before = max(seen.cpu, now - before), now
-            seen.pings += 1
+        _ping_until(pipe, line, used, seen)
     except (EOFError, OSError):
         seen.served = False
     finally:
         line.close()
     pipe.send(seen)
+
+
+def _ping_until(pipe: Pipe, line: Line, used: Callable[[], float], seen: Watched) -> None:
+    """Ping until *pipe* says that it is enough, once more after that, and until all is answered."""
+    sent: deque[float] = deque()
+    before, due = used(), 0.0
+    while due < math.inf or sent:
+        now = time.perf_counter()
+        if now >= due and len(sent) < OUTSTANDING_MAX:
+            line.send(PING)
+            sent.append(now)
+            due = math.inf if pipe.poll() else now + PERIOD_SECONDS
+        if line.has_answer(PERIOD_SECONDS):
+            line.receive()
+            seen.gap = max(seen.gap, time.perf_counter() - sent.popleft())
+            after = used()
+            seen.cpu, before = max(seen.cpu, after - before), after
+            seen.pings += 1
+        elif sent and now > sent[0] + PATIENCE_SECONDS:
+            raise TimeoutError("the manager answers no more")

@@ -1,0 +1,111 @@
+"""Where attackers come from, and the messages that they are about to send.
+
+How many elements a list may have is read from the declarations, so that a message has as many as are let in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import msgspec
+from msgspec import inspect
+
+from benchmarks.line import Endpoint, Line, frame
+from service.domain import commands as c
+from service.domain.job import NewBatch
+
+MEBIBYTE = 1 << 20
+#: Bytes of a result of the jobs of origin `fed`, and how many there are.
+RESULT_BYTES = 256 * 1024
+RESULTS = 32
+#: The task of all jobs, and a priority above those of the others.
+TASK = "m:f"
+FIRST = 1 << 40
+#: Bytes of a message beside its commands, at most.
+ENVELOPE_BYTES = 128
+#: Commands of a frame at most, and elements of a list that is not bounded.
+FRAME_COMMANDS = 1024
+_UNBOUNDED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Camp:
+    """Where attackers come from, what keys they have, and how much they send.
+
+    Attributes:
+        endpoint: where the manager listens.
+        http: where it serves metrics.
+        keys: a secret for each role.
+        large: bytes of the largest frames.
+        small: bytes of the others, for which the usual bound holds.
+        peers: connections of those who come with many.
+        waiting: jobs that wait in the queue `deep`.
+    """
+
+    endpoint: Endpoint
+    http: str
+    keys: dict[str, bytes]
+    large: int
+    small: int
+    peers: int
+    waiting: int
+
+    @contextlib.contextmanager
+    def line(self, role: str) -> Iterator[Line]:
+        """Connect with the key of *role*."""
+        line = Line(self.endpoint, self.keys[role])
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+Attack = Callable[[Camp], int]
+T = TypeVar("T")
+
+
+def most(kind: type[msgspec.Struct], name: str) -> int:
+    """Return how many elements the list in a field may have, as it is declared."""
+    for field in inspect.type_info(kind).fields:  # type: ignore[attr-defined]  # a struct has fields
+        if field.name == name and field.type.max_length is not None:
+            return int(field.type.max_length)
+    return _UNBOUNDED
+
+
+def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS) -> bytes:
+    """Return the message of a frame of about *size* bytes, all of one command, *limit* of them at most."""
+    one = msgspec.msgpack.encode(command)
+    count = max(1, min(limit, (size - ENVELOPE_BYTES) // len(one)))
+    raw = msgspec.Raw(b"\xdd" + count.to_bytes(4) + one * count)
+    return frame(cast("Sequence[c.Command]", raw))
+
+
+def submits(size: int, make: Callable[[int], NewBatch]) -> bytes:
+    """Return the message of about *size* bytes of batches that *make* returns for 0, 1 and so on."""
+    count = (size - ENVELOPE_BYTES) // (len(msgspec.msgpack.encode(make(1 << 18))) + 1)
+    made = [make(number) for number in range(count)]
+    return frame([c.Submit("many", part) for part in parts(made, most(c.Submit, "batches"))])
+
+
+def parts(values: Sequence[T], limit: int) -> Iterator[list[T]]:
+    """Yield *values* in lists of *limit* at most."""
+    for start in range(0, len(values), limit):
+        yield list(values[start : start + limit])
+
+
+def send(camp: Camp, role: str, *messages: bytes) -> int:
+    """Send messages one after the other, each once the last one is answered; the manager may hang up."""
+    with camp.line(role) as line, contextlib.suppress(EOFError, OSError):
+        for message in messages:
+            line.send(message)
+            line.receive()
+    return max(map(len, messages))
+
+
+def put(item: object) -> bytes:
+    """Return the message of a stock client's put."""
+    return pickle.dumps(("tasks", "put", (item,), {}), protocol=4)
