@@ -13,7 +13,7 @@ import pytest
 import structlog
 from msgspec import inspect
 
-from service.domain import admission
+from service.domain import admission, settlement, upkeep
 from service.domain import commands as c
 from service.domain.apply import HANDLERS
 from service.domain.events import Failed
@@ -55,11 +55,9 @@ def a_settled_lease_stays(monkeypatch):
     monkeypatch.setattr(QueueState, "end_lease", lambda state, lease: None)
 
 
-def who_hangs_up_keeps_the_jobs(monkeypatch):
-    def disconnected(state, member, now):
-        member.connected = False
-
-    monkeypatch.setattr(admission, "disconnected", disconnected)
+def whoever_goes_keeps_the_jobs(monkeypatch):
+    for module in (admission, settlement, upkeep):
+        monkeypatch.setattr(module, "give_back_all", lambda *arguments, **named: 0)
 
 
 def ready_jobs_are_in_no_lane(monkeypatch):
@@ -98,7 +96,7 @@ def an_answer_names_a_function(monkeypatch):
 FAULTS = {
     a_handler_drops_a_count: "the counts of a queue",
     a_settled_lease_stays: "a lease is empty",
-    who_hangs_up_keeps_the_jobs: "leases outlive",
+    whoever_goes_keeps_the_jobs: "leases outlive",
     ready_jobs_are_in_no_lane: "the lanes do not hold",
     a_replay_leaves_failures_out: "differ",
     a_handler_cannot_take_a_number: "ZeroDivisionError",
