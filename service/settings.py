@@ -64,6 +64,8 @@ class ManagerSettings:
         tls: certificates to serve TLS with; None serves plain connections.
         ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
         accept_loss: serve a journal whose end is lost, once a copy of it is kept.
+        journal_must_exist: make no journal if there is none.
+        accept_network_filesystem: serve a journal on a file system that other hosts share.
         backups: the directory that online backups go into; None for one beside the journal.
         memory_limit: bytes of memory near which new jobs are refused; `auto` for the limit of the control
             group, None for no such bound.
@@ -80,6 +82,8 @@ class ManagerSettings:
     limits: Limits = field(default_factory=Limits)
     ballast_bytes: int = 16 * 1024 * 1024
     accept_loss: bool = False
+    journal_must_exist: bool = False
+    accept_network_filesystem: bool = False
     backups: Path | None = None
     memory_limit: MemoryLimit = "auto"
     max_connections: int = 1024
@@ -265,6 +269,7 @@ SETTINGS: Known = {
     }
     | {"strict_auth", "role_keys"}
     | {"ballast_bytes", "backups", "memory_limit"}
+    | {"journal_must_exist", "accept_network_filesystem"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS

@@ -173,11 +173,13 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
         ballast_bytes=settings.ballast_bytes,
         accept_loss=settings.accept_loss,
         backups=settings.backups,
+        must_exist=settings.journal_must_exist,
+        accept_network=settings.accept_network_filesystem,
     )
+    log = logger()
+    if journal.created:
+        log.info("journal_created", path=str(settings.journal))
     if journal.kept_copy is not None:
-        import structlog
-
-        log = structlog.get_logger("svc.manager")
         log.warning("journal_loss_accepted", copy=str(journal.kept_copy))
     return journal, sqlite_release()
 

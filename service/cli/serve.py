@@ -224,6 +224,22 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--accept-loss", help="Serve a journal whose end is lost, after a copy of it is kept beside it."
         ),
     ] = False,
+    journal_must_exist: Annotated[
+        bool,
+        typer.Option(
+            "--journal-must-exist",
+            envvar="SVC_JOURNAL_MUST_EXIST",
+            help="Make no new journal if there is none: its disk may not be mounted.",
+        ),
+    ] = False,
+    accept_network_filesystem: Annotated[
+        bool,
+        typer.Option(
+            "--accept-network-filesystem",
+            envvar="SVC_ACCEPT_NETWORK_FILESYSTEM",
+            help="Serve a journal on NFS or the like, whose locks may let two managers write at once.",
+        ),
+    ] = False,
     backups: Annotated[
         Path | None,
         typer.Option(
@@ -276,6 +292,8 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             limits=limits,
             ballast_bytes=ballast_bytes,
             accept_loss=accept_loss,
+            journal_must_exist=journal_must_exist,
+            accept_network_filesystem=accept_network_filesystem,
             backups=backups,
             memory_limit=parse_memory_limit(memory_limit),
             max_connections=max_connections,

@@ -150,6 +150,7 @@ EVENTS: tuple[LogEvent, ...] = (
         "were passed over; keep a copy of the journal and report it.",
         ("passed_over",),
     ),
+    LogEvent("journal_created", _INFO, "There was no journal, and a new, empty one was made.", ("path",)),
     LogEvent(
         "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
     ),

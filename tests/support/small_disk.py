@@ -14,7 +14,7 @@ import pytest
 @contextmanager
 def small_disk(directory: Path, kib: int) -> Iterator[Path]:
     """Mount a file system of that size; it takes root, which CI has and a laptop need not give."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         message = "mounting a small tmpfs takes root"

@@ -35,23 +35,23 @@ _NEWEST = "SELECT seq, total FROM events ORDER BY seq DESC LIMIT 1"
 
 
 class Opened(NamedTuple):
-    """An open file: its connection, its incarnation, its newest row (-1: none) and how many rows it has."""
+    """An open file: its connection, incarnation, newest row (-1: none), number of rows; was it made now?"""
 
     connection: apsw.Connection
     incarnation: int
     newest: int
     total: int
+    created: bool
 
 
 def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
-    """Open the file at *path*, made where there is none, in exclusive mode, and count one incarnation up.
+    """Open the file *path* in exclusive mode, and count one incarnation up; an empty one becomes a journal.
 
     Raises:
         Conflict: another process, or this one, has it open.
-        JournalError: it cannot be created or read, is no journal, or is one of a newer release.
+        JournalError: it cannot be read, is no journal, or is one of a newer release.
         TailLost: it holds less than *claim* says; it is left as it was found.
     """
-    _create(path)
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=file_layer())
     except apsw.Error as error:
@@ -188,8 +188,17 @@ def explained(path: Path, error: apsw.Error) -> Conflict | JournalError:
     )
 
 
-def _create(path: Path) -> None:
-    """Make the file, empty and for this user alone, and the directories above it, where there are none."""
+def require_place(path: Path, *, must_exist: bool) -> None:
+    """See that there is a file *path*, or make it, empty and for this user alone, with its directories.
+
+    Raises:
+        JournalError: it is not there and *must_exist* is set, or this user may not make it.
+    """
+    if must_exist and not path.is_file():
+        raise JournalError(
+            f"there is no journal {path}, and --journal-must-exist is set: is its disk mounted? Without that "
+            "setting a new, empty one would be made"
+        )
     try:
         make_directory(path.parent)
         with suppress(FileExistsError):
@@ -268,7 +277,7 @@ def _begin_incarnation(connection: apsw.Connection, path: Path, claim: Claim | N
         claim.check(path, incarnation, newest)
     connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'incarnation'")
     connection.execute("COMMIT")
-    return Opened(connection, incarnation + 1, newest, total or 0)
+    return Opened(connection, incarnation + 1, newest, total or 0, new)
 
 
 def _run(connection: apsw.Connection, script: str) -> None:

@@ -20,7 +20,7 @@ checksum, the newest one says how many there are, and the mark says which one wa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +29,7 @@ import apsw
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
 from service.errors import ConfigurationError, Conflict, JournalError, RowMissing
-from service.server.journal.annex import Annex, NoRoom
+from service.server.journal.annex import Annex, NoRoom, annex_path
 from service.server.journal.backup import Backup
 from service.server.journal.ballast import Ballast
 from service.server.journal.form import (
@@ -39,10 +39,13 @@ from service.server.journal.form import (
     keep_copies,
     open_file,
     reason,
+    require_place,
     require_sqlite,
     sqlite_release,
 )
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim
+from service.server.journal.ownership import Ownership
+from service.server.journal.presence import Presence
 from service.server.journal.rows import (
     UNREADABLE,
     Row,
@@ -63,7 +66,15 @@ _READ = "SELECT body, crc FROM events WHERE seq = ?"
 class SqliteJournal:
     """A `service.broker.journal.Journal` in a file; made by `open`."""
 
-    def __init__(self, opened: Opened, path: Path, durability: str, mark: Mark, ballast: Ballast) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        path: Path,
+        durability: str,
+        ownership: Ownership,
+        mark: Mark,
+        ballast: Ballast,
+    ) -> None:
         """Take over what `open` has made ready."""
         self.durability = durability
         self.incarnation = opened.incarnation
@@ -77,6 +88,10 @@ class SqliteJournal:
         #: The newest row, where it is to be forgotten: it goes with the next commit that brings a newer one.
         self._doomed: set[int] = set()
         self._path = path
+        #: Whether it was made by `open`.
+        self.created = opened.created
+        self._ownership = ownership
+        self._presence = Presence(path, (path, Path(f"{path}-wal"), annex_path(path)))
         self._mark = mark
         self._ballast = ballast
         self._annex = Annex(path)
@@ -97,6 +112,8 @@ class SqliteJournal:
         ballast_bytes: int = 0,
         accept_loss: bool = False,
         backups: Path | None = None,
+        must_exist: bool = False,
+        accept_network: bool = False,
     ) -> SqliteJournal:
         """Open the journal at *path*, with its directory if need be, and count one incarnation up.
 
@@ -106,27 +123,28 @@ class SqliteJournal:
             ballast_bytes: size of the ballast; 0 for none.
             accept_loss: serve a journal whose end is lost, once a copy of it is kept.
             backups: the directory for backups; without one, *path* and `.backups`.
+            must_exist: make no journal.
+            accept_network: serve one on a network file system, which may let two managers write at once.
 
         Raises:
             ConfigurationError: *durability* is neither `fsync` nor `os`.
             Conflict: another process, or this one, has it open.
-            JournalError: it cannot be created or read, is no journal, is one of a newer release, or has
-                lost its end.
+            JournalError: it cannot be created or read, is no journal, is one of a newer release, has lost
+                its end, is missing and has to exist, or is on a network file system.
         """
         if durability not in DURABILITIES:
             raise ConfigurationError(f"durability {durability!r} is unknown; choose one of fsync, os, memory")
         require_sqlite(sqlite_release())
         path = Path(path).absolute()
-        kept = None
+        require_place(path, must_exist=must_exist)
         try:
+            ownership = Ownership(path, accept_network=accept_network)
             try:
-                opened = open_file(path, durability, read_claim(mark_path(path)))
-            except TailLost as lost:
-                if not accept_loss:
-                    raise JournalError(str(lost)) from None
-                kept = keep_copies(path)
-                opened = open_file(path, durability, None)
-            journal = cls._beside(opened, path, durability, ballast_bytes)
+                kept, opened = _opened(path, durability, accept_loss=accept_loss)
+                journal = cls._beside(opened, path, durability, ownership, ballast_bytes)
+            except BaseException:
+                ownership.close()
+                raise
         except OSError as error:
             raise JournalError(
                 f"the mark {mark_path(path)} cannot be read or written ({error.strerror}); see that this "
@@ -137,14 +155,16 @@ class SqliteJournal:
         return journal
 
     @classmethod
-    def _beside(cls, opened: Opened, path: Path, durability: str, ballast_bytes: int) -> SqliteJournal:
+    def _beside(
+        cls, opened: Opened, path: Path, durability: str, ownership: Ownership, ballast_bytes: int
+    ) -> SqliteJournal:
         """Open what stands beside the file."""
         try:
             mark = Mark(mark_path(path), opened.incarnation, opened.newest, durability)
         except OSError:
             opened.connection.close()
             raise
-        journal = cls(opened, path, durability, mark, Ballast(path, ballast_bytes))
+        journal = cls(opened, path, durability, ownership, mark, Ballast(path, ballast_bytes))
         journal.reserve()
         return journal
 
@@ -164,6 +184,7 @@ class SqliteJournal:
         gone -= self._doomed
         if not rows and not gone:
             return
+        self._watch(self._ownership.check)
         try:
             total = self._commit(rows, sorted(gone), newest)
             self._mark.advance(newest)
@@ -171,6 +192,7 @@ class SqliteJournal:
             self._remove_large()
         except (apsw.Error, OSError) as error:
             self._fail("written", error)
+        self._watch(self._presence.check)
         self._newest, self._total = newest, total
 
     def read(self, sequence: int) -> AnyEvent:
@@ -227,6 +249,8 @@ class SqliteJournal:
 
     def reserve(self) -> None:
         """Remove large rows that are left, and take the ballast again; see `Journal.reserve`."""
+        self._watch(self._ownership.check)
+        self._watch(self._presence.check)
         self._remove_large()
         if self._ballast.missing:
             self._ballast.take(self._disk_bytes())
@@ -282,6 +306,7 @@ class SqliteJournal:
         self._broken = self._broken or f"the journal {self._path} is closed"
         self._connection.close()
         self._mark.close()
+        self._ownership.close()
         self._annex.wait()
 
     def _commit(self, rows: list[Row], gone: list[int], newest: int) -> int:
@@ -333,6 +358,14 @@ class SqliteJournal:
         if self._broken:
             raise JournalError(self._broken)
 
+    def _watch(self, check: Callable[[], None]) -> None:
+        """Refuse everything from now on if *check* finds that the files are not ours or not there."""
+        try:
+            check()
+        except JournalError as error:
+            self._broken = self._broken or str(error)
+            raise
+
     def _fail(self, verb: str, error: apsw.Error | OSError) -> NoReturn:
         """Refuse everything from now on: after a failed sync the page cache cannot be trusted any more."""
         told = reason(error) if isinstance(error, apsw.Error) else error.strerror
@@ -341,6 +374,16 @@ class SqliteJournal:
             "see to the disk, then start the manager again"
         )
         raise JournalError(self._broken) from error
+
+
+def _opened(path: Path, durability: str, *, accept_loss: bool) -> tuple[Path | None, Opened]:
+    """Open the file; return where a copy of one that has lost its end was kept, and what was opened."""
+    try:
+        return None, open_file(path, durability, read_claim(mark_path(path)))
+    except TailLost as lost:
+        if not accept_loss:
+            raise JournalError(str(lost)) from None
+        return keep_copies(path), open_file(path, durability, None)
 
 
 def _number(record: tuple[int, AnyEvent]) -> int:

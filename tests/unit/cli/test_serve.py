@@ -38,7 +38,7 @@ def test_a_manager_without_flags_has_the_documented_defaults(svc, started, authk
 def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
-    disk = "--ballast-bytes 1MiB --backups /b --accept-loss"
+    disk = "--ballast-bytes 1MiB --backups /b --accept-loss --journal-must-exist --accept-network-filesystem"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
     bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2"
     rest += " --max-buffered 256MiB"
@@ -71,6 +71,8 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
         tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem")),
         ballast_bytes=1 << 20,
         accept_loss=True,
+        journal_must_exist=True,
+        accept_network_filesystem=True,
         backups=Path("/b"),
         announce=Path("/a"),
         log_format="json",

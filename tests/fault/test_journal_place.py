@@ -1,0 +1,219 @@
+"""Journals whose files go while a manager has them, and file systems whose locks do nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from service.domain.events import AnyEvent, Submitted
+from service.domain.job import Terms
+from service.errors import Conflict, JournalError
+from service.server.journal import SqliteJournal, form, ownership
+from tests.support.small_disk import small_disk
+
+TERMS = Terms("module:function")
+LARGE = 300_000
+
+
+def event(number: int, size: int = 100) -> AnyEvent:
+    return Submitted(float(number), "o", number, TERMS, [b"x" * size])
+
+
+def replace(path: Path) -> None:
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "the file is deleted": lambda path: path.unlink(),
+    "its log is deleted": lambda path: Path(f"{path}-wal").unlink(),
+    "its large rows are deleted": lambda path: shutil.rmtree(f"{path}.large"),
+    "the file is replaced": replace,
+    "its log is replaced": lambda path: replace(Path(f"{path}-wal")),
+    "the directory is renamed": lambda path: path.parent.rename(path.parent.with_name("elsewhere")),
+    "the directory is deleted": lambda path: shutil.rmtree(path.parent),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "j.db"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_is_acknowledged_once_the_files_are_not_in_their_place(loss: str, path: Path):
+    journal = SqliteJournal.open(path)
+    journal.append([(0, event(0, LARGE))])
+    journal.append([(1, event(1))])
+    LOSSES[loss](path)
+    with pytest.raises(JournalError, match="though this manager has it open"):
+        journal.append([(2, event(2))])
+    with pytest.raises(JournalError):
+        journal.append([(3, event(3))])
+    journal.close()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_manager_that_is_idle_notices_too(loss: str, path: Path):
+    journal = SqliteJournal.open(path)
+    journal.append([(0, event(0, LARGE))])
+    journal.reserve()
+    LOSSES[loss](path)
+    with pytest.raises(JournalError, match="though this manager has it open"):
+        journal.reserve()
+    journal.close()
+
+
+def test_a_disk_that_is_mounted_over_the_directory_is_noticed(path: Path):
+    journal = SqliteJournal.open(path)
+    journal.append([(0, event(0))])
+    with small_disk(path.parent, 4096):
+        with pytest.raises(JournalError, match="is gone"):
+            journal.append([(1, event(1))])
+        journal.close()
+
+
+def test_a_manager_process_ends_by_itself_with_one_clear_line(tmp_path: Path):
+    key = tmp_path / "key"
+    key.write_text("k" * 64)
+    key.chmod(0o600)
+    path = tmp_path / "data" / "j.db"
+    command = [sys.executable, "-m", "service", "manager", "--listen", "127.0.0.1:0", "--http", "off"]
+    command += ["--authkey-file", str(key), "--journal", str(path), "--log-format", "json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as manager:
+        assert manager.stderr is not None
+        lines = iter(manager.stderr)
+        assert any("journal_created" in line for line in lines)
+        assert any("manager_started" in line for line in lines)
+        path.unlink()
+        rest = "".join(lines)
+        assert manager.wait(20) == 1
+    assert "though this manager has it open" in rest
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("missing", ["the file", "the directory"])
+def test_a_journal_that_has_to_exist_is_not_made(missing: str, path: Path):
+    if missing == "the file":
+        path.parent.mkdir()
+    with pytest.raises(JournalError, match="is its disk mounted"):
+        SqliteJournal.open(path, must_exist=True)
+    assert not path.exists()
+    SqliteJournal.open(path).close()
+    journal = SqliteJournal.open(path, must_exist=True)
+    assert not journal.created
+    journal.close()
+
+
+# --- locks that do nothing --------------------------------------------------------------------------
+
+
+class LocklessFile(apsw.VFSFile):
+    """A file whose locks keep nobody away."""
+
+    def xLock(self, level: int) -> None:  # noqa: N802  # SQLite's names
+        pass
+
+    def xUnlock(self, level: int) -> None:  # noqa: N802
+        pass
+
+    def xCheckReservedLock(self) -> bool:  # noqa: N802
+        return False
+
+
+class LocklessLayer(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__("lockless", "")
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        return LocklessFile("", name, flags)
+
+
+@pytest.fixture
+def lockless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file system on which no lock does anything, and managers that are a little quicker."""
+    layer = LocklessLayer()
+    monkeypatch.setattr(form, "file_layer", lambda: "lockless")
+    monkeypatch.setattr(ownership, "_lock", lambda file: True)
+    monkeypatch.setattr(ownership, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(ownership, "TAKEOVER_SECONDS", 0.5)
+    yield
+    layer.unregister()
+
+
+@pytest.mark.usefixtures("lockless")
+def test_locks_that_do_nothing_are_found_out_and_refused(path: Path):
+    with pytest.raises(JournalError, match="accept-network-filesystem"):
+        SqliteJournal.open(path)
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.sshfs", "fuse.glusterfs", "9p"])
+def test_a_network_file_system_is_refused_unless_it_is_accepted(
+    kind: str, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ownership, "_file_system", lambda place: kind)
+    with pytest.raises(JournalError, match=kind):
+        SqliteJournal.open(path)
+    SqliteJournal.open(path, accept_network=True).close()
+
+
+def test_the_file_system_of_a_place_is_what_the_kernel_says(tmp_path: Path):
+    said = subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "-T", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert ownership._file_system(tmp_path / "file") == said.stdout.strip()
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        assert ownership._file_system(disk / "file") == "tmpfs"
+
+
+@pytest.mark.usefixtures("lockless")
+def test_of_two_managers_without_locks_the_first_stops_before_the_second_writes(path: Path):
+    first = SqliteJournal.open(path, accept_network=True)
+    accepted: list[int] = []
+    refusals: list[str] = []
+
+    def serve() -> None:
+        try:
+            while True:
+                first.append([(len(accepted), event(len(accepted)))])
+                accepted.append(len(accepted))
+        except JournalError as error:
+            refusals.append(str(error))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    while len(accepted) < 20:
+        time.sleep(0.001)
+    second = SqliteJournal.open(path, accept_network=True)
+    assert not thread.is_alive()
+    assert f"process {os.getpid()}" in refusals[0]
+    found = [number for number, _ in second.replay()]
+    assert found == accepted
+    second.append([(len(accepted), event(len(accepted)))])
+    with pytest.raises(JournalError, match="belongs to"):
+        first.append([(len(accepted), event(len(accepted)))])
+    first.close()
+    second.append([(len(accepted) + 1, event(len(accepted) + 1))])
+    second.close()
+    (check,) = apsw.Connection(str(path)).execute("PRAGMA integrity_check").fetchall()
+    assert check == ("ok",)
+
+
+def test_a_second_manager_on_a_local_disk_is_told_at_once(path: Path):
+    first = SqliteJournal.open(path)
+    with pytest.raises(Conflict, match="in use by another process"):
+        SqliteJournal.open(path)
+    first.append([(0, event(0))])
+    first.close()
+    assert not Path(f"{path}.owner").exists()
