@@ -47,12 +47,18 @@ def peak_bytes(pid: int) -> int:
 
 def family(pid: int) -> list[int]:
     """Return *pid* and all its living descendants."""
+    # Not from `children` in /proc, which many kernels are built without.
+    parents = {int(stat.parent.name): _parent(_read(stat)) for stat in _PROC.glob("[0-9]*/stat")}
     found = [pid]
     for parent in found:
-        # Each thread has the children that it started itself.
-        for thread in (_PROC / str(parent) / "task").glob("*"):
-            found += [int(child) for child in _read(thread / "children").split()]
+        found += [child for child, known in parents.items() if known == parent]
     return found
+
+
+def _parent(stat: str) -> int:
+    # The command's name, in parentheses, may contain anything; the fields are counted from its end.
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[1]) if fields else 0
 
 
 def _status_bytes(pid: int, field: str) -> int:
