@@ -7,6 +7,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.app.memory import memory_watch
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
-from service.errors import ManagerBroken, ServiceError
+from service.errors import BrokerError, ManagerBroken, ServiceError
 from service.key_files import read_authkey, read_role_keys
 from service.settings import Address, ManagerSettings
 from service.telemetry.loading import load_structlog
@@ -116,7 +117,7 @@ def _recovered_host(
             journal,
             limits=settings.limits,
             observer=metrics,
-            exposition=lambda totals: metrics.exposition(totals).decode(),
+            exposition=metrics.collect,
         )
     log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
     if host.passed_over:
@@ -198,8 +199,12 @@ def _manager_http(
     settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
 ) -> Iterator[Address | None]:
     """Serve metrics, health and discovery beside the manager."""
+    from service.domain.commands import Exposition
+    from service.domain.members import Member
+    from service.domain.replies import Reply, Text
     from service.telemetry.http import HttpServer
     from service.telemetry.routes import manager_routes, scale_figures
+    from service.telemetry.sharing import shared
 
     if settings.http is None:
         yield None
@@ -212,18 +217,26 @@ def _manager_http(
     def ask(function: Callable[[], Any]) -> Any:
         return server.ask(function).result(READY_SECONDS)
 
+    def exposition() -> bytes:
+        replies: Future[list[Reply]] = Future()
+        ask(lambda: host.call([Exposition()], Member(), replies.set_result))
+        (reply,) = replies.result(READY_SECONDS)
+        if isinstance(reply, Text):
+            return reply.text.encode()
+        raise BrokerError(str(reply))
+
     def ready() -> tuple[bool, str]:
         # The authkey may have been changed since the start.
         key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
         return is_ready(own, key, own_tls)
 
     routes = manager_routes(
-        exposition=lambda: metrics.exposition(ask(host.totals)),
+        exposition=exposition,
         ready=ready,
         workers=lambda: ask(host.roster).workers,
-        scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds),
+        scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds()),
     )
-    beside = HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
+    beside = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
     with serving(beside) as address:
         yield address
 

@@ -84,6 +84,7 @@ def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[A
     """Serve metrics and health beside the worker's supervisor, once there is one."""
     from service.telemetry.http import HttpServer
     from service.telemetry.routes import worker_routes
+    from service.telemetry.sharing import shared
     from service.telemetry.worker_metrics import worker_exposition
 
     if settings.http is None:
@@ -93,7 +94,7 @@ def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[A
         exposition=lambda: worker_exposition(_snapshot(supervisors)),
         ready=lambda: _worker_is_ready(supervisors, settings),
     )
-    server = HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
+    server = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
     with serving(server) as address:
         yield address
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from service.broker.broken import READING, Blamed, Guard, Makers, Place, StateBroken, is_told, unread
 from service.broker.clock import Clock, ManagerClock
+from service.broker.expositions import Expositions
 from service.broker.journal import Journal
 from service.broker.outbox import Outbox
 from service.broker.recent import Recent
@@ -43,6 +44,7 @@ UNTIMED_COMMANDS = 4
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
+_ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
 
 class Request:
@@ -68,9 +70,9 @@ class QueueHost:
         clock: Clock | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
-        exposition: Callable[[r.Totals], str] | None = None,
+        exposition: Callable[[r.Totals], Iterable[str]] | None = None,
     ) -> None:
-        """Recover the queue from *journal*; *exposition* makes metrics text of the totals.
+        """Recover the queue from *journal*; *exposition* makes text of the totals, in parts.
 
         Raises:
             JournalError: a row cannot be read.
@@ -78,7 +80,7 @@ class QueueHost:
         self.journal = journal
         self.observer = observer or Observer()
         self._limits = limits
-        self._exposition = exposition or (lambda totals: "")
+        self._exposition = exposition or (lambda totals: ())
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
         #: Requests that are refused because they broke the state.
@@ -110,6 +112,7 @@ class QueueHost:
         self._waiters = Waiters(self.state, self._answer, careful=self._careful)
         self._outbox = Outbox()
         self._makers = Makers()
+        self._expositions = Expositions(self._exposition, self.totals, self._answer)
 
     def recover_in_place(self) -> None:
         """Begin a new incarnation of the journal and recover from it what `discard` has dropped.
@@ -158,6 +161,8 @@ class QueueHost:
                 reply = apply_one(command, member, now)
                 if ledger.last_sequence != before:
                     self._makers.note(before, command, member)
+                if reply is None and place < last:
+                    reply = _ASKED_TOO_EARLY
                 if reply is None:
                     self._park(command, request, now)
                     return True
@@ -174,7 +179,10 @@ class QueueHost:
         """Have a request wait whose last command, *command*, has no answer yet."""
         until = now + _patience(command)
         waiting = Waiting(command, request.member, until, request.replies, request.deliver, self._turns)
-        self._waiters.park(waiting, now)
+        if isinstance(command, c.Exposition):
+            self._expositions.ask(waiting)
+        else:
+            self._waiters.park(waiting, now)
 
     @property
     def passed_over(self) -> int:
@@ -212,6 +220,7 @@ class QueueHost:
         """Forget what *member* waits for, and give back what it must not keep."""
         with _LEAVING:
             self._waiters.disconnect(member)
+            self._expositions.forget(member)
             admission.disconnected(self.state, member, self.clock.now())
 
     def pause(self, seconds: float) -> None:
@@ -234,6 +243,7 @@ class QueueHost:
                 self._waiters.expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
+        self._expositions.step()
         self._deliver_grants()
         self._commit()
         self._turns += 1
@@ -260,7 +270,7 @@ class QueueHost:
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
-        if self._outbox or self.state.readied or self.state.progressed:
+        if self._outbox or self._expositions or self.state.readied or self.state.progressed:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
@@ -302,7 +312,7 @@ class QueueHost:
         if type(command) not in _ANSWERED_HERE:
             return apply(self.state, command, member, now)
         if isinstance(command, c.Exposition):
-            return r.Text(self._exposition(self.totals()))
+            return self._expositions.made()
         if isinstance(command, c.Backup):
             return self._backup(command.name)
         reply = apply(self.state, command, member, now)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
+from service.domain.job import ITEM, PILL
 from service.domain.members import Member
 
 #: What consumers of one kind know; None: all tasks.
 _Tasks = frozenset[str] | None
+_NONE: frozenset[str] = frozenset()
+#: Tasks of jobs that no consumer has to know: items are for plain clients, pills for any consumer.
+_OF_THE_MANAGER = frozenset((ITEM, PILL))
 
 
 class KnownTasks:
@@ -30,14 +35,25 @@ class KnownTasks:
 
     def has(self, queue: str, task: str) -> bool:
         """Return whether one of the consumers serves *queue* and knows *task*."""
+        known = self._of(queue)
+        return known is None or task in known
+
+    def unknown(self, queue: str, tasks: AbstractSet[str]) -> AbstractSet[str]:
+        """Return those of *tasks* that a consumer of *queue* would have to know, and none does."""
+        known = self._of(queue)
+        if known is None:
+            return _NONE
+        unknown = tasks - known
+        return unknown - _OF_THE_MANAGER if unknown else unknown
+
+    def _of(self, queue: str) -> _Tasks:
         kinds = self._by_queue.get(queue)
         if kinds is None:
-            return False
-        known = kinds[0] if len(kinds) == 1 else self._union(kinds)
-        return known is None or task in known
+            return _NONE
+        return kinds[0] if len(kinds) == 1 else self._union(kinds)
 
     def _union(self, kinds: list[_Tasks]) -> _Tasks:
         key = tuple(kinds)
         if key not in self._together:
-            self._together[key] = None if None in kinds else frozenset().union(*filter(None, kinds))
+            self._together[key] = None if None in kinds else _NONE.union(*filter(None, kinds))
         return self._together[key]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
 
 from service.domain.batch import Batch
@@ -174,15 +175,6 @@ class Road:
             self.priorities = [-priority for priority in self.lanes]
             heapq.heapify(self.priorities)
 
-    def oldest(self) -> float | None:
-        """Return since when the job has been ready that has been longest, of the first ones of all lanes."""
-        oldest: float | None = None
-        for lane in self.lanes.values():
-            head = lane.head()
-            if head is not None and (oldest is None or head.ready_at < oldest):
-                oldest = head.ready_at
-        return oldest
-
     def _first(self) -> Lane | None:
         """Return the lane of the highest priority."""
         priorities, lanes = self.priorities, self.lanes
@@ -197,6 +189,9 @@ class Road:
 #: Where a road stands: its negated priority, the order of its first job, its number and itself. The smallest
 #: place is the one to take from, and no two are equal.
 Place: TypeAlias = tuple[int, int, int, Road]
+
+
+_NO_ROADS: dict[str, Road] = {}
 
 
 class Interest:
@@ -253,11 +248,24 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold something."""
-        return (lane for queue in self._roads for road in self.roads(queue) for lane in road.lanes.values())
+        roads = (road for queue in self._roads.values() for road in queue.values())
+        return (lane for road in roads for lane in road.lanes.values())
 
-    def roads(self, queue: str) -> Iterator[Road]:
-        """Iterate over the roads of one queue."""
-        return iter(self._roads.get(queue, {}).values())
+    def tasks(self, queue: str) -> AbstractSet[str]:
+        """Return the tasks of one queue's ready jobs."""
+        return self._roads.get(queue, _NO_ROADS).keys()
+
+    def oldest(self, queue: str) -> float | None:
+        """Return when the first job of one of the queue's lanes became ready, the earliest of these times."""
+        oldest: float | None = None
+        for road in self._roads.get(queue, _NO_ROADS).values():
+            for lane in road.lanes.values():
+                # Without a call for each, as there may be 100,000.
+                head = None if lane.spans[0].batch.ragged else lane.spans[0]
+                head = head or lane.head()
+                if head is not None and (oldest is None or head.ready_at < oldest):
+                    oldest = head.ready_at
+        return oldest
 
     def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
         """Make jobs [start, stop) of *batch* ready."""

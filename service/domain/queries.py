@@ -16,7 +16,7 @@ from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
-from service.domain.job import ITEM, PILL, JobView, Outcome, job_id
+from service.domain.job import ITEM, JobView, Outcome, job_id
 from service.domain.known_tasks import KnownTasks
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
@@ -353,15 +353,8 @@ def _queue_stats(
     state: QueueState, name: str, known: KnownTasks, running_since: float, now: float
 ) -> r.QueueStats:
     counts = state.ledger.counts[name]
-    since = now
-    unknown: list[str] = []
-    for road in state.lanes.roads(name):
-        oldest = road.oldest()
-        if oldest is None:
-            continue
-        since = min(since, oldest)
-        if road.task not in (ITEM, PILL) and not known.has(name, road.task):
-            unknown.append(road.task)
+    oldest = state.lanes.oldest(name)
+    unknown = known.unknown(name, state.lanes.tasks(name))
     return r.QueueStats(
         name=name,
         ready=counts.ready,
@@ -371,9 +364,9 @@ def _queue_stats(
         succeeded=counts.succeeded,
         cancelled=counts.cancelled,
         submitted=counts.submitted,
-        oldest=now - since,
+        oldest=max(0.0, now - oldest) if oldest is not None else 0.0,
         oldest_running=max(0.0, now - running_since),
-        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown),
+        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown) if unknown else [],
         unknown_tasks=len(unknown),
     )
 

@@ -17,8 +17,9 @@ from service.broker.broken import Place
 PREFIX = "svc_"
 #: What stands for all label values beyond a bound.
 OTHER = "other"
-#: Distinct values of a label, beyond which the rest count as `other`. A task counts once for each queue.
-LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 50, "method": 50}
+#: Distinct values of a label, beyond which the rest count as `other`. A task counts once for each queue, and
+#: an exception once for each task of a queue: so these are bounds on series.
+LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 500, "method": 50}
 
 OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost")
 FINAL_OUTCOMES = ("succeeded", "dead", "cancelled")
@@ -274,6 +275,7 @@ The manager counts the life of every job and serves it at `/metrics` (port 9100)
 same. Each worker serves its own processes' figures (port 9101). Beside them both serve `/livez` (the process
 answers) and `/readyz` (it can do its work), the manager also `/sd/workers` (the workers, as Prometheus' HTTP
 service discovery) and `/api/v1/scale` (what an autoscaler asks for: `ready`, `leased`, `desired_consumers`).
+Each of these answers is made at most once a second, and given to all who ask within that second.
 Ready rules, alerts and a dashboard are in `deploy/prometheus` and `deploy/grafana`.
 
 Counters start at 0 with their process, which `rate()` allows for. No metric of jobs has an id, a message, a
@@ -303,7 +305,7 @@ def _page() -> Iterator[str]:
     yield _INTRODUCTION
     yield (
         ", ".join(f"`{label}` {bound}" for label, bound in LABEL_BOUNDS.items())
-        + " (a task counts once for each queue)."
+        + " (a task counts once for each queue, an exception once for each task of a queue)."
     )
     yield from _section("Manager", MANAGER_METRICS)
     yield from _section("Worker", WORKER_METRICS)

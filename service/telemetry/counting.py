@@ -95,11 +95,15 @@ class Labels:
             return value
         if len(value) > NAME_MAX or not _encodable(value):
             return OTHER
-        if len(known) < self._bounds[label]:
+        if not self.is_full(label):
             known.add((of, value))
             return value
         self._overflow[label] += 1
         return OTHER
+
+    def is_full(self, label: str) -> bool:
+        """Return whether the next new value of *label* is `other`."""
+        return len(self._known[label]) >= self._bounds[label]
 
     def overflow(self) -> Iterator[tuple[str, int]]:
         """Yield each label with how often a value of it was folded."""

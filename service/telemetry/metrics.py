@@ -1,7 +1,7 @@
 """The manager's metrics: it sees every arrow of every job's life, so it alone counts them.
 
-`ManagerMetrics` is told what happens (`domain.observer`) by the manager's loop and gives the exposition to
-any thread that asks.
+`ManagerMetrics` is told what happens (`domain.observer`) by the manager's loop, which also makes the
+exposition of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
-
-from prometheus_client.core import Metric as Family
 
 from service.domain.job import DEFAULT_QUEUE, Cause, Terms
 from service.domain.observer import Observer
@@ -35,7 +33,7 @@ from service.telemetry.catalogue import (
     REJECTIONS,
 )
 from service.telemetry.counting import Histogram, Labels
-from service.telemetry.exposition import Sample, counter, gauge, histogram, render
+from service.telemetry.exposition import Family, Sample, counter, gauge, histogram, of_this_process
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -64,6 +62,7 @@ class _JobSeries:
     __slots__ = (
         "exceptions",
         "finished",
+        "name",
         "outcomes",
         "requeued",
         "retries",
@@ -74,7 +73,8 @@ class _JobSeries:
         "wait",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.submitted = self.started = self.retries = self.requeued = 0
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.finished = dict.fromkeys(FINAL_OUTCOMES, 0)
@@ -105,11 +105,32 @@ class _MethodSeries:
         self.seconds = Histogram(MANAGER_SECONDS)
 
 
+class _Backlog:
+    """What one queue holds, or those that share the name `other` together."""
+
+    __slots__ = ("jobs", "oldest", "running", "unknown")
+
+    def __init__(self) -> None:
+        self.jobs = dict.fromkeys(QUEUE_STATES, 0)
+        self.oldest = self.running = 0.0
+        self.unknown = 0
+
+    def add(self, stats: QueueStats) -> None:
+        jobs = self.jobs
+        jobs["ready"] += stats.ready
+        jobs["scheduled"] += stats.scheduled
+        jobs["leased"] += stats.leased
+        jobs["dead"] += stats.dead
+        self.oldest = max(self.oldest, stats.oldest)
+        self.running = max(self.running, stats.oldest_running)
+        self.unknown += stats.unknown_tasks
+
+
 class ManagerMetrics(Observer):
     """Counts what the manager does.
 
     The observer's methods are called in the manager's one thread, but for `connected` and
-    `authentication_failed`, which any thread may call; `exposition` too.
+    `authentication_failed`, which any thread may call; `mean_run_seconds` and `collect` too.
     """
 
     def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
@@ -169,8 +190,9 @@ class ManagerMetrics(Observer):
         series = self._series(terms)
         series.outcomes[_OUTCOME_OF[cause]] += 1
         series.run.observe(seconds)
-        exception = self._labels.fold("exception", error_type)
-        series.exceptions[exception] = series.exceptions.get(exception, 0) + 1
+        if error_type not in series.exceptions:
+            error_type = self._labels.fold("exception", error_type, of=series.name)
+        series.exceptions[error_type] = series.exceptions.get(error_type, 0) + 1
         if retried:
             series.retries += 1
         else:
@@ -225,7 +247,8 @@ class ManagerMetrics(Observer):
         """Count a request."""
         series = self._methods.get(method)
         if series is None:
-            series = self._methods.setdefault(self._labels.fold("method", method), _MethodSeries())
+            name = self._labels.fold("method", method)
+            series = self._methods.get(name) or self._methods.setdefault(name, _MethodSeries())
         series.results[result] += 1
         series.seconds.observe(seconds)
 
@@ -250,34 +273,36 @@ class ManagerMetrics(Observer):
 
     # --- what it knows ------------------------------------------------------------------------------
 
-    def mean_run_seconds(self, queue: str) -> float:
-        """Return the mean run time of the attempts of *queue* so far, 0 where nothing has run."""
-        runs = [series.run for (name, _), series in _items(self._jobs) if name == queue]
-        count = sum(run.count for run in runs)
-        return sum(run.sum for run in runs) / count if count else 0.0
-
-    def exposition(self, totals: Totals) -> bytes:
-        """Return all metrics as Prometheus text; *totals* is what the queue holds now."""
-        return render(lambda: self.collect(totals))
+    def mean_run_seconds(self) -> dict[str, float]:
+        """Return the mean run time of the attempts so far, of each queue in which something has run."""
+        counts: dict[str, int] = {}
+        sums: dict[str, float] = {}
+        for (queue, _), series in _items(self._jobs):
+            counts[queue] = counts.get(queue, 0) + series.run.count
+            sums[queue] = sums.get(queue, 0.0) + series.run.sum
+        return {queue: sums[queue] / count for queue, count in counts.items() if count}
 
     def _series(self, terms: Terms) -> _JobSeries:
         series = self._jobs.get((terms.queue, terms.task))
         if series is None:
             queue = self._labels.fold("queue", terms.queue)
             task = self._labels.fold("task", terms.task, of=queue)
-            series = self._jobs.setdefault((queue, task), _JobSeries())
+            series = self._jobs.get((queue, task))
+            if series is None:
+                series = self._jobs.setdefault((queue, task), _JobSeries(f"{queue} {task}"))
         return series
 
     def _queue(self, queue: str) -> _QueueSeries:
         series = self._queues.get(queue)
         if series is None:
-            series = self._queues.setdefault(self._labels.fold("queue", queue), _QueueSeries())
+            name = self._labels.fold("queue", queue)
+            series = self._queues.get(name) or self._queues.setdefault(name, _QueueSeries())
         return series
 
     # --- the exposition -----------------------------------------------------------------------------
 
     def collect(self, totals: Totals) -> Iterator[Family]:
-        """Yield all metrics as families of `prometheus_client`."""
+        """Yield all metrics as text, those of this process last."""
         began = time.perf_counter()
         yield from self._collect_jobs()
         yield from self._collect_queues(totals)
@@ -286,6 +311,7 @@ class ManagerMetrics(Observer):
         yield from self._collect_journal(totals)
         yield counter("svc_label_overflow_total", (((label,), n) for label, n in self._labels.overflow()))
         yield gauge("svc_build_info", [(self._build_labels(), 1)])
+        yield from of_this_process()
         yield gauge("svc_collector_seconds", [((), time.perf_counter() - began)])
 
     def _collect_jobs(self) -> Iterator[Family]:
@@ -303,7 +329,8 @@ class ManagerMetrics(Observer):
 
     def _collect_queues(self, totals: Totals) -> Iterator[Family]:
         for stats in totals.queues:
-            self._queue(stats.name)
+            if not self._labels.is_full("queue"):
+                self._queue(stats.name)
         queues = [((name,), series) for name, series in _items(self._queues)]
         yield counter("svc_jobs_rejected_total", _split(queues, lambda one: one.rejected))
         yield histogram("svc_job_payload_bytes", ((key, one.payload) for key, one in queues))
@@ -312,22 +339,17 @@ class ManagerMetrics(Observer):
         yield from self._collect_backlog(totals.queues)
 
     def _collect_backlog(self, queues: Sequence[QueueStats]) -> Iterator[Family]:
-        jobs: dict[tuple[str, str], int] = {}
-        ages: dict[str, float] = {}
-        running: dict[str, float] = {}
-        unknown: dict[str, float] = {}
-        for stats in (*map(QueueStats, list(self._queues)), *queues):
-            name = self._labels.fold("queue", stats.name)
-            states = (stats.ready, stats.scheduled, stats.leased, stats.dead)
-            for state, number in zip(QUEUE_STATES, states, strict=True):
-                jobs[name, state] = jobs.get((name, state), 0) + number
-            ages[name] = max(ages.get(name, 0.0), stats.oldest)
-            running[name] = max(running.get(name, 0.0), stats.oldest_running)
-            unknown[name] = unknown.get(name, 0) + stats.unknown_tasks
-        yield gauge("svc_queue_jobs", jobs.items())
-        yield gauge("svc_queue_oldest_job_age_seconds", _by_name(ages))
-        yield gauge("svc_queue_oldest_running_seconds", _by_name(running))
-        yield gauge("svc_queue_unknown_tasks", _by_name(unknown))
+        backlogs = {name: _Backlog() for name in list(self._queues)}
+        for stats in queues:
+            backlog = backlogs.get(stats.name) or backlogs.get(OTHER)
+            if backlog is None:
+                backlog = backlogs[OTHER] = _Backlog()
+            backlog.add(stats)
+        rows = [((name,), backlog) for name, backlog in backlogs.items()]
+        yield gauge("svc_queue_jobs", _split(rows, lambda one: one.jobs))
+        yield gauge("svc_queue_oldest_job_age_seconds", ((key, one.oldest) for key, one in rows))
+        yield gauge("svc_queue_oldest_running_seconds", ((key, one.running) for key, one in rows))
+        yield gauge("svc_queue_unknown_tasks", ((key, one.unknown) for key, one in rows))
 
     def _collect_manager(self, totals: Totals) -> Iterator[Family]:
         methods = [((name,), series) for name, series in _items(self._methods)]

@@ -97,7 +97,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def scale_figures(totals: Totals, mean_run_seconds: Callable[[str], float]) -> dict[str, int]:
+def scale_figures(totals: Totals, mean_run_seconds: Mapping[str, float]) -> dict[str, int]:
     """Return the backlog and how many consumers would do it within `DRAIN_TARGET_SECONDS`.
 
     Work is counted in seconds (ready jobs times the mean run time of their queue), because a depth says
@@ -106,7 +106,7 @@ def scale_figures(totals: Totals, mean_run_seconds: Callable[[str], float]) -> d
     """
     ready = sum(queue.ready for queue in totals.queues)
     leased = sum(queue.leased for queue in totals.queues)
-    work = sum(queue.ready * (mean_run_seconds(queue.name) or ASSUMED_RUN_SECONDS) for queue in totals.queues)
+    work = sum(queue.ready * (mean_run_seconds.get(queue.name) or ASSUMED_RUN_SECONDS) for queue in totals.queues)
     wanted = math.ceil(min(work / DRAIN_TARGET_SECONDS, ready + leased))
     return {"ready": ready, "leased": leased, "desired_consumers": max(totals.busy, wanted)}
 

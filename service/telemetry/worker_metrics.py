@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.core import Metric as Family
-
 from service.telemetry.catalogue import CONSUMER_STATES, OTHER, RESTART_REASONS
 from service.telemetry.cgroup import Memory, read_memory
-from service.telemetry.exposition import Sample, counter, gauge, render
+from service.telemetry.exposition import Family, Sample, counter, gauge, of_this_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class WorkerSnapshot:
 
 def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
     """Return the worker's metrics as Prometheus text; memory is read from its control group now."""
-    return render(lambda: _collect(snapshot, read_memory()))
+    return "".join([*_collect(snapshot, read_memory()), *of_this_process()]).encode()
 
 
 def _collect(snapshot: WorkerSnapshot, memory: Memory) -> Iterator[Family]:

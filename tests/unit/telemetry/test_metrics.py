@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
 from service.domain.job import Cause, Terms
 from service.domain.observer import Observer
@@ -27,12 +30,15 @@ from service.telemetry.catalogue import (
     Metric,
 )
 from service.telemetry.counting import Histogram
-from service.telemetry.exposition import render
 from service.telemetry.metrics import Build, ManagerMetrics
 from service.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
 
 TERMS = Terms("images:resize", queue="images")
 NOTHING = Totals([])
+
+
+def exposition(metrics: ManagerMetrics, totals: Totals = NOTHING) -> bytes:
+    return "".join(metrics.collect(totals)).encode()
 
 
 def read(exposition: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -44,7 +50,7 @@ def read(exposition: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 
 def value(metrics: ManagerMetrics, name: str, totals: Totals = NOTHING, **labels: str) -> float | None:
-    return read(metrics.exposition(totals)).get((name, frozenset(labels.items())))
+    return read(exposition(metrics, totals)).get((name, frozenset(labels.items())))
 
 
 def job(metrics: ManagerMetrics, name: str, **labels: str) -> float | None:
@@ -76,7 +82,7 @@ def live(metrics: ManagerMetrics) -> bytes:
     metrics.connected(+1)
     metrics.authentication_failed()
     metrics.recovered(7, 0.05)
-    return metrics.exposition(Totals([QueueStats("images", 1, 2, 3, 4, oldest=9.0)], workers=1, consumers=4))
+    return exposition(metrics, Totals([QueueStats("images", 1, 2, 3, 4, oldest=9.0)], workers=1, consumers=4))
 
 
 # --- jobs -----------------------------------------------------------------------------------------------
@@ -105,7 +111,7 @@ def test_each_arrow_of_a_jobs_life_has_its_counter(metrics: ManagerMetrics):
 @pytest.mark.parametrize("cause", Cause)
 def test_every_cause_of_failure_counts_as_exactly_one_attempt(metrics: ManagerMetrics, cause: Cause):
     metrics.failed(TERMS, cause, "E", 0.1, True, 1.0)
-    samples = read(metrics.exposition(NOTHING))
+    samples = read(exposition(metrics, NOTHING))
     assert sum(number for (name, _), number in samples.items() if name == "svc_job_attempts_total") == 1
 
 
@@ -138,8 +144,8 @@ def test_the_mean_run_time_of_a_queue_is_over_all_its_tasks(metrics: ManagerMetr
     metrics.succeeded(Terms("m:f", "a"), [1.0, 1.0, 1.0], 1.0)
     metrics.succeeded(Terms("m:g", "a"), [5.0], 1.0)
     metrics.succeeded(Terms("m:g", "b"), [100.0], 1.0)
-    assert metrics.mean_run_seconds("a") == 2.0
-    assert metrics.mean_run_seconds("nothing ran") == 0.0
+    metrics.started(Terms("m:g", "c"), 1, 1.0)
+    assert metrics.mean_run_seconds() == {"a": 2.0, "b": 100.0}
 
 
 # --- bounded labels ----------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ def test_the_mean_run_time_of_a_queue_is_over_all_its_tasks(metrics: ManagerMetr
 def test_tasks_beyond_the_bound_count_as_other_and_are_counted(metrics: ManagerMetrics):
     for number in range(LABEL_BOUNDS["task"] + 5):
         metrics.submitted(Terms(f"m:f{number}"), 1, 1)
-    samples = read(metrics.exposition(NOTHING))
+    samples = read(exposition(metrics, NOTHING))
     tasks = {dict(labels)["task"] for name, labels in samples if name == "svc_jobs_submitted_total"}
     assert len(tasks) == LABEL_BOUNDS["task"] + 1
     assert value(metrics, "svc_jobs_submitted_total", queue="default", task=OTHER) == 5
@@ -156,17 +162,57 @@ def test_tasks_beyond_the_bound_count_as_other_and_are_counted(metrics: ManagerM
 
 
 def test_exception_classes_and_methods_are_bounded_too(metrics: ManagerMetrics):
-    for number in range(60):
+    for number in range(LABEL_BOUNDS["exception"] + 10):
         metrics.failed(TERMS, Cause.FAILED, f"Error{number}", 0.1, True, 1.0)
+    for number in range(LABEL_BOUNDS["method"] + 10):
         metrics.called(f"method{number}", "ok", 0.1)
     assert job(metrics, "svc_job_exceptions_total", exception=OTHER) == 10
     assert value(metrics, "svc_manager_calls_total", method=OTHER, result="ok") == 10
 
 
+def test_however_many_queues_tasks_and_exceptions_there_are_the_exposition_is_bounded(
+    metrics: ManagerMetrics,
+):
+    for queue in range(LABEL_BOUNDS["queue"] + 20):
+        for task in range(30):
+            terms = Terms(f"m:f{task}", queue=f"q{queue}")
+            metrics.submitted(terms, 1, 1)
+            for error in range(3):
+                metrics.failed(terms, Cause.FAILED, f"Error{task}{error}", 0.1, True, 1.0)
+
+    samples = read(exposition(metrics, NOTHING))
+
+    # Beside those that have a name: for each queue its other tasks, for each task its other exceptions.
+    queues = LABEL_BOUNDS["queue"] + 1
+    tasks = LABEL_BOUNDS["task"] + queues
+    exceptions = LABEL_BOUNDS["exception"] + tasks
+    found = Counter(name for name, _ in samples)
+    assert found["svc_stale_acks_total"] <= queues
+    assert found["svc_jobs_submitted_total"] <= tasks
+    assert found["svc_job_exceptions_total"] <= exceptions
+
+
+def test_to_tell_of_queues_without_a_name_of_their_own_again_is_no_overflow(metrics: ManagerMetrics):
+    totals = Totals([QueueStats(f"q{n}", ready=1) for n in range(LABEL_BOUNDS["queue"] + 9)])
+    for _ in range(3):
+        exposition(metrics, totals)
+    assert value(metrics, "svc_label_overflow_total", totals, label="queue") == 0
+
+
+def test_what_shares_the_name_other_is_counted_in_one_place(metrics: ManagerMetrics):
+    """A series is not made for each of them, only to be thrown away."""
+    for number in range(LABEL_BOUNDS["queue"] + 5):
+        metrics.rejected(f"q{number}", "queue_full", 1)
+        metrics.stale(f"q{number}", 1)
+    # `default` has a place from the start.
+    assert value(metrics, "svc_jobs_rejected_total", queue=OTHER, reason="queue_full") == 6
+    assert value(metrics, "svc_stale_acks_total", queue=OTHER) == 6
+
+
 def test_queues_beyond_the_bound_share_one_set_of_gauges(metrics: ManagerMetrics):
     queues = [QueueStats(f"q{n}", ready=2, oldest=float(n)) for n in range(LABEL_BOUNDS["queue"] + 9)]
     totals = Totals(queues)
-    metrics.exposition(totals)
+    exposition(metrics, totals)
     assert value(metrics, "svc_queue_jobs", totals, queue=OTHER, state="ready") == 20, (
         "10 of them: `default` has a place"
     )
@@ -262,7 +308,7 @@ def test_a_scrape_while_the_manager_counts_sees_buckets_that_add_up(metrics: Man
     thread = threading.Thread(target=count)
     thread.start()
     try:
-        scrapes = [metrics.exposition(NOTHING) for _ in range(5)]
+        scrapes = [exposition(metrics, NOTHING) for _ in range(5)]
     finally:
         stop.set()
         thread.join()
@@ -275,15 +321,25 @@ def test_a_scrape_while_the_manager_counts_sees_buckets_that_add_up(metrics: Man
 def test_the_text_is_what_the_client_library_would_write(metrics: ManagerMetrics):
     """The renderer is our own, for speed; the library is the oracle."""
     metrics.submitted(Terms('a "b"\n\\c'), 1, 10**9)
-    live(metrics)
-    families = list(metrics.collect(NOTHING))
+    text = live(metrics)
+    families = list(text_string_to_metric_families(text.decode()))
 
     class Source:
         def collect(self) -> list[Family]:
             return families
 
-    ours, theirs = read(render(lambda: families)), read(generate_latest(Source()))
-    assert {key: number for key, number in ours.items() if not key[0].startswith("process_")} == theirs
+    ours, theirs = text.decode().splitlines(), generate_latest(Source()).decode().splitlines()
+    assert list(map(_as_the_library, ours)) == theirs
+
+
+def _as_the_library(line: str) -> str:
+    """Return a line of ours as the library writes it: labels in order, and whole numbers with a fraction."""
+    if line.startswith("#"):
+        return line
+    series, _, number = line.rpartition(" ")
+    name, opening, labels = series.partition("{")
+    ordered = ",".join(sorted(re.findall(r'\w+="(?:[^"\\]|\\.)*"', labels)))
+    return f"{name}{opening}{ordered}{'}' if opening else ''} {floatToGoString(number)}"
 
 
 # --- histograms ---------------------------------------------------------------------------------------------
