@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, floors, hostile, keyed, large, pauses, recovery, width
+from benchmarks import depth, floors, hostile, keyed, lanes, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
 FEW, SHALLOW, DISK = "4 consumers", "10,000 waiting", "the disk, synced"
+FEW_LANES = f"{lanes.COUNTS[0]} lanes"
 _MEBIBYTE = 2**20
 
 
@@ -35,6 +36,7 @@ class Extent:
     small_frame: int = _MEBIBYTE
     peers: int = 1_024
     attacks: int = 1_000
+    lanes: int = 100_000
 
 
 SMOKE = Extent(
@@ -56,6 +58,7 @@ SMOKE = Extent(
     16 * 1024,
     24,
     6,
+    1_000,
 )
 
 
@@ -158,6 +161,13 @@ def attacked(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("attack: the operator was served", "", seen.name, seen.served)
 
 
+def of_lanes(durability: str, extent: Extent, figures: Figures) -> None:
+    """Hand out jobs one by one while many lanes wait, and few."""
+    for seen in lanes.measure(extent.lanes):
+        measure = f"CPU of manager, a grant beside many {seen.kind}"
+        figures.note(measure, "us", f"{seen.lanes:,} lanes", seen.seconds * 1e6)
+
+
 #: By the names that `--only` takes.
 HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
@@ -168,4 +178,5 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "keyed": with_keys,
     "floors": below,
     "hostile": attacked,
+    "lanes": of_lanes,
 }

@@ -16,7 +16,7 @@ from benchmarks.systems import Executor, Pool, StockServer
 #: Whose figure of the same measure the others are divided by, and the name of that column.
 REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
 #: Those of which each measure has one at most: they share the last column.
-BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.DISK)
+BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.FEW_LANES, heavy.DISK)
 #: Measures that the plot shows, with the title of each and how its figures are written.
 PLOTTED = {
     "no-op jobs, end to end": ("no-op jobs a second, in bulk (more is better)", "{:,.0f}"),

@@ -58,6 +58,9 @@ HEAVY = {
     "attack: CPU of the longest turn": {"57 MB of pings in a frame, by submit (at most 50)"},
     "attack: peak RSS of manager": {"57 MB of pings in a frame, by submit"},
     "attack: the operator was served": {"57 MB of pings in a frame, by submit"},
+    "CPU of manager, a grant beside many priorities": {"10 lanes", "1,000 lanes"},
+    "CPU of manager, a grant beside many tasks": {"10 lanes", "1,000 lanes"},
+    "CPU of manager, a grant beside many queues": {"10 lanes", "1,000 lanes"},
     "killed manager, start to first answer": {
         "2,000 jobs submitted 1,000 at a time",
         "2,000 jobs submitted one by one, and merged since",

@@ -1,0 +1,87 @@
+"""What it costs the manager to hand out one job, by how many lanes wait: queues, tasks and priorities.
+
+The manager's host runs in this process, so that its processor time for a grant is told alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain import replies as r
+from service.domain.commands import Command, Hello, Lease, Submit
+from service.domain.job import NewBatch, Terms
+from service.domain.members import Member
+from service.wire import PROTOCOL_VERSION
+
+#: Numbers of lanes that each take a turn, as far as the extent goes; the others are compared with the first.
+COUNTS = (10, 1_000, 10_000, 100_000)
+#: Grants of one job each that are timed together.
+_GRANTS = 1_000
+#: Batches of one submit.
+_CALL = 1_000
+
+#: What differs between the lanes: from the number of a lane to the terms of its jobs.
+_KINDS: dict[str, Callable[[int], Terms]] = {
+    "priorities": lambda number: Terms("m:f", priority=number),
+    "tasks": lambda number: Terms(f"m:f{number}"),
+    "queues": lambda number: Terms("m:f", queue=f"q{number}"),
+}
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What one run gave.
+
+    Attributes:
+        kind: what differs between the lanes.
+        lanes: how many there were.
+        seconds: processor time of the manager for each grant of one job.
+    """
+
+    kind: str
+    lanes: int
+    seconds: float
+
+
+def measure(most: int) -> Iterator[Grants]:
+    """Yield what a grant costs with each number of lanes up to *most*, for each kind of lanes."""
+    for kind, terms in _KINDS.items():
+        for count in COUNTS:
+            if count <= most:
+                yield Grants(kind, count, _grant_seconds([terms(number) for number in range(count)]))
+
+
+def _grant_seconds(lanes: list[Terms]) -> float:
+    host, consumer = QueueHost(MemoryJournal()), Member()
+    queues, tasks = {each.queue for each in lanes}, {each.task for each in lanes}
+    hello = Hello(PROTOCOL_VERSION, "consumer", "c", "w", tasks=sorted(tasks), queues=sorted(queues))
+    _ask(host, consumer, hello)
+    _fill(host, lanes)
+    _ask(host, consumer, Lease(1))  # the first one puts the lanes in order
+    started = time.process_time()
+    grants = [_ask(host, consumer, Lease(1)) for _ in range(_GRANTS)]
+    spent = time.process_time() - started
+    if not all(isinstance(grant, r.Grant) and grant.deliveries for grant in grants):
+        raise RuntimeError(f"a lease beside {len(lanes)} lanes gave no job: {grants[-1]}")
+    return spent / _GRANTS
+
+
+def _fill(host: QueueHost, lanes: list[Terms]) -> None:
+    """Submit jobs, one to each lane in turn, as many as will be taken and a job for each lane."""
+    client = Member()
+    count = len(lanes) + _GRANTS + 1
+    for first in range(0, count, _CALL):
+        numbers = range(first, min(count, first + _CALL))
+        batches = [NewBatch(number, lanes[number % len(lanes)], [b"\x92\x90\x80"]) for number in numbers]
+        _ask(host, client, Submit("o", batches))
+
+
+def _ask(host: QueueHost, member: Member, command: Command) -> r.Reply:
+    answers: list[list[r.Reply]] = []
+    host.call([command], member, answers.append)
+    host.turn()
+    return answers[0][0]
