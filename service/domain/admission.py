@@ -38,7 +38,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         return r.Refused("conflict", message)
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
-    member.tasks, member.queues = said.tasks, said.queues
+    member.queues, member.tasks = state.lanes.kind(said.queues, said.tasks)
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)

@@ -277,6 +277,16 @@ class Lanes:
                 if interest.covers(road):
                     interest.add(place, self._count)
 
+    def kind(
+        self, queues: frozenset[str], tasks: frozenset[str] | None
+    ) -> tuple[frozenset[str], frozenset[str] | None]:
+        """Return *queues* and *tasks* as the objects that all consumers of this kind share.
+
+        So thousands of consumers have one set of names, and `best` knows their kind at once.
+        """
+        interest = self._interest(queues, tasks)
+        return interest.queues, interest.tasks
+
     def best(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Lane | None:
         """Return the lane to take from for one who knows *tasks* (None: all) and serves *queues*."""
         places = self._places(queues, tasks)
@@ -337,13 +347,17 @@ class Lanes:
             del self._roads[road.queue]
 
     def _places(self, queues: frozenset[str], tasks: frozenset[str] | None) -> list[Place]:
-        interest = self._interests.get((queues, tasks)) or self._new_interest(queues, tasks)
-        self._asked += 1
-        interest.used = self._asked
+        interest = self._interest(queues, tasks)
         if interest.places is None:
             interest.places = list(self._places_for(interest))
             heapq.heapify(interest.places)
         return interest.places
+
+    def _interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
+        interest = self._interests.get((queues, tasks)) or self._new_interest(queues, tasks)
+        self._asked += 1
+        interest.used = self._asked
+        return interest
 
     def _new_interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
         if len(self._interests) >= INTERESTS_MAX:

@@ -209,3 +209,15 @@ def test_stats_name_a_bounded_number_of_unknown_tasks_and_count_all():
     assert isinstance(totals, r.Totals)
     assert totals.queues[0].unknown_tasks == MANY
     assert totals.queues[0].unknown == [f"m:f{number:04}" for number in range(UNKNOWN_NAMES_MAX)]
+
+
+def test_consumers_of_one_kind_share_their_sets_of_names():
+    state = QueueState()
+    tasks = [f"m:f{number}" for number in range(FEW)]
+    first, second = (consumer(state, tasks=tasks, name=f"w-{number}") for number in range(2))
+    other = consumer(state, tasks=tasks[1:], name="w-3")
+
+    assert first.tasks is not None
+    assert first.tasks is second.tasks
+    assert first.queues is second.queues
+    assert other.tasks == first.tasks.difference(tasks[:1])
