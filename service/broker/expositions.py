@@ -6,6 +6,7 @@ To make it may take tens of milliseconds, for which nobody else should wait; and
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from service.broker.waiting import Waiting
@@ -16,13 +17,13 @@ from service.domain.members import Member
 SHARED_SECONDS = 1.0
 #: Seconds of one turn after which the text is gone on with in the next one.
 SLICE_SECONDS = 0.005
-#: Requests of one connection that wait at the same time; each is answered with the whole text.
-WAITING_MAX = 8
+#: How often one connection is given the same text, which may have megabytes.
+COPIES_MAX = 4
 
 Collect = Callable[[r.Totals], Iterable[str]]
 Conclude = Callable[[Waiting, r.Reply], None]
 
-_TOO_MANY = r.Refused("bad_request", f"{WAITING_MAX} requests for metrics wait on this connection already")
+_TOO_MANY = r.Refused("bad_request", f"ask for metrics at most {COPIES_MAX} times in {SHARED_SECONDS:g} s")
 
 
 class Expositions:
@@ -44,6 +45,8 @@ class Expositions:
         self._conclude = conclude
         self._clock = clock
         self._waiting: list[Waiting] = []
+        #: How often each connection has asked for the text that is being made, or was made last.
+        self._asked: Counter[Member] = Counter()
         self._parts: Iterator[str] | None = None
         self._begun_at = 0.0
         self._text: list[str] = []
@@ -53,21 +56,22 @@ class Expositions:
         """Return whether somebody waits, so that `step` has something to do."""
         return bool(self._waiting)
 
-    def made(self) -> r.Text | None:
-        """Return the text of the last second, if there is one."""
-        fresh = self._made is not None and self._clock() < self._begun_at + SHARED_SECONDS
-        return self._made if fresh else None
+    def answer(self, member: Member) -> r.Reply | None:
+        """Return the text of the last second, or that *member* asks too often; None if one is to be made."""
+        made = self._made
+        if made is not None and self._clock() >= self._begun_at + SHARED_SECONDS:
+            made = self._made = None
+            self._asked.clear()
+        self._asked[member] += 1
+        return made if self._asked[member] <= COPIES_MAX else _TOO_MANY
 
     def ask(self, waiting: Waiting) -> None:
-        """Answer a request as soon as the next text is complete."""
-        mine = sum(each.member is waiting.member for each in self._waiting)
-        if mine >= WAITING_MAX:
-            self._conclude(waiting, _TOO_MANY)
-        else:
-            self._waiting.append(waiting)
+        """Answer a request for which `answer` gave None as soon as the next text is complete."""
+        self._waiting.append(waiting)
 
     def forget(self, member: Member) -> None:
         """Forget the requests of a connection that has ended."""
+        del self._asked[member]
         self._waiting = [each for each in self._waiting if each.member is not member]
         if not self._waiting:
             self._parts, self._text = None, []
@@ -90,7 +94,7 @@ class Expositions:
         began = self._clock()
         if self._parts is None:
             # The totals are a slice by themselves: they take longest.
-            self._begun_at, self._made = began, None
+            self._begun_at = began
             self._parts = iter(self._collect(self._totals()))
             return False
         for part in self._parts:
@@ -102,5 +106,7 @@ class Expositions:
     def _finish(self, reply: r.Reply) -> None:
         waiting, self._waiting = self._waiting, []
         self._parts, self._text = None, []
+        if self._made is None:
+            self._asked.clear()
         for each in waiting:
             self._conclude(each, reply)

@@ -161,7 +161,7 @@ class QueueHost:
                 reply = apply_one(command, member, now)
                 if ledger.last_sequence != before:
                     self._makers.note(before, command, member)
-                if reply is None and place < last:
+                if place < last and (reply is None or type(command) is c.Exposition):
                     reply = _ASKED_TOO_EARLY
                 if reply is None:
                     self._park(command, request, now)
@@ -312,7 +312,7 @@ class QueueHost:
         if type(command) not in _ANSWERED_HERE:
             return apply(self.state, command, member, now)
         if isinstance(command, c.Exposition):
-            return self._expositions.made()
+            return self._expositions.answer(member)
         if isinstance(command, c.Backup):
             return self._backup(command.name)
         reply = apply(self.state, command, member, now)

@@ -374,7 +374,9 @@ def _queue_stats(
 def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
     hello = worker.hello
     consumers = worker.consumers.values()
-    tasks = {task for member in consumers for task in member.tasks or () if not task.startswith("#")}
+    # Those of one kind have the same names: each set is looked through once, not for each consumer.
+    queues = {queue for names in {member.queues for member in consumers} for queue in names}
+    tasks = {task for names in {member.tasks for member in consumers} for task in names or ()}
     drains = state.ledger.drains
     return r.WorkerView(
         name=worker.name,
@@ -385,8 +387,8 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
         busy=sum(1 for member in consumers if member.leases),
         restarts=worker.report.restarts,
         leased=sum(lease.stop - lease.start for member in consumers for lease in member.leases.values()),
-        queues=sorted({queue for member in consumers for queue in member.queues}),
-        tasks=sorted(tasks),
+        queues=sorted(queues),
+        tasks=sorted(task for task in tasks if not task.startswith("#")),
         connected_at=worker.connected_at,
         seen_at=worker.seen_at,
         draining="" in drains or worker.name in drains or worker.report.stopping,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.broker import expositions as under_test
-from service.broker.expositions import SHARED_SECONDS, SLICE_SECONDS, WAITING_MAX, Expositions
+from service.broker.expositions import COPIES_MAX, SHARED_SECONDS, SLICE_SECONDS, Expositions
 from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
 from service.broker.waiting import Waiting
@@ -28,8 +28,12 @@ class Maker:
         self.expositions = Expositions(self._collect, self._totals, self._conclude, clock=lambda: self.now)
 
     def ask(self, member: Member | None = None) -> None:
-        asker = member or Member()
-        self.expositions.ask(Waiting(c.Exposition(), asker, 0.0, [], lambda replies: None, 0))
+        waiting = Waiting(c.Exposition(), member or Member(), 0.0, [], lambda replies: None, 0)
+        answer = self.expositions.answer(waiting.member)
+        if answer is None:
+            self.expositions.ask(waiting)
+        else:
+            self._conclude(waiting, answer)
 
     def steps(self) -> list[float]:
         """Go on until nobody waits; return how long each step took."""
@@ -70,22 +74,35 @@ def test_all_who_ask_meanwhile_and_within_a_second_share_one_text():
     maker.steps()
     assert maker.begun == 1
     assert len(maker.answers) == 17
-    assert maker.expositions.made() == r.Text("1 " * 10)
-    maker.now += SHARED_SECONDS
-    assert maker.expositions.made() is None
     maker.ask()
+    assert maker.answers[-1][1] == r.Text("1 " * 10)
+    maker.now += SHARED_SECONDS
+    maker.ask()
+    assert len(maker.answers) == 18
     maker.steps()
     assert maker.answers[-1][1] == r.Text("2 " * 10)
 
 
-def test_a_connection_may_wait_with_a_few_requests_only():
+def test_a_connection_is_given_a_few_copies_of_a_text_only():
     maker, greedy = Maker(1, 0.0), Member()
-    for _ in range(WAITING_MAX + 3):
+    for _ in range(COPIES_MAX - 1):
+        maker.ask(greedy)
+    maker.steps()
+    for _ in range(3):
         maker.ask(greedy)
     maker.ask()
-    assert [reply for _, reply in maker.answers] == [under_test._TOO_MANY] * 3
+    texts = [r.Text("1 ")] * COPIES_MAX
+    assert [reply for _, reply in maker.answers] == [
+        *texts,
+        under_test._TOO_MANY,
+        under_test._TOO_MANY,
+        texts[0],
+    ]
+
+    maker.now += SHARED_SECONDS
+    maker.ask(greedy)
     maker.steps()
-    assert len(maker.answers) == 3 + WAITING_MAX + 1
+    assert maker.answers[-1] == (greedy, r.Text("2 "))
 
 
 def test_who_has_gone_is_not_answered_and_the_next_one_gets_a_new_text():
@@ -110,6 +127,7 @@ def test_metrics_that_cannot_be_made_are_refused_and_asked_for_again():
 
     expositions = Expositions(collect, lambda: r.Totals([]), lambda waiting, reply: answers.append(reply))
     for _ in range(2):
+        assert expositions.answer(Member()) is None
         expositions.ask(Waiting(c.Exposition(), Member(), 0.0, [], lambda replies: None, 0))
         while expositions:
             expositions.step()
@@ -132,11 +150,14 @@ def test_a_host_answers_a_request_for_metrics_together_with_what_came_before_it(
     assert answers_of(host, [c.Exposition()]) == [r.Text("0\n")]
 
 
-def test_a_host_refuses_a_request_for_metrics_that_has_more_to_ask():
-    host = QueueHost(MemoryJournal())
-    first, second = answers_of(host, [c.Exposition(), c.Join("default")])
-    assert isinstance(first, r.Refused)
-    assert second == r.Done()
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_request_holds_the_text_once_however_often_it_asks_for_it(fresh: bool):
+    host = QueueHost(MemoryJournal(), exposition=lambda totals: ["text"])
+    if fresh:
+        answers_of(host, [c.Exposition()])
+    replies = answers_of(host, [*[c.Exposition()] * 100, c.Join("default")])
+    assert all(isinstance(reply, r.Refused) for reply in replies[:-1])
+    assert replies[-1] == r.Done()
 
 
 def test_the_connection_of_who_waits_for_metrics_may_end():

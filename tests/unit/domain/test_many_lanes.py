@@ -163,6 +163,14 @@ def strict_submits_to_many_consumers(count: int) -> Callable[[], object]:
     return lambda: apply(state, c.Submit("o", batches, strict=True), Member(), 3.0)
 
 
+def roster_of_many_that_know_many_tasks(count: int) -> Callable[[], object]:
+    state = QueueState()
+    tasks = [f"m:f{number}" for number in range(count)]
+    for number in range(count):
+        consumer(state, tasks=tasks, name=f"w-{number}")
+    return lambda: apply(state, c.Members(), Member(), 3.0)
+
+
 @pytest.mark.parametrize(
     "request_of",
     [
@@ -172,6 +180,7 @@ def strict_submits_to_many_consumers(count: int) -> Callable[[], object]:
         views_of_many_leased,
         reasons_of_many_waiting,
         strict_submits_to_many_consumers,
+        roster_of_many_that_know_many_tasks,
     ],
 )
 def test_what_is_said_of_many_is_work_in_proportion(request_of: Callable[[int], Callable[[], object]]):
