@@ -25,6 +25,8 @@ from service.domain.lifecycle import JobState
 INTERESTS_MAX = 64
 #: Out-of-date entries that a heap holds at most, beside as many as it has others.
 STALE_MAX = 64
+#: Of the places of an interest, the part that is corrected one by one, before all are put in order again.
+_CORRECTED_PART = 16
 
 
 class Span(NamedTuple):
@@ -260,9 +262,9 @@ class Lanes:
         oldest: float | None = None
         for road in self._roads.get(queue, _NO_ROADS).values():
             for lane in road.lanes.values():
-                # Without a call for each, as there may be 100,000.
-                head = None if lane.spans[0].batch.ragged else lane.spans[0]
-                head = head or lane.head()
+                # Mostly without a call for each, as there may be 100,000.
+                spans = lane.spans
+                head = spans[0] if spans and not spans[0].batch.ragged else lane.head()
                 if head is not None and (oldest is None or head.ready_at < oldest):
                     oldest = head.ready_at
         return oldest
@@ -289,15 +291,21 @@ class Lanes:
 
     def best(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Lane | None:
         """Return the lane to take from for one who knows *tasks* (None: all) and serves *queues*."""
-        places = self._places(queues, tasks)
+        interest = self._interest(queues, tasks)
+        places = self._places(interest)
+        # Where others have taken from very many roads, to put all in order again is less work.
+        patience = len(places) // _CORRECTED_PART + STALE_MAX
         while places:
             found = places[0][3].settle()
-            if found is None:
-                self._discard(heapq.heappop(places)[3])
-            elif found[1] == places[0]:
+            if found is not None and found[1] == places[0]:
                 return found[0]
+            if patience == 0:
+                places = self._put_in_order(interest)
+            elif found is None:
+                self._discard(heapq.heappop(places)[3])
             else:
                 heapq.heapreplace(places, found[1])
+            patience -= 1
         return None
 
     def skip(self, batch: Batch, count: int) -> None:
@@ -346,12 +354,16 @@ class Lanes:
         if not roads:
             del self._roads[road.queue]
 
-    def _places(self, queues: frozenset[str], tasks: frozenset[str] | None) -> list[Place]:
-        interest = self._interest(queues, tasks)
-        if interest.places is None:
-            interest.places = list(self._places_for(interest))
-            heapq.heapify(interest.places)
-        return interest.places
+    def _places(self, interest: Interest) -> list[Place]:
+        places = interest.places
+        if places is None or len(places) > 2 * self._count + STALE_MAX:
+            return self._put_in_order(interest)
+        return places
+
+    def _put_in_order(self, interest: Interest) -> list[Place]:
+        interest.places = places = list(self._places_for(interest))
+        heapq.heapify(places)
+        return places
 
     def _interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
         interest = self._interests.get((queues, tasks)) or self._new_interest(queues, tasks)

@@ -22,9 +22,9 @@ MANY_LANES = 6_000
 FEW, MANY = 100, 1_000
 
 
-def submit(state: QueueState, terms: list[Terms], *, inside: bool = False) -> None:
+def submit(state: QueueState, terms: list[Terms], *, inside: bool = False, origin: str = "o") -> None:
     batches = [NewBatch(number, each, [b"x"]) for number, each in enumerate(terms)]
-    assert apply(state, c.Submit("o", batches), Member(inside=inside), 1.0) == r.Accepted([])
+    assert apply(state, c.Submit(origin, batches), Member(inside=inside), 1.0) == r.Accepted([])
 
 
 def consumer(
@@ -111,6 +111,21 @@ def test_a_lease_is_hardly_more_work_with_many_lanes(lease: Callable[[int], Call
     few(), many()  # the first lease of a kind puts the lanes in order
 
     assert instructions_of(many) < 1.5 * instructions_of(few)
+
+
+@pytest.mark.parametrize("jobs_of_each", [1, 2])
+def test_a_kind_of_consumer_that_asks_late_does_not_look_at_all_that_others_have_taken(jobs_of_each: int):
+    """Another one has taken the oldest job of each task, and perhaps there is a second."""
+    state = QueueState()
+    tasks = [f"m:f{number}" for number in range(MANY_LANES)]
+    submit(state, [Terms(task) for _ in range(jobs_of_each) for task in tasks])
+    submit(state, [Terms("m:last")], origin="p")
+    late, busy = consumer(state, tasks=[*tasks, "m:last"]), consumer(state, tasks=tasks, name="w-2")
+    assert state.lanes.best(late.queues, late.tasks)
+    for _ in range(-(-MANY_LANES // 256)):
+        lease_256(state, busy)
+
+    assert instructions_of(lambda: apply(state, c.Lease(1), late, 2.0)) < 40 * MANY_LANES
 
 
 def stats_with_many_queues(count: int) -> Callable[[], object]:
