@@ -86,7 +86,9 @@ class Expositions:
             self._finish(r.Refused("broker", f"the metrics cannot be told: {error!r}"))
             return
         if complete:
-            self._made = r.Text("".join(self._text))
+            # A name that is no text must not keep all else from being told.
+            text = "".join(self._text).encode(errors="replace").decode()
+            self._made = r.Text(text)
             self._finish(self._made)
 
     def _advance(self) -> bool:

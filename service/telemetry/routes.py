@@ -106,7 +106,9 @@ def scale_figures(totals: Totals, mean_run_seconds: Mapping[str, float]) -> dict
     """
     ready = sum(queue.ready for queue in totals.queues)
     leased = sum(queue.leased for queue in totals.queues)
-    work = sum(queue.ready * (mean_run_seconds.get(queue.name) or ASSUMED_RUN_SECONDS) for queue in totals.queues)
+    work = sum(
+        queue.ready * (mean_run_seconds.get(queue.name) or ASSUMED_RUN_SECONDS) for queue in totals.queues
+    )
     wanted = math.ceil(min(work / DRAIN_TARGET_SECONDS, ready + leased))
     return {"ready": ready, "leased": leased, "desired_consumers": max(totals.busy, wanted)}
 

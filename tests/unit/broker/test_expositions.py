@@ -135,6 +135,11 @@ def test_metrics_that_cannot_be_made_are_refused_and_asked_for_again():
     assert answers[1] == r.Text("a")
 
 
+def test_a_name_that_is_no_text_does_not_keep_the_rest_from_being_told():
+    host = QueueHost(MemoryJournal(), exposition=lambda totals: ["before ", "\ud800", " after"])
+    assert answers_of(host, [c.Exposition()]) == [r.Text("before ? after")]
+
+
 def answers_of(host: QueueHost, commands: list[c.Command]) -> list[r.Reply]:
     found: list[list[r.Reply]] = []
     host.call(commands, Member(), found.append)
