@@ -10,6 +10,7 @@ import heapq
 from array import array
 from bisect import insort
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from service.domain.batch import Batch
@@ -17,6 +18,11 @@ from service.domain.lifecycle import JobState
 
 #: Cancelled jobs that may have left entries behind before these are looked for.
 CANCELLED_MAX = 1000
+#: Entries that are looked at for each job that is cancelled meanwhile, and at each look for due jobs.
+SWEPT_FOR_EACH = 2
+SWEPT_AT_A_LOOK = 1000
+#: Jobs that are made ready together in about the time that one takes by itself.
+RUN_COST_JOBS = 10
 
 
 class Due(NamedTuple):
@@ -59,21 +65,27 @@ class Sleepers:
 
 
 class Schedule:
-    """All scheduled jobs by the time at which they are to be made ready."""
+    """All scheduled jobs by the time at which they are to be made ready.
+
+    A cancelled job leaves its entry behind. Once these may be many, all entries become `_unswept`, and a few
+    at a time go back if one of their jobs is still scheduled: no single look at the schedule takes long.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
         self._heap: list[Due] = []
+        self._unswept: list[Due] = []
         self._cancelled = 0
 
     def __len__(self) -> int:
         """Return how many entries there are; a cancelled job may still have one."""
-        return len(self._heap)
+        return len(self._heap) + len(self._unswept)
 
     @property
     def next_at(self) -> float | None:
         """When something is due next, or None if nothing is."""
-        return self._heap[0].at if self._heap else None
+        heap = self._first_heap()
+        return heap[0].at if heap else None
 
     def add(self, batch: Batch, start: int, stop: int, at: float) -> None:
         """Add the jobs [start, stop) of *batch*, all due at time *at*."""
@@ -109,34 +121,59 @@ class Schedule:
     def take_due(self, now: float, limit: int) -> Iterator[tuple[Batch, int, int, float]]:
         """Remove what is due, and yield it as (batch, start, stop, at), up to about *limit* jobs.
 
-        The caller makes the jobs ready before it asks for the next ones.
+        A run of jobs counts as `RUN_COST_JOBS` more, and so does an entry without any. The caller makes the
+        jobs ready before it asks for the next ones.
         """
-        while self._heap and self._heap[0].at <= now and limit > 0:
-            due = heapq.heappop(self._heap)
-            for start, stop, at in list(self._runs(due, now)):
+        self._sweep(SWEPT_AT_A_LOOK)
+        while limit > 0 and (heap := self._first_heap()) and heap[0].at <= now:
+            due = heapq.heappop(heap)
+            runs = self._runs(due, now, 1 + limit // RUN_COST_JOBS)
+            limit -= RUN_COST_JOBS * max(1, len(runs))
+            for start, stop, at in runs:
                 limit -= stop - start
                 yield due.batch, start, stop, at
 
     def cancelled(self, count: int) -> None:
         """Note that *count* scheduled jobs were cancelled; once these are many, drop what they left."""
         self._cancelled += count
-        if self._cancelled > max(CANCELLED_MAX, len(self._heap) // 2):
+        if self._unswept:
+            self._sweep(SWEPT_FOR_EACH * count)
+        elif self._cancelled > max(CANCELLED_MAX, len(self._heap) // 2):
             self._cancelled = 0
-            self._heap = [due for due in self._heap if _has_scheduled(due)]
-            heapq.heapify(self._heap)
+            self._heap, self._unswept = [], self._heap
 
-    def _runs(self, due: Due, now: float) -> Iterator[tuple[int, int, float]]:
-        """Yield (start, stop, at) of the jobs that *due* is about and that are still scheduled."""
+    def _first_heap(self) -> list[Due]:
+        """Return the heap with the entry that is due first, or one that is empty if there is none."""
+        heap, unswept = self._heap, self._unswept
+        return unswept if unswept and (not heap or unswept[0] < heap[0]) else heap
+
+    def _sweep(self, count: int) -> None:
+        """Look at up to *count* entries, and drop those that are about cancelled jobs alone."""
+        unswept = self._unswept
+        for _ in range(min(count, len(unswept))):
+            due = unswept.pop()  # a heap without its last element is a heap
+            if _has_scheduled(due):
+                heapq.heappush(self._heap, due)
+            elif not due.stop:
+                due.batch.sleepers = None  # else a job that joins the chunk would rely on this entry
+
+    def _runs(self, due: Due, now: float, most: int) -> list[tuple[int, int, float]]:
+        """Return (start, stop, at) of the jobs that *due* is about and that are still scheduled.
+
+        Of jobs that are due together these are the first *most* runs; the others get an entry of their own.
+        """
         batch = due.batch
         if due.stop:
-            for start, stop in batch.runs(JobState.SCHEDULED, due.start, due.stop):
-                yield start, stop, due.at
-        elif batch.sleepers is not None and batch.sleepers.next_at == due.at:  # else it is a former entry
-            states = batch.states
-            woken = [each for each in batch.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
-            for start, stop in _spans(batch, woken):
-                yield start, stop, batch.due_of(start) or due.at
-            self._push_sleepers(batch)
+            runs = list(islice(batch.runs(JobState.SCHEDULED, due.start, due.stop), most))
+            if len(runs) == most and runs[-1][1] < due.stop:
+                heapq.heappush(self._heap, due._replace(start=runs[-1][1]))
+            return [(start, stop, due.at) for start, stop in runs]
+        if batch.sleepers is None or batch.sleepers.next_at != due.at:
+            return []  # it is a former entry
+        states = batch.states
+        woken = [each for each in batch.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
+        self._push_sleepers(batch)
+        return [(start, stop, batch.due_of(start) or due.at) for start, stop in _spans(batch, woken)]
 
     def _push_sleepers(self, batch: Batch) -> None:
         at = batch.sleepers.next_at if batch.sleepers is not None else None

@@ -33,7 +33,7 @@ from service.domain.paces import Paces
 from service.domain.refusals import REFUSALS, Refusal
 from service.errors import RowMissing
 
-#: Scheduled jobs that one look makes ready, about: some milliseconds.
+#: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
 WAKE_JOBS_MAX = 10_000
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
