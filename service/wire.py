@@ -10,6 +10,7 @@ A frame is MessagePack: `[request, [command, ...]]` and `[request, [reply, ...]]
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,7 +19,7 @@ import msgspec
 
 from service.domain.commands import PROTOCOL_VERSION, AnyCommand, Command
 from service.domain.field_bounds import FRAME_COMMANDS_MAX
-from service.domain.replies import AnyReply, Reply
+from service.domain.replies import AnyReply, Refused, Reply
 from service.errors import BadRequest
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "PROTOCOL_VERSION",
     "RELEASE",
+    "RESPONSE_BYTES_MAX",
     "as_received",
     "decode_request",
     "decode_response",
@@ -44,6 +46,11 @@ RELEASE = "0.1.0"
 DEFAULT_PORT = 7077
 #: Bytes that no message from the network may exceed, whatever the settings say.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+#: Bytes of an answer that a client takes.
+RESPONSE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+_TOO_LARGE = Refused(
+    "bad_request", "what was asked was done, but the answers are too large together; ask for less at a time"
+)
 
 # (ident, method, (frame,), {}) as pickle protocol 3: MARK, two unicode strings, one bytes argument
 # in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to keep right.
@@ -79,8 +86,12 @@ def encode_request(request: int, commands: Sequence[Command]) -> bytearray:
 
 
 def encode_response(request: int, replies: Sequence[Reply]) -> bytearray:
-    """Return one whole message (header included) that carries *replies*."""
-    return _message(_REPLY_HEAD, (request, replies), _REPLY_TAIL)
+    """Return one whole message (header included) that carries *replies*.
+
+    If they are larger than any client takes, it carries as many refusals.
+    """
+    message = _message(_REPLY_HEAD, (request, replies), _REPLY_TAIL, RESPONSE_BYTES_MAX)
+    return message or _message(_REPLY_HEAD, (request, [_TOO_LARGE] * len(replies)), _REPLY_TAIL)
 
 
 def request_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
@@ -138,11 +149,14 @@ def with_header(body: bytes) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def _message(head: bytes, content: object, tail: bytes) -> bytearray:
+def _message(head: bytes, content: object, tail: bytes, limit: float = math.inf) -> bytearray:
+    """Return a message with its header, or an empty one if it would have more than *limit* bytes."""
     # The frame is encoded where it belongs: a large one is not copied once more.
     message = bytearray(HEADER.size) + head + bytes(_LENGTH.size)
     start = len(message)
     _encoder.encode_into(content, message, start)
+    if len(message) > limit:
+        return bytearray()
     _LENGTH.pack_into(message, start - _LENGTH.size, len(message) - start)
     message += tail
     HEADER.pack_into(message, 0, len(message) - HEADER.size)

@@ -10,7 +10,8 @@ decided by `domain.retry` in the caller and arrives as an argument.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Self, TypeVar
 
@@ -133,21 +134,40 @@ class Broker(abc.ABC):
         """Cancel those of the jobs that wait; return how many. One that runs or has ended is left alone.
 
         Raises:
-            UnknownJob: an id is not known.
+            UnknownJob: an id is not known. Of very many jobs, some may be cancelled then.
         """
-        return self._one(c.Cancel(list(ids)), r.Done).count
+        return sum(self._one(c.Cancel(page), r.Done).count for page in _pages(ids))
 
     def requeue(self, ids: Sequence[str] = (), *, queue: str = "") -> int:
         """Make dead jobs ready again with fresh budgets; without ids all dead ones. Return how many."""
-        return self._one(c.Requeue(list(ids), queue), r.Done).count
+        if ids:
+            return sum(self._one(c.Requeue(page), r.Done).count for page in _pages(ids))
+        done = self._one(c.Requeue([], queue), r.Done)
+        count = done.count
+        while done.more is not None:
+            done = self._one(c.Requeue([], queue, done.more), r.Done)
+            count += done.count
+        return count
 
     def get(self, ids: Sequence[str]) -> list[JobView]:
         """Describe jobs; ids that are not known are left out."""
-        return self._one(c.Get(list(ids)), r.Views).jobs
+        page = self._one(c.Get(list(ids), paged=True), r.Views)
+        found = page.jobs
+        while page.left:
+            page = self._one(c.Get(list(ids[-page.left :]), paged=True), r.Views)
+            found += page.jobs
+        return found
 
     def find(self, query: c.List) -> list[JobView]:
         """Describe the jobs that a query names, newest first."""
-        return self._one(query, r.Views).jobs
+        page = self._one(msgspec.structs.replace(query, paged=True), r.Views)
+        found = page.jobs
+        while page.before and len(found) < query.limit:
+            rest = query.limit - len(found)
+            following = msgspec.structs.replace(query, limit=rest, before=page.before, paged=True)
+            page = self._one(following, r.Views)
+            found += page.jobs
+        return found
 
     def wait(self, ids: Sequence[str], timeout: timedelta) -> list[Outcome]:
         """Return the outcomes of the jobs once all have ended, or those there are when time is up.
@@ -156,12 +176,27 @@ class Broker(abc.ABC):
             UnknownJob: an id is not known.
         """
         seconds = timeout.total_seconds()
-        return self._one(c.Await(list(ids), seconds), r.Outcomes, wait=seconds).outcomes
+        deadline = time.monotonic() + seconds
+        found: dict[str, Outcome] = {}
+        left = list(ids)
+        while left:
+            page = self._one(c.Await(left, seconds, paged=True), r.Outcomes, wait=seconds)
+            found.update((outcome.id, outcome) for outcome in page.outcomes)
+            left = [job for job in dict.fromkeys(left) if job not in found] if page.left else []
+            seconds = max(0.0, deadline - time.monotonic())
+        return [found[job] for job in ids if job in found]
 
     def feed(self, feed: c.Feed) -> r.Outcomes:
         """Return outcomes in the order they were recorded, after a cursor; the answer has the next cursor."""
+        deadline = time.monotonic() + feed.wait
         folded = msgspec.structs.replace(feed, folded=True)
-        return self._one(folded, r.Outcomes, wait=feed.wait).unfolded()
+        page = self._one(folded, r.Outcomes, wait=feed.wait).unfolded()
+        while not page.outcomes and page.cursor != folded.cursor:
+            # All up to there is forgotten; it says nothing about what comes after.
+            seconds = max(0.0, deadline - time.monotonic())
+            folded = msgspec.structs.replace(folded, cursor=page.cursor, wait=seconds)
+            page = self._one(folded, r.Outcomes, wait=seconds).unfolded()
+        return page
 
     def drain(self, *, worker: str = "", refuse: bool = False) -> None:
         """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`. Durable.
@@ -180,7 +215,12 @@ class Broker(abc.ABC):
 
     def members(self) -> list[r.WorkerView]:
         """Describe the connected workers."""
-        return self._one(c.Members(), r.Roster).workers
+        page = self._one(c.Members(paged=True), r.Roster)
+        found = page.workers
+        while page.after:
+            page = self._one(c.Members(page.after, paged=True), r.Roster)
+            found += page.workers
+        return found
 
     def backup(self, name: str) -> r.Copy:
         """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done.
@@ -201,6 +241,13 @@ class Broker(abc.ABC):
 
     def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
         return _expect(self.call([command], wait=wait)[0], kind)
+
+
+def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the ids in lists as long as one request may name; none is named twice."""
+    names = list(dict.fromkeys(ids))
+    for first in range(0, len(names), c.CHANGED_JOBS_MAX):
+        yield names[first : first + c.CHANGED_JOBS_MAX]
 
 
 def _expect(reply: r.Reply, kind: type[R]) -> R:

@@ -34,6 +34,7 @@ from service.domain.members import Member
 from service.domain.observer import Observer
 from service.domain.queue_state import Notice, QueueState
 from service.domain.refusals import Refusal
+from service.domain.room import Room
 from service.errors import JournalError, ServiceError
 from service.wire import RELEASE
 
@@ -50,7 +51,7 @@ _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command
 class Request:
     """Commands that came together, and the replies to those that are applied."""
 
-    __slots__ = ("commands", "deliver", "member", "replies")
+    __slots__ = ("commands", "deliver", "member", "replies", "room")
 
     def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
         """Hold *commands* of *member*, of which none is applied yet."""
@@ -58,6 +59,8 @@ class Request:
         self.member = member
         self.deliver = deliver
         self.replies: list[r.Reply] = []
+        #: What is left for the other replies.
+        self.room = Room()
 
 
 class QueueHost:
@@ -143,7 +146,7 @@ class QueueHost:
             StateBroken: the state cannot be trusted any more.
         """
         now = self.clock.now()
-        commands, member, replies = request.commands, request.member, request.replies
+        commands, member, replies, room = request.commands, request.member, request.replies, request.room
         begun, last = len(replies), len(commands) - 1
         apply_one = self._apply_with_care if self._careful else self._apply
         ledger, command = self.state.ledger, None
@@ -158,7 +161,7 @@ class QueueHost:
                     replies.append(r.Done())
                     continue
                 before = ledger.last_sequence
-                reply = apply_one(command, member, now)
+                reply = apply_one(command, member, now, room)
                 if ledger.last_sequence != before:
                     self._makers.note(before, command, member)
                 if place < last and (reply is None or type(command) is c.Exposition):
@@ -167,6 +170,8 @@ class QueueHost:
                     self._park(command, request, now)
                     return True
                 replies.append(reply)
+                if place < last and isinstance(reply, r.Grant):
+                    room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
         except Exception as error:
             if is_told(error):
                 raise
@@ -178,7 +183,8 @@ class QueueHost:
     def _park(self, command: c.Command, request: Request, now: float) -> None:
         """Have a request wait whose last command, *command*, has no answer yet."""
         until = now + _patience(command)
-        waiting = Waiting(command, request.member, until, request.replies, request.deliver, self._turns)
+        member, replies, room = request.member, request.replies, request.room
+        waiting = Waiting(command, member, until, replies, request.deliver, self._turns, room.size)
         if isinstance(command, c.Exposition):
             self._expositions.ask(waiting)
         else:
@@ -191,14 +197,14 @@ class QueueHost:
 
     def totals(self) -> r.Totals:
         """Return the counts of every queue, and what the host knows of itself."""
-        reply = self._apply(c.Stats(), Member(), self.clock.now())
+        reply = self._apply(c.Stats(), Member(), self.clock.now(), Room())
         if not isinstance(reply, r.Totals):
             raise TypeError(f"stats answered {reply!r}")
         return reply
 
     def roster(self) -> r.Roster:
         """Return the connected workers."""
-        reply = self._apply(c.Members(), Member(), self.clock.now())
+        reply = self._apply(c.Members(), Member(), self.clock.now(), Room(math.inf, math.inf))
         if not isinstance(reply, r.Roster):
             raise TypeError(f"members answered {reply!r}")
         return reply
@@ -295,27 +301,27 @@ class QueueHost:
             self._outbox = Outbox()
             self.journal.close()
 
-    def _apply_with_care(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+    def _apply_with_care(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
         """Apply a command unless one like it has broken the state; refuse it if it reads, and that fails."""
         refusal = self.blamed.refusal(command, inside=member.inside)
         if refusal is not None:
             return refusal
         try:
-            return self._apply(command, member, now)
+            return self._apply(command, member, now, room)
         except Exception as error:
             if is_told(error) or type(command) not in READING:
                 raise
             self.observer.broke(Place.READING)
             return unread(error)
 
-    def _apply(self, command: c.Command, member: Member, now: float) -> r.Reply | None:
+    def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
         if type(command) not in _ANSWERED_HERE:
-            return apply(self.state, command, member, now)
+            return apply(self.state, command, member, now, room)
         if isinstance(command, c.Exposition):
             return self._expositions.answer(member)
         if isinstance(command, c.Backup):
             return self._backup(command.name)
-        reply = apply(self.state, command, member, now)
+        reply = apply(self.state, command, member, now, room)
         if isinstance(reply, r.Totals):
             journal = self.journal
             return msgspec.structs.replace(

@@ -37,29 +37,16 @@ class Recent:
 
     def committed(self, sequence: int, event: e.AnyEvent) -> None:
         """Keep an event that was committed, if it tells an outcome and is not too large."""
-        if not isinstance(event, e.Submitted | e.Merged) and (weight := _weight(event)) < RECENT_EVENT_BYTES:
+        if not isinstance(event, e.Submitted | e.Merged) and (weight := e.weight(event)) < RECENT_EVENT_BYTES:
             self._keep(sequence, event, weight)
 
     def read(self, sequence: int, event: e.AnyEvent) -> None:
         """Keep an event that was read from the journal, if it has arguments."""
         if isinstance(event, e.Submitted | e.Merged):
-            self._keep(sequence, event, _weight(event))
+            self._keep(sequence, event, e.weight(event))
 
     def _keep(self, sequence: int, event: e.AnyEvent, weight: int) -> None:
         self._events[sequence] = event, weight
         self._bytes += weight
         while len(self._events) > RECENT_EVENTS or (self._bytes > self._most_bytes and len(self._events) > 1):
             self._bytes -= self._events.popitem(last=False)[1][1]
-
-
-def _weight(event: e.AnyEvent) -> int:
-    """Return the bytes of the results, arguments or traceback in *event*."""
-    match event:
-        case e.Succeeded():
-            return sum(sum(map(len, span.results)) for span in event.ranges)
-        case e.Submitted() | e.Merged():
-            return sum(map(len, event.bodies))
-        case e.Failed():
-            error = event.error
-            return len(error.message) + len(error.traceback) + len(error.exception)
-    return 0

@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from service.errors import BadRequest
-from service.wire import HEADER, LONG_HEADER, MESSAGE_BYTES_MAX
+from service.wire import HEADER, LONG_HEADER, RESPONSE_BYTES_MAX
 
 #: Bytes that are asked for at once where the length of a message is not known yet: most come whole.
 _READ_BYTES = 64 * 1024
@@ -109,6 +109,6 @@ def _place(data: bytes) -> tuple[int, int] | None:
             return None
         (length,) = LONG_HEADER.unpack_from(data, start)
         start += LONG_HEADER.size
-    if not 0 <= length <= 2 * MESSAGE_BYTES_MAX:
+    if not 0 <= length <= RESPONSE_BYTES_MAX:
         raise BadRequest(f"the manager announced a message of {length} bytes")
     return start, start + length

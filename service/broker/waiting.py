@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
 import msgspec
 
 from service.broker.broken import READING, Place, StateBroken, is_told, unread
 from service.domain import commands as c
-from service.domain import queries
+from service.domain import outcomes
 from service.domain import replies as r
 from service.domain.apply import apply
 from service.domain.members import Member
 from service.domain.queue_state import Ended, QueueState
+from service.domain.room import REPLY_BYTES, Room
 
 Deliver = Callable[[list[r.Reply]], None]
 
@@ -36,8 +37,10 @@ class Waiting:
         turn: the host's turn in which the request came.
         order: how many requests had waited before it.
         origin: of an `Await`, that of the job that it waits for.
-        unseen: of an `Await`, how many of its first ids may name jobs that have not ended.
+        ids: of an `Await`, the jobs that it names.
+        unseen: how many of the first of them may not have ended.
         shelf: where it waits.
+        size: how many bytes its answer may have.
     """
 
     __slots__ = (
@@ -45,11 +48,13 @@ class Waiting:
         "command",
         "deadline",
         "deliver",
+        "ids",
         "member",
         "order",
         "origin",
         "replies",
         "shelf",
+        "size",
         "turn",
         "unseen",
     )
@@ -62,18 +67,21 @@ class Waiting:
         replies: list[r.Reply],
         deliver: Deliver,
         turn: int,
+        size: float = REPLY_BYTES,
     ) -> None:
         """Keep what is needed to ask again."""
+        self.size = size
         self.turn = turn
         self.asked = command
-        self.command = (isinstance(command, c.Feed) and queries.awaited(command)) or command
+        self.command = (isinstance(command, c.Feed) and outcomes.awaited(command)) or command
         self.member = member
         self.deadline = deadline
         self.replies = replies
         self.deliver = deliver
         self.order = 0
         self.origin = ""
-        self.unseen = len(self.command.ids) if isinstance(self.command, c.Await) else 0
+        self.ids = list(dict.fromkeys(self.command.ids)) if isinstance(self.command, c.Await) else []
+        self.unseen = len(self.ids)
         self.shelf: Shelf | None = None
 
 
@@ -140,7 +148,7 @@ class Waiters:
         self._of_member.setdefault(waiting.member, {})[waiting.order] = waiting
         self._soonest = min(self._soonest, waiting.deadline)
         if isinstance(waiting.command, c.Await):
-            self._await_next(waiting, waiting.command.ids, now)
+            self._await_next(waiting, now)
         else:
             self._put(waiting, *self._place_of(waiting))
 
@@ -185,9 +193,9 @@ class Waiters:
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
         """Answer those who waited for the end of one of these jobs, or for any."""
-        for waiting, ids in list(self._awaiting_one_of(ended)):
+        for waiting in list(self._awaiting_one_of(ended)):
             self._unshelve(waiting)
-            self._await_next(waiting, ids, now)
+            self._await_next(waiting, now)
         for origin in {"", *(origin for origin, _, _ in ended)}:
             self._serve_feeds(origin, now)
         for shelf in [*self._takers.values(), *self._joins.values()]:
@@ -210,7 +218,7 @@ class Waiters:
     def _put(self, waiting: Waiting, home: dict[Hashable, Shelf], key: Hashable) -> None:
         shelf = home.get(key)
         if shelf is None:
-            newest = queries.newest(self._state, str(key)) if home is self._feeds else 0
+            newest = outcomes.newest(self._state, str(key)) if home is self._feeds else 0
             shelf = home[key] = Shelf(home, key, newest)
         shelf[waiting.order] = waiting
         waiting.shelf = shelf
@@ -252,7 +260,7 @@ class Waiters:
     def _ask(self, waiting: Waiting, command: c.Command, now: float) -> r.Reply | None:
         """Apply *command*: what *waiting* asked for, perhaps from further on or with less patience."""
         try:
-            return apply(self._state, command, waiting.member, now)
+            return apply(self._state, command, waiting.member, now, Room(waiting.size))
         except Exception as error:
             if is_told(error):
                 raise
@@ -273,34 +281,32 @@ class Waiters:
             if waiting.shelf is shelf and self._state.lanes.best(member.queues, member.tasks) is None:
                 return
 
-    def _await_next(self, waiting: Waiting, ids: Sequence[str], now: float) -> None:
-        """Let an `Await` of *ids* wait for the last job that has not ended, or answer it if all have.
+    def _await_next(self, waiting: Waiting, now: float) -> None:
+        """Let an `Await` wait for the last of its jobs that has not ended, or answer it if all have.
 
         That one is likely to end last, so that one look is often enough.
         """
-        found = queries.last_unfinished(self._state, ids, waiting.unseen)
+        found = outcomes.last_unfinished(self._state, waiting.ids, waiting.unseen)
         while found is None:
             if self._try(waiting, now):
                 return
             # One that had ended was made ready again.
-            found = queries.last_unfinished(self._state, ids, len(ids))
+            found = outcomes.last_unfinished(self._state, waiting.ids, len(waiting.ids))
         waiting.unseen, waiting.origin, number = found
         self._awaited[waiting.origin] += 1
         self._put(waiting, self._awaiting, (waiting.origin, number))
 
-    def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[tuple[Waiting, Sequence[str]]]:
+    def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[Waiting]:
         for origin, first, count in ended:
             if origin in self._awaited:
                 for number in range(first, first + count):
-                    for waiting in self._awaiting.get((origin, number), {}).values():
-                        if isinstance(waiting.command, c.Await):
-                            yield waiting, waiting.command.ids
+                    yield from self._awaiting.get((origin, number), {}).values()
 
     def _serve_feeds(self, origin: str, now: float) -> None:
         shelf = self._feeds.get(origin)
         if shelf is None:
             return
-        newest = queries.newest(self._state, origin)
+        newest = outcomes.newest(self._state, origin)
         for waiting in list(shelf.values()):
             waiting.command = msgspec.structs.replace(waiting.command, cursor=shelf.cursor)
             if not self._try(waiting, now):

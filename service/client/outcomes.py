@@ -156,7 +156,8 @@ def _fed(patience: Patience, origin: str, wanted: set[str], deadline: Deadline) 
         yield page.outcomes
         if not page.outcomes and wanted:
             yield _looked_up(patience, random.sample(sorted(wanted), min(PAGE, len(wanted))))
-        if len(page.outcomes) < PAGE and wanted and deadline.passed:
+        # A page may be short because its outcomes are large: only an empty one is the end.
+        if not page.outcomes and wanted and deadline.passed:
             raise _late(len(wanted), deadline)
         cursor, seconds = page.cursor, deadline.slice()
 
@@ -166,7 +167,7 @@ def _polled(patience: Patience, wanted: set[str], deadline: Deadline) -> Iterato
         yield _looked_up(patience, sorted(wanted))
         if wanted and deadline.passed:
             raise _late(len(wanted), deadline)
-        patience.wait(sorted(wanted)[:PAGE], deadline.slice(ROUND_SECONDS))
+        yield patience.wait(sorted(wanted)[:PAGE], deadline.slice(ROUND_SECONDS))
 
 
 def _looked_up(patience: Patience, ids: list[str]) -> list[Outcome]:

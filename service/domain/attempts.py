@@ -5,15 +5,15 @@ from __future__ import annotations
 from service.domain import events as e
 from service.domain.batch import ATTEMPTS_KEPT, Batch
 from service.domain.job import Attempt
-from service.domain.queue_state import QueueState
+from service.domain.queue_state import Read
 
 
-def attempts_of(state: QueueState, batch: Batch, index: int) -> list[Attempt]:
-    """Return the last attempts at the job at *index* that ended without a result, read from the journal."""
+def attempts_of(read: Read, batch: Batch, index: int) -> list[Attempt]:
+    """Return the last attempts at the job at *index* that ended without a result; *read* returns events."""
     record = batch.records.get(index)
     if record is None:
         return []
-    found = (state.event(sequence) for sequence in record.attempts[-ATTEMPTS_KEPT:])
+    found = (read(sequence) for sequence in record.attempts[-ATTEMPTS_KEPT:])
     return [
         Attempt(event.at, event.cause, event.error, event.seconds, event.consumer)
         for event in found

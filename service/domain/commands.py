@@ -14,6 +14,10 @@ from service.domain.job import Cause, ErrorInfo, NewBatch
 PROTOCOL_VERSION = 1
 
 
+#: Jobs that one request may cancel or make ready again.
+CHANGED_JOBS_MAX = 1000
+
+
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
     """Base of all commands."""
 
@@ -145,38 +149,52 @@ class Recall(Command, frozen=True, tag="recall"):
 
 
 class Cancel(Command, frozen=True, tag="cancel"):
-    """Cancel waiting jobs."""
+    """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`."""
 
     ids: b.Ids
 
 
 class Requeue(Command, frozen=True, tag="requeue"):
-    """Make dead jobs ready again, with fresh budgets; without ids, all dead jobs of `queue` (or of all)."""
+    """Make dead jobs ready again, with fresh budgets, up to `CHANGED_JOBS_MAX`.
+
+    Without ids those of `queue` (or of all), after the first `passed` dead jobs; `Done.more` says how many.
+    """
 
     ids: b.Ids = []
     queue: b.NameOrNone = ""
+    passed: b.Number = 0
 
 
 class Get(Command, frozen=True, tag="get"):
-    """Describe jobs."""
+    """Describe jobs; if `paged`, the first ones of a list that is too long for one answer."""
 
     ids: b.Ids
+    paged: bool = False
 
 
 class List(Command, frozen=True, tag="list"):
-    """Describe up to `limit` jobs, newest first, of a state, a queue and a task where these are named."""
+    """Describe up to `limit` jobs, newest first, of a state, a queue and a task if these are named.
+
+    If `paged`, an answer may end early and say from where to look on: that is `before` of the next request.
+    """
 
     state: b.Label = ""
     queue: b.NameOrNone = ""
     task: b.NameOrNone = ""
     limit: b.Number = 50
+    before: b.Counter = 0
+    paged: bool = False
 
 
 class Await(Command, frozen=True, tag="await"):
-    """Return the outcomes of these jobs once all have one, or what there is after `wait` seconds."""
+    """Return the outcomes of these jobs once all have one, or what there is after `wait` seconds.
+
+    If `paged`, those that fit into one answer.
+    """
 
     ids: b.Ids
     wait: b.Seconds = 0.0
+    paged: bool = False
 
 
 class Feed(Command, frozen=True, tag="feed"):
@@ -186,7 +204,7 @@ class Feed(Command, frozen=True, tag="feed"):
     """
 
     origin: b.OriginOrNone = ""
-    cursor: b.Counter = 0
+    cursor: b.Cursor = 0
     limit: b.Number = 1000
     wait: b.Seconds = 0.0
     folded: bool = False
@@ -197,7 +215,10 @@ class Stats(Command, frozen=True, tag="stats"):
 
 
 class Members(Command, frozen=True, tag="members"):
-    """Return the workers that are connected."""
+    """Return the workers that are connected; if `paged`, by name, those after `after` that fit."""
+
+    after: b.Text = ""
+    paged: bool = False
 
 
 class Drain(Command, frozen=True, tag="drain"):

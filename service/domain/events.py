@@ -154,3 +154,16 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
 AnyEvent = (
     Submitted | Merged | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
 )
+
+
+def weight(event: AnyEvent | None) -> int:
+    """Return the bytes of the results, arguments or texts in *event*."""
+    match event:
+        case Succeeded():
+            return sum(sum(map(len, span.results)) for span in event.ranges)
+        case Submitted() | Merged():
+            return sum(map(len, event.bodies))
+        case Failed():
+            error = event.error
+            return len(error.message) + len(error.traceback) + len(error.exception)
+    return 0

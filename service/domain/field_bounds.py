@@ -61,7 +61,9 @@ Tasks = Annotated[list[Name], Meta(max_length=TASKS_MAX)]
 JobId = Annotated[str, Meta(max_length=JOB_ID_MAX)]
 Number = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Priority = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
-#: A token or a cursor.
+#: Where a feed is read on; a negative one lies within an event.
+Cursor = Annotated[int, Meta(ge=-COUNTER_MAX, le=COUNTER_MAX)]
+#: A token, or a place in a list of jobs.
 Counter = Annotated[int, Meta(ge=0, le=COUNTER_MAX)]
 Seconds = Annotated[float, Meta(ge=0.0, le=SECONDS_MAX)]
 #: Seconds from now; a negative delay is a time that has passed already.

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
+from service.domain.commands import CHANGED_JOBS_MAX
 from service.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
-from service.domain.queries import outcome
+from service.domain.outcomes import outcome
 from service.domain.queue_state import Notice, QueueState
 
 #: What a plain client takes results from.
 _RESULTS = frozenset((RESULTS_QUEUE,))
+#: Dead jobs that one look for those of a queue passes over at most: it takes some 10 ms.
+DEAD_LOOKED_AT_MAX = 100_000
 _WAITING = (JobState.READY, JobState.SCHEDULED)
 #: Workers that have a drain of their own at most; one for all of them can always be put in force.
 DRAINS_MAX = 10_000
@@ -55,14 +59,14 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
 
 
 def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
-    """Make dead jobs ready again."""
+    """Make dead jobs ready again; without ids those that are found at one look."""
+    more = None
     if command.ids:
         places = _places(state, command.ids)
         if isinstance(places, r.Refused):
             return places
     else:
-        dead = state.ledger.dead.items()
-        places = [(b, index) for (_, index), b in dead if command.queue in ("", b.terms.queue)]
+        places, more = _dead(state, command.queue, max(0, command.passed))
     dead_places = [(batch, index) for batch, index in places if batch.states[index] == JobState.DEAD]
     for origin, numbers in _by_origin(dead_places):
         event = e.Requeued(now, origin, numbers)
@@ -70,7 +74,25 @@ def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -
             batch.ragged = True
             state.make_ready(batch, index, index + 1, now)
             state.observer.requeued(batch.terms, 1)
-    return r.Done(len(dead_places))
+    return r.Done(len(dead_places), more)
+
+
+def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int | None]:
+    """Return dead jobs of *queue*, or of all, after the first *passed* dead ones.
+
+    And how many to pass over at the next look, or None if there are no others.
+    """
+    places: list[_Place] = []
+    dead = islice(state.ledger.dead.items(), passed, passed + DEAD_LOOKED_AT_MAX)
+    looked = 0
+    for (_, index), batch in dead:
+        if len(places) >= CHANGED_JOBS_MAX:
+            break
+        looked += 1
+        if queue in ("", batch.terms.queue):
+            places.append((batch, index))
+    end = passed + looked >= len(state.ledger.dead)
+    return places, None if end else passed + looked - len(places)
 
 
 def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
@@ -118,7 +140,7 @@ def _hand_out(state: QueueState, batch: Batch, index: int) -> r.Reply:
     found = outcome(state, batch, index)
     event = e.Answered(batch.origin, [batch.first + index])
     state.ledger.answered(state.record(event), event)
-    return r.Outcomes(0, [found] if found is not None else [])
+    return r.Outcomes(0, [found])
 
 
 def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Reply | None:
@@ -129,8 +151,10 @@ def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Re
     return None
 
 
-def _places(state: QueueState, ids: Iterable[str]) -> list[_Place] | r.Refused:
+def _places(state: QueueState, ids: Collection[str]) -> list[_Place] | r.Refused:
     """Return where the jobs are, each job once, however often it was named."""
+    if len(ids) > CHANGED_JOBS_MAX:
+        return r.Refused("bad_request", f"name at most {CHANGED_JOBS_MAX} jobs at a time")
     places: dict[_Place, None] = {}
     for job in ids:
         try:

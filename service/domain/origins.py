@@ -18,8 +18,8 @@ from service.domain.job import Terms
 #: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
 FORGOTTEN_RANGES_MAX = 256
 _first = attrgetter("first")
-#: Bits of a cursor that tell apart what one event ended.
-_PART_BITS = 24
+#: Parts that a cursor can tell apart of what one event ended.
+PARTS = 1 << 24
 
 
 class Completion(NamedTuple):
@@ -33,7 +33,7 @@ class Completion(NamedTuple):
     @property
     def cursor(self) -> int:
         """The cursor that reads on after this entry."""
-        return (self.sequence << _PART_BITS | self.part) + 1
+        return self.sequence * PARTS + self.part + 1
 
 
 class Completions:
@@ -66,18 +66,14 @@ class Completions:
         self._first.append(first)
         self._count.append(count)
 
-    def after(self, cursor: int, limit: int) -> list[Completion]:
-        """Return entries from *cursor* on (0: from the first), until they name *limit* jobs or more."""
-        index = bisect_left(self._sequence, max(0, cursor) >> _PART_BITS, self._start)
-        found: list[Completion] = []
-        named = 0
-        while index < len(self._sequence) and named < limit:
+    def after(self, cursor: int) -> Iterator[Completion]:
+        """Yield the entries from *cursor* on (0: from the first); none may be added meanwhile."""
+        sequences = self._sequence
+        start = bisect_left(sequences, max(0, cursor) // PARTS, self._start)
+        for index in range(start, len(sequences)):
             entry = self._entry(index)
             if entry.cursor > cursor:
-                found.append(entry)
-                named += entry.jobs
-            index += 1
-        return found
+                yield entry
 
     def drop_below(self, number: int) -> None:
         """Forget leading entries about jobs below *number*."""

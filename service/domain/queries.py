@@ -3,141 +3,140 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from heapq import nsmallest
 
-import msgspec
-
 from service.domain import commands as c
-from service.domain import events as e
 from service.domain import replies as r
-from service.domain.aliases import is_alias
 from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
-from service.domain.job import ITEM, JobView, Outcome, job_id
+from service.domain.job import ITEM, JobView
 from service.domain.known_tasks import KnownTasks
 from service.domain.lifecycle import JobState
-from service.domain.members import Member, Worker
+from service.domain.members import Worker
+from service.domain.origins import PARTS
+from service.domain.outcomes import TOO_LARGE, TOO_MANY, Reader, place_of
 from service.domain.queue_state import QueueState
+from service.domain.room import (
+    FIND_WORK,
+    ITEM_BYTES,
+    NAME_WORK,
+    PASS_WORK,
+    QUEUE_WORK,
+    VIEW_WORK,
+    Room,
+    attempts_bytes,
+    text_bytes,
+)
 
-#: Bytes of results after which a page of the feed takes nothing more.
-FEED_BYTES = 8 * 1024 * 1024
 #: Names of tasks that no consumer knows which are given of one queue; they are always counted.
 UNKNOWN_NAMES_MAX = 100
-_TOO_MANY = r.Refused("bad_request", f"ask for at most {REPLY_JOBS_MAX} jobs at a time")
+#: A place that no batch has reached: one looks from the newest on.
+_NEWEST = 1 << 63
 
 
-def get(state: QueueState, command: c.Get, member: Member, now: float) -> r.Reply:
-    """Describe jobs by id."""
+def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
+    """Describe jobs by id, the first of them that fit."""
     if len(command.ids) > REPLY_JOBS_MAX:
-        return _TOO_MANY
-    places = (_place(state, job) for job in command.ids)
-    holders = Holders(state.leases.values())
-    return r.Views([view(state, *place, holders) for place in places if place is not None])
+        return TOO_MANY
+    page = Page(state, room)
+    looked = 0
+    for job in command.ids:
+        place = place_of(state, job)
+        room.take(0, FIND_WORK)
+        if place is not None and not page.add(*place):
+            break
+        looked += 1
+    left = len(command.ids) - looked
+    return TOO_LARGE if left and not command.paged else r.Views(page.views, left)
 
 
-def find(state: QueueState, command: c.List, member: Member, now: float) -> r.Reply:
-    """Describe the newest jobs that a query names."""
+def find(state: QueueState, command: c.List, room: Room, now: float) -> r.Reply:
+    """Describe the newest jobs that a query names, as many as can be found at one look.
+
+    The place to look on from is the number of a batch's first event * PARTS + the index of a job in it.
+    """
     wanted = {name.word: name for name in JobState}
     if command.state and command.state not in wanted:
         return r.Refused("bad_request", f"{command.state!r} is not a state; states are {', '.join(wanted)}")
-    states = [wanted[command.state]] if command.state else list(JobState)
-    views: list[JobView] = []
-    holders = Holders(state.leases.values())
+    page = Page(state, room)
     limit = min(command.limit, REPLY_JOBS_MAX)
-    for batch in reversed(state.ledger.batches.values()):
-        if len(views) >= limit:
+    before = 0
+    for batch, index in _matching(state, command, wanted.get(command.state), room):
+        if len(page.views) >= limit:
             break
-        if command.queue not in ("", batch.terms.queue) or command.task not in ("", batch.terms.task):
-            continue
-        for index in range(batch.count - 1, -1, -1):
-            if batch.states[index] in states:
-                views.append(view(state, batch, index, holders))
-                if len(views) >= limit:
-                    break
-    return r.Views(views)
+        before = batch.sequence * PARTS + index + 1
+        if not room.left or (index >= 0 and not page.add(batch, index)):
+            return r.Views(page.views, before=before) if command.paged else TOO_LARGE
+    return r.Views(page.views)
 
 
-def await_outcomes(state: QueueState, command: c.Await, member: Member, now: float) -> r.Reply | None:
-    """Return the outcomes of jobs once all have one; None while one has not and the member would wait."""
-    if len(command.ids) > REPLY_JOBS_MAX:
-        return _TOO_MANY
-    places: list[tuple[Batch, int]] = []
-    waiting = command.wait > 0
-    # From the last one on: it is likely to end last, so that one look is enough while it has not.
-    for job in reversed(command.ids):
-        place = _place(state, job)
-        if place is None:
-            return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
-        if waiting and not place[0].state(place[1]).finished:
-            return None
-        places.append(place)
-    named = zip(command.ids, reversed(places), strict=True)
-    ended = [(job, batch, index) for job, (batch, index) in named if batch.state(index).finished]
-    outcomes = [_outcome_as(state, *each) for each in ended]
-    return r.Outcomes(0, [found for found in outcomes if found is not None], len(places) - len(ended))
+def _matching(
+    state: QueueState, command: c.List, wanted: JobState | None, room: Room
+) -> Iterator[tuple[Batch, int]]:
+    """Yield the jobs that a query names from its place on, newest first; after each batch, it and -1."""
+    sequence, stop = divmod(command.before, PARTS) if command.before else (_NEWEST, 0)
+    for batch in _batches_before(state, sequence):
+        index = batch.count if batch.sequence < sequence else stop
+        room.take(0, PASS_WORK)
+        if command.queue in ("", batch.terms.queue) and command.task in ("", batch.terms.task):
+            while index > 0:
+                index = index - 1 if wanted is None else batch.states.rfind(wanted, 0, index)
+                if index >= 0:
+                    yield batch, index
+        yield batch, -1
 
 
-def _outcome_as(state: QueueState, job: str, batch: Batch, index: int) -> Outcome | None:
-    """Return the outcome of a job under the name by which it was asked for: an alias does not tell the id."""
-    found = outcome(state, batch, index)
-    return found if found is None or not is_alias(job) else msgspec.structs.replace(found, id=job)
+def _batches_before(state: QueueState, sequence: int) -> Iterator[Batch]:
+    """Return the batches up to the one whose first event is *sequence*, newest first."""
+    batches = state.ledger.batches
+    if sequence >= _NEWEST:
+        return reversed(batches.values())
+    numbers = list(batches)
+    return (batches[numbers[place]] for place in range(bisect_right(numbers, sequence) - 1, -1, -1))
 
 
-def awaited(feed: c.Feed) -> c.Await | None:
-    """Return what is asked by the feed of an alias: it has one job."""
-    return c.Await([job_id(feed.origin, 0)], feed.wait) if is_alias(feed.origin) else None
+class Page:
+    """Descriptions of jobs for one answer, as many as its room takes."""
+
+    def __init__(self, state: QueueState, room: Room) -> None:
+        """Start without any."""
+        self.views: list[JobView] = []
+        self._state = state
+        self._room = room
+        self._reader = Reader(state, room)
+        self._holders = Holders(state.leases.values())
+
+    def add(self, batch: Batch, index: int) -> bool:
+        """Add the description of a job; return whether there was room for it, as for the first there is."""
+        if self.views and not self._room.left:
+            return False
+        found = view(self._state, batch, index, self._holders, self._reader)
+        size = _view_bytes(found)
+        if self.views and not self._room.holds(size):
+            return False
+        self._room.take(size, VIEW_WORK)
+        self.views.append(found)
+        return True
 
 
-def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[int, str, int] | None:
-    """Find the last of the first *count* ids whose job has not ended; return (its place + 1, origin, number).
-
-    None if all have, or if one is not known.
-    """
-    for place in range(count, 0, -1):
-        found = _place(state, ids[place - 1])
-        if found is None:
-            return None
-        batch, index = found
-        if not batch.state(index).finished:
-            return place, batch.origin, batch.first + index
-    return None
+def _view_bytes(view: JobView) -> int:
+    names = text_bytes(view.id, view.task, view.queue, view.key, view.consumer, view.reason)
+    return 2 * ITEM_BYTES + names + attempts_bytes(view.attempts)
 
 
-def newest(state: QueueState, origin: str) -> int:
-    """Return the cursor after all outcomes of an origin, or of all where it is ""."""
-    if not origin:
-        order = state.ledger.outcome_order
-        return order[-1] if order else 0
-    known = state.ledger.origins.get(origin)
-    return known.completions.newest if known is not None else 0
-
-
-def feed(state: QueueState, command: c.Feed, member: Member, now: float) -> r.Reply | None:
-    """Return outcomes in the order they were recorded; None where there is none yet."""
-    limit = max(1, min(command.limit, REPLY_JOBS_MAX))
-    instead = awaited(command)
-    if instead is not None:
-        return await_outcomes(state, instead, member, now)
-    if command.origin:
-        page = _feed_origin(state, command.origin, command.cursor, limit, command.folded)
-    else:
-        page = r.Outcomes(*_feed_all(state, command.cursor, limit))
-    if not page.outcomes and not page.spans and command.wait > 0:
-        return None
-    return page
-
-
-def stats(state: QueueState, command: c.Stats, member: Member, now: float) -> r.Reply:
+def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Reply:
     """Return the counts of every queue and of the members."""
     workers = state.workers.values()
     drain = state.ledger.drains.get("")
     known, running = state.known_tasks, _running_since(state)
     names = sorted(name for name in state.ledger.counts if name[0] != "#")
+    queues = [_queue_stats(state, name, known, running.get(name, now), now) for name in names]
+    room.take(sum(map(_queue_bytes, queues)), QUEUE_WORK * len(queues))
     return r.Totals(
-        queues=[_queue_stats(state, name, known, running.get(name, now), now) for name in names],
+        queues=queues,
         workers=sum(1 for worker in workers if worker.present),
         consumers=state.consumers,
         busy=sum(1 for worker in workers for each in worker.consumers.values() if each.leases),
@@ -147,17 +146,35 @@ def stats(state: QueueState, command: c.Stats, member: Member, now: float) -> r.
     )
 
 
-def members(state: QueueState, command: c.Members, member: Member, now: float) -> r.Reply:
-    """Describe the connected workers."""
-    return r.Roster([_worker_view(state, worker) for worker in state.workers.values()])
+def members(state: QueueState, command: c.Members, room: Room, now: float) -> r.Reply:
+    """Describe the connected workers, as many as fit."""
+    workers = state.workers
+    names = list(workers) if not command.paged else sorted(name for name in workers if name > command.after)
+    views: list[r.WorkerView] = []
+    for name in names:
+        found = _worker_view(state, workers[name])
+        size = _worker_bytes(found)
+        if views and not room.holds(size):
+            return r.Roster(views, views[-1].name) if command.paged else TOO_LARGE
+        room.take(size, VIEW_WORK + NAME_WORK * found.consumers * len(found.tasks))
+        views.append(found)
+    return r.Roster(views)
 
 
-def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobView:
-    """Return the description of one job; *holders* are those of now."""
+def _queue_bytes(queue: r.QueueStats) -> int:
+    return ITEM_BYTES + text_bytes(queue.name, *queue.unknown)
+
+
+def _worker_bytes(view: r.WorkerView) -> int:
+    return ITEM_BYTES + text_bytes(view.name, view.host, view.release, view.http, *view.queues, *view.tasks)
+
+
+def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: Reader) -> JobView:
+    """Return the description of one job; *holders* are those of now, *reader* reads how it ended."""
     terms, job_state, record = batch.terms, batch.state(index), batch.records.get(index)
     due = record.due if record is not None and record.due is not None else batch.due_of(index)
     holder = holders.of(batch, index) if job_state == JobState.LEASED else None
-    ended = outcome(state, batch, index) if job_state.finished else None
+    ended = reader.outcome(batch, index) if job_state.finished else None
     return JobView(
         id=batch.id(index),
         task=terms.task,
@@ -176,145 +193,8 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders) -> JobVi
         consumer=holder.name if holder else "",
         reason=_reason(state, batch, index),
         finished_at=ended.finished_at if ended else None,
-        attempts=attempts_of(state, batch, index),
+        attempts=attempts_of(reader.event, batch, index),
     )
-
-
-def outcome(state: QueueState, batch: Batch, index: int) -> Outcome | None:
-    """Return how a finished job ended, from the event that recorded it."""
-    if batch.outcomes is None:
-        return None
-    event = state.event(batch.outcomes[index])
-    number = batch.first + index
-    if isinstance(event, e.Succeeded):
-        for span in event.ranges:
-            if span.origin == batch.origin and span.first <= number < span.first + len(span.results):
-                return _success(batch, span, number, event.at)
-    if isinstance(event, e.Failed):
-        return _death(batch, event)
-    if isinstance(event, e.Cancelled):
-        return Outcome(batch.id(index), JobState.CANCELLED, finished_at=event.at, task=batch.terms.task)
-    return None
-
-
-def _success(batch: Batch, span: e.Range, number: int, at: float) -> Outcome:
-    place = number - span.first
-    return Outcome(
-        job_id(span.origin, number),
-        JobState.SUCCEEDED,
-        span.results[place],
-        None,
-        batch.terms.codec,
-        at,
-        span.seconds[place],
-        batch.terms.task,
-    )
-
-
-def _death(batch: Batch, event: e.Failed) -> Outcome:
-    return Outcome(
-        job_id(event.origin, event.number),
-        JobState.DEAD,
-        b"",
-        event.error,
-        batch.terms.codec,
-        event.at,
-        event.seconds,
-        batch.terms.task,
-    )
-
-
-def _feed_origin(state: QueueState, name: str, cursor: int, limit: int, folded: bool) -> r.Outcomes:
-    origin = state.ledger.origins.get(name)
-    if origin is None:
-        return r.Outcomes(cursor, [])
-    outcomes: list[Outcome] = []
-    spans: list[r.Span] = []
-    size = 0
-    for entry in origin.completions.after(cursor, limit):
-        if size >= FEED_BYTES:
-            break
-        cursor = entry.cursor
-        batch = origin.find(entry.first)
-        if batch is None or not _tells(batch, entry.first, entry.sequence):
-            continue
-        event = state.event(entry.sequence)
-        if isinstance(event, e.Succeeded):
-            span = _span(batch, event.ranges[entry.part], event.at)
-            spans.append(span)
-            size += sum(map(len, span.results))
-        elif event is not None:
-            ended = list(_outcomes_of(state, entry.sequence, event, {entry.first}))
-            outcomes.extend(ended)
-            size += _bytes_of(ended)
-    page = r.Outcomes(cursor, outcomes, 0, spans)
-    return page if folded else page.unfolded()
-
-
-def _tells(batch: Batch, number: int, sequence: int) -> bool:
-    """Return whether event *sequence* is the one that tells how a job of *batch* has ended.
-
-    It is not if the job was made ready again since; then the journal may no longer have the event.
-    """
-    return batch.outcomes is not None and batch.outcomes[number - batch.first] == sequence
-
-
-def _span(batch: Batch, part: e.Range, at: float) -> r.Span:
-    terms = batch.terms
-    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.task)
-
-
-def _feed_all(state: QueueState, cursor: int, limit: int) -> tuple[int, list[Outcome]]:
-    order = state.ledger.outcome_order
-    outcomes: list[Outcome] = []
-    counted = size = 0
-    for sequence in order[bisect_right(order, cursor) :]:
-        if sequence in state.ledger.references:
-            event = state.event(sequence)
-            if event is not None:
-                outcomes.extend(_outcomes_of(state, sequence, event))
-        cursor = sequence
-        size += _bytes_of(outcomes[counted:])
-        counted = len(outcomes)
-        if counted >= limit or size >= FEED_BYTES:
-            break
-    return cursor, outcomes
-
-
-def _bytes_of(outcomes: list[Outcome]) -> int:
-    return sum(len(outcome.result) for outcome in outcomes)
-
-
-def _outcomes_of(
-    state: QueueState, sequence: int, event: e.AnyEvent, numbers: set[int] | None = None
-) -> Iterator[Outcome]:
-    """Yield the outcomes that an event recorded, of jobs that are still known."""
-    origins = state.ledger.origins
-    if isinstance(event, e.Succeeded):
-        for span in event.ranges:
-            place = origins.find(span.origin, span.first)
-            if place is not None:
-                for number in range(span.first, span.first + len(span.results)):
-                    yield _success(place[0], span, number, event.at)
-    elif isinstance(event, e.Failed):
-        place = origins.find(event.origin, event.number)
-        if place is not None and _tells(place[0], event.number, sequence):
-            yield _death(place[0], event)
-    elif isinstance(event, e.Cancelled):
-        for number in event.numbers:
-            place = origins.find(event.origin, number)
-            if place is not None and (numbers is None or number in numbers):
-                terms = place[0].terms
-                yield Outcome(
-                    job_id(event.origin, number), JobState.CANCELLED, finished_at=event.at, task=terms.task
-                )
-
-
-def _place(state: QueueState, job: str) -> tuple[Batch, int] | None:
-    try:
-        return state.ledger.find(job)
-    except ValueError:
-        return None
 
 
 def _reason(state: QueueState, batch: Batch, index: int) -> str:

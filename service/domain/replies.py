@@ -13,9 +13,10 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
 
 
 class Done(Reply, frozen=True, tag="done"):
-    """It is done; `count` says for how many."""
+    """It is done; `count` says for how many. If `more` is a number, ask again with it as `passed`."""
 
     count: int = 0
+    more: int | None = None
 
 
 class Refused(Reply, frozen=True, tag="refused"):
@@ -103,13 +104,15 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 class Outcomes(Reply, frozen=True, tag="outcomes"):
     """Outcomes, and where to read on; `pending` jobs asked for have none yet.
 
-    The answer to a folded feed has successes in `spans`, all else in `outcomes`.
+    The answer to a folded feed has successes in `spans`, all else in `outcomes`. That to a paged `Await` may
+    lack the outcomes of `left` jobs, for which to ask again.
     """
 
     cursor: int
     outcomes: list[Outcome]
     pending: int = 0
     spans: list[Span] = []
+    left: int = 0
 
     def unfolded(self) -> Outcomes:
         """Return the same with an outcome for each job, in the order in which they ended."""
@@ -122,9 +125,15 @@ class Outcomes(Reply, frozen=True, tag="outcomes"):
 
 
 class Views(Reply, frozen=True, tag="views"):
-    """Descriptions of jobs; ids that are not known are left out."""
+    """Descriptions of jobs; ids that are not known are left out.
+
+    If paged, the last `left` of the ids were not looked at; of a `List`, no job before the place `before`,
+    if that is not 0.
+    """
 
     jobs: list[JobView]
+    left: int = 0
+    before: int = 0
 
 
 class QueueStats(msgspec.Struct, frozen=True, array_like=True):
@@ -184,9 +193,10 @@ class WorkerView(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Roster(Reply, frozen=True, tag="roster"):
-    """The connected workers."""
+    """The connected workers; if paged, there are others after `after`, if that is not ""."""
 
     workers: list[WorkerView]
+    after: str = ""
 
 
 class Text(Reply, frozen=True, tag="text"):

@@ -15,7 +15,7 @@ from msgspec import inspect
 
 from service.domain import admission, settlement, upkeep
 from service.domain import commands as c
-from service.domain.apply import HANDLERS
+from service.domain.apply import HANDLERS, READERS
 from service.domain.events import Failed
 from service.domain.ledger import Ledger
 from service.domain.queue_state import QueueState
@@ -80,12 +80,12 @@ def a_replay_leaves_failures_out(monkeypatch):
 
 
 def a_handler_cannot_take_a_number(monkeypatch):
-    feed = HANDLERS[c.Feed]
+    feed = READERS[c.Feed]
 
-    def fragile(state, command, member, now):
-        return feed(state, command, member, now + 0 // (command.limit - 8))
+    def fragile(state, command, room, now):
+        return feed(state, command, room, now + 0 // (command.limit - 8))
 
-    monkeypatch.setitem(HANDLERS, c.Feed, fragile)
+    monkeypatch.setitem(READERS, c.Feed, fragile)
 
 
 def an_answer_names_a_function(monkeypatch):
@@ -156,7 +156,7 @@ def test_every_command_and_every_call_is_told():
                 asked.update(type(command) for command in getattr(step, "commands", ()))
                 if isinstance(step, Call):
                     called.add((step.typeid, step.method))
-    assert asked == set(HANDLERS) | set(get_args(c.AnyCommand))
+    assert asked == set(HANDLERS) | set(READERS) | set(get_args(c.AnyCommand))
     assert called == {(typeid, name) for typeid, names in EXPOSED.items() for name in names} - {
         ("jobs", "call")
     }

@@ -17,7 +17,7 @@ from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
 from service.domain.origins import Completion, Origin
-from service.domain.queries import outcome
+from service.domain.outcomes import outcome
 from service.domain.queue_state import QueueState
 
 
@@ -87,9 +87,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "references": ledger.references,
         "order of outcomes": [each for each in ledger.outcome_order if each in ledger.references],
         "feeds": {
-            origin.name: [
-                each for each in origin.completions.after(0, 1 << 60) if _is_kept(ledger, origin, each)
-            ]
+            origin.name: [each for each in origin.completions.after(0) if _is_kept(ledger, origin, each)]
             for origin in ledger.origins
             if origin.batches
         },

@@ -163,6 +163,22 @@ def test_what_is_still_kept_can_be_read_in_every_way(
     assert not site.broker.feed(c.Feed("o", page.cursor)).outcomes
 
 
+def test_outcomes_that_were_forgotten_do_not_hold_up_those_that_were_not(site):
+    """A page of nothing but forgotten outcomes is no sign of the end."""
+    first = site.end(0, "m:bad")
+    for number in range(1, 40):
+        site.end(number, "m:good")
+    last = site.end(40, "m:bad")
+    site.forget_what_succeeded()
+
+    found, cursor = [], 0
+    while page := site.broker.feed(c.Feed("o", cursor, limit=1)).outcomes:
+        found += [each.id for each in page]
+        cursor = site.broker.feed(c.Feed("o", cursor, limit=1)).cursor
+
+    assert found == [first, last]
+
+
 def test_a_job_that_was_made_ready_again_has_no_outcome_until_it_ends(site):
     dead = site.end(0, "m:bad")
     site.broker.requeue([dead])

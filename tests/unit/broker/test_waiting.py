@@ -230,3 +230,13 @@ def test_a_request_is_answered_at_its_deadline_with_what_there_is(host):
     host.turn()
 
     assert [len(each) for each in answers] == [0, 1, 1]
+
+
+def test_an_await_that_names_unknown_jobs_twice_neither_hangs_nor_waits_for_them(host):
+    submit(host, 1)
+    member = consumer(host)
+    answers = ask(host, Member(), c.Await(["q-0", "o-0", "q-0"], FOREVER))
+
+    acked(host, member, leased(host, member))
+
+    assert [replies[0].code for replies in answers] == ["unknown_job"]

@@ -9,7 +9,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
 from service.domain import settlement, upkeep
-from service.domain.apply import HANDLERS, apply
+from service.domain.apply import HANDLERS, READERS, apply
 from service.domain.batch import BODY_OVERHEAD_BYTES
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.ledger import LARGE_BATCH_BYTES
@@ -211,7 +211,7 @@ def test_numbers_in_between_that_were_never_accepted_are_not_taken_for_known(sta
 def test_every_command_has_a_handler_but_those_of_the_host():
     hosts = {c.Wake, c.Exposition, c.Backup}
 
-    assert set(HANDLERS) | hosts == set(c.Command.__subclasses__())
+    assert set(HANDLERS) | set(READERS) | hosts == set(c.Command.__subclasses__())
     assert apply(QueueState(), c.Wake(), Member(), 0.0) == r.Refused("bad_request", "Wake is not served here")
 
 
