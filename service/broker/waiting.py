@@ -193,6 +193,8 @@ class Waiters:
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
         """Answer those who waited for the end of one of these jobs, or for any."""
+        if not (self._awaiting or self._feeds or self._takers or self._joins):
+            return
         for waiting in list(self._awaiting_one_of(ended)):
             self._unshelve(waiting)
             self._await_next(waiting, now)

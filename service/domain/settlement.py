@@ -7,7 +7,7 @@ already, which is answered as the first time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from service.domain import commands as c
 from service.domain import events as e
@@ -145,25 +145,26 @@ def _record_results(
     results, seconds = command.results, command.seconds
     if skip or len(results) != stop - start:
         results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
-    first = batch.first + start
-    for part, times, size in _parts(results, seconds):
-        sequence, event = state.results_event(now, size)
-        span = e.Range(batch.origin, first, command.token, part, times)
-        event.ranges.append(span)
-        state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
-        first += len(part)
+    first, size = batch.first + start, weight(results)
+    if size <= RESULTS_PART_BYTES:
+        _record_part(state, batch, e.Range(batch.origin, first, command.token, results, seconds), size, now)
+    else:
+        for part, times, size in _parts(results, seconds):
+            _record_part(state, batch, e.Range(batch.origin, first, command.token, part, times), size, now)
+            first += len(part)
     state.paces.ran(batch.terms.task, stop - start, sum(seconds))
     state.observer.succeeded(batch.terms, seconds, now - batch.at_of(start))
     state.progressed.append((batch.origin, batch.first + start, stop - start))
 
 
-def _parts(results: list[bytes], seconds: list[float]) -> Iterable[tuple[list[bytes], list[float], int]]:
-    """Return results with their run times and their weight, in parts that an event can take."""
-    size = weight(results)
-    return [(results, seconds, size)] if size <= RESULTS_PART_BYTES else _split(results, seconds)
+def _record_part(state: QueueState, batch: Batch, span: e.Range, size: int, now: float) -> None:
+    sequence, event = state.results_event(now, size)
+    event.ranges.append(span)
+    state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
 
 
-def _split(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
+def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
+    """Yield results with their run times and their weight, in parts that an event can take."""
     start = size = 0
     for place, result in enumerate(results):
         more = RESULT_OVERHEAD_BYTES + len(result)
