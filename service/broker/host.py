@@ -212,7 +212,7 @@ class QueueHost:
     def wake(self, member: Member) -> None:
         """Answer at once what *member* still waits for, with what there is."""
         with _WAITING:
-            self._waiters.wake(member, self.clock.now())
+            self._waiters.wake(member)
 
     def answer_reports(self) -> None:
         """Answer those who wait for jobs and reported outcomes with the same request; for an orderly end.
@@ -276,7 +276,8 @@ class QueueHost:
 
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
-        if self._outbox or self._expositions or self.state.readied or self.state.progressed:
+        state = self.state
+        if self._outbox or self._expositions or state.readied or state.progressed or self._waiters.due:
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()
@@ -366,6 +367,8 @@ class QueueHost:
             if state.progressed:
                 ended, state.progressed = state.progressed, []
                 self._waiters.progress(ended, now)
+        if self._waiters.due:
+            self._waiters.answer_due(now)
 
     def _is_due(self, now: float) -> bool:
         deadline = self.state.next_deadline()

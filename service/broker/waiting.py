@@ -2,13 +2,15 @@
 
 A request for jobs waits for the queues and tasks of its consumer, an `Await` for one job that has not ended,
 a `Feed` for its origin, a `Take` for the `results` queue, a `Join` for its queue. So the end of a job costs
-nothing for the requests that wait for something else, however many there are.
+nothing for the requests that wait for something else, however many there are. What can be answered is *due*:
+it is answered over as many turns as it takes, so that no turn becomes long.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
 import msgspec
@@ -20,7 +22,7 @@ from service.domain import replies as r
 from service.domain.apply import apply
 from service.domain.members import Member
 from service.domain.queue_state import Ended, QueueState
-from service.domain.room import REPLY_BYTES, Room
+from service.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
 
 Deliver = Callable[[list[r.Reply]], None]
 
@@ -37,6 +39,7 @@ class Waiting:
         turn: the host's turn in which the request came.
         order: how many requests had waited before it.
         origin: of an `Await`, that of the job that it waits for.
+        given_up: whether its time is up, so that it is answered with what there is.
         ids: of an `Await`, the jobs that it names.
         unseen: how many of the first of them may not have ended.
         shelf: where it waits.
@@ -48,6 +51,7 @@ class Waiting:
         "command",
         "deadline",
         "deliver",
+        "given_up",
         "ids",
         "member",
         "order",
@@ -71,6 +75,7 @@ class Waiting:
     ) -> None:
         """Keep what is needed to ask again."""
         self.size = size
+        self.given_up = False
         self.turn = turn
         self.asked = command
         self.command = (isinstance(command, c.Feed) and outcomes.awaited(command)) or command
@@ -126,6 +131,10 @@ class Waiters:
         self._feeds: dict[Hashable, Shelf] = {}
         self._takers: dict[Hashable, Shelf] = {}
         self._joins: dict[Hashable, Shelf] = {}
+        #: Requests that can be answered, or whose time is up; they stand on no shelf.
+        self._due: deque[Waiting] = deque()
+        #: What is left for the answers of this turn.
+        self._room = Room()
         #: The epoch of the newest drain whose pills were handed out.
         self._drain_epoch = 0
         #: No request has its deadline before this time.
@@ -140,6 +149,11 @@ class Waiters:
         """How many of them wait for jobs."""
         return sum(map(len, self._lessees.values()))
 
+    @property
+    def due(self) -> bool:
+        """Whether some are to be answered at the next turn."""
+        return bool(self._due)
+
     def park(self, waiting: Waiting, now: float) -> None:
         """Let a request wait that has nothing to answer yet."""
         self._parked += 1
@@ -152,16 +166,19 @@ class Waiters:
         else:
             self._put(waiting, *self._place_of(waiting))
 
-    def wake(self, member: Member, now: float) -> None:
-        """Answer at once what *member* still waits for, with what there is."""
-        self._give_up(list(self._of_member.get(member, {}).values()), now)
+    def wake(self, member: Member) -> None:
+        """Let what *member* still waits for be answered with what there is."""
+        for waiting in self._of_member.get(member, {}).values():
+            self._give_up(waiting)
 
     def expire(self, now: float) -> None:
-        """Answer those whose time is up with what there is."""
+        """Let those whose time is up be answered with what there is."""
         if now < self._soonest:
             return
-        self._give_up([each for each in self._all.values() if each.deadline <= now], now)
-        self._soonest = min((each.deadline for each in self._all.values()), default=float("inf"))
+        for waiting in self._all.values():
+            if waiting.deadline <= now:
+                self._give_up(waiting)
+        self._soonest = min((each.deadline for each in self._all.values()), default=math.inf)
 
     def answer_reports(self) -> None:
         """Answer those who wait for jobs and reported outcomes with the same request, with no jobs."""
@@ -192,18 +209,32 @@ class Waiters:
             self._try(waiting, now)
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
-        """Answer those who waited for the end of one of these jobs, or for any."""
+        """Let those be answered who waited for the end of one of these jobs, or for any."""
         if not (self._awaiting or self._feeds or self._takers or self._joins):
             return
         for waiting in list(self._awaiting_one_of(ended)):
-            self._unshelve(waiting)
-            self._await_next(waiting, now)
+            self._make_due(waiting)
         for origin in {"", *(origin for origin, _, _ in ended)}:
             self._serve_feeds(origin, now)
         for shelf in [*self._takers.values(), *self._joins.values()]:
             for waiting in list(shelf.values()):
                 if not self._try(waiting, now):
                     break  # so it is for the others
+
+    def answer_due(self, now: float) -> None:
+        """Answer those that are due, with no more in one turn than one request may be answered with."""
+        self._room = Room()
+        while self._due and self._room.left:
+            waiting = self._due.popleft()
+            if waiting.order not in self._all:
+                continue  # its member has gone
+            self._room.take(0, FIND_WORK * (1 + len(waiting.ids)))
+            if waiting.given_up:
+                self._answer(waiting, self._ask(waiting, impatient(waiting.command), now) or r.Done())
+            elif isinstance(waiting.command, c.Await):
+                self._await_next(waiting, now)
+            elif not self._try(waiting, now):
+                self._put(waiting, *self._place_of(waiting))
 
     # --- where a request waits ----------------------------------------------------------------------
 
@@ -247,10 +278,15 @@ class Waiters:
 
     # --- answers ------------------------------------------------------------------------------------
 
-    def _give_up(self, waiters: Iterable[Waiting], now: float) -> None:
-        for waiting in waiters:
-            reply = self._ask(waiting, impatient(waiting.command), now)
-            self._answer(waiting, reply or r.Done())
+    def _give_up(self, waiting: Waiting) -> None:
+        waiting.given_up = True
+        waiting.deadline = math.inf
+        self._make_due(waiting)
+
+    def _make_due(self, waiting: Waiting) -> None:
+        if waiting.shelf is not None:
+            self._unshelve(waiting)
+            self._due.append(waiting)
 
     def _try(self, waiting: Waiting, now: float) -> bool:
         reply = self._ask(waiting, waiting.command, now)
@@ -261,8 +297,9 @@ class Waiters:
 
     def _ask(self, waiting: Waiting, command: c.Command, now: float) -> r.Reply | None:
         """Apply *command*: what *waiting* asked for, perhaps from further on or with less patience."""
+        room = Room(waiting.size)
         try:
-            return apply(self._state, command, waiting.member, now, Room(waiting.size))
+            reply = apply(self._state, command, waiting.member, now, room)
         except Exception as error:
             if is_told(error):
                 raise
@@ -270,6 +307,8 @@ class Waiters:
                 self._state.observer.broke(Place.READING)
                 return unread(error)
             raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error
+        self._room.take(waiting.size - room.size, REPLY_WORK - room.work)
+        return reply
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         self._remove(waiting)
@@ -309,11 +348,13 @@ class Waiters:
         if shelf is None:
             return
         newest = outcomes.newest(self._state, origin)
-        for waiting in list(shelf.values()):
+        for place, waiting in enumerate(list(shelf.values())):
             waiting.command = msgspec.structs.replace(waiting.command, cursor=shelf.cursor)
-            if not self._try(waiting, now):
-                break  # what happened tells no outcome that is kept
-        shelf.cursor = newest
+            if place:
+                self._make_due(waiting)
+            elif not self._try(waiting, now):
+                shelf.cursor = newest  # what happened tells no outcome that is kept
+                return
 
 
 def impatient(command: c.Command) -> c.Command:

@@ -14,6 +14,7 @@ from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.members import Member
+from service.domain.room import REPLY_BYTES
 from tests.support.clock import FakeClock
 from tests.support.effort import calls_of
 
@@ -240,3 +241,69 @@ def test_an_await_that_names_unknown_jobs_twice_neither_hangs_nor_waits_for_them
     acked(host, member, leased(host, member))
 
     assert [replies[0].code for replies in answers] == ["unknown_job"]
+
+
+def test_one_that_ends_twice_in_a_turn_is_told_once(host):
+    """A failed attempt and the success of the next one, reported in one frame."""
+    submit(host, 1)
+    member = consumer(host)
+    answers = ask(host, Member(), c.Await(["o-0"], FOREVER))
+    delivery = leased(host, member)
+
+    host.call([c.Nack(delivery.token, 0, ErrorInfo("E", "m"), 0.0)], member, lambda replies: None)
+    host.call([c.Lease(1)], member, lambda replies: None)
+    token = next(iter(member.leases))
+    host.call([c.Ack(token, 0, [b"r"], [0.0])], member, lambda replies: None)
+    host.turn()
+    host.turn()
+
+    assert answers.ids == ["o-0"]
+
+
+@pytest.mark.parametrize("event", ["the last job ends", "their time is up", "who asked wakes them"])
+def test_many_that_become_due_at_once_are_answered_over_several_turns(host, event):
+    submit(host, JOBS)
+    member, asking = consumer(host), Member()
+    first, rest = leased(host, member), leased(host, member, JOBS - 1)
+    while rest.first + len(rest.bodies) < JOBS:
+        acked(host, member, rest, len(rest.bodies))
+        rest = leased(host, member, JOBS)
+    acked(host, member, rest, len(rest.bodies))
+    names = [f"o-{number}" for number in range(JOBS)]
+    waiting = [ask(host, asking, c.Await(names, 5.0, paged=True)) for _ in range(WAITING)]
+    alone = calls_of(lambda: ask(host, Member(), c.Await(names, paged=True)))
+
+    def happen() -> None:
+        if event == "the last job ends":
+            acked(host, member, first)
+        elif event == "their time is up":
+            host.clock.advance(6.0)
+            host.turn()
+        else:
+            ask(host, asking, c.Wake())
+
+    efforts = [calls_of(happen)]
+    while not all(waiting):
+        assert host.seconds_to_next() == 0.0
+        efforts.append(calls_of(host.turn))
+
+    assert max(efforts) < 2 * alone
+    assert all(len(each) == 1 for each in waiting)
+    assert host.seconds_to_next() > 0.0
+
+
+def test_large_outcomes_that_many_wait_for_do_not_go_out_in_one_turn(host):
+    submit(host, 1)
+    member = consumer(host)
+    delivery = leased(host, member)
+    megabytes = 4
+    waiting = [ask(host, Member(), c.Feed("o", wait=FOREVER)) for _ in range(WAITING)]
+
+    result = bytes(megabytes << 20)
+    host.call([c.Ack(delivery.token, 0, [result], [0.0])], member, lambda replies: None)
+    told: list[int] = []
+    while sum(told) < WAITING:
+        host.turn()
+        told.append(sum(map(bool, waiting)) - sum(told))
+
+    assert max(told) <= 1 + REPLY_BYTES // len(result)
