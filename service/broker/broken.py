@@ -19,6 +19,7 @@ import msgspec
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain.apply import READERS
 from service.domain.members import Member
 from service.errors import JournalError, RowMissing
 
@@ -40,9 +41,7 @@ CONTENTLESS: Final = frozenset(
     )
 )
 #: Commands that change nothing, whatever goes wrong in them.
-READING: Final = frozenset(
-    (c.Get, c.List, c.Await, c.Feed, c.Stats, c.Members, c.Exposition),
-)
+READING: Final = frozenset((*READERS, c.Exposition))
 
 
 class Place(enum.StrEnum):

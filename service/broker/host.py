@@ -28,7 +28,7 @@ from service.domain import admission, upkeep
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
-from service.domain.apply import apply
+from service.domain.apply import apply, charge
 from service.domain.limits import Limits
 from service.domain.members import Member
 from service.domain.observer import Observer
@@ -170,8 +170,8 @@ class QueueHost:
                     self._park(command, request, now)
                     return True
                 replies.append(reply)
-                if place < last and isinstance(reply, r.Grant):
-                    room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
+                if place < last:
+                    charge(room, reply)
         except Exception as error:
             if is_told(error):
                 raise
@@ -367,8 +367,7 @@ class QueueHost:
             if state.progressed:
                 ended, state.progressed = state.progressed, []
                 self._waiters.progress(ended, now)
-        if self._waiters.due:
-            self._waiters.answer_due(now)
+        self._waiters.answer_due(now)
 
     def _is_due(self, now: float) -> bool:
         deadline = self.state.next_deadline()

@@ -223,7 +223,8 @@ class Waiters:
 
     def answer_due(self, now: float) -> None:
         """Answer those that are due, with no more in one turn than one request may be answered with."""
-        self._room = Room()
+        if self._due:
+            self._room = Room()
         while self._due and self._room.left:
             waiting = self._due.popleft()
             if waiting.order not in self._all:

@@ -58,6 +58,12 @@ USED_UP = r.Refused(
 )
 
 
+def charge(room: Room, reply: r.Reply) -> None:
+    """Take from *room* what jobs that are handed out use up of it."""
+    if isinstance(reply, r.Grant):
+        room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
+
+
 def apply(
     state: QueueState, command: c.Command, member: Member, now: float, room: Room | None = None
 ) -> r.Reply | None:

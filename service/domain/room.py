@@ -25,8 +25,6 @@ READ_BYTE_WORK = 0.001
 #: Work of counting a queue, and of a name of a task that one consumer knows.
 QUEUE_WORK = 3.0
 NAME_WORK = 0.03
-#: Work of writing the metrics as text.
-EXPOSITION_WORK = 1000.0
 #: Work of looking at one range of results, to find the one of a job.
 RANGE_WORK = 0.05
 #: Bytes of an outcome, an attempt or a view beside its results and texts.
