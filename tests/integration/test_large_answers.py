@@ -9,6 +9,7 @@ import pytest
 from service.client.client import Client
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.field_bounds import FRAME_COMMANDS_MAX
 from service.domain.job import NewBatch, Terms
 from tests.support.manager import RunningManager, running_manager
 
@@ -94,8 +95,8 @@ def test_those_of_two_origins_are_read_together(manager):
         (MB, [c.Feed()] * 1000),
         (MB, [c.Await(["o-0"])] * 1000),
         (LARGE, [c.Await(["o-0", "o-1", "o-2"])] * 100),
-        (MB, [c.Stats()] * 50_000),
-        (MB, [c.List(limit=10_000)] * 10_000),
+        (MB, [c.Stats()] * FRAME_COMMANDS_MAX),
+        (MB, [c.List(limit=10_000)] * FRAME_COMMANDS_MAX),
     ],
     ids=["one id 2,200 times", "feeds", "feeds of all", "waits", "large waits", "totals", "lists"],
 )
