@@ -28,6 +28,13 @@ def queue(monkeypatch) -> Queue:
     return Queue()
 
 
+def cancel(queue: Queue, ids: list[str]) -> None:
+    """Cancel jobs, as many in a command as one may name."""
+    for first in range(0, len(ids), c.CHANGED_JOBS_MAX):
+        part = ids[first : first + c.CHANGED_JOBS_MAX]
+        assert apply(queue.state, c.Cancel(part), Member(), queue.now) == r.Done(len(part))
+
+
 def with_retries(queue: Queue) -> None:
     queue.submit(0, COUNT)
     for delivery in queue.lease(COUNT):
@@ -40,8 +47,7 @@ def with_retries(queue: Queue) -> None:
 def with_gaps(queue: Queue) -> None:
     """One entry, in which each second job is cancelled."""
     queue.submit(0, 2 * COUNT, delay=1.0)
-    cancel = c.Cancel([f"o-{number}" for number in range(0, 2 * COUNT, 2)])
-    assert apply(queue.state, cancel, Member(), queue.now) == r.Done(COUNT)
+    cancel(queue, [f"o-{number}" for number in range(0, 2 * COUNT, 2)])
     queue.commit()
 
 
@@ -121,7 +127,7 @@ def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
     for number in range(origins):
         delay = float(1 + number * 7 % origins)
         apply(queue.state, c.Submit(f"o{number}", [NewBatch(0, TERMS, [b"x"], delay)]), Member(), 0.0)
-    apply(queue.state, c.Cancel([f"o{number}-0" for number in range(origins // 2 + 1)]), Member(), 0.0)
+    cancel(queue, [f"o{number}-0" for number in range(origins // 2 + 1)])
     woken: list[float] = []
     while (at := queue.state.next_deadline()) is not None:
         woken += _taken(queue.state, at)
@@ -144,7 +150,7 @@ def test_a_job_that_joins_a_chunk_whose_delayed_ones_were_cancelled_is_due_in_ti
     queue.submit(0)
     queue.submit(1, delay=5.0)
     others = fill_with_cancelled(queue, 2 * CANCELLED_MAX)
-    apply(queue.state, c.Cancel(["o-1", *others]), Member(), 0.0)
+    cancel(queue, ["o-1", *others])
     apply(queue.state, c.Cancel([]), Member(), 0.0)
     for _ in range(len(queue.state.scheduled) // SWEPT_AT_A_LOOK + 1):
         queue.state.wake_due(0.0)
