@@ -178,13 +178,13 @@ class Ledger:
             self.forgotten.extend(record.drop_old_attempts())
         if event.token:
             self.settled.add(event.token, event.number, event.number + 1, failed=True)
+        due = event.retry_at is not None and event.retry_at > event.at
+        record.due = event.retry_at if due else None
         if event.retry_at is None:
             self._end(batch, index, index + 1, JobState.DEAD, sequence, 0, event.at)
             if batch.sequence in self.batches:  # an item or a pill is forgotten as soon as it has ended
                 self.dead[batch.sequence, index] = batch
         else:
-            due = event.retry_at > event.at
-            record.due = event.retry_at if due else None
             self.move(batch, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
         return batch, index
 

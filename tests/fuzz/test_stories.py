@@ -104,6 +104,11 @@ STORIES: dict[str, tuple[Step, ...]] = {
         submit("o", codec="", answer=True), GET, ACK_WITH_NO_PICKLE, TAKE,
     ),
     "an item's result is no pickle": (put(1.5), GET, ACK_WITH_NO_PICKLE, TAKE),
+    "a job dies again after a retry that waited": (
+        submit("o"), GET, ask(c.Nack(FIRST_TOKEN, 0, ERROR, 0.5), peer=WORKER), Turn(), Pass(1.0),
+        GET, ask(c.Nack(FIRST_TOKEN + 1, 0, ERROR), peer=WORKER), Turn(), ask(c.Requeue()), Turn(),
+        GET, ask(c.Nack(FIRST_TOKEN + 2, 0, ERROR), peer=WORKER), Turn(), Review(),
+    ),
     "one worker whose drain refuses jobs is resumed": (ask(c.Drain("w", refuse=True)), ask(c.Resume("w"))),
     "a second drain refuses jobs and one is resumed": (
         ask(c.Drain("w", refuse=True)), ask(c.Drain("", refuse=True)), ask(c.Resume("w")), submit("o"),
