@@ -33,6 +33,8 @@ MEBIBYTE_SECONDS = 0.005
 #: Bytes that the manager may have resident.
 RESIDENT_BYTES = 512 * MEBIBYTE
 _CALL = 10_000
+#: Queues that are among those of `Sizes.queues`: the default one, `deep` and `fed`.
+_NAMED_QUEUES = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Seen:
         bound: seconds of processor time that a turn may take under it.
         cpu: most seconds of processor time between two answers to the operator.
         gap: most seconds that the operator waited for an answer.
-        turn: seconds of the longest turn, with its waits for the disk.
+        turn: seconds of the longest turn, with its waits for the disk and for a processor.
+        processor: seconds of processor time of that turn.
         peak: most bytes that the manager had resident.
         served: whether the manager lived, and served the operator all the time.
     """
@@ -67,6 +70,7 @@ class Seen:
     cpu: float
     gap: float
     turn: float
+    processor: float
     peak: int
     served: bool
 
@@ -97,10 +101,10 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
     cut_off = contextlib.suppress(EOFError, OSError)
     with watched(service.endpoint, keys["admin"], manager.pid) as seen, cut_off:
         size = ATTACKS[name](camp)
-    peak, turn, lives = peak_bytes(manager.pid), _longest_turn(camp), manager.poll() is None
+    (turn, processor), peak, lives = _longest_turn(camp), peak_bytes(manager.pid), manager.poll() is None
     manager.kill()
     manager.wait()
-    return Seen(name, bound(size), seen.cpu, seen.gap, turn, peak, lives and seen.served)
+    return Seen(name, bound(size), seen.cpu, seen.gap, turn, processor, peak, lives and seen.served)
 
 
 def _restore(pristine: Path, folder: Path) -> None:
@@ -143,7 +147,8 @@ def _fill(line: Line, sizes: Sizes) -> None:
     _submit(line, "deep", bulk)
     # Every other number: consecutive ones would go on in one batch.
     _submit(line, "lanes", [NewBatch(2 * n, Terms(TASK, priority=n), [b""]) for n in range(sizes.priorities)])
-    _submit(line, "wide", [NewBatch(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(sizes.queues)])
+    others = sizes.queues - _NAMED_QUEUES
+    _submit(line, "wide", [NewBatch(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(others)])
 
 
 def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
@@ -153,14 +158,18 @@ def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
             raise RuntimeError(f"the manager did not take the jobs to begin with: {accepted!r:.300}")
 
 
-def _longest_turn(camp: Camp) -> float:
-    """Return the longest turn that the manager tells of, in seconds, or NaN if it tells nothing any more."""
-    name = "svc_manager_longest_turn_seconds "
+def _longest_turn(camp: Camp) -> tuple[float, float]:
+    """Return the seconds of the longest turn, and of processor time in it, as the manager tells them.
+
+    They are NaN if it tells nothing any more.
+    """
     try:
         with camp.line("admin") as line:
             (told,) = line.ask([c.Exposition()])
     except (EOFError, OSError):
-        return math.nan
-    return next(
-        (float(each[len(name) :]) for each in told.text.splitlines() if each.startswith(name)), math.nan
+        return math.nan, math.nan
+    whole, processor = (
+        next(float(line.rpartition(" ")[2]) for line in told.text.splitlines() if line.startswith(name))
+        for name in ("svc_manager_longest_turn_seconds", "svc_manager_longest_turn_processor_seconds")
     )
+    return whole, processor

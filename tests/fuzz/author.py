@@ -25,7 +25,7 @@ from service.server.plain import EXPOSED
 from service.server.roles import Role
 from tests.fuzz import steps as s
 from tests.fuzz.scene import Scene
-from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encodable
+from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encoded_bytes, swarm
 
 _WIRE: tuple[type[c.Command], ...] = get_args(c.AnyCommand)
 #: What reaches the host only from the face for plain clients, whose values that has checked.
@@ -145,9 +145,11 @@ class Author:
         count = self._rng.choice((1, 1, 1, 2, 3, 12))
         usual, peer = self._usual()
         kinds = [self._rng.choice(_CHOICES) for _ in range(count)]
-        commands = tuple(each for each in (self._command(kind, usual) for kind in kinds) if encodable(each))
+        commands = tuple(
+            each for each in (self._command(kind, usual) for kind in kinds) if encoded_bytes(each) is not None
+        )
         if self._rng.random() < _SWARMS:
-            commands *= self._rng.choice((50, 300))
+            commands = tuple(swarm(commands, self._rng.choice((50, 300))))
         sender = self._sender(kinds[0], peer)
         if not commands:
             return s.Turn()

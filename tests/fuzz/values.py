@@ -10,7 +10,7 @@ import math
 import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -34,6 +34,8 @@ ODD_BYTES = (
 #: How often a list has one element again and again, and how often.
 _SWARM = 0.02
 _SWARM_SIZES = (40, 300, 2200)
+_SWARM_BYTES_MAX = 4 << 20
+T = TypeVar("T")
 
 #: What a field of a name may have: values that fit to each other and to the state right now.
 Usual = Mapping[str, Sequence[Any]]
@@ -155,7 +157,7 @@ class Values:
         if found and self.odd():
             found.append(self._rng.choice(found))
         if found and self._rng.random() < _SWARM * self.oddity:
-            found *= self._rng.choice(_SWARM_SIZES)
+            found = swarm(found, self._rng.choice(_SWARM_SIZES))
         return found
 
     def plain(self, depth: int = 0) -> Any:
@@ -179,10 +181,16 @@ class Values:
         return {self._rng.choice(_WORDS): part for part in parts}
 
 
-def encodable(value: object) -> bool:
-    """Return whether a client could put *value* into a frame at all."""
+def swarm(values: Sequence[T], times: int) -> list[T]:
+    """Return *values* so many times over, or fewer times if that would be larger than a message may be."""
+    size = encoded_bytes(values)
+    fitting = _SWARM_BYTES_MAX // size if size else 1
+    return list(values) * max(1, min(times, fitting))
+
+
+def encoded_bytes(value: object) -> int | None:
+    """Return how many bytes *value* takes in a frame, or None if no client could put it into one."""
     try:
-        msgspec.msgpack.encode(value)
+        return len(msgspec.msgpack.encode(value))
     except (OverflowError, UnicodeEncodeError, ValueError):
-        return False
-    return True
+        return None
