@@ -36,6 +36,7 @@ class Extent:
     small_frame: int = _MEBIBYTE
     peers: int = 1_024
     attacks: int = 1_000
+    settle_seconds: float = 2.0
     lanes: int = 100_000
 
 
@@ -58,6 +59,7 @@ SMOKE = Extent(
     16 * 1024,
     24,
     6,
+    0.1,
     1_000,
 )
 
@@ -151,6 +153,7 @@ def attacked(durability: str, extent: Extent, figures: Figures) -> None:
         small=extent.small_frame,
         peers=extent.peers,
         attacks=extent.attacks,
+        settle=extent.settle_seconds,
     )
     for seen in hostile.measure(durability, sizes):
         bounded = f"{seen.name} (at most {seen.bound * 1e3:.0f})"

@@ -11,6 +11,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,8 +31,6 @@ from service.domain.job import NewBatch, Terms
 #: Seconds of processor time that a turn may take, and more for each MiB of a message beyond the first.
 TURN_SECONDS = 0.050
 MEBIBYTE_SECONDS = 0.005
-#: Bytes that the manager may have resident.
-RESIDENT_BYTES = 512 * MEBIBYTE
 _CALL = 10_000
 #: Queues that are among those of `Sizes.queues`: the default one, `deep` and `fed`.
 _NAMED_QUEUES = 3
@@ -39,7 +38,7 @@ _NAMED_QUEUES = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much waits, how much is sent, and by how many of the attacks."""
+    """How much waits and is sent, by how many of the attacks, and how long is watched after each."""
 
     waiting: int
     priorities: int
@@ -48,6 +47,7 @@ class Sizes:
     small: int
     peers: int
     attacks: int
+    settle: float
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
     manager = service.manager
     camp = Camp(service.endpoint, service.http, keys, sizes.large, sizes.small, sizes.peers, sizes.waiting)
     size = 0
-    cut_off = contextlib.suppress(EOFError, OSError)
-    with watched(service.endpoint, keys["admin"], manager.pid) as seen, cut_off:
-        size = ATTACKS[name](camp)
+    with watched(service.endpoint, keys["admin"], manager.pid) as seen:
+        with contextlib.suppress(EOFError, OSError):  # whoever is cut off has said all that he could
+            size = ATTACKS[name](camp)
+        time.sleep(sizes.settle)
     (turn, processor), peak, lives = _longest_turn(camp), peak_bytes(manager.pid), manager.poll() is None
     manager.kill()
     manager.wait()

@@ -307,11 +307,13 @@ class Scene:
     # --- shared -------------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        metrics = ManagerMetrics()
         self.host = self._make_host(
             self.journal,
             clock=self.clock,
             limits=self.limits,
-            observer=ManagerMetrics(),
+            observer=metrics,
+            exposition=metrics.collect,
         )
         self.host._recent = Recent(self._recent_bytes)
         self.turns = Turns()
