@@ -67,13 +67,10 @@ class Lane:
             span = self.spans[0]
             if not span.batch.ragged:
                 return span
-            states = span.batch.states
-            start = span.start
-            while start < span.stop and states[start] != JobState.READY:
-                start += 1
+            start = span.batch.states.find(JobState.READY, span.start, span.stop)
             if start == span.start:
                 return span
-            self._replace_head(span, start)
+            self._replace_head(span, start if start >= 0 else span.stop)
         return None
 
     def take(self, limit: int) -> Span | None:

@@ -35,6 +35,8 @@ from service.errors import RowMissing
 
 #: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
 WAKE_JOBS_MAX = 10_000
+#: What is counted for each row that a grant has read, beside the arguments in it.
+ROW_OVERHEAD_BYTES = 16 * 1024
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
 ENDED_KEPT = 256
@@ -247,9 +249,10 @@ class QueueState:
 
     def _grant(self, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
         deliveries: list[r.Delivery] = []
-        room = self.limits.grant_bytes
+        room = readable = self.limits.grant_bytes
         shares: dict[Lane, int] = {}
-        while limit > 0 and room > 0:
+        last: Batch | None = None
+        while limit > 0 and room > 0 and readable > 0:
             lane = self.lanes.best(member.queues, member.tasks)
             if lane is None:
                 break
@@ -272,6 +275,10 @@ class QueueState:
             if ahead is not None:
                 ahead -= pace.mean * len(delivery.bodies)
             deliveries.append(delivery)
+            batch = self.leases[delivery.token].batch
+            if batch.bodies is None and batch is not last:
+                readable -= ROW_OVERHEAD_BYTES + batch.size  # a row is read whole, even for one job
+                last = batch
         return r.Grant(deliveries) if deliveries else None
 
     def _share(self, lane: Lane, limit: int, *, short: bool) -> int:

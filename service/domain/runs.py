@@ -6,12 +6,18 @@ would cost a row and a chunk each.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
 from service.domain import events as e
 from service.domain.job import NewBatch
 from service.domain.queue_state import QueueState
 
 #: Jobs that one event accepts at most if they come as several batches.
 RUN_JOBS_MAX = 1000
+#: Jobs that one event accepts at most: they are a chunk, and a chunk is read and forgotten in one step.
+EVENT_JOBS_MAX = 5000
 
 
 class Run:
@@ -54,13 +60,14 @@ class Run:
             self.keys.add(batch.key)
 
     def record(self) -> None:
-        """Accept what is held, by one event."""
+        """Accept what is held, by one event or, if it is one very large batch, by several."""
         if not self._batches:
             return
-        state, event = self._state, self._event()
-        added, start = state.ledger.submitted(state.record(event), event)
-        state.observer.submitted(event.terms, self.count, sum(map(len, event.bodies)))
-        state.admit(added, start, self._now)
+        state, whole = self._state, self._event()
+        state.observer.submitted(whole.terms, self.count, sum(map(len, whole.bodies)))
+        for event in _parts(whole):
+            added, start = state.ledger.submitted(state.record(event), event)
+            state.admit(added, start, self._now)
         self._batches, self.keys, self.count = [], set(), 0
 
     def _event(self) -> e.Submitted:
@@ -80,3 +87,14 @@ class Run:
     def _due(self, batch: NewBatch) -> float:
         """Return when the jobs of *batch* are due; 0 for at once."""
         return self._now + batch.delay if batch.delay > 0 else 0.0
+
+
+def _parts(event: e.Submitted) -> Iterator[e.Submitted]:
+    """Yield *event*, or several that accept its jobs; none that is cut has keys or due times of its own."""
+    bodies = event.bodies
+    if len(bodies) <= EVENT_JOBS_MAX:
+        yield event
+        return
+    for start in range(0, len(bodies), EVENT_JOBS_MAX):
+        part = bodies[start : start + EVENT_JOBS_MAX]
+        yield msgspec.structs.replace(event, first=event.first + start, bodies=part)

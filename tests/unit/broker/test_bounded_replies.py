@@ -49,8 +49,9 @@ class Site:
 
     def succeed(self, count: int, result: bytes, origin: str = "o") -> list[str]:
         ids = self.submit(count, origin)
-        (each,) = self.consumer.lease(limit=count, wait=NOW).grant.deliveries
-        self.consumer.ack(c.Ack(each.token, each.first, [result] * count, [0.0] * count))
+        for each in self.consumer.lease(limit=count, wait=NOW).grant.deliveries:
+            jobs = len(each.bodies)
+            self.consumer.ack(c.Ack(each.token, each.first, [result] * jobs, [0.0] * jobs))
         return ids
 
     def die(self, count: int, text: int = 0, attempts: int = 1, origin: str = "o") -> list[str]:

@@ -17,6 +17,7 @@ from service.domain.queue_state import (
     RESULT_OVERHEAD_BYTES,
     RESULTS_EVENT_BYTES,
 )
+from service.domain.runs import EVENT_JOBS_MAX
 from tests.support.ledgers import check_journal, check_state
 
 NOW = timedelta()
@@ -55,7 +56,7 @@ CASES = {
     "250 results of 40 kB in one ack": [[bytes(40 * KB)] * 250],
     "one large result among small ones": [[b"a"] * 3 + [bytes(5 * MB)] + [b"b"] * 3],
     "only large ones": [[bytes(2 * MB)] * 5],
-    "thousands of small ones": [[b"x"] * 9000],
+    "thousands of small ones": [[b"x"] * EVENT_JOBS_MAX],
     "thousands of acks of one in one commit": [[b"y"]] * 1000,
     "acks of all sizes in one commit": [[b"z"] * 10, [bytes(700 * KB)], [b"", b"z"], [bytes(700 * KB)] * 3],
 }

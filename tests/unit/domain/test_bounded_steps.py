@@ -1,0 +1,167 @@
+"""One step of the queue does a bounded amount of work, however large what it is about."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain import replies as r
+from service.domain import upkeep
+from service.domain.apply import apply
+from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.domain.limits import Limits
+from service.domain.members import Member
+from service.domain.runs import EVENT_JOBS_MAX
+from tests.unit.domain.test_columns import restarted
+from tests.unit.domain.test_grown_batches import Queue, bodies
+
+TERMS = Terms("m:f")
+ROWS = 40
+ROW_BYTES = 256 * 1024
+GRANT_BYTES = 1024 * 1024
+
+
+# --- what a grant reads --------------------------------------------------------------------------------
+
+
+def fill_rows(queue: Queue, jobs: int) -> None:
+    """Submit rows of *jobs* each, whose arguments are in the journal alone."""
+    for number in range(ROWS):
+        new = NewBatch(0, TERMS, [b"%d" % number + bytes(ROW_BYTES // jobs)] * jobs)
+        assert apply(queue.state, c.Submit(f"o{number}", [new]), Member(), queue.now) == r.Accepted([])
+        queue.commit()
+
+
+def retry_first_jobs(queue: Queue) -> int:
+    """End all jobs but the first one of each delivery, which is tried again; return how many these are."""
+    retried = 0
+    while deliveries := queue.lease(256):
+        for each in deliveries:
+            retried += 1
+            nack = c.Nack(each.token, each.first, ErrorInfo("E", "no"), 1.0)
+            assert apply(queue.state, nack, Member("plain"), 0.0) == r.Done(1)
+            if rest := len(each.bodies) - 1:
+                ack = c.Ack(each.token, each.first + 1, [b""] * rest, [0.0] * rest)
+                assert apply(queue.state, ack, Member("plain"), 0.0) == r.Done(1)
+        queue.commit()
+    return retried
+
+
+@pytest.mark.parametrize("jobs", [1, 4, 10])
+@pytest.mark.parametrize("retried", [True, False], ids=["retried", "new"])
+def test_a_grant_reads_a_bounded_number_of_rows_and_the_next_ones_go_on(jobs, retried):
+    queue = Queue(Limits(window_bytes=0, grant_bytes=GRANT_BYTES))
+    fill_rows(queue, jobs)
+    waiting = ROWS * jobs
+    if retried:
+        waiting = retry_first_jobs(queue)
+        queue.now = 2.0
+        upkeep.tick(queue.state, queue.now)
+    read: list[int] = []
+    really = queue.state.read
+
+    def reading(sequence: int) -> e.AnyEvent | None:
+        read.append(sequence)
+        return really(sequence)
+
+    queue.state.read = reading
+    rows_most = GRANT_BYTES // ROW_BYTES
+    taken = 0
+    while deliveries := queue.lease(256):
+        assert len(set(read)) <= rows_most
+        read.clear()
+        taken += len(bodies(deliveries))
+
+    assert taken == waiting
+
+
+# --- chunks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [EVENT_JOBS_MAX, EVENT_JOBS_MAX + 1, 4 * EVENT_JOBS_MAX + 7])
+@pytest.mark.parametrize("delay", [0.0, 5.0])
+def test_a_very_large_batch_becomes_several_chunks_with_the_same_ids(count, delay):
+    queue = Queue()
+    queue.submit(3, count, delay=delay)
+
+    events = [event for _, event in queue.journal.replay() if isinstance(event, e.Submitted)]
+    assert sum(len(event.bodies) for event in events) == count
+    assert all(len(event.bodies) <= EVENT_JOBS_MAX for event in events)
+    assert len(events) == -(-count // EVENT_JOBS_MAX)
+    queue.now = delay
+    accepted = [b"o-%d" % number for number in range(3, 3 + count)]
+    assert bodies_of_all(restarted(queue)) == accepted
+    assert bodies_of_all(queue) == accepted
+
+
+def bodies_of_all(queue: Queue) -> list[bytes]:
+    """Make ready and lease all that can be."""
+    while queue.state.next_deadline() is not None:
+        upkeep.tick(queue.state, queue.now)
+    found = []
+    while deliveries := queue.lease(256):
+        found += bodies(deliveries)
+    return found
+
+
+def test_a_very_large_batch_that_comes_again_changes_nothing():
+    queue = Queue()
+    queue.submit(0, EVENT_JOBS_MAX + 1)
+    before = queue.state.ledger.last_sequence
+    queue.submit(0, EVENT_JOBS_MAX + 1)
+
+    assert queue.state.ledger.last_sequence == before
+
+
+@pytest.mark.parametrize("bound", ["max_jobs", "max_queue_jobs"])
+def test_a_very_large_batch_is_refused_as_a_whole(bound):
+    queue = Queue(Limits(**{bound: EVENT_JOBS_MAX + 1}))
+    new = NewBatch(0, TERMS, [b"x"] * (EVENT_JOBS_MAX + 2))
+    reply = apply(queue.state, c.Submit("o", [new]), Member(), 0.0)
+
+    assert isinstance(reply, r.Accepted)
+    assert [note.code for note in reply.notes] == ["queue_full"]
+    assert queue.state.ledger.unfinished == 0
+
+
+def test_one_look_forgets_one_part_of_a_very_large_batch(monkeypatch):
+    monkeypatch.setattr(upkeep, "FORGET_BATCHES_MAX", 1)
+    queue = Queue()
+    queue.submit(0, 3 * EVENT_JOBS_MAX)
+    while deliveries := queue.lease(256):
+        for each in deliveries:
+            count = len(each.bodies)
+            ack = c.Ack(each.token, each.first, [b""] * count, [0.0] * count)
+            assert apply(queue.state, ack, Member("plain"), 0.0) == r.Done(1)
+    queue.commit()
+    queue.now = queue.state.limits.retention_seconds
+    left = []
+    while queue.batches():
+        upkeep.tick(queue.state, queue.now)
+        queue.commit()
+        left.append(sum(count for _, _, count in queue.batches()))
+
+    assert left == [2 * EVENT_JOBS_MAX, EVENT_JOBS_MAX, 0]
+
+
+def test_a_lane_passes_over_cancelled_jobs_in_one_step_and_not_one_by_one():
+    queue = Queue()
+    queue.submit(0, EVENT_JOBS_MAX)
+    (batch,) = queue.state.ledger.batches.values()
+    ids = [f"o-{number}" for number in range(EVENT_JOBS_MAX - 1)]
+    for start in range(0, len(ids), 1000):
+        apply(queue.state, c.Cancel(ids[start : start + 1000]), Member(), 0.0)
+
+    looked = 0
+
+    class Counting(bytearray):
+        def __getitem__(self, index):
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(index)
+
+    batch.states = Counting(batch.states)
+    (delivery,) = queue.lease(1)
+    assert delivery.bodies == [b"o-%d" % (EVENT_JOBS_MAX - 1)]
+    assert looked < 20
