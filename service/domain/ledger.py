@@ -14,7 +14,7 @@ from service.domain import events as e
 from service.domain.aliases import is_alias, key_and_digest
 from service.domain.batch import Batch, ledgers_after
 from service.domain.counts import Counts
-from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, parse_job_id
+from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, Terms, parse_job_id
 from service.domain.keys import Keys, digest_at
 from service.domain.lifecycle import JobState
 from service.domain.origins import Origin, Origins
@@ -23,6 +23,8 @@ from service.domain.steps import Steps
 
 #: Bytes of bodies above which a batch is held in memory only while a third of the window is not full.
 LARGE_BATCH_BYTES = 8 * 1024 * 1024
+#: Tasks whose terms batches share.
+TERMS_MAX = 1000
 
 
 class Ledger:
@@ -41,6 +43,8 @@ class Ledger:
         #: Jobs of all queues that are still to be done.
         self.unfinished = 0
         self.keys = Keys()
+        #: The newest terms of each task, which batches share: they take 250 bytes.
+        self.terms: dict[str, Terms] = {}
         self.dead: dict[tuple[int, int], Batch] = {}
         #: Answers for plain clients not yet handed out: (batch sequence, index) -> (batch, outcome's event).
         self.answers: OrderedDict[tuple[int, int], tuple[Batch, int]] = OrderedDict()
@@ -116,6 +120,7 @@ class Ledger:
         else:
             start = 0
             batch = Batch(sequence, event)
+            batch.terms = self._shared(batch.terms)
             self._add(batch)
         if batch.keys is not None:
             self.keys.add(batch, start, event.bodies)
@@ -319,12 +324,22 @@ class Ledger:
             self.outcome_order.append(sequence)
         self._refer(sequence, stop - start)
         first = batch.first + start
-        self.origins.make(batch.origin).completions.append(sequence, part, first, stop - start)
+        self.origins.make(batch.origin).completed(sequence, part, first, stop - start)
         if batch.terms.answer:
             for index in range(start, stop):
                 self.answers[batch.sequence, index] = (batch, sequence)
         if not batch.unfinished:
             self._finish(batch, at)
+
+    def _shared(self, terms: Terms) -> Terms:
+        """Return terms that equal *terms*, if possible the object that other batches have."""
+        known = self.terms.get(terms.task)
+        if known is not None and (known is terms or known == terms):
+            return known
+        if len(self.terms) >= TERMS_MAX:
+            self.terms.clear()
+        self.terms[terms.task] = terms
+        return terms
 
     def _add(self, batch: Batch) -> None:
         self.batches[batch.sequence] = batch

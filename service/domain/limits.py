@@ -20,13 +20,13 @@ class Limits:
         max_jobs: unfinished jobs of all queues together.
         max_queues: queues that hold jobs, or of which a finished job is kept.
         max_keys: idempotency keys of the jobs that are kept.
-        max_origins: clients whose jobs are kept, or were in the last day.
+        max_origins: clients whose jobs are kept, or were in the last day; one with one job takes 1.5 kB.
         retention_seconds: how long a finished job keeps its result.
         retention_jobs: how many finished jobs are kept, the newest ones, and of dead ones as many more.
         dead_retention_seconds: how long a dead job is kept.
         window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
         grant_jobs: jobs that one request may lease.
-        grant_bytes: arguments that one request may lease, once there is one job.
+        grant_bytes: arguments that one request may lease, once there is one job, and that are read for it.
         merge_seconds: how long jobs that were submitted one by one wait before they are put into one row.
         reconnect_seconds: after a restart, how long consumers may take to come back for the jobs that
             they still run before these are handed to others.
@@ -40,7 +40,7 @@ class Limits:
     max_jobs: int = 20_000_000
     max_queues: int = 10_000
     max_keys: int = 5_000_000
-    max_origins: int = 500_000
+    max_origins: int = 200_000
     retention_seconds: float = 24 * 3600.0
     retention_jobs: int = 1_000_000
     dead_retention_seconds: float = 30 * 24 * 3600.0

@@ -17,6 +17,8 @@ from service.domain.job import Terms
 
 #: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
 FORGOTTEN_RANGES_MAX = 256
+#: Entries about forgotten jobs that are removed at once.
+DROPPED_MAX = 10_000
 _first = attrgetter("first")
 #: Parts that a cursor can tell apart of what one event ended.
 PARTS = 1 << 24
@@ -39,14 +41,14 @@ class Completion(NamedTuple):
 class Completions:
     """What ended, in order: four numbers an entry. A cursor stays good over a restart."""
 
-    __slots__ = ("_count", "_first", "_part", "_sequence", "_start")
+    __slots__ = ("_rest", "_sequence", "_start")
 
     def __init__(self) -> None:
         """Start with none."""
         self._sequence = array("Q")
-        self._part = array("I")
-        self._first = array("Q")
-        self._count = array("I")
+        #: For each entry its part, first number and jobs: an array of their own for each would take more for
+        #: the many origins with one entry.
+        self._rest = array("Q")
         #: Leading entries that are forgotten and not yet removed.
         self._start = 0
 
@@ -62,9 +64,7 @@ class Completions:
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
         """Add an entry, later in (sequence, part) than all before."""
         self._sequence.append(sequence)
-        self._part.append(part)
-        self._first.append(first)
-        self._count.append(count)
+        self._rest.extend((part, first, count))
 
     def after(self, cursor: int) -> Iterator[Completion]:
         """Yield the entries from *cursor* on (0: from the first); none may be added meanwhile."""
@@ -76,17 +76,22 @@ class Completions:
                 yield entry
 
     def drop_below(self, number: int) -> None:
-        """Forget leading entries about jobs below *number*."""
-        while self._start < len(self._first) and self._first[self._start] < number:
+        """Forget leading entries about jobs below *number*; if they are very many, the next call goes on."""
+        last = min(len(self._sequence), self._start + DROPPED_MAX)
+        while self._start < last and self._rest[3 * self._start + 1] < number:
             self._start += 1
         # To remove a few from the front of many moves all the others.
         if self._start > len(self):
-            for column in (self._sequence, self._part, self._first, self._count):
-                del column[: self._start]
+            del self._sequence[: self._start]
+            del self._rest[: 3 * self._start]
             self._start = 0
 
     def _entry(self, index: int) -> Completion:
-        return Completion(self._sequence[index], self._part[index], self._first[index], self._count[index])
+        return Completion(self._sequence[index], *self._rest[3 * index : 3 * index + 3])
+
+
+#: Those of an origin of which nothing has ended, or whose jobs are all forgotten. Never added to.
+_NO_COMPLETIONS = Completions()
 
 
 class Origin:
@@ -106,7 +111,8 @@ class Origin:
         """Start with no jobs."""
         self.name = name
         self.batches: list[Batch] = []
-        self.completions = Completions()
+        # Most origins have few jobs, and there may be very many of them: each part is made when it is needed.
+        self.completions = _NO_COMPLETIONS
         #: Numbers that were accepted once and are forgotten, as ranges [first, stop) in order.
         self.forgotten: list[tuple[int, int]] = []
         #: Numbers below this one are used up: which of them were accepted is known of kept jobs alone.
@@ -148,6 +154,12 @@ class Origin:
             return False
         return not batches or batches[-1].first + batches[-1].count <= number
 
+    def completed(self, sequence: int, part: int, first: int, count: int) -> None:
+        """Note that *count* jobs from number *first* on were ended by part *part* of event *sequence*."""
+        if self.completions is _NO_COMPLETIONS:
+            self.completions = Completions()
+        self.completions.append(sequence, part, first, count)
+
     def add(self, batch: Batch) -> None:
         """Add a batch."""
         if not self.batches or self.batches[-1].first < batch.first:
@@ -160,9 +172,12 @@ class Origin:
         if self.batches and self.batches[0] is batch:
             del self.batches[0]
         else:
-            self.batches.remove(batch)
+            del self.batches[bisect_left(self.batches, batch.first, key=_first)]
         self.note_forgotten([(batch.first, batch.first + batch.count)])
-        self.completions.drop_below(self.batches[0].first if self.batches else batch.first + batch.count)
+        if self.batches:
+            self.completions.drop_below(self.batches[0].first)
+        else:
+            self.completions = _NO_COMPLETIONS
 
     def note_forgotten(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Note that the jobs in *ranges* were accepted once."""

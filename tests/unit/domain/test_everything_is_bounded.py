@@ -30,6 +30,7 @@ BOUNDS = {
         "counts": "max_queues; a queue without jobs is dropped",
         "dead": "retention_jobs twice",
         "answers": "the finished jobs",
+        "terms": "TERMS_MAX",
         "drains": "DRAINS_MAX",
         "refusing": "the drains",
         "outcome_order": "twice the references, and 1,000",
