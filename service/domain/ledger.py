@@ -55,6 +55,8 @@ class Ledger:
         self.refusing: set[str] = set()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
+        #: Up to which place of these the sweep has come that removes the forgotten ones.
+        self._swept = 0
         #: How many kept jobs each event is about; the attempts that failed are in the records of the jobs.
         self.references: dict[int, int] = {}
         #: Batches in the order in which their last job ended, with that time.
@@ -292,6 +294,15 @@ class Ledger:
         origin.floor = max(origin.floor, event.floor)
         origin.forgotten_by.append(sequence)
         self.note_emptied(origin, event.at)
+
+    def sweep_outcomes(self, count: int) -> None:
+        """Look at the next *count* outcomes in their order, and remove those that are forgotten."""
+        order, references, start = self.outcome_order, self.references, self._swept
+        kept = [each for each in order[start : start + count] if each in references]
+        order[start : start + count] = kept
+        self._swept = start + len(kept)
+        if self._swept >= len(order):
+            self._swept = 0
 
     def note_emptied(self, origin: Origin, at: float) -> None:
         """Note that an origin has lost its last job; it waits once at most to be forgotten itself."""

@@ -412,10 +412,12 @@ class QueueState:
             worker.supervisor = None
         if worker.consumers.get(member.name) is member:
             del worker.consumers[member.name]
+            if self.workers.get(worker.name) is worker:
+                self.consumers -= 1  # counted anew, thousands that end together would take a second
         if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
         member.worker = None
-        self.count_consumers()
+        self.consumers_changed()
 
     def count_consumers(self) -> None:
         """Count the consumers of all workers anew."""

@@ -18,6 +18,8 @@ SMALL_BATCH_JOBS = 250
 RECORD_COST_JOBS = 20
 #: Seconds between two looks for leases whose holder nobody attends to.
 SWEEP_SECONDS = 1.0
+#: Outcomes that one tick looks at for those that are forgotten: it takes some milliseconds.
+SWEPT_OUTCOMES = 20_000
 #: Batches that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
 MERGE_BATCHES_MAX = 4
 #: Seconds for which an origin, all of whose jobs are forgotten, is still known.
@@ -109,7 +111,7 @@ def _retire(state: QueueState, now: float) -> None:
         _, name = ledger.emptied.popleft()
         _forget_origin(state, name, now)
     if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
-        ledger.outcome_order = [each for each in ledger.outcome_order if each in ledger.references]
+        ledger.sweep_outcomes(SWEPT_OUTCOMES)
 
 
 def _retired(state: QueueState, now: float) -> Iterator[Batch]:

@@ -28,6 +28,7 @@ def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
     _check_lanes(state)
     _check_outcomes(state)
     _check_known_tasks(state)
+    assert state.consumers == sum(len(worker.consumers) for worker in state.workers.values())
     _check_holders(state)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from service.domain import commands as c
@@ -12,6 +14,7 @@ from service.domain.apply import apply
 from service.domain.job import ErrorInfo, NewBatch, Terms
 from service.domain.limits import Limits
 from service.domain.members import Member
+from service.domain.queue_state import QueueState
 from service.domain.runs import EVENT_JOBS_MAX
 from tests.unit.domain.test_columns import restarted
 from tests.unit.domain.test_grown_batches import Queue, bodies
@@ -165,3 +168,38 @@ def test_a_lane_passes_over_cancelled_jobs_in_one_step_and_not_one_by_one():
     (delivery,) = queue.lease(1)
     assert delivery.bodies == [b"o-%d" % (EVENT_JOBS_MAX - 1)]
     assert looked < 20
+
+
+# --- members, and the order of outcomes --------------------------------------------------------------------
+
+
+def test_forgotten_outcomes_leave_their_order_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(upkeep, "SWEPT_OUTCOMES", 100)
+    ledger = QueueState().ledger
+    kept = set(range(0, 10_000, 100))
+    ledger.outcome_order = list(range(10_000))
+    ledger.references = dict.fromkeys(kept, 1)
+    state = QueueState()
+    state.ledger = ledger
+    lengths = [len(ledger.outcome_order)]
+    while len(ledger.outcome_order) > 2 * len(kept) + 1000:
+        upkeep.tick(state, 0.0)
+        assert ledger.outcome_order == sorted(ledger.outcome_order)
+        lengths.append(len(ledger.outcome_order))
+
+    assert max(before - after for before, after in pairwise(lengths)) <= 100
+    assert kept <= set(ledger.outcome_order)
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_consumers_that_end_together_are_counted_down(monkeypatch, count):
+    state = QueueState()
+    members = [Member() for _ in range(count)]
+    for number, member in enumerate(members):
+        hello = c.Hello(c.PROTOCOL_VERSION, "consumer", f"c{number}", f"w{number}", tasks=["m:f"])
+        assert isinstance(apply(state, hello, member, 0.0), r.Welcome)
+    assert state.consumers == count
+    monkeypatch.setattr(state, "count_consumers", lambda: pytest.fail("all are looked at for each that ends"))
+    for left, member in enumerate(reversed(members)):
+        apply(state, c.Leave(), member, 0.0)
+        assert state.consumers == count - left - 1
