@@ -8,7 +8,6 @@ the host, so when its socket closes it is gone.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -25,6 +24,7 @@ from service.broker.broken import StateBroken, is_told
 from service.broker.host import QueueHost
 from service.errors import ManagerBroken
 from service.server.connection import Connection, PeerGone, TlsRefused, TooLarge
+from service.server.connections import HOUSEKEEPING_SECONDS, Connections
 from service.server.dialogue import SERVER_METHODS, Dialogue
 from service.server.door import Bounds, Door
 from service.server.heap import LARGE_BYTES, Heap
@@ -36,22 +36,13 @@ from service.server.turns import Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
 STALL_SECONDS = 1.0
-#: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
-#: is heard before the others have pushed it out.
-ACCEPTS_MAX = 8
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
-#: Looks at the buffers in the time in which they fill up.
-BUFFER_LOOKS = 8
-#: Seconds between two looks at slow readers, full buffers, and free space on disk and in memory.
-HOUSEKEEPING_SECONDS = 0.5
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_IDLE_BYTES = 1024 * 1024
 #: What tells that a peer which is not read has gone.
 _GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
-#: Seconds for which accepting pauses when the process has no descriptor left.
-ACCEPT_PAUSE_SECONDS = 0.05
 
 if TYPE_CHECKING:
     import ssl
@@ -90,38 +81,36 @@ class Server(managers.Server):
             bounds: what the network may cost.
             strict: let nobody in who answers the challenge with anything older than SHA-256.
             tls: what connections are secured with; None serves them plain.
-            heap: what is told of large messages, where the process is the manager's own.
+            heap: what is told of large messages, if the process is the manager's own.
         """
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
         self._listener = listener
         #: What makes the queue refuse new jobs for a while.
         self.scarcity = Scarcity(min_free_bytes)
-        self._tls = tls
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
         self.address = self.endpoint
         ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
         self._turns = Turns()
         self._telling = Telling(host.observer)
-        self._dialogue = Dialogue(host, ring, self, strict=strict, turns=self._turns, telling=self._telling)
+        self._epoll = select.epoll()
         self._door = Door(bounds or Bounds(), len(ring))
-        #: Connections that are not read for now.
-        self._paused: dict[int, Connection] = {}
-        #: Whether one of them could be read again, but for the time.
+        self._connections = Connections(
+            host, listener, self._door, self._epoll, telling=self._telling, tls=tls, heap=heap
+        )
+        self._dialogue = Dialogue(
+            host, ring, self._connections, strict=strict, turns=self._turns, telling=self._telling
+        )
+        #: Whether a connection that was paused could be read again, but for the time.
         self._resumable = False
         #: Until when somebody was listened to (monotonic).
         self._listened_at = 0.0
-        self._epoll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
-        self._accept_after = 0.0
         self._copying = False
         self._next_housekeeping = 0.0
-        #: Bytes that may wait beside those of the last look.
-        self._unchecked = 0
-        self._heap = heap
         #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
         self.recovery = Recovery()
         self._log = structlog.get_logger("svc.manager")
@@ -135,8 +124,7 @@ class Server(managers.Server):
             JournalError: a commit failed; nothing after the last successful one was acknowledged.
             ManagerBroken: the queue's state broke and could not be recovered in place.
         """
-        self._listener.setblocking(False)
-        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._connections.listen()
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._listened_at = time.monotonic()
         try:
@@ -184,10 +172,8 @@ class Server(managers.Server):
 
         Only for the loop's own thread: see `ask`.
         """
-        self._dialogue.keys, self._tls, self._door.keys = keys, tls, len(keys)
-        for connection in list(self._door.connections.values()):
-            if connection.key is not None and connection.key not in keys:
-                self.drop(connection, "its key is not active any more")
+        self._dialogue.keys = keys
+        self._connections.renew(keys, tls)
         self._log.info("keys_read", keys=len(keys))
 
     # --- one turn -----------------------------------------------------------------------------------
@@ -201,8 +187,7 @@ class Server(managers.Server):
         else:
             return
         # Only here, after the handler, does nothing hold the old state any more by the exception's frames.
-        for connection in list(self._door.connections.values()):
-            self._part_from(connection)
+        self._connections.part_from_all()
         self._turns.forget()
         self.recovery.recover(self._host)
         self._dialogue.begin_anew()
@@ -223,7 +208,7 @@ class Server(managers.Server):
         self._resume()
         self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
-        self._keep_time(now)
+        self._connections.keep_time(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._housekeeping(now)
@@ -232,7 +217,8 @@ class Server(managers.Server):
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until something is to be done; return what is ready."""
-        timeout = self._timeout()
+        busy = self._copying or self._resumable or self._turns.pending
+        timeout = 0.0 if busy else self._connections.seconds_to_next(self._host.seconds_to_next())
         self._allow_for_stall()
         events = self._epoll.poll(timeout)
         self._allow_for_stall(timeout)
@@ -262,16 +248,17 @@ class Server(managers.Server):
         elif fd == self._wake_read:
             self._run_calls()
         elif fd == self._listener.fileno():
-            self._accept()
+            self._connections.accept()
 
     def _resume(self) -> None:
-        """Read on where that was paused and may go on, as far as the time allows."""
+        """Read on from connections that were paused and may go on, as far as the time allows."""
         self._resumable = False
         self._turns.begin()
-        for fd, connection in list(self._paused.items()):
+        paused = self._connections.paused
+        for fd, connection in list(paused.items()):
             if connection.paused:
                 continue
-            self._paused[fd] = self._paused.pop(fd)  # behind those that are passed over
+            paused[fd] = paused.pop(fd)  # behind those that are passed over
             self._serve(connection, 0)
             if self._turns.over:
                 self._resumable = True
@@ -289,18 +276,6 @@ class Server(managers.Server):
                 return
             self._attend(events)
 
-    def _timeout(self) -> float:
-        if self._copying or self._resumable or self._turns.pending:
-            return 0.0
-        until = self._host.seconds_to_next()
-        if (deadline := self._door.next_deadline()) is not None:
-            until = min(until, deadline - time.monotonic())
-        if self._accept_after:
-            until = min(until, self._accept_after - time.monotonic())
-        if self._paused:
-            until = min(until, HOUSEKEEPING_SECONDS)
-        return max(0.0, until)
-
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
             if mask & select.EPOLLOUT:
@@ -313,10 +288,10 @@ class Server(managers.Server):
                 raise
             # The host tells of its own faults: this one is in how we talk, and costs nobody else anything.
             self._log.error("message_not_handled", peer=connection.peer, error_type=type(error).__name__)
-            self.drop(connection, "a fault of the manager's own")
+            self._connections.drop(connection, "a fault of the manager's own")
         else:
-            self._watch(connection)
-            self._note_buffered(connection)
+            self._connections.watch(connection)
+            self._connections.note_buffered(connection)
 
     def _hear(self, connection: Connection, mask: int) -> None:
         """Handle what a connection has sent: first what came while it was paused, then what is new.
@@ -328,7 +303,7 @@ class Server(managers.Server):
             if mask & _GONE:
                 raise PeerGone("closed by the peer")
             return
-        if connection.fd in self._paused:
+        if connection.fd in self._connections.paused:
             self._handle(connection, connection.left_over())
         if mask & ~select.EPOLLOUT:
             self._handle(connection, connection.receive())
@@ -336,14 +311,10 @@ class Server(managers.Server):
     def _handle(self, connection: Connection, messages: Iterator[memoryview]) -> None:
         for message in messages:
             if len(message) >= LARGE_BYTES:
-                self._note_large()
+                self._connections.note_large()
             self._dialogue.handle(connection, message)
             if self._turns.over and connection.work is None:
                 self._turns.rest(connection)
-
-    def _note_large(self) -> None:
-        if self._heap is not None:
-            self._heap.passes(time.monotonic())
 
     def _give_up(self, connection: Connection, gone: PeerGone) -> None:
         if isinstance(gone, TlsRefused):
@@ -351,7 +322,7 @@ class Server(managers.Server):
             self._log.warning("connection_refused", peer=connection.peer, reason=str(gone))
         elif isinstance(gone, TooLarge):
             self._telling.refused_message(connection)
-        self.drop(connection, str(gone))
+        self._connections.drop(connection, str(gone))
 
     def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -359,154 +330,21 @@ class Server(managers.Server):
         while self._calls:
             self._calls.popleft()()
 
-    def _keep_time(self, now: float) -> None:
-        """Do what has a moment of its own."""
-        for connection in self._door.overdue(now):
-            self.drop(connection, "the handshake took too long")
-        if self._accept_after and now >= self._accept_after:
-            self._accept_after = 0.0
-            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
-
     def _housekeeping(self, now: float) -> None:
         self._host.journal.reserve()
-        if self._heap is not None:
-            self._heap.tidy(now)
-        bounds = self._door.bounds
-        for connection in list(self._paused.values()):
-            allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
-            if connection.wants_to_write and now - connection.waiting_since > allowed:
-                self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
-        self._bound_buffers()
+        self._connections.tend(now)
         self.scarcity.look(self._host, now)
-
-    def _bound_buffers(self) -> None:
-        """Cut off connections until no more bytes wait than may."""
-        self._unchecked = 0
-        while hoarder := self._door.hoarder():
-            self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
-
-    def _note_buffered(self, connection: Connection) -> None:
-        """Look at the buffers again once so much more may wait that it matters."""
-        self._unchecked += connection.buffered
-        if self._unchecked >= self._door.bounds.buffered_bytes // BUFFER_LOOKS:
-            self._bound_buffers()
 
     def _checkpoint(self, *, idle: bool) -> None:
         waiting = self._host.journal.wal_bytes()
         if waiting > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
             self._host.journal.checkpoint()
 
-    # --- connections --------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_MAX):
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    # Without a descriptor the listener would stay readable and the loop would spin.
-                    self._accept_after = time.monotonic() + ACCEPT_PAUSE_SECONDS
-                    self._epoll.modify(self._listener.fileno(), 0)
-                    self._log.error("accept_paused", error=str(error))
-                return
-            self._admit(sock, address[:2])
-
-    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        refusal = self._door.refusal(address[0])
-        if refusal:
-            self._telling.refused_connection(f"{address[0]}:{address[1]}", refusal)
-            sock.close()
-            return
-        try:
-            connection = Connection(sock, address, self._tls)
-        except OSError:
-            sock.close()
-            return
-        self._host.state.arrived(connection.member)
-        connection.mask = select.EPOLLIN
-        self._epoll.register(connection.fd, connection.mask)
-        if evicted := self._door.enter(connection):
-            self.drop(evicted, "too many half-open connections")
-        try:
-            connection.start()
-        except PeerGone as gone:
-            self.drop(connection, str(gone))
-
-    def drop(self, connection: Connection, reason: str) -> None:
-        """End a connection; what its member holds is dealt with by the host."""
-        if connection.closed:
-            return
-        if self._part_from(connection):
-            self._host.disconnected(connection.member)
-        if reason != "done":
-            self._log.debug("connection_closed", peer=connection.peer, reason=reason)
-
-    def _part_from(self, connection: Connection) -> bool:
-        """Close a connection and forget it; return whether it had come through its handshake."""
-        self._paused.pop(connection.fd, None)
-        was_open = self._door.leave(connection)
-        if was_open:
-            self._host.observer.connected(-1)
-        self._epoll.unregister(connection.fd)
-        connection.close()
-        return was_open
-
-    def _cut_off(self, connection: Connection, reason: str) -> None:
-        self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
-        self.drop(connection, reason)
-
-    def opened(self, connection: Connection) -> str:
-        """Give a place to a peer that has proved to know a key; return why there is none, or nothing."""
-        refusal = self._door.opened(connection)
-        if refusal:
-            self._telling.refused_connection(connection.peer, refusal, str(connection.role))
-        else:
-            self._host.observer.connected(+1)
-        return refusal
-
-    def _watch(self, connection: Connection) -> None:
-        """Wait for what the connection needs next, or end it where all is said."""
-        if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
-            return  # as it mostly is
-        if connection.closed:
-            return
-        if connection.closing and not connection.wants_to_write:
-            self.drop(connection, "done")
-            return
-        if connection.paused:
-            # Reading goes on when the answers are taken: what a peer can make us hold is bounded.
-            self._paused[connection.fd] = connection
-            mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.wants_to_write else 0)
-        else:
-            self._paused.pop(connection.fd, None)
-            mask = select.EPOLLIN
-        if mask != connection.mask:
-            connection.mask = mask
-            self._epoll.modify(connection.fd, mask)
-
-    def send(self, connection: Connection, message: bytes | bytearray) -> None:
-        """Send a whole message, header included; a connection that is gone is passed over."""
-        if connection.closed:
-            return
-        if len(message) >= LARGE_BYTES:
-            self._note_large()
-        try:
-            connection.send(message)
-        except PeerGone as gone:
-            self.drop(connection, str(gone))
-        else:
-            if connection.wants_to_write or connection.closing:
-                self._watch(connection)
-                self._note_buffered(connection)
-
     # --- the end ------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Close the door, commit and answer what has been read."""
-        self._epoll.unregister(self._listener.fileno())
-        self._listener.close()
+        self._connections.stop_listening()
         try:
             self._turns.finish()
             self._run_calls()
@@ -516,10 +354,7 @@ class Server(managers.Server):
             self.recovery.discard(self._host, broken)
 
     def _close(self) -> None:
-        for connection in list(self._door.connections.values()):
-            connection.close()
-        self._door.connections.clear()
-        self._listener.close()
+        self._connections.close()
         self._epoll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -14,7 +14,7 @@ from service.errors import CodecError
 OBJECTS_MAX: Final = 100_000
 #: Arrays and maps in one body at most; each takes some 0.4 µs here, and 64 bytes and more in memory.
 CONTAINERS_MAX: Final = 25_000
-#: Containers within containers at most: as in pickles, see `pickle_machine`.
+#: Containers within containers at most: as in pickles, see `pickle_stack`.
 NESTING_MAX: Final = 64
 #: Map keys at most whose hashes are not seeded, so that a stranger can make them collide: as in pickles.
 FORGEABLE_KEYS_MAX: Final = 512

@@ -1,7 +1,6 @@
 """The abstract machine of `pickle_scan`: follows the opcodes of a pickle without carrying any out.
 
-It refuses what is not plain data within bounds. It knows of each object where it begins, how deep it is,
-and whether a stranger can choose its hash.
+It refuses what is not plain data within bounds. What it knows of objects is in `pickle_stack`.
 """
 
 from __future__ import annotations
@@ -11,27 +10,21 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from service.errors import BadRequest
+from service.server.pickle_stack import (
+    DEPTH,
+    FORGEABLE,
+    NESTING_MAX,
+    SET_BYTES,
+    SHIFT,
+    Container,
+    Slot,
+    Stack,
+)
 
-#: Containers within containers, and open marks, at most.
-NESTING_MAX: Final = 64
 #: Opcodes of one message at most: bounds the time (0.1 to 1 µs each) and the memory (some 150 bytes each).
 OPERATIONS_MAX: Final = 250_000
-#: Lists, dicts, sets and tuples in one message at most: each takes several times as long as other data.
-CONTAINERS_MAX: Final = 50_000
-#: Bytes at most by which the data grows when all sharing is written out.
-EXPANDED_BYTES_MAX: Final = 16 * 1024 * 1024
 #: Bytes, or characters, of one integer at most.
 INTEGER_BYTES_MAX: Final = 1024
-#: Keys and members at most that are tuples, frozensets or large integers: their hashes are not seeded, so
-#: a stranger can make them all collide and the time quadratic.
-FORGEABLE_KEYS_MAX: Final = 512
-
-# An entry of the abstract stack is the place where the object begins, shifted, with these bits below.
-_BITS = 0xFF
-_DEPTH = 0x7F
-_FORGEABLE = 0x80
-_SHIFT = 8
-_SET_BYTES = 200
 _LINE_MAX = 64
 
 
@@ -58,43 +51,15 @@ class Examination:
         return done
 
 
-class _Container:
-    """A list, dict or set on the abstract stack. It can grow until it is referred to."""
+class _Machine(Stack):
+    """The abstract machine: what each opcode does to the stack."""
 
-    __slots__ = ("entry", "kind", "open", "size")
-
-    def __init__(self, entry: int, kind: type, size: int) -> None:
-        self.entry = entry
-        self.kind = kind
-        self.size = size
-        self.open = True
-
-
-_Slot = int | _Container
-
-
-class _Machine:
-    """The abstract machine: the stack, marks and memo of an unpickler, with notes in place of objects.
-
-    A place is a position in the message plus `shared`, the bytes that sharing has repeated before it;
-    the difference of two places is the size of what lies between when nothing is shared.
-    """
-
-    __slots__ = (
-        "containers", "data", "floor", "forgeable", "limit", "marks", "memo", "position", "shared", "stack",
-    )  # fmt: skip
+    __slots__ = ("data", "position")
 
     def __init__(self, data: bytes, limit: int) -> None:
+        super().__init__(limit)
         self.data = data
-        self.limit = limit
-        self.shared = 0
         self.position = 0
-        self.containers = 0
-        self.forgeable = 0
-        self.floor = 0  # what lies below the last mark is out of reach
-        self.stack: list[_Slot] = []
-        self.marks: list[tuple[int, int]] = []
-        self.memo: list[_Slot] = []
 
     def run(self, operations: int) -> bool:
         """Take so many steps from where the last ones ended; return whether the message is harmless."""
@@ -105,10 +70,10 @@ class _Machine:
                 operation = data[position]
                 width = widths[operation]
                 if width:
-                    append((position + self.shared) << _SHIFT)
+                    append((position + self.shared) << SHIFT)
                     position += width
                 elif operation in _SHORT:
-                    append((position + self.shared) << _SHIFT)
+                    append((position + self.shared) << SHIFT)
                     position += 2 + data[position + 1]  # beyond the end there is no next opcode
                 else:
                     position = steps[operation](self, position)
@@ -158,11 +123,11 @@ class _Machine:
         return self.sized(position + 1, 8)
 
     def long1(self, position: int) -> int:
-        self.push(position, _FORGEABLE)
+        self.push(position, FORGEABLE)
         return self.sized(position + 1, 1)
 
     def long4(self, position: int) -> int:
-        self.push(position, _FORGEABLE)
+        self.push(position, FORGEABLE)
         end = self.sized(position + 1, 4)
         if end - position > INTEGER_BYTES_MAX:
             raise BadRequest("the request has an integer that is too long")
@@ -176,7 +141,7 @@ class _Machine:
         return end + 1
 
     def number_line(self, position: int) -> int:
-        self.push(position, _FORGEABLE)
+        self.push(position, FORGEABLE)
         return self.line(position, INTEGER_BYTES_MAX)
 
     def float_line(self, position: int) -> int:
@@ -186,16 +151,6 @@ class _Machine:
     def text_line(self, position: int) -> int:
         self.push(position)
         return self.line(position, len(self.data))
-
-    def memoize(self, position: int) -> int:
-        stack = self.stack
-        if len(stack) <= self.floor:
-            self.need(1)
-        top = stack[-1]
-        if not isinstance(top, _Container):
-            top = (position + self.shared - (top >> _SHIFT)) << _SHIFT | top & _BITS
-        self.memo.append(top)
-        return position + 1
 
     def put(self, position: int) -> int:
         self.remember(self.index_line(position), position)
@@ -230,84 +185,6 @@ class _Machine:
             raise BadRequest("the request has a memo number that is none")
         return int(digits)
 
-    def remember(self, index: int, position: int) -> None:
-        """Note the top of the stack with its size; all picklers number from 0 without a gap."""
-        if index != len(self.memo):
-            raise BadRequest("the request has memo numbers out of order")
-        self.memoize(position)
-
-    def recall(self, index: int, position: int) -> None:
-        """Push a remembered object as if it were written out again.
-
-        It can no longer grow: every pickler finishes an object before it refers to it, but for one that
-        contains itself. So what is known of its size and depth is final.
-        """
-        if index >= len(self.memo):
-            raise BadRequest("the request refers to an object that it does not have")
-        known = self.memo[index]
-        if isinstance(known, _Container):
-            known.open = False
-            known = known.size << _SHIFT | known.entry & _BITS
-        self.push(position, known & _BITS)
-        self.share(known >> _SHIFT)
-
-    def share(self, size: int) -> None:
-        self.shared += size
-        if self.shared > self.limit:
-            raise BadRequest("the request grows too large when its shared objects are written out")
-
-    def push(self, position: int, bits: int = 0) -> None:
-        self.stack.append((position + self.shared) << _SHIFT | bits)
-
-    def need(self, count: int) -> None:
-        """Refuse where fewer than *count* objects lie above the last mark."""
-        if len(self.stack) - self.floor < count:
-            raise BadRequest("the request takes objects that it does not have")
-
-    def take(self, count: int) -> list[_Slot]:
-        self.need(count)
-        items = self.stack[-count:]
-        del self.stack[-count:]
-        return items
-
-    def take_to_mark(self) -> tuple[list[_Slot], int]:
-        """Return the objects above the last mark, and the mark's place."""
-        if not self.marks:
-            raise BadRequest("the request closes what it did not open")
-        items = self.stack[self.floor :]
-        del self.stack[self.floor :]
-        self.floor, place = self.marks.pop()
-        return items, place
-
-    def around(self, items: list[_Slot]) -> int:
-        """Return the depth of a container of *items*."""
-        self.count_container()
-        return self.depth_around(items)
-
-    def depth_around(self, items: list[_Slot]) -> int:
-        """Return the depth that a container has at least to hold *items*."""
-        depth = 0
-        for item in items:
-            if isinstance(item, _Container):
-                item = item.entry  # noqa: PLW2901
-            if item & _DEPTH > depth:  # noqa: PLR1730  # max() takes thrice as long, for each object there is
-                depth = item & _DEPTH
-        if depth >= NESTING_MAX:
-            raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
-        return depth + 1
-
-    def count_container(self) -> None:
-        self.containers += 1
-        if self.containers > CONTAINERS_MAX:
-            raise BadRequest(
-                f"the request has more than {CONTAINERS_MAX} lists and the like; send less at once"
-            )
-
-    def hash_all(self, keys: list[_Slot]) -> None:
-        self.forgeable += sum(1 for key in keys if not isinstance(key, _Container) and key & _FORGEABLE)
-        if self.forgeable > FORGEABLE_KEYS_MAX:
-            raise BadRequest("the request has too many keys that are tuples or large integers")
-
     def mark(self, position: int) -> int:
         if len(self.marks) >= NESTING_MAX:
             raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
@@ -316,42 +193,42 @@ class _Machine:
         return position + 1
 
     def empty_tuple(self, position: int) -> int:
-        self.push(position, _FORGEABLE)
+        self.push(position, FORGEABLE)
         return position + 1
 
     def short_tuple(self, position: int) -> int:
         items = self.take(self.data[position] - 0x84)
         first = items[0]
-        place = (first.entry if isinstance(first, _Container) else first) >> _SHIFT
-        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
+        place = (first.entry if isinstance(first, Container) else first) >> SHIFT
+        self.stack.append(place << SHIFT | FORGEABLE | self.around(items))
         return position + 1
 
     def to_tuple(self, position: int) -> int:
         items, place = self.take_to_mark()
-        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
+        self.stack.append(place << SHIFT | FORGEABLE | self.around(items))
         return position + 1
 
     def to_frozenset(self, position: int) -> int:
         items, place = self.take_to_mark()
         self.hash_all(items)
-        self.stack.append(place << _SHIFT | _FORGEABLE | self.around(items))
-        self.share(_SET_BYTES)
+        self.stack.append(place << SHIFT | FORGEABLE | self.around(items))
+        self.share(SET_BYTES)
         return position + 1
 
     def empty(self, position: int) -> int:
         """Push an empty list, dict or set."""
         self.count_container()
         kind = _KINDS[self.data[position]]
-        self.stack.append(_Container((position + self.shared) << _SHIFT | 1, kind, 1))
+        self.stack.append(Container((position + self.shared) << SHIFT | 1, kind, 1))
         if kind is set:
-            self.share(_SET_BYTES)
+            self.share(SET_BYTES)
         return position + 1
 
     def full(self, position: int) -> int:
         """Make a list or a dict of everything above the mark."""
         self.count_container()
         items, place = self.take_to_mark()
-        self.stack.append(_Container(place << _SHIFT | 1, _KINDS[self.data[position]], 1))
+        self.stack.append(Container(place << SHIFT | 1, _KINDS[self.data[position]], 1))
         return self.grow(items, position)
 
     def append(self, position: int) -> int:
@@ -363,18 +240,18 @@ class _Machine:
     def extend(self, position: int) -> int:
         return self.grow(self.take_to_mark()[0], position)
 
-    def grow(self, items: list[_Slot], position: int) -> int:
+    def grow(self, items: list[Slot], position: int) -> int:
         """Put *items* into the container on top of the stack, which must be of the opcode's kind."""
         self.need(1)
         kind = _KINDS[self.data[position]]
         target = self.stack[-1]
-        if not isinstance(target, _Container) or target.kind is not kind or not target.open:
+        if not isinstance(target, Container) or target.kind is not kind or not target.open:
             raise BadRequest(f"the request adds to what is no {kind.__name__}, or contains itself")
         if kind is not list:
             self.hash_all(items if kind is set else items[::2])
-        depth = max(target.entry & _DEPTH, self.depth_around(items))
-        target.entry = target.entry & ~_DEPTH | depth
-        target.size = position + 1 + self.shared - (target.entry >> _SHIFT)
+        depth = max(target.entry & DEPTH, self.depth_around(items))
+        target.entry = target.entry & ~DEPTH | depth
+        target.size = position + 1 + self.shared - (target.entry >> SHIFT)
         return position + 1
 
 

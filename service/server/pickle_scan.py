@@ -25,7 +25,8 @@ import time
 from typing import NoReturn
 
 from service.errors import BadRequest
-from service.server.pickle_machine import EXPANDED_BYTES_MAX, NESTING_MAX, OPERATIONS_MAX, Examination
+from service.server.pickle_machine import OPERATIONS_MAX, Examination
+from service.server.pickle_stack import EXPANDED_BYTES_MAX, NESTING_MAX
 
 #: Opcodes that are scanned between two looks at the time: some 2 ms.
 _UNTIMED_OPERATIONS = 4096

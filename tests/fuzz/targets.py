@@ -26,8 +26,8 @@ from service.errors import BadRequest, CodecError
 from service.server.connection import OUTSTANDING_MAX, Connection, Stage
 from service.server.keys import Key, KeyRing
 from service.server.loop import Server
-from service.server.pickle_machine import NESTING_MAX
 from service.server.pickle_scan import loads_plain
+from service.server.pickle_stack import NESTING_MAX
 from service.server.roles import Role
 from tests.fuzz.oracle import Finding
 
@@ -142,7 +142,7 @@ def connection(data: bytes) -> None:
         if how & SERVED:
             peer.key = Key(ROLES[how % len(ROLES)], SECRETS[ROLES[how % len(ROLES)]])
             peer.stage = Stage.SERVING
-            manager.server.opened(peer)
+            manager.server._connections.opened(peer)
         step = (1 << (2 * ((how & PIECES) >> 4))) if how & PIECES else max(1, len(data))
         for place in range(1, min(len(data), 64 * step), step):
             manager.hear(data[place : place + step])

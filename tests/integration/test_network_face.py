@@ -228,7 +228,7 @@ def test_backpressure_loses_no_answer_and_no_request(manager):
             assert pickle.loads(eager.receive()) == ("#RETURN", None)
         sender.join()
         eager.send(call("tasks", "get") * 200)
-        manager.until(lambda: manager.server.ask(lambda: bool(manager.server._paused)).result(5))
+        manager.until(lambda: manager.server.ask(lambda: bool(manager.server._connections.paused)).result(5))
         for number in range(200):
             assert pickle.loads(eager.receive()) == ("#RETURN", [number] * 9000)
 

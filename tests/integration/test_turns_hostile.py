@@ -21,7 +21,8 @@ from service.server import turns
 from service.server.dialogue import CODING_BYTES_MAX
 from service.server.door import Bounds
 from service.server.keys import Key, KeyRing
-from service.server.pickle_machine import CONTAINERS_MAX, OPERATIONS_MAX
+from service.server.pickle_machine import OPERATIONS_MAX
+from service.server.pickle_stack import CONTAINERS_MAX
 from service.server.roles import Role
 from service.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from tests.support.manager import RunningManager, running_manager

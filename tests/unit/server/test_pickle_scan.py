@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadRequest
-from service.server.pickle_machine import NESTING_MAX, OPERATIONS_MAX
+from service.server.pickle_machine import OPERATIONS_MAX
 from service.server.pickle_scan import loads_plain
+from service.server.pickle_stack import NESTING_MAX
 from tests.support.hostile_pickles import (
     ALLOWED,
     CANARY,

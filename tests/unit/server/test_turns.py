@@ -130,7 +130,7 @@ def put_off(manager: RunningManager, work: Callable[[float], bool]) -> None:
     def defer() -> None:
         connection = next(iter(manager.server._door.connections.values()))
         manager.server._turns.defer(connection, work)
-        manager.server._watch(connection)
+        manager.server._connections.watch(connection)
 
     manager.server.ask(defer).result(5)
 
