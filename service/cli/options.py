@@ -51,6 +51,21 @@ WaitTimeout = Annotated[
         help="How long to wait for jobs to end; without it, for ever.",
     ),
 ]
+Http = Annotated[
+    str,
+    typer.Option(
+        "--http", envvar="SVC_HTTP", metavar="HOST:PORT", help="Where to serve metrics and health, or `off`."
+    ),
+]
+HttpHosts = Annotated[
+    str,
+    typer.Option(
+        "--http-hosts",
+        envvar="SVC_HTTP_HOSTS",
+        metavar="NAME[,…]",
+        help="Names with a dot by which that is asked for, or `*` for any.",
+    ),
+]
 Announce = Annotated[
     Path | None,
     typer.Option(

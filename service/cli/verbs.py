@@ -79,12 +79,12 @@ PROGRAM = Group(
         "demo": Verb("demo:demo", "Run the textbook program on svc, end to end.", "svc demo"),
         "dev": Verb("dev:dev", "Run a manager and a worker in this terminal.", "svc dev --tasks mytasks"),
         "manager": Verb(
-            "serve:manager",
+            "manager:manager",
             "Run the manager, until it is stopped.",
             "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/svc.journal",
         ),
         "worker": Verb(
-            "serve:worker",
+            "worker:worker",
             "Run a worker, until it is stopped or drained.",
             "svc worker --manager queue-host:7077 --tasks mytasks --consumers 4",
         ),

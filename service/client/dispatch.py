@@ -12,7 +12,6 @@ import threading
 import time
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.broker.forks import begin_anew_in_children
@@ -20,6 +19,7 @@ from service.client.batches import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
 from service.client.futures import Future, copied
 from service.client.leaving import flush_at_exit
 from service.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
+from service.client.unsent import Unsent, next_frame, number_of, runs
 from service.domain import commands as c
 from service.domain.job import NewBatch, Outcome, job_id, parse_job_id
 from service.domain.lifecycle import JobState
@@ -38,16 +38,6 @@ UNSENT_BYTES_MAX = 4 * FRAME_BYTES
 LOOK_SECONDS = 1.0
 
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
-
-
-@dataclass(slots=True)
-class Unsent:
-    """A job that the manager has not acknowledged."""
-
-    number: int
-    job: Encoded
-    strict: bool
-    future: Future
 
 
 class Dispatch:
@@ -106,7 +96,7 @@ class Dispatch:
             self._next = max(self._next, number + 1)
             future = Future(job_id(self.origin, number), self.cancel)
             self._expect(future)
-            insort(self._unsent, Unsent(number, job, strict, future), key=_number_of)
+            insort(self._unsent, Unsent(number, job, strict, future), key=number_of)
             self._unsent_bytes += len(job.body)
             if len(self._unsent) in (1, FRAME_JOBS):
                 self._work.notify()
@@ -228,13 +218,7 @@ class Dispatch:
                 self._work.wait()
             if linger and 0 < len(self._unsent) < FRAME_JOBS and not self._closed:
                 self._work.wait(FLUSH_SECONDS)
-            count = size = 0
-            for unsent in self._unsent[:FRAME_JOBS]:
-                size += len(unsent.job.body)
-                if count and size > FRAME_BYTES:
-                    size -= len(unsent.job.body)
-                    break
-                count += 1
+            count, size = next_frame(self._unsent)
             taken, self._unsent = self._unsent[:count], self._unsent[count:]
             self._unsent_bytes -= size
             self._room.notify_all()
@@ -392,30 +376,9 @@ class Dispatch:
         return thread
 
 
-def runs(jobs: Sequence[Unsent]) -> list[list[Unsent]]:
-    """Divide jobs into batches: neighbours whose numbers follow one another and that are on equal terms."""
-    found: list[list[Unsent]] = []
-    last: Unsent | None = None
-    for unsent in jobs:
-        if last is not None and unsent.number == last.number + 1 and _alike(unsent.job, last.job):
-            found[-1].append(unsent)
-        else:
-            found.append([unsent])
-        last = unsent
-    return found
-
-
-def _alike(one: Encoded, other: Encoded) -> bool:
-    return (one.terms is other.terms or one.terms == other.terms) and one.delay == other.delay
-
-
 def _end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
     if future is not None:
         future.end_as(outcome, pickle_keys)
-
-
-def _number_of(unsent: Unsent) -> int:
-    return unsent.number
 
 
 def _unforeseen(error: BaseException) -> BrokerError:
