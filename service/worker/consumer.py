@@ -273,16 +273,17 @@ class Consumer:
                 return done
             result = self._execute(batch, body, number)
             ended = clock()
-            self._busy_seconds += ended - started
+            seconds = ended - started
+            self._busy_seconds += seconds
             if type(result) is bytes:
-                outbox.succeeded(delivery.token, number, result, ended - started, ended)
-                if log.wants_successes and not (ended - started < SHORT_SECONDS and log.add(ended - started)):
+                outbox.succeeded(delivery.token, number, result, seconds, ended)
+                if log.wants_successes and not (seconds < SHORT_SECONDS and log.add(seconds)):
                     log.succeeded(batch.attempt(number, result, started, ended))
             elif isinstance(result, Failure):
                 self._failed(batch, batch.attempt(number, result, started, ended))
             if outbox.due(ended):
                 self._report(broker)
-            if ended - started > LOOK_SECONDS and not self._cleared(batch):
+            if seconds > LOOK_SECONDS and not self._cleared(batch):
                 return done + 1
         return len(delivery.bodies)
 

@@ -8,7 +8,7 @@ import locale
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 try:
@@ -33,7 +33,7 @@ class ProcessState:
     def __init__(self) -> None:
         """Remember how everything is now."""
         self._directory = _directory()
-        self._environment = dict(os.environ)
+        self._environment, self._variables = dict(os.environ), dict(_variables())
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -44,7 +44,7 @@ class ProcessState:
         if self._directory is not None and _directory() != self._directory:
             with contextlib.suppress(OSError):
                 os.chdir(self._directory)
-        if os.environ != self._environment:
+        if _variables() != self._variables:
             os.environ.clear()
             os.environ.update(self._environment)
         os.umask(self._umask)
@@ -57,6 +57,12 @@ def _directory() -> str | None:
         return os.getcwd()  # noqa: PTH109 - a Path costs ten times as much
     except OSError:
         return None
+
+
+def _variables() -> Mapping[Any, Any]:
+    """Return the environment as the bytes that it is kept as: to decode it for a comparison takes 20 µs."""
+    kept: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+    return kept
 
 
 def _handlers() -> list[Any]:
