@@ -112,25 +112,13 @@ class Guard:
             raise StateBroken(self._place, error) from error
 
 
-class Makers:
-    """The requests of a turn that made events."""
-
-    def __init__(self) -> None:
-        """Begin a turn."""
-        self._made: list[tuple[int, c.Command, Member]] = []
-
-    def note(self, before: int, command: c.Command, member: Member) -> None:
-        """Note that *command* of *member* made the events after number *before*."""
-        self._made.append((before, command, member))
-
-    def clear(self) -> None:
-        """Begin another turn."""
-        self._made.clear()
+class Makers(list[tuple[int, c.Command, Member]]):
+    """The requests of a turn that made events: after which number, by which command of whom."""
 
     def of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
         """Return the request, and whose it is, that made the first of *events* that cannot be encoded."""
         odd = next((sequence for sequence, event in events if not _is_encodable(event)), 0)
-        makers = [(command, member) for before, command, member in self._made if before < odd]
+        makers = [(command, member) for before, command, member in self if before < odd]
         return makers[-1] if makers else (None, None)
 
 

@@ -43,7 +43,7 @@ TICK_SECONDS = 0.1
 #: Commands of a request that are applied before anybody looks at the time; most requests have fewer.
 UNTIMED_COMMANDS = 4
 #: Commands that the host answers itself, or whose answers it adds to.
-_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello))
+_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake))
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
@@ -156,14 +156,10 @@ class QueueHost:
                     return False
                 asked = commands[place]
                 command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
-                if isinstance(command, c.Wake):
-                    self.wake(member)
-                    replies.append(r.Done())
-                    continue
                 before = ledger.last_sequence
                 reply = apply_one(command, member, now, room)
                 if ledger.last_sequence != before:
-                    self._makers.note(before, command, member)
+                    self._makers.append((before, command, member))
                 if place < last and (reply is None or type(command) is c.Exposition):
                     reply = _ASKED_TOO_EARLY
                 if reply is None:
@@ -318,6 +314,9 @@ class QueueHost:
     def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
         if type(command) not in _ANSWERED_HERE:
             return apply(self.state, command, member, now, room)
+        if isinstance(command, c.Wake):
+            self.wake(member)
+            return r.Done()
         if isinstance(command, c.Exposition):
             return self._expositions.answer(member)
         if isinstance(command, c.Backup):
@@ -360,6 +359,8 @@ class QueueHost:
 
     def _wake_ready(self, now: float) -> None:
         state = self.state
+        if not (state.readied or state.progressed or self._waiters.due):
+            return
         with _WAITING:
             if state.readied:
                 state.readied = False

@@ -43,10 +43,12 @@ class Outbox:
         has waited for a turn, all that came on its connection before it is *recorded*; and so is all of a
         plain client, whose other answers are never early, that waits for this answer alone.
         """
+        if not (replies and _hands_out(replies[-1])):
+            self._ready.append((deliver, replies))
+            return
         alone = member.role == "plain" and member.outstanding == len(replies) == 1
         recorded = recorded or alone
-        early = recorded or (isinstance(last, c.Lease) and last.early)
-        if not (replies and early and _hands_out(replies[-1])):
+        if not (recorded or (isinstance(last, c.Lease) and last.early)):
             self._ready.append((deliver, replies))
             return
         if len(replies) > 1 and not recorded:
@@ -68,6 +70,8 @@ class Outbox:
 
     def deliver_grants(self) -> None:
         """Deliver all grants."""
+        if not self._granted:
+            return
         granted, self._granted = self._granted, []
         for deliver, replies in granted:
             deliver(replies)
@@ -77,6 +81,8 @@ class Outbox:
 
         Delivering may make callers call again at once: only what was there is delivered.
         """
+        if not self._ready:
+            return
         ready, self._ready = self._ready, []
         for deliver, replies in ready:
             deliver(replies)

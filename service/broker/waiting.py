@@ -200,7 +200,7 @@ class Waiters:
                 for waiting in list(shelf.values()):
                     if state.pill_for(waiting.member):
                         self._try(waiting, now)
-        if now < state.hold_until:
+        if now < state.hold_until or not self._lessees:
             return
         candidates = [self._candidates(shelf) for shelf in self._lessees.values()]
         for waiting in heapq.merge(*candidates, key=_order):

@@ -253,9 +253,7 @@ class Ledger:
         """Set the state of jobs that stay unfinished, and keep the counts right."""
         if not self.steps.may_go(batch, start, stop, state):
             return
-        counts = self.counts_of(batch.terms.queue)
-        counts.remove(batch.states, start, stop)
-        counts.add(state, stop - start)
+        self.counts_of(batch.terms.queue).move(batch.states, start, stop, state)
         batch.mark(start, stop, state)
 
     def forget(self, batch: Batch) -> None:
@@ -326,9 +324,7 @@ class Ledger:
     ) -> None:
         if not self.steps.may_go(batch, start, stop, state):
             return
-        counts = self.counts_of(batch.terms.queue)
-        counts.remove(batch.states, start, stop)
-        counts.add(state, stop - start)
+        self.counts_of(batch.terms.queue).move(batch.states, start, stop, state)
         batch.end(start, stop, state, sequence)
         self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:

@@ -195,8 +195,9 @@ class Server(managers.Server):
     def _turn(self) -> None:
         events = self._wait()
         started = time.monotonic()
-        self._turns.begin()
-        self._turns.go_on()
+        if self._turns.pending:
+            self._turns.begin()
+            self._turns.go_on()
         self._turns.begin()
         self._attend(events)
         self._gather(started)
@@ -253,6 +254,8 @@ class Server(managers.Server):
     def _resume(self) -> None:
         """Read on from connections that were paused and may go on, as far as the time allows."""
         self._resumable = False
+        if not self._paused:
+            return
         self._turns.begin()
         paused = self._connections.paused
         for fd, connection in list(paused.items()):
