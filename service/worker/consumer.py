@@ -265,18 +265,18 @@ class Consumer:
     def _run(self, broker: Broker, batch: Batch, ahead: int) -> int:
         """Run the jobs of one lease; return how many were run."""
         delivery, outbox, clock, log = batch.delivery, self._outbox, time.monotonic, self._attempt_log
+        token, first = delivery.token, delivery.first
+        is_stopping, claim = self._stopping.is_set, self._slot.claim
         for done, body in enumerate(delivery.bodies):
-            number, started = delivery.first + done, clock()
-            if self._stopping.is_set() or not self._slot.claim(
-                number, ahead - done - 1, started, self._busy_seconds, outbox.since is not None
-            ):
+            number, started, unsent = first + done, clock(), outbox.since is not None
+            if is_stopping() or not claim(number, ahead - done - 1, started, self._busy_seconds, unsent):
                 return done
             result = self._execute(batch, body, number)
             ended = clock()
             seconds = ended - started
             self._busy_seconds += seconds
             if type(result) is bytes:
-                outbox.succeeded(delivery.token, number, result, seconds, ended)
+                outbox.succeeded(token, number, result, seconds, ended)
                 if log.wants_successes and not (seconds < SHORT_SECONDS and log.add(seconds)):
                     log.succeeded(batch.attempt(number, result, started, ended))
             elif isinstance(result, Failure):

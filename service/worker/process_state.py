@@ -66,7 +66,7 @@ def _variables() -> Mapping[Any, Any]:
 
 
 def _handlers() -> list[Any]:
-    return [_handler_of(number) for number in _SIGNALS]
+    return list(map(_handler_of, _SIGNALS))
 
 
 def _timers() -> list[bool]:
@@ -74,7 +74,7 @@ def _timers() -> list[bool]:
 
 
 def _limits() -> list[tuple[int, int]]:
-    return [resource.getrlimit(number) for number in _LIMITS]
+    return list(map(resource.getrlimit, _LIMITS))
 
 
 def _standard_files() -> list[tuple[int, int] | None]:
