@@ -247,7 +247,10 @@ class Connections:
 
     def note_buffered(self, connection: Connection) -> None:
         """Look at the buffers again once so much more may wait that it matters."""
-        self._unchecked += connection.buffered
+        waiting = connection.buffered
+        if not waiting:
+            return  # as it mostly is
+        self._unchecked += waiting
         if self._unchecked >= self._door.bounds.buffered_bytes // BUFFER_LOOKS:
             self._bound_buffers()
 

@@ -31,7 +31,7 @@ from service.server.heap import LARGE_BYTES, Heap
 from service.server.keys import KeyRing
 from service.server.recovery import Recovery
 from service.server.scarcity import Scarcity
-from service.server.telling import Telling
+from service.server.telling import NOTED_SECONDS, Telling
 from service.server.turns import Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
@@ -205,7 +205,9 @@ class Server(managers.Server):
         begun = time.perf_counter()
         for notice in self._host.turn():
             self._telling.noticed(notice)
-        self._telling.worked("commit", "none", time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        if seconds > NOTED_SECONDS:
+            self._telling.worked("commit", "none", seconds)
         self._resume()
         self._copying = self._host.journal.copy_slice()
         now = time.monotonic()
@@ -231,13 +233,13 @@ class Server(managers.Server):
         Args:
             listening: seconds since the last time that this was asked in which somebody was, at most.
         """
-        now = time.monotonic()
-        stalled = now - self._listened_at - listening
-        self._listened_at = now
-        if stalled >= STALL_SECONDS:
-            self._log.warning("manager_stalled", stalled_s=round(stalled, 3))
-            self._host.pause(stalled)
-            self._door.pause(stalled)
+        before, self._listened_at = self._listened_at, time.monotonic()
+        stalled = self._listened_at - before - listening
+        if stalled < STALL_SECONDS:
+            return
+        self._log.warning("manager_stalled", stalled_s=round(stalled, 3))
+        self._host.pause(stalled)
+        self._door.pause(stalled)
 
     def _attend(self, events: list[tuple[int, int]]) -> None:
         self._turns.attend(events, self._serve_descriptor)
@@ -254,10 +256,10 @@ class Server(managers.Server):
     def _resume(self) -> None:
         """Read on from connections that were paused and may go on, as far as the time allows."""
         self._resumable = False
-        if not self._paused:
+        paused = self._connections.paused
+        if not paused:
             return
         self._turns.begin()
-        paused = self._connections.paused
         for fd, connection in list(paused.items()):
             if connection.paused:
                 continue
