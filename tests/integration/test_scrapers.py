@@ -19,6 +19,8 @@ from service.settings import parse_address
 from tests.support.svc import Host, end, until
 
 QUEUES = 2_000
+#: Batches of one submit.
+BATCHES = 500
 SCRAPERS = 16
 PINGS = 100
 #: Seconds for one ping; without contention it takes a fraction of a millisecond.
@@ -46,8 +48,10 @@ def test_16_scrapers_of_2000_queues_in_a_closed_loop_hold_nobody_up(host: Host, 
 
 
 def submit(broker: ManagerBroker) -> None:
-    batches = [NewBatch(number, Terms("m:f", queue=f"q{number}"), [b"x"]) for number in range(QUEUES)]
-    assert broker.call([c.Submit("o", batches)]) == [r.Accepted([])]
+    for first in range(0, QUEUES, BATCHES):
+        numbers = range(first, min(QUEUES, first + BATCHES))
+        batches = [NewBatch(number, Terms("m:f", queue=f"q{number}"), [b"x"]) for number in numbers]
+        assert broker.call([c.Submit("o", batches)]) == [r.Accepted([])]
 
 
 def ping(broker: ManagerBroker) -> float:
