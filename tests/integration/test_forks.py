@@ -258,9 +258,9 @@ process.join()
 def test_a_script_whose_jobs_are_refused_at_its_end_says_so(service: Manager, tmp_path: Path):
     program = """
 from service import Executor
-executor = Executor().options(queue="\\x07")
+executor = Executor().options(strict=True)
 for number in range(3):
-    executor.submit(ADD, number, 1)
+    executor.submit("nobody:knows", number)
 """
     done = run(program, service, tmp_path)
     assert done.returncode == 0
