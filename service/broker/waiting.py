@@ -20,6 +20,7 @@ from service.domain import commands as c
 from service.domain import outcomes
 from service.domain import replies as r
 from service.domain.apply import apply
+from service.domain.grants import pill_for
 from service.domain.members import Member
 from service.domain.queue_state import Ended, QueueState
 from service.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
@@ -198,7 +199,7 @@ class Waiters:
         if epoch != self._drain_epoch and state.ledger.drains:
             for shelf in list(self._lessees.values()):
                 for waiting in list(shelf.values()):
-                    if state.pill_for(waiting.member):
+                    if pill_for(state, waiting.member):
                         self._try(waiting, now)
         if now < state.hold_until or not self._lessees:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service.domain import admission, operations, outcomes, queries, settlement
+from service.domain import admission, grants, operations, outcomes, queries, settlement
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.members import Member
@@ -20,16 +20,12 @@ def _ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.R
     return r.Done()
 
 
-def _lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
-    return state.lease(command, member, now)
-
-
 HANDLERS: dict[type[c.Command], Handler] = {
     c.Ping: _ping,
     c.Hello: admission.hello,
     c.Submit: admission.submit,
     c.Leave: admission.leave,
-    c.Lease: _lease,
+    c.Lease: grants.lease,
     c.Ack: settlement.ack,
     c.Nack: settlement.nack,
     c.Release: settlement.release,

@@ -16,12 +16,10 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from service.domain import commands as c
 from service.domain import events as e
-from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.due import Schedule
-from service.domain.job import PILL, RESULTS_QUEUE
+from service.domain.job import RESULTS_QUEUE
 from service.domain.known_tasks import KnownTasks
 from service.domain.lanes import Lane, Lanes
 from service.domain.ledger import Ledger
@@ -35,8 +33,6 @@ from service.errors import RowMissing
 
 #: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
 WAKE_JOBS_MAX = 10_000
-#: What is counted for each row that a grant has read, beside the arguments in it.
-ROW_OVERHEAD_BYTES = 16 * 1024
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker whose late hellos are known as that.
 ENDED_KEPT = 256
@@ -45,8 +41,6 @@ RESULTS_EVENT_BYTES = 1024 * 1024
 #: What is counted for a result and for a range of them, so that an event has 2,048 and 128 at most.
 RESULT_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 2048
 RANGE_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 128
-#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
-PILL_PUT_BY_HAND = -1
 
 Read = Callable[[int], e.AnyEvent | None]
 #: Jobs at which something happened that others may wait for: origin, first number, how many.
@@ -225,70 +219,6 @@ class QueueState:
 
     # --- leases -------------------------------------------------------------------------------------
 
-    def lease(self, command: c.Lease, member: Member, now: float) -> r.Reply | None:
-        """Hand out ready jobs, or a pill; None where there is nothing and the member would wait."""
-        if not member.may_lease:
-            return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
-        pill = self.pill_for(member)
-        if pill:
-            return r.Grant([], pill)
-        if now >= self.hold_until and not member.unrenewed(now):
-            limit = min(command.limit, self.limits.grant_jobs)
-            grant = self._grant(member, limit, command.ahead, now)
-            if grant is not None:
-                return grant
-        return None if command.wait > 0 else r.Grant()
-
-    def pill_for(self, member: Member) -> int:
-        """Return the epoch of the drain that is in force for *member*, or 0."""
-        drains = self.ledger.drains
-        if not drains:
-            return 0
-        known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
-        return known[0] if known else 0
-
-    def _grant(self, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
-        deliveries: list[r.Delivery] = []
-        room = readable = self.limits.grant_bytes
-        shares: dict[Lane, int] = {}
-        last: Batch | None = None
-        while limit > 0 and room > 0 and readable > 0:
-            lane = self.lanes.best(member.queues, member.tasks)
-            if lane is None:
-                break
-            if lane.task == PILL and member.role == "consumer":
-                if not deliveries:
-                    self.swallow(lane, now)
-                    return r.Grant([], PILL_PUT_BY_HAND)
-                break
-            pace = self.paces.of(lane.task)
-            fitting = limit if ahead is None else min(limit, pace.fitting(ahead))
-            if not fitting and deliveries:
-                break
-            share = shares.setdefault(lane, self._share(lane, max(1, fitting), short=ahead is not None))
-            if not share:
-                break
-            delivery = self._deliver(lane, member, min(limit, share), room, now)
-            shares[lane] -= len(delivery.bodies)
-            limit -= len(delivery.bodies)
-            room -= sum(map(len, delivery.bodies))
-            if ahead is not None:
-                ahead -= pace.mean * len(delivery.bodies)
-            deliveries.append(delivery)
-            batch = self.leases[delivery.token].batch
-            if batch.bodies is None and batch is not last:
-                readable -= ROW_OVERHEAD_BYTES + batch.size  # a row is read whole, even for one job
-                last = batch
-        return r.Grant(deliveries) if deliveries else None
-
-    def _share(self, lane: Lane, limit: int, *, short: bool) -> int:
-        """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
-
-        Many requests cost more than an idle consumer could win: no share is below a sixteenth of the limit;
-        of *short* jobs, which run in a few milliseconds together, not below a half.
-        """
-        return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, self.consumers)))
-
     def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
         """Take the oldest job of *lane* for good, without a lease; return its id and body."""
         span = lane.take(1)
@@ -302,32 +232,6 @@ class QueueState:
         self.ledger.succeeded(sequence, len(event.ranges) - 1, batch, event.ranges[-1], event.at)
         self.progressed.append((batch.origin, number, 1))
         return swallowed
-
-    def _deliver(self, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:
-        head = lane.head()
-        if head is not None:
-            limit = head.batch.alike(head.start, limit, room)
-        span = lane.take(limit)
-        if span is None:
-            raise AssertionError("a lane that `best` returned has a head")
-        self.lanes.tidy(lane)
-        _, start, stop, ready_at, batch = span
-        lease = self.grant_lease(batch, start, stop, member, now)
-        waited = max(0.0, now - max(ready_at, batch.at_of(start)))
-        self.observer.started(batch.terms, stop - start, waited)
-        record = batch.records.get(start)
-        return r.Delivery(
-            lease.token,
-            batch.origin,
-            batch.first + start,
-            batch.terms,
-            self.bodies(batch, start, stop),
-            record.failures if record else 0,
-            record.crashes if record else 0,
-            record.interruptions if record else 0,
-            batch.at_of(start),
-            waited,
-        )
 
     def grant_lease(
         self, batch: Batch, start: int, stop: int, member: Member, now: float, token: int = 0

@@ -1,0 +1,111 @@
+"""How ready jobs are handed out: who gets how many of which, or a pill."""
+
+from __future__ import annotations
+
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.batch import Batch
+from service.domain.job import PILL
+from service.domain.lanes import Lane
+from service.domain.members import Member
+from service.domain.queue_state import QueueState
+
+#: What is counted for each row that a grant has read, beside the arguments in it.
+ROW_OVERHEAD_BYTES = 16 * 1024
+#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
+PILL_PUT_BY_HAND = -1
+
+
+def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
+    """Hand out ready jobs, or a pill; None if there is nothing and the member would wait."""
+    if not member.may_lease:
+        return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
+    pill = pill_for(state, member)
+    if pill:
+        return r.Grant([], pill)
+    if now >= state.hold_until and not member.unrenewed(now):
+        limit = min(command.limit, state.limits.grant_jobs)
+        grant = _grant(state, member, limit, command.ahead, now)
+        if grant is not None:
+            return grant
+    return None if command.wait > 0 else r.Grant()
+
+
+def pill_for(state: QueueState, member: Member) -> int:
+    """Return the epoch of the drain that is in force for *member*, or 0."""
+    drains = state.ledger.drains
+    if not drains:
+        return 0
+    known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
+    return known[0] if known else 0
+
+
+def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
+    deliveries: list[r.Delivery] = []
+    room = readable = state.limits.grant_bytes
+    shares: dict[Lane, int] = {}
+    last: Batch | None = None
+    while limit > 0 and room > 0 and readable > 0:
+        lane = state.lanes.best(member.queues, member.tasks)
+        if lane is None:
+            break
+        if lane.task == PILL and member.role == "consumer":
+            if not deliveries:
+                state.swallow(lane, now)
+                return r.Grant([], PILL_PUT_BY_HAND)
+            break
+        pace = state.paces.of(lane.task)
+        fitting = limit if ahead is None else min(limit, pace.fitting(ahead))
+        if not fitting and deliveries:
+            break
+        share = shares.setdefault(lane, _share(state, lane, max(1, fitting), short=ahead is not None))
+        if not share:
+            break
+        delivery = _deliver(state, lane, member, min(limit, share), room, now)
+        shares[lane] -= len(delivery.bodies)
+        limit -= len(delivery.bodies)
+        room -= sum(map(len, delivery.bodies))
+        if ahead is not None:
+            ahead -= pace.mean * len(delivery.bodies)
+        deliveries.append(delivery)
+        batch = state.leases[delivery.token].batch
+        if batch.bodies is None and batch is not last:
+            readable -= ROW_OVERHEAD_BYTES + batch.size  # a row is read whole, even for one job
+            last = batch
+    return r.Grant(deliveries) if deliveries else None
+
+
+def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
+    """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
+
+    Many requests cost more than an idle consumer could win: no share is below a sixteenth of the limit;
+    of *short* jobs, which run in a few milliseconds together, not below a half.
+    """
+    return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, state.consumers)))
+
+
+def _deliver(state: QueueState, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:
+    head = lane.head()
+    if head is not None:
+        limit = head.batch.alike(head.start, limit, room)
+    span = lane.take(limit)
+    if span is None:
+        raise AssertionError("a lane that `best` returned has a head")
+    state.lanes.tidy(lane)
+    _, start, stop, ready_at, batch = span
+    lease = state.grant_lease(batch, start, stop, member, now)
+    waited = max(0.0, now - max(ready_at, batch.at_of(start)))
+    state.observer.started(batch.terms, stop - start, waited)
+    record = batch.records.get(start)
+    return r.Delivery(
+        lease.token,
+        batch.origin,
+        batch.first + start,
+        batch.terms,
+        state.bodies(batch, start, stop),
+        record.failures if record else 0,
+        record.crashes if record else 0,
+        record.interruptions if record else 0,
+        batch.at_of(start),
+        waited,
+    )
