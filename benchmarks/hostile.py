@@ -59,8 +59,6 @@ class Seen:
         bound: seconds of processor time that a turn may take under it.
         cpu: most seconds of processor time between two answers to the operator.
         gap: most seconds that the operator waited for an answer.
-        turn: seconds of the longest turn, with its waits for the disk and for a processor.
-        processor: seconds of processor time of that turn.
         peak: most bytes that the manager had resident.
         served: whether the manager lived, and served the operator all the time.
     """
@@ -69,8 +67,6 @@ class Seen:
     bound: float
     cpu: float
     gap: float
-    turn: float
-    processor: float
     peak: int
     served: bool
 
@@ -102,10 +98,10 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
         with contextlib.suppress(EOFError, OSError):  # whoever is cut off has said all that he could
             size = ATTACKS[name](camp)
         time.sleep(sizes.settle)
-    (turn, processor), peak, lives = _longest_turn(camp), peak_bytes(manager.pid), manager.poll() is None
+    peak, lives = peak_bytes(manager.pid), manager.poll() is None
     manager.kill()
     manager.wait()
-    return Seen(name, bound(size), seen.cpu, seen.gap, turn, processor, peak, lives and seen.served)
+    return Seen(name, bound(size), seen.cpu, seen.gap, peak, lives and seen.served)
 
 
 def _restore(pristine: Path, folder: Path) -> None:
@@ -157,20 +153,3 @@ def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
         (accepted,) = line.ask([c.Submit(origin, batches[start : start + 1000])])
         if not isinstance(accepted, r.Accepted) or accepted.notes:
             raise RuntimeError(f"the manager did not take the jobs to begin with: {accepted!r:.300}")
-
-
-def _longest_turn(camp: Camp) -> tuple[float, float]:
-    """Return the seconds of the longest turn, and of processor time in it, as the manager tells them.
-
-    They are NaN if it tells nothing any more.
-    """
-    try:
-        with camp.line("admin") as line:
-            (told,) = line.ask([c.Exposition()])
-    except (EOFError, OSError):
-        return math.nan, math.nan
-    whole, processor = (
-        next(float(line.rpartition(" ")[2]) for line in told.text.splitlines() if line.startswith(name))
-        for name in ("svc_manager_longest_turn_seconds", "svc_manager_longest_turn_processor_seconds")
-    )
-    return whole, processor

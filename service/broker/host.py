@@ -23,6 +23,7 @@ from service.broker.expositions import Expositions
 from service.broker.journal import Journal
 from service.broker.outbox import Outbox
 from service.broker.recent import Recent
+from service.broker.request import UNTIMED_COMMANDS, UNTIMED_SECONDS, Request
 from service.broker.waiting import WAITERS, Deliver, Waiters, Waiting, impatient
 from service.domain import admission, upkeep
 from service.domain import commands as c
@@ -40,27 +41,10 @@ from service.wire import RELEASE
 
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
-#: Commands of a request that are applied before anybody looks at the time; most requests have fewer.
-UNTIMED_COMMANDS = 4
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake))
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
-
-
-class Request:
-    """Commands that came together, and the replies to those that are applied."""
-
-    __slots__ = ("commands", "deliver", "member", "replies", "room")
-
-    def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
-        """Hold *commands* of *member*, of which none is applied yet."""
-        self.commands = commands
-        self.member = member
-        self.deliver = deliver
-        self.replies: list[r.Reply] = []
-        #: What is left for the other replies.
-        self.room = Room()
 
 
 class QueueHost:
@@ -139,20 +123,21 @@ class QueueHost:
     def proceed(self, request: Request, until: float = math.inf) -> bool:
         """Apply the commands of a request that are left, as `call` does; return whether all are applied.
 
-        When *until* has come (by `time.perf_counter`), those that are left wait for the next time. A few are
-        applied each time nevertheless.
+        When *until* has come (by `time.perf_counter`), those that are left wait for the next time. A few that
+        take no time are applied each time nevertheless.
 
         Raises:
             StateBroken: the state cannot be trusted any more.
         """
         now = self.clock.now()
         commands, member, replies, room = request.commands, request.member, request.replies, request.room
-        begun, last = len(replies), len(commands) - 1
+        begun, last, enough = len(replies), len(commands) - 1, time.perf_counter() + UNTIMED_SECONDS
         apply_one = self._apply_with_care if self._careful else self._apply
         ledger, command = self.state.ledger, None
         try:
             for place in range(begun, last + 1):
-                if place - begun >= UNTIMED_COMMANDS and time.perf_counter() >= until:
+                late = place > begun and (at := time.perf_counter()) >= until
+                if late and (place - begun >= UNTIMED_COMMANDS or at >= enough):
                     return False
                 asked = commands[place]
                 command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked

@@ -246,7 +246,7 @@ def _queue_stats(
         submitted=counts.submitted,
         oldest=max(0.0, now - oldest) if oldest is not None else 0.0,
         oldest_running=max(0.0, now - running_since),
-        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown) if unknown else [],
+        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown) if len(unknown) > 1 else list(unknown),
         unknown_tasks=len(unknown),
     )
 

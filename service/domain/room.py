@@ -79,4 +79,7 @@ def error_bytes(error: ErrorInfo) -> int:
 
 def text_bytes(*texts: str) -> int:
     """Return how many bytes *texts* take in UTF-8, at most."""
-    return sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
+    size = 0
+    for text in texts:
+        size += len(text) if text.isascii() else 4 * len(text)
+    return size

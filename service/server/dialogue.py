@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import structlog
 
 from service import wire_handshake as handshake
-from service.broker.host import QueueHost, Request
+from service.broker.host import QueueHost
+from service.broker.request import Request
 from service.domain import commands as c
 from service.domain import replies as r
 from service.errors import BadRequest, ManagerUnreachable

@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 from service.server.connection import Connection
 
+#: Connections that are served even if no time is left, unless they take longer than so many seconds.
+_UNTIMED = 8
+_UNTIMED_SECONDS = 0.002
 #: Seconds in one turn for each of these: what earlier turns left over, what has come anew, and what had come
 #: on connections that were paused. The work that is under way when they are over is finished.
 SHARE_SECONDS = 0.01
-#: Connections that are served between two looks at the time.
-_UNTIMED = 8
-
 Serve = Callable[[Connection], None]
 
 
@@ -83,9 +83,10 @@ class Turns:
         """Serve each of *events*, a descriptor and what is ready there, until the share is used up."""
         if self._unheard:
             events = self._unheard_first(events)
+        enough = time.perf_counter() + _UNTIMED_SECONDS
         for place, (fd, mask) in enumerate(events, 1):
             serve(fd, mask)
-            if not place % _UNTIMED and self.over:
+            if self.over and (place >= _UNTIMED or time.perf_counter() >= enough):
                 self._unheard = [fd for fd, _ in events[place:]]
                 return
 

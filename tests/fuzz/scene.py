@@ -16,11 +16,12 @@ from service import wire
 from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
 from service.broker.recent import Recent
+from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.events import AnyEvent
 from service.domain.limits import Limits
 from service.domain.members import RECONNECT_GRACE
-from service.errors import JournalError
+from service.errors import BadRequest, JournalError
 from service.server.connection import Connection, Stage
 from service.server.dialogue import Dialogue
 from service.server.journal import SqliteJournal
@@ -205,7 +206,7 @@ class Scene:
 
     def _typed(self, step: s.Typed) -> None:
         peer = self.peers.get(step.peer)
-        if peer is None:
+        if peer is None or not _let_in(step.commands):
             return
         peer.member.outstanding += 1
         self.host.call(step.commands, peer.member, partial(self._answer, peer, len(step.commands)))
@@ -343,6 +344,16 @@ def _limits(rng: random.Random) -> Limits:
 
 def _message(request: tuple[Any, ...], protocol: int) -> bytes:
     return wire.with_header(pickle.dumps(request, protocol))
+
+
+def _let_in(commands: Sequence[c.Command]) -> bool:
+    """Return whether the bounds of the wire let these commands in; those of the host alone have none."""
+    known = [each for each in commands if isinstance(each, c.AnyCommand)]
+    try:
+        wire.decode_request(wire.request_frame(wire.encode_request(1, known)[wire.HEADER.size :]) or b"")
+    except BadRequest:
+        return False
+    return True
 
 
 def _has_key(step: s.Call) -> bool:

@@ -10,9 +10,11 @@ from contextlib import ExitStack
 import pytest
 
 from service import wire
-from service.broker.host import UNTIMED_COMMANDS, QueueHost, Request
+from service.broker import host as broker_host
+from service.broker.host import QueueHost
 from service.broker.journal import MemoryJournal
 from service.broker.manager import ManagerBroker
+from service.broker.request import UNTIMED_COMMANDS, Request
 from service.domain import commands as c
 from service.domain import replies as r
 from service.domain.job import NewBatch
@@ -31,14 +33,17 @@ COMMANDS = 10 * UNTIMED_COMMANDS + 1
 
 
 @pytest.fixture
-def host() -> QueueHost:
+def host(monkeypatch: pytest.MonkeyPatch) -> QueueHost:
+    """The commands that are applied without a look at the time take none."""
+    monkeypatch.setattr(broker_host, "UNTIMED_SECONDS", math.inf)
     return QueueHost(MemoryJournal(), clock=FakeClock())
 
 
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each share of a turn is used up as soon as it begins."""
+    """Each share of a turn is used up as soon as it begins; the first connections take no time."""
     monkeypatch.setattr(subject, "SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(subject, "_UNTIMED_SECONDS", math.inf)
 
 
 @pytest.fixture
@@ -88,6 +93,25 @@ def test_no_reply_of_a_request_in_parts_goes_out_before_the_turn_of_its_last_com
     host.turn()
 
     assert told == [len(list(journal.replay()))]
+
+
+def test_a_command_that_takes_long_is_the_last_one_of_its_turn(host, monkeypatch):
+    monkeypatch.setattr(broker_host, "UNTIMED_SECONDS", 0.0)
+    request = Request(submits("o"), Member(), lambda replies: None)
+    for applied in range(1, COMMANDS):
+        assert not host.proceed(request, until=0.0)
+        assert len(request.replies) == applied
+    assert host.proceed(request, until=0.0)
+
+
+def test_connections_that_take_long_are_served_one_in_a_turn_without_time(no_time, monkeypatch):
+    monkeypatch.setattr(subject, "_UNTIMED_SECONDS", 0.0)
+    turns, served = Turns(), []
+    for _ in range(3):
+        turns.begin()
+        turns.attend([(fd, 1) for fd in range(3)], lambda fd, mask: served.append(fd))
+
+    assert served == [0, 1, 2]
 
 
 def test_a_request_of_usual_length_is_never_put_off(host):
