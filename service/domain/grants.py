@@ -23,6 +23,10 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
     pill = pill_for(state, member)
     if pill:
         return r.Grant([], pill)
+    if len(member.leases) >= state.limits.member_leases:
+        return r.Refused(
+            "conflict", f"{len(member.leases)} leases are held; acknowledge or release some first"
+        )
     if now >= state.hold_until and not member.unrenewed(now):
         limit = min(command.limit, state.limits.grant_jobs)
         grant = _grant(state, member, limit, command.ahead, now)

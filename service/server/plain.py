@@ -291,6 +291,8 @@ def _granted(member: Member, done: Return, replies: list[r.Reply]) -> None:
     elif isinstance(grant, r.Grant) and grant.pill:
         member.pills += 1
         done(None)
+    elif isinstance(grant, r.Refused):
+        done(ValueError(grant.message))
     else:
         done(queue.Empty())
 

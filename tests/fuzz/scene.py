@@ -336,6 +336,7 @@ def _limits(rng: random.Random) -> Limits:
         dead_retention_seconds=rng.choice((2.0, 300.0)),
         window_bytes=rng.choice((0, 300, 100_000)),
         grant_jobs=8,
+        member_leases=rng.choice((5, 100)),
         grant_bytes=rng.choice((1, 1000, 100_000)),
         merge_seconds=rng.choice((0.2, 5.0)),
         reconnect_seconds=1.0,
