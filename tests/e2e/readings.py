@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
@@ -32,12 +33,35 @@ class Metrics:
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of a name that have these labels."""
-        families = text_string_to_metric_families(fetch(self._address, "/metrics"))
+        families = text_string_to_metric_families(self._fresh())
         return sum(
             sample.value
             for family in families
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def _fresh(self) -> str:
+        """Return a text that was begun after this call.
+
+        The manager makes one a second at most, and shares it. The second new one was begun after the first.
+        """
+        known = self._made()[1]
+        for _ in range(2):
+            deadline = time.monotonic() + 10.0
+            text, made = self._made()
+            while made == known:
+                assert time.monotonic() < deadline, "the manager makes no new text of metrics"
+                time.sleep(0.05)
+                text, made = self._made()
+            known = made
+        return text
+
+    def _made(self) -> tuple[str, str]:
+        """Return the text that there is, and the manager's age when it was made."""
+        text = fetch(self._address, "/metrics")
+        return text, next(
+            line for line in text.splitlines() if line.startswith("svc_manager_uptime_seconds ")
         )
 
     def finished(self, task: str) -> float:
