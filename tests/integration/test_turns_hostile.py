@@ -87,9 +87,17 @@ FLOODS = {
 def test_others_are_served_while_a_large_call_is_scanned(manager, name, monkeypatch):
     """Without time the scan goes on a few thousand opcodes in each turn, and answers the same in the end."""
     monkeypatch.setattr(turns, "SHARE_SECONDS", 0.0)
+    deferred = threading.Event()
+    defer = manager.server._turns.defer
+
+    def noted(*work):
+        deferred.set()
+        defer(*work)
+
+    monkeypatch.setattr(manager.server._turns, "defer", noted)
     with client(manager, Role.SUBMIT) as greedy, client(manager, Role.READ) as modest:
         greedy.send(put(FLOODS[name]))
-        manager.until(lambda: manager.server._turns.pending)
+        assert deferred.wait(10.0)
         modest.send(wire.encode_request(1, [c.Ping()]))
         assert modest.receive()
         assert pickle.loads(greedy.receive())[0] in ("#RETURN", "#ERROR")
