@@ -75,6 +75,8 @@ class Ledger:
         self.last_sequence = 0
         self.last_at = 0.0
         self.steps = Steps()
+        #: Batches of items that have ended in a replay: the event that requeued one of them may be gone.
+        self._ended_items: list[Batch] = []
 
     def counts_of(self, queue: str) -> Counts:
         """Return the counts of a queue, known from now on."""
@@ -153,6 +155,10 @@ class Ledger:
         self.steps.live = True
         if any(batch.row for batch in self.batches.values()):
             self.batches = dict(sorted(self.batches.items()))
+        ended, self._ended_items = self._ended_items, []
+        for batch in dict.fromkeys(ended):
+            if not batch.unfinished:
+                self.forget(batch)
 
     def succeeded(self, sequence: int, part: int, batch: Batch, span: e.Range, at: float) -> None:
         """End the jobs that *span* names, of *batch*, with results; it is part *part* of the event."""
@@ -375,7 +381,10 @@ class Ledger:
             self.resident_bytes -= batch.weight
         batch.finished_at = at
         if batch.terms.task in (ITEM, PILL):
-            self.forget(batch)
+            if self.steps.live:
+                self.forget(batch)
+            else:
+                self._ended_items.append(batch)
         else:
             self.finished.append((at, batch))
             self.finished_jobs += batch.count

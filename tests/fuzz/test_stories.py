@@ -99,6 +99,11 @@ STORIES: dict[str, tuple[Step, ...]] = {
         ask(c.Nack(FIRST_TOKEN, 0, ERROR, 0.5), c.Cancel(["o-0"])), Turn(),
     ),
     "a pill is given up": (put(None), GET, NACK, ask(c.Requeue()), Review()),
+    "an item that was given up and requeued fails again when the others have ended": (
+        put(1.5), put(2.5), GET, GET, ask(c.Nack(FIRST_TOKEN + 1, 1, ERROR), peer=WORKER),
+        ask(c.Requeue()), GET,
+        ask(c.Ack(FIRST_TOKEN, 0, [b""], [0.1]), c.Nack(FIRST_TOKEN + 2, 1, ERROR, 0.0), peer=WORKER),
+    ),
     "an item is given up": (put(1.5), GET, NACK, ask(c.Requeue()), Review()),
     "a result without a codec is no pickle": (
         submit("o", codec="", answer=True), GET, ACK_WITH_NO_PICKLE, TAKE,
