@@ -120,10 +120,10 @@ def test_a_kind_of_consumer_that_asks_late_does_not_look_at_all_that_others_have
     tasks = [f"m:f{number}" for number in range(MANY_LANES)]
     submit(state, [Terms(task) for _ in range(jobs_of_each) for task in tasks])
     submit(state, [Terms("m:last")], origin="p")
-    late, busy = consumer(state, tasks=[*tasks, "m:last"]), consumer(state, tasks=tasks, name="w-2")
+    late = consumer(state, tasks=[*tasks, "m:last"])
     assert state.lanes.best(late.queues, late.tasks)
-    for _ in range(-(-MANY_LANES // 256)):
-        lease_256(state, busy)
+    for number in range(-(-MANY_LANES // 256)):
+        lease_256(state, consumer(state, tasks=tasks, name=f"busy-{number}"))
 
     assert instructions_of(lambda: apply(state, c.Lease(1), late, 2.0)) < 40 * MANY_LANES
 
