@@ -25,6 +25,7 @@ from tests.unit.domain.test_grown_batches import Queue
 #: Every container, and what bounds it.
 BOUNDS = {
     Ledger: {
+        "_ended_items": "empty once a replay is over",
         "batches": "max_jobs to be done, retention_jobs finished, and as many beside dead ones",
         "grown": "the batches; each leaves after merge_seconds",
         "counts": "max_queues; a queue without jobs is dropped",
