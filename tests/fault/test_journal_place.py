@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -217,3 +218,22 @@ def test_a_second_manager_on_a_local_disk_is_told_at_once(path: Path):
     first.append([(0, event(0))])
     first.close()
     assert not Path(f"{path}.owner").exists()
+
+
+def test_a_manager_without_a_free_descriptor_stays_the_owner(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ownership, "CHECK_SECONDS", 0.0)
+    journal = SqliteJournal.open(path)
+    journal.append([(0, event(0))])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            path.open("rb").close()
+        journal.append([(1, event(1))])
+        journal.reserve()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    journal.append([(2, event(2))])
+    journal.close()

@@ -91,7 +91,10 @@ class Ownership:
         Raises:
             JournalError: another has.
         """
-        if time.monotonic() >= self._next_check:
+        if time.monotonic() < self._next_check:
+            return
+        # A file that cannot be opened (no descriptor is left) says nothing of its owner: the next call asks.
+        with contextlib.suppress(OSError):
             self._require_own()
             self._next_check = time.monotonic() + CHECK_SECONDS
 
@@ -143,8 +146,12 @@ class Ownership:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Return the owner that the file *path* names, or None if it names none."""
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+    """Return the owner that the file *path* names, or None if it names none or is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), path.open("rb", buffering=0) as file:
         content = file.read(_OWNER.size + _CHECK.size)
         if len(content) == _OWNER.size + _CHECK.size and content[_OWNER.size :] == _checksum(content):
             magic, nonce, host, pid = _OWNER.unpack(content[: _OWNER.size])

@@ -14,6 +14,7 @@ from pathlib import Path
 from service.errors import JournalError
 
 _Identity = tuple[int, int]
+_UNKNOWN: _Identity = (-1, -1)
 
 
 class Presence:
@@ -22,7 +23,8 @@ class Presence:
     def __init__(self, journal: Path, paths: Iterable[Path]) -> None:
         """Note which files *paths* lead to now; one that does not exist yet is noted when it does."""
         self._journal = journal
-        self._known: dict[Path, _Identity | None] = {path: _identity(path) for path in paths}
+        self._known: dict[Path, _Identity | None] = dict.fromkeys(paths)
+        self.check()
 
     def check(self) -> None:
         """Compare; takes a few microseconds.
@@ -32,9 +34,9 @@ class Presence:
         """
         for path, known in self._known.items():
             found = _identity(path)
-            if known is None:
+            if known is None and found != _UNKNOWN:
                 self._known[path] = found
-            elif found != known:
+            elif known is not None and found not in (known, _UNKNOWN):
                 how = "is gone" if found is None else "is another file now"
                 raise JournalError(
                     f"{path} of the journal {self._journal} {how}, though this manager has it open; nothing "
@@ -46,6 +48,8 @@ class Presence:
 def _identity(path: Path) -> _Identity | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat, at each commit
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:
+        return _UNKNOWN  # the file system stumbles, which says nothing of the file
     return found.st_dev, found.st_ino
