@@ -66,6 +66,7 @@ HEAD = (
 
 def tell(seconds: float, seed: int) -> Result:
     """Fuzz the queue with typed commands for so long."""
+    FINDINGS.mkdir(parents=True, exist_ok=True)
     before = set(FINDINGS.glob("*.error"))
     started = time.monotonic()
     command = [sys.executable, "-m", "tests.fuzz.commands", "--seconds", str(seconds), "--seed", str(seed)]
