@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,20 +37,13 @@ def measure(durability: str, jobs: int) -> dict[str, float]:
         for _ in service.all(tasks.same, range(_WARM_JOBS)):
             pass
         before = {part: seconds_of(pids) for part, pids in parts.items()}
-        own = own_seconds()
+        own = time.process_time()
         for _ in service.all(tasks.same, range(jobs)):
             pass
-        spent = {"client": own_seconds() - own}
+        spent = {"client": time.process_time() - own}
         spent |= {part: seconds_of(pids) - before[part] for part, pids in parts.items()}
     spent["all"] = sum(spent.values())
     return {part: seconds / jobs * 1e6 for part, seconds in spent.items()}
-
-
-def own_seconds() -> float:
-    """Return the processor time of this process so far."""
-    import time
-
-    return time.process_time()
 
 
 def seconds_of(pids: Sequence[int]) -> float:
@@ -63,6 +57,7 @@ def seconds_of(pids: Sequence[int]) -> float:
 
 def below(pid: int) -> list[int]:
     """Return *pid* and its living descendants, by the parent that /proc names for each process."""
+    # `benchmarks.processes` has the same, but this file also runs with the packages of an older checkout.
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -20,7 +20,6 @@ _UNTIMED_SECONDS = 0.002
 #: Seconds in one turn for each of these: what earlier turns left over, what has come anew, and what had come
 #: on connections that were paused. The work that is under way when they are over is finished.
 SHARE_SECONDS = 0.01
-Serve = Callable[[Connection], None]
 
 
 class Turns:

@@ -87,9 +87,7 @@ class _Shared:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
-
-    def __del__(self) -> None:
-        self._socket.close()
+        weakref.finalize(self, self._socket.close).atexit = False
 
     def write(self, line: bytes) -> int:
         return self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

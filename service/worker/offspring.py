@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+from service.worker.prctl import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER, prctl
+
 #: Seconds that killed processes may take to be gone: the kernel frees the memory of one after the other.
 END_SECONDS = 2.0
 _PAUSE_SECONDS = 0.002
@@ -32,7 +33,7 @@ class Process(NamedTuple):
 def adopt_orphans() -> None:
     """Make this process the parent of all orphans below it; on Linux only."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def adopts_orphans() -> bool:
@@ -40,17 +41,22 @@ def adopts_orphans() -> bool:
     if sys.platform != "linux":
         return False
     answer = ctypes.c_int()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
     return bool(answer.value) or os.getpid() == 1
 
 
 def has_children() -> bool:
     """Return whether this process has a child, ended or not; takes a microsecond."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        _ended_child()
     except ChildProcessError:
         return False
     return True
+
+
+def _ended_child() -> os.waitid_result | None:
+    """Return a child that has ended and is not collected; raise ChildProcessError if there is no child."""
+    return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
@@ -71,8 +77,8 @@ def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
 
 def end_descendants(
     root: int, spare: Collection[int] = (), keep: Collection[Process] = (), helpers: Collection[int] = ()
-) -> int:
-    """Kill what is below *root*; return how many processes were killed.
+) -> None:
+    """Kill what is below *root*.
 
     Waits up to `END_SECONDS` for their end, and looks again for processes that they have started meanwhile.
 
@@ -94,7 +100,6 @@ def end_descendants(
         _reap(left)
         time.sleep(_PAUSE_SECONDS)
     _reap(killed)
-    return len(killed)
 
 
 def _reap(processes: Collection[Process]) -> None:
@@ -127,17 +132,22 @@ class Offspring:
         self._helpers = helpers
         self._kept = descendants(os.getpid()) if has_children() else set()
 
-    def settle(self, *, keep: bool) -> int:
-        """End what was started since the last call, or *keep* it too; return how many were ended."""
+    def settle(self, *, keep: bool) -> None:
+        """End what was started since the last call, or *keep* it too."""
         if not has_children():
             self._kept.clear()
-            return 0
-        if keep:
+        elif keep:
             self._kept = descendants(os.getpid())
-            return 0
-        killed = end_descendants(os.getpid(), keep=self._kept, helpers=self._helpers())
-        _reap({each for each, parent, ended in _processes() if ended and parent == os.getpid()} - self._kept)
-        return killed
+        else:
+            end_descendants(os.getpid(), keep=self._kept, helpers=self._helpers())
+            self._collect()
+
+    def _collect(self) -> None:
+        """Collect the children that have ended; those that are kept are their module's to collect."""
+        with contextlib.suppress(ChildProcessError):
+            if _ended_child():
+                ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
+                _reap(ended - self._kept)
 
     def end(self) -> None:
         """End everything."""

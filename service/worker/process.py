@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import io
 import os
@@ -15,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 
 from service.worker.offspring import adopt_orphans
+from service.worker.prctl import PR_SET_PDEATHSIG, prctl
 
-_PR_SET_PDEATHSIG = 1
 #: Signals that only the supervisor acts on; its consumers hear from it what to do.
 _SUPERVISORS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,7 +60,7 @@ def _die_with_parent() -> None:
     without that attribute) the thread that listens to the supervisor sees as the end of its pipe.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     server = getattr(forkserver, "_forkserver", None)
     alive = getattr(server, "_forkserver_alive_fd", None)
     if server is not None and alive is not None:

@@ -6,15 +6,11 @@ import contextlib
 import importlib
 import locale
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
 
 _SIGNALS = [int(number) for number in signal.valid_signals()]
 #: The function below `signal.getsignal`, which makes an enumeration of each answer and takes far longer.
@@ -70,7 +66,7 @@ def _handlers() -> list[Any]:
 
 
 def _timers() -> list[bool]:
-    return [any(signal.getitimer(timer)) for timer in _TIMERS if isinstance(timer, int)]
+    return [any(signal.getitimer(timer)) for timer in _TIMERS]
 
 
 def _limits() -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import alive
 from tests.support.workers import Client, Manager, Worker, options, until
 
 #: Not imported here: it starts a process.
@@ -18,33 +19,11 @@ WAYS = ("child", "session", "daemon", "multiprocessing", "grandchild")
 
 
 @pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager()
-    manager.start()
-    yield manager
-    manager.stop()
-
-
-@pytest.fixture
-def client(manager: Manager) -> Iterator[Client]:
-    with manager.client() as client:
-        yield client
-
-
-@pytest.fixture
 def worker(manager: Manager) -> Iterator[Worker]:
     worker = Worker(manager.address, options(1, tasks=(TASKS,), grace=1.0))
     worker.start()
     yield worker
     worker.end()
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there, other than as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def submit(client: Client, task: str, *arguments: object) -> str:

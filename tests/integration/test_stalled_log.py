@@ -20,20 +20,6 @@ class Unread(Worker):
 
 
 @pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager()
-    manager.start()
-    yield manager
-    manager.stop()
-
-
-@pytest.fixture
-def client(manager: Manager) -> Iterator[Client]:
-    with manager.client() as client:
-        yield client
-
-
-@pytest.fixture
 def unread(manager: Manager) -> Iterator[Worker]:
     worker = Unread(manager.address, options(2))
     worker.start()

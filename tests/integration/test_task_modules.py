@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.workers import Manager, Worker, options, until
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager()
-    manager.start()
-    yield manager
-    manager.stop()
 
 
 def start(manager: Manager, folder: Path, source: str, **changes: float) -> Worker:

@@ -21,6 +21,7 @@ from service.domain.lifecycle import JobState
 from service.domain.limits import Limits
 from service.worker.cpu import CpuCount
 from service.worker.supervisor import Supervisor
+from tests.support.processes import alive
 from tests.support.workers import KEY, Client, Manager, Worker, configure_logging, connect, options, until
 
 Start = Callable[..., Worker]
@@ -69,12 +70,6 @@ def manager() -> Iterator[Manager]:
 
 
 @pytest.fixture
-def client(manager: Manager) -> Iterator[Client]:
-    with manager.client() as client:
-        yield client
-
-
-@pytest.fixture
 def start(manager: Manager) -> Iterator[Start]:
     """Start workers with the given options; all are ended after the test."""
     workers: list[Worker] = []
@@ -88,14 +83,6 @@ def start(manager: Manager) -> Iterator[Start]:
     yield start
     for worker in workers:
         worker.end()
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there, other than as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def warm_up(client: Client, jobs: int = 3000) -> None:

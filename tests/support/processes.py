@@ -167,6 +167,14 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is there, other than as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes below *pid*."""
     families = _families()

@@ -34,9 +34,11 @@ class Presence:
         """
         for path, known in self._known.items():
             found = _identity(path)
-            if known is None and found != _UNKNOWN:
+            if found == _UNKNOWN:
+                continue
+            if known is None:
                 self._known[path] = found
-            elif known is not None and found not in (known, _UNKNOWN):
+            elif found != known:
                 how = "is gone" if found is None else "is another file now"
                 raise JournalError(
                     f"{path} of the journal {self._journal} {how}, though this manager has it open; nothing "
