@@ -161,6 +161,11 @@ def _refuse(code: int, data: memoryview) -> Any:
 _plain_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_refuse)
 
 
+def load_pickler() -> None:
+    """Import the pickler now: a process that is forked while a thread imports it would wait for ever."""
+    _pickler()
+
+
 def _pickled(value: object) -> bytes:
     try:
         return bytes(_pickler().dumps(value))

@@ -44,6 +44,10 @@ class TlsFiles:
     ca: Path
     name: str = ""
 
+    def __post_init__(self) -> None:
+        """Import `ssl` now: a process that is forked while a thread imports it would wait for ever."""
+        import ssl  # noqa: F401
+
     def server_context(self) -> ssl.SSLContext:
         """Return what a manager serves with: TLS 1.3, and no client without a certificate of the CA.
 

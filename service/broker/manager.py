@@ -12,6 +12,9 @@ learns at once that the parent has gone.
 from __future__ import annotations
 
 import contextlib
+
+# `socket` imports it for the first host name. A child that is forked meanwhile would wait for that for ever.
+import encodings.idna  # noqa: F401
 import pickle
 import random
 import socket

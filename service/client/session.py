@@ -82,6 +82,8 @@ class Session:
             raise ConfigurationError(
                 f"pickles are read with the key that signs them, and there is none; {NEEDED}"
             )
+        if pickle_keys is not None:
+            codec.load_pickler()
         self.pickle_keys = pickle_keys
         self.reader = pickle_keys if codec.PICKLE in accept else None
         self._connections = Connections(connect)

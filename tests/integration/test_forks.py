@@ -39,8 +39,8 @@ def client(service: Manager) -> Iterator[Client]:
         yield client
 
 
-def run(program: str, service: Manager, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Run *program*, which finds the manager by its environment; return how it ended."""
+def run(program: str, service: Manager, tmp_path: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run *program*, which finds the manager by its environment, with *settings*; return how it ended."""
     key = tmp_path / "authkey"
     key.write_bytes(KEY)
     key.chmod(0o600)
@@ -50,6 +50,7 @@ def run(program: str, service: Manager, tmp_path: Path) -> subprocess.CompletedP
         "PYTHONPATH": str(_ROOT),
         "SVC_MANAGER": f"{host}:{port}",
         "SVC_AUTHKEY_FILE": str(key),
+        **settings,
     }
     script = tmp_path / "program.py"
     script.write_text(f"ADD = {ADD!r}\n{program}")
@@ -58,9 +59,9 @@ def run(program: str, service: Manager, tmp_path: Path) -> subprocess.CompletedP
     )
 
 
-def output(program: str, service: Manager, tmp_path: Path) -> list[Any]:
+def output(program: str, service: Manager, tmp_path: Path, **settings: str) -> list[Any]:
     """Run *program*, which must end well and say nothing on stderr; return the JSON lines that it prints."""
-    done = run(program, service, tmp_path)
+    done = run(program, service, tmp_path, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -159,6 +160,24 @@ for thread in threads:
 executor.shutdown()
 """
     assert output(IN_CHILDREN + program, service, tmp_path) == [2] * 6
+
+
+@pytest.mark.parametrize("codec", ["plain", "pickle"])
+def test_no_thread_of_a_client_imports_anything_that_a_forked_child_would_wait_for(codec, service, tmp_path):
+    program = """
+import os, sys
+from service import Client, Executor
+executor = Executor(codec="CODEC")
+client = Client()
+before = set(sys.modules)
+print(client.submit(ADD, 1, 1).result(timeout=30))
+assert executor.submit(ADD, 1, 1) and executor.flush(timeout=30)
+print(len(set(sys.modules) - before))
+os._exit(0 if sys.stdout.flush() is None else 1)
+""".replace("CODEC", codec)
+    (tmp_path / "pickle").write_bytes(KEY[::-1])
+    (tmp_path / "pickle").chmod(0o600)
+    assert output(program, service, tmp_path, SVC_PICKLE_KEY_FILE=str(tmp_path / "pickle")) == [2, 0]
 
 
 def test_an_inherited_future_fails_in_the_child_and_ends_in_the_parent(service: Manager, tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,17 @@ def test_no_file_is_overwritten_but_the_certificates_that_are_renewed(tmp_path):
         file.write_text("mine")
     renew_certificates(tmp_path, ("localhost",))
     assert [file.read_text() for file in others] == ["mine"] * len(others)
+
+
+def test_its_files_load_the_tls_library_before_any_thread_could(folder):
+    program = f"""
+import sys
+import subprocess
+import sys
+from pathlib import Path
+from service.wire_tls import TlsFiles
+assert "ssl" not in sys.modules
+TlsFiles(*[Path({str(folder)!r})] * 3)
+assert "ssl" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
