@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Child:
         """Start it; with *quiet* its log goes to a file in *folder*."""
         self.verb = verb
         self._announced = folder / f"{verb}.json"
+        self._announced.unlink(missing_ok=True)  # of the one before it
         self._log = folder / f"{verb}.log" if quiet else None
         # Settings of the folder and of the environment are for processes of their own.
         program = [sys.executable, "-m", "service", "--config", os.devnull]
@@ -111,6 +112,7 @@ class Service:
         pickle_key_file: the generated key for pickles, which the manager is not given.
         manager: the manager's process.
         worker: the worker's process.
+        start_worker: starts another worker like it once that has ended, and returns it once it serves.
         listen: where the manager serves jobs.
         manager_http: where it serves metrics.
         worker_http: where the worker does.
@@ -121,6 +123,7 @@ class Service:
     pickle_key_file: Path
     manager: Child
     worker: Child
+    start_worker: Callable[[], Child]
     listen: str
     manager_http: str
     worker_http: str
@@ -145,11 +148,16 @@ def running_service(
         stack.callback(manager.stop)
         at = manager.wait_serving()
         own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
-        worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
-        stack.callback(worker.stop)
-        worker_at = worker.wait_serving()
-        http, worker_http = at.get("http", ""), worker_at.get("http", "")
-        yield Service(folder, key, pickle_key, manager, worker, at["listen"], http, worker_http)
+
+        def start_worker() -> Child:
+            worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
+            stack.callback(worker.stop)
+            worker.wait_serving()
+            return worker
+
+        worker = start_worker()
+        http, worker_http = at.get("http", ""), worker.wait_serving().get("http", "")
+        yield Service(folder, key, pickle_key, manager, worker, start_worker, at["listen"], http, worker_http)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,13 +14,23 @@ from service.cli.output import tell, tell_lines
 from service.settings import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from service.cli.children import Service
+    from service.cli.children import Child, Service
+    from service.client.client import Client
 
 _LOOK_SECONDS = 0.1
+#: Seconds that one call to the manager may take.
+_CALL_SECONDS = 10.0
 _DEMO_TASKS = "service.cli.demo_tasks"
+#: The worker's name: the one that a drain names is also the one that comes back.
+_WORKER = "dev"
+_KEPT = (
+    "the manager keeps the jobs: start another with `svc worker --tasks MODULE` in a terminal with the "
+    "lines above, or end all with Ctrl-C"
+)
 
 
 def dev(
+    ctx: typer.Context,
     tasks: Annotated[
         str,
         typer.Option("--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules with your tasks."),
@@ -37,32 +49,64 @@ def dev(
     """Run a manager and a worker in this terminal.
 
     They have a temporary journal and authkey, end with Ctrl-C, and listen on this host alone: on the
-    usual ports, or on free ones where these are taken.
+    usual ports, or on free ones if these are taken. A worker that is drained comes back at `svc resume`.
     """
     from service.cli.children import ended_by_signals, running_service
+    from service.cli.wiring import open_client
 
     modules = ",".join(name for name in (tasks, _DEMO_TASKS) if name)
     manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(9100))
     terms = ("--queues", queues, "--consumers", consumers, "--accept", accept)
-    worker_flags = ("--tasks", modules, *terms, "--http", _local(9101))
+    worker_flags = ("--name", _WORKER, "--tasks", modules, *terms, "--http", _local(9101))
     with ended_by_signals():
         try:
-            with running_service(manager_flags, worker_flags, quiet=False) as service:
+            with (
+                running_service(manager_flags, worker_flags, quiet=False) as service,
+                open_client(ctx, service.listen, service.authkey_file, _CALL_SECONDS) as client,
+            ):
                 _welcome(service)
-                return _watch(service)
+                return _watch(service, client)
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
 
 
-def _watch(service: Service) -> int:
-    """Wait until one of the two ends, which neither should; return its exit code, or 1."""
-    children = (service.manager, service.worker)
-    while all(child.process.poll() is None for child in children):
+def _watch(service: Service, client: Client) -> int:
+    """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
+
+    A worker that ends takes no job with it: one that was drained comes back when the drain is over. One that
+    failed ends `svc dev` only if there is no job that would be lost.
+    """
+    worker = service.worker
+    while service.manager.process.poll() is None:
+        code = worker.process.poll()
+        if code == 0:
+            worker = _worker_after_drain(service, client) or worker
+        elif code is not None:
+            if not any(queue.submitted for queue in client.stats().queues):
+                tell(f"svc: the worker has ended with exit code {code}")
+                return code
+            tell(f"svc: the worker has ended with exit code {code}; {_KEPT}")
+            service.manager.process.wait()
         time.sleep(_LOOK_SECONDS)
-    ended = next(child for child in children if child.process.poll() is not None)
-    tell(f"svc: the {ended.verb} has ended with exit code {ended.process.returncode}")
-    return ended.process.returncode if ended.verb == "worker" else 1
+    tell(f"svc: the manager has ended with exit code {service.manager.process.returncode}")
+    return 1
+
+
+def _worker_after_drain(service: Service, client: Client) -> Child | None:
+    """Wait until no drain is in force and return another worker; None if the manager ends first."""
+    if _drained(client):
+        tell("svc: the worker has been drained; the jobs are kept, and it comes back at `svc resume`")
+    while service.manager.process.poll() is None:
+        if not _drained(client):
+            return service.start_worker()
+        time.sleep(_LOOK_SECONDS)
+    return None
+
+
+def _drained(client: Client) -> bool:
+    totals = client.stats()
+    return bool(totals.drain) or _WORKER in totals.drained_workers
 
 
 def _welcome(service: Service) -> None:
@@ -71,6 +115,7 @@ def _welcome(service: Service) -> None:
 svc is ready: manager {service.listen}, metrics http://{service.manager_http}/metrics
 In another terminal:
 
+  PATH="{Path(sys.executable).parent}:$PATH"
   export SVC_MANAGER={service.listen}
   export SVC_AUTHKEY_FILE={service.authkey_file}
   export SVC_PICKLE_KEY_FILE={service.pickle_key_file}

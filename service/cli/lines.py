@@ -16,7 +16,7 @@ from service.wire import MESSAGE_BYTES_MAX
 
 #: Bytes read at a time.
 CHUNK = 1 << 20
-#: Seconds of silence on the input after which what was read is submitted.
+#: Seconds of silence on the input after which what was read is handled.
 PAUSE_SECONDS = 0.05
 
 
@@ -66,7 +66,7 @@ class Lines:
         """Yield a job, or what is wrong with the line; None where the input pauses."""
         decoder = msgspec.json.Decoder(Line)
         number = 0
-        for line in _lines(self._file):
+        for line in lines_of(self._file):
             if line is None:
                 yield None
                 continue
@@ -87,8 +87,11 @@ def _job(decoder: msgspec.json.Decoder[Line], line: bytes, base: Options) -> Job
         return error
 
 
-def _lines(file: int) -> Iterator[bytes | None]:
-    """Yield lines without their ends; of one that is too long only so much as to tell."""
+def lines_of(file: int) -> Iterator[bytes | None]:
+    """Yield the lines of *file* without their ends, and None if the input pauses.
+
+    Of a line that is longer than a message may be, only so much is given that its reader can tell.
+    """
     rest = bytearray()
     while chunk := os.read(file, CHUNK):
         head, newline, tail = chunk.rpartition(b"\n")

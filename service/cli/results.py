@@ -9,8 +9,9 @@ import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
 from service.cli.output import Printer, json_text, tell
+from service.cli.sources import ids_of
 from service.cli.wiring import open_client
-from service.errors import JobError, ResultTimeout
+from service.errors import ConfigurationError, JobError, ResultTimeout
 from service.settings import DEFAULT_MANAGER
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs; without one, all kept.")
     ] = None,
+    source: Annotated[
+        str, typer.Option("--from", metavar="FILE|-", help="Read the ids, one a line; - is stdin.")
+    ] = "",
     follow: Annotated[
         bool, typer.Option("--follow", help="Without IDs: go on with the jobs that end from now on.")
     ] = False,
@@ -35,12 +39,15 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 ) -> int:
     """Print results as the jobs end.
 
-    A line is the id, a tab and the value. With IDs it waits until all of these have ended; the exit code
-    is 8 where one did not succeed. What went wrong is told on stderr, and in JSON beside the values.
+    A line is the id, a tab and the value. With IDs (or --from) it waits until all of these have ended; the
+    exit code is 8 if one did not succeed. What went wrong is told on stderr, and in JSON beside the values.
     """
+    if source and (ids or follow):
+        raise ConfigurationError("name either ids, or a file of them with --from, or --follow for all")
+    wanted = ids_of(source) if source else ids
     with open_client(ctx, manager, authkey_file, timeout) as client, Printer(json=json, ndjson=ndjson) as out:
-        if ids:
-            return print_outcomes(client.follow(ids, wait_timeout), out, named=True)
+        if wanted or source:
+            return print_outcomes(client.follow(wanted or (), wait_timeout), out, named=True)
         print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
     return 0
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +12,7 @@ import typer
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
 from service.cli.output import Printer, report
 from service.cli.results import print_outcomes
+from service.cli.sources import opened
 from service.cli.wiring import open_client
 from service.errors import ConfigurationError, ServiceError
 from service.settings import DEFAULT_MANAGER, parse_seconds
@@ -132,7 +131,7 @@ class Order:
     def stream(self, source: str) -> int:
         """Submit the lines of *source*; return the exit code."""
         accepted: list[str] = []
-        with _opened(source) as file:
+        with opened(source) as file:
             refused = self._submit_lines(file, accepted)
         code = 0
         if self.wait and accepted:
@@ -183,19 +182,3 @@ def keywords(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigurationError("--kwargs is not a JSON object; write for instance --kwargs '{\"top\": 10}'")
     return found
-
-
-@contextmanager
-def _opened(source: str) -> Iterator[int]:
-    """Give the file descriptor of *source*, where - is stdin."""
-    if source == "-":
-        yield 0
-        return
-    try:
-        file = os.open(source, os.O_RDONLY)
-    except OSError as error:
-        raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from None
-    try:
-        yield file
-    finally:
-        os.close(file)

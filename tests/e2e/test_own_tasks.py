@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker import ROOT, Project
+from tests.support.readme import blocks, section
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+#: The Dockerfile for tasks of one's own, as the README has it.
+(SIX_LINES,) = blocks(section("Two commands"), "dockerfile")
 KEY = "a key from the operator's own store\n"
 PACKAGE = """\
 import humanize
@@ -25,13 +28,14 @@ def describe(count: int) -> str:
 
 @pytest.fixture
 def own_image(image, tmp_path, client):
-    """The documented six lines, with a package that needs another."""
+    """An image of the README's six lines, with a package that needs another."""
     (tmp_path / "requirements.txt").write_text("humanize==4.15.0\n")
     (tmp_path / "mytasks").mkdir()
     (tmp_path / "mytasks/__init__.py").write_text(PACKAGE)
     tag = image.replace(":latest", "-own:latest")
     base = f"svc:latest=docker-image://{image}"
-    dockerfile = str(ROOT / "deploy/Dockerfile.tasks")
+    dockerfile = tmp_path / "Dockerfile.tasks"
+    dockerfile.write_text(SIX_LINES)
     build = [
         "docker",
         "build",
@@ -39,7 +43,7 @@ def own_image(image, tmp_path, client):
         "--build-context",
         base,
         "--file",
-        dockerfile,
+        str(dockerfile),
         "--tag",
         tag,
         str(tmp_path),
@@ -52,6 +56,7 @@ def own_image(image, tmp_path, client):
 def test_the_six_lines_in_the_docs_are_those_that_are_tested():
     lines = (ROOT / "deploy/Dockerfile.tasks").read_text()
     assert len(lines.splitlines()) == 6
+    assert lines == SIX_LINES
     assert lines in (ROOT / "docs/deploy.md").read_text()
 
 

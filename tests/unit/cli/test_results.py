@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 
 import pytest
@@ -120,3 +121,98 @@ def test_a_pickled_result_is_not_opened(svc, queue, consumer):
     document = json.loads(ended.out)
     assert document["value"] is None
     assert "pickled object" in document["unreadable"]
+
+
+class TestFrom:
+    """`svc results --from`: as many ids as one likes."""
+
+    @pytest.fixture
+    def ended(self, svc, consumer, tmp_path):
+        """A file with the ids of jobs that have succeeded."""
+        ids = [svc("submit", "t:f", str(number)).out.strip() for number in range(3)]
+        for _ in ids:
+            consumer.succeed(lambda value: value)
+        (tmp_path / "ids").write_text("\n".join(ids) + "\n")
+        return ids
+
+    def test_the_results_of_the_ids_in_a_file_are_printed(self, svc, ended):
+        found = svc("results", "--from", "ids")
+        assert (found.code, found.lines) == (0, [f"{name}\t{at}" for at, name in enumerate(ended)])
+
+    def test_a_dash_is_stdin(self, svc, ended, monkeypatch, tmp_path):
+        with (tmp_path / "ids").open() as file:
+            kept = os.dup(0)
+            os.dup2(file.fileno(), 0)
+            try:
+                assert len(svc("results", "--from", "-").lines) == len(ended)
+            finally:
+                os.dup2(kept, 0)
+                os.close(kept)
+
+    def test_what_results_itself_has_printed_is_read_again(self, svc, ended, tmp_path):
+        printed = svc("results", "--from", "ids").out
+        (tmp_path / "again").write_text(f"\n{printed}\n\n{printed}")
+        assert svc("results", "--from", "again").out == printed
+
+    def test_tens_of_thousands_of_ids_are_taken(self, svc, consumer, tmp_path):
+        count = 30_000
+        jobs = "".join('{"task": "t:f", "args": [1]}\n' for _ in range(count))
+        (tmp_path / "jobs").write_text(jobs)
+        ids = svc("submit", "--from", "jobs").out
+        while any(each.ready for each in consumer.broker.stats().queues):
+            consumer.succeed(lambda value: value, limit=1000)
+        (tmp_path / "ids").write_text(ids)
+        assert len(svc("results", "--from", "ids").lines) == count
+
+    def test_a_file_without_ids_gives_no_results_and_not_all_of_them(self, svc, ended, tmp_path):
+        (tmp_path / "none").write_text("\n \n")
+        assert svc("results", "--from", "none") == type(svc("results"))(0, "", "")
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("nonsense\n", "bad, line 1: 'nonsense' is not a job id"),
+            ("\n\nk3v9x0m2q7w1z-01", "bad, line 3: 'k3v9x0m2q7w1z-01' is not a job id"),
+            ("k3v9x0m2q7w1z-x 1\n", "bad, line 1: 'k3v9x0m2q7w1z-x' is not a job id"),
+        ],
+    )
+    def test_a_line_that_is_no_id_is_named(self, svc, tmp_path, content, said):
+        (tmp_path / "bad").write_text(content)
+        ended = svc("results", "--from", "bad")
+        assert (ended.code, ended.out) == (5, "")
+        assert said in ended.err
+
+    @pytest.mark.parametrize("argv", [["k3v9x0m2q7w1z-0"], ["--follow"]])
+    def test_it_goes_with_no_other_choice_of_jobs(self, svc, ended, argv):
+        assert svc("results", "--from", "ids", *argv).code == 2
+
+
+@pytest.mark.parametrize("verb", ["results", "submit"])
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (".", ". is a directory; name a file with one entry a line"),
+        ("folder", "folder is a directory; name a file with one entry a line"),
+        ("link", "link is a directory; name a file with one entry a line"),
+        ("missing", "missing cannot be read: No such file or directory"),
+        ("file/below", "file/below cannot be read: Not a directory"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_named(svc, tmp_path, verb, source, said):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "file").touch()
+    ended = svc(verb, "--from", source)
+    assert (ended.code, ended.out, ended.err) == (2, "", f"svc: {said}\n")
+
+
+@pytest.mark.parametrize("verb", ["results", "submit"])
+def test_a_closed_stdin_is_named(svc, verb):
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        ended = svc(verb, "--from", "-")
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+    assert (ended.code, ended.err) == (2, "svc: stdin cannot be read: Bad file descriptor\n")
