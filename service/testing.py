@@ -56,7 +56,9 @@ def run_jobs(
     registry = Registry.load(tasks)
     runner = Runner(registry, accept, _RESULT_BYTES_MAX, _KEYS)
     names = list(registry.names())
-    hello = Hello(PROTOCOL_VERSION, "consumer", _NAME, _NAME, tasks=names, queues=list(queues))
+    hello = Hello(
+        PROTOCOL_VERSION, "consumer", _NAME, _NAME, tasks=names, queues=list(queues), accept=list(accept)
+    )
     attempts = 0
     with LocalBroker(queue, lambda: hello) as broker:
         outcomes: list[Ack | Nack] = []

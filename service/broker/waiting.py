@@ -243,7 +243,7 @@ class Waiters:
     def _place_of(self, waiting: Waiting) -> tuple[dict[Hashable, Shelf], Hashable]:
         match waiting.command:
             case c.Lease():
-                return self._lessees, (waiting.member.queues, waiting.member.tasks)
+                return self._lessees, waiting.member.kind
             case c.Feed(origin=origin):
                 return self._feeds, origin
             case c.Join(queue=queue):
@@ -321,7 +321,7 @@ class Waiters:
         for waiting in list(shelf.values()):
             member = waiting.member
             yield waiting
-            if waiting.shelf is shelf and self._state.lanes.best(member.queues, member.tasks) is None:
+            if waiting.shelf is shelf and self._state.lanes.best(member.kind) is None:
                 return
 
     def _await_next(self, waiting: Waiting, now: float) -> None:

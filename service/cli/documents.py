@@ -99,6 +99,7 @@ def queue_document(queue: QueueStats) -> dict[str, Any]:
         "oldest_seconds": queue.oldest,
         "oldest_running_seconds": queue.oldest_running,
         "unknown_tasks": queue.unknown,
+        "unaccepted_codecs": queue.unaccepted,
     }
 
 

@@ -9,6 +9,7 @@ from service.domain.batch import Batch
 from service.domain.bounds import exceeded
 from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch, check_batch
 from service.domain.keys import content_digest, digest_at
+from service.domain.known_tasks import not_accepted
 from service.domain.lifecycle import JobState
 from service.domain.members import Member, Worker
 from service.domain.names import NAME_MAX, are_printable, is_address, is_name
@@ -38,7 +39,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         return r.Refused("conflict", message)
     said = Member.from_hello(command)
     member.role, member.name = said.role, said.name
-    member.queues, member.tasks = state.lanes.kind(said.queues, said.tasks)
+    member.kind = state.lanes.kind(said.kind)
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)
@@ -113,15 +114,15 @@ def _unfit(command: c.Hello) -> str:
     if command.http and not is_address(command.http):
         return f"{command.http!r} is not an address; write HOST:PORT"
     if command.role == "client":
-        works = command.worker or command.tasks or command.queues or command.held
-        return "only a consumer or a supervisor has a worker, tasks, queues or jobs" if works else ""
+        works = command.worker or command.tasks or command.queues or command.held or command.accept
+        return "only a consumer or a supervisor has a worker, tasks, queues, codecs or jobs" if works else ""
     if not command.name:
         return "a consumer and a supervisor have names"
     if command.held and command.role != "consumer":
         return "only a consumer holds jobs"
-    names = (*command.tasks, *command.queues)
+    names = (*command.tasks, *command.queues, *(command.accept or ()))
     if not are_printable(names) or any(name.startswith("#") for name in names):
-        return "queues and tasks have printable names; those that begin with # are the manager's own"
+        return "queues, tasks and codecs have printable names; those that begin with # are the manager's own"
     return ""
 
 
@@ -265,6 +266,8 @@ def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.N
     if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
         message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
         return r.Note(0, code="unknown_task", message=message)
+    if strict and not state.known_tasks.accepts(terms):
+        return r.Note(0, code="codec", message=not_accepted(terms))
     return None
 
 

@@ -35,7 +35,8 @@ class Hello(Command, frozen=True, tag="hello"):
     """Introduce this connection. Roles: `client`, `consumer`, `worker` (a supervisor).
 
     `tasks` and `queues` are what a consumer can run; `held` what it still runs from before a broken
-    connection: the manager restores those leases or, where it cannot, refuses their outcome later.
+    connection: the manager restores those leases or, where it cannot, refuses their outcome later. `accept`
+    names the codecs whose jobs it gets; None, as an older consumer says, stands for all.
     """
 
     version: b.Number
@@ -49,6 +50,7 @@ class Hello(Command, frozen=True, tag="hello"):
     held: Annotated[list[Held], Meta(max_length=b.HELD_MAX)] = []
     http: b.Label = ""
     release: b.Label = ""
+    accept: b.Codecs | None = None
 
 
 class Submit(Command, frozen=True, tag="submit"):

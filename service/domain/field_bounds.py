@@ -38,6 +38,8 @@ REPLY_JOBS_MAX: Final = 10_000
 HELD_MAX: Final = 1024
 #: Consumers of one worker.
 CONSUMERS_MAX: Final = 10_000
+#: Codecs that a consumer accepts.
+CODECS_MAX: Final = 16
 #: Tasks that a consumer knows.
 TASKS_MAX: Final = 10_000
 
@@ -55,6 +57,7 @@ OriginOrNone = Annotated[str, Meta(max_length=ORIGIN_MAX)]
 #: A text that is looked at before it is used, with a message of its own.
 Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 Label = Annotated[str, Meta(max_length=LABEL_MAX)]
+Codecs = Annotated[list[Label], Meta(max_length=CODECS_MAX)]
 Consumers = Annotated[list[Label], Meta(max_length=CONSUMERS_MAX)]
 Queues = Annotated[list[Name], Meta(max_length=QUEUES_MAX)]
 Tasks = Annotated[list[Name], Meta(max_length=TASKS_MAX)]

@@ -50,7 +50,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
     shares: dict[Lane, int] = {}
     last: Batch | None = None
     while limit > 0 and room > 0 and readable > 0:
-        lane = state.lanes.best(member.queues, member.tasks)
+        lane = state.lanes.best(member.kind)
         if lane is None:
             break
         if lane.task == PILL and member.role == "consumer":

@@ -18,7 +18,7 @@ from service.domain.lifecycle import JobState
 DEFAULT_QUEUE = "default"
 #: The task name of plain data that only plain clients take. No real task name starts with `#`.
 ITEM = "#item"
-#: Their codec: a pickle that the manager made of what it had scanned.
+#: Their codec, and that of pills: a pickle that the manager made of what it had scanned.
 ITEM_CODEC = "item"
 #: The task name of a pill that a plain client put: it stops exactly one consumer.
 PILL = "#pill"

@@ -1,13 +1,13 @@
 """The ready jobs in their order.
 
-A *lane* holds the ready jobs of one queue, one priority and one task, oldest first, as spans of batches.
-A consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it
-knows: so a task that nobody knows blocks nothing but itself.
+A *lane* holds the ready jobs of one queue, priority, task and codec, oldest first, as spans of batches. A
+consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it knows
+and whose codec it accepts: so a task that nobody knows blocks nothing but itself.
 
 Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. To choose one takes time
-in the logarithm of their number, by two levels of heaps: a *road* holds the lanes of one queue and task, by
-priority; an *interest* holds the roads that consumers of one kind take from, by their best job. Consumers are
-of one kind if they serve the same queues and know the same tasks.
+in the logarithm of their number, by two levels of heaps: a *road* holds the lanes of one queue, task and
+codec, by priority; an *interest* holds the roads that consumers of one kind take from, by their best job.
+Consumers are of one kind if they serve the same queues, know the same tasks and accept the same codecs.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class Span(NamedTuple):
 
 
 class Lane:
-    """The ready jobs of one queue, priority and task."""
+    """The ready jobs of one queue, priority, task and codec."""
 
-    __slots__ = ("count", "priority", "queue", "spans", "task")
+    __slots__ = ("codec", "count", "priority", "queue", "spans", "task")
 
-    def __init__(self, queue: str, priority: int, task: str) -> None:
+    def __init__(self, queue: str, priority: int, task: str, codec: str) -> None:
         """Start empty."""
         self.queue = queue
         self.priority = priority
         self.task = task
+        self.codec = codec
         self.count = 0
         self.spans: list[Span] = []
 
@@ -120,7 +121,7 @@ def _goes_on(span: Span, batch: Batch, start: int, ready_at: float) -> bool:
 
 
 class Road:
-    """The lanes of one queue and task, of which the one with the highest priority is found at once.
+    """The lanes of one queue, task and codec; that of the highest priority is found at once.
 
     Attributes:
         lanes: those that hold something, by priority.
@@ -128,12 +129,13 @@ class Road:
             corrects it. None before the first job.
     """
 
-    __slots__ = ("lanes", "number", "place", "priorities", "queue", "task")
+    __slots__ = ("codec", "lanes", "number", "place", "priorities", "queue", "task")
 
-    def __init__(self, queue: str, task: str, number: int) -> None:
+    def __init__(self, queue: str, task: str, codec: str, number: int) -> None:
         """Start without lanes; *number* is that of no other road."""
         self.queue = queue
         self.task = task
+        self.codec = codec
         self.number = number
         self.lanes: dict[int, Lane] = {}
         #: A heap of negated priorities: of all lanes, and of some that have run empty.
@@ -145,7 +147,7 @@ class Road:
         priority = batch.terms.priority
         lane = self.lanes.get(priority)
         if lane is None:
-            lane = self.lanes[priority] = Lane(self.queue, priority, self.task)
+            lane = self.lanes[priority] = Lane(self.queue, priority, self.task, self.codec)
             heapq.heappush(self.priorities, -priority)
         lane.push(batch, start, stop, ready_at)
         place, order = self.place, lane.spans[0].order
@@ -190,7 +192,11 @@ class Road:
 Place: TypeAlias = tuple[int, int, int, Road]
 
 
-_NO_ROADS: dict[str, Road] = {}
+#: The roads of one queue, by codec and then by task.
+_Roads: TypeAlias = dict[str, dict[str, Road]]
+_NO_ROADS: _Roads = {}
+#: Consumers of one kind: the queues that they serve, and the tasks and codecs that they take (None: all).
+Kind: TypeAlias = tuple[frozenset[str], frozenset[str] | None, frozenset[str] | None]
 
 
 class Interest:
@@ -201,19 +207,23 @@ class Interest:
     until it is made, by the first consumer that asks.
     """
 
-    __slots__ = ("places", "queues", "tasks", "used")
+    __slots__ = ("codecs", "kind", "places", "queues", "tasks", "used")
 
-    def __init__(self, queues: frozenset[str], tasks: frozenset[str] | None) -> None:
-        """Be interested in *tasks* (None: all) of *queues*, without places so far."""
-        self.queues = queues
-        self.tasks = tasks
+    def __init__(self, kind: Kind) -> None:
+        """Be what consumers of that kind take from, without places so far."""
+        self.kind = kind
+        self.queues, self.tasks, self.codecs = kind
         self.places: list[Place] | None = None
         #: Larger, the later it was asked for.
         self.used = 0
 
     def covers(self, road: Road) -> bool:
         """Return whether these consumers take from *road*."""
-        return road.queue in self.queues and (self.tasks is None or road.task in self.tasks)
+        return (
+            road.queue in self.queues
+            and (self.tasks is None or road.task in self.tasks)
+            and (self.codecs is None or road.codec in self.codecs)
+        )
 
     def add(self, place: Place, roads: int) -> None:
         """Note that a road has moved forward to *place*; *roads* is the number of all roads."""
@@ -234,11 +244,11 @@ class Lanes:
 
     def __init__(self) -> None:
         """Start with none."""
-        #: By queue, then by task; only those that hold something.
-        self._roads: dict[str, dict[str, Road]] = {}
+        #: By queue, codec and task; only those that hold something.
+        self._roads: dict[str, _Roads] = {}
         self._count = 0
         self._made = 0
-        self._interests: dict[tuple[frozenset[str], frozenset[str] | None], Interest] = {}
+        self._interests: dict[Kind, Interest] = {}
         self._asked = 0
 
     def __bool__(self) -> bool:
@@ -247,17 +257,17 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold something."""
-        roads = (road for queue in self._roads.values() for road in queue.values())
+        roads = (road for queue in self._roads for road in self._roads_of(queue))
         return (lane for road in roads for lane in road.lanes.values())
 
-    def tasks(self, queue: str) -> AbstractSet[str]:
-        """Return the tasks of one queue's ready jobs."""
-        return self._roads.get(queue, _NO_ROADS).keys()
+    def tasks(self, queue: str) -> dict[str, AbstractSet[str]]:
+        """Return the tasks of one queue's ready jobs, by codec."""
+        return {codec: roads.keys() for codec, roads in self._roads.get(queue, _NO_ROADS).items()}
 
     def oldest(self, queue: str) -> float | None:
         """Return when the first job of one of the queue's lanes became ready, the earliest of these times."""
         oldest: float | None = None
-        for road in self._roads.get(queue, _NO_ROADS).values():
+        for road in self._roads_of(queue):
             for lane in road.lanes.values():
                 # Mostly without a call for each, as there may be 100,000.
                 spans = lane.spans
@@ -269,26 +279,24 @@ class Lanes:
     def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
         """Make jobs [start, stop) of *batch* ready."""
         terms = batch.terms
-        road = self._road(terms.queue, terms.task) or self._new_road(terms.queue, terms.task)
+        road = self._road(terms.queue, terms.task, terms.codec)
+        road = road or self._new_road(terms.queue, terms.task, terms.codec)
         place = road.push(batch, start, stop, ready_at)
         if place is not None:
             for interest in self._interests.values():
                 if interest.covers(road):
                     interest.add(place, self._count)
 
-    def kind(
-        self, queues: frozenset[str], tasks: frozenset[str] | None
-    ) -> tuple[frozenset[str], frozenset[str] | None]:
-        """Return *queues* and *tasks* as the objects that all consumers of this kind share.
+    def kind(self, kind: Kind) -> Kind:
+        """Return *kind* as the object that all consumers of this kind share.
 
         So thousands of consumers have one set of names, and `best` knows their kind at once.
         """
-        interest = self._interest(queues, tasks)
-        return interest.queues, interest.tasks
+        return self._interest(kind).kind
 
-    def best(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Lane | None:
-        """Return the lane to take from for one who knows *tasks* (None: all) and serves *queues*."""
-        interest = self._interest(queues, tasks)
+    def best(self, kind: Kind) -> Lane | None:
+        """Return the lane that consumers of this kind take from."""
+        interest = self._interest(kind)
         places = self._places(interest)
         # Where others have taken from very many roads, to put all in order again is less work.
         patience = len(places) // _CORRECTED_PART + STALE_MAX
@@ -309,7 +317,7 @@ class Lanes:
         """Account for *count* ready jobs of *batch* that left their state, or will, other than by `take`."""
         batch.ragged = True
         terms = batch.terms
-        road = self._road(terms.queue, terms.task)
+        road = self._road(terms.queue, terms.task, terms.codec)
         lane = road.lanes.get(terms.priority) if road is not None else None
         if road is None or lane is None:
             return
@@ -322,18 +330,22 @@ class Lanes:
     def tidy(self, lane: Lane) -> None:
         """Forget a lane that has run empty."""
         if lane.head() is None:
-            road = self._road(lane.queue, lane.task)
+            road = self._road(lane.queue, lane.task, lane.codec)
             if road is not None:
                 self._remove(road, lane)
 
-    def _road(self, queue: str, task: str) -> Road | None:
-        roads = self._roads.get(queue)
+    def _road(self, queue: str, task: str, codec: str) -> Road | None:
+        roads = self._roads.get(queue, _NO_ROADS).get(codec)
         return roads.get(task) if roads is not None else None
 
-    def _new_road(self, queue: str, task: str) -> Road:
+    def _roads_of(self, queue: str) -> Iterator[Road]:
+        return (road for roads in self._roads.get(queue, _NO_ROADS).values() for road in roads.values())
+
+    def _new_road(self, queue: str, task: str, codec: str) -> Road:
         self._made += 1
         self._count += 1
-        road = self._roads.setdefault(queue, {})[task] = Road(queue, task, self._made)
+        road = Road(queue, task, codec, self._made)
+        self._roads.setdefault(queue, {}).setdefault(codec, {})[task] = road
         return road
 
     def _remove(self, road: Road, lane: Lane) -> None:
@@ -343,12 +355,15 @@ class Lanes:
 
     def _discard(self, road: Road) -> None:
         """Forget a road without lanes; what an interest still knows of it goes when it comes to the top."""
-        if self._road(road.queue, road.task) is not road:
+        if self._road(road.queue, road.task, road.codec) is not road:
             return
-        roads = self._roads[road.queue]
+        codecs = self._roads[road.queue]
+        roads = codecs[road.codec]
         del roads[road.task]
         self._count -= 1
         if not roads:
+            del codecs[road.codec]
+        if not codecs:
             del self._roads[road.queue]
 
     def _places(self, interest: Interest) -> list[Place]:
@@ -362,23 +377,23 @@ class Lanes:
         heapq.heapify(places)
         return places
 
-    def _interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
-        interest = self._interests.get((queues, tasks)) or self._new_interest(queues, tasks)
+    def _interest(self, kind: Kind) -> Interest:
+        interest = self._interests.get(kind) or self._new_interest(kind)
         self._asked += 1
         interest.used = self._asked
         return interest
 
-    def _new_interest(self, queues: frozenset[str], tasks: frozenset[str] | None) -> Interest:
+    def _new_interest(self, kind: Kind) -> Interest:
         if len(self._interests) >= INTERESTS_MAX:
             oldest = min(self._interests, key=lambda key: self._interests[key].used)
             del self._interests[oldest]
-        interest = self._interests[queues, tasks] = Interest(queues, tasks)
+        interest = self._interests[kind] = Interest(kind)
         return interest
 
     def _places_for(self, interest: Interest) -> Iterator[Place]:
         for queue in interest.queues & self._roads.keys():
-            roads, tasks = self._roads[queue], interest.tasks
-            known = roads.values() if tasks is None else [roads[task] for task in tasks & roads.keys()]
-            for road in known:
-                if road.place is not None:
-                    yield road.place
+            codecs, tasks = self._roads[queue], interest.tasks
+            accepted = codecs if interest.codecs is None else interest.codecs & codecs.keys()
+            for roads in (codecs[codec] for codec in accepted):
+                known = roads.values() if tasks is None else [roads[task] for task in tasks & roads.keys()]
+                yield from (road.place for road in known if road.place is not None)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from service.domain.batch import Batch
 from service.domain.commands import Extend, Hello
-from service.domain.job import CALL, DEFAULT_QUEUE, PILL, Terms
+from service.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
+from service.domain.lanes import Kind
 
 #: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
 RECONNECT_GRACE = 0.5
@@ -37,22 +38,21 @@ class LeaseRecord:
 
 
 class Member:
-    """One connection that has said what it is; `tasks` None means that it takes anything."""
+    """One connection that has said what it is."""
 
     __slots__ = (
         "address",
         "connected",
         "gone_at",
         "inside",
+        "kind",
         "leases",
         "name",
         "order",
         "outstanding",
         "pills",
-        "queues",
         "reads_all",
         "role",
-        "tasks",
         "worker",
     )
 
@@ -72,8 +72,8 @@ class Member:
         self.role = role
         self.name = name
         self.worker: Worker | None = None
-        self.tasks: frozenset[str] | None = None
-        self.queues: frozenset[str] = frozenset((DEFAULT_QUEUE,))
+        #: What it takes: unless it says otherwise, all jobs of the usual queue.
+        self.kind: Kind = (frozenset((DEFAULT_QUEUE,)), None, None)
         self.leases: dict[int, LeaseRecord] = {}
         self.connected = True
         self.gone_at = 0.0
@@ -83,9 +83,29 @@ class Member:
         """Whether jobs may be handed to this member: then somebody sees to it when it goes."""
         return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
 
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues that it serves."""
+        return self.kind[0]
+
+    @property
+    def tasks(self) -> frozenset[str] | None:
+        """The tasks that it knows; None means that it takes anything."""
+        return self.kind[1]
+
+    @property
+    def codecs(self) -> frozenset[str] | None:
+        """The codecs that it accepts; None if it has not said, as an older worker: then it gets all."""
+        return self.kind[2]
+
     def takes(self, terms: Terms) -> bool:
-        """Return whether it serves the queue of such jobs and knows their task."""
-        return terms.queue in self.queues and (self.tasks is None or terms.task in self.tasks)
+        """Return whether it serves the queue of such jobs, knows their task and accepts their codec."""
+        queues, tasks, codecs = self.kind
+        return (
+            terms.queue in queues
+            and (tasks is None or terms.task in tasks)
+            and (codecs is None or terms.codec in codecs)
+        )
 
     def unrenewed(self, now: float) -> bool:
         """Return whether its worker has not been heard of for a lease time, so that no lease would last."""
@@ -95,10 +115,14 @@ class Member:
     def from_hello(cls, hello: Hello) -> Member:
         """Make a member out of what it says of itself."""
         member = cls(hello.role, hello.name)
-        if hello.role == "consumer":
-            member.tasks = frozenset((*hello.tasks, PILL, CALL))
+        queues, tasks, codecs = member.kind
         if hello.queues:
-            member.queues = frozenset(hello.queues)
+            queues = frozenset(hello.queues)
+        if hello.role == "consumer":
+            tasks = frozenset((*hello.tasks, PILL, CALL))
+        if hello.accept is not None:
+            codecs = frozenset((*hello.accept, ITEM_CODEC))
+        member.kind = queues, tasks, codecs
         return member
 
 

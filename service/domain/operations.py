@@ -12,13 +12,14 @@ from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.commands import CHANGED_JOBS_MAX
 from service.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
+from service.domain.lanes import Kind
 from service.domain.lifecycle import JobState
 from service.domain.members import Member
 from service.domain.outcomes import outcome
 from service.domain.queue_state import Notice, QueueState
 
 #: What a plain client takes results from.
-_RESULTS = frozenset((RESULTS_QUEUE,))
+_RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)
 #: Dead jobs that one look for those of a queue passes over at most: it takes some 10 ms.
 DEAD_LOOKED_AT_MAX = 100_000
 _WAITING = (JobState.READY, JobState.SCHEDULED)
@@ -123,7 +124,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
 
 def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
     """Hand out the oldest thing in `results`, for good: the outcome of a job, or what was put there."""
-    lane = state.lanes.best(_RESULTS, None)
+    lane = state.lanes.best(_RESULTS)
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):

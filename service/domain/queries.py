@@ -13,7 +13,7 @@ from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
 from service.domain.job import ITEM, JobView
-from service.domain.known_tasks import KnownTasks
+from service.domain.known_tasks import KnownTasks, not_accepted
 from service.domain.lifecycle import JobState
 from service.domain.members import Worker
 from service.domain.origins import PARTS
@@ -31,7 +31,7 @@ from service.domain.room import (
     text_bytes,
 )
 
-#: Names of tasks that no consumer knows which are given of one queue; they are always counted.
+#: Names of tasks that no consumer knows, and of codecs that none accepts, that are given of one queue.
 UNKNOWN_NAMES_MAX = 100
 #: A place that no batch has reached: one looks from the newest on.
 _NEWEST = 1 << 63
@@ -162,7 +162,7 @@ def members(state: QueueState, command: c.Members, room: Room, now: float) -> r.
 
 
 def _queue_bytes(queue: r.QueueStats) -> int:
-    return ITEM_BYTES + text_bytes(queue.name, *queue.unknown)
+    return ITEM_BYTES + text_bytes(queue.name, *queue.unknown, *queue.unaccepted)
 
 
 def _worker_bytes(view: r.WorkerView) -> int:
@@ -215,6 +215,8 @@ def _reason(state: QueueState, batch: Batch, index: int) -> str:
         return "no worker is connected"
     if not state.known_tasks.has(terms.queue, terms.task):
         return f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
+    if not state.known_tasks.accepts(terms):
+        return not_accepted(terms)
     return "waits for an idle consumer"
 
 
@@ -234,7 +236,8 @@ def _queue_stats(
 ) -> r.QueueStats:
     counts = state.ledger.counts[name]
     oldest = state.lanes.oldest(name)
-    unknown = known.unknown(name, state.lanes.tasks(name))
+    tasks = state.lanes.tasks(name)
+    unknown, unaccepted = known.unknown(name, tasks), known.unaccepted(name, tasks)
     return r.QueueStats(
         name=name,
         ready=counts.ready,
@@ -248,6 +251,7 @@ def _queue_stats(
         oldest_running=max(0.0, now - running_since),
         unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown) if len(unknown) > 1 else list(unknown),
         unknown_tasks=len(unknown),
+        unaccepted=nsmallest(UNKNOWN_NAMES_MAX, unaccepted),
     )
 
 

@@ -140,6 +140,8 @@ class QueueStats(msgspec.Struct, frozen=True, array_like=True):
     """The counts of one queue. `oldest` is the age in seconds of its oldest ready job.
 
     `unknown` names some of the tasks waited for that no connected worker knows, `unknown_tasks` counts all.
+    `unaccepted` names codecs of jobs that wait although their task is known: nobody who knows it accepts the
+    codec.
     """
 
     name: str
@@ -154,6 +156,7 @@ class QueueStats(msgspec.Struct, frozen=True, array_like=True):
     oldest_running: float = 0.0
     unknown: list[str] = []
     unknown_tasks: int = 0
+    unaccepted: list[str] = []
 
 
 class Totals(Reply, frozen=True, tag="totals"):

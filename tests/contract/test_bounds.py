@@ -152,6 +152,7 @@ def test_a_frame_has_a_bounded_number_of_commands(queue):
         c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * (bounds.BATCH_JOBS_MAX + 1))]),
         c.Hello(1, "consumer", "w-1", "w", queues=["q"] * (names.QUEUES_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"] * (bounds.TASKS_MAX + 1)),
+        c.Hello(1, "consumer", "w-1", "w", accept=["plain"] * (bounds.CODECS_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", held=[c.Held(1, "o", 0, 1)] * (bounds.HELD_MAX + 1)),
     ],
     ids=lambda command: type(command).__name__,

@@ -133,6 +133,7 @@ class Author:
         return c.Hello(
             1, "consumer", f"{worker}-{self._rng.randint(1, 2)}", worker, tasks=list(_TASKS),
             queues=list(set(_QUEUES)) if self._rng.random() < 0.5 else [], held=held,
+            accept=self._rng.choice((None, ["plain"], ["plain", "pickle"])),
         )  # fmt: skip
 
     def _held(self, lease: Any) -> c.Held:

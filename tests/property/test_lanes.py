@@ -13,16 +13,18 @@ from service.domain import lanes as lanes_module
 from service.domain.batch import Batch
 from service.domain.events import Submitted
 from service.domain.job import Terms
-from service.domain.lanes import INTERESTS_MAX, STALE_MAX, Lanes, Span
+from service.domain.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
 from service.domain.lifecycle import JobState
 
 QUEUES = ("a", "b", "c")
 TASKS = ("m:f", "m:g", "m:h")
-EVERYTHING = (frozenset(QUEUES), None)
+CODECS = ("plain", "pickle", "other")
+EVERYTHING = (frozenset(QUEUES), None, None)
 
 interests = st.tuples(
     st.frozensets(st.sampled_from(QUEUES), min_size=1),
     st.none() | st.frozensets(st.sampled_from(TASKS)),
+    st.none() | st.frozensets(st.sampled_from(CODECS)),
 )
 
 
@@ -34,17 +36,17 @@ class Crowd:
         self.batches: list[Batch] = []
         self.leased: list[Span] = []
 
-    def submit(self, queue: str, task: str, priority: int, count: int) -> None:
+    def submit(self, queue: str, task: str, priority: int, count: int, codec: str = "plain") -> None:
         sequence = len(self.batches) + 1
-        terms = Terms(task, queue=queue, priority=priority)
+        terms = Terms(task, queue=queue, priority=priority, codec=codec)
         batch = Batch(sequence, Submitted(0.0, "o", sequence * 1000, terms, [b""] * count))
         self.batches.append(batch)
         self.lanes.push(batch, 0, count, 0.0)
 
-    def take(self, interest: tuple[frozenset[str], frozenset[str] | None], limit: int) -> Span | None:
+    def take(self, kind: Kind, limit: int) -> Span | None:
         """Take from the lane that is offered, which must be the one that holds the expected job."""
-        expected = self.expected(*interest)
-        lane = self.lanes.best(*interest)
+        expected = self.expected(*kind)
+        lane = self.lanes.best(kind)
         if expected is None:
             assert lane is None
             return None
@@ -57,11 +59,15 @@ class Crowd:
         self.leased.append(span)
         return span
 
-    def expected(self, queues: frozenset[str], tasks: frozenset[str] | None) -> tuple[Batch, int] | None:
+    def expected(
+        self, queues: frozenset[str], tasks: frozenset[str] | None, codecs: frozenset[str] | None
+    ) -> tuple[Batch, int] | None:
         ready = [
             (-batch.terms.priority, batch.sequence, batch, index)
             for batch in self.batches
-            if batch.terms.queue in queues and (tasks is None or batch.terms.task in tasks)
+            if batch.terms.queue in queues
+            and (tasks is None or batch.terms.task in tasks)
+            and (codecs is None or batch.terms.codec in codecs)
             for index in self.indexes(batch, JobState.READY)[:1]
         ]
         return min(ready)[2:] if ready else None
@@ -93,6 +99,7 @@ steps = st.lists(
             st.sampled_from(TASKS),
             st.integers(-2, 2),
             st.integers(1, 4),
+            st.sampled_from(CODECS),
         ),
         st.tuples(st.just("take"), interests, st.integers(1, 3)),
         st.tuples(st.just("give back")),
@@ -134,8 +141,10 @@ def test_the_lane_offered_is_the_one_that_a_look_at_every_job_would_choose(
 
 def sizes(lanes: Lanes) -> dict[str, int]:
     """Return how many entries each of the structures behind the choice has."""
-    roads = [road for queue in lanes._roads.values() for road in queue.values()]
+    codecs = [roads for queue in lanes._roads.values() for roads in queue.values()]
+    roads = [road for each in codecs for road in each.values()]
     return {
+        "codecs": len(codecs),
         "roads": len(roads),
         "priorities": sum(len(road.priorities) for road in roads),
         "spans": sum(len(lane.spans) for lane in lanes),
@@ -147,17 +156,24 @@ def sizes(lanes: Lanes) -> dict[str, int]:
 def grown(**more: int) -> dict[str, int]:
     """Return what one road with one waiting job has at most, beside out-of-date entries."""
     bound = 2 + STALE_MAX + 1
-    return {"roads": 1, "priorities": bound, "spans": bound, "interests": 1, "places": bound} | more
+    return {
+        "codecs": 1,
+        "roads": 1,
+        "priorities": bound,
+        "spans": bound,
+        "interests": 1,
+        "places": bound,
+    } | more
 
 
 def flood_of_rising_priorities(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", number, 1)
-    crowd.take((frozenset("a"), frozenset(("m:f",))), 1)
+    crowd.take((frozenset("a"), frozenset(("m:f",)), None), 1)
 
 
 def flood_of_falling_priorities(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", -number, 1)
-    crowd.take((frozenset("a"), frozenset(("m:f",))), 1)
+    crowd.take((frozenset("a"), frozenset(("m:f",)), None), 1)
 
 
 def flood_of_cancelled_jobs(crowd: Crowd, number: int) -> None:
@@ -174,12 +190,17 @@ def flood_of_cancelled_priorities(crowd: Crowd, number: int) -> None:
 
 def flood_of_tasks(crowd: Crowd, number: int) -> None:
     crowd.submit("a", f"m:f{number}", 0, 1)
-    crowd.take((frozenset("a"), None), 1)
+    crowd.take((frozenset("a"), None, None), 1)
 
 
 def flood_of_queues(crowd: Crowd, number: int) -> None:
     crowd.submit(f"q{number}", "m:f", 0, 1)
-    crowd.take((frozenset((f"q{number}",)), None), 1)
+    crowd.take((frozenset((f"q{number}",)), None, None), 1)
+
+
+def flood_of_codecs(crowd: Crowd, number: int) -> None:
+    crowd.submit("a", "m:f", 0, 1, f"codec{number}")
+    crowd.take((frozenset("a"), None, None), 1)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +211,7 @@ def flood_of_queues(crowd: Crowd, number: int) -> None:
         (flood_of_cancelled_jobs, grown()),
         (flood_of_cancelled_priorities, grown()),
         (flood_of_tasks, grown(interests=2)),
+        (flood_of_codecs, grown(interests=2)),
         (flood_of_queues, grown(interests=INTERESTS_MAX)),
     ],
 )
@@ -197,7 +219,7 @@ def test_what_has_passed_through_leaves_nothing_behind(flood, bound) -> None:
     """One job waits all the time, for a kind of consumer that asks no more."""
     crowd = Crowd()
     crowd.submit("idle", "m:idle", 0, 1)
-    assert crowd.lanes.best(frozenset(("a", "idle")), None)
+    assert crowd.lanes.best((frozenset(("a", "idle")), None, None))
     for number in range(1, 5 * STALE_MAX):
         flood(crowd, number)
 

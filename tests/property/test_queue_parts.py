@@ -138,7 +138,7 @@ def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
                 lanes.skip(made, 1)
                 expected.remove((-made.terms.priority, made.sequence, index))
     got, given_back = [], False
-    while lane := lanes.best(frozenset(("default",)), None):
+    while lane := lanes.best((frozenset(("default",)), None, None)):
         span = lane.take(rng.randint(1, 3))
         assert span is not None
         lanes.tidy(lane)

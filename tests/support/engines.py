@@ -69,6 +69,7 @@ class Engine(abc.ABC):
         tasks: Sequence[str] = ("m:f",),
         queues: Sequence[str] = (),
         held: Sequence[c.Held] = (),
+        accept: list[str] | None = None,
     ) -> Broker:
         """Return a consumer; *held* are the leases that it brings along, at this hello only."""
         hello = c.Hello(
@@ -79,6 +80,7 @@ class Engine(abc.ABC):
             tasks=list(tasks),
             queues=list(queues),
             held=list(held),
+            accept=accept,
         )
         return self._kept(self.join(hello))
 

@@ -185,12 +185,18 @@ def _check_outcomes(state: QueueState) -> None:
 
 def _check_known_tasks(state: QueueState) -> None:
     consumers = [each for worker in state.workers.values() for each in worker.consumers.values()]
-    for queue, task in {(batch.terms.queue, batch.terms.task) for batch in state.ledger.batches.values()}:
-        knows = any(
-            each.connected and queue in each.queues and (each.tasks is None or task in each.tasks)
+    for terms in {batch.terms for batch in state.ledger.batches.values()}:
+        queue, task = terms.queue, terms.task
+        knows = [
+            each
             for each in consumers
+            if each.connected and queue in each.queues and (each.tasks is None or task in each.tasks)
+        ]
+        assert state.known_tasks.has(queue, task) == bool(knows), (
+            f"who knows {task} of {queue} is out of date"
         )
-        assert state.known_tasks.has(queue, task) == knows, f"who knows {task} of {queue} is out of date"
+        accepts = any(each.codecs is None or terms.codec in each.codecs for each in knows)
+        assert state.known_tasks.accepts(terms) == accepts, f"who accepts {terms} is out of date"
 
 
 def _check_holders(state: QueueState) -> None:

@@ -19,6 +19,7 @@ QUEUE = {
     "oldest_seconds",
     "oldest_running_seconds",
     "unknown_tasks",
+    "unaccepted_codecs",
 }
 WORKER = {
     "name",

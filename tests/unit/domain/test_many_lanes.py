@@ -121,7 +121,7 @@ def test_a_kind_of_consumer_that_asks_late_does_not_look_at_all_that_others_have
     submit(state, [Terms(task) for _ in range(jobs_of_each) for task in tasks])
     submit(state, [Terms("m:last")], origin="p")
     late = consumer(state, tasks=[*tasks, "m:last"])
-    assert state.lanes.best(late.queues, late.tasks)
+    assert state.lanes.best(late.kind)
     for number in range(-(-MANY_LANES // 256)):
         lease_256(state, consumer(state, tasks=tasks, name=f"busy-{number}"))
 

@@ -235,6 +235,7 @@ RESERVED = [
     c.Hello(PROTOCOL_VERSION, "worker", "w", "w", held=[c.Held(7, "o", 0, 5)]),
     c.Hello(PROTOCOL_VERSION, "client", held=[c.Held(7, "o", 0, 5)]),
     c.Hello(PROTOCOL_VERSION, "client", queues=["default"]),
+    c.Hello(PROTOCOL_VERSION, "client", accept=["pickle"]),
 ]
 
 
