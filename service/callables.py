@@ -1,4 +1,4 @@
-"""What the Executor wraps around a callable, so that a call elsewhere gives what a call here would.
+"""What wraps a callable, so that a call elsewhere gives what a call here would, and how a callable is named.
 
 A result that travels as MessagePack comes back as data: a tuple as a list, an enum as its value. These make
 the worker send such a result as a pickle, which unpickles to the very value that the function returned.
@@ -7,6 +7,7 @@ the worker send such a result as a pickle, which unpickles to the very value tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import Any, TypeVar
 
@@ -59,5 +60,19 @@ class Each:
         return [self.function(*args) for args in calls]
 
 
+def name_of(call: Callable[..., Any]) -> str:
+    """Return `module:qualname` of the function, method or class that *call* comes down to."""
+    inner: Any = call
+    while isinstance(inner, _WRAPPERS):
+        inner = inner.func if isinstance(inner, partial) else inner.function
+    if not isinstance(getattr(inner, "__qualname__", None), str):
+        inner = type(inner)
+    module = getattr(inner, "__module__", None) or type(getattr(inner, "__self__", inner)).__module__
+    return f"{module}:{inner.__qualname__}"
+
+
 def _same(value: T) -> T:
     return value
+
+
+_WRAPPERS = (Exactly, Each, partial)

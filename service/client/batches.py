@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from service import codec
+from service.callables import name_of
 from service.domain.job import CALL, DEFAULT_QUEUE, NewBatch, Terms, check_batch
+from service.domain.names import shown_name
 from service.errors import BadRequest, JobTooLarge, ServiceError
 from service.wire import MESSAGE_BYTES_MAX
 
@@ -177,8 +179,7 @@ class Encoder:
 
     def _begin(self, task: TaskLike, options: Options) -> None:
         self._name = task_name(task)
-        sent = options if self._name is not None else options.but(codec=codec.PICKLE)
-        self._terms = _terms(CALL if self._name is None else self._name, sent)
+        self._terms = _terms(task, self._name, options)
         try:
             check_batch(NewBatch(0, self._terms, [], options.delay, options.key))
         except ValueError as error:
@@ -206,15 +207,16 @@ def body_of(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> 
     return body
 
 
-def _terms(name: str, options: Options) -> Terms:
+def _terms(task: TaskLike, name: str | None, options: Options) -> Terms:
     return Terms(
-        task=name,
+        task=CALL if name is None else name,
         queue=options.queue,
         priority=options.priority,
-        codec=options.codec,
+        codec=codec.PICKLE if name is None else options.codec,
         retries=options.retries,
         backoff=options.backoff,
         timeout=options.timeout,
+        label="" if name is not None or isinstance(task, str) else shown_name(name_of(task)),
     )
 
 

@@ -210,7 +210,7 @@ class Executor(concurrent.futures.Executor):
     def _encoded(self, fn: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
         if self._is_pickled(fn):
             # No name is pickled, so this is a callable.
-            return encode(JobSpec(CALL, (Exactly(fn), *args), kwargs, self._once))  # type: ignore[arg-type]
+            return encode(JobSpec(Exactly(fn), args, kwargs, self._once))  # type: ignore[arg-type]
         terms = self._known.get(fn) if isinstance(fn, _NAMED) else None
         if terms is not None:
             return Encoded(terms, body_of(terms.codec, args, kwargs), self._options.delay)

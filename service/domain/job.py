@@ -40,7 +40,7 @@ class Terms(Struct, frozen=True):
 
     `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override what the
     task declares where they are not None. `answer` also puts the outcome into the `results` queue
-    of plain clients.
+    of plain clients. `label` names the callable of a job whose task is `CALL`.
     """
 
     task: str
@@ -51,6 +51,12 @@ class Terms(Struct, frozen=True):
     backoff: float | None = None
     timeout: float | None = None
     answer: bool = False
+    label: str = ""
+
+    @property
+    def shown_task(self) -> str:
+        """The task's name for people: of a pickled callable its own, as its submitter says it."""
+        return self.label if self.label and self.task == CALL else self.task
 
 
 class NewBatch(Struct, frozen=True):
@@ -191,6 +197,7 @@ class BatchBounds(Struct, frozen=True):
     backoff: bounds.Seconds | None
     timeout: bounds.Seconds | None
     answer: bool
+    label: bounds.NameOrNone
 
 
 # msgspec looks at a type's fields when it first needs them, and no job should wait for that.
@@ -209,7 +216,7 @@ def check_batch(batch: NewBatch) -> None:
         msgspec.convert(values, BatchBounds)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from None
-    if not (terms.task.isprintable() and terms.queue.isprintable() and terms.codec.isprintable()):
+    if not names.are_printable((terms.task, terms.queue, terms.codec, terms.label)):
         raise ValueError("queues, tasks and codecs have names of printable characters")
     if not batch.key.isprintable():
         raise ValueError("keys have printable characters")

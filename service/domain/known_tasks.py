@@ -83,6 +83,6 @@ class KnownTasks:
 def not_accepted(terms: Terms) -> str:
     """Return the sentence that says why a job on these terms waits although its task is known."""
     return (
-        f"no connected worker of queue {terms.queue!r} that knows the task {terms.task!r} accepts the codec "
-        f"{terms.codec!r}; start one with `--accept {terms.codec}`"
+        f"no connected worker of queue {terms.queue!r} that knows the task {terms.shown_task!r} accepts the "
+        f"codec {terms.codec!r}; start one with `--accept {terms.codec}`"
     )

@@ -346,12 +346,12 @@ class Ledger:
 
     def _shared(self, terms: Terms) -> Terms:
         """Return terms that equal *terms*, if possible the object that other batches have."""
-        known = self.terms.get(terms.task)
+        known = self.terms.get(terms.label or terms.task)
         if known is not None and (known is terms or known == terms):
             return known
         if len(self.terms) >= TERMS_MAX:
             self.terms.clear()
-        self.terms[terms.task] = terms
+        self.terms[terms.label or terms.task] = terms
         return terms
 
     def _add(self, batch: Batch) -> None:

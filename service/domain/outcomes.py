@@ -281,18 +281,20 @@ def _outcome(batch: Batch, index: int, event: e.AnyEvent | None) -> Outcome:
                         terms.codec,
                         at,
                         seconds,
-                        terms.task,
+                        terms.shown_task,
                     )
         case e.Failed(error=error, at=at, seconds=seconds):
-            return Outcome(batch.id(index), JobState.DEAD, b"", error, terms.codec, at, seconds, terms.task)
+            return Outcome(
+                batch.id(index), JobState.DEAD, b"", error, terms.codec, at, seconds, terms.shown_task
+            )
         case e.Cancelled(at=at):
-            return Outcome(batch.id(index), JobState.CANCELLED, finished_at=at, task=terms.task)
+            return Outcome(batch.id(index), JobState.CANCELLED, finished_at=at, task=terms.shown_task)
     raise JournalError(f"the journal does not tell how job {batch.id(index)} ended")
 
 
 def _span(batch: Batch, part: e.Range, at: float) -> r.Span:
     terms = batch.terms
-    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.task)
+    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.shown_task)
 
 
 def _span_bytes(span: r.Span) -> int:

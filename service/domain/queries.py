@@ -81,7 +81,11 @@ def _matching(
     for batch in _batches_before(state, sequence):
         index = batch.count if batch.sequence < sequence else stop
         room.take(0, PASS_WORK)
-        if command.queue in ("", batch.terms.queue) and command.task in ("", batch.terms.task):
+        if command.queue in ("", batch.terms.queue) and command.task in (
+            "",
+            batch.terms.task,
+            batch.terms.shown_task,
+        ):
             while index > 0:
                 index = index - 1 if wanted is None else batch.states.rfind(wanted, 0, index)
                 if index >= 0:
@@ -177,7 +181,7 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: 
     ended = reader.outcome(batch, index) if job_state.finished else None
     return JobView(
         id=batch.id(index),
-        task=terms.task,
+        task=terms.shown_task,
         queue=terms.queue,
         state=job_state.word,
         priority=terms.priority,

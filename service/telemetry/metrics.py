@@ -283,10 +283,11 @@ class ManagerMetrics(Observer):
         return {queue: sums[queue] / count for queue, count in counts.items() if count}
 
     def _series(self, terms: Terms) -> _JobSeries:
-        series = self._jobs.get((terms.queue, terms.task))
+        name = terms.shown_task if terms.label else terms.task
+        series = self._jobs.get((terms.queue, name))
         if series is None:
             queue = self._labels.fold("queue", terms.queue)
-            task = self._labels.fold("task", terms.task, of=queue)
+            task = self._labels.fold("task", name, of=queue)
             series = self._jobs.get((queue, task))
             if series is None:
                 series = self._jobs.setdefault((queue, task), _JobSeries(f"{queue} {task}"))

@@ -316,7 +316,7 @@ class Consumer:
         self._attempt_log.write(attempt)
         if failure.untrusted:
             terms, name = batch.delivery.terms, job_id(batch.delivery.origin, attempt.number)
-            self._log.error("pickle_refused", job_id=name, task=terms.task, queue=terms.queue)
+            self._log.error("pickle_refused", job_id=name, task=terms.shown_task, queue=terms.queue)
 
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
         """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.

@@ -121,7 +121,7 @@ def _fields(attempt: Attempt) -> dict[str, Any]:
     delivery = attempt.delivery
     return {
         "job_id": job_id(delivery.origin, attempt.number),
-        "task": delivery.terms.task,
+        "task": delivery.terms.shown_task,
         "queue": delivery.terms.queue,
         "attempt": delivery.failures + delivery.crashes + delivery.interruptions + 1,
         "wait_s": round(attempt.waited, 6),

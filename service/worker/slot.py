@@ -145,7 +145,7 @@ class Slot:
                 timeout or 0.0,
                 delivery.failures + delivery.crashes + delivery.interruptions + 1,
             )
-            names = f"{delivery.origin}\0{delivery.terms.task}\0{delivery.terms.queue}".encode()
+            names = f"{delivery.origin}\0{delivery.terms.shown_task}\0{delivery.terms.queue}".encode()
             _NAMES.pack_into(self._view, _NAMES_AT, min(len(names), _NAMES.size - 2), names)
             # Until the first job is claimed nothing executes: a job's number never meets another lease.
             self._view[_JOB_AT] = Phase.IDLE

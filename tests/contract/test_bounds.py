@@ -37,6 +37,8 @@ ERROR = ErrorInfo("ValueError", "no")
         batch(0, codec="\x1b[2J"),
         batch(0, key="a\nb"),
         batch(0, delay=NAN),
+        batch(0, label="m" * (names.NAME_MAX + 1)),
+        batch(0, label="two\nlines"),
         batch(0, delay=INF),
         batch(0, delay=bounds.SECONDS_MAX * 2),
         NewBatch(bounds.NUMBER_MAX, Terms("m:f"), [b""]),

@@ -15,7 +15,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from service.domain.job import Cause, Terms
+from service.domain.job import CALL, Cause, Terms
 from service.domain.observer import Observer
 from service.domain.replies import QueueStats, Totals
 from service.errors import ServiceError
@@ -159,6 +159,15 @@ def test_tasks_beyond_the_bound_count_as_other_and_are_counted(metrics: ManagerM
     assert len(tasks) == LABEL_BOUNDS["task"] + 1
     assert value(metrics, "svc_jobs_submitted_total", queue="default", task=OTHER) == 5
     assert value(metrics, "svc_label_overflow_total", label="task") == 5
+
+
+def test_pickled_callables_are_labelled_by_their_own_names_within_the_bound_of_tasks(metrics: ManagerMetrics):
+    for number in range(LABEL_BOUNDS["task"] + 5):
+        metrics.submitted(Terms(CALL, label=f"m:f{number}"), 1, 1)
+    samples = read(exposition(metrics, NOTHING))
+    tasks = {dict(labels)["task"] for name, labels in samples if name == "svc_jobs_submitted_total"}
+    assert {"m:f0", OTHER} < tasks
+    assert len(tasks) == LABEL_BOUNDS["task"] + 1
 
 
 def test_exception_classes_and_methods_are_bounded_too(metrics: ManagerMetrics):

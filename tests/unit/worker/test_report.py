@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from service.domain.job import Cause, ErrorInfo, Terms
+from service.domain.job import CALL, Cause, ErrorInfo, Terms
 from service.domain.replies import Delivery
 from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog
 from service.worker.runner import Failure
@@ -47,6 +47,15 @@ def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
         "wait_s": 1.5,
         "run_s": 0.25,
     }
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "shown"),
+    [(CALL, "m:f", "m:f"), (CALL, "", CALL), ("m:f", "m:other", "m:f"), (CALL, "m:<lambda>", "m:<lambda>")],
+)
+def test_a_pickled_callable_has_its_own_name_in_the_log(task: str, label: str, shown: str) -> None:
+    delivery = Delivery(1, "o", 0, Terms(task, label=label), [b""])
+    assert line(Attempt(delivery, 0, b"", 1.5, 0.25))["task"] == shown
 
 
 def test_a_failure_says_why_and_when_it_is_tried_again() -> None:
