@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import depth, floors, hostile, keyed, lanes, large, pauses, recovery, width
+from benchmarks import dead, depth, floors, hostile, keyed, lanes, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
 #: What the other rows of the same measure are compared with.
@@ -38,6 +38,7 @@ class Extent:
     attacks: int = 1_000
     settle_seconds: float = 2.0
     lanes: int = 100_000
+    dead: int = 100_000
 
 
 SMOKE = Extent(
@@ -61,6 +62,7 @@ SMOKE = Extent(
     6,
     0.1,
     1_000,
+    40,
 )
 
 
@@ -126,6 +128,19 @@ def with_keys(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("killed manager, start to first answer", "s", name, seen.recovery)
 
 
+def dead_jobs(durability: str, extent: Extent, figures: Figures) -> None:
+    """Let jobs fail until they are dead, with long tracebacks; then kill the manager."""
+    for seen in dead.measure(durability, extent.dead):
+        name = f"{extent.dead:,} dead jobs, {dead.ATTEMPTS} attempts each, {seen.shape}"
+        figures.note("failures recorded", "1/s", name, seen.failures)
+        figures.note("peak RSS of manager, dead jobs", "MiB", name, seen.total / _MEBIBYTE)
+        figures.note("peak RSS of manager, started again", "MiB", name, seen.again / _MEBIBYTE)
+        figures.note("journal of dead jobs", "MiB", name, seen.journal / _MEBIBYTE)
+        figures.note("killed manager, start to first answer", "s", name, seen.recovery)
+        figures.note("histories that were complete, in percent", "", name, 100 * seen.complete)
+        figures.note("journal verify, dead jobs", "s", name, seen.verified)
+
+
 def below(durability: str, extent: Extent, figures: Figures) -> None:
     """Do what the service cannot do without, and nothing else."""
     hops, sync = "4 messages, 3 processes", "one page, synced"
@@ -178,6 +193,7 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "pauses": paused,
     "recovery": recovered,
     "keyed": with_keys,
+    "dead": dead_jobs,
     "floors": below,
     "hostile": attacked,
     "lanes": of_lanes,

@@ -5,9 +5,12 @@ The journal that survives is `service.server.journal.SqliteJournal`. Both pass t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Protocol
 
+from service.broker.error_texts import Packed, Packing, Texts, digests_of, put_back, set_aside, unpack
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
 from service.errors import Conflict, JournalError, RowMissing
@@ -58,6 +61,8 @@ class Journal(Protocol):
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in ascending order; nothing may be appended meanwhile.
 
+        Failed attempts come without the long texts of their errors; `read` gives those too.
+
         Raises:
             JournalError: a row cannot be read.
         """
@@ -99,6 +104,38 @@ class Journal(Protocol):
         """Give everything up. May be called twice, and after an error."""
 
 
+class SharedTexts:
+    """Texts of errors in memory: each once, compressed, and as long as an event has it."""
+
+    def __init__(self) -> None:
+        """Start without texts."""
+        self._packed: dict[bytes, Packed] = {}
+        self._uses: Counter[bytes] = Counter()
+
+    def keep(self, texts: Iterable[Texts]) -> None:
+        """Keep the texts of more events."""
+        packing = Packing()
+        for digest, text in chain.from_iterable(each.items() for each in texts):
+            if digest not in self._packed:
+                self._packed[digest] = packing.pack(text)
+            self._uses[digest] += 1
+
+    def drop(self, digests: Iterable[bytes]) -> None:
+        """Note that an event is gone that had these texts."""
+        for digest in digests:
+            self._uses[digest] -= 1
+            if not self._uses[digest]:
+                del self._uses[digest], self._packed[digest]
+
+    def read(self, digest: bytes) -> bytes:
+        """Return a text."""
+        return unpack(digest, self._packed[digest])
+
+    def __len__(self) -> int:
+        """Return how many texts there are."""
+        return len(self._packed)
+
+
 class MemoryJournal:
     """A journal that ends with its process. It keeps the events themselves, so reading costs nothing."""
 
@@ -108,12 +145,13 @@ class MemoryJournal:
         """Start empty. A manager passes a number that no earlier manager had, so that old leases stay old."""
         self.incarnation = incarnation
         self._events: dict[int, AnyEvent] = {}
+        self._texts = SharedTexts()
         self._closed = False
 
     def reopened(self) -> MemoryJournal:
         """Return what a restart would find: the same events, the next incarnation. This one is closed."""
         successor = MemoryJournal(self.incarnation + 1)
-        successor._events = self._events
+        successor._events, successor._texts = self._events, self._texts
         self.close()
         return successor
 
@@ -126,17 +164,21 @@ class MemoryJournal:
                 raise JournalError(
                     f"the journal has a row {sequence} already; this is a fault of the manager"
                 )
-        self._events.update(records)
+        short, texts = set_aside(records)
+        self._events.update(short)
+        self._texts.keep(texts.values())
         for sequence in forget:
-            self._events.pop(sequence, None)
+            event = self._events.pop(sequence, None)
+            if event is not None:
+                self._texts.drop(digests_of(event))
 
     def read(self, sequence: int) -> AnyEvent:
         """Return one event; see `Journal.read`."""
         self._require_open()
-        try:
-            return self._events[sequence]
-        except KeyError:
-            raise RowMissing(f"the journal has no row {sequence}") from None
+        event = self._events.get(sequence)
+        if event is None:
+            raise RowMissing(f"the journal has no row {sequence}")
+        return put_back(event, self._texts.read)
 
     def begin_incarnation(self) -> None:
         """Count one incarnation up; see `Journal.begin_incarnation`."""

@@ -48,9 +48,9 @@ def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
 def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
     """Check that a journal is whole.
 
-    SQLite's own structures, the checksum of each row, that a queue can be made of them, and that none is
-    missing from the end. Nothing is changed. Exit code 1 where it is not whole, 6 where a
-    manager has it open.
+    SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
+    can be made of them, and that none is missing from the end. Nothing is changed. Exit code 1 where it is
+    not whole, 6 where a manager has it open.
     """
     from service.server.journal.inspection import verify as check
 

@@ -70,12 +70,24 @@ class Succeeded(Event, frozen=True, tag="succeeded"):
     ranges: list[Range]
 
 
+class Aside(msgspec.Struct, frozen=True, array_like=True):
+    """The digests of an error's long texts that a journal keeps beside the event, each b"" if there is none.
+
+    `cut` is the character of the traceback at which the message of the error is left out, or 0.
+    """
+
+    traceback: bytes
+    cut: int = 0
+    exception: bytes = b""
+
+
 class Failed(Event, frozen=True, tag="failed"):
     """An attempt ended without a result; tried again at `retry_at`, or dead where that is None.
 
     `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
     `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
-    all are 0 in older journals, in which each event counts one of them up.
+    all are 0 in older journals, in which each event counts one of them up. `aside` is set by a journal alone:
+    what it replays has no long texts.
     """
 
     at: float
@@ -90,6 +102,7 @@ class Failed(Event, frozen=True, tag="failed"):
     failures: int = 0
     crashes: int = 0
     interruptions: int = 0
+    aside: Aside | None = None
 
     @property
     def ledgers(self) -> tuple[int, int, int] | None:

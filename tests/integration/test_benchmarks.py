@@ -51,6 +51,7 @@ HEAVY = {
     "longest turn of the manager's loop": {"2,000 waiting", "10,000 waiting"},
     "killed manager, start to ready": {"2,000 waiting", "10,000 waiting"},
     "longest turn, or sync of a page": {"400 jobs, 100 kept, fsync", "the disk, synced"},
+    "peak RSS of manager, dead jobs": {"40 dead jobs, 4 attempts each, equal tracebacks"},
     "floor of a round trip": {"4 messages, 3 processes", "one page, synced"},
     "floor of arguments and results": {"SQLite alone, 1 KiB", "SQLite alone, 16 MiB"},
     "floor of CPU, 1,000 jobs carried": {"1 KiB", "3 bytes"},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from service.broker.journal import Journal, MemoryJournal
 from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.server.journal import SqliteJournal
@@ -43,15 +45,21 @@ def rows_of(path: Path, **options: Any) -> list[tuple[int, AnyEvent]]:
         journal.close()
 
 
-def age(path: Path) -> None:
-    """Make of a closed journal what a release of format 1 would have left: no checksums, no mark."""
+def age(path: Path, version: int = 1) -> None:
+    """Make of a closed journal what a release of format 1 or 2 would have left.
+
+    Format 2 has no tables of error texts, format 1 no checksums and no mark either.
+    """
     connection = apsw.Connection(str(path))
     try:
-        connection.execute("ALTER TABLE events DROP COLUMN crc; ALTER TABLE events DROP COLUMN total")
-        connection.pragma("user_version", 1)
+        connection.execute("DROP TABLE texts; DROP TABLE text_uses")
+        if version == 1:
+            connection.execute("ALTER TABLE events DROP COLUMN crc; ALTER TABLE events DROP COLUMN total")
+        connection.pragma("user_version", version)
     finally:
         connection.close()
-    mark_path(path).unlink(missing_ok=True)
+    if version == 1:
+        mark_path(path).unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -59,3 +67,31 @@ def remove(path: Path) -> None:
     for part in PARTS:
         Path(f"{path}{part}").unlink(missing_ok=True)
     shutil.rmtree(annex_path(path), ignore_errors=True)
+
+
+class Kept:
+    """A journal that can be restarted, whatever it is kept in."""
+
+    def __init__(self, start: Callable[[], Journal], restart: Callable[[Journal], Journal]) -> None:
+        self.journal = start()
+        self._restart = restart
+
+    def reopen(self) -> Journal:
+        self.journal = self._restart(self.journal)
+        return self.journal
+
+
+def in_file(path: Path, durability: str) -> Kept:
+    def reopen(journal: Journal) -> Journal:
+        journal.close()
+        return SqliteJournal.open(path, durability)
+
+    return Kept(lambda: SqliteJournal.open(path, durability), reopen)
+
+
+def in_memory() -> Kept:
+    def reopen(journal: Journal) -> Journal:
+        assert isinstance(journal, MemoryJournal)
+        return journal.reopened()
+
+    return Kept(MemoryJournal, reopen)

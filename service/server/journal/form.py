@@ -18,9 +18,11 @@ from service.server.journal.failpoints import file_layer
 from service.server.journal.mark import Claim, mark_path, sync_directory
 
 #: `user_version` of the files that this release writes; see schema.sql.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 #: Older versions that it reads; opened by a manager they are brought up to date.
-READABLE_VERSIONS: Final = (1, 2)
+READABLE_VERSIONS: Final = tuple(range(1, SCHEMA_VERSION + 1))
+#: The first version with the tables of error texts.
+TEXTS_VERSION: Final = 3
 #: `application_id` of the files that this release writes; see schema.sql.
 APPLICATION_ID: Final = 0x73766371
 #: Older ones may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
@@ -31,17 +33,22 @@ DURABILITIES = tuple(_SYNCHRONOUS)
 _PAGE_BYTES = 4096
 _CACHE_KIB = 16 * 1024
 _WAL_FILE_BYTES = 64 * 1024 * 1024
+_LAST_TEXT = "SELECT max(seq) FROM text_uses"
 _NEWEST = "SELECT seq, total FROM events ORDER BY seq DESC LIMIT 1"
 
 
 class Opened(NamedTuple):
-    """An open file: its connection, incarnation, newest row (-1: none), number of rows; was it made now?"""
+    """An open file: its connection, incarnation, newest row (-1: none), number of rows; was it made now?
+
+    `last_text` is the newest row that has texts beside it, or 0.
+    """
 
     connection: apsw.Connection
     incarnation: int
     newest: int
     total: int
     created: bool
+    last_text: int
 
 
 def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
@@ -267,17 +274,18 @@ def _begin_incarnation(connection: apsw.Connection, path: Path, claim: Claim | N
     connection.execute("BEGIN IMMEDIATE")
     if new:
         _run(connection, "schema.sql")
-    elif connection.pragma("user_version") == 1:
-        _run(connection, "upgrade_1_to_2.sql")
+    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
+        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
     incarnation = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").get
     if not isinstance(incarnation, int):
         raise apsw.CorruptError("the table meta has no incarnation")
     newest, total = connection.execute(_NEWEST).fetchone() or (-1, 0)
+    last_text = connection.execute(_LAST_TEXT).get or 0
     if claim is not None:
         claim.check(path, incarnation, newest)
     connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'incarnation'")
     connection.execute("COMMIT")
-    return Opened(connection, incarnation + 1, newest, total or 0, new)
+    return Opened(connection, incarnation + 1, newest, total or 0, new, last_text)
 
 
 def _run(connection: apsw.Connection, script: str) -> None:

@@ -18,9 +18,17 @@ import msgspec
 from service.domain.ledger import Ledger
 from service.errors import Conflict, JournalError, ServiceError
 from service.server.journal.annex import Annex, annex_bytes, annex_path
-from service.server.journal.form import copy_synced, draft_beside, explained, make_directory, open_to_read
+from service.server.journal.form import (
+    TEXTS_VERSION,
+    copy_synced,
+    draft_beside,
+    explained,
+    make_directory,
+    open_to_read,
+)
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_directory
 from service.server.journal.rows import checked_rows
+from service.server.journal.texts import check_uses, checked_texts
 
 #: What a restored journal's incarnation is put up by: no lease that was granted after the backup, by however
 #: many restarts, may look like one that is granted now.
@@ -64,7 +72,7 @@ def info(path: Path) -> Info:
 
 
 def verify(path: Path) -> list[Check]:
-    """Check the journal at *path*: SQLite's structures, each row, that a queue comes of it, its end.
+    """Check the journal at *path*: SQLite's structures, rows, error texts, that a queue comes of it, its end.
 
     Raises:
         Conflict: a manager has it open.
@@ -73,6 +81,7 @@ def verify(path: Path) -> list[Check]:
     connection, version = open_to_read(path)
     try:
         checks = [_check_structure(connection), _check_rows(connection, path, version)]
+        checks.append(_check_texts(connection, path, version))
         checks.append(_check_replay(connection, path, version))
         checks.append(_check_end(connection, path))
     finally:
@@ -94,6 +103,9 @@ def check_copy(path: Path, each: Callable[[int], None]) -> None:
             raise JournalError(f"the copy {path} is damaged ({structure.found}); run the backup again")
         for count, _ in enumerate(checked_rows(connection, path, Annex(path), version), start=1):
             each(count)
+        texts = _check_texts(connection, path, version, each)
+        if not texts.ok:
+            raise JournalError(f"the copy {path} is damaged ({texts.found}); run the backup again")
     except apsw.Error as error:
         raise explained(path, error) from None
     finally:
@@ -183,6 +195,22 @@ def _check_rows(connection: apsw.Connection, path: Path, version: int) -> Check:
         return Check("rows", False, str(error))
     old = "; they have no checksums, being of version 1" if version == 1 else ""
     return Check("rows", True, f"{count} rows{old}")
+
+
+def _check_texts(
+    connection: apsw.Connection, path: Path, version: int, each: Callable[[int], None] = lambda count: None
+) -> Check:
+    count = 0
+    if version >= TEXTS_VERSION:
+        try:
+            for count, _ in enumerate(checked_texts(connection), start=1):
+                each(count)
+            check_uses(connection, checked_rows(connection, path, Annex(path), version))
+        except JournalError:
+            return Check("texts", True, f"{count} texts of errors; the rows are too damaged to compare them")
+        except (apsw.Error, ValueError) as error:
+            return Check("texts", False, str(error))
+    return Check("texts", True, f"{count} texts of errors")
 
 
 def _check_replay(connection: apsw.Connection, path: Path, version: int) -> Check:

@@ -1,5 +1,6 @@
 -- The journal: what happened, in order. Read by service/server/journal/form.py, in one transaction.
--- To change it: raise user_version, add the step from the version before to form.py, and say so in CHANGELOG.md.
+-- This is version 2; the steps from there on (upgrade_2_to_3.sql, ...) are taken in a new file too.
+-- To change it: add a step that raises user_version, raise SCHEMA_VERSION in form.py, and say so in CHANGELOG.md.
 
 -- "svcq": tells this file from any other SQLite database.
 PRAGMA application_id = 0x73766371;

@@ -20,12 +20,13 @@ checksum, the newest one says how many there are, and the mark says which one wa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import apsw
 
+from service.broker.error_texts import Texts, put_back, set_aside
 from service.domain.events import AnyEvent
 from service.domain.replies import Copy
 from service.errors import ConfigurationError, Conflict, JournalError, RowMissing
@@ -56,6 +57,7 @@ from service.server.journal.rows import (
     set_large_aside,
     unreadable,
 )
+from service.server.journal.texts import ErrorTexts
 
 _INSERT = "INSERT INTO events (seq, body, crc, total) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM events WHERE seq BETWEEN ? AND ?"
@@ -95,6 +97,7 @@ class SqliteJournal:
         self._mark = mark
         self._ballast = ballast
         self._annex = Annex(path)
+        self._texts = ErrorTexts(connection, opened.last_text)
         self._broken = ""
         self._closed = False
         self._wal_pages = 0
@@ -175,10 +178,11 @@ class SqliteJournal:
         in the file never sinks, and can be compared with the mark.
         """
         self._require_sound()
-        newest = max(self._newest, max(records, key=_number)[0]) if records else self._newest
+        newest = max([self._newest, *[number for number, _ in records]])
         gone = self._doomed.union(forget)
         if gone:
             records = [record for record in records if record[0] == newest or record[0] not in gone]
+        records, texts = set_aside(records)
         rows = rows_of(records)
         self._doomed = gone & {newest}
         gone -= self._doomed
@@ -186,7 +190,7 @@ class SqliteJournal:
             return
         self._watch(self._ownership.check)
         try:
-            total = self._commit(rows, sorted(gone), newest)
+            total = self._commit(rows, texts, sorted(gone), newest)
             self._mark.advance(newest)
             self._annex.leave(gone)
             self._remove_large()
@@ -200,14 +204,14 @@ class SqliteJournal:
         self._require_sound()
         try:
             row = self._connection.execute(_READ, (sequence,)).fetchone()
+            if row is not None:
+                event = event_of(sequence, row[0] or self._annex.read(sequence), row[1])
+                return put_back(event, self._texts.read)
         except apsw.Error as error:
             self._fail("read", error)
-        if row is None:
-            raise RowMissing(f"the journal {self._path} has no row {sequence}")
-        try:
-            return event_of(sequence, row[0] or self._annex.read(sequence), row[1])
         except UNREADABLE as error:
             raise unreadable(self._path, sequence, error) from None
+        raise RowMissing(f"the journal {self._path} has no row {sequence}")
 
     def begin_incarnation(self) -> None:
         """Count one incarnation up in the open file; see `Journal.begin_incarnation`."""
@@ -309,7 +313,7 @@ class SqliteJournal:
         self._ownership.close()
         self._annex.wait()
 
-    def _commit(self, rows: list[Row], gone: list[int], newest: int) -> int:
+    def _commit(self, rows: list[Row], texts: Mapping[int, Texts], gone: list[int], newest: int) -> int:
         """Commit, if need be in the room of the ballast; return how many rows there are now.
 
         "Full" is no failed sync: it comes from a write that found no room, before any sync, and what was to
@@ -320,29 +324,31 @@ class SqliteJournal:
         large = set_large_aside(rows) if self.durability == "fsync" else []
         try:
             self._annex.write(large)
-            return self._transact(rows, gone, newest)
+            return self._transact(rows, texts, gone, newest)
         except (apsw.FullError, NoRoom):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if not self._ballast.give_up():
                 raise
         self._annex.write(large)
-        return self._transact(rows, gone, newest)
+        return self._transact(rows, texts, gone, newest)
 
-    def _transact(self, rows: list[Row], gone: list[int], newest: int) -> int:
+    def _transact(self, rows: list[Row], texts: Mapping[int, Texts], gone: list[int], newest: int) -> int:
         connection = self._connection
         total = self._total + len(rows)
         connection.execute("BEGIN IMMEDIATE")
         if gone:
-            before = connection.total_changes()
-            connection.executemany(_DELETE, runs_of(gone))
+            runs, before = runs_of(gone), connection.total_changes()
+            connection.executemany(_DELETE, runs)
             total -= connection.total_changes() - before
+            self._texts.leave(runs)
         if rows and rows[-1][0] == newest:
             rows[-1] = (*rows[-1][:3], total)
             connection.executemany(_INSERT, rows)
         else:
             connection.executemany(_INSERT, rows)
             connection.execute(_COUNT, (total, newest))
+        self._texts.add(texts)
         connection.execute("COMMIT")
         return total
 
@@ -384,10 +390,6 @@ def _opened(path: Path, durability: str, *, accept_loss: bool) -> tuple[Path | N
         if not accept_loss:
             raise JournalError(str(lost)) from None
         return keep_copies(path), open_file(path, durability, None)
-
-
-def _number(record: tuple[int, AnyEvent]) -> int:
-    return record[0]
 
 
 def _bytes_of(path: Path) -> int:

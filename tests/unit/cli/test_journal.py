@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server.journal import SqliteJournal
+from service.server.journal import SCHEMA_VERSION, SqliteJournal
 from tests.support.journals import event, rows_of
 
 
@@ -23,7 +23,7 @@ def test_info_says_what_is_in_it(svc, journal):
     ended = svc("journal", "info", "--journal", str(journal), "--json")
     assert ended.code == 0
     assert {name: ended.json[name] for name in ("version", "rows", "first", "newest", "mark_sequence")} == {
-        "version": 2, "rows": 50, "first": 1, "newest": 50, "mark_sequence": 50,
+        "version": SCHEMA_VERSION, "rows": 50, "first": 1, "newest": 50, "mark_sequence": 50,
     }  # fmt: skip
     assert ended.json["events"] == {"submitted": 50}
     text = svc("journal", "info", "--journal", str(journal)).out

@@ -1,14 +1,13 @@
 """The contract of a journal, for every journal there is, and what only the one on disk promises."""
 
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
 import msgspec
 import pytest
 
-from service.broker.journal import Journal, MemoryJournal
+from service.broker.journal import MemoryJournal
 from service.domain.events import (
     Answered,
     AnyEvent,
@@ -43,41 +42,6 @@ EVENTS: list[AnyEvent] = [
     Resumed(7.0),
     Forgotten(8.0, "a", 5),
 ]
-
-
-class Kept:
-    """A journal that can be restarted, whatever it is kept in."""
-
-    def __init__(self, start: Callable[[], Journal], restart: Callable[[Journal], Journal]) -> None:
-        self.journal = start()
-        self._restart = restart
-
-    def reopen(self) -> Journal:
-        self.journal = self._restart(self.journal)
-        return self.journal
-
-
-def in_file(path: Path, durability: str) -> Kept:
-    def reopen(journal: Journal) -> Journal:
-        journal.close()
-        return SqliteJournal.open(path, durability)
-
-    return Kept(lambda: SqliteJournal.open(path, durability), reopen)
-
-
-def in_memory() -> Kept:
-    def reopen(journal: Journal) -> Journal:
-        assert isinstance(journal, MemoryJournal)
-        return journal.reopened()
-
-    return Kept(MemoryJournal, reopen)
-
-
-@pytest.fixture(params=["memory", "os", "fsync"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
-    kept = in_memory() if request.param == "memory" else in_file(tmp_path / "j.db", request.param)
-    yield kept
-    kept.journal.close()
 
 
 @pytest.fixture
@@ -318,7 +282,7 @@ def test_a_journal_of_a_newer_release_is_refused_with_both_versions(path):
     with apsw.Connection(str(path)) as connection:
         connection.pragma("user_version", 42)
     connection.close()
-    with pytest.raises(JournalError, match=r"has format 42 and this release reads format 2"):
+    with pytest.raises(JournalError, match=rf"has format 42 and this release reads format {SCHEMA_VERSION}"):
         SqliteJournal.open(path)
 
 

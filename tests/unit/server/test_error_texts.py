@@ -1,0 +1,327 @@
+"""Every journal keeps the long texts of errors once, as long as a row has them, and does not replay them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import msgspec
+import pytest
+
+from service.broker.error_texts import COMPRESSED_BYTES, LONG_BYTES
+from service.broker.host import QueueHost
+from service.broker.journal import MemoryJournal
+from service.domain import commands as c
+from service.domain import replies as r
+from service.domain.events import AnyEvent, Failed
+from service.domain.field_bounds import EXCEPTION_MAX, MESSAGE_MAX, TRACEBACK_MAX
+from service.domain.job import Cause, ErrorInfo, JobView, NewBatch, Terms
+from service.domain.members import Member
+from service.errors import JournalError
+from service.server.journal import SqliteJournal
+from service.server.journal.inspection import restore, verify
+from service.server.journal.rows import rows_of as as_rows
+from tests.support.journals import Kept, age, event, in_file, killed
+
+CONSUMER = Member("plain")
+FRAMES = "Traceback (most recent call last):\n" + '  File "tasks.py", line 7, in add … ⚙\n' * 400
+LONG = FRAMES[:TRACEBACK_MAX]
+
+
+def failed(number: int, error: ErrorInfo) -> AnyEvent:
+    return Failed(float(number), "o", number, Cause.FAILED, error, None, 0.5, "w.1", 7, 1, 0, 0)
+
+
+def texts_in(kept: Kept) -> int:
+    """Return how many texts there are."""
+    journal = kept.journal
+    if isinstance(journal, MemoryJournal):
+        return len(journal._texts)
+    assert isinstance(journal, SqliteJournal)
+    return int(journal._connection.execute("SELECT count(*) FROM texts").get)
+
+
+def traceback_with(message: str) -> str:
+    return f"{LONG[: TRACEBACK_MAX - len(message) - 20]}\nValueError: {message}\n"
+
+
+ERRORS = [
+    pytest.param(ErrorInfo("E", "m", LONG), id="a traceback"),
+    pytest.param(ErrorInfo("E", "", "x" * LONG_BYTES), id="without a message"),
+    pytest.param(ErrorInfo("E", "m", "m" * LONG_BYTES), id="nothing but the message"),
+    pytest.param(ErrorInfo("E", "no 7", traceback_with("no 7")), id="the message at its end"),
+    pytest.param(ErrorInfo("E", "ü\n" * (MESSAGE_MAX // 2), traceback_with("ü\n" * 9)), id="another message"),
+    pytest.param(ErrorInfo("E", "m", "", b"\x80\xff" * (EXCEPTION_MAX // 2)), id="a pickled exception"),
+    pytest.param(ErrorInfo("E", "m", LONG, LONG.encode()), id="the same bytes in both"),
+    pytest.param(ErrorInfo("E", "m", "x" * (LONG_BYTES - 1), b"y" * (LONG_BYTES - 1)), id="short ones"),
+    pytest.param(ErrorInfo("", "", "", b""), id="nothing"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_is_read_back_as_it_was(kept, error):
+    kept.journal.append([(4, failed(1, error))])
+    assert kept.journal.read(4) == failed(1, error)
+    assert kept.reopen().read(4) == failed(1, error)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_replay_leaves_long_texts_alone_and_gives_all_else(kept, error):
+    kept.journal.append([(4, failed(1, error))])
+    [(number, event)] = kept.reopen().replay()
+
+    assert isinstance(event, Failed)
+    assert number == 4
+    assert max(len(event.error.traceback), len(event.error.exception)) < LONG_BYTES
+    assert (event.error.type, event.error.message) == (error.type, error.message)
+    assert event.ledgers == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "error_of",
+    [
+        pytest.param(lambda n: ErrorInfo("E", "m", LONG), id="equal"),
+        pytest.param(lambda n: ErrorInfo("E", f"no {n}", traceback_with("another")), id="unlike"),
+        pytest.param(lambda n: ErrorInfo("KeyError", f"{n:03}", traceback_with(f"{n:03}")), id="message"),
+        pytest.param(lambda n: ErrorInfo("E", str(n), "", LONG.encode()), id="exception"),
+    ],
+)
+def test_equal_texts_are_kept_once(kept, error_of: Callable[[int], ErrorInfo]):
+    kept.journal.append([(n, failed(n, error_of(n))) for n in range(1, 50)])
+    for n in range(50, 100):
+        kept.journal.append([(n, failed(n, error_of(n)))])
+    kept.reopen()
+
+    assert texts_in(kept) == 1
+    assert [kept.journal.read(n) for n in (1, 49, 50, 99)] == [
+        failed(n, error_of(n)) for n in (1, 49, 50, 99)
+    ]
+
+
+def test_a_text_goes_with_the_last_row_that_has_it(kept):
+    shared, own = ErrorInfo("E", "m", LONG), ErrorInfo("E", "m", LONG + "x", LONG.encode())
+    kept.journal.append([(1, failed(1, shared)), (2, failed(2, own)), (3, failed(3, shared)), (4, event(4))])
+    seen = [texts_in(kept)]
+    for gone in ([2], [1, 77], [4], [3]):
+        kept.journal.append([(gone[0] + 10, event(1))], forget=gone)
+        kept.reopen()
+        seen.append(texts_in(kept))
+
+    assert seen == [2, 1, 1, 1, 0]
+
+
+def test_a_row_that_is_appended_and_forgotten_at_once_leaves_no_text(kept):
+    kept.journal.append([(1, failed(1, ErrorInfo("E", "m", LONG))), (2, event(2))], forget=[1])
+    assert texts_in(kept) == 0
+
+
+def test_the_newest_row_keeps_its_text_as_long_as_it_is_kept(kept):
+    error = ErrorInfo("E", "m", LONG)
+    kept.journal.append([(1, failed(1, error))])
+    kept.journal.append([], forget=[1])
+    assert texts_in(kept) == len(list(kept.journal.replay()))
+    kept.journal.append([(2, event(2))])
+    assert texts_in(kept) == 0
+
+
+def test_texts_that_do_not_become_shorter_are_read_back(kept):
+    """Random characters; and more in one commit than are compressed."""
+    source = random.Random(5)
+    letters = [chr(source.randrange(0x21, 0x7F)) for _ in range(TRACEBACK_MAX)]
+    texts = []
+    for _ in range(COMPRESSED_BYTES // TRACEBACK_MAX + 9):
+        source.shuffle(letters)
+        texts.append("".join(letters))
+    rows = [(n, failed(n, ErrorInfo("E", "m", text))) for n, text in enumerate(texts, start=1)]
+    kept.journal.append(rows)
+    kept.reopen()
+
+    assert [(n, kept.journal.read(n)) for n, _ in rows] == rows
+    assert texts_in(kept) == len(rows)
+
+
+# What only the journal in a file can do.
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A journal with three failed attempts, two of them with equal texts."""
+    path = tmp_path / "j.db"
+    journal = in_file(path, "os").journal
+    errors = [ErrorInfo("E", "m", LONG), ErrorInfo("E", "m", LONG), ErrorInfo("E", "m", LONG[::-1])]
+    journal.append([(n, failed(n, error)) for n, error in enumerate(errors, start=1)])
+    journal.append([(9, event(9))])
+    journal.close()
+    assert all(check.ok for check in verify(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE texts SET body = zeroblob(20) WHERE id = 1",
+        "UPDATE texts SET body = (SELECT body FROM texts WHERE id = 2) WHERE id = 1",
+        "UPDATE texts SET compressed = 0 WHERE id = 2",
+        "UPDATE texts SET digest = zeroblob(16) WHERE id = 2",
+        "DELETE FROM texts WHERE id = 1",
+        "DELETE FROM text_uses WHERE seq = 3",
+        "DELETE FROM text_uses WHERE seq = 1",
+        "UPDATE text_uses SET text = 2 WHERE seq = 1",
+        "UPDATE text_uses SET seq = 8 WHERE seq = 3",
+        "INSERT INTO text_uses VALUES (9, 1)",
+        "INSERT INTO texts VALUES (7, zeroblob(16), 0, x'00')",
+    ],
+)
+def test_verify_finds_a_damaged_missing_or_left_over_text(whole, damage):
+    with apsw.Connection(str(whole)) as connection:
+        connection.execute(damage)
+    connection.close()
+
+    assert {check.name for check in verify(whole) if not check.ok} == {"texts"}
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM texts", "UPDATE texts SET body = zeroblob(20)"])
+def test_a_damaged_text_is_an_error_if_it_is_read_and_no_hindrance_to_a_replay(whole, damage):
+    with apsw.Connection(str(whole)) as connection:
+        connection.execute(damage)
+    connection.close()
+    journal = SqliteJournal.open(whole, "os")
+
+    assert [number for number, _ in journal.replay()] == [1, 2, 3, 9]
+    with pytest.raises(JournalError, match=r"row 1 of the journal .* cannot be read .*text of its error"):
+        journal.read(1)
+    assert journal.read(9) == event(9)
+    journal.close()
+
+
+def test_what_a_kill_leaves_has_its_texts(tmp_path):
+    journal = in_file(tmp_path / "j.db", "os").journal
+    journal.append([(1, failed(1, ErrorInfo("E", "m", LONG)))])
+    copy = killed(tmp_path / "j.db", tmp_path / "copy.db")
+    journal.close()
+
+    again = SqliteJournal.open(copy, "os")
+    assert again.read(1) == failed(1, ErrorInfo("E", "m", LONG))
+    again.close()
+
+
+def test_a_backup_has_the_texts(whole, tmp_path):
+    journal = SqliteJournal.open(whole, "os", backups=tmp_path / "backups")
+    journal.backup("b.db")
+    while journal.copy_slice():
+        pass
+    journal.close()
+    restored = tmp_path / "restored.db"
+    copy = tmp_path / "backups" / "b.db"
+    while not copy.exists():  # checked and named by a thread
+        pass
+    restore(copy, restored)
+
+    assert all(check.ok for check in verify(restored))
+    again = SqliteJournal.open(restored, "os")
+    assert again.read(3) == failed(3, ErrorInfo("E", "m", LONG[::-1]))
+    again.close()
+
+
+def test_a_journal_of_version_2_keeps_its_rows_and_has_new_texts_beside_them(tmp_path):
+    path = tmp_path / "j.db"
+    old, new = failed(1, ErrorInfo("E", "m", LONG)), failed(2, ErrorInfo("E", "m", LONG))
+    SqliteJournal.open(path, "os").close()
+    age(path, 2)
+    with apsw.Connection(str(path)) as connection:
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", [(*as_rows([(1, old)])[0][:3], 1)])
+    connection.close()
+    path.with_name("j.db.mark").unlink()
+    assert all(check.ok for check in verify(path))
+
+    journal = SqliteJournal.open(path, "os")
+    journal.append([(2, new)])
+    assert next(iter(journal.replay())) == (1, old)
+    assert [journal.read(1), journal.read(2)] == [old, new]
+    journal.close()
+    assert all(check.ok for check in verify(path))
+
+
+def test_a_journal_brought_up_to_date_has_the_form_of_a_new_one(tmp_path):
+    forms = []
+    for version in (1, 2, None):
+        path = tmp_path / f"{version}.db"
+        SqliteJournal.open(path, "os").close()
+        if version is not None:
+            age(path, version)
+        SqliteJournal.open(path, "os").close()
+        with apsw.Connection(str(path)) as connection:
+            columns = connection.execute(
+                "SELECT m.name, c.name, c.type FROM sqlite_schema m, pragma_table_info(m.name) c"
+                " ORDER BY 1, 2"
+            ).fetchall()
+        connection.close()
+        forms.append(columns)
+    assert forms[0] == forms[1] == forms[2]
+
+
+# What it is for.
+
+JOBS, ATTEMPTS = 200, 4
+#: More than the row of a failed attempt takes whose texts are beside it.
+ROW_BYTES = 1024
+
+
+@pytest.mark.parametrize(
+    "error_of",
+    [
+        pytest.param(lambda job, attempt: ErrorInfo("E", "m", LONG), id="equal"),
+        pytest.param(lambda job, _: ErrorInfo("E", f"{job:03}", traceback_with(f"{job:03}")), id="message"),
+        pytest.param(lambda _, attempt: ErrorInfo("E", "m", LONG + str(attempt)), id="of each attempt"),
+        pytest.param(lambda _, attempt: ErrorInfo("E", "m", "", LONG.encode()), id="exception"),
+    ],
+)
+def test_dead_jobs_tell_all_their_attempts_after_a_restart_and_take_little_room(
+    tmp_path: Path, error_of: Callable[[int, int], ErrorInfo]
+):
+    path = tmp_path / "j.db"
+    host = QueueHost(SqliteJournal.open(path, "os"))
+    call(host, c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * JOBS)]))
+    for attempt in range(1, ATTEMPTS + 1):
+        retry_in = 0.0 if attempt < ATTEMPTS else None
+        nacks = [
+            c.Nack(each.token, number, error_of(number, attempt), retry_in) for each, number in leased(host)
+        ]
+        call(host, *nacks)
+    host.close()
+
+    journal = SqliteJournal.open(path, "os")
+    replayed = msgspec.msgpack.encode(list(journal.replay()))
+    again = QueueHost(journal)
+    told = [view.attempts for number in range(JOBS) for view in viewed(again, f"o-{number}")]
+    again.close()
+
+    assert [[attempt.error for attempt in attempts] for attempts in told] == [
+        [error_of(number, attempt) for attempt in range(1, ATTEMPTS + 1)] for number in range(JOBS)
+    ]
+    assert len(replayed) < JOBS * ATTEMPTS * ROW_BYTES
+    assert path.stat().st_size < JOBS * ATTEMPTS * ROW_BYTES
+    assert all(check.ok for check in verify(path))
+
+
+def call(host: QueueHost, *commands: c.AnyCommand) -> list[r.Reply]:
+    replies: list[r.Reply] = []
+    host.call(commands, CONSUMER, replies.extend)
+    host.turn()
+    return replies
+
+
+def viewed(host: QueueHost, job: str) -> list[JobView]:
+    [found] = call(host, c.Get([job]))
+    assert isinstance(found, r.Views)
+    return found.jobs
+
+
+def leased(host: QueueHost) -> Iterator[tuple[r.Delivery, int]]:
+    [granted] = call(host, c.Lease(JOBS))
+    assert isinstance(granted, r.Grant)
+    for each in granted.deliveries:
+        for number in range(each.first, each.first + len(each.bodies)):
+            yield each, number
