@@ -1,0 +1,84 @@
+"""Count the words that make prose slow to read: `python -m tools.words [--list WORD] FOLDER …`.
+
+CONTRIBUTING.md asks for a noun in place of a clause with "what", and for *if* in place of "where" at a
+condition. The table shows how often both stand in 1,000 words of docstrings and comments. It is no gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+#: The words that are counted, and how many of each 1,000 words may hold.
+WORDS = {"what": 3.0, "where": 1.5}
+
+_WORD = re.compile(r"[a-z']+")
+
+
+class Line(NamedTuple):
+    """A line of a docstring or of a comment."""
+
+    place: str
+    text: str
+
+
+def prose(file: Path) -> Iterator[Line]:
+    """Yield the lines of the docstrings and comments of the Python file *file*.
+
+    Raises:
+        SyntaxError: it is not Python.
+    """
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node, clean=False)
+            first = node.body[0].lineno if text else 0
+            yield from (
+                Line(f"{file}:{number}", line) for number, line in enumerate((text or "").splitlines(), first)
+            )
+    with file.open("rb") as source:
+        for token in tokenize.tokenize(source.readline):
+            if token.type == tokenize.COMMENT and not token.string.startswith(("# noqa", "# type:")):
+                yield Line(f"{file}:{token.start[0]}", token.string)
+
+
+def words(lines: Iterable[Line]) -> Counter[str]:
+    """Return how often each word stands in *lines*, in lower case."""
+    return Counter(word for line in lines for word in _WORD.findall(line.text.lower()))
+
+
+def per_thousand(counted: Counter[str], word: str) -> float:
+    """Return how often *word* stands in 1,000 words; 0 if there are none."""
+    return 1000 * counted[word] / max(1, counted.total())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a row for each folder, or the lines that hold a word; return exit code 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--list", metavar="WORD", help="print the lines that hold WORD")
+    chosen = parser.parse_args(arguments)
+    for folder in chosen.folders:
+        lines = [line for file in sorted(folder.rglob("*.py")) for line in prose(file)]
+        if chosen.list:
+            for line in lines:
+                if chosen.list in _WORD.findall(line.text.lower()):
+                    sys.stdout.write(f"{line.place}: {line.text.strip()}\n")
+        else:
+            sys.stdout.write(_row(folder, words(lines)))
+    return 0
+
+
+def _row(folder: Path, counted: Counter[str]) -> str:
+    figures = (f"{word} {per_thousand(counted, word):.1f} (at most {most:g})" for word, most in WORDS.items())
+    return f"{folder}: of 1,000 words in docstrings and comments: {', '.join(figures)}\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
