@@ -15,16 +15,16 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from service.broker.forks import begin_anew_in_children
+from service.client.awaited import Awaited
 from service.client.batches import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
-from service.client.futures import Future, copied
+from service.client.futures import Future, copied, end, unforeseen
 from service.client.leaving import flush_at_exit
 from service.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
 from service.client.unsent import Unsent, next_frame, number_of, runs
 from service.domain import commands as c
-from service.domain.job import NewBatch, Outcome, job_id, parse_job_id
+from service.domain.job import NewBatch, Outcome, job_id
 from service.domain.lifecycle import JobState
-from service.envelope import PickleKeys
-from service.errors import BrokerError, JobTooLarge, ServiceError, UnknownJob, error_for
+from service.errors import JobTooLarge, ServiceError, UnknownJob, error_for
 
 if TYPE_CHECKING:
     from service.client.session import Session
@@ -46,7 +46,7 @@ class Dispatch:
     def __init__(self, session: Session) -> None:
         """Talk over *session*, which is closed at the end."""
         self.session = session
-        self._futures: dict[str, Future] = {}
+        self._futures = Awaited()
         self._closed = False
         self.begin_anew()
         begin_anew_in_children(self)
@@ -68,12 +68,11 @@ class Dispatch:
         self._next = 0
         self._answered = 0  # all jobs below were acknowledged or refused
         self._refusals, self._last_refusal = 0, ""
-        left, self._futures = self._futures, {}
-        self._foreign: dict[str, Future] = {}
+        left, self._futures = self._futures, Awaited()
         self._threads = 0
         self._sender: threading.Thread | None = None
         self._collector: threading.Thread | None = None
-        for future in left.values():
+        for future in left:
             future.leave_to_parent()
 
     # --- what the executor asks for -----------------------------------------------------------------
@@ -121,14 +120,15 @@ class Dispatch:
             return known
         ended = self.session.outcomes([name], 0.0)
         future = Future(name, self.cancel)
+        future.sent = True
         if ended:
             future.end_as(ended[0], self.session.reader)
             return future
         with self._lock:
             if self._closed:
                 raise RuntimeError(_AFTER_SHUTDOWN)
-            future = self._foreign.setdefault(name, future)
-            self._expect(future)
+            future = self._futures.watch(future)
+            self._expected_more()
         return future
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -171,7 +171,7 @@ class Dispatch:
     def own_futures(self) -> list[Future]:
         """Return the futures of this executor's own jobs that have not ended."""
         with self._lock:
-            return [future for name, future in self._futures.items() if name not in self._foreign]
+            return self._futures.own()
 
     def close(self) -> None:
         """Take nothing more; the threads end when there is nothing left to do."""
@@ -209,6 +209,10 @@ class Dispatch:
             with self._lock:
                 self._answered = taken[-1].number + 1
                 self._room.notify_all()
+                for unsent in taken:
+                    unsent.future.sent = True
+                early = self._futures.take_early()
+            self._end(early)
         return len(taken)
 
     def _take(self, linger: bool) -> list[Unsent]:
@@ -224,31 +228,46 @@ class Dispatch:
             self._room.notify_all()
             return taken
 
-    def _send(self, batches: list[list[Unsent]], strict: bool) -> None:
+    def _send(self, batches: list[list[Unsent]], strict: bool, origin: str = "") -> None:
         if not batches:
             return
-        content = [self._batch(batch) for batch in batches]
+        name = origin or self.origin
+        content = [self._batch(name, batch) for batch in batches]
         try:
-            notes = self.session.ask(lambda broker: broker.submit(self.origin, content, strict=strict))
+            notes = self.session.ask(lambda broker: broker.submit(name, content, strict=strict))
         except ServiceError as error:
             self._refuse([unsent for batch in batches for unsent in batch], error)
             return
         except BaseException as error:  # noqa: BLE001  # whatever it is: futures must end, and the thread go on
-            self._refuse([unsent for batch in batches for unsent in batch], _unforeseen(error))
+            self._refuse([unsent for batch in batches for unsent in batch], unforeseen(error))
             return
         apart: list[list[Unsent]] = []
+        of_others: list[list[Unsent]] = []
         for note in notes:
             batch = batches[note.batch]
             if note.code == JobTooLarge.code and len(batch) > 1:
                 # One job over the limit must not take those with it that it travelled with.
                 apart += [[unsent] for unsent in batch]
+            elif note.anew and not origin:
+                of_others.append(batch)
             elif note.code:
                 self._refuse(batch, error_for(note.code, note.message))
-        self._send(apart, strict)
+        self._send(apart, strict, origin)
+        self._send_anew(of_others, strict)
 
-    def _batch(self, jobs: Sequence[Unsent]) -> NewBatch:
+    def _send_anew(self, batches: list[list[Unsent]], strict: bool) -> None:
+        """Submit jobs under another origin: this process is a copy of one that has used their numbers."""
+        if not batches:
+            return
+        origin = new_origin()
+        self._send(batches, strict, origin)
+        with self._lock:
+            for unsent in (unsent for batch in batches for unsent in batch):
+                self._futures.move(unsent.future, job_id(origin, unsent.number))
+
+    def _batch(self, origin: str, jobs: Sequence[Unsent]) -> NewBatch:
         first = jobs[0]
-        bodies = self.session.sealed(self.origin, first.number, first.job, [each.job.body for each in jobs])
+        bodies = self.session.sealed(origin, first.number, first.job, [each.job.body for each in jobs])
         return NewBatch(first.number, first.job.terms, bodies, first.job.delay)
 
     def _refuse(self, jobs: Sequence[Unsent], error: ServiceError) -> None:
@@ -263,7 +282,7 @@ class Dispatch:
         return len(self._unsent) >= UNSENT_JOBS_MAX or self._unsent_bytes >= UNSENT_BYTES_MAX
 
     def _wait_sent(self, futures: Collection[Future]) -> None:
-        last = max((_number(each, self.origin) for each in futures if not each.done()), default=-1)
+        last = max((each.number_in(self.origin) for each in futures if not each.done()), default=-1)
         # A callback runs in the thread that would have to send: it takes things as they are.
         if threading.current_thread() is not self._sender:
             with self._lock:
@@ -276,7 +295,11 @@ class Dispatch:
 
     def _expect(self, future: Future) -> None:
         """Take *future* among those that wait; the lock is held."""
-        self._futures[future.job_id] = future
+        self._futures.add(future)
+        self._expected_more()
+
+    def _expected_more(self) -> None:
+        """Have somebody collect what is waited for; the lock is held."""
         if self._collector is None:
             self._collector = self._started("svc-executor-collect", self._collect_all)
         elif len(self._futures) == 1:
@@ -285,8 +308,7 @@ class Dispatch:
     def _forget(self, name: str) -> Future | None:
         """Return the future that waits for a job, which no other caller gets any more."""
         with self._lock:
-            self._foreign.pop(name, None)
-            future = self._futures.pop(name, None)
+            future = self._futures.pop(name)
             if not self._futures:
                 self._expected.notify_all()
             return future
@@ -302,7 +324,7 @@ class Dispatch:
             except ServiceError as error:
                 self._fail_sent(error)
             except BaseException as error:  # noqa: BLE001  # as in _send
-                self._fail_sent(_unforeseen(error))
+                self._fail_sent(unforeseen(error))
         self._leave()
 
     def _wait_expected(self) -> bool:
@@ -313,21 +335,20 @@ class Dispatch:
             return bool(self._futures)
 
     def _collect(self, cursor: int) -> int:
-        seconds = ROUND_SECONDS if self._foreign else LOOK_SECONDS
+        foreign = self._futures.foreign
+        seconds = ROUND_SECONDS if foreign else LOOK_SECONDS
         page = self.session.wait(lambda broker: broker.feed(c.Feed(self.origin, cursor, PAGE, seconds)))
         self._end(page.outcomes)
-        if self._foreign:
-            self._look_up(list(self._foreign))
+        if foreign:
+            self._look_up(list(foreign))
         return page.cursor
 
     def _end(self, outcomes: Sequence[Outcome]) -> None:
         with self._lock:
-            ended = [(outcome, self._futures.pop(outcome.id, None)) for outcome in reversed(outcomes)]
-            for outcome in outcomes if self._foreign else ():
-                self._foreign.pop(outcome.id, None)
+            ended = [(outcome, self._futures.take(outcome)) for outcome in reversed(outcomes)]
         while ended:
             # No name here keeps a future or its result alive until the next outcome.
-            _end(*ended.pop(), self.session.reader)
+            end(*ended.pop(), self.session.reader)
 
     def _look_up(self, names: Sequence[str]) -> None:
         """End the futures of those jobs that have ended, or that are no longer known."""
@@ -357,8 +378,7 @@ class Dispatch:
 
     def _sent_names(self) -> list[str]:
         with self._lock:
-            futures = self._futures.values()
-            return [each.job_id for each in futures if _number(each, self.origin) < self._answered]
+            return [future.job_id for future in self._futures if future.sent]
 
     def _leave(self) -> None:
         """End a thread; the last one closes the connections, which the other might still use."""
@@ -374,18 +394,3 @@ class Dispatch:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
-
-
-def _end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
-    if future is not None:
-        future.end_as(outcome, pickle_keys)
-
-
-def _unforeseen(error: BaseException) -> BrokerError:
-    return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
-
-
-def _number(future: Future, origin: str) -> int:
-    """Return the number of a job of *origin*; -1 for another's, which was sent long ago."""
-    name, number = parse_job_id(future.job_id)
-    return number if name == origin else -1

@@ -10,7 +10,7 @@ from typing import Any
 
 from service import codec
 from service.client.outcomes import failure_of, value_of
-from service.domain.job import Outcome
+from service.domain.job import Outcome, parse_job_id
 from service.domain.lifecycle import JobState
 from service.envelope import PickleKeys
 from service.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
@@ -32,13 +32,20 @@ class Future(concurrent.futures.Future[Any]):
 
     Attributes:
         job_id: the job's id, in every process and for as long as the manager keeps the job.
+        sent: whether the manager has answered the job's submit; until then the id may still change.
     """
 
     def __init__(self, job_id: str, cancel: Callable[[Future], bool]) -> None:
         """Belong to the job *job_id*; *cancel* asks the manager to cancel it."""
         super().__init__()
         self.job_id = job_id
+        self.sent = False
         self._ask_to_cancel = cancel
+
+    def number_in(self, origin: str) -> int:
+        """Return the number of a job of *origin*; -1 for another's, which was sent long ago."""
+        name, number = parse_job_id(self.job_id)
+        return number if name == origin else -1
 
     def cancel(self) -> bool:
         """Cancel the job at the manager if it still waits there; tell whether it is cancelled.
@@ -90,6 +97,12 @@ class Future(concurrent.futures.Future[Any]):
             self.set_exception(error)
 
 
+def end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
+    """End *future*, if there is one, as its job did."""
+    if future is not None:
+        future.end_as(outcome, pickle_keys)
+
+
 def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:
     """Return the error for a job that was given up on, caused by a `RemoteTraceback`.
 
@@ -123,6 +136,11 @@ def unreadable(error: BaseException) -> CodecError:
     found = CodecError(f"the result cannot be read: {type(error).__name__}: {error}")
     found.__cause__ = error
     return found
+
+
+def unforeseen(error: BaseException) -> BrokerError:
+    """Return the error for futures whose executor's thread met *error*."""
+    return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
 
 
 def copied(error: ServiceError) -> ServiceError:

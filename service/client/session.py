@@ -124,9 +124,9 @@ class Session:
         with self._connections.main() as broker:
             # A signal handler may interrupt this thread while it takes numbers.
             source = origin or (self._singles if self._connections.is_main(broker) else Origin())
-            refused = self._send(broker, source, groups(jobs), strict, answers)
-            # One job over the limit must not take those with it that it travelled with.
-            self._send(broker, source, [part for group in refused for part in group.parts()], strict, answers)
+            again = self._send(broker, source, groups(jobs), strict, answers)
+            if again:
+                self._send(broker, source, again, strict, answers)
         return answers
 
     def send_one(self, job: Encoded, strict: bool) -> str:
@@ -189,9 +189,12 @@ class Session:
         strict: bool,
         answers: list[str | ServiceError],
     ) -> list[Group]:
-        """Submit *batches* and note the answer to each job; return those of several jobs to try apart."""
-        if not batches:
-            return []
+        """Submit *batches* and note the answer to each job; return what to try once more.
+
+        One job over the limit must not take those with it that it travelled with. And if the numbers belong
+        to other jobs, this process is a copy of another, as in a cloned virtual machine: *source* begins
+        anew.
+        """
         sent = [self._batch(source, group) for group in batches]
         for group, batch in zip(batches, sent, strict=True):
             for number, place in enumerate(group.places, start=batch.first):
@@ -201,7 +204,11 @@ class Session:
             for place in batches[note.batch].places:
                 answers[place] = error_for(note.code, note.message) if note.code else note.id
         too_large = [batches[note.batch] for note in notes if note.code == JobTooLarge.code]
-        return [group for group in too_large if len(group.places) > 1]
+        again = [part for group in too_large if len(group.places) > 1 for part in group.parts()]
+        of_others = [batches[note.batch] for note in notes if note.anew]
+        if of_others:
+            source.begin_anew()
+        return again + of_others
 
     def _signable(self, job: Encoded | ServiceError) -> Encoded | ServiceError:
         try:

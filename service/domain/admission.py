@@ -75,7 +75,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
                 # A queue that is not known must not become known, nor a label, by what was refused.
                 queue = batch.terms.queue if batch.terms.queue in state.ledger.counts else ""
                 state.observer.rejected(queue, note.code, len(batch.bodies))
-            notes.append(r.Note(place, note.id, note.code, note.message))
+            notes.append(r.Note(place, note.id, note.code, note.message, note.anew))
     run.record()
     return r.Accepted(notes)
 
@@ -213,16 +213,13 @@ def _submit_one(
     known = state.ledger.origins.get(origin)
     if note is None and known is not None:
         count = known.count_known(batch.first, len(batch.bodies))
-        if count == len(batch.bodies):
-            return None
-        if batch.first < known.floor:
+        if count:
+            note = run.repeats(known).note(batch, count)
+            if note is None:
+                return None
+        elif batch.first < known.floor:
             message = f"the numbers of {origin} below {known.floor} are used up; number anew"
             note = r.Note(0, code="conflict", message=message)
-        elif count:
-            message = (
-                f"{count} of the jobs from {origin}-{batch.first} on were accepted before, the others not"
-            )
-            note = r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
     note = note or _same_key(state, origin, batch, member) or _obstacle(state, batch, strict, run)
     if note is None:
         run.add(batch)

@@ -140,12 +140,18 @@ class Origin:
             return 0  # as it mostly is
         stop = first + count
         known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
+        return known + sum(high - low for _, low, high in self.overlaps(first, stop))
+
+    def overlaps(self, first: int, stop: int) -> Iterator[tuple[Batch, int, int]]:
+        """Yield (batch, low, high) for each batch that has jobs in [first, stop): those in [low, high)."""
         place = max(0, bisect_right(self.batches, first, key=_first) - 1)
-        for batch in self.batches[place:]:
+        for index in range(place, len(self.batches)):
+            batch = self.batches[index]
             if batch.first >= stop:
-                break
-            known += max(0, min(stop, batch.first + batch.count) - max(first, batch.first))
-        return known
+                return
+            low, high = max(first, batch.first), min(stop, batch.first + batch.count)
+            if low < high:
+                yield batch, low, high
 
     def _ends_before(self, number: int) -> bool:
         """Return whether all numbers that were ever accepted are below *number*."""

@@ -38,12 +38,17 @@ class Welcome(Reply, frozen=True, tag="welcome"):
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """What was special about one submitted batch (by its place in the list): a known id, or a refusal."""
+    """What was special about one submitted batch (by its place in the list): a known id, or a refusal.
+
+    `anew` says of a refused batch that its numbers belong to other jobs, so that none of its own was
+    accepted: it may be submitted under another origin.
+    """
 
     batch: int
     id: str = ""
     code: str = ""
     message: str = ""
+    anew: bool = False
 
 
 class Accepted(Reply, frozen=True, tag="accepted"):

@@ -12,7 +12,9 @@ import msgspec
 
 from service.domain import events as e
 from service.domain.job import NewBatch
+from service.domain.origins import Origin
 from service.domain.queue_state import QueueState
+from service.domain.repeats import Repeats
 
 #: Jobs that one event accepts at most if they come as several batches.
 RUN_JOBS_MAX = 1000
@@ -23,7 +25,7 @@ EVENT_JOBS_MAX = 5000
 class Run:
     """Batches that were found acceptable and are not recorded yet."""
 
-    __slots__ = ("_batches", "_inside", "_now", "_origin", "_state", "count", "keys")
+    __slots__ = ("_batches", "_inside", "_now", "_origin", "_repeats", "_state", "count", "keys")
 
     def __init__(self, state: QueueState, origin: str, now: float, *, inside: bool = False) -> None:
         """Start with none; they are of *origin*, the manager's own if *inside*, and come at time *now*."""
@@ -32,6 +34,7 @@ class Run:
         self._origin = origin
         self._now = now
         self._batches: list[NewBatch] = []
+        self._repeats: Repeats | None = None
         #: Jobs, and keys, that the next event accepts.
         self.count = 0
         self.keys: set[str] = set()
@@ -40,6 +43,12 @@ class Run:
     def begins_origin(self) -> bool:
         """Whether the batches are of a client of which no job is known."""
         return not self._inside and self._state.ledger.origins.get(self._origin) is None
+
+    def repeats(self, origin: Origin) -> Repeats:
+        """Return what compares the batches with the jobs of their *origin*; made for those that need it."""
+        if self._repeats is None:
+            self._repeats = Repeats(self._state, origin)
+        return self._repeats
 
     def goes_on_with(self, batch: NewBatch) -> bool:
         """Return whether *batch* can be accepted by the same event as those that are held."""

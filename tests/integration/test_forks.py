@@ -116,6 +116,29 @@ in_children(8, lambda number: work(number) if number < 8 else [[], 0])
     assert sum(right for _, right in lines) == 8000
 
 
+def test_a_cloned_machine_s_client_notices_that_its_numbers_are_used(service: Manager, tmp_path: Path):
+    """Python is not told of a fork that another library makes, as it is not of a snapshot that is resumed."""
+    program = """
+import ctypes, json, os
+from service import Client
+client = Client()
+client.submit(ADD, 0, 0).result(timeout=30)
+fork = ctypes.PyDLL(None).fork
+pid = fork()
+if pid == 0:
+    client._session._connections.begin_anew()
+    jobs = client.submit_many(ADD, [(n, 100) for n in range(3)]) + [client.submit(ADD, 7, 100)]
+    os.write(1, json.dumps([[job.id, job.result(timeout=30)] for job in jobs]).encode() + b"\\n")
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+job = client.submit(ADD, 8, 0)
+print(json.dumps([[job.id, job.result(timeout=30)]]))
+"""
+    copy, original = output(program, service, tmp_path)
+    assert [result for _, result in copy + original] == [100, 101, 102, 107, 8]
+    assert len({job_id for job_id, _ in copy + original}) == 5
+
+
 def test_a_stream_of_submits_that_is_inherited_halfway_gives_other_ids(service: Manager, tmp_path: Path):
     program = """
 from service import Client

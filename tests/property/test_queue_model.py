@@ -216,6 +216,17 @@ class QueueMachine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.sent))
         assert self.ask(c.Submit("o", [batch]), self.client) == r.Accepted([])
 
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def submit_others_under_known_numbers(self, data: st.DataObject) -> None:
+        """A conflict as long as one of the jobs is kept; afterwards their numbers count as the same jobs."""
+        batch = data.draw(st.sampled_from(self.sent))
+        others = NewBatch(batch.first, batch.terms, [b"other"] * len(batch.bodies), batch.delay, batch.key)
+        kept = any(self.state.ledger.find(f"o-{batch.first + place}") for place in range(len(batch.bodies)))
+        reply = self.ask(c.Submit("o", [others]), self.client)
+        assert isinstance(reply, r.Accepted)
+        assert [(note.code, note.anew) for note in reply.notes] == [("conflict", True)] * kept
+
     @rule(name=st.sampled_from(CONSUMERS), limit=st.integers(1, 6))
     def lease(self, name: str, limit: int) -> None:
         member = self.members.get(name)
