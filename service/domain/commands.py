@@ -116,7 +116,7 @@ class Extend(Command, frozen=True, tag="extend"):
     """Renew all leases of this worker's consumers, and report their number by state.
 
     `consumers` names those whose processes are there; an older worker does not say. One that it does not
-    name, and that is not connected either, is nobody's.
+    name, and that is not connected either, is nobody's. With `told` the reply is `Extended`.
     """
 
     busy: b.Number = 0
@@ -125,6 +125,7 @@ class Extend(Command, frozen=True, tag="extend"):
     restarts: b.Number = 0
     stopping: bool = False
     consumers: b.Consumers | None = None
+    told: bool = False
 
 
 class Lost(Command, frozen=True, tag="lost"):

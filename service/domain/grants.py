@@ -12,8 +12,6 @@ from service.domain.queue_state import QueueState
 
 #: What is counted for each row that a grant has read, beside the arguments in it.
 ROW_OVERHEAD_BYTES = 16 * 1024
-#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
-PILL_PUT_BY_HAND = -1
 
 
 def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
@@ -56,7 +54,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         if lane.task == PILL and member.role == "consumer":
             if not deliveries:
                 state.swallow(lane, now)
-                return r.Grant([], PILL_PUT_BY_HAND)
+                return r.Grant([], r.PILL_PUT_BY_HAND)
             break
         pace = state.paces.of(lane.task)
         fitting = limit if ahead is None else min(limit, pace.fitting(ahead))

@@ -11,6 +11,7 @@ from service.domain import events as e
 from service.domain import replies as r
 from service.domain.batch import Batch
 from service.domain.commands import CHANGED_JOBS_MAX
+from service.domain.grants import pill_for
 from service.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from service.domain.lanes import Kind
 from service.domain.lifecycle import JobState
@@ -37,7 +38,8 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     worker.seen_at = now
     worker.expires = now + state.limits.lease_seconds
     worker.report = command
-    return r.Done(sum(len(each.leases) for each in worker.consumers.values()))
+    count = sum(len(each.leases) for each in worker.consumers.values())
+    return r.Extended(count, pill_for(state, member)) if command.told else r.Done(count)
 
 
 def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:

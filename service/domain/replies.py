@@ -57,6 +57,17 @@ class Accepted(Reply, frozen=True, tag="accepted"):
     notes: list[Note] = []
 
 
+class Extended(Reply, frozen=True, tag="extended"):
+    """`count` leases are renewed; `drain` is the epoch of a drain in force for the worker, else 0."""
+
+    count: int = 0
+    drain: int = 0
+
+
+#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
+PILL_PUT_BY_HAND = -1
+
+
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
     """A lease: jobs `first`, `first + 1`, … of an origin, one body each, and what each has behind it."""
 
@@ -223,4 +234,6 @@ class Copy(Reply, frozen=True, tag="copy"):
     error: str = ""
 
 
-AnyReply = Done | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text | Copy
+AnyReply = (
+    Done | Extended | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text | Copy
+)

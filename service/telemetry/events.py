@@ -301,6 +301,12 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent("worker_left", _INFO, "The last process of a worker said goodbye."),
     LogEvent("worker_lost", _WARNING, "A worker has gone without a word; its jobs go back."),
     LogEvent(
+        "worker_resumed",
+        _INFO,
+        "A drain ended before all consumers had gone; their places are filled again.",
+        ("consumers",),
+    ),
+    LogEvent(
         "worker_started",
         _INFO,
         "The worker runs, and joins the manager.",

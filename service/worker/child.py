@@ -183,13 +183,12 @@ class Child:
         With nothing to do and nothing to report it has a moment: it may be waiting for a manager that is
         not there. After its pill it has the *grace*.
         """
-        if look.phase is Phase.PILLED:
+        pilled = look.phase in (Phase.PILLED, Phase.DRAINED)
+        if pilled:
             self._leaving_since = self._leaving_since or now
         if not self._leaving_since or look.busy:
             return False
-        return now - self._leaving_since > (
-            grace if look.unsent or look.phase is Phase.PILLED else _LEAVE_SECONDS
-        )
+        return now - self._leaving_since > (grace if look.unsent or pilled else _LEAVE_SECONDS)
 
     def ended(self) -> bool:
         """Whether the process is gone."""

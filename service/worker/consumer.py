@@ -22,7 +22,7 @@ from service.broker.base import Broker, Settlement
 from service.domain.commands import Hello, Leave, Nack, Ping, Release
 from service.domain.job import job_id
 from service.domain.limits import GRANT_JOBS
-from service.domain.replies import Delivery, Grant, Refused
+from service.domain.replies import PILL_PUT_BY_HAND, Delivery, Grant, Refused
 from service.errors import (
     AuthenticationFailed,
     Forbidden,
@@ -118,7 +118,7 @@ class Consumer:
         while not (self._stopping.is_set() or self._spoilt):
             grant = self._take(broker)
             if grant.pill:
-                return Phase.PILLED
+                return Phase.PILLED if grant.pill == PILL_PUT_BY_HAND else Phase.DRAINED
             self._work(broker, runner, grant)
         return Phase.RENEWING if self._spoilt else Phase.STOPPING
 

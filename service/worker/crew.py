@@ -5,18 +5,51 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 import structlog
 
 from service.worker.child import Child
+from service.worker.cpu import CpuCount
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.slot import Look, Phase
 from service.worker.verdict import Ending, Reason, pause_before
 
 _STATES = {Phase.STARTING: "starting", Phase.BUSY: "busy"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """A worker at one moment, for its metrics.
+
+    Attributes:
+        name: the worker's name.
+        host: the host's name.
+        start_method: how its consumers are started.
+        consumers: how many are `busy`, `idle` and `starting`.
+        restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
+            (with nothing to do, or with the forkserver), `renewed` (a task had changed its process) and
+            `other` (could not start).
+        busy_seconds: time that all consumers so far spent in tasks.
+        cpu: the CPUs by which their number was chosen.
+        reconnects: how often the supervisor's connection had to be made again.
+        draining: whether the worker takes nothing new.
+        connected: whether the manager answered the last request.
+    """
+
+    name: str
+    host: str
+    start_method: str
+    consumers: Mapping[str, int]
+    restarts: Mapping[str, int]
+    busy_seconds: float
+    cpu: CpuCount
+    reconnects: int
+    draining: bool
+    connected: bool
 
 
 class Crew:
@@ -31,12 +64,14 @@ class Crew:
         children: those that are there.
         restarts: how many were replaced, by reason.
         pilled: how many have ended by their pill.
+        drained: those of them that a drain has ended, and that have no successors yet.
     """
 
     def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
         self.children: list[Child] = []
         self.restarts: Counter[str] = Counter()
         self.pilled = 0
+        self.drained = 0
         self._options = options
         self._context = _context(options)
         self._log = structlog.get_logger()
@@ -61,6 +96,13 @@ class Crew:
     def close_vacancies(self) -> None:
         """Start nobody any more."""
         self._vacancies.clear()
+        self.drained = 0
+
+    def refill(self, now: float) -> int:
+        """Fill the places of those that a drain has ended; return how many there are."""
+        places, self.drained = self.drained, 0
+        self._vacancies += [now] * places
+        return places
 
     def fill_vacancies(self, now: float) -> None:
         """Start those whose time has come."""
@@ -91,6 +133,7 @@ class Crew:
             self._ended_busy_seconds += _busy_seconds(look, now)
         ending = Ending(child.name, code, look, child.killed, now, trace)
         self.pilled += ending.pilled
+        self.drained += ending.drained
         return ending
 
     def replace(self, ending: Ending) -> None:

@@ -18,7 +18,7 @@ import structlog
 from service.broker.base import Broker
 from service.domain.commands import AnyCommand, Extend, Hello, Leave
 from service.domain.field_bounds import FRAME_COMMANDS_MAX
-from service.domain.replies import Refused
+from service.domain.replies import Extended, Refused
 from service.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
 from service.worker.options import Connect
 
@@ -42,6 +42,7 @@ class Reporter:
         extend: the report that goes with each renewal.
         refused: called once, from the thread, with the error if the manager refuses the first connection.
         reconnected: called from the thread whenever the connection is made again.
+        renewed: called from the thread at each renewal, with whether a drain of this worker is in force.
         alive: says whether the supervisor's loop still turns; while it does not, no lease is renewed.
     """
 
@@ -52,6 +53,7 @@ class Reporter:
         extend: Callable[[], Extend],
         refused: Callable[[ServiceError], None],
         reconnected: Callable[[], None],
+        renewed: Callable[[bool], None],
         alive: Callable[[], bool],
     ) -> None:
         self._connect = connect
@@ -59,6 +61,7 @@ class Reporter:
         self._extend = extend
         self._refused = refused
         self._reconnected = reconnected
+        self._renewed = renewed
         self._alive = alive
         self._log = structlog.get_logger()
         self._pending: deque[AnyCommand] = deque()
@@ -166,6 +169,8 @@ class Reporter:
             if isinstance(reply, Refused):
                 verb = type(command).__name__.lower()
                 self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
+            elif isinstance(reply, Extended):
+                self._renewed(bool(reply.drain))
         for _ in reports:
             self._pending.popleft()
         self._answered()

@@ -33,6 +33,8 @@ class Phase(enum.IntEnum):
     STOPPING = 4
     #: A task has changed the process in a way that cannot be put back; it leaves, and is replaced.
     RENEWING = 5
+    #: As PILLED, by the pill of a drain, after whose end it has a successor.
+    DRAINED = 6
 
 
 class Look(NamedTuple):

@@ -13,8 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from multiprocessing import connection
 
 import structlog
@@ -23,8 +22,7 @@ from service.domain.commands import Extend, Hello, Recall
 from service.errors import ConfigurationError, ServiceError
 from service.wire import PROTOCOL_VERSION
 from service.worker.child import LONG_SECONDS, Child
-from service.worker.cpu import CpuCount
-from service.worker.crew import Crew
+from service.worker.crew import Crew, WorkerSnapshot
 from service.worker.offspring import adopts_orphans, end_descendants
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.orders import BROKEN, NUDGE, READY
@@ -42,37 +40,6 @@ _STILLBORN_MAX = 3
 _FAREWELL_SECONDS = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSnapshot:
-    """A worker at one moment, for its metrics.
-
-    Attributes:
-        name: the worker's name.
-        host: the host's name.
-        start_method: how its consumers are started.
-        consumers: how many are `busy`, `idle` and `starting`.
-        restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
-            (with nothing to do, or with the forkserver), `renewed` (a task had changed its process) and
-            `other` (could not start).
-        busy_seconds: time that all consumers so far spent in tasks.
-        cpu: the CPUs by which their number was chosen.
-        reconnects: how often the supervisor's connection had to be made again.
-        draining: whether the worker takes nothing new.
-        connected: whether the manager answered the last request.
-    """
-
-    name: str
-    host: str
-    start_method: str
-    consumers: Mapping[str, int]
-    restarts: Mapping[str, int]
-    busy_seconds: float
-    cpu: CpuCount
-    reconnects: int
-    draining: bool
-    connected: bool
-
-
 class Supervisor:
     """Runs one worker.
 
@@ -87,7 +54,7 @@ class Supervisor:
         self._log = structlog.get_logger().bind(worker=options.name)
         self._crew = Crew(options, connect, configure_logging)
         self._reporter = Reporter(
-            connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin, self._turns
+            connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin, self._renewed, self._turns
         )
         self._turned_at = time.monotonic()
         self._adopts_orphans = adopts_orphans()
@@ -96,6 +63,7 @@ class Supervisor:
         self._stop_deadline: float | None = None
         self._fatal: ServiceError | None = None
         self._rejoining = False
+        self._resumed = False
         self._stillborn = 0
         self._alarm, self._bell = socket.socketpair()
         self._alarm.setblocking(False)
@@ -179,10 +147,19 @@ class Supervisor:
                 self._oversee(child, now)
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
             self._end_grace()
+        if self._resumed:
+            self._refill(now)
         self._crew.fill_vacancies(now)
         self._reporter.complain_of_silence(now)
         if self._adopts_orphans:
             reap_strangers(self._own_pids())
+
+    def _refill(self, now: float) -> None:
+        """Have as many consumers again as before a drain that was ended before all had gone."""
+        self._resumed = False
+        places = self._crew.refill(now)
+        if places:
+            self._log.info("worker_resumed", consumers=places)
 
     def _hear(self, child: Child, now: float) -> None:
         """Take note of what a consumer says."""
@@ -341,6 +318,12 @@ class Supervisor:
         self._rejoining = True
         self._ring()
 
+    def _renewed(self, draining: bool) -> None:
+        """Take note that no drain is in force; from the reporter's thread."""
+        if self._crew.drained and not draining:
+            self._resumed = True
+            self._ring()
+
     def _refuse(self, error: ServiceError) -> None:
         """End because this worker can never work; the reporter's thread calls it too."""
         self._fatal = self._fatal or error
@@ -378,6 +361,7 @@ class Supervisor:
             restarts,
             stopping,
             self._crew.names(),
+            told=True,
         )
 
 

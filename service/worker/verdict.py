@@ -76,12 +76,17 @@ class Ending:
     @property
     def pilled(self) -> bool:
         """Whether it had its pill; then it has no successor."""
-        return self.look.phase is Phase.PILLED
+        return self.look.phase in (Phase.PILLED, Phase.DRAINED)
+
+    @property
+    def drained(self) -> bool:
+        """Whether that was the pill of a drain; then it has a successor once the drain has ended."""
+        return self.look.phase is Phase.DRAINED
 
     @property
     def orderly(self) -> bool:
         """Whether it has left by itself, as it was told to."""
-        return self.code == 0 and self.look.phase in (Phase.PILLED, Phase.STOPPING, Phase.RENEWING)
+        return self.code == 0 and (self.pilled or self.look.phase in (Phase.STOPPING, Phase.RENEWING))
 
     @property
     def reason(self) -> Reason:

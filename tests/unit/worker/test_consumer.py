@@ -188,11 +188,11 @@ def test_told_to_stop_it_finishes_its_job_and_gives_back_what_it_read_ahead(benc
     assert not any(bench.view(job).interruptions for job in jobs)
 
 
-def test_a_pill_ends_it(bench: Bench) -> None:
+def test_the_pill_of_a_drain_ends_it(bench: Bench) -> None:
     bench.results(bench.submit("t:echo", (1,)))
     bench.client.drain()
     bench.thread.join(SECONDS)
-    assert bench.slot.look().phase is Phase.PILLED
+    assert bench.slot.look().phase is Phase.DRAINED
 
 
 def test_what_is_taken_back_is_dropped_and_the_rest_goes_on(bench: Bench) -> None:

@@ -56,13 +56,16 @@ class Desk:
         self.errors: list[ServiceError] = []
         self.reconnections = 0
         self.alive = True
+        self.told = False
+        self.drains: list[bool] = []
         self.asked = threading.Event()
         self.reporter = Reporter(
             self.connect,
             lambda: HELLO,
-            lambda: c.Extend(busy=2),
+            lambda: c.Extend(busy=2, told=self.told),
             self.errors.append,
             self.reconnected,
+            self.renewed,
             lambda: self.alive,
         )
 
@@ -75,6 +78,9 @@ class Desk:
 
     def reconnected(self) -> None:
         self.reconnections += 1
+
+    def renewed(self, draining: bool) -> None:
+        self.drains.append(draining)
 
     def start(self) -> Line:
         self.reporter.start()
@@ -102,6 +108,25 @@ def lost(name: str) -> c.Lost:
 def test_leases_are_renewed_again_and_again(desk: Desk) -> None:
     line = desk.start()
     line.until(lambda: line.sent.count(c.Extend(busy=2)) > 3)
+    desk.reporter.close(SECONDS)
+
+
+@pytest.mark.parametrize("worker", ["", "w"])
+def test_each_renewal_tells_whether_a_drain_is_in_force(desk: Desk, worker: str) -> None:
+    desk.told = True
+    LocalBroker(desk.queue).drain(worker=worker)
+    line = desk.start()
+    line.until(lambda: len(desk.drains) > 1)
+    assert all(desk.drains)
+    line.call([c.Resume(worker)])
+    line.until(lambda: not desk.drains[-1])
+    desk.reporter.close(SECONDS)
+
+
+def test_a_manager_that_does_not_tell_has_said_nothing_of_drains(desk: Desk) -> None:
+    line = desk.start()
+    line.until(lambda: line.sent.count(c.Extend(busy=2)) > 3)
+    assert desk.drains == []
     desk.reporter.close(SECONDS)
 
 

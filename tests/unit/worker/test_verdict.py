@@ -59,7 +59,7 @@ def test_a_job_whose_consumer_died_with_the_forkserver_goes_back_uncharged() -> 
     assert orphan.reason is Reason.LOST
 
 
-@pytest.mark.parametrize("phase", [Phase.PILLED, Phase.STOPPING])
+@pytest.mark.parametrize("phase", [Phase.PILLED, Phase.DRAINED, Phase.STOPPING])
 def test_who_leaves_as_told_is_not_reported(phase: Phase) -> None:
     assert ending(phase, 0).orderly
     assert ending(phase, 0).reports(0.0) == []
