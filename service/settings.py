@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from service.domain.limits import Limits
+from service.domain.limits import SECONDS_MAX, Limits
 from service.domain.names import NAME_MAX, QUEUES_MAX, is_free_name, is_name
 from service.envelope import PickleKeys
 from service.errors import ConfigurationError
@@ -189,14 +189,17 @@ def parse_seconds(text: str | float) -> float:
     """Return the seconds in a duration such as `90`, `1.5`, `500ms`, `10s`, `5m`, `2h` or `7d`.
 
     Raises:
-        ConfigurationError: *text* is no duration.
+        ConfigurationError: *text* is no duration, or over a hundred years.
     """
     match = _DURATION.fullmatch(str(text).strip())
     if match is None:
         raise ConfigurationError(
             f"{text!r} is not a duration; write seconds, or for instance 500ms, 5m, 2h, 7d"
         )
-    return float(match["number"]) * _SECONDS[match["unit"] or "s"]
+    seconds = float(match["number"]) * _SECONDS[match["unit"] or "s"]
+    if seconds > SECONDS_MAX:
+        raise ConfigurationError(f"{text!r} is too long; a duration is a hundred years at most (36500d)")
+    return seconds
 
 
 def parse_size(text: str | int) -> int:

@@ -15,6 +15,8 @@ from service.errors import ServiceError
 from service.printable import printable_json, printable_line, printable_text
 
 T = TypeVar("T")
+#: The last second of the year 9999, as a Unix time.
+_LAST_MOMENT = 253_402_300_799.0
 #: A column of a table: its title, and what stands in it for an item.
 Column = tuple[str, Callable[[T], str]]
 
@@ -216,9 +218,13 @@ def show_items(
 
 
 def moment(at: float | None) -> str | None:
-    """Return a Unix time as RFC 3339 in UTC, with milliseconds."""
+    """Return a Unix time as RFC 3339 in UTC, with milliseconds.
+
+    A time after the year 9999 is told as the end of that year: older journals may have any.
+    """
     if not at:
         return None
+    at = min(at, _LAST_MOMENT)
     whole, milliseconds = divmod(round(at * 1000), 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
@@ -230,6 +236,7 @@ def ago(at: float | None) -> str:
 
 def span(seconds: float) -> str:
     """Return a length of time for people: the two largest units at most."""
+    seconds = max(-_LAST_MOMENT, min(seconds, _LAST_MOMENT))
     if abs(seconds) < 1:
         return f"{seconds * 1000:.0f} ms"
     if abs(seconds) < 10:

@@ -184,6 +184,8 @@ class Encoder:
             check_batch(NewBatch(0, self._terms, [], options.delay, options.key))
         except ValueError as error:
             raise BadRequest(f"the job is out of bounds: {error}") from None
+        if options.delay < 0:
+            raise BadRequest(f"the job is out of bounds: delay: {options.delay:g} s have passed already")
         self._task, self._options = task, options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from service.domain.job import Outcome, parse_job_id
 from service.domain.lifecycle import JobState
 from service.domain.replies import Outcomes
 from service.envelope import PickleKeys
-from service.errors import JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
+from service.errors import BadRequest, JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
 
 #: Seconds that one call waits at most, so that a dead connection is found.
 SLICE_SECONDS = 20.0
@@ -62,7 +63,13 @@ class Deadline:
     """
 
     def __init__(self, timeout: float | None) -> None:
-        """Start the count of *timeout* seconds."""
+        """Start the count of *timeout* seconds.
+
+        Raises:
+            BadRequest: *timeout* is not a number, so that it would never be over.
+        """
+        if timeout is not None and math.isnan(timeout):
+            raise BadRequest("the timeout is not a number of seconds")
         self.timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from service.domain.limits import SECONDS_MAX
 from service.domain.names import LABEL_MAX, NAME_MAX, QUEUES_MAX
 
 #: Characters of an origin in a job's id; one that is an alias has a digest and a key in it.
@@ -23,8 +24,6 @@ NUMBER_MAX: Final = (1 << 53) - 1
 JOB_ID_MAX: Final = ORIGIN_MAX + 1 + len(str(NUMBER_MAX))
 #: What a token or a cursor is at most: SQLite and a consumer's slot hold it.
 COUNTER_MAX: Final = (1 << 63) - 1
-#: Seconds of any duration: a hundred years.
-SECONDS_MAX: Final = 100 * 365 * 24 * 3600.0
 
 #: Commands in one frame: a consumer sends one for each job of its last two grants, and a little more.
 FRAME_COMMANDS_MAX: Final = 1024

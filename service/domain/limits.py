@@ -7,6 +7,8 @@ from typing import Final
 
 #: Jobs that one request may lease: those of a few milliseconds at most, even where each takes none.
 GRANT_JOBS: Final = 256
+#: Seconds of any duration: a hundred years.
+SECONDS_MAX: Final = 100 * 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from service import codec
 from service.broker.host import QueueHost
 from service.domain import commands as c
 from service.domain import replies as r
-from service.domain.field_bounds import JOB_ID_MAX, SECONDS_MAX
+from service.domain.field_bounds import JOB_ID_MAX
 from service.domain.job import (
     DEFAULT_QUEUE,
     ITEM,
@@ -28,6 +28,7 @@ from service.domain.job import (
     Terms,
     check_batch,
 )
+from service.domain.limits import SECONDS_MAX
 from service.domain.members import Member
 from service.domain.names import NAME_MAX, is_free_name, put_origin
 from service.errors import JournalError, ServiceError

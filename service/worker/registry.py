@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from service.domain.field_bounds import TASKS_MAX
 from service.domain.job import CALL
+from service.domain.limits import SECONDS_MAX
 from service.domain.names import NAME_MAX, is_name
 from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
 from service.errors import ArgumentError, ConfigurationError, TaskNotFound
@@ -60,11 +61,14 @@ class TaskOptions:
                 f"{self.name[:NAME_MAX]!r} cannot name a task; a name has up to {NAME_MAX} characters, "
                 "all of them printable"
             )
-        if self.retries < 0 or self.backoff < 0:
-            raise ConfigurationError("retries and backoff of a task cannot be negative")
-        if self.timeout is not None and self.timeout <= 0:
+        if self.retries < 0 or not 0 <= self.backoff <= SECONDS_MAX:
             raise ConfigurationError(
-                "the timeout of a task must be more than 0 seconds; leave it out for none"
+                f"retries and backoff of a task cannot be negative, nor the backoff over {SECONDS_MAX:.0f} s"
+            )
+        if self.timeout is not None and not 0 < self.timeout <= SECONDS_MAX:
+            raise ConfigurationError(
+                "the timeout of a task must be more than 0 seconds, "
+                f"and {SECONDS_MAX:.0f} at most; leave it out for none"
             )
 
 

@@ -14,6 +14,7 @@ from service.domain import field_bounds as bounds
 from service.domain import names
 from service.domain import replies as r
 from service.domain.job import ErrorInfo, NewBatch, Terms
+from service.domain.limits import SECONDS_MAX
 from service.errors import BadRequest, UnknownJob
 from tests.support.asking import ack_of, batch, lease, lease_one, nack_of, numbers, states, submit
 
@@ -40,7 +41,7 @@ ERROR = ErrorInfo("ValueError", "no")
         batch(0, label="m" * (names.NAME_MAX + 1)),
         batch(0, label="two\nlines"),
         batch(0, delay=INF),
-        batch(0, delay=bounds.SECONDS_MAX * 2),
+        batch(0, delay=SECONDS_MAX * 2),
         NewBatch(bounds.NUMBER_MAX, Terms("m:f"), [b""]),
     ],
 )
