@@ -130,36 +130,51 @@ class QueueHost:
             StateBroken: the state cannot be trusted any more.
         """
         now = self.clock.now()
-        commands, member, replies, room = request.commands, request.member, request.replies, request.room
-        begun, last, enough = len(replies), len(commands) - 1, time.perf_counter() + UNTIMED_SECONDS
+        commands, replies = request.commands, request.replies
+        if len(commands) > 1 and not self._carry_out_earlier(request, until, now):
+            return False
+        last = commands[-1] if commands else None
+        if last is not None:
+            reply = self._carry_out(last, request, now)
+            if reply is None:
+                self._park(last, request, now)
+                return True
+            replies.append(reply)
+        self._outbox.put(last, replies, request.deliver, request.member, recorded=False)
+        return True
+
+    def _carry_out_earlier(self, request: Request, until: float, now: float) -> bool:
+        """Apply what is left before the last command; return whether there is time for that one now."""
+        commands, replies = request.commands, request.replies
+        begun, enough = len(replies), time.perf_counter() + UNTIMED_SECONDS
+        for place in range(begun, len(commands) - 1):
+            command = commands[place]
+            if isinstance(command, WAITERS):
+                command = impatient(command)
+            reply = self._carry_out(command, request, now)
+            if reply is None or type(command) is c.Exposition:
+                reply = _ASKED_TOO_EARLY
+            replies.append(reply)
+            charge(request.room, reply)
+            at = time.perf_counter()
+            if at >= until and (at >= enough or len(replies) - begun >= UNTIMED_COMMANDS):
+                return False
+        return True
+
+    def _carry_out(self, command: c.Command, request: Request, now: float) -> r.Reply | None:
+        """Apply one command of a request, and remember it if it made events."""
         apply_one = self._apply_with_care if self._careful else self._apply
-        ledger, command = self.state.ledger, None
+        ledger, member = self.state.ledger, request.member
+        before = ledger.last_sequence
         try:
-            for place in range(begun, last + 1):
-                late = place > begun and (at := time.perf_counter()) >= until
-                if late and (place - begun >= UNTIMED_COMMANDS or at >= enough):
-                    return False
-                asked = commands[place]
-                command = impatient(asked) if place < last and isinstance(asked, WAITERS) else asked
-                before = ledger.last_sequence
-                reply = apply_one(command, member, now, room)
-                if ledger.last_sequence != before:
-                    self._makers.append((before, command, member))
-                if place < last and (reply is None or type(command) is c.Exposition):
-                    reply = _ASKED_TOO_EARLY
-                if reply is None:
-                    self._park(command, request, now)
-                    return True
-                replies.append(reply)
-                if place < last:
-                    charge(room, reply)
+            reply = apply_one(command, member, now, request.room)
         except Exception as error:
             if is_told(error):
                 raise
             raise StateBroken(Place.REQUEST, error, command, member) from error
-        last_asked = commands[-1] if commands else None
-        self._outbox.put(last_asked, replies, request.deliver, member, recorded=False)
-        return True
+        if ledger.last_sequence != before:
+            self._makers.append((before, command, member))
+        return reply
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
         """Have a request wait whose last command, *command*, has no answer yet."""
@@ -361,6 +376,7 @@ class QueueHost:
 
     def _commit(self) -> None:
         events, forgotten = self.state.take_events()
+        sizes, self.state.result_bytes = self.state.result_bytes, {}
         if self._failure is not None and self._outbox.tells:
             # What the state says of the failed turn's jobs is not durable, and must not be answered.
             self._outbox = Outbox()
@@ -378,12 +394,13 @@ class QueueHost:
         self._makers.clear()
         self.observer.committed(len(events), time.perf_counter() - started)
         for sequence, event in events:
-            self._recent.committed(sequence, event)
+            self._recent.committed(sequence, event, sizes.get(sequence))
 
     def _read(self, sequence: int) -> e.AnyEvent | None:
         event = self._recent.get(sequence)
         if event is None:
             event = self.journal.read(sequence)
+            self.state.read_bytes += e.weight(event)
             self._recent.read(sequence, event)
         return event
 

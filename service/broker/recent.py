@@ -35,9 +35,15 @@ class Recent:
         known = self._events.get(sequence)
         return None if known is None else known[0]
 
-    def committed(self, sequence: int, event: e.AnyEvent) -> None:
-        """Keep an event that was committed, if it tells an outcome and is not too large."""
-        if not isinstance(event, e.Submitted | e.Merged) and (weight := e.weight(event)) < RECENT_EVENT_BYTES:
+    def committed(self, sequence: int, event: e.AnyEvent, size: int | None = None) -> None:
+        """Keep an event that was committed, if it tells an outcome and is not too large.
+
+        *size* is its `events.weight`, if that is known already.
+        """
+        if isinstance(event, e.Submitted | e.Merged):
+            return
+        weight = e.weight(event) if size is None else size
+        if weight < RECENT_EVENT_BYTES:
             self._keep(sequence, event, weight)
 
     def read(self, sequence: int, event: e.AnyEvent) -> None:

@@ -220,9 +220,10 @@ def _submit_one(
         elif batch.first < known.floor:
             message = f"the numbers of {origin} below {known.floor} are used up; number anew"
             note = r.Note(0, code="conflict", message=message)
-    note = note or _same_key(state, origin, batch, member) or _obstacle(state, batch, strict, run)
+    size = sum(map(len, batch.bodies))
+    note = note or _same_key(state, origin, batch, member) or _obstacle(state, batch, size, strict, run)
     if note is None:
-        run.add(batch)
+        run.add(batch, size)
     return note
 
 
@@ -243,13 +244,12 @@ def _malformed(batch: NewBatch) -> r.Note | None:
     return None
 
 
-def _obstacle(state: QueueState, batch: NewBatch, strict: bool, run: Run) -> r.Note | None:
-    """Return why a batch cannot be accepted now, or None."""
-    terms = batch.terms
-    largest = max(map(len, batch.bodies))
-    if largest > state.limits.max_job_bytes:
+def _obstacle(state: QueueState, batch: NewBatch, size: int, strict: bool, run: Run) -> r.Note | None:
+    """Return why a batch, whose bodies have *size* bytes together, cannot be accepted now, or None."""
+    terms, most = batch.terms, state.limits.max_job_bytes
+    if size > most and (largest := max(map(len, batch.bodies))) > most:
         message = (
-            f"the arguments take {largest} bytes and the limit is {state.limits.max_job_bytes} bytes "
+            f"the arguments take {largest} bytes and the limit is {most} bytes "
             "(`svc manager --max-job-bytes`); pass a reference to the data instead"
         )
         return r.Note(0, code="job_too_large", message=message)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from operator import sub
 from typing import TYPE_CHECKING
 
+from service.domain.counts import Tally
 from service.domain.events import Merged, Submitted
 from service.domain.job import Cause, Terms, job_id
 from service.domain.lifecycle import JobState
@@ -283,6 +284,15 @@ class Batch:
             following = (index for index in indexes if index in self.records)
             limit = min(limit, next(following, start + limit) - start)
         return limit
+
+    def tally(self, start: int, stop: int) -> Tally:
+        """Return in which states the jobs in [start, stop) are, and how many in each."""
+        states, count = self.states, stop - start
+        first = states[start]
+        if count == 1 or states.count(first, start, stop) == count:
+            return ((first, count),)  # as it mostly is
+        part = states[start:stop]
+        return tuple((state, part.count(state)) for state in set(part))
 
     def mark(self, start: int, stop: int, state: JobState) -> None:
         """Set the state of the jobs in [start, stop)."""

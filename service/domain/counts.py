@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from service.domain.lifecycle import InvariantBroken, JobState
+
+#: The states of some jobs, by number, and how many of them are in each.
+Tally: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(slots=True)
@@ -29,37 +33,15 @@ class Counts:
         """Whether it has no jobs, finished ones included."""
         return not (self.unfinished or self.succeeded or self.dead or self.cancelled)
 
-    def add(self, state: int, count: int) -> None:
-        """Add *count* jobs to *state*.
-
-        Raises:
-            InvariantBroken: fewer than none would be left.
-        """
-        name = _COUNTED[state]
-        number = getattr(self, name) + count
-        if number < 0:
-            raise InvariantBroken(f"a queue would count {number} jobs as {name}")
-        setattr(self, name, number)
-
-    def move(self, states: bytearray, start: int, stop: int, to: JobState) -> None:
-        """Count the jobs [start, stop) of *states* as *to* from now on.
+    def move(self, tally: Tally, to: JobState) -> None:
+        """Count the jobs of *tally* as *to* from now on.
 
         Raises:
             InvariantBroken: fewer than none would be left in a state.
         """
-        first, count = states[start], stop - start
-        if count > 1 and states.count(first, start, stop) != count:
-            self.remove(states, start, stop)
-            self.add(to, count)
-            return
-        # As it mostly is. Not by `remove` and `add`, which take twice as long.
-        name = _COUNTED[first]
-        left = getattr(self, name) - count
-        if left < 0:
-            raise InvariantBroken(f"a queue would count {left} jobs as {name}")
-        setattr(self, name, left)
+        moved = self.remove(tally)
         name = _COUNTED[to]
-        setattr(self, name, getattr(self, name) + count)
+        setattr(self, name, getattr(self, name) + moved)
 
     def admit(self, states: bytearray, start: int, *, delayed: bool) -> None:
         """Count new jobs, those of *states* from *start* on; unless some are *delayed*, all are ready."""
@@ -69,19 +51,21 @@ class Counts:
         self.scheduled += scheduled
         self.ready += count - scheduled
 
-    def remove(self, states: bytearray, start: int, stop: int) -> None:
-        """Count the jobs [start, stop) of *states* no more."""
-        first = states[start]
-        if stop - start == 1:
-            self.add(first, -1)
-            return
-        number = states.count(first, start, stop)
-        self.add(first, -number)
-        if number == stop - start:
-            return  # as it mostly is
-        for state in JobState:
-            if state != first:
-                self.add(state, -states.count(state, start, stop))
+    def remove(self, tally: Tally) -> int:
+        """Count the jobs of *tally* no more; return how many they are.
+
+        Raises:
+            InvariantBroken: fewer than none would be left in a state.
+        """
+        removed = 0
+        for state, count in tally:
+            name = _COUNTED[state]
+            left = getattr(self, name) - count
+            if left < 0:
+                raise InvariantBroken(f"a queue would count {left} jobs as {name}")
+            setattr(self, name, left)
+            removed += count
+        return removed
 
 
 _COUNTED = tuple(state.word for state in JobState)

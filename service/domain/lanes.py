@@ -158,14 +158,20 @@ class Road:
 
     def settle(self) -> tuple[Lane, Place] | None:
         """Return the lane to take from and where the road stands with it; None if no job is left."""
-        while (lane := self._first()) is not None:
+        priorities = self.priorities
+        while priorities:
+            lane = self.lanes.get(-priorities[0])
+            if lane is None:
+                heapq.heappop(priorities)
+                continue
             head = lane.head()
             if head is not None:
                 place = self.place
-                if place is None or place[1] != head.order or place[0] != -lane.priority:
-                    place = self.place = (-lane.priority, head.order, self.number, self)
+                if place is None or place[1] != head.order or place[0] != priorities[0]:
+                    place = self.place = (priorities[0], head.order, self.number, self)
                 return lane, place
             self.remove(lane)
+            priorities = self.priorities
         return None
 
     def remove(self, lane: Lane) -> None:
@@ -175,16 +181,6 @@ class Road:
         if len(self.priorities) > 2 * len(self.lanes) + STALE_MAX:
             self.priorities = [-priority for priority in self.lanes]
             heapq.heapify(self.priorities)
-
-    def _first(self) -> Lane | None:
-        """Return the lane of the highest priority."""
-        priorities, lanes = self.priorities, self.lanes
-        while priorities:
-            lane = lanes.get(-priorities[0])
-            if lane is not None:
-                return lane
-            heapq.heappop(priorities)
-        return None
 
 
 #: Where a road stands: its negated priority, the order of its first job, its number and itself. The smallest
@@ -297,7 +293,9 @@ class Lanes:
     def best(self, kind: Kind) -> Lane | None:
         """Return the lane that consumers of this kind take from."""
         interest = self._interest(kind)
-        places = self._places(interest)
+        places = interest.places
+        if places is None or len(places) > 2 * self._count + STALE_MAX:
+            places = self._put_in_order(interest)
         # Where others have taken from very many roads, to put all in order again is less work.
         patience = len(places) // _CORRECTED_PART + STALE_MAX
         while places:
@@ -329,7 +327,7 @@ class Lanes:
 
     def tidy(self, lane: Lane) -> None:
         """Forget a lane that has run empty."""
-        if lane.head() is None:
+        if not lane.spans or lane.head() is None:
             road = self._road(lane.queue, lane.task, lane.codec)
             if road is not None:
                 self._remove(road, lane)
@@ -365,12 +363,6 @@ class Lanes:
             del codecs[road.codec]
         if not codecs:
             del self._roads[road.queue]
-
-    def _places(self, interest: Interest) -> list[Place]:
-        places = interest.places
-        if places is None or len(places) > 2 * self._count + STALE_MAX:
-            return self._put_in_order(interest)
-        return places
 
     def _put_in_order(self, interest: Interest) -> list[Place]:
         interest.places = places = list(self._places_for(interest))

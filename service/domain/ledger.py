@@ -257,9 +257,10 @@ class Ledger:
 
     def move(self, batch: Batch, start: int, stop: int, state: JobState) -> None:
         """Set the state of jobs that stay unfinished, and keep the counts right."""
-        if not self.steps.may_go(batch, start, stop, state):
+        tally = self.steps.allowed(batch, start, stop, state)
+        if not tally:
             return
-        self.counts_of(batch.terms.queue).move(batch.states, start, stop, state)
+        self.counts_of(batch.terms.queue).move(tally, state)
         batch.mark(start, stop, state)
 
     def forget(self, batch: Batch) -> None:
@@ -269,7 +270,7 @@ class Ledger:
         origin.remove(batch)
         if batch.keys is not None:
             self.keys.forget(batch)
-        self.counts_of(batch.terms.queue).remove(batch.states, 0, batch.count)
+        self.counts_of(batch.terms.queue).remove(batch.tally(0, batch.count))
         self.forgotten.extend(batch.rows())
         if batch.terms.answer:
             for index in range(batch.count):
@@ -328,9 +329,10 @@ class Ledger:
     def _end(
         self, batch: Batch, start: int, stop: int, state: JobState, sequence: int, part: int, at: float
     ) -> None:
-        if not self.steps.may_go(batch, start, stop, state):
+        tally = self.steps.allowed(batch, start, stop, state)
+        if not tally:
             return
-        self.counts_of(batch.terms.queue).move(batch.states, start, stop, state)
+        self.counts_of(batch.terms.queue).move(tally, state)
         batch.end(start, stop, state, sequence)
         self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:

@@ -46,9 +46,9 @@ class Reader:
     def event(self, sequence: int) -> e.AnyEvent | None:
         """Return an event that some job refers to."""
         if sequence not in self._events:
-            event = self._state.event(sequence)
-            self._events[sequence] = event
-            self._room.take(0, READ_WORK + READ_BYTE_WORK * e.weight(event))
+            state, before = self._state, self._state.read_bytes
+            self._events[sequence] = state.event(sequence)
+            self._room.take(0, READ_WORK + READ_BYTE_WORK * (state.read_bytes - before))
         return self._events[sequence]
 
     def outcome(self, batch: Batch, index: int) -> Outcome:

@@ -12,7 +12,7 @@ token is ever given twice.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -74,6 +74,8 @@ class QueueState:
         self.observer = observer or Observer()
         self.incarnation = incarnation
         self.read = read
+        #: Bytes in all events that `read` had to decode so far, rather than having them in memory.
+        self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
         self.paces = Paces()
@@ -98,8 +100,10 @@ class QueueState:
         #: Why new jobs are refused for now.
         self.refusals: frozenset[Refusal] = frozenset()
         self._events: list[tuple[int, e.AnyEvent]] = []
+        #: Bytes of the results that events of the next commit tell, by the number of the event.
+        self.result_bytes: dict[int, int] = {}
         self._succeeded: tuple[int, e.Succeeded] | None = None
-        self._results_bytes = 0
+        self._results_weight = 0
         self._tokens = incarnation * _TOKENS_PER_INCARNATION
 
     # --- new jobs -----------------------------------------------------------------------------------
@@ -121,23 +125,26 @@ class QueueState:
         self._events.append((self.ledger.last_sequence, event))
         return self.ledger.last_sequence
 
-    def results_event(self, now: float, size: int) -> tuple[int, e.Succeeded]:
-        """Return the event that takes results of that weight: the last one of the commit, or a new one.
+    def results_event(self, now: float, count: int, size: int) -> tuple[int, e.Succeeded]:
+        """Return the event that takes *count* results of *size* bytes: the last of the commit, or a new one.
 
         It is a new one after any other event, as only so do replayed events come in the order in which they
-        happened, and where the last one has enough.
+        happened, and if the last one has enough.
         """
-        size += RANGE_OVERHEAD_BYTES
-        self._results_bytes += size
+        weight = RANGE_OVERHEAD_BYTES + results_weight(count, size)
+        self._results_weight += weight
+        known = self._succeeded
         if (
-            self._succeeded is None
-            or self._succeeded[0] != self.ledger.last_sequence
-            or self._results_bytes > RESULTS_EVENT_BYTES
+            known is None
+            or known[0] != self.ledger.last_sequence
+            or self._results_weight > RESULTS_EVENT_BYTES
         ):
             event = e.Succeeded(now, [])
-            self._succeeded = (self.record(event), event)
-            self._results_bytes = size
-        return self._succeeded
+            known = self._succeeded = (self.record(event), event)
+            self._results_weight = weight
+            self.result_bytes[known[0]] = 0
+        self.result_bytes[known[0]] += size
+        return known
 
     @property
     def has_events(self) -> bool:
@@ -226,7 +233,7 @@ class QueueState:
             return None
         self.lanes.tidy(lane)
         swallowed = span.batch.id(span.start), self.bodies(span.batch, span.start, span.stop)[0]
-        sequence, event = self.results_event(now, RESULT_OVERHEAD_BYTES)
+        sequence, event = self.results_event(now, 1, 0)
         batch, number = span.batch, span.batch.first + span.start
         event.ranges.append(e.Range(batch.origin, number, 0, [b""], [0.0]))
         self.ledger.succeeded(sequence, len(event.ranges) - 1, batch, event.ranges[-1], event.at)
@@ -359,6 +366,6 @@ class QueueState:
         return event
 
 
-def weight(results: Sequence[bytes]) -> int:
-    """Return about how many bytes *results* take in an event."""
-    return len(results) * RESULT_OVERHEAD_BYTES + sum(map(len, results))
+def results_weight(count: int, size: int) -> int:
+    """Return what *count* results of *size* bytes count for in an event."""
+    return count * RESULT_OVERHEAD_BYTES + size

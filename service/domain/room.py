@@ -19,7 +19,7 @@ FIND_WORK = 1.0
 OUTCOME_WORK = 2.0
 VIEW_WORK = 10.0
 PASS_WORK = 1.0
-#: Work of reading an event that the journal has, and of each of its bytes.
+#: Work of looking for an event, and of each byte in one that has to be read from the journal.
 READ_WORK = 15.0
 READ_BYTE_WORK = 0.001
 #: Work of counting a queue, and of a name of a task that one consumer knows.

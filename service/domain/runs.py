@@ -25,7 +25,7 @@ EVENT_JOBS_MAX = 5000
 class Run:
     """Batches that were found acceptable and are not recorded yet."""
 
-    __slots__ = ("_batches", "_inside", "_now", "_origin", "_repeats", "_state", "count", "keys")
+    __slots__ = ("_batches", "_inside", "_now", "_origin", "_repeats", "_size", "_state", "count", "keys")
 
     def __init__(self, state: QueueState, origin: str, now: float, *, inside: bool = False) -> None:
         """Start with none; they are of *origin*, the manager's own if *inside*, and come at time *now*."""
@@ -38,6 +38,8 @@ class Run:
         #: Jobs, and keys, that the next event accepts.
         self.count = 0
         self.keys: set[str] = set()
+        #: Bytes of their bodies.
+        self._size = 0
 
     @property
     def begins_origin(self) -> bool:
@@ -61,9 +63,10 @@ class Run:
             and batch.key not in self.keys
         )
 
-    def add(self, batch: NewBatch) -> None:
-        """Hold *batch*, which is acceptable after those before it."""
+    def add(self, batch: NewBatch, size: int) -> None:
+        """Hold *batch*, which is acceptable after those before it; its bodies have *size* bytes."""
         self._batches.append(batch)
+        self._size += size
         self.count += len(batch.bodies)
         if batch.key:
             self.keys.add(batch.key)
@@ -73,11 +76,11 @@ class Run:
         if not self._batches:
             return
         state, whole = self._state, self._event()
-        state.observer.submitted(whole.terms, self.count, sum(map(len, whole.bodies)))
+        state.observer.submitted(whole.terms, self.count, self._size)
         for event in _parts(whole):
             added, start = state.ledger.submitted(state.record(event), event)
             state.admit(added, start, self._now)
-        self._batches, self.keys, self.count = [], set(), 0
+        self._batches, self.keys, self.count, self._size = [], set(), 0, 0
 
     def _event(self) -> e.Submitted:
         now, origin, batches = self._now, self._origin, self._batches

@@ -18,10 +18,9 @@ from service.domain.lifecycle import JobState
 from service.domain.members import LeaseRecord, Member
 from service.domain.queue_state import (
     RANGE_OVERHEAD_BYTES,
-    RESULT_OVERHEAD_BYTES,
     RESULTS_EVENT_BYTES,
     QueueState,
-    weight,
+    results_weight,
 )
 from service.domain.retry import crash_retry_in
 
@@ -145,8 +144,8 @@ def _record_results(
     results, seconds = command.results, command.seconds
     if skip or len(results) != stop - start:
         results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
-    first, size = batch.first + start, weight(results)
-    if size <= RESULTS_PART_BYTES:
+    first, size = batch.first + start, sum(map(len, results))
+    if results_weight(len(results), size) <= RESULTS_PART_BYTES:
         _record_part(state, batch, e.Range(batch.origin, first, command.token, results, seconds), size, now)
     else:
         for part, times, size in _parts(results, seconds):
@@ -158,20 +157,20 @@ def _record_results(
 
 
 def _record_part(state: QueueState, batch: Batch, span: e.Range, size: int, now: float) -> None:
-    sequence, event = state.results_event(now, size)
+    sequence, event = state.results_event(now, len(span.results), size)
     event.ranges.append(span)
     state.ledger.succeeded(sequence, len(event.ranges) - 1, batch, span, event.at)
 
 
 def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
-    """Yield results with their run times and their weight, in parts that an event can take."""
+    """Yield results with their run times and their bytes, in parts that an event can take."""
     start = size = 0
     for place, result in enumerate(results):
-        more = RESULT_OVERHEAD_BYTES + len(result)
-        if place > start and size + more > RESULTS_PART_BYTES:
+        more = size + len(result)
+        if place > start and results_weight(place + 1 - start, more) > RESULTS_PART_BYTES:
             yield results[start:place], seconds[start:place], size
-            start, size = place, 0
-        size += more
+            start, more = place, len(result)
+        size = more
     yield results[start:], seconds[start:], size
 
 

@@ -8,6 +8,7 @@ stands.
 from __future__ import annotations
 
 from service.domain.batch import Batch
+from service.domain.counts import Tally
 from service.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
 
 #: For each state, whether a job may go from it to each other one; indexed by the states' numbers.
@@ -37,27 +38,28 @@ class Steps:
         #: Steps of a replay that were passed over, because they contradict earlier events.
         self.passed_over = 0
 
-    def may_go(self, batch: Batch, start: int, stop: int, to: JobState) -> bool:
-        """Return whether each job in [start, stop) of *batch* may go to state *to*; in a live queue it is so.
+    def allowed(self, batch: Batch, start: int, stop: int, to: JobState) -> Tally:
+        """Return the states from which the jobs in [start, stop) of *batch* may all go to state *to*.
+
+        The tally is empty if one of them may not; that happens in a replay only.
 
         Raises:
-            InvariantBroken: one may not, and the queue is live.
+            InvariantBroken: one of them may not, and the queue is live.
         """
         if not 0 <= start < stop <= batch.count:
-            return self.contradicted(f"jobs [{start}, {stop}) are not all in a batch of {batch.count}")
+            self.contradicted(f"jobs [{start}, {stop}) are not all in a batch of {batch.count}")
+            return ()
         table = LIVE_STEPS if self.live else REPLAYED_STEPS
-        states, count = batch.states, stop - start
-        first = states[start]
-        if table[first][to] and (count == 1 or states.count(first, start, stop) == count):
-            return True  # as it mostly is
-        for state in set(states[start:stop]):
+        tally = batch.tally(start, stop)
+        for state, _ in tally:
             if not table[state][to]:
-                jobs = f"{batch.id(start)} or one of the {count - 1} jobs after it"
-                return self.contradicted(f"{jobs} would go from {JobState(state).word} to {to.word}")
-        return True
+                jobs = f"{batch.id(start)} or one of the {stop - start - 1} jobs after it"
+                self.contradicted(f"{jobs} would go from {JobState(state).word} to {to.word}")
+                return ()
+        return tally
 
-    def contradicted(self, how: str) -> bool:
-        """Count a contradiction of a replay and return False.
+    def contradicted(self, how: str) -> None:
+        """Count a contradiction of a replay.
 
         Raises:
             InvariantBroken: the queue is live.
@@ -65,4 +67,3 @@ class Steps:
         if self.live:
             raise InvariantBroken(how)
         self.passed_over += 1
-        return False

@@ -48,6 +48,7 @@ BOUNDS = {
         "progressed": "one turn",
         "notices": "one turn",
         "_events": "one turn: the commit takes it",
+        "result_bytes": "one turn: the commit takes it",
     },
     Origin: {
         "batches": "the kept jobs",

@@ -120,7 +120,7 @@ def test_no_count_goes_below_none():
     counts = Counts(ready=1)
 
     with pytest.raises(InvariantBroken, match="-1 jobs as ready"):
-        counts.add(JobState.READY, -2)
+        counts.remove(((JobState.READY, 2),))
 
     assert counts.ready == 1
 
