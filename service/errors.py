@@ -33,10 +33,16 @@
 
 Every class has a ``code`` (what crosses the wire), an ``exit_code`` (what the command line returns)
 and says by ``retryable`` whether the same call may be made again.
+
+If the standard library has a class for the same thing, ours is one of it as well: ``except ConnectionError``,
+``PermissionError``, ``LookupError``, ``ValueError``, ``TimeoutError``, ``queue.Full`` or
+``concurrent.futures.CancelledError`` catches it.
 """
 
 from __future__ import annotations
 
+import queue
+from concurrent.futures import CancelledError
 from typing import ClassVar
 
 
@@ -57,7 +63,7 @@ class ServiceError(Exception):
         return str(self)
 
 
-class ConfigurationError(ServiceError):
+class ConfigurationError(ServiceError, ValueError):
     """A setting is missing, unknown or contradictory."""
 
     code = "configuration"
@@ -70,7 +76,7 @@ class BrokerError(ServiceError):
     code = "broker"
 
 
-class ManagerUnreachable(BrokerError):
+class ManagerUnreachable(BrokerError, ConnectionError):
     """The manager did not answer in time."""
 
     code = "unreachable"
@@ -78,28 +84,28 @@ class ManagerUnreachable(BrokerError):
     retryable = True
 
 
-class ProtocolMismatch(BrokerError):
+class ProtocolMismatch(BrokerError, ConnectionError):
     """The manager speaks another version of the protocol; upgrade the older side."""
 
     code = "protocol"
     exit_code = 3
 
 
-class AuthenticationFailed(BrokerError):
+class AuthenticationFailed(BrokerError, PermissionError):
     """The authkey was refused."""
 
     code = "authentication"
     exit_code = 4
 
 
-class Forbidden(BrokerError):
+class Forbidden(BrokerError, PermissionError):
     """The key is not for this: its role may do other things."""
 
     code = "forbidden"
     exit_code = 4
 
 
-class QueueFull(BrokerError):
+class QueueFull(BrokerError, queue.Full):
     """The queue has reached its bound; submit again when it has drained a little."""
 
     code = "queue_full"
@@ -123,21 +129,21 @@ class Draining(BrokerError):
     retryable = True
 
 
-class JobTooLarge(BrokerError):
+class JobTooLarge(BrokerError, ValueError):
     """The job is larger than the manager's limit."""
 
     code = "job_too_large"
     exit_code = 2
 
 
-class UnknownJob(BrokerError):
+class UnknownJob(BrokerError, LookupError):
     """There is no such job, or its retention time has passed."""
 
     code = "unknown_job"
     exit_code = 5
 
 
-class UnknownTask(BrokerError):
+class UnknownTask(BrokerError, LookupError):
     """No connected worker knows this task."""
 
     code = "unknown_task"
@@ -158,7 +164,7 @@ class LeaseLost(BrokerError):
     exit_code = 6
 
 
-class BadRequest(BrokerError):
+class BadRequest(BrokerError, ValueError):
     """The manager could not read the request."""
 
     code = "bad_request"
@@ -190,24 +196,49 @@ class JobError(ServiceError):
 
 
 class JobFailed(JobError):
-    """The job was given up on."""
+    """The job was given up on.
+
+    Attributes:
+        job_id: the job's id.
+        type: the name of the exception's class, such as `ZeroDivisionError`; empty if it is not known.
+        message: the exception's message; `str()` of this error is a whole sentence, with the job's id.
+        attempts: how many attempts the job had, those that were interrupted included; 0 if it is not known.
+        remote_traceback: the traceback from the consumer, as text.
+    """
 
     code = "job_failed"
 
-    def __init__(self, message: str = "", *, job_id: str = "", remote_traceback: str = "") -> None:
-        """Carry the job's id and the traceback from the consumer beside the message."""
-        super().__init__(message)
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        job_id: str = "",
+        type: str = "",  # noqa: A002 - the name of the attribute
+        message: str | None = None,
+        attempts: int = 0,
+        remote_traceback: str = "",
+    ) -> None:
+        """Say *text*, and carry what is known of the job."""
+        super().__init__(text)
         self.job_id = job_id
+        self.type = type
+        self.attempts = attempts
         self.remote_traceback = remote_traceback
+        self._message = message
+
+    @property
+    def message(self) -> str:
+        """The message of the exception that the last attempt raised."""
+        return str(self) if self._message is None else self._message
 
 
-class JobCancelled(JobError):
+class JobCancelled(JobError, CancelledError):
     """The job was cancelled."""
 
     code = "job_cancelled"
 
 
-class ResultTimeout(JobError):
+class ResultTimeout(JobError, TimeoutError):
     """The job did not end within the time that was asked for; it goes on regardless."""
 
     code = "result_timeout"
@@ -221,21 +252,21 @@ class TaskError(ServiceError):
     code = "task"
 
 
-class TaskNotFound(TaskError):
+class TaskNotFound(TaskError, LookupError):
     """There is no such task."""
 
     code = "task_not_found"
     exit_code = 5
 
 
-class ArgumentError(TaskError):
+class ArgumentError(TaskError, ValueError):
     """The arguments do not fit the task."""
 
     code = "argument"
     exit_code = 2
 
 
-class CodecError(TaskError):
+class CodecError(TaskError, ValueError):
     """Content cannot be encoded or decoded, or its codec is not accepted here."""
 
     code = "codec"

@@ -45,6 +45,8 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
         )
     try:
         key = _read_closed(found)
+    except AuthenticationFailed:
+        raise
     except OSError as error:
         raise AuthenticationFailed(
             f"the authkey file {found} cannot be read ({error.strerror}); make one with `svc auth generate`"
@@ -72,6 +74,8 @@ def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys |
         return None
     try:
         lines = _read_closed(found).splitlines()
+    except AuthenticationFailed:
+        raise
     except OSError as error:
         raise ConfigurationError(
             f"the pickle key file {found} cannot be read ({error.strerror}); make one with "
@@ -106,10 +110,13 @@ def check_closed(path: Path, mode: int) -> None:
     """See that not every user of the host can read or change the key in *path*, a file of that *mode*.
 
     A secret under /run/secrets may be open: a container runtime puts it there, and nobody else is inside.
+    Nothing is seen if the system has no owners of files in POSIX's sense: Windows calls every file open.
 
     Raises:
         AuthenticationFailed: they can.
     """
+    if not hasattr(os, "getuid"):
+        return
     if mode & (stat.S_IROTH | stat.S_IWOTH) and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
         can = "read" if mode & stat.S_IROTH else "change"
         raise AuthenticationFailed(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.errors import ConfigurationError
+from service.errors import AuthenticationFailed, ConfigurationError
 from service.key_files import check_closed
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class TlsFiles:
         try:
             check_closed(self.key, self.key.stat().st_mode)
             context.load_cert_chain(self.cert, self.key, password=_no_passphrase)
+        except AuthenticationFailed:
+            raise
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"the certificate {self.cert} and its key {self.key} cannot be used: {_reason(error)}; "

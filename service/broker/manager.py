@@ -28,7 +28,7 @@ from service.broker.forks import begin_anew_in_children
 from service.broker.stream import Stream
 from service.domain import commands as c
 from service.domain import replies as r
-from service.errors import AuthenticationFailed, BadRequest, ManagerUnreachable, error_for
+from service.errors import AuthenticationFailed, BadRequest, ManagerUnreachable, ServiceError, error_for
 from service.wire import (
     PROTOCOL_VERSION,
     decode_response,
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 #: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
 CONNECT_SECONDS = 5.0
+#: Seconds of silence before a peer is probed, between two probes, and how many of them a dead one leaves
+#: unanswered. The first has another name under macOS.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 #: Seconds between two attempts to connect: doubled from the first to the last, with full jitter.
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_LAST = 2.0
@@ -119,6 +122,8 @@ class ManagerBroker(Broker):
                 replies = self._exchange(stream, commands, deadline, wait)
             except (OSError, EOFError) as error:
                 self._discard()
+                if isinstance(error, ServiceError):
+                    raise
                 self._pause(pause, deadline, error)
                 pause = min(pause * 2, RETRY_SECONDS_LAST)
             except BaseException:
@@ -196,11 +201,7 @@ class ManagerBroker(Broker):
         limit = limit if deadline is None else min(limit, deadline)
         plain = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
         try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            _keep_alive(plain)
             stream = self._secured(plain, limit)
             welcome = self._exchange(stream, [self._hello(), *self._unrecorded], limit, 0.0)[0]
         except TlsError as error:
@@ -265,6 +266,16 @@ class ManagerBroker(Broker):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def _keep_alive(plain: socket.socket) -> None:
+    """Send small messages at once and find a dead peer soon, by the options that the system has."""
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, number in KEEP_ALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            plain.setsockopt(socket.IPPROTO_TCP, option, number)
 
 
 def _client_hello() -> c.Hello:

@@ -82,7 +82,7 @@ def result_of(outcome: Outcome) -> tuple[Any, str]:
 
 def failure_text(outcome: Outcome) -> str:
     """Return in one line why a job did not succeed."""
-    return failure_of(outcome).message.partition("\n")[0]
+    return str(failure_of(outcome)).partition("\n")[0]
 
 
 def queue_document(queue: QueueStats) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def error_document(error: ServiceError) -> dict[str, Any]:
     """Return what `--json` prints of an error."""
     return {
         "code": error.code,
-        "message": error.message,
+        "message": str(error),
         "hint": HINTS.get(error.code, ""),
         "retryable": error.retryable,
     }
@@ -161,7 +161,7 @@ def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
     place = "".join(f"{name} {value}: " for name, value in where.items())
     hint = HINTS.get(error.code)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    tell(f"svc: {place}{error.message}{notes}" + (f" - {hint}" if hint else ""))
+    tell(f"svc: {place}{error}{notes}" + (f" - {hint}" if hint else ""))
 
 
 def report_usage(error: Any, *, as_json: bool) -> None:

@@ -52,7 +52,14 @@ def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
     if error is None:
         return JobFailed(f"job {outcome.id} failed", job_id=outcome.id)
     said = f"{error.type}: {error.message}" if error.message else error.type
-    return JobFailed(f"job {outcome.id} failed: {said}", job_id=outcome.id, remote_traceback=error.traceback)
+    return JobFailed(
+        f"job {outcome.id} failed: {said}",
+        job_id=outcome.id,
+        type=error.type,
+        message=error.message,
+        attempts=outcome.attempts,
+        remote_traceback=error.traceback,
+    )
 
 
 class Deadline:

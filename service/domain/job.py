@@ -121,7 +121,10 @@ class Attempt(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How one job ended: its result (encoded by its codec) or its error."""
+    """How one job ended: its result (encoded by its codec) or its error.
+
+    `attempts` counts those of a dead job; of another, and of an older manager, it is 0.
+    """
 
     id: str
     state: JobState
@@ -131,6 +134,7 @@ class Outcome(Struct, frozen=True):
     finished_at: float = 0.0
     seconds: float = 0.0
     task: str = ""
+    attempts: int = 0
 
 
 class JobView(Struct, frozen=True):

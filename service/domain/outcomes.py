@@ -284,8 +284,9 @@ def _outcome(batch: Batch, index: int, event: e.AnyEvent | None) -> Outcome:
                         terms.shown_task,
                     )
         case e.Failed(error=error, at=at, seconds=seconds):
+            name, attempts = terms.shown_task, event.failures + event.crashes + event.interruptions
             return Outcome(
-                batch.id(index), JobState.DEAD, b"", error, terms.codec, at, seconds, terms.shown_task
+                batch.id(index), JobState.DEAD, b"", error, terms.codec, at, seconds, name, attempts
             )
         case e.Cancelled(at=at):
             return Outcome(batch.id(index), JobState.CANCELLED, finished_at=at, task=terms.shown_task)

@@ -103,7 +103,9 @@ class PlainFace:
         except JournalError:
             raise  # it ends the manager
         except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
-            done(error if isinstance(error, TypeError | ValueError) else ValueError(str(error)))
+            # A stock client knows the stdlib's classes alone.
+            known = isinstance(error, TypeError | ValueError) and not isinstance(error, ServiceError)
+            done(error if known else ValueError(str(error)))
 
     # --- tasks --------------------------------------------------------------------------------------
 

@@ -292,3 +292,25 @@ def test_a_consumer_reported_lost_is_handed_no_job_though_its_connection_is_stil
         lease(consumer)
 
     assert states(queue, "o-0") == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("causes", "attempts"),
+    [
+        ([Cause.REFUSED], 1),
+        ([Cause.FAILED, Cause.FAILED], 2),
+        ([Cause.FAILED, Cause.TIMED_OUT, Cause.FAILED], 3),
+        ([Cause.INTERRUPTED, Cause.FAILED, Cause.INTERRUPTED, Cause.REFUSED], 4),
+    ],
+)
+def test_the_outcome_of_a_dead_job_counts_its_attempts(engine, queue, causes, attempts):
+    submit(queue)
+    consumer = engine.consumer()
+    for cause in causes:
+        delivery = lease_one(consumer)
+        last = cause is causes[-1] and len(queue.get(["o-0"])[0].attempts) == attempts - 1
+        consumer.nack(c.Nack(delivery.token, 0, ERROR, None if last else 0.0, cause))
+
+    (outcome,) = queue.wait(["o-0"], NOW)
+
+    assert outcome.attempts == attempts

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import concurrent.futures
+import copy
+import pickle
+import queue
+
 import pytest
 
 from service import errors
@@ -63,7 +68,64 @@ def test_what_may_be_asked_again_says_so():
             assert kind.retryable == (kind in retryable), name
 
 
-def test_a_failed_job_carries_its_id_and_remote_traceback():
-    error = errors.JobFailed("no", job_id="o-1", remote_traceback="Traceback …")
+@pytest.mark.parametrize(
+    ("kind", "standard"),
+    [
+        (errors.ResultTimeout, TimeoutError),
+        (errors.ManagerUnreachable, ConnectionError),
+        (errors.ProtocolMismatch, ConnectionError),
+        (errors.AuthenticationFailed, PermissionError),
+        (errors.Forbidden, PermissionError),
+        (errors.UnknownJob, LookupError),
+        (errors.UnknownTask, LookupError),
+        (errors.TaskNotFound, LookupError),
+        (errors.ConfigurationError, ValueError),
+        (errors.BadRequest, ValueError),
+        (errors.JobTooLarge, ValueError),
+        (errors.ArgumentError, ValueError),
+        (errors.CodecError, ValueError),
+        (errors.UntrustedPickle, ValueError),
+        (errors.QueueFull, queue.Full),
+        (errors.JobCancelled, concurrent.futures.CancelledError),
+    ],
+)
+class TestErrorsOfTheStandardLibrary:
+    def test_ours_is_one_of_them(self, kind, standard):
+        with pytest.raises(standard, match=r"^why$"):
+            raise kind("why")
 
-    assert (error.job_id, error.remote_traceback, error.message) == ("o-1", "Traceback …", "no")
+    def test_it_says_what_its_class_means_if_nothing_else_is_said(self, kind, standard):
+        assert str(kind()) == kind.__doc__.partition("\n")[0]
+
+    def test_it_travels_by_its_code_and_as_a_pickle(self, kind, standard):
+        error = errors.error_for(kind.code, "why")
+        error.add_note("beside")
+
+        again = pickle.loads(pickle.dumps(error))
+
+        assert (type(again), str(again), again.__notes__) == (kind, "why", ["beside"])
+
+
+class TestJobFailed:
+    FAILED = errors.JobFailed(
+        "job o-1 failed: ValueError: no",
+        job_id="o-1",
+        type="ValueError",
+        message="no",
+        attempts=4,
+        remote_traceback="Traceback …",
+    )
+
+    @pytest.mark.parametrize("error", [FAILED, copy.copy(FAILED), pickle.loads(pickle.dumps(FAILED))])
+    def test_it_carries_what_the_job_raised(self, error):
+        assert (error.type, error.message, error.attempts) == ("ValueError", "no", 4)
+        assert (error.job_id, error.remote_traceback) == ("o-1", "Traceback …")
+        assert str(error) == "job o-1 failed: ValueError: no"
+
+    def test_a_message_that_is_empty_stays_empty(self):
+        assert errors.JobFailed("job o-1 failed: ValueError", type="ValueError", message="").message == ""
+
+    def test_without_any_facts_the_message_is_the_sentence(self):
+        error = errors.JobFailed("no", job_id="o-1")
+
+        assert (error.type, error.message, error.attempts) == ("", "no", 0)
