@@ -93,7 +93,7 @@ class Dispatch:
                 flush_at_exit(self)
             number = next(self._numbers)
             self._next = max(self._next, number + 1)
-            future = Future(job_id(self.origin, number), self.cancel)
+            future = Future(job_id(self.origin, number), self.cancel, self.session.is_leased)
             self._expect(future)
             insort(self._unsent, Unsent(number, job, strict, future), key=number_of)
             self._unsent_bytes += len(job.body)
@@ -103,7 +103,7 @@ class Dispatch:
 
     def failed(self, error: ServiceError) -> Future:
         """Return a future that has failed; it has no job."""
-        future = Future("", self.cancel)
+        future = Future("", self.cancel, self.session.is_leased)
         future.fail(error)
         return future
 
@@ -119,7 +119,7 @@ class Dispatch:
         if known is not None:
             return known
         ended = self.session.outcomes([name], 0.0)
-        future = Future(name, self.cancel)
+        future = Future(name, self.cancel, self.session.is_leased)
         future.sent = True
         if ended:
             future.end_as(ended[0], self.session.reader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from service.domain.job import Outcome, parse_job_id
 from service.domain.lifecycle import JobState
 from service.envelope import PickleKeys
 from service.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
+
+#: Seconds for which a future remembers whether its job runs.
+RUNNING_SECONDS = 0.05
 
 
 class RemoteTraceback(Exception):
@@ -27,25 +31,42 @@ class RemoteTraceback(Exception):
 class Future(concurrent.futures.Future[Any]):
     """The future of a durable job; it can be made again from its id by `Executor.future`.
 
-    It is pending until it ends: which job a consumer runs just now is known to the manager alone, so
-    `running()` is always False.
+    Which job a consumer runs just now is known to the manager alone: `running()` asks it.
 
     Attributes:
         job_id: the job's id, in every process and for as long as the manager keeps the job.
         sent: whether the manager has answered the job's submit; until then the id may still change.
     """
 
-    def __init__(self, job_id: str, cancel: Callable[[Future], bool]) -> None:
-        """Belong to the job *job_id*; *cancel* asks the manager to cancel it."""
+    def __init__(
+        self, job_id: str, cancel: Callable[[Future], bool], is_leased: Callable[[str], bool]
+    ) -> None:
+        """Belong to the job *job_id*; *cancel* asks the manager to cancel it, *is_leased* where it is."""
         super().__init__()
         self.job_id = job_id
         self.sent = False
         self._ask_to_cancel = cancel
+        self._ask_if_leased = is_leased
+        self._looked_at, self._leased = 0.0, False
 
     def number_in(self, origin: str) -> int:
         """Return the number of a job of *origin*; -1 for another's, which was sent long ago."""
         name, number = parse_job_id(self.job_id)
         return number if name == origin else -1
+
+    def running(self) -> bool:
+        """Tell whether a consumer has the job now: it runs, or is one of the few that come next there.
+
+        It is False if the job waits, also for another attempt, if it has ended, and if the manager does not
+        answer within the time of a call. Each call is a request to the manager (0.1 ms on one host), but
+        for those within `RUNNING_SECONDS` of the last one for the same future, which give its answer again.
+        """
+        if self.done() or not self.sent:
+            return False
+        now = time.monotonic()
+        if not self._looked_at or now - self._looked_at >= RUNNING_SECONDS:
+            self._leased, self._looked_at = self._ask_if_leased(self.job_id), now
+        return self._leased and not self.done()
 
     def cancel(self) -> bool:
         """Cancel the job at the manager if it still waits there; tell whether it is cancelled.

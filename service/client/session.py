@@ -15,6 +15,7 @@ from service.client.gathering import Gathering
 from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
 from service.domain.job import JobView, NewBatch, Outcome
 from service.domain.job import job_id as id_of
+from service.domain.lifecycle import JobState
 from service.envelope import PickleKeys
 from service.errors import (
     CodecError,
@@ -169,6 +170,13 @@ class Session:
         if not views:
             raise UnknownJob(f"there is no job {job_id}, or its retention time has passed")
         return views[0]
+
+    def is_leased(self, job_id: str) -> bool:
+        """Return whether a consumer has the job; False, too, if the manager does not answer or know it."""
+        try:
+            return self.view(job_id).state == JobState.LEASED.word
+        except ServiceError:
+            return False
 
     def cancel(self, ids: Sequence[str]) -> int:
         """Cancel those of the jobs that wait; return how many."""

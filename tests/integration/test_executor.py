@@ -157,11 +157,14 @@ def test_a_running_job_is_not_cancelled_and_a_waiting_one_is(executor: Executor,
     running = [executor.submit(tasks.wait_for, str(fifo)) for fifo in fifos]
     files = [fifo.open("wb") for fifo in fifos]  # opens once the consumer reads
     waiting = executor.submit(tasks.wait_for, "/nowhere")
+    assert all(future.running() for future in running)
+    assert not waiting.running()
     assert waiting.cancel() is True
     assert not any(future.cancel() for future in running)
     for file in files:
         file.close()
     assert all(future.result(timeout=30) for future in running)
+    assert not any(future.running() for future in (*running, waiting))
 
 
 def test_futures_outlive_a_restart_of_the_manager() -> None:
