@@ -73,7 +73,9 @@ def _ways(path: Path) -> tuple[Path, ...]:
 
 
 def _doubt(path: Path, found: os.stat_result | None = None) -> str:
-    """Return why *path* may be of somebody else's making; nothing if it cannot be."""
+    """Return why *path* may be of somebody else's making; nothing if it cannot be, or nobody can tell."""
+    if not hasattr(os, "geteuid"):
+        return ""
     try:
         status = found or path.stat()
     except OSError as error:

@@ -87,6 +87,14 @@ def _job(decoder: msgspec.json.Decoder[Line], line: bytes, base: Options) -> Job
         return error
 
 
+def _pauses(file: int) -> bool:
+    """Return whether nothing more comes for now, or cannot be known: Windows tells it of sockets alone."""
+    try:
+        return not select.select([file], [], [], PAUSE_SECONDS)[0]
+    except OSError:
+        return True
+
+
 def lines_of(file: int) -> Iterator[bytes | None]:
     """Yield the lines of *file* without their ends, and None if the input pauses.
 
@@ -100,7 +108,7 @@ def lines_of(file: int) -> Iterator[bytes | None]:
             rest = bytearray(tail)
         elif len(rest) <= MESSAGE_BYTES_MAX:
             rest += chunk
-        if not select.select([file], [], [], PAUSE_SECONDS)[0]:
+        if _pauses(file):
             yield None
     if rest:
         yield bytes(rest)
