@@ -26,6 +26,7 @@ ATTEMPTS = 4
 _TASK = "benchmarks.tasks:same"
 _QUEUE = "dead"
 _ORIGIN = "benchmark"
+_CONSUMER = "w.1"
 _CALL = 1_000
 _GRANT = 256
 _PATIENCE = timedelta(seconds=60)
@@ -119,11 +120,11 @@ def _fail(service: Service, jobs: int, error_of: Callable[[int, int], ErrorInfo]
     """Report failures until every job is dead."""
     queues, tasks = [_QUEUE], [_TASK]
     supervisor = c.Hello(1, "worker", "w", "w", queues=queues, tasks=tasks)
-    consumer = c.Hello(1, "consumer", "w.1", "w", queues=queues, tasks=tasks)
+    consumer = c.Hello(1, "consumer", _CONSUMER, "w", queues=queues, tasks=tasks)
     with _broker(service, supervisor) as worker, _broker(service, consumer) as broker:
-        worker.connect()
         left = ATTEMPTS * jobs
         while left:
+            worker.extend(c.Extend(busy=1, consumers=[_CONSUMER]))
             nacks = []
             for each in broker.lease(limit=_GRANT, wait=_PATIENCE).grant.deliveries:
                 attempt = each.failures + 1

@@ -53,17 +53,19 @@ def set_aside(
 def put_back(event: e.AnyEvent, text_of: Callable[[bytes], bytes]) -> e.AnyEvent:
     """Return *event* as it was before `set_aside`; *text_of* finds a text by its digest.
 
-    Raises:
-        ValueError: *text_of* raises it if the text is not there, or what it finds is another.
+    A text that *text_of* refuses with a ValueError is replaced by the reason: no job depends on it.
     """
     if not isinstance(event, e.Failed) or event.aside is None:
         return event
     aside, error = event.aside, event.error
     traceback, exception = error.traceback, error.exception
-    if aside.traceback:
-        traceback = _with_message(text_of(aside.traceback).decode(), aside.cut, error.message)
-    if aside.exception:
-        exception = text_of(aside.exception)
+    try:
+        if aside.exception:
+            exception = text_of(aside.exception)
+        if aside.traceback:
+            traceback = _with_message(text_of(aside.traceback).decode(), aside.cut, error.message)
+    except ValueError as damage:
+        traceback = f"<{damage}; run `svc journal verify`>\n"
     whole = msgspec.structs.replace(error, traceback=traceback, exception=exception)
     return msgspec.structs.replace(event, error=whole, aside=None)
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import apsw
 
+from service.broker.error_texts import put_back
 from service.broker.journal import Journal, MemoryJournal
 from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.server.journal import SqliteJournal
 from service.server.journal.annex import annex_path
 from service.server.journal.mark import mark_path
+from service.server.journal.rows import event_of
+from service.server.journal.rows import rows_of as as_rows
+from service.server.journal.texts import ErrorTexts
 
 TERMS = Terms("module:function")
 #: What stands beside the file and belongs to it.
@@ -52,6 +56,7 @@ def age(path: Path, version: int = 1) -> None:
     """
     connection = apsw.Connection(str(path))
     try:
+        _put_texts_back(connection)
         connection.execute("DROP TABLE texts; DROP TABLE text_uses")
         if version == 1:
             connection.execute("ALTER TABLE events DROP COLUMN crc; ALTER TABLE events DROP COLUMN total")
@@ -60,6 +65,19 @@ def age(path: Path, version: int = 1) -> None:
         connection.close()
     if version == 1:
         mark_path(path).unlink(missing_ok=True)
+
+
+def _put_texts_back(connection: apsw.Connection) -> None:
+    """Write the long texts of errors into their events, as formats 1 and 2 have them."""
+    texts = ErrorTexts(connection, 0)
+    found: list[Any] = connection.execute(
+        "SELECT seq, body, crc FROM events WHERE seq IN (SELECT seq FROM text_uses)"
+    ).fetchall()
+    whole = [(number, put_back(event_of(number, body, check), texts.read)) for number, body, check in found]
+    connection.executemany(
+        "UPDATE events SET body = ?, crc = ? WHERE seq = ?",
+        [(body, check, number) for number, body, check, _ in as_rows(whole)],
+    )
 
 
 def remove(path: Path) -> None:
