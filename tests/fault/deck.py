@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from tests.fault.scarcity import SCARCITY
 from tests.fault.strikes import POISONS, Strikes
+from tests.fault.surroundings import SURROUNDINGS
 from tests.support.fail_points import PLACES
 
-#: To add one, write a function or a method of `Strikes` and name it here or in `SCARCITY`.
+#: To add one, write a function or a method of `Strikes` and name it here, in `SCARCITY` or in `SURROUNDINGS`.
 FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     "F1 kill -9 a consumer": Strikes.kill_consumer,
     **dict.fromkeys((f"F1 kill {place}" for place in PLACES), Strikes.fail_point),
@@ -30,6 +31,7 @@ FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     "F19 kill -9 a stock producer": Strikes.kill_plain_producer,
     **dict.fromkeys(POISONS, Strikes.poison),
     **{kind: strike for kind, (strike, _) in SCARCITY.items()},
+    **SURROUNDINGS,
 }
 #: What kinds take of the machine that it may not give: the name of the site's attribute.
 NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {"F16 job takes all memory": "groups"}

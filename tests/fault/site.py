@@ -110,12 +110,19 @@ class Site:
                 "produce" if place == 0 else "consume", self._pythons[place % len(self._pythons)]
             )
 
-    def start_manager(self, *, wait: bool = True, environment: Mapping[str, str] | None = None) -> None:
+    def start_manager(
+        self,
+        *,
+        wait: bool = True,
+        environment: Mapping[str, str] | None = None,
+        module: tuple[str, ...] = ("service",),
+        flags: tuple[str, ...] = (),
+    ) -> None:
         # Nothing is ever forgotten: the checker reads all of it.
         keep = ("--retain-count", "1000000000", "--retention", "1000000000", "--dead-retention", "1000000000")
-        flags = ("--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB", *keep)
+        flags = ("--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB", *keep, *flags)
         prefix = self._prefix("manager")
-        self.service.start_manager(*flags, wait=wait, prefix=prefix, environment=environment)
+        self.service.start_manager(*flags, wait=wait, prefix=prefix, environment=environment, module=module)
 
     def start_worker(self, name: str) -> None:
         manager = self.worker_proxy.address if name == "proxied" else self.service.listen
@@ -212,8 +219,10 @@ class Site:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def broker(self, timeout: float = CALL_SECONDS, *, proxied: bool = False) -> ManagerBroker:
-        address = parse_address(self.client_proxy.address if proxied else self.service.listen)
+    def broker(
+        self, timeout: float = CALL_SECONDS, *, proxied: bool = False, listen: str = ""
+    ) -> ManagerBroker:
+        address = parse_address(listen or (self.client_proxy.address if proxied else self.service.listen))
         return ManagerBroker(
             (address.host, address.port), read_authkey(self.service.authkey_file), timeout=timeout
         )

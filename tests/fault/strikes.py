@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import signal
 import time
@@ -43,13 +44,17 @@ class Strikes:
         self.faults: list[Fault] = []
         self.drains: list[Drain] = []
         self.violations: list[str] = []
-        self._poisons = 0
+        self._names = itertools.count()
 
     def note(
         self, kind: str, at: float, pids: frozenset[int] | None = frozenset(), *, fatal: bool = False
     ) -> None:
         """Write down a fault that began at *at* and is over."""
         self.faults.append(Fault(kind, at, time.monotonic(), pids, fatal=fatal))
+
+    def name(self, kind: str) -> str:
+        """Return a name for a client that nobody else has."""
+        return f"{kind}{next(self._names)}"
 
     def until(self, condition: Callable[[], object], seconds: float) -> bool:
         """Wait for what no signal tells; return whether it came in time."""
@@ -137,8 +142,7 @@ class Strikes:
     def poison(self, kind: str) -> None:
         """Submit a job of the task that is this *kind* of poison, and see it end."""
         at = time.monotonic()
-        recorder = Recorder(self.site.folder, f"poison{self._poisons}")
-        self._poisons += 1
+        recorder = Recorder(self.site.folder, self.name("poison"))
         task = POISONS[kind]
         seconds = self.random.choice((0.0, 0.001, 0.003))
         arguments = (f"{recorder.client}-0", seconds, str(self.site.folder))

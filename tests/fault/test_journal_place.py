@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
@@ -20,6 +19,7 @@ from service.domain.events import AnyEvent, Submitted
 from service.domain.job import Terms
 from service.errors import Conflict, JournalError
 from service.server.journal import SqliteJournal, form, ownership
+from tests.support.lockless import LocklessLayer
 from tests.support.small_disk import small_disk
 
 TERMS = Terms("module:function")
@@ -118,27 +118,6 @@ def test_a_journal_that_has_to_exist_is_not_made(missing: str, path: Path):
 
 
 # --- locks that do nothing --------------------------------------------------------------------------
-
-
-class LocklessFile(apsw.VFSFile):
-    """A file whose locks keep nobody away."""
-
-    def xLock(self, level: int) -> None:  # noqa: N802  # SQLite's names
-        pass
-
-    def xUnlock(self, level: int) -> None:  # noqa: N802
-        pass
-
-    def xCheckReservedLock(self) -> bool:  # noqa: N802
-        return False
-
-
-class LocklessLayer(apsw.VFS):
-    def __init__(self) -> None:
-        super().__init__("lockless", "")
-
-    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-        return LocklessFile("", name, flags)
 
 
 @pytest.fixture

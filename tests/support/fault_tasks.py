@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service.worker.registry import task
 from tests.support.history import Log
+from tests.support.leftovers import WAYS
 
 #: Attempts that a task gets which loops: the first, and its retries.
 LOOP_ATTEMPTS = 2
@@ -98,6 +99,12 @@ def unspeakable(label: str, seconds: float, folder: str) -> object:
     """Return what no codec can carry."""
     work(label, seconds, folder)
     return threading.Lock()
+
+
+def leave_process(label: str, seconds: float, folder: str, way: str) -> str:
+    """Leave a process behind, and write down its number and this one's; take *seconds*, return the label."""
+    _write("leftovers", folder, label=label, left=WAYS[way](), pid=os.getpid())
+    return work(label, seconds, folder)
 
 
 def _strike(kind: str, folder: str, seconds: float) -> None:

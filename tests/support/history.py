@@ -156,6 +156,11 @@ def read_faults(folder: Path) -> list[Fault]:
     return [Fault(**{**line, "pids": frozenset(line["pids"])}) for line in _lines(folder / "faults")]
 
 
+def read_leftovers(folder: Path) -> list[tuple[str, int, int]]:
+    """Return the processes that jobs have left behind: label, that process, and the one that ran the job."""
+    return [(line["label"], line["left"], line["pid"]) for line in _lines(folder / "leftovers")]
+
+
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*.jsonl")):
         with path.open(encoding="utf-8") as file:

@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import locale
-import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 from service.worker.registry import task
+from tests.support.leftovers import SLEEP, WAYS, sleep
 
-_SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 #: A process that this module keeps for all its tasks.
-MODULE_PROCESS = subprocess.Popen(_SLEEP)
-
-
-def _sleep() -> None:
-    time.sleep(600)
-
-
-def _child() -> int:
-    return subprocess.Popen(_SLEEP).pid
-
-
-def _session() -> int:
-    return subprocess.Popen(_SLEEP, start_new_session=True).pid
-
-
-def _daemon() -> int:
-    """Start a process as daemons do: in a session of its own, with a parent that has ended."""
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        os.setsid()
-        if (pid := os.fork()) == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            _sleep()
-        os.write(writing, str(pid).encode())
-        os._exit(0)
-    os.wait()
-    return int(os.read(reading, 20))
-
-
-def _multiprocessing() -> int:
-    process = multiprocessing.get_context("fork").Process(target=_sleep)
-    process.start()
-    return process.pid or 0
-
-
-def _grandchild() -> int:
-    program = f"import subprocess, time; print(subprocess.Popen({_SLEEP!r}).pid, flush=True); time.sleep(600)"
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    return int(parent.stdout.readline())
-
-
-WAYS = {
-    "child": _child,
-    "session": _session,
-    "daemon": _daemon,
-    "multiprocessing": _multiprocessing,
-    "grandchild": _grandchild,
-}
+MODULE_PROCESS = subprocess.Popen(SLEEP)
 
 
 def start(way: str, path: str, then: str) -> int:
@@ -78,7 +28,7 @@ def start(way: str, path: str, then: str) -> int:
     if then == "crash":
         os._exit(3)
     if then == "wait":
-        _sleep()
+        sleep()
     return os.getpid()
 
 

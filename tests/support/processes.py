@@ -55,16 +55,18 @@ class Service:
         wait: bool = True,
         prefix: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        module: tuple[str, ...] = ("service",),
     ) -> None:
         """Start the manager on the same address and journal as before; return once it serves.
 
-        *prefix* is what the command begins with; *environment* is added to that of all.
+        *prefix* is what the command begins with; *environment* is added to that of all; *module* stands in
+        for `service`.
         """
         announced = self.folder / "manager.json"
         announced.unlink(missing_ok=True)
         arguments = ("--listen", self.listen, "--http", "off", "--journal", str(self.journal), *flags)
         arguments = ("manager", *arguments, "--announce", str(announced))
-        self.manager = self.run(*arguments, prefix=prefix, environment=environment)
+        self.manager = self.run(*arguments, prefix=prefix, environment=environment, module=module)
         if wait:
             self._await_file(announced, self.manager)
 

@@ -1,0 +1,70 @@
+"""The faults of what is around the service are noticed if svc does not bear them, and it bears them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault import surroundings
+from tests.fault.site import Site
+from tests.fault.strikes import Strikes
+from tests.fault.surroundings import SURROUNDINGS
+from tests.support.processes import ROOT
+
+SABOTAGE = ROOT / "tests" / "support" / "sabotage"
+#: Seconds after which a sabotaged service is taken to fail; a sound one has all the time of a campaign.
+IMPATIENCE_SECONDS = 4.0
+#: The protection that each fault is about, as `sitecustomize` there knows it.
+PROTECTIONS = {
+    "F24 a client forks": "forks",
+    "F25 a log that nobody reads": "lines",
+    "F26 the journal's files go": "presence",
+    "F27 a second manager, without locks": "ownership",
+    "F28 tasks leave processes": "leftovers",
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    site = Site(tmp_path, seed=1)
+    if request.param:
+        site.service.environment |= {
+            "SVC_SABOTAGE": request.param,
+            "PYTHONPATH": f"{SABOTAGE}:{ROOT}",
+        }
+    try:
+        site.start_manager()
+        site.start_worker("direct")
+        yield site
+    finally:
+        site.close()
+
+
+def test_each_has_a_protection_that_is_taken_away():
+    assert PROTECTIONS.keys() == SURROUNDINGS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "site"), PROTECTIONS.items(), indirect=["site"])
+def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
+    kind: str, site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(surroundings, "PATIENCE_SECONDS", IMPATIENCE_SECONDS)
+    strikes = Strikes(site)
+
+    SURROUNDINGS[kind](strikes, kind)
+
+    assert len(strikes.violations) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "site"), [(kind, "") for kind in PROTECTIONS], indirect=["site"])
+def test_svc_bears_it(kind: str, site: Site):
+    strikes = Strikes(site)
+
+    SURROUNDINGS[kind](strikes, kind)
+
+    assert strikes.violations == []
+    assert kind in {fault.kind for fault in strikes.faults}

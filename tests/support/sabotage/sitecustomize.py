@@ -1,0 +1,55 @@
+"""Takes a protection away in every Python process whose PYTHONPATH begins here: SVC_SABOTAGE names it.
+
+So a test shows that a fault of the campaign is noticed if svc does not bear it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def forks() -> None:
+    """A forked child goes on with what it has inherited."""
+    from service.broker import forks
+
+    vars(forks)["begin_anew_in_children"] = lambda inherited: None
+
+
+def lines() -> None:
+    """A line waits until its reader makes room."""
+    from service.telemetry.lines import LineWriter
+
+    def write(self: LineWriter, line: bytes) -> bool:
+        return os.write(self._descriptor, line) == len(line)
+
+    LineWriter.write = write  # type: ignore[method-assign]
+
+
+def presence() -> None:
+    """Nobody looks whether the journal's files are in their place."""
+    from service.server.journal.presence import Presence
+
+    Presence.check = lambda self: None  # type: ignore[method-assign]
+
+
+def ownership() -> None:
+    """Nobody looks whether another manager has taken the journal over."""
+    from service.server.journal.ownership import Ownership
+
+    Ownership.check = lambda self: None  # type: ignore[method-assign]
+
+
+def leftovers() -> None:
+    """Nobody ends what a task has left."""
+    from service.worker.leftovers import Leftovers
+    from service.worker.offspring import Offspring
+
+    Leftovers.clear = lambda self, *, keep_children: []  # type: ignore[method-assign]
+    Offspring.end = lambda self: None  # type: ignore[method-assign]
+
+
+_ALL: dict[str, Callable[[], None]] = {
+    each.__name__: each for each in (forks, lines, presence, ownership, leftovers)
+}
+_ALL.get(os.environ.get("SVC_SABOTAGE", ""), lambda: None)()
