@@ -15,6 +15,7 @@
     │   ├── JobTooLarge         arguments over the size limit
     │   ├── UnknownJob          no such job, or its retention has passed
     │   ├── UnknownTask         no worker knows the task (strict submit only)
+    │   ├── UnknownWorker       no worker of that name is connected
     │   ├── Conflict            same key with other content, or a state that forbids it
     │   ├── LeaseLost           the attempt is no longer yours; nothing was changed
     │   ├── BadRequest          the manager could not read the request
@@ -147,6 +148,13 @@ class UnknownTask(BrokerError, LookupError):
     """No connected worker knows this task."""
 
     code = "unknown_task"
+    exit_code = 5
+
+
+class UnknownWorker(BrokerError, LookupError):
+    """No worker of that name is connected."""
+
+    code = "unknown_worker"
     exit_code = 5
 
 

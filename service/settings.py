@@ -21,9 +21,14 @@ from service.wire_tls import TlsFiles
 
 #: The manager's port where none is named; the same as `service.wire.DEFAULT_PORT`.
 DEFAULT_PORT = 7077
+#: The host of an address that is a port alone: what listens there is reached from this host only.
+LOOPBACK = "127.0.0.1"
 #: Where the manager is looked for where nothing is set.
-DEFAULT_MANAGER = f"127.0.0.1:{DEFAULT_PORT}"
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?")
+DEFAULT_MANAGER = f"{LOOPBACK}:{DEFAULT_PORT}"
+#: The ports where a manager and a worker serve metrics and health.
+MANAGER_HTTP_PORT, WORKER_HTTP_PORT = 9100, 9101
+_HOST = r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s-][^\[\]:\s]*))"
+_ADDRESS = re.compile(rf"{_HOST}(?::(?P<port>\d{{1,5}}))?")
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -106,6 +111,7 @@ class WorkerSettings:
     Attributes:
         manager: where jobs come from.
         http: where metrics and health are served; None for nowhere.
+        http_moves: serve them at a free port if that one is taken.
         http_hosts: further names under which these are served; see `telemetry.http_hosts`.
         authkey: the shared secret.
         tasks: modules whose tasks this worker runs.
@@ -138,6 +144,7 @@ class WorkerSettings:
     http_hosts: tuple[str, ...] = ()
     log_format: str = "auto"
     log_level: str = "info"
+    http_moves: bool = False
 
     def __post_init__(self) -> None:
         if self.name and not is_name(self.name):
@@ -151,6 +158,11 @@ class WorkerSettings:
                 "characters and begin with no '#'"
             )
         if "pickle" not in self.accept:
+            if not self.tasks:
+                raise ConfigurationError(
+                    "a worker without tasks would run nothing: name the modules with your tasks, --tasks "
+                    "MODULE (or SVC_TASKS)"
+                )
             return
         if self.pickle_keys is None:
             raise ConfigurationError(
@@ -166,23 +178,25 @@ class WorkerSettings:
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
-    """Return the address that HOST, HOST:PORT, [IPV6] or [IPV6]:PORT names.
+    """Return the address that HOST, HOST:PORT, [IPV6], [IPV6]:PORT or PORT names; PORT is of this host alone.
 
     Raises:
         ConfigurationError: *text* is none of these.
     """
-    match = _ADDRESS.fullmatch(text.strip())
+    text = text.strip()
+    match = _ADDRESS.fullmatch(f"{LOOPBACK}:{text}" if text.isdigit() else text)
     port = int(match["port"] or default_port) if match else 65536
     if match is None or port > 65535:
         raise ConfigurationError(
-            f"{text!r} is not an address; write HOST:PORT, with brackets around IPv6: [::1]:{default_port}"
+            f"{text!r} is not an address; write HOST:PORT, or a PORT of up to 65535, with brackets around "
+            f"IPv6: [::1]:{default_port}"
         )
     return Address(match["v6"] or match["host"], port)
 
 
-def parse_optional_address(text: str) -> Address | None:
-    """Return the address that *text* names, or None where it is `off`; as `parse_address`."""
-    return None if text.strip().lower() == "off" else parse_address(text)
+def parse_optional_address(text: str, default_port: int = DEFAULT_PORT) -> Address | None:
+    """Return the address that *text* names, or None if it is `off`; as `parse_address`."""
+    return None if text.strip().lower() == "off" else parse_address(text, default_port)
 
 
 def parse_seconds(text: str | float) -> float:

@@ -23,7 +23,7 @@ READY_SECONDS = 2.0
 
 @contextmanager
 def serving(server: HttpServer) -> Iterator[Address]:
-    """Serve HTTP while the block runs; the value is the bound address."""
+    """Serve HTTP while the block runs, if it is not served yet; the value is the bound address."""
     server.start()
     try:
         yield Address(*server.address)
@@ -52,11 +52,11 @@ def announce(path: Path | None, **addresses: Address | None) -> None:
     draft.replace(path)
 
 
-def logger() -> Any:
-    """Return the manager's log."""
+def logger(name: str = "svc.manager") -> Any:
+    """Return a process's log."""
     import structlog
 
-    return structlog.get_logger("svc.manager")
+    return structlog.get_logger(name)
 
 
 def log_format(name: str) -> Any:

@@ -6,20 +6,24 @@ import functools
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.app.clients import connect
-from service.app.process import announce, is_ready, log_format, serving
+from service.app.process import announce, is_ready, log_format, logger, serving
 from service.broker.manager import ManagerBroker
 from service.domain.commands import Hello
+from service.errors import Conflict
 from service.settings import Address, WorkerSettings
 from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import TlsFiles
 from service.worker.offspring import adopt_orphans
 from service.worker.process import start_forkserver
+
+if TYPE_CHECKING:
+    from service.telemetry.http import HttpServer, Route
 
 #: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
 DIAL_SECONDS = 5.0
@@ -63,6 +67,7 @@ def run_worker(settings: WorkerSettings) -> int:
             import_timeout=settings.import_timeout,
             cpu=cpu,
             http=str(http) if http else "",
+            manager=str(settings.manager),
             release=RELEASE,
         )
         dial = functools.partial(_dial, settings.manager, settings.authkey, settings.tls)
@@ -82,7 +87,6 @@ def _dial(
 @contextmanager
 def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[Address | None]:
     """Serve metrics and health beside the worker's supervisor, once there is one."""
-    from service.telemetry.http import HttpServer
     from service.telemetry.routes import worker_routes
     from service.telemetry.sharing import shared
     from service.telemetry.worker_metrics import worker_exposition
@@ -94,9 +98,29 @@ def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[A
         exposition=lambda: worker_exposition(_snapshot(supervisors)),
         ready=lambda: _worker_is_ready(supervisors, settings),
     )
-    server = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
-    with serving(server) as address:
+    with serving(_http_server(settings.http, shared(routes), settings)) as address:
         yield address
+
+
+def _http_server(at: Address, routes: Mapping[str, Route], settings: WorkerSettings) -> HttpServer:
+    """Return a server that listens at *at*, or at a free port if that one is taken and may be another.
+
+    Raises:
+        Conflict: the port is taken, and was asked for.
+    """
+    from service.telemetry.http import HttpServer
+
+    server = HttpServer((at.host, at.port), routes, settings.http_hosts)
+    try:
+        server.start()
+    except Conflict:
+        if not settings.http_moves:
+            raise
+        server = HttpServer((at.host, 0), routes, settings.http_hosts)
+        server.start()
+        log = logger("svc.worker")
+        log.info("http_moved", taken=str(at), http=str(Address(*server.address)))
+    return server
 
 
 def _snapshot(supervisors: list[Any]) -> Any:

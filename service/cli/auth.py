@@ -24,7 +24,7 @@ def generate(
             "--output",
             metavar="FILE",
             show_default="svc_authkey",
-            help="The file to make; it must not exist yet.",
+            help="The file to make, with its folder; it must not exist yet.",
         ),
     ] = None,
     role: Annotated[
@@ -53,7 +53,7 @@ def generate(
             raise ConfigurationError(
                 "--all makes a file for each role in its folder; leave out --output, --role and --pickle"
             )
-        every.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(every)
         files = [every / f"{name}.key" for name in ROLES]
     else:
         if pickle and role is not None:
@@ -73,12 +73,13 @@ def _check_name(file: Path, role: str | None) -> None:
 
 
 def write_authkey(path: Path) -> None:
-    """Write a new authkey into the new file *path*, with mode 0600.
+    """Write a new authkey into the new file *path*, with mode 0600; make its folder if it is missing.
 
     Raises:
         Conflict: the file exists.
         ConfigurationError: it cannot be made.
     """
+    make_folder(path.parent)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -87,3 +88,15 @@ def write_authkey(path: Path) -> None:
         raise ConfigurationError(f"{path} cannot be made: {error.strerror}") from None
     with os.fdopen(file, "w", encoding="ascii") as stream:
         stream.write(secrets.token_urlsafe(KEY_BYTES) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for keys, which only you can read, if there is none.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the folder {path} cannot be made: {error.strerror}") from None

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli.auth import make_folder
 from service.cli.output import write_exact
 from service.errors import ConfigurationError, Conflict
 from service.settings import parse_names
@@ -87,7 +88,7 @@ def make_authority(
             raise ConfigurationError(f"{client!r} is no name for a client; use letters, digits and dashes")
     owners = ("ca", _MANAGER, *clients)
     files = [folder / f"{owner}.{kind}" for owner in owners for kind in ("pem", "key")]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     for file in files:
         if os.path.lexists(file):
             raise Conflict(f"{file} exists and stays as it is; name another folder")

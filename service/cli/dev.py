@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.bounds import consumers as consumer_count
 from service.cli.output import tell, tell_lines
-from service.settings import DEFAULT_PORT
+from service.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT
 
 if TYPE_CHECKING:
     from service.cli.children import Child, Service
@@ -40,7 +41,14 @@ def dev(
         typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
     ] = "default",
     consumers: Annotated[
-        str, typer.Option("--consumers", envvar="SVC_CONSUMERS", metavar="auto|N", help="Consumer processes.")
+        str,
+        typer.Option(
+            "--consumers",
+            envvar="SVC_CONSUMERS",
+            parser=consumer_count(),
+            metavar="auto|N",
+            help="Consumer processes.",
+        ),
     ] = "auto",
     accept: Annotated[
         str, typer.Option("--accept", envvar="SVC_ACCEPT", metavar="plain|pickle", help="Codecs of its jobs.")
@@ -55,9 +63,9 @@ def dev(
     from service.cli.wiring import open_client
 
     modules = ",".join(name for name in (tasks, _DEMO_TASKS) if name)
-    manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(9100))
-    terms = ("--queues", queues, "--consumers", consumers, "--accept", accept)
-    worker_flags = ("--name", _WORKER, "--tasks", modules, *terms, "--http", _local(9101))
+    manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(MANAGER_HTTP_PORT))
+    terms = ("--queues", queues, "--consumers", str(consumers), "--accept", accept)
+    worker_flags = ("--name", _WORKER, "--tasks", modules, *terms, "--http", _local(WORKER_HTTP_PORT))
     with ended_by_signals():
         try:
             with (
@@ -131,7 +139,7 @@ def _local(port: int) -> str:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((LOOPBACK, port))
         except OSError:
-            return "127.0.0.1:0"
-    return f"127.0.0.1:{port}"
+            return f"{LOOPBACK}:0"
+    return f"{LOOPBACK}:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.bounds import CENTURY, seconds
 from service.cli.options import AuthkeyFile, Json, Manager
 from service.cli.output import tell, write, write_json
 from service.cli.wiring import open_client
 from service.errors import ResultTimeout
-from service.settings import DEFAULT_MANAGER, parse_seconds
+from service.settings import DEFAULT_MANAGER
 
 if TYPE_CHECKING:
     from service.client.client import Client
@@ -35,7 +37,7 @@ def drain(
         float | None,
         typer.Option(
             "--timeout",
-            parser=parse_seconds,
+            parser=seconds("0", CENTURY),
             metavar="SECONDS",
             help="How long to wait for the consumers to go; without it, for ever.",
         ),
@@ -49,13 +51,17 @@ def drain(
     """Let every consumer finish, and end.
 
     Each finishes its job and gets one pill; when the last has gone, its worker exits 0. Waiting jobs
-    stay, and workers that start meanwhile get their pills too, until `svc resume`. Exit code 124 where
-    the time ran out first; the drain stays in force.
+    stay, and workers that start meanwhile get their pills too, until `svc resume`. Exit code 124 if
+    the time ran out first; then, and after Ctrl-C, the drain stays in force.
     """
     started = time.monotonic()
     with open_client(ctx, manager, authkey_file, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
         client.drain(worker=worker, refuse=refuse)
-        left = _left(client, worker) if no_wait else _watch(client, worker, started, timeout)
+        try:
+            left = _left(client, worker) if no_wait else _watch(client, worker, started, timeout)
+        except KeyboardInterrupt:
+            tell(f"svc: not waited for any longer; {_stays(worker)}")
+            raise
     seconds = time.monotonic() - started
     if json:
         done = left.done
@@ -63,7 +69,7 @@ def drain(
     else:
         write(f"draining: {left}" if not left.done else f"drained in {seconds:.1f} s")
     if not left.done and not no_wait:
-        raise ResultTimeout(f"{left} after {timeout:g} s; the drain stays in force until `svc resume`")
+        raise ResultTimeout(f"{left} after {timeout:g} s; {_stays(worker)}")
     return 0
 
 
@@ -76,7 +82,7 @@ def resume(
 ) -> int:
     """End a drain: consumers get jobs again.
 
-    Harmless where there is none.
+    Harmless if there is none.
     """
     with open_client(ctx, manager, authkey_file, CALL_SECONDS) as client:
         before = client.stats()
@@ -87,6 +93,12 @@ def resume(
     else:
         write("resumed" if drained else "nothing was draining")
     return 0
+
+
+def _stays(worker: str) -> str:
+    """Say how a drain ends."""
+    end = f"svc resume --worker {shlex.quote(worker)}" if worker else "svc resume"
+    return f"the drain stays in force until `{end}`"
 
 
 @dataclass(frozen=True, slots=True)

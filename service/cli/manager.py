@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from service.cli.bounds import CENTURY, COUNT_MAX, DISK_MAX, seconds, size
 from service.cli.options import Announce, AuthkeyFile, Http, HttpHosts, LogFormat, LogLevel
 from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
@@ -14,14 +15,15 @@ from service.domain.limits import Limits
 from service.key_files import find_authkey_file, read_authkey
 from service.settings import (
     DEFAULT_MANAGER,
+    LOOPBACK,
+    MANAGER_HTTP_PORT,
     ManagerSettings,
     parse_address,
     parse_memory_limit,
     parse_names,
     parse_optional_address,
-    parse_seconds,
-    parse_size,
 )
+from service.wire import MESSAGE_BYTES_MAX
 
 _DEFAULTS = Limits()
 
@@ -31,7 +33,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     listen: Annotated[
         str, typer.Option("--listen", envvar="SVC_LISTEN", metavar="HOST:PORT", help="Where to serve jobs.")
     ] = DEFAULT_MANAGER,
-    http: Http = "127.0.0.1:9100",
+    http: Http = f"{LOOPBACK}:{MANAGER_HTTP_PORT}",
     http_hosts: HttpHosts = "",
     journal: Annotated[
         Path,
@@ -48,7 +50,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--lease",
             envvar="SVC_LEASE",
-            parser=parse_seconds,
+            parser=seconds("1s", "1d"),
             metavar="SECONDS",
             help="How long a silent worker keeps its jobs.",
         ),
@@ -58,7 +60,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--retention",
             envvar="SVC_RETENTION",
-            parser=parse_seconds,
+            parser=seconds("0", CENTURY),
             metavar="SECONDS",
             show_default="1d",
             help="How long finished jobs are kept.",
@@ -69,7 +71,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--dead-retention",
             envvar="SVC_DEAD_RETENTION",
-            parser=parse_seconds,
+            parser=seconds("0", CENTURY),
             metavar="SECONDS",
             show_default="30d",
             help="How long dead jobs are kept.",
@@ -81,6 +83,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--retain-count",
             envvar="SVC_RETAIN_COUNT",
             min=0,
+            max=COUNT_MAX,
             metavar="N",
             help="Finished jobs kept at most.",
         ),
@@ -88,25 +91,45 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     max_queue: Annotated[
         int,
         typer.Option(
-            "--max-queue", envvar="SVC_MAX_QUEUE", min=1, metavar="N", help="Unfinished jobs of one queue."
+            "--max-queue",
+            envvar="SVC_MAX_QUEUE",
+            min=1,
+            max=COUNT_MAX,
+            metavar="N",
+            help="Unfinished jobs of one queue.",
         ),
     ] = _DEFAULTS.max_queue_jobs,
     max_jobs: Annotated[
         int,
         typer.Option(
-            "--max-jobs", envvar="SVC_MAX_JOBS", min=1, metavar="N", help="Unfinished jobs of all queues."
+            "--max-jobs",
+            envvar="SVC_MAX_JOBS",
+            min=1,
+            max=COUNT_MAX,
+            metavar="N",
+            help="Unfinished jobs of all queues.",
         ),
     ] = _DEFAULTS.max_jobs,
     max_queues: Annotated[
         int,
         typer.Option(
-            "--max-queues", envvar="SVC_MAX_QUEUES", min=1, metavar="N", help="Queues that hold or keep jobs."
+            "--max-queues",
+            envvar="SVC_MAX_QUEUES",
+            min=1,
+            max=COUNT_MAX,
+            metavar="N",
+            help="Queues that hold or keep jobs.",
         ),
     ] = _DEFAULTS.max_queues,
     max_keys: Annotated[
         int,
         typer.Option(
-            "--max-keys", envvar="SVC_MAX_KEYS", min=1, metavar="N", help="Idempotency keys of kept jobs."
+            "--max-keys",
+            envvar="SVC_MAX_KEYS",
+            min=1,
+            max=COUNT_MAX,
+            metavar="N",
+            help="Idempotency keys of kept jobs.",
         ),
     ] = _DEFAULTS.max_keys,
     max_origins: Annotated[
@@ -115,6 +138,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--max-origins",
             envvar="SVC_MAX_ORIGINS",
             min=1,
+            max=COUNT_MAX,
             metavar="N",
             help="Clients whose jobs are kept; each takes 1.5 kB of memory.",
         ),
@@ -124,7 +148,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--max-job-bytes",
             envvar="SVC_MAX_JOB_BYTES",
-            parser=parse_size,
+            parser=size("1", f"{MESSAGE_BYTES_MAX >> 20}MiB"),
             metavar="BYTES",
             show_default="16MiB",
             help="Size of one job's arguments, and of one result.",
@@ -136,6 +160,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--max-connections",
             envvar="SVC_MAX_CONNECTIONS",
             min=1,
+            max=COUNT_MAX,
             metavar="N",
             help="Connections at a time.",
         ),
@@ -146,6 +171,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--max-per-address",
             envvar="SVC_MAX_PER_ADDRESS",
             min=1,
+            max=COUNT_MAX,
             metavar="N",
             show_default="--max-connections",
             help="Connections at a time of one address.",
@@ -156,7 +182,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--max-buffered",
             envvar="SVC_MAX_BUFFERED",
-            parser=parse_size,
+            parser=size("1MiB", DISK_MAX),
             metavar="BYTES",
             show_default="128MiB",
             help="Unfinished requests and unread answers of all connections.",
@@ -184,7 +210,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--min-free",
             envvar="SVC_MIN_FREE",
-            parser=parse_size,
+            parser=size("0", DISK_MAX),
             metavar="BYTES",
             show_default="64MiB",
             help="Disk space below which new jobs are refused.",
@@ -195,7 +221,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--ballast-bytes",
             envvar="SVC_BALLAST_BYTES",
-            parser=parse_size,
+            parser=size("0", DISK_MAX),
             metavar="BYTES",
             show_default="16MiB",
             help="Disk space kept for acknowledgements on a full disk; 0 for none.",
@@ -237,6 +263,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--memory-limit",
             envvar="SVC_MEMORY_LIMIT",
+            parser=size("1", DISK_MAX, "auto", "off"),
             metavar="auto|BYTES|off",
             help="Memory near which new jobs are refused; auto: the limit of its control group.",
         ),
@@ -267,7 +294,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     return wiring.run_manager(
         ManagerSettings(
             listen=parse_address(listen),
-            http=parse_optional_address(http),
+            http=parse_optional_address(http, MANAGER_HTTP_PORT),
             http_hosts=parse_names(http_hosts),
             journal=journal,
             authkey=read_authkey(authkey_file),
@@ -278,7 +305,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             journal_must_exist=journal_must_exist,
             accept_network_filesystem=accept_network_filesystem,
             backups=backups,
-            memory_limit=parse_memory_limit(memory_limit),
+            memory_limit=parse_memory_limit(str(memory_limit)),
             max_connections=max_connections,
             max_per_address=max_per_address or max_connections,
             max_buffered=max_buffered,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.settings import parse_seconds
+from service.cli.bounds import CENTURY, seconds
 
 Manager = Annotated[
     str, typer.Option("--manager", envvar="SVC_MANAGER", metavar="HOST:PORT", help="The manager's address.")
@@ -35,7 +35,7 @@ Timeout = Annotated[
     typer.Option(
         "--timeout",
         envvar="SVC_TIMEOUT",
-        parser=parse_seconds,
+        parser=seconds("0", "1d"),
         metavar="SECONDS",
         help="How long the manager may take to answer.",
     ),
@@ -46,7 +46,7 @@ WaitTimeout = Annotated[
     float | None,
     typer.Option(
         "--wait-timeout",
-        parser=parse_seconds,
+        parser=seconds("0", CENTURY),
         metavar="SECONDS",
         help="How long to wait for jobs to end; without it, for ever.",
     ),

@@ -172,10 +172,18 @@ def report_usage(error: Any, *, as_json: bool) -> None:
         tell_lines(message)
         return
     hint = f"try `{context.command_path} --help`" if context else ""
+    if context and _may_be_argument(context.command, getattr(error, "option_name", "")):
+        hint = "put -- before arguments that begin with a dash, as in `svc submit mytasks:add -- -1 2`"
     if as_json:
         tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
         return
     tell(f"svc: {' '.join(message.split()).rstrip('.')}" + (f" - {hint}" if hint else ""))
+
+
+def _may_be_argument(command: Any, option: str) -> bool:
+    """Return whether an unknown option of *command* may be a negative number, or another argument."""
+    takes_any = any(each.param_type_name == "argument" and each.nargs < 0 for each in command.params)
+    return takes_any and option.startswith("-") and not option.startswith("--")
 
 
 def table(items: Sequence[T], columns: Sequence[Column[T]], empty: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -62,10 +62,7 @@ def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
         _debug()
         return error.exit_code
     except typer.TyperException as error:
-        if isinstance(error.__cause__, ServiceError):
-            report(error.__cause__, as_json=as_json)
-        else:
-            report_usage(error, as_json=as_json)
+        report_usage(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
@@ -105,24 +102,7 @@ def command_of(name: str, verb: Verb) -> Any:
     own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "state:health" else {}
     decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
     decorate(with_tls(getattr(importlib.import_module(f"service.cli.{module}"), function)))
-    command = typer.main.get_command(app)
-    kinds: list[Any] = [parameter.type for parameter in command.params]
-    for kind in kinds:
-        if hasattr(kind, "func"):
-            kind.func = _outspoken(kind.func)
-    return command
-
-
-def _outspoken(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return *parse* with its own words for what is wrong: of a ValueError typer tells the value alone."""
-
-    def parsed(text: str) -> Any:
-        try:
-            return parse(text)
-        except ServiceError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return parsed
+    return typer.main.get_command(app)
 
 
 def _nothing() -> None:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.cli.bounds import CENTURY, seconds
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
 from service.cli.output import Printer, report
 from service.cli.results import print_outcomes
 from service.cli.sources import opened
 from service.cli.wiring import open_client
+from service.domain.field_bounds import NUMBER_MAX
+from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES, MAX_BACKOFF
 from service.errors import ConfigurationError, ServiceError
-from service.settings import DEFAULT_MANAGER, parse_seconds
+from service.settings import DEFAULT_MANAGER
 
 if TYPE_CHECKING:
     from service.client.batches import Options
@@ -42,11 +45,16 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = "",
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Where the job waits.")] = "default",
     priority: Annotated[
-        int, typer.Option("--priority", metavar="N", help="Higher ones are taken first.")
+        int,
+        typer.Option(
+            "--priority", min=-NUMBER_MAX, max=NUMBER_MAX, metavar="N", help="Higher ones are taken first."
+        ),
     ] = 0,
     delay: Annotated[
         float,
-        typer.Option("--delay", parser=parse_seconds, metavar="SECONDS", help="Not ready before this time."),
+        typer.Option(
+            "--delay", parser=seconds("0", CENTURY), metavar="SECONDS", help="Not ready before this time."
+        ),
     ] = 0.0,
     key: Annotated[
         str,
@@ -57,24 +65,31 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     retries: Annotated[
         int | None,
         typer.Option(
-            "--retries", min=0, metavar="N", help="Attempts after the first, in place of the task's own."
+            "--retries",
+            min=0,
+            max=NUMBER_MAX,
+            metavar="N",
+            show_default=f"the task's, else {DEFAULT_RETRIES}",
+            help="Attempts after the first.",
         ),
     ] = None,
     backoff: Annotated[
         float | None,
         typer.Option(
             "--backoff",
-            parser=parse_seconds,
+            parser=seconds("0", f"{MAX_BACKOFF:g}s"),
             metavar="SECONDS",
-            help="Wait before the first retry; doubled for each further one.",
+            show_default=f"the task's, else {DEFAULT_BACKOFF:g}",
+            help="Wait at most so long before the first retry; doubled for each further one.",
         ),
     ] = None,
     job_timeout: Annotated[
         float | None,
         typer.Option(
             "--job-timeout",
-            parser=parse_seconds,
+            parser=seconds("1ms", CENTURY),
             metavar="SECONDS",
+            show_default="the task's, else none",
             help="Kill an attempt that takes longer.",
         ),
     ] = None,
@@ -91,8 +106,10 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 ) -> int:
     """Submit jobs; print their ids or results.
 
-    When an id is printed, its job is durable. A bad line of --from is told on stderr with its number and
-    the others are submitted; the exit code is then 7. Put -- before arguments that begin with a dash.
+    When an id is printed, its job is durable. A task that raises is tried again, 3 times if neither the task
+    nor --retries says otherwise, after longer and longer waits. Put -- before arguments that begin with a
+    dash. A bad line of --from is told on stderr with its number and the others are submitted; the exit code
+    is then 7.
     """
     if bool(task) == bool(source):
         raise ConfigurationError("name either a TASK or a file of jobs with --from, and not both")

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.bounds import consumers as consumer_count
+from service.cli.bounds import seconds
 from service.cli.options import (
     Announce,
     AuthkeyFile,
@@ -26,11 +28,12 @@ from service.errors import ConfigurationError
 from service.key_files import read_authkey, read_pickle_keys
 from service.settings import (
     DEFAULT_MANAGER,
+    LOOPBACK,
+    WORKER_HTTP_PORT,
     WorkerSettings,
     parse_address,
     parse_names,
     parse_optional_address,
-    parse_seconds,
 )
 
 
@@ -52,11 +55,12 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--consumers",
             envvar="SVC_CONSUMERS",
+            parser=consumer_count(),
             metavar="auto|N",
             help="Consumer processes; auto: twice the CPUs.",
         ),
     ] = "auto",
-    http: Http = "127.0.0.1:9101",
+    http: Http = f"{LOOPBACK}:{WORKER_HTTP_PORT}",
     http_hosts: HttpHosts = "",
     accept: Annotated[
         str,
@@ -73,7 +77,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--grace",
             envvar="SVC_GRACE",
-            parser=parse_seconds,
+            parser=seconds("0", "7d"),
             metavar="SECONDS",
             help="How long running jobs may go on after SIGTERM.",
         ),
@@ -83,7 +87,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option(
             "--import-timeout",
             envvar="SVC_IMPORT_TIMEOUT",
-            parser=parse_seconds,
+            parser=seconds("1s", "1d"),
             metavar="SECONDS",
             help="How long a consumer may take to import the task modules.",
         ),
@@ -101,19 +105,21 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 ) -> int:
     """Run a worker, until it is stopped or drained.
 
-    A worker is a supervisor and its consumer processes. It finds task modules in the working directory too.
+    A worker is a supervisor and its consumer processes. It finds task modules in the working directory too. A
+    second worker on a host serves its metrics at a free port, unless --http says where.
     """
     wiring: Wiring = ctx.obj
     _import_from_here()
     return wiring.run_worker(
         WorkerSettings(
             manager=parse_address(manager),
-            http=parse_optional_address(http),
+            http=parse_optional_address(http, WORKER_HTTP_PORT),
+            http_moves=_is_default(ctx, "http"),
             http_hosts=parse_names(http_hosts),
             authkey=read_authkey(authkey_file),
             tasks=parse_names(tasks),
             queues=parse_names(queues),
-            consumers=_consumers(consumers),
+            consumers=None if consumers == "auto" else int(consumers),
             accept=_codecs(accept),
             pickle_keys=read_pickle_keys(pickle_key_file),
             grace=grace,
@@ -127,6 +133,12 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     )
 
 
+def _is_default(ctx: typer.Context, option: str) -> bool:
+    """Return whether nobody has set *option*: no flag, no variable, no settings file."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "DEFAULT"
+
+
 def _import_from_here() -> None:
     """Find task modules in the working directory too, as `python` does: a script's path is its own folder."""
     here = Path.cwd()
@@ -134,14 +146,6 @@ def _import_from_here() -> None:
         tell(f"svc: every user can write {here}, so no task module is looked for there; use PYTHONPATH")
     elif str(here) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(here))
-
-
-def _consumers(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise ConfigurationError(f"--consumers is `auto` or a number from 1 on, not {text!r}")
 
 
 def _codecs(text: str) -> tuple[str, ...]:

@@ -24,9 +24,10 @@ from service.client.outcomes import value_of
 from service.client.session import PATIENCE_SECONDS, Origin, Session
 from service.domain import commands as c
 from service.domain.job import JobView, Outcome
+from service.domain.names import NAME_MAX, did_you_mean
 from service.domain.replies import Copy, Outcomes, Text, Totals, WorkerView
 from service.envelope import PickleKeys
-from service.errors import BadRequest, ServiceError, error_for
+from service.errors import BadRequest, ServiceError, UnknownWorker, error_for
 
 
 class Submitter:
@@ -233,11 +234,22 @@ class Client(Submitter):
         """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`.
 
         *refuse* also refuses new jobs meanwhile; otherwise they are accepted, and wait.
+
+        Raises:
+            UnknownWorker: no worker of that name is connected.
         """
+        if worker:
+            check_worker(worker, [view.name for view in self.workers()])
         self._session.ask(lambda broker: broker.drain(worker=worker, refuse=refuse))
 
     def resume(self, *, worker: str = "") -> None:
-        """End a drain. Harmless where there is none."""
+        """End a drain. Harmless if there is none.
+
+        Raises:
+            UnknownWorker: no worker of that name is drained or connected.
+        """
+        if worker and worker not in (drained := self.stats().drained_workers):
+            check_worker(worker, [*drained, *(view.name for view in self.workers())])
         self._session.ask(lambda broker: broker.resume(worker=worker))
 
     def backup(self, name: str) -> Copy:
@@ -263,6 +275,16 @@ class Client(Submitter):
     def __exit__(self, *exception: object) -> None:
         """Close it."""
         self.close()
+
+
+def check_worker(name: str, known: Sequence[str]) -> None:
+    """Refuse the name of a worker that is not there.
+
+    Raises:
+        UnknownWorker: *name* is not among *known*; the message has the nearest.
+    """
+    if name not in known:
+        raise UnknownWorker(f"no worker is named {name[:NAME_MAX]!r}{did_you_mean(name, known)}")
 
 
 def _id(job: str | Job) -> str:

@@ -13,6 +13,10 @@ LABEL_MAX: Final = 255
 #: Queues that one consumer serves.
 QUEUES_MAX: Final = 1024
 
+#: Names that are proposed in place of one that is not known.
+_NEAR_MAX = 3
+#: How alike a proposed name is at least: 1 for the same one.
+_LIKENESS = 0.5
 _PUT_ORIGIN = re.compile(r"put[0-9]+")
 _ADDRESS = re.compile(r"(\[[0-9A-Za-z:.%_-]+\]|[0-9A-Za-z._-]+):(?P<port>[0-9]{1,5})")
 _PORT_MAX = 65535
@@ -53,3 +57,18 @@ def is_address(text: str) -> bool:
 def shown_name(text: str) -> str:
     """Return *text* as a name: its beginning, with `?` for what cannot be shown; empty if it is empty."""
     return "".join(each if each.isprintable() else "?" for each in text[:NAME_MAX])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that names the nearest of *known*; empty if none is near.
+
+    Capital letters do not count, and the part of a task's name behind its colon is near to the whole.
+    """
+    import difflib  # only those who have made a mistake wait for it
+
+    folded = {each.casefold(): each for each in sorted(known, reverse=True)}
+    parts = {each.rpartition(":")[2]: each for each in reversed(folded)}
+    wanted = name[:NAME_MAX].casefold()
+    behind = difflib.get_close_matches(wanted.rpartition(":")[2], parts, _NEAR_MAX, _LIKENESS)
+    near = [parts[part] for part in behind] or difflib.get_close_matches(wanted, folded, _NEAR_MAX, _LIKENESS)
+    return f"; did you mean {' or '.join(folded[each] for each in near)}?" if near else ""

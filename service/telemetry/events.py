@@ -137,6 +137,12 @@ EVENTS: tuple[LogEvent, ...] = (
     LogEvent("drain_resumed", _INFO, "A drain ended; consumers are given jobs again."),
     LogEvent("drain_started", _INFO, "Every consumer that asks is told to stop, until resumed."),
     LogEvent(
+        "http_moved",
+        _INFO,
+        "The usual port of metrics and health is taken, so that they are served at a free one.",
+        ("taken", "http"),
+    ),
+    LogEvent(
         "http_route_failed",
         _ERROR,
         "What answers a path of the HTTP server raised; the client got status 500.",
@@ -212,7 +218,7 @@ EVENTS: tuple[LogEvent, ...] = (
         "The manager's memory came near its limit (new jobs are refused), or is so no more.",
         ("scarce", "used_b", "limit_b"),
     ),
-    LogEvent("manager_reconnected", _INFO, "The manager answers again."),
+    LogEvent("manager_reconnected", _INFO, "The manager answers again.", ("manager",)),
     LogEvent(
         "manager_stalled",
         _WARNING,
@@ -230,7 +236,7 @@ EVENTS: tuple[LogEvent, ...] = (
         "manager_unreachable",
         ("warning", "debug"),
         "The manager does not answer; tried again for ever (warning: supervisor, debug: consumers).",
-        ("error",),
+        ("manager", "error"),
     ),
     LogEvent(
         "message_not_handled",

@@ -76,12 +76,14 @@ class HttpServer:
         return self._wanted[0], self._server.server_address[1]
 
     def start(self) -> None:
-        """Listen, and serve from a daemon thread.
+        """Listen, and serve from a daemon thread. Harmless if it does already.
 
         Raises:
             Conflict: the address is in use, or is not one of this host.
             ConfigurationError: there is no such port.
         """
+        if self._thread is not None:
+            return
         self._server = _listen(self._wanted, self._routes, self._hosts)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_STOP_POLL_SECONDS,), name="svc-http", daemon=True
@@ -105,7 +107,8 @@ def _listen(address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownH
     except OSError as error:
         reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise Conflict(
-            f"cannot serve HTTP on {host}:{port}: {reason}; choose another `--http` address"
+            f"cannot serve HTTP on {host}:{port}: {reason}; choose another `--http` address, with port 0 for "
+            "any free one, or `--http off`"
         ) from None
     except OverflowError:
         raise ConfigurationError(f"cannot serve HTTP on {host}:{port}: there is no such port") from None

@@ -217,7 +217,7 @@ class Consumer:
 
     def _pause(self, error: Exception) -> None:
         """Wait a little, longer each time, with jitter; a stop ends it. To complain is the supervisor's."""
-        self._log.debug("manager_unreachable", error=str(error))
+        self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
         longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
         self._pauses = min(self._pauses + 1, 16)
         pause = random.uniform(longest / 2, longest)
@@ -357,7 +357,7 @@ class Consumer:
                     self._broker.call([Ping()])
                 self._flush(self._broker)
             except Exception as error:  # noqa: BLE001 - this thread has to hear the next order
-                self._log.debug("manager_unreachable", error=str(error))
+                self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
             finally:
                 self._line.release()
 

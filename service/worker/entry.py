@@ -8,6 +8,8 @@ from multiprocessing.connection import Connection
 
 import structlog
 
+from service.codec import PICKLE
+from service.domain.job import CALL
 from service.errors import ConfigurationError
 from service.worker.consumer import Consumer
 from service.worker.leftovers import Leftovers
@@ -40,6 +42,7 @@ def consume(
     structlog.contextvars.bind_contextvars(worker=options.name, consumer=name)
     try:
         registry = Registry.load(options.tasks)
+        _check(registry, options)
     except ConfigurationError as error:
         pipe.send_bytes(BROKEN + str(error).encode(errors="backslashreplace"))
         sys.exit(EXIT_CONFIGURATION)
@@ -47,3 +50,17 @@ def consume(
     leftovers = Leftovers()
     Consumer(options, name, registry, slot, pipe, connect, leftovers).run()
     leftovers.end()
+
+
+def _check(registry: Registry, options: WorkerOptions) -> None:
+    """Refuse modules without any task, unless their jobs bring callables of their own.
+
+    Raises:
+        ConfigurationError: a consumer would run nothing.
+    """
+    if options.tasks and registry.names() == [CALL] and PICKLE not in options.accept:
+        modules = ", ".join(options.tasks)
+        raise ConfigurationError(
+            f"no task is in the modules {modules}: tasks are functions marked with `@task`, and the public "
+            "functions that a module itself defines"
+        )

@@ -40,6 +40,7 @@ class WorkerOptions:
         preload: modules that the forkserver imports once for all consumers; none may start a thread.
         http: where this worker serves its metrics, as it tells the manager.
         release: the version of svc, as it tells the manager.
+        manager: where the manager is, as the log says it.
         lease_wait: how long a consumer waits at the manager for a job before it asks again.
     """
 
@@ -57,4 +58,5 @@ class WorkerOptions:
     preload: tuple[str, ...] = ("service.worker.entry",)
     http: str = ""
     release: str = ""
+    manager: str = ""
     lease_wait: float = 20.0

@@ -6,7 +6,6 @@ when a consumer starts, and a name from the wire is looked up there and nowhere 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import traceback
@@ -18,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from service.domain.field_bounds import TASKS_MAX
 from service.domain.job import CALL
 from service.domain.limits import SECONDS_MAX
-from service.domain.names import NAME_MAX, is_name
+from service.domain.names import NAME_MAX, did_you_mean, is_name
 from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
 from service.errors import ArgumentError, ConfigurationError, TaskNotFound
 from service.worker.arguments import Bound, Signature
@@ -200,9 +199,8 @@ class Registry:
         found = self._tasks.get(name)
         if found is not None:
             return found
-        near = difflib.get_close_matches(name[:NAME_MAX], self._tasks, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "start a worker with its module in --tasks"
-        raise TaskNotFound(f"this worker has no task {name[:NAME_MAX]!r}; {hint}")
+        hint = did_you_mean(name, self._tasks) or "; start a worker with its module in --tasks"
+        raise TaskNotFound(f"this worker has no task {name[:NAME_MAX]!r}{hint}")
 
 
 def _import(name: str) -> ModuleType:

@@ -44,6 +44,7 @@ class Reporter:
         reconnected: called from the thread whenever the connection is made again.
         renewed: called from the thread at each renewal, with whether a drain of this worker is in force.
         alive: says whether the supervisor's loop still turns; while it does not, no lease is renewed.
+        manager: where the manager is; the log says so.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Reporter:
         reconnected: Callable[[], None],
         renewed: Callable[[bool], None],
         alive: Callable[[], bool],
+        manager: str = "",
     ) -> None:
         self._connect = connect
         self._hello = hello
@@ -64,6 +66,7 @@ class Reporter:
         self._renewed = renewed
         self._alive = alive
         self._log = structlog.get_logger()
+        self._manager = manager
         self._pending: deque[AnyCommand] = deque()
         self._news = threading.Condition()
         self._leaving = False
@@ -104,7 +107,8 @@ class Reporter:
         if self._complained_at is None or now - self._complained_at >= _COMPLAINT_SECONDS:
             self._complained_at = now
             silence = round(now - self._answered_at, 1)
-            self._log.warning("manager_unreachable", error=self._error or f"no answer for {silence} s")
+            error = self._error or f"no answer for {silence} s"
+            self._log.warning("manager_unreachable", manager=self._manager, error=error)
 
     def close(self, patience: float) -> None:
         """Deliver what is pending, leave and disconnect; give up after *patience* seconds."""
@@ -182,7 +186,7 @@ class Reporter:
         self._error = ""
         if self._complained_at is not None:
             self._complained_at = None
-            self._log.info("manager_reconnected")
+            self._log.info("manager_reconnected", manager=self._manager)
 
     def _pause(self, error: Exception) -> None:
         """Wait before the next attempt, longer each time, with jitter; when leaving, hardly at all."""

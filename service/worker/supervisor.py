@@ -54,7 +54,14 @@ class Supervisor:
         self._log = structlog.get_logger().bind(worker=options.name)
         self._crew = Crew(options, connect, configure_logging)
         self._reporter = Reporter(
-            connect, self._hello, self._extend, self._refuse, self._ask_to_rejoin, self._renewed, self._turns
+            connect,
+            self._hello,
+            self._extend,
+            self._refuse,
+            self._ask_to_rejoin,
+            self._renewed,
+            self._turns,
+            options.manager,
         )
         self._turned_at = time.monotonic()
         self._adopts_orphans = adopts_orphans()

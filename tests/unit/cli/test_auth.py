@@ -69,7 +69,19 @@ def test_a_key_for_pickles_is_no_authkey(svc, tmp_path):
     assert read_pickle_keys(tmp_path / "svc_pickle_key") is not None
 
 
-def test_a_folder_that_does_not_exist_is_a_clear_error(svc):
-    ended = svc("auth", "generate", "--output", "no/where/key")
-    assert ended.code == 2
-    assert "cannot be made: No such file or directory" in ended.err
+@pytest.mark.parametrize("output", ["a/b", "a/b/c/key", "./a/key", "deep/er/svc_authkey"])
+def test_a_folder_that_is_missing_is_made_for_its_owner_alone(svc, tmp_path, output):
+    assert svc("auth", "generate", "--output", output).code == 0
+    key = tmp_path / output
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.parent.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "argv", [["generate", "--output", "file/key"], ["generate", "--all", "file/keys"], ["ca", "file/tls"]]
+)
+def test_a_folder_that_cannot_be_made_is_a_clear_error(svc, tmp_path, argv):
+    (tmp_path / "file").touch()
+    ended = svc("auth", *argv)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("svc: the folder file")

@@ -67,3 +67,48 @@ def test_resume_says_whether_there_was_a_drain(svc):
     svc("drain", "--no-wait")
     assert svc("resume", "--json").json == {"resumed": True}
     assert svc("status", "--json").json["draining"] is False
+
+
+@pytest.mark.parametrize("name", ["nope", "W1", "w", "w1 ", "*"])
+def test_a_worker_that_is_not_there_cannot_be_drained(svc, consumer, name):
+    ended = svc("drain", "--worker", name, "--timeout", "1")
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.err.startswith(f"svc: no worker is named {name!r}")
+    assert svc("status", "--json").json["drained_workers"] == []
+
+
+def test_the_nearest_worker_is_named(svc, consumer):
+    assert "did you mean w1?" in svc("drain", "--worker", "w2").err
+    assert "did you mean" not in svc("drain", "--worker", "elephant").err
+
+
+@pytest.mark.parametrize("name", ["nope", "w2", "W1"])
+def test_a_worker_that_is_not_there_cannot_be_resumed(svc, consumer, name):
+    assert svc("resume", "--worker", name).code == 5
+
+
+def test_a_drained_worker_that_has_gone_can_be_resumed(svc, consumer):
+    svc("drain", "--worker", "w1", "--no-wait")
+    consumer.leave()
+    assert svc("resume", "--worker", "w1").out == "resumed\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "the drain stays in force until `svc resume`"),
+        (["--worker", "w1"], "the drain stays in force until `svc resume --worker w1`"),
+        (["--refuse"], "the drain stays in force until `svc resume`"),
+        (["--timeout", "60"], "the drain stays in force until `svc resume`"),
+    ],
+)
+def test_ctrl_c_ends_the_wait_and_says_that_the_drain_stays(svc, consumer, monkeypatch, argv, said):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.drain.time.sleep", interrupt)
+    ended = svc("drain", *argv)
+    assert (ended.code, ended.out) == (130, "")
+    assert said in ended.err
+    found = svc("status", "--json").json
+    assert found["draining"] or found["drained_workers"] == ["w1"]

@@ -106,9 +106,54 @@ def test_the_pickle_key_is_found_by_its_variable(svc, started, pickle_key_file, 
 
 
 def test_a_worker_without_flags_has_the_documented_defaults(svc, started):
-    assert worker(svc, started) == WorkerSettings(
-        manager=Address("127.0.0.1", 7077), http=Address("127.0.0.1", 9101), authkey=KEY
+    assert worker(svc, started, "--tasks", "m") == WorkerSettings(
+        manager=Address("127.0.0.1", 7077),
+        http=Address("127.0.0.1", 9101),
+        http_moves=True,
+        authkey=KEY,
+        tasks=("m",),
     )
+
+
+@pytest.mark.parametrize("argv", [[], ["--tasks", ""], ["--tasks", " , "], ["--queues", "mail"]])
+def test_a_worker_without_tasks_is_refused(svc, started, argv):
+    ended = svc("worker", *argv)
+    assert (ended.code, ended.out, started.workers) == (2, "", [])
+    assert "--tasks MODULE (or SVC_TASKS)" in ended.err
+
+
+def test_one_that_runs_callables_needs_none(svc, started, pickle_key_file):
+    flags = ("--accept", "pickle", "--pickle-key-file", str(pickle_key_file))
+    assert worker(svc, started, *flags).tasks == ()
+
+
+def test_only_the_usual_http_port_may_become_another_one(svc, started, monkeypatch, tmp_path):
+    assert worker(svc, started, "--tasks", "m").http_moves
+    assert not worker(svc, started, "--tasks", "m", "--http", "127.0.0.1:9101").http_moves
+    (tmp_path / "svc.toml").write_text('[worker]\nhttp = "127.0.0.1:9101"\n')
+    assert not worker(svc, started, "--tasks", "m").http_moves
+    (tmp_path / "svc.toml").unlink()
+    monkeypatch.setenv("SVC_HTTP", "127.0.0.1:9101")
+    assert not worker(svc, started, "--tasks", "m").http_moves
+
+
+@pytest.mark.parametrize("port", ["7999", " 7999 ", "0", "65535", "1"])
+def test_a_number_alone_is_a_port_of_this_host(svc, started, port):
+    assert manager(svc, started, "--listen", port).listen == Address("127.0.0.1", int(port))
+    assert manager(svc, started, "--http", port).http == Address("127.0.0.1", int(port))
+    assert worker(svc, started, "--tasks", "m", "--manager", port).manager.port == int(port)
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "123456789", "-1", ":7999"])
+def test_a_number_that_is_no_port_is_refused(svc, started, port):
+    ended = svc("manager", f"--listen={port}")
+    assert (ended.code, started.managers) == (2, [])
+    assert "is not an address" in ended.err
+
+
+def test_a_host_alone_has_the_usual_port(svc, started):
+    found = manager(svc, started, "--listen", "localhost", "--http", "localhost")
+    assert (found.listen.port, found.http.port) == (7077, 9100)
 
 
 def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file):
@@ -140,7 +185,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file
 
 def test_a_worker_finds_task_modules_in_the_working_directory(svc, started, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
-    worker(svc, started)
+    worker(svc, started, "--tasks", "m")
     assert sys.path[0] == str(tmp_path)
 
 
@@ -170,4 +215,4 @@ def test_a_setting_that_makes_no_sense_is_a_usage_error_in_one_line(svc, argv):
 
 def test_the_authkey_is_shown_nowhere(svc, started):
     assert "0123456789abcdef" not in repr(manager(svc, started))
-    assert "0123456789abcdef" not in repr(worker(svc, started))
+    assert "0123456789abcdef" not in repr(worker(svc, started, "--tasks", "m"))

@@ -147,9 +147,9 @@ class TestSettings:
         (tmp_path / "svc.toml").write_text('manager = "here:1"')
         other = tmp_path / "other.toml"
         other.write_text('[worker]\nmanager = "there:2"\nqueues = ["a", "b"]\nconsumers = 3\n')
-        svc("--config", str(other), "worker")
+        svc("--config", str(other), "worker", "--tasks", "m")
         monkeypatch.setenv("SVC_CONFIG", str(other))
-        svc("worker")
+        svc("worker", "--tasks", "m")
         for settings in started.workers:
             assert (str(settings.manager), settings.queues, settings.consumers) == ("there:2", ("a", "b"), 3)
 

@@ -1,0 +1,129 @@
+"""Numbers on the command line: each has bounds, which are declared with its option and kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import typer
+
+from service.cli.bounds import Bounded, consumers, seconds, size
+from tests.unit.cli.conftest import Started
+from tests.unit.cli.test_program import COMMANDS
+
+#: What the help calls a number.
+NUMBER = re.compile(r"\b(SECONDS|BYTES|N)\b")
+KINDS = ("integer", "float", "integer range", "float range")
+
+
+def is_number(option) -> bool:
+    return bool(
+        option.type.name in KINDS
+        or isinstance(getattr(option.type, "func", None), Bounded)
+        or (option.metavar and NUMBER.search(option.metavar))
+    )
+
+
+def bounds(option: Any) -> tuple[Any, Any]:
+    declared = getattr(option.type, "func", option.type)
+    return getattr(declared, "min", None), getattr(declared, "max", None)
+
+
+NUMBERS = [
+    (name, option) for name, command in COMMANDS.items() for option in command.params if is_number(option)
+]
+each_number = pytest.mark.parametrize(
+    ("name", "option"), NUMBERS, ids=[f"{name} {option.opts[0]}" for name, option in NUMBERS]
+)
+
+
+def test_there_are_numbers_of_every_kind():
+    assert {option.opts[0] for _, option in NUMBERS} >= {
+        "--lease", "--limit", "--max-job-bytes", "--consumers", "--memory-limit", "--priority", "--timeout",
+    }  # fmt: skip
+
+
+@each_number
+def test_every_number_has_bounds_and_its_default_lies_within(name, option):
+    low, high = bounds(option)
+    assert low is not None, "it may be as little as one likes"
+    assert high is not None, "it may be as much as one likes"
+    assert math.isfinite(low)
+    assert math.isfinite(high)
+    assert low < high
+    if isinstance(option.default, int | float):
+        assert low <= option.default <= high
+
+
+@each_number
+def test_what_is_out_of_bounds_is_refused_with_the_name_of_the_option(svc, started, name, option):
+    low, high = bounds(option)
+    words = name.split()[1:]
+    required = ["x-0"] if words[-1] in ("show", "cancel") else []
+    odd = ["nan", "inf", "-1", "1e400", f"{int(high) + 1}", str(10**30)]
+    if low > 0:
+        odd.append("0")
+    if low < 0:
+        odd.append(f"{int(low) - 1}")
+        odd.remove("-1")
+    for value in odd:
+        ended = svc(*words, *required, f"{option.opts[0]}={value}")
+        assert (ended.code, ended.out) == (2, ""), value
+        assert option.opts[0] in ended.err, ended.err
+        assert len(ended.err.splitlines()) == 1
+    assert started == Started([], [], [])
+
+
+@pytest.mark.parametrize("value", ["0", "0s", "999ms", "100000d", "-5", "soon"])
+def test_a_lease_of_no_time_is_refused(svc, started, value):
+    ended = svc("manager", f"--lease={value}")
+    assert ended.code == 2
+    assert "--lease" in ended.err
+    assert started.managers == []
+
+
+def test_bounds_hold_for_variables_and_the_settings_file_too(svc, started, tmp_path, monkeypatch):
+    (tmp_path / "svc.toml").write_text("[manager]\nlease = 0\n")
+    assert svc("manager").code == 2
+    (tmp_path / "svc.toml").unlink()
+    monkeypatch.setenv("SVC_LEASE", "0")
+    assert svc("manager").code == 2
+    assert started.managers == []
+
+
+@pytest.mark.parametrize(
+    ("reads", "taken", "refused"),
+    [
+        (seconds("1s", "1d"), {"1": 1.0, "1000ms": 1.0, "24h": 86400.0}, ["0.999", "24.1h", "nan", ""]),
+        (size("1KiB", "2MiB"), {"1024": 1024, "1MiB": 1 << 20}, ["1023", "3MiB", "1.5MiB", "-1"]),
+        (size("1", "1GiB", "auto", "off"), {"AUTO": "auto", "off": "off", "7": 7}, ["on", "0"]),
+        (consumers(), {"auto": "auto", "3": 3, "10000": 10000}, ["0", "10001", "٣", "-1", "2.5", ""]),
+    ],
+)
+def test_a_value_is_a_number_within_the_bounds_or_a_word(reads, taken, refused):
+    assert {text: reads(text) for text in taken} == taken
+    for text in refused:
+        with pytest.raises(typer.BadParameter):
+            reads(text)
+
+
+@pytest.mark.parametrize(
+    "argv", [["f", "-1"], ["f", "3", "-17"], ["t:f", "-0.5", "2"], ["t:f", "-x"], ["-1", "f"]]
+)
+def test_an_argument_with_a_dash_is_told_about_the_double_dash(svc, argv):
+    ended = svc("submit", *argv)
+    assert (ended.code, ended.out) == (2, "")
+    assert "put -- before arguments that begin with a dash" in ended.err
+
+
+def test_after_the_double_dash_a_number_may_be_negative(svc, consumer):
+    svc("submit", "t:f", "--", "-1", "-2.5")
+    consumer.succeed()
+    assert svc("results").out.endswith("\t[-1,-2.5]\n")
+
+
+@pytest.mark.parametrize("argv", [["submit", "t", "--retires", "3"], ["status", "-1"], ["resume", "-x"]])
+def test_a_misspelt_option_is_not_told_about_it(svc, argv):
+    assert "put --" not in svc(*argv).err
