@@ -279,6 +279,7 @@ SETTINGS: Known = {
         "max_keys",
         "max_origins",
         "max_job_bytes",
+        "suspicion_budget",
         "max_connections",
         "max_per_address",
         "max_buffered",

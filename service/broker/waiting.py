@@ -20,7 +20,7 @@ from service.domain import commands as c
 from service.domain import outcomes
 from service.domain import replies as r
 from service.domain.apply import apply
-from service.domain.grants import pill_for
+from service.domain.grants import offers, pill_for
 from service.domain.members import Member
 from service.domain.queue_state import Ended, QueueState
 from service.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
@@ -205,7 +205,7 @@ class Waiters:
             return
         candidates = [self._candidates(shelf) for shelf in self._lessees.values()]
         for waiting in heapq.merge(*candidates, key=_order):
-            if not state.lanes:
+            if not state.any_ready:
                 return
             self._try(waiting, now)
 
@@ -318,10 +318,13 @@ class Waiters:
 
     def _candidates(self, shelf: Shelf) -> Iterator[Waiting]:
         """Yield those who take the same jobs, oldest first, until nothing is left for them."""
+        state = self._state
         for waiting in list(shelf.values()):
             member = waiting.member
+            if state.suspects.lanes and not offers(state, member):
+                continue  # but a suspect may be for another one
             yield waiting
-            if waiting.shelf is shelf and self._state.lanes.best(member.kind) is None:
+            if waiting.shelf is shelf and not state.suspects.lanes and not offers(state, member):
                 return
 
     def _await_next(self, waiting: Waiting, now: float) -> None:

@@ -31,6 +31,8 @@ def job_document(job: JobView) -> dict[str, Any]:
         "failures": job.failures,
         "crashes": job.crashes,
         "interruptions": job.interruptions,
+        "suspicions": job.suspicions,
+        "suspect": job.suspect,
         "retries": job.retries,
         "timeout": job.timeout,
         "attempts": [attempt_document(attempt) for attempt in job.attempts],
@@ -40,8 +42,9 @@ def job_document(job: JobView) -> dict[str, Any]:
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
     """Return one ended attempt."""
     return {
+        "number": attempt.number or None,
         "at": moment(attempt.at),
-        "cause": str(attempt.cause),
+        "cause": attempt.how,
         "seconds": attempt.seconds,
         "consumer": attempt.consumer,
         "error": error_info(attempt.error),

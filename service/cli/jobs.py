@@ -69,7 +69,7 @@ def show(
 ) -> int:
     """Show all there is to know of jobs.
 
-    State, why one waits, its three counts, and each attempt with its traceback. With --json one id
+    State, why one waits, its counts, and each attempt with its traceback. With --json one id
     gives one object, several give a list.
     """
     from service.cli.documents import job_document
@@ -117,8 +117,8 @@ def requeue(
 ) -> int:
     """Make dead jobs ready again.
 
-    Their budgets of retries and crashes start anew. Exit code 6 where none of the ids names a dead job,
-    7 where some do not.
+    Their budgets of retries, crashes and suspicions start anew. Exit code 6 if none of the ids names a dead
+    job, 7 if some do not.
     """
     if sum((bool(ids), bool(queue), every)) != 1:
         raise ConfigurationError("name either ids of dead jobs, or a --queue, or --all")
@@ -158,18 +158,26 @@ def _print_job(job: JobView) -> None:
             ),
             ("crashes", str(job.crashes)),
             ("interruptions", str(job.interruptions)),
+            ("suspicions", _suspicions(job)),
             ("timeout", span(job.timeout) if job.timeout else ""),
         )
     )
-    for number, attempt in enumerate(job.attempts, start=1):
-        _print_attempt(number, attempt)
+    for place, attempt in enumerate(job.attempts, start=1):
+        _print_attempt(attempt.number or place, attempt)
+
+
+def _suspicions(job: JobView) -> str:
+    """Return how often the job was suspected of taking its worker down; nothing if it never was."""
+    if job.suspect:
+        return f"{job.suspicions} (a worker that held it was lost: it runs alone)"
+    return str(job.suspicions) if job.suspicions else ""
 
 
 def _print_attempt(number: int, attempt: Attempt) -> None:
     by = f" by {attempt.consumer}" if attempt.consumer else ""
     said = ": ".join(part for part in (attempt.error.type, attempt.error.message) if part)
     write("")
-    write(f"attempt {number}: {attempt.cause} after {span(attempt.seconds)}{by}, {_when(attempt.at)}")
+    write(f"attempt {number}: {attempt.how} after {span(attempt.seconds)}{by}, {_when(attempt.at)}")
     write(f"  {said}")
     for line in attempt.error.traceback.rstrip("\n").split("\n"):
         write(f"  {line}")

@@ -154,6 +154,16 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Size of one job's arguments, and of one result.",
         ),
     ] = _DEFAULTS.max_job_bytes,
+    suspicion_budget: Annotated[
+        int,
+        typer.Option(
+            "--suspicion-budget",
+            envvar="SVC_SUSPICION_BUDGET",
+            min=0,
+            metavar="N",
+            help="Workers that a job may lose while it runs alone, before it is dead; 0 for no end.",
+        ),
+    ] = _DEFAULTS.suspicion_budget,
     max_connections: Annotated[
         int,
         typer.Option(
@@ -289,6 +299,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         retention_seconds=retention,
         retention_jobs=retain_count,
         dead_retention_seconds=dead_retention,
+        suspicion_budget=suspicion_budget,
         min_free_bytes=min_free,
     )
     return wiring.run_manager(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain import suspicion
 from service.domain.aliases import alias_of, is_reserved_origin
 from service.domain.batch import Batch
 from service.domain.bounds import exceeded
@@ -82,6 +83,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
 
 def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
     """End a membership in order."""
+    suspicion.reclaim(state, member)
     count = give_back_all(state, member, now)
     worker = member.worker
     if worker is not None and member.role == "consumer":
@@ -149,8 +151,12 @@ def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
 def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
     name = command.worker or command.name
     worker = state.workers.get(name)
+    if worker is not None and command.life != worker.life:
+        suspicion.process_replaced(state, worker, now)
+        worker = state.workers.get(name)
     if worker is None:
         worker = state.workers[name] = Worker(name, connected_at=now)
+    worker.life = command.life
     worker.seen_at = now
     worker.expires = now + state.limits.lease_seconds
     member.worker = worker
@@ -181,7 +187,10 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     """Return whether *member* has the lease it says it holds, taking it up anew after a restart."""
     lease = state.leases.get(held.token)
     if lease is not None:
+        if suspicion.on_trial(lease, member):
+            state.pass_on(lease, member)
         return lease.holder is member
+    suspicion.came_back(state, held.token, member, now)
     place = state.ledger.origins.find(held.origin, held.first)
     if place is None or held.count < 1 or not 0 < held.token <= state.incarnation << 40:
         return False
@@ -194,8 +203,10 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
         start += 1
     if not start < stop <= batch.count or batch.states.count(JobState.READY, start, stop) != stop - start:
         return False
-    state.lanes.skip(batch, stop - start)
-    state.grant_lease(batch, start, stop, member, now, token=held.token)
+    state.skip_ready(batch, start, stop)
+    lease = state.grant_lease(batch, start, stop, member, now, token=held.token)
+    if state.ledger.marks.of(batch, start) is not None:
+        suspicion.granted(state, lease)
     return True
 
 

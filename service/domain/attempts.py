@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.domain import events as e
 from service.domain.batch import ATTEMPTS_KEPT, Batch
-from service.domain.job import Attempt
+from service.domain.job import Attempt, Cause
 from service.domain.queue_state import Read
 
 
@@ -14,8 +14,12 @@ def attempts_of(read: Read, batch: Batch, index: int) -> list[Attempt]:
     if record is None:
         return []
     found = (read(sequence) for sequence in record.attempts[-ATTEMPTS_KEPT:])
-    return [
-        Attempt(event.at, event.cause, event.error, event.seconds, event.consumer)
-        for event in found
-        if isinstance(event, e.Failed)
-    ]
+    return [_attempt(event) for event in found if isinstance(event, e.Failed)]
+
+
+def _attempt(event: e.Failed) -> Attempt:
+    suspected = event.cause is Cause.SUSPECTED
+    cause = Cause.INTERRUPTED if suspected else event.cause
+    return Attempt(
+        event.at, cause, event.error, event.seconds, event.consumer, event.attempt, suspected=suspected
+    )

@@ -33,15 +33,29 @@ BODY_OVERHEAD_BYTES = 48
 
 
 class JobRecord:
-    """What is particular about one job: its three ledgers, and the rows of the journal about it alone."""
+    """What is particular about one job: its ledgers, and the rows of the journal about it alone."""
 
-    __slots__ = ("answered", "attempts", "crashes", "due", "failures", "interruptions", "requeued")
+    __slots__ = (
+        "answered",
+        "attempts",
+        "cleared",
+        "crashes",
+        "due",
+        "ended",
+        "failures",
+        "interruptions",
+        "requeued",
+        "suspicions",
+    )
 
     def __init__(self) -> None:
         """Start with empty ledgers."""
         self.failures = 0
         self.crashes = 0
         self.interruptions = 0
+        self.suspicions = 0
+        #: Its attempts that have ended so far, those that are no longer kept included.
+        self.ended = 0
         self.due: float | None = None
         #: The events that ended its last attempts; all else about an attempt is in the journal.
         self.attempts = array("Q")
@@ -49,6 +63,8 @@ class JobRecord:
         self.requeued = 0
         #: The last event that took its outcome out of `results`.
         self.answered = 0
+        #: The event that withdrew its last suspicion, if no attempt has ended since.
+        self.cleared = 0
 
     def drop_old_attempts(self) -> list[int]:
         """Forget all attempts but the last ones; return the events that are no longer referred to."""
@@ -60,21 +76,34 @@ class JobRecord:
         """Give the job fresh budgets; its history stays."""
         self.failures = 0
         self.crashes = 0
+        self.suspicions = 0
         self.due = None
 
 
-def ledgers_after(record: JobRecord | None, cause: Cause) -> tuple[int, int, int]:
-    """Return (failures, crashes, interruptions) of a job after one more attempt that ended for *cause*."""
-    known = (record.failures, record.crashes, record.interruptions) if record is not None else (0, 0, 0)
-    failures, crashes, interruptions = known
+#: Failures, crashes, interruptions and suspicions of a job.
+Ledgers = tuple[int, int, int, int]
+
+
+def ledgers_after(record: JobRecord | None, cause: Cause) -> Ledgers:
+    """Return the ledgers of a job after one more attempt that ended for *cause*.
+
+    An attempt that brings a suspicion was interrupted too.
+    """
+    failures = crashes = interruptions = suspicions = 0
+    if record is not None:
+        failures, crashes = record.failures, record.crashes
+        interruptions, suspicions = record.interruptions, record.suspicions
     match cause:
         case Cause.CRASHED:
             crashes += 1
         case Cause.INTERRUPTED:
             interruptions += 1
+        case Cause.SUSPECTED:
+            interruptions += 1
+            suspicions += 1
         case _:
             failures += 1
-    return failures, crashes, interruptions
+    return failures, crashes, interruptions, suspicions
 
 
 class Batch:
@@ -110,6 +139,7 @@ class Batch:
         "size",
         "sleepers",
         "states",
+        "suspects",
         "terms",
         "unfinished",
     )
@@ -151,6 +181,8 @@ class Batch:
         self.finished_at = 0.0
         #: Whether some span of ready jobs may contain jobs that are not ready.
         self.ragged = False
+        #: For each suspect the event that made it one; None if there never was one. `marks.Marks` keeps it.
+        self.suspects: dict[int, int] | None = None
 
     @classmethod
     def from_merged(cls, row: int, event: Merged) -> Batch:
@@ -227,7 +259,8 @@ class Batch:
     @property
     def mergeable(self) -> bool:
         """Whether its jobs came one by one, and nothing has happened to any of them since."""
-        return not (self.accepted_by is None or self.row or self.outcomes or self.records)
+        touched = self.outcomes or self.records or self.suspects is not None
+        return not (self.accepted_by is None or self.row or touched)
 
     def merge(self, row: int) -> None:
         """Note that *row* has all its bodies from now on."""
@@ -293,6 +326,24 @@ class Batch:
             return ((first, count),)  # as it mostly is
         part = states[start:stop]
         return tuple((state, part.count(state)) for state in set(part))
+
+    def next_ready(self, start: int, stop: int, *, apart: bool) -> int:
+        """Return the first job in [start, stop) that is ready, and a suspect if *apart* or none if not.
+
+        *stop* if there is none.
+        """
+        suspects = self.suspects or ()
+        index = self.states.find(_READY, start, stop)
+        while index >= 0 and (index in suspects) != apart:
+            index = self.states.find(_READY, index + 1, stop)
+        return index if index >= 0 else stop
+
+    def ready_until(self, start: int, stop: int, *, apart: bool) -> int:
+        """Return the first job in [start, stop) that `next_ready` would pass over, or *stop*."""
+        states, suspects = self.states, self.suspects or ()
+        while start < stop and states[start] == _READY and (start in suspects) == apart:
+            start += 1
+        return start
 
     def mark(self, start: int, stop: int, state: JobState) -> None:
         """Set the state of the jobs in [start, stop)."""

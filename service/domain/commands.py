@@ -36,7 +36,8 @@ class Hello(Command, frozen=True, tag="hello"):
 
     `tasks` and `queues` are what a consumer can run; `held` what it still runs from before a broken
     connection: the manager restores those leases or, where it cannot, refuses their outcome later. `accept`
-    names the codecs whose jobs it gets; None, as an older consumer says, stands for all.
+    names the codecs whose jobs it gets; None, as an older consumer says, stands for all. `life` is a number
+    that a supervisor and its consumers share; one started later under their name has another.
     """
 
     version: b.Number
@@ -51,6 +52,7 @@ class Hello(Command, frozen=True, tag="hello"):
     http: b.Label = ""
     release: b.Label = ""
     accept: b.Codecs | None = None
+    life: b.Number = 0
 
 
 class Submit(Command, frozen=True, tag="submit"):
@@ -100,12 +102,15 @@ class Nack(Command, frozen=True, tag="nack"):
 class Release(Command, frozen=True, tag="release"):
     """Give back, uncharged, the jobs of a lease from number `first` on.
 
-    `started` says that the first of them was really executing: it counts as an interruption.
+    `started` says that the first of them was really executing, for so many `seconds`: it counts as an
+    interruption. If it is `suspect`, all processes of its worker died meanwhile: it gets a suspicion too.
     """
 
     token: b.Counter
     first: b.Number
     started: bool = False
+    seconds: b.Seconds = 0.0
+    suspect: bool = False
 
 
 class Leave(Command, frozen=True, tag="leave"):
@@ -132,7 +137,8 @@ class Lost(Command, frozen=True, tag="lost"):
     """A supervisor reports that a consumer process has died.
 
     With `token` not 0, job `number` was executing and is charged with a crash; all else that the
-    consumer held goes back uncharged.
+    consumer held goes back uncharged. If that is `suspect`, some of it may be why the process died, and the
+    supervisor cannot tell which.
     """
 
     consumer: b.Label
@@ -140,6 +146,7 @@ class Lost(Command, frozen=True, tag="lost"):
     token: b.Counter = 0
     number: b.Number = 0
     seconds: b.Seconds = 0.0
+    suspect: bool = False
 
 
 class Recall(Command, frozen=True, tag="recall"):

@@ -87,7 +87,8 @@ class Failed(Event, frozen=True, tag="failed"):
     `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
     `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
     all are 0 in older journals, in which each event counts one of them up. `aside` is set by a journal alone:
-    what it replays has no long texts.
+    what it replays has no long texts. `suspicions` and `attempt`, the number of the attempt, are 0 in older
+    journals too. `suspect` says whether the job is a suspect after it.
     """
 
     at: float
@@ -103,12 +104,43 @@ class Failed(Event, frozen=True, tag="failed"):
     crashes: int = 0
     interruptions: int = 0
     aside: Aside | None = None
+    suspicions: int = 0
+    attempt: int = 0
+    suspect: bool = False
 
     @property
-    def ledgers(self) -> tuple[int, int, int] | None:
+    def ledgers(self) -> tuple[int, int, int, int] | None:
         """The job's ledgers after the attempt, or None if an older release wrote the event."""
-        known = (self.failures, self.crashes, self.interruptions)
+        known = (self.failures, self.crashes, self.interruptions, self.suspicions)
         return known if any(known) else None
+
+
+class Suspected(Event, frozen=True, tag="suspected"):
+    """A worker was lost that held jobs `first`, `first + 1`, … of `origin` by one lease: they are suspects.
+
+    `again` says that it was a suspect already, `charged` that it got a suspicion for this loss.
+    """
+
+    at: float
+    origin: str
+    first: int
+    count: int
+    token: int
+    again: bool = False
+    charged: bool = False
+
+
+class Cleared(Event, frozen=True, tag="cleared"):
+    """The process came back whose loss made jobs suspects, under the lease `token`.
+
+    `suspicions` is what a job that was charged for it has left.
+    """
+
+    at: float
+    origin: str
+    first: int
+    token: int
+    suspicions: int | None = None
 
 
 class Cancelled(Event, frozen=True, tag="cancelled"):
@@ -165,7 +197,18 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
 
 
 AnyEvent = (
-    Submitted | Merged | Succeeded | Failed | Cancelled | Requeued | Answered | Drained | Resumed | Forgotten
+    Submitted
+    | Merged
+    | Succeeded
+    | Failed
+    | Cancelled
+    | Requeued
+    | Answered
+    | Drained
+    | Resumed
+    | Forgotten
+    | Suspected
+    | Cleared
 )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain import suspicion
 from service.domain.batch import Batch
 from service.domain.job import PILL
-from service.domain.lanes import Lane
+from service.domain.lanes import Lane, Lanes
 from service.domain.members import Member
 from service.domain.queue_state import QueueState
 
@@ -27,7 +28,8 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
         )
     if now >= state.hold_until and not member.unrenewed(now):
         limit = min(command.limit, state.limits.grant_jobs)
-        grant = _grant(state, member, limit, command.ahead, now)
+        grant = _grant_suspect(state, member, now) if state.suspects.lanes else None
+        grant = grant or _grant(state, member, limit, command.ahead, now)
         if grant is not None:
             return grant
     return None if command.wait > 0 else r.Grant()
@@ -40,6 +42,13 @@ def pill_for(state: QueueState, member: Member) -> int:
         return 0
     known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
     return known[0] if known else 0
+
+
+def offers(state: QueueState, member: Member) -> bool:
+    """Return whether there is a job that *member* may have now."""
+    if state.lanes.best(member.kind) is not None:
+        return True
+    return bool(state.suspects.lanes) and suspicion.lane_for(state, member) is not None
 
 
 def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
@@ -63,7 +72,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         share = shares.setdefault(lane, _share(state, lane, max(1, fitting), short=ahead is not None))
         if not share:
             break
-        delivery = _deliver(state, lane, member, min(limit, share), room, now)
+        delivery = _deliver(state, state.lanes, lane, member, min(limit, share), room, now)
         shares[lane] -= len(delivery.bodies)
         limit -= len(delivery.bodies)
         room -= sum(map(len, delivery.bodies))
@@ -77,6 +86,16 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
     return r.Grant(deliveries) if deliveries else None
 
 
+def _grant_suspect(state: QueueState, member: Member, now: float) -> r.Grant | None:
+    """Hand out a suspect, with nothing read ahead, if there is one that comes first."""
+    lane = suspicion.lane_for(state, member)
+    if lane is None or not suspicion.goes_first(state, lane, state.lanes.best(member.kind)):
+        return None
+    delivery = _deliver(state, state.suspects.lanes, lane, member, 1, state.limits.grant_bytes, now)
+    suspicion.granted(state, state.leases[delivery.token])
+    return r.Grant([delivery])
+
+
 def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
     """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
 
@@ -86,14 +105,16 @@ def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
     return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, state.consumers)))
 
 
-def _deliver(state: QueueState, lane: Lane, member: Member, limit: int, room: int, now: float) -> r.Delivery:
+def _deliver(
+    state: QueueState, lanes: Lanes, lane: Lane, member: Member, limit: int, room: int, now: float
+) -> r.Delivery:
     head = lane.head()
     if head is not None:
         limit = head.batch.alike(head.start, limit, room)
     span = lane.take(limit)
     if span is None:
         raise AssertionError("a lane that `best` returned has a head")
-    state.lanes.tidy(lane)
+    lanes.tidy(lane)
     _, start, stop, ready_at, batch = span
     lease = state.grant_lease(batch, start, stop, member, now)
     waited = max(0.0, now - max(ready_at, batch.at_of(start)))

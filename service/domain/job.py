@@ -86,6 +86,8 @@ class Cause(enum.StrEnum):
     REFUSED = "refused"
     #: Drain, scale-in or a lost host. Charged to `interruptions`, which has no budget.
     INTERRUPTED = "interrupted"
+    #: Its worker was lost while it ran, and it may be why. Charged to `suspicions`, and to `interruptions`.
+    SUSPECTED = "suspected"
 
 
 class ErrorInfo(Struct, frozen=True):
@@ -111,13 +113,24 @@ class ErrorInfo(Struct, frozen=True):
 
 
 class Attempt(Struct, frozen=True):
-    """One ended attempt in a job's history. `at` is a Unix time, `seconds` the run time."""
+    """One ended attempt in a job's history. `at` is a Unix time, `seconds` the run time.
+
+    `number` counts all attempts of the job from 1 on; it is 0 where the manager is older. One that brought a
+    suspicion is `suspected`, and its cause is INTERRUPTED: older clients know no other.
+    """
 
     at: float
     cause: Cause
     error: ErrorInfo
     seconds: float = 0.0
     consumer: str = ""
+    number: int = 0
+    suspected: bool = False
+
+    @property
+    def how(self) -> str:
+        """How it ended, in a word."""
+        return Cause.SUSPECTED.value if self.suspected else self.cause.value
 
 
 class Outcome(Struct, frozen=True):
@@ -138,7 +151,10 @@ class Outcome(Struct, frozen=True):
 
 
 class JobView(Struct, frozen=True):
-    """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits."""
+    """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits.
+
+    A `suspect` is a job that a lost worker held: it is handed out alone until it ends.
+    """
 
     id: str
     task: str
@@ -158,6 +174,8 @@ class JobView(Struct, frozen=True):
     reason: str = ""
     finished_at: float | None = None
     attempts: list[Attempt] = msgspec.field(default_factory=list)
+    suspicions: int = 0
+    suspect: bool = False
 
 
 def job_id(origin: str, number: int) -> str:

@@ -2,7 +2,8 @@
 
 A *lane* holds the ready jobs of one queue, priority, task and codec, oldest first, as spans of batches. A
 consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it knows
-and whose codec it accepts: so a task that nobody knows blocks nothing but itself.
+and whose codec it accepts: so a task that nobody knows blocks nothing but itself. Suspects stand *apart*, in
+lanes of their own.
 
 Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. To choose one takes time
 in the logarithm of their number, by two levels of heaps: a *road* holds the lanes of one queue, task and
@@ -18,7 +19,6 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
 
 from service.domain.batch import Batch
-from service.domain.lifecycle import JobState
 
 #: Kinds of consumers whose roads are kept in order. The one that asked longest ago gives way to a new one,
 #: and is put in order again when it asks the next time.
@@ -42,10 +42,11 @@ class Span(NamedTuple):
 class Lane:
     """The ready jobs of one queue, priority, task and codec."""
 
-    __slots__ = ("codec", "count", "priority", "queue", "spans", "task")
+    __slots__ = ("apart", "codec", "count", "priority", "queue", "spans", "task")
 
-    def __init__(self, queue: str, priority: int, task: str, codec: str) -> None:
-        """Start empty."""
+    def __init__(self, queue: str, priority: int, task: str, codec: str, *, apart: bool = False) -> None:
+        """Start empty; it is for suspects alone if *apart*, and otherwise for all others."""
+        self.apart = apart
         self.queue = queue
         self.priority = priority
         self.task = task
@@ -53,9 +54,12 @@ class Lane:
         self.count = 0
         self.spans: list[Span] = []
 
-    def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
-        """Add jobs, at the place that the age of the first one gives them."""
+    def push(self, batch: Batch, start: int, stop: int, ready_at: float, order: int = 0) -> None:
+        """Add jobs, at the place that the age of the first one gives them, or at *order*."""
         self.count += stop - start
+        if order:
+            heapq.heappush(self.spans, Span(order, start, stop, ready_at, batch))
+            return
         last = self.spans[-1] if self.spans else None
         if last is not None and _goes_on(last, batch, start, ready_at):
             self.spans[-1] = Span(last.order, last.start, stop, last.ready_at, batch)
@@ -68,10 +72,10 @@ class Lane:
             span = self.spans[0]
             if not span.batch.ragged:
                 return span
-            start = span.batch.states.find(JobState.READY, span.start, span.stop)
+            start = span.batch.next_ready(span.start, span.stop, apart=self.apart)
             if start == span.start:
                 return span
-            self._replace_head(span, start if start >= 0 else span.stop)
+            self._replace_head(span, start)
         return None
 
     def take(self, limit: int) -> Span | None:
@@ -82,11 +86,7 @@ class Lane:
         order, start, end, ready_at, batch = span
         stop = min(end, start + limit)
         if batch.ragged:
-            states = batch.states
-            ready = start
-            while ready < stop and states[ready] == JobState.READY:
-                ready += 1
-            stop = ready
+            stop = batch.ready_until(start, stop, apart=self.apart)
         self._replace_head(span, stop)
         self.count -= stop - start
         return span if stop == end else Span(order, start, stop, ready_at, batch)
@@ -94,9 +94,12 @@ class Lane:
     def drop_stale_spans(self) -> None:
         """Remove the spans in which no job is ready, if they are most of all."""
         if len(self.spans) > 2 * self.count + STALE_MAX:
-            spans = {span[:3]: span for span in self.spans if _any_ready(span)}
+            spans = {span[:3]: span for span in self.spans if self._any_ready(span)}
             self.spans = list(spans.values())
             heapq.heapify(self.spans)
+
+    def _any_ready(self, span: Span) -> bool:
+        return span.batch.next_ready(span.start, span.stop, apart=self.apart) < span.stop
 
     def _replace_head(self, span: Span, start: int) -> None:
         if start < span.stop:
@@ -104,10 +107,6 @@ class Lane:
             heapq.heapreplace(self.spans, Span(span.order, start, span.stop, span.ready_at, span.batch))
         else:
             heapq.heappop(self.spans)
-
-
-def _any_ready(span: Span) -> bool:
-    return span.batch.states.find(JobState.READY, span.start, span.stop) >= 0
 
 
 def _goes_on(span: Span, batch: Batch, start: int, ready_at: float) -> bool:
@@ -129,10 +128,11 @@ class Road:
             corrects it. None before the first job.
     """
 
-    __slots__ = ("codec", "lanes", "number", "place", "priorities", "queue", "task")
+    __slots__ = ("apart", "codec", "lanes", "number", "place", "priorities", "queue", "task")
 
-    def __init__(self, queue: str, task: str, codec: str, number: int) -> None:
+    def __init__(self, queue: str, task: str, codec: str, number: int, *, apart: bool = False) -> None:
         """Start without lanes; *number* is that of no other road."""
+        self.apart = apart
         self.queue = queue
         self.task = task
         self.codec = codec
@@ -142,14 +142,15 @@ class Road:
         self.priorities: list[int] = []
         self.place: Place | None = None
 
-    def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> Place | None:
+    def push(self, batch: Batch, start: int, stop: int, ready_at: float, order: int = 0) -> Place | None:
         """Add jobs to their lane; return the place of the road if that moved it to the front."""
         priority = batch.terms.priority
         lane = self.lanes.get(priority)
         if lane is None:
-            lane = self.lanes[priority] = Lane(self.queue, priority, self.task, self.codec)
+            lane = Lane(self.queue, priority, self.task, self.codec, apart=self.apart)
+            self.lanes[priority] = lane
             heapq.heappush(self.priorities, -priority)
-        lane.push(batch, start, stop, ready_at)
+        lane.push(batch, start, stop, ready_at, order)
         place, order = self.place, lane.spans[0].order
         if place is not None and (place[0] < -priority or (place[0] == -priority and place[1] <= order)):
             return None
@@ -238,8 +239,9 @@ class Lanes:
     stop being ready in any other way are told by `skip`.
     """
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, *, apart: bool = False) -> None:
+        """Start with none; they are for suspects alone if *apart*, and otherwise for all others."""
+        self._apart = apart
         #: By queue, codec and task; only those that hold something.
         self._roads: dict[str, _Roads] = {}
         self._count = 0
@@ -272,12 +274,12 @@ class Lanes:
                     oldest = head.ready_at
         return oldest
 
-    def push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
-        """Make jobs [start, stop) of *batch* ready."""
+    def push(self, batch: Batch, start: int, stop: int, ready_at: float, order: int = 0) -> None:
+        """Make jobs [start, stop) of *batch* ready, at the place of their age or at *order*."""
         terms = batch.terms
         road = self._road(terms.queue, terms.task, terms.codec)
         road = road or self._new_road(terms.queue, terms.task, terms.codec)
-        place = road.push(batch, start, stop, ready_at)
+        place = road.push(batch, start, stop, ready_at, order)
         if place is not None:
             for interest in self._interests.values():
                 if interest.covers(road):
@@ -342,7 +344,7 @@ class Lanes:
     def _new_road(self, queue: str, task: str, codec: str) -> Road:
         self._made += 1
         self._count += 1
-        road = Road(queue, task, codec, self._made)
+        road = Road(queue, task, codec, self._made, apart=self._apart)
         self._roads.setdefault(queue, {}).setdefault(codec, {})[task] = road
         return road
 

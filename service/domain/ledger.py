@@ -14,9 +14,10 @@ from service.domain import events as e
 from service.domain.aliases import is_alias, key_and_digest
 from service.domain.batch import Batch, ledgers_after
 from service.domain.counts import Counts
-from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, Terms, parse_job_id
+from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, Cause, Terms, parse_job_id
 from service.domain.keys import Keys, digest_at
 from service.domain.lifecycle import JobState
+from service.domain.marks import Mark, Marks
 from service.domain.origins import Origin, Origins
 from service.domain.settled import Settled
 from service.domain.steps import Steps
@@ -59,6 +60,7 @@ class Ledger:
         self._swept = 0
         #: How many kept jobs each event is about; the attempts that failed are in the records of the jobs.
         self.references: dict[int, int] = {}
+        self.marks = Marks(self._refer, self._unrefer)
         #: Batches in the order in which their last job ended, with that time.
         self.finished: deque[tuple[float, Batch]] = deque()
         #: Jobs of the batches in `finished`.
@@ -183,10 +185,14 @@ class Ledger:
             # It was requeued in between: that event has gone, as this one tells all that matters of it.
             self._reopen(batch, index)
         self._unrefer(record.requeued, 1)
-        record.requeued = 0
+        self._unrefer(record.cleared, 1)
+        record.requeued = record.cleared = 0
         ledgers = event.ledgers or ledgers_after(record, event.cause)
-        record.failures, record.crashes, record.interruptions = ledgers
+        record.failures, record.crashes, record.interruptions, record.suspicions = ledgers
+        record.ended = event.attempt or record.ended + 1
         record.attempts.append(sequence)
+        if self.marks:
+            self._mark_after(batch, index, event)
         if event.ledgers is not None:
             self.forgotten.extend(record.drop_old_attempts())
         if event.token:
@@ -200,6 +206,33 @@ class Ledger:
         else:
             self.move(batch, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
         return batch, index
+
+    def _mark_after(self, batch: Batch, index: int, event: e.Failed) -> None:
+        mark = self.marks.of(batch, index)
+        if mark is not None and not event.suspect:
+            self.marks.remove(batch, index)  # it was forgiven, by an event that has gone
+        elif mark is not None and mark.again and event.cause != Cause.SUSPECTED:
+            self.marks.settle(mark)
+
+    def suspected(self, sequence: int, event: e.Suspected) -> None:
+        """Make jobs suspects."""
+        place = self.origins.find(event.origin, event.first)
+        if place is not None:
+            self.marks.add(Mark(sequence, *place, event))
+
+    def cleared(self, sequence: int, event: e.Cleared) -> None:
+        """Withdraw what the loss of a worker has done, which came back."""
+        mark = self.marks.of_lease(event.token)
+        if mark is not None:
+            self.marks.withdraw(mark)
+        place = self.origins.find(event.origin, event.first)
+        if place is None or event.suspicions is None:
+            self.forgotten.append(sequence)
+            return
+        record = place[0].record(place[1])
+        self._unrefer(record.cleared, 1)
+        record.suspicions, record.cleared = event.suspicions, sequence
+        self._refer(sequence, 1)
 
     def cancelled(self, sequence: int, event: e.Cancelled) -> None:
         """End waiting jobs without running them."""
@@ -280,7 +313,7 @@ class Ledger:
             return
         about = Counter(batch.outcomes or ())
         for index, record in batch.records.items():
-            about.update((record.requeued, record.answered))
+            about.update((record.requeued, record.answered, record.cleared))
             # The last one may be the job's outcome, which is counted already.
             self.forgotten.extend(each for each in record.attempts if each not in self.references)
             self.dead.pop((batch.sequence, index), None)
@@ -334,6 +367,8 @@ class Ledger:
             return
         self.counts_of(batch.terms.queue).move(tally, state)
         batch.end(start, stop, state, sequence)
+        if self.marks:
+            self.marks.ended(batch, start, stop)
         self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:
             self.outcome_order.append(sequence)
@@ -423,7 +458,7 @@ class Ledger:
 
 
 #: Events that are kept only for the sake of the jobs that they are about.
-_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered))
+_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered, e.Suspected))
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
     e.Merged: Ledger.merged,
@@ -435,4 +470,6 @@ _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Drained: Ledger.drained,
     e.Resumed: Ledger.resumed,
     e.Forgotten: Ledger.forgotten_origin,
+    e.Suspected: Ledger.suspected,
+    e.Cleared: Ledger.cleared,
 }

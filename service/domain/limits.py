@@ -33,6 +33,7 @@ class Limits:
         merge_seconds: how long jobs that were submitted one by one wait before they are put into one row.
         reconnect_seconds: after a restart, how long consumers may take to come back for the jobs that
             they still run before these are handed to others.
+        suspicion_budget: suspicions with which a job is dead; 0 for never (see `suspicion`).
         min_free_bytes: space on the journal's disk below which new jobs are refused; acknowledgements
             are still taken.
     """
@@ -53,4 +54,5 @@ class Limits:
     grant_bytes: int = 4 * 1024 * 1024
     merge_seconds: float = 60.0
     reconnect_seconds: float = 3.0
+    suspicion_budget: int = 5
     min_free_bytes: int = 64 * 1024 * 1024

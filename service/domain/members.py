@@ -14,6 +14,8 @@ from service.domain.commands import Extend, Hello
 from service.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
 from service.domain.lanes import Kind
 
+#: The role of who stands in for the holder of a lease that was lost, until `suspicion.judge` concludes.
+ON_TRIAL = "on trial"
 #: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
 RECONNECT_GRACE = 0.5
 
@@ -24,7 +26,7 @@ class LeaseRecord:
     Jobs are settled from the front, and given back from the back or all together.
     """
 
-    __slots__ = ("batch", "granted_at", "holder", "ready_at", "start", "stop", "token")
+    __slots__ = ("batch", "granted_at", "holder", "since", "start", "stop", "token")
 
     def __init__(self, token: int, batch: Batch, start: int, stop: int, holder: Member, now: float) -> None:
         """Grant the jobs to *holder*."""
@@ -34,7 +36,8 @@ class LeaseRecord:
         self.stop = stop
         self.holder = holder
         self.granted_at = now
-        self.ready_at = now
+        #: Since when its first job may run.
+        self.since = now
 
 
 class Member:
@@ -131,6 +134,7 @@ class Worker:
     """A supervisor and its consumers.
 
     `ended` has consumers whose processes have ended, with the number of connections that had come by then.
+    `life` is the number that the supervisor chose when it began; 0 of an older one.
     """
 
     name: str
@@ -138,6 +142,7 @@ class Worker:
     supervisor: Member | None = None
     consumers: dict[str, Member] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
+    life: int = 0
     report: Extend = field(default_factory=Extend)
     connected_at: float = 0.0
     seen_at: float = 0.0

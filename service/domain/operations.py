@@ -9,6 +9,7 @@ from itertools import islice
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain import suspicion
 from service.domain.batch import Batch
 from service.domain.commands import CHANGED_JOBS_MAX
 from service.domain.grants import pill_for
@@ -35,6 +36,10 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     if worker is None:
         return r.Refused("bad_request", "say hello as a worker before extending leases")
     state.readied = state.readied or member.unrenewed(now)
+    if state.suspects.trials:
+        for consumer in worker.consumers.values():
+            if consumer.connected:
+                suspicion.reclaim(state, consumer)
     worker.seen_at = now
     worker.expires = now + state.limits.lease_seconds
     worker.report = command
@@ -51,7 +56,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     scheduled = sum(1 for batch, index in waiting if batch.states[index] == JobState.SCHEDULED)
     for batch, index in waiting:
         if batch.states[index] == JobState.READY:
-            state.lanes.skip(batch, 1)
+            state.skip_ready(batch, index, index + 1)
         state.observer.cancelled(batch.terms, 1)
     for origin, numbers in _by_origin(waiting):
         event = e.Cancelled(now, origin, numbers)

@@ -198,6 +198,8 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: 
         reason=_reason(state, batch, index),
         finished_at=ended.finished_at if ended else None,
         attempts=attempts_of(reader.event, batch, index),
+        suspicions=record.suspicions if record else 0,
+        suspect=state.ledger.marks.of(batch, index) is not None,
     )
 
 
@@ -221,7 +223,10 @@ def _reason(state: QueueState, batch: Batch, index: int) -> str:
         return f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
     if not state.known_tasks.accepts(terms):
         return not_accepted(terms)
-    return "waits for an idle consumer"
+    suspect = state.ledger.marks.of(batch, index) is not None
+    return (
+        "a worker that held it was lost: it waits to run alone" if suspect else "waits for an idle consumer"
+    )
 
 
 def _running_since(state: QueueState) -> dict[str, float]:
@@ -241,6 +246,11 @@ def _queue_stats(
     counts = state.ledger.counts[name]
     oldest = state.lanes.oldest(name)
     tasks = state.lanes.tasks(name)
+    if state.suspects.lanes:
+        apart = state.suspects.lanes
+        oldest = min((at for at in (oldest, apart.oldest(name)) if at is not None), default=None)
+        for codec, names in apart.tasks(name).items():
+            tasks[codec] = tasks.get(codec, frozenset()) | names
     unknown, unaccepted = known.unknown(name, tasks), known.unaccepted(name, tasks)
     return r.QueueStats(
         name=name,

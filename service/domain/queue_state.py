@@ -25,10 +25,11 @@ from service.domain.lanes import Lane, Lanes
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
 from service.domain.limits import Limits
-from service.domain.members import LeaseRecord, Member, Worker
+from service.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from service.domain.observer import Observer
 from service.domain.paces import Paces
 from service.domain.refusals import REFUSALS, Refusal
+from service.domain.suspects import Suspects
 from service.errors import RowMissing
 
 #: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
@@ -78,6 +79,7 @@ class QueueState:
         self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
+        self.suspects = Suspects()
         self.paces = Paces()
         self.scheduled = Schedule()
         self.leases: dict[int, LeaseRecord] = {}
@@ -175,13 +177,13 @@ class QueueState:
         unfinished = [batch for batch in self.ledger.batches.values() if batch.unfinished]
         ready = [(batch, *run) for batch in unfinished for run in batch.runs(JobState.READY)]
         for batch, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
-            self.lanes.push(batch, start, stop, batch.at_of(start))
+            self._push(batch, start, stop, batch.at_of(start))
         for batch in unfinished:
             for start, stop in batch.runs(JobState.SCHEDULED):
                 self.scheduled.restore(batch, start, stop)
         # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
         self.wake_due(now)
-        if self.lanes:
+        if self.any_ready:
             self.hold_until = now + self.limits.reconnect_seconds
         self.readied = True
 
@@ -189,10 +191,25 @@ class QueueState:
 
     def make_ready(self, batch: Batch, start: int, stop: int, now: float) -> None:
         """Put jobs, whose state is READY already, into their lane."""
-        self.lanes.push(batch, start, stop, now)
+        self._push(batch, start, stop, now)
         self.readied = True
         if batch.terms.queue == RESULTS_QUEUE:
             self.progressed.append((batch.origin, batch.first + start, stop - start))
+
+    def _push(self, batch: Batch, start: int, stop: int, ready_at: float) -> None:
+        if batch.suspects:
+            self.suspects.push(self.lanes, batch, start, stop, ready_at)
+        else:
+            self.lanes.push(batch, start, stop, ready_at)
+
+    def skip_ready(self, batch: Batch, start: int, stop: int) -> None:
+        """Account for ready jobs that left their state, or will, other than by a grant."""
+        self.suspects.skip(self.lanes, batch, start, stop)
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether a job is ready."""
+        return bool(self.lanes or self.suspects.lanes)
 
     def admit(self, batch: Batch, start: int, now: float) -> None:
         """Put the jobs of *batch* from *start* on, just accepted, into their lane or into the schedule."""
@@ -280,6 +297,16 @@ class QueueState:
         holder.leases = {}
         self.holders.discard(holder)
 
+    def pass_on(self, lease: LeaseRecord, heir: Member) -> None:
+        """Move one lease to another member."""
+        holder = lease.holder
+        del holder.leases[lease.token]
+        if not holder.leases:
+            self.holders.discard(holder)
+        lease.holder = heir
+        heir.leases[lease.token] = lease
+        self.holders.add(heir)
+
     def lease_of(self, token: int, member: Member) -> LeaseRecord | None:
         """Return the lease under *token* if *member* may report on it: its holder, or one of its worker.
 
@@ -294,6 +321,8 @@ class QueueState:
         """Return whether somebody sees to it that the leases of *holder* end some day."""
         if holder.role == "plain":
             return holder.connected
+        if holder.role == ON_TRIAL:
+            return True
         worker = holder.worker
         return (
             worker is not None

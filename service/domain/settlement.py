@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
-from service.domain.batch import Batch, ledgers_after
-from service.domain.job import Cause, ErrorInfo
-from service.domain.lifecycle import JobState
+from service.domain import suspicion
+from service.domain.batch import Batch
+from service.domain.charges import charge, interrupt, settle_front
+from service.domain.job import Cause
 from service.domain.members import LeaseRecord, Member
 from service.domain.queue_state import (
     RANGE_OVERHEAD_BYTES,
@@ -37,6 +38,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
         return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
     lease = state.lease_of(command.token, member)
     if lease is None:
+        suspicion.came_back(state, command.token, member, now)
         return _late(state, command.token, command.first, count)
     batch = lease.batch
     start = command.first - batch.first
@@ -47,7 +49,8 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
         return _late(state, command.token, command.first, count)
     stop = min(start + count, lease.stop)
     _record_results(state, command, batch, start + skip, stop, skip, now)
-    _settle_front(state, lease, stop)
+    settle_front(state, lease, stop)
+    lease.since = now
     if stop < start + count:
         state.observer.stale(batch.terms.queue, start + count - stop)
         return _LOST
@@ -59,10 +62,13 @@ def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Re
     lease = state.lease_of(command.token, member)
     index = -1 if lease is None else command.number - lease.batch.first
     if lease is None or not lease.start <= index < lease.stop:
+        suspicion.came_back(state, command.token, member, now)
         return _late(state, command.token, command.number, 1, failed=True)
     state.give_back(lease, lease.start, index, now)
     lease.start = index
-    _charge(state, lease, command, command.retry_in, command.cause, now, token=lease.token)
+    cause, retry_in, seconds = command.cause, command.retry_in, command.seconds
+    charge(state, lease, cause, command.error, retry_in, seconds, now, token=lease.token)
+    lease.since = now
     return _DONE
 
 
@@ -73,7 +79,7 @@ def release(state: QueueState, command: c.Release, member: Member, now: float) -
         return _LOST
     start = max(lease.start, command.first - lease.batch.first)
     if start < lease.stop:
-        _give_back_from(state, lease, start, now, command.started)
+        _give_back_from(state, lease, start, now, command)
     return _DONE
 
 
@@ -90,7 +96,7 @@ def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> 
             start = max(start, command.number + 1 - lease.batch.first)
         if start < lease.stop:
             count += lease.stop - start
-            _give_back_from(state, lease, start, now, started=False)
+            _give_back_from(state, lease, start, now)
     return r.Done(count)
 
 
@@ -104,12 +110,15 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
             lease.start = index
             record = lease.batch.records.get(index)
             retry_in = crash_retry_in((record.crashes if record else 0) + 1)
-            _charge(state, lease, command, retry_in, Cause.CRASHED, now)
+            charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
     if member.worker is not None:
         state.ended(member.worker, command.consumer)
     holder = _consumer(member, command.consumer)
     if holder is not None:
-        give_back_all(state, holder, now)
+        if command.suspect:
+            suspicion.consumer_lost(state, holder, now)
+        else:
+            give_back_all(state, holder, now)
         state.dismiss(holder)
     return r.Done(1)
 
@@ -124,7 +133,7 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
         tell(lease.batch.terms, number)
         if expired and (place == 0 or holder.role == "plain"):
             # A consumer runs its jobs in order: only the very first one was executing.
-            _interrupt(state, lease, now)
+            interrupt(state, lease, suspicion.run_time(lease, now), now)
         state.give_back(lease, lease.start, lease.stop, now)
         state.end_lease(lease)
     return count
@@ -174,62 +183,22 @@ def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[by
     yield results[start:], seconds[start:], size
 
 
-def _settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
-    lease.start = stop
-    if lease.start >= lease.stop:
-        state.end_lease(lease)
-
-
-def _charge(
-    state: QueueState,
-    lease: LeaseRecord,
-    report: c.Nack | c.Lost,
-    retry_in: float | None,
-    cause: Cause,
-    now: float,
-    *,
-    token: int = 0,
+def _give_back_from(
+    state: QueueState, lease: LeaseRecord, start: int, now: float, told: c.Release | None = None
 ) -> None:
-    """End the attempt at the first job of *lease*: scheduled again, ready again, or dead."""
-    batch, index = lease.batch, lease.start
-    retry_at = None if retry_in is None else now + retry_in
-    number, error, seconds = batch.first + index, report.error.within_bounds(), report.seconds
-    ledgers = ledgers_after(batch.records.get(index), cause)
-    holder = lease.holder.name
-    event = e.Failed(now, batch.origin, number, cause, error, retry_at, seconds, holder, token, *ledgers)
-    state.ledger.failed(state.record(event), event)
-    if batch.states[index] == JobState.SCHEDULED and retry_at is not None:
-        state.schedule(batch, index, index + 1, retry_at)
-    elif batch.states[index] == JobState.READY:
-        state.make_ready(batch, index, index + 1, now)
-    _settle_front(state, lease, index + 1)
-    state.paces.ran(batch.terms.task, 1, seconds)
-    state.progressed.append((batch.origin, number, 1))
-    state.observer.failed(
-        batch.terms, cause, error.type, seconds, retry_in is not None, now - batch.at_of(index)
-    )
-
-
-def _give_back_from(state: QueueState, lease: LeaseRecord, start: int, now: float, started: bool) -> None:
-    """Give back the jobs of *lease* from *start* on; the first one was executing where *started*."""
-    state.observer.released(lease.batch.terms, lease.stop - start)
-    if started and start == lease.start:
-        _interrupt(state, lease, now)
+    """Give back the jobs of *lease* from *start* on; *told* may say that the first one has begun."""
+    if told is not None and told.started and start == lease.start:
+        if told.suspect:
+            suspicion.accuse(state, lease, told.seconds, now)
+            start += 1
+        else:
+            interrupt(state, lease, told.seconds, now)
+    if start < lease.stop:
+        state.observer.released(lease.batch.terms, lease.stop - start)
     state.give_back(lease, start, lease.stop, now)
     lease.stop = start
     if lease.start >= lease.stop:
         state.end_lease(lease)
-
-
-def _interrupt(state: QueueState, lease: LeaseRecord, now: float) -> None:
-    """Put an interruption into the ledger of the first job of *lease*; the caller gives it back."""
-    batch, index = lease.batch, lease.start
-    error = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
-    number = batch.first + index
-    cause, holder = Cause.INTERRUPTED, lease.holder.name
-    ledgers = ledgers_after(batch.records.get(index), cause)
-    event = e.Failed(now, batch.origin, number, cause, error, now, 0.0, holder, 0, *ledgers)
-    state.ledger.failed(state.record(event), event)
 
 
 def _consumer(member: Member, name: str) -> Member | None:

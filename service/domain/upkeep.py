@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service.domain import events as e
+from service.domain import suspicion
 from service.domain.batch import Batch
 from service.domain.members import RECONNECT_GRACE, Member, Worker
 from service.domain.queue_state import Notice, QueueState
@@ -37,6 +38,7 @@ def tick(state: QueueState, now: float) -> None:
     if state.hold_until and now >= state.hold_until:
         state.hold_until = 0.0
         state.readied = True
+    suspicion.judge(state, now)
     for worker in list(state.workers.values()):
         _reap(state, worker, now)
     if now >= state.next_sweep:
@@ -63,10 +65,14 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
     expired = now >= worker.expires
     for member in list(worker.consumers.values()):
         gone = not member.connected
-        if expired or (gone and (_unattended(worker, member, now) or _disowned(state, worker, member, now))):
-            give_back_all(state, member, now, expired=True)
-            if not member.connected:
-                state.dismiss(member)
+        if expired or (gone and _unattended(worker, member, now)):
+            suspicion.worker_lost(state, member, now)
+        elif gone and _disowned(state, worker, member, now):
+            suspicion.consumer_lost(state, member, now)
+        else:
+            continue
+        if gone:
+            state.dismiss(member)
     supervisor = worker.supervisor
     if supervisor is not None and not worker.present:
         gone_at = max([supervisor.gone_at, *(member.gone_at for member in worker.consumers.values())])
@@ -79,7 +85,10 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
 def _sweep(state: QueueState, now: float) -> None:
     """Give back what is held by members that no other rule reaches any more."""
     for holder in [holder for holder in state.holders if not state.attends(holder)]:
-        give_back_all(state, holder, now, expired=True)
+        if holder.worker is not None:
+            suspicion.worker_lost(state, holder, now)
+        else:
+            give_back_all(state, holder, now, expired=True)
 
 
 def _disowned(state: QueueState, worker: Worker, member: Member, now: float) -> bool:

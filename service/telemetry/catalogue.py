@@ -21,7 +21,7 @@ OTHER = "other"
 #: an exception once for each task of a queue: so these are bounds on series.
 LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 500, "method": 50}
 
-OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost")
+OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost", "suspected")
 FINAL_OUTCOMES = ("succeeded", "dead", "cancelled")
 #: Codes of `service.errors` with which a submission is refused.
 REJECTIONS = (
@@ -108,7 +108,8 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "svc_job_attempts_total",
         "counter",
         (*_JOB, "outcome"),
-        "Attempts ended; released: handed back uncharged, lost: taken back from a holder that has gone.",
+        "Attempts ended; released: handed back uncharged, lost: taken back from a holder that has gone, "
+        "suspected: lost with its worker, and charged for it.",
     ),
     Metric("svc_job_retries_total", "counter", _JOB, "Jobs scheduled again after a failed attempt."),
     Metric(

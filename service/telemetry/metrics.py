@@ -44,6 +44,7 @@ _OUTCOME_OF = {
     Cause.CRASHED: "crashed",
     Cause.REFUSED: "refused",
     Cause.INTERRUPTED: "released",
+    Cause.SUSPECTED: "suspected",
 }
 
 

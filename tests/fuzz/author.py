@@ -127,13 +127,14 @@ class Author:
     def _greeting(self, worker: str) -> c.Hello:
         """Return the hello of a supervisor or a consumer, which may hold jobs from before."""
         if self._rng.random() < 0.4:
-            return c.Hello(1, "worker", worker, worker)
+            return c.Hello(1, "worker", worker, worker, life=self._rng.choice((0, 1, 1, 2)))
         known = self._scene.host.state.leases.values()
         held = [self._held(lease) for lease in known if self._rng.random() < 0.5]
         return c.Hello(
             1, "consumer", f"{worker}-{self._rng.randint(1, 2)}", worker, tasks=list(_TASKS),
             queues=list(set(_QUEUES)) if self._rng.random() < 0.5 else [], held=held,
             accept=self._rng.choice((None, ["plain"], ["plain", "pickle"])),
+            life=self._rng.choice((0, 1, 1, 2)),
         )  # fmt: skip
 
     def _held(self, lease: Any) -> c.Held:

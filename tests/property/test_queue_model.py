@@ -17,7 +17,7 @@ from service.domain import replies as r
 from service.domain.apply import apply
 from service.domain.job import ErrorInfo, NewBatch, Terms, parse_job_id
 from service.domain.limits import Limits
-from service.domain.members import RECONNECT_GRACE, Member
+from service.domain.members import ON_TRIAL, RECONNECT_GRACE, Member
 from service.domain.queue_state import QueueState
 from service.domain.retry import CRASH_BUDGET
 from tests.support.ledgers import check_journal, check_state
@@ -40,6 +40,7 @@ LIMITS = Limits(
     grant_jobs=8,
     merge_seconds=2.0,
     reconnect_seconds=1.0,
+    suspicion_budget=2,
 )
 ERROR = ErrorInfo("ValueError", "no")
 WORKERS = ("v", "w")
@@ -54,7 +55,8 @@ class Job:
     state: str
     due: float = 0.0
     ended: float = 0.0
-    charged: list[int] = field(default_factory=lambda: [0, 0, 0])
+    charged: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    suspect: bool = False
     outcomes: int = 0
 
 
@@ -235,8 +237,13 @@ class QueueMachine(RuleBasedStateMachine):
         grant = self.ask(c.Lease(limit), member)
         assert isinstance(grant, r.Grant)
         idle = self.state.ledger.drains or self.now < self.state.hold_until or member.unrenewed(self.now)
-        ready = [job for job, known in self.jobs.items() if known.state == "ready"]
-        assert bool(grant.deliveries) == bool(ready and not idle)
+        ready = [known for known in self.jobs.values() if known.state == "ready"]
+        suspects = [known for known in self.jobs.values() if known.suspect and known.state == "leased"]
+        alone = not suspects and not any(lease.consumer == name for lease in self.held.values())
+        if idle or not ready:
+            assert not grant.deliveries
+        elif alone or not all(known.suspect for known in ready):
+            assert grant.deliveries
         assert bool(grant.pill) == bool(self.state.ledger.drains)
         for each in grant.deliveries:
             assert each.token not in self.held
@@ -246,8 +253,25 @@ class QueueMachine(RuleBasedStateMachine):
             for number in numbers:
                 job = self.jobs[f"{each.origin}-{number}"]
                 assert job.state == "ready"
-                assert [each.failures, each.crashes, each.interruptions] == job.charged
+                assert [each.failures, each.crashes, each.interruptions] == job.charged[:3]
+                if job.suspect:
+                    assert (grant.deliveries, len(each.bodies)) == ([each], 1), "a suspect is not alone"
+                    self._check_company(name, each)
                 job.state = "leased"
+
+    def _check_company(self, name: str, suspect: r.Delivery) -> None:
+        """Suspects run on one worker, and those that have a suspicion alone."""
+        leased = [
+            lease
+            for token, lease in self.held.items()
+            if token in self.state.leases
+            and token != suspect.token
+            and any(self.jobs[f"{lease.origin}-{number}"].suspect for number in lease.numbers)
+        ]
+        assert {lease.consumer[0] for lease in leased} <= {name[0]}
+        numbers = [(suspect.origin, suspect.first), *((lease.origin, lease.numbers[0]) for lease in leased)]
+        if leased:
+            assert not any(self.jobs[f"{origin}-{number}"].charged[3] for origin, number in numbers)
 
     @precondition(lambda self: self._live())
     @rule(data=st.data())
@@ -330,7 +354,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.ask(c.Requeue(), self.client) == r.Done(len(dead))
         for job in dead:
             job.state = "ready"
-            job.charged[:2] = [0, 0]
+            job.charged = [0, 0, job.charged[2], 0]
 
     @rule(worker=st.sampled_from(["", "w"]), refuse=st.just(False), end=st.booleans())
     def drain(self, worker: str, refuse: bool, end: bool) -> None:
@@ -383,10 +407,13 @@ class QueueMachine(RuleBasedStateMachine):
             if not any(t == token for t in self.before_tokens):
                 continue
             member = self.members.get(lease.consumer)
-            assert member is None or self._worker_silent(member), "a lease ended for no reason"
+            on_trial = token in self.trials
+            assert on_trial or member is None or self._worker_silent(member), "a lease ended for no reason"
             del self.held[token]
             self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
             self._back(lease)
+            for number in lease.numbers:
+                self.jobs[f"{lease.origin}-{number}"].suspect = True
         self._note_interruptions()
 
     def _note_interruptions(self) -> None:
@@ -395,7 +422,11 @@ class QueueMachine(RuleBasedStateMachine):
             place = self.state.ledger.origins.find(*parse_job_id(job))
             if place is not None and (record := place[0].records.get(place[1])) is not None:
                 assert record.interruptions >= known.charged[2]
-                known.charged[2] = record.interruptions
+                assert record.suspicions in (known.charged[3], known.charged[3] + 1)
+                assert record.suspicions == known.charged[3] or known.suspect
+                known.charged[2:] = [record.interruptions, record.suspicions]
+                if known.charged[3] == LIMITS.suspicion_budget and known.state == "ready":
+                    self._settle(known, "dead", given_back=True)
 
     def _worker_silent(self, member: Member) -> bool:
         return member.worker is None or self.now >= member.worker.expires
@@ -415,10 +446,15 @@ class QueueMachine(RuleBasedStateMachine):
         return {token for token in self.held if token in self.state.leases}
 
     def _live(self) -> bool:
-        return any(self.held[token].consumer in self.members for token in self._live_tokens())
+        return bool(self._held_by_members())
+
+    def _held_by_members(self) -> set[int]:
+        """Return the leases that their consumers still have; those on trial stand apart."""
+        held = {token for token in self._live_tokens() if self.held[token].consumer in self.members}
+        return {token for token in held if self.state.leases[token].holder.role != ON_TRIAL}
 
     def _choose(self, data: st.DataObject) -> tuple[int, Lease, Member]:
-        tokens = sorted(t for t in self._live_tokens() if self.held[t].consumer in self.members)
+        tokens = sorted(t for t in self._held_by_members())
         token = data.draw(st.sampled_from(tokens))
         return token, self.held[token], self.members[self.held[token].consumer]
 
@@ -426,11 +462,12 @@ class QueueMachine(RuleBasedStateMachine):
         known = self.state.workers.get(worker)
         return [] if known is None else list(known.consumers)
 
-    def _settle(self, job: Job, state: str) -> None:
-        assert job.state == "leased" or state == "cancelled"
+    def _settle(self, job: Job, state: str, *, given_back: bool = False) -> None:
+        assert job.state == "leased" or state == "cancelled" or given_back
         job.state = state
         if state in FINISHED:
             job.ended = self.now
+            job.suspect = False
 
     def _back(self, lease: Lease) -> None:
         for number in lease.numbers:
@@ -460,10 +497,14 @@ class QueueMachine(RuleBasedStateMachine):
             batch, index = place
             assert batch.state(index).word == known.state, job
             record = batch.records.get(index)
-            charged = [record.failures, record.crashes, record.interruptions] if record else [0, 0, 0]
+            charged = [0, 0, 0, 0]
+            if record is not None:
+                charged = [record.failures, record.crashes, record.interruptions, record.suspicions]
             assert charged == known.charged, job
+            assert (self.state.ledger.marks.of(batch, index) is not None) == known.suspect, job
         #: Which leases were in force before the next rule.
         self.before_tokens = set(self.state.leases)
+        self.trials = {token for token, lease in self.state.leases.items() if lease.holder.role == ON_TRIAL}
 
     @invariant()
     def state_is_sound(self) -> None:

@@ -70,6 +70,7 @@ class Engine(abc.ABC):
         queues: Sequence[str] = (),
         held: Sequence[c.Held] = (),
         accept: list[str] | None = None,
+        life: int = 0,
     ) -> Broker:
         """Return a consumer; *held* are the leases that it brings along, at this hello only."""
         hello = c.Hello(
@@ -81,11 +82,12 @@ class Engine(abc.ABC):
             queues=list(queues),
             held=list(held),
             accept=accept,
+            life=life,
         )
         return self._kept(self.join(hello))
 
-    def supervisor(self, worker: str = "w") -> Broker:
-        return self._kept(self.join(c.Hello(PROTOCOL_VERSION, "worker", f"{worker}-0", worker)))
+    def supervisor(self, worker: str = "w", *, life: int = 0) -> Broker:
+        return self._kept(self.join(c.Hello(PROTOCOL_VERSION, "worker", f"{worker}-0", worker, life=life)))
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and the queue notice."""

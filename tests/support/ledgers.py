@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from service.broker.journal import MemoryJournal
-from service.domain.batch import ATTEMPTS_KEPT
+from service.domain.batch import ATTEMPTS_KEPT, Batch
 from service.domain.counts import Counts
 from service.domain.holders import Holders
 from service.domain.keys import DIGEST_BYTES
 from service.domain.ledger import Ledger
 from service.domain.lifecycle import JobState
-from service.domain.members import Member
+from service.domain.members import ON_TRIAL, Member
 from service.domain.origins import Completion, Origin
 from service.domain.outcomes import outcome
 from service.domain.queue_state import QueueState
@@ -76,11 +76,15 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
                 list(r.attempts),
                 r.requeued,
                 r.answered,
+                r.suspicions,
+                r.cleared,
+                r.ended,
             )
             for b in batches
             for index, r in sorted(b.records.items())
         },
         "counts": {name: _kept(counts) for name, counts in _used(ledger)},
+        "suspects": {b.sequence: _marks(ledger, b) for b in batches if b.suspects},
         "keys": {key: _keyed(ledger, key) for key in ledger.keys},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
@@ -104,6 +108,17 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
 
 def _is_kept(ledger: Ledger, origin: Origin, each: Completion) -> bool:
     return origin.find(each.first) is not None and each.sequence in ledger.references
+
+
+def _marks(ledger: Ledger, batch: Batch) -> list[tuple[int, ...]]:
+    """Return the suspects of *batch*, and whether the losses that made them that can still be withdrawn."""
+    found: list[tuple[int, ...]] = []
+    for index in sorted(batch.suspects or ()):
+        mark = ledger.marks.of(batch, index)
+        assert mark is not None, "a suspect has no mark"
+        open_still = ledger.marks.of_lease(mark.token) is mark
+        found.append((index, mark.sequence, mark.token, mark.left, mark.again, mark.charged, open_still))
+    return found
 
 
 def _keyed(ledger: Ledger, key: str) -> tuple[int, int, bytes]:
@@ -155,16 +170,24 @@ def _check_leases(state: QueueState) -> None:
     assert set(leased) == marked
     for lease in state.leases.values():
         worker = lease.holder.worker
+        if lease.holder.role == ON_TRIAL:
+            assert any(trial.lease is lease for trial in state.suspects.trials), "nobody judges it"
+            continue
         assert worker is None or worker.consumers.get(lease.holder.name) is lease.holder, "nobody returns it"
 
 
 def _check_lanes(state: QueueState) -> None:
-    ready: dict[tuple[str, int, str], set[tuple[int, int]]] = {}
+    ready: dict[tuple[bool, str, int, str], set[tuple[int, int]]] = {}
     for batch in state.ledger.batches.values():
-        key = (batch.terms.queue, batch.terms.priority, batch.terms.task)
-        places = {(batch.sequence, i) for i, each in enumerate(batch.states) if each == JobState.READY}
-        ready.setdefault(key, set()).update(places)
-    lanes = {(lane.queue, lane.priority, lane.task): lane for lane in state.lanes}
+        for i, each in enumerate(batch.states):
+            if each == JobState.READY:
+                apart = state.ledger.marks.of(batch, i) is not None
+                key = (apart, batch.terms.queue, batch.terms.priority, batch.terms.task)
+                ready.setdefault(key, set()).add((batch.sequence, i))
+    lanes = {
+        (lane.apart, lane.queue, lane.priority, lane.task): lane
+        for lane in (*state.lanes, *state.suspects.lanes)
+    }
     for key, places in ready.items():
         if not places:
             continue

@@ -16,6 +16,8 @@ JOB = {
     "failures",
     "crashes",
     "interruptions",
+    "suspicions",
+    "suspect",
     "retries",
     "timeout",
     "attempts",
@@ -33,7 +35,7 @@ def test_a_job_has_these_names_in_json(svc, submitted, consumer):
     job = svc("jobs", "show", name, "--json").json
     assert set(job) == JOB
     (attempt,) = job["attempts"]
-    assert set(attempt) == {"at", "cause", "seconds", "consumer", "error"}
+    assert set(attempt) == {"number", "at", "cause", "seconds", "consumer", "error"}
     assert set(attempt["error"]) == {"type", "message", "traceback"}
     assert (job["state"], job["failures"], attempt["cause"]) == ("dead", 1, "failed")
 

@@ -40,7 +40,7 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
     disk = "--ballast-bytes 1MiB --backups /b --accept-loss --journal-must-exist --accept-network-filesystem"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
-    bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2"
+    bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2 --suspicion-budget 1"
     rest += " --max-buffered 256MiB"
     face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
     assert manager(svc, started, *f"{flags} {more} {bounds} {rest} {face} {disk}".split()) == ManagerSettings(
@@ -60,6 +60,7 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
             retention_seconds=7200.0,
             retention_jobs=9,
             dead_retention_seconds=3 * 86400.0,
+            suspicion_budget=1,
             min_free_bytes=1 << 30,
         ),
         max_connections=7,

@@ -1,0 +1,55 @@
+"""The suspects that wait, run, or are on trial; what is durable of them is in `marks`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.domain.batch import Batch
+from service.domain.lanes import Lanes
+from service.domain.marks import suspects_in
+from service.domain.members import LeaseRecord
+
+
+class Trial(NamedTuple):
+    """A suspect that has lost its worker, whose `name` is given, after it ran for some `seconds`."""
+
+    at: float
+    name: str
+    lease: LeaseRecord
+    seconds: float
+
+
+class Suspects:
+    """Those of a queue; `suspicion` decides about them.
+
+    Attributes:
+        lanes: those that are ready.
+        running: the leases under which some were handed out; those that have ended may still be here.
+        trials: those on trial, oldest first.
+        losses: for each worker that was lost of late, when.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.lanes = Lanes(apart=True)
+        self.running: list[LeaseRecord] = []
+        self.trials: list[Trial] = []
+        self.losses: dict[str, float] = {}
+
+    def push(self, others: Lanes, batch: Batch, start: int, stop: int, ready_at: float) -> None:
+        """Make jobs ready: suspects behind all that was there when they became that, the rest in *others*."""
+        suspects = batch.suspects or {}
+        for index in suspects_in(batch, start, stop):
+            if start < index:
+                others.push(batch, start, index, ready_at)
+            self.lanes.push(batch, index, index + 1, ready_at, suspects[index])
+            start = index + 1
+        if start < stop:
+            others.push(batch, start, stop, ready_at)
+
+    def skip(self, others: Lanes, batch: Batch, start: int, stop: int) -> None:
+        """Account for ready jobs that left their state, or will, other than by `Lane.take`."""
+        apart = sum(1 for _ in suspects_in(batch, start, stop))
+        for lanes, count in ((self.lanes, apart), (others, stop - start - apart)):
+            if count:
+                lanes.skip(batch, count)
