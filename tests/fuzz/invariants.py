@@ -13,8 +13,8 @@ from service.domain.members import ON_TRIAL
 from service.domain.queue_state import QueueState
 from tests.fuzz.oracle import Finding
 
-#: Whether it is for suspects; its queue, priority and task.
-_Lane = tuple[bool, str, int, str]
+#: Whether it is for suspects; its queue, priority, task and codec.
+_Lane = tuple[bool, str, int, str, str]
 _STATES = tuple(JobState)
 _WORDS = tuple(each.word for each in _STATES)
 _UNFINISHED = tuple(each for each in _STATES if not each.finished)
@@ -44,12 +44,14 @@ def check_cheaply(state: QueueState) -> None:
         leased += found[JobState.LEASED]
         if found[JobState.READY]:
             apart = sum(1 for index in batch.suspects or () if batch.states[index] == JobState.READY)
-            ready[False, terms.queue, terms.priority, terms.task] += found[JobState.READY] - apart
-            ready[True, terms.queue, terms.priority, terms.task] += apart
+            ready[False, terms.queue, terms.priority, terms.task, terms.codec] += (
+                found[JobState.READY] - apart
+            )
+            ready[True, terms.queue, terms.priority, terms.task, terms.codec] += apart
     _check_counts(state, counted)
     _check_leases(state, leased)
     lanes = {
-        (lane.apart, lane.queue, lane.priority, lane.task): lane.count
+        (lane.apart, lane.queue, lane.priority, lane.task, lane.codec): lane.count
         for lane in (*state.lanes, *state.suspects.lanes)
         if lane.count
     }

@@ -177,15 +177,15 @@ def _check_leases(state: QueueState) -> None:
 
 
 def _check_lanes(state: QueueState) -> None:
-    ready: dict[tuple[bool, str, int, str], set[tuple[int, int]]] = {}
+    ready: dict[tuple[bool, str, int, str, str], set[tuple[int, int]]] = {}
     for batch in state.ledger.batches.values():
         for i, each in enumerate(batch.states):
             if each == JobState.READY:
                 apart = state.ledger.marks.of(batch, i) is not None
-                key = (apart, batch.terms.queue, batch.terms.priority, batch.terms.task)
+                key = (apart, batch.terms.queue, batch.terms.priority, batch.terms.task, batch.terms.codec)
                 ready.setdefault(key, set()).add((batch.sequence, i))
     lanes = {
-        (lane.apart, lane.queue, lane.priority, lane.task): lane
+        (lane.apart, lane.queue, lane.priority, lane.task, lane.codec): lane
         for lane in (*state.lanes, *state.suspects.lanes)
     }
     for key, places in ready.items():
