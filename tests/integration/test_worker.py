@@ -132,8 +132,6 @@ def test_the_terms_of_a_job_override_the_retries_of_its_task(pair: Client, tmp_p
     [
         ("sleep", ("long",), "plain", "ArgumentError"),
         ("sleep", (), "plain", "ArgumentError"),
-        ("echo", (1,), "pickle", "CodecError"),
-        (CALL, (len, "four"), "pickle", "CodecError"),
         (CALL, (1,), "plain", "ArgumentError"),
     ],
 )
@@ -145,6 +143,18 @@ def test_a_job_that_can_never_run_is_dead_at_once(
     assert outcome.error is not None
     assert (outcome.state, outcome.error.type) == (JobState.DEAD, error)
     assert pair.view(job).attempts[0].cause is Cause.REFUSED
+
+
+@pytest.mark.parametrize(("task", "args"), [("echo", (1,)), (CALL, (len, "four"))])
+def test_a_pickled_job_waits_for_a_worker_that_accepts_it(
+    pair: Client, task: str, args: tuple[Any, ...]
+) -> None:
+    (job,) = pair.submit(task, args, codec="pickle")
+    # The workers of this queue, which accept plain data alone, have run what came after it.
+    assert pair.results(pair.submit("echo", (2,), (3,))) == [2, 3]
+    assert pair.view(job).state == "ready"
+    assert "--accept pickle" in pair.view(job).reason
+    assert pair.broker.cancel([job]) == 1
 
 
 def test_a_pickled_callable_runs_where_pickle_is_accepted(single: Client) -> None:
