@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from service.annotations import as_data
 from service.envelope import Envelopes
 from service.errors import CodecError, UntrustedPickle
 
@@ -28,6 +29,7 @@ _PICKLE_EXTENSION = 80
 
 _Arguments = tuple[list[Any], dict[str, Any]]
 _encoder = msgspec.msgpack.Encoder()
+_plain_encoder = msgspec.msgpack.Encoder(enc_hook=as_data)
 _arguments_decoder: msgspec.msgpack.Decoder[_Arguments] = msgspec.msgpack.Decoder(_Arguments)
 
 
@@ -40,7 +42,7 @@ def encode_arguments(codec: str, args: Sequence[object], kwargs: Mapping[str, ob
     if codec == PICKLE:
         return _pickled((tuple(args), dict(kwargs)))
     try:
-        return _encoder.encode((args, kwargs))
+        return _plain_encoder.encode((args, kwargs))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CodecError(
             f"the arguments are not plain data ({error}); pass data, or use the pickle codec"
@@ -86,7 +88,7 @@ def encode_result(codec: str, value: object, envelopes: Envelopes | None = None)
         CodecError: the result is not data that *codec* can carry.
     """
     try:
-        return _encoder.encode(value)
+        return (_encoder if codec == PICKLE else _plain_encoder).encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         if codec == PICKLE and envelopes is not None:
             sealed = envelopes.seal_answer("result", _pickled(value))

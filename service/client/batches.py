@@ -7,11 +7,13 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 from typing import Any
 
 import msgspec
 
 from service import codec
+from service.annotations import demands_of
 from service.callables import name_of
 from service.domain.job import CALL, DEFAULT_QUEUE, NewBatch, Terms, check_batch
 from service.domain.names import shown_name
@@ -156,7 +158,7 @@ def _at(module: str | None, path: str) -> object:
 class Encoder:
     """Encodes jobs one after the other; what one has in common with the one before is made once."""
 
-    __slots__ = ("_name", "_options", "_task", "_terms")
+    __slots__ = ("_demands", "_name", "_options", "_task", "_terms")
 
     def __init__(self) -> None:
         """Know of no job yet."""
@@ -168,11 +170,14 @@ class Encoder:
 
         Raises:
             BadRequest: one of the job's options is out of bounds.
-            CodecError: the arguments are not data that the job's codec can carry.
+            CodecError: the arguments are not data that the job's codec can carry, or not what the function's
+                annotations ask for once they have travelled.
             JobTooLarge: they are larger than any message may be.
         """
         if spec.task is not self._task or spec.options is not self._options:
             self._begin(spec.task, spec.options)
+        if self._demands is not None:
+            self._demands.check(spec.args, spec.kwargs)
         args = spec.args if self._name is not None else (spec.task, *spec.args)
         body = body_of(self._terms.codec, args, spec.kwargs)
         return Encoded(self._terms, body, spec.options.delay, spec.options.key)
@@ -184,6 +189,8 @@ class Encoder:
             check_batch(NewBatch(0, self._terms, [], options.delay, options.key))
         except ValueError as error:
             raise BadRequest(f"the job is out of bounds: {error}") from None
+        by_data = isinstance(task, FunctionType) and self._terms.codec == codec.PLAIN
+        self._demands = demands_of(task) if by_data else None
         if options.delay < 0:
             raise BadRequest(f"the job is out of bounds: delay: {options.delay:g} s have passed already")
         self._task, self._options = task, options

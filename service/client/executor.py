@@ -22,6 +22,7 @@ from types import FunctionType
 from typing import Any
 
 from service import codec as codecs
+from service.annotations import demands_of
 from service.broker.base import Broker
 from service.callables import Each, Exactly
 from service.client.batches import Encoded, JobSpec, Options, TaskLike, body_of, encode
@@ -215,7 +216,7 @@ class Executor(concurrent.futures.Executor):
         if terms is not None:
             return Encoded(terms, body_of(terms.codec, args, kwargs), self._options.delay)
         job = encode(JobSpec(fn, args, kwargs, self._options if _is_task(fn) else self._once))
-        if isinstance(fn, _NAMED) and job.terms.task != CALL:
+        if isinstance(fn, _NAMED) and job.terms.task != CALL and not _is_demanding(fn, job.terms):
             if len(self._known) >= _KNOWN_MAX:
                 self._known = {}
             self._known[fn] = job.terms
@@ -244,6 +245,11 @@ class _Lifeline:
 def _is_task(fn: TaskLike) -> bool:
     """Tell whether workers know *fn* by a name and a policy of its own: where it is a name, or marked."""
     return isinstance(fn, str) or hasattr(fn, "task_options")
+
+
+def _is_demanding(fn: TaskLike, terms: Terms) -> bool:
+    """Tell whether each call has to be held against the annotations of *fn*."""
+    return isinstance(fn, FunctionType) and terms.codec == codecs.PLAIN and demands_of(fn) is not None
 
 
 def _in_order(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from service.annotations import annotation_of, from_data, signature_of
 from service.errors import ArgumentError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -27,9 +26,9 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         """Read the signature of *function*; text annotations are resolved here, each for itself."""
-        self._signature = _signature(function)
+        self._signature = signature_of(function)
         parameters = list(self._signature.parameters.values())
-        wanted = {parameter.name: _annotation(function, parameter) for parameter in parameters}
+        wanted = {parameter.name: annotation_of(function, parameter) for parameter in parameters}
         self._converter = _converter(parameters, wanted)
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
         self._names = tuple(parameter.name for parameter in positional)
@@ -74,43 +73,6 @@ class Signature:
         return bound.args, bound.kwargs
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        anything = [
-            inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-            inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-        ]
-        return inspect.Signature(anything)
-
-
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Return the type that arguments for *parameter* are converted to; Any where there is none to use."""
-    if parameter.annotation is parameter.empty:
-        return Any
-    inner = inspect.unwrap(function)
-    holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
-    try:
-        hints = typing.get_type_hints(holder, getattr(inner, "__globals__", {}), include_extras=True)
-        return hints["it"] if hints["it"] is not object and _usable(hints["it"]) else Any
-    except Exception:  # noqa: BLE001 - a name that only type checkers can see, or anything else that evaluates badly
-        return Any
-
-
-def _usable(wanted: Any) -> bool:
-    """Tell whether msgspec can convert to *wanted*.
-
-    Raises:
-        TypeError: it cannot.
-    """
-    try:
-        msgspec.convert(object(), wanted)
-    except msgspec.ValidationError:
-        return True
-    return True
-
-
 def _exact(wanted: Any) -> Any:
     return wanted if wanted in _EXACT or wanted is Any else None
 
@@ -136,7 +98,7 @@ def _field(parameter: inspect.Parameter, wanted: Any) -> Any:
 
 def _convert(arguments: dict[str, Any], converter: type[msgspec.Struct]) -> msgspec.Struct:
     try:
-        return msgspec.convert(arguments, converter, strict=True)
+        return msgspec.convert(arguments, converter, strict=True, dec_hook=from_data)
     except msgspec.ValidationError as error:
         raise ArgumentError(_message(str(error))) from None
     except Exception as error:
