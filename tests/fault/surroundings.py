@@ -147,7 +147,7 @@ def _second_manager(strikes: Strikes) -> Iterator[Callable[[], bool]]:
 
     def accepts() -> bool:
         body = encode_arguments(PLAIN, (f"{recorder.client}-0", 0.0, str(strikes.site.folder)), {})
-        with contextlib.suppress(OSError), strikes.site.broker(PATIENCE_SECONDS, listen=listen) as broker:
+        with contextlib.suppress(OSError), strikes.site.broker(listen=listen) as broker:
             submit(broker, recorder, NewBatch(0, Terms(WORK), [body]), PATIENCE_SECONDS)
             return True
         return False
