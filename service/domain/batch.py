@@ -68,6 +68,8 @@ class JobRecord:
 
     def drop_old_attempts(self) -> list[int]:
         """Forget all attempts but the last ones; return the events that are no longer referred to."""
+        if len(self.attempts) <= ATTEMPTS_KEPT:
+            return []
         dropped = list(self.attempts[:-ATTEMPTS_KEPT])
         del self.attempts[:-ATTEMPTS_KEPT]
         return dropped

@@ -181,19 +181,20 @@ class Ledger:
             return None
         batch, index = place
         record = batch.record(index)
-        if event.ledgers is not None and not self.steps.live and batch.states[index] == JobState.DEAD:
+        told = event.ledgers
+        if told is not None and not self.steps.live and batch.states[index] == JobState.DEAD:
             # It was requeued in between: that event has gone, as this one tells all that matters of it.
             self._reopen(batch, index)
         self._unrefer(record.requeued, 1)
         self._unrefer(record.cleared, 1)
         record.requeued = record.cleared = 0
-        ledgers = event.ledgers or ledgers_after(record, event.cause)
+        ledgers = told or ledgers_after(record, event.cause)
         record.failures, record.crashes, record.interruptions, record.suspicions = ledgers
         record.ended = event.attempt or record.ended + 1
         record.attempts.append(sequence)
         if self.marks:
             self._mark_after(batch, index, event)
-        if event.ledgers is not None:
+        if told is not None:
             self.forgotten.extend(record.drop_old_attempts())
         if event.token:
             self.settled.add(event.token, event.number, event.number + 1, failed=True)
