@@ -43,6 +43,7 @@ If the standard library has a class for the same thing, ours is one of it as wel
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import ClassVar
 
@@ -247,11 +248,24 @@ class JobCancelled(JobError, CancelledError):
 
 
 class ResultTimeout(JobError, TimeoutError):
-    """The job did not end within the time that was asked for; it goes on regardless."""
+    """The job did not end within the time that was asked for; it goes on regardless.
+
+    Attributes:
+        job_id: the job's id; of several the first one that has not ended.
+        job_ids: the ids of all that have not ended.
+        reason: why the job has not ended, such as `waits: no worker is connected`; empty if it is not known.
+    """
 
     code = "result_timeout"
     exit_code = 124
     retryable = True
+
+    def __init__(self, text: str = "", *, job_ids: Sequence[str] = (), reason: str = "") -> None:
+        """Say *text*, and carry what is known of the jobs."""
+        super().__init__(text)
+        self.job_ids = tuple(job_ids)
+        self.job_id = self.job_ids[0] if self.job_ids else ""
+        self.reason = reason
 
 
 class TaskError(ServiceError):

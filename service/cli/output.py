@@ -148,9 +148,15 @@ def error_document(error: ServiceError) -> dict[str, Any]:
     return {
         "code": error.code,
         "message": str(error),
-        "hint": HINTS.get(error.code, ""),
+        "hint": _hint(error),
         "retryable": error.retryable,
+        **({"job_ids": ids} if (ids := getattr(error, "job_ids", ())) else {}),
     }
+
+
+def _hint(error: ServiceError) -> str:
+    """Return what to do next about *error*, with the job's id if it is about one."""
+    return HINTS.get(error.code, "").replace("ID", getattr(error, "job_id", "") or "ID")
 
 
 def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
@@ -159,7 +165,7 @@ def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
         tell(json_text({"error": {**error_document(error), **where}}))
         return
     place = "".join(f"{name} {value}: " for name, value in where.items())
-    hint = HINTS.get(error.code)
+    hint = _hint(error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     tell(f"svc: {place}{error}{notes}" + (f" - {hint}" if hint else ""))
 

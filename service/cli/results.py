@@ -10,6 +10,7 @@ import typer
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
 from service.cli.output import Printer, json_text, tell
 from service.cli.sources import ids_of
+from service.cli.waiting import Waiting
 from service.cli.wiring import open_client
 from service.errors import ConfigurationError, JobError, ResultTimeout
 from service.settings import DEFAULT_MANAGER
@@ -47,7 +48,8 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     wanted = ids_of(source) if source else ids
     with open_client(ctx, manager, authkey_file, timeout) as client, Printer(json=json, ndjson=ndjson) as out:
         if wanted or source:
-            return print_outcomes(client.follow(wanted or (), wait_timeout), out, named=True)
+            waiting = Waiting(client, wanted or (), as_json=not out.text)
+            return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)
         print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
     return 0
 

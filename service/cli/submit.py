@@ -14,6 +14,7 @@ from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, Wai
 from service.cli.output import Printer, report
 from service.cli.results import print_outcomes
 from service.cli.sources import opened
+from service.cli.waiting import Waiting
 from service.cli.wiring import open_client
 from service.domain.field_bounds import NUMBER_MAX
 from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES, MAX_BACKOFF
@@ -141,7 +142,7 @@ class Order:
         spec = JobSpec(task, [argument(text) for text in args], keywords(kwargs), self.options)
         job = self.client.options(strict=self.options.strict).submit_spec(spec)
         if self.wait:
-            return print_outcomes(self.client.follow([job], self.wait_timeout), self.out, named=False)
+            return self._print_outcomes([job.id], named=False)
         self.out.item({"id": job.id}, job.id)
         return 0
 
@@ -152,11 +153,15 @@ class Order:
             refused = self._submit_lines(file, accepted)
         code = 0
         if self.wait and accepted:
-            code = print_outcomes(self.client.follow(accepted, self.wait_timeout), self.out, named=True)
+            code = self._print_outcomes(accepted, named=True)
         if not refused:
             return code
         codes = {error.exit_code for error in refused if error.code != "bad_line"}
         return codes.pop() if not accepted and len(codes) == len({*map(type, refused)}) == 1 else EXIT_PARTIAL
+
+    def _print_outcomes(self, ids: Sequence[str], *, named: bool) -> int:
+        waiting = Waiting(self.client, ids, as_json=not self.out.text)
+        return print_outcomes(waiting.outcomes(self.wait_timeout), self.out, named=named)
 
     def _submit_lines(self, file: int, accepted: list[str]) -> list[ServiceError]:
         from service.cli.lines import Lines

@@ -20,7 +20,8 @@ from service import codec
 from service.broker.base import Broker
 from service.client.batches import JobSpec, Options, TaskLike, encode, frames
 from service.client.jobs import Job
-from service.client.outcomes import value_of
+from service.client.outcomes import Idle, value_of
+from service.client.reasons import Reason
 from service.client.session import PATIENCE_SECONDS, Origin, Session
 from service.domain import commands as c
 from service.domain.job import JobView, Outcome
@@ -189,9 +190,21 @@ class Client(Submitter):
         """
         return (self.job(outcome.id) for outcome in self.follow(jobs, timeout))
 
-    def follow(self, jobs: Iterable[str | Job], timeout: float | None = None) -> Iterator[Outcome]:
-        """Yield the outcome of each of *jobs*, in the order in which they end; as `as_completed`."""
-        return self._session.follow([_id(job) for job in jobs], timeout)
+    def follow(
+        self, jobs: Iterable[str | Job], timeout: float | None = None, idle: Idle | None = None
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of each of *jobs*, in the order in which they end; as `as_completed`.
+
+        While none ends, *idle* is called now and then with the ids of those that have not.
+        """
+        return self._session.follow([_id(job) for job in jobs], timeout, idle)
+
+    def reasons(self, ids: Collection[str]) -> dict[str, Reason]:
+        """Return why jobs have not ended, of the first 100 of *ids*; those that have ended are left out.
+
+        It is empty if the key may not look at jobs, or the manager does not answer.
+        """
+        return self._session.reasons(ids)
 
     def feed(self, cursor: int = 0, *, origin: str = "", wait: float = 0.0) -> Outcomes:
         """Return outcomes recorded after *cursor*, and the next cursor, waiting up to *wait* seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +25,9 @@ SLICE_SECONDS = 20.0
 ROUND_SECONDS = 0.25
 #: Outcomes that one call asks for.
 PAGE = 1000
+
+#: Seconds without an outcome after which somebody who looks on is told so for the first time.
+IDLE_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -129,6 +132,12 @@ class Patience:
         return self.call(lambda broker: broker.feed(feed))
 
 
+#: Called with the jobs that have not ended.
+Idle = Callable[[Collection[str]], None]
+#: Makes the error for jobs that have not ended by a deadline.
+Late = Callable[[Collection[str], Deadline], ResultTimeout]
+
+
 def wait_for(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
     """Return the outcomes of *ids*, of all of them or of those there are at *deadline*."""
     found: list[Outcome] = []
@@ -145,7 +154,30 @@ def _wait_for_page(patience: Patience, ids: list[str], deadline: Deadline) -> li
             return found
 
 
-def follow(patience: Patience, ids: Iterable[str], deadline: Deadline) -> Iterator[Outcome]:
+class Watch:
+    """What to do while jobs do not end, and what to raise if they have not ended in time."""
+
+    def __init__(self, late: Late, idle: Idle | None = None) -> None:
+        """Call *idle*, now and then, with the jobs that have not ended; *late* makes the error."""
+        self.late = late
+        self._idle = idle
+        self._pause = IDLE_SECONDS
+
+    def seconds(self, deadline: Deadline) -> float:
+        """Return how long to wait in the next call: first short and then longer, if somebody looks on."""
+        if self._idle is None:
+            return deadline.slice()
+        pause = self._pause
+        self._pause = min(2 * pause, SLICE_SECONDS)
+        return deadline.slice(pause)
+
+    def idle(self, wanted: Collection[str]) -> None:
+        """Say that none of *wanted* has ended."""
+        if self._idle is not None:
+            self._idle(wanted)
+
+
+def follow(patience: Patience, ids: Iterable[str], deadline: Deadline, watch: Watch) -> Iterator[Outcome]:
     """Yield the outcome of each job of *ids* once, in the order in which they ended.
 
     Jobs of one submission are followed as they end; a mixture is asked for four times a second.
@@ -156,14 +188,16 @@ def follow(patience: Patience, ids: Iterable[str], deadline: Deadline) -> Iterat
     """
     wanted = set(ids)
     origins = {_origin_of(job_id) for job_id in wanted}
-    pages = _fed(patience, origins.pop(), wanted, deadline) if len(origins) == 1 else None
-    for page in pages or _polled(patience, wanted, deadline):
+    pages = _fed(patience, origins.pop(), wanted, deadline, watch) if len(origins) == 1 else None
+    for page in pages or _polled(patience, wanted, deadline, watch):
         fresh = {outcome.id: outcome for outcome in page if outcome.id in wanted}
         wanted.difference_update(fresh)
         yield from fresh.values()
 
 
-def _fed(patience: Patience, origin: str, wanted: set[str], deadline: Deadline) -> Iterator[list[Outcome]]:
+def _fed(
+    patience: Patience, origin: str, wanted: set[str], deadline: Deadline, watch: Watch
+) -> Iterator[list[Outcome]]:
     cursor, seconds = 0, 0.0
     while wanted:
         page = patience.feed(c.Feed(origin, cursor, PAGE, seconds))
@@ -172,16 +206,23 @@ def _fed(patience: Patience, origin: str, wanted: set[str], deadline: Deadline) 
             yield _looked_up(patience, random.sample(sorted(wanted), min(PAGE, len(wanted))))
         # A page may be short because its outcomes are large: only an empty one is the end.
         if not page.outcomes and wanted and deadline.passed:
-            raise _late(len(wanted), deadline)
-        cursor, seconds = page.cursor, deadline.slice()
+            raise watch.late(wanted, deadline)
+        if not page.outcomes and wanted and seconds:
+            watch.idle(wanted)
+        cursor, seconds = page.cursor, watch.seconds(deadline)
 
 
-def _polled(patience: Patience, wanted: set[str], deadline: Deadline) -> Iterator[list[Outcome]]:
+def _polled(
+    patience: Patience, wanted: set[str], deadline: Deadline, watch: Watch
+) -> Iterator[list[Outcome]]:
     while wanted:
         yield _looked_up(patience, sorted(wanted))
         if wanted and deadline.passed:
-            raise _late(len(wanted), deadline)
+            raise watch.late(wanted, deadline)
+        before = len(wanted)
         yield patience.wait(sorted(wanted)[:PAGE], deadline.slice(ROUND_SECONDS))
+        if len(wanted) == before:
+            watch.idle(wanted)
 
 
 def _looked_up(patience: Patience, ids: list[str]) -> list[Outcome]:
@@ -197,8 +238,3 @@ def _origin_of(job_id: str) -> str:
         return parse_job_id(job_id)[0]
     except ValueError as error:
         raise UnknownJob(str(error)) from None
-
-
-def _late(count: int, deadline: Deadline) -> ResultTimeout:
-    subject = "1 job has" if count == 1 else f"{count} jobs have"
-    return ResultTimeout(f"{subject} not ended within {deadline.timeout:g} s and will go on")

@@ -12,7 +12,8 @@ from service.broker.forks import begin_anew_in_children
 from service.client.batches import Encoded, Frame, Group, groups, new_origin
 from service.client.connections import Connect, Connections
 from service.client.gathering import Gathering
-from service.client.outcomes import Deadline, Patience, follow, value_of, wait_for
+from service.client.outcomes import Deadline, Idle, Patience, Watch, follow, value_of, wait_for
+from service.client.reasons import Reason, reasons_of
 from service.domain.job import JobView, NewBatch, Outcome
 from service.domain.job import job_id as id_of
 from service.domain.lifecycle import JobState
@@ -20,6 +21,7 @@ from service.envelope import PickleKeys
 from service.errors import (
     CodecError,
     ConfigurationError,
+    Forbidden,
     JobTooLarge,
     ResultTimeout,
     ServiceError,
@@ -35,6 +37,9 @@ NEEDED = (
     "make one with `svc auth generate --pickle`, give it to submitters and workers, and name it with "
     "pickle_key_file or SVC_PICKLE_KEY_FILE"
 )
+
+#: Seconds for which one asks why a job has not ended.
+REASON_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -89,6 +94,7 @@ class Session:
         self.reader = pickle_keys if codec.PICKLE in accept else None
         self._connections = Connections(connect)
         self._patience = patience
+        self._may_not_look = False
         self._singles = Origin()
         self._gatherings = {
             strict: Gathering(partial(self.send, origin=None, strict=strict)) for strict in (False, True)
@@ -143,7 +149,7 @@ class Session:
         deadline = Deadline(timeout)
         outcomes = wait_for(self._patient(deadline), [job_id], deadline)
         if not outcomes:
-            raise ResultTimeout(f"job {job_id} has not ended within {timeout:g} s and will go on")
+            raise self._late([job_id], deadline, f"job {job_id} has")
         return value_of(outcomes[0], self.reader)
 
     def outcomes(self, ids: Sequence[str], timeout: float | None) -> list[Outcome]:
@@ -151,10 +157,30 @@ class Session:
         deadline = Deadline(timeout)
         return wait_for(self._patient(deadline), list(ids), deadline)
 
-    def follow(self, ids: Iterable[str], timeout: float | None) -> Iterator[Outcome]:
-        """Yield the outcomes of the jobs as they end, within *timeout* seconds."""
+    def follow(
+        self, ids: Iterable[str], timeout: float | None, idle: Idle | None = None
+    ) -> Iterator[Outcome]:
+        """Yield the outcomes of the jobs as they end, within *timeout* seconds.
+
+        While none ends, *idle* is called now and then with the ids of those that have not.
+        """
         deadline = Deadline(timeout)
-        return follow(self._patient(deadline), ids, deadline)
+        return follow(self._patient(deadline), ids, deadline, Watch(self._late, idle))
+
+    def reasons(self, ids: Collection[str]) -> dict[str, Reason]:
+        """Return why jobs have not ended, of the first 100 of *ids*.
+
+        It is empty if the key may not look at jobs, or the manager does not answer.
+        """
+        if self._may_not_look:
+            return {}
+        try:
+            return self._patient(Deadline(REASON_SECONDS)).call(lambda broker: reasons_of(broker, ids))
+        except Forbidden:
+            self._may_not_look = True
+        except ServiceError:
+            pass
+        return {}
 
     def wait(self, question: Callable[[Broker], T]) -> T:
         """Return the answer to a call that may wait and is safe to ask again."""
@@ -185,6 +211,19 @@ class Session:
     def close(self) -> None:
         """Close all connections. May be called twice."""
         self._connections.close()
+
+    def _late(self, ids: Collection[str], deadline: Deadline, subject: str = "") -> ResultTimeout:
+        """Return the error for jobs that have not ended by the deadline: which ones, and why one has not."""
+        left = sorted(ids)
+        reasons = self.reasons(left)
+        job, reason = min(reasons.items(), key=lambda item: not item[1].blocked, default=(left[0], None))
+        which = subject or ("1 job has" if len(left) == 1 else f"{len(left)} jobs have")
+        text = f"{which} not ended within {deadline.timeout:g} s and will go on"
+        if reason is None:
+            return ResultTimeout(text, job_ids=left)
+        who = "it" if subject else f"job {job}"
+        first = [job, *(each for each in left if each != job)]
+        return ResultTimeout(f"{text}: {who} {reason.text}", job_ids=first, reason=reason.text)
 
     def _patient(self, deadline: Deadline) -> Patience:
         return Patience(self._connections, deadline, self._patience)

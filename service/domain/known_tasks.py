@@ -34,6 +34,10 @@ class KnownTasks:
         #: The tasks that several kinds know together.
         self._together: dict[tuple[_Tasks, ...], _Tasks] = {}
 
+    def serves(self, queue: str) -> bool:
+        """Return whether one of the consumers takes jobs from *queue*."""
+        return queue in self._by_queue
+
     def has(self, queue: str, task: str) -> bool:
         """Return whether one of the consumers serves *queue* and knows *task*."""
         known = self._of(queue)

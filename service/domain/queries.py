@@ -12,13 +12,14 @@ from service.domain.attempts import attempts_of
 from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
-from service.domain.job import ITEM, JobView
-from service.domain.known_tasks import KnownTasks, not_accepted
+from service.domain.job import JobView
+from service.domain.known_tasks import KnownTasks
 from service.domain.lifecycle import JobState
 from service.domain.members import Worker
 from service.domain.origins import PARTS
 from service.domain.outcomes import TOO_LARGE, TOO_MANY, Reader, place_of
 from service.domain.queue_state import QueueState
+from service.domain.reasons import reason_of
 from service.domain.room import (
     FIND_WORK,
     ITEM_BYTES,
@@ -195,37 +196,11 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: 
         timeout=terms.timeout,
         key=batch.key_of(index),
         consumer=holder.name if holder else "",
-        reason=_reason(state, batch, index),
+        reason=reason_of(state, batch, index),
         finished_at=ended.finished_at if ended else None,
         attempts=attempts_of(reader.event, batch, index),
         suspicions=record.suspicions if record else 0,
         suspect=state.ledger.marks.of(batch, index) is not None,
-    )
-
-
-def _reason(state: QueueState, batch: Batch, index: int) -> str:
-    """Return why a job waits, or "" where it does not."""
-    job_state = batch.state(index)
-    record = batch.records.get(index)
-    if job_state == JobState.SCHEDULED:
-        retrying = record is not None and record.due is not None
-        return "waits for its retry after a failed attempt" if retrying else "waits for its delay to pass"
-    if job_state != JobState.READY:
-        return ""
-    terms = batch.terms
-    if "" in state.ledger.drains:
-        return "the service is draining; `svc resume` ends that"
-    if terms.task == ITEM:
-        return "plain data: only a plain client takes it"
-    if not state.consumers:
-        return "no worker is connected"
-    if not state.known_tasks.has(terms.queue, terms.task):
-        return f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
-    if not state.known_tasks.accepts(terms):
-        return not_accepted(terms)
-    suspect = state.ledger.marks.of(batch, index) is not None
-    return (
-        "a worker that held it was lost: it waits to run alone" if suspect else "waits for an idle consumer"
     )
 
 

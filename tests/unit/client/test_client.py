@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -437,3 +438,65 @@ def test_a_handle_is_its_id(client):
     assert job == client.job(job.id)
     assert job != job.id
     assert session.Origin().take(5) == 0
+
+
+class TestLate:
+    """The error for a job that has not ended in time says which, and why."""
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda client, job: job.result(timeout=0.05),
+            lambda client, job: client.result(job.id, timeout=0.05),
+            lambda client, job: client.results([job], timeout=0.05),
+            lambda client, job: list(client.as_completed([job], timeout=0.05)),
+            lambda client, job: list(client.follow([job.id], timeout=0.05)),
+        ],
+    )
+    def test_it_has_the_id_and_the_reason(self, client, queue, wait):
+        Consumer(queue, print)
+        job = client.submit("t:ff")
+        with pytest.raises(ResultTimeout) as raised:
+            wait(client, job)
+        assert (raised.value.job_id, raised.value.job_ids) == (job.id, (job.id,))
+        assert raised.value.reason == (
+            "waits: no connected worker of queue 'default' knows the task 't:ff'; did you mean t:f?"
+        )
+        assert str(raised.value).endswith(raised.value.reason)
+
+    @pytest.mark.parametrize(
+        ("submit", "reason"),
+        [
+            (lambda client: client.submit("t:f"), "waits: no worker is connected"),
+            (lambda client: client.options(delay=60).submit("t:f"), "waits for its delay to pass"),
+            (
+                lambda client: (client.drain(), client.submit("t:f"))[1],
+                "waits: the service is draining; `svc resume` ends that",
+            ),
+        ],
+    )
+    def test_each_reason_has_its_own_sentence(self, client, submit, reason):
+        job = submit(client)
+        with pytest.raises(ResultTimeout) as raised:
+            job.result(timeout=0.01)
+        assert raised.value.reason == reason
+
+    def test_of_several_it_names_all_and_the_reason_of_one_that_is_blocked(self, client):
+        jobs = [client.options(delay=delay).submit("t:f") for delay in (60, 0, 60)]
+        with pytest.raises(ResultTimeout, match="3 jobs have not ended") as raised:
+            client.results(jobs, timeout=0.05)
+        assert sorted(raised.value.job_ids) == sorted(job.id for job in jobs)
+        assert raised.value.job_id == jobs[1].id
+        assert raised.value.reason == "waits: no worker is connected"
+
+    def test_it_travels_between_processes(self, client):
+        with pytest.raises(ResultTimeout) as raised:
+            client.submit("t:f").result(timeout=0.01)
+        copy = pickle.loads(pickle.dumps(raised.value))
+        assert (str(copy), vars(copy)) == (str(raised.value), vars(raised.value))
+
+    def test_an_answer_in_time_asks_nothing(self, client, queue, monkeypatch):
+        job = client.submit("t:f", 1)
+        Consumer(queue, lambda value: value).run()
+        monkeypatch.setattr(LocalBroker, "get", None)
+        assert job.result(timeout=5) == 1
