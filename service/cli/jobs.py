@@ -51,11 +51,21 @@ def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameter
                 ("STATE", lambda job: job.state),
                 ("AGE", lambda job: ago(job.submitted_at)),
                 ("FAILURES", lambda job: str(job.failures)),
-                ("NOTE", lambda job: job.reason or job.consumer),
+                ("NOTE", _note),
             ],
             "no jobs",
+            spare=("QUEUE", "AGE", "FAILURES", "STATE", "TASK"),
+            note="NOTE",
         )
     return 0
+
+
+def _note(job: JobView) -> str:
+    """Say why a job waits, or who has it; and what its last attempt ended with, if it failed."""
+    failed = job.state in ("dead", "scheduled") and bool(job.attempts)
+    error = job.attempts[-1].error if failed else None
+    said = ": ".join(filter(None, (error.type, error.message.partition("\n")[0]))) if error else ""
+    return "; ".join(filter(None, (job.reason or job.consumer, said)))
 
 
 def show(

@@ -67,6 +67,7 @@ def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
                 ("FOUND", lambda e: e.found),
             ],
             "",
+            note="FOUND",
         )
     if bad:
         raise JournalError(

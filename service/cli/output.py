@@ -6,6 +6,8 @@ Results, metrics and paths are exact if stdout is no terminal. All other text is
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -192,24 +194,36 @@ def _may_be_argument(command: Any, option: str) -> bool:
     return takes_any and option.startswith("-") and not option.startswith("--")
 
 
-def table(items: Sequence[T], columns: Sequence[Column[T]], empty: str) -> None:
-    """Print *items* as an aligned table; on stderr the message *empty* where there are none."""
+def table(
+    items: Sequence[T], columns: Sequence[Column[T]], empty: str, *, spare: Sequence[str] = (), note: str = ""
+) -> None:
+    """Print *items* as an aligned table; on stderr the message *empty* if there are none.
+
+    A narrow terminal gets no columns of the titles *spare*, left out in this order, and a last column of the
+    title *note* in several lines. Nothing else is broken, and a file gets all.
+    """
     if not items:
         tell(empty)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from service.cli.layout import lay_out
 
-    terminal = sys.stdout.isatty()
-    grid = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
-    for title, _ in columns:
-        grid.add_column(title, overflow="fold", no_wrap=not terminal)
-    for item in items:
-        grid.add_row(*(Text(printable_line(cell(item))) for _, cell in columns))
-    # Without a terminal there is no width to fit: a reader wants whole lines.
-    Console(file=sys.stdout, width=None if terminal else 1000, highlight=False).print(grid)
+    rows = [
+        [title for title, _ in columns],
+        *([printable_line(cell(item)) for _, cell in columns] for item in items),
+    ]
+    titles, *lines = lay_out(rows, width_to_fit(), spare=spare, note=note)
+    for line in (_bold(titles), *lines):
+        _put(sys.stdout, line)
+
+
+def width_to_fit() -> int | None:
+    """Return the columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _bold(text: str) -> str:
+    plain = not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb" or "NO_COLOR" in os.environ
+    return text if plain else f"\x1b[1m{text}\x1b[0m"
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

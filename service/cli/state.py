@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from service.telemetry.http import Response
 
 
+#: Columns of a table of queues that a narrow terminal does without, in this order.
+_SPARE = ("CANCELLED", "SUCCEEDED", "RUNNING", "SCHEDULED", "OLDEST")
+
+
 def status(
     ctx: typer.Context,
     json: Json = False,
@@ -55,7 +59,7 @@ def queues(
     with open_client(ctx, manager, authkey_file, timeout) as client:
         found = client.stats().queues
     if not show_items(found, queue_document, json=json, ndjson=ndjson):
-        table(found, _queue_columns(), "no queues yet")
+        table(found, _queue_columns(), "no queues yet", spare=_SPARE)
     return 0
 
 
@@ -88,6 +92,7 @@ def workers(
                 ("STATE", lambda worker: "draining" if worker.draining else "taking jobs"),
             ],
             "no workers are connected - start one with `svc worker`",
+            spare=("HOST", "RESTARTS", "LEASED", "SEEN", "UP", "QUEUES", "BUSY"),
         )
     return 0
 
@@ -135,7 +140,7 @@ def _print_status(manager: str, totals: Totals) -> None:
     )
     if totals.queues:
         write("")
-        table(totals.queues, _queue_columns(), "")
+        table(totals.queues, _queue_columns(), "", spare=_SPARE)
     unknown = sorted({name for queue in totals.queues for name in queue.unknown})
     if unknown:
         tell(f"no connected worker knows the task {', '.join(unknown)}; start one with its module in --tasks")
