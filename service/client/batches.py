@@ -183,6 +183,7 @@ class Encoder:
         return Encoded(self._terms, body, spec.options.delay, spec.options.key)
 
     def _begin(self, task: TaskLike, options: Options) -> None:
+        _check_kinds(task, options)
         self._name = task_name(task)
         self._terms = _terms(task, self._name, options)
         try:
@@ -194,6 +195,20 @@ class Encoder:
         if options.delay < 0:
             raise BadRequest(f"the job is out of bounds: delay: {options.delay:g} s have passed already")
         self._task, self._options = task, options
+
+
+def _check_kinds(task: object, options: Options) -> None:
+    """See to what no bound of a batch says, as it is no part of one or any name would do.
+
+    Raises:
+        BadRequest: the task or an option is of a wrong kind.
+    """
+    if not (isinstance(task, str) or callable(task)):
+        raise BadRequest(f"a task is a name or a callable, not {task!r:.60}")
+    if options.codec not in codec.CODECS:
+        raise BadRequest(f"{options.codec!r:.60} is not a codec; codecs are {', '.join(codec.CODECS)}")
+    if not isinstance(options.strict, bool):
+        raise BadRequest(f"strict is True or False, not {options.strict!r:.60}")
 
 
 def encode(spec: JobSpec) -> Encoded:

@@ -18,7 +18,7 @@ from service.broker.forks import begin_anew_in_children
 from service.client.awaited import Awaited
 from service.client.batches import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
 from service.client.futures import Future, copied, end, unforeseen
-from service.client.leaving import flush_at_exit
+from service.client.leaving import AT_EXIT
 from service.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
 from service.client.unsent import Unsent, next_frame, number_of, runs
 from service.domain import commands as c
@@ -50,6 +50,7 @@ class Dispatch:
         self._closed = False
         self.begin_anew()
         begin_anew_in_children(self)
+        AT_EXIT.add(self)
 
     def begin_anew(self) -> None:
         """Have no job yet. In a forked child: the parent sends the jobs, and has the futures, of before.
@@ -90,7 +91,7 @@ class Dispatch:
                 raise RuntimeError(_AFTER_SHUTDOWN)
             if self._sender is None:
                 self._sender = self._started("svc-executor-submit", self._send_all)
-                flush_at_exit(self)
+                AT_EXIT.add(self)
             number = next(self._numbers)
             self._next = max(self._next, number + 1)
             future = Future(job_id(self.origin, number), self.cancel, self.session.is_leased)

@@ -29,6 +29,7 @@ from service.client.batches import Encoded, JobSpec, Options, TaskLike, body_of,
 from service.client.client import Client
 from service.client.dispatch import Dispatch
 from service.client.futures import Future
+from service.client.leaving import AT_EXIT
 from service.client.session import PATIENCE_SECONDS, Session
 from service.domain.job import CALL, Terms
 from service.envelope import PickleKeys
@@ -60,8 +61,9 @@ class Executor(concurrent.futures.Executor):
     other callable is called once, unless the option `retries` says otherwise. Either may run
     again after its consumer crashed or its host was lost; after three crashes *its* future fails, no other.
 
-    Safe to use from many threads and in signal handlers. In a forked child it begins anew: the parent sends
-    what was submitted before the fork, and futures of those jobs fail in the child.
+    Safe to use from many threads, and to submit from signal handlers; a handler must not wait for a future,
+    as it may have interrupted what sends its job. In a forked child it begins anew: the parent sends what was
+    submitted before the fork, and futures of those jobs fail in the child.
     """
 
     def __init__(
@@ -115,14 +117,19 @@ class Executor(concurrent.futures.Executor):
         Arguments are encoded here and now. Those that cannot be give a future that has failed.
 
         Raises:
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or the interpreter is.
         """
+        if AT_EXIT.flushed:
+            AT_EXIT.check()
         try:
             job = self._encoded(fn, args, kwargs)
             self._dispatch.session.check(job)
         except ServiceError as error:
             return self._dispatch.failed(error)
-        return self._dispatch.submit(job, self._options.strict)
+        future = self._dispatch.submit(job, self._options.strict)
+        if AT_EXIT.flushed:
+            AT_EXIT.send(self._dispatch)
+        return future
 
     def map(
         self,

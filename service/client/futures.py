@@ -146,9 +146,14 @@ def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:
 def _raised(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception | None:
     if outcome.error is None or not outcome.error.exception or pickle_keys is None:
         return None
-    error = codec.decode_exception(outcome.error.exception, pickle_keys.of(outcome.id))
-    if error is not None:
-        error.add_note(f"raised by job {outcome.id}")
+    try:
+        error = codec.decode_exception(outcome.error.exception, pickle_keys.of(outcome.id))
+        if error is not None:
+            error.add_note(f"raised by job {outcome.id}")
+    except UntrustedPickle:
+        raise
+    except BaseException:  # noqa: BLE001  # its own code may do anything; what the manager tells of it remains
+        return None
     return error
 
 

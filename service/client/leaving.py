@@ -33,14 +33,20 @@ class Sender(Protocol):
 
 
 class _Exit:
-    """All senders of this process that may hold a job when it ends."""
+    """All senders of this process that may hold a job when it ends.
+
+    Attributes:
+        flushed: whether that was done; handlers of `atexit` that were registered earlier still run.
+    """
 
     def __init__(self) -> None:
         self._senders: weakref.WeakSet[Sender] = weakref.WeakSet()
         self._hooked = False
+        self._end = 0.0
+        self.flushed = False
 
     def add(self, sender: Sender) -> None:
-        """Have *sender* flushed at exit. Called again in a forked child, by its first submit."""
+        """Have *sender* flushed at exit. Called when it is made, and by its first submit in each process."""
         if not self._hooked:
             atexit.register(self._flush)
             self._hooked = True
@@ -51,16 +57,33 @@ class _Exit:
             # A child of multiprocessing ends without atexit.
             util.Finalize(None, self._flush, exitpriority=100)
 
+    def check(self) -> None:
+        """See that a job can still be sent.
+
+        Raises:
+            RuntimeError: the interpreter has stopped the threads that would send it.
+        """
+        if sys.is_finalizing():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def send(self, sender: Sender) -> None:
+        """Have what *sender* holds sent now, as nobody waits for it later; say what was not."""
+        refused = {id(sender): sender.refusals()[0]}
+        _wait_sent([sender], self._end)
+        _tell_lost([sender], refused)
+
     def _flush(self) -> None:
+        self._end = time.monotonic() + EXIT_SECONDS
         senders = [sender for sender in self._senders if sender.unsent()]
         if senders:
             refused = {id(sender): sender.refusals()[0] for sender in senders}
-            _wait_sent(senders, time.monotonic() + EXIT_SECONDS)
+            _wait_sent(senders, self._end)
             _tell_lost(senders, refused)
+        self.flushed = True
 
 
 #: Has what a sender holds sent before this process ends.
-flush_at_exit = _Exit().add
+AT_EXIT = _Exit()
 
 
 def _wait_sent(senders: Iterable[Sender], end: float) -> None:

@@ -19,7 +19,7 @@ from service.client.batches import (
     task_name,
 )
 from service.domain.job import CALL, Terms
-from service.errors import CodecError, JobTooLarge, QueueFull
+from service.errors import BadRequest, CodecError, JobTooLarge, QueueFull
 from service.worker.registry import task
 
 
@@ -109,6 +109,24 @@ class TestEncode:
     def test_options_become_terms(self):
         options = Options("q", 3, retries=1, backoff=0.5, timeout=9.0, codec="pickle")
         assert encode(JobSpec("t:f", options=options)).terms == Terms("t:f", "q", 3, "pickle", 1, 0.5, 9.0)
+
+    @pytest.mark.parametrize(
+        ("task", "changes"),
+        [
+            (None, {}),
+            (7, {}),
+            (b"t:f", {}),
+            ("t:f", {"codec": "nope"}),
+            ("t:f", {"codec": None}),
+            ("t:f", {"codec": ["plain"]}),
+            ("t:f", {"strict": "yes"}),
+            ("t:f", {"strict": 2}),
+            ("t:f", {"strict": None}),
+        ],
+    )
+    def test_a_task_or_an_option_of_a_wrong_kind_is_refused_by_the_caller(self, task, changes):
+        with pytest.raises(BadRequest):
+            encode(JobSpec(task, (1,), {}, Options().but(**changes)))
 
     def test_arguments_that_are_no_data_are_refused(self):
         with pytest.raises(CodecError, match="not plain data"):

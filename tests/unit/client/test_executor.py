@@ -18,6 +18,7 @@ from service.client import dispatch
 from service.client.executor import Executor
 from service.client.futures import Future, RemoteTraceback
 from service.errors import (
+    BadRequest,
     CodecError,
     ConfigurationError,
     JobFailed,
@@ -31,6 +32,13 @@ from service.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
 
 TASKS = [tasks.__name__]
+_BAD_OPTIONS = [
+    ("strict", "yes"),
+    ("strict", 2),
+    ("codec", "nope"),
+    ("priority", 2**70),
+    ("queue", "caf\udce9"),
+]
 ACCEPT = ["plain", "pickle"]
 
 
@@ -195,6 +203,21 @@ class TestErrors:
         future = pickling.submit(function)
         run()
         assert isinstance(future.exception(timeout=5), JobFailed)
+
+    @pytest.mark.parametrize("kind", ["noteless", "deadly"])
+    def test_or_where_its_own_code_ends_who_reads_it(self, pickling, run, kind):
+        future = pickling.submit(tasks.fail_with, kind)
+        run()
+        error = future.exception(timeout=5)
+        assert isinstance(error, JobFailed)
+        assert (error.type, error.message, error.attempts) == (kind.capitalize(), "as told", 1)
+
+    def test_a_bad_option_fails_its_own_future_alone(self, executor, run):
+        good = [executor.submit("t:f") for _ in range(50)]
+        bad = [executor.options(**{name: value}).submit("t:f") for name, value in _BAD_OPTIONS]
+        assert executor.flush(5)
+        assert all(isinstance(future.exception(timeout=5), BadRequest) for future in bad)
+        assert not any(future.done() for future in good)
 
     def test_a_task_that_exits_does_not_end_its_caller(self, pickling, run):
         future = pickling.submit(tasks.leave)
