@@ -60,7 +60,8 @@ def _field(stack: ExitStack, durabilities: list[str]) -> Field:
     pool, executor = stack.enter_context(Pool()), stack.enter_context(Executor())
     server = stack.enter_context(StockServer())
     services = tuple(stack.enter_context(Service(each)) for each in durabilities)
-    return Field(services, pool, executor, server)
+    quiet = stack.enter_context(Service(durabilities[0], logs=False))
+    return Field(services, quiet, pool, executor, server)
 
 
 def _extent(options: argparse.Namespace) -> tuple[Sizes, int]:

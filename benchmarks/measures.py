@@ -48,6 +48,8 @@ class Field:
     """Everything that takes part."""
 
     services: tuple[Service, ...]
+    #: The first of them once more, without the record of each attempt in the log.
+    quiet: Service
     pool: Pool
     executor: Executor
     server: StockServer
@@ -75,7 +77,7 @@ Measure = Callable[[Field, Sizes, Figures], None]
 
 def end_to_end(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Submit no-op jobs at once and take all results; see what that costs each part."""
-    for system in who.systems:
+    for system in (who.quiet, *who.systems):
         with parts_cpu(system.pids()) as spent:
             rate = _rate(system, list(range(sizes.jobs)))
         figures.note("no-op jobs, end to end", "jobs/s", system.name, rate)

@@ -11,12 +11,14 @@ from typing import Any
 from benchmarks import heavy, start
 from benchmarks.drawing import Panel
 from benchmarks.figures import Figures, Row
-from benchmarks.systems import Executor, Pool, StockServer
+from benchmarks.systems import LOGS_OFF, Executor, Pool, StockServer
 
 #: Whose figure of the same measure the others are divided by, and the name of that column.
 REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
+#: The services without records of attempts in the log.
+QUIET = [f"svc, {durability}{LOGS_OFF}" for durability in ("fsync", "os", "memory")]
 #: Those of which each measure has one at most: they share the last column.
-BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.FEW_LANES, heavy.DISK)
+BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.FEW_LANES, heavy.DISK, *QUIET)
 #: Measures that the plot shows, with the title of each and how its figures are written.
 PLOTTED = {
     "no-op jobs, end to end": ("no-op jobs a second, in bulk (more is better)", "{:,.0f}"),

@@ -25,6 +25,8 @@ from benchmarks import tasks
 from benchmarks.processes import family
 from service import Client
 
+#: What is added to the name of a service whose settings differ from the defaults in that alone.
+LOGS_OFF = ", logs off"
 #: Consumers, or processes of a pool.
 PROCESSES = 4
 _START_SECONDS = 30.0
@@ -47,11 +49,25 @@ class System(Protocol):
 
 
 class Service:
-    """A manager and a worker with four consumers, as commands, and a client of them."""
+    """A manager and a worker with four consumers, as commands, and a client of them.
 
-    def __init__(self, durability: str, *manager_flags: str, consumers: int = PROCESSES) -> None:
-        """Have it run with this durability, other flags of the manager, and so many consumers (0: none)."""
-        self.name = f"svc, {durability}"
+    All is as it is by default, but for the durability and what is named; the log goes into a file.
+    """
+
+    def __init__(
+        self, durability: str, *manager_flags: str, consumers: int = PROCESSES, logs: bool = True
+    ) -> None:
+        """Prepare a service.
+
+        Args:
+            durability: of the journal.
+            manager_flags: other flags of the manager.
+            consumers: of the worker; 0 for no worker.
+            logs: whether the log level is the default, `info`, at which each attempt is on record; otherwise
+                it is `warning`, and the name says so.
+        """
+        self.name = f"svc, {durability}{'' if logs else LOGS_OFF}"
+        self._logs = logs
         self._durability = durability
         self._flags = manager_flags
         self._consumers = consumers
@@ -125,8 +141,10 @@ class Service:
 
     def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "service", *arguments]
-        command += ["--authkey-file", str(self.keyfile), "--log-level", "warning"]
-        child = subprocess.Popen(command, env=environment())
+        command += ["--authkey-file", str(self.keyfile)]
+        command += [] if self._logs else ["--log-level", "warning"]
+        with (self.folder / "log").open("ab") as log:
+            child = subprocess.Popen(command, env=environment(), stderr=log)
         self._stack.callback(end, child)
         return child
 

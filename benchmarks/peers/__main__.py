@@ -27,8 +27,11 @@ _OWN_JOBS = 20_000
 _TRIPS = 1_000
 _SECONDS = 3.0
 _OWN_FACTS = {
-    "svc, fsync": {"durable": "yes, fsynced", "settings": "client.map; results in the journal, fsynced"},
-    "svc, memory": {"durable": "no", "settings": "client.map, --durability memory"},
+    "svc, fsync": {
+        "durable": "yes, fsynced",
+        "settings": "client.map; results in the journal, fsynced; log level info",
+    },
+    "svc, memory": {"durable": "no", "settings": "client.map, --durability memory; log level info"},
     Pool.name: {"durable": "no, one host", "settings": "imap_unordered, chunksize=1"},
     Executor.name: {"durable": "no, one host", "settings": "submit, one call at a time"},
 }

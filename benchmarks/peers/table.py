@@ -43,11 +43,12 @@ class Peer:
 PEERS = (
     Peer(
         "celery", "Celery", "celery", _IN_REDIS,
-        "prefork; late acks; prefetch 64 for each process; no gossip, mingle or heartbeat; results in Redis",
+        "prefork; late acks; prefetch 64 for each process; no gossip, mingle or heartbeat; results in Redis; "
+        "logs errors alone",
     ),
     Peer(
         "rq", "RQ, SimpleWorker", "rq", _IN_REDIS,
-        "SimpleWorker (the default forks for each job); enqueue_many; results by blocking read",
+        "SimpleWorker (the default forks for each job); enqueue_many; results by blocking read; logs errors alone",
     ),
     Peer(
         "dramatiq", "Dramatiq", "dramatiq", _IN_REDIS,
@@ -55,11 +56,12 @@ PEERS = (
     ),
     Peer(
         "huey", "Huey", "huey", _IN_REDIS + "; a job taken by a worker that dies is lost",
-        "process workers; blocking pop; the client polls for results every 1 ms",
+        "process workers; blocking pop; the client polls for results every 1 ms; --quiet",
     ),
     Peer(
         "taskiq", "TaskIQ", "taskiq", _IN_REDIS + "; a job taken by a worker that dies is lost",
-        "Redis list broker (no acks); one job at a time in each process; the client polls every 1 ms",
+        "Redis list broker (no acks); one job at a time in each process; the client polls every 1 ms; "
+        "logs errors alone",
     ),
     Peer(
         "dask", "Dask distributed", "distributed", "no",

@@ -16,6 +16,7 @@ _SIGNALS = [int(number) for number in signal.valid_signals()]
 #: The function below `signal.getsignal`, which makes an enumeration of each answer and takes far longer.
 _handler_of: Callable[[int], Any] = importlib.import_module("_signal").getsignal
 _TIMERS = [getattr(signal, name) for name in dir(signal) if name.startswith("ITIMER_")]
+_NOT_SET = (0.0, 0.0)
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
@@ -66,7 +67,7 @@ def _handlers() -> list[Any]:
 
 
 def _timers() -> list[bool]:
-    return [any(signal.getitimer(timer)) for timer in _TIMERS]
+    return [timer != _NOT_SET for timer in map(signal.getitimer, _TIMERS)]
 
 
 def _limits() -> list[tuple[int, int]]:
@@ -75,15 +76,15 @@ def _limits() -> list[tuple[int, int]]:
 
 def _standard_files() -> list[tuple[int, int] | None]:
     """Return which files the descriptors 0 to 2 lead to; None for one that is closed."""
-    found: list[tuple[int, int] | None] = []
-    for number in range(3):
-        try:
-            status = os.fstat(number)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
+    return list(map(_identity, range(3)))
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _closed_streams() -> list[bool]:
