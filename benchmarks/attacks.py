@@ -64,8 +64,8 @@ def _bodies(camp: Camp) -> int:
     count = (camp.small - ENVELOPE_BYTES) // 2 * 99 // 100
     limit = most(NewBatch, "bodies")
     bodies = [(first, [b""] * min(limit, count - first)) for first in range(0, count, limit)]
-    made = [NewBatch(first, Terms(TASK), some) for first, some in bodies]
-    return send(camp, "submit", frame([c.Submit("bodies", made)]))
+    made = [c.Submit("bodies", [NewBatch(first, Terms(TASK), some)]) for first, some in bodies]
+    return send(camp, "submit", frame(made))
 
 
 def _many_bodies(camp: Camp) -> int:
@@ -281,7 +281,7 @@ ATTACKS: dict[str, Attack] = {
     "1 MiB of batches of one job, by submit": _tiny_batches,
     "1 MiB of batches for distinct queues, by submit": _distinct_queues,
     "1 MiB of batches with keys, by submit": _keyed,
-    "1 MiB of empty jobs in a batch, by submit": _bodies,
+    "1 MiB of empty jobs in batches of 100,000, by submit": _bodies,
     "57 MB of empty jobs in a batch, by submit": _many_bodies,
     "57 names of 1 MiB, refused, by submit": _names,
     "14 M empty maps, submitted and got, by submit and work": _empty_maps,

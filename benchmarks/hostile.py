@@ -26,6 +26,7 @@ from benchmarks.systems import Service, end, environment
 from benchmarks.watch import watched
 from service.domain import commands as c
 from service.domain import replies as r
+from service.domain.field_bounds import SUBMIT_BATCHES_MAX, SUBMIT_JOBS_MAX
 from service.domain.job import NewBatch, Terms
 
 #: Seconds of processor time that a turn may take, and more for each MiB of a message beyond the first.
@@ -149,7 +150,8 @@ def _fill(line: Line, sizes: Sizes) -> None:
 
 
 def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
-    for start in range(0, len(batches), 1000):
-        (accepted,) = line.ask([c.Submit(origin, batches[start : start + 1000])])
+    step = min(SUBMIT_BATCHES_MAX, SUBMIT_JOBS_MAX // len(batches[0].bodies))
+    for start in range(0, len(batches), step):
+        (accepted,) = line.ask([c.Submit(origin, batches[start : start + step])])
         if not isinstance(accepted, r.Accepted) or accepted.notes:
             raise RuntimeError(f"the manager did not take the jobs to begin with: {accepted!r:.300}")

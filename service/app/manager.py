@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.app.memory import memory_watch
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
@@ -26,11 +26,14 @@ from service.wire_tls import ANY_NAME
 if TYPE_CHECKING:
     from service.broker.host import QueueHost
     from service.broker.journal import Journal
+    from service.domain.commands import Command
+    from service.domain.replies import Reply
     from service.server.fault_reports import FaultReports
     from service.server.keys import KeyRing
     from service.server.loop import Server
     from service.telemetry.metrics import ManagerMetrics
 
+R = TypeVar("R", bound="Reply")
 #: Addresses to listen on are no addresses to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
 
@@ -199,9 +202,8 @@ def _manager_http(
     settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
 ) -> Iterator[Address | None]:
     """Serve metrics, health and discovery beside the manager."""
-    from service.domain.commands import Exposition
-    from service.domain.members import Member
-    from service.domain.replies import Reply, Text
+    from service.domain.commands import Exposition, Stats
+    from service.domain.replies import Text, Totals
     from service.telemetry.http import HttpServer
     from service.telemetry.routes import manager_routes, scale_figures
     from service.telemetry.sharing import shared
@@ -217,12 +219,12 @@ def _manager_http(
     def ask(function: Callable[[], Any]) -> Any:
         return server.ask(function).result(READY_SECONDS)
 
-    def exposition() -> bytes:
+    def answer(command: Command, kind: type[R]) -> R:
         replies: Future[list[Reply]] = Future()
-        ask(lambda: host.call([Exposition()], Member(), replies.set_result))
+        ask(lambda: host.ask([command], replies.set_result))
         (reply,) = replies.result(READY_SECONDS)
-        if isinstance(reply, Text):
-            return reply.text.encode()
+        if isinstance(reply, kind):
+            return reply
         raise BrokerError(str(reply))
 
     def ready() -> tuple[bool, str]:
@@ -231,10 +233,10 @@ def _manager_http(
         return is_ready(own, key, own_tls)
 
     routes = manager_routes(
-        exposition=exposition,
+        exposition=lambda: answer(Exposition(), Text).text.encode(),
         ready=ready,
         workers=lambda: ask(host.roster).workers,
-        scale=lambda: scale_figures(ask(host.totals), metrics.mean_run_seconds()),
+        scale=lambda: scale_figures(answer(Stats(), Totals), metrics.mean_run_seconds()),
     )
     beside = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
     with serving(beside) as address:

@@ -32,11 +32,11 @@ class Expositions:
     def __init__(
         self,
         collect: Collect,
-        totals: Callable[[], r.Totals],
+        totals: Callable[[], Iterator[r.Totals | None]],
         conclude: Conclude,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make the text of the parts that *collect* yields for the *totals* of that moment.
+        """Make the text of the parts that *collect* yields for the *totals*, which come after some None.
 
         *conclude* gets each request with its answer; *clock* gives seconds that never go back.
         """
@@ -95,15 +95,21 @@ class Expositions:
         """Do one slice; return whether the text is complete."""
         began = self._clock()
         if self._parts is None:
-            # The totals are a slice by themselves: they take longest.
             self._begun_at = began
-            self._parts = iter(self._collect(self._totals()))
-            return False
+            self._parts = self._all_parts()
         for part in self._parts:
             self._text.append(part)
             if self._clock() >= began + SLICE_SECONDS:
                 return False
         return True
+
+    def _all_parts(self) -> Iterator[str]:
+        """Yield the text in parts; the first ones are empty, while the queues are counted."""
+        for totals in self._totals():
+            if totals is None:
+                yield ""
+            else:
+                yield from self._collect(totals)
 
     def _finish(self, reply: r.Reply) -> None:
         waiting, self._waiting = self._waiting, []

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from service.broker.broken import READING, Blamed, Guard, Makers, Place, StateBroken, is_told, unread
 from service.broker.clock import Clock, ManagerClock
-from service.broker.expositions import Expositions
+from service.broker.expositions import SLICE_SECONDS, Expositions
 from service.broker.journal import Journal
 from service.broker.outbox import Outbox
 from service.broker.recent import Recent
 from service.broker.request import UNTIMED_COMMANDS, UNTIMED_SECONDS, Request
+from service.broker.surveys import Surveys
 from service.broker.waiting import WAITERS, Deliver, Waiters, Waiting, impatient
 from service.domain import admission, upkeep
 from service.domain import commands as c
@@ -99,7 +101,10 @@ class QueueHost:
         self._waiters = Waiters(self.state, self._answer, careful=self._careful)
         self._outbox = Outbox()
         self._makers = Makers()
-        self._expositions = Expositions(self._exposition, self.totals, self._answer)
+        self._surveys = Surveys(self.state)
+        self._expositions = Expositions(self._exposition, self._totals_in_steps, self._answer)
+        #: The owner's own requests that are not done; the first one is worked on.
+        self._asked: deque[Request] = deque()
 
     def recover_in_place(self) -> None:
         """Begin a new incarnation of the journal and recover from it what `discard` has dropped.
@@ -120,6 +125,10 @@ class QueueHost:
         """
         self.proceed(Request(commands, member, deliver))
 
+    def ask(self, commands: Sequence[c.Command], deliver: Deliver) -> None:
+        """Have *commands* of the host's owner applied, as `call` does, over as many turns as it takes."""
+        self._asked.append(Request(commands, Member(), deliver))
+
     def proceed(self, request: Request, until: float = math.inf) -> bool:
         """Apply the commands of a request that are left, as `call` does; return whether all are applied.
 
@@ -135,6 +144,8 @@ class QueueHost:
             return False
         last = commands[-1] if commands else None
         if last is not None:
+            if type(last) is c.Stats and not self._surveys.prepare(request.room, now, until):
+                return False
             reply = self._carry_out(last, request, now)
             if reply is None:
                 self._park(last, request, now)
@@ -149,6 +160,8 @@ class QueueHost:
         begun, enough = len(replies), time.perf_counter() + UNTIMED_SECONDS
         for place in range(begun, len(commands) - 1):
             command = commands[place]
+            if type(command) is c.Stats and not self._surveys.prepare(request.room, now, until):
+                return False
             if isinstance(command, WAITERS):
                 command = impatient(command)
             reply = self._carry_out(command, request, now)
@@ -191,12 +204,15 @@ class QueueHost:
         """How many steps of the last replay were passed over, because they contradict earlier ones."""
         return self.state.ledger.steps.passed_over
 
-    def totals(self) -> r.Totals:
-        """Return the counts of every queue, and what the host knows of itself."""
-        reply = self._apply(c.Stats(), Member(), self.clock.now(), Room())
+    def totals(self, room: Room | None = None) -> r.Totals:
+        """Return the counts of every queue, taken at once or before, in *room*; and what the host knows."""
+        reply = self._apply(c.Stats(), Member(), self.clock.now(), room or Room())
         if not isinstance(reply, r.Totals):
             raise TypeError(f"stats answered {reply!r}")
         return reply
+
+    def _totals_in_steps(self) -> Iterator[r.Totals | None]:
+        return self._surveys.totals(self.clock.now(), self.totals)
 
     def roster(self) -> r.Roster:
         """Return the connected workers."""
@@ -245,6 +261,8 @@ class QueueHost:
                 self._waiters.expire(now)
             self._next_tick = now + TICK_SECONDS
         self._wake_ready(now)
+        if self._asked and self.proceed(self._asked[0], time.perf_counter() + SLICE_SECONDS):
+            self._asked.popleft()
         self._expositions.step()
         self._deliver_grants()
         self._commit()
@@ -273,7 +291,14 @@ class QueueHost:
     def seconds_to_next(self) -> float:
         """Return how long the host may sleep if nobody calls."""
         state = self.state
-        if self._outbox or self._expositions or state.readied or state.progressed or self._waiters.due:
+        if (
+            self._outbox
+            or self._expositions
+            or self._asked
+            or state.readied
+            or state.progressed
+            or self._waiters.due
+        ):
             return 0.0
         now = self.clock.now()
         deadline = self.state.next_deadline()

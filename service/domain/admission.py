@@ -8,6 +8,7 @@ from service.domain import suspicion
 from service.domain.aliases import alias_of, is_reserved_origin
 from service.domain.batch import Batch
 from service.domain.bounds import exceeded
+from service.domain.field_bounds import SUBMIT_JOBS_MAX
 from service.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewBatch, check_batch
 from service.domain.keys import content_digest, digest_at
 from service.domain.known_tasks import not_accepted
@@ -62,6 +63,8 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
         return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
     if not member.inside and is_reserved_origin(command.origin):
         return r.Refused("bad_request", f"the origin {command.origin!r} is the manager's own; choose another")
+    if len(command.batches) > 1 and sum(len(batch.bodies) for batch in command.batches) > SUBMIT_JOBS_MAX:
+        return r.Refused("bad_request", f"submit at most {SUBMIT_JOBS_MAX} jobs at a time")
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, batch in enumerate(command.batches):

@@ -31,6 +31,8 @@ FRAME_COMMANDS_MAX: Final = 1024
 SUBMIT_BATCHES_MAX: Final = 1024
 #: Jobs in one batch, and results in one acknowledgement.
 BATCH_JOBS_MAX: Final = 100_000
+#: Jobs in all batches of one submit, which is one change.
+SUBMIT_JOBS_MAX: Final = BATCH_JOBS_MAX
 #: Jobs that one command names, and that one reply describes.
 REPLY_JOBS_MAX: Final = 10_000
 #: Leases that a consumer names when it comes back: those of two grants.

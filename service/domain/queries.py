@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from heapq import nsmallest
 
 from service.domain import commands as c
 from service.domain import replies as r
@@ -13,7 +12,6 @@ from service.domain.batch import Batch
 from service.domain.field_bounds import REPLY_JOBS_MAX
 from service.domain.holders import Holders
 from service.domain.job import JobView
-from service.domain.known_tasks import KnownTasks
 from service.domain.lifecycle import JobState
 from service.domain.members import Worker
 from service.domain.origins import PARTS
@@ -31,9 +29,10 @@ from service.domain.room import (
     attempts_bytes,
     text_bytes,
 )
+from service.domain.survey import Survey
 
-#: Names of tasks that no consumer knows, and of codecs that none accepts, that are given of one queue.
-UNKNOWN_NAMES_MAX = 100
+#: Queues that are counted in one step where it does not matter.
+_SURVEYED = 1000
 #: A place that no batch has reached: one looks from the newest on.
 _NEWEST = 1 << 63
 
@@ -133,12 +132,13 @@ def _view_bytes(view: JobView) -> int:
 
 
 def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Reply:
-    """Return the counts of every queue and of the members."""
+    """Return the counts of every queue and of the members; goes on with the survey that *room* may have."""
     workers = state.workers.values()
     drain = state.ledger.drains.get("")
-    known, running = state.known_tasks, _running_since(state)
-    names = sorted(name for name in state.ledger.counts if name[0] != "#")
-    queues = [_queue_stats(state, name, known, running.get(name, now), now) for name in names]
+    survey, room.survey = room.survey or Survey(state, now), None
+    while survey.advance(_SURVEYED):
+        pass
+    queues = survey.queues
     room.take(sum(map(_queue_bytes, queues)), QUEUE_WORK * len(queues))
     return r.Totals(
         queues=queues,
@@ -201,46 +201,6 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: 
         attempts=attempts_of(reader.event, batch, index),
         suspicions=record.suspicions if record else 0,
         suspect=state.ledger.marks.of(batch, index) is not None,
-    )
-
-
-def _running_since(state: QueueState) -> dict[str, float]:
-    """Return when the oldest lease of each queue was granted."""
-    since: dict[str, float] = {}
-    for lease in state.leases.values():
-        queue = lease.batch.terms.queue
-        granted_at = since.get(queue)
-        if granted_at is None or lease.granted_at < granted_at:
-            since[queue] = lease.granted_at
-    return since
-
-
-def _queue_stats(
-    state: QueueState, name: str, known: KnownTasks, running_since: float, now: float
-) -> r.QueueStats:
-    counts = state.ledger.counts[name]
-    oldest = state.lanes.oldest(name)
-    tasks = state.lanes.tasks(name)
-    if state.suspects.lanes:
-        apart = state.suspects.lanes
-        oldest = min((at for at in (oldest, apart.oldest(name)) if at is not None), default=None)
-        for codec, names in apart.tasks(name).items():
-            tasks[codec] = tasks.get(codec, frozenset()) | names
-    unknown, unaccepted = known.unknown(name, tasks), known.unaccepted(name, tasks)
-    return r.QueueStats(
-        name=name,
-        ready=counts.ready,
-        scheduled=counts.scheduled,
-        leased=counts.leased,
-        dead=counts.dead,
-        succeeded=counts.succeeded,
-        cancelled=counts.cancelled,
-        submitted=counts.submitted,
-        oldest=max(0.0, now - oldest) if oldest is not None else 0.0,
-        oldest_running=max(0.0, now - running_since),
-        unknown=nsmallest(UNKNOWN_NAMES_MAX, unknown) if len(unknown) > 1 else list(unknown),
-        unknown_tasks=len(unknown),
-        unaccepted=nsmallest(UNKNOWN_NAMES_MAX, unaccepted),
     )
 
 

@@ -7,13 +7,17 @@ in `docs/performance.md`; it is counted and not timed, so that the same request 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from service.domain.job import Attempt, ErrorInfo, Outcome
+
+if TYPE_CHECKING:
+    from service.domain.survey import Survey
 
 #: Bytes of answers to one request: more than that goes out only if one thing alone is larger.
 REPLY_BYTES = 8 * 1024 * 1024
 #: Work that the answers to one request may make.
-REPLY_WORK = 20_000
+REPLY_WORK = 12_000
 #: Work of finding one job, of telling its outcome, of describing it, and of passing over a batch of jobs.
 FIND_WORK = 1.0
 OUTCOME_WORK = 2.0
@@ -34,12 +38,14 @@ ITEM_BYTES = 64
 class Room:
     """What is left of both for the answers to one request; it may be overdrawn by one thing."""
 
-    __slots__ = ("size", "work")
+    __slots__ = ("size", "survey", "work")
 
     def __init__(self, size: float = REPLY_BYTES, work: float = REPLY_WORK) -> None:
         """Start with *size* bytes and that much *work*."""
         self.size = size
         self.work = work
+        #: The counts of the queues for the next `Stats`, if they were begun.
+        self.survey: Survey | None = None
 
     @property
     def left(self) -> bool:

@@ -36,6 +36,8 @@ _KNOWN_CALLS_MAX = 8
 _KNOWN_BYTES_MAX = 128
 #: Bytes of a call from which it is scanned in parts if it takes long; shorter ones take a few milliseconds.
 _LONG_BYTES = 8 * 1024
+#: Bytes of a frame from which to decode it may take so long that it is carried out in the next turn.
+LONG_FRAME_BYTES = 64 * 1024
 _REPEATED = frozenset(("get", "get_nowait", "task_done", "join", "qsize", "empty", "full"))
 _CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
 _SERVING = Stage.SERVING
@@ -205,7 +207,8 @@ class Dialogue:
 
         connection.member.outstanding += 1
         work = Request(commands, connection.member, deliver)
-        if self._host.proceed(work, self._turns.until):
+        in_time = len(frame) < LONG_FRAME_BYTES or not self._turns.over
+        if in_time and self._host.proceed(work, self._turns.until):
             self._count_frame(connection, commands, started)
         else:
             self._turns.defer(connection, partial(self._go_on, connection, work))

@@ -44,9 +44,9 @@ class Maker:
             taken.append(self.now - began)
         return taken
 
-    def _totals(self) -> r.Totals:
+    def _totals(self) -> Iterator[r.Totals | None]:
         self.begun += 1
-        return r.Totals([], workers=self.begun)
+        yield r.Totals([], workers=self.begun)
 
     def _collect(self, totals: r.Totals) -> Iterator[str]:
         for _ in range(self.parts):
@@ -125,7 +125,9 @@ def test_metrics_that_cannot_be_made_are_refused_and_asked_for_again():
         if broken.pop() if broken else False:
             raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
-    expositions = Expositions(collect, lambda: r.Totals([]), lambda waiting, reply: answers.append(reply))
+    expositions = Expositions(
+        collect, lambda: iter([None, r.Totals([])]), lambda waiting, reply: answers.append(reply)
+    )
     for _ in range(2):
         assert expositions.answer(Member()) is None
         expositions.ask(Waiting(c.Exposition(), Member(), 0.0, [], lambda replies: None, 0))

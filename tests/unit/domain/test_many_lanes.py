@@ -11,8 +11,8 @@ from service.domain import replies as r
 from service.domain.apply import apply
 from service.domain.job import ITEM, RESULTS_QUEUE, NewBatch, Terms
 from service.domain.members import Member
-from service.domain.queries import UNKNOWN_NAMES_MAX
 from service.domain.queue_state import QueueState
+from service.domain.survey import UNKNOWN_NAMES_MAX
 from tests.support.ledgers import check_state
 from tests.support.work import instructions_of
 
