@@ -48,7 +48,8 @@ PEERS = (
     ),
     Peer(
         "rq", "RQ, SimpleWorker", "rq", _IN_REDIS,
-        "SimpleWorker (the default forks for each job); enqueue_many; results by blocking read; logs errors alone",
+        "SimpleWorker (the default forks for each job); enqueue_many; results by blocking read; "
+        "logs errors alone",
     ),
     Peer(
         "dramatiq", "Dramatiq", "dramatiq", _IN_REDIS,

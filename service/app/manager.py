@@ -227,13 +227,16 @@ def _manager_http(
             return reply
         raise BrokerError(str(reply))
 
+    def exposition() -> bytes:
+        return answer(Exposition(), Text).text.encode()
+
     def ready() -> tuple[bool, str]:
         # The authkey may have been changed since the start.
         key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
         return is_ready(own, key, own_tls)
 
     routes = manager_routes(
-        exposition=lambda: answer(Exposition(), Text).text.encode(),
+        exposition=exposition,
         ready=ready,
         workers=lambda: ask(host.roster).workers,
         scale=lambda: scale_figures(answer(Stats(), Totals), metrics.mean_run_seconds()),

@@ -1,4 +1,4 @@
-"""The counts of all queues, taken a few queues at a time: there may be ten thousand, at some microseconds each.
+"""The counts of all queues, taken a few queues at a time: there may be ten thousand, at 6 µs each.
 
 What is counted in several steps is no picture of one moment: a queue that appears meanwhile is left out.
 """
