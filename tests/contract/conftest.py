@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ import pytest
 from service.broker.base import Broker
 from tests.support.engines import Engine, LocalEngine, ManagerEngine
 
-ENGINES = {
+#: How each is made, and whether its journal is a file.
+ENGINES: dict[str, tuple[Callable[..., Engine], bool]] = {
     "local-memory": (LocalEngine, False),
     "local-sqlite": (LocalEngine, True),
     "manager-memory": (ManagerEngine, False),
