@@ -391,7 +391,7 @@ class Dispatch:
 
     def _started(self, name: str, run: Callable[[], None]) -> threading.Thread:
         """Return a thread that runs; the lock is held."""
-        self._threads += 1
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
+        self._threads += 1
         return thread
