@@ -146,6 +146,8 @@ def _print_status(manager: str, totals: Totals) -> None:
         tell(f"no connected worker knows the task {', '.join(unknown)}; start one with its module in --tasks")
     elif not totals.workers:
         tell("no workers are connected - start one with `svc worker`")
+    for codec in sorted({name for queue in totals.queues for name in queue.unaccepted}):
+        tell(f"no worker accepts {codec}; jobs wait for one with --accept {codec}")
 
 
 def _queue_columns() -> list[Column[QueueStats]]:

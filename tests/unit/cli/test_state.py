@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from service.broker.local import LocalBroker
 from service.cli.state import _route
+from service.domain.commands import PROTOCOL_VERSION, Hello, Ping
+from service.domain.job import NewBatch, Terms
 from service.telemetry.http import HttpServer
 
 QUEUE = {
@@ -103,6 +106,31 @@ def test_status_tells_of_a_drain_and_of_tasks_that_nobody_knows(svc, consumer):
     ended = svc("status")
     assert "draining  yes" in ended.out
     assert "no connected worker knows the task other:task" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("accept", "codecs", "told"),
+    [
+        (["plain"], ["pickle"], ["no worker accepts pickle; jobs wait for one with --accept pickle"]),
+        (["pickle"], ["plain", "pickle"], ["no worker accepts plain"]),
+        ([], ["plain", "pickle"], ["no worker accepts pickle", "no worker accepts plain"]),
+        (["plain", "pickle"], ["plain", "pickle"], []),
+        (None, ["plain", "pickle"], []),
+    ],
+)
+def test_status_tells_of_codecs_that_nobody_accepts(svc, queue, accept, codecs, told):
+    hello = Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["t:f"], accept=accept)
+    LocalBroker(queue, lambda: hello).call([Ping()])
+    batches = [NewBatch(place, Terms("t:f", codec=name), [b"x"]) for place, name in enumerate(codecs)]
+    LocalBroker(queue).submit("o", batches)
+
+    ended = svc("status")
+
+    assert all(each in ended.err for each in told)
+    assert ended.err.count("accepts") == len(told)
+    assert sorted(svc("status", "--json").json["queues"][0]["unaccepted_codecs"]) == sorted(
+        set(codecs) - set(codecs if accept is None else accept)
+    )
 
 
 def test_metrics_are_the_managers_text(svc):
