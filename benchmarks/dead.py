@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.processes import peak_bytes
+from benchmarks.processes import cpu_seconds, peak_bytes
 from benchmarks.systems import Service
 from service import Client
 from service.broker.manager import ManagerBroker
@@ -64,6 +64,7 @@ class Dead:
         again: bytes that a new manager had resident at most.
         journal: bytes of the journal's file.
         recovery: seconds from the start of that manager until it had answered a call.
+        spent: seconds of the processor that it had used by then.
         complete: the share of the jobs looked at that had all their tracebacks.
         verified: seconds that `svc journal verify` took; it found nothing wrong.
     """
@@ -74,6 +75,7 @@ class Dead:
     again: int
     journal: int
     recovery: float
+    spent: float
     complete: float
     verified: float
 
@@ -93,14 +95,14 @@ def measure(durability: str, jobs: int) -> Iterator[Dead]:
             service.start_manager()
             with Client(service.address, authkey_file=service.keyfile) as client:
                 client.stats()
-            recovery = time.perf_counter() - started
+            recovery, spent = time.perf_counter() - started, cpu_seconds([service.manager.pid])
             complete = _complete(service, jobs, error_of)
             again = peak_bytes(service.manager.pid)
             service.manager.kill()
             service.manager.wait()
             journal = service.folder / "journal"
             size, verified = journal.stat().st_size, _verify(journal)
-            yield Dead(shape, rate, peak, again, size, recovery, complete, verified)
+            yield Dead(shape, rate, peak, again, size, recovery, spent, complete, verified)
 
 
 def _error(message: str, frame: str) -> ErrorInfo:

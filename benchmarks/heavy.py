@@ -137,6 +137,7 @@ def dead_jobs(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("peak RSS of manager, started again", "MiB", name, seen.again / _MEBIBYTE)
         figures.note("journal of dead jobs", "MiB", name, seen.journal / _MEBIBYTE)
         figures.note("killed manager, start to first answer", "s", name, seen.recovery)
+        figures.note("the same, of the processor", "s", name, seen.spent)
         figures.note("histories that were complete, in percent", "", name, 100 * seen.complete)
         figures.note("journal verify, dead jobs", "s", name, seen.verified)
 

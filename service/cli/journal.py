@@ -25,7 +25,8 @@ Journal = Annotated[
 def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
     """Say what a journal holds.
 
-    Its format, rows, events by kind, sizes and mark. No manager may have it open: exit code 6.
+    Its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
+    open: exit code 6.
     """
     from service.server.journal.inspection import info as inspect
 
@@ -39,6 +40,7 @@ def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
         "events       "
         + (", ".join(f"{count} {kind}" for kind, count in sorted(found.events.items())) or "none")
     )
+    write(f"texts        {found.texts} of errors")
     write("sizes        " + ", ".join(f"{part} {size(count)}" for part, count in found.bytes.items()))
     mark = f"row {found.mark_sequence} of incarnation {found.mark_incarnation}"
     write("mark         " + (mark if found.mark_incarnation >= 0 else "none"))

@@ -28,7 +28,7 @@ from service.server.journal.form import (
 )
 from service.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_directory
 from service.server.journal.rows import checked_rows
-from service.server.journal.texts import check_uses, checked_texts
+from service.server.journal.texts import check_uses, checked_texts, count_texts
 
 #: What a restored journal's incarnation is put up by: no lease that was granted after the backup, by however
 #: many restarts, may look like one that is granted now.
@@ -36,7 +36,10 @@ INCARNATIONS_SKIPPED: Final = 1 << 16
 
 
 class Info(msgspec.Struct, frozen=True):
-    """What a journal holds. Sizes are in bytes, `created` is a Unix time, -1 no row or no mark."""
+    """What a journal holds. Sizes are in bytes, `created` is a Unix time, -1 no row or no mark.
+
+    `texts` is the number of long texts of errors beside the rows.
+    """
 
     path: str
     version: int
@@ -49,6 +52,7 @@ class Info(msgspec.Struct, frozen=True):
     bytes: dict[str, int]
     mark_incarnation: int
     mark_sequence: int
+    texts: int = 0
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -161,6 +165,7 @@ def _info(path: Path) -> Info:
         for newest, event in checked_rows(connection, path, Annex(path), version):
             kinds[str(event.__struct_config__.tag)] += 1
             first = newest if first < 0 else first
+        texts = count_texts(connection) if version >= TEXTS_VERSION else 0
     except apsw.Error as error:
         raise explained(path, error) from None
     finally:
@@ -177,6 +182,7 @@ def _info(path: Path) -> Info:
         bytes=_sizes(path),
         mark_incarnation=claim.incarnation if claim else -1,
         mark_sequence=claim.sequence if claim else -1,
+        texts=texts,
     )
 
 

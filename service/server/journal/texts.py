@@ -21,6 +21,7 @@ _LEAVE = "DELETE FROM text_uses WHERE seq BETWEEN ? AND ?"
 _DROP = "DELETE FROM texts WHERE id = ? AND NOT EXISTS (SELECT 1 FROM text_uses WHERE text = id)"
 _READ = "SELECT compressed, body FROM texts WHERE digest = ?"
 _ALL = "SELECT digest, compressed, body FROM texts"
+_COUNT = "SELECT count(*) FROM texts"
 _USES = "SELECT seq, digest FROM text_uses LEFT JOIN texts ON id = text ORDER BY seq"
 _UNUSED = "SELECT count(*) FROM texts WHERE NOT EXISTS (SELECT 1 FROM text_uses WHERE text = id)"
 
@@ -74,6 +75,16 @@ class ErrorTexts:
     def _insert(self, digest: bytes, text: bytes, packing: Packing) -> int:
         made: int = self._connection.execute(_ADD, (digest, *packing.pack(text))).get
         return made
+
+
+def count_texts(connection: apsw.Connection) -> int:
+    """Return how many texts there are.
+
+    Raises:
+        apsw.Error: the file cannot be read.
+    """
+    count: int = connection.execute(_COUNT).get
+    return count
 
 
 def checked_texts(connection: apsw.Connection) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from service.domain.field_bounds import EXCEPTION_MAX, MESSAGE_MAX, TRACEBACK_MA
 from service.domain.job import Cause, ErrorInfo, JobView, NewBatch, Terms
 from service.domain.members import Member
 from service.server.journal import SqliteJournal
-from service.server.journal.inspection import restore, verify
+from service.server.journal.inspection import info, restore, verify
 from tests.support.journals import Kept, age, event, in_file, killed
 
 CONSUMER = Member("plain")
@@ -195,6 +195,12 @@ def test_a_damaged_text_is_told_in_its_place_and_hinders_nothing(whole, damage):
     assert "svc journal verify" in read.error.traceback
     assert journal.read(9) == event(9)
     journal.close()
+
+
+def test_the_texts_are_counted_and_an_older_journal_has_none(whole):
+    assert info(whole).texts == 2
+    age(whole, 2)
+    assert info(whole).texts == 0
 
 
 def test_what_a_kill_leaves_has_its_texts(tmp_path):
