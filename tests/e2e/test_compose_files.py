@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,24 @@ def test_the_defaults_in_the_example_are_those_of_the_files():
         re.findall(r"^#(SVC_[A-Z_]+)=(.*)$", (ROOT / "deploy/env.example").read_text(), re.MULTILINE)
     )
     assert given == {name: example[name] for name in given}
+
+
+@pytest.mark.parametrize("name", ["one", "Two Clones", "svc.old", "_third"])
+def test_a_clone_is_named_after_its_folder(client, tmp_path, name):
+    """Two clones on a host must not share containers and a journal."""
+    folder = tmp_path / name
+    folder.mkdir()
+    for entry in ("compose.yaml", "deploy"):
+        (folder / entry).symlink_to(ROOT / entry)
+    foreign = ("SVC_", "COMPOSE_")
+    told = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    command = ["docker", "compose", "--env-file", os.devnull, "config", "--format", "json"]
+    done = subprocess.run(command, cwd=folder, env=told, capture_output=True, check=True, timeout=60)
+    model = json.loads(done.stdout)
+    assert model["name"] == re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
+    assert model["volumes"]["journal"]["name"] == f"{model['name']}_journal"
+
+
+def test_a_command_waits_for_no_other_service(services):
+    """What Compose says of each of them would stand before every answer."""
+    assert not services["cli"].get("depends_on")

@@ -138,3 +138,18 @@ def test_the_word_count_of_the_examples_runs_as_documented(keyed):
     total = [sys.executable, str(folder / "total.py")]
     said = subprocess.run(total, input=counted, capture_output=True, text=True, timeout=30, check=True).stdout
     assert said.splitlines()[0] in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["status"], "workers"),
+        (["submit", "multiply", "6", "7", "--wait"], "42"),
+        (["jobs", "list"], "ID"),
+        (["queues", "--json"], "default"),
+    ],
+)
+def test_a_command_in_a_container_of_its_own_prints_nothing_but_its_answer(service, argv, said):
+    answer = service.cli(*argv)
+    assert said in answer.stdout
+    assert answer.stderr == ""
