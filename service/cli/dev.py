@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,9 +27,11 @@ _DEMO_TASKS = "service.cli.demo_tasks"
 #: The worker's name: the one that a drain names is also the one that comes back.
 _WORKER = "dev"
 _KEPT = (
-    "the manager keeps the jobs: start another with `svc worker --tasks MODULE` in a terminal with the "
-    "lines above, or end all with Ctrl-C"
+    "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
 )
+#: Seconds between two looks at the files of the tasks, and how many files of one module are looked at.
+_SOURCES_SECONDS = 1.0
+_FILES_MAX = 1000
 
 
 def dev(
@@ -57,7 +61,8 @@ def dev(
     """Run a manager and a worker in this terminal.
 
     They have a temporary journal and authkey, end with Ctrl-C, and listen on this host alone: on the
-    usual ports, or on free ones if these are taken. A worker that is drained comes back at `svc resume`.
+    usual ports, or on free ones if these are taken. A worker that is drained comes back at `svc resume`, and
+    a new one takes its place when a file of the tasks in the working directory is changed.
     """
     from service.cli.children import ended_by_signals, running_service
     from service.cli.wiring import open_client
@@ -73,32 +78,62 @@ def dev(
                 open_client(ctx, service.listen, service.authkey_file, _CALL_SECONDS) as client,
             ):
                 _welcome(service)
-                return _watch(service, client)
+                return _watch(service, client, Sources(tasks))
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
 
 
-def _watch(service: Service, client: Client) -> int:
+def _watch(service: Service, client: Client, sources: Sources) -> int:
     """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
 
-    A worker that ends takes no job with it: one that was drained comes back when the drain is over. One that
-    failed ends `svc dev` only if there is no job that would be lost.
+    A worker that ends takes no job with it: one that was drained comes back when the drain is over, and one
+    that failed when its tasks are changed. The latter ends `svc dev` only if there is no job to be lost.
     """
-    worker = service.worker
+    worker, failed = service.worker, False
     while service.manager.process.poll() is None:
         code = worker.process.poll()
-        if code == 0:
+        if sources.have_changed():
+            tell("svc: the tasks have changed; a new worker takes the place of the one that runs")
+            worker.stop()
+            worker, failed = service.start_worker(), False
+        elif code == 0:
             worker = _worker_after_drain(service, client) or worker
-        elif code is not None:
+        elif code is not None and not failed:
             if not any(queue.submitted for queue in client.stats().queues):
                 tell(f"svc: the worker has ended with exit code {code}")
                 return code
             tell(f"svc: the worker has ended with exit code {code}; {_KEPT}")
-            service.manager.process.wait()
+            failed = True
         time.sleep(_LOOK_SECONDS)
     tell(f"svc: the manager has ended with exit code {service.manager.process.returncode}")
     return 1
+
+
+class Sources:
+    """The files in the working directory that the task modules are made of."""
+
+    def __init__(self, tasks: str) -> None:
+        """Look at the modules *tasks*, separated by commas."""
+        self._tops = {name.strip().partition(".")[0] for name in tasks.split(",")} - {""}
+        self._next = 0.0
+        self._seen = self._look()
+
+    def have_changed(self) -> bool:
+        """Return whether a file was changed, added or removed since the last look, a second ago."""
+        if time.monotonic() < self._next:
+            return False
+        before, self._seen = self._seen, self._look()
+        self._next = time.monotonic() + _SOURCES_SECONDS
+        return self._seen != before
+
+    def _look(self) -> dict[Path, int]:
+        found: dict[Path, int] = {}
+        for top in self._tops:
+            for file in islice((Path(f"{top}.py"), *Path(top).rglob("*.py")), _FILES_MAX):
+                with suppress(OSError):
+                    found[file] = file.stat().st_mtime_ns
+        return found
 
 
 def _worker_after_drain(service: Service, client: Client) -> Child | None:

@@ -189,7 +189,7 @@ def _print_attempt(number: int, attempt: Attempt) -> None:
     write("")
     write(f"attempt {number}: {attempt.how} after {span(attempt.seconds)}{by}, {_when(attempt.at)}")
     write(f"  {said}")
-    for line in attempt.error.traceback.rstrip("\n").split("\n"):
+    for line in attempt.error.traceback.splitlines():
         write(f"  {line}")
 
 

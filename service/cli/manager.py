@@ -160,6 +160,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--suspicion-budget",
             envvar="SVC_SUSPICION_BUDGET",
             min=0,
+            max=COUNT_MAX,
             metavar="N",
             help="Workers that a job may lose while it runs alone, before it is dead; 0 for no end.",
         ),

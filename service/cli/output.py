@@ -181,7 +181,10 @@ def report_usage(error: Any, *, as_json: bool) -> None:
         return
     hint = f"try `{context.command_path} --help`" if context else ""
     if context and _may_be_argument(context.command, getattr(error, "option_name", "")):
-        hint = "put -- before arguments that begin with a dash, as in `svc submit mytasks:add -- -1 2`"
+        hint = (
+            "put -- before arguments that begin with a dash, and options before that: "
+            "`svc submit --wait mytasks:add -- -1 2`"
+        )
     if as_json:
         tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
         return

@@ -11,7 +11,7 @@ import typer
 
 from service.cli.bounds import CENTURY, seconds
 from service.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
-from service.cli.output import Printer, report
+from service.cli.output import Printer, report, tell
 from service.cli.results import print_outcomes
 from service.cli.sources import opened
 from service.cli.waiting import Waiting
@@ -116,6 +116,8 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         raise ConfigurationError("name either a TASK or a file of jobs with --from, and not both")
     if source and (kwargs or key):
         raise ConfigurationError("--kwargs and --key belong to one job; write them into the lines of --from")
+    for word in _options_among(ctx, args or ()):
+        tell(f"svc: {word} stands behind -- and is an argument of the task; options go before it")
     from service.client.batches import Options
 
     options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
@@ -123,6 +125,12 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     with open_client(ctx, manager, authkey_file, timeout) as client, out:
         order = Order(client, options, out, wait, wait_timeout)
         return order.stream(source) if source else order.single(task, args or [], kwargs)
+
+
+def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
+    """Return those of the task's arguments that are spelt like options of this command."""
+    options = {name for each in ctx.command.params for name in each.opts if name.startswith("--")}
+    return [word for word in args if word.partition("=")[0] in options]
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,5 +70,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     parts = {each.rpartition(":")[2]: each for each in reversed(folded)}
     wanted = name[:NAME_MAX].casefold()
     behind = difflib.get_close_matches(wanted.rpartition(":")[2], parts, _NEAR_MAX, _LIKENESS)
+    if wanted.rpartition(":")[2] in parts:
+        behind = behind[:1]  # the very same name in another module
     near = [parts[part] for part in behind] or difflib.get_close_matches(wanted, folded, _NEAR_MAX, _LIKENESS)
     return f"; did you mean {' or '.join(folded[each] for each in near)}?" if near else ""

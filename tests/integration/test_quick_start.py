@@ -110,6 +110,20 @@ def test_jobs_that_wait_during_a_drain_run_after_it(terminal):
     assert terminal.type("svc resume && svc results --from waits").stdout.endswith("\t2\n")
 
 
+def test_a_changed_task_is_run_as_it_is_now_and_no_job_is_lost(terminal, checkout):
+    """A mistake is mended, and the dead job is tried again."""
+    module = checkout / CHANGED / "mytasks.py"
+    right = module.read_text()
+    kept = terminal.type("svc submit mytasks:add 4 5 > kept; svc results --from kept").stdout
+    for wrong in (right.replace("return a + b", "return a +"), right.replace("return a + b", "return a - b")):
+        module.write_text(wrong)
+        until(lambda: terminal.log.read_text().count("the tasks have changed") % 2, "the worker is replaced")
+        module.write_text(right)
+        until(lambda: not terminal.log.read_text().count("the tasks have changed") % 2, "it is again")
+        assert terminal.type("svc submit mytasks:add 2 3 --wait").stdout == "5\n"
+        assert terminal.type("svc results --from kept").stdout == kept
+
+
 def test_the_first_command_that_dev_prints_needs_nothing_but_the_lines_before_it(terminal):
     done = terminal.type(f"cd / && {terminal.first}")
     assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr

@@ -118,6 +118,13 @@ def test_an_argument_with_a_dash_is_told_about_the_double_dash(svc, argv):
     assert "put -- before arguments that begin with a dash" in ended.err
 
 
+@pytest.mark.parametrize("option", ["--wait", "--retries=3", "--json", "--queue"])
+def test_an_option_behind_the_double_dash_is_told(svc, consumer, option):
+    ended = svc("submit", "t:f", "--", "-1", option)
+    assert ended.code == 0
+    assert f"{option} stands behind -- and is an argument of the task" in ended.err
+
+
 def test_after_the_double_dash_a_number_may_be_negative(svc, consumer):
     svc("submit", "t:f", "--", "-1", "-2.5")
     consumer.succeed()
