@@ -146,8 +146,8 @@ class Batch:
         "unfinished",
     )
 
-    def __init__(self, sequence: int, event: Submitted) -> None:
-        """Hold the jobs of *event*, which the journal knows by *sequence*."""
+    def __init__(self, sequence: int, event: Submitted, size: int | None = None) -> None:
+        """Hold the jobs of *event*, which the journal knows by *sequence*; *size* is that of all bodies."""
         self.sequence = sequence
         self.origin = event.origin
         self.first = event.first
@@ -156,7 +156,7 @@ class Batch:
         # A tuple, which the garbage collector forgets at its first look: the window may hold a million,
         # and to walk over lists of them takes it tens of milliseconds.
         self.bodies: tuple[bytes, ...] | list[bytes] | None = tuple(event.bodies)
-        self.size = sum(map(len, event.bodies))
+        self.size = sum(map(len, event.bodies)) if size is None else size
         self.at = event.at
         #: Of a batch that has grown, for each job the event that accepted it, and that one's time.
         self.accepted_by: array[int] | None = None

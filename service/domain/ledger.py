@@ -115,8 +115,11 @@ class Ledger:
 
     # Each of the following applies one kind of event.
 
-    def submitted(self, sequence: int, event: e.Submitted) -> tuple[Batch, int]:
-        """Add jobs, where they go on from a batch to that one; return their batch and first index."""
+    def submitted(self, sequence: int, event: e.Submitted, size: int | None = None) -> tuple[Batch, int]:
+        """Add jobs, to a batch if they go on from it; return their batch and first index.
+
+        *size* is the number of bytes in all bodies, if the caller has it.
+        """
         batch = self._joined(event)
         if batch is not None:
             start = batch.count
@@ -125,7 +128,7 @@ class Ledger:
             self._hold(batch, batch.grow(sequence, event))
         else:
             start = 0
-            batch = Batch(sequence, event)
+            batch = Batch(sequence, event, size)
             batch.terms = self._shared(batch.terms)
             self._add(batch)
         if batch.keys is not None:

@@ -78,7 +78,8 @@ class Run:
         state, whole = self._state, self._event()
         state.observer.submitted(whole.terms, self.count, self._size)
         for event in _parts(whole):
-            added, start = state.ledger.submitted(state.record(event), event)
+            size = self._size if event is whole else None
+            added, start = state.ledger.submitted(state.record(event), event, size)
             state.admit(added, start, self._now)
         self._batches, self.keys, self.count, self._size = [], set(), 0, 0
 
