@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from service.domain import limits
 from service.domain.commands import PROTOCOL_VERSION, AnyCommand, Command
 from service.domain.field_bounds import FRAME_COMMANDS_MAX
 from service.domain.replies import AnyReply, Refused, Reply
@@ -45,7 +46,7 @@ RELEASE = "0.1.0"
 #: Port of the manager where none is named.
 DEFAULT_PORT = 7077
 #: Bytes that no message from the network may exceed, whatever the settings say.
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+MESSAGE_BYTES_MAX = limits.MESSAGE_BYTES_MAX
 #: Bytes of an answer that a client takes.
 RESPONSE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 _TOO_LARGE = Refused(

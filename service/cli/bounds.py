@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from service.domain.field_bounds import CONSUMERS_MAX
-from service.domain.limits import SECONDS_MAX
+from service.domain.limits import CONSUMERS_MAX, SECONDS_MAX
 from service.errors import ConfigurationError
 from service.settings import parse_seconds, parse_size
 

@@ -11,7 +11,7 @@ from service.cli.bounds import CENTURY, COUNT_MAX, DISK_MAX, seconds, size
 from service.cli.options import Announce, AuthkeyFile, Http, HttpHosts, LogFormat, LogLevel
 from service.cli.tls import tls_of
 from service.cli.wiring import Wiring
-from service.domain.limits import Limits
+from service.domain.limits import MESSAGE_BYTES_MAX, Limits
 from service.key_files import find_authkey_file, read_authkey
 from service.settings import (
     DEFAULT_MANAGER,
@@ -23,7 +23,6 @@ from service.settings import (
     parse_names,
     parse_optional_address,
 )
-from service.wire import MESSAGE_BYTES_MAX
 
 _DEFAULTS = Limits()
 

@@ -16,7 +16,7 @@ from service.cli.results import print_outcomes
 from service.cli.sources import opened
 from service.cli.waiting import Waiting
 from service.cli.wiring import open_client
-from service.domain.field_bounds import NUMBER_MAX
+from service.domain.limits import NUMBER_MAX
 from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES, MAX_BACKOFF
 from service.errors import ConfigurationError, ServiceError
 from service.settings import DEFAULT_MANAGER

@@ -7,10 +7,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from service.broker.base import Broker
-from service.domain.job import JobView
+from service.domain.job import IDLE, PASSING, JobView
 from service.domain.lifecycle import JobState
 from service.domain.names import did_you_mean
-from service.domain.reasons import IDLE, PASSING
 from service.domain.replies import WorkerView
 
 #: Jobs of which one question asks.

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from service.domain import limits
 from service.domain.limits import SECONDS_MAX
 from service.domain.names import LABEL_MAX, NAME_MAX, QUEUES_MAX
 
@@ -19,7 +20,7 @@ ORIGIN_MAX: Final = NAME_MAX + 40
 #: Characters of a text that names something and was not yet looked at.
 TEXT_MAX: Final = 4096
 #: What every number of a job is at most: msgpack and the numbers of other languages hold it exactly.
-NUMBER_MAX: Final = (1 << 53) - 1
+NUMBER_MAX: Final = limits.NUMBER_MAX
 #: Characters of a job's id: an origin, a dash and a number.
 JOB_ID_MAX: Final = ORIGIN_MAX + 1 + len(str(NUMBER_MAX))
 #: What a token or a cursor is at most: SQLite and a consumer's slot hold it.
@@ -38,7 +39,7 @@ REPLY_JOBS_MAX: Final = 10_000
 #: Leases that a consumer names when it comes back: those of two grants.
 HELD_MAX: Final = 1024
 #: Consumers of one worker.
-CONSUMERS_MAX: Final = 10_000
+CONSUMERS_MAX: Final = limits.CONSUMERS_MAX
 #: Codecs that a consumer accepts.
 CODECS_MAX: Final = 16
 #: Tasks that a consumer knows.

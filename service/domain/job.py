@@ -28,6 +28,12 @@ RESULTS_QUEUE = "#results"
 PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
 #: The task name under which a pickled callable travels.
 CALL = "svc:call"
+#: The reason of a job that a connected consumer can run as soon as it is free.
+IDLE = "waits for an idle consumer"
+#: The reason of a suspect, which is granted singly.
+ALONE = "a worker that held it was lost: it waits to run alone"
+#: The reasons of ready jobs that run without anybody doing something about it.
+PASSING = frozenset((IDLE, ALONE))
 _DIGITS_MAX = len(str(bounds.NUMBER_MAX))
 
 

@@ -1,4 +1,7 @@
-"""The bounds that the queue keeps, each with its default."""
+"""The bounds that the queue keeps, each with its default.
+
+Without msgspec, so that the command line can check its flags before it needs that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,12 @@ from typing import Final
 
 #: Jobs that one request may lease: those of a few milliseconds at most, even where each takes none.
 GRANT_JOBS: Final = 256
+#: What every number of a job is at most: msgpack and the numbers of other languages hold it exactly.
+NUMBER_MAX: Final = (1 << 53) - 1
+#: Consumers of one worker.
+CONSUMERS_MAX: Final = 10_000
+#: Bytes that no message from the network may exceed, whatever the settings say.
+MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 #: Seconds of any duration: a hundred years.
 SECONDS_MAX: Final = 100 * 365 * 24 * 3600.0
 

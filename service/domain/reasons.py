@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from service.domain.batch import Batch
-from service.domain.job import ITEM, Terms
+from service.domain.job import ALONE, IDLE, ITEM, Terms
 from service.domain.known_tasks import not_accepted
 from service.domain.lifecycle import JobState
 from service.domain.queue_state import QueueState
-
-#: The reason of a job that a connected consumer can run as soon as it is free.
-IDLE = "waits for an idle consumer"
-#: The reason of a suspect, which is granted singly.
-ALONE = "a worker that held it was lost: it waits to run alone"
-#: The reasons of ready jobs that run without anybody doing something about it.
-PASSING = frozenset((IDLE, ALONE))
 
 
 def reason_of(state: QueueState, batch: Batch, index: int) -> str:
