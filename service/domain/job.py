@@ -244,8 +244,11 @@ def check_batch(batch: NewBatch) -> None:
         msgspec.convert(values, BatchBounds)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(str(error))) from None
-    if not names.are_printable((terms.task, terms.queue, terms.codec, terms.label)):
+    # Each for itself: to join them first takes three times as long.
+    if not (terms.task.isprintable() and terms.queue.isprintable() and terms.codec.isprintable()):
         raise ValueError("queues, tasks and codecs have names of printable characters")
+    if terms.label and not terms.label.isprintable():
+        raise ValueError("labels have printable characters")
     if not batch.key.isprintable():
         raise ValueError("keys have printable characters")
     if batch.first + len(batch.bodies) > bounds.NUMBER_MAX:
