@@ -71,6 +71,8 @@ class ManagerSettings:
         accept_loss: serve a journal whose end is lost, once a copy of it is kept.
         journal_must_exist: make no journal if there is none.
         accept_network_filesystem: serve a journal on a file system that other hosts share.
+        max_clock_jump: seconds that the host's time may be away from the journal's at the start, before the
+            manager goes on from the latter.
         backups: the directory that online backups go into; None for one beside the journal.
         memory_limit: bytes of memory near which new jobs are refused; `auto` for the limit of the control
             group, None for no such bound.
@@ -89,6 +91,7 @@ class ManagerSettings:
     accept_loss: bool = False
     journal_must_exist: bool = False
     accept_network_filesystem: bool = False
+    max_clock_jump: float = 24 * 3600.0
     backups: Path | None = None
     memory_limit: MemoryLimit = "auto"
     max_connections: int = 1024
@@ -287,7 +290,7 @@ SETTINGS: Known = {
     }
     | {"strict_auth", "role_keys"}
     | {"ballast_bytes", "backups", "memory_limit"}
-    | {"journal_must_exist", "accept_network_filesystem"}
+    | {"journal_must_exist", "accept_network_filesystem", "max_clock_jump"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS
@@ -308,6 +311,7 @@ SETTINGS: Known = {
         "verify": frozenset({"journal"}),
         "backup": _REMOTE,
         "restore": frozenset({"journal"}),
+        "accept-clock": _REMOTE,
     },
 }
 

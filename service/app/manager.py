@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from service.telemetry.metrics import ManagerMetrics
 
 R = TypeVar("R", bound="Reply")
+#: Seconds by which the queue's clock is off from the host's and that is logged at the start.
+CLOCK_OFF_SECONDS = 60.0
 #: Addresses to listen on are no addresses to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
 
@@ -121,10 +123,14 @@ def _recovered_host(
             limits=settings.limits,
             observer=metrics,
             exposition=metrics.collect,
+            max_clock_jump=settings.max_clock_jump,
         )
     log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
     if host.passed_over:
         log.warning("journal_contradicts_itself", passed_over=host.passed_over)
+    totals = host.totals()
+    if totals.clock_held or abs(totals.clock_offset) >= CLOCK_OFF_SECONDS:
+        log.warning("clock_off", offset_s=round(totals.clock_offset, 3), held=totals.clock_held)
     return host
 
 

@@ -231,6 +231,10 @@ class Broker(abc.ABC):
         """
         return self._one(c.Backup(name), r.Copy)
 
+    def accept_clock(self) -> bool:
+        """Have the manager's clock set to its host's time of day; return whether it was another."""
+        return bool(self._one(c.AcceptClock(), r.Done).count)
+
     def __enter__(self) -> Self:
         """Return the broker itself."""
         return self

@@ -16,10 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import msgspec
-
+from service.broker.answers import backup, completed
 from service.broker.broken import READING, Blamed, Guard, Makers, Place, StateBroken, is_told, unread
-from service.broker.clock import Clock, ManagerClock
+from service.broker.clock import CLOCK_JUMP_MAX, Clock, ManagerClock, behind, settle
 from service.broker.expositions import SLICE_SECONDS, Expositions
 from service.broker.journal import Journal
 from service.broker.outbox import Outbox
@@ -38,13 +37,14 @@ from service.domain.observer import Observer
 from service.domain.queue_state import Notice, QueueState
 from service.domain.refusals import Refusal
 from service.domain.room import Room
-from service.errors import JournalError, ServiceError
-from service.wire import RELEASE
+from service.errors import JournalError
 
 #: Seconds between two looks at what time alone brings: expired leases, retention.
 TICK_SECONDS = 0.1
 #: Commands that the host answers itself, or whose answers it adds to.
-_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake))
+_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake, c.AcceptClock))
+#: Seconds by which the clock may be off, and is right.
+_CLOCK_RIGHT_SECONDS = 1.0
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
@@ -60,8 +60,11 @@ class QueueHost:
         limits: Limits | None = None,
         observer: Observer | None = None,
         exposition: Callable[[r.Totals], Iterable[str]] | None = None,
+        max_clock_jump: float = CLOCK_JUMP_MAX,
     ) -> None:
         """Recover the queue from *journal*; *exposition* makes text of the totals, in parts.
+
+        Without a *clock* of its own the manager's is held if it is *max_clock_jump* seconds off.
 
         Raises:
             JournalError: a row cannot be read.
@@ -69,6 +72,10 @@ class QueueHost:
         self.journal = journal
         self.observer = observer or Observer()
         self._limits = limits
+        self._max_clock_jump = max_clock_jump
+        self._may_set_clock = clock is None and max_clock_jump < math.inf
+        #: Whether the clock is to be set once this turn is over: see `set_clock`.
+        self.clock_accepted = False
         self._exposition = exposition or (lambda totals: ())
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
@@ -116,6 +123,26 @@ class QueueHost:
         self._careful = True
         self.discard()
         self._recover(self.clock)
+
+    def set_clock(self) -> float:
+        """Set the clock to the host's time of day, and recover the queue on that; return by how much.
+
+        Nothing else may hold any of the old state, which is dropped: its deadlines are of another time.
+
+        Raises:
+            JournalError: the journal cannot be written or read.
+        """
+        now, leap = self.clock.now(), behind(self.clock)
+        self.clock_accepted = False
+        self.state.record(e.ClockSet(now + leap, now))
+        self._commit()
+        self.journal.begin_incarnation()
+        self.discard()
+        self._recover(ManagerClock())
+        self.journal.note_time(self.clock.now())
+        self._next_tick = 0.0
+        self._started_at += leap
+        return leap
 
     def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
         """Apply *commands*; *deliver* gets the replies from a later `turn`, this one's at the earliest.
@@ -256,6 +283,10 @@ class QueueHost:
         """
         now = self.clock.now()
         if now >= self._next_tick or self._is_due(now):
+            leap = settle(self.clock)
+            if leap:
+                self.pause(leap)
+                now = self.clock.now()
             with _UPKEEP:
                 upkeep.tick(self.state, now)
                 self._waiters.expire(now)
@@ -345,33 +376,21 @@ class QueueHost:
         if isinstance(command, c.Exposition):
             return self._expositions.answer(member)
         if isinstance(command, c.Backup):
-            return self._backup(command.name)
+            return backup(self.journal, command.name)
+        if isinstance(command, c.AcceptClock):
+            self.clock_accepted = self._may_set_clock and abs(behind(self.clock)) >= _CLOCK_RIGHT_SECONDS
+            return r.Done(int(self.clock_accepted))
         reply = apply(self.state, command, member, now, room)
-        if isinstance(reply, r.Totals):
-            journal = self.journal
-            return msgspec.structs.replace(
-                reply,
-                uptime=now - self._started_at,
-                journal_bytes=journal.size(),
-                durability=journal.durability,
-                release=RELEASE,
-            )
-        if isinstance(reply, r.Welcome):
-            return msgspec.structs.replace(reply, release=RELEASE)
-        return reply
-
-    def _backup(self, name: str) -> r.Reply:
-        try:
-            return self.journal.backup(name)
-        except ServiceError as error:
-            return r.Refused(error.code, str(error))
+        return completed(reply, self.journal, self.clock, now - self._started_at)
 
     def _recover(self, clock: Clock | None) -> None:
         started = time.perf_counter()
         ledger = self.state.ledger
         for sequence, event in self.journal.replay():
             ledger.replay(sequence, event)
-        self.clock: Clock = clock or ManagerClock(ledger.last_at)
+        self.clock: Clock = clock or ManagerClock(
+            ledger.last_at, expected=self.journal.expected_time(), jump_max=self._max_clock_jump
+        )
         self.state.recover(self.clock.now())
         self.recovered_jobs = sum(batch.unfinished for batch in ledger.batches.values())
         self.recovery_seconds = time.perf_counter() - started

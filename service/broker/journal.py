@@ -100,6 +100,12 @@ class Journal(Protocol):
     def copy_slice(self) -> bool:
         """Copy a little of the backup that is being made; return whether there is more to copy."""
 
+    def note_time(self, now: float) -> None:
+        """Keep that the manager's clock shows *now*, a Unix time; called now and then, and not durable."""
+
+    def expected_time(self) -> float:
+        """Return the Unix time that it should be by what `note_time` has kept, or 0 if that is unknown."""
+
     def close(self) -> None:
         """Give everything up. May be called twice, and after an error."""
 
@@ -216,6 +222,13 @@ class MemoryJournal:
     def copy_slice(self) -> bool:
         """Return False."""
         return False
+
+    def note_time(self, now: float) -> None:
+        """Do nothing: it ends with its process."""
+
+    def expected_time(self) -> float:
+        """Return 0: nothing is known from before."""
+        return 0.0
 
     def close(self) -> None:
         """Refuse everything from now on."""

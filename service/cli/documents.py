@@ -141,5 +141,7 @@ def status_document(totals: Totals) -> dict[str, Any]:
         "draining": totals.drain != 0,
         "drain_epoch": totals.drain,
         "drained_workers": totals.drained_workers,
+        "clock_offset_seconds": totals.clock_offset,
+        "clock_held": totals.clock_held,
         "queues": [queue_document(queue) for queue in totals.queues],
     }

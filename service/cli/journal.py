@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from service.cli.options import AuthkeyFile, Json, Manager, Timeout
-from service.cli.output import size, table, tell, write, write_exact, write_json
+from service.cli.output import size, span, table, tell, write, write_exact, write_json
 from service.cli.wiring import open_client
 from service.errors import JournalError
 from service.settings import DEFAULT_MANAGER
@@ -103,6 +103,35 @@ def backup(
         write_json({"path": copy.path, "pages": copy.pages})
     else:
         write_exact(copy.path)
+    return 0
+
+
+def accept_clock(
+    ctx: typer.Context,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Set a manager's clock to its host's time of day.
+
+    A manager that starts over a day away from its journal's time (`--max-clock-jump`) goes on from that, so
+    that no result is forgotten and no delayed job runs for a clock that is wrong. If the host's time is
+    right, this takes it over: what is due then runs, and what is past its retention is forgotten.
+    Connections are made anew.
+    """
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        before = client.stats()
+        accepted = client.accept_clock()
+        while accepted and client.stats().incarnation == before.incarnation:
+            time.sleep(LOOK_SECONDS)
+    offset = before.clock_offset if accepted else 0.0
+    if json:
+        write_json({"offset_seconds": offset})
+    elif accepted:
+        write(f"the clock is set {'forward' if offset > 0 else 'back'} by {span(offset)}")
+    else:
+        write("the clock is right already")
     return 0
 
 

@@ -259,6 +259,17 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Serve a journal on NFS or the like, whose locks may let two managers write at once.",
         ),
     ] = False,
+    max_clock_jump: Annotated[
+        float,
+        typer.Option(
+            "--max-clock-jump",
+            parser=parse_seconds,
+            envvar="SVC_MAX_CLOCK_JUMP",
+            metavar="SECONDS",
+            show_default="1d",
+            help="Hold the clock if the host's time is further than this from the journal's at the start.",
+        ),
+    ] = 24 * 3600.0,
     backups: Annotated[
         Path | None,
         typer.Option(
@@ -315,6 +326,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             accept_loss=accept_loss,
             journal_must_exist=journal_must_exist,
             accept_network_filesystem=accept_network_filesystem,
+            max_clock_jump=max_clock_jump,
             backups=backups,
             memory_limit=parse_memory_limit(str(memory_limit)),
             max_connections=max_connections,

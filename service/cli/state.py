@@ -13,6 +13,9 @@ from service.cli.wiring import open_client
 from service.errors import ServiceError
 from service.settings import DEFAULT_MANAGER, Address, parse_address
 
+#: Seconds by which the queue's clock is off from the host's and that is told.
+CLOCK_TOLD_SECONDS = 60.0
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -136,6 +139,7 @@ def _print_status(manager: str, totals: Totals) -> None:
             ("journal", f"{size(totals.journal_bytes)}, durability {totals.durability or '?'}"),
             ("workers", f"{totals.workers} with {totals.consumers} consumers, {totals.busy} busy"),
             ("draining", drain or ", ".join(totals.drained_workers)),
+            ("clock", _clock(totals)),
         )
     )
     if totals.queues:
@@ -148,6 +152,18 @@ def _print_status(manager: str, totals: Totals) -> None:
         tell("no workers are connected - start one with `svc worker`")
     for codec in sorted({name for queue in totals.queues for name in queue.unaccepted}):
         tell(f"no worker accepts {codec}; jobs wait for one with --accept {codec}")
+
+
+def _clock(totals: Totals) -> str:
+    """Return how far the queue's clock is from the time of day of the manager's host, if that is far."""
+    offset = totals.clock_offset
+    if abs(offset) < CLOCK_TOLD_SECONDS:
+        return ""
+    side = "behind" if offset > 0 else "ahead of"
+    found = f"{span(offset)} {side} the host's time of day"
+    if totals.clock_held:
+        found += ": delays and retention are held; if the host is right, `svc journal accept-clock`"
+    return found
 
 
 def _queue_columns() -> list[Column[QueueStats]]:

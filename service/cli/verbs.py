@@ -63,6 +63,11 @@ JOURNAL = Group(
             "journal:verify", "Check that a journal is whole.", "svc journal verify --journal svc.journal"
         ),
         "backup": Verb("journal:backup", "Copy the journal of a running manager.", "svc journal backup"),
+        "accept-clock": Verb(
+            "journal:accept_clock",
+            "Set a manager's clock to its host's time of day.",
+            "svc journal accept-clock",
+        ),
         "restore": Verb(
             "journal:restore",
             "Make a journal from a backup.",

@@ -269,6 +269,13 @@ class Client(Submitter):
         """Begin a backup of the journal on the manager's host, or say how far the one of that name is."""
         return self._session.ask(lambda broker: broker.backup(name))
 
+    def accept_clock(self) -> bool:
+        """Set the manager's clock to its host's time of day, which is away from it; return whether it was.
+
+        The manager recovers its queue at once after this call, and connections are made anew.
+        """
+        return self._session.ask(lambda broker: broker.accept_clock())
+
     def metrics(self) -> str:
         """Return the manager's metrics as Prometheus text."""
         (reply,) = self._session.ask(lambda broker: broker.call([c.Exposition()]))

@@ -247,6 +247,10 @@ class Resume(Command, frozen=True, tag="resume"):
     worker: b.Label = ""
 
 
+class AcceptClock(Command, frozen=True, tag="accept_clock"):
+    """Set the manager's clock to its host's time of day. Answers with 1 if it will be, else it is right."""
+
+
 class Ping(Command, frozen=True, tag="ping"):
     """Ask for nothing but an answer."""
 
@@ -304,4 +308,5 @@ AnyCommand = (
     | Wake
     | Exposition
     | Backup
+    | AcceptClock
 )

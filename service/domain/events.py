@@ -196,6 +196,13 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
     floor: int = 0
 
 
+class ClockSet(Event, frozen=True, tag="clock_set"):
+    """The manager's clock was set to `at`; it showed `before`. Times after `at` were recorded in error."""
+
+    at: float
+    before: float
+
+
 AnyEvent = (
     Submitted
     | Merged
@@ -209,6 +216,7 @@ AnyEvent = (
     | Forgotten
     | Suspected
     | Cleared
+    | ClockSet
 )
 
 

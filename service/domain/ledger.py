@@ -19,6 +19,7 @@ from service.domain.keys import Keys, digest_at
 from service.domain.lifecycle import JobState
 from service.domain.marks import Mark, Marks
 from service.domain.origins import Origin, Origins
+from service.domain.setback import clock_set
 from service.domain.settled import Settled
 from service.domain.steps import Steps
 
@@ -476,4 +477,5 @@ _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Forgotten: Ledger.forgotten_origin,
     e.Suspected: Ledger.suspected,
     e.Cleared: Ledger.cleared,
+    e.ClockSet: clock_set,
 }

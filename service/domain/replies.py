@@ -176,7 +176,11 @@ class QueueStats(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Totals(Reply, frozen=True, tag="totals"):
-    """The whole service at a glance. `drain` is the epoch of a drain in force, else 0."""
+    """The whole service at a glance. `drain` is the epoch of a drain in force, else 0.
+
+    The host's time of day is `clock_offset` seconds ahead of the manager's clock; if that is `clock_held`, it
+    goes on from the journal's time until somebody accepts the host's.
+    """
 
     queues: list[QueueStats]
     workers: int = 0
@@ -189,6 +193,8 @@ class Totals(Reply, frozen=True, tag="totals"):
     journal_bytes: int = 0
     release: str = ""
     durability: str = ""
+    clock_offset: float = 0.0
+    clock_held: bool = False
 
 
 class WorkerView(msgspec.Struct, frozen=True, array_like=True):

@@ -51,8 +51,11 @@ def tick(state: QueueState, now: float) -> None:
 def pause(state: QueueState, seconds: float, now: float) -> None:
     """Do not count the last *seconds* in judging leases: the manager could not hear anybody in them.
 
-    Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on.
+    Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on. So do
+    those that are expected to come back after a restart.
     """
+    if state.hold_until:
+        state.hold_until = min(state.hold_until + seconds, now + state.limits.reconnect_seconds)
     for worker in state.workers.values():
         worker.expires = min(worker.expires + seconds, now + state.limits.lease_seconds)
         supervisor = [worker.supervisor] if worker.supervisor is not None else []

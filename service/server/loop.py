@@ -36,6 +36,8 @@ from service.server.turns import Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
 STALL_SECONDS = 1.0
+#: Seconds between two notes of what the clock shows, for the next start.
+TIME_NOTED_SECONDS = 10.0
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
@@ -111,6 +113,7 @@ class Server(managers.Server):
         self._stopping = False
         self._copying = False
         self._next_housekeeping = 0.0
+        self._next_note = 0.0
         #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
         self.recovery = Recovery()
         self._log = structlog.get_logger("svc.manager")
@@ -180,16 +183,21 @@ class Server(managers.Server):
 
     def _turn_or_recover(self) -> None:
         """Serve a turn; if the queue's state breaks in it, close every connection and recover in place."""
+        broke = False
         try:
             self._turn()
         except StateBroken as broken:
             self.recovery.discard(self._host, broken)
-        else:
+            broke = True
+        if not broke and not self._host.clock_accepted:
             return
         # Only here, after the handler, does nothing hold the old state any more by the exception's frames.
         self._connections.part_from_all()
         self._turns.forget()
-        self.recovery.recover(self._host)
+        if broke:
+            self.recovery.recover(self._host)
+        else:
+            self._log.warning("clock_accepted", leap_s=round(self._host.set_clock(), 3))
         self._dialogue.begin_anew()
 
     def _turn(self) -> None:
@@ -337,6 +345,9 @@ class Server(managers.Server):
 
     def _housekeeping(self, now: float) -> None:
         self._host.journal.reserve()
+        if now >= self._next_note:
+            self._next_note = now + TIME_NOTED_SECONDS
+            self._host.journal.note_time(self._host.clock.now())
         self._connections.tend(now)
         self.scarcity.look(self._host, now)
 

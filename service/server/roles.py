@@ -55,6 +55,7 @@ COMMANDS: MappingProxyType[str, tuple[Role, ...]] = MappingProxyType(
         "drain": _ADMIN,
         "resume": _ADMIN,
         "backup": _ADMIN,
+        "accept_clock": _ADMIN,
     }
 )
 

@@ -167,6 +167,18 @@ MANAGER_METRICS: tuple[Metric, ...] = (
     Metric("svc_consumers", "gauge", ("state",), "Consumers of the connected workers."),
     Metric("svc_draining", "gauge", (), "1 while a drain of the whole service is in force."),
     Metric("svc_drained_workers", "gauge", (), "Workers for which a drain of their own is in force."),
+    Metric(
+        "svc_manager_clock_offset_seconds",
+        "gauge",
+        (),
+        "How far the host's time of day is ahead of the queue's clock.",
+    ),
+    Metric(
+        "svc_manager_clock_held",
+        "gauge",
+        (),
+        "1 while the clock goes on from the journal's time, because the host's is too far from that.",
+    ),
     Metric("svc_manager_calls_total", "counter", ("method", "result"), "Remote calls served."),
     Metric("svc_manager_call_seconds", "histogram", ("method",), "Time to serve one call.", MANAGER_SECONDS),
     Metric("svc_manager_connections", "gauge", (), "Open authenticated connections."),

@@ -97,6 +97,19 @@ EVENTS: tuple[LogEvent, ...] = (
         ("peer", "role", "kind", "method"),
         repeats=True,
     ),
+    LogEvent(
+        "clock_accepted",
+        _WARNING,
+        "The queue's clock was set to the host's time of day (`svc journal accept-clock`).",
+        ("leap_s",),
+    ),
+    LogEvent(
+        "clock_off",
+        _WARNING,
+        "The host's time of day is `offset_s` seconds ahead of the queue's clock at the start. If `held`, "
+        "delays and retention go on from the journal's time until `svc journal accept-clock`.",
+        ("offset_s", "held"),
+    ),
     LogEvent("connection_closed", _DEBUG, "A connection to the manager ended.", ("peer", "reason")),
     LogEvent(
         "connection_cut_off",

@@ -387,6 +387,8 @@ def _collect_members(totals: Totals) -> Iterator[Family]:
     yield gauge("svc_consumers", _by_name(states))
     yield gauge("svc_draining", [((), float(totals.drain != 0))])
     yield gauge("svc_drained_workers", [((), len(totals.drained_workers))])
+    yield gauge("svc_manager_clock_offset_seconds", [((), totals.clock_offset)])
+    yield gauge("svc_manager_clock_held", [((), float(totals.clock_held))])
 
 
 def _items(numbers: Mapping[K, T]) -> list[tuple[K, T]]:

@@ -2,9 +2,9 @@
 
 Only this package knows SQLite. Beside the file `PATH` stand `PATH-wal` (SQLite's log: commits not yet
 moved into the file), `PATH.mark` (how far it once reached, see `mark`), `PATH.large` (a directory with the
-content of large rows, see `annex`), `PATH.ballast` (room for acknowledgements on a full disk, see `ballast`)
-and, while a manager serves it, `PATH.owner` (which one, see `ownership`). They belong together: move or
-delete all of them or none.
+content of large rows, see `annex`), `PATH.ballast` (room for acknowledgements on a full disk, see
+`ballast`), `PATH.clock` (what the manager's clock showed last, see `timepiece`) and, while a manager serves
+it, `PATH.owner` (which one, see `ownership`). They belong together: move or delete all of them or none.
 """
 
 from service.server.journal.form import APPLICATION_ID, SCHEMA_VERSION, require_sqlite, sqlite_release

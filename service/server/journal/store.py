@@ -58,6 +58,7 @@ from service.server.journal.rows import (
     unreadable,
 )
 from service.server.journal.texts import ErrorTexts
+from service.server.journal.timepiece import Timepiece
 
 _INSERT = "INSERT INTO events (seq, body, crc, total) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM events WHERE seq BETWEEN ? AND ?"
@@ -97,6 +98,7 @@ class SqliteJournal:
         self._mark = mark
         self._ballast = ballast
         self._annex = Annex(path)
+        self._timepiece = Timepiece(path)
         self._texts = ErrorTexts(connection, opened.last_text)
         self._broken = ""
         self._closed = False
@@ -282,6 +284,14 @@ class SqliteJournal:
             self._fail("checkpointed", error)
         if frames == moved:
             self._wal_pages = 0
+
+    def note_time(self, now: float) -> None:
+        """Note the manager's time beside the file; see `Journal.note_time`."""
+        self._timepiece.note(now)
+
+    def expected_time(self) -> float:
+        """Return the time that it should be; see `Journal.expected_time`."""
+        return self._timepiece.expected()
 
     def backup(self, name: str) -> Copy:
         """Begin a backup, or tell of the one of that name; see `Journal.backup`."""

@@ -49,6 +49,7 @@ REMOTE = {
     "resume": ["resume"],
     "metrics": ["metrics"],
     "journal backup": ["journal", "backup"],
+    "journal accept-clock": ["journal", "accept-clock"],
 }
 
 

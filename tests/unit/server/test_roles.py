@@ -59,6 +59,7 @@ EXAMPLES: tuple[c.Command, ...] = (
     c.Drain(),
     c.Resume(),
     c.Backup("b.db"),
+    c.AcceptClock(),
 )
 PAIRS = [(role, command) for role in Role for command in EXAMPLES]
 CALL_PAIRS = [(role, right) for role in Role for right in CALLS]
