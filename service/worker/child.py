@@ -14,6 +14,7 @@ from service.worker.entry import consume
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.orders import FLUSH, REJOIN, STOP
 from service.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
+from service.worker.shared_memory import make_slot
 from service.worker.slot import Look, Phase, Slot
 from service.worker.verdict import Killed
 
@@ -72,7 +73,7 @@ class Child:
         Raises:
             OSError: the system has no room for another process, or for its files.
         """
-        slot = Slot(context)
+        slot = make_slot(context)
         ours, theirs = context.Pipe()
         trace, written = context.Pipe(duplex=False)
         process = context.Process(

@@ -15,6 +15,7 @@ import structlog
 from service.worker.child import Child
 from service.worker.cpu import CpuCount
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
+from service.worker.shared_memory import require_shared_memory
 from service.worker.slot import Look, Phase
 from service.worker.verdict import Ending, Reason, pause_before
 
@@ -92,6 +93,14 @@ class Crew:
     def next_start(self) -> float | None:
         """Return the monotonic time at which the next one is to be started, if any."""
         return min(self._vacancies, default=None)
+
+    def require_shared_memory(self) -> None:
+        """See that consumers can be started at all.
+
+        Raises:
+            ConfigurationError: /dev/shm is missing, full or closed.
+        """
+        require_shared_memory(self._context)
 
     def close_vacancies(self) -> None:
         """Start nobody any more."""

@@ -84,8 +84,9 @@ class Supervisor:
         Raises:
             AuthenticationFailed: the manager refused the authkey at the first connection.
             ProtocolMismatch: it speaks another version.
-            ConfigurationError: the task modules cannot be loaded.
+            ConfigurationError: the task modules cannot be loaded, or there is no shared memory.
         """
+        self._crew.require_shared_memory()
         with _signals_to(self.stop), self._alarm, self._bell:
             try:
                 self._crew.fill_vacancies(time.monotonic())
