@@ -24,7 +24,7 @@ FROM ${PYTHON_IMAGE}
 # These folders are owned by the user: an empty volume mounted there takes that over.
 RUN groupadd --gid 10001 svc \
  && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /app --shell /usr/sbin/nologin svc \
- && install -d -m 0700 -o 10001 -g 10001 /run/secrets /run/svc /var/lib/svc \
+ && install -d -m 0700 -o 10001 -g 10001 /run/secrets /run/svc /var/lib/svc /var/lib/svc-marker \
     /run/keys/authority /run/keys/manager /run/keys/worker /run/keys/cli \
  && install -d /app/tasks
 COPY --from=builder /opt/svc /opt/svc

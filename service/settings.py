@@ -70,6 +70,7 @@ class ManagerSettings:
         ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
         accept_loss: serve a journal whose end is lost, once a copy of it is kept.
         journal_must_exist: make no journal if there is none.
+        journal_marker: a file on another disk that says that the journal was made, and has to exist.
         accept_network_filesystem: serve a journal on a file system that other hosts share.
         max_clock_jump: seconds that the host's time may be away from the journal's at the start, before the
             manager goes on from the latter.
@@ -90,6 +91,7 @@ class ManagerSettings:
     ballast_bytes: int = 16 * 1024 * 1024
     accept_loss: bool = False
     journal_must_exist: bool = False
+    journal_marker: Path | None = None
     accept_network_filesystem: bool = False
     max_clock_jump: float = 24 * 3600.0
     backups: Path | None = None
@@ -290,7 +292,7 @@ SETTINGS: Known = {
     }
     | {"strict_auth", "role_keys"}
     | {"ballast_bytes", "backups", "memory_limit"}
-    | {"journal_must_exist", "accept_network_filesystem", "max_clock_jump"}
+    | {"journal_must_exist", "journal_marker", "accept_network_filesystem", "max_clock_jump"}
     | _TLS,
     "tunnel": _DIAL | {"manager"},
     "worker": _PROCESS

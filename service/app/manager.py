@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.app.memory import memory_watch
 from service.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
-from service.errors import BrokerError, ManagerBroken, ServiceError
+from service.errors import BrokerError, JournalError, ManagerBroken, ServiceError
 from service.key_files import read_authkey, read_role_keys
 from service.settings import Address, ManagerSettings
 from service.telemetry.loading import load_structlog
@@ -175,8 +175,11 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
     if settings.durability == "memory":
         # No earlier manager had this incarnation, so that leases from before its start stay old.
         return MemoryJournal(1 + secrets.randbelow(1 << 20)), ""
+    from service.app.journal_marker import leave_marker, require_journal
     from service.server.journal import SqliteJournal, sqlite_release
 
+    if settings.journal_marker is not None:
+        require_journal(settings.journal_marker, settings.journal)
     journal = SqliteJournal.open(
         settings.journal,
         settings.durability,
@@ -186,6 +189,12 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
         must_exist=settings.journal_must_exist,
         accept_network=settings.accept_network_filesystem,
     )
+    if settings.journal_marker is not None:
+        try:
+            leave_marker(settings.journal_marker, settings.journal)
+        except JournalError:
+            journal.close()
+            raise
     log = logger()
     if journal.created:
         log.info("journal_created", path=str(settings.journal))

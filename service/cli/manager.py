@@ -251,6 +251,15 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Make no new journal if there is none: its disk may not be mounted.",
         ),
     ] = False,
+    journal_marker: Annotated[
+        Path | None,
+        typer.Option(
+            "--journal-marker",
+            envvar="SVC_JOURNAL_MARKER",
+            metavar="FILE",
+            help="Say here, on another disk, that the journal was made; it must exist from then on.",
+        ),
+    ] = None,
     accept_network_filesystem: Annotated[
         bool,
         typer.Option(
@@ -325,6 +334,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             ballast_bytes=ballast_bytes,
             accept_loss=accept_loss,
             journal_must_exist=journal_must_exist,
+            journal_marker=journal_marker,
             accept_network_filesystem=accept_network_filesystem,
             max_clock_jump=max_clock_jump,
             backups=backups,

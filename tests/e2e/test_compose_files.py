@@ -15,8 +15,8 @@ from tests.support.docker import ROOT, Project
 pytestmark = pytest.mark.docker
 OURS = ("keys", "manager", "worker", "cli")
 #: What a service is told by the files alone, and nobody sets.
-FIXED = {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL", "SVC_AUTHKEY_FILE", "SVC_ROLE_KEYS",
-         "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA"}  # fmt: skip
+FIXED = {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL", "SVC_JOURNAL_MARKER", "SVC_AUTHKEY_FILE",
+         "SVC_ROLE_KEYS", "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,13 @@ def test_workers_and_the_command_line_are_in_a_network_that_leads_nowhere(model,
     for name in ("worker", "cli"):
         assert set(services[name]["networks"]) == {"queue"}
     assert set(services["manager"]["networks"]) == {"queue", "outside"}, "or its ports cannot be published"
+
+
+def test_the_journal_and_the_marker_that_it_was_made_are_in_different_volumes(services):
+    manager = services["manager"]
+    targets = {volume["target"]: volume["source"] for volume in manager["volumes"]}
+    homes = [Path(manager["environment"][name]).parent for name in ("SVC_JOURNAL", "SVC_JOURNAL_MARKER")]
+    assert [targets[str(home)] for home in homes] == ["journal", "journal-marker"]
 
 
 def test_no_key_stands_in_the_files(model):

@@ -39,6 +39,7 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     flags = "--listen [::]:1 --http off --journal /j --durability memory --lease 5s --retention 2h"
     more = "--dead-retention 3d --retain-count 9 --max-queue 8 --max-job-bytes 4KiB --max-connections 7"
     disk = "--ballast-bytes 1MiB --backups /b --accept-loss --journal-must-exist --accept-network-filesystem"
+    disk += " --journal-marker /m --max-clock-jump 2d"
     rest = "--min-free 1GiB --announce /a --log-format json --log-level debug --max-per-address 6"
     bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2 --suspicion-budget 1"
     rest += " --max-buffered 256MiB"
@@ -73,6 +74,8 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
         ballast_bytes=1 << 20,
         accept_loss=True,
         journal_must_exist=True,
+        journal_marker=Path("/m"),
+        max_clock_jump=2 * 24 * 3600.0,
         accept_network_filesystem=True,
         backups=Path("/b"),
         announce=Path("/a"),

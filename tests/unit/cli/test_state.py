@@ -52,6 +52,8 @@ STATUS = {
     "busy",
     "draining",
     "drain_epoch",
+    "clock_offset_seconds",
+    "clock_held",
     "drained_workers",
     "queues",
 }
