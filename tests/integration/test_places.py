@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from multiprocessing.managers import BaseManager
 
 import pytest
@@ -15,6 +17,7 @@ from service.errors import ManagerUnreachable
 from service.server.door import Bounds
 from service.server.keys import Key, KeyRing
 from service.server.roles import Role
+from service.settings import ManagerSettings
 from service.wire import HEADER, MESSAGE_BYTES_MAX
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
@@ -64,6 +67,28 @@ def test_a_key_that_takes_all_the_places_it_can_leaves_each_other_key_its_own(gr
             with pytest.raises(ManagerUnreachable):
                 ManagerBroker(manager.endpoint, KEYS[role], timeout=0.3).connect()
         assert manager.server.ask(lambda: manager.server._door.open).result(5) <= CONNECTIONS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("greedy", [Role.SUBMIT, Role.WORK, Role.READ])
+def test_at_a_thousand_connections_an_operator_still_gets_in(greedy):
+    """With the bounds that `svc manager` has by itself, and all of them from one address."""
+    (places,) = (each.default for each in fields(ManagerSettings) if each.name == "max_connections")
+    bounds = Bounds(connections=places, address_connections=places)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * places)), hard))
+    try:
+        with running_manager(keys=RING, bounds=bounds) as manager, ExitStack() as stack:
+            for _ in range(places - bounds.reserved * (len(KEYS) - 1)):
+                guest(manager, greedy, stack)
+            with pytest.raises(ManagerUnreachable, match="too many connections with this key"):
+                connected(manager, greedy)
+            with connected(manager, Role.ADMIN) as operator:
+                operator.drain()
+                assert operator.stats().drain
+                operator.resume()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_two_keys_together_lock_nobody_out():
