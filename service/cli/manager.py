@@ -272,7 +272,7 @@ def manager(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         float,
         typer.Option(
             "--max-clock-jump",
-            parser=parse_seconds,
+            parser=seconds("1s", CENTURY),
             envvar="SVC_MAX_CLOCK_JUMP",
             metavar="SECONDS",
             show_default="1d",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
 from multiprocessing.managers import BaseManager
 
 import pytest
@@ -73,7 +73,7 @@ def test_a_key_that_takes_all_the_places_it_can_leaves_each_other_key_its_own(gr
 @pytest.mark.parametrize("greedy", [Role.SUBMIT, Role.WORK, Role.READ])
 def test_at_a_thousand_connections_an_operator_still_gets_in(greedy):
     """With the bounds that `svc manager` has by itself, and all of them from one address."""
-    (places,) = (each.default for each in fields(ManagerSettings) if each.name == "max_connections")
+    places = int(str(inspect.signature(ManagerSettings).parameters["max_connections"].default))
     bounds = Bounds(connections=places, address_connections=places)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * places)), hard))
