@@ -19,6 +19,7 @@ from pathlib import Path
 
 from service.codec import PLAIN, encode_arguments
 from service.domain.job import NewBatch, Terms
+from service.errors import ManagerUnreachable
 from service.server.journal.annex import annex_path
 from service.server.journal.ownership import CHECK_SECONDS, TAKEOVER_SECONDS
 from tests.fault.site import TASKS, WORK, submit
@@ -127,15 +128,15 @@ def start_second_manager(strikes: Strikes, kind: str) -> None:
         if not strikes.until(lambda: first.poll() is not None, patience):
             strikes.violations.append("I1: two managers served one journal")
             site.service.kill_manager()
-        if not second():
-            strikes.violations.append("I1: the manager that took a journal over did not serve it")
+        if (trouble := second()) is not None:
+            strikes.violations.append(f"I1: who took a journal over did not serve it: {trouble}")
     strikes.note(kind, at, None)
     site.start_manager()
 
 
 @contextlib.contextmanager
-def _second_manager(strikes: Strikes) -> Iterator[Callable[[], bool]]:
-    """Run it in the block; what this yields has it accept a job, and says whether it did."""
+def _second_manager(strikes: Strikes) -> Iterator[Callable[[], str | None]]:
+    """Run it in the block; what this yields has it accept a job, and tells why it did not."""
     service = strikes.site.service
     host, _, _ = service.listen.rpartition(":")
     listen = f"{host}:{free_port(host)}"
@@ -145,15 +146,17 @@ def _second_manager(strikes: Strikes) -> Iterator[Callable[[], bool]]:
     )  # fmt: skip
     recorder = Recorder(strikes.site.folder, strikes.name("second"))
 
-    def accepts() -> bool:
+    def accept() -> str | None:
         body = encode_arguments(PLAIN, (f"{recorder.client}-0", 0.0, str(strikes.site.folder)), {})
-        with contextlib.suppress(OSError), strikes.site.broker(listen=listen) as broker:
-            submit(broker, recorder, NewBatch(0, Terms(WORK), [body]), PATIENCE_SECONDS)
-            return True
-        return False
+        try:
+            with strikes.site.broker(listen=listen) as broker:
+                submit(broker, recorder, NewBatch(0, Terms(WORK), [body]), PATIENCE_SECONDS)
+        except ManagerUnreachable as error:
+            return f"{error}; its exit code is {process.poll()}"
+        return None
 
     try:
-        yield accepts
+        yield accept
     finally:
         process.terminate()
         if not strikes.until(lambda: process.poll() is not None, PATIENCE_SECONDS):
