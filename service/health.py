@@ -39,6 +39,8 @@ DEFAULT_HTTP = "127.0.0.1:9100"
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - mapped away
 _FLAGS = ("--live", "--json", "--quiet")
 _ANSWER_BYTES_MAX = 65536
+#: Seconds that one may wait for the answer.
+TIMEOUT_MIN, TIMEOUT_MAX = 0.001, 3600.0
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
     try:
         options = _parse(argv)
         host, port = _address(options["--http"] or os.environ.get("SVC_HTTP") or DEFAULT_HTTP)
-        timeout = float(options["--timeout"] or 3.0)
+        timeout = _seconds(options["--timeout"] or "3")
     except ValueError as error:
         sys.stderr.write(f"svc: {error}; try `svc health --help`\n")
         return 2
@@ -96,6 +98,13 @@ def _parse(argv: list[str]) -> dict[str, str]:
         if not options[name]:
             raise ValueError(f"{name} needs a value")
     return options
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not TIMEOUT_MIN <= seconds <= TIMEOUT_MAX:
+        raise ValueError(f"--timeout {text} is out of bounds: {TIMEOUT_MIN:g} to {TIMEOUT_MAX:g} s")
+    return seconds
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -40,8 +40,8 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
     found = find_authkey_file(path)
     if found is None:
         raise AuthenticationFailed(
-            "no authkey: make one with `svc auth generate --output FILE` and name it with "
-            "--authkey-file FILE or SVC_AUTHKEY_FILE"
+            "no authkey: name the manager's with --authkey-file FILE or SVC_AUTHKEY_FILE, as `svc dev` "
+            "prints it; for a new manager make one with `svc auth generate --output FILE`"
         )
     try:
         key = _read_closed(found)

@@ -107,7 +107,21 @@ def test_json_and_quiet(server, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("argv", [["--bogus"], ["--http"], ["--http", "x"], ["--live=1"], ["--timeout", "x"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--bogus"],
+        ["--http"],
+        ["--http", "x"],
+        ["--live=1"],
+        ["--timeout", "x"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--timeout", "inf"],
+        ["--timeout", "3601"],
+        ["--timeout", "-1"],
+    ],
+)
 def test_a_wrong_command_line_gives_2_in_one_line(argv, capsys):
     assert health.main(argv) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -273,6 +273,7 @@ class TestErrors:
         monkeypatch.delenv("SVC_AUTHKEY_FILE")
         ended = svc("status")
         assert ended.code == 4
+        assert "name the manager's with --authkey-file FILE or SVC_AUTHKEY_FILE" in ended.err
         assert "svc auth generate" in ended.err
 
     @pytest.mark.parametrize("argv", [["bogus"], ["status", "--bogus"], ["jobs", "bogus"], ["jobs", "show"]])
