@@ -191,6 +191,31 @@ def test_every_attempt_is_one_line_of_log(shared: Manager, single: Client) -> No
     assert (bad["outcome"], bad["error_type"], bad["level"]) == ("failed", "SystemExit", "warning")
 
 
+@pytest.mark.parametrize(
+    ("task", "argument", "retries", "cause", "attempts"),
+    [("too_long", 30.0, 1, "timed_out", 2), ("die", 7, 0, "crashed", 3), ("leave", None, 2, "failed", 3)],
+)
+def test_an_attempt_that_ends_badly_has_one_line_with_its_job_and_task(
+    shared: Manager,
+    single: Client,
+    task: str,
+    argument: float | None,
+    retries: int,
+    cause: str,
+    attempts: int,
+) -> None:
+    (job,) = single.submit(task, (argument,) if argument else (), retries=retries, backoff=0.01)
+    single.outcomes([job])
+    worker = shared.workers["single"]
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in worker.events("attempt_finished") if line["job_id"] == job]
+
+    until(lambda: len(lines()) == attempts)
+    assert {(line["task"], line["outcome"]) for line in lines()} == {(lines()[0]["task"], cause)}
+    assert [line["attempt"] for line in lines()] == list(range(1, attempts + 1))
+
+
 # --- timeouts and crashes ---------------------------------------------------------------------------------
 
 
