@@ -152,12 +152,14 @@ def test_close_may_be_called_twice_and_before_any_call(manager):
 
 def test_a_call_that_is_given_up_takes_its_connection_with_it(manager):
     """Its late answer must not be taken for that of the next call."""
-    broker = manager.broker(timeout=0.2)
+    broker = manager.broker(timeout=2.0)
     broker.connect()
-    manager.server.ask(lambda: threading.Event().wait(1.0))
+    held = threading.Event()
+    manager.server.ask(held.wait)
 
     with pytest.raises(ManagerUnreachable):
         broker.call([c.Ping()])
+    held.set()
     manager.server.ask(lambda: None).result(5)
 
     assert broker.call([c.Stats()])[0].__class__ is r.Totals
