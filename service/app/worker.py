@@ -20,7 +20,7 @@ from service.telemetry.loading import load_structlog
 from service.wire import RELEASE
 from service.wire_tls import TlsFiles
 from service.worker.offspring import adopt_orphans
-from service.worker.process import start_forkserver
+from service.worker.process import signals_held_back, start_forkserver
 
 if TYPE_CHECKING:
     from service.telemetry.http import HttpServer, Route
@@ -39,6 +39,12 @@ def run_worker(settings: WorkerSettings) -> int:
         AuthenticationFailed: the manager refused the authkey.
         Conflict: the HTTP address is in use.
     """
+    # All threads inherit that; the supervisor's own one waits for the signals (see `service.worker.signals`).
+    with signals_held_back():
+        return _run(settings)
+
+
+def _run(settings: WorkerSettings) -> int:
     adopt_orphans()
     # It takes as long as all that follows until it is needed, and the two can go on side by side.
     start_forkserver(PRELOAD)

@@ -208,7 +208,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
         return False
     state.skip_ready(batch, start, stop)
     lease = state.grant_lease(batch, start, stop, member, now, token=held.token)
-    if state.ledger.marks.of(batch, start) is not None:
+    if state.ledger.losses.of(batch, start) is not None:
         suspicion.granted(state, lease)
     return True
 

@@ -183,7 +183,7 @@ class Batch:
         self.finished_at = 0.0
         #: Whether some span of ready jobs may contain jobs that are not ready.
         self.ragged = False
-        #: For each suspect the event that made it one; None if there never was one. `marks.Marks` keeps it.
+        #: For each suspect the event that made it one; None if there never was one. `losses.Losses` keeps it.
         self.suspects: dict[int, int] | None = None
 
     @classmethod

@@ -17,7 +17,7 @@ from service.domain.counts import Counts
 from service.domain.job import ITEM, PERMANENT_QUEUES, PILL, Cause, Terms, parse_job_id
 from service.domain.keys import Keys, digest_at
 from service.domain.lifecycle import JobState
-from service.domain.marks import Mark, Marks
+from service.domain.losses import Loss, Losses
 from service.domain.origins import Origin, Origins
 from service.domain.setback import clock_set
 from service.domain.settled import Settled
@@ -61,7 +61,7 @@ class Ledger:
         self._swept = 0
         #: How many kept jobs each event is about; the attempts that failed are in the records of the jobs.
         self.references: dict[int, int] = {}
-        self.marks = Marks(self._refer, self._unrefer)
+        self.losses = Losses(self._refer, self._unrefer)
         #: Batches in the order in which their last job ended, with that time.
         self.finished: deque[tuple[float, Batch]] = deque()
         #: Jobs of the batches in `finished`.
@@ -196,8 +196,8 @@ class Ledger:
         record.failures, record.crashes, record.interruptions, record.suspicions = ledgers
         record.ended = event.attempt or record.ended + 1
         record.attempts.append(sequence)
-        if self.marks:
-            self._mark_after(batch, index, event)
+        if self.losses:
+            self._note_suspect(batch, index, event)
         if told is not None:
             self.forgotten.extend(record.drop_old_attempts())
         if event.token:
@@ -212,24 +212,24 @@ class Ledger:
             self.move(batch, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
         return batch, index
 
-    def _mark_after(self, batch: Batch, index: int, event: e.Failed) -> None:
-        mark = self.marks.of(batch, index)
-        if mark is not None and not event.suspect:
-            self.marks.remove(batch, index)  # it was forgiven, by an event that has gone
-        elif mark is not None and mark.again and event.cause != Cause.SUSPECTED:
-            self.marks.settle(mark)
+    def _note_suspect(self, batch: Batch, index: int, event: e.Failed) -> None:
+        loss = self.losses.of(batch, index)
+        if loss is not None and not event.suspect:
+            self.losses.remove(batch, index)  # it was forgiven, by an event that has gone
+        elif loss is not None and loss.again and event.cause != Cause.SUSPECTED:
+            self.losses.settle(loss)
 
     def suspected(self, sequence: int, event: e.Suspected) -> None:
         """Make jobs suspects."""
         place = self.origins.find(event.origin, event.first)
         if place is not None:
-            self.marks.add(Mark(sequence, *place, event))
+            self.losses.add(Loss(sequence, *place, event))
 
     def cleared(self, sequence: int, event: e.Cleared) -> None:
         """Withdraw what the loss of a worker has done, which came back."""
-        mark = self.marks.of_lease(event.token)
-        if mark is not None:
-            self.marks.withdraw(mark)
+        loss = self.losses.of_lease(event.token)
+        if loss is not None:
+            self.losses.withdraw(loss)
         place = self.origins.find(event.origin, event.first)
         if place is None or event.suspicions is None:
             self.forgotten.append(sequence)
@@ -372,8 +372,8 @@ class Ledger:
             return
         self.counts_of(batch.terms.queue).move(tally, state)
         batch.end(start, stop, state, sequence)
-        if self.marks:
-            self.marks.ended(batch, start, stop)
+        if self.losses:
+            self.losses.ended(batch, start, stop)
         self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:
             self.outcome_order.append(sequence)

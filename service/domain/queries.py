@@ -200,7 +200,7 @@ def view(state: QueueState, batch: Batch, index: int, holders: Holders, reader: 
         finished_at=ended.finished_at if ended else None,
         attempts=attempts_of(reader.event, batch, index),
         suspicions=record.suspicions if record else 0,
-        suspect=state.ledger.marks.of(batch, index) is not None,
+        suspect=state.ledger.losses.of(batch, index) is not None,
     )
 
 

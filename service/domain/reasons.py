@@ -20,7 +20,7 @@ def reason_of(state: QueueState, batch: Batch, index: int) -> str:
         return ""
     if blocked := _block(state, batch.terms):
         return blocked
-    return IDLE if state.ledger.marks.of(batch, index) is None else ALONE
+    return IDLE if state.ledger.losses.of(batch, index) is None else ALONE
 
 
 def _block(state: QueueState, terms: Terms) -> str:

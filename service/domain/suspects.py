@@ -1,4 +1,4 @@
-"""The suspects that wait, run, or are on trial; what is durable of them is in `marks`."""
+"""The suspects that wait, run, or are on trial; what is durable of them is in `losses`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from service.domain.batch import Batch
 from service.domain.lanes import Lanes
-from service.domain.marks import suspects_in
+from service.domain.losses import suspects_in
 from service.domain.members import LeaseRecord
 
 
 class Trial(NamedTuple):
-    """A suspect that has lost its worker, whose `name` is given, after it ran for some `seconds`."""
+    """A suspect that has lost its worker, whose name and life are given, after it ran for some `seconds`."""
 
     at: float
-    name: str
+    worker: tuple[str, int]
     lease: LeaseRecord
     seconds: float
 
@@ -26,7 +26,7 @@ class Suspects:
         lanes: those that are ready.
         running: the leases under which some were handed out; those that have ended may still be here.
         trials: those on trial, oldest first.
-        losses: for each worker that was lost of late, when.
+        lost_at: for each worker that was lost of late, by name and life, when.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Suspects:
         self.lanes = Lanes(apart=True)
         self.running: list[LeaseRecord] = []
         self.trials: list[Trial] = []
-        self.losses: dict[str, float] = {}
+        self.lost_at: dict[tuple[str, int], float] = {}
 
     def push(self, others: Lanes, batch: Batch, start: int, stop: int, ready_at: float) -> None:
         """Make jobs ready: suspects behind all that was there when they became that, the rest in *others*."""

@@ -19,7 +19,7 @@ from service.domain.charges import charge, interrupt
 from service.domain.job import Cause, ErrorInfo
 from service.domain.lanes import Lane
 from service.domain.lifecycle import JobState
-from service.domain.marks import Mark
+from service.domain.losses import Loss
 from service.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from service.domain.queue_state import QueueState
 from service.domain.suspects import Trial
@@ -46,8 +46,8 @@ def lane_for(state: QueueState, member: Member) -> Lane | None:
         head = lane.head() if lane is not None else None
         if lane is None or head is None:
             return None
-        mark = state.ledger.marks.of(head.batch, head.start)
-        if mark is None or not mark.again or not _in_the_way(state, running, lane.queue):
+        loss = state.ledger.losses.of(head.batch, head.start)
+        if loss is None or not loss.again or not _in_the_way(state, running, lane.queue):
             return lane
         queues -= {lane.queue}
     return None
@@ -88,8 +88,8 @@ def _in_the_way(state: QueueState, running: list[LeaseRecord], queue: str) -> bo
 
 
 def _lost_before(state: QueueState, lease: LeaseRecord) -> bool:
-    mark = state.ledger.marks.of(lease.batch, lease.start)
-    return mark is not None and mark.again
+    loss = state.ledger.losses.of(lease.batch, lease.start)
+    return loss is not None and loss.again
 
 
 # --- a worker or a consumer is lost -------------------------------------------------------------------
@@ -101,7 +101,8 @@ def worker_lost(state: QueueState, holder: Member, now: float) -> None:
     if worker is None:
         _give_back(state, holder, now, planned=True)
         return
-    state.suspects.losses[worker.name] = now
+    # Its consumers are missed one after the other; the first of them tells when it was lost.
+    state.suspects.lost_at.setdefault((worker.name, worker.life), now)
     _give_back(state, holder, now, planned=worker.report.stopping, worker=worker)
 
 
@@ -119,7 +120,7 @@ def consumer_lost(state: QueueState, holder: Member, now: float) -> None:
         if _is_alone(state, lease):
             accuse(state, lease, seconds, now)
         else:
-            _mark(state, lease, now)
+            _suspect(state, lease, now)
             _return(state, lease, None if place else seconds, now)
 
 
@@ -128,7 +129,7 @@ def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) ->
     batch, index, budget = lease.batch, lease.start, state.limits.suspicion_budget
     record = batch.records.get(index)
     count = 1 + (record.suspicions if record is not None else 0)
-    _mark(state, lease, now, count=1, charged=True)
+    _suspect(state, lease, now, count=1, charged=True)
     said = f"its worker, or all its processes, was lost while this job ran: suspicion {count}"
     error = ErrorInfo("WorkerLost", f"{said} of {budget}" if budget else said)
     retry_in = None if budget and count >= budget else 0.0
@@ -152,7 +153,7 @@ def _give_back(
             _put_on_trial(state, lease, worker, seconds, now)
             continue
         if not planned:
-            _mark(state, lease, now)
+            _suspect(state, lease, now)
         # A consumer runs its jobs in order: only the very first one was executing.
         _return(state, lease, None if place else seconds, now)
 
@@ -168,16 +169,16 @@ def _return(state: QueueState, lease: LeaseRecord, seconds: float | None, now: f
 
 def _is_alone(state: QueueState, lease: LeaseRecord) -> bool:
     """Return whether a lease is that of a suspect, which was handed out alone."""
-    return lease.stop - lease.start == 1 and state.ledger.marks.of(lease.batch, lease.start) is not None
+    return lease.stop - lease.start == 1 and state.ledger.losses.of(lease.batch, lease.start) is not None
 
 
-def _mark(
+def _suspect(
     state: QueueState, lease: LeaseRecord, now: float, *, count: int = 0, charged: bool = False
 ) -> None:
     """Make suspects of the first *count* jobs of *lease*, or of all."""
     batch, index = lease.batch, lease.start
     count = count or lease.stop - lease.start
-    again = count == 1 and state.ledger.marks.of(batch, index) is not None
+    again = count == 1 and state.ledger.losses.of(batch, index) is not None
     first = batch.first + index
     event = e.Suspected(now, batch.origin, first, count, lease.token, again=again, charged=charged)
     state.ledger.suspected(state.record(event), event)
@@ -191,7 +192,7 @@ def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds
     absent.worker = worker
     absent.connected = False
     state.pass_on(lease, absent)
-    state.suspects.trials.append(Trial(now, worker.name, lease, seconds))
+    state.suspects.trials.append(Trial(now, (worker.name, worker.life), lease, seconds))
 
 
 def on_trial(lease: LeaseRecord, member: Member) -> bool:
@@ -220,31 +221,44 @@ def judge(state: QueueState, now: float) -> None:
         if state.leases.get(lease.token) is lease and lease.holder.role == ON_TRIAL:
             _conclude(state, trial, now)
     oldest = now - 2 * TOGETHER_SECONDS
-    if suspects.losses and min(suspects.losses.values()) < oldest:
-        suspects.losses = {name: at for name, at in suspects.losses.items() if at >= oldest}
+    if suspects.lost_at and min(suspects.lost_at.values()) < oldest:
+        suspects.lost_at = {name: at for name, at in suspects.lost_at.items() if at >= oldest}
 
 
 def _conclude(state: QueueState, trial: Trial, now: float) -> None:
-    lease, losses = trial.lease, state.suspects.losses
-    if not any(name != trial.name and abs(at - trial.at) <= TOGETHER_SECONDS for name, at in losses.items()):
+    lease = trial.lease
+    if _lost_with_others(state, trial):
+        _suspect(state, lease, now)
+        _return(state, lease, trial.seconds, now)
+    else:
         accuse(state, lease, trial.seconds, now)
-        return
-    _mark(state, lease, now)
-    _return(state, lease, trial.seconds, now)
+
+
+def _lost_with_others(state: QueueState, trial: Trial) -> bool:
+    """Return whether another worker was lost together with that of *trial*.
+
+    One that was lost before the suspect was handed out does not count: the suspect may have been its end too.
+    """
+    granted, at = trial.lease.granted_at, trial.at
+    lost = state.suspects.lost_at.items()
+    return any(
+        worker != trial.worker and other > granted and abs(other - at) <= TOGETHER_SECONDS
+        for worker, other in lost
+    )
 
 
 def came_back(state: QueueState, token: int, member: Member, now: float) -> None:
     """Withdraw what the loss of a lease has done: the process that had it speaks, as *member*."""
-    mark = state.ledger.marks.of_lease(token)
-    if mark is None or member.worker is None:
+    loss = state.ledger.losses.of_lease(token)
+    if loss is None or member.worker is None:
         return
-    batch = mark.batch
-    waiting = [index for index in mark.jobs() if batch.states[index] == JobState.READY]
-    if mark.again:
+    batch = loss.batch
+    waiting = [index for index in loss.jobs() if batch.states[index] == JobState.READY]
+    if loss.again:
         waiting = []  # it stays a suspect
     for start, stop in _runs(waiting):
         state.skip_ready(batch, start, stop)
-    _withdraw(state, mark, now)
+    _withdraw(state, loss, now)
     for start, stop in _runs(waiting):
         state.make_ready(batch, start, stop, now)
 
@@ -260,12 +274,12 @@ def _runs(indexes: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _withdraw(state: QueueState, mark: Mark, now: float) -> None:
-    batch, left = mark.batch, None
-    if mark.charged:
-        record = batch.record(mark.start)
+def _withdraw(state: QueueState, loss: Loss, now: float) -> None:
+    batch, left = loss.batch, None
+    if loss.charged:
+        record = batch.record(loss.start)
         left = max(0, record.suspicions - 1)
-    elif mark.again:
+    elif loss.again:
         return
-    event = e.Cleared(now, batch.origin, batch.first + mark.start, mark.token, left)
+    event = e.Cleared(now, batch.origin, batch.first + loss.start, loss.token, left)
     state.ledger.cleared(state.record(event), event)

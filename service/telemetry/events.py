@@ -307,6 +307,11 @@ EVENTS: tuple[LogEvent, ...] = (
         "with `--durability memory`). `refused` says whether the command that did it is refused from now on.",
         ("place", "error_type", "command", "refused", "report"),
     ),
+    LogEvent(
+        "stop_signal_refused",
+        _WARNING,
+        "A task sent its worker SIGTERM or SIGINT; its job is charged with a crash, and the worker goes on.",
+    ),
     LogEvent("tasks_not_loaded", _ERROR, "A consumer could not import the task modules.", ("error",)),
     LogEvent(
         "tunnel_broken",

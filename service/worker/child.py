@@ -73,7 +73,9 @@ class Child:
         Raises:
             OSError: the system has no room for another process, or for its files.
         """
-        slot = make_slot(context)
+        with signals_held_back():
+            # Its lock starts multiprocessing's tracker, which then lets the signals of this thread through.
+            slot = make_slot(context)
         ours, theirs = context.Pipe()
         trace, written = context.Pipe(duplex=False)
         process = context.Process(

@@ -137,6 +137,7 @@ class Consumer:
             list(self._options.queues),
             self._holdings.all(),
             release=self._options.release,
+            life=self._options.life,
             accept=list(self._options.accept),
         )
 

@@ -14,6 +14,7 @@ import structlog
 
 from service.worker.child import Child
 from service.worker.cpu import CpuCount
+from service.worker.offspring import ancestors
 from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.shared_memory import require_shared_memory
 from service.worker.slot import Look, Phase
@@ -156,6 +157,12 @@ class Crew:
         """Return the names of those that are there. Thread-safe."""
         with self._roll:
             return [child.name for child in self.children]
+
+    def consumer_above(self, pid: int) -> str:
+        """Return the name of the consumer that is process *pid* or has started it, else "". Thread-safe."""
+        with self._roll:
+            consumers = {child.pid: child.name for child in self.children}
+        return next((consumers[each] for each in ancestors(pid) if each in consumers), "")
 
     def count(self) -> tuple[dict[str, int], float]:
         """Return the number of consumers that are busy, idle and starting, and the seconds spent in tasks."""

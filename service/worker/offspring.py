@@ -75,6 +75,16 @@ def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
     return found
 
 
+def ancestors(pid: int) -> list[int]:
+    """Return process *pid* and those above it, as far as they are there; the nearest first."""
+    parents = {process.pid: parent for process, parent, _ in _processes()}
+    found: list[int] = []
+    while pid in parents and pid not in found:
+        found.append(pid)
+        pid = parents[pid]
+    return found
+
+
 def end_descendants(
     root: int, spare: Collection[int] = (), keep: Collection[Process] = (), helpers: Collection[int] = ()
 ) -> None:

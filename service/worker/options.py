@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,10 +10,13 @@ from typing import Literal
 from service.broker.base import Broker
 from service.codec import PLAIN
 from service.domain.commands import Hello
+from service.domain.field_bounds import NUMBER_MAX
 from service.domain.job import DEFAULT_QUEUE
 from service.envelope import PickleKeys
 from service.worker.cpu import CpuCount
 
+#: What fits into a number of the wire.
+LIFE_BITS = NUMBER_MAX.bit_length()
 StartMethod = Literal["forkserver", "spawn"]
 #: Makes the connection of one process. It calls the function that it is given at each (re)connect, to say
 #: who it is and what it holds. Picklable: each consumer makes its own.
@@ -42,6 +46,7 @@ class WorkerOptions:
         release: the version of svc, as it tells the manager.
         manager: where the manager is, as the log says it.
         lease_wait: how long a consumer waits at the manager for a job before it asks again.
+        life: a number that no other process of the same name has; the manager tells by it that one was lost.
     """
 
     name: str
@@ -60,3 +65,4 @@ class WorkerOptions:
     release: str = ""
     manager: str = ""
     lease_wait: float = 20.0
+    life: int = field(default_factory=lambda: secrets.randbits(LIFE_BITS))

@@ -15,9 +15,7 @@ from multiprocessing import forkserver
 
 from service.worker.offspring import adopt_orphans
 from service.worker.prctl import PR_SET_PDEATHSIG, prctl
-
-#: Signals that only the supervisor acts on; its consumers hear from it what to do.
-_SUPERVISORS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from service.worker.signals import STOP_SIGNALS
 
 
 def guard(title: str) -> None:
@@ -26,11 +24,11 @@ def guard(title: str) -> None:
     Its own session means that what a task starts can be killed together with it, and that a Ctrl-C at the
     terminal reaches the supervisor alone. *title* is what `ps` shows where setproctitle is installed.
     """
-    for number in _SUPERVISORS_SIGNALS:
+    for number in STOP_SIGNALS:
         # A handler and not SIG_IGN, which programs that a task starts would inherit.
         signal.signal(number, _hear_nothing)
     os.register_at_fork(after_in_child=_hear_again)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SUPERVISORS_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.setsid()
     adopt_orphans()
     _die_with_parent()
@@ -79,7 +77,7 @@ def signals_held_back() -> Iterator[None]:
 
     The mask is inherited: the forkserver keeps it for life, a consumer lifts it in `guard`.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISORS_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

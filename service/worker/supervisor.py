@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
 from multiprocessing import connection
 
 import structlog
@@ -28,6 +26,7 @@ from service.worker.options import ConfigureLogging, Connect, WorkerOptions
 from service.worker.orders import BROKEN, NUDGE, READY
 from service.worker.process import describe_exit, forkserver_pid, helper_pids, reap_strangers
 from service.worker.reporter import Reporter
+from service.worker.signals import stop_signals_to
 from service.worker.verdict import Ending, Killed
 
 #: Seconds between two looks while a job has a timeout or others wait behind it, and otherwise.
@@ -67,6 +66,8 @@ class Supervisor:
         self._adopts_orphans = adopts_orphans()
         self._tasks: list[str] | None = None
         self._stop_requests = 0
+        #: Consumers whose tasks have sent a stop signal.
+        self._offenders: deque[str] = deque()
         self._stop_deadline: float | None = None
         self._fatal: ServiceError | None = None
         self._rejoining = False
@@ -87,7 +88,7 @@ class Supervisor:
             ConfigurationError: the task modules cannot be loaded, or there is no shared memory.
         """
         self._crew.require_shared_memory()
-        with _signals_to(self.stop), self._alarm, self._bell:
+        with stop_signals_to(self._signalled), self._alarm, self._bell:
             try:
                 self._crew.fill_vacancies(time.monotonic())
                 while not self._crew.gone:
@@ -102,6 +103,15 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly end; asked twice, for a quick one. Thread-safe, and safe in a signal handler."""
         self._stop_requests += 1
+        self._ring()
+
+    def _signalled(self, sender: int) -> None:
+        """Stop, unless it was a task of this worker that asked for it; from the thread for signals."""
+        consumer = self._crew.consumer_above(sender) if sender else ""
+        if not consumer:
+            self.stop()
+            return
+        self._offenders.append(consumer)
         self._ring()
 
     def snapshot(self) -> WorkerSnapshot:
@@ -153,6 +163,8 @@ class Supervisor:
                 self._bury(child, now)
             else:
                 self._oversee(child, now)
+        while self._offenders:
+            self._end_offender(self._offenders.popleft())
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
             self._end_grace()
         if self._resumed:
@@ -196,6 +208,15 @@ class Supervisor:
             cpu_source=cpu.source,
             tasks=len(names),
         )
+
+    def _end_offender(self, name: str) -> None:
+        """End a consumer whose task has told the worker to stop: that is for operators."""
+        self._log.warning("stop_signal_refused", consumer=name)
+        for child in self._crew.children:
+            if child.name == name:
+                with child.slot.held():
+                    if child.slot.peek().busy:
+                        child.kill(Killed.OFFENDED)
 
     def _oversee(self, child: Child, now: float) -> None:
         """Do what the job that a consumer executes makes necessary."""
@@ -356,6 +377,7 @@ class Supervisor:
             list(options.queues),
             http=options.http,
             release=options.release,
+            life=options.life,
         )
 
     def _extend(self) -> Extend:
@@ -371,18 +393,3 @@ class Supervisor:
             self._crew.names(),
             told=True,
         )
-
-
-@contextlib.contextmanager
-def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* at SIGTERM and SIGINT; only a process's main thread can arrange that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # Installed and not inherited: process 1 of a container has no defaults.
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -32,9 +32,14 @@ class Killed(enum.Enum):
     ORPHANED = "orphaned"
     #: It took too long to import the task modules.
     HUNG = "hung"
+    #: Its job sent the worker a signal to stop.
+    OFFENDED = "offended"
 
 
+#: Ends for which the job that executed is charged with a crash.
+_AT_FAULT = (None, Killed.OFFENDED)
 _WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
+_OFFENDED = "the task sent its worker a signal to stop, and was killed for that"
 _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
 
@@ -105,7 +110,7 @@ class Ending:
         """How the attempt that executed has ended, as the log has it."""
         if self.killed is Killed.TIMED_OUT:
             return Cause.TIMED_OUT
-        return Cause.CRASHED if self.killed is None else Cause.INTERRUPTED
+        return Cause.CRASHED if self.killed in _AT_FAULT else Cause.INTERRUPTED
 
     @property
     def stillborn(self) -> bool:
@@ -118,6 +123,8 @@ class Ending:
         if self.killed is Killed.TIMED_OUT:
             limit = f"{self.look.timeout:g} s"
             return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
+        if self.killed is Killed.OFFENDED:
+            return ErrorInfo("StopSignalSent", _OFFENDED)
         if self.killed is not None:
             return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
         return ErrorInfo(
@@ -131,14 +138,26 @@ class Ending:
         """
         if self.orderly:
             return []
-        if not self.look.busy:
-            return [Lost(self.consumer, self.error)]
+        look, lost = self.look, Lost(self.consumer, self.error, suspect=self._suspects)
+        if not look.busy or (self._orphaned and look.unsent):
+            return [lost]
         if self.killed is Killed.TIMED_OUT:
-            return [self._timed_out(jitter), Lost(self.consumer, self.error)]
-        if self.killed is not None:
-            given_back = Release(self.look.token, self.look.number, started=True)
-            return [given_back, Lost(self.consumer, self.error)]
-        return [Lost(self.consumer, self.error, self.look.token, self.look.number, self.seconds)]
+            return [self._timed_out(jitter), lost]
+        if self.killed not in _AT_FAULT:
+            suspect, seconds = self._orphaned, self.seconds
+            return [Release(look.token, look.number, started=True, seconds=seconds, suspect=suspect), lost]
+        return [Lost(self.consumer, self.error, look.token, look.number, self.seconds)]
+
+    @property
+    def _orphaned(self) -> bool:
+        return self.killed is Killed.ORPHANED
+
+    @property
+    def _suspects(self) -> bool:
+        """Whether a job that it held may be why it died, and nothing tells which one."""
+        if self.look.busy:
+            return self._orphaned and self.look.unsent
+        return self.killed is None or (self._orphaned and self.look.unsent)
 
     @property
     def seconds(self) -> float:

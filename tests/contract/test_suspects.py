@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 
 import pytest
@@ -262,6 +264,29 @@ def test_workers_that_are_lost_one_after_the_other_do_charge(engine, queue, name
     assert suspicions(queue, "o-0") == [1]
 
 
+def test_a_suspect_that_ends_two_workers_in_a_row_is_charged_for_the_second(engine, queue, names):
+    """It is handed out at once when the first one is found to be lost, and the second is lost soon after."""
+    submit(queue)
+    name = next(names)
+    first, beside = consumer_of(engine, name), consumer_of(engine, name, place=2)
+    second = consumer_of(engine, next(names))
+    lease_one(first)
+    engine.cut(first)
+    engine.advance(0.2)
+    engine.cut(beside)
+    # It waits, and gets the job in the very turn in which the first worker is found to be lost.
+    waiting = threading.Thread(target=lease, args=(second, 1, timedelta(seconds=30)))
+    waiting.start()
+    engine.until(lambda host: host.waiting_lessees() == 1)
+    engine.advance(SOON - 0.2)
+    waiting.join(10)
+    engine.advance(0.1)
+
+    lose(engine, second)
+
+    assert suspicions(queue, "o-0") == [1]
+
+
 def test_suspects_run_on_one_worker_at_a_time(engine, queue, names):
     suspect_each(engine, queue, names, 3)
     first, second = next(names), next(names)
@@ -412,7 +437,7 @@ def test_a_suspect_is_none_once_it_has_ended(engine, queue, names, how):
         worker.call([ack_of(delivery) if how == "ack" else nack_of(delivery)])
 
     assert not only(queue).suspect
-    assert not engine.inside(lambda host: bool(host.state.ledger.marks))
+    assert not engine.inside(lambda host: bool(host.state.ledger.losses))
 
 
 def test_a_suspect_that_fails_is_one_still_when_it_is_tried_again(engine, queue, names):

@@ -501,7 +501,7 @@ class QueueMachine(RuleBasedStateMachine):
             if record is not None:
                 charged = [record.failures, record.crashes, record.interruptions, record.suspicions]
             assert charged == known.charged, job
-            assert (self.state.ledger.marks.of(batch, index) is not None) == known.suspect, job
+            assert (self.state.ledger.losses.of(batch, index) is not None) == known.suspect, job
         #: Which leases were in force before the next rule.
         self.before_tokens = set(self.state.leases)
         self.trials = {token for token, lease in self.state.leases.items() if lease.holder.role == ON_TRIAL}

@@ -11,11 +11,13 @@ from service.broker.host import QueueHost
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain import replies as r
+from service.domain.limits import Limits
 from service.domain.members import LeaseRecord, Member
 from service.domain.origins import Origin
 from service.domain.queue_state import QueueState
 from tests.support.simulation import Violation, World
 
+BUDGET = Limits().suspicion_budget
 #: `SVC_SIMULATION_SEEDS=5000 pytest tests/simulation` looks longer; a failure names its seed.
 SEEDS = int(os.environ.get("SVC_SIMULATION_SEEDS", "200"))
 
@@ -27,6 +29,37 @@ def test_every_job_has_one_outcome_whatever_fails(first):
             World(seed).run()
         except Violation as violation:
             pytest.fail(f"seed {seed}: {violation}")
+
+
+POISON = ("a-3", "a-4", "b-11")
+
+
+def test_poison_jobs_are_dead_with_their_cause_and_no_other_job_is_dead_for_it():
+    for seed in range(20):
+        world = World(seed, poison=POISON, plain=False)
+        world.run(steps=0)  # no other faults
+
+        suspicions = {job: _suspicions(world, job) for job in world.submitted}
+        assert {job: suspicions[job] for job in POISON} == dict.fromkeys(POISON, BUDGET)
+        assert {world.seen[job][0].state.word for job in POISON} == {"dead"}
+        assert max(suspicions[job] for job in world.submitted - set(POISON)) < BUDGET - 1
+        # The first loss of each is free, and so is one that meets the first loss of another.
+        assert world.workers_born - 2 <= len(POISON) * (BUDGET + 2)
+
+
+@pytest.mark.parametrize("first", [0, 20])
+def test_poison_jobs_end_whatever_else_fails(first):
+    for seed in range(first, first + 20):
+        try:
+            World(seed, poison=POISON).run()
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+
+
+def _suspicions(world: World, job: str) -> int:
+    place = world.host.state.ledger.find(job)
+    record = place[0].records.get(place[1]) if place is not None else None
+    return record.suspicions if record is not None else 0
 
 
 def test_a_seed_tells_the_same_story_again():

@@ -84,7 +84,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             for index, r in sorted(b.records.items())
         },
         "counts": {name: _kept(counts) for name, counts in _used(ledger)},
-        "suspects": {b.sequence: _marks(ledger, b) for b in batches if b.suspects},
+        "suspects": {b.sequence: _losses(ledger, b) for b in batches if b.suspects},
         "keys": {key: _keyed(ledger, key) for key in ledger.keys},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
@@ -110,14 +110,14 @@ def _is_kept(ledger: Ledger, origin: Origin, each: Completion) -> bool:
     return origin.find(each.first) is not None and each.sequence in ledger.references
 
 
-def _marks(ledger: Ledger, batch: Batch) -> list[tuple[int, ...]]:
+def _losses(ledger: Ledger, batch: Batch) -> list[tuple[int, ...]]:
     """Return the suspects of *batch*, and whether the losses that made them that can still be withdrawn."""
     found: list[tuple[int, ...]] = []
     for index in sorted(batch.suspects or ()):
-        mark = ledger.marks.of(batch, index)
-        assert mark is not None, "a suspect has no mark"
-        open_still = ledger.marks.of_lease(mark.token) is mark
-        found.append((index, mark.sequence, mark.token, mark.left, mark.again, mark.charged, open_still))
+        loss = ledger.losses.of(batch, index)
+        assert loss is not None, "a suspect has no loss"
+        open_still = ledger.losses.of_lease(loss.token) is loss
+        found.append((index, loss.sequence, loss.token, loss.left, loss.again, loss.charged, open_still))
     return found
 
 
@@ -181,7 +181,7 @@ def _check_lanes(state: QueueState) -> None:
     for batch in state.ledger.batches.values():
         for i, each in enumerate(batch.states):
             if each == JobState.READY:
-                apart = state.ledger.marks.of(batch, i) is not None
+                apart = state.ledger.losses.of(batch, i) is not None
                 key = (apart, batch.terms.queue, batch.terms.priority, batch.terms.task, batch.terms.codec)
                 ready.setdefault(key, set()).add((batch.sequence, i))
     lanes = {

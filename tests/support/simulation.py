@@ -189,7 +189,10 @@ class Consumer(Peer):
                 self._finish(*self.executing)
         elif self.jobs and self.world.rng.random() < 0.7:
             self.executing = self.jobs.popleft()
-            self.world.began(self._id(self.executing))
+            job = self._id(self.executing)
+            self.world.began(job)
+            if job in self.world.poison:
+                self.world.kill_worker(self.supervisor)
         else:
             super().step()
 
@@ -329,7 +332,15 @@ class Plain(Peer):
 class World:
     """Everything, and the scheduler."""
 
-    def __init__(self, seed: int, host: type[QueueHost] = QueueHost, jobs: int = 40) -> None:
+    def __init__(
+        self,
+        seed: int,
+        host: type[QueueHost] = QueueHost,
+        jobs: int = 40,
+        poison: Iterable[str] = (),
+        *,
+        plain: bool = True,
+    ) -> None:
         self.rng = random.Random(seed)
         self.clock = FakeClock()
         self.make_host = host
@@ -342,6 +353,8 @@ class World:
         self.workers_born = 0
         #: Grants that came before the outcomes reported with their request were on record.
         self.early = 0
+        #: Jobs that end the worker that runs one of them.
+        self.poison = frozenset(poison)
         self.submitted: set[str] = set()
         self.accepted: set[str] = set()
         self.seen: defaultdict[str, list[Outcome]] = defaultdict(list)
@@ -350,7 +363,7 @@ class World:
         self.crashed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.results: defaultdict[str, set[bytes]] = defaultdict(set)
-        self._people(jobs)
+        self._people(jobs, plain=plain)
 
     # --- the story ----------------------------------------------------------------------------------
 
@@ -370,7 +383,7 @@ class World:
         except Exception as error:
             raise Violation(f"the queue broke: {type(error).__name__}: {error}") from error
 
-    def _people(self, jobs: int) -> None:
+    def _people(self, jobs: int, *, plain: bool) -> None:
         for name in ("a", "b"):
             batches, first = [], 0
             while first < jobs // 2:
@@ -381,7 +394,8 @@ class World:
                 self.submitted.update(f"{name}-{number}" for number in range(first, first + count))
                 first += count
             self.peers.append(Client(self, name, batches))
-        self.peers.append(Plain(self, "plain"))
+        if plain:
+            self.peers.append(Plain(self, "plain"))
         for _ in range(2):
             self._hire()
 
@@ -457,7 +471,10 @@ class World:
             self.peers.remove(child)
 
     def _kill_worker(self) -> None:
-        supervisor = self.rng.choice(self.supervisors)
+        self.kill_worker(self.rng.choice(self.supervisors))
+
+    def kill_worker(self, supervisor: Supervisor) -> None:
+        """Let all processes of a worker die at once; another worker comes for it."""
         for peer in [*(each for each in supervisor.consumers if each.alive), supervisor]:
             self.hit(peer)
             peer.alive = False

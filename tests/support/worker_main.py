@@ -9,7 +9,8 @@ import sys
 import msgspec
 
 from service.errors import ServiceError
-from service.worker.options import WorkerOptions
+from service.worker.options import Connect, WorkerOptions
+from service.worker.process import signals_held_back
 from service.worker.supervisor import Supervisor
 from tests.support.workers import configure_logging, connect
 
@@ -19,12 +20,13 @@ def main(document: str) -> int:
     settings = json.loads(document)
     address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
     options = msgspec.convert(settings, WorkerOptions)
+    with signals_held_back():  # as `service.app.worker` does
+        return _run(options, functools.partial(connect, address, bytes.fromhex(key)), level)
+
+
+def _run(options: WorkerOptions, connect: Connect, level: str) -> int:
     configure_logging(level)
-    supervisor = Supervisor(
-        options,
-        functools.partial(connect, address, bytes.fromhex(key)),
-        functools.partial(configure_logging, level),
-    )
+    supervisor = Supervisor(options, connect, functools.partial(configure_logging, level))
     try:
         return supervisor.run()
     except ServiceError as error:

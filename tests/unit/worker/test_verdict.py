@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import signal
 
 import pytest
@@ -44,19 +45,47 @@ def test_a_timeout_is_a_failure_that_is_tried_again_by_the_policy(
 
 def test_a_job_killed_at_the_end_of_the_grace_goes_back_uncharged() -> None:
     release, lost = ending(Phase.BUSY, -9, Killed.GRACE).reports(0.0)
-    assert release == Release(7, 42, started=True)
+    assert release == Release(7, 42, started=True, seconds=2.0)
     assert isinstance(lost, Lost)
     assert lost.token == 0
 
 
-def test_a_job_whose_consumer_died_with_the_forkserver_goes_back_uncharged() -> None:
+def test_a_job_whose_consumer_died_with_the_forkserver_gets_a_suspicion_and_no_crash() -> None:
     orphan = ending(Phase.BUSY, 255, Killed.ORPHANED)
     release, lost = orphan.reports(0.0)
-    assert release == Release(7, 42, started=True)
+    assert release == Release(7, 42, started=True, seconds=2.0, suspect=True)
     assert isinstance(lost, Lost)
-    assert (lost.token, lost.error.type) == (0, "Interrupted")
+    assert (lost.token, lost.suspect, lost.error.type) == (0, False, "Interrupted")
     assert "forkserver" in lost.error.message
     assert orphan.reason is Reason.LOST
+
+
+@pytest.mark.parametrize(
+    ("phase", "killed", "suspect"),
+    [
+        (Phase.IDLE, None, True),
+        (Phase.IDLE, Killed.ORPHANED, True),
+        (Phase.BUSY, Killed.ORPHANED, True),
+        (Phase.IDLE, Killed.LINGERED, False),
+        (Phase.IDLE, Killed.GRACE, False),
+    ],
+)
+def test_who_dies_with_unsent_outcomes_leaves_suspects(
+    phase: Phase, killed: Killed | None, suspect: bool
+) -> None:
+    """Nobody can tell whether the job that executes or one before it was to blame."""
+    found = ending(phase, -9, killed)
+    (lost,) = dataclasses.replace(found, look=found.look._replace(unsent=True)).reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect) == (0, suspect)
+
+
+def test_a_job_that_told_its_worker_to_stop_has_crashed() -> None:
+    offence = ending(Phase.BUSY, -9, Killed.OFFENDED)
+    (lost,) = offence.reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.number, lost.suspect, lost.error.type) == (7, 42, False, "StopSignalSent")
+    assert (offence.outcome, offence.reason) == (Cause.CRASHED, Reason.CRASHED)
 
 
 @pytest.mark.parametrize("phase", [Phase.PILLED, Phase.DRAINED, Phase.STOPPING])

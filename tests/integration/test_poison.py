@@ -1,0 +1,132 @@
+"""Jobs that take their worker down end as dead, and the jobs behind them are done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.domain.job import JobView
+from service.domain.limits import Limits
+from tests.support.workers import Client, Manager, Worker, options
+
+TASKS = "tests.support.poison_tasks"
+BUDGET = Limits().suspicion_budget
+GOOD = 40
+
+
+class Restarting:
+    """A worker that is started again whenever it has ended, as by Compose or systemd."""
+
+    def __init__(self, manager: Manager, name: str, consumers: int) -> None:
+        self._manager = manager
+        self._options = options(consumers, name=name, tasks=(TASKS,), grace=1.0)
+        self._ending = threading.Event()
+        self.workers: list[Worker] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """How many have ended so far."""
+        return len(self.workers) - 1
+
+    def consumers_lost(self) -> int:
+        events = ("consumer_died", "consumer_killed")
+        return sum(len(worker.events(event)) for worker in self.workers for event in events)
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            worker = Worker(self._manager.address, self._options)
+            self.workers.append(worker)
+            worker.start()
+            worker.process.wait()
+
+    def end(self) -> None:
+        self._ending.set()
+        for worker in self.workers:
+            worker.end()
+        self._thread.join()
+        for worker in self.workers:
+            worker.end()
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    manager = Manager()
+    manager.start()
+    yield manager
+    manager.stop()
+
+
+@pytest.fixture
+def client(manager: Manager) -> Iterator[Client]:
+    with manager.client() as client:
+        yield client
+
+
+@pytest.fixture
+def worker(manager: Manager) -> Iterator[Restarting]:
+    worker = Restarting(manager, "w", 2)
+    yield worker
+    worker.end()
+
+
+def poisoned(client: Client, task: str, *args: Any) -> JobView:
+    """Submit a job with good ones behind it; return it once all have ended, the good ones with results."""
+    (poison,) = client.submit(f"{TASKS}:{task}", args)
+    good = client.submit(f"{TASKS}:good", *[(number,) for number in range(GOOD)])
+    assert client.results(good, 60) == list(range(GOOD))
+    client.outcomes([poison], 60)
+    assert [view.crashes for view in client.broker.get(good)] == [0] * GOOD
+    assert max(view.suspicions for view in client.broker.get(good)) <= 1
+    return client.view(poison)
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_its_worker_is_dead_after_six_workers(client: Client, worker: Restarting) -> None:
+    view = poisoned(client, "end_worker")
+
+    assert (view.state, view.suspicions) == ("dead", BUDGET)
+    assert view.attempts[-1].error.type == "WorkerLost"
+    assert [attempt.number for attempt in view.attempts] == list(range(1, len(view.attempts) + 1))
+    assert worker.lost <= BUDGET + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["close_descriptors", "close_descriptors_and_sleep"])
+def test_a_job_that_closes_its_consumers_descriptors_is_dead_after_a_few_consumers(
+    client: Client, worker: Restarting, task: str
+) -> None:
+    view = poisoned(client, task)
+
+    assert view.state == "dead"
+    assert worker.consumers_lost() <= BUDGET + 1
+    assert worker.lost == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
+def test_a_job_that_kills_its_parent_is_dead_with_that_cause(
+    client: Client, worker: Restarting, number: int
+) -> None:
+    view = poisoned(client, "signal_parent", number)
+
+    assert (view.state, view.suspicions) == ("dead", BUDGET)
+    assert view.attempts[-1].how == "suspected"
+    assert view.attempts[-1].error.type == "WorkerLost"
+
+
+@pytest.mark.parametrize("task", ["signal_worker", "signal_worker_from_a_child"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_tells_its_worker_to_stop_has_crashed_and_the_worker_goes_on(
+    client: Client, worker: Restarting, task: str, number: int
+) -> None:
+    view = poisoned(client, task, number)
+
+    assert (view.state, view.crashes, view.suspicions) == ("dead", 3, 0)
+    assert view.attempts[-1].error.type == "StopSignalSent"
+    assert worker.lost == 0

@@ -1,0 +1,50 @@
+"""Tasks that take their consumer, its worker, or what connects them down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def supervisor() -> int:
+    """Return the process of this worker: the parent of the forkserver, which is the parent of a consumer."""
+    stat = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8")
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def good(number: int) -> int:
+    return number
+
+
+def end_worker() -> None:
+    os.kill(supervisor(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def close_descriptors() -> None:
+    os.closerange(3, 1000)
+
+
+def close_descriptors_and_sleep() -> None:
+    os.closerange(3, 1000)
+    time.sleep(0.2)
+
+
+def signal_parent(number: int) -> None:
+    os.kill(os.getppid(), number)
+    time.sleep(60)
+
+
+def signal_worker(number: int) -> None:
+    os.kill(supervisor(), number)
+    time.sleep(60)
+
+
+def signal_worker_from_a_child(number: int) -> None:
+    worker = supervisor()
+    if not os.fork():
+        os.kill(worker, number)
+        time.sleep(60)
+    time.sleep(60)
