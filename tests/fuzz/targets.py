@@ -11,6 +11,7 @@ import io
 import pickle
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Self
@@ -198,6 +199,9 @@ _ERRORS = {
                                       "TimeoutError")),
 }  # fmt: skip
 
+#: Seconds in which the kernel tells the manager that its peer has gone.
+GONE_SECONDS = 1.0
+
 
 class _Manager:
     """A manager on a free port of this host, whose turns are made one by one, and a peer of it."""
@@ -242,9 +246,12 @@ class _Manager:
         return bytes(found)
 
     def hang_up(self) -> None:
-        """Break the connection."""
+        """Break the connection, and have the manager see that; a busy kernel may tell it late."""
         self._peer.close()
+        end = time.monotonic() + GONE_SECONDS
         self._turn()
+        while self.server.connection_count and time.monotonic() < end:
+            self._turn()
 
     def _turn(self) -> None:
         for _ in range(2):
