@@ -37,7 +37,7 @@ class Limits:
         dead_retention_seconds: how long a dead job is kept.
         window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
         grant_jobs: jobs that one request may lease.
-        member_leases: leases from which on one member gets no more: to give so many back takes 20 ms.
+        member_leases: leases from which on one member gets no more: to give so many back takes 25 ms.
         grant_bytes: arguments that one request may lease, once there is one job, and that are read for it.
         merge_seconds: how long jobs that were submitted one by one wait before they are put into one row.
         reconnect_seconds: after a restart, how long consumers may take to come back for the jobs that
@@ -59,7 +59,7 @@ class Limits:
     dead_retention_seconds: float = 30 * 24 * 3600.0
     window_bytes: int = 64 * 1024 * 1024
     grant_jobs: int = GRANT_JOBS
-    member_leases: int = 4096
+    member_leases: int = 2048
     grant_bytes: int = 4 * 1024 * 1024
     merge_seconds: float = 60.0
     reconnect_seconds: float = 3.0

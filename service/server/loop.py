@@ -32,7 +32,7 @@ from service.server.keys import KeyRing
 from service.server.recovery import Recovery
 from service.server.scarcity import Scarcity
 from service.server.telling import NOTED_SECONDS, Telling
-from service.server.turns import Turns
+from service.server.turns import BACKLOG_PART, Turns
 
 #: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
 STALL_SECONDS = 1.0
@@ -204,7 +204,7 @@ class Server(managers.Server):
         events = self._wait()
         started = time.monotonic()
         if self._turns.pending:
-            self._turns.begin()
+            self._turns.begin(BACKLOG_PART)
             self._turns.go_on()
         self._turns.begin()
         self._attend(events)
@@ -267,7 +267,7 @@ class Server(managers.Server):
         paused = self._connections.paused
         if not paused:
             return
-        self._turns.begin()
+        self._turns.begin(BACKLOG_PART)
         for fd, connection in list(paused.items()):
             if connection.paused:
                 continue

@@ -237,6 +237,9 @@ class Consumer:
         deliveries = grant.deliveries
         received = time.monotonic()
         ahead = sum(len(delivery.bodies) for delivery in deliveries)
+        if not self._cleared():
+            self._give_up(deliveries, 0)
+            return
         for index, delivery in enumerate(deliveries):
             batch = Batch(delivery, runner.resolve(delivery.terms), received)
             self._begin(batch, deliveries[-1].token, ahead)
@@ -250,10 +253,14 @@ class Consumer:
                 self._give_up(deliveries[index + 1 :], 0)
                 break
 
-    def _cleared(self, batch: Batch) -> bool:
-        """Clear up after tasks; return False if the process has to be replaced."""
-        if self._leftovers is not None and not self._spoilt:
-            self._spoilt = self._leftovers.clear(keep_children=batch.attempts.keep_children)
+    def _cleared(self, batch: Batch | None = None) -> bool:
+        """Clear up after tasks, those of *batch* or earlier ones; return False if the process has to be replaced."""
+        leftovers = self._leftovers
+        if leftovers is not None and not self._spoilt:
+            if batch is None:
+                self._spoilt = leftovers.catch_up()
+            else:
+                self._spoilt = leftovers.clear(keep_children=batch.attempts.keep_children)
             if self._spoilt:
                 self._log.warning("consumer_renewed", changed=self._spoilt)
         return not self._spoilt

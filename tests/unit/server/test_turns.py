@@ -114,6 +114,41 @@ def test_connections_that_take_long_are_served_one_in_a_turn_without_time(no_tim
     assert served == [0, 1, 2]
 
 
+@pytest.mark.parametrize("others", [1, 10, 128])
+def test_who_asks_for_little_is_served_before_those_whose_requests_take_long(others, monkeypatch):
+    """The last one of all that are ready is served in each turn, but while the others are new."""
+    monkeypatch.setattr(subject, "_UNTIMED_SECONDS", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(subject.time, "perf_counter", lambda: now[0])
+
+    def serve(fd: int, mask: int) -> None:
+        served.append(fd)
+        now[0] += 0.05 if fd < others else 0.0
+
+    turns, events = Turns(), [(fd, 1) for fd in range(others + 1)]
+    for _ in range(others):
+        turns.begin()
+        served: list[int] = []
+        turns.attend(events, serve)
+    for _ in range(2 * others):
+        turns.begin()
+        served = []
+        turns.attend(events, serve)
+        assert served[0] == others
+        assert len(served) == 2  # and one of the others
+
+
+def test_those_whose_requests_take_long_are_passed_over_a_few_times_only(no_time):
+    turns, served = Turns(), []
+    turns._slow.add(99)
+    events = [*((fd, 1) for fd in range(20)), (99, 1)]
+    for _ in range(subject.PASSED_OVER_MAX + 1):
+        turns.begin()
+        turns.attend(events, lambda fd, mask: served.append(fd))
+
+    assert 99 in served
+
+
 def test_a_request_of_usual_length_is_never_put_off(host):
     request = Request([c.Ping()] * UNTIMED_COMMANDS, Member(), lambda replies: None)
     assert host.proceed(request, until=0.0)
