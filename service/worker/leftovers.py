@@ -10,8 +10,8 @@ from service.worker.offspring import Offspring
 from service.worker.process import helper_pids
 from service.worker.process_state import ProcessState
 
-#: Seconds that a job runs before it is looked at by itself, and between two looks at the process' state. Such a
-#: look takes some 15 µs, and a job that does nothing 4: so all looks take 2 % of the time at most.
+#: Seconds that a job runs before it is looked at by itself, and between two looks at the process' state.
+#: Such a look takes some 15 µs, and a job that does nothing 4: so all looks take 2 % of the time at most.
 LOOK_SECONDS = 0.001
 
 

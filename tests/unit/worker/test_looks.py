@@ -1,4 +1,4 @@
-"""The state of a consumer's process is looked at once in a while, and always before it can matter for long."""
+"""The state of a consumer's process is looked at once in a millisecond, and before the next jobs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def change_umask() -> None:
     os.umask(0o777)
 
 
-def state() -> tuple[str, dict[str, str], int]:
+def state() -> tuple[Path, dict[str, str], int]:
     umask = os.umask(0)
     os.umask(umask)
-    return os.getcwd(), dict(os.environ), umask
+    return Path.cwd(), dict(os.environ), umask
 
 
 @pytest.mark.parametrize("change", [change_directory, change_environment, change_umask])
