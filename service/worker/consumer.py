@@ -254,7 +254,7 @@ class Consumer:
                 break
 
     def _cleared(self, batch: Batch | None = None) -> bool:
-        """Clear up after those of *batch*, or earlier ones; return False if the process has to be replaced."""
+        """Clear up after *batch*, or earlier ones; return False if the process has to be replaced."""
         leftovers = self._leftovers
         if leftovers is not None and not self._spoilt:
             if batch is None:
