@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -118,24 +119,23 @@ def test_connections_that_take_long_are_served_one_in_a_turn_without_time(no_tim
 def test_who_asks_for_little_is_served_before_those_whose_requests_take_long(others, monkeypatch):
     """The last one of all that are ready is served in each turn, but while the others are new."""
     monkeypatch.setattr(subject, "_UNTIMED_SECONDS", 0.0)
-    now = [0.0]
-    monkeypatch.setattr(subject.time, "perf_counter", lambda: now[0])
+    now, heard = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     def serve(fd: int, mask: int) -> None:
-        served.append(fd)
+        heard.append(fd)
         now[0] += 0.05 if fd < others else 0.0
 
     turns, events = Turns(), [(fd, 1) for fd in range(others + 1)]
     for _ in range(others):
         turns.begin()
-        served: list[int] = []
         turns.attend(events, serve)
     for _ in range(2 * others):
         turns.begin()
-        served = []
+        heard.clear()
         turns.attend(events, serve)
-        assert served[0] == others
-        assert len(served) == 2  # and one of the others
+        assert heard[0] == others
+        assert len(heard) == 2  # and one of the others
 
 
 def test_those_whose_requests_take_long_are_passed_over_a_few_times_only(no_time):
