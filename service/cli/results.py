@@ -48,7 +48,7 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     wanted = ids_of(source) if source else ids
     with open_client(ctx, manager, authkey_file, timeout) as client, Printer(json=json, ndjson=ndjson) as out:
         if wanted or source:
-            waiting = Waiting(client, wanted or (), as_json=not out.text)
+            waiting = Waiting(client, wanted or (), as_json=not out.text, later=True)
             return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)
         print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
     return 0

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two questions why jobs have not ended.
 ASK_SECONDS = 0.2
+#: Seconds after which `svc results` tells what blocks jobs: whoever submitted them was told at once.
+LATER_SECONDS = 10.0
 #: Ids of jobs that are named after a Ctrl-C.
 NAMED_MAX = 10
 
@@ -24,17 +26,19 @@ class Waiting:
     """The jobs that a command waits for.
 
     Why they have not ended is told on stderr: of a single job each new reason, of several only what blocks
-    them. As JSON it is told only if a job is blocked, one object a line.
+    them. As JSON it is told only if a job is blocked, one object a line. If it is told *later*, it is only
+    what blocks jobs, and not before `LATER_SECONDS`.
     """
 
-    def __init__(self, client: Client, ids: Sequence[str], *, as_json: bool) -> None:
+    def __init__(self, client: Client, ids: Sequence[str], *, as_json: bool, later: bool = False) -> None:
         """Wait for *ids* over *client*."""
         self._client = client
         self._left = dict.fromkeys(ids)
         self._single = len(self._left) == 1
         self._as_json = as_json
+        self._tells_all = self._single and not (as_json or later)
         self._told: set[str] = set()
-        self._ask_after = 0.0
+        self._ask_after = time.monotonic() + LATER_SECONDS if later else 0.0
 
     def outcomes(self, timeout: float | None) -> Iterator[Outcome]:
         """Yield the outcomes as the jobs end, within *timeout* seconds.
@@ -59,7 +63,7 @@ class Waiting:
         for job, reason in self._client.reasons(wanted).items():
             grouped.setdefault(reason, []).append(job)
         for reason, jobs in grouped.items():
-            if (reason.blocked or (self._single and not self._as_json)) and reason.text not in self._told:
+            if (reason.blocked or self._tells_all) and reason.text not in self._told:
                 self._tell(jobs, reason.text)
 
     def _tell(self, jobs: list[str], why: str) -> None:

@@ -114,7 +114,8 @@ def test_the_error_names_the_job_and_the_reason_too(svc, member):
     assert f"`svc results {job}` waits again" in error
 
 
-def test_results_tells_as_submit_does(svc, member):
+def test_results_tells_what_blocks_a_job_after_a_while(svc, member, monkeypatch):
+    monkeypatch.setattr("service.cli.waiting.LATER_SECONDS", 0.1)
     member()
     job = svc("submit", "greeet").out.strip()
     assert told(svc("results", job, "--wait-timeout", "0.5")) == (
