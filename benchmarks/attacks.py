@@ -30,10 +30,10 @@ from benchmarks.camp import (
     submits,
 )  # fmt: skip
 from benchmarks.line import Line, frame
-from service import wire
-from service.domain import commands as c
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.server.roles import COMMANDS, Role
+from svc import wire
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.server.roles import COMMANDS, Role
 
 #: Seconds that one who asks for a job waits: a manager that has just started hands none out for some.
 _PATIENCE = 30.0
@@ -47,33 +47,33 @@ def _pings(camp: Camp) -> int:
     return send(camp, "submit", repeated(c.Ping(), camp.large, camp.large))
 
 
-def _tiny_batches(camp: Camp) -> int:
-    # Every other number, so that no batch goes on from the one before.
-    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(2 * n, Terms(TASK), [b""])))
+def _tiny_chunks(camp: Camp) -> int:
+    # Every other number, so that no chunk goes on from the one before.
+    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(2 * n, Terms(TASK), [b""])))
 
 
 def _distinct_queues(camp: Camp) -> int:
-    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(n, Terms(TASK, f"x{n}"), [b""])))
+    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(n, Terms(TASK, f"x{n}"), [b""])))
 
 
 def _keyed(camp: Camp) -> int:
-    return send(camp, "submit", submits(camp.small, lambda n: NewBatch(n, Terms(TASK), [b""], 0.0, f"k{n}")))
+    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(n, Terms(TASK), [b""], 0.0, f"k{n}")))
 
 
 def _bodies(camp: Camp) -> int:
     count = (camp.small - ENVELOPE_BYTES) // 2 * 99 // 100
-    limit = most(NewBatch, "bodies")
+    limit = most(NewChunk, "bodies")
     bodies = [(first, [b""] * min(limit, count - first)) for first in range(0, count, limit)]
-    made = [c.Submit("bodies", [NewBatch(first, Terms(TASK), some)]) for first, some in bodies]
+    made = [c.Submit("bodies", [NewChunk(first, Terms(TASK), some)]) for first, some in bodies]
     return send(camp, "submit", frame(made))
 
 
 def _many_bodies(camp: Camp) -> int:
-    """One batch of more jobs than a batch may have."""
+    """One chunk of more jobs than a chunk may have."""
     count = camp.large // 2
     bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
-    batch = NewBatch(0, Terms(TASK), cast("list[bytes]", bodies))
-    return send(camp, "submit", frame([c.Submit("bodies", [batch])]))
+    chunk = NewChunk(0, Terms(TASK), cast("list[bytes]", bodies))
+    return send(camp, "submit", frame([c.Submit("bodies", [chunk])]))
 
 
 def _names(camp: Camp) -> int:
@@ -82,14 +82,14 @@ def _names(camp: Camp) -> int:
         for number in range(min(57, camp.large // camp.small))
     )
     return send(
-        camp, "submit", *(frame([c.Submit("o", [NewBatch(0, Terms(TASK, name), [b""])])]) for name in names)
+        camp, "submit", *(frame([c.Submit("o", [NewChunk(0, Terms(TASK, name), [b""])])]) for name in names)
     )
 
 
 def _empty_maps(camp: Camp) -> int:
     count = camp.large // 4
     body = b"\x92\xdd" + count.to_bytes(4) + b"\x80" * count + b"\x80"
-    sent = send(camp, "submit", frame([c.Submit("maps", [NewBatch(0, Terms(TASK, priority=FIRST), [body])])]))
+    sent = send(camp, "submit", frame([c.Submit("maps", [NewChunk(0, Terms(TASK, priority=FIRST), [body])])]))
     with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
         line.call("tasks", "get", True, _PATIENCE)
     return sent
@@ -278,11 +278,11 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
 #: In the order of the table. The name tells the role of the lowest key that may do it.
 ATTACKS: dict[str, Attack] = {
     "57 MB of pings in a frame, by submit": _pings,
-    "1 MiB of batches of one job, by submit": _tiny_batches,
-    "1 MiB of batches for distinct queues, by submit": _distinct_queues,
-    "1 MiB of batches with keys, by submit": _keyed,
-    "1 MiB of empty jobs in batches of 100,000, by submit": _bodies,
-    "57 MB of empty jobs in a batch, by submit": _many_bodies,
+    "1 MiB of chunks of one job, by submit": _tiny_chunks,
+    "1 MiB of chunks for distinct queues, by submit": _distinct_queues,
+    "1 MiB of chunks with keys, by submit": _keyed,
+    "1 MiB of empty jobs in chunks of 100,000, by submit": _bodies,
+    "57 MB of empty jobs in a chunk, by submit": _many_bodies,
     "57 names of 1 MiB, refused, by submit": _names,
     "14 M empty maps, submitted and got, by submit and work": _empty_maps,
     "1 MiB of pickle with 500,000 opcodes, by submit": _opcodes,

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import inspect
 
 from benchmarks.line import Endpoint, Line, frame
-from service.domain import commands as c
-from service.domain.job import NewBatch
+from svc.domain import commands as c
+from svc.domain.job import NewChunk
 
 MEBIBYTE = 1 << 20
 #: Bytes of a result of the jobs of origin `fed`, and how many there are.
@@ -84,11 +84,11 @@ def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS) -> byte
     return frame(cast("Sequence[c.Command]", raw))
 
 
-def submits(size: int, make: Callable[[int], NewBatch]) -> bytes:
-    """Return the message of about *size* bytes of batches that *make* returns for 0, 1 and so on."""
+def submits(size: int, make: Callable[[int], NewChunk]) -> bytes:
+    """Return the message of about *size* bytes of chunks that *make* returns for 0, 1 and so on."""
     count = (size - ENVELOPE_BYTES) // (len(msgspec.msgpack.encode(make(1 << 18))) + 1)
     made = [make(number) for number in range(count)]
-    return frame([c.Submit("many", part) for part in parts(made, most(c.Submit, "batches"))])
+    return frame([c.Submit("many", part) for part in parts(made, most(c.Submit, "chunks"))])
 
 
 def parts(values: Sequence[T], limit: int) -> Iterator[list[T]]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from benchmarks.processes import cpu_seconds, peak_bytes
 from benchmarks.systems import Service
-from service import Client
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain.field_bounds import TRACEBACK_MAX
-from service.domain.job import ErrorInfo, NewBatch, Terms, job_id
-from service.server.journal.inspection import verify
+from svc import Client
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain.field_bounds import TRACEBACK_MAX
+from svc.domain.job import ErrorInfo, NewChunk, Terms, job_id
+from svc.server.journal.inspection import verify
 
 #: Attempts at each job: the first and three more, as many as a task makes that says nothing of it.
 ATTEMPTS = 4
@@ -115,7 +115,7 @@ def _submit(service: Service, jobs: int) -> None:
     with _broker(service, c.Hello(1, "client")) as broker:
         for first in range(0, jobs, _CALL):
             bodies = [b"\x92\x91\x01\x80"] * min(_CALL, jobs - first)
-            broker.submit(_ORIGIN, [NewBatch(first, Terms(_TASK, _QUEUE), bodies)])
+            broker.submit(_ORIGIN, [NewChunk(first, Terms(_TASK, _QUEUE), bodies)])
 
 
 def _fail(service: Service, jobs: int, error_of: Callable[[int, int], ErrorInfo]) -> None:

@@ -15,7 +15,7 @@ from benchmarks.systems import PROCESSES, Service, end
 
 #: The backlog that others are compared with.
 SHALLOW = 10_000
-#: Jobs of one call to submit, so that both backlogs have batches of the same size.
+#: Jobs of one call to submit, so that both backlogs have chunks of the same size.
 _CALL = 10_000
 _DELAY_SECONDS = 3600.0
 _PRIORITIES = (0, 1, 2)

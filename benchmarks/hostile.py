@@ -24,10 +24,10 @@ from benchmarks.line import Line
 from benchmarks.processes import peak_bytes
 from benchmarks.systems import Service, end, environment
 from benchmarks.watch import watched
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.field_bounds import SUBMIT_BATCHES_MAX, SUBMIT_JOBS_MAX
-from service.domain.job import NewBatch, Terms
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.field_bounds import SUBMIT_CHUNKS_MAX, SUBMIT_JOBS_MAX
+from svc.domain.job import NewChunk, Terms
 
 #: Seconds of processor time that a turn may take, and more for each MiB of a message beyond the first.
 TURN_SECONDS = 0.050
@@ -123,7 +123,7 @@ def bound(size: int) -> float:
 def _keys(folder: Path) -> dict[str, bytes]:
     """Make a key for each role in *folder*, as an operator does; return them."""
     subprocess.run(
-        [sys.executable, "-m", "service", "auth", "generate", "--all", str(folder)],
+        [sys.executable, "-m", "svc", "auth", "generate", "--all", str(folder)],
         env=environment(),
         stdout=subprocess.DEVNULL,
         check=True,
@@ -133,7 +133,7 @@ def _keys(folder: Path) -> dict[str, bytes]:
 
 def _fill(line: Line, sizes: Sizes) -> None:
     """Have jobs wait in a deep queue, in many priorities and in many queues; end some with results."""
-    _submit(line, "fed", [NewBatch(0, Terms(TASK, "fed"), [b""] * RESULTS)])
+    _submit(line, "fed", [NewChunk(0, Terms(TASK, "fed"), [b""] * RESULTS)])
     line.ask([c.Hello(1, "consumer", "filler-1", "filler", tasks=[TASK], queues=["fed"])])
     (grant,) = line.ask([c.Lease(RESULTS)])
     for each in grant.deliveries:
@@ -141,17 +141,17 @@ def _fill(line: Line, sizes: Sizes) -> None:
         line.ask([c.Ack(each.token, each.first, [bytes(RESULT_BYTES)] * count, [0.0] * count)])
     line.ask([c.Leave()])
     deep = Terms(TASK, "deep")
-    bulk = [NewBatch(first, deep, [b""] * _CALL) for first in range(0, sizes.waiting, _CALL)]
+    bulk = [NewChunk(first, deep, [b""] * _CALL) for first in range(0, sizes.waiting, _CALL)]
     _submit(line, "deep", bulk)
-    # Every other number: consecutive ones would go on in one batch.
-    _submit(line, "lanes", [NewBatch(2 * n, Terms(TASK, priority=n), [b""]) for n in range(sizes.priorities)])
+    # Every other number: consecutive ones would go on in one chunk.
+    _submit(line, "lanes", [NewChunk(2 * n, Terms(TASK, priority=n), [b""]) for n in range(sizes.priorities)])
     others = sizes.queues - _NAMED_QUEUES
-    _submit(line, "wide", [NewBatch(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(others)])
+    _submit(line, "wide", [NewChunk(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(others)])
 
 
-def _submit(line: Line, origin: str, batches: list[NewBatch]) -> None:
-    step = min(SUBMIT_BATCHES_MAX, SUBMIT_JOBS_MAX // len(batches[0].bodies))
-    for start in range(0, len(batches), step):
-        (accepted,) = line.ask([c.Submit(origin, batches[start : start + step])])
+def _submit(line: Line, origin: str, chunks: list[NewChunk]) -> None:
+    step = min(SUBMIT_CHUNKS_MAX, SUBMIT_JOBS_MAX // len(chunks[0].bodies))
+    for start in range(0, len(chunks), step):
+        (accepted,) = line.ask([c.Submit(origin, chunks[start : start + step])])
         if not isinstance(accepted, r.Accepted) or accepted.notes:
             raise RuntimeError(f"the manager did not take the jobs to begin with: {accepted!r:.300}")

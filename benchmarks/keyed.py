@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
-from service import Client
-from service.client.batches import JobSpec, Options
+from svc import Client
+from svc.client.chunks import JobSpec, Options
 
 _TASK = "benchmarks.tasks:same"
 _CALL = 10_000

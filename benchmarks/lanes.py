@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import replies as r
-from service.domain.commands import Command, Hello, Lease, Submit
-from service.domain.job import NewBatch, Terms
-from service.domain.members import Member
-from service.wire import PROTOCOL_VERSION
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import replies as r
+from svc.domain.commands import Command, Hello, Lease, Submit
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import Member
+from svc.wire import PROTOCOL_VERSION
 
 #: Numbers of lanes that each take a turn, as far as the extent goes; the others are compared with the first.
 COUNTS = (10, 1_000, 10_000, 100_000)
 #: Grants of one job each that are timed together.
 _GRANTS = 1_000
-#: Batches of one submit.
+#: Chunks of one submit.
 _CALL = 1_000
 
 #: What differs between the lanes: from the number of a lane to the terms of its jobs.
@@ -76,8 +76,8 @@ def _fill(host: QueueHost, lanes: list[Terms]) -> None:
     count = len(lanes) + _GRANTS + 1
     for first in range(0, count, _CALL):
         numbers = range(first, min(count, first + _CALL))
-        batches = [NewBatch(number, lanes[number % len(lanes)], [b"\x92\x90\x80"]) for number in numbers]
-        _ask(host, client, Submit("o", batches))
+        chunks = [NewChunk(number, lanes[number % len(lanes)], [b"\x92\x90\x80"]) for number in numbers]
+        _ask(host, client, Submit("o", chunks))
 
 
 def _ask(host: QueueHost, member: Member, command: Command) -> r.Reply:

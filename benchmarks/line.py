@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Client
 from typing import Any
 
-from service import wire
-from service.domain.commands import Command, Ping
+from svc import wire
+from svc.domain.commands import Command, Ping
 
 #: Seconds that an answer may take.
 ANSWER_SECONDS = 120.0

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import siege, start, stock, tasks
+from benchmarks import start, stock, tasks, under_attack
 from benchmarks.figures import TRIP_SHARES, Figures, below
 from benchmarks.processes import cpu_seconds, parts_cpu, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
-from service import Executor as OurExecutor
+from svc import Executor as OurExecutor
 
 SEED_JOBS = 40
 _KIBIBYTE = "x" * 1024
@@ -171,9 +171,9 @@ def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
     What the siege costs is told against the mean of both calms, as other users of the machine come and go.
     """
     for service in who.services:
-        for crowd, sources in siege.CROWDS.items():
+        for crowd, sources in under_attack.CROWDS.items():
             before = _phase(service, sizes, figures, f"calm around {crowd}")
-            with siege.besieged(service.endpoint, sources) as attackers:
+            with under_attack.besieged(service.endpoint, sources) as attackers:
                 started, cpu = time.monotonic(), cpu_seconds(attackers)
                 rate = _phase(service, sizes, figures, crowd)
                 share = (cpu_seconds(attackers) - cpu) / (time.monotonic() - started)
@@ -188,7 +188,7 @@ def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> floa
     name = f"{service.name}, {crowd}"
     manager = service.pids()["manager"]
     jobs = 0
-    with siege.connects(service.endpoint, service.authkey) as visits:
+    with under_attack.connects(service.endpoint, service.authkey) as visits:
         started, cpu = time.monotonic(), cpu_seconds(manager)
         while jobs == 0 or time.monotonic() < started + sizes.siege_seconds:
             _rate(service, list(range(sizes.jobs)))

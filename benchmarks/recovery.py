@@ -13,12 +13,12 @@ from pathlib import Path
 
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
-from service import Client
-from service.broker.host import TICK_SECONDS, QueueHost
-from service.domain.events import Submitted
-from service.domain.job import Terms
-from service.domain.limits import Limits
-from service.server.journal import SqliteJournal
+from svc import Client
+from svc.broker.host import TICK_SECONDS, QueueHost
+from svc.domain.events import Submitted
+from svc.domain.job import Terms
+from svc.domain.limits import Limits
+from svc.server.journal import SqliteJournal
 
 #: Jobs of one submit in bulk.
 _CALL = 1_000

@@ -17,10 +17,10 @@ def commands(service: Service) -> dict[str, list[str]]:
     return {
         PYTHON: ["-c", "pass"],
         TYPER: ["-c", "import typer"],
-        "svc --help": ["-m", "service", "--help"],
-        "svc health": ["-m", "service", "health", "--http", service.http],
+        "svc --help": ["-m", "svc", "--help"],
+        "svc health": ["-m", "svc", "health", "--http", service.http],
         "svc status": [
-            "-m", "service", "status", "--manager", service.address, "--authkey-file", str(service.keyfile)
+            "-m", "svc", "status", "--manager", service.address, "--authkey-file", str(service.keyfile)
         ],
     }  # fmt: skip
 

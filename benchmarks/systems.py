@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self
 
 from benchmarks import tasks
 from benchmarks.processes import family
-from service import Client
+from svc import Client
 
 #: What is added to the name of a service whose settings differ from the defaults in that alone.
 LOGS_OFF = ", logs off"
@@ -140,7 +140,7 @@ class Service:
         _until(lambda: self.client.stats().consumers == count)
 
     def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "service", *arguments]
+        command = [sys.executable, "-m", "svc", *arguments]
         command += ["--authkey-file", str(self.keyfile)]
         command += [] if self._logs else ["--log-level", "warning"]
         with (self.folder / "log").open("ab") as log:

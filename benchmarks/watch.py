@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection as Pipe
 
 from benchmarks.line import Line, frame
 from benchmarks.processes import processor_clock
-from service.domain.commands import Ping
+from svc.domain.commands import Ping
 
 #: Seconds between two pings, and pings that may be without an answer.
 PERIOD_SECONDS = 0.001

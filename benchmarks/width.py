@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import tasks
-from benchmarks.crowd import TASK, Crowd
+from benchmarks.many_consumers import TASK, Crowd
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.systems import PROCESSES, Service
 

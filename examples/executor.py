@@ -11,7 +11,7 @@ worker share. Without all that, functions of modules that workers serve and plai
 import concurrent.futures
 import math
 
-from service import Executor
+from svc import Executor
 
 NUMBERS = [112272535095293, 112582705942171, 115280095190773, 115797848077099, 1099726899285419]
 

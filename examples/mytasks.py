@@ -11,7 +11,7 @@ before the function is called.
 import random
 import time
 
-from service import task
+from svc import task
 
 
 def add(a: int, b: int) -> int:

@@ -38,7 +38,7 @@ def connect(address, authkey_file):
 def submit(tasks, results, count):
     """A tuple (task, args, kwargs) is a job that svc's workers run; its result comes into `results`."""
     for i in range(count):
-        tasks.put(("service.cli.demo_tasks:multiply", (i, i), {}))
+        tasks.put(("svc.cli.demo_tasks:multiply", (i, i), {}))
     for _ in range(count):
         print("Result:", results.get())
 

@@ -11,7 +11,7 @@ worker of its own.
 import multiprocessing
 import time
 
-from service import Client
+from svc import Client
 
 
 class MyFancyClass:

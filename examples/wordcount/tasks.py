@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from service import task
+from svc import task
 
 TEXTS = Path(__file__).parent / "texts"
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.base import Broker
+from svc.broker.base import Broker
 from tests.support.engines import Engine, LocalEngine, ManagerEngine
 
 #: How each is made, and whether its journal is a file.

@@ -9,14 +9,14 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from service.domain import commands as c
-from service.domain import field_bounds as bounds
-from service.domain import names
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.limits import SECONDS_MAX
-from service.errors import BadRequest, UnknownJob
-from tests.support.asking import ack_of, batch, lease, lease_one, nack_of, numbers, states, submit
+from svc.domain import commands as c
+from svc.domain import field_bounds as bounds
+from svc.domain import names
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.limits import SECONDS_MAX
+from svc.errors import BadRequest, UnknownJob
+from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, states, submit
 
 NAN, INF = math.nan, math.inf
 ERROR = ErrorInfo("ValueError", "no")
@@ -25,36 +25,36 @@ ERROR = ErrorInfo("ValueError", "no")
 @pytest.mark.parametrize(
     "wrong",
     [
-        batch(0, retries=-1),
-        batch(0, retries=bounds.NUMBER_MAX + 1),
-        batch(0, retries=-(1 << 63)),
-        batch(0, priority=bounds.NUMBER_MAX + 1),
-        batch(0, priority=-(1 << 63)),
-        batch(0, backoff=NAN),
-        batch(0, backoff=-1.0),
-        batch(0, timeout=INF),
-        batch(0, timeout=-0.5),
-        batch(0, codec="c" * (names.LABEL_MAX + 1)),
-        batch(0, codec="\x1b[2J"),
-        batch(0, key="a\nb"),
-        batch(0, delay=NAN),
-        batch(0, label="m" * (names.NAME_MAX + 1)),
-        batch(0, label="two\nlines"),
-        batch(0, delay=INF),
-        batch(0, delay=SECONDS_MAX * 2),
-        NewBatch(bounds.NUMBER_MAX, Terms("m:f"), [b""]),
+        chunk(0, retries=-1),
+        chunk(0, retries=bounds.NUMBER_MAX + 1),
+        chunk(0, retries=-(1 << 63)),
+        chunk(0, priority=bounds.NUMBER_MAX + 1),
+        chunk(0, priority=-(1 << 63)),
+        chunk(0, backoff=NAN),
+        chunk(0, backoff=-1.0),
+        chunk(0, timeout=INF),
+        chunk(0, timeout=-0.5),
+        chunk(0, codec="c" * (names.LABEL_MAX + 1)),
+        chunk(0, codec="\x1b[2J"),
+        chunk(0, key="a\nb"),
+        chunk(0, delay=NAN),
+        chunk(0, label="m" * (names.NAME_MAX + 1)),
+        chunk(0, label="two\nlines"),
+        chunk(0, delay=INF),
+        chunk(0, delay=SECONDS_MAX * 2),
+        NewChunk(bounds.NUMBER_MAX, Terms("m:f"), [b""]),
     ],
 )
-def test_a_batch_out_of_bounds_is_refused_alone(queue, wrong):
-    notes = submit(queue, wrong, batch(1))
+def test_a_chunk_out_of_bounds_is_refused_alone(queue, wrong):
+    notes = submit(queue, wrong, chunk(1))
 
-    assert [(note.batch, note.code) for note in notes] == [(0, "bad_request")]
+    assert [(note.chunk, note.code) for note in notes] == [(0, "bad_request")]
     assert [(each.name, each.submitted) for each in queue.stats().queues] == [("default", 1)]
 
 
 @pytest.mark.parametrize("delay", [-5.0, -0.0])
 def test_a_delay_that_has_passed_is_none(queue, delay):
-    submit(queue, batch(0, delay=delay))
+    submit(queue, chunk(0, delay=delay))
 
     assert states(queue, "o-0") == ["ready"]
 
@@ -151,8 +151,8 @@ def test_a_frame_has_a_bounded_number_of_commands(queue):
     [
         c.Cancel(["o-0"] * (bounds.REPLY_JOBS_MAX + 1)),
         c.Requeue(["o-0"] * (bounds.REPLY_JOBS_MAX + 1)),
-        c.Submit("o", [batch(0)] * (bounds.SUBMIT_BATCHES_MAX + 1)),
-        c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * (bounds.BATCH_JOBS_MAX + 1))]),
+        c.Submit("o", [chunk(0)] * (bounds.SUBMIT_CHUNKS_MAX + 1)),
+        c.Submit("o", [NewChunk(0, Terms("m:f"), [b""] * (bounds.CHUNK_JOBS_MAX + 1))]),
         c.Hello(1, "consumer", "w-1", "w", queues=["q"] * (names.QUEUES_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"] * (bounds.TASKS_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", accept=["plain"] * (bounds.CODECS_MAX + 1)),
@@ -173,7 +173,7 @@ def test_a_list_that_is_too_long_is_refused(queue, many):
 @pytest.mark.parametrize("odd", ["o-00", "o-000", "o-٠", "o-+0", "o- 0", "o-0 ", "O-0\n", f"o-{1 << 53}"])
 @pytest.mark.parametrize("verb", [c.Cancel, c.Requeue, c.Await])
 def test_an_id_has_one_form(engine, queue, verb, odd):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
 
     command = verb(["o-0", odd])
     with pytest.raises(UnknownJob):
@@ -186,7 +186,7 @@ def test_an_id_has_one_form(engine, queue, verb, odd):
 
 @pytest.mark.parametrize("ids", [["o-0", "o-0"], ["o-0"] * 50, ["o-0", "o-1", "o-0"]])
 def test_a_job_that_is_named_twice_is_cancelled_once(engine, queue, ids):
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
 
     assert queue.cancel(ids) == len(set(ids))
     left = [number for number in range(3) if f"o-{number}" not in ids]
@@ -195,7 +195,7 @@ def test_a_job_that_is_named_twice_is_cancelled_once(engine, queue, ids):
 
 @pytest.mark.parametrize("ids", [["o-0", "o-0"], ["o-0"] * 50, ["o-0", "o-1", "o-0"]])
 def test_a_job_that_is_named_twice_is_requeued_once(engine, queue, ids):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     for _ in range(2):
         consumer.nack(nack_of(lease_one(consumer)))

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.domain import admission
-from service.domain import commands as c
-from service.domain.job import CALL, NewBatch
-from service.domain.members import Member
-from service.errors import BadRequest
-from tests.support.asking import ack_of, batch, counts, lease, lease_one, numbers, states, submit
+from svc.broker.host import QueueHost
+from svc.domain import admission
+from svc.domain import commands as c
+from svc.domain.job import CALL, NewChunk
+from svc.domain.members import Member
+from svc.errors import BadRequest
+from tests.support.asking import ack_of, chunk, counts, lease, lease_one, numbers, states, submit
 
 PICKLED: dict[str, Any] = {"codec": "pickle"}
 
@@ -25,7 +25,7 @@ PICKLED: dict[str, Any] = {"codec": "pickle"}
 )
 def test_a_job_waits_for_a_consumer_that_accepts_its_codec(engine, queue, task, codec, accept):
     narrow = engine.consumer("w-1", accept=accept)
-    submit(queue, batch(task=task, codec=codec))
+    submit(queue, chunk(task=task, codec=codec))
 
     assert lease(narrow) == []
     assert states(queue, "o-0") == ["ready"]
@@ -34,19 +34,19 @@ def test_a_job_waits_for_a_consumer_that_accepts_its_codec(engine, queue, task, 
 
 def test_a_job_that_nobody_accepts_stands_in_nobodys_way(engine, queue):
     narrow = engine.consumer(accept=["plain"])
-    submit(queue, batch(0, priority=9, **PICKLED), batch(1), batch(2, **PICKLED), batch(3))
+    submit(queue, chunk(0, priority=9, **PICKLED), chunk(1), chunk(2, **PICKLED), chunk(3))
 
     assert numbers(lease(narrow, limit=10)) == [1, 3]
 
 
 def test_a_consumer_that_accepts_both_takes_the_oldest_first(engine, queue):
-    submit(queue, batch(0, **PICKLED), batch(1), batch(2, **PICKLED))
+    submit(queue, chunk(0, **PICKLED), chunk(1), chunk(2, **PICKLED))
 
     assert numbers(lease(engine.consumer(accept=["plain", "pickle"]), limit=10)) == [0, 1, 2]
 
 
 def test_an_older_consumer_that_names_no_codecs_gets_every_job(engine, queue):
-    submit(queue, batch(0), batch(1, **PICKLED))
+    submit(queue, chunk(0), chunk(1, **PICKLED))
 
     assert numbers(lease(engine.consumer(accept=None), limit=10)) == [0, 1]
 
@@ -56,7 +56,7 @@ def test_one_that_waits_is_woken_though_another_that_waits_longer_cannot_take_th
         engine.consumer("w-1", accept=["plain"]),
         engine.consumer("w-2", accept=["plain", "pickle"]),
     )
-    submit(queue, batch(0, **PICKLED))
+    submit(queue, chunk(0, **PICKLED))
 
     assert lease(narrow, wait=timedelta(milliseconds=1)) == []
     assert numbers(lease(wide, wait=timedelta(seconds=5))) == [0]
@@ -64,7 +64,7 @@ def test_one_that_waits_is_woken_though_another_that_waits_longer_cannot_take_th
 
 def test_a_pill_put_by_hand_reaches_a_consumer_of_any_codec(engine):
     consumer = engine.consumer(accept=["plain"])
-    pill = batch(0, task="#pill", codec="item")
+    pill = chunk(0, task="#pill", codec="item")
     engine.inside(lambda host: _put_inside(host, pill))
 
     grant = consumer.lease(limit=1, wait=timedelta(0)).grant
@@ -74,7 +74,7 @@ def test_a_pill_put_by_hand_reaches_a_consumer_of_any_codec(engine):
 
 def test_a_job_that_waits_for_a_codec_says_so_and_so_do_the_counts(engine, queue):
     engine.consumer(tasks=["m:f"], accept=["plain"])
-    submit(queue, batch(0, **PICKLED), batch(1), batch(2, task="m:g", **PICKLED))
+    submit(queue, chunk(0, **PICKLED), chunk(1), chunk(2, task="m:g", **PICKLED))
 
     views = queue.get(["o-0", "o-1", "o-2"])
 
@@ -87,7 +87,7 @@ def test_a_job_that_waits_for_a_codec_says_so_and_so_do_the_counts(engine, queue
 def test_the_counts_name_a_codec_until_somebody_who_knows_the_task_accepts_it(engine, queue):
     engine.consumer("w-1", tasks=["m:f"], accept=["plain"])
     engine.consumer("w-2", tasks=["m:g"], accept=["pickle"])
-    submit(queue, batch(0, **PICKLED))
+    submit(queue, chunk(0, **PICKLED))
     assert counts(queue).unaccepted == ["pickle"]
 
     wide = engine.consumer("w-3", tasks=["m:f"], accept=["pickle"])
@@ -100,14 +100,14 @@ def test_the_counts_name_a_codec_until_somebody_who_knows_the_task_accepts_it(en
 def test_strict_refuses_a_codec_that_nobody_accepts(engine, queue):
     engine.consumer(tasks=["m:f"], accept=["plain"])
 
-    (note,) = queue.submit("o", [batch(0), batch(1, **PICKLED)], strict=True)
+    (note,) = queue.submit("o", [chunk(0), chunk(1, **PICKLED)], strict=True)
 
-    assert (note.batch, note.code) == (1, "codec")
+    assert (note.chunk, note.code) == (1, "codec")
     assert "--accept pickle" in note.message
 
 
 def test_a_job_given_back_waits_for_the_codec_again(engine, queue):
-    submit(queue, batch(0, **PICKLED))
+    submit(queue, chunk(0, **PICKLED))
     wide = engine.consumer("w-1", accept=["pickle"])
     delivery = lease_one(wide)
     wide.release(c.Release(delivery.token, delivery.first))
@@ -117,7 +117,7 @@ def test_a_job_given_back_waits_for_the_codec_again(engine, queue):
 
 
 def test_a_lease_that_is_held_over_a_restart_comes_back_to_its_holder(engine, queue):
-    submit(queue, batch(0, **PICKLED))
+    submit(queue, chunk(0, **PICKLED))
     delivery = lease_one(engine.consumer(accept=["pickle"]))
     held = [c.Held(delivery.token, delivery.origin, delivery.first, 1)]
 
@@ -134,5 +134,5 @@ def test_odd_names_of_codecs_are_refused(engine, accept):
         engine.consumer(accept=accept).stats()
 
 
-def _put_inside(host: QueueHost, pill: NewBatch) -> None:
+def _put_inside(host: QueueHost, pill: NewChunk) -> None:
     admission.submit(host.state, c.Submit("put1", [pill]), Member("plain", inside=True), host.clock.now())

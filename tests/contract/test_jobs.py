@@ -8,16 +8,16 @@ from datetime import timedelta
 
 import pytest
 
-from service.domain import commands as c
-from service.domain.job import NewBatch
-from service.domain.lifecycle import JobState
-from service.domain.retry import CRASH_BUDGET
-from service.errors import BadRequest, UnknownJob
+from svc.domain import commands as c
+from svc.domain.job import NewChunk
+from svc.domain.lifecycle import JobState
+from svc.domain.retry import CRASH_BUDGET
+from svc.errors import BadRequest, UnknownJob
 from tests.support.asking import (
     ERROR,
     NOW,
     ack_of,
-    batch,
+    chunk,
     counts,
     lease,
     lease_one,
@@ -29,7 +29,7 @@ from tests.support.asking import (
 
 
 def test_cancel_ends_waiting_jobs_and_leaves_all_others_alone(engine, queue):
-    submit(queue, batch(0, 3), batch(3, delay=60.0))
+    submit(queue, chunk(0, 3), chunk(3, delay=60.0))
     consumer = engine.consumer()
     consumer.ack(ack_of(lease_one(consumer)))
     lease_one(consumer)
@@ -51,7 +51,7 @@ def test_a_cancelled_job_has_an_outcome(queue):
 
 
 def test_jobs_around_a_cancelled_one_are_handed_out_once_each(engine, queue):
-    submit(queue, batch(0, 5))
+    submit(queue, chunk(0, 5))
     queue.cancel(["o-2", "o-0"])
     consumer = engine.consumer()
 
@@ -87,7 +87,7 @@ def test_requeue_makes_a_dead_job_ready_with_fresh_budgets(engine, queue):
 
 
 def test_requeue_without_ids_takes_all_dead_jobs_of_a_queue_or_of_all(engine, queue):
-    submit(queue, batch(0, 2), batch(2, queue="other"))
+    submit(queue, chunk(0, 2), chunk(2, queue="other"))
     consumer = engine.consumer(queues=["default", "other"])
     for _ in range(3):
         consumer.nack(nack_of(lease_one(consumer)))
@@ -112,7 +112,7 @@ def test_a_requeued_job_has_the_outcome_of_its_last_life(engine):
 
 
 def test_get_describes_what_is_known_and_leaves_out_the_rest(queue):
-    submit(queue, batch(0, priority=2, timeout=1.5, retries=4, key="k"))
+    submit(queue, chunk(0, priority=2, timeout=1.5, retries=4, key="k"))
 
     (view,) = queue.get(["o-9", "o-0", "nonsense"])
 
@@ -134,7 +134,7 @@ def test_get_names_the_consumer_of_a_running_job(engine, queue):
 
 
 def test_find_gives_the_newest_first_of_what_is_asked_for(engine, queue):
-    submit(queue, batch(0, 2), batch(2, queue="other"), batch(3, task="m:g"))
+    submit(queue, chunk(0, 2), chunk(2, queue="other"), chunk(3, task="m:g"))
     queue.cancel(["o-0"])
 
     def found(**query):
@@ -153,7 +153,7 @@ def test_find_refuses_a_state_that_does_not_exist(queue):
 
 
 def test_wait_returns_once_all_have_ended(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer, got = engine.consumer(), []
     thread = threading.Thread(target=lambda: got.extend(queue.wait(["o-0", "o-1"], timedelta(seconds=30))))
     thread.start()
@@ -167,7 +167,7 @@ def test_wait_returns_once_all_have_ended(engine, queue):
 
 
 def test_wait_returns_what_there_is_when_time_is_up(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     consumer.ack(ack_of(lease_one(consumer)))
     started = time.monotonic()
@@ -190,7 +190,7 @@ def test_more_ids_than_one_answer_describes_are_refused_not_cut_off(queue):
 
 def _finish_five(engine, queue):
     """End jobs 0 … 4: 0, 1 and 4 succeed, 2 is dead, 3 is cancelled."""
-    submit(queue, batch(0, 5))
+    submit(queue, chunk(0, 5))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
     ack = c.Ack(delivery.token, 0, [b"a", b"b"], [0.0, 0.0])
@@ -237,7 +237,7 @@ def test_a_cursor_is_good_after_a_restart(engine, origin):
 def test_outcomes_of_one_commit_are_fed_once(engine):
     """An ack, a dead letter and another ack in one turn: their events are in that order."""
     queue, consumer = engine.client(), engine.consumer()
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     first, second, third = (lease_one(consumer) for _ in range(3))
     consumer.call([ack_of(first), nack_of(second), ack_of(third)])
 
@@ -261,7 +261,7 @@ def test_a_feed_waits_for_the_next_outcome(engine, queue):
 
 def test_stats_add_up(engine, queue):
     _finish_five(engine, queue)
-    submit(queue, batch(5, 4), batch(9, delay=60.0))
+    submit(queue, chunk(5, 4), chunk(9, delay=60.0))
     lease(engine.consumer("w-2"), 2)
 
     found = counts(queue)
@@ -274,7 +274,7 @@ def test_stats_add_up(engine, queue):
 def test_stats_are_the_same_after_a_restart_but_that_leases_are_ready(engine):
     queue = engine.client()
     _finish_five(engine, queue)
-    submit(queue, batch(5, 4), batch(9, delay=60.0))
+    submit(queue, chunk(5, 4), chunk(9, delay=60.0))
     before = counts(queue)
     engine.restart()
 
@@ -286,9 +286,9 @@ def test_stats_are_the_same_after_a_restart_but_that_leases_are_ready(engine):
 
 def test_finished_jobs_are_forgotten_after_their_retention_and_never_run_again(engine):
     queue, consumer = engine.client(), engine.consumer()
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer.call([ack_of(lease_one(consumer)), nack_of(lease_one(consumer))])
-    submit(queue, batch(2))
+    submit(queue, chunk(2))
     consumer.ack(ack_of(lease_one(consumer)))
 
     engine.advance(engine.limits.retention_seconds + 1)
@@ -297,20 +297,20 @@ def test_finished_jobs_are_forgotten_after_their_retention_and_never_run_again(e
     assert states(queue, "o-0", "o-1", "o-2") == []
     assert counts(queue).submitted == 3
 
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     assert counts(queue).ready == 0
 
 
 def test_forgotten_jobs_are_not_run_again_after_a_restart_either(engine):
     queue, consumer = engine.client(), engine.consumer()
-    submit(queue, batch(0), batch(2))
+    submit(queue, chunk(0), chunk(2))
     consumer.ack(ack_of(lease_one(consumer)))
     engine.advance(engine.limits.retention_seconds + 1)
     assert states(queue, "o-0", "o-2") == ["ready"]
     engine.restart()
     queue = engine.client()
 
-    submit(queue, batch(0))
+    submit(queue, chunk(0))
 
     assert counts(queue).ready == 1
 
@@ -318,8 +318,8 @@ def test_forgotten_jobs_are_not_run_again_after_a_restart_either(engine):
 def test_jobs_submitted_one_by_one_are_the_same_when_they_have_waited_for_long(engine):
     queue = engine.client()
     for number in range(3):
-        submit(queue, batch(number))
-        queue.submit("other", [NewBatch(number, batch().terms, [b"other"])])
+        submit(queue, chunk(number))
+        queue.submit("other", [NewChunk(number, chunk().terms, [b"other"])])
     engine.advance(engine.limits.merge_seconds + 1)
     counts(queue)
     engine.restart()

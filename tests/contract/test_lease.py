@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from service.domain import commands as c
-from service.domain.members import RECONNECT_GRACE
-from service.errors import BadRequest, LeaseLost
-from tests.support.asking import NOW, ack_of, batch, counts, lease, lease_one, numbers, states, submit
+from svc.domain import commands as c
+from svc.domain.members import RECONNECT_GRACE
+from svc.errors import BadRequest, LeaseLost
+from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
 
 PATIENCE = timedelta(seconds=30)
 #: What a consumer lets reading ahead hide.
@@ -19,7 +19,7 @@ AHEAD = timedelta(seconds=0.004)
 
 
 def test_jobs_come_first_in_first_out(engine, queue):
-    submit(queue, batch(0, 2), batch(2, 2))
+    submit(queue, chunk(0, 2), chunk(2, 2))
     submit(queue, origin="later")
     consumer = engine.consumer()
 
@@ -35,20 +35,20 @@ def test_jobs_come_first_in_first_out(engine, queue):
 
 
 def test_the_highest_priority_comes_first(engine, queue):
-    submit(queue, batch(0), batch(1, priority=5), batch(2, priority=-1), batch(3, priority=5))
+    submit(queue, chunk(0), chunk(1, priority=5), chunk(2, priority=-1), chunk(3, priority=5))
 
     assert numbers(lease(engine.consumer(), 9)) == [1, 3, 0, 2]
 
 
 def test_a_consumer_gets_only_tasks_that_it_knows_of_queues_that_it_serves(engine, queue):
-    submit(queue, batch(0, task="m:g"), batch(1, queue="other"), batch(2))
+    submit(queue, chunk(0, task="m:g"), chunk(1, queue="other"), chunk(2))
 
     assert numbers(lease(engine.consumer(), 9)) == [2]
     assert numbers(lease(engine.consumer("w-2", queues=["other", "default"]), 9)) == [1]
 
 
 def test_not_more_than_the_limit_is_leased(engine, queue):
-    submit(queue, batch(0, 9))
+    submit(queue, chunk(0, 9))
 
     assert numbers(lease(engine.consumer(), 4)) == [0, 1, 2, 3]
     assert counts(queue).leased == 4
@@ -56,7 +56,7 @@ def test_not_more_than_the_limit_is_leased(engine, queue):
 
 def test_a_share_is_left_for_every_other_consumer(engine, queue):
     """DESIGN promise 5: none hoards what another could run."""
-    submit(queue, batch(0, 9))
+    submit(queue, chunk(0, 9))
     first, second, third = (engine.consumer(f"w-{number}") for number in range(3))
 
     assert len(numbers(lease(first, 9)[:1])) == 3
@@ -66,14 +66,14 @@ def test_a_share_is_left_for_every_other_consumer(engine, queue):
 
 def have_run(consumer, queue, seconds, task="m:f"):
     """Let 32 jobs of *task* run for so long each, in reports of four: enough to be trusted with 256."""
-    submit(queue, batch(0, 32, task=task), origin=task[-1])
+    submit(queue, chunk(0, 32, task=task), origin=task[-1])
     for _ in range(8):
         (delivery,) = lease(consumer, 4)
         consumer.ack(c.Ack(delivery.token, delivery.first, [b"r"] * 4, [seconds] * 4))
 
 
 def test_of_a_task_that_has_not_run_yet_one_job_is_granted_to_who_reads_ahead_a_little(engine, queue):
-    submit(queue, batch(0, 40))
+    submit(queue, chunk(0, 40))
 
     assert numbers(lease(engine.consumer(), 256, ahead=AHEAD)) == [0]
 
@@ -83,7 +83,7 @@ def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engin
     """DESIGN promise 5."""
     consumer = engine.consumer()
     have_run(consumer, queue, seconds)
-    submit(queue, batch(0, 40))
+    submit(queue, chunk(0, 40))
 
     assert len(numbers(lease(consumer, 256, ahead=AHEAD))) == granted
 
@@ -93,7 +93,7 @@ def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine
     consumer = engine.consumer(tasks=["m:f", "m:g"])
     have_run(consumer, queue, 0.000_01)
     have_run(consumer, queue, 0.1, task="m:g")
-    submit(queue, batch(0, 3, priority=2), batch(3, 2, task="m:g", priority=1), batch(5, 9))
+    submit(queue, chunk(0, 3, priority=2), chunk(3, 2, task="m:g", priority=1), chunk(5, 9))
 
     granted = [numbers(lease(consumer, 256, ahead=AHEAD)) for _ in range(4)]
 
@@ -101,7 +101,7 @@ def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine
 
 
 def test_no_job_has_two_live_leases(engine, queue):
-    submit(queue, batch(0, 20))
+    submit(queue, chunk(0, 20))
     consumers = [engine.consumer(f"w-{number}") for number in range(4)]
 
     got = [number for _ in range(9) for consumer in consumers for number in numbers(lease(consumer))]
@@ -110,7 +110,7 @@ def test_no_job_has_two_live_leases(engine, queue):
 
 
 def test_tokens_are_never_given_twice_not_even_after_a_restart(engine):
-    submit(engine.client(), batch(0, 3))
+    submit(engine.client(), chunk(0, 3))
     first = lease_one(engine.consumer())
     engine.restart()
     engine.advance(2.0)
@@ -147,7 +147,7 @@ def test_a_lease_waits_no_longer_than_asked(engine):
 
 
 def test_delayed_jobs_come_when_they_are_due(engine, queue):
-    submit(queue, batch(0, delay=5.0), batch(1))
+    submit(queue, chunk(0, delay=5.0), chunk(1))
     consumer = engine.consumer()
 
     assert states(queue, "o-0") == ["scheduled"]
@@ -158,7 +158,7 @@ def test_delayed_jobs_come_when_they_are_due(engine, queue):
 
 
 def test_a_delay_goes_on_over_a_restart(engine):
-    submit(engine.client(), batch(0, delay=60.0))
+    submit(engine.client(), chunk(0, delay=60.0))
     engine.restart()
 
     consumer = engine.consumer()
@@ -203,7 +203,7 @@ def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
         thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))  # noqa: B023
         thread.start()
         engine.until(lambda host: host.waiting_lessees() == 1)
-        submit(queue, batch(number))
+        submit(queue, chunk(number))
         consumer.interrupt()
         thread.join(5)
         got += lease(consumer)
@@ -243,7 +243,7 @@ def test_a_worker_not_heard_of_for_a_lease_time_loses_its_jobs(engine, queue):
 
 
 def test_extend_renews_the_leases_of_all_consumers_of_the_worker(engine, queue):
-    submit(queue, batch(0, 4))
+    submit(queue, chunk(0, 4))
     supervisor = engine.supervisor()
     for name in ("w-1", "w-2"):
         lease_one(engine.consumer(name))

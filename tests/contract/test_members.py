@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import replies as r
-from service.errors import BadRequest, LeaseLost, ProtocolMismatch
-from service.wire import PROTOCOL_VERSION
-from tests.support.asking import NOW, ack_of, batch, counts, lease, lease_one, numbers, states, submit
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.errors import BadRequest, LeaseLost, ProtocolMismatch
+from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
 
 
 def held(delivery: r.Delivery) -> c.Held:
@@ -65,7 +65,7 @@ def test_a_consumer_that_comes_back_keeps_the_leases_it_names(engine, queue):
 
 
 def test_jobs_whose_grant_never_arrived_go_back_when_the_consumer_does(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     engine.supervisor()
     consumer = engine.consumer()
     known = lease_one(consumer)
@@ -106,7 +106,7 @@ def test_a_lease_that_moved_on_meanwhile_is_told_as_lost(engine, queue):
 
 
 def test_held_leases_are_adopted_after_a_restart(engine):
-    submit(engine.client(), batch(0, 3))
+    submit(engine.client(), chunk(0, 3))
     (delivery,) = lease(engine.consumer(), 2)
     engine.restart()
 
@@ -122,7 +122,7 @@ def test_held_leases_are_adopted_after_a_restart(engine):
 
 def test_a_lease_of_which_some_results_are_recorded_is_adopted_from_there_on(engine):
     """The answer to an ack may be lost with the manager: the consumer does not know that it was recorded."""
-    submit(engine.client(), batch(0, 3))
+    submit(engine.client(), chunk(0, 3))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
     consumer.ack(c.Ack(delivery.token, 0, [b"a"], [0.1]))
@@ -137,7 +137,7 @@ def test_a_lease_of_which_some_results_are_recorded_is_adopted_from_there_on(eng
 
 
 def test_a_lease_of_a_delayed_job_is_adopted_too(engine):
-    submit(engine.client(), batch(0, delay=5.0))
+    submit(engine.client(), chunk(0, delay=5.0))
     engine.advance(6)
     delivery = lease_one(engine.consumer())
     engine.restart()
@@ -175,7 +175,7 @@ def test_leases_that_never_were_are_lost(engine, queue, made_up):
 
 def test_members_describes_the_workers(engine, queue):
     supervisor = engine.supervisor("w")
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     lease(engine.consumer("w-1"), 2)
     engine.consumer("w-2", tasks=["m:g"])
     supervisor.extend(c.Extend(restarts=3))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import commands as c
-from service.domain.job import Cause
-from service.domain.lifecycle import JobState
-from service.domain.retry import CRASH_BUDGET
-from service.errors import BadRequest, LeaseLost
+from svc.domain import commands as c
+from svc.domain.job import Cause
+from svc.domain.lifecycle import JobState
+from svc.domain.retry import CRASH_BUDGET
+from svc.errors import BadRequest, LeaseLost
 from tests.support.asking import (
     ERROR,
     NOW,
     ack_of,
-    batch,
+    chunk,
     counts,
     lease,
     lease_one,
@@ -61,7 +61,7 @@ def test_the_same_ack_again_changes_nothing_after_a_restart_either(engine):
 
 
 def test_the_same_nack_again_changes_nothing_not_even_after_a_restart(engine):
-    submit(engine.client(), batch(0))
+    submit(engine.client(), chunk(0))
     consumer = engine.consumer()
     nack = nack_of(lease_one(consumer), retry_in=60.0)
     consumer.nack(nack)
@@ -101,7 +101,7 @@ def test_an_ack_after_the_same_attempt_was_reported_crashed_is_refused(engine, q
 
 
 def test_results_of_several_jobs_are_acked_from_the_front(engine, queue):
-    submit(queue, batch(0, 4))
+    submit(queue, chunk(0, 4))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 4)
 
@@ -115,7 +115,7 @@ def test_results_of_several_jobs_are_acked_from_the_front(engine, queue):
 
 
 def test_an_ack_that_leaves_a_job_out_is_refused(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 2)
 
@@ -128,7 +128,7 @@ def test_an_ack_that_leaves_a_job_out_is_refused(engine, queue):
 
 
 def test_outcomes_travel_with_the_next_lease(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     first = lease_one(consumer)
 
@@ -168,7 +168,7 @@ def test_a_nack_without_a_time_makes_a_dead_letter_with_its_history(engine, queu
 
 
 def test_a_nack_gives_back_the_jobs_before_it_whose_results_never_came(engine, queue):
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
 
@@ -201,7 +201,7 @@ def test_each_cause_has_its_ledger(engine, queue, cause, ledger):
 
 
 def test_release_gives_jobs_back_uncharged_at_their_old_place(engine, queue):
-    submit(queue, batch(0, 4))
+    submit(queue, chunk(0, 4))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
 
@@ -213,7 +213,7 @@ def test_release_gives_jobs_back_uncharged_at_their_old_place(engine, queue):
 
 
 def test_release_of_a_started_job_counts_as_an_interruption_of_that_one_alone(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 2)
 
@@ -228,7 +228,7 @@ def test_release_of_a_lost_lease_says_so(engine):
 
 
 def test_recall_takes_back_what_was_read_ahead_at_its_old_place(engine, queue):
-    submit(queue, batch(0, 3), batch(4, 2), batch(7))
+    submit(queue, chunk(0, 3), chunk(4, 2), chunk(7))
     supervisor, consumer = engine.supervisor(), engine.consumer()
     first, second = lease(consumer, 5)
 
@@ -244,7 +244,7 @@ def test_recall_takes_back_what_was_read_ahead_at_its_old_place(engine, queue):
 
 
 def test_recall_leaves_what_was_leased_since_alone(engine, queue):
-    submit(queue, batch(0, 2), batch(2))
+    submit(queue, chunk(0, 2), chunk(2))
     supervisor, consumer = engine.supervisor(), engine.consumer()
     (first,) = lease(consumer, 2)
     later = lease_one(consumer)
@@ -256,7 +256,7 @@ def test_recall_leaves_what_was_leased_since_alone(engine, queue):
 
 
 def test_a_lost_consumer_costs_only_the_job_that_was_executing(engine, queue):
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     supervisor, consumer = engine.supervisor(), engine.consumer()
     (delivery,) = lease(consumer, 3)
     consumer.ack(c.Ack(delivery.token, 0, [b"r"], [0.1]))

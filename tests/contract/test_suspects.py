@@ -9,14 +9,14 @@ from itertools import count
 
 import pytest
 
-from service.broker.base import Broker
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, JobView
-from service.domain.limits import Limits
-from service.domain.suspicion import TOGETHER_SECONDS
-from service.errors import LeaseLost
-from tests.support.asking import ack_of, batch, lease, lease_one, nack_of, numbers, states, submit
+from svc.broker.base import Broker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, JobView
+from svc.domain.limits import Limits
+from svc.domain.suspicion import TOGETHER_SECONDS
+from svc.errors import LeaseLost
+from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, states, submit
 from tests.support.engines import Engine
 
 #: What the queue is given to find out that nobody of a worker is there any more, and to judge.
@@ -55,7 +55,7 @@ def suspicions(queue: Broker, *jobs: str) -> list[int]:
 
 def suspect_each(engine: Engine, queue: Broker, names: Iterator[str], jobs: int) -> None:
     """Submit jobs, and make suspects of them all."""
-    submit(queue, batch(0, jobs))
+    submit(queue, chunk(0, jobs))
     worker = consumer_of(engine, next(names))
     assert len(numbers(lease(worker, jobs))) == jobs
     lose(engine, worker)
@@ -75,13 +75,13 @@ def test_all_that_a_lost_worker_held_is_granted_alone_from_then_on(engine, queue
 
 
 def test_suspects_stand_at_the_back_of_their_lane(engine, queue, names):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     worker = consumer_of(engine, next(names))
     lease_one(worker)
-    submit(queue, batch(2, 2))
+    submit(queue, chunk(2, 2))
 
     lose(engine, worker)
-    submit(queue, batch(4, 1))
+    submit(queue, chunk(4, 1))
     other = consumer_of(engine, next(names))
     order = []
     for _ in range(5):
@@ -94,7 +94,7 @@ def test_suspects_stand_at_the_back_of_their_lane(engine, queue, names):
 
 def test_a_higher_priority_goes_before_a_suspect_and_a_lower_one_behind(engine, queue, names):
     suspect_each(engine, queue, names, 1)
-    submit(queue, batch(1, 1, priority=1), batch(2, 1, priority=-1))
+    submit(queue, chunk(1, 1, priority=1), chunk(2, 1, priority=-1))
     worker = consumer_of(engine, next(names))
 
     assert [numbers([lease_one(consumer_of(engine, next(names)))])[0] for _ in range(3)] == [1, 0, 2]
@@ -103,7 +103,7 @@ def test_a_higher_priority_goes_before_a_suspect_and_a_lower_one_behind(engine, 
 
 def test_only_a_job_that_was_granted_alone_is_charged(engine, queue, names):
     """The job to blame may be any of a grant: the first one is as likely as the last."""
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     worker = consumer_of(engine, next(names))
     lease(worker, 3)
 
@@ -194,7 +194,7 @@ def test_a_suspicion_is_withdrawn_if_the_process_comes_back_later(engine, queue,
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_jobs_are_no_suspects_any_more_if_the_process_comes_back(engine, names, restarted):
-    submit(engine.client(), batch(0, 3))
+    submit(engine.client(), chunk(0, 3))
     worker = consumer_of(engine, "p")
     (delivery,) = lease(worker, 3)
     lose(engine, worker)
@@ -316,7 +316,7 @@ def test_one_that_lost_a_worker_as_a_suspect_runs_while_no_other_does(engine, qu
 
 
 def test_the_suspects_of_another_queue_may_run_on_another_worker(engine, queue, names):
-    submit(queue, batch(0, 1, queue="a"), batch(1, 1, queue="b"))
+    submit(queue, chunk(0, 1, queue="a"), chunk(1, 1, queue="b"))
     workers = [engine.consumer(f"{name}-1", name, queues=[q]) for name, q in (("u", "a"), ("v", "b"))]
     for worker in workers:
         lease_one(worker)
@@ -337,7 +337,7 @@ def test_a_waiting_consumer_gets_a_suspect_once_the_one_before_has_ended(engine,
 
 
 def test_a_planned_stop_makes_no_suspects(engine, queue, names):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     supervisor = engine.supervisor("p")
     worker = consumer_of(engine, "p")
     lease(worker, 2)
@@ -350,7 +350,7 @@ def test_a_planned_stop_makes_no_suspects(engine, queue, names):
 
 
 def test_jobs_that_a_supervisor_gives_back_are_no_suspects(engine, queue):
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     supervisor = engine.supervisor("p")
     (delivery,) = lease(consumer_of(engine, "p"), 3)
 
@@ -361,7 +361,7 @@ def test_jobs_that_a_supervisor_gives_back_are_no_suspects(engine, queue):
 
 
 def test_a_consumer_that_dies_with_unsent_outcomes_makes_suspects_and_then_charges(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     supervisor = engine.supervisor("p")
     lease(consumer_of(engine, "p"), 2)
     supervisor.call([c.Lost("p-1", DIED, suspect=True)])
@@ -376,7 +376,7 @@ def test_a_consumer_that_dies_with_unsent_outcomes_makes_suspects_and_then_charg
 
 
 def test_a_job_that_had_begun_is_charged_at_once(engine, queue):
-    submit(queue, batch(0, 3))
+    submit(queue, chunk(0, 3))
     supervisor = engine.supervisor("p")
     (delivery,) = lease(consumer_of(engine, "p"), 3)
 
@@ -392,7 +392,7 @@ def test_a_job_that_had_begun_is_charged_at_once(engine, queue):
 
 def test_a_process_that_takes_the_name_of_a_lost_one_does_not_hide_the_loss(engine, queue):
     """A container starts again within the time that a worker has to come back."""
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     old = engine.consumer("p-1", "p", life=1)
     lease(old, 2)
     engine.cut(old)
@@ -404,7 +404,7 @@ def test_a_process_that_takes_the_name_of_a_lost_one_does_not_hide_the_loss(engi
 
 
 def test_a_supervisor_of_another_life_finds_the_jobs_of_the_last_one_given_back(engine, queue):
-    submit(queue, batch(0, 2))
+    submit(queue, chunk(0, 2))
     engine.supervisor("p", life=1)
     old = engine.consumer("p-1", "p", life=1)
     lease(old, 2)

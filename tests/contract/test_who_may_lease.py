@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import RESULTS_QUEUE, ErrorInfo
-from service.domain.upkeep import SWEEP_SECONDS
-from service.errors import BadRequest, LeaseLost
-from service.wire import PROTOCOL_VERSION
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import RESULTS_QUEUE, ErrorInfo
+from svc.domain.upkeep import SWEEP_SECONDS
+from svc.errors import BadRequest, LeaseLost
+from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import (
     NOW,
     ack_of,
-    batch,
+    chunk,
     counts,
     lease,
     lease_one,
@@ -58,7 +58,7 @@ def _hello(role: str, **said: Any) -> c.Hello:
     ids=lambda hello: f"{hello!r:.60}",
 )
 def test_nobody_introduces_himself_with_what_is_not_his(engine, queue, hello):
-    submit(queue, batch(0, 5))
+    submit(queue, chunk(0, 5))
 
     with pytest.raises(BadRequest):
         queue._one(hello, r.Welcome)
@@ -71,7 +71,7 @@ def test_nobody_introduces_himself_with_what_is_not_his(engine, queue, hello):
     "held", [c.Held(0, "o", 0, 1), c.Held(7, "put1", 0, 1), c.Held(7, "o", 5, 1), c.Held(7, "x", 0, 1)]
 )
 def test_only_a_job_that_one_could_run_is_taken_up_again(engine, queue, held):
-    submit(queue, batch(0, 5), batch(5, queue="other"))
+    submit(queue, chunk(0, 5), chunk(5, queue="other"))
 
     assert engine.consumer(held=[held]).welcome.lost == [held.token]
     assert counts(queue).leased == counts(queue, "other").leased == 0

@@ -75,7 +75,7 @@ def svc_on_the_host(folder: Path, *arguments: str) -> subprocess.CompletedProces
     """Run `svc` with the keys in *folder*, as docs/deploy.md says."""
     files = {"AUTHKEY_FILE": "authkey", "TLS_CERT": "cert.pem", "TLS_KEY": "key.pem", "TLS_CA": "ca.pem"}
     told = {f"SVC_{name}": str(folder / file) for name, file in files.items()}
-    command = [sys.executable, "-m", "service", *arguments]
+    command = [sys.executable, "-m", "svc", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **told}
     )
@@ -102,7 +102,7 @@ def test_without_a_certificate_nobody_gets_to_the_authkeys_challenge(service, tm
     key = tmp_path / "authkey"
     service.compose("cp", "keys:/run/keys/cli/authkey", str(key))
     manager = ("--manager", service.address("manager", 7077), "--authkey-file", str(key))
-    command = [sys.executable, "-m", "service", "status", "--timeout", "1", *manager]
+    command = [sys.executable, "-m", "svc", "status", "--timeout", "1", *manager]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode in (3, 4)
     assert refused.stdout == ""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.domain.limits import Limits
+from svc.domain.limits import Limits
 from tests.e2e.readings import results, submit_naps
 from tests.support.docker import Project, wait_for
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.broker.manager import ManagerBroker
+from svc.broker.manager import ManagerBroker
 from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS, TABLE_BYTES
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
@@ -66,7 +66,7 @@ class Campaign:
         try:
             self.site.start()
             producers = [
-                Producer(self.site, "batches", 400, proxied=False),
+                Producer(self.site, "chunks", 400, proxied=False),
                 Producer(self.site, "behind", 250, proxied=True),
                 Producer(self.site, "singles", 1, proxied=False),
             ]

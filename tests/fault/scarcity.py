@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service.key_files import read_authkey
-from service.settings import parse_address
-from service.wire import with_header
+from svc.key_files import read_authkey
+from svc.settings import parse_address
+from svc.wire import with_header
 from tests.fault.site import LEASE_SECONDS
 from tests.fault.strikes import Strikes
 from tests.support.history import Fault

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from service.broker.manager import ManagerBroker
-from service.codec import PLAIN, encode_arguments
-from service.domain import commands as c
-from service.domain.job import NewBatch, Terms
-from service.errors import ManagerUnreachable
-from service.key_files import read_authkey
-from service.settings import parse_address
+from svc.broker.manager import ManagerBroker
+from svc.codec import PLAIN, encode_arguments
+from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
+from svc.errors import ManagerUnreachable
+from svc.key_files import read_authkey
+from svc.settings import parse_address
 from tests.support.cgroups import Cgroup
 from tests.support.faketime import Clock
 from tests.support.history import Recorder
@@ -231,7 +231,7 @@ class Site:
         """Run a command of `svc` to its end; return its exit code."""
         with (self.folder / "commands.log").open("ab") as log:
             done = subprocess.run(
-                [sys.executable, "-m", "service", *arguments],
+                [sys.executable, "-m", "svc", *arguments],
                 env=self.service.environment, stdout=log, stderr=log, timeout=timeout, check=False,
             )  # fmt: skip
         return done.returncode
@@ -247,19 +247,19 @@ class Site:
 
 
 class Producer(threading.Thread):
-    """Submits batches and follows them to their ends, one after the other, until told to stop.
+    """Submits chunks and follows them to their ends, one after the other, until told to stop.
 
     A submit whose outcome is not known is made again as it was, until it is known.
     """
 
-    def __init__(self, site: Site, name: str, batch: int, *, proxied: bool) -> None:
+    def __init__(self, site: Site, name: str, chunk: int, *, proxied: bool) -> None:
         super().__init__(name=name, daemon=True)
         self.stopping = threading.Event()
         self.error: BaseException | None = None
         #: How many jobs it has submitted.
         self.submitted = 0
         self._site = site
-        self._batch = batch
+        self._chunk = chunk
         self._proxied = proxied
         self._seen = self._cursor = 0
         self._random = random.Random(f"{site.random.random()}{name}")
@@ -270,8 +270,8 @@ class Producer(threading.Thread):
             with self._site.broker(proxied=self._proxied) as broker:
                 first = 0
                 while not self.stopping.is_set():
-                    submit(broker, recorder, NewBatch(first, Terms(WORK), self._bodies(first)))
-                    self.submitted = first = first + self._batch
+                    submit(broker, recorder, NewChunk(first, Terms(WORK), self._bodies(first)))
+                    self.submitted = first = first + self._chunk
                     self._follow(broker, recorder, first)
         except BaseException as error:  # noqa: BLE001  # told by the campaign when it ends
             self.error = error
@@ -280,12 +280,12 @@ class Producer(threading.Thread):
         folder = str(self._site.folder)
         return [
             encode_arguments(PLAIN, (f"{self.name}-{number}", self._random.choice(_WORK_SECONDS), folder), {})
-            for number in range(first, first + self._batch)
+            for number in range(first, first + self._chunk)
         ]
 
     def _follow(self, broker: ManagerBroker, recorder: Recorder, submitted: int) -> None:
-        """Wait until few of the jobs are left; the next batch then meets no idle consumers."""
-        while not self.stopping.is_set() and self._seen < submitted - self._batch // 2:
+        """Wait until few of the jobs are left; the next chunk then meets no idle consumers."""
+        while not self.stopping.is_set() and self._seen < submitted - self._chunk // 2:
             ask = c.Feed(self.name, self._cursor, 1000, 1.0)
             page = recorder.call("feed", 0, 0, CALL_SECONDS + 1.0, functools.partial(broker.feed, ask))
             if page is not None:
@@ -293,15 +293,15 @@ class Producer(threading.Thread):
                 self._cursor = page.cursor
 
 
-def submit(broker: ManagerBroker, recorder: Recorder, batch: NewBatch, patience: float = 60.0) -> None:
-    """Submit *batch* under the recorder's name, again and again as it is, until it is known to be accepted.
+def submit(broker: ManagerBroker, recorder: Recorder, chunk: NewChunk, patience: float = 60.0) -> None:
+    """Submit *chunk* under the recorder's name, again and again as it is, until it is known to be accepted.
 
     Raises:
         ManagerUnreachable: the manager was away for *patience* seconds.
     """
     end = time.monotonic() + patience
-    ask = functools.partial(broker.submit, recorder.client, [batch])
-    while (notes := recorder.call("submit", batch.first, len(batch.bodies), CALL_SECONDS, ask)) is None:
+    ask = functools.partial(broker.submit, recorder.client, [chunk])
+    while (notes := recorder.call("submit", chunk.first, len(chunk.bodies), CALL_SECONDS, ask)) is None:
         if time.monotonic() >= end:
             raise ManagerUnreachable("the campaign has lost its manager")
     assert not notes, notes

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from service.codec import PLAIN, encode_arguments
-from service.domain.job import NewBatch, Terms
+from svc.codec import PLAIN, encode_arguments
+from svc.domain.job import NewChunk, Terms
 from tests.fault.site import LEASE_SECONDS, TASKS, Site, submit
 from tests.support.fail_points import order
 from tests.support.history import Drain, Fault, Recorder
@@ -146,9 +146,9 @@ class Strikes:
         task = POISONS[kind]
         seconds = self.random.choice((0.0, 0.001, 0.003))
         arguments = (f"{recorder.client}-0", seconds, str(self.site.folder))
-        batch = NewBatch(0, Terms(f"{TASKS}:{task}", "poison"), [encode_arguments(PLAIN, arguments, {})])
+        chunk = NewChunk(0, Terms(f"{TASKS}:{task}", "poison"), [encode_arguments(PLAIN, arguments, {})])
         with self.site.broker() as broker:
-            submit(broker, recorder, batch)
+            submit(broker, recorder, chunk)
             broker.wait([f"{recorder.client}-0"], _POISON_PATIENCE)
         self.note(kind, at)
 

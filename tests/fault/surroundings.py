@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from service.codec import PLAIN, encode_arguments
-from service.domain.job import NewBatch, Terms
-from service.errors import ManagerUnreachable
-from service.server.journal.annex import annex_path
-from service.server.journal.ownership import CHECK_SECONDS, TAKEOVER_SECONDS
+from svc.codec import PLAIN, encode_arguments
+from svc.domain.job import NewChunk, Terms
+from svc.errors import ManagerUnreachable
+from svc.server.journal.large_rows import large_rows_path
+from svc.server.journal.ownership import CHECK_SECONDS, TAKEOVER_SECONDS
 from tests.fault.site import TASKS, WORK, submit
 from tests.fault.strikes import Strikes
 from tests.support.history import Recorder, read_leftovers
@@ -65,7 +65,7 @@ def stall_log(strikes: Strikes, kind: str) -> None:
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     command = ["worker", "--http", "off", "--tasks", TASKS, "--consumers", "1", "--name", "unread"]
     worker = subprocess.Popen(
-        [sys.executable, "-m", "service", *command, "--queues", _UNREAD_QUEUE, "--log-level", "debug"],
+        [sys.executable, "-m", "svc", *command, "--queues", _UNREAD_QUEUE, "--log-level", "debug"],
         env=site.service.environment, stdout=subprocess.DEVNULL, stderr=writing, cwd=ROOT,
     )  # fmt: skip
     try:
@@ -91,7 +91,7 @@ def _run_all(strikes: Strikes, queue: str, count: int) -> bool:
     labels = [f"{recorder.client}-{number}" for number in range(count)]
     bodies = [encode_arguments(PLAIN, (label, 0.002, str(site.folder)), {}) for label in labels]
     with site.broker() as broker:
-        submit(broker, recorder, NewBatch(0, Terms(WORK, queue), bodies))
+        submit(broker, recorder, NewChunk(0, Terms(WORK, queue), bodies))
         return len(broker.wait(labels, timedelta(seconds=PATIENCE_SECONDS))) == count
 
 
@@ -100,7 +100,7 @@ def take_journal_away(strikes: Strikes, kind: str) -> None:
     at, service = time.monotonic(), strikes.site.service
     assert service.manager is not None
     manager, journal = service.manager, service.journal
-    parts = [journal, Path(f"{journal}-wal"), annex_path(journal)]
+    parts = [journal, Path(f"{journal}-wal"), large_rows_path(journal)]
     part = strikes.random.choice([each for each in parts if each.exists()])
     away = part.with_name(f"{part.name}.away")
     part.rename(away)
@@ -150,7 +150,7 @@ def _second_manager(strikes: Strikes) -> Iterator[Callable[[], str | None]]:
         body = encode_arguments(PLAIN, (f"{recorder.client}-0", 0.0, str(strikes.site.folder)), {})
         try:
             with strikes.site.broker(listen=listen) as broker:
-                submit(broker, recorder, NewBatch(0, Terms(WORK), [body]), PATIENCE_SECONDS)
+                submit(broker, recorder, NewChunk(0, Terms(WORK), [body]), PATIENCE_SECONDS)
         except ManagerUnreachable as error:
             return f"{error}; its exit code is {process.poll()}"
         return None
@@ -171,7 +171,7 @@ def leave_processes(strikes: Strikes, kind: str) -> None:
     label, way = f"{recorder.client}-0", strikes.random.choice(sorted(WAYS))
     killed = strikes.random.random() < 0.5
     arguments = (label, 1.0 if killed else 0.0, str(site.folder), way)
-    batch = NewBatch(
+    chunk = NewChunk(
         0, Terms(f"{TASKS}:leave_process", _POISON_QUEUE), [encode_arguments(PLAIN, arguments, {})]
     )
 
@@ -179,7 +179,7 @@ def leave_processes(strikes: Strikes, kind: str) -> None:
         return [(process, consumer) for of, process, consumer in read_leftovers(site.folder) if of == label]
 
     with site.broker() as broker:
-        submit(broker, recorder, batch)
+        submit(broker, recorder, chunk)
         if killed and strikes.until(left, PATIENCE_SECONDS):
             strikes.kill([left()[0][1]], f"{kind}, consumer killed")
         broker.wait([label], timedelta(seconds=PATIENCE_SECONDS))

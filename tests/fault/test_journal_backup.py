@@ -9,14 +9,14 @@ from typing import Self
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.manager import ManagerBroker
-from service.domain.job import NewBatch, Terms
-from service.domain.replies import Copy
-from service.errors import BadRequest, Conflict, JournalError
-from service.server.journal import SqliteJournal
-from service.server.journal.backup import SLICE_PAGES
-from service.server.journal.inspection import INCARNATIONS_SKIPPED, info, restore, verify
+from svc.broker.host import QueueHost
+from svc.broker.manager import ManagerBroker
+from svc.domain.job import NewChunk, Terms
+from svc.domain.replies import Copy
+from svc.errors import BadRequest, Conflict, JournalError
+from svc.server.journal import SqliteJournal
+from svc.server.journal.backup import SLICE_PAGES
+from svc.server.journal.inspection import INCARNATIONS_SKIPPED, info, restore, verify
 from tests.support.journals import event, rows_of
 from tests.support.manager import running_manager
 
@@ -44,7 +44,7 @@ class Load:
     def _run(self) -> None:
         while not self._done.is_set():
             started = time.monotonic()
-            self._broker.submit("load", [NewBatch(self.accepted, Terms("m:f"), [b"y" * 500])])
+            self._broker.submit("load", [NewChunk(self.accepted, Terms("m:f"), [b"y" * 500])])
             self.slowest = max(self.slowest, time.monotonic() - started)
             self.accepted += 1
 
@@ -59,7 +59,7 @@ def finished(broker: ManagerBroker, name: str) -> Copy:
 
 def submit_many(broker: ManagerBroker, count: int) -> None:
     for number in range(0, count, 100):
-        broker.submit("before", [NewBatch(number, Terms("m:f"), [b"x" * 2000] * 100)])
+        broker.submit("before", [NewChunk(number, Terms("m:f"), [b"x" * 2000] * 100)])
 
 
 def test_a_backup_under_load_holds_all_that_was_accepted_before_and_restores(tmp_path):

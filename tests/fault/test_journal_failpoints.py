@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ConfigurationError, ManagerUnreachable
-from service.server.journal.failpoints import NAMES, file_layer
-from service.server.journal.inspection import verify
+from svc.errors import ConfigurationError, ManagerUnreachable
+from svc.server.journal.failpoints import NAMES, file_layer
+from svc.server.journal.inspection import verify
 from tests.support.processes import Service
 
 WAIT_SECONDS = 30

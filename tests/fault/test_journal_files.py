@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.events import AnyEvent, Submitted
-from service.domain.job import Terms
-from service.errors import Conflict, JournalError
-from service.server.journal import SqliteJournal
+from svc.domain.events import AnyEvent, Submitted
+from svc.domain.job import Terms
+from svc.errors import Conflict, JournalError
+from svc.server.journal import SqliteJournal
 from tests.support.disk import Disk, recorded_disk
 from tests.support.small_disk import remount, small_disk
 
@@ -23,9 +23,9 @@ TERMS = Terms("module:function")
 
 APPENDER = """
 import sys
-from service.domain.events import Submitted
-from service.domain.job import Terms
-from service.server.journal import SqliteJournal
+from svc.domain.events import Submitted
+from svc.domain.job import Terms
+from svc.server.journal import SqliteJournal
 
 path, durability, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
 journal = SqliteJournal.open(path, durability)
@@ -43,7 +43,7 @@ while True:
 
 HOLDER = """
 import sys
-from service.server.journal import SqliteJournal
+from svc.server.journal import SqliteJournal
 
 journal = SqliteJournal.open(sys.argv[1])
 print("open", flush=True)

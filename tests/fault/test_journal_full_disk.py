@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain.job import NewBatch, Terms
-from service.domain.limits import Limits
-from service.errors import JournalError
-from service.server.journal import SqliteJournal
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.errors import JournalError
+from svc.server.journal import SqliteJournal
 from tests.support.journals import event, rows_of
 from tests.support.manager import running_manager
 from tests.support.small_disk import small_disk
@@ -83,8 +83,8 @@ def test_the_room_that_is_told_of_does_not_depend_on_who_holds_the_ballast(tmp_p
 
 def submit(broker: ManagerBroker, first: int, count: int) -> str:
     """Submit jobs; return the code of the refusal, or nothing."""
-    batch = NewBatch(first, Terms("m:f"), [b"x" * 500] * count)
-    notes = broker.submit("full", [batch])
+    chunk = NewChunk(first, Terms("m:f"), [b"x" * 500] * count)
+    notes = broker.submit("full", [chunk])
     return notes[0].code if notes else ""
 
 

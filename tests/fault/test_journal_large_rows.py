@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.events import AnyEvent
-from service.errors import Conflict, JournalError
-from service.server.journal import SqliteJournal, annex
-from service.server.journal.annex import LARGE_BYTES, annex_path
-from service.server.journal.inspection import info, restore, verify
+from svc.domain.events import AnyEvent
+from svc.errors import Conflict, JournalError
+from svc.server.journal import SqliteJournal, large_rows
+from svc.server.journal.inspection import info, restore, verify
+from svc.server.journal.large_rows import LARGE_BYTES, large_rows_path
 from tests.fault.test_journal_backup import copied
 from tests.fault.test_journal_full_disk import fill
 from tests.support.journals import event, killed, rows_of
@@ -24,8 +24,8 @@ def large(number: int) -> AnyEvent:
 
 
 def files(path: Path) -> set[str]:
-    """Return the names in the annex of the journal at *path*."""
-    directory = annex_path(path)
+    """Return the names in the large rows of the journal at *path*."""
+    directory = large_rows_path(path)
     return {file.name for file in directory.iterdir()} if directory.exists() else set()
 
 
@@ -33,7 +33,7 @@ def gone(journal: SqliteJournal) -> None:
     """Wait until all files of deleted rows are removed: what a thread does now, and what came meanwhile."""
     for _ in range(2):
         journal.reserve()
-        journal._annex.wait()
+        journal._large_rows.wait()
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_the_file_goes_after_the_commit_that_deleted_its_row_and_not_before(jour
 
 def test_nobody_can_read_the_files_but_this_user(journal, path):
     journal.append([(1, large(1))])
-    assert annex_path(path).stat().st_mode & 0o777 == 0o700
-    assert (annex_path(path) / "1").stat().st_mode & 0o777 == 0o600
+    assert large_rows_path(path).stat().st_mode & 0o777 == 0o700
+    assert (large_rows_path(path) / "1").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_kill_9_left_has_every_large_row(journal, path, tmp_path):
@@ -125,7 +125,7 @@ def test_what_kill_9_left_has_every_large_row(journal, path, tmp_path):
 def test_a_file_whose_row_was_never_committed_is_removed_once_all_rows_are_read(journal, path):
     journal.append([(1, large(1))])
     journal.close()
-    (annex_path(path) / "2").write_bytes(b"left by a crash")
+    (large_rows_path(path) / "2").write_bytes(b"left by a crash")
     journal = SqliteJournal.open(path)
     assert files(path) == {"1", "2"}
     assert list(journal.replay()) == [(1, large(1))]
@@ -135,8 +135,8 @@ def test_a_file_whose_row_was_never_committed_is_removed_once_all_rows_are_read(
 
 def test_a_row_takes_the_place_of_a_file_that_a_crash_left_under_its_number(journal, path, tmp_path):
     journal.append([(1, large(1))])
-    (annex_path(path) / "2").write_bytes(b"left by a crash")
-    annex.keep_annex(path, tmp_path / "kept")
+    (large_rows_path(path) / "2").write_bytes(b"left by a crash")
+    large_rows.keep_large_rows(path, tmp_path / "kept")
     journal.append([(2, large(2))])
     assert journal.read(2) == large(2)
     assert (tmp_path / "kept" / "j.db.large" / "2").read_bytes() == b"left by a crash"
@@ -146,7 +146,7 @@ def test_a_row_takes_the_place_of_a_file_that_a_crash_left_under_its_number(jour
 def test_a_damaged_file_is_an_error_and_never_another_job(journal, path, damage):
     journal.append([(1, large(1)), (2, event(2))])
     journal.close()
-    file = annex_path(path) / "1"
+    file = large_rows_path(path) / "1"
     content = bytearray(file.read_bytes())
     content[1000] ^= 1
     file.write_bytes(content if damage == "flipped" else content[:-1])
@@ -189,7 +189,7 @@ def test_a_backup_is_one_file_and_holds_large_rows_that_were_deleted_while_it_wa
 
 def test_a_backup_of_a_journal_whose_large_row_is_gone_fails_and_says_so(journal, path):
     journal.append([(1, large(1)), (2, event(2))])
-    (annex_path(path) / "1").unlink()
+    (large_rows_path(path) / "1").unlink()
     journal.backup("b.db")
     while (copy := journal.backup("b.db")).state in ("copying", "checking"):
         journal.copy_slice()
@@ -198,10 +198,10 @@ def test_a_backup_of_a_journal_whose_large_row_is_gone_fails_and_says_so(journal
     assert not list(journal.backups.iterdir())
 
 
-def test_a_journal_is_not_restored_beside_the_annex_of_another(journal, path, tmp_path):
+def test_a_journal_is_not_restored_beside_the_large_rows_of_another(journal, path, tmp_path):
     journal.append([(1, large(1))])
     backup = copied(journal, "b.db")
-    annex_path(tmp_path / "r.db").mkdir()
+    large_rows_path(tmp_path / "r.db").mkdir()
     with pytest.raises(Conflict, match="exists and is not replaced"):
         restore(backup, tmp_path / "r.db")
 

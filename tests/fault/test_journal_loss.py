@@ -10,9 +10,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from service.errors import JournalError
-from service.server.journal import SqliteJournal, mark
-from service.server.journal.inspection import verify
+from svc.errors import JournalError
+from svc.server.journal import SqliteJournal, mark
+from svc.server.journal.inspection import verify
 from tests.support.journals import event, killed, remove, rows_of
 
 FLIPS, CUTS = 500, 200
@@ -155,8 +155,8 @@ class TestTheMark:
     def test_it_is_synced_at_most_once_a_second(self, tmp_path, monkeypatch):
         synced: list[int] = []
         now = iter([100.0, 100.4, 100.9, 101.1, 101.2])
-        monkeypatch.setattr("service.server.journal.mark.os.fdatasync", synced.append)
-        monkeypatch.setattr("service.server.journal.mark.time.monotonic", lambda: next(now))
+        monkeypatch.setattr("svc.server.journal.mark.os.fdatasync", synced.append)
+        monkeypatch.setattr("svc.server.journal.mark.time.monotonic", lambda: next(now))
         written = mark.Mark(tmp_path / "m", 1, 0, "fsync")
         for sequence in range(1, 6):
             written.advance(sequence)

@@ -15,10 +15,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from service.domain.events import AnyEvent, Submitted
-from service.domain.job import Terms
-from service.errors import Conflict, JournalError
-from service.server.journal import SqliteJournal, form, ownership
+from svc.domain.events import AnyEvent, Submitted
+from svc.domain.job import Terms
+from svc.errors import Conflict, JournalError
+from svc.server.journal import SqliteJournal, form, ownership
 from tests.support.lockless import LocklessLayer
 from tests.support.small_disk import small_disk
 
@@ -90,7 +90,7 @@ def test_a_manager_process_ends_by_itself_with_one_clear_line(tmp_path: Path):
     key.write_text("k" * 64)
     key.chmod(0o600)
     path = tmp_path / "data" / "j.db"
-    command = [sys.executable, "-m", "service", "manager", "--listen", "127.0.0.1:0", "--http", "off"]
+    command = [sys.executable, "-m", "svc", "manager", "--listen", "127.0.0.1:0", "--http", "off"]
     command += ["--authkey-file", str(key), "--journal", str(path), "--log-format", "json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as manager:
         assert manager.stderr is not None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import JournalError
-from service.server.journal import SqliteJournal
-from service.server.journal.mark import Mark, mark_path
+from svc.errors import JournalError
+from svc.server.journal import SqliteJournal
+from svc.server.journal.mark import Mark, mark_path
 from tests.support.disk import Disk, Step, recorded_disk
 from tests.support.journals import event, remove, rows_of
 

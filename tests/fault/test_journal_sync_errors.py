@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch, Terms
-from service.domain.members import Member
-from service.errors import JournalError
-from service.server.journal import SqliteJournal
+from svc.broker.host import QueueHost
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import Member
+from svc.errors import JournalError
+from svc.server.journal import SqliteJournal
 from tests.support.disk import recorded_disk
 from tests.support.journals import event, rows_of
 
 
 def submit(number: int) -> list[c.Command]:
-    return [c.Submit("o", [NewBatch(number, Terms("m:f"), [b"x"])])]
+    return [c.Submit("o", [NewChunk(number, Terms("m:f"), [b"x"])])]
 
 
 @pytest.mark.parametrize("acknowledged", [0, 1, 25])

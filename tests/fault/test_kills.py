@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.codec import decode_result
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain.lifecycle import JobState
-from service.server.journal import SqliteJournal
+from svc.codec import decode_result
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain.lifecycle import JobState
+from svc.server.journal import SqliteJournal
 from tests.support.processes import Service, service
 
 JOBS = 10_000

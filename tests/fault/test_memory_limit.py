@@ -9,11 +9,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain.job import NewBatch, Terms
-from service.server.scarcity import REFUSE_SHARE
-from service.settings import parse_address
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
+from svc.server.scarcity import REFUSE_SHARE
+from svc.settings import parse_address
 from tests.support.cgroups import Cgroup
 from tests.support.privileges import obtained
 from tests.support.svc import DEADLINE, Host, end, until
@@ -58,10 +58,10 @@ def fill(host: Host, first: int) -> tuple[int, str]:
     """Submit jobs with keys until one is refused; return the number after the last, and why."""
     with broker(host) as client:
         while True:
-            batches = [
-                NewBatch(first + n, Terms("m:f"), [b"x" * 100], 0.0, f"k-{first + n}") for n in range(FRAME)
+            chunks = [
+                NewChunk(first + n, Terms("m:f"), [b"x" * 100], 0.0, f"k-{first + n}") for n in range(FRAME)
             ]
-            notes = client.submit("o", batches)
+            notes = client.submit("o", chunks)
             first += FRAME
             if notes:
                 return first, notes[0].code

@@ -17,12 +17,12 @@ from typing import Any, get_args
 
 from msgspec import inspect
 
-from service.domain import commands as c
-from service.domain.apply import HANDLERS
-from service.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE
-from service.domain.lifecycle import JobState
-from service.server.plain import EXPOSED
-from service.server.roles import Role
+from svc.domain import commands as c
+from svc.domain.apply import HANDLERS
+from svc.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE
+from svc.domain.lifecycle import JobState
+from svc.server.plain import EXPOSED
+from svc.server.roles import Role
 from tests.fuzz import steps as s
 from tests.fuzz.scene import Scene
 from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encoded_bytes, swarm
@@ -138,8 +138,8 @@ class Author:
         )  # fmt: skip
 
     def _held(self, lease: Any) -> c.Held:
-        batch = lease.batch
-        return c.Held(lease.token, batch.origin, batch.first + lease.start, lease.stop - lease.start)
+        chunk = lease.chunk
+        return c.Held(lease.token, chunk.origin, chunk.first + lease.start, lease.stop - lease.start)
 
     # --- frames -------------------------------------------------------------------------------------
 
@@ -187,14 +187,14 @@ class Author:
     def _usual(self) -> tuple[Usual, int | None]:
         """Return what fits together right now, and the peer that holds the lease that it is about."""
         state, rng = self._scene.host.state, self._rng
-        leases, batches = list(state.leases.values()), list(state.ledger.batches.values())
+        leases, chunks = list(state.leases.values()), list(state.ledger.chunks.values())
         lease = rng.choice(leases) if leases else None
-        batch = lease.batch if lease is not None and rng.random() < 0.7 else None
-        if batch is None and batches:
-            batch = rng.choice(batches)
-        index = lease.start if lease is not None and lease.batch is batch else 0
-        origin = batch.origin if batch is not None and rng.random() < 0.6 else rng.choice(_ORIGINS)
-        number = batch.first + index if batch is not None else 0
+        chunk = lease.chunk if lease is not None and rng.random() < 0.7 else None
+        if chunk is None and chunks:
+            chunk = rng.choice(chunks)
+        index = lease.start if lease is not None and lease.chunk is chunk else 0
+        origin = chunk.origin if chunk is not None and rng.random() < 0.6 else rng.choice(_ORIGINS)
+        number = chunk.first + index if chunk is not None else 0
         holder = lease.holder if lease is not None else None
         size = min(lease.stop - lease.start, 4) if lease is not None else 1
         worker = rng.choice(_WORKERS)
@@ -206,7 +206,7 @@ class Author:
             "count": (size,),
             "size": (size,),
             "origin": (origin,),
-            "id": self._ids(batches),
+            "id": self._ids(chunks),
             "queue": _QUEUES if rng.random() < 0.8 else ("", "q"),
             "task": _TASKS,
             "key": _KEYS,
@@ -232,11 +232,11 @@ class Author:
         if known is None:
             return 0
         stops = [stop for _, stop in known.forgotten]
-        return max([0, *stops, *(batch.first + batch.count for batch in known.batches[-1:])])
+        return max([0, *stops, *(chunk.first + chunk.count for chunk in known.chunks[-1:])])
 
-    def _ids(self, batches: Sequence[Any]) -> Sequence[str]:
-        chosen = [self._rng.choice(batches) for _ in range(3 if batches else 0)]
-        return [batch.id(self._rng.randrange(batch.count)) for batch in chosen] or ["a-0"]
+    def _ids(self, chunks: Sequence[Any]) -> Sequence[str]:
+        chosen = [self._rng.choice(chunks) for _ in range(3 if chunks else 0)]
+        return [chunk.id(self._rng.randrange(chunk.count)) for chunk in chosen] or ["a-0"]
 
     def _number_of(self, holder: Any) -> int | None:
         for number, peer in self._scene.peers.items():
@@ -273,7 +273,7 @@ class Author:
             case "item":
                 return self._item()
             case "job":
-                return self._rng.choice(self._ids(list(self._scene.host.state.ledger.batches.values())))
+                return self._rng.choice(self._ids(list(self._scene.host.state.ledger.chunks.values())))
             case "task":
                 return self._rng.choice(_TASKS)
             case "block":

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import structlog
 
-from service.broker.broken import StateBroken
-from service.broker.host import QueueHost
+from svc.broker.broken import StateBroken
+from svc.broker.host import QueueHost
 from tests.fuzz.author import Author
 from tests.fuzz.oracle import limit_memory
 from tests.fuzz.scene import Scene

@@ -9,13 +9,13 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 
-from service import codec, wire
-from service import wire_handshake as handshake
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch, Outcome, Terms
-from service.domain.lifecycle import JobState
-from service.server.roles import Role
+from svc import codec, wire
+from svc import wire_handshake as handshake
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Outcome, Terms
+from svc.domain.lifecycle import JobState
+from svc.server.roles import Role
 from tests.fuzz.targets import CHALLENGE, ENVELOPES, PIECES, ROLES, SECRETS, SERVED, TERMS
 from tests.support.hostile_frames import CORPUS, EVERY
 from tests.support.hostile_pickles import EXAMPLES, KINDS, NEWER, PROTOCOLS, REQUESTS
@@ -66,7 +66,7 @@ _OPENINGS: tuple[tuple[None, str, tuple[object, ...], dict[str, object]], ...] =
 _COMMANDS: tuple[c.Command, ...] = (
     c.Hello(wire.PROTOCOL_VERSION, "consumer", "w/1", "w", "host", 1, ["m:f"], ["default"]),
     c.Submit(
-        "o", [NewBatch(0, Terms("m:f"), [b"\x92\x91\x01\x80"]), NewBatch(1, Terms("m:g"), [b""], 0.0, "k")]
+        "o", [NewChunk(0, Terms("m:f"), [b"\x92\x91\x01\x80"]), NewChunk(1, Terms("m:g"), [b""], 0.0, "k")]
     ),
     c.Lease(10, 0.0),
     c.Feed("o", 0, 10, 0.0),

@@ -11,7 +11,7 @@ import sys
 import atheris
 import structlog
 
-with atheris.instrument_imports(include=["service"]):
+with atheris.instrument_imports(include=["svc"]):
     from tests.fuzz.oracle import Watch, limit_memory
     from tests.fuzz.targets import TARGETS
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from operator import add
 
-from service.domain.lifecycle import JobState
-from service.domain.members import ON_TRIAL
-from service.domain.queue_state import QueueState
+from svc.domain.lifecycle import JobState
+from svc.domain.members import ON_TRIAL
+from svc.domain.queue_state import QueueState
 from tests.fuzz.oracle import Finding
 
 #: Whether it is for suspects; its queue, priority, task and codec.
@@ -30,20 +30,20 @@ def check_cheaply(state: QueueState) -> None:
     counted: dict[str, list[int]] = {}
     ready: Counter[_Lane] = Counter()
     leased = 0
-    for batch in state.ledger.batches.values():
-        terms, states = batch.terms, batch.states
+    for chunk in state.ledger.chunks.values():
+        terms, states = chunk.terms, chunk.states
         found = [states.count(each) for each in _STATES]
-        _require(sum(found) == batch.count == len(states), "a batch has states that are none")
+        _require(sum(found) == chunk.count == len(states), "a chunk has states that are none")
         unfinished = sum([found[each] for each in _UNFINISHED])
-        if batch.unfinished != unfinished:
+        if chunk.unfinished != unfinished:
             raise Finding(
-                f"batch {batch.id(0)} has {unfinished} unfinished jobs and counts {batch.unfinished}"
+                f"chunk {chunk.id(0)} has {unfinished} unfinished jobs and counts {chunk.unfinished}"
             )
         sums = counted.get(terms.queue, _NOTHING)
         counted[terms.queue] = list(map(add, sums, found))
         leased += found[JobState.LEASED]
         if found[JobState.READY]:
-            apart = sum(1 for index in batch.suspects or () if batch.states[index] == JobState.READY)
+            apart = sum(1 for index in chunk.suspects or () if chunk.states[index] == JobState.READY)
             ready[False, terms.queue, terms.priority, terms.task, terms.codec] += (
                 found[JobState.READY] - apart
             )
@@ -71,7 +71,7 @@ def _check_leases(state: QueueState, leased: int) -> None:
     held = 0
     for token, lease in state.leases.items():
         held += lease.stop - lease.start
-        mine = lease.batch.states[lease.start : lease.stop]
+        mine = lease.chunk.states[lease.start : lease.stop]
         _require(lease.start < lease.stop, f"a lease is empty: {token}")
         _require(mine.count(JobState.LEASED) == len(mine), f"a lease has jobs that are not leased: {token}")
         _require(lease.holder.leases.get(token) is lease, f"a holder does not know its lease: {token}")
@@ -102,7 +102,7 @@ def check_deserted(state: QueueState) -> None:
         Finding: a job is pinned.
     """
     _require(not state.leases, f"leases outlive all members: {sorted(state.leases)}")
-    pinned = sum(batch.states.count(JobState.LEASED) for batch in state.ledger.batches.values())
+    pinned = sum(chunk.states.count(JobState.LEASED) for chunk in state.ledger.chunks.values())
     _require(not pinned, f"jobs are leased, and nobody is there: {pinned}")
 
 

@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
-from service import wire
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.recent import Recent
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.events import AnyEvent
-from service.domain.limits import Limits
-from service.domain.members import RECONNECT_GRACE
-from service.errors import BadRequest, JournalError
-from service.server.connection import Connection, Stage
-from service.server.dialogue import Dialogue
-from service.server.journal import SqliteJournal
-from service.server.journal.rows import Row, event_of, rows_of
-from service.server.keys import Key, KeyRing
-from service.server.roles import Role
-from service.server.turns import Turns
-from service.telemetry.metrics import ManagerMetrics
+from svc import wire
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.recent import Recent
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import AnyEvent
+from svc.domain.limits import Limits
+from svc.domain.members import RECONNECT_GRACE
+from svc.errors import BadRequest, JournalError
+from svc.server.connection import Connection, Stage
+from svc.server.journal import SqliteJournal
+from svc.server.journal.rows import Row, event_of, rows_of
+from svc.server.keys import Key, KeyRing
+from svc.server.protocol import ConnectionProtocol
+from svc.server.roles import Role
+from svc.server.turns import Turns
+from svc.telemetry.metrics import ManagerMetrics
 from tests.fuzz import steps as s
 from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
 from tests.fuzz.oracle import Finding
@@ -152,7 +152,7 @@ class Scene:
 
     def method(self, typeid: str, name: str) -> Callable[..., None]:
         """Return what carries out a stock client's call: its signature tells the arguments."""
-        return self.dialogue._plain.method(typeid, name)
+        return self.protocol._plain.method(typeid, name)
 
     def tell(self, step: s.Step) -> None:
         """Carry one step out, and check what must hold after it.
@@ -202,7 +202,7 @@ class Scene:
 
     def _hear(self, peer: Peer, message: bytes | bytearray) -> None:
         if not peer.connection.closed and peer.connection.work is None:
-            self.dialogue.handle(peer.connection, memoryview(message)[wire.HEADER.size :])
+            self.protocol.handle(peer.connection, memoryview(message)[wire.HEADER.size :])
 
     def _typed(self, step: s.Typed) -> None:
         peer = self.peers.get(step.peer)
@@ -248,7 +248,7 @@ class Scene:
         before = self._broken_off(step.committed)
         self.host.discard()
         self.host.recover_in_place()
-        self.dialogue.begin_anew()
+        self.protocol.begin_anew()
         self._compare(before)
 
     def _broken_off(self, committed: bool) -> dict[str, Any]:
@@ -323,7 +323,7 @@ class Scene:
         self.host._recent = Recent(self._recent_bytes)
         self.turns = Turns()
         self.turns.until = -math.inf if self._hurried else math.inf
-        self.dialogue = Dialogue(self.host, KeyRing.of_authkey(_SECRET), self, turns=self.turns)
+        self.protocol = ConnectionProtocol(self.host, KeyRing.of_authkey(_SECRET), self, turns=self.turns)
 
     def _submitted(self) -> int:
         return sum(counts.submitted for counts in self.host.state.ledger.counts.values())

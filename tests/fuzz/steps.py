@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.domain.commands import Command
-from service.server.roles import Role
+from svc.domain.commands import Command
+from svc.server.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
-from service import codec, wire
-from service import wire_handshake as handshake
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain.job import Terms
-from service.domain.limits import Limits
-from service.envelope import PickleKeys
-from service.errors import BadRequest, CodecError
-from service.server.connection import OUTSTANDING_MAX, Connection, Stage
-from service.server.keys import Key, KeyRing
-from service.server.loop import Server
-from service.server.pickle_scan import loads_plain
-from service.server.pickle_stack import NESTING_MAX
-from service.server.roles import Role
+from svc import codec, wire
+from svc import wire_handshake as handshake
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain.job import Terms
+from svc.domain.limits import Limits
+from svc.envelope import PickleKeys
+from svc.errors import BadRequest, CodecError
+from svc.server.connection import OUTSTANDING_MAX, Connection, Stage
+from svc.server.keys import Key, KeyRing
+from svc.server.loop import Server
+from svc.server.pickle_scan import loads_plain
+from svc.server.pickle_stack import NESTING_MAX
+from svc.server.roles import Role
 from tests.fuzz.oracle import Finding
 
 #: What sharing may add when it is written out: small, so that every accepted value can be compared in full.
@@ -226,7 +226,7 @@ class _Manager:
     def accepted(self) -> Connection:
         """Return the manager's end of the connection."""
         self._turn()
-        (found,) = self.server._door.connections.values()
+        (found,) = self.server._connection_limits.connections.values()
         found.challenge = CHALLENGE
         return found
 

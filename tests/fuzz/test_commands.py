@@ -13,14 +13,14 @@ import pytest
 import structlog
 from msgspec import inspect
 
-from service.domain import admission, settlement, upkeep
-from service.domain import commands as c
-from service.domain.apply import HANDLERS, READERS
-from service.domain.events import Failed
-from service.domain.ledger import Ledger
-from service.domain.queue_state import QueueState
-from service.server import dialogue
-from service.server.plain import EXPOSED
+from svc.domain import admission, settlement, upkeep
+from svc.domain import commands as c
+from svc.domain.apply import HANDLERS, READERS
+from svc.domain.events import Failed
+from svc.domain.ledger import Ledger
+from svc.domain.queue_state import QueueState
+from svc.server import protocol
+from svc.server.plain import EXPOSED
 from tests.fuzz import author, commands
 from tests.fuzz.scene import Scene
 from tests.fuzz.steps import Call, Connect, Frame, Story, Typed
@@ -63,8 +63,8 @@ def whoever_goes_keeps_the_jobs(monkeypatch):
 def ready_jobs_are_in_no_lane(monkeypatch):
     make_ready = QueueState.make_ready
 
-    def lazy(state, batch, start, stop, now):
-        make_ready(state, batch, start, stop - 1 if stop - start > 1 else stop, now)
+    def lazy(state, chunk, start, stop, now):
+        make_ready(state, chunk, start, stop - 1 if stop - start > 1 else stop, now)
 
     monkeypatch.setattr(QueueState, "make_ready", lazy)
 
@@ -89,7 +89,7 @@ def a_handler_cannot_take_a_number(monkeypatch):
 
 
 def an_answer_names_a_function(monkeypatch):
-    monkeypatch.setattr(dialogue, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
+    monkeypatch.setattr(protocol, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
 
 
 #: What is broken on purpose, and the kind of failure that tells of it.

@@ -56,7 +56,7 @@ def test_a_reader_that_names_a_global_is_found(watch, monkeypatch):
 
 
 def test_a_refusal_for_want_of_memory_is_found(monkeypatch):
-    from service.errors import BadRequest
+    from svc.errors import BadRequest
 
     def read(data: bytes, **limits: int) -> object:
         raise BadRequest("the request cannot be unpickled: MemoryError: ")

@@ -7,9 +7,9 @@ import logging
 import pytest
 import structlog
 
-from service.domain import commands as c
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.server.roles import Role
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.server.roles import Role
 from tests.fuzz.commands import retell
 from tests.fuzz.steps import (
     Call,
@@ -35,8 +35,8 @@ END = (Review(), Restart(committed=True), Desert(), Review())
 
 def submit(origin: str, first: int = 0, jobs: int = 1, key: str = "", **terms: object) -> Frame:
     """Return the step that submits jobs."""
-    batch = NewBatch(first, Terms("m:f", **terms), [b"\x92\x90\x80"] * jobs, 0.0, key)  # type: ignore[arg-type]
-    return Frame(ADMIN, (c.Submit(origin, [batch]),))
+    chunk = NewChunk(first, Terms("m:f", **terms), [b"\x92\x90\x80"] * jobs, 0.0, key)  # type: ignore[arg-type]
+    return Frame(ADMIN, (c.Submit(origin, [chunk]),))
 
 
 def ask(*commands: c.Command, peer: int = ADMIN) -> Frame:

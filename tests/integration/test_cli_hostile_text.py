@@ -14,7 +14,7 @@ from tests.support.hostile_text import HOSTILE, raw_in
 from tests.support.svc import DEADLINE, SVC, Host, end
 
 TASKS = """
-from service import task
+from svc import task
 
 @task(name="echo", retries=0)
 def echo(text: str) -> str:

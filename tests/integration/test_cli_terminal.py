@@ -20,7 +20,7 @@ def dev(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dev")
     (folder / "bin").mkdir()
     shim = folder / "bin" / "svc"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m service "$@"\n')
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m svc "$@"\n')
     shim.chmod(0o755)
     (folder / "bin" / "python").symlink_to(sys.executable)
     env = environment(TMPDIR=folder, PATH=f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")

@@ -22,7 +22,7 @@ bare_os.strip()
 """
 CLIENT = """
 import functools
-from service import Client
+from svc import Client
 with Client(accept=["plain", "pickle"]) as client:
     job = client.submit("tests.support.executor_tasks:add", 2, 3)
     print(job.result(30), job.done(), job.view().state)
@@ -33,7 +33,7 @@ with Client(accept=["plain", "pickle"]) as client:
 """
 EXECUTOR = """
 import concurrent.futures
-from service import Executor
+from svc import Executor
 with Executor(codec="pickle") as executor:
     futures = [executor.submit(pow, 2, number) for number in range(9)]
     print(sum(future.result(30) for future in concurrent.futures.as_completed(futures, 30)))
@@ -41,21 +41,21 @@ with Executor(codec="pickle") as executor:
     print(type(executor.submit(divmod, 1, 0).exception(30)).__name__)
 """
 AT_THE_END = """
-from service import Executor
+from svc import Executor
 executor = Executor()
 for number in range(2000):
     future = executor.submit("tests.support.executor_tasks:add", number, 1)
 print(future.job_id)
 """
 TASK = """
-from service import task
+from svc import task
 @task(retries=1, timeout=5)
 def double(number: int) -> int:
     return 2 * number
 print(double(4), double.task_options.retries)
 """
 COMMAND = """
-from service.cli import main
+from svc.cli import main
 sys.argv = ["svc", *sys.argv[1:]]
 main()
 """
@@ -140,8 +140,6 @@ def test_the_command_line_submits_and_shows(run, tmp_path):
     assert "add" in run(COMMAND, "jobs", "list")
 
 
-@pytest.mark.parametrize(
-    "name", ["service", "service.app", "service.worker.registry", "service.client.executor"]
-)
+@pytest.mark.parametrize("name", ["service", "svc.app", "svc.worker.registry", "svc.client.executor"])
 def test_each_module_that_a_client_needs_is_imported_by_itself(run, name):
     run(f"import {name}\nbare_os.check('')\nfrom service import Client, Executor, task")

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from service.app import Client
-from service.errors import JobFailed
-from service.telemetry.cgroup import read_memory
+from svc.app import Client
+from svc.errors import JobFailed
+from svc.telemetry.cgroup import read_memory
 from tests.support.prometheus import DASHBOARD, ROOT, RULES, Prometheus, filled_in, program, rows, running
 
 TASKS = "tests.support.worker_tasks"
@@ -74,7 +74,7 @@ def start(folder: Path, name: str, *arguments: object) -> tuple[subprocess.Popen
     """Start `svc NAME`; return it and its addresses."""
     announced = folder / f"{name}.json"
     common = ["--http", "127.0.0.1:0", "--authkey-file", folder / "authkey", "--announce", announced]
-    command = [sys.executable, "-m", "service", name, *map(str, [*common, *arguments])]
+    command = [sys.executable, "-m", "svc", name, *map(str, [*common, *arguments])]
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stderr=log)
     until(lambda: announced.exists() or process.poll() is not None, f"svc {name} has started")

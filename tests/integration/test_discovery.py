@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from service.domain.commands import Hello
-from service.telemetry.routes import discovered
+from svc.domain.commands import Hello
+from svc.telemetry.routes import discovered
 from tests.support.manager import running_manager
 from tests.support.svc import SVC, environment
 

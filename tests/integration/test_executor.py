@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from service.app import Executor
-from service.broker.manager import ManagerBroker
-from service.client.client import Client
-from service.errors import CodecError, JobFailed
+from svc.app import Executor
+from svc.broker.manager import ManagerBroker
+from svc.client.client import Client
+from svc.errors import CodecError, JobFailed
 from tests.support import executor_tasks as tasks
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
@@ -113,7 +113,7 @@ def test_another_process_finds_a_future_by_its_id(
     future = executor.submit(tasks.as_it_is, (1, "two"))
     program = """if True:
         import sys
-        from service import Executor
+        from svc import Executor
         with Executor(codec="pickle") as executor:
             print(executor.future(sys.argv[1]).result(timeout=30))
     """
@@ -128,7 +128,7 @@ def test_a_process_that_just_ends_hangs_on_nothing_and_its_jobs_go_on(
     os.mkfifo(fifo)
     program = """if True:
         import sys
-        from service import Executor
+        from svc import Executor
         executor = Executor()
         future = executor.submit("tests.support.executor_tasks:wait_for", sys.argv[1])
         executor.flush()
@@ -142,7 +142,7 @@ def test_a_process_that_just_ends_hangs_on_nothing_and_its_jobs_go_on(
 
 def test_a_block_at_the_end_of_a_program_waits(service: Manager, keyfile: Path) -> None:
     program = """if True:
-        from service import Executor
+        from svc import Executor
         with Executor() as executor:
             future = executor.submit("tests.support.executor_tasks:add", 1, 2)
         print(future.result(timeout=0))

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.client.executor import Executor
+from svc.broker.manager import ManagerBroker
+from svc.client.executor import Executor
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.client.client import Client
+from svc.broker.manager import ManagerBroker
+from svc.client.client import Client
 from tests.support import executor_tasks as tasks
 from tests.support.workers import KEY, Manager, Worker, options
 
@@ -84,7 +84,7 @@ def in_children(count, work):
 
 def test_parent_and_child_get_each_their_own_result(service: Manager, tmp_path: Path):
     program = """
-from service import Client
+from svc import Client
 client = Client()
 client.submit(ADD, 0, 0).result(timeout=30)
 def work(number):
@@ -100,7 +100,7 @@ in_children(1, work)
 @pytest.mark.slow
 def test_prefork_children_share_a_client_and_an_executor_and_lose_nothing(service: Manager, tmp_path: Path):
     program = """
-from service import Client, Executor
+from svc import Client, Executor
 client, executor = Client(), Executor()
 client.submit(ADD, 0, 0).result(timeout=30), executor.submit(ADD, 0, 0).result(timeout=30)
 def work(number):
@@ -120,7 +120,7 @@ def test_a_cloned_machine_s_client_notices_that_its_numbers_are_used(service: Ma
     """Python is not told of a fork that another library makes, as it is not of a snapshot that is resumed."""
     program = """
 import ctypes, json, os
-from service import Client
+from svc import Client
 client = Client()
 client.submit(ADD, 0, 0).result(timeout=30)
 fork = ctypes.PyDLL(None).fork
@@ -141,8 +141,8 @@ print(json.dumps([[job.id, job.result(timeout=30)]]))
 
 def test_a_stream_of_submits_that_is_inherited_halfway_gives_other_ids(service: Manager, tmp_path: Path):
     program = """
-from service import Client
-from service.client.batches import JobSpec
+from svc import Client
+from svc.client.chunks import JobSpec
 client = Client()
 specs = (spec for n in range(4) for spec in (JobSpec(ADD, (n, 0)), None))
 stream = client.submit_each(specs)
@@ -160,7 +160,7 @@ in_children(2, work)
 def test_a_fork_while_other_threads_submit_leaves_no_lock_behind(service: Manager, tmp_path: Path):
     program = """
 import threading
-from service import Client, Executor
+from svc import Client, Executor
 client, executor = Client(), Executor()
 over = threading.Event()
 def keep_on():
@@ -189,7 +189,7 @@ executor.shutdown()
 def test_no_thread_of_a_client_imports_anything_that_a_forked_child_would_wait_for(codec, service, tmp_path):
     program = """
 import os, sys
-from service import Client, Executor
+from svc import Client, Executor
 executor = Executor(codec="CODEC")
 client = Client()
 before = set(sys.modules)
@@ -205,7 +205,7 @@ os._exit(0 if sys.stdout.flush() is None else 1)
 
 def test_an_inherited_future_fails_in_the_child_and_ends_in_the_parent(service: Manager, tmp_path: Path):
     program = """
-from service import Executor
+from svc import Executor
 executor = Executor()
 future = executor.submit("nobody:knows")
 executor.flush()
@@ -225,7 +225,7 @@ def test_children_of_multiprocessing_use_an_inherited_client(kind: str, service:
     program = """
 import json, multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from service import Client
+from svc import Client
 client = Client()
 client.submit(ADD, 0, 0).result(timeout=30)
 context = multiprocessing.get_context("fork")
@@ -269,7 +269,7 @@ def test_a_script_that_ends_after_its_submits_loses_none(
 ):
     queue = f"end{len(ending)}"
     program = f"""
-from service import Executor
+from svc import Executor
 executor = Executor().options(queue={queue!r})
 for number in range(5000):
     executor.submit(ADD, number, 1)
@@ -284,7 +284,7 @@ def test_a_child_of_multiprocessing_that_ends_loses_none(client: Client, service
     program = """
 import multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-from service import Executor
+from svc import Executor
 executor = Executor().options(queue="mp-child")
 def work():
     for number in range(3000):
@@ -299,7 +299,7 @@ process.join()
 
 def test_a_script_whose_jobs_are_refused_at_its_end_says_so(service: Manager, tmp_path: Path):
     program = """
-from service import Executor
+from svc import Executor
 executor = Executor().options(strict=True)
 for number in range(3):
     executor.submit("nobody:knows", number)
@@ -313,8 +313,8 @@ def test_a_script_whose_manager_is_away_ends_in_bounded_time_and_says_what_was_n
     service: Manager, tmp_path: Path
 ):
     program = """
-from service import Executor
-from service.client import leaving
+from svc import Executor
+from svc.client import leaving
 leaving.EXIT_SECONDS = 1.5
 executor = Executor("127.0.0.1:1")
 for number in range(20):
@@ -335,7 +335,7 @@ def test_a_submit_in_a_signal_handler_neither_hangs_nor_mixes_jobs_up(
 ):
     program = f"""
 import json, signal
-from service import Client, Executor
+from svc import Client, Executor
 client, executor = Client(), Executor()
 found = []
 def handle(number, frame):

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.client.client import Client
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.field_bounds import FRAME_COMMANDS_MAX
-from service.domain.job import NewBatch, Terms
+from svc.client.client import Client
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.field_bounds import FRAME_COMMANDS_MAX
+from svc.domain.job import NewChunk, Terms
 from tests.support.manager import RunningManager, running_manager
 
 MB = 1_000_000
@@ -29,7 +29,7 @@ def manager() -> Iterator[RunningManager]:
 def finish(manager: RunningManager, count: int, size: int, origin: str = "o") -> list[str]:
     """Let *count* jobs of one origin end with results of *size* bytes; return their ids."""
     with manager.broker() as broker, manager.consumer() as consumer:
-        broker.submit(origin, [NewBatch(0, Terms("m:f"), [b""] * count)])
+        broker.submit(origin, [NewChunk(0, Terms("m:f"), [b""] * count)])
         for _ in range(count):
             (grant,) = consumer.call([c.Lease(1)])
             assert isinstance(grant, r.Grant)

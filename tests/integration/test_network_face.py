@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain.job import NewBatch
-from service.errors import AuthenticationFailed
-from service.server.door import Bounds
-from service.settings import parse_address
-from service.wire import HEADER, encode_request, with_header
-from tests.support.asking import batch
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain.job import NewChunk
+from svc.errors import AuthenticationFailed
+from svc.server.connection_limits import Bounds
+from svc.settings import parse_address
+from svc.wire import HEADER, encode_request, with_header
+from tests.support.asking import chunk
 from tests.support.manager import running_manager
 from tests.support.processes import ROOT, Service
 from tests.support.pythons import interpreters
@@ -52,7 +52,7 @@ def descriptors():
 
 @pytest.fixture
 def service(tmp_path):
-    running = Service(tmp_path, "service.cli.demo_tasks")
+    running = Service(tmp_path, "svc.cli.demo_tasks")
     running.start_manager("--durability", "memory")
     yield running
     running.close()
@@ -249,7 +249,7 @@ def test_an_answer_that_cannot_be_pickled_is_replaced_by_its_id_and_codec(manage
     """MessagePack nests deeper than a pickle may; such a job, got by a plain client, ended the manager."""
     body = b"\x92" + b"\x91" * 800 + b"\x01\x80"
     with manager.broker() as broker, connected(manager) as plain:
-        assert not broker.submit("deep", [NewBatch(0, batch().terms, [body])])
+        assert not broker.submit("deep", [NewChunk(0, chunk().terms, [body])])
         plain.serve(manager.authkey)
         plain.send(call("tasks", "get"))
         kind, job = pickle.loads(plain.receive())
@@ -277,7 +277,7 @@ def test_a_connection_whose_host_has_vanished_is_found_by_the_kernel(manager):
         idle.serve(manager.authkey)
 
         def options() -> list[int]:
-            (connection,) = manager.server._door.connections.values()
+            (connection,) = manager.server._connection_limits.connections.values()
             names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
             keep = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             return [keep, *(connection.sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)]
@@ -363,7 +363,7 @@ def test_honest_clients_are_served_during_a_flood_and_nothing_of_it_stays(servic
     assert service.manager is not None
     pid = service.manager.pid
     with service.broker() as broker:
-        broker.submit("warm", [batch(count=1000)])
+        broker.submit("warm", [chunk(count=1000)])
     before = figures(pid)
     stop = threading.Event()
 
@@ -389,7 +389,7 @@ def test_honest_clients_are_served_during_a_flood_and_nothing_of_it_stays(servic
             silent.append(stack.enter_context(socket.create_connection(endpoint, timeout=20)))
             if len(silent) % 30 == 0:
                 with ManagerBroker(endpoint, authkey, timeout=20) as honest:
-                    assert not honest.submit(f"o{len(silent)}", [batch(count=10)])
+                    assert not honest.submit(f"o{len(silent)}", [chunk(count=10)])
         during = figures(pid)
         stop.set()
         for thread in drips:
@@ -421,8 +421,8 @@ def test_a_long_message_takes_memory_only_as_it_comes(service):
 
 def test_without_descriptors_the_manager_waits_and_does_not_spin(tmp_path):
     """The stdlib's accept loop takes a whole CPU then (A4)."""
-    service = Service(tmp_path, "service.cli.demo_tasks")
-    command = [sys.executable, "-m", "service", "manager", "--listen", service.listen, "--http", "off"]
+    service = Service(tmp_path, "svc.cli.demo_tasks")
+    command = [sys.executable, "-m", "svc", "manager", "--listen", service.listen, "--http", "off"]
     announced = tmp_path / "manager.json"
     own = ["--durability", "memory", "--announce", str(announced)]
     with (tmp_path / "log").open("wb") as log:
@@ -462,7 +462,7 @@ def _cpu_seconds(pid: int) -> float:
 def test_keys_are_changed_without_a_pause(tmp_path):
     """Rotation: both keys work, then only the new one, and who came with the old one is sent away."""
     keys = tmp_path / "keys"
-    service = Service(tmp_path, "service.cli.demo_tasks")
+    service = Service(tmp_path, "svc.cli.demo_tasks")
     assert service.run("auth", "generate", "--all", str(keys)).wait(30) == 0
     service.start_manager("--durability", "memory", "--role-keys", str(keys))
     manager = service.manager

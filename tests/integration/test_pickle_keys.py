@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.client.batches import JobSpec, Options
-from service.client.client import Client
-from service.client.executor import Executor
-from service.domain.events import AnyEvent, Failed, Submitted, Succeeded
-from service.errors import CodecError, JobFailed, UntrustedPickle
-from service.server.journal import SqliteJournal
-from service.server.journal.rows import rows_of
+from svc.broker.manager import ManagerBroker
+from svc.client.chunks import JobSpec, Options
+from svc.client.client import Client
+from svc.client.executor import Executor
+from svc.domain.events import AnyEvent, Failed, Submitted, Succeeded
+from svc.errors import CodecError, JobFailed, UntrustedPickle
+from svc.server.journal import SqliteJournal
+from svc.server.journal.rows import rows_of
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, TASKS, Manager, Worker, options, until
 

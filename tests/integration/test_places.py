@@ -12,13 +12,13 @@ from multiprocessing.managers import BaseManager
 import pytest
 from structlog.testing import capture_logs
 
-from service.broker.manager import ManagerBroker
-from service.errors import ManagerUnreachable
-from service.server.door import Bounds
-from service.server.keys import Key, KeyRing
-from service.server.roles import Role
-from service.settings import ManagerSettings
-from service.wire import HEADER, MESSAGE_BYTES_MAX
+from svc.broker.manager import ManagerBroker
+from svc.errors import ManagerUnreachable
+from svc.server.connection_limits import Bounds
+from svc.server.keys import Key, KeyRing
+from svc.server.roles import Role
+from svc.settings import ManagerSettings
+from svc.wire import HEADER, MESSAGE_BYTES_MAX
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
 
@@ -66,7 +66,7 @@ def test_a_key_that_takes_all_the_places_it_can_leaves_each_other_key_its_own(gr
                 stack.enter_context(connected(manager, role))
             with pytest.raises(ManagerUnreachable):
                 ManagerBroker(manager.endpoint, KEYS[role], timeout=0.3).connect()
-        assert manager.server.ask(lambda: manager.server._door.open).result(5) <= CONNECTIONS
+        assert manager.server.ask(lambda: manager.server._connection_limits.open).result(5) <= CONNECTIONS
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_two_keys_together_lock_nobody_out():
 def test_a_place_that_is_given_up_can_be_taken_again():
     with served() as manager, ExitStack() as stack:
         fill(manager, Role.SUBMIT, stack)
-        guests = manager.server._door
+        guests = manager.server._connection_limits
         with ExitStack() as others:
             others.enter_context(connected(manager, Role.WORK))
         manager.until(lambda: guests.open == SHARE)
@@ -157,12 +157,14 @@ def announce(stranger: Stranger, size: int, sent: int) -> None:
 def test_a_flood_of_unfinished_messages_is_bounded_within_the_turn_and_spares_other_keys():
     bound = 32 * PIECE
     with served(buffered_bytes=bound) as manager, ExitStack() as stack:
-        door, most = manager.server._door, 0
+        connection_limits, most = manager.server._connection_limits, 0
         honest = guest(manager, Role.WORK, stack)
         announce(honest, 8 * PIECE, PIECE)
         for _ in range(SHARE):
             announce(guest(manager, Role.SUBMIT, stack), MESSAGE_BYTES_MAX, 4 * PIECE)
-            waiting = manager.server.ask(lambda: sum(each.buffered for each in door.connections.values()))
+            waiting = manager.server.ask(
+                lambda: sum(each.buffered for each in connection_limits.connections.values())
+            )
             most = max(most, waiting.result(5))
         # What one read may add, and the room that a message is given to grow.
         assert most <= bound + bound // 8 + 5 * PIECE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.domain.job import JobView
-from service.domain.limits import Limits
+from svc.domain.job import JobView
+from svc.domain.limits import Limits
 from tests.support.workers import Client, Manager, Worker, options
 
 TASKS = "tests.support.poison_tasks"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.codec import PLAIN, encode_arguments
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.events import Cancelled, Submitted
-from service.domain.job import NewBatch, Terms
-from service.errors import BadRequest, ManagerUnreachable
-from service.server.journal import SqliteJournal
+from svc.broker.manager import ManagerBroker
+from svc.codec import PLAIN, encode_arguments
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import Cancelled, Submitted
+from svc.domain.job import NewChunk, Terms
+from svc.errors import BadRequest, ManagerUnreachable
+from svc.server.journal import SqliteJournal
 from tests.support.broken_manager import FAULTS, GRANTS, RAISES, WRITES
 from tests.support.processes import Service
 
@@ -35,7 +35,7 @@ class Breakable(Service):
         self,
         *arguments: str,
         prefix: tuple[str, ...] = (),
-        module: tuple[str, ...] = ("service",),
+        module: tuple[str, ...] = ("svc",),
         environment: Mapping[str, str] | None = None,
     ):
         if arguments[0] == "manager":
@@ -113,7 +113,7 @@ def waiting_jobs(count: int, origin: str = "waiting") -> list[c.Submit]:
     terms = Terms("nobody:knows", "bulk")
     body = encode_arguments(PLAIN, (1,), {})
     return [
-        c.Submit(origin, [NewBatch(first, terms, [body] * min(1000, count - first))])
+        c.Submit(origin, [NewChunk(first, terms, [body] * min(1000, count - first))])
         for first in range(0, count, 1000)
     ]
 
@@ -123,7 +123,7 @@ def jobs_waiting(broker: ManagerBroker) -> int:
 
 
 def breaking(task: str, number: int = 0) -> c.Submit:
-    return c.Submit("breaker", [NewBatch(number, Terms(task), [b"s3cr3t-marker"])])
+    return c.Submit("breaker", [NewChunk(number, Terms(task), [b"s3cr3t-marker"])])
 
 
 def test_others_are_answered_within_a_second_and_nothing_accepted_is_lost(tmp_path):

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch, Terms
-from service.settings import parse_address
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Terms
+from svc.settings import parse_address
 from tests.support.svc import Host, end, until
 
 QUEUES = 2_000
-#: Batches of one submit.
-BATCHES = 500
+#: Chunks of one submit.
+CHUNKS = 500
 SCRAPERS = 16
 PINGS = 100
 #: Seconds for one ping; without contention it takes a fraction of a millisecond.
@@ -48,10 +48,10 @@ def test_16_scrapers_of_2000_queues_in_a_closed_loop_hold_nobody_up(host: Host, 
 
 
 def submit(broker: ManagerBroker) -> None:
-    for first in range(0, QUEUES, BATCHES):
-        numbers = range(first, min(QUEUES, first + BATCHES))
-        batches = [NewBatch(number, Terms("m:f", queue=f"q{number}"), [b"x"]) for number in numbers]
-        assert broker.call([c.Submit("o", batches)]) == [r.Accepted([])]
+    for first in range(0, QUEUES, CHUNKS):
+        numbers = range(first, min(QUEUES, first + CHUNKS))
+        chunks = [NewChunk(number, Terms("m:f", queue=f"q{number}"), [b"x"]) for number in numbers]
+        assert broker.call([c.Submit("o", chunks)]) == [r.Accepted([])]
 
 
 def ping(broker: ManagerBroker) -> float:

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[2]
 JOBS = 1500
 BEGIN = """
 import atexit, sys
-from service import Executor
+from svc import Executor
 def submit(executor):
     for number in range({jobs}):
         future = executor.submit("m:f", number)

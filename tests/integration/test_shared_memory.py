@@ -46,7 +46,7 @@ def test_it_is_said_in_one_clear_line(host: Host, state: str, verb: str):
     setup, expected = STATES[state]
     flags = ("--manager", "127.0.0.1:1", "--http", "off") if verb == "worker" else ()
     done = subprocess.run(
-        [*inside(setup), *SVC, verb, "--tasks", "service.cli.demo_tasks", *flags],
+        [*inside(setup), *SVC, verb, "--tasks", "svc.cli.demo_tasks", *flags],
         env=host.env, cwd=host.folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode != 0

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from service.broker.journal import Journal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.server.journal import SqliteJournal
-from service.server.pickle_scan import loads_plain
-from service.wire import with_header
+from svc.broker.journal import Journal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.server.journal import SqliteJournal
+from svc.server.pickle_scan import loads_plain
+from svc.wire import with_header
 from tests.support.asking import ack_of, lease_one
 from tests.support.hostile_pickles import Call
 from tests.support.manager import RunningManager, running_manager
@@ -73,7 +73,7 @@ class Planted:
         """Return the id of the first of jobs with *contents*."""
         number, inside = next(self._numbers), Member("plain", inside=True)
         told: list[list[r.Reply]] = []
-        submit = c.Submit(f"planted{number}", [NewBatch(0, terms, list(contents))])
+        submit = c.Submit(f"planted{number}", [NewChunk(0, terms, list(contents))])
         self.manager.server.ask(lambda: self.manager.host.call([submit], inside, told.append)).result(10)
         self.manager.until(lambda: bool(told))
         assert told == [[r.Accepted([])]]
@@ -144,7 +144,7 @@ def test_a_result_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, vi
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_item_acknowledged_with_a_pickle_goes_out_as_its_id_and_codec(planted, victim, codec):
-    """Its outcome is known for as long as there is another item of the same batch."""
+    """Its outcome is known for as long as there is another item of the same chunk."""
     item = b"\x80\x03N."
     for name, body in planted.bodies.items():
         job = planted.plant(Terms("#item", codec=codec), item, item)

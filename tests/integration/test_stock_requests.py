@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.server.pickle_scan import loads_plain
+from svc.server.pickle_scan import loads_plain
 from tests.support.pythons import interpreters
 
 KEY = b"not a secret"

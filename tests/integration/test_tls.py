@@ -19,18 +19,18 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.broker.manager import ManagerBroker
-from service.cli.authority import make_authority, renew_certificates
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch
-from service.errors import AuthenticationFailed, ConfigurationError, Conflict, ManagerUnreachable
-from service.health import probe
-from service.server.door import Bounds
-from service.settings import parse_address
-from service.wire import HEADER, with_header
-from service.wire_tls import TlsFiles
-from tests.support.asking import batch, submit
+from svc.broker.manager import ManagerBroker
+from svc.cli.authority import make_authority, renew_certificates
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk
+from svc.errors import AuthenticationFailed, ConfigurationError, Conflict, ManagerUnreachable
+from svc.health import probe
+from svc.server.connection_limits import Bounds
+from svc.settings import parse_address
+from svc.wire import HEADER, with_header
+from svc.wire_tls import TlsFiles
+from tests.support.asking import chunk, submit
 from tests.support.manager import running_manager
 from tests.support.processes import ROOT, Service
 from tests.support.pythons import interpreters
@@ -70,9 +70,9 @@ def dial(manager, tls: TlsFiles | None, timeout: float = 10.0, host: str = "127.
 
 def test_with_certificates_everything_is_as_without(manager, folder):
     with dial(manager, files(folder, "client")) as broker:
-        assert submit(broker, batch(count=3)) == []
+        assert submit(broker, chunk(count=3)) == []
         large = b"x" * 8_000_000
-        assert broker.submit("large", [NewBatch(0, batch().terms, [large])]) == []
+        assert broker.submit("large", [NewChunk(0, chunk().terms, [large])]) == []
         consumer = ManagerBroker(
             ("localhost", manager.endpoint[1]), manager.authkey, tls=files(folder, "client"),
             hello=lambda: c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"]),
@@ -242,7 +242,7 @@ def test_a_byte_changed_on_the_path_ends_the_connection_and_changes_nothing(mana
         broker.connect()
         meddle(place)
         with pytest.raises((ManagerUnreachable, AuthenticationFailed)), broker:
-            broker.submit("changed", [batch()])
+            broker.submit("changed", [chunk()])
     with dial(manager, files(folder, "client")) as honest:
         assert honest.stats().queues == []
 
@@ -304,7 +304,7 @@ class Manager(BaseManager): pass
 for name in ("tasks", "results"): Manager.register(name)
 manager = Manager((sys.argv[1], int(sys.argv[2])), authkey=b"k" * 40)
 manager.connect()
-manager.tasks().put(("service.cli.demo_tasks:multiply", [6, 7]))
+manager.tasks().put(("svc.cli.demo_tasks:multiply", [6, 7]))
 print(manager.results().get(True, 40))
 """
 
@@ -312,7 +312,7 @@ print(manager.results().get(True, 40))
 @pytest.fixture(scope="module")
 def secured(folder, tmp_path_factory):
     """A manager, a worker and a tunnel, all with certificates and each a process."""
-    service = Service(tmp_path_factory.mktemp("secured"), "service.cli.demo_tasks", consumers=1)
+    service = Service(tmp_path_factory.mktemp("secured"), "svc.cli.demo_tasks", consumers=1)
     own = files(folder, "client")
     service.environment |= {
         "SVC_TLS_CERT": str(own.cert), "SVC_TLS_KEY": str(own.key), "SVC_TLS_CA": str(own.ca),
@@ -346,7 +346,7 @@ def test_a_stock_client_works_through_the_tunnel(secured, python):
 
 def test_the_command_line_and_the_worker_take_their_certificates_from_the_environment(secured):
     service, _ = secured
-    command = [sys.executable, "-m", "service", "submit", "multiply", "6", "7", "--wait"]
+    command = [sys.executable, "-m", "svc", "submit", "multiply", "6", "7", "--wait"]
     done = subprocess.run(
         command, env=service.environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -366,7 +366,7 @@ def test_the_command_line_and_the_worker_take_their_certificates_from_the_enviro
 
 def test_a_manager_with_tls_is_ready(tmp_path, folder):
     """Its readiness check makes a handshake and a call, with its own certificate."""
-    service = Service(tmp_path, "service.cli.demo_tasks")
+    service = Service(tmp_path, "svc.cli.demo_tasks")
     own = files(folder, "manager")
     flags = ("--tls-cert", str(own.cert), "--tls-key", str(own.key), "--tls-ca", str(own.ca))
     try:
@@ -378,7 +378,7 @@ def test_a_manager_with_tls_is_ready(tmp_path, folder):
 
 
 def test_a_manager_that_serves_other_hosts_without_tls_says_so(tmp_path):
-    service = Service(tmp_path, "service.cli.demo_tasks")
+    service = Service(tmp_path, "svc.cli.demo_tasks")
     service.listen = service.listen.replace("127.0.0.1", "0.0.0.0")
     try:
         service.start_manager("--durability", "memory")

@@ -13,18 +13,18 @@ from contextlib import ExitStack
 import pytest
 from structlog.testing import capture_logs
 
-from service import wire
-from service.domain import commands as c
-from service.domain.limits import Limits
-from service.domain.observer import Observer
-from service.server import turns
-from service.server.dialogue import CODING_BYTES_MAX
-from service.server.door import Bounds
-from service.server.keys import Key, KeyRing
-from service.server.pickle_machine import OPERATIONS_MAX
-from service.server.pickle_stack import CONTAINERS_MAX
-from service.server.roles import Role
-from service.wire import HEADER, MESSAGE_BYTES_MAX, with_header
+from svc import wire
+from svc.domain import commands as c
+from svc.domain.limits import Limits
+from svc.domain.observer import Observer
+from svc.server import turns
+from svc.server.connection_limits import Bounds
+from svc.server.keys import Key, KeyRing
+from svc.server.pickle_machine import OPERATIONS_MAX
+from svc.server.pickle_stack import CONTAINERS_MAX
+from svc.server.protocol import CODING_BYTES_MAX
+from svc.server.roles import Role
+from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
 

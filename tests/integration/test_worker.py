@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from service.domain import commands as c
-from service.domain.job import CALL, Cause
-from service.domain.lifecycle import JobState
-from service.domain.limits import Limits
-from service.worker.cpu import CpuCount
-from service.worker.supervisor import Supervisor
+from svc.domain import commands as c
+from svc.domain.job import CALL, Cause
+from svc.domain.lifecycle import JobState
+from svc.domain.limits import Limits
+from svc.worker.cpu import CpuCount
+from svc.worker.supervisor import Supervisor
 from tests.support.processes import alive
 from tests.support.workers import KEY, Client, Manager, Worker, configure_logging, connect, options, until
 
@@ -112,7 +112,7 @@ def test_a_failing_job_is_tried_again_until_it_succeeds(pair: Client, tmp_path: 
     assert (view.failures, view.crashes, view.interruptions) == (2, 0, 0)
     assert [attempt.error.message for attempt in view.attempts] == ["failure 1", "failure 2"]
     assert "fail_until" in view.attempts[0].error.traceback
-    assert "service/worker" not in view.attempts[0].error.traceback
+    assert "service/svc/worker" not in view.attempts[0].error.traceback
 
 
 def test_a_job_is_dead_when_its_retries_are_used_up(pair: Client, tmp_path: Path) -> None:

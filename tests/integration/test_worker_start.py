@@ -57,7 +57,7 @@ def usual_port():
 
 def test_a_second_worker_on_a_host_serves_at_a_free_port(host, usual_port):
     announced = host.folder / "at.json"
-    with worker(host, "--tasks", "service.cli.demo_tasks", "--announce", str(announced)) as process:
+    with worker(host, "--tasks", "svc.cli.demo_tasks", "--announce", str(announced)) as process:
         moved = line_with(process, "http_moved")
         assert moved["taken"] == "127.0.0.1:9101"
         until(announced.exists, "the worker serves")
@@ -79,7 +79,7 @@ def test_a_log_line_about_an_unreachable_manager_names_its_address(host):
         "4": "127.0.0.1:4",
         "no-such-host.invalid:5": "no-such-host.invalid:5",
     }
-    flags = ("--tasks", "service.cli.demo_tasks", "--consumers", "1", "--http", "off")
+    flags = ("--tasks", "svc.cli.demo_tasks", "--consumers", "1", "--http", "off")
     with ExitStack() as stack:
         # At the same time: each complains after some seconds of silence.
         workers = {at: stack.enter_context(worker(host, *flags, "--manager", at)) for at in named}

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain import lanes as lanes_module
-from service.domain.batch import Batch
-from service.domain.events import Submitted
-from service.domain.job import Terms
-from service.domain.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
-from service.domain.lifecycle import JobState
+from svc.domain import lanes as lanes_module
+from svc.domain.chunk import Chunk
+from svc.domain.events import Submitted
+from svc.domain.job import Terms
+from svc.domain.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
+from svc.domain.lifecycle import JobState
 
 QUEUES = ("a", "b", "c")
 TASKS = ("m:f", "m:g", "m:h")
@@ -33,15 +33,15 @@ class Crowd:
 
     def __init__(self) -> None:
         self.lanes = Lanes()
-        self.batches: list[Batch] = []
+        self.chunks: list[Chunk] = []
         self.leased: list[Span] = []
 
     def submit(self, queue: str, task: str, priority: int, count: int, codec: str = "plain") -> None:
-        sequence = len(self.batches) + 1
+        sequence = len(self.chunks) + 1
         terms = Terms(task, queue=queue, priority=priority, codec=codec)
-        batch = Batch(sequence, Submitted(0.0, "o", sequence * 1000, terms, [b""] * count))
-        self.batches.append(batch)
-        self.lanes.push(batch, 0, count, 0.0)
+        chunk = Chunk(sequence, Submitted(0.0, "o", sequence * 1000, terms, [b""] * count))
+        self.chunks.append(chunk)
+        self.lanes.push(chunk, 0, count, 0.0)
 
     def take(self, kind: Kind, limit: int) -> Span | None:
         """Take from the lane that is offered, which must be the one that holds the expected job."""
@@ -54,21 +54,21 @@ class Crowd:
         span = lane.take(limit)
         self.lanes.tidy(lane)
         assert span is not None
-        assert (span.batch, span.start) == expected
-        span.batch.mark(span.start, span.stop, JobState.LEASED)
+        assert (span.chunk, span.start) == expected
+        span.chunk.mark(span.start, span.stop, JobState.LEASED)
         self.leased.append(span)
         return span
 
     def expected(
         self, queues: frozenset[str], tasks: frozenset[str] | None, codecs: frozenset[str] | None
-    ) -> tuple[Batch, int] | None:
+    ) -> tuple[Chunk, int] | None:
         ready = [
-            (-batch.terms.priority, batch.sequence, batch, index)
-            for batch in self.batches
-            if batch.terms.queue in queues
-            and (tasks is None or batch.terms.task in tasks)
-            and (codecs is None or batch.terms.codec in codecs)
-            for index in self.indexes(batch, JobState.READY)[:1]
+            (-chunk.terms.priority, chunk.sequence, chunk, index)
+            for chunk in self.chunks
+            if chunk.terms.queue in queues
+            and (tasks is None or chunk.terms.task in tasks)
+            and (codecs is None or chunk.terms.codec in codecs)
+            for index in self.indexes(chunk, JobState.READY)[:1]
         ]
         return min(ready)[2:] if ready else None
 
@@ -76,19 +76,19 @@ class Crowd:
         if self.leased:
             span = self.leased.pop(rng.randrange(len(self.leased)))
             start = rng.randint(span.start, span.stop - 1)
-            span.batch.mark(span.start, start, JobState.SUCCEEDED)
-            span.batch.mark(start, span.stop, JobState.READY)
-            self.lanes.push(span.batch, start, span.stop, 1.0)
+            span.chunk.mark(span.start, start, JobState.SUCCEEDED)
+            span.chunk.mark(start, span.stop, JobState.READY)
+            self.lanes.push(span.chunk, start, span.stop, 1.0)
 
     def cancel(self, rng: random.Random) -> None:
-        waiting = [(b, index) for b in self.batches for index in self.indexes(b, JobState.READY)]
-        for batch, index in rng.sample(waiting, min(len(waiting), 3)):
-            self.lanes.skip(batch, 1)
-            batch.mark(index, index + 1, JobState.CANCELLED)
+        waiting = [(b, index) for b in self.chunks for index in self.indexes(b, JobState.READY)]
+        for chunk, index in rng.sample(waiting, min(len(waiting), 3)):
+            self.lanes.skip(chunk, 1)
+            chunk.mark(index, index + 1, JobState.CANCELLED)
 
     @staticmethod
-    def indexes(batch: Batch, state: JobState) -> list[int]:
-        return [index for index, each in enumerate(batch.states) if each == state]
+    def indexes(chunk: Chunk, state: JobState) -> list[int]:
+        return [index for index, each in enumerate(chunk.states) if each == state]
 
 
 steps = st.lists(
@@ -178,14 +178,14 @@ def flood_of_falling_priorities(crowd: Crowd, number: int) -> None:
 
 def flood_of_cancelled_jobs(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", 0, 1)
-    crowd.lanes.skip(crowd.batches[-1], 1)
-    crowd.batches[-1].states[0] = JobState.CANCELLED
+    crowd.lanes.skip(crowd.chunks[-1], 1)
+    crowd.chunks[-1].states[0] = JobState.CANCELLED
 
 
 def flood_of_cancelled_priorities(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", -number, 1)
-    crowd.lanes.skip(crowd.batches[-1], 1)
-    crowd.batches[-1].states[0] = JobState.CANCELLED
+    crowd.lanes.skip(crowd.chunks[-1], 1)
+    crowd.chunks[-1].states[0] = JobState.CANCELLED
 
 
 def flood_of_tasks(crowd: Crowd, number: int) -> None:
@@ -233,8 +233,8 @@ def test_a_job_given_back_again_and_again_has_one_place() -> None:
     crowd.submit("a", "m:f", 0, 2)
     for _ in range(5 * STALE_MAX):
         # As a consumer that comes back has it: the lease is made while the job stands in its lane.
-        crowd.lanes.skip(crowd.batches[0], 1)
-        crowd.lanes.push(crowd.batches[0], 0, 1, 1.0)
+        crowd.lanes.skip(crowd.chunks[0], 1)
+        crowd.lanes.push(crowd.chunks[0], 0, 1, 1.0)
 
     assert sizes(crowd.lanes)["spans"] <= grown()["spans"] + 2
     assert crowd.take(EVERYTHING, 1) is not None

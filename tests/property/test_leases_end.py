@@ -6,15 +6,15 @@ import random
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import DEFAULT_QUEUE, ErrorInfo, NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.domain.upkeep import SWEEP_SECONDS
-from service.wire import as_received
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import DEFAULT_QUEUE, ErrorInfo, NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.upkeep import SWEEP_SECONDS
+from svc.wire import as_received
 from tests.support.clock import FakeClock
 from tests.support.ledgers import check_state
 
@@ -32,7 +32,7 @@ class Crowd:
         self.host = QueueHost(MemoryJournal(), clock=self.clock, limits=Limits(lease_seconds=5.0))
         self.members: list[Member] = []
         self.told = [0]
-        self.ask(self.connect(), c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * JOBS)]))
+        self.ask(self.connect(), c.Submit("o", [NewChunk(0, Terms("m:f"), [b""] * JOBS)]))
 
     def connect(self) -> Member:
         member = Member()

@@ -9,9 +9,9 @@ from itertools import islice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import BadRequest
-from service.server.pickle_scan import loads_plain
-from service.server.pickle_stack import NESTING_MAX
+from svc.errors import BadRequest
+from svc.server.pickle_scan import loads_plain
+from svc.server.pickle_stack import NESTING_MAX
 
 EXPANDED_MAX = 100_000
 PLAIN_TYPES = (type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset)

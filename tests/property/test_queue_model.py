@@ -10,16 +10,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.broker.journal import MemoryJournal
-from service.domain import admission, upkeep
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.apply import apply
-from service.domain.job import ErrorInfo, NewBatch, Terms, parse_job_id
-from service.domain.limits import Limits
-from service.domain.members import ON_TRIAL, RECONNECT_GRACE, Member
-from service.domain.queue_state import QueueState
-from service.domain.retry import CRASH_BUDGET
+from svc.broker.journal import MemoryJournal
+from svc.domain import admission, upkeep
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.apply import apply
+from svc.domain.job import ErrorInfo, NewChunk, Terms, parse_job_id
+from svc.domain.limits import Limits
+from svc.domain.members import ON_TRIAL, RECONNECT_GRACE, Member
+from svc.domain.queue_state import QueueState
+from svc.domain.retry import CRASH_BUDGET
 from tests.support.ledgers import check_journal, check_state
 
 
@@ -27,7 +27,7 @@ from tests.support.ledgers import check_journal, check_state
 def few_attempts_kept() -> Iterator[None]:
     """So that jobs have more attempts than are kept."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.domain.batch.ATTEMPTS_KEPT", 2)
+        patch.setattr("svc.domain.chunk.ATTEMPTS_KEPT", 2)
         yield
 
 
@@ -78,7 +78,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.journal = MemoryJournal()
         self.jobs: dict[str, Job] = {}
         self.next_number = 0
-        self.sent: list[NewBatch] = []
+        self.sent: list[NewChunk] = []
         self.held: dict[int, Lease] = {}
         self.stale: list[c.Ack] = []
         self._open()
@@ -183,48 +183,48 @@ class QueueMachine(RuleBasedStateMachine):
     def submit(self, count: int, delay: float, priority: int) -> None:
         first, self.next_number = self.next_number, self.next_number + count
         bodies = [b"%05d" % number for number in range(first, first + count)]
-        batch = NewBatch(first, Terms("m:f", priority=priority, answer=priority == 1), bodies, delay)
-        self.sent.append(batch)
-        assert self.ask(c.Submit("o", [batch]), self.client) == r.Accepted([])
+        chunk = NewChunk(first, Terms("m:f", priority=priority, answer=priority == 1), bodies, delay)
+        self.sent.append(chunk)
+        assert self.ask(c.Submit("o", [chunk]), self.client) == r.Accepted([])
         for number in range(first, first + count):
             self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
 
     @rule(jobs=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 2.0, 5.0])), min_size=1, max_size=5))
     def submit_each(self, jobs: list[tuple[bool, float]]) -> None:
-        """Jobs in batches of one: some have a key, some a delay of their own."""
-        batches = []
+        """Jobs in chunks of one: some have a key, some a delay of their own."""
+        chunks = []
         for keyed, delay in jobs:
             number, self.next_number = self.next_number, self.next_number + 1
             key = f"key-{number}" if keyed else ""
-            batches.append(NewBatch(number, Terms("m:f"), [b"%05d" % number], delay, key))
+            chunks.append(NewChunk(number, Terms("m:f"), [b"%05d" % number], delay, key))
             self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
-        self.sent += batches
-        assert self.ask(c.Submit("o", batches), self.client) == r.Accepted([])
+        self.sent += chunks
+        assert self.ask(c.Submit("o", chunks), self.client) == r.Accepted([])
 
-    @precondition(lambda self: any(batch.key for batch in self.sent))
+    @precondition(lambda self: any(chunk.key for chunk in self.sent))
     @rule(data=st.data())
     def submit_key_again(self, data: st.DataObject) -> None:
         """The same key is the same job, under whatever number it comes, as long as the job is kept."""
-        batch = data.draw(st.sampled_from([batch for batch in self.sent if batch.key]))
-        if self.state.ledger.find(f"o-{batch.first}") is None:
+        chunk = data.draw(st.sampled_from([chunk for chunk in self.sent if chunk.key]))
+        if self.state.ledger.find(f"o-{chunk.first}") is None:
             return
-        again = NewBatch(0, batch.terms, batch.bodies, 0.0, batch.key)
+        again = NewChunk(0, chunk.terms, chunk.bodies, 0.0, chunk.key)
         reply = self.ask(c.Submit("other", [again]), self.client)
-        assert reply == r.Accepted([r.Note(0, f"o-{batch.first}")])
+        assert reply == r.Accepted([r.Note(0, f"o-{chunk.first}")])
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:
-        batch = data.draw(st.sampled_from(self.sent))
-        assert self.ask(c.Submit("o", [batch]), self.client) == r.Accepted([])
+        chunk = data.draw(st.sampled_from(self.sent))
+        assert self.ask(c.Submit("o", [chunk]), self.client) == r.Accepted([])
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def submit_others_under_known_numbers(self, data: st.DataObject) -> None:
         """A conflict as long as one of the jobs is kept; afterwards their numbers count as the same jobs."""
-        batch = data.draw(st.sampled_from(self.sent))
-        others = NewBatch(batch.first, batch.terms, [b"other"] * len(batch.bodies), batch.delay, batch.key)
-        kept = any(self.state.ledger.find(f"o-{batch.first + place}") for place in range(len(batch.bodies)))
+        chunk = data.draw(st.sampled_from(self.sent))
+        others = NewChunk(chunk.first, chunk.terms, [b"other"] * len(chunk.bodies), chunk.delay, chunk.key)
+        kept = any(self.state.ledger.find(f"o-{chunk.first + place}") for place in range(len(chunk.bodies)))
         reply = self.ask(c.Submit("o", [others]), self.client)
         assert isinstance(reply, r.Accepted)
         assert [(note.code, note.anew) for note in reply.notes] == [("conflict", True)] * kept
@@ -494,14 +494,14 @@ class QueueMachine(RuleBasedStateMachine):
         for job, known in self.jobs.items():
             place = self.state.ledger.find(job)
             assert place is not None, f"{job} is lost"
-            batch, index = place
-            assert batch.state(index).word == known.state, job
-            record = batch.records.get(index)
+            chunk, index = place
+            assert chunk.state(index).word == known.state, job
+            record = chunk.records.get(index)
             charged = [0, 0, 0, 0]
             if record is not None:
                 charged = [record.failures, record.crashes, record.interruptions, record.suspicions]
             assert charged == known.charged, job
-            assert (self.state.ledger.losses.of(batch, index) is not None) == known.suspect, job
+            assert (self.state.ledger.losses.of(chunk, index) is not None) == known.suspect, job
         #: Which leases were in force before the next rule.
         self.before_tokens = set(self.state.leases)
         self.trials = {token for token, lease in self.state.leases.items() if lease.holder.role == ON_TRIAL}

@@ -11,17 +11,17 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import codec, wire
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.batch import Batch
-from service.domain.events import Submitted
-from service.domain.job import Terms
-from service.domain.lanes import Lanes
-from service.domain.lifecycle import JobState
-from service.domain.origins import Completion, Completions, Origin
-from service.domain.retry import RetryPolicy, crash_retry_in
-from service.errors import BadRequest
+from svc import codec, wire
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.chunk import Chunk
+from svc.domain.events import Submitted
+from svc.domain.job import Terms
+from svc.domain.lanes import Lanes
+from svc.domain.lifecycle import JobState
+from svc.domain.origins import Completion, Completions, Origin
+from svc.domain.retry import RetryPolicy, crash_retry_in
+from svc.errors import BadRequest
 
 QUICK = settings(max_examples=60, deadline=None)
 
@@ -37,9 +37,9 @@ DATA = st.recursive(
 )
 
 
-def batch(sequence: int, first: int, count: int, *, priority: int = 0, task: str = "m:f") -> Batch:
+def chunk(sequence: int, first: int, count: int, *, priority: int = 0, task: str = "m:f") -> Chunk:
     terms = Terms(task, priority=priority)
-    return Batch(sequence, Submitted(float(sequence), "o", first, terms, [b""] * count))
+    return Chunk(sequence, Submitted(float(sequence), "o", first, terms, [b""] * count))
 
 
 @QUICK
@@ -107,7 +107,7 @@ def test_an_origin_finds_and_knows_exactly_what_it_was_given(pieces):
         if known.intersection(numbers):
             continue
         known.update(numbers)
-        added = batch(sequence, first, count)
+        added = chunk(sequence, first, count)
         origin.add(added)
         if forgotten:
             origin.remove(added)
@@ -125,13 +125,13 @@ def test_an_origin_finds_and_knows_exactly_what_it_was_given(pieces):
     st.randoms(use_true_random=False),
 )
 def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
-    lanes, expected, batches = Lanes(), [], []
+    lanes, expected, chunks = Lanes(), [], []
     for sequence, (count, priority) in enumerate(sizes, start=1):
-        made = batch(sequence, sequence * 10, count, priority=priority)
-        batches.append(made)
+        made = chunk(sequence, sequence * 10, count, priority=priority)
+        chunks.append(made)
         lanes.push(made, 0, count, 0.0)
         expected += [(-priority, sequence, index) for index in range(count)]
-    for made in batches:
+    for made in chunks:
         for index in range(made.count):
             if rng.random() < 0.2:
                 made.states[index] = JobState.CANCELLED
@@ -143,7 +143,7 @@ def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
         assert span is not None
         lanes.tidy(lane)
         if not given_back and rng.random() < 0.3:
-            lanes.push(span.batch, span.start, span.stop, 1.0)
+            lanes.push(span.chunk, span.start, span.stop, 1.0)
             given_back = True
             continue
         got += [(-lane.priority, span.order, index) for index in range(span.start, span.stop)]

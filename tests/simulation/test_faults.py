@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain.limits import Limits
-from service.domain.members import LeaseRecord, Member
-from service.domain.origins import Origin
-from service.domain.queue_state import QueueState
+from svc.broker.host import QueueHost
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain.limits import Limits
+from svc.domain.members import LeaseRecord, Member
+from svc.domain.origins import Origin
+from svc.domain.queue_state import QueueState
 from tests.support.simulation import Violation, World
 
 BUDGET = Limits().suspicion_budget

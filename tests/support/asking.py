@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from service.broker.base import Broker
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, NewBatch, Terms
+from svc.broker.base import Broker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, NewChunk, Terms
 
 NOW = timedelta(0)
 ERROR = ErrorInfo("ValueError", "no", "Traceback …")
 
 
-def batch(first: int = 0, count: int = 1, *, delay: float = 0.0, key: str = "", **terms: Any) -> NewBatch:
+def chunk(first: int = 0, count: int = 1, *, delay: float = 0.0, key: str = "", **terms: Any) -> NewChunk:
     """Return *count* jobs whose bodies are their own numbers."""
     bodies = [b"%d" % number for number in range(first, first + count)]
-    return NewBatch(first, Terms(**{"task": "m:f", **terms}), bodies, delay, key)
+    return NewChunk(first, Terms(**{"task": "m:f", **terms}), bodies, delay, key)
 
 
-def submit(queue: Broker, *batches: NewBatch, origin: str = "o") -> list[r.Note]:
-    return queue.submit(origin, batches or (batch(),))
+def submit(queue: Broker, *chunks: NewChunk, origin: str = "o") -> list[r.Note]:
+    return queue.submit(origin, chunks or (chunk(),))
 
 
 def lease(

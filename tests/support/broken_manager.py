@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from service.cli import main as svc
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain import upkeep
-from service.domain.apply import HANDLERS, Handler
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
+from svc.cli import main as svc
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import upkeep
+from svc.domain.apply import HANDLERS, Handler
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
 
 #: Task names, and what a submit of such a job does.
 RAISES = "break:raises"
@@ -48,12 +48,12 @@ class Faults:
 
     def submit(self, state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply | None:
         reply = self._submit(state, command, member, now)
-        for batch in command.batches:
-            match batch.terms.task:
+        for chunk in command.chunks:
+            match chunk.terms.task:
                 case task if task == RAISES:
-                    raise RuntimeError(f"what it was about: {batch.bodies[0]!r}")
+                    raise RuntimeError(f"what it was about: {chunk.bodies[0]!r}")
                 case task if task == CORRUPTS:
-                    state.ledger.counts_of(batch.terms.queue).ready = 0
+                    state.ledger.counts_of(chunk.terms.queue).ready = 0
                     state.swallow(next(lane for lane in state.lanes if lane.task == task), now)
                 case task if task == WRITES:
                     state.record(e.Resumed(now, "\ud800"))

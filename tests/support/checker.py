@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.codec import PLAIN, decode_arguments, decode_result
-from service.domain import events as e
-from service.domain.job import Cause
-from service.domain.retry import CRASH_BUDGET
-from service.server.journal import SqliteJournal
+from svc.codec import PLAIN, decode_arguments, decode_result
+from svc.domain import events as e
+from svc.domain.job import Cause
+from svc.domain.retry import CRASH_BUDGET
+from svc.server.journal import SqliteJournal
 from tests.support.history import OK, Execution, Fault, History
 from tests.support.verdict import Verdict
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from service.broker.clock import ManagerClock
+from svc.broker.clock import ManagerClock
 
 
 class FakeClock:

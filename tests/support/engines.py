@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from service.broker.base import Broker
-from service.broker.host import QueueHost
-from service.broker.journal import Journal, MemoryJournal
-from service.broker.local import LocalBroker, LocalQueue
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain.limits import Limits
-from service.server.journal import SqliteJournal
-from service.server.manager import JobManager, listen
-from service.wire import PROTOCOL_VERSION
+from svc.broker.base import Broker
+from svc.broker.host import QueueHost
+from svc.broker.journal import Journal, MemoryJournal
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain.limits import Limits
+from svc.server.journal import SqliteJournal
+from svc.server.manager import JobManager, listen
+from svc.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
 
 #: Small enough that a test reaches them.

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from service.worker.registry import task
+from svc.worker.registry import task
 
 #: Called once, by the next `add` of this process.
 HOOK: list[Callable[[], object]] = []

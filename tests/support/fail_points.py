@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.app import worker
-from service.app.worker import DIAL_SECONDS
-from service.broker.manager import ManagerBroker
-from service.cli import main as svc
-from service.domain import commands as c
-from service.domain import replies as r
-from service.settings import Address
-from service.wire_tls import TlsFiles
+from svc.app import worker
+from svc.app.worker import DIAL_SECONDS
+from svc.broker.manager import ManagerBroker
+from svc.cli import main as svc
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.settings import Address
+from svc.wire_tls import TlsFiles
 from tests.support.history import Log
 
 PLACES = ("between lease and run", "between run and report", "after report")

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from service.worker.registry import task
+from svc.worker.registry import task
 from tests.support.history import Log
 from tests.support.leftovers import WAYS
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from service import Client, Executor
-from service.client.jobs import Job
+from svc import Client, Executor
+from svc.client.jobs import Job
 from tests.support.history import Recorder
 
 #: Seconds that each call may take, and all results.

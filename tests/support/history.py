@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.errors import ManagerUnreachable
+from svc.errors import ManagerUnreachable
 
 T = TypeVar("T")
 

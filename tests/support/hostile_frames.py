@@ -6,11 +6,11 @@ import struct
 
 import msgspec
 
-from service.domain import commands as c
-from service.domain.job import NewBatch, Terms
+from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
 
 encode = msgspec.msgpack.encode
-GOOD = encode((1, [c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])]), c.Lease(1, 0.5)]))
+GOOD = encode((1, [c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])]), c.Lease(1, 0.5)]))
 
 
 def _lengths() -> dict[str, bytes]:
@@ -109,9 +109,9 @@ CORPUS = {**_lengths(), **_nested(), **_wrong(), **_torn(), **_odd()}
 
 NAN, HUGE = float("nan"), (1 << 63) - 1
 EVERY: tuple[c.Command, ...] = (
-    c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])]),
-    c.Submit("o", [NewBatch(HUGE, Terms("m:f"), [b"x"] * 3)]),
-    c.Submit("o", [NewBatch(5, Terms("m:f", priority=-HUGE, retries=HUGE), [b""], NAN, "k")]),
+    c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])]),
+    c.Submit("o", [NewChunk(HUGE, Terms("m:f"), [b"x"] * 3)]),
+    c.Submit("o", [NewChunk(5, Terms("m:f", priority=-HUGE, retries=HUGE), [b""], NAN, "k")]),
     c.Lease(HUGE, NAN),
     c.Lease(-1, -1.0),
     c.Lease(1, float("inf")),

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from service.server.pickle_machine import OPERATIONS_MAX
-from service.server.pickle_stack import FORGEABLE_KEYS_MAX, NESTING_MAX
+from svc.server.pickle_machine import OPERATIONS_MAX
+from svc.server.pickle_stack import FORGEABLE_KEYS_MAX, NESTING_MAX
 
 ALLOWED = {
     "PROTO", "FRAME", "STOP", "NONE", "NEWTRUE", "NEWFALSE",

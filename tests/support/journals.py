@@ -9,16 +9,16 @@ from typing import Any
 
 import apsw
 
-from service.broker.error_texts import put_back
-from service.broker.journal import Journal, MemoryJournal
-from service.domain.events import AnyEvent, Submitted
-from service.domain.job import Terms
-from service.server.journal import SqliteJournal
-from service.server.journal.annex import annex_path
-from service.server.journal.mark import mark_path
-from service.server.journal.rows import event_of
-from service.server.journal.rows import rows_of as as_rows
-from service.server.journal.texts import ErrorTexts
+from svc.broker.error_texts import put_back
+from svc.broker.journal import Journal, MemoryJournal
+from svc.domain.events import AnyEvent, Submitted
+from svc.domain.job import Terms
+from svc.server.journal import SqliteJournal
+from svc.server.journal.large_rows import large_rows_path
+from svc.server.journal.mark import mark_path
+from svc.server.journal.rows import event_of
+from svc.server.journal.rows import rows_of as as_rows
+from svc.server.journal.texts import ErrorTexts
 
 TERMS = Terms("module:function")
 #: What stands beside the file and belongs to it.
@@ -35,8 +35,8 @@ def killed(source: Path, target: Path) -> Path:
     for part in PARTS:
         if Path(f"{source}{part}").exists():
             shutil.copyfile(f"{source}{part}", f"{target}{part}")
-    if annex_path(source).exists():
-        shutil.copytree(annex_path(source), annex_path(target))
+    if large_rows_path(source).exists():
+        shutil.copytree(large_rows_path(source), large_rows_path(target))
     return target
 
 
@@ -84,7 +84,7 @@ def remove(path: Path) -> None:
     """Delete the journal and what stands beside it."""
     for part in PARTS:
         Path(f"{path}{part}").unlink(missing_ok=True)
-    shutil.rmtree(annex_path(path), ignore_errors=True)
+    shutil.rmtree(large_rows_path(path), ignore_errors=True)
 
 
 class Kept:

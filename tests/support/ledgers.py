@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.domain.batch import ATTEMPTS_KEPT, Batch
-from service.domain.counts import Counts
-from service.domain.holders import Holders
-from service.domain.keys import DIGEST_BYTES
-from service.domain.ledger import Ledger
-from service.domain.lifecycle import JobState
-from service.domain.members import ON_TRIAL, Member
-from service.domain.origins import Completion, Origin
-from service.domain.outcomes import outcome
-from service.domain.queue_state import QueueState
+from svc.broker.journal import MemoryJournal
+from svc.domain.chunk import ATTEMPTS_KEPT, Chunk
+from svc.domain.counts import Counts
+from svc.domain.holders import Holders
+from svc.domain.keys import DIGEST_BYTES
+from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import JobState
+from svc.domain.members import ON_TRIAL, Member
+from svc.domain.origins import Completion, Origin
+from svc.domain.outcomes import outcome
+from svc.domain.queue_state import QueueState
 
 
 def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
@@ -38,8 +38,8 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     rows = {sequence for sequence, _ in journal.replay()}
     drains = {sequence for _, sequence in ledger.drains.values()}
     marks = {sequence for origin in ledger.origins for sequence in origin.forgotten_by}
-    accepted = {sequence for batch in ledger.batches.values() for sequence in batch.rows()}
-    records = [record for batch in ledger.batches.values() for record in batch.records.values()]
+    accepted = {sequence for chunk in ledger.chunks.values() for sequence in chunk.rows()}
+    records = [record for chunk in ledger.chunks.values() for record in chunk.records.values()]
     attempts = {sequence for record in records for sequence in record.attempts}
     assert rows == accepted | attempts | set(ledger.references) | drains | marks
     assert all(len(record.attempts) <= ATTEMPTS_KEPT for record in records)
@@ -58,15 +58,15 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
 
 def portrait(ledger: Ledger) -> dict[str, Any]:
     """Return all of a ledger that a restart must not change; what is unfinished may wait in another state."""
-    batches = ledger.batches.values()
+    chunks = ledger.chunks.values()
     return {
-        "batches": [(b.rows(), b.origin, b.first, b.count, b.unfinished) for b in batches],
+        "chunks": [(b.rows(), b.origin, b.first, b.count, b.unfinished) for b in chunks],
         "columns": {
             b.sequence: [(b.key_of(i), b.due_of(i), b.at_of(i), b.sequence_of(i)) for i in range(b.count)]
-            for b in batches
+            for b in chunks
         },
-        "states": {b.sequence: [_lasting(state) for state in b.states] for b in batches},
-        "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in batches},
+        "states": {b.sequence: [_lasting(state) for state in b.states] for b in chunks},
+        "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in chunks},
         "records": {
             (b.sequence, index): (
                 r.failures,
@@ -80,11 +80,11 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
                 r.cleared,
                 r.ended,
             )
-            for b in batches
+            for b in chunks
             for index, r in sorted(b.records.items())
         },
         "counts": {name: _kept(counts) for name, counts in _used(ledger)},
-        "suspects": {b.sequence: _losses(ledger, b) for b in batches if b.suspects},
+        "suspects": {b.sequence: _losses(ledger, b) for b in chunks if b.suspects},
         "keys": {key: _keyed(ledger, key) for key in ledger.keys},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
@@ -94,7 +94,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "feeds": {
             origin.name: [each for each in origin.completions.after(0) if _is_kept(ledger, origin, each)]
             for origin in ledger.origins
-            if origin.batches
+            if origin.chunks
         },
         "known numbers": {
             origin.name: (origin.forgotten, origin.floor)
@@ -102,7 +102,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             # Of plain clients' items no row says that they were there: nobody but the manager numbers them.
             if origin.forgotten_by and not origin.name.startswith("put")
         },
-        "finish times": {b.sequence: b.finished_at for b in batches if not b.unfinished},
+        "finish times": {b.sequence: b.finished_at for b in chunks if not b.unfinished},
     }
 
 
@@ -110,11 +110,11 @@ def _is_kept(ledger: Ledger, origin: Origin, each: Completion) -> bool:
     return origin.find(each.first) is not None and each.sequence in ledger.references
 
 
-def _losses(ledger: Ledger, batch: Batch) -> list[tuple[int, ...]]:
-    """Return the suspects of *batch*, and whether the losses that made them that can still be withdrawn."""
+def _losses(ledger: Ledger, chunk: Chunk) -> list[tuple[int, ...]]:
+    """Return the suspects of *chunk*, and whether the losses that made them that can still be withdrawn."""
     found: list[tuple[int, ...]] = []
-    for index in sorted(batch.suspects or ()):
-        loss = ledger.losses.of(batch, index)
+    for index in sorted(chunk.suspects or ()):
+        loss = ledger.losses.of(chunk, index)
         assert loss is not None, "a suspect has no loss"
         open_still = ledger.losses.of_lease(loss.token) is loss
         found.append((index, loss.sequence, loss.token, loss.left, loss.again, loss.charged, open_still))
@@ -122,11 +122,11 @@ def _losses(ledger: Ledger, batch: Batch) -> list[tuple[int, ...]]:
 
 
 def _keyed(ledger: Ledger, key: str) -> tuple[int, int, bytes]:
-    batch, index = ledger.keys.find(key) or pytest.fail(f"the key {key!r} has no job")
-    assert batch.digests is not None
-    digest = bytes(batch.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
-    assert len(batch.digests) == batch.count * DIGEST_BYTES
-    return batch.sequence, index, digest
+    chunk, index = ledger.keys.find(key) or pytest.fail(f"the key {key!r} has no job")
+    assert chunk.digests is not None
+    digest = bytes(chunk.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
+    assert len(chunk.digests) == chunk.count * DIGEST_BYTES
+    return chunk.sequence, index, digest
 
 
 def _lasting(state: int) -> str:
@@ -143,14 +143,14 @@ def _used(ledger: Ledger) -> list[tuple[str, Counts]]:
 
 def _check_counts(ledger: Ledger) -> None:
     seen: dict[str, Counter[str]] = {}
-    for batch in ledger.batches.values():
-        seen.setdefault(batch.terms.queue, Counter()).update(JobState(state).word for state in batch.states)
-        assert batch.unfinished == sum(1 for state in batch.states if not JobState(state).finished)
+    for chunk in ledger.chunks.values():
+        seen.setdefault(chunk.terms.queue, Counter()).update(JobState(state).word for state in chunk.states)
+        assert chunk.unfinished == sum(1 for state in chunk.states if not JobState(state).finished)
     for name, counts in ledger.counts.items():
         found = {state.word: getattr(counts, state.word) for state in JobState}
         assert found == {state.word: seen.get(name, Counter())[state.word] for state in JobState}, name
-    assert ledger.unfinished == sum(batch.unfinished for batch in ledger.batches.values())
-    resident = sum(b.weight for b in ledger.batches.values() if b.bodies is not None)
+    assert ledger.unfinished == sum(chunk.unfinished for chunk in ledger.chunks.values())
+    resident = sum(b.weight for b in ledger.chunks.values() if b.bodies is not None)
     assert ledger.resident_bytes == resident
 
 
@@ -159,11 +159,11 @@ def _check_leases(state: QueueState) -> None:
     for token, lease in state.leases.items():
         assert lease.start < lease.stop
         assert lease.holder.leases[token] is lease
-        leased.update((lease.batch.sequence, index) for index in range(lease.start, lease.stop))
+        leased.update((lease.chunk.sequence, index) for index in range(lease.start, lease.stop))
     marked = {
-        (batch.sequence, index)
-        for batch in state.ledger.batches.values()
-        for index, each in enumerate(batch.states)
+        (chunk.sequence, index)
+        for chunk in state.ledger.chunks.values()
+        for index, each in enumerate(chunk.states)
         if each == JobState.LEASED
     }
     assert not leased or max(leased.values()) == 1, "a job has two live leases"
@@ -178,12 +178,12 @@ def _check_leases(state: QueueState) -> None:
 
 def _check_lanes(state: QueueState) -> None:
     ready: dict[tuple[bool, str, int, str, str], set[tuple[int, int]]] = {}
-    for batch in state.ledger.batches.values():
-        for i, each in enumerate(batch.states):
+    for chunk in state.ledger.chunks.values():
+        for i, each in enumerate(chunk.states):
             if each == JobState.READY:
-                apart = state.ledger.losses.of(batch, i) is not None
-                key = (apart, batch.terms.queue, batch.terms.priority, batch.terms.task, batch.terms.codec)
-                ready.setdefault(key, set()).add((batch.sequence, i))
+                apart = state.ledger.losses.of(chunk, i) is not None
+                key = (apart, chunk.terms.queue, chunk.terms.priority, chunk.terms.task, chunk.terms.codec)
+                ready.setdefault(key, set()).add((chunk.sequence, i))
     lanes = {
         (lane.apart, lane.queue, lane.priority, lane.task, lane.codec): lane
         for lane in (*state.lanes, *state.suspects.lanes)
@@ -193,22 +193,22 @@ def _check_lanes(state: QueueState) -> None:
             continue
         lane = lanes[key]
         assert lane.count == len(places)
-        covered = {(s.batch.sequence, i) for s in lane.spans for i in range(s.start, s.stop)}
+        covered = {(s.chunk.sequence, i) for s in lane.spans for i in range(s.start, s.stop)}
         assert places <= covered, "a ready job is in no lane"
 
 
 def _check_outcomes(state: QueueState) -> None:
-    for batch in state.ledger.batches.values():
-        for index in range(batch.count):
-            if batch.state(index).finished:
-                found = outcome(state, batch, index)
+    for chunk in state.ledger.chunks.values():
+        for index in range(chunk.count):
+            if chunk.state(index).finished:
+                found = outcome(state, chunk, index)
                 assert found is not None, "a finished job has no outcome"
-                assert (found.id, found.state) == (batch.id(index), batch.state(index))
+                assert (found.id, found.state) == (chunk.id(index), chunk.state(index))
 
 
 def _check_known_tasks(state: QueueState) -> None:
     consumers = [each for worker in state.workers.values() for each in worker.consumers.values()]
-    for terms in {batch.terms for batch in state.ledger.batches.values()}:
+    for terms in {chunk.terms for chunk in state.ledger.chunks.values()}:
         queue, task = terms.queue, terms.task
         knows = [
             each
@@ -225,10 +225,10 @@ def _check_known_tasks(state: QueueState) -> None:
 def _check_holders(state: QueueState) -> None:
     holders = Holders(state.leases.values())
     held = {
-        (lease.batch.sequence, index): lease.holder
+        (lease.chunk.sequence, index): lease.holder
         for lease in state.leases.values()
         for index in range(lease.start, lease.stop)
     }
-    for batch in state.ledger.batches.values():
-        for index in range(batch.count):
-            assert holders.of(batch, index) is held.get((batch.sequence, index))
+    for chunk in state.ledger.chunks.values():
+        for index in range(chunk.count):
+            assert holders.of(chunk, index) is held.get((chunk.sequence, index))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from service.worker.registry import task
+from svc.worker.registry import task
 from tests.support.leftovers import SLEEP, WAYS, sleep
 
 #: A process that this module keeps for all its tasks.

@@ -9,8 +9,8 @@ from typing import Any
 
 import apsw
 
-from service.cli import main as svc
-from service.server.journal import form, ownership
+from svc.cli import main as svc
+from svc.server.journal import form, ownership
 
 
 class LocklessFile(apsw.VFSFile):

@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.broker.host import QueueHost
-from service.broker.journal import Journal, MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.domain.commands import Hello
-from service.domain.limits import Limits
-from service.domain.observer import Observer
-from service.server.door import Bounds
-from service.server.keys import KeyRing
-from service.server.loop import Server
-from service.server.manager import JobManager, listen
-from service.wire import PROTOCOL_VERSION
-from service.wire_tls import TlsFiles
+from svc.broker.host import QueueHost
+from svc.broker.journal import Journal, MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.domain.commands import Hello
+from svc.domain.limits import Limits
+from svc.domain.observer import Observer
+from svc.server.connection_limits import Bounds
+from svc.server.keys import KeyRing
+from svc.server.loop import Server
+from svc.server.manager import JobManager, listen
+from svc.wire import PROTOCOL_VERSION
+from svc.wire_tls import TlsFiles
 
 
 class RunningManager:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from service.codec import PICKLE
-from service.domain.job import Terms, job_id
-from service.domain.replies import Delivery
-from service.envelope import Envelopes, PickleKeys
+from svc.codec import PICKLE
+from svc.domain.job import Terms, job_id
+from svc.domain.replies import Delivery
+from svc.envelope import Envelopes, PickleKeys
 
 PICKLE_KEYS = PickleKeys((b"p" * 32,))
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from service.app import Client, connect
-from service.broker.manager import ManagerBroker
-from service.key_files import read_authkey
-from service.settings import parse_address
+from svc.app import Client, connect
+from svc.broker.manager import ManagerBroker
+from svc.key_files import read_authkey
+from svc.settings import parse_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ class Service:
         wait: bool = True,
         prefix: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
-        module: tuple[str, ...] = ("service",),
+        module: tuple[str, ...] = ("svc",),
     ) -> None:
         """Start the manager on the same address and journal as before; return once it serves.
 
@@ -78,7 +78,7 @@ class Service:
         self,
         *arguments: str,
         prefix: tuple[str, ...] = (),
-        module: tuple[str, ...] = ("service",),
+        module: tuple[str, ...] = ("svc",),
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start `svc ARGUMENTS` and return its process; its output goes to a log file of the folder.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 #: By how much of what it was before something may be more afterwards.
 SHARE = 0.05
-#: A difference in memory below this is none: one message of the largest batch is as big, and an allocator
+#: A difference in memory below this is none: one message of the largest chunk is as big, and an allocator
 #: gives memory back in steps of a MiB.
 MEMORY_FLOOR = 4 << 20
 _POLL_SECONDS = 0.1

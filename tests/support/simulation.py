@@ -13,14 +13,14 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, NewBatch, Outcome, Terms
-from service.domain.limits import Limits
-from service.domain.members import LeaseRecord, Member
-from service.errors import JournalError
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, NewChunk, Outcome, Terms
+from svc.domain.limits import Limits
+from svc.domain.members import LeaseRecord, Member
+from svc.errors import JournalError
 from tests.support.clock import FakeClock
 from tests.support.ledgers import check_journal, check_state
 
@@ -137,14 +137,14 @@ class Peer:
 class Client(Peer):
     """Submits its jobs, then reads their outcomes from the feed, each once."""
 
-    def __init__(self, world: World, name: str, batches: list[NewBatch]) -> None:
+    def __init__(self, world: World, name: str, chunks: list[NewChunk]) -> None:
         super().__init__(world, name)
-        self.batches = deque(batches)
+        self.chunks = deque(chunks)
         self.cursor = 0
 
     def act(self) -> list[c.Command]:
-        if self.batches:
-            return [c.Submit(self.name, [self.batches[0]])]
+        if self.chunks:
+            return [c.Submit(self.name, [self.chunks[0]])]
         return [c.Feed(self.name, self.cursor, limit=3)]
 
     def answered(self, commands: Sequence[c.Command], replies: Sequence[r.Reply]) -> None:
@@ -152,8 +152,8 @@ class Client(Peer):
         if isinstance(reply, r.Accepted):
             if reply.notes:
                 raise Violation(f"{self.name} has notes on a plain submit: {reply.notes}")
-            batch = self.batches.popleft()
-            self.world.accepted.update(f"{self.name}-{batch.first + i}" for i in range(len(batch.bodies)))
+            chunk = self.chunks.popleft()
+            self.world.accepted.update(f"{self.name}-{chunk.first + i}" for i in range(len(chunk.bodies)))
         elif isinstance(reply, r.Outcomes):
             self.cursor = reply.cursor
             for outcome in reply.outcomes:
@@ -385,15 +385,15 @@ class World:
 
     def _people(self, jobs: int, *, plain: bool) -> None:
         for name in ("a", "b"):
-            batches, first = [], 0
+            chunks, first = [], 0
             while first < jobs // 2:
                 count = self.rng.randint(1, 5)
                 terms = Terms("m:f", priority=self.rng.choice([0, 0, 1]))
                 bodies = [b"body%d" % number for number in range(first, first + count)]
-                batches.append(NewBatch(first, terms, bodies, self.rng.choice([0.0, 0.0, 1.0])))
+                chunks.append(NewChunk(first, terms, bodies, self.rng.choice([0.0, 0.0, 1.0])))
                 self.submitted.update(f"{name}-{number}" for number in range(first, first + count))
                 first += count
-            self.peers.append(Client(self, name, batches))
+            self.peers.append(Client(self, name, chunks))
         if plain:
             self.peers.append(Plain(self, "plain"))
         for _ in range(2):
@@ -614,4 +614,4 @@ class World:
 
 
 def _jobs_of(lease: LeaseRecord) -> list[str]:
-    return [lease.batch.id(index) for index in range(lease.start, lease.stop)]
+    return [lease.chunk.id(index) for index in range(lease.start, lease.stop)]

@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Self
 
-from service.wire import HEADER, with_header
+from svc.wire import HEADER, with_header
 
 
 class Stranger:

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SVC = (sys.executable, "-m", "service")
+SVC = (sys.executable, "-m", "svc")
 DEADLINE = 60.0
 
 
@@ -97,7 +97,7 @@ class Host:
         return process
 
     def start_worker(self, *flags: str) -> subprocess.Popen[bytes]:
-        flags = ("--tasks", "service.cli.demo_tasks", "--consumers", "2", *flags)
+        flags = ("--tasks", "svc.cli.demo_tasks", "--consumers", "2", *flags)
         process, addresses = self.start("worker", *flags)
         self.env["WORKER_HTTP"] = addresses["http"]
         return process

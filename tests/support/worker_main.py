@@ -8,10 +8,10 @@ import sys
 
 import msgspec
 
-from service.errors import ServiceError
-from service.worker.options import Connect, WorkerOptions
-from service.worker.process import signals_held_back
-from service.worker.supervisor import Supervisor
+from svc.errors import ServiceError
+from svc.worker.options import Connect, WorkerOptions
+from svc.worker.process import signals_held_back
+from svc.worker.supervisor import Supervisor
 from tests.support.workers import configure_logging, connect
 
 
@@ -20,7 +20,7 @@ def main(document: str) -> int:
     settings = json.loads(document)
     address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
     options = msgspec.convert(settings, WorkerOptions)
-    with signals_held_back():  # as `service.app.worker` does
+    with signals_held_back():  # as `svc.app.worker` does
         return _run(options, functools.partial(connect, address, bytes.fromhex(key)), level)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from service.worker.registry import task
+from svc.worker.registry import task
 
 
 def noop() -> None:

@@ -16,24 +16,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.broker.base import Broker
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.codec import decode_result, encode_arguments
-from service.domain import commands as c
-from service.domain.job import JobView, NewBatch, Outcome, Terms, job_id
-from service.domain.limits import Limits
-from service.server.loop import Server
-from service.server.manager import listen
-from service.telemetry.logs import configure
-from service.worker.options import WorkerOptions
+from svc.broker.base import Broker
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.codec import decode_result, encode_arguments
+from svc.domain import commands as c
+from svc.domain.job import JobView, NewChunk, Outcome, Terms, job_id
+from svc.domain.limits import Limits
+from svc.server.loop import Server
+from svc.server.manager import listen
+from svc.telemetry.logs import configure
+from svc.worker.options import WorkerOptions
 from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
 #: What the forkserver of a test's worker loads for all its consumers.
-PRELOAD = ("service.worker.nursery", "service.worker.entry", "tests.support.workers")
+PRELOAD = ("svc.worker.nursery", "svc.worker.entry", "tests.support.workers")
 _ROOT = Path(__file__).parents[2]
 
 
@@ -109,14 +109,14 @@ class Client:
     number: int = 0
 
     def submit(self, task: str, *argses: tuple[Any, ...], codec: str = "plain", **terms: Any) -> list[str]:
-        """Submit one batch, a job for each tuple of arguments; return the ids."""
+        """Submit one chunk, a job for each tuple of arguments; return the ids."""
         bodies = [encode_arguments(codec, args, {}) for args in argses or [()]]
         first, self.number = self.number, self.number + len(bodies)
         name = task if ":" in task else f"{TASKS}:{task}"
         sent = Terms(name, self.queue, codec=codec, **terms)
         bodies = sealed(self.origin, first, sent, bodies)
-        batch = NewBatch(first, sent, bodies)
-        assert not self.broker.submit(self.origin, [batch])
+        chunk = NewChunk(first, sent, bodies)
+        assert not self.broker.submit(self.origin, [chunk])
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
     def outcomes(self, ids: list[str], seconds: float = 30.0) -> list[Outcome]:

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import pytest
 
-from service import codec
-from service.annotations import Demands, demands_of
-from service.client.batches import JobSpec, encode
-from service.errors import ArgumentError, CodecError
-from service.worker.arguments import Signature
+from svc import codec
+from svc.annotations import Demands, demands_of
+from svc.client.chunks import JobSpec, encode
+from svc.errors import ArgumentError, CodecError
+from svc.worker.arguments import Signature
 
 
 class Scalar:

@@ -7,9 +7,9 @@ from fractions import Fraction
 import msgspec
 import pytest
 
-from service import codec
-from service.envelope import PickleKeys
-from service.errors import CodecError, UntrustedPickle
+from svc import codec
+from svc.envelope import PickleKeys
+from svc.errors import CodecError, UntrustedPickle
 
 ENVELOPES = PickleKeys((b"k" * 32,)).of("o-0")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service import config_file
-from service.config_file import find_config
-from service.errors import ConfigurationError
+from svc import config_file
+from svc.config_file import find_config
+from svc.errors import ConfigurationError
 
 OTHER = 12345
 

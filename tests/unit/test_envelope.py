@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 
-from service.domain.job import Terms
-from service.envelope import OVERHEAD_BYTES, PickleKeys
-from service.errors import AuthenticationFailed, ConfigurationError, UntrustedPickle
-from service.key_files import read_pickle_keys
+from svc.domain.job import Terms
+from svc.envelope import OVERHEAD_BYTES, PickleKeys
+from svc.errors import AuthenticationFailed, ConfigurationError, UntrustedPickle
+from svc.key_files import read_pickle_keys
 
 OLD, NEW = b"o" * 32, b"n" * 32
 KEYS = PickleKeys((OLD,))

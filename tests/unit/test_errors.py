@@ -7,7 +7,7 @@ import queue
 
 import pytest
 
-from service import errors
+from svc import errors
 
 
 def test_an_error_without_a_message_says_what_its_class_means():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service import health
+from svc import health
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +131,7 @@ def test_it_imports_nothing_that_an_http_request_does_not_need(server):
     """A probe runs every few seconds in every container, and has 50 ms: the command line stays outside."""
     script = (
         "import sys; sys.argv = ['svc', 'health', '--http', sys.argv[1]];"
-        "from service.cli import main\n"
+        "from svc.cli import main\n"
         "try: main()\n"
         "finally: print(*sorted(sys.modules), file=sys.stderr)"
     )
@@ -140,11 +140,11 @@ def test_it_imports_nothing_that_an_http_request_does_not_need(server):
     )
     imported = set(ended.stderr.split())
     assert (ended.returncode, ended.stdout) == (0, "ok\n")
-    assert {name for name in imported if name.startswith("service")} == {
-        "service",
-        "service.cli",
-        "service.health",
-        "service.printable",
+    assert {name for name in imported if name.split(".")[0] == "svc"} == {
+        "svc",
+        "svc.cli",
+        "svc.health",
+        "svc.printable",
     }
     bare = subprocess.run(
         [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=False

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service import key_files
-from service.errors import AuthenticationFailed
-from service.key_files import find_authkey_file, read_authkey
+from svc import key_files
+from svc.errors import AuthenticationFailed
+from svc.key_files import find_authkey_file, read_authkey
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from service.printable import printable_json, printable_line, printable_text
+from svc.printable import printable_json, printable_line, printable_text
 from tests.support.hostile_text import HOSTILE, raw_in
 
 texts = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

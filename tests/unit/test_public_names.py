@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-import service
-import service.errors
-import service.testing
-from service.errors import ServiceError, error_for
+import svc
+import svc.errors
+import svc.testing
+from svc.errors import ServiceError, error_for
 
 
 def _classes() -> dict[str, str]:
@@ -16,7 +16,7 @@ def _classes() -> dict[str, str]:
     while pending:
         kind = pending.pop()
         for child in kind.__subclasses__():
-            if child.__module__ == "service.errors":
+            if child.__module__ == "svc.errors":
                 found[child.__name__] = kind.__name__
                 pending.append(child)
     return found
@@ -25,7 +25,7 @@ def _classes() -> dict[str, str]:
 def _drawn() -> dict[str, str]:
     """Return the tree in the docstring as child -> parent."""
     found, path = {}, [""]
-    for line in (service.errors.__doc__ or "").splitlines():
+    for line in (svc.errors.__doc__ or "").splitlines():
         drawn = re.match(r"    ([│ ├└─]*)([A-Z]\w+)", line)
         if drawn:
             depth = len(drawn[1]) // 4
@@ -35,14 +35,12 @@ def _drawn() -> dict[str, str]:
 
 
 def test_the_public_names_are_these():
-    assert sorted(service.__all__) == ["Client", "Executor", "__version__", "task"]
-    assert sorted(service.testing.__all__) == sorted(
-        {"LocalBroker", "LocalQueue", "local_client", "run_jobs"}
-    )
+    assert sorted(svc.__all__) == ["Client", "Executor", "__version__", "task"]
+    assert sorted(svc.testing.__all__) == sorted({"LocalBroker", "LocalQueue", "local_client", "run_jobs"})
 
 
 def test_every_public_name_can_be_had():
-    for module in (service, service.testing):
+    for module in (svc, svc.testing):
         for name in module.__all__:
             assert getattr(module, name) is not None
 
@@ -52,7 +50,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes():
 
 
 def test_every_error_has_a_code_of_its_own_that_leads_back_to_it():
-    kinds = [getattr(service.errors, name) for name in _classes()]
+    kinds = [getattr(svc.errors, name) for name in _classes()]
 
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all(type(error_for(kind.code, "why")) is kind for kind in kinds)

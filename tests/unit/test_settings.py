@@ -1,9 +1,9 @@
 import pytest
 
-from service import settings, wire
-from service.config_file import load_config
-from service.errors import ConfigurationError
-from service.settings import (
+from svc import settings, wire
+from svc.config_file import load_config
+from svc.errors import ConfigurationError
+from svc.settings import (
     Address,
     Known,
     config_defaults,

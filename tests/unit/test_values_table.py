@@ -16,9 +16,9 @@ from uuid import UUID
 
 import pytest
 
-from service import codec
-from service.errors import CodecError
-from service.worker.arguments import Signature
+from svc import codec
+from svc.errors import CodecError
+from svc.worker.arguments import Signature
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 _SECTION = _PAGE.partition("## Values\n")[2].partition("\n## ")[0]

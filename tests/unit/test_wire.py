@@ -4,10 +4,10 @@ import pickle
 
 import pytest
 
-from service import wire
-from service.domain import commands as c
-from service.domain import replies as r
-from service.errors import BadRequest
+from svc import wire
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.errors import BadRequest
 
 REQUEST = wire.encode_request(7, [c.Ping()])
 RESPONSE = wire.encode_response(7, [r.Done(1)])

@@ -8,11 +8,11 @@ import tracemalloc
 import msgspec
 import pytest
 
-from service import wire
-from service.domain import commands as c
-from service.domain import replies as r
-from service.errors import BadRequest
-from service.wire import decode_request, decode_response, encode_request, request_frame
+from svc import wire
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.errors import BadRequest
+from svc.wire import decode_request, decode_response, encode_request, request_frame
 from tests.support.hostile_frames import CORPUS, EVERY, encode
 from tests.support.manager import running_manager
 from tests.support.stranger import Stranger

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from service import key_files
-from service.cli.authority import make_authority, renew_certificates
-from service.errors import AuthenticationFailed, ConfigurationError
-from service.wire_tls import TlsFiles
+from svc import key_files
+from svc.cli.authority import make_authority, renew_certificates
+from svc.errors import AuthenticationFailed, ConfigurationError
+from svc.wire_tls import TlsFiles
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ import sys
 import subprocess
 import sys
 from pathlib import Path
-from service.wire_tls import TlsFiles
+from svc.wire_tls import TlsFiles
 assert "ssl" not in sys.modules
 TlsFiles(*[Path({str(folder)!r})] * 3)
 assert "ssl" in sys.modules

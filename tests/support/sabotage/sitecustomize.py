@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 def forks() -> None:
     """A forked child goes on with what it has inherited."""
-    from service.broker import forks
+    from svc.broker import forks
 
     vars(forks)["begin_anew_in_children"] = lambda inherited: None
 
 
 def lines() -> None:
     """A line waits until its reader makes room."""
-    from service.telemetry.lines import LineWriter
+    from svc.telemetry.lines import LineWriter
 
     def write(self: LineWriter, line: bytes) -> bool:
         return os.write(self._descriptor, line) == len(line)
@@ -28,22 +28,22 @@ def lines() -> None:
 
 def presence() -> None:
     """Nobody looks whether the journal's files are in their place."""
-    from service.server.journal.presence import Presence
+    from svc.server.journal.presence import Presence
 
     Presence.check = lambda self: None  # type: ignore[method-assign]
 
 
 def ownership() -> None:
     """Nobody looks whether another manager has taken the journal over."""
-    from service.server.journal.ownership import Ownership
+    from svc.server.journal.ownership import Ownership
 
     Ownership.check = lambda self: None  # type: ignore[method-assign]
 
 
 def leftovers() -> None:
     """Nobody ends what a task has left."""
-    from service.worker.leftovers import Leftovers
-    from service.worker.offspring import Offspring
+    from svc.worker.leftovers import Leftovers
+    from svc.worker.offspring import Offspring
 
     Leftovers.clear = lambda self, *, keep_children: []  # type: ignore[method-assign]
     Offspring.end = lambda self: None  # type: ignore[method-assign]

@@ -7,18 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.domain import operations
-from service.domain import replies as r
-from service.domain.batch import ATTEMPTS_KEPT
-from service.domain.field_bounds import FRAME_COMMANDS_MAX
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.room import REPLY_BYTES, REPLY_WORK
-from service.errors import BadRequest
-from service.wire import HEADER, RESPONSE_BYTES_MAX, decode_response, encode_response, response_frame
+from svc.broker.journal import MemoryJournal
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.domain import operations
+from svc.domain import replies as r
+from svc.domain.chunk import ATTEMPTS_KEPT
+from svc.domain.field_bounds import FRAME_COMMANDS_MAX
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.room import REPLY_BYTES, REPLY_WORK
+from svc.errors import BadRequest
+from svc.wire import HEADER, RESPONSE_BYTES_MAX, decode_response, encode_response, response_frame
 from tests.support.effort import calls_of
 
 NOW = timedelta()
@@ -44,7 +44,7 @@ class Site:
         return LocalBroker(self.queue, lambda: hello)
 
     def submit(self, count: int, origin: str = "o", queue: str = "default", body: bytes = b"") -> list[str]:
-        self.broker.submit(origin, [NewBatch(0, Terms("m:f", queue), [body] * count)])
+        self.broker.submit(origin, [NewChunk(0, Terms("m:f", queue), [body] * count)])
         return [f"{origin}-{number}" for number in range(count)]
 
     def succeed(self, count: int, result: bytes, origin: str = "o") -> list[str]:
@@ -185,7 +185,7 @@ def test_a_list_of_a_few_among_very_many_jobs_is_found_in_several_looks(site):
     dead = site.die(2, origin="first")
     for number in range(300):
         site.broker.call(
-            [c.Submit(f"many{number}x{place}", [NewBatch(0, Terms("m:f"), [b""])]) for place in range(100)]
+            [c.Submit(f"many{number}x{place}", [NewChunk(0, Terms("m:f"), [b""])]) for place in range(100)]
         )
     (page,) = site.broker.call([c.List("dead", paged=True)])
 
@@ -194,7 +194,7 @@ def test_a_list_of_a_few_among_very_many_jobs_is_found_in_several_looks(site):
     assert [each.id for each in site.broker.find(c.List("dead", limit=1))] == dead[1:]
 
 
-def test_pages_of_a_list_have_every_job_once_also_within_one_batch(site):
+def test_pages_of_a_list_have_every_job_once_also_within_one_chunk(site):
     ids = site.submit(5000)
     found, before = [], 0
     while True:

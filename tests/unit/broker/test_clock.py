@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.broker.clock import CLOCK_JUMP_MAX, ManagerClock
+from svc.broker.clock import CLOCK_JUMP_MAX, ManagerClock
 
 DAY = 24 * 3600.0
 

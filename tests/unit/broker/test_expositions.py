@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker import expositions as under_test
-from service.broker.expositions import COPIES_MAX, SHARED_SECONDS, SLICE_SECONDS, Expositions
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.waiting import Waiting
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.members import Member
+from svc.broker import expositions as under_test
+from svc.broker.expositions import COPIES_MAX, SHARED_SECONDS, SLICE_SECONDS, Expositions
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.waiting import Waiting
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.members import Member
 
 
 class Maker:

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.broker.local import LocalBroker, LocalQueue
-from service.broker.recent import RECENT_EVENTS
-from service.client.client import Client
-from service.domain import commands as c
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.limits import Limits
+from svc.broker.journal import MemoryJournal
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.broker.recent import RECENT_EVENTS
+from svc.client.client import Client
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.limits import Limits
 from tests.support.clock import FakeClock
 
 NOW = timedelta()
@@ -47,7 +47,7 @@ class Site:
         self.broker.stats()
 
     def submit(self, number: int, task: str, origin: str = "o", key: str = "") -> str:
-        self.broker.submit(origin, [NewBatch(number, Terms(task), [b""], key=key)])
+        self.broker.submit(origin, [NewChunk(number, Terms(task), [b""], key=key)])
         return f"{origin}-{number}"
 
     def run(self, count: int = 1) -> None:

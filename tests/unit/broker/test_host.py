@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.events import AnyEvent
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.members import Member
-from service.errors import JournalError
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import AnyEvent
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.members import Member
+from svc.errors import JournalError
 from tests.support.clock import FakeClock
 
 
@@ -42,7 +42,7 @@ def host(journal: CountingJournal) -> QueueHost:
 
 def submit(host: QueueHost, number: int = 0, body: bytes = b"") -> list[list[r.Reply]]:
     answers: list[list[r.Reply]] = []
-    host.call([c.Submit("o", [NewBatch(number, Terms("m:f"), [body])])], Member(), answers.append)
+    host.call([c.Submit("o", [NewChunk(number, Terms("m:f"), [body])])], Member(), answers.append)
     return answers
 
 
@@ -244,7 +244,7 @@ def test_a_report_that_is_on_record_does_not_hold_up_later_jobs(host, journal):
 
 def test_a_pill_put_by_hand_waits_for_its_commit(host, journal):
     """It stops exactly one consumer, so it must be gone from the journal when one has it."""
-    pill = NewBatch(0, Terms("#pill", codec="item"), [b""])
+    pill = NewChunk(0, Terms("#pill", codec="item"), [b""])
     host.call([c.Submit("o", [pill])], Member(inside=True), lambda replies: None)
     host.turn()
     answers: list[list[r.Reply]] = []
@@ -338,8 +338,8 @@ def test_a_wait_ends_in_time(host):
 
 def test_the_host_may_sleep_until_the_next_thing_is_due(host):
     host.turn()
-    batch = NewBatch(0, Terms("m:f"), [b""], 2.0)
-    ask(host, Member(), c.Submit("o", [batch]))
+    chunk = NewChunk(0, Terms("m:f"), [b""], 2.0)
+    ask(host, Member(), c.Submit("o", [chunk]))
     host.turn()
 
     assert host.seconds_to_next() == pytest.approx(2.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.domain.events import Resumed
-from service.errors import JournalError
+from svc.broker.journal import MemoryJournal
+from svc.domain.events import Resumed
+from svc.errors import JournalError
 
 EVENT = Resumed(1.0)
 

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.errors import ManagerUnreachable
-from service.wire import PROTOCOL_VERSION
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.errors import ManagerUnreachable
+from svc.wire import PROTOCOL_VERSION
 
 
 def consumer(queue: LocalQueue) -> LocalBroker:

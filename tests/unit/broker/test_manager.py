@@ -9,16 +9,16 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.errors import BadRequest, JournalError, ManagerUnreachable
-from service.server.manager import JobManager, listen
-from service.wire import PROTOCOL_VERSION, with_header
-from tests.support.asking import NOW, ack_of, batch, counts, lease_one, states, submit
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.errors import BadRequest, JournalError, ManagerUnreachable
+from svc.server.manager import JobManager, listen
+from svc.wire import PROTOCOL_VERSION, with_header
+from tests.support.asking import NOW, ack_of, chunk, counts, lease_one, states, submit
 from tests.support.manager import running_manager
 
 
@@ -37,10 +37,10 @@ def break_connection(broker: ManagerBroker) -> None:
 
 def test_a_broken_connection_is_made_again_and_the_same_request_sent_again(manager):
     broker = manager.broker()
-    submit(broker, batch(0))
+    submit(broker, chunk(0))
     break_connection(broker)
 
-    submit(broker, batch(0))
+    submit(broker, chunk(0))
 
     assert counts(broker).submitted == 1
     assert broker.reconnects == 1
@@ -102,7 +102,7 @@ def test_a_report_that_was_answered_before_a_commit_that_never_came_is_repeated_
 
     with serving(journal, authkey) as endpoint:
         consumer, client = ManagerBroker(endpoint, authkey, hello=hello), ManagerBroker(endpoint, authkey)
-        submit(client, batch(0, 2))
+        submit(client, chunk(0, 2))
         first = lease_one(consumer)
         journal.broken = True
         turn = consumer.lease(limit=1, wait=NOW, early=True, outcomes=[ack_of(first)])

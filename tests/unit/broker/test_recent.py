@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.recent import RECENT_EVENT_BYTES, RECENT_EVENTS, Recent
-from service.domain import events as e
-from service.domain.job import Terms
+from svc.broker.recent import RECENT_EVENT_BYTES, RECENT_EVENTS, Recent
+from svc.domain import events as e
+from svc.domain.job import Terms
 
 
 def submitted(size: int) -> e.Submitted:

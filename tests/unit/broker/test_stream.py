@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker.stream import Stream
-from service.errors import BadRequest
-from service.wire import HEADER, LONG_HEADER, with_header
+from svc.broker.stream import Stream
+from svc.errors import BadRequest
+from svc.wire import HEADER, LONG_HEADER, with_header
 
 
 @pytest.fixture

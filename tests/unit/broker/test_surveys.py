@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.request import Request
-from service.broker.surveys import COUNTED_AT_ONCE
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.field_bounds import SUBMIT_JOBS_MAX
-from service.domain.job import NewBatch, Terms
-from service.domain.members import Member
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.request import Request
+from svc.broker.surveys import COUNTED_AT_ONCE
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.field_bounds import SUBMIT_JOBS_MAX
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import Member
 from tests.support.clock import FakeClock
 
 QUEUES = 4 * COUNTED_AT_ONCE
@@ -30,8 +30,8 @@ FRAMES = {
 @pytest.fixture
 def host() -> QueueHost:
     host = QueueHost(MemoryJournal(), clock=FakeClock())
-    batches = [NewBatch(number, Terms("m:f", f"q{number:05}"), [b"x"]) for number in range(QUEUES)]
-    host.call([c.Submit("filler", batches)], Member(), lambda replies: None)
+    chunks = [NewChunk(number, Terms("m:f", f"q{number:05}"), [b"x"]) for number in range(QUEUES)]
+    host.call([c.Submit("filler", chunks)], Member(), lambda replies: None)
     host.turn()
     return host
 
@@ -75,7 +75,7 @@ def test_counts_that_nobody_waits_for_any_more_keep_nobody_waiting(host: QueueHo
 def test_stats_count_what_was_submitted_before_them_in_the_same_frame(host: QueueHost) -> None:
     assert not host.proceed(Request([c.Stats()], Member(), lambda replies: None), until=0.0)
 
-    submit = c.Submit("o", [NewBatch(0, Terms("m:f", "q00000"), [b"x"] * 6)])
+    submit = c.Submit("o", [NewChunk(0, Terms("m:f", "q00000"), [b"x"] * 6)])
     replies, _ = served(host, [submit, c.Stats()])
 
     assert totals_in(replies).queues[0].ready == 7
@@ -107,12 +107,12 @@ def test_what_the_owner_asks_is_answered_over_several_turns(host: QueueHost) -> 
 
 @pytest.mark.parametrize("shape", [(SUBMIT_JOBS_MAX, 1), (1, SUBMIT_JOBS_MAX), (60_000, 60_000)])
 def test_a_submit_of_too_many_jobs_changes_nothing(host: QueueHost, shape: tuple[int, ...]) -> None:
-    first, batches = 0, []
+    first, chunks = 0, []
     for count in shape:
-        batches.append(NewBatch(first, Terms("m:f"), [b""] * count))
+        chunks.append(NewChunk(first, Terms("m:f"), [b""] * count))
         first += count
 
-    replies, _ = served(host, [c.Submit("o", batches)])
+    replies, _ = served(host, [c.Submit("o", chunks)])
 
     assert isinstance(replies[0], r.Refused)
     assert str(SUBMIT_JOBS_MAX) in replies[0].message

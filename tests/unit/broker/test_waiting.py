@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.members import Member
-from service.domain.room import REPLY_BYTES
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.members import Member
+from svc.domain.room import REPLY_BYTES
 from tests.support.clock import FakeClock
 from tests.support.effort import calls_of
 
@@ -45,7 +45,7 @@ def ask(host: QueueHost, member: Member, *commands: c.Command) -> Answers:
 
 
 def submit(host: QueueHost, count: int, origin: str = "o", queue: str = "default") -> None:
-    ask(host, Member(), c.Submit(origin, [NewBatch(0, Terms("m:f", queue), [b""] * count)]))
+    ask(host, Member(), c.Submit(origin, [NewChunk(0, Terms("m:f", queue), [b""] * count)]))
 
 
 def consumer(host: QueueHost, name: str = "w-1", queue: str = "default") -> Member:
@@ -157,8 +157,8 @@ def test_consumers_that_take_the_same_jobs_are_served_in_the_order_in_which_they
         wait(name, queue)
 
     for origin, queue, count in (("o", "x", 2), ("p", "y", 2)):
-        batch = NewBatch(0, Terms("m:f", queue), [b""] * count)
-        host.call([c.Submit(origin, [batch])], Member(), lambda replies: None)
+        chunk = NewChunk(0, Terms("m:f", queue), [b""] * count)
+        host.call([c.Submit(origin, [chunk])], Member(), lambda replies: None)
     host.turn()
 
     assert order == ["a", "b", "c", "d"]

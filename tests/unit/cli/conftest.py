@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from service.broker.base import Broker
-from service.broker.local import LocalBroker, LocalQueue
-from service.cli.program import run
-from service.cli.wiring import Wiring
-from service.codec import decode_arguments, encode_result
-from service.domain import commands as c
-from service.domain.job import ErrorInfo
-from service.settings import Address, ManagerSettings, WorkerSettings
-from service.wire import PROTOCOL_VERSION
+from svc.broker.base import Broker
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.cli.program import run
+from svc.cli.wiring import Wiring
+from svc.codec import decode_arguments, encode_result
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo
+from svc.settings import Address, ManagerSettings, WorkerSettings
+from svc.wire import PROTOCOL_VERSION
 from tests.support.pickle_keys import envelopes_of, opener
 
 

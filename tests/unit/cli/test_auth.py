@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.key_files import AUTHKEY_BYTES_MIN, read_authkey, read_pickle_keys, read_role_keys
+from svc.key_files import AUTHKEY_BYTES_MIN, read_authkey, read_pickle_keys, read_role_keys
 
 
 def test_a_new_authkey_is_private_and_good_enough(svc, tmp_path):

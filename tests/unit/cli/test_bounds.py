@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from service.cli.bounds import Bounded, consumers, seconds, size
+from svc.cli.bounds import Bounded, consumers, seconds, size
 from tests.unit.cli.conftest import Started
 from tests.unit.cli.test_program import COMMANDS
 

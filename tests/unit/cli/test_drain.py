@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("service.cli.drain.LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("svc.cli.drain.LOOK_SECONDS", 0.005)
 
 
 def leave_at_the_pill(consumer):
@@ -51,7 +51,7 @@ def test_one_worker_can_be_drained(svc, queue, consumer):
 
 
 def test_progress_is_a_line_each_ten_seconds_where_stderr_is_no_terminal(svc, consumer, monkeypatch):
-    monkeypatch.setattr("service.cli.drain.LINE_SECONDS", 0.02)
+    monkeypatch.setattr("svc.cli.drain.LINE_SECONDS", 0.02)
     ended = svc("drain", "--timeout", "0.2")
     assert "1 consumers and 0 running jobs are left\n" in ended.err
     assert "\r" not in ended.err
@@ -106,7 +106,7 @@ def test_ctrl_c_ends_the_wait_and_says_that_the_drain_stays(svc, consumer, monke
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.cli.drain.time.sleep", interrupt)
+    monkeypatch.setattr("svc.cli.drain.time.sleep", interrupt)
     ended = svc("drain", *argv)
     assert (ended.code, ended.out) == (130, "")
     assert said in ended.err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server.journal import SCHEMA_VERSION, SqliteJournal
+from svc.server.journal import SCHEMA_VERSION, SqliteJournal
 from tests.support.journals import event, rows_of
 
 

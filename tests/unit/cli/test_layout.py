@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from service.cli import output
-from service.cli.layout import broken, cells, lay_out
+from svc.cli import output
+from svc.cli.layout import broken, cells, lay_out
 
 ROWS = [
     ["ID", "TASK", "QUEUE", "NOTE"],

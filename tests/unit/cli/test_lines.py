@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from service.cli import lines
-from service.cli.lines import BadLine, Lines
-from service.client.batches import JobSpec, Options
+from svc.cli import lines
+from svc.cli.lines import BadLine, Lines
+from svc.client.chunks import JobSpec, Options
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.limits import Limits
-from service.envelope import PickleKeys
-from service.settings import Address, ManagerSettings, WorkerSettings
-from service.wire_tls import TlsFiles
+from svc.domain.limits import Limits
+from svc.envelope import PickleKeys
+from svc.settings import Address, ManagerSettings, WorkerSettings
+from svc.wire_tls import TlsFiles
 
 KEY = b"0123456789abcdef"
 PICKLE_KEY = b"fedcba9876543210"

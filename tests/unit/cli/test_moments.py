@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from service.cli.documents import job_document
-from service.cli.output import moment, span
-from service.domain.job import JobView
+from svc.cli.documents import job_document
+from svc.cli.output import moment, span
+from svc.domain.job import JobView
 
 
 @pytest.mark.parametrize("due", [math.inf, 1e308, 1e18, 253_402_300_800.0, 99_999_999_999 * 86_400.0])

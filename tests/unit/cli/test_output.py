@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.cli import output
-from service.errors import JobFailed, ServiceError
+from svc.cli import output
+from svc.errors import JobFailed, ServiceError
 from tests.support.hostile_text import HOSTILE, raw_in
 
 texts = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import typer
 
-from service import errors
-from service.broker.base import Broker
-from service.cli.program import LazyGroup, program, run
-from service.cli.wiring import Wiring
-from service.errors import ServiceError
-from service.settings import SETTINGS, Address
+from svc import errors
+from svc.broker.base import Broker
+from svc.cli.program import LazyGroup, program, run
+from svc.cli.wiring import Wiring
+from svc.errors import ServiceError
+from svc.settings import SETTINGS, Address
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -236,7 +236,7 @@ class TestErrors:
     @pytest.mark.parametrize("argv", REMOTE.values(), ids=REMOTE)
     def test_every_command_gives_up_on_a_manager_that_does_not_answer(self, refusing, argv, monkeypatch):
         monkeypatch.setenv("SVC_TIMEOUT", "0")
-        monkeypatch.setattr("service.cli.drain.CALL_SECONDS", 0.0)
+        monkeypatch.setattr("svc.cli.drain.CALL_SECONDS", 0.0)
         got, out, err = refusing(errors.ManagerUnreachable("nobody there"), *argv)
         assert (got, out, err) == (3, "", "svc: nobody there\n")
 
@@ -286,7 +286,7 @@ class TestErrors:
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():
     """`svc … | head -1`: no traceback, no message."""
-    script = "import sys; from service.cli.program import run; sys.exit(run(['--help']))"
+    script = "import sys; from svc.cli.program import run; sys.exit(run(['--help']))"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     )
@@ -305,8 +305,8 @@ def test_the_help_that_is_written_without_typer_is_what_typer_writes(columns):
             [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
         ).stdout
         for command in (
-            ["-m", "service", "--help"],
-            ["-c", "import sys; from service.cli.program import run; sys.exit(run(['--help']))"],
+            ["-m", "svc", "--help"],
+            ["-c", "import sys; from svc.cli.program import run; sys.exit(run(['--help']))"],
         )
     )
     assert quick == whole
@@ -315,8 +315,8 @@ def test_the_help_that_is_written_without_typer_is_what_typer_writes(columns):
 
 def test_the_help_that_is_written_without_typer_loads_no_typer():
     script = (
-        "import sys; sys.argv = ['svc', '--help']; from service.cli import main; main();"
-        "print([name for name in ('typer', 'service.settings') if name in sys.modules], file=sys.stderr)"
+        "import sys; sys.argv = ['svc', '--help']; from svc.cli import main; main();"
+        "print([name for name in ('typer', 'svc.settings') if name in sys.modules], file=sys.stderr)"
     )
     environment = {**os.environ, "COLUMNS": "80"}
     ended = subprocess.run(
@@ -328,7 +328,7 @@ def test_the_help_that_is_written_without_typer_loads_no_typer():
 def test_the_help_needs_little_more_than_typer():
     """What `svc --help` imports decides how fast it is: nothing of the queue, the wire or rich."""
     script = (
-        "import sys; from service.cli.program import run; run(['--help']);"
+        "import sys; from svc.cli.program import run; run(['--help']);"
         "print(sorted({name.partition('.')[0] for name in sys.modules} &"
         " {'msgspec', 'rich', 'structlog', 'apsw', 'prometheus_client', 'multiprocessing', 'asyncio'}),"
         " file=sys.stderr)"

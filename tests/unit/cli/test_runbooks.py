@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from service.broker.local import LocalBroker
-from service.domain import commands as c
-from service.wire import PROTOCOL_VERSION
+from svc.broker.local import LocalBroker
+from svc.domain import commands as c
+from svc.wire import PROTOCOL_VERSION
 from tests.support.readme import blocks, lines, section
 from tests.support.svc import ROOT
 

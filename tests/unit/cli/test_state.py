@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from service.broker.local import LocalBroker
-from service.cli.state import _route
-from service.domain.commands import PROTOCOL_VERSION, Hello, Ping
-from service.domain.job import NewBatch, Terms
-from service.telemetry.http import HttpServer
+from svc.broker.local import LocalBroker
+from svc.cli.state import _route
+from svc.domain.commands import PROTOCOL_VERSION, Hello, Ping
+from svc.domain.job import NewChunk, Terms
+from svc.telemetry.http import HttpServer
 
 QUEUE = {
     "name",
@@ -123,8 +123,8 @@ def test_status_tells_of_a_drain_and_of_tasks_that_nobody_knows(svc, consumer):
 def test_status_tells_of_codecs_that_nobody_accepts(svc, queue, accept, codecs, told):
     hello = Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["t:f"], accept=accept)
     LocalBroker(queue, lambda: hello).call([Ping()])
-    batches = [NewBatch(place, Terms("t:f", codec=name), [b"x"]) for place, name in enumerate(codecs)]
-    LocalBroker(queue).submit("o", batches)
+    chunks = [NewChunk(place, Terms("t:f", codec=name), [b"x"]) for place, name in enumerate(codecs)]
+    LocalBroker(queue).submit("o", chunks)
 
     ended = svc("status")
 

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from service.cli.submit import argument
+from svc.cli.submit import argument
 
 
 def submitted(svc, *argv):

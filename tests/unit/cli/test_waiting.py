@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from service.broker.local import LocalBroker
-from service.domain import commands as c
-from service.errors import Forbidden
-from service.wire import PROTOCOL_VERSION
+from svc.broker.local import LocalBroker
+from svc.domain import commands as c
+from svc.errors import Forbidden
+from svc.wire import PROTOCOL_VERSION
 from tests.unit.cli.conftest import Consumer
 
 TASKS = ("mytasks:add", "mytasks:fetch", "greet")
@@ -115,7 +115,7 @@ def test_the_error_names_the_job_and_the_reason_too(svc, member):
 
 
 def test_results_tells_what_blocks_a_job_after_a_while(svc, member, monkeypatch):
-    monkeypatch.setattr("service.cli.waiting.LATER_SECONDS", 0.1)
+    monkeypatch.setattr("svc.cli.waiting.LATER_SECONDS", 0.1)
     member()
     job = svc("submit", "greeet").out.strip()
     assert told(svc("results", job, "--wait-timeout", "0.5")) == (
@@ -159,7 +159,7 @@ def test_ctrl_c_names_the_jobs_that_go_on(svc, monkeypatch, tmp_path, argv):
 
     (tmp_path / "jobs").write_text('{"task": "t:f"}\n' * 12)
     (tmp_path / "ids").write_text(svc("submit", "--from", "jobs").out)
-    monkeypatch.setattr("service.cli.waiting.Waiting._idle", interrupt)
+    monkeypatch.setattr("svc.cli.waiting.Waiting._idle", interrupt)
     ended = svc(*argv)
     assert (ended.code, ended.out) == (130, "")
     ready = {job["id"] for job in svc("jobs", "list", "--json").json}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker.local import LocalQueue
-from service.domain.limits import Limits
+from svc.broker.local import LocalQueue
+from svc.domain.limits import Limits
 
 
 @pytest.fixture

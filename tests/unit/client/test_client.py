@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from service.broker.local import LocalBroker, LocalQueue
-from service.client import outcomes, session
-from service.client.batches import JobSpec
-from service.client.client import Client
-from service.client.connections import Connections
-from service.client.jobs import Job
-from service.codec import decode_arguments, encode_result
-from service.domain import commands as c
-from service.domain.job import ErrorInfo
-from service.errors import (
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.client import outcomes, session
+from svc.client.chunks import JobSpec
+from svc.client.client import Client
+from svc.client.connections import Connections
+from svc.client.jobs import Job
+from svc.codec import decode_arguments, encode_result
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo
+from svc.errors import (
     BrokerError,
     CodecError,
     Conflict,
@@ -32,7 +32,7 @@ from service.errors import (
     UnknownJob,
     UnknownTask,
 )
-from service.wire import PROTOCOL_VERSION
+from svc.wire import PROTOCOL_VERSION
 from tests.support.pickle_keys import PICKLE_KEYS, envelopes_of, opener
 
 

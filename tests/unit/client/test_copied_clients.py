@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from service.client.executor import Executor
-from service.client.session import Origin
-from service.testing import local_client, run_jobs
+from svc.client.executor import Executor
+from svc.client.session import Origin
+from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
 
 ADD = f"{tasks.__name__}:add"
@@ -56,7 +56,7 @@ def test_streams_of_copies_keep_apart(queue, monkeypatch):
         origin.name = "same"
         return origin
 
-    monkeypatch.setattr("service.client.client.Origin", of_the_snapshot)
+    monkeypatch.setattr("svc.client.client.Origin", of_the_snapshot)
     jobs = [
         job
         for offset in (0, 100)

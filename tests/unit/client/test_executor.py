@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from service.broker.local import LocalBroker
-from service.client import dispatch
-from service.client.executor import Executor
-from service.client.futures import Future, RemoteTraceback
-from service.errors import (
+from svc.broker.local import LocalBroker
+from svc.client import dispatch
+from svc.client.executor import Executor
+from svc.client.futures import Future, RemoteTraceback
+from svc.errors import (
     BadRequest,
     CodecError,
     ConfigurationError,
@@ -28,7 +28,7 @@ from service.errors import (
     UnknownJob,
     UnknownTask,
 )
-from service.testing import local_client, run_jobs
+from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
 
 TASKS = [tasks.__name__]
@@ -124,9 +124,9 @@ class TestSubmit:
         frames: list[int] = []
 
         class Counting(LocalBroker):
-            def submit(self, origin, batches, *, strict=False):
-                frames.append(sum(len(batch.bodies) for batch in batches))
-                return super().submit(origin, batches, strict=strict)
+            def submit(self, origin, chunks, *, strict=False):
+                frames.append(sum(len(chunk.bodies) for chunk in chunks))
+                return super().submit(origin, chunks, strict=strict)
 
         with Executor(lambda: Counting(queue)) as executor:
             for number in range(1000):
@@ -141,9 +141,9 @@ class TestSubmit:
         gate = threading.Event()
 
         class Held(LocalBroker):
-            def submit(self, origin, batches, *, strict=False):
+            def submit(self, origin, chunks, *, strict=False):
                 gate.wait(10)
-                return super().submit(origin, batches, strict=strict)
+                return super().submit(origin, chunks, strict=strict)
 
         executor = Executor(lambda: Held(queue))
         sent: list[Future] = []
@@ -258,10 +258,10 @@ class TestErrors:
         away.set()
 
         class Flaky(LocalBroker):
-            def submit(self, origin, batches, *, strict=False):
+            def submit(self, origin, chunks, *, strict=False):
                 if away.is_set():
                     raise ManagerUnreachable("away")
-                return super().submit(origin, batches, strict=strict)
+                return super().submit(origin, chunks, strict=strict)
 
         with Executor(lambda: Flaky(queue)) as executor:
             assert isinstance(executor.submit(tasks.add, 1, 1).exception(timeout=5), ManagerUnreachable)
@@ -502,8 +502,8 @@ class TestEnd:
         closed: list[bool] = []
 
         class Late(LocalBroker):
-            def submit(self, origin, batches, *, strict=False):
-                notes = super().submit(origin, batches, strict=strict)
+            def submit(self, origin, chunks, *, strict=False):
+                notes = super().submit(origin, chunks, strict=strict)
                 gate.wait(5)
                 run_jobs(queue, TASKS)
                 ended.wait(5)

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.broker.local import LocalBroker
-from service.client import futures
-from service.client.executor import Executor
-from service.domain import commands as c
-from service.testing import local_client
+from svc.broker.local import LocalBroker
+from svc.client import futures
+from svc.client.executor import Executor
+from svc.domain import commands as c
+from svc.testing import local_client
 from tests.support.asking import ack_of, lease_one, nack_of
 
 

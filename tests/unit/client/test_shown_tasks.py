@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.client.batches import JobSpec, encode
-from service.client.client import Client
-from service.client.executor import Executor
-from service.domain.job import CALL, Terms
-from service.domain.names import NAME_MAX, is_name
-from service.testing import local_client, run_jobs
+from svc.client.chunks import JobSpec, encode
+from svc.client.client import Client
+from svc.client.executor import Executor
+from svc.domain.job import CALL, Terms
+from svc.domain.names import NAME_MAX, is_name
+from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
 
 HERE = __name__

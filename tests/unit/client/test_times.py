@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from service import task
-from service.client.executor import Executor
-from service.domain.limits import SECONDS_MAX
-from service.errors import BadRequest, ConfigurationError
-from service.settings import parse_seconds
-from service.testing import local_client
+from svc import task
+from svc.client.executor import Executor
+from svc.domain.limits import SECONDS_MAX
+from svc.errors import BadRequest, ConfigurationError
+from svc.settings import parse_seconds
+from svc.testing import local_client
 
 ENDLESS = [
     math.inf,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import authority
+from svc.cli import authority
 from tests.support.processes import ROOT
 
 OWNERS = ("manager", "worker", "cli")
@@ -21,7 +21,7 @@ COMMON = {"authkey", "cert.pem", "key.pem", "ca.pem"}
 def path(tmp_path_factory) -> str:
     """A PATH with this tree's `svc`."""
     folder = tmp_path_factory.mktemp("bin")
-    (folder / "svc").write_text(f'#!/bin/sh\nexec {sys.executable} -m service "$@"\n')
+    (folder / "svc").write_text(f'#!/bin/sh\nexec {sys.executable} -m svc "$@"\n')
     (folder / "svc").chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli.verbs import AUTH, JOBS, PROGRAM
-from service.telemetry import catalogue
+from svc.cli.verbs import AUTH, JOBS, PROGRAM
+from svc.telemetry import catalogue
 from tests.support.prometheus import ROOT, RULES, filled_in, grouped_by, panels, selectors
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -67,7 +67,7 @@ def test_a_rule_or_panel_reads_only_what_the_catalogue_has(expr: str):
     read = selectors(expr)
     assert read
     for name, label, _ in read:
-        assert name in known, f"{name} is not in service/telemetry/catalogue.py"
+        assert name in known, f"{name} is not in service/svc/telemetry/catalogue.py"
         assert not label or label in known[name], f"{name} has no label {label}"
     assert grouped_by(expr) <= set().union(*(known[name] for name, _, _ in read))
 
@@ -149,7 +149,7 @@ def test_the_commands_of_a_runbook_exist(name: str):
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_the_events_and_metrics_that_a_runbook_names_exist(name: str):
-    from service.telemetry.events import EVENTS
+    from svc.telemetry.events import EVENTS
 
     events = {event.name for event in EVENTS}
     text = (RUNBOOKS / f"{name}.md").read_text()

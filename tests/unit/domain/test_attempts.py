@@ -6,18 +6,18 @@ import tracemalloc
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain import upkeep
-from service.domain.apply import apply
-from service.domain.batch import ATTEMPTS_KEPT
-from service.domain.job import Cause, ErrorInfo, JobView, NewBatch, Terms
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.retry import CRASH_BUDGET
-from tests.unit.domain.test_grown_batches import Queue
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import upkeep
+from svc.domain.apply import apply
+from svc.domain.chunk import ATTEMPTS_KEPT
+from svc.domain.job import Cause, ErrorInfo, JobView, NewChunk, Terms
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.retry import CRASH_BUDGET
+from tests.unit.domain.test_grown_chunks import Queue
 
 TERMS = Terms("m:f", retries=2**52, backoff=0.0)
 MANY = 2 * ATTEMPTS_KEPT + 5
@@ -140,7 +140,7 @@ def test_a_job_joins_no_chunk_that_ended_once_though_the_row_that_says_so_has_go
     for number in range(ATTEMPTS_KEPT + 1):
         fail(queue, number)  # each commit compares with a replay
 
-    assert queue.batches() == [("o", 0, 1), ("o", 1, 1)]
+    assert queue.chunks() == [("o", 0, 1), ("o", 1, 1)]
 
 
 def test_failures_in_journals_of_the_last_release_are_counted_up():
@@ -177,9 +177,9 @@ DEAD_JOB_BYTES = 1000
 
 @pytest.mark.parametrize("attempts", [CRASH_BUDGET, ATTEMPTS_KEPT])
 def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attempts, monkeypatch):
-    monkeypatch.setattr("service.domain.settled.SETTLED_KEPT", 1)  # this has a bound of its own
+    monkeypatch.setattr("svc.domain.settled.SETTLED_KEPT", 1)  # this has a bound of its own
     state, member, jobs = QueueState(), Member("plain"), 400
-    apply(state, c.Submit("o", [NewBatch(0, TERMS, [b"x"] * (jobs + 1))]), Member(), 0.0)
+    apply(state, c.Submit("o", [NewChunk(0, TERMS, [b"x"] * (jobs + 1))]), Member(), 0.0)
 
     def die() -> None:
         for attempt in range(attempts):

@@ -6,18 +6,18 @@ from itertools import pairwise
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain import upkeep
-from service.domain.apply import apply
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.runs import EVENT_JOBS_MAX
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import upkeep
+from svc.domain.apply import apply
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.runs import EVENT_JOBS_MAX
 from tests.unit.domain.test_columns import restarted
-from tests.unit.domain.test_grown_batches import Queue, bodies
+from tests.unit.domain.test_grown_chunks import Queue, bodies
 
 TERMS = Terms("m:f")
 ROWS = 40
@@ -31,7 +31,7 @@ GRANT_BYTES = 1024 * 1024
 def fill_rows(queue: Queue, jobs: int) -> None:
     """Submit rows of *jobs* each, whose arguments are in the journal alone."""
     for number in range(ROWS):
-        new = NewBatch(0, TERMS, [b"%d" % number + bytes(ROW_BYTES // jobs)] * jobs)
+        new = NewChunk(0, TERMS, [b"%d" % number + bytes(ROW_BYTES // jobs)] * jobs)
         assert apply(queue.state, c.Submit(f"o{number}", [new]), Member(), queue.now) == r.Accepted([])
         queue.commit()
 
@@ -84,7 +84,7 @@ def test_a_grant_reads_a_bounded_number_of_rows_and_the_next_ones_go_on(jobs, re
 
 @pytest.mark.parametrize("count", [EVENT_JOBS_MAX, EVENT_JOBS_MAX + 1, 4 * EVENT_JOBS_MAX + 7])
 @pytest.mark.parametrize("delay", [0.0, 5.0])
-def test_a_very_large_batch_becomes_several_chunks_with_the_same_ids(count, delay):
+def test_a_very_large_chunk_becomes_several_chunks_with_the_same_ids(count, delay):
     queue = Queue()
     queue.submit(3, count, delay=delay)
 
@@ -108,7 +108,7 @@ def bodies_of_all(queue: Queue) -> list[bytes]:
     return found
 
 
-def test_a_very_large_batch_that_comes_again_changes_nothing():
+def test_a_very_large_chunk_that_comes_again_changes_nothing():
     queue = Queue()
     queue.submit(0, EVENT_JOBS_MAX + 1)
     before = queue.state.ledger.last_sequence
@@ -118,9 +118,9 @@ def test_a_very_large_batch_that_comes_again_changes_nothing():
 
 
 @pytest.mark.parametrize("bound", ["max_jobs", "max_queue_jobs"])
-def test_a_very_large_batch_is_refused_as_a_whole(bound):
+def test_a_very_large_chunk_is_refused_as_a_whole(bound):
     queue = Queue(Limits(**{bound: EVENT_JOBS_MAX + 1}))
-    new = NewBatch(0, TERMS, [b"x"] * (EVENT_JOBS_MAX + 2))
+    new = NewChunk(0, TERMS, [b"x"] * (EVENT_JOBS_MAX + 2))
     reply = apply(queue.state, c.Submit("o", [new]), Member(), 0.0)
 
     assert isinstance(reply, r.Accepted)
@@ -128,8 +128,8 @@ def test_a_very_large_batch_is_refused_as_a_whole(bound):
     assert queue.state.ledger.unfinished == 0
 
 
-def test_one_look_forgets_one_part_of_a_very_large_batch(monkeypatch):
-    monkeypatch.setattr(upkeep, "FORGET_BATCHES_MAX", 1)
+def test_one_look_forgets_one_part_of_a_very_large_chunk(monkeypatch):
+    monkeypatch.setattr(upkeep, "FORGET_CHUNKS_MAX", 1)
     queue = Queue()
     queue.submit(0, 3 * EVENT_JOBS_MAX)
     while deliveries := queue.lease(256):
@@ -140,10 +140,10 @@ def test_one_look_forgets_one_part_of_a_very_large_batch(monkeypatch):
     queue.commit()
     queue.now = queue.state.limits.retention_seconds
     left = []
-    while queue.batches():
+    while queue.chunks():
         upkeep.tick(queue.state, queue.now)
         queue.commit()
-        left.append(sum(count for _, _, count in queue.batches()))
+        left.append(sum(count for _, _, count in queue.chunks()))
 
     assert left == [2 * EVENT_JOBS_MAX, EVENT_JOBS_MAX, 0]
 
@@ -151,7 +151,7 @@ def test_one_look_forgets_one_part_of_a_very_large_batch(monkeypatch):
 def test_a_lane_passes_over_cancelled_jobs_in_one_step_and_not_one_by_one():
     queue = Queue()
     queue.submit(0, EVENT_JOBS_MAX)
-    (batch,) = queue.state.ledger.batches.values()
+    (chunk,) = queue.state.ledger.chunks.values()
     ids = [f"o-{number}" for number in range(EVENT_JOBS_MAX - 1)]
     for start in range(0, len(ids), 1000):
         apply(queue.state, c.Cancel(ids[start : start + 1000]), Member(), 0.0)
@@ -164,7 +164,7 @@ def test_a_lane_passes_over_cancelled_jobs_in_one_step_and_not_one_by_one():
             looked += 1
             return super().__getitem__(index)
 
-    batch.states = Counting(batch.states)
+    chunk.states = Counting(chunk.states)
     (delivery,) = queue.lease(1)
     assert delivery.bodies == [b"o-%d" % (EVENT_JOBS_MAX - 1)]
     assert looked < 20

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain import upkeep
-from service.domain.apply import apply
-from service.domain.batch import GROWN_JOBS_MAX
-from service.domain.due import CANCELLED_MAX
-from service.domain.job import NewBatch, Terms
-from service.domain.ledger import Ledger
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.runs import RUN_JOBS_MAX
-from tests.unit.domain.test_grown_batches import Queue, bodies, kinds, merge
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import upkeep
+from svc.domain.apply import apply
+from svc.domain.chunk import GROWN_JOBS_MAX
+from svc.domain.due import CANCELLED_MAX
+from svc.domain.job import NewChunk, Terms
+from svc.domain.ledger import Ledger
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.runs import RUN_JOBS_MAX
+from tests.unit.domain.test_grown_chunks import Queue, bodies, kinds, merge
 
 TERMS = Terms("m:f")
 COUNT = 5
@@ -27,17 +27,17 @@ def queue() -> Queue:
     return Queue()
 
 
-def submit(queue: Queue, batches: list[NewBatch], origin: str = "o") -> list[r.Note]:
-    reply = apply(queue.state, c.Submit(origin, batches), Member(), queue.now)
+def submit(queue: Queue, chunks: list[NewChunk], origin: str = "o") -> list[r.Note]:
+    reply = apply(queue.state, c.Submit(origin, chunks), Member(), queue.now)
     assert isinstance(reply, r.Accepted)
     queue.commit()
     return reply.notes
 
 
-def ones(count: int, *, keyed: bool = False, delayed: bool = False, first: int = 0) -> list[NewBatch]:
+def ones(count: int, *, keyed: bool = False, delayed: bool = False, first: int = 0) -> list[NewChunk]:
     numbers = range(first, first + count)
     return [
-        NewBatch(n, TERMS, [b"%d" % n], float(n + 1) if delayed else 0.0, f"key-{n}" if keyed else "")
+        NewChunk(n, TERMS, [b"%d" % n], float(n + 1) if delayed else 0.0, f"key-{n}" if keyed else "")
         for n in numbers
     ]
 
@@ -68,11 +68,11 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_batches_of_one_that_come_together_are_one_row_and_one_chunk(queue, shape):
+def test_chunks_of_one_that_come_together_are_one_row_and_one_chunk(queue, shape):
     submit(queue, ones(RUN_JOBS_MAX, **shape))
 
     assert kinds(queue) == ["Submitted"]
-    assert queue.batches() == [("o", 0, RUN_JOBS_MAX)]
+    assert queue.chunks() == [("o", 0, RUN_JOBS_MAX)]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -81,7 +81,7 @@ def test_jobs_that_come_one_by_one_share_a_chunk(queue, shape):
         apply(queue.state, c.Submit("o", [one]), Member(), 0.0)
     queue.commit()
 
-    assert queue.batches() == [("o", 0, GROWN_JOBS_MAX), ("o", GROWN_JOBS_MAX, 1)]
+    assert queue.chunks() == [("o", 0, GROWN_JOBS_MAX), ("o", GROWN_JOBS_MAX, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -99,7 +99,7 @@ def test_jobs_that_have_waited_are_put_into_one_row_with_their_keys_and_delays(q
 def test_more_jobs_than_one_row_takes_are_several_rows(queue):
     submit(queue, ones(RUN_JOBS_MAX + 1, keyed=True))
 
-    assert [batch[2] for batch in queue.batches()] == [RUN_JOBS_MAX, 1]
+    assert [chunk[2] for chunk in queue.chunks()] == [RUN_JOBS_MAX, 1]
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one command", "one by one"])
@@ -109,28 +109,28 @@ def test_each_key_finds_its_own_job(queue, together):
         assert submit(queue, command) == []
 
     for number, job in enumerate(jobs):
-        again = NewBatch(0, job.terms, job.bodies, 0.0, job.key)
-        other = NewBatch(1, job.terms, [b"other"], 0.0, job.key)
+        again = NewChunk(0, job.terms, job.bodies, 0.0, job.key)
+        other = NewChunk(1, job.terms, [b"other"], 0.0, job.key)
         for state in (queue, restarted(queue)):
             same, conflict = submit(state, [again, other], origin="p")
-            assert (same.batch, same.id, same.code) == (0, f"o-{number}", "")
+            assert (same.chunk, same.id, same.code) == (0, f"o-{number}", "")
             assert (conflict.id, conflict.code) == (f"o-{number}", "conflict")
-    assert len(queue.batches()) == 1
+    assert len(queue.chunks()) == 1
 
 
 def test_a_key_that_comes_twice_in_one_command_is_one_job(queue):
-    jobs = [NewBatch(number, TERMS, [b"same"], 0.0, "key") for number in range(3)]
+    jobs = [NewChunk(number, TERMS, [b"same"], 0.0, "key") for number in range(3)]
 
     assert submit(queue, jobs) == [r.Note(1, "o-0"), r.Note(2, "o-0")]
-    assert queue.batches() == [("o", 0, 1)]
+    assert queue.chunks() == [("o", 0, 1)]
 
 
 @pytest.mark.parametrize("wrong", [0, 2, 4], ids=["first", "middle", "last"])
-def test_a_refused_batch_leaves_those_around_it_accepted(queue, wrong):
+def test_a_refused_chunk_leaves_those_around_it_accepted(queue, wrong):
     jobs = ones(COUNT, keyed=True)
-    jobs[wrong] = NewBatch(wrong, TERMS, [], 0.0, "key")
+    jobs[wrong] = NewChunk(wrong, TERMS, [], 0.0, "key")
 
-    assert [(note.batch, note.code) for note in submit(queue, jobs)] == [(wrong, "bad_request")]
+    assert [(note.chunk, note.code) for note in submit(queue, jobs)] == [(wrong, "bad_request")]
     assert bodies(queue.lease(9) + queue.lease(9)) == [b"%d" % n for n in range(COUNT) if n != wrong]
 
 
@@ -140,15 +140,15 @@ def test_a_command_that_is_sent_again_changes_nothing(queue):
 
     assert submit(queue, jobs) == []
     assert submit(queue, jobs[:2]) == []
-    assert queue.batches() == [("o", 0, COUNT)]
+    assert queue.chunks() == [("o", 0, COUNT)]
 
 
 def test_jobs_with_and_without_keys_and_delays_share_a_chunk_and_stay_what_they_are(queue):
-    submit(queue, [NewBatch(0, TERMS, [b"0"])])
-    submit(queue, [NewBatch(1, TERMS, [b"1"], 9.0)])
-    submit(queue, [NewBatch(2, TERMS, [b"2"], 0.0, "key")])
-    submit(queue, [NewBatch(3, TERMS, [b"3"], 5.0, "other")])
-    assert queue.batches() == [("o", 0, 4)]
+    submit(queue, [NewChunk(0, TERMS, [b"0"])])
+    submit(queue, [NewChunk(1, TERMS, [b"1"], 9.0)])
+    submit(queue, [NewChunk(2, TERMS, [b"2"], 0.0, "key")])
+    submit(queue, [NewChunk(3, TERMS, [b"3"], 5.0, "other")])
+    assert queue.chunks() == [("o", 0, 4)]
 
     for each in (queue, restarted(queue)):
         views = apply(each.state, c.Get([f"o-{number}" for number in range(4)]), Member(), each.now)
@@ -165,7 +165,7 @@ def test_jobs_with_and_without_keys_and_delays_share_a_chunk_and_stay_what_they_
 @pytest.mark.parametrize("together", [True, False], ids=["in one command", "one by one"])
 @pytest.mark.parametrize("delays", [(1, 2, 3), (3, 2, 1), (2, 2, 1), (2, 3, 1)])
 def test_each_delayed_job_is_ready_at_its_own_time(queue, delays, together):
-    jobs = [NewBatch(n, TERMS, [b"%d" % n], float(delay)) for n, delay in enumerate(delays)]
+    jobs = [NewChunk(n, TERMS, [b"%d" % n], float(delay)) for n, delay in enumerate(delays)]
     for command in [jobs] if together else [[job] for job in jobs]:
         submit(queue, command)
 
@@ -181,7 +181,7 @@ def test_each_delayed_job_is_ready_at_its_own_time(queue, delays, together):
 
 
 def test_jobs_that_become_ready_together_are_taken_in_the_order_of_their_age(queue):
-    submit(queue, [NewBatch(number, TERMS, [b"%d" % number], float(9 - number)) for number in range(COUNT)])
+    submit(queue, [NewChunk(number, TERMS, [b"%d" % number], float(9 - number)) for number in range(COUNT)])
     wake(queue, 10.0)
 
     assert bodies(queue.lease(9)) == [b"%d" % number for number in range(COUNT)]
@@ -205,9 +205,9 @@ def test_cancelled_jobs_leave_nothing_in_the_schedule(queue):
 
 
 def test_many_jobs_that_are_due_together_are_made_ready_by_several_looks(queue, monkeypatch):
-    monkeypatch.setattr("service.domain.queue_state.WAKE_JOBS_MAX", COUNT)
+    monkeypatch.setattr("svc.domain.queue_state.WAKE_JOBS_MAX", COUNT)
     for origin in range(3):
-        submit(queue, [NewBatch(0, TERMS, [b"x"] * COUNT, 1.0)], origin=f"o{origin}")
+        submit(queue, [NewChunk(0, TERMS, [b"x"] * COUNT, 1.0)], origin=f"o{origin}")
     ready = []
     for _ in range(3):
         wake(queue, 1.0)
@@ -228,7 +228,7 @@ def test_rows_of_the_last_release_with_a_key_or_a_delay_open():
     for sequence, event in enumerate(old, start=1):
         ledger.replay(sequence, event)
 
-    (batch,) = ledger.batches.values()
-    assert [batch.due_of(index) for index in range(5)] == [5.0, None, 7.0, 7.0, 7.0]
-    assert [batch.key_of(index) for index in range(5)] == ["a", "b", "", "", ""]
-    assert {key: ledger.keys.find(key) for key in ledger.keys} == {"a": (batch, 0), "b": (batch, 1)}
+    (chunk,) = ledger.chunks.values()
+    assert [chunk.due_of(index) for index in range(5)] == [5.0, None, 7.0, 7.0, 7.0]
+    assert [chunk.key_of(index) for index in range(5)] == ["a", "b", "", "", ""]
+    assert {key: ledger.keys.find(key) for key in ledger.keys} == {"a": (chunk, 0), "b": (chunk, 1)}

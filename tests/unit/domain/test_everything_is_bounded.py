@@ -8,26 +8,26 @@ from typing import Any
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain import upkeep
-from service.domain.apply import apply
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.ledger import Ledger
-from service.domain.limits import Limits
-from service.domain.members import Member, Worker
-from service.domain.operations import DRAINS_MAX
-from service.domain.origins import FORGOTTEN_RANGES_MAX, Origin
-from service.domain.queue_state import QueueState
-from service.domain.upkeep import ORIGIN_KEPT_SECONDS
-from tests.unit.domain.test_grown_batches import Queue
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain import upkeep
+from svc.domain.apply import apply
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.ledger import Ledger
+from svc.domain.limits import Limits
+from svc.domain.members import Member, Worker
+from svc.domain.operations import DRAINS_MAX
+from svc.domain.origins import FORGOTTEN_RANGES_MAX, Origin
+from svc.domain.queue_state import QueueState
+from svc.domain.upkeep import ORIGIN_KEPT_SECONDS
+from tests.unit.domain.test_grown_chunks import Queue
 
 #: Every container, and what bounds it.
 BOUNDS = {
     Ledger: {
         "_ended_items": "empty once a replay is over",
-        "batches": "max_jobs to be done, retention_jobs finished, and as many beside dead ones",
-        "grown": "the batches; each leaves after merge_seconds",
+        "chunks": "max_jobs to be done, retention_jobs finished, and as many beside dead ones",
+        "grown": "the chunks; each leaves after merge_seconds",
         "counts": "max_queues; a queue without jobs is dropped",
         "dead": "retention_jobs twice",
         "answers": "the finished jobs",
@@ -51,7 +51,7 @@ BOUNDS = {
         "result_bytes": "one turn: the commit takes it",
     },
     Origin: {
-        "batches": "the kept jobs",
+        "chunks": "the kept jobs",
         "forgotten": "FORGOTTEN_RANGES_MAX",
         "forgotten_by": "one for each commit of Forgotten, which replaces those before",
     },
@@ -78,21 +78,21 @@ def make(**bounds: Any) -> Queue:
     return Queue(Limits(**{"retention_seconds": 10.0, **bounds}))
 
 
-def submit(queue: Queue, *batches: NewBatch, origin: str = "o", inside: bool = False) -> list[r.Note]:
-    reply = apply(queue.state, c.Submit(origin, list(batches)), Member(inside=inside), queue.now)
+def submit(queue: Queue, *chunks: NewChunk, origin: str = "o", inside: bool = False) -> list[r.Note]:
+    reply = apply(queue.state, c.Submit(origin, list(chunks)), Member(inside=inside), queue.now)
     assert isinstance(reply, r.Accepted)
     return reply.notes
 
 
 def one(
     number: int, queue: str = "default", key: str = "", delay: float = 0.0, task: str = "m:f"
-) -> NewBatch:
-    return NewBatch(number, Terms(task, queue=queue), [b"%d" % number], delay, key)
+) -> NewChunk:
+    return NewChunk(number, Terms(task, queue=queue), [b"%d" % number], delay, key)
 
 
 BOUND = 3
-#: For each bound the setting that moves it, and the origin and the batch number *n* of a flood that meets it.
-FLOODS: dict[str, tuple[str, Callable[[int], tuple[str, NewBatch]]]] = {
+#: For each bound the setting that moves it, and the origin and the chunk number *n* of a flood that meets it.
+FLOODS: dict[str, tuple[str, Callable[[int], tuple[str, NewChunk]]]] = {
     "max_jobs": ("--max-jobs", lambda n: ("o", one(n, f"queue-{n}"))),
     "max_queue_jobs": ("--max-queue", lambda n: ("o", one(n, delay=9.0))),
     "max_queues": ("--max-queues", lambda n: ("o", one(n, f"queue-{n}"))),
@@ -106,13 +106,13 @@ def test_a_flood_meets_a_bound_that_names_its_setting_and_changes_nothing_else(n
     setting, made = FLOODS[name]
     queue = make(**{name: BOUND})
     for number in range(BOUND):
-        origin, batch = made(number)
-        assert submit(queue, batch, origin=origin) == []
+        origin, chunk = made(number)
+        assert submit(queue, chunk, origin=origin) == []
     queue.commit()
     before = len(list(queue.journal.replay()))
 
-    origin, batch = made(BOUND)
-    (note,) = submit(queue, batch, origin=origin)
+    origin, chunk = made(BOUND)
+    (note,) = submit(queue, chunk, origin=origin)
     queue.commit()
 
     assert note.code == "queue_full"
@@ -129,18 +129,18 @@ def test_a_flood_in_one_command_meets_the_same_bound(name):
     notes = submit(queue, *(made(number)[1] for number in range(2 * BOUND)))
     queue.commit()
 
-    assert [(note.batch, note.code) for note in notes] == [(n, "queue_full") for n in range(BOUND, 2 * BOUND)]
+    assert [(note.chunk, note.code) for note in notes] == [(n, "queue_full") for n in range(BOUND, 2 * BOUND)]
 
 
 @pytest.mark.parametrize("name", ["max_queue_jobs", "max_jobs"])
-@pytest.mark.parametrize("apart", [True, False], ids=["as batches of one", "as one batch"])
+@pytest.mark.parametrize("apart", [True, False], ids=["as chunks of one", "as one chunk"])
 def test_the_first_jobs_of_a_new_queue_are_bounded_too(name, apart):
     queue = make(**{name: BOUND})
     bodies = [b"x"] * (BOUND + 1)
-    whole = NewBatch(0, Terms("m:f", queue="new"), bodies)
-    batches = [one(number, "new") for number in range(BOUND + 1)] if apart else [whole]
+    whole = NewChunk(0, Terms("m:f", queue="new"), bodies)
+    chunks = [one(number, "new") for number in range(BOUND + 1)] if apart else [whole]
 
-    notes = submit(queue, *batches)
+    notes = submit(queue, *chunks)
 
     assert [note.code for note in notes] == ["queue_full"]
     assert queue.state.ledger.unfinished == (BOUND if apart else 0)
@@ -256,7 +256,7 @@ def test_dead_jobs_that_outlive_their_retention_are_bounded_in_number():
 
 
 def test_drains_of_workers_are_bounded_and_one_of_all_is_not_refused(monkeypatch):
-    monkeypatch.setattr("service.domain.operations.DRAINS_MAX", BOUND)
+    monkeypatch.setattr("svc.domain.operations.DRAINS_MAX", BOUND)
     assert DRAINS_MAX > BOUND
     queue = make()
     for number in range(BOUND):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.domain.job import ErrorInfo, NewBatch, Outcome, Terms
-from service.domain.lifecycle import JobState
-from service.domain.replies import Outcomes, Span
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.domain.job import ErrorInfo, NewChunk, Outcome, Terms
+from svc.domain.lifecycle import JobState
+from svc.domain.replies import Outcomes, Span
 
 NOW = timedelta()
 
@@ -19,7 +19,7 @@ def ended() -> tuple[LocalBroker, LocalQueue]:
     client = LocalBroker(queue)
     hello = c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"])
     consumer = LocalBroker(queue, lambda: hello)
-    client.submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"] * 5)])
+    client.submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 5)])
     (first,) = consumer.lease(limit=5, wait=NOW).grant.deliveries
     consumer.ack(c.Ack(first.token, 0, [b"a", b"b", b"c"], [0.1, 0.2, 0.3]))
     consumer.nack(c.Nack(first.token, 3, ErrorInfo("E", "no")))
@@ -67,7 +67,7 @@ def test_a_folded_feed_that_has_only_spans_is_not_kept_waiting():
     client = LocalBroker(queue)
     hello = c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"])
     consumer = LocalBroker(queue, lambda: hello)
-    client.submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"])])
+    client.submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"])])
     (lease,) = consumer.lease(limit=1, wait=NOW).grant.deliveries
     consumer.ack(c.Ack(lease.token, 0, [b"a"], [0.1]))
 
@@ -82,11 +82,11 @@ def test_a_grant_is_never_below_a_sixteenth_of_what_was_asked_for():
     """Of twenty jobs one of two consumers gets half, or more where it asks for very many."""
     queue = LocalQueue()
     first, second = (joined(queue, name) for name in ("w-1", "w-2"))
-    LocalBroker(queue).submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
+    LocalBroker(queue).submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 20)])
 
     assert len(first.lease(limit=20, wait=NOW).grant.deliveries[0].bodies) == 10
     assert len(second.lease(limit=256, wait=NOW).grant.deliveries[0].bodies) == 10
-    LocalBroker(queue).submit("p", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
+    LocalBroker(queue).submit("p", [NewChunk(0, Terms("m:f"), [b"\x01"] * 20)])
     assert len(second.lease(limit=256, wait=NOW).grant.deliveries[0].bodies) == 16
 
 
@@ -94,8 +94,8 @@ def test_a_grant_of_jobs_that_are_known_to_be_short_is_never_below_half_of_what_
     queue = LocalQueue()
     first, _second, _third, _fourth = (joined(queue, name) for name in ("w-1", "w-2", "w-3", "w-4"))
     for _ in range(8):  # each report doubles what the queue trusts the task with
-        queue.host.state.paces.ran("m:f", 10, 0.001)
-    LocalBroker(queue).submit("o", [NewBatch(0, Terms("m:f"), [b"\x01"] * 20)])
+        queue.host.state.run_times.ran("m:f", 10, 0.001)
+    LocalBroker(queue).submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 20)])
 
     ahead = timedelta(seconds=0.0016)
     assert len(first.lease(limit=256, wait=NOW, ahead=ahead).grant.deliveries[0].bodies) == 8

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.server.plain import PlainFace
-from service.wire import PROTOCOL_VERSION
-from tests.support.asking import batch
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.server.plain import PlainFace
+from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import chunk
 
 MOST = 3
 
@@ -21,7 +21,7 @@ MOST = 3
 def host() -> QueueHost:
     host = QueueHost(MemoryJournal(), limits=Limits(member_leases=MOST, grant_jobs=MOST))
     # Every other number, so that each job takes a lease of its own.
-    ask(host, Member(), c.Submit("o", [batch(2 * number) for number in range(4 * MOST)]))
+    ask(host, Member(), c.Submit("o", [chunk(2 * number) for number in range(4 * MOST)]))
     return host
 
 
@@ -56,7 +56,7 @@ def test_who_settles_or_releases_one_gets_another(host, member):
     ask(host, member, *[c.Lease(1)] * MOST)
     for settle in (lambda token, first: c.Ack(token, first, [b"r"], [0.0]), c.Release):
         lease = next(iter(member.leases.values()))
-        done, grant = ask(host, member, settle(lease.token, lease.batch.first + lease.start), c.Lease(1))
+        done, grant = ask(host, member, settle(lease.token, lease.chunk.first + lease.start), c.Lease(1))
         assert done == r.Done(1)
         assert isinstance(grant, r.Grant)
         assert len(grant.deliveries) == 1

@@ -3,9 +3,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.domain import events as e
-from service.domain.job import job_id, parse_job_id
-from service.domain.keys import content_digest
+from svc.domain import events as e
+from svc.domain.job import job_id, parse_job_id
+from svc.domain.keys import content_digest
 
 
 def test_an_id_is_its_origin_and_number():

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import commands as c
-from service.domain.apply import apply
-from service.domain.counts import Counts
-from service.domain.events import Cancelled, Failed, Range, Requeued, Submitted, Succeeded
-from service.domain.job import Cause, ErrorInfo, NewBatch, Terms
-from service.domain.ledger import Ledger
-from service.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.steps import LIVE_STEPS, REPLAYED_STEPS
+from svc.domain import commands as c
+from svc.domain.apply import apply
+from svc.domain.counts import Counts
+from svc.domain.events import Cancelled, Failed, Range, Requeued, Submitted, Succeeded
+from svc.domain.job import Cause, ErrorInfo, NewChunk, Terms
+from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.steps import LIVE_STEPS, REPLAYED_STEPS
 
 ERROR = ErrorInfo("ValueError", "no")
 SUBMITTED = Submitted(1.0, "o", 0, Terms("m:f"), [b"x"] * 4)
@@ -21,7 +21,7 @@ SUBMITTED = Submitted(1.0, "o", 0, Terms("m:f"), [b"x"] * 4)
 
 def state_with_jobs(count: int = 4) -> QueueState:
     state = QueueState()
-    apply(state, c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"] * count)]), Member(), 1.0)
+    apply(state, c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"] * count)]), Member(), 1.0)
     return state
 
 
@@ -51,26 +51,26 @@ def test_a_replay_takes_what_a_lease_led_to_though_it_saw_no_lease():
 )
 def test_a_step_that_is_none_changes_neither_states_nor_counts(start, stop, to):
     ledger = Ledger()
-    batch, _ = ledger.submitted(1, SUBMITTED)
-    ledger.move(batch, 3, 4, JobState.LEASED)
+    chunk, _ = ledger.submitted(1, SUBMITTED)
+    ledger.move(chunk, 3, 4, JobState.LEASED)
     if to == JobState.SUCCEEDED:
-        ledger.move(batch, 0, 1, JobState.LEASED)
-        ledger.succeeded(2, 0, batch, Range("o", 0, 7, [b""], [0.0]), 2.0)
-    before = bytes(batch.states), ledger.counts["default"].ready
+        ledger.move(chunk, 0, 1, JobState.LEASED)
+        ledger.succeeded(2, 0, chunk, Range("o", 0, 7, [b""], [0.0]), 2.0)
+    before = bytes(chunk.states), ledger.counts["default"].ready
 
     with pytest.raises(InvariantBroken):
-        ledger.move(batch, start, stop, to)
+        ledger.move(chunk, start, stop, to)
 
-    assert (bytes(batch.states), ledger.counts["default"].ready) == before
+    assert (bytes(chunk.states), ledger.counts["default"].ready) == before
 
 
 def test_a_span_with_one_job_that_may_not_is_refused_as_a_whole():
     ledger = Ledger()
-    batch, _ = ledger.submitted(1, SUBMITTED)
-    ledger.move(batch, 2, 3, JobState.LEASED)
+    chunk, _ = ledger.submitted(1, SUBMITTED)
+    ledger.move(chunk, 2, 3, JobState.LEASED)
 
     with pytest.raises(InvariantBroken, match=r"from leased to leased"):
-        ledger.move(batch, 0, 4, JobState.LEASED)
+        ledger.move(chunk, 0, 4, JobState.LEASED)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_journal_in_which_an_older_release_ended_a_job_twice_has_its_other_job
     ledger.replay(2, Cancelled(2.0, "o", numbers))
 
     ended = set(numbers)
-    batch = ledger.batches[1]
-    assert batch.unfinished == ledger.counts["default"].ready == 4 - len(ended)
+    chunk = ledger.chunks[1]
+    assert chunk.unfinished == ledger.counts["default"].ready == 4 - len(ended)
     assert ledger.steps.passed_over == len(numbers) - len(ended)
 
 
@@ -133,9 +133,9 @@ def test_an_attempt_that_is_interrupted_goes_back_with_what_was_read_ahead():
     lease = next(iter(member.leases.values()))
     held = lease.stop - lease.start
 
-    apply(state, c.Release(lease.token, lease.batch.first + lease.start, started=True), member, 2.0)
+    apply(state, c.Release(lease.token, lease.chunk.first + lease.start, started=True), member, 2.0)
 
     assert state.ledger.counts["default"].ready == 4
-    assert [record.interruptions for record in lease.batch.records.values()] == [1]
+    assert [record.interruptions for record in lease.chunk.records.values()] == [1]
     assert not member.leases
     assert held > 0

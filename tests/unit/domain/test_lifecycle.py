@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from service.domain.lifecycle import TRANSITIONS, JobState, next_state
+from svc.domain.lifecycle import TRANSITIONS, JobState, next_state
 
 
 def test_every_arrow_leads_where_the_picture_says():
@@ -36,7 +36,7 @@ def test_an_arrow_that_does_not_exist_leads_nowhere():
 
 
 def test_the_numbers_are_those_in_journals():
-    """One byte of a batch's state array each: never to be renumbered."""
+    """One byte of a chunk's state array each: never to be renumbered."""
     assert [(state.value, state.word) for state in JobState] == [
         (0, "ready"), (1, "scheduled"), (2, "leased"), (3, "succeeded"), (4, "dead"), (5, "cancelled"),
     ]  # fmt: skip

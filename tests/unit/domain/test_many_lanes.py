@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.apply import apply
-from service.domain.job import ITEM, RESULTS_QUEUE, NewBatch, Terms
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.survey import UNKNOWN_NAMES_MAX
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.apply import apply
+from svc.domain.job import ITEM, RESULTS_QUEUE, NewChunk, Terms
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.survey import UNKNOWN_NAMES_MAX
 from tests.support.ledgers import check_state
 from tests.support.work import instructions_of
 
@@ -23,8 +23,8 @@ FEW, MANY = 100, 1_000
 
 
 def submit(state: QueueState, terms: list[Terms], *, inside: bool = False, origin: str = "o") -> None:
-    batches = [NewBatch(number, each, [b"x"]) for number, each in enumerate(terms)]
-    assert apply(state, c.Submit(origin, batches), Member(inside=inside), 1.0) == r.Accepted([])
+    chunks = [NewChunk(number, each, [b"x"]) for number, each in enumerate(terms)]
+    assert apply(state, c.Submit(origin, chunks), Member(inside=inside), 1.0) == r.Accepted([])
 
 
 def consumer(
@@ -85,7 +85,7 @@ def of_what_was_put_into_results(count: int) -> Callable[[], object]:
     item = [Terms(ITEM, queue=RESULTS_QUEUE, codec="item", priority=number) for number in range(count)]
     submit(state, item, inside=True)
     others = [Terms("m:f", priority=number) for number in range(count)]
-    assert apply(state, c.Submit("p", [NewBatch(i, t, [b"x"]) for i, t in enumerate(others)]), Member(), 1.0)
+    assert apply(state, c.Submit("p", [NewChunk(i, t, [b"x"]) for i, t in enumerate(others)]), Member(), 1.0)
     member = Member("plain", inside=True)
 
     def take() -> None:
@@ -174,8 +174,8 @@ def strict_submits_to_many_consumers(count: int) -> Callable[[], object]:
     state = QueueState()
     for number in range(count):
         consumer(state, name=f"w-{number}")
-    batches = [NewBatch(number, Terms("m:g"), [b"x"]) for number in range(count)]
-    return lambda: apply(state, c.Submit("o", batches, strict=True), Member(), 3.0)
+    chunks = [NewChunk(number, Terms("m:g"), [b"x"]) for number in range(count)]
+    return lambda: apply(state, c.Submit("o", chunks, strict=True), Member(), 3.0)
 
 
 def roster_of_many_that_know_many_tasks(count: int) -> Callable[[], object]:
@@ -208,7 +208,7 @@ def test_stats_tell_of_each_queue_its_own_oldest_job_attempt_and_unknown_tasks()
     state = QueueState()
     first = [Terms("m:f", queue="a", priority=1), Terms("m:f", queue="a"), Terms("m:g", queue="b")]
     submit(state, first)
-    later = [NewBatch(10, Terms("m:h", queue="b"), [b"x"]), NewBatch(11, Terms("m:f", queue="c"), [b"x"])]
+    later = [NewChunk(10, Terms("m:h", queue="b"), [b"x"]), NewChunk(11, Terms("m:f", queue="c"), [b"x"])]
     apply(state, c.Submit("o", later), Member(), 5.0)
     member = consumer(state, queues=["a", "c"])
     apply(state, c.Lease(1), member, 8.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.names import did_you_mean
+from svc.domain.names import did_you_mean
 
 TASKS = ["mytasks:add", "mytasks:fetch", "mytasks:simulate", "greet"]
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.batch import Batch
-from service.domain.events import Submitted
-from service.domain.job import Terms
-from service.domain.origins import Origin
+from svc.domain.chunk import Chunk
+from svc.domain.events import Submitted
+from svc.domain.job import Terms
+from svc.domain.origins import Origin
 
 
-def batch_of(first: int, count: int) -> Batch:
-    return Batch(first + 1, Submitted(0.0, "o", first, Terms("m:f"), [b""] * count))
+def chunk_of(first: int, count: int) -> Chunk:
+    return Chunk(first + 1, Submitted(0.0, "o", first, Terms("m:f"), [b""] * count))
 
 
 @pytest.fixture
 def origin() -> Origin:
     """Numbers 0 to 2 are forgotten, 5 to 7 are kept."""
     origin = Origin("o")
-    gone = batch_of(0, 3)
+    gone = chunk_of(0, 3)
     origin.add(gone)
     origin.remove(gone)
-    origin.add(batch_of(5, 3))
+    origin.add(chunk_of(5, 3))
     return origin
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain import replies as r
-from service.domain import settlement, upkeep
-from service.domain.apply import HANDLERS, READERS, apply
-from service.domain.batch import BODY_OVERHEAD_BYTES
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.ledger import LARGE_BATCH_BYTES
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from service.domain.settled import SETTLED_KEPT
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import settlement, upkeep
+from svc.domain.apply import HANDLERS, READERS, apply
+from svc.domain.chunk import BODY_OVERHEAD_BYTES
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.ledger import LARGE_CHUNK_BYTES
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.settled import SETTLED_KEPT
 from tests.support.ledgers import check_journal, check_state
 
 ERROR = ErrorInfo("E", "no")
@@ -47,8 +47,8 @@ def submit(
     inside: bool = False,
     body: bytes = b"x",
 ) -> None:
-    batch = NewBatch(first, Terms(task, codec="item" if inside else "plain"), [body] * count)
-    assert apply(state, c.Submit("o", [batch]), Member(inside=inside), 0.0) == r.Accepted([])
+    chunk = NewChunk(first, Terms(task, codec="item" if inside else "plain"), [body] * count)
+    assert apply(state, c.Submit("o", [chunk]), Member(inside=inside), 0.0) == r.Accepted([])
 
 
 def lease(state: QueueState, member: Member, limit: int = 1) -> r.Delivery:
@@ -131,20 +131,20 @@ def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
     submit(state, 2)
     submit(state, 2, first=3)
     commit(state, journal)
-    assert [batch.bodies is None for batch in state.ledger.batches.values()] == [False, True]
+    assert [chunk.bodies is None for chunk in state.ledger.chunks.values()] == [False, True]
 
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
 
 
 def test_large_arguments_leave_most_of_the_window_to_small_ones(journal):
-    state = QueueState(read=journal.read, limits=Limits(window_bytes=6 * LARGE_BATCH_BYTES))
+    state = QueueState(read=journal.read, limits=Limits(window_bytes=6 * LARGE_CHUNK_BYTES))
     for first in (0, 10, 20):
-        submit(state, 1, first=first, body=b"x" * (LARGE_BATCH_BYTES + 1))
+        submit(state, 1, first=first, body=b"x" * (LARGE_CHUNK_BYTES + 1))
     submit(state, 1, first=30)
     commit(state, journal)
 
-    assert [batch.bodies is None for batch in state.ledger.batches.values()] == [False, True, True, False]
+    assert [chunk.bodies is None for chunk in state.ledger.chunks.values()] == [False, True, True, False]
 
 
 def test_a_grant_takes_no_more_bytes_than_its_bound_once_there_is_one_job(journal):
@@ -170,7 +170,7 @@ def test_a_job_with_a_history_is_delivered_alone(state, consumer):
 
 
 def test_a_tick_forgets_no_more_than_its_budget(state, consumer, journal, monkeypatch):
-    monkeypatch.setattr(upkeep, "FORGET_BATCHES_MAX", 2)
+    monkeypatch.setattr(upkeep, "FORGET_CHUNKS_MAX", 2)
     for first in range(5):
         submit(state, 1, first=first)
         ack(state, consumer, lease(state, consumer))
@@ -179,7 +179,7 @@ def test_a_tick_forgets_no_more_than_its_budget(state, consumer, journal, monkey
     for _ in range(3):
         upkeep.tick(state, 11.0)
         commit(state, journal)
-        left.append(len(state.ledger.batches))
+        left.append(len(state.ledger.chunks))
 
     assert left == [3, 1, 0]
 

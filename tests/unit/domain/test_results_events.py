@@ -6,18 +6,18 @@ from datetime import timedelta
 
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.domain import events as e
-from service.domain.job import NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.queue_state import (
+from svc.broker.journal import MemoryJournal
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain.job import NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.queue_state import (
     RANGE_OVERHEAD_BYTES,
     RESULT_OVERHEAD_BYTES,
     RESULTS_EVENT_BYTES,
 )
-from service.domain.runs import EVENT_JOBS_MAX
+from svc.domain.runs import EVENT_JOBS_MAX
 from tests.support.ledgers import check_journal, check_state
 
 NOW = timedelta()
@@ -34,7 +34,7 @@ class Site:
         self.broker = LocalBroker(self.queue)
         hello = c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"])
         self.consumer = LocalBroker(self.queue, lambda: hello)
-        self.broker.submit("o", [NewBatch(0, Terms("m:f"), [b""] * jobs)])
+        self.broker.submit("o", [NewChunk(0, Terms("m:f"), [b""] * jobs)])
         (self.delivery,) = self.consumer.lease(limit=jobs, wait=NOW).grant.deliveries
 
     def ack(self, first: int, results: list[bytes]) -> c.Ack:

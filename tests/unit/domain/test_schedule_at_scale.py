@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import commands as c
-from service.domain import due as due_module
-from service.domain import replies as r
-from service.domain.apply import apply
-from service.domain.due import CANCELLED_MAX, RUN_COST_JOBS, SWEPT_AT_A_LOOK, SWEPT_FOR_EACH
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.lifecycle import JobState
-from service.domain.members import Member
-from service.domain.queue_state import QueueState
-from tests.unit.domain.test_grown_batches import Queue
+from svc.domain import commands as c
+from svc.domain import due as due_module
+from svc.domain import replies as r
+from svc.domain.apply import apply
+from svc.domain.due import CANCELLED_MAX, RUN_COST_JOBS, SWEPT_AT_A_LOOK, SWEPT_FOR_EACH
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.lifecycle import JobState
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from tests.unit.domain.test_grown_chunks import Queue
 
 TERMS = Terms("m:f")
 #: Jobs that a look makes ready in these tests, and runs of them.
@@ -24,7 +24,7 @@ COUNT = 3 * LOOK
 
 @pytest.fixture
 def queue(monkeypatch) -> Queue:
-    monkeypatch.setattr("service.domain.queue_state.WAKE_JOBS_MAX", LOOK)
+    monkeypatch.setattr("svc.domain.queue_state.WAKE_JOBS_MAX", LOOK)
     return Queue()
 
 
@@ -61,7 +61,7 @@ def with_cancelled(queue: Queue) -> None:
     """Entries whose jobs are all cancelled, in front of some that are not."""
     for number in range(COUNT):
         queue.submit(0, 1, f"o{number}", commit=False, delay=1.0)
-    with_later = [NewBatch(0, TERMS, [b"x"] * COUNT, 1.0)]
+    with_later = [NewChunk(0, TERMS, [b"x"] * COUNT, 1.0)]
     apply(queue.state, c.Submit("z", with_later), Member(), queue.now)
     apply(queue.state, c.Cancel([f"o{number}-0" for number in range(COUNT)]), Member(), queue.now)
     queue.commit()
@@ -89,7 +89,7 @@ def test_a_look_takes_a_bounded_number_of_entries_and_runs_and_the_next_goes_on(
 def fill_with_cancelled(queue: Queue, count: int) -> list[str]:
     """Submit *count* jobs, each in an entry of its own, and return their ids."""
     for number in range(count):
-        apply(queue.state, c.Submit(f"o{number}", [NewBatch(0, TERMS, [b"x"], 1e6)]), Member(), 0.0)
+        apply(queue.state, c.Submit(f"o{number}", [NewChunk(0, TERMS, [b"x"], 1e6)]), Member(), 0.0)
     return [f"o{number}-0" for number in range(count)]
 
 
@@ -126,7 +126,7 @@ def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
     origins = 2 * CANCELLED_MAX
     for number in range(origins):
         delay = float(1 + number * 7 % origins)
-        apply(queue.state, c.Submit(f"o{number}", [NewBatch(0, TERMS, [b"x"], delay)]), Member(), 0.0)
+        apply(queue.state, c.Submit(f"o{number}", [NewChunk(0, TERMS, [b"x"], delay)]), Member(), 0.0)
     cancel(queue, [f"o{number}-0" for number in range(origins // 2 + 1)])
     woken: list[float] = []
     while (at := queue.state.next_deadline()) is not None:
@@ -139,8 +139,8 @@ def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
 def _taken(state: QueueState, now: float) -> list[float]:
     """Make ready what is due, and return when each of it was."""
     times = []
-    for batch, start, stop, at in state.scheduled.take_due(now, LOOK):
-        state.ledger.move(batch, start, stop, JobState.READY)
+    for chunk, start, stop, at in state.scheduled.take_due(now, LOOK):
+        state.ledger.move(chunk, start, stop, JobState.READY)
         times.append(at)
     return times
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import events as e
-from service.domain.job import Cause, ErrorInfo, Terms
-from service.domain.ledger import Ledger
+from svc.domain import events as e
+from svc.domain.job import Cause, ErrorInfo, Terms
+from svc.domain.ledger import Ledger
 
 YEAR = 365 * 24 * 3600.0
 NOW, AHEAD = 1000.0, 1000.0 + YEAR
@@ -38,33 +38,33 @@ def test_the_time_goes_on_from_where_it_was_set():
     (NOW - 10, NOW + 50, NOW + 50),
 ])  # fmt: skip
 def test_a_delay_lasts_as_long_as_it_was_asked_for(at: float, due: float, expected: float):
-    batch = replayed(submitted(at, due=due)).batches[0]
-    assert (batch.due, batch.at) == (expected, at - YEAR if at > NOW else at)
+    chunk = replayed(submitted(at, due=due)).chunks[0]
+    assert (chunk.due, chunk.at) == (expected, at - YEAR if at > NOW else at)
 
 
 def test_so_do_delays_of_jobs_that_share_a_chunk():
-    batch = replayed(submitted(AHEAD, dues=(AHEAD + 5, 0.0, AHEAD + 9))).batches[0]
-    assert list(batch.dues or ()) == [NOW + 5, 0.0, NOW + 9]
+    chunk = replayed(submitted(AHEAD, dues=(AHEAD + 5, 0.0, AHEAD + 9))).chunks[0]
+    assert list(chunk.dues or ()) == [NOW + 5, 0.0, NOW + 9]
 
 
 def test_a_chunk_that_has_grown_over_the_jump_has_each_job_s_own_time():
     ledger = replayed(submitted(NOW - 10), submitted(AHEAD - 10, 1, due=AHEAD + 50))
-    (batch,) = ledger.batches.values()
-    assert [batch.at_of(index) for index in range(2)] == [NOW - 10, NOW - 10]
-    assert [batch.due_of(index) for index in range(2)] == [None, NOW + 50]
+    (chunk,) = ledger.chunks.values()
+    assert [chunk.at_of(index) for index in range(2)] == [NOW - 10, NOW - 10]
+    assert [chunk.due_of(index) for index in range(2)] == [None, NOW + 50]
 
 
 def test_a_retry_is_due_after_its_backoff():
     failed = e.Failed(AHEAD, "o", 0, Cause.FAILED, ERROR, AHEAD + 30, failures=1)
-    batch = replayed(submitted(NOW - 10), failed).batches[0]
-    assert batch.records[0].due == NOW + 30
+    chunk = replayed(submitted(NOW - 10), failed).chunks[0]
+    assert chunk.records[0].due == NOW + 30
 
 
 @pytest.mark.parametrize(("ended", "expected"), [(AHEAD - 5, NOW - 5), (NOW - 5, NOW - 5)])
 def test_results_are_kept_from_when_the_job_ended(ended: float, expected: float):
     done = e.Succeeded(ended, [e.Range("o", 0, 0, [b"r"], [0.1])])
     ledger = replayed(submitted(NOW - 10), done)
-    assert ledger.finished[0][0] == ledger.batches[0].finished_at == expected
+    assert ledger.finished[0][0] == ledger.chunks[0].finished_at == expected
 
 
 def test_an_origin_without_jobs_is_forgotten_a_day_after_it_had_the_last_one():
@@ -77,4 +77,4 @@ def test_a_clock_that_was_set_forward_moves_nothing():
     ledger = Ledger()
     for sequence, event in enumerate((submitted(NOW, due=NOW + 50), e.ClockSet(AHEAD, NOW))):
         ledger.replay(sequence, event)
-    assert (ledger.batches[0].due, ledger.last_at) == (NOW + 50, AHEAD)
+    assert (ledger.chunks[0].due, ledger.last_at) == (NOW + 50, AHEAD)

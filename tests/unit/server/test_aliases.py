@@ -8,17 +8,17 @@ from datetime import timedelta
 
 import pytest
 
-from service.broker.manager import ManagerBroker
-from service.client.batches import JobSpec, Options
-from service.client.client import Client
-from service.codec import encode_result
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch, Terms, parse_job_id
-from service.errors import Conflict, UnknownJob
-from service.server.keys import Key, KeyRing
-from service.server.roles import Role
-from service.wire import PROTOCOL_VERSION
+from svc.broker.manager import ManagerBroker
+from svc.client.chunks import JobSpec, Options
+from svc.client.client import Client
+from svc.codec import encode_result
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Terms, parse_job_id
+from svc.errors import Conflict, UnknownJob
+from svc.server.keys import Key, KeyRing
+from svc.server.roles import Role
+from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import NOW
 from tests.support.manager import running_manager
 
@@ -26,7 +26,7 @@ VICTIM = "k3v9x0m2q7w1z"
 KEY = "nightly-2026-11-22"
 TERMS = Terms("m:f")
 #: The victim's jobs: one has a key, the other is what nobody else may see.
-JOBS = [NewBatch(0, TERMS, [b"arguments"], key=KEY), NewBatch(1, TERMS, [b"secret"])]
+JOBS = [NewChunk(0, TERMS, [b"arguments"], key=KEY), NewChunk(1, TERMS, [b"secret"])]
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def work(join):
 @pytest.mark.parametrize(
     "guess",
     [
-        NewBatch(0, TERMS, [b"other arguments"], key=KEY),
-        NewBatch(0, Terms("m:g"), [b"arguments"], key=KEY),
-        NewBatch(5, TERMS, [b""], key=KEY),
-        NewBatch(0, Terms("m:f", "other"), [b"x"], key=KEY),
+        NewChunk(0, TERMS, [b"other arguments"], key=KEY),
+        NewChunk(0, Terms("m:g"), [b"arguments"], key=KEY),
+        NewChunk(5, TERMS, [b""], key=KEY),
+        NewChunk(0, Terms("m:f", "other"), [b"x"], key=KEY),
     ],
 )
 def test_who_guesses_a_key_learns_no_id(join, guess):
@@ -91,7 +91,7 @@ def test_who_knows_the_content_too_waits_for_this_job_alone(join, work):
     join(Role.SUBMIT).submit(VICTIM, JOBS)
     other = join(Role.SUBMIT)
 
-    (note,) = other.submit("other", [NewBatch(3, TERMS, [b"arguments"], key=KEY)])
+    (note,) = other.submit("other", [NewChunk(3, TERMS, [b"arguments"], key=KEY)])
     work()
 
     assert not note.code
@@ -119,7 +119,7 @@ def _tampered(alias: str) -> list[str]:
 def test_no_other_alias_leads_anywhere(join):
     join(Role.SUBMIT).submit(VICTIM, JOBS)
     other = join(Role.SUBMIT)
-    (note,) = other.submit("other", [NewBatch(0, TERMS, [b"arguments"], key=KEY)])
+    (note,) = other.submit("other", [NewChunk(0, TERMS, [b"arguments"], key=KEY)])
 
     for alias in _tampered(note.id):
         with pytest.raises(UnknownJob):
@@ -132,7 +132,7 @@ def test_no_other_alias_leads_anywhere(join):
 def test_who_may_read_all_jobs_gets_the_id(join, role):
     join(Role.SUBMIT).submit(VICTIM, JOBS)
 
-    (note,) = join(role).submit("other", [NewBatch(0, TERMS, [b"arguments"], key=KEY)])
+    (note,) = join(role).submit("other", [NewChunk(0, TERMS, [b"arguments"], key=KEY)])
 
     assert note.id == f"{VICTIM}-0"
 
@@ -141,14 +141,14 @@ def test_a_submitter_gets_its_own_ids(join):
     broker = join(Role.SUBMIT)
     broker.submit(VICTIM, JOBS)
 
-    (note,) = broker.submit(VICTIM, [NewBatch(7, TERMS, [b"arguments"], key=KEY)])
+    (note,) = broker.submit(VICTIM, [NewChunk(7, TERMS, [b"arguments"], key=KEY)])
 
     assert note.id == f"{VICTIM}-0"
 
 
 def test_an_alias_and_an_id_name_one_job(join):
     join(Role.SUBMIT).submit(VICTIM, JOBS)
-    (note,) = join(Role.SUBMIT).submit("other", [NewBatch(0, TERMS, [b"arguments"], key=KEY)])
+    (note,) = join(Role.SUBMIT).submit("other", [NewChunk(0, TERMS, [b"arguments"], key=KEY)])
     admin = join(Role.ADMIN)
 
     assert [view.id for view in admin.get([note.id])] == [f"{VICTIM}-0"]
@@ -181,7 +181,7 @@ def test_a_client_uses_an_alias_as_any_id(join, keys, manager, work, ended):
 def test_a_feed_of_an_alias_waits_for_the_end_of_its_job(join, work):
     join(Role.SUBMIT).submit(VICTIM, JOBS)
     other = join(Role.SUBMIT)
-    (note,) = other.submit("other", [NewBatch(0, TERMS, [b"arguments"], key=KEY)])
+    (note,) = other.submit("other", [NewChunk(0, TERMS, [b"arguments"], key=KEY)])
     found: list[r.Outcomes] = []
     origin = parse_job_id(note.id)[0]
     thread = threading.Thread(target=lambda: found.append(other.feed(c.Feed(origin, wait=30.0))))

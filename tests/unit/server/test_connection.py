@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
-from service import wire_handshake as handshake
-from service.server import connection as subject
-from service.server.connection import Connection, PeerGone, Stage
-from service.wire import MESSAGE_BYTES_MAX, with_header
+from svc import wire_handshake as handshake
+from svc.server import connection as subject
+from svc.server.connection import Connection, PeerGone, Stage
+from svc.wire import MESSAGE_BYTES_MAX, with_header
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import apsw
 import msgspec
 import pytest
 
-from service.broker.error_texts import COMPRESSED_BYTES, LONG_BYTES
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.events import AnyEvent, Failed
-from service.domain.field_bounds import EXCEPTION_MAX, MESSAGE_MAX, TRACEBACK_MAX
-from service.domain.job import Cause, ErrorInfo, JobView, NewBatch, Terms
-from service.domain.members import Member
-from service.server.journal import SqliteJournal
-from service.server.journal.inspection import info, restore, verify
+from svc.broker.error_texts import COMPRESSED_BYTES, LONG_BYTES
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import AnyEvent, Failed
+from svc.domain.field_bounds import EXCEPTION_MAX, MESSAGE_MAX, TRACEBACK_MAX
+from svc.domain.job import Cause, ErrorInfo, JobView, NewChunk, Terms
+from svc.domain.members import Member
+from svc.server.journal import SqliteJournal
+from svc.server.journal.inspection import info, restore, verify
 from tests.support.journals import Kept, age, event, in_file, killed
 
 CONSUMER = Member("plain")
@@ -288,7 +288,7 @@ def test_dead_jobs_tell_all_their_attempts_after_a_restart_and_take_little_room(
 ):
     path = tmp_path / "j.db"
     host = QueueHost(SqliteJournal.open(path, "os"))
-    call(host, c.Submit("o", [NewBatch(0, Terms("m:f"), [b""] * JOBS)]))
+    call(host, c.Submit("o", [NewChunk(0, Terms("m:f"), [b""] * JOBS)]))
     for attempt in range(1, ATTEMPTS + 1):
         retry_in = 0.0 if attempt < ATTEMPTS else None
         nacks = [

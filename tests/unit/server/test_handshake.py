@@ -9,7 +9,7 @@ from multiprocessing import connection as stdlib
 
 import pytest
 
-from service import wire_handshake as handshake
+from svc import wire_handshake as handshake
 
 KEY = b"the key"
 

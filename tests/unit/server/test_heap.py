@@ -6,17 +6,17 @@ import threading
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.domain.job import NewBatch, Terms
-from service.server.heap import IDLE_SECONDS, LARGE_BYTES, Heap
-from service.server.manager import JobManager, listen
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.domain.job import NewChunk, Terms
+from svc.server.heap import IDLE_SECONDS, LARGE_BYTES, Heap
+from svc.server.manager import JobManager, listen
 
 # In a process of its own: the setting is for the whole of one.
 _RESIDENT = """
 import pathlib
-from service.server.heap import Heap
+from svc.server.heap import Heap
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
 heap, before = Heap(), resident()
@@ -63,7 +63,7 @@ def test_the_manager_notes_large_messages_and_no_others(heap, size, keeps):
     thread.start()
     client = ManagerBroker(server.endpoint, b"k" * 32)
     try:
-        client.submit("o", [NewBatch(0, Terms("m:f"), [bytes(size)])])
+        client.submit("o", [NewChunk(0, Terms("m:f"), [bytes(size)])])
         assert heap.keeps == keeps
     finally:
         client.close()

@@ -7,8 +7,8 @@ import apsw
 import msgspec
 import pytest
 
-from service.broker.journal import MemoryJournal
-from service.domain.events import (
+from svc.broker.journal import MemoryJournal
+from svc.domain.events import (
     Answered,
     AnyEvent,
     Cancelled,
@@ -22,11 +22,11 @@ from service.domain.events import (
     Submitted,
     Succeeded,
 )
-from service.domain.job import Cause, ErrorInfo, Terms
-from service.errors import ConfigurationError, Conflict, JournalError, RowMissing
-from service.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
-from service.server.journal.inspection import info, verify
-from service.server.journal.mark import mark_path, read_claim
+from svc.domain.job import Cause, ErrorInfo, Terms
+from svc.errors import ConfigurationError, Conflict, JournalError, RowMissing
+from svc.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
+from svc.server.journal.inspection import info, verify
+from svc.server.journal.mark import mark_path, read_claim
 
 TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
 EVENTS: list[AnyEvent] = [

@@ -12,20 +12,20 @@ from multiprocessing.managers import BaseManager, RemoteError
 
 import pytest
 
-from service import wire, wire_handshake
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.events import AnyEvent
-from service.domain.job import NewBatch, Terms
-from service.domain.members import Member
-from service.domain.observer import Observer
-from service.errors import AuthenticationFailed, ManagerUnreachable
-from service.server.door import Bounds
-from service.server.manager import JobManager, listen
-from service.wire import HEADER, encode_request
+from svc import wire, wire_handshake
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import AnyEvent
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.errors import AuthenticationFailed, ManagerUnreachable
+from svc.server.connection_limits import Bounds
+from svc.server.manager import JobManager, listen
+from svc.wire import HEADER, encode_request
 from tests.support.manager import RunningManager, running_manager
 
 
@@ -77,7 +77,7 @@ def test_half_open_connections_are_bounded_and_honest_ones_still_served():
         broker = manager.broker()
 
         assert broker.connect().version == wire.PROTOCOL_VERSION
-        assert manager.server.ask(lambda: len(manager.server._door.half_open)).result(5) <= 4
+        assert manager.server.ask(lambda: len(manager.server._connection_limits.half_open)).result(5) <= 4
         broker._discard()
         for stranger in strangers:
             stranger.close()
@@ -258,7 +258,7 @@ def test_requests_that_come_while_others_are_served_share_their_commit():
     with running_manager(journal) as manager, stock(manager) as other:
         ask(other, None, "accept_connection", ("c",), {})
         before = manager.server.ask(lambda: journal.commits).result(5)
-        submit = c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])])
+        submit = c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])])
 
         def meanwhile() -> None:
             """Be served, in the loop's own thread, while a call arrives from another client."""

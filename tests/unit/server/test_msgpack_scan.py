@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import CodecError
-from service.server.msgpack_scan import CONTAINERS_MAX, FORGEABLE_KEYS_MAX, NESTING_MAX, OBJECTS_MAX, examine
+from svc.errors import CodecError
+from svc.server.msgpack_scan import CONTAINERS_MAX, FORGEABLE_KEYS_MAX, NESTING_MAX, OBJECTS_MAX, examine
 
 SCALARS = st.one_of(
     st.none(),

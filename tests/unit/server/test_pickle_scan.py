@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import BadRequest
-from service.server.pickle_machine import OPERATIONS_MAX
-from service.server.pickle_scan import loads_plain
-from service.server.pickle_stack import NESTING_MAX
+from svc.errors import BadRequest
+from svc.server.pickle_machine import OPERATIONS_MAX
+from svc.server.pickle_scan import loads_plain
+from svc.server.pickle_stack import NESTING_MAX
 from tests.support.hostile_pickles import (
     ALLOWED,
     CANARY,

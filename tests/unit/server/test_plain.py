@@ -9,18 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.codec import encode_arguments
-from service.domain import commands as c
-from service.domain.job import NewBatch, Terms
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.domain.refusals import DISK
-from service.server.journal import SqliteJournal
-from service.server.plain import EXPOSED, PlainFace
-from service.server.plain_values import reply_bytes
-from service.telemetry.metrics import ManagerMetrics
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.codec import encode_arguments
+from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.refusals import DISK
+from svc.server.journal import SqliteJournal
+from svc.server.plain import EXPOSED, PlainFace
+from svc.server.plain_values import reply_bytes
+from svc.telemetry.metrics import ManagerMetrics
 from tests.support.clock import FakeClock
 
 
@@ -228,7 +228,7 @@ def test_a_put_out_of_bounds_is_a_value_error_and_leaves_nothing_behind(host, ca
 
     assert host.state.ledger.counts == {}
     call("tasks", "put", {"task": "a:b"})
-    assert [batch.id(0) for batch in host.state.ledger.batches.values()] == ["put1-0"]
+    assert [chunk.id(0) for chunk in host.state.ledger.chunks.values()] == ["put1-0"]
 
 
 @pytest.mark.parametrize("task", ["\ud800", "", "x" * 201, "#item", "a\0b", 5, None])
@@ -258,7 +258,7 @@ def test_a_refused_put_leaves_no_label_and_the_metrics_stay_readable(name):
 
 @pytest.mark.parametrize("args", [(), (2,)])
 def test_a_put_with_a_key_of_others_tells_nothing_of_their_jobs(host, call, args):
-    victim = NewBatch(0, Terms("a:b"), [encode_arguments("plain", (1,), {})], key="k")
+    victim = NewChunk(0, Terms("a:b"), [encode_arguments("plain", (1,), {})], key="k")
     host.call([c.Submit("k3v9x0m2q7w1z", [victim])], Member(), lambda replies: None)
 
     with pytest.raises(ValueError, match="belongs to a job") as raised:
@@ -332,7 +332,7 @@ def test_no_argument_of_a_call_ends_the_manager(typeid: str):
 def test_a_body_that_is_not_what_its_codec_says_is_given_out_as_it_is(host, call, body):
     """Whoever may submit could otherwise end the manager with one job, again and again."""
     terms = Terms("m:f")
-    host.call([c.Submit("o", [NewBatch(0, terms, [body])])], Member(), lambda replies: None)
+    host.call([c.Submit("o", [NewChunk(0, terms, [body])])], Member(), lambda replies: None)
     assert call("tasks", "get") == {"id": "o-0", "task": "m:f", "codec": "plain", "body": body}
 
 

@@ -14,25 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from service.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place, StateBroken
-from service.broker.host import QueueHost
-from service.broker.journal import Journal, MemoryJournal
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.apply import HANDLERS
-from service.domain.events import AnyEvent, Submitted
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.domain.members import Member
-from service.domain.observer import Observer
-from service.errors import JournalError, ManagerBroken, ManagerUnreachable
-from service.server.fault_reports import REPORTS_MAX, FaultReports, describe
-from service.server.journal import SqliteJournal
-from service.server.journal.rows import rows_of
-from service.server.manager import JobManager, listen
-from service.server.plain import PlainFace
-from service.server.recovery import WINDOW_SECONDS, Recovery
-from service.wire import PROTOCOL_VERSION, decode_request
+from svc.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place, StateBroken
+from svc.broker.host import QueueHost
+from svc.broker.journal import Journal, MemoryJournal
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.apply import HANDLERS
+from svc.domain.events import AnyEvent, Submitted
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.errors import JournalError, ManagerBroken, ManagerUnreachable
+from svc.server.fault_reports import REPORTS_MAX, FaultReports, describe
+from svc.server.journal import SqliteJournal
+from svc.server.journal.rows import rows_of
+from svc.server.manager import JobManager, listen
+from svc.server.plain import PlainFace
+from svc.server.recovery import WINDOW_SECONDS, Recovery
+from svc.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.manager import RunningManager, running_manager
@@ -82,7 +82,7 @@ def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") -> c.Submit:
-    return c.Submit(origin, [NewBatch(number, Terms(task), [body])])
+    return c.Submit(origin, [NewChunk(number, Terms(task), [body])])
 
 
 def put(manager: RunningManager, *items: object) -> list[tuple[str, object]]:
@@ -293,7 +293,7 @@ def test_a_fault_in_how_a_message_is_read_ends_its_connection_and_nothing_else(
             raise RecursionError
         return decode_request(frame)
 
-    monkeypatch.setattr("service.server.dialogue.decode_request", decode)
+    monkeypatch.setattr("svc.server.protocol.decode_request", decode)
     told = Told()
     with breakable(journal, tmp_path / "faults", told) as manager:
         other = manager.broker()
@@ -327,8 +327,8 @@ def test_a_damaged_row_that_a_stock_client_meets_ends_the_manager_as_a_fault_of_
 
     face.carry_out(face.method("tasks", "put"), Member("plain"), ("x",), {}, answers.append)
     host.turn()
-    for batch in host.state.ledger.batches.values():
-        batch.bodies = None
+    for chunk in host.state.ledger.chunks.values():
+        chunk.bodies = None
     host.state.read = read
     with pytest.raises(JournalError, match="cannot be read"):
         face.carry_out(face.method("tasks", "get"), Member("plain"), (), {}, answers.append)
@@ -457,7 +457,7 @@ def test_a_report_says_where_and_by_whom_and_nothing_of_a_jobs_content(tmp_path)
     host, broken = broken_host()
     command = c.Submit(
         "origin-1",
-        [NewBatch(7, Terms("m:secretive", "bulk"), [SECRET.encode()] * 30, key=SECRET) for _ in range(12)],
+        [NewChunk(7, Terms("m:secretive", "bulk"), [SECRET.encode()] * 30, key=SECRET) for _ in range(12)],
     )
     nack = c.Nack(1, 2, ErrorInfo("ValueError", SECRET, SECRET, SECRET.encode()))
     ack = c.Ack(1, 2**200, [SECRET.encode()], [float("nan")])
@@ -478,11 +478,11 @@ def test_a_report_says_where_and_by_whom_and_nothing_of_a_jobs_content(tmp_path)
         "origin-1",
         "consumer",
     )
-    batch = told["command"]["batches"][0]
-    assert (batch["terms"]["task"], batch["terms"]["queue"]) == ("m:secretive", "bulk")
-    assert batch["bodies"][0] == f"{len(SECRET)} bytes"
-    assert batch["key"] == f"text of {len(SECRET)} characters"
-    assert told["command"]["batches"][-1] == "and 2 more"
+    chunk = told["command"]["chunks"][0]
+    assert (chunk["terms"]["task"], chunk["terms"]["queue"]) == ("m:secretive", "bulk")
+    assert chunk["bodies"][0] == f"{len(SECRET)} bytes"
+    assert chunk["key"] == f"text of {len(SECRET)} characters"
+    assert told["command"]["chunks"][-1] == "and 2 more"
     assert written[2]["command"]["first"] == "number of 201 bits"
     assert told["jobs"]["ready"] == 1
     assert {"time", "release", "python", "platform", "sqlite", "incarnation", "last_sequence"} <= told.keys()

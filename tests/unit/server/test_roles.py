@@ -13,21 +13,21 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from service.broker.manager import ManagerBroker
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo, NewBatch, Terms
-from service.errors import Forbidden
-from service.key_files import ROLES
-from service.server.keys import Key, KeyRing
-from service.server.plain import EXPOSED
-from service.server.roles import CALLS, COMMANDS, Role, call_right, may_call, may_command, right_of
-from service.wire import PROTOCOL_VERSION, with_header
+from svc.broker.manager import ManagerBroker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.errors import Forbidden
+from svc.key_files import ROLES
+from svc.server.keys import Key, KeyRing
+from svc.server.plain import EXPOSED
+from svc.server.roles import CALLS, COMMANDS, Role, call_right, may_call, may_command, right_of
+from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.manager import running_manager
 from tests.support.stranger import Stranger
 
 ERROR = ErrorInfo("ValueError", "no", "")
-SUBMIT = c.Submit("o", [NewBatch(0, Terms("m:f"), [b"x"])])
+SUBMIT = c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])])
 #: At least one command for each row of the table, in an order that harms none that follow.
 EXAMPLES: tuple[c.Command, ...] = (
     c.Hello(PROTOCOL_VERSION, "client"),
@@ -222,13 +222,13 @@ def test_what_can_be_guessed_is_only_for_those_who_may_read_all(manager, keys, r
 
 
 RESERVED = [
-    c.Submit("put1", [NewBatch(0, Terms("m:f"), [b"x"])]),
-    c.Submit("put99", [NewBatch(0, Terms("m:f"), [b"x"])]),
-    c.Submit("put0", [NewBatch(0, Terms("m:f"), [b"x"])]),
-    c.Submit("key.00.k", [NewBatch(0, Terms("m:f"), [b"x"])]),
-    c.Submit("o", [NewBatch(0, Terms("#item"), [b"x"])]),
-    c.Submit("o", [NewBatch(0, Terms("m:f", "#results"), [b"x"])]),
-    c.Submit("o", [NewBatch(0, Terms("m:f", codec="item"), [b"x"])]),
+    c.Submit("put1", [NewChunk(0, Terms("m:f"), [b"x"])]),
+    c.Submit("put99", [NewChunk(0, Terms("m:f"), [b"x"])]),
+    c.Submit("put0", [NewChunk(0, Terms("m:f"), [b"x"])]),
+    c.Submit("key.00.k", [NewChunk(0, Terms("m:f"), [b"x"])]),
+    c.Submit("o", [NewChunk(0, Terms("#item"), [b"x"])]),
+    c.Submit("o", [NewChunk(0, Terms("m:f", "#results"), [b"x"])]),
+    c.Submit("o", [NewChunk(0, Terms("m:f", codec="item"), [b"x"])]),
     c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", queues=["#results"]),
     c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", queues=["default", "#anything"]),
     c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["#item"]),
@@ -258,7 +258,7 @@ def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
     with running_manager(keys=submitting) as manager, Stranger(manager.endpoint) as client:
         thief = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
         for origin in ("put1", "put01", "put2"):
-            thief.call([c.Submit(origin, [NewBatch(0, Terms("m:f"), [b"x"] * 1000)])])
+            thief.call([c.Submit(origin, [NewChunk(0, Terms("m:f"), [b"x"] * 1000)])])
         thief.close()
         client.shake_hands(keys[Role.SUBMIT])
         client.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
@@ -266,8 +266,8 @@ def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
         client.send(with_header(pickle.dumps(("tasks", "put", ("item",), {}))))
 
         assert pickle.loads(client.receive()) == ("#RETURN", None)
-        batches = manager.server.ask(lambda: list(manager.host.state.ledger.batches.values())).result(5)
-        assert [batch.terms.task for batch in batches] == ["#item"]
+        chunks = manager.server.ask(lambda: list(manager.host.state.ledger.chunks.values())).result(5)
+        assert [chunk.terms.task for chunk in chunks] == ["#item"]
 
 
 def test_the_documented_table_is_the_one_that_is_kept():
@@ -283,9 +283,9 @@ def test_the_documented_table_is_the_one_that_is_kept():
 
 def test_a_frame_with_one_forbidden_command_changes_nothing(manager, keys):
     """What travels together was meant to happen together."""
-    batch = NewBatch(0, Terms("m:f"), [b"x"])
+    chunk = NewChunk(0, Terms("m:f"), [b"x"])
     broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
-    replies = broker.call([c.Submit("together", [batch]), c.Drain()])
+    replies = broker.call([c.Submit("together", [chunk]), c.Drain()])
     broker.close()
     assert [reply.code for reply in replies if isinstance(reply, r.Refused)] == ["forbidden"] * 2
     admin = ManagerBroker(manager.endpoint, keys[Role.ADMIN], timeout=5)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.domain import commands as c
-from service.domain import refusals
-from service.domain import replies as r
-from service.domain.members import Member
-from service.domain.observer import Observer
-from service.server.scarcity import (
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.domain import commands as c
+from svc.domain import refusals
+from svc.domain import replies as r
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.server.scarcity import (
     FULL_SHARE,
     REFUSE_SHARE,
     RESUME_SHARE,
@@ -21,7 +21,7 @@ from service.server.scarcity import (
     MemoryWatch,
     Scarcity,
 )
-from tests.support.asking import batch
+from tests.support.asking import chunk
 
 LIMIT = 1000
 ABOVE, BETWEEN, BELOW = (
@@ -75,7 +75,7 @@ def ask(host: QueueHost, *commands: c.Command, member: Member | None = None) -> 
 
 def refused(host: QueueHost, number: int) -> tuple[str, str]:
     """Submit a job; return code and message of the refusal, both empty if it was accepted."""
-    (accepted,) = ask(host, c.Submit("o", [batch(number)]))
+    (accepted,) = ask(host, c.Submit("o", [chunk(number)]))
     return (accepted.notes[0].code, accepted.notes[0].message) if accepted.notes else ("", "")
 
 

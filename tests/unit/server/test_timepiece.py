@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.server.journal import SqliteJournal, timepiece
-from service.server.journal.timepiece import Timepiece
+from svc.server.journal import SqliteJournal, timepiece
+from svc.server.journal.timepiece import Timepiece
 
 NOTED = 1_000_000.0
 

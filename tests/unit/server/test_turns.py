@@ -10,22 +10,22 @@ from contextlib import ExitStack
 
 import pytest
 
-from service import wire
-from service.broker import host as broker_host
-from service.broker.host import QueueHost
-from service.broker.journal import MemoryJournal
-from service.broker.manager import ManagerBroker
-from service.broker.request import UNTIMED_COMMANDS, Request
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import NewBatch
-from service.domain.limits import Limits
-from service.domain.members import Member
-from service.domain.observer import Observer
-from service.server import turns as subject
-from service.server.turns import Turns
-from service.wire import PROTOCOL_VERSION
-from tests.support.asking import ack_of, batch, lease_one
+from svc import wire
+from svc.broker import host as broker_host
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
+from svc.broker.manager import ManagerBroker
+from svc.broker.request import UNTIMED_COMMANDS, Request
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.server import turns as subject
+from svc.server.turns import Turns
+from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import ack_of, chunk, lease_one
 from tests.support.clock import FakeClock
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
@@ -66,7 +66,7 @@ def answer(stranger: Stranger) -> tuple[int, list[r.AnyReply]]:
 
 
 def submits(origin: str) -> list[c.AnyCommand]:
-    return [c.Submit(origin, [batch(number)]) for number in range(COMMANDS)]
+    return [c.Submit(origin, [chunk(number)]) for number in range(COMMANDS)]
 
 
 def test_a_request_without_time_goes_on_a_few_commands_at_a_time(host):
@@ -187,7 +187,7 @@ def put_off(manager: RunningManager, work: Callable[[float], bool]) -> None:
     """Give the first connection a request that goes on for as long as *work* says."""
 
     def defer() -> None:
-        connection = next(iter(manager.server._door.connections.values()))
+        connection = next(iter(manager.server._connection_limits.connections.values()))
         manager.server._turns.defer(connection, work)
         manager.server._connections.watch(connection)
 
@@ -279,7 +279,7 @@ def stall(manager: RunningManager, seconds: float) -> None:
 def test_a_stall_longer_than_a_lease_ends_no_lease(lease, seconds):
     with running_manager(limits=Limits(lease_seconds=lease)) as manager, ExitStack() as stack:
         supervisor, consumer = supervised(manager, stack)
-        supervisor.submit("o", [batch()])
+        supervisor.submit("o", [chunk()])
         delivery = lease_one(consumer)
         stall(manager, seconds)
         assert supervisor.call([c.Extend(busy=1)]) == [r.Done(1)]
@@ -290,7 +290,7 @@ def test_a_stall_takes_nothing_of_the_time_to_come_back():
     """A consumer has half a second for that, once it and its supervisor are gone."""
     with running_manager() as manager, ExitStack() as stack:
         supervisor, consumer = supervised(manager, stack)
-        supervisor.submit("o", [NewBatch(0, batch().terms, [b"x"])])
+        supervisor.submit("o", [NewChunk(0, chunk().terms, [b"x"])])
         delivery = lease_one(consumer)
         workers = manager.host.state.workers
         for each in (supervisor, consumer):
@@ -317,7 +317,7 @@ def test_a_lease_still_ends_if_nobody_renews_it_after_a_stall():
         ExitStack() as stack,
     ):
         supervisor, consumer = supervised(manager, stack)
-        supervisor.submit("o", [batch()])
+        supervisor.submit("o", [chunk()])
         lease_one(consumer)
         stall(manager, 1.2)
         assert expiries.count == 0

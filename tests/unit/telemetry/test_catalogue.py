@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.telemetry.catalogue import MANAGER_METRICS, PREFIX, WORKER_METRICS, Metric, markdown, metric
+from svc.telemetry.catalogue import MANAGER_METRICS, PREFIX, WORKER_METRICS, Metric, markdown, metric
 
 ROOT = Path(__file__).parents[3]
 OURS = (*MANAGER_METRICS, *WORKER_METRICS)
@@ -40,4 +40,4 @@ def test_a_name_is_in_the_catalogue_once():
 
 def test_the_page_is_made_from_the_catalogue():
     page = (ROOT / "docs" / "metrics.md").read_text()
-    assert page == markdown(), "run: python -m service.telemetry.catalogue > docs/metrics.md"
+    assert page == markdown(), "run: python -m svc.telemetry.catalogue > docs/metrics.md"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.telemetry.cgroup import Bounded, read_tightest
+from svc.telemetry.cgroup import Bounded, read_tightest
 
 V1_NO_LIMIT = "9223372036854771712"
 

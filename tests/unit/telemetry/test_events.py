@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from service.telemetry.events import COMMON_FIELDS, EVENTS, markdown
+from svc.telemetry.events import COMMON_FIELDS, EVENTS, markdown
 
 ROOT = Path(__file__).parents[3]
 LEVEL_OF = {
@@ -44,13 +44,13 @@ def log_calls(file: Path) -> Iterator[Call]:
         yield Call(f"{file.relative_to(ROOT)}:{node.lineno}", name, LEVEL_OF[node.func.attr], fields)
 
 
-CALLS = [call for file in sorted((ROOT / "service").rglob("*.py")) for call in log_calls(file)]
+CALLS = [call for file in sorted((ROOT / "service" / "svc").rglob("*.py")) for call in log_calls(file)]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.place)
 def test_what_is_logged_is_in_the_catalogue(call: Call):
     assert call.event is not None, "the name of an event is a literal, so that it can be searched for"
-    assert call.event in CATALOGUE, f"add {call.event} to service/telemetry/events.py"
+    assert call.event in CATALOGUE, f"add {call.event} to service/svc/telemetry/events.py"
     event = CATALOGUE[call.event]
     assert call.level in event.levels
     assert call.fields - {"exc_info"} - set(COMMON_FIELDS) <= set(event.fields)
@@ -74,4 +74,4 @@ def test_the_catalogue_is_sorted_and_names_nothing_twice():
 
 def test_the_page_is_made_from_the_catalogue():
     page = (ROOT / "docs" / "events.md").read_text()
-    assert page == markdown(), "run: python -m service.telemetry.events > docs/events.md"
+    assert page == markdown(), "run: python -m svc.telemetry.events > docs/events.md"

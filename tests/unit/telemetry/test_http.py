@@ -14,13 +14,13 @@ from http import HTTPStatus
 import pytest
 from structlog.testing import capture_logs
 
-from service.domain.job import Cause, Terms
-from service.domain.replies import QueueStats, Totals, WorkerView
-from service.errors import Conflict, ServiceError
-from service.telemetry import http as under_test
-from service.telemetry.http import HttpServer, Response, text
-from service.telemetry.metrics import ManagerMetrics
-from service.telemetry.routes import (
+from svc.domain.job import Cause, Terms
+from svc.domain.replies import QueueStats, Totals, WorkerView
+from svc.errors import Conflict, ServiceError
+from svc.telemetry import http as under_test
+from svc.telemetry.http import HttpServer, Response, text
+from svc.telemetry.metrics import ManagerMetrics
+from svc.telemetry.routes import (
     LABEL_CHARACTERS_MAX,
     discovered,
     manager_routes,

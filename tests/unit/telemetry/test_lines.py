@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.telemetry import lines
-from service.telemetry.lines import LineWriter
+from svc.telemetry import lines
+from svc.telemetry.lines import LineWriter
 
 LINE = b"x" * 999 + b"\n"
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import ConfigurationError
-from service.telemetry.logs import LogSettings
+from svc.errors import ConfigurationError
+from svc.telemetry.logs import LogSettings
 from tests.support.hostile_text import HOSTILE, raw_in
 
 ROOT = Path(__file__).parents[3]
 PROLOGUE = """
 import logging, structlog
-from service.telemetry.logs import LogSettings, configure
+from svc.telemetry.logs import LogSettings, configure
 log = structlog.get_logger()
 """
 
@@ -196,7 +196,7 @@ def test_a_reader_that_went_away_does_not_stop_the_program():
 
 def test_a_burst_of_a_repeating_event_shows_as_one_record():
     shown = records("""
-        from service.telemetry.events import repeating_events
+        from svc.telemetry.events import repeating_events
         configure()
         kind = sorted(repeating_events())[0]
         for _ in range(1000):

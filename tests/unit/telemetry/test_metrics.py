@@ -15,11 +15,11 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from service.domain.job import CALL, Cause, Terms
-from service.domain.observer import Observer
-from service.domain.replies import QueueStats, Totals
-from service.errors import ServiceError
-from service.telemetry.catalogue import (
+from svc.domain.job import CALL, Cause, Terms
+from svc.domain.observer import Observer
+from svc.domain.replies import QueueStats, Totals
+from svc.errors import ServiceError
+from svc.telemetry.catalogue import (
     JOB_SECONDS,
     LABEL_BOUNDS,
     MANAGER_METRICS,
@@ -29,9 +29,9 @@ from service.telemetry.catalogue import (
     WORKER_METRICS,
     Metric,
 )
-from service.telemetry.counting import Histogram
-from service.telemetry.metrics import Build, ManagerMetrics
-from service.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
+from svc.telemetry.counting import Histogram
+from svc.telemetry.metrics import Build, ManagerMetrics
+from svc.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
 
 TERMS = Terms("images:resize", queue="images")
 NOTHING = Totals([])
@@ -133,7 +133,7 @@ def test_a_retried_attempt_is_no_finished_job(metrics: ManagerMetrics):
     assert job(metrics, "svc_job_total_seconds_count") == 0
 
 
-def test_the_payloads_of_a_batch_count_at_their_mean(metrics: ManagerMetrics):
+def test_the_payloads_of_a_chunk_count_at_their_mean(metrics: ManagerMetrics):
     metrics.submitted(TERMS, 10, 5000)
     assert value(metrics, "svc_job_payload_bytes_bucket", queue="images", le="256.0") == 0
     assert value(metrics, "svc_job_payload_bytes_bucket", queue="images", le="1024.0") == 10

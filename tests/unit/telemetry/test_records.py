@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.telemetry.records import (
+from svc.telemetry.records import (
     RECORD_BYTES_MAX,
     REDACTED,
     AddFields,

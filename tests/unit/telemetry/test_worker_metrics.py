@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.catalogue import OTHER
-from service.telemetry.cgroup import Memory, read_memory
-from service.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
+from svc.telemetry.catalogue import OTHER
+from svc.telemetry.cgroup import Memory, read_memory
+from svc.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
 
 SNAPSHOT = WorkerSnapshot(
     worker="w1",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 import pytest
 
-from service.errors import ArgumentError
-from service.worker.arguments import Signature
+from svc.errors import ArgumentError
+from svc.worker.arguments import Signature
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForCheckers

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from service.broker.local import LocalBroker, LocalQueue
-from service.codec import decode_result, encode_arguments
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import JobView, NewBatch, Terms, job_id
-from service.errors import ManagerUnreachable
-from service.worker.consumer import Consumer
-from service.worker.options import WorkerOptions
-from service.worker.orders import FLUSH, REJOIN, STOP
-from service.worker.registry import Registry, Task
-from service.worker.slot import Phase, Slot
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.codec import decode_result, encode_arguments
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import JobView, NewChunk, Terms, job_id
+from svc.errors import ManagerUnreachable
+from svc.worker.consumer import Consumer
+from svc.worker.options import WorkerOptions
+from svc.worker.orders import FLUSH, REJOIN, STOP
+from svc.worker.registry import Registry, Task
+from svc.worker.slot import Phase, Slot
 
 SECONDS = 20.0
 
@@ -96,7 +96,7 @@ class Bench:
 
     def submit(self, task: str, *argses: tuple[Any, ...], **terms: Any) -> list[str]:
         bodies = [encode_arguments("plain", args, {}) for args in argses or [()]]
-        self.client.submit("o", [NewBatch(self.submitted, Terms(task, **terms), bodies)])
+        self.client.submit("o", [NewChunk(self.submitted, Terms(task, **terms), bodies)])
         self.submitted += len(bodies)
         return [job_id("o", number) for number in range(self.submitted - len(bodies), self.submitted)]
 
@@ -113,7 +113,7 @@ class Bench:
         """Let it learn that jobs are short, so that it reads ahead, however slow this machine is just now."""
         self.results(self.submit("t:echo", *[(0,)] * 200))
         for task in ("t:echo", "t:gate", "t:big") * 50:
-            self.queue.host.state.paces.ran(task, 100, 0.0001)
+            self.queue.host.state.run_times.ran(task, 100, 0.0001)
 
     def stop(self) -> None:
         self.pipe.send_bytes(STOP)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker.cpu import CpuCount, cpu_count
+from svc.worker.cpu import CpuCount, cpu_count
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.worker.leftovers import LOOK_SECONDS, Leftovers
+from svc.worker.leftovers import LOOK_SECONDS, Leftovers
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from service.domain.commands import Ack, Held, Nack, Release
-from service.domain.job import ErrorInfo, Terms
-from service.domain.replies import Delivery
-from service.worker.outbox import Holdings, Outbox
+from svc.domain.commands import Ack, Held, Nack, Release
+from svc.domain.job import ErrorInfo, Terms
+from svc.domain.replies import Delivery
+from svc.worker.outbox import Holdings, Outbox
 
 ERROR = ErrorInfo("E", "m")
 

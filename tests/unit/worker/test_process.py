@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 
-from service.worker.process import kill, main_hidden, signals_held_back
+from svc.worker.process import kill, main_hidden, signals_held_back
 
 
 def run(program: str) -> str:
@@ -25,7 +25,7 @@ def test_a_guarded_process_does_not_hear_stop_signals_but_what_it_starts_does() 
     """SIGTERM would otherwise be ignored by every program that a task starts, too."""
     program = """
         import os, signal, subprocess, sys
-        from service.worker.process import guard
+        from svc.worker.process import guard
         guard("title")
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
@@ -45,7 +45,7 @@ def test_a_guarded_process_does_not_hear_stop_signals_but_what_it_starts_does() 
 def test_a_guarded_process_leads_its_own_session() -> None:
     program = """
         import os
-        from service.worker.process import guard
+        from svc.worker.process import guard
         guard("title")
         print(os.getsid(0) == os.getpid() == os.getpgid(0))
     """
@@ -55,7 +55,7 @@ def test_a_guarded_process_leads_its_own_session() -> None:
 def test_orphans_are_reaped_and_children_of_multiprocessing_are_left_to_it() -> None:
     program = """
         import ctypes, os, multiprocessing, time
-        from service.worker.process import helper_pids, reap_strangers
+        from svc.worker.process import helper_pids, reap_strangers
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come here, as to process 1
 
         def ended():

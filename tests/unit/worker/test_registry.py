@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.domain.job import CALL
-from service.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
-from service.errors import ArgumentError, ConfigurationError, TaskNotFound
-from service.worker.registry import Registry, Task, TaskOptions, task
+from svc.domain.job import CALL
+from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
+from svc.errors import ArgumentError, ConfigurationError, TaskNotFound
+from svc.worker.registry import Registry, Task, TaskOptions, task
 
 Modules = dict[str, types.ModuleType]
 
 SOURCE = """
-from service.worker.registry import task
+from svc.worker.registry import task
 from os.path import join
 from json import dumps as borrowed
 
@@ -131,9 +131,7 @@ def test_loading_one_module_twice_changes_nothing(module: str) -> None:
 
 
 def test_two_functions_of_one_name_are_refused(module: str) -> None:
-    other = make(
-        "from service.worker.registry import task\n@task(name='images.resize')\ndef f(): pass", "other"
-    )
+    other = make("from svc.worker.registry import task\n@task(name='images.resize')\ndef f(): pass", "other")
     try:
         with pytest.raises(ConfigurationError, match=r"images\.resize"):
             Registry.load([module, other.__name__])

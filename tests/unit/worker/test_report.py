@@ -8,10 +8,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from service.domain.job import CALL, Cause, ErrorInfo, Terms
-from service.domain.replies import Delivery
-from service.worker.report import SHORT_SECONDS, Attempt, AttemptLog
-from service.worker.runner import Failure
+from svc.domain.job import CALL, Cause, ErrorInfo, Terms
+from svc.domain.replies import Delivery
+from svc.worker.report import SHORT_SECONDS, Attempt, AttemptLog
+from svc.worker.runner import Failure
 
 DELIVERY = Delivery(
     1, "k3v9x0m2q7w1z", 10, Terms("m:f", "mail"), [b""], failures=2, crashes=1, interruptions=1

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.broker.local import LocalBroker, LocalQueue
-from service.domain import commands as c
-from service.domain import replies as r
-from service.domain.job import ErrorInfo
-from service.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
-from service.worker import reporter as module
-from service.worker.reporter import Reporter
+from svc.broker.local import LocalBroker, LocalQueue
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import ErrorInfo
+from svc.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
+from svc.worker import reporter as module
+from svc.worker.reporter import Reporter
 from tests.support.workers import until
 
 SECONDS = 20.0

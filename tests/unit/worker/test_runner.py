@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from service.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments
-from service.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
-from service.domain.job import CALL, Cause, Terms
-from service.domain.retry import RetryPolicy
-from service.envelope import PickleKeys
-from service.errors import UntrustedPickle
-from service.worker.registry import Registry, Task, TaskOptions
-from service.worker.runner import Attempts, Failure, Runner
+from svc.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments
+from svc.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
+from svc.domain.job import CALL, Cause, Terms
+from svc.domain.retry import RetryPolicy
+from svc.envelope import PickleKeys
+from svc.errors import UntrustedPickle
+from svc.worker.registry import Registry, Task, TaskOptions
+from svc.worker.runner import Attempts, Failure, Runner
 
 LIMIT = 1000
 KEYS = PickleKeys((b"k" * 32,))
@@ -68,7 +68,7 @@ def test_whatever_a_task_raises_is_a_failed_attempt(error: BaseException) -> Non
 
 def test_an_error_of_svc_that_a_task_raises_is_a_failed_attempt_too() -> None:
     """A task may be a client itself; its trouble is no reason to give up the job at once."""
-    from service.errors import CodecError
+    from svc.errors import CodecError
 
     def task() -> None:
         raise CodecError("inner")
@@ -86,7 +86,7 @@ def test_the_traceback_begins_in_the_task() -> None:
     lines = failure(task).error.traceback.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert "in task" in lines[1]
-    assert "service/worker" not in "".join(lines)
+    assert "service/svc/worker" not in "".join(lines)
 
 
 def test_a_traceback_is_capped_and_keeps_both_ends() -> None:

@@ -4,10 +4,10 @@ import multiprocessing
 
 import pytest
 
-from service.domain.job import Terms
-from service.domain.replies import Delivery
-from service.domain.retry import RetryPolicy
-from service.worker.slot import Phase, Slot
+from svc.domain.job import Terms
+from svc.domain.replies import Delivery
+from svc.domain.retry import RetryPolicy
+from svc.worker.slot import Phase, Slot
 
 CONTEXT = multiprocessing.get_context("spawn")
 

@@ -1,0 +1,201 @@
+"""A siege: peers that connect and say nothing, and peers that say a byte a second, while others work.
+
+`besieged` keeps them at the manager's door, in a process of their own; whoever is turned away comes back
+some seconds later. `connects` is an honest client that comes anew again and again, in one more process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import itertools
+import multiprocessing
+import random
+import resource
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection as Pipe
+
+from benchmarks.figures import below
+from svc.app import connect
+from svc.errors import ServiceError
+from svc.settings import Address
+from svc.wire import HEADER
+
+#: Peers that never say a word, and peers that say a byte each second.
+SILENT = 900
+DRIPPING = 100
+#: Where they come from: where honest clients come from as well, and from so many addresses that no quota for
+#: one keeps them out.
+CROWDS = {
+    "from one address": ["127.0.0.1"],
+    "from 100 addresses": [f"127.0.1.{last}" for last in range(1, 101)],
+}
+#: Seconds between two bytes.
+DRIP_SECONDS = 1.0
+#: Seconds, from and to, until one that was turned away comes back. Not all at once: those that were turned
+#: away together would come as one wave for ever.
+RETURN_SECONDS = (2.5, 7.5)
+#: Seconds between two honest clients.
+PAUSE_SECONDS = 0.01
+_SETTLE_SECONDS = 60.0
+Endpoint = tuple[str, int]
+
+
+@dataclass
+class Visits:
+    """What honest clients saw: seconds from nothing to the first answer, and how many were not served."""
+
+    seconds: list[float] = field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many came."""
+        return len(self.seconds) + self.refused
+
+    def part(self, share: float) -> float:
+        """Return the seconds below which a *share* of those that were served stayed."""
+        return below(self.seconds, share)
+
+
+@contextmanager
+def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
+    """Hold the siege while the block runs, from the loopback addresses *sources*, once all have come.
+
+    Gives the processes of the attackers.
+    """
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_besiege, args=(there, endpoint, sources))
+    child.start()
+    there.close()
+    try:
+        if not here.poll(_SETTLE_SECONDS):
+            raise TimeoutError(f"the siege was not there within {_SETTLE_SECONDS:g} s")
+        here.recv()
+        yield [child.pid] if child.pid else []
+    finally:
+        here.close()
+        child.join()
+
+
+@contextmanager
+def connects(endpoint: Endpoint, authkey: bytes) -> Iterator[Visits]:
+    """Let honest clients come, one after the other, while the block runs; afterwards the value is filled."""
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_visit, args=(there, endpoint, authkey))
+    child.start()
+    there.close()
+    here.recv()
+    visits = Visits()
+    try:
+        yield visits
+    finally:
+        here.send("enough")
+        visits.seconds, visits.refused = here.recv()
+        child.join()
+
+
+def _visit(pipe: Pipe, endpoint: Endpoint, authkey: bytes) -> None:
+    taken: list[float] = []
+    refused = 0
+    pipe.send("ready")
+    while not pipe.poll(PAUSE_SECONDS):
+        started = time.perf_counter()
+        try:
+            with connect(Address(*endpoint), authkey, 10.0) as broker:
+                broker.connect()
+        except ServiceError:
+            refused += 1
+        else:
+            taken.append(time.perf_counter() - started)
+    pipe.send((taken, refused))
+
+
+class Siege:
+    """All the peers, in one loop."""
+
+    def __init__(self, endpoint: Endpoint, sources: list[str]) -> None:
+        """Have them come to *endpoint*, from each of *sources* in turn."""
+        self._endpoint = endpoint
+        self._epoll = select.epoll()
+        self._inside: dict[int, socket.socket] = {}
+        self._sources = itertools.cycle(sources)
+        #: When (monotonic) who comes (-1) or says its next byte (its descriptor).
+        self._due = [(0.0, -1)] * (SILENT + DRIPPING)
+        self._dripping: set[int] = set()
+
+    def run(self, pipe: Pipe) -> None:
+        """Go on until the other end of *pipe* is closed; tell it when all have come once."""
+        arrived = 0
+        self._epoll.register(pipe.fileno(), select.EPOLLIN)
+        while True:
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                _, who = heapq.heappop(self._due)
+                if who >= 0:
+                    self._drip(who, now)
+                    continue
+                self._come(now)
+                arrived += 1
+                if arrived == SILENT + DRIPPING:
+                    pipe.send("there")
+            pause = max(0.0, self._due[0][0] - time.monotonic()) if self._due else 1.0
+            for fd, _ in self._epoll.poll(pause):
+                if fd == pipe.fileno():
+                    return
+                self._hear(fd)
+
+    def _come(self, now: float) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # no port left in TIME_WAIT
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((next(self._sources), 0))
+        if sock.connect_ex(self._endpoint) not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._come_back()
+            return
+        fd = sock.fileno()
+        self._inside[fd] = sock
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
+        if len(self._dripping) < DRIPPING:
+            self._dripping.add(fd)
+            heapq.heappush(self._due, (now + DRIP_SECONDS, fd))
+
+    def _drip(self, fd: int, now: float) -> None:
+        if fd not in self._dripping:
+            return
+        with contextlib.suppress(OSError):  # where it has been turned away, `_hear` sees to it
+            self._inside[fd].send(HEADER.pack(200)[:1])
+        heapq.heappush(self._due, (now + DRIP_SECONDS, fd))
+
+    def _hear(self, fd: int) -> None:
+        with contextlib.suppress(OSError):
+            if self._inside[fd].recv(4096):
+                return  # the challenge, which nobody answers
+        self._epoll.unregister(fd)
+        self._inside.pop(fd).close()
+        if fd in self._dripping:
+            self._dripping.discard(fd)
+            self._due = [each for each in self._due if each[1] != fd]
+            heapq.heapify(self._due)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        heapq.heappush(self._due, (time.monotonic() + random.uniform(*RETURN_SECONDS), -1))
+
+
+def _besiege(pipe: Pipe, endpoint: Endpoint, sources: list[str]) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(BrokenPipeError):
+        Siege(endpoint, sources).run(pipe)

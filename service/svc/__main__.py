@@ -1,0 +1,6 @@
+"""`python -m svc` is `svc`."""
+
+from svc.cli import main
+
+if __name__ == "__main__":
+    main()

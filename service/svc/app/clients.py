@@ -1,0 +1,116 @@
+"""What users construct: a client and an executor of the manager at an address."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from svc.broker.manager import ManagerBroker
+from svc.client import client, executor
+from svc.client.session import PATIENCE_SECONDS
+from svc.codec import PLAIN
+from svc.domain.commands import Hello
+from svc.key_files import read_authkey, read_pickle_keys
+from svc.settings import Address, parse_address, parse_tls
+from svc.wire_tls import TlsFiles
+
+
+class Client(client.Client):
+    """A client of the manager at an address; see `svc.client.client.Client` for its verbs."""
+
+    def __init__(
+        self,
+        manager: str | None = None,
+        *,
+        authkey_file: str | os.PathLike[str] | None = None,
+        timeout: float = 10.0,
+        accept: Collection[str] = (PLAIN,),
+        tls: TlsFiles | None = None,
+        pickle_key_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Connect, when first used, to *manager* (`HOST:PORT`; else `SVC_MANAGER`, else this host).
+
+        Args:
+            manager: where the manager is.
+            authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
+            timeout: seconds that one call may take beyond what it waits for.
+            accept: codecs of the results that are read; `pickle` runs what a worker sends and has signed.
+            tls: certificates to dial with; else what `SVC_TLS_CERT`, `_KEY`, `_CA` and `_NAME` say.
+            pickle_key_file: the key for pickles, shared with workers and never with the manager; else
+                `SVC_PICKLE_KEY_FILE`, else the container secret.
+
+        Raises:
+            ConfigurationError: *manager* is not an address, or *accept* names `pickle` and there is no key.
+            AuthenticationFailed: there is no authkey, or not a safe one.
+        """
+        source = _source(manager, authkey_file, timeout, tls)
+        keys = read_pickle_keys(pickle_key_file)
+        super().__init__(source, patience=timeout, accept=accept, pickle_keys=keys)
+
+
+class Executor(executor.Executor):
+    """The contract of `concurrent.futures` over a manager; see `svc.client.executor.Executor`."""
+
+    def __init__(
+        self,
+        manager: str | client.Client | None = None,
+        *,
+        authkey_file: str | os.PathLike[str] | None = None,
+        codec: str = PLAIN,
+        timeout: float = 10.0,
+        patience: float = PATIENCE_SECONDS,
+        tls: TlsFiles | None = None,
+        pickle_key_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Connect, when first used, to *manager* (`HOST:PORT`, else `SVC_MANAGER`, else this host).
+
+        Args:
+            manager: where the manager is, or a client of it, whose address and authkey are used.
+            authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
+            codec: `plain` for names of tasks and data; `pickle` for any callable and any value.
+            timeout: seconds that one call may take beyond what it waits for.
+            patience: seconds for which the manager may be away before waiting futures fail.
+            tls: this side's certificate; else what `SVC_TLS_*` name; else none, in the clear.
+            pickle_key_file: the key for the codec `pickle`, shared with workers and never with the manager;
+                else `SVC_PICKLE_KEY_FILE`, else the container secret, else the client's.
+
+        Raises:
+            ConfigurationError: *manager* is not an address, there is no such codec, or no key for pickles.
+            AuthenticationFailed: there is no authkey, or not a safe one.
+        """
+        source = (
+            manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout, tls)
+        )
+        keys = read_pickle_keys(pickle_key_file)
+        super().__init__(source, codec=codec, patience=patience, pickle_keys=keys)
+
+
+def _source(
+    manager: str | None, authkey_file: str | os.PathLike[str] | None, timeout: float, tls: TlsFiles | None
+) -> Callable[[], ManagerBroker]:
+    """Return what connects to the manager that these settings name."""
+    address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
+    authkey = read_authkey(authkey_file)
+    return functools.partial(connect, address, authkey, timeout, tls=tls or _tls_of_environment())
+
+
+def connect(
+    address: Address,
+    authkey: bytes,
+    timeout: float | None = 10.0,
+    hello: Callable[[], Hello] | None = None,
+    *,
+    tls: TlsFiles | None = None,
+) -> ManagerBroker:
+    """Return a broker of the manager at *address*; it connects when it is first used."""
+    return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=timeout, tls=tls)
+
+
+def _tls_of_environment() -> TlsFiles | None:
+    cert, key, ca = (
+        Path(value) if (value := os.environ.get(f"SVC_TLS_{name}")) else None
+        for name in ("CERT", "KEY", "CA")
+    )
+    return parse_tls(cert, key, ca, os.environ.get("SVC_TLS_NAME", ""))

@@ -1,0 +1,64 @@
+"""What manager and worker processes have in common: HTTP beside them, readiness, announcing, logging."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from svc.app.clients import connect
+from svc.errors import ServiceError
+from svc.settings import Address
+from svc.wire_tls import TlsFiles
+
+if TYPE_CHECKING:
+    from svc.telemetry.http import HttpServer
+
+#: Seconds that a readiness check may take, and one that asks the manager's own loop.
+READY_SECONDS = 2.0
+
+
+@contextmanager
+def serving(server: HttpServer) -> Iterator[Address]:
+    """Serve HTTP while the block runs, if it is not served yet; the value is the bound address."""
+    server.start()
+    try:
+        yield Address(*server.address)
+    finally:
+        server.stop()
+
+
+def is_ready(address: Address, authkey: bytes, tls: TlsFiles | None) -> tuple[bool, str]:
+    """Complete a handshake and a call, as a client does: a port that accepts proves nothing."""
+    try:
+        with connect(address, authkey, READY_SECONDS, tls=tls) as broker:
+            broker.connect()
+    except ServiceError as error:
+        return False, str(error)
+    return True, "ok"
+
+
+def announce(path: Path | None, **addresses: Address | None) -> None:
+    """Write the bound addresses to *path* as one JSON object, all or nothing."""
+    if path is None:
+        return
+    content = json.dumps({name: str(address) for name, address in addresses.items() if address})
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with draft.open("x", encoding="utf-8") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def logger(name: str = "svc.manager") -> Any:
+    """Return a process's log."""
+    import structlog
+
+    return structlog.get_logger(name)
+
+
+def log_format(name: str) -> Any:
+    """Return a format that `LogSettings` knows."""
+    return name if name in ("json", "console") else "auto"

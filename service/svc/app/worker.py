@@ -1,0 +1,161 @@
+"""Runs a worker: the supervisor, what its consumers need to connect, and HTTP beside it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from svc.app.clients import connect
+from svc.app.process import announce, is_ready, log_format, logger, serving
+from svc.broker.manager import ManagerBroker
+from svc.domain.commands import Hello
+from svc.errors import Conflict
+from svc.settings import Address, WorkerSettings
+from svc.telemetry.loading import load_structlog
+from svc.wire import RELEASE
+from svc.wire_tls import TlsFiles
+from svc.worker.offspring import adopt_orphans
+from svc.worker.process import signals_held_back, start_forkserver
+
+if TYPE_CHECKING:
+    from svc.telemetry.http import HttpServer, Route
+
+#: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
+DIAL_SECONDS = 5.0
+#: What the forkserver imports once for all consumers.
+PRELOAD = ("svc.app.preload",)
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Work until told to stop, or until every consumer has had its pill; return the exit code.
+
+    Raises:
+        ConfigurationError: a task module cannot be loaded.
+        AuthenticationFailed: the manager refused the authkey.
+        Conflict: the HTTP address is in use.
+    """
+    # All threads inherit that; the supervisor's own one waits for the signals (see `svc.worker.signals`).
+    with signals_held_back():
+        return _run(settings)
+
+
+def _run(settings: WorkerSettings) -> int:
+    adopt_orphans()
+    # It takes as long as all that follows until it is needed, and the two can go on side by side.
+    start_forkserver(PRELOAD)
+    load_structlog()
+    from svc.telemetry.logs import LogSettings
+    from svc.worker.cpu import cpu_count
+    from svc.worker.options import WorkerOptions
+    from svc.worker.supervisor import Supervisor
+
+    name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    logs = LogSettings(format=log_format(settings.log_format), level=settings.log_level, worker=name)
+    logs.configure()
+    cpu = cpu_count()
+    supervisors: list[Supervisor] = []
+    with _worker_http(settings, supervisors) as http:
+        options = WorkerOptions(
+            name=name,
+            host=socket.gethostname(),
+            consumers=settings.consumers or 2 * cpu.count,
+            tasks=settings.tasks,
+            queues=settings.queues,
+            accept=settings.accept,
+            pickle_keys=settings.pickle_keys,
+            preload=PRELOAD,
+            grace=settings.grace,
+            import_timeout=settings.import_timeout,
+            cpu=cpu,
+            http=str(http) if http else "",
+            manager=str(settings.manager),
+            release=RELEASE,
+        )
+        dial = functools.partial(_dial, settings.manager, settings.authkey, settings.tls)
+        supervisor = Supervisor(options, dial, logs.configure)
+        supervisors.append(supervisor)
+        announce(settings.announce, http=http)
+        return supervisor.run()
+
+
+def _dial(
+    address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
+) -> ManagerBroker:
+    """Connect a consumer or a supervisor; they call again, as long as it takes, after each timeout."""
+    return connect(address, authkey, DIAL_SECONDS, hello, tls=tls)
+
+
+@contextmanager
+def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[Address | None]:
+    """Serve metrics and health beside the worker's supervisor, once there is one."""
+    from svc.telemetry.routes import worker_routes
+    from svc.telemetry.sharing import shared
+    from svc.telemetry.worker_metrics import worker_exposition
+
+    if settings.http is None:
+        yield None
+        return
+    routes = worker_routes(
+        exposition=lambda: worker_exposition(_snapshot(supervisors)),
+        ready=lambda: _worker_is_ready(supervisors, settings),
+    )
+    with serving(_http_server(settings.http, shared(routes), settings)) as address:
+        yield address
+
+
+def _http_server(at: Address, routes: Mapping[str, Route], settings: WorkerSettings) -> HttpServer:
+    """Return a server that listens at *at*, or at a free port if that one is taken and may be another.
+
+    Raises:
+        Conflict: the port is taken, and was asked for.
+    """
+    from svc.telemetry.http import HttpServer
+
+    server = HttpServer((at.host, at.port), routes, settings.http_hosts)
+    try:
+        server.start()
+    except Conflict:
+        if not settings.http_moves:
+            raise
+        server = HttpServer((at.host, 0), routes, settings.http_hosts)
+        server.start()
+        log = logger("svc.worker")
+        log.info("http_moved", taken=str(at), http=str(Address(*server.address)))
+    return server
+
+
+def _snapshot(supervisors: list[Any]) -> Any:
+    """Return what the supervisor knows, in the words of telemetry, which does not know the worker."""
+    from svc.telemetry.worker_metrics import WorkerSnapshot
+
+    seen = supervisors[0].snapshot()
+    return WorkerSnapshot(
+        worker=seen.name,
+        host=seen.host,
+        version=RELEASE,
+        start_method=seen.start_method,
+        consumers=seen.consumers,
+        busy_seconds=seen.busy_seconds,
+        restarts=seen.restarts,
+        cpu_cores=float(seen.cpu.count),
+        cpu_source=seen.cpu.source,
+        reconnects=seen.reconnects,
+        draining=seen.draining,
+    )
+
+
+def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings) -> tuple[bool, str]:
+    """Return whether the worker has a consumer that can take jobs, and reaches the manager."""
+    if not supervisors:
+        return False, "starting"
+    seen = supervisors[0].snapshot()
+    if not seen.connected:
+        return False, f"no connection to the manager at {settings.manager}"
+    if not seen.consumers.get("busy", 0) + seen.consumers.get("idle", 0):
+        return False, "no consumer is ready"
+    return is_ready(settings.manager, settings.authkey, settings.tls)

@@ -1,0 +1,262 @@
+"""The contract between those who have work or do work, and the engine that keeps it.
+
+Thirteen verbs. Each takes and gives many at once. All engines pass `tests/contract`, which checks the
+sentences below; what an engine cannot do is missing from its `capabilities`, never silently different.
+
+*The broker records decisions, it does not make them*: whether a failed job is tried again, and when, is
+decided by `domain.retry` in the caller and arrives as an argument.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import NamedTuple, Self, TypeVar
+
+import msgspec
+
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import JobView, NewChunk, Outcome
+from svc.errors import BadRequest, error_for
+
+#: What an outcome of an attempt may be reported as.
+Settlement = c.Ack | c.Nack | c.Release
+
+R = TypeVar("R", bound=r.Reply)
+
+
+class Turn(NamedTuple):
+    """What `lease` gives.
+
+    Attributes:
+        grant: the new leases; where it is `early`, the outcomes that came with the request are on record only
+            when the next call has returned.
+        refused: the refusals of outcomes that came with the request.
+    """
+
+    grant: r.Grant
+    refused: list[r.Refused]
+
+
+class Broker(abc.ABC):
+    """A durable job queue.
+
+    An instance belongs to one member (a client, a consumer or a worker's supervisor) and is used by
+    one thread at a time, unless its engine says more. Every verb ends within its own deadline and
+    raises an error of `svc.errors`; `ManagerUnreachable` means that it is not known whether the
+    change was made, and that to ask the same again is harmless.
+    """
+
+    #: What this engine can do beyond the common contract: `durable`, `priority`, `delay`, `feed`, ….
+    capabilities: frozenset[str] = frozenset()
+    #: What the engine said to the last hello: its limits, and which held leases were lost.
+    welcome: r.Welcome
+
+    @abc.abstractmethod
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        """Carry out *commands* in order, in one round trip; one reply each, refusals included.
+
+        *wait* is the longest time in seconds that one of the commands itself may wait.
+        """
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Make a call of another thread that waits return at once with what there is. Thread-safe.
+
+        No later call waits either, so it does not matter which of the two came first.
+        Nothing is lost by it: jobs that were being granted are in the answer of that call.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the connection up. May be called twice. What a consumer holds goes back uncharged."""
+
+    def submit(self, origin: str, chunks: Sequence[NewChunk], *, strict: bool = False) -> list[r.Note]:
+        """Accept jobs. When it returns they are durable; the notes tell what was special.
+
+        Jobs are identified by *origin* and number: submitting the same ones again changes nothing. A
+        chunk whose key is known gives a note with the known job's id, or with code `conflict` if task
+        or body differ. A chunk that would pass a bound gives a note with that error's code.
+        """
+        return self._one(c.Submit(origin, list(chunks), strict), r.Accepted).notes
+
+    def lease(
+        self,
+        *,
+        limit: int,
+        wait: timedelta,
+        ahead: timedelta | None = None,
+        early: bool = False,
+        outcomes: Sequence[Settlement] = (),
+    ) -> Turn:
+        """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
+
+        Highest priority first, then first in first out. No job has two live leases. With *ahead*, one job, or
+        as many as should run in that time by what jobs of their tasks took so far. The answer may be empty
+        (time is up) or a pill (stop: finish and leave). With *early* it need not wait for the outcomes to be
+        on record: they are when the next call has returned, also over a new connection, provided that the
+        hello names their leases until then.
+        """
+        seconds = wait.total_seconds()
+        request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
+        replies = self.call([*outcomes, request], wait=seconds)
+        grant = _expect(replies[-1], r.Grant)
+        return Turn(grant, [reply for reply in replies[:-1] if isinstance(reply, r.Refused)])
+
+    def ack(self, ack: c.Ack) -> None:
+        """Record results. The same ack again changes nothing.
+
+        Raises:
+            LeaseLost: the lease expired or was superseded; nothing was recorded.
+        """
+        self._one(ack, r.Done)
+
+    def nack(self, nack: c.Nack) -> None:
+        """Record a failed attempt: tried again after `retry_in`, or dead where that is None.
+
+        Raises:
+            LeaseLost: as for `ack`.
+        """
+        self._one(nack, r.Done)
+
+    def release(self, release: c.Release) -> None:
+        """Give jobs of a lease back, uncharged; they are ready again at their old place."""
+        self._one(release, r.Done)
+
+    def extend(self, report: c.Extend) -> int:
+        """Renew the leases of all consumers of this worker; return how many leases they hold."""
+        return self._one(report, r.Done).count
+
+    def cancel(self, ids: Sequence[str]) -> int:
+        """Cancel those of the jobs that wait; return how many. One that runs or has ended is left alone.
+
+        Raises:
+            UnknownJob: an id is not known. Of very many jobs, some may be cancelled then.
+        """
+        return sum(self._one(c.Cancel(page), r.Done).count for page in _pages(ids))
+
+    def requeue(self, ids: Sequence[str] = (), *, queue: str = "") -> int:
+        """Make dead jobs ready again with fresh budgets; without ids all dead ones. Return how many."""
+        if ids:
+            return sum(self._one(c.Requeue(page), r.Done).count for page in _pages(ids))
+        done = self._one(c.Requeue([], queue), r.Done)
+        count = done.count
+        while done.more is not None:
+            done = self._one(c.Requeue([], queue, done.more), r.Done)
+            count += done.count
+        return count
+
+    def get(self, ids: Sequence[str]) -> list[JobView]:
+        """Describe jobs; ids that are not known are left out."""
+        page = self._one(c.Get(list(ids), paged=True), r.Views)
+        found = page.jobs
+        while page.left:
+            page = self._one(c.Get(list(ids[-page.left :]), paged=True), r.Views)
+            found += page.jobs
+        return found
+
+    def find(self, query: c.List) -> list[JobView]:
+        """Describe the jobs that a query names, newest first."""
+        page = self._one(msgspec.structs.replace(query, paged=True), r.Views)
+        found = page.jobs
+        while page.before and len(found) < query.limit:
+            rest = query.limit - len(found)
+            following = msgspec.structs.replace(query, limit=rest, before=page.before, paged=True)
+            page = self._one(following, r.Views)
+            found += page.jobs
+        return found
+
+    def wait(self, ids: Sequence[str], timeout: timedelta) -> list[Outcome]:
+        """Return the outcomes of the jobs once all have ended, or those there are when time is up.
+
+        Raises:
+            UnknownJob: an id is not known.
+        """
+        seconds = timeout.total_seconds()
+        deadline = time.monotonic() + seconds
+        found: dict[str, Outcome] = {}
+        left = list(ids)
+        while left:
+            page = self._one(c.Await(left, seconds, paged=True), r.Outcomes, wait=seconds)
+            found.update((outcome.id, outcome) for outcome in page.outcomes)
+            left = [job for job in dict.fromkeys(left) if job not in found] if page.left else []
+            seconds = max(0.0, deadline - time.monotonic())
+        return [found[job] for job in ids if job in found]
+
+    def feed(self, feed: c.Feed) -> r.Outcomes:
+        """Return outcomes in the order they were recorded, after a cursor; the answer has the next cursor."""
+        deadline = time.monotonic() + feed.wait
+        folded = msgspec.structs.replace(feed, folded=True)
+        page = self._one(folded, r.Outcomes, wait=feed.wait).unfolded()
+        while not page.outcomes and page.cursor != folded.cursor:
+            # All up to there is forgotten; it says nothing about what comes after.
+            seconds = max(0.0, deadline - time.monotonic())
+            folded = msgspec.structs.replace(folded, cursor=page.cursor, wait=seconds)
+            page = self._one(folded, r.Outcomes, wait=seconds).unfolded()
+        return page
+
+    def drain(self, *, worker: str = "", refuse: bool = False) -> None:
+        """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`. Durable.
+
+        *refuse* also refuses new jobs meanwhile.
+        """
+        self._one(c.Drain(worker, refuse), r.Done)
+
+    def resume(self, *, worker: str = "") -> None:
+        """End a drain. Harmless where there is none."""
+        self._one(c.Resume(worker), r.Done)
+
+    def stats(self) -> r.Totals:
+        """Return the counts of every queue and of the members, as one consistent snapshot."""
+        return self._one(c.Stats(), r.Totals)
+
+    def members(self) -> list[r.WorkerView]:
+        """Describe the connected workers."""
+        page = self._one(c.Members(paged=True), r.Roster)
+        found = page.workers
+        while page.after:
+            page = self._one(c.Members(page.after, paged=True), r.Roster)
+            found += page.workers
+        return found
+
+    def backup(self, name: str) -> r.Copy:
+        """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done.
+
+        Raises:
+            BadRequest: the name will not do, or the engine keeps no journal.
+            Conflict: there is such a file, or another backup is being made.
+        """
+        return self._one(c.Backup(name), r.Copy)
+
+    def accept_clock(self) -> bool:
+        """Have the manager's clock set to its host's time of day; return whether it was another."""
+        return bool(self._one(c.AcceptClock(), r.Done).count)
+
+    def __enter__(self) -> Self:
+        """Return the broker itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
+        return _expect(self.call([command], wait=wait)[0], kind)
+
+
+def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the ids in lists as long as one request may name; none is named twice."""
+    names = list(dict.fromkeys(ids))
+    for first in range(0, len(names), c.CHANGED_JOBS_MAX):
+        yield names[first : first + c.CHANGED_JOBS_MAX]
+
+
+def _expect(reply: r.Reply, kind: type[R]) -> R:
+    if isinstance(reply, r.Refused):
+        raise error_for(reply.code, reply.message)
+    if not isinstance(reply, kind):
+        raise BadRequest(f"the manager answered {type(reply).__name__} where {kind.__name__} was due")
+    return reply

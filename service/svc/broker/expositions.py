@@ -1,0 +1,120 @@
+"""Metrics as text, made at most once in a second and a slice at a time, for all who ask.
+
+To make it may take tens of milliseconds, for which nobody else should wait; and who asks may be anybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from svc.broker.waiting import Waiting
+from svc.domain import replies as r
+from svc.domain.members import Member
+
+#: Seconds for which a text is given again. Prometheus asks every 15 s.
+SHARED_SECONDS = 1.0
+#: Seconds of one turn after which the text is gone on with in the next one.
+SLICE_SECONDS = 0.005
+#: How often one connection is given the same text, which may have megabytes.
+COPIES_MAX = 4
+
+Collect = Callable[[r.Totals], Iterable[str]]
+Conclude = Callable[[Waiting, r.Reply], None]
+
+_TOO_MANY = r.Refused("bad_request", f"ask for metrics at most {COPIES_MAX} times in {SHARED_SECONDS:g} s")
+
+
+class Expositions:
+    """Makes the text of the metrics when somebody asks for it. Used by the host's thread alone."""
+
+    def __init__(
+        self,
+        collect: Collect,
+        totals: Callable[[], Iterator[r.Totals | None]],
+        conclude: Conclude,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the text of the parts that *collect* yields for the *totals*, which come after some None.
+
+        *conclude* gets each request with its answer; *clock* gives seconds that never go back.
+        """
+        self._collect = collect
+        self._totals = totals
+        self._conclude = conclude
+        self._clock = clock
+        self._waiting: list[Waiting] = []
+        #: How often each connection has asked for the text that is being made, or was made last.
+        self._asked: Counter[Member] = Counter()
+        self._parts: Iterator[str] | None = None
+        self._begun_at = 0.0
+        self._text: list[str] = []
+        self._made: r.Text | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether somebody waits, so that `step` has something to do."""
+        return bool(self._waiting)
+
+    def answer(self, member: Member) -> r.Reply | None:
+        """Return the text of the last second, or that *member* asks too often; None if one is to be made."""
+        made = self._made
+        if made is not None and self._clock() >= self._begun_at + SHARED_SECONDS:
+            made = self._made = None
+            self._asked.clear()
+        self._asked[member] += 1
+        return made if self._asked[member] <= COPIES_MAX else _TOO_MANY
+
+    def ask(self, waiting: Waiting) -> None:
+        """Answer a request for which `answer` gave None as soon as the next text is complete."""
+        self._waiting.append(waiting)
+
+    def forget(self, member: Member) -> None:
+        """Forget the requests of a connection that has ended."""
+        del self._asked[member]
+        self._waiting = [each for each in self._waiting if each.member is not member]
+        if not self._waiting:
+            self._parts, self._text = None, []
+
+    def step(self) -> None:
+        """Go on with the text if somebody waits for it, and answer when it is complete."""
+        if not self._waiting:
+            return
+        try:
+            complete = self._advance()
+        except Exception as error:  # noqa: BLE001  # who asked is told, and nobody else suffers
+            self._finish(r.Refused("broker", f"the metrics cannot be told: {error!r}"))
+            return
+        if complete:
+            # A name that is no text must not keep all else from being told.
+            text = "".join(self._text).encode(errors="replace").decode()
+            self._made = r.Text(text)
+            self._finish(self._made)
+
+    def _advance(self) -> bool:
+        """Do one slice; return whether the text is complete."""
+        began = self._clock()
+        if self._parts is None:
+            self._begun_at = began
+            self._parts = self._all_parts()
+        for part in self._parts:
+            self._text.append(part)
+            if self._clock() >= began + SLICE_SECONDS:
+                return False
+        return True
+
+    def _all_parts(self) -> Iterator[str]:
+        """Yield the text in parts; the first ones are empty, while the queues are counted."""
+        for totals in self._totals():
+            if totals is None:
+                yield ""
+            else:
+                yield from self._collect(totals)
+
+    def _finish(self, reply: r.Reply) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._parts, self._text = None, []
+        if self._made is None:
+            self._asked.clear()
+        for each in waiting:
+            self._conclude(each, reply)

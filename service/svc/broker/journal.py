@@ -1,0 +1,239 @@
+"""What the queue asks of the place where its events are kept, and the one that keeps them in memory.
+
+The journal that survives is `svc.server.journal.SqliteJournal`. Both pass the same contract suite.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol
+
+from svc.broker.error_texts import Packed, Packing, Texts, digests_of, put_back, set_aside, unpack
+from svc.domain.events import AnyEvent
+from svc.domain.replies import Copy
+from svc.errors import Conflict, JournalError, RowMissing
+
+
+class Journal(Protocol):
+    """Events under ascending sequence numbers, in one process, used by one thread at a time.
+
+    After an error in `append` nothing is known about the events of that call but that all earlier ones
+    are kept: the journal refuses every further call, and its owner exits and recovers from disk.
+    """
+
+    @property
+    def incarnation(self) -> int:
+        """How many times this journal was opened or begun anew so far; never the same number twice."""
+
+    @property
+    def durability(self) -> str:
+        """What an accepted event survives: `fsync` power loss, `os` kill -9, `memory` nothing."""
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
+
+        When it returns the change is as durable as `durability` says. A number in *forget* that is not
+        there is passed over, and the newest row may be kept until there is a newer one.
+
+        Raises:
+            JournalError: it could not be written (disk full, I/O error, a number is taken, closed).
+        """
+
+    def read(self, sequence: int) -> AnyEvent:
+        """Return one event.
+
+        Raises:
+            RowMissing: there is no such row.
+            JournalError: it cannot be read.
+        """
+
+    def begin_incarnation(self) -> None:
+        """Count one incarnation up without giving the journal up, so that its owner may replay it again.
+
+        What was appended stays; what a failed turn left half done in here is undone.
+
+        Raises:
+            JournalError: it could not be written, or its end is lost.
+        """
+
+    def replay(self) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield every (sequence number, event) in ascending order; nothing may be appended meanwhile.
+
+        Failed attempts come without the long texts of their errors; `read` gives those too.
+
+        Raises:
+            JournalError: a row cannot be read.
+        """
+
+    def size(self) -> int:
+        """Return the bytes that the journal takes on disk."""
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that its disk has left, or None where no disk bounds it."""
+
+    def reserve(self) -> None:
+        """Take again what room was given up on a full disk, where there is some; called now and then."""
+
+    def wal_bytes(self) -> int:
+        """Return the bytes that the next `checkpoint` has to move; a hint when to call it."""
+
+    def checkpoint(self) -> None:
+        """Do the housekeeping that commits have put off. The pause grows with `wal_bytes`.
+
+        Raises:
+            JournalError: an I/O error; a full disk is none, the next call tries again.
+        """
+
+    def backup(self, name: str) -> Copy:
+        """Begin a backup of that name, unless it is the last one that was begun; return how far it is.
+
+        It is made by calls of `copy_slice`, and holds at least what was accepted before this call.
+
+        Raises:
+            BadRequest: the name will not do.
+            Conflict: there is a file of that name, another backup is being made, or nothing is on disk.
+            JournalError: it cannot be made.
+        """
+
+    def copy_slice(self) -> bool:
+        """Copy a little of the backup that is being made; return whether there is more to copy."""
+
+    def note_time(self, now: float) -> None:
+        """Keep that the manager's clock shows *now*, a Unix time; called now and then, and not durable."""
+
+    def expected_time(self) -> float:
+        """Return the Unix time that it should be by what `note_time` has kept, or 0 if that is unknown."""
+
+    def close(self) -> None:
+        """Give everything up. May be called twice, and after an error."""
+
+
+class SharedTexts:
+    """Texts of errors in memory: each once, compressed, and as long as an event has it."""
+
+    def __init__(self) -> None:
+        """Start without texts."""
+        self._packed: dict[bytes, Packed] = {}
+        self._uses: Counter[bytes] = Counter()
+
+    def keep(self, texts: Iterable[Texts]) -> None:
+        """Keep the texts of more events."""
+        packing = Packing()
+        for digest, text in chain.from_iterable(each.items() for each in texts):
+            if digest not in self._packed:
+                self._packed[digest] = packing.pack(text)
+            self._uses[digest] += 1
+
+    def drop(self, digests: Iterable[bytes]) -> None:
+        """Note that an event is gone that had these texts."""
+        for digest in digests:
+            self._uses[digest] -= 1
+            if not self._uses[digest]:
+                del self._uses[digest], self._packed[digest]
+
+    def read(self, digest: bytes) -> bytes:
+        """Return a text."""
+        return unpack(digest, self._packed[digest])
+
+    def __len__(self) -> int:
+        """Return how many texts there are."""
+        return len(self._packed)
+
+
+class MemoryJournal:
+    """A journal that ends with its process. It keeps the events themselves, so reading costs nothing."""
+
+    durability = "memory"
+
+    def __init__(self, incarnation: int = 1) -> None:
+        """Start empty. A manager passes a number that no earlier manager had, so that old leases stay old."""
+        self.incarnation = incarnation
+        self._events: dict[int, AnyEvent] = {}
+        self._texts = SharedTexts()
+        self._closed = False
+
+    def reopened(self) -> MemoryJournal:
+        """Return what a restart would find: the same events, the next incarnation. This one is closed."""
+        successor = MemoryJournal(self.incarnation + 1)
+        successor._events, successor._texts = self._events, self._texts
+        self.close()
+        return successor
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        """Keep *records* and delete the rows in *forget*; see `Journal.append`."""
+        self._require_open()
+        for sequence, _ in records:
+            if sequence in self._events:
+                self.close()
+                raise JournalError(
+                    f"the journal has a row {sequence} already; this is a fault of the manager"
+                )
+        short, texts = set_aside(records)
+        self._events.update(short)
+        self._texts.keep(texts.values())
+        for sequence in forget:
+            event = self._events.pop(sequence, None)
+            if event is not None:
+                self._texts.drop(digests_of(event))
+
+    def read(self, sequence: int) -> AnyEvent:
+        """Return one event; see `Journal.read`."""
+        self._require_open()
+        event = self._events.get(sequence)
+        if event is None:
+            raise RowMissing(f"the journal has no row {sequence}")
+        return put_back(event, self._texts.read)
+
+    def begin_incarnation(self) -> None:
+        """Count one incarnation up; see `Journal.begin_incarnation`."""
+        self._require_open()
+        self.incarnation += 1
+
+    def replay(self) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield every (sequence number, event) in order; see `Journal.replay`."""
+        self._require_open()
+        yield from sorted(self._events.items(), key=lambda row: row[0])
+
+    def size(self) -> int:
+        """Return 0: nothing is on disk."""
+        return 0
+
+    def free_bytes(self) -> int | None:
+        """Return None: no disk bounds it."""
+        return None
+
+    def reserve(self) -> None:
+        """Do nothing."""
+
+    def wal_bytes(self) -> int:
+        """Return 0: nothing is put off."""
+        return 0
+
+    def checkpoint(self) -> None:
+        """Do nothing."""
+        self._require_open()
+
+    def backup(self, name: str) -> Copy:
+        """Refuse: there is nothing on disk."""
+        raise Conflict(f"the backup {name} is not made: with --durability memory there is no journal")
+
+    def copy_slice(self) -> bool:
+        """Return False."""
+        return False
+
+    def note_time(self, now: float) -> None:
+        """Do nothing: it ends with its process."""
+
+    def expected_time(self) -> float:
+        """Return 0: nothing is known from before."""
+        return 0.0
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise JournalError("the journal is closed")

@@ -1,0 +1,155 @@
+"""The engine without a network: the same queue, in this process, behind a lock.
+
+What tests and `svc.testing` use as "the broker in memory" is the manager's own logic, so it cannot drift
+from it. Any number of `LocalBroker`s may share one `LocalQueue`, from any thread; each is one member.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from svc.broker.base import Broker
+from svc.broker.broken import StateBroken
+from svc.broker.clock import Clock
+from svc.broker.host import QueueHost
+from svc.broker.journal import Journal, MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.errors import ManagerBroken, ManagerUnreachable
+from svc.wire import as_received
+
+
+class LocalQueue:
+    """A queue host that many threads may share."""
+
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Recover the queue from *journal*, or start an empty one in memory."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._closed = False
+        self._impatient: set[Member] = set()
+        # Its clock is never held: whoever runs it in his own process sees what the time is.
+        self.host = QueueHost(
+            journal or MemoryJournal(), clock=clock, limits=limits, observer=observer, max_clock_jump=math.inf
+        )
+
+    def call(self, commands: Sequence[c.Command], member: Member) -> list[r.Reply]:
+        """Carry out *commands*, waiting as long as they ask to.
+
+        Raises:
+            ManagerBroken: the queue's state broke; it is closed.
+        """
+        answer: list[list[r.Reply]] = []
+        with self._changed, self._closed_if_broken():
+            self._require_open()
+            if member in self._impatient and commands and hasattr(commands[-1], "wait"):
+                commands = [*commands[:-1], msgspec.structs.replace(commands[-1], wait=0.0)]
+            self.host.call(commands, member, answer.append)
+            self.host.turn()
+            self._changed.notify_all()
+            while not answer:
+                pause = self.host.seconds_to_next()
+                if pause:
+                    self._changed.wait(pause)
+                self._require_open()
+                self.host.turn()
+        return answer[0]
+
+    def wake(self, member: Member) -> None:
+        """Answer at once what *member* waits for, and let it wait no more."""
+        with self._changed, self._closed_if_broken():
+            self._impatient.add(member)
+            if not self._closed:
+                self.host.wake(member)
+                self._changed.notify_all()
+
+    def disconnect(self, member: Member) -> None:
+        """End a membership without a leave, as a broken connection does."""
+        with self._changed, self._closed_if_broken():
+            if not self._closed:
+                self.host.disconnected(member)
+                self.host.turn()
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close the journal; callers that wait get `ManagerUnreachable`."""
+        with self._changed:
+            if not self._closed:
+                self._closed = True
+                self.host.close()
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _closed_if_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except StateBroken as broken:
+            self._closed = True
+            self.host.discard()
+            self.host.close()
+            self._changed.notify_all()
+            raise ManagerBroken(
+                f"{broken}; this queue is closed, what it accepted is in its journal"
+            ) from broken
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ManagerUnreachable("the local queue is closed")
+
+
+class LocalBroker(Broker):
+    """One member of a `LocalQueue`. `hello` is said at once where it is given."""
+
+    capabilities = frozenset({"priority", "delay", "feed", "keys", "strict"})
+
+    def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello] | None = None) -> None:
+        """Join *queue*."""
+        self.queue = queue
+        self.member = Member()
+        self.queue.host.state.arrived(self.member)
+        self.welcome = r.Welcome(0, 0, "", 0.0, 0)
+        if hello is not None:
+            self.welcome = self._one(hello(), r.Welcome)
+
+    def call(
+        self,
+        commands: Sequence[c.AnyCommand],
+        *,
+        wait: float = 0.0,  # noqa: ARG002  # nothing can be lost on the way, so the commands' own waits suffice
+    ) -> list[r.AnyReply]:
+        """See `Broker.call`.
+
+        Raises:
+            BadRequest: a field of a command is out of its bounds; nothing was changed.
+        """
+        return self.queue.call(as_received(commands), self.member)  # type: ignore[return-value]  # every Reply is an AnyReply
+
+    def interrupt(self) -> None:
+        """Make a call that waits in another thread return at once."""
+        self.queue.wake(self.member)
+
+    def disconnect(self) -> None:
+        """Go away without a word, as a killed process does."""
+        self.queue.disconnect(self.member)
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        if self.member.role != "client" and self.member.connected:
+            self.member.connected = False
+            with contextlib.suppress(ManagerUnreachable):
+                self.queue.call([c.Leave()], self.member)

@@ -1,0 +1,35 @@
+"""The command line. Importing this costs nothing: `svc health` and `svc --help` must answer at once."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run `svc` with the process's arguments, and exit."""
+    words = sys.argv[1:]
+    if words[:1] == ["health"]:
+        from svc import health
+
+        sys.exit(health.main(words[1:]))
+    if _said_at_once(words):
+        return
+    from svc.cli.program import run
+
+    sys.exit(run(words))
+
+
+def _said_at_once(words: list[str]) -> bool:
+    """Answer what needs no parser; return whether it was that."""
+    if words not in (["--help"], ["-h"]):
+        return False
+    from svc.cli.overview import fits, overview
+
+    if not fits():
+        return False
+    try:
+        sys.stdout.write(overview())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False  # the program knows how to end when nobody reads
+    return True

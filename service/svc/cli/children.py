@@ -1,0 +1,176 @@
+"""A manager and a worker as child processes, for `svc dev` and `svc demo`; none outlives its parent's end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from svc.cli.auth import write_authkey
+from svc.errors import ServiceError
+
+#: Seconds that a child may take until it serves.
+START_SECONDS = 30.0
+#: Seconds that the jobs of a worker may go on when it is stopped.
+GRACE_SECONDS = 3.0
+#: Seconds that a child may take to end before it is killed.
+STOP_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+
+
+class ChildFailed(ServiceError):
+    """A process that this command started has ended before its time."""
+
+    code = "child_failed"
+
+
+class Child:
+    """`svc VERB …` as a process in a session of its own, so that a Ctrl-C reaches its parent alone."""
+
+    def __init__(self, verb: str, arguments: Sequence[str], folder: Path, *, quiet: bool) -> None:
+        """Start it; with *quiet* its log goes to a file in *folder*."""
+        self.verb = verb
+        self._announced = folder / f"{verb}.json"
+        self._announced.unlink(missing_ok=True)  # of the one before it
+        self._log = folder / f"{verb}.log" if quiet else None
+        # Settings of the folder and of the environment are for processes of their own.
+        program = [sys.executable, "-m", "svc", "--config", os.devnull]
+        command = [*program, verb, *arguments, "--announce", str(self._announced)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
+        with ExitStack() as stack:
+            log = stack.enter_context(self._log.open("wb")) if self._log else None
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env={**environment, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+
+    def wait_serving(self) -> dict[str, str]:
+        """Return the addresses that the child serves at, once it does.
+
+        Raises:
+            ChildFailed: it has ended, or did not serve in time.
+        """
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self._announced.exists():
+                return {name: str(at) for name, at in json.loads(self._announced.read_text()).items()}
+            if self.process.poll() is not None:
+                raise ChildFailed(
+                    f"the {self.verb} ended with exit code {self.process.returncode}{self._said()}"
+                )
+            time.sleep(_LOOK_SECONDS)
+        raise ChildFailed(f"the {self.verb} did not serve within {START_SECONDS:g} s{self._said()}")
+
+    def wait_ended(self, seconds: float) -> int:
+        """Return the exit code, once it has ended by itself.
+
+        Raises:
+            ChildFailed: it did not end in time.
+        """
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ChildFailed(f"the {self.verb} did not end within {seconds:g} s{self._said()}") from None
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and kill it where it does not. May be called twice."""
+        self.process.terminate()
+        # A second Ctrl-C is no reason to leave it behind: it ends the patience, not the cleaning up.
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            self.process.wait(STOP_SECONDS)
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _said(self) -> str:
+        if self._log is None:
+            return ""
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A manager and a worker on this host.
+
+    Attributes:
+        folder: temporary, with journal, authkey and logs; gone afterwards.
+        authkey_file: the generated secret.
+        pickle_key_file: the generated key for pickles, which the manager is not given.
+        manager: the manager's process.
+        worker: the worker's process.
+        start_worker: starts another worker like it once that has ended, and returns it once it serves.
+        listen: where the manager serves jobs.
+        manager_http: where it serves metrics.
+        worker_http: where the worker does.
+    """
+
+    folder: Path
+    authkey_file: Path
+    pickle_key_file: Path
+    manager: Child
+    worker: Child
+    start_worker: Callable[[], Child]
+    listen: str
+    manager_http: str
+    worker_http: str
+
+
+@contextmanager
+def running_service(
+    manager_flags: Sequence[str], worker_flags: Sequence[str], *, quiet: bool
+) -> Iterator[Service]:
+    """Start a manager and a worker; afterwards end both and take their files away.
+
+    The manager's flags say where it listens; the worker is given its address.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="svc-")))
+        key, pickle_key = folder / "authkey", folder / "pickle_key"
+        write_authkey(key)
+        write_authkey(pickle_key)
+        secret = ("--authkey-file", str(key))
+        journal = ("--journal", str(folder / "svc.journal"))
+        manager = Child("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
+        stack.callback(manager.stop)
+        at = manager.wait_serving()
+        own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
+
+        def start_worker() -> Child:
+            worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
+            stack.callback(worker.stop)
+            worker.wait_serving()
+            return worker
+
+        worker = start_worker()
+        http, worker_http = at.get("http", ""), worker.wait_serving().get("http", "")
+        yield Service(folder, key, pickle_key, manager, worker, start_worker, at["listen"], http, worker_http)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: through every `finally`."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, _interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,117 @@
+"""`svc demo`: the textbook program's two programs, end to end, on a manager and a worker of this host."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from svc.cli.output import tell, write
+from svc.errors import ServiceError
+
+if TYPE_CHECKING:
+    from svc.cli.children import Service
+    from svc.client.client import Client
+
+#: The module that the worker imports, wherever svc is installed.
+DEMO_TASKS = "svc.cli.demo_tasks"
+#: The figures of the textbook program.
+FANCY_OBJECTS = 3
+TASKS = 40
+#: Seconds that each part may take.
+PART_SECONDS = 60.0
+LOOK_SECONDS = 0.05
+
+
+class Advance(Protocol):
+    """Counts one more finished task."""
+
+    def __call__(self) -> None:
+        """Count it."""
+
+
+def demo(ctx: typer.Context) -> int:
+    """Run the textbook program on svc, end to end.
+
+    It starts a manager and a worker on free ports of this host, submits 3 objects and then 40 tasks of
+    0.1 s each, prints each result as it comes, drains with one pill for each consumer, and leaves
+    nothing behind.
+    """
+    from svc.cli.children import ended_by_signals, running_service
+
+    manager_flags = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    worker_flags = ("--name", "worker", "--http", "127.0.0.1:0", "--accept", "pickle", "--tasks", DEMO_TASKS)
+    with ended_by_signals(), running_service(manager_flags, worker_flags, quiet=True) as service:
+        from svc.cli.wiring import open_client
+
+        files = {"authkey_file": service.authkey_file, "pickle_key_file": service.pickle_key_file}
+        with open_client(ctx, service.listen, timeout=10.0, **files) as client:
+            _tell_consumers(client)
+            _fancy_objects(client)
+            _tasks(client)
+            _drain(client, service)
+    return 0
+
+
+def _tell_consumers(client: Client) -> None:
+    end = time.monotonic() + PART_SECONDS
+    while not (totals := client.stats()).consumers and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+    tell(f"svc {totals.release}: a manager and a worker are up, {totals.consumers} consumers so far")
+
+
+def _fancy_objects(client: Client) -> None:
+    """Send objects to consumers, which print what they do."""
+    from svc.cli.demo_tasks import MyFancyClass
+
+    objects = [MyFancyClass(f"Fancy Dan {number}") for number in range(FANCY_OBJECTS)]
+    jobs = [client.submit(each.do_something) for each in objects]
+    client.results(jobs, timeout=PART_SECONDS)
+
+
+def _tasks(client: Client) -> None:
+    """Print the products as their tasks end."""
+    from svc.cli.demo_tasks import Task
+    from svc.client.chunks import JobSpec
+    from svc.client.outcomes import value_of
+
+    jobs = client.submit_many("", [JobSpec(Task(number, number)) for number in range(TASKS)])
+    with _progress(len(jobs)) as advance:
+        for outcome in client.follow(jobs, timeout=PART_SECONDS):
+            write(f"Result: {value_of(outcome)}")
+            advance()
+
+
+def _drain(client: Client, service: Service) -> None:
+    """Hand every consumer its pill and see the worker go."""
+    consumers = client.stats().consumers
+    client.drain()
+    code = service.worker.wait_ended(PART_SECONDS)
+    if code != 0:
+        raise ServiceError(f"the worker ended with exit code {code} instead of 0")
+    tell(
+        f"drained with {consumers} pills, one for each consumer; metrics were served at "
+        f"http://{service.manager_http}/metrics and http://{service.worker_http}/metrics"
+    )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Advance]:
+    """Show a bar on a terminal while results come; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # Lines of stdout go through the bar's console only where both are the same terminal.
+    shared: Any = sys.stdout.isatty()
+    columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, redirect_stdout=shared, transient=True) as bar:
+        task = bar.add_task("tasks", total=total)
+        yield lambda: bar.advance(task)

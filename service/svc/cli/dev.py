@@ -1,0 +1,180 @@
+"""`svc dev`: a manager and a worker in one terminal."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from svc.cli.bounds import consumers as consumer_count
+from svc.cli.output import tell, tell_lines
+from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT
+
+if TYPE_CHECKING:
+    from svc.cli.children import Child, Service
+    from svc.client.client import Client
+
+_LOOK_SECONDS = 0.1
+#: Seconds that one call to the manager may take.
+_CALL_SECONDS = 10.0
+_DEMO_TASKS = "svc.cli.demo_tasks"
+#: The worker's name: the one that a drain names is also the one that comes back.
+_WORKER = "dev"
+_KEPT = (
+    "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
+)
+#: Seconds between two looks at the files of the tasks, and how many files of one module are looked at.
+_SOURCES_SECONDS = 1.0
+_FILES_MAX = 1000
+
+
+def dev(
+    ctx: typer.Context,
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules with your tasks."),
+    ] = "",
+    queues: Annotated[
+        str,
+        typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
+    ] = "default",
+    consumers: Annotated[
+        str,
+        typer.Option(
+            "--consumers",
+            envvar="SVC_CONSUMERS",
+            parser=consumer_count(),
+            metavar="auto|N",
+            help="Consumer processes.",
+        ),
+    ] = "auto",
+    accept: Annotated[
+        str, typer.Option("--accept", envvar="SVC_ACCEPT", metavar="plain|pickle", help="Codecs of its jobs.")
+    ] = "plain,pickle",
+) -> int:
+    """Run a manager and a worker in this terminal.
+
+    They have a temporary journal and authkey, end with Ctrl-C, and listen on this host alone: on the
+    usual ports, or on free ones if these are taken. A worker that is drained comes back at `svc resume`, and
+    a new one takes its place when a file of the tasks in the working directory is changed.
+    """
+    from svc.cli.children import ended_by_signals, running_service
+    from svc.cli.wiring import open_client
+
+    modules = ",".join(name for name in (tasks, _DEMO_TASKS) if name)
+    manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(MANAGER_HTTP_PORT))
+    terms = ("--queues", queues, "--consumers", str(consumers), "--accept", accept)
+    worker_flags = ("--name", _WORKER, "--tasks", modules, *terms, "--http", _local(WORKER_HTTP_PORT))
+    with ended_by_signals():
+        try:
+            with (
+                running_service(manager_flags, worker_flags, quiet=False) as service,
+                open_client(ctx, service.listen, service.authkey_file, _CALL_SECONDS) as client,
+            ):
+                _welcome(service)
+                return _watch(service, client, Sources(tasks))
+        except KeyboardInterrupt:
+            tell_lines("\nstopped")
+            return 0
+
+
+def _watch(service: Service, client: Client, sources: Sources) -> int:
+    """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
+
+    A worker that ends takes no job with it: one that was drained comes back when the drain is over, and one
+    that failed when its tasks are changed. The latter ends `svc dev` only if there is no job to be lost.
+    """
+    worker, failed = service.worker, False
+    while service.manager.process.poll() is None:
+        code = worker.process.poll()
+        if sources.have_changed():
+            tell("svc: the tasks have changed; a new worker takes the place of the one that runs")
+            worker.stop()
+            worker, failed = service.start_worker(), False
+        elif code == 0:
+            worker = _worker_after_drain(service, client) or worker
+        elif code is not None and not failed:
+            if not any(queue.submitted for queue in client.stats().queues):
+                tell(f"svc: the worker has ended with exit code {code}")
+                return code
+            tell(f"svc: the worker has ended with exit code {code}; {_KEPT}")
+            failed = True
+        time.sleep(_LOOK_SECONDS)
+    tell(f"svc: the manager has ended with exit code {service.manager.process.returncode}")
+    return 1
+
+
+class Sources:
+    """The files in the working directory that the task modules are made of."""
+
+    def __init__(self, tasks: str) -> None:
+        """Look at the modules *tasks*, separated by commas."""
+        self._tops = {name.strip().partition(".")[0] for name in tasks.split(",")} - {""}
+        self._next = 0.0
+        self._seen = self._look()
+
+    def have_changed(self) -> bool:
+        """Return whether a file was changed, added or removed since the last look, a second ago."""
+        if time.monotonic() < self._next:
+            return False
+        before, self._seen = self._seen, self._look()
+        self._next = time.monotonic() + _SOURCES_SECONDS
+        return self._seen != before
+
+    def _look(self) -> dict[Path, int]:
+        found: dict[Path, int] = {}
+        for top in self._tops:
+            for file in islice((Path(f"{top}.py"), *Path(top).rglob("*.py")), _FILES_MAX):
+                with suppress(OSError):
+                    found[file] = file.stat().st_mtime_ns
+        return found
+
+
+def _worker_after_drain(service: Service, client: Client) -> Child | None:
+    """Wait until no drain is in force and return another worker; None if the manager ends first."""
+    if _drained(client):
+        tell("svc: the worker has been drained; the jobs are kept, and it comes back at `svc resume`")
+    while service.manager.process.poll() is None:
+        if not _drained(client):
+            return service.start_worker()
+        time.sleep(_LOOK_SECONDS)
+    return None
+
+
+def _drained(client: Client) -> bool:
+    totals = client.stats()
+    return bool(totals.drain) or _WORKER in totals.drained_workers
+
+
+def _welcome(service: Service) -> None:
+    tell_lines(
+        f"""
+svc is ready: manager {service.listen}, metrics http://{service.manager_http}/metrics
+In another terminal:
+
+  PATH="{Path(sys.executable).parent}:$PATH"
+  export SVC_MANAGER={service.listen}
+  export SVC_AUTHKEY_FILE={service.authkey_file}
+  export SVC_PICKLE_KEY_FILE={service.pickle_key_file}
+  svc submit multiply 6 7 --wait
+
+Ctrl-C here ends both and forgets all jobs.
+"""
+    )
+
+
+def _local(port: int) -> str:
+    """Return the loopback address with *port*, or with 0 for a free one where it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return f"{LOOPBACK}:0"
+    return f"{LOOPBACK}:{port}"

@@ -1,0 +1,147 @@
+"""The JSON documents of the command line. Scripts rely on these names: add, never rename or remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from svc import codec
+from svc.cli.output import moment
+from svc.client.outcomes import failure_of
+from svc.domain.job import Attempt, ErrorInfo, JobView, Outcome
+from svc.domain.lifecycle import JobState
+from svc.domain.replies import QueueStats, Totals, WorkerView
+from svc.errors import CodecError
+
+
+def job_document(job: JobView) -> dict[str, Any]:
+    """Return a job as `svc jobs show --json` prints it."""
+    return {
+        "id": job.id,
+        "task": job.task,
+        "queue": job.queue,
+        "state": job.state,
+        "reason": job.reason,
+        "priority": job.priority,
+        "codec": job.codec,
+        "key": job.key,
+        "submitted_at": moment(job.submitted_at),
+        "due_at": moment(job.due_at),
+        "finished_at": moment(job.finished_at),
+        "consumer": job.consumer,
+        "failures": job.failures,
+        "crashes": job.crashes,
+        "interruptions": job.interruptions,
+        "suspicions": job.suspicions,
+        "suspect": job.suspect,
+        "retries": job.retries,
+        "timeout": job.timeout,
+        "attempts": [attempt_document(attempt) for attempt in job.attempts],
+    }
+
+
+def attempt_document(attempt: Attempt) -> dict[str, Any]:
+    """Return one ended attempt."""
+    return {
+        "number": attempt.number or None,
+        "at": moment(attempt.at),
+        "cause": attempt.how,
+        "seconds": attempt.seconds,
+        "consumer": attempt.consumer,
+        "error": error_info(attempt.error),
+    }
+
+
+def error_info(error: ErrorInfo | None) -> dict[str, Any] | None:
+    """Return what a task raised."""
+    if error is None:
+        return None
+    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """Return how a job ended. A result that is a pickled object is not opened: `unreadable` says so."""
+    value, unreadable = result_of(outcome)
+    document = {
+        "id": outcome.id,
+        "task": outcome.task,
+        "state": outcome.state.word,
+        "value": value,
+        "error": error_info(outcome.error),
+        "seconds": outcome.seconds,
+        "finished_at": moment(outcome.finished_at),
+    }
+    return {**document, "unreadable": unreadable} if unreadable else document
+
+
+def result_of(outcome: Outcome) -> tuple[Any, str]:
+    """Return the result of a job that succeeded, and why it cannot be read where that is so."""
+    if outcome.state != JobState.SUCCEEDED:
+        return None, ""
+    try:
+        return codec.decode_result(outcome.result), ""
+    except CodecError as error:
+        return None, error.message
+
+
+def failure_text(outcome: Outcome) -> str:
+    """Return in one line why a job did not succeed."""
+    return str(failure_of(outcome)).partition("\n")[0]
+
+
+def queue_document(queue: QueueStats) -> dict[str, Any]:
+    """Return the counts of a queue."""
+    return {
+        "name": queue.name,
+        "ready": queue.ready,
+        "scheduled": queue.scheduled,
+        "leased": queue.leased,
+        "dead": queue.dead,
+        "succeeded": queue.succeeded,
+        "cancelled": queue.cancelled,
+        "submitted": queue.submitted,
+        "oldest_seconds": queue.oldest,
+        "oldest_running_seconds": queue.oldest_running,
+        "unknown_tasks": queue.unknown,
+        "unaccepted_codecs": queue.unaccepted,
+    }
+
+
+def worker_document(worker: WorkerView) -> dict[str, Any]:
+    """Return a connected worker."""
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "release": worker.release,
+        "consumers": worker.consumers,
+        "busy": worker.busy,
+        "restarts": worker.restarts,
+        "leased": worker.leased,
+        "queues": worker.queues,
+        "tasks": worker.tasks,
+        "connected_at": moment(worker.connected_at),
+        "seen_at": moment(worker.seen_at),
+        "draining": worker.draining,
+        "http": worker.http,
+        "address": worker.address,
+    }
+
+
+def status_document(totals: Totals) -> dict[str, Any]:
+    """Return the whole service at a glance."""
+    return {
+        "release": totals.release,
+        "uptime_seconds": totals.uptime,
+        "durability": totals.durability,
+        "journal_bytes": totals.journal_bytes,
+        "incarnation": totals.incarnation,
+        "workers": totals.workers,
+        "consumers": totals.consumers,
+        "busy": totals.busy,
+        "draining": totals.drain != 0,
+        "drain_epoch": totals.drain,
+        "drained_workers": totals.drained_workers,
+        "clock_offset_seconds": totals.clock_offset,
+        "clock_held": totals.clock_held,
+        "queues": [queue_document(queue) for queue in totals.queues],
+    }

@@ -1,0 +1,162 @@
+"""`svc drain` and `svc resume`: let every consumer finish and go, and take them back."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from svc.cli.bounds import CENTURY, seconds
+from svc.cli.options import AuthkeyFile, Json, Manager
+from svc.cli.output import tell, write, write_json
+from svc.cli.wiring import open_client
+from svc.errors import ResultTimeout
+from svc.settings import DEFAULT_MANAGER
+
+if TYPE_CHECKING:
+    from svc.client.client import Client
+
+#: Seconds between two looks at how far a drain is.
+LOOK_SECONDS = 0.1
+#: Seconds between two lines of progress where stderr is no terminal.
+LINE_SECONDS = 10.0
+#: Seconds that one call to the manager may take.
+CALL_SECONDS = 10.0
+
+Worker = Annotated[str, typer.Option("--worker", metavar="NAME", help="Only this worker.")]
+
+
+def drain(
+    ctx: typer.Context,
+    worker: Worker = "",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            parser=seconds("0", CENTURY),
+            metavar="SECONDS",
+            help="How long to wait for the consumers to go; without it, for ever.",
+        ),
+    ] = None,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Take no new jobs either, meanwhile.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the drain and return.")] = False,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+) -> int:
+    """Let every consumer finish, and end.
+
+    Each finishes its job and gets one pill; when the last has gone, its worker exits 0. Waiting jobs
+    stay, and workers that start meanwhile get their pills too, until `svc resume`. Exit code 124 if
+    the time ran out first; then, and after Ctrl-C, the drain stays in force.
+    """
+    started = time.monotonic()
+    with open_client(ctx, manager, authkey_file, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
+        client.drain(worker=worker, refuse=refuse)
+        try:
+            left = _left(client, worker) if no_wait else _watch(client, worker, started, timeout)
+        except KeyboardInterrupt:
+            tell(f"svc: not waited for any longer; {_stays(worker)}")
+            raise
+    seconds = time.monotonic() - started
+    if json:
+        done = left.done
+        write_json({"drained": done, "consumers": left.consumers, "leased": left.leased, "seconds": seconds})
+    else:
+        write(f"draining: {left}" if not left.done else f"drained in {seconds:.1f} s")
+    if not left.done and not no_wait:
+        raise ResultTimeout(f"{left} after {timeout:g} s; {_stays(worker)}")
+    return 0
+
+
+def resume(
+    ctx: typer.Context,
+    worker: Worker = "",
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+) -> int:
+    """End a drain: consumers get jobs again.
+
+    Harmless if there is none.
+    """
+    with open_client(ctx, manager, authkey_file, CALL_SECONDS) as client:
+        before = client.stats()
+        client.resume(worker=worker)
+    drained = worker in before.drained_workers if worker else bool(before.drain)
+    if json:
+        write_json({"resumed": drained})
+    else:
+        write("resumed" if drained else "nothing was draining")
+    return 0
+
+
+def _stays(worker: str) -> str:
+    """Say how a drain ends."""
+    end = f"svc resume --worker {shlex.quote(worker)}" if worker else "svc resume"
+    return f"the drain stays in force until `{end}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a drain still waits for."""
+
+    consumers: int
+    leased: int
+
+    @property
+    def done(self) -> bool:
+        """Whether every consumer has gone and nothing is leased."""
+        return not self.consumers and not self.leased
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        return f"{self.consumers} consumers and {self.leased} running jobs are left"
+
+
+def _left(client: Client, worker: str) -> Left:
+    if worker:
+        found = [view for view in client.workers() if view.name == worker]
+        return Left(sum(view.consumers for view in found), sum(view.leased for view in found))
+    totals = client.stats()
+    return Left(totals.consumers, sum(queue.leased for queue in totals.queues))
+
+
+def _watch(client: Client, worker: str, started: float, timeout: float | None) -> Left:
+    """Look until nothing is left or *timeout* seconds have passed since *started*; tell the progress."""
+    progress = Progress()
+    while True:
+        left = _left(client, worker)
+        if left.done or (timeout is not None and time.monotonic() - started >= timeout):
+            progress.end()
+            return left
+        progress.show(str(left))
+        time.sleep(LOOK_SECONDS)
+
+
+class Progress:
+    """One line on a terminal, kept up to date; elsewhere a line every ten seconds."""
+
+    def __init__(self) -> None:
+        """Look at what stderr is."""
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + LINE_SECONDS
+
+    def show(self, text: str) -> None:
+        """Show the state of things."""
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        elif time.monotonic() >= self._next:
+            self._next += LINE_SECONDS
+            tell(text)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

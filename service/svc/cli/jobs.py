@@ -1,0 +1,201 @@
+"""`svc jobs`: look at jobs, cancel those that wait, try dead ones again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
+from svc.cli.output import ago, facts, moment, show_items, span, table, write, write_json
+from svc.cli.wiring import open_client
+from svc.errors import ConfigurationError, Conflict
+from svc.settings import DEFAULT_MANAGER
+
+if TYPE_CHECKING:
+    from svc.domain.job import Attempt, JobView
+
+#: Some of the jobs were in a state that forbids it.
+EXIT_PARTIAL = 7
+
+State = Literal["ready", "scheduled", "leased", "succeeded", "dead", "cancelled"]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
+
+
+def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    ctx: typer.Context,
+    state: Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
+    task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")
+    ] = 50,
+    json: Json = False,
+    ndjson: Ndjson = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """List jobs, newest first."""
+    from svc.cli.documents import job_document
+
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        found = client.find(state=state or "", queue=queue, task=task, limit=limit)
+    if not show_items(found, job_document, json=json, ndjson=ndjson):
+        table(
+            found,
+            [
+                ("ID", lambda job: job.id),
+                ("TASK", lambda job: job.task),
+                ("QUEUE", lambda job: job.queue),
+                ("STATE", lambda job: job.state),
+                ("AGE", lambda job: ago(job.submitted_at)),
+                ("FAILURES", lambda job: str(job.failures)),
+                ("NOTE", _note),
+            ],
+            "no jobs",
+            spare=("QUEUE", "AGE", "FAILURES", "STATE", "TASK"),
+            note="NOTE",
+        )
+    return 0
+
+
+def _note(job: JobView) -> str:
+    """Say why a job waits, or who has it; and what its last attempt ended with, if it failed."""
+    failed = job.state in ("dead", "scheduled") and bool(job.attempts)
+    error = job.attempts[-1].error if failed else None
+    said = ": ".join(filter(None, (error.type, error.message.partition("\n")[0]))) if error else ""
+    return "; ".join(filter(None, (job.reason or job.consumer, said)))
+
+
+def show(
+    ctx: typer.Context,
+    ids: Ids,
+    json: Json = False,
+    ndjson: Ndjson = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Show all there is to know of jobs.
+
+    State, why one waits, its counts, and each attempt with its traceback. With --json one id
+    gives one object, several give a list.
+    """
+    from svc.cli.documents import job_document
+
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        found = [client.view(job_id) for job_id in ids]
+    if json and len(found) == 1:
+        write_json(job_document(found[0]))
+    elif not show_items(found, job_document, json=json, ndjson=ndjson):
+        for place, job in enumerate(found):
+            if place:
+                write("")
+            _print_job(job)
+    return 0
+
+
+def cancel(
+    ctx: typer.Context,
+    ids: Ids,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Cancel jobs that wait.
+
+    Those that run or have ended are left alone. Exit code 6 where none of them waits, 7 where some do not.
+    """
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        count = client.cancel(ids)
+    return _counted("cancelled", count, len(set(ids)), "only a waiting job can be cancelled", json=json)
+
+
+def requeue(
+    ctx: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of dead jobs.")] = None,
+    queue: Annotated[
+        str, typer.Option("--queue", metavar="NAME", help="In place of ids: all dead jobs of this queue.")
+    ] = "",
+    every: Annotated[bool, typer.Option("--all", help="In place of ids: all dead jobs.")] = False,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Make dead jobs ready again.
+
+    Their budgets of retries, crashes and suspicions start anew. Exit code 6 if none of the ids names a dead
+    job, 7 if some do not.
+    """
+    if sum((bool(ids), bool(queue), every)) != 1:
+        raise ConfigurationError("name either ids of dead jobs, or a --queue, or --all")
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        count = client.requeue(ids or (), queue=queue)
+    asked = len(set(ids)) if ids else count
+    return _counted("requeued", count, asked, "only a dead job can be requeued", json=json)
+
+
+def _counted(done: str, count: int, asked: int, why: str, *, json: bool) -> int:
+    if asked and not count:
+        raise Conflict(f"none of the {asked} jobs was {done}: {why}")
+    if json:
+        write_json({done: count, "left_alone": asked - count})
+    else:
+        write(f"{done} {count}" if count == asked else f"{done} {count} of {asked}; {why}")
+    return 0 if count == asked else EXIT_PARTIAL
+
+
+def _print_job(job: JobView) -> None:
+    facts(
+        (
+            ("id", job.id),
+            ("task", job.task),
+            ("queue", job.queue),
+            ("state", job.state + (f" ({job.reason})" if job.reason else "")),
+            ("priority", str(job.priority) if job.priority else ""),
+            ("key", job.key),
+            ("codec", job.codec if job.codec != "plain" else ""),
+            ("submitted", _when(job.submitted_at)),
+            ("due", _when(job.due_at) if job.state == "scheduled" else ""),
+            ("finished", _when(job.finished_at)),
+            ("consumer", job.consumer),
+            (
+                "failures",
+                f"{job.failures}" + (f" (retries: {job.retries})" if job.retries is not None else ""),
+            ),
+            ("crashes", str(job.crashes)),
+            ("interruptions", str(job.interruptions)),
+            ("suspicions", _suspicions(job)),
+            ("timeout", span(job.timeout) if job.timeout else ""),
+        )
+    )
+    for place, attempt in enumerate(job.attempts, start=1):
+        _print_attempt(attempt.number or place, attempt)
+
+
+def _suspicions(job: JobView) -> str:
+    """Return how often the job was suspected of taking its worker down; nothing if it never was."""
+    if job.suspect:
+        return f"{job.suspicions} (a worker that held it was lost: it runs alone)"
+    return str(job.suspicions) if job.suspicions else ""
+
+
+def _print_attempt(number: int, attempt: Attempt) -> None:
+    by = f" by {attempt.consumer}" if attempt.consumer else ""
+    said = ": ".join(part for part in (attempt.error.type, attempt.error.message) if part)
+    write("")
+    write(f"attempt {number}: {attempt.how} after {span(attempt.seconds)}{by}, {_when(attempt.at)}")
+    write(f"  {said}")
+    for line in attempt.error.traceback.splitlines():
+        write(f"  {line}")
+
+
+def _when(at: float | None) -> str:
+    stamp = moment(at)
+    if stamp is None:
+        return ""
+    distance = ago(at)
+    return f"{stamp} (in {distance[1:]})" if distance.startswith("-") else f"{stamp} ({distance} ago)"

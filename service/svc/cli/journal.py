@@ -1,0 +1,153 @@
+"""`svc journal`: look at a journal, check it, copy it while it is in use, and make one from a copy."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svc.cli.options import AuthkeyFile, Json, Manager, Timeout
+from svc.cli.output import size, span, table, tell, write, write_exact, write_json
+from svc.cli.wiring import open_client
+from svc.errors import JournalError
+from svc.settings import DEFAULT_MANAGER
+
+#: Seconds between two looks at how far a backup is.
+LOOK_SECONDS = 0.1
+
+Journal = Annotated[
+    Path, typer.Option("--journal", envvar="SVC_JOURNAL", metavar="PATH", help="The journal file.")
+]
+
+
+def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
+    """Say what a journal holds.
+
+    Its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
+    open: exit code 6.
+    """
+    from svc.server.journal.inspection import info as inspect
+
+    found = inspect(journal)
+    if json:
+        write_json(found)
+        return 0
+    write(f"journal      {found.path}, format {found.version}, incarnation {found.incarnation}")
+    write(f"rows         {found.rows}, from {found.first} to {found.newest}")
+    write(
+        "events       "
+        + (", ".join(f"{count} {kind}" for kind, count in sorted(found.events.items())) or "none")
+    )
+    write(f"texts        {found.texts} of errors")
+    write("sizes        " + ", ".join(f"{part} {size(count)}" for part, count in found.bytes.items()))
+    mark = f"row {found.mark_sequence} of incarnation {found.mark_incarnation}"
+    write("mark         " + (mark if found.mark_incarnation >= 0 else "none"))
+    return 0
+
+
+def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
+    """Check that a journal is whole.
+
+    SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
+    can be made of them, and that none is missing from the end. Nothing is changed. Exit code 1 where it is
+    not whole, 6 where a manager has it open.
+    """
+    from svc.server.journal.inspection import verify as check
+
+    checks = check(journal)
+    bad = [each for each in checks if not each.ok]
+    if json:
+        write_json({"ok": not bad, "checks": checks})
+    else:
+        table(
+            checks,
+            [
+                ("CHECK", lambda e: e.name),
+                ("OK", lambda e: "yes" if e.ok else "NO"),
+                ("FOUND", lambda e: e.found),
+            ],
+            "",
+            note="FOUND",
+        )
+    if bad:
+        raise JournalError(
+            f"the journal {journal} is not whole; keep a copy of its files, then restore a backup"
+        )
+    return 0
+
+
+def backup(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="File name of the copy; else made from the time.")
+    ] = "",
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Copy the journal of a running manager.
+
+    The manager makes the copy in its --backups directory, between its other work, syncs and checks it; then
+    its path on the manager's host is printed. It holds all that was accepted before the command began.
+    """
+    name = name or time.strftime("journal-%Y%m%dT%H%M%SZ.db", time.gmtime())
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        while (copy := client.backup(name)).state in ("copying", "checking"):
+            time.sleep(LOOK_SECONDS)
+    if copy.state == "failed":
+        raise JournalError(f"the backup {copy.path} was not made: {copy.error}")
+    if json:
+        write_json({"path": copy.path, "pages": copy.pages})
+    else:
+        write_exact(copy.path)
+    return 0
+
+
+def accept_clock(
+    ctx: typer.Context,
+    json: Json = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Set a manager's clock to its host's time of day.
+
+    A manager that starts over a day away from its journal's time (`--max-clock-jump`) goes on from that, so
+    that no result is forgotten and no delayed job runs for a clock that is wrong. If the host's time is
+    right, this takes it over: what is due then runs, and what is past its retention is forgotten.
+    Connections are made anew.
+    """
+    with open_client(ctx, manager, authkey_file, timeout) as client:
+        before = client.stats()
+        accepted = client.accept_clock()
+        while accepted and client.stats().incarnation == before.incarnation:
+            time.sleep(LOOK_SECONDS)
+    offset = before.clock_offset if accepted else 0.0
+    if json:
+        write_json({"offset_seconds": offset})
+    elif accepted:
+        write(f"the clock is set {'forward' if offset > 0 else 'back'} by {span(offset)}")
+    else:
+        write("the clock is right already")
+    return 0
+
+
+def restore(
+    backup: Annotated[
+        Path, typer.Argument(metavar="BACKUP", help="The copy, as `svc journal backup` made it.")
+    ],
+    journal: Journal = Path("svc.journal"),
+) -> int:
+    """Make a journal from a backup.
+
+    The backup is verified first. A journal that is there is never replaced: exit code 6. What was accepted
+    after the backup is not in it; jobs that ended since then run again.
+    """
+    from svc.server.journal.inspection import restore as make
+
+    make(backup, journal)
+    tell(f"{journal} is restored from {backup}; start the manager on it")
+    return 0

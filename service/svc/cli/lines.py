@@ -1,0 +1,114 @@
+"""Jobs from NDJSON: one job a line, read as they come, bounded, and told by line number when bad."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from svc.client.chunks import JobSpec, Options
+from svc.errors import BadRequest, ServiceError
+from svc.wire import MESSAGE_BYTES_MAX
+
+#: Bytes read at a time.
+CHUNK = 1 << 20
+#: Seconds of silence on the input after which what was read is handled.
+PAUSE_SECONDS = 0.05
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """What one line may say of a job; what it leaves out comes from the flags."""
+
+    task: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    queue: str | None = None
+    priority: int | None = None
+    delay: float | None = None
+    key: str | None = None
+    retries: int | None = None
+    backoff: float | None = None
+    timeout: float | None = None
+
+    def spec(self, base: Options) -> JobSpec:
+        """Return the job, on the terms of *base* where the line names none."""
+        own = {name: value for name in _TERMS if (value := getattr(self, name)) is not None}
+        return JobSpec(self.task, self.args, self.kwargs, base.but(**own) if own else base)
+
+
+_TERMS = ("queue", "priority", "delay", "key", "retries", "backoff", "timeout")
+
+
+class BadLine(BadRequest):
+    """A line of the input is not a job."""
+
+    code = "bad_line"
+
+
+class Lines:
+    """The jobs in an open file, one a line; blank lines are passed over.
+
+    Attributes:
+        numbers: the line numbers, from 1, of the jobs that were yielded and not yet answered.
+    """
+
+    def __init__(self, file: int, base: Options) -> None:
+        """Read the file descriptor *file*; *base* are the terms that a line does not name."""
+        self.numbers: deque[int] = deque()
+        self._file = file
+        self._base = base
+
+    def __iter__(self) -> Iterator[JobSpec | ServiceError | None]:
+        """Yield a job, or what is wrong with the line; None where the input pauses."""
+        decoder = msgspec.json.Decoder(Line)
+        number = 0
+        for line in lines_of(self._file):
+            if line is None:
+                yield None
+                continue
+            number += 1
+            if not line.isspace() and line:
+                self.numbers.append(number)
+                yield _job(decoder, line, self._base)
+
+
+def _job(decoder: msgspec.json.Decoder[Line], line: bytes, base: Options) -> JobSpec | ServiceError:
+    if len(line) > MESSAGE_BYTES_MAX:
+        return BadLine(f"the line is longer than {MESSAGE_BYTES_MAX} bytes")
+    try:
+        return decoder.decode(line).spec(base)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return BadLine(f'not a job: {error}; a job is {{"task": "module:function", "args": [1, 2]}}')
+    except ServiceError as error:
+        return error
+
+
+def _pauses(file: int) -> bool:
+    """Return whether nothing more comes for now, or cannot be known: Windows tells it of sockets alone."""
+    try:
+        return not select.select([file], [], [], PAUSE_SECONDS)[0]
+    except OSError:
+        return True
+
+
+def lines_of(file: int) -> Iterator[bytes | None]:
+    """Yield the lines of *file* without their ends, and None if the input pauses.
+
+    Of a line that is longer than a message may be, only so much is given that its reader can tell.
+    """
+    rest = bytearray()
+    while chunk := os.read(file, CHUNK):
+        head, newline, tail = chunk.rpartition(b"\n")
+        if newline:
+            yield from (bytes(rest) + head).split(b"\n")
+            rest = bytearray(tail)
+        elif len(rest) <= MESSAGE_BYTES_MAX:
+            rest += chunk
+        if _pauses(file):
+            yield None
+    if rest:
+        yield bytes(rest)

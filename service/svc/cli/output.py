@@ -1,0 +1,293 @@
+"""All that the command line prints. Data goes to stdout, all else to stderr.
+
+What is printed may come from jobs, workers and managers, and reaches a terminal as `printable` makes it.
+Results, metrics and paths are exact if stdout is no terminal. All other text is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TextIO, TypeVar
+
+from svc.errors import ServiceError
+from svc.printable import printable_json, printable_line, printable_text
+
+T = TypeVar("T")
+#: The last second of the year 9999, as a Unix time.
+_LAST_MOMENT = 253_402_300_799.0
+#: A column of a table: its title, and what stands in it for an item.
+Column = tuple[str, Callable[[T], str]]
+
+#: What to do next about an error, where its message does not say it.
+HINTS = {
+    "unknown_job": "`svc jobs list` shows the jobs that are known",
+    "unknown_task": "`svc workers --json` shows the tasks that workers know",
+    "job_failed": "`svc jobs show ID` has the traceback",
+    "result_timeout": "`svc results ID` waits again",
+}
+
+
+def json_text(document: object, *, indent: bool = False) -> str:
+    """Return *document* as JSON, on one line or indented; what JSON cannot hold as its `repr`.
+
+    What is not printable is escaped, so that it is exact and safe to show.
+    """
+    import msgspec
+
+    try:
+        encoded = msgspec.json.encode(document, enc_hook=repr)
+    except UnicodeEncodeError:
+        return _json_of_halves(document, indent=indent)
+    return printable_json((msgspec.json.format(encoded, indent=2) if indent else encoded).decode())
+
+
+def _json_of_halves(document: object, *, indent: bool) -> str:
+    """Return JSON of text with halves of characters: bytes of an argument or a path that are no text."""
+    import json
+
+    import msgspec
+
+    plain = msgspec.to_builtins(document, enc_hook=repr)
+    return json.dumps(plain, indent=2) if indent else json.dumps(plain, separators=(",", ":"))
+
+
+def write(text: str) -> None:
+    """Print one line of data that people read; nothing in *text* begins another one."""
+    _put(sys.stdout, printable_line(text))
+
+
+def write_exact(text: str) -> None:
+    """Print data that programs read: as it is, but on a terminal safe to show."""
+    _put(sys.stdout, printable_text(text) if sys.stdout.isatty() else text)
+
+
+def write_json(document: object) -> None:
+    """Print the one document of `--json`."""
+    _put(sys.stdout, json_text(document, indent=True))
+
+
+def write_ndjson(documents: Iterable[object]) -> None:
+    """Print one document a line."""
+    for document in documents:
+        _put(sys.stdout, json_text(document))
+
+
+def tell(text: str) -> None:
+    """Print a message of one line for the person at the terminal."""
+    _put(sys.stderr, printable_line(text))
+    sys.stderr.flush()
+
+
+def tell_lines(text: str) -> None:
+    """Print a message of several lines for the person at the terminal."""
+    _put(sys.stderr, printable_text(text))
+    sys.stderr.flush()
+
+
+def _put(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:
+        # The stream's encoding lacks a character: half of one, or what an old terminal does not have.
+        known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+        stream.write(known + "\n")
+
+
+class Printer:
+    """Prints items as they come: as text, as NDJSON, or all at the end as one JSON document."""
+
+    def __init__(self, *, json: bool, ndjson: bool, single: bool = False) -> None:
+        """Print as is asked for; *single* makes the one item the document, in place of a list.
+
+        Each of several is one line on a terminal, so that none looks like two; a single one may have more.
+        """
+        self._json = json
+        self._ndjson = ndjson
+        self._single = single
+        self._kept: list[object] = []
+        self._terminal = sys.stdout.isatty()
+
+    @property
+    def text(self) -> bool:
+        """Whether a person reads along."""
+        return not (self._json or self._ndjson)
+
+    def item(self, document: object, text: str, name: str = "") -> None:
+        """Print one item; as text with its *name* and a tab before it, if it has one."""
+        if self._json:
+            self._kept.append(document)
+        elif self._ndjson:
+            _put(sys.stdout, json_text(document))
+        else:
+            shown = self._shown(text)
+            _put(sys.stdout, f"{self._shown(name)}\t{shown}" if name else shown)
+
+    def _shown(self, text: str) -> str:
+        if not self._terminal:
+            return text
+        return printable_text(text) if self._single else printable_line(text)
+
+    def flush(self) -> None:
+        """Hand what was printed to the reader at once."""
+        sys.stdout.flush()
+
+    def __enter__(self) -> Self:
+        """Return the printer."""
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        """Print the document, where one is asked for; after an error only what there is."""
+        if self._json and (self._kept or not (kind or self._single)):
+            write_json(self._kept[0] if self._single else self._kept)
+
+
+def error_document(error: ServiceError) -> dict[str, Any]:
+    """Return what `--json` prints of an error."""
+    return {
+        "code": error.code,
+        "message": str(error),
+        "hint": _hint(error),
+        "retryable": error.retryable,
+        **({"job_ids": ids} if (ids := getattr(error, "job_ids", ())) else {}),
+    }
+
+
+def _hint(error: ServiceError) -> str:
+    """Return what to do next about *error*, with the job's id if it is about one."""
+    return HINTS.get(error.code, "").replace("ID", getattr(error, "job_id", "") or "ID")
+
+
+def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
+    """Print *error* on stderr; *where* says what it is about, such as `line=3`."""
+    if as_json:
+        tell(json_text({"error": {**error_document(error), **where}}))
+        return
+    place = "".join(f"{name} {value}: " for name, value in where.items())
+    hint = _hint(error)
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    tell(f"svc: {place}{error}{notes}" + (f" - {hint}" if hint else ""))
+
+
+def report_usage(error: Any, *, as_json: bool) -> None:
+    """Print what was wrong with the command line; a bare group prints its help."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        tell_lines(message)
+        return
+    hint = f"try `{context.command_path} --help`" if context else ""
+    if context and _may_be_argument(context.command, getattr(error, "option_name", "")):
+        hint = (
+            "put -- before arguments that begin with a dash, and options before that: "
+            "`svc submit --wait mytasks:add -- -1 2`"
+        )
+    if as_json:
+        tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
+        return
+    tell(f"svc: {' '.join(message.split()).rstrip('.')}" + (f" - {hint}" if hint else ""))
+
+
+def _may_be_argument(command: Any, option: str) -> bool:
+    """Return whether an unknown option of *command* may be a negative number, or another argument."""
+    takes_any = any(each.param_type_name == "argument" and each.nargs < 0 for each in command.params)
+    return takes_any and option.startswith("-") and not option.startswith("--")
+
+
+def table(
+    items: Sequence[T], columns: Sequence[Column[T]], empty: str, *, spare: Sequence[str] = (), note: str = ""
+) -> None:
+    """Print *items* as an aligned table; on stderr the message *empty* if there are none.
+
+    A narrow terminal gets no columns of the titles *spare*, left out in this order, and a last column of the
+    title *note* in several lines. Nothing else is broken, and a file gets all.
+    """
+    if not items:
+        tell(empty)
+        return
+    from svc.cli.layout import lay_out
+
+    rows = [
+        [title for title, _ in columns],
+        *([printable_line(cell(item)) for _, cell in columns] for item in items),
+    ]
+    titles, *lines = lay_out(rows, width_to_fit(), spare=spare, note=note)
+    for line in (_bold(titles), *lines):
+        _put(sys.stdout, line)
+
+
+def width_to_fit() -> int | None:
+    """Return the columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _bold(text: str) -> str:
+    plain = not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb" or "NO_COLOR" in os.environ
+    return text if plain else f"\x1b[1m{text}\x1b[0m"
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values below each other; those without a value are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        write(f"{name:<{width}}  {value}")
+
+
+def show_items(
+    items: Sequence[T], document: Callable[[T], Mapping[str, Any]], *, json: bool, ndjson: bool
+) -> bool:
+    """Print *items* as JSON where that is asked for; tell whether it was."""
+    if json:
+        write_json([document(item) for item in items])
+    elif ndjson:
+        write_ndjson(document(item) for item in items)
+    return json or ndjson
+
+
+def moment(at: float | None) -> str | None:
+    """Return a Unix time as RFC 3339 in UTC, with milliseconds.
+
+    A time after the year 9999 is told as the end of that year: older journals may have any.
+    """
+    if not at:
+        return None
+    at = min(at, _LAST_MOMENT)
+    whole, milliseconds = divmod(round(at * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+
+def ago(at: float | None) -> str:
+    """Return how long ago a Unix time is, for people."""
+    return span(time.time() - at) if at else ""
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people: the two largest units at most."""
+    seconds = max(-_LAST_MOMENT, min(seconds, _LAST_MOMENT))
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if abs(seconds) < 10:
+        return f"{seconds:.1f} s"
+    rest = round(abs(seconds))
+    for size, unit, smaller_size, smaller in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if rest >= size:
+            small = rest % size // smaller_size
+            return f"{rest // size} {unit}" + (f" {small} {smaller}" if small else "")
+    return f"{rest} s"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

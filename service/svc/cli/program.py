@@ -1,0 +1,159 @@
+"""The program `svc`: its verbs, where their defaults come from, and how it ends.
+
+A verb's module is imported when the verb is used, so that `svc --help` and short commands answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+
+from svc.cli.output import report, report_usage, tell_lines
+from svc.cli.tls import with_tls
+from svc.cli.verbs import PROGRAM, Group, Verb
+from svc.config_file import find_config
+from svc.errors import ServiceError
+
+if TYPE_CHECKING:
+    from svc.cli.wiring import Wiring
+
+#: Exit codes that no error class carries; the others are `ServiceError.exit_code`.
+EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class LazyGroup(TyperGroup):
+    """Commands of which each is made when it is called."""
+
+    group: ClassVar[Group]
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the base class's
+        """Return the names in the order of the help."""
+        return list(self.group.verbs)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
+        """Return the command, or None."""
+        verb = self.group.verbs.get(cmd_name)
+        if verb is None:
+            return None
+        return command_of(cmd_name, verb) if isinstance(verb, Verb) else group_of(verb, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as above
+        """Write the list of commands without making them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.summary) for name, verb in self.group.verbs.items()])
+
+
+def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
+    """Run `svc` with *argv*; return the exit code. Errors are told on stderr, in one line."""
+    as_json = any(word in ("--json", "--ndjson") for word in argv)
+    try:
+        code = program().main(list(argv), "svc", standalone_mode=False, obj=wiring)
+        sys.stdout.flush()
+    except ServiceError as error:
+        report(error, as_json=as_json)
+        _debug()
+        return error.exit_code
+    except typer.TyperException as error:
+        report_usage(error, as_json=as_json)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
+        report(ServiceError(f"unexpected {type(error).__name__}: {error}"), as_json=as_json)
+        _debug()
+        return EXIT_UNEXPECTED
+    return int(code or 0)
+
+
+def program() -> Any:
+    """Return the command `svc`."""
+    return group_of(PROGRAM, "svc", _root)
+
+
+def group_of(group: Group, name: str, callback: Any = None) -> Any:
+    """Return a group as a command; *callback* takes its own options."""
+    app = typer.Typer(
+        cls=type("Commands", (LazyGroup,), {"group": group}),
+        name=name,
+        help=group.summary,
+        callback=callback or _nothing,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: half the time to the first line
+        context_settings=_HELP,
+    )
+    return typer.main.get_command(app)
+
+
+def command_of(name: str, verb: Verb) -> Any:
+    """Return a verb as a command."""
+    module, _, function = verb.runs.partition(":")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "state:health" else {}
+    decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
+    decorate(with_tls(getattr(importlib.import_module(f"svc.cli.{module}"), function)))
+    return typer.main.get_command(app)
+
+
+def _nothing() -> None:
+    """Take no options."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from svc.wire import RELEASE
+
+        sys.stdout.write(f"svc {RELEASE}\n")
+        raise typer.Exit
+
+
+def _root(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="SVC_CONFIG",
+            metavar="FILE",
+            help="Settings file; else ./svc.toml if there is one.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Python's own multiprocessing queue as a durable service.
+
+    Settings come from flags, else from SVC_* variables, else from svc.toml.
+    """
+    if (found := find_config(config)) is not None:
+        from svc.settings import SETTINGS, config_defaults
+
+        ctx.default_map = config_defaults(found, SETTINGS)
+    if ctx.obj is None:
+        from svc.cli.wiring import wiring_of_app
+
+        ctx.obj = wiring_of_app()
+
+
+def _debug() -> None:
+    if os.environ.get("SVC_DEBUG"):
+        import traceback
+
+        tell_lines(traceback.format_exc())
+
+
+def _reader_gone() -> int:
+    """End quietly when nobody reads stdout any more; what is still buffered has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_UNEXPECTED

@@ -1,0 +1,214 @@
+"""`svc submit`: one job from the arguments, or a stream of them as NDJSON."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from svc.cli.bounds import CENTURY, seconds
+from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
+from svc.cli.output import Printer, report, tell
+from svc.cli.results import print_outcomes
+from svc.cli.sources import opened
+from svc.cli.waiting import Waiting
+from svc.cli.wiring import open_client
+from svc.domain.limits import NUMBER_MAX
+from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES, MAX_BACKOFF
+from svc.errors import ConfigurationError, ServiceError
+from svc.settings import DEFAULT_MANAGER
+
+if TYPE_CHECKING:
+    from svc.client.chunks import Options
+    from svc.client.client import Client
+
+#: Some lines of the input were not accepted.
+EXIT_PARTIAL = 7
+
+
+def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    ctx: typer.Context,
+    task: Annotated[
+        str, typer.Argument(metavar="[TASK]", help="A registered name, or module:function.")
+    ] = "",
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARG]...", help="Arguments: JSON where they parse as JSON, else text."),
+    ] = None,
+    kwargs: Annotated[
+        str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments as a JSON object.")
+    ] = "",
+    source: Annotated[
+        str, typer.Option("--from", metavar="FILE|-", help="Read NDJSON, one job a line; - is stdin.")
+    ] = "",
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Where the job waits.")] = "default",
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority", min=-NUMBER_MAX, max=NUMBER_MAX, metavar="N", help="Higher ones are taken first."
+        ),
+    ] = 0,
+    delay: Annotated[
+        float,
+        typer.Option(
+            "--delay", parser=seconds("0", CENTURY), metavar="SECONDS", help="Not ready before this time."
+        ),
+    ] = 0.0,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key", metavar="TEXT", help="The same key with the same task and arguments is the same job."
+        ),
+    ] = "",
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            "--retries",
+            min=0,
+            max=NUMBER_MAX,
+            metavar="N",
+            show_default=f"the task's, else {DEFAULT_RETRIES}",
+            help="Attempts after the first.",
+        ),
+    ] = None,
+    backoff: Annotated[
+        float | None,
+        typer.Option(
+            "--backoff",
+            parser=seconds("0", f"{MAX_BACKOFF:g}s"),
+            metavar="SECONDS",
+            show_default=f"the task's, else {DEFAULT_BACKOFF:g}",
+            help="Wait at most so long before the first retry; doubled for each further one.",
+        ),
+    ] = None,
+    job_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--job-timeout",
+            parser=seconds("1ms", CENTURY),
+            metavar="SECONDS",
+            show_default="the task's, else none",
+            help="Kill an attempt that takes longer.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a task that no connected worker knows.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    wait_timeout: WaitTimeout = None,
+    json: Json = False,
+    ndjson: Ndjson = False,
+    manager: Manager = DEFAULT_MANAGER,
+    authkey_file: AuthkeyFile = None,
+    timeout: Timeout = 10.0,
+) -> int:
+    """Submit jobs; print their ids or results.
+
+    When an id is printed, its job is durable. A task that raises is tried again, 3 times if neither the task
+    nor --retries says otherwise, after longer and longer waits. Put -- before arguments that begin with a
+    dash. A bad line of --from is told on stderr with its number and the others are submitted; the exit code
+    is then 7.
+    """
+    if bool(task) == bool(source):
+        raise ConfigurationError("name either a TASK or a file of jobs with --from, and not both")
+    if source and (kwargs or key):
+        raise ConfigurationError("--kwargs and --key belong to one job; write them into the lines of --from")
+    for word in _options_among(ctx, args or ()):
+        tell(f"svc: {word} stands behind -- and is an argument of the task; options go before it")
+    from svc.client.chunks import Options
+
+    options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
+    out = Printer(json=json, ndjson=ndjson, single=not source)
+    with open_client(ctx, manager, authkey_file, timeout) as client, out:
+        order = Order(client, options, out, wait, wait_timeout)
+        return order.stream(source) if source else order.single(task, args or [], kwargs)
+
+
+def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
+    """Return those of the task's arguments that are spelt like options of this command."""
+    options = {name for each in ctx.command.params for name in each.opts if name.startswith("--")}
+    return [word for word in args if word.partition("=")[0] in options]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to submit on which terms, and what to print of it."""
+
+    client: Client
+    options: Options
+    out: Printer
+    wait: bool
+    wait_timeout: float | None
+
+    def single(self, task: str, args: Sequence[str], kwargs: str) -> int:
+        """Submit one job; return the exit code."""
+        from svc.client.chunks import JobSpec
+
+        spec = JobSpec(task, [argument(text) for text in args], keywords(kwargs), self.options)
+        job = self.client.options(strict=self.options.strict).submit_spec(spec)
+        if self.wait:
+            return self._print_outcomes([job.id], named=False)
+        self.out.item({"id": job.id}, job.id)
+        return 0
+
+    def stream(self, source: str) -> int:
+        """Submit the lines of *source*; return the exit code."""
+        accepted: list[str] = []
+        with opened(source) as file:
+            refused = self._submit_lines(file, accepted)
+        code = 0
+        if self.wait and accepted:
+            code = self._print_outcomes(accepted, named=True)
+        if not refused:
+            return code
+        codes = {error.exit_code for error in refused if error.code != "bad_line"}
+        return codes.pop() if not accepted and len(codes) == len({*map(type, refused)}) == 1 else EXIT_PARTIAL
+
+    def _print_outcomes(self, ids: Sequence[str], *, named: bool) -> int:
+        waiting = Waiting(self.client, ids, as_json=not self.out.text)
+        return print_outcomes(waiting.outcomes(self.wait_timeout), self.out, named=named)
+
+    def _submit_lines(self, file: int, accepted: list[str]) -> list[ServiceError]:
+        from svc.cli.lines import Lines
+
+        lines = Lines(file, self.options)
+        refused: list[ServiceError] = []
+        try:
+            for answers in self.client.options(strict=self.options.strict).submit_each(lines):
+                for answer in answers:
+                    number = lines.numbers.popleft()
+                    if isinstance(answer, ServiceError):
+                        refused.append(answer)
+                        report(answer, as_json=not self.out.text, line=number)
+                        continue
+                    accepted.append(answer.id)
+                    if not self.wait:
+                        self.out.item({"line": number, "id": answer.id}, answer.id)
+                self.out.flush()
+        except ServiceError as error:
+            error.add_note(f"{len(accepted)} jobs were accepted before")
+            raise
+        return refused
+
+
+def argument(text: str) -> Any:
+    """Return what *text* means as JSON, else *text* itself."""
+    try:
+        return json_module.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def keywords(text: str) -> dict[str, Any]:
+    """Return the keyword arguments in a JSON object.
+
+    Raises:
+        ConfigurationError: *text* is something else.
+    """
+    found = argument(text) if text else {}
+    if not isinstance(found, dict):
+        raise ConfigurationError("--kwargs is not a JSON object; write for instance --kwargs '{\"top\": 10}'")
+    return found

@@ -1,0 +1,72 @@
+"""`svc tunnel`: a local hop over TLS for plain BaseManager clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from svc.cli.options import Announce, Manager
+from svc.cli.output import tell
+from svc.cli.tls import tls_of
+from svc.errors import ConfigurationError
+from svc.settings import DEFAULT_MANAGER, Address, parse_address
+
+if TYPE_CHECKING:
+    from svc.client.tunnel import Tunnel
+
+
+def tunnel(
+    ctx: typer.Context,
+    listen: Annotated[
+        str,
+        typer.Option("--listen", metavar="HOST:PORT", help="Where plain clients connect; on loopback only."),
+    ] = "127.0.0.1:7077",
+    manager: Manager = DEFAULT_MANAGER,
+    announce: Announce = None,
+) -> int:
+    """Let plain clients on this host reach a manager that asks for TLS.
+
+    A client connects to --listen with its authkey as if the manager were there. Whoever can reach that
+    port uses this host's certificate, but still needs an authkey.
+    """
+    from svc.client.tunnel import Tunnel
+
+    files = tls_of(ctx)
+    if files is None:
+        raise ConfigurationError("a tunnel needs --tls-cert, --tls-key and --tls-ca")
+    at = parse_address(listen)
+    if not _is_loopback(at.host):
+        raise ConfigurationError(
+            f"--listen {at} is not a loopback address; what arrives there is not encrypted"
+        )
+
+    def ready(bound: Address) -> None:
+        if announce is not None:
+            announce.write_text(json.dumps({"listen": str(bound)}), encoding="utf-8")
+        tell(f"tunnel {bound} -> {manager}; Ctrl-C ends it")
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_until_stopped(Tunnel(at, parse_address(manager), files), ready))
+    return 0
+
+
+async def _until_stopped(tunnel: Tunnel, ready: object) -> None:
+    serving = asyncio.ensure_future(tunnel.serve(ready))  # type: ignore[arg-type]  # a function of an address
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    await serving
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,90 @@
+"""Waiting for jobs at a terminal: nobody waits without a word, and no id is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from svc.cli.output import json_text, tell
+
+if TYPE_CHECKING:
+    from svc.client.client import Client
+    from svc.client.reasons import Reason
+    from svc.domain.job import Outcome
+
+#: Seconds between two questions why jobs have not ended.
+ASK_SECONDS = 0.2
+#: Seconds after which `svc results` tells what blocks jobs: whoever submitted them was told at once.
+LATER_SECONDS = 10.0
+#: Ids of jobs that are named after a Ctrl-C.
+NAMED_MAX = 10
+
+
+class Waiting:
+    """The jobs that a command waits for.
+
+    Why they have not ended is told on stderr: of a single job each new reason, of several only what blocks
+    them. As JSON it is told only if a job is blocked, one object a line. If it is told *later*, it is only
+    what blocks jobs, and not before `LATER_SECONDS`.
+    """
+
+    def __init__(self, client: Client, ids: Sequence[str], *, as_json: bool, later: bool = False) -> None:
+        """Wait for *ids* over *client*."""
+        self._client = client
+        self._left = dict.fromkeys(ids)
+        self._single = len(self._left) == 1
+        self._as_json = as_json
+        self._tells_all = self._single and not (as_json or later)
+        self._told: set[str] = set()
+        self._ask_after = time.monotonic() + LATER_SECONDS if later else 0.0
+
+    def outcomes(self, timeout: float | None) -> Iterator[Outcome]:
+        """Yield the outcomes as the jobs end, within *timeout* seconds.
+
+        Raises:
+            ResultTimeout: not all ended in time.
+        """
+        try:
+            for outcome in self._client.follow(list(self._left), timeout, self._idle):
+                self._left.pop(outcome.id, None)
+                yield outcome
+        except KeyboardInterrupt:
+            self._tell_left()
+            raise
+
+    def _idle(self, wanted: Collection[str]) -> None:
+        now = time.monotonic()
+        if now < self._ask_after:
+            return
+        self._ask_after = now + ASK_SECONDS
+        grouped: dict[Reason, list[str]] = {}
+        for job, reason in self._client.reasons(wanted).items():
+            grouped.setdefault(reason, []).append(job)
+        for reason, jobs in grouped.items():
+            if (reason.blocked or self._tells_all) and reason.text not in self._told:
+                self._tell(jobs, reason.text)
+
+    def _tell(self, jobs: list[str], why: str) -> None:
+        if self._single:
+            self._told.clear()  # what was true before may be true again
+        self._told.add(why)
+        if self._as_json:
+            tell(json_text({"waiting": {"ids": jobs, "reason": why}}))
+        else:
+            others = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
+            tell(f"svc: job {jobs[0]}{others} {why}")
+
+    def _tell_left(self) -> None:
+        """Name the jobs that have not ended."""
+        if not self._left:
+            return
+        names = list(islice(self._left, NAMED_MAX))
+        if self._as_json:
+            tell(json_text({"interrupted": {"ids": names, "count": len(self._left)}}))
+            return
+        more = f" and {len(self._left) - len(names)} more" if len(self._left) > len(names) else ""
+        go = "goes" if len(self._left) == 1 else "go"
+        hint = f"`svc results {names[0]}` waits again"
+        tell(f"svc: not waited for any longer, and {go} on: {' '.join(names)}{more} - {hint}")

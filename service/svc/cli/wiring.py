@@ -1,0 +1,80 @@
+"""What the commands need of the rest of svc, in one value that a test can replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from svc.cli.tls import tls_of
+from svc.key_files import read_authkey, read_pickle_keys
+from svc.settings import Address, ManagerSettings, WorkerSettings, parse_address
+
+if TYPE_CHECKING:
+    from svc.broker.base import Broker
+    from svc.client.client import Client
+    from svc.wire_tls import TlsFiles
+
+#: Connects to a manager: its address, the authkey, the seconds that a call may take, certificates for TLS.
+Connector = Callable[[Address, bytes, float, "TlsFiles | None"], "Broker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The functions of `svc.app` that commands call."""
+
+    connect: Connector
+    run_manager: Callable[[ManagerSettings], int]
+    run_worker: Callable[[WorkerSettings], int]
+
+
+def wiring_of_app() -> Wiring:
+    """Return the real functions; `svc.app` is imported when the first of them is called."""
+    return Wiring(_connect, _run_manager, _run_worker)
+
+
+def open_client(
+    ctx: typer.Context,
+    manager: str,
+    authkey_file: Path | None,
+    timeout: float,
+    *,
+    pickle_key_file: Path | None = None,
+) -> Client:
+    """Return a client of *manager* whose calls take up to *timeout* seconds; it connects when it is used.
+
+    Commands submit no pickles; only who names a *pickle_key_file* can.
+
+    Raises:
+        ConfigurationError: *manager* is not an address.
+        AuthenticationFailed: there is no authkey, or not a safe one.
+    """
+    from svc.client.client import Client
+
+    address, authkey = parse_address(manager), read_authkey(authkey_file)
+    wiring: Wiring = ctx.obj
+    connect = partial(wiring.connect, address, authkey, timeout, tls_of(ctx))
+    keys = read_pickle_keys(pickle_key_file) if pickle_key_file else None
+    return Client(connect, patience=timeout, pickle_keys=keys)
+
+
+def _connect(address: Address, authkey: bytes, timeout: float, tls: TlsFiles | None) -> Broker:
+    from svc import app
+
+    return app.connect(address, authkey, timeout=timeout, tls=tls)
+
+
+def _run_manager(settings: ManagerSettings) -> int:
+    from svc import app
+
+    return app.run_manager(settings)
+
+
+def _run_worker(settings: WorkerSettings) -> int:
+    from svc import app
+
+    return app.run_worker(settings)

@@ -1,0 +1,311 @@
+"""The Python side of svc: submit jobs, follow them, read their results.
+
+::
+
+    with Client("localhost:7077", authkey_file="authkey") as client:
+        job = client.submit("wordcount:count", "moby.txt", top=10)
+        print(job.result(timeout=60))
+        for total in client.options(queue="night").map("wordcount:total", paths):
+            print(total)
+
+`svc.Client` adds the address and the authkey; here a client takes the function that connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from svc import codec
+from svc.broker.base import Broker
+from svc.client.chunks import JobSpec, Options, TaskLike, encode, frames
+from svc.client.jobs import Job
+from svc.client.outcomes import Idle, value_of
+from svc.client.reasons import Reason
+from svc.client.session import PATIENCE_SECONDS, Origin, Session
+from svc.domain import commands as c
+from svc.domain.job import JobView, Outcome
+from svc.domain.names import NAME_MAX, did_you_mean
+from svc.domain.replies import Copy, Outcomes, Text, Totals, WorkerView
+from svc.envelope import PickleKeys
+from svc.errors import BadRequest, ServiceError, UnknownWorker, error_for
+
+
+class Submitter:
+    """Submits jobs on terms of its own; `Client.options` makes one."""
+
+    def __init__(self, session: Session, options: Options) -> None:
+        """Submit over *session*, every job with *options* unless it names others."""
+        self._session = session
+        self._options = options
+
+    def options(self, **changes: Any) -> Submitter:
+        """Return a submitter like this one but for *changes*: see `Options` for what there is.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        return Submitter(self._session, self._options.but(**changes))
+
+    def submit(self, task: TaskLike, /, *args: object, **kwargs: object) -> Job:
+        """Submit one job. When this returns, the job is durable.
+
+        *task* is the name of a task, or a function that workers can import. Any other callable (a
+        lambda, a bound method, an object with `__call__`) travels as a signed pickle, which workers must
+        accept; this needs the workers' pickle key.
+
+        Raises:
+            CodecError: the arguments are not data that the codec can carry, or there is no key to sign with.
+            JobTooLarge: they are over the manager's limit.
+            QueueFull: the queue is at its bound.
+            Draining: the service takes no jobs now.
+            UnknownTask: no worker knows the task, and the option `strict` is set.
+            Conflict: the option `key` names another job.
+            ManagerUnreachable: it is not known whether the job was accepted; one with a key may be
+                submitted again.
+        """
+        return self.submit_spec(JobSpec(task, args, kwargs, self._options))
+
+    def submit_spec(self, spec: JobSpec) -> Job:
+        """Submit the job that *spec* describes; as `submit`."""
+        return Job(self._session, self._session.send_one(encode(spec), self._options.strict))
+
+    def submit_many(self, task: TaskLike, arguments: Iterable[tuple[object, ...] | JobSpec]) -> list[Job]:
+        """Submit a job for each tuple of positional arguments (or whole `JobSpec`), in frames of 1,000.
+
+        Raises:
+            ServiceError: a job was not accepted, as for `submit`; the jobs of earlier frames and the others
+                of its own were, and a note on the error says how many.
+        """
+        specs = (self._spec(task, item) for item in arguments)
+        jobs: list[Job] = []
+        for answers in self.submit_each(specs):
+            jobs += [answer for answer in answers if isinstance(answer, Job)]
+            for answer in answers:
+                if isinstance(answer, ServiceError):
+                    answer.add_note(f"{len(jobs)} jobs of the same call were accepted")
+                    raise answer
+        return jobs
+
+    def submit_each(
+        self, specs: Iterable[JobSpec | ServiceError | None]
+    ) -> Iterator[list[Job | ServiceError]]:
+        """Submit a stream of jobs; yield for each frame a job, or why it was refused, in input order.
+
+        An error in place of a spec keeps its place in the answer; None sends what there is without
+        waiting for the frame to fill.
+        """
+        origin = Origin()
+        for frame in frames(specs):
+            yield [self._answer(got) for got in self._session.send(frame, origin, self._options.strict)]
+
+    def map(
+        self, task: TaskLike, *iterables: Iterable[object], timeout: float | None = None
+    ) -> Iterator[Any]:
+        """Submit a job for each step through *iterables* at once; yield the results in that order.
+
+        As `concurrent.futures.Executor.map`: *timeout* counts in seconds from this call, and the first
+        job that failed raises when its turn comes. The other jobs go on.
+
+        Raises:
+            JobFailed: from the iterator; so are JobCancelled and ResultTimeout.
+        """
+        jobs = self.submit_many(task, zip(*iterables, strict=False))
+        return self._in_order(jobs, self._session.follow([job.id for job in jobs], timeout))
+
+    def _in_order(self, jobs: Sequence[Job], outcomes: Iterator[Outcome]) -> Iterator[Any]:
+        early: dict[str, Outcome] = {}
+        for job in jobs:
+            while job.id not in early:
+                outcome = next(outcomes)
+                early[outcome.id] = outcome
+            yield value_of(early.pop(job.id), self._session.reader)
+
+    def _answer(self, got: str | ServiceError) -> Job | ServiceError:
+        return got if isinstance(got, ServiceError) else Job(self._session, got)
+
+    def _spec(self, task: TaskLike, item: tuple[object, ...] | JobSpec) -> JobSpec:
+        if isinstance(item, JobSpec):
+            return item
+        if not isinstance(item, tuple):
+            raise TypeError(f"arguments come as tuples, one for each job; wrap {item!r:.60} in one")
+        return JobSpec(task, item, {}, self._options)
+
+
+class Client(Submitter):
+    """A client of one manager. Safe to use from many threads; makes none itself.
+
+    Waits use connections of their own, so that they do not hold up a submit. Nothing is kept on this
+    side: a job whose handle is lost is found again by its id.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Broker],
+        *,
+        accept: Collection[str] = (codec.PLAIN,),
+        patience: float = PATIENCE_SECONDS,
+        pickle_keys: PickleKeys | None = None,
+    ) -> None:
+        """Connect by *connect* when first needed.
+
+        Args:
+            connect: returns a connected broker.
+            accept: codecs in which results may come; `pickle` runs code of whoever has a pickle key.
+            patience: seconds for which a wait goes on asking a manager that does not answer.
+            pickle_keys: what signs pickled jobs and verifies pickled results; without, there are none.
+
+        Raises:
+            ConfigurationError: *accept* names `pickle` and there are no keys.
+        """
+        super().__init__(Session(connect, accept, patience, pickle_keys), Options())
+        #: What signs pickles; None where none can be submitted.
+        self.pickle_keys = pickle_keys
+        #: Makes a further connection to the same manager.
+        self.connect = connect
+
+    def job(self, job_id: str) -> Job:
+        """Return a handle of the job *job_id*, without asking whether there is one."""
+        return Job(self._session, job_id)
+
+    def result(self, job_id: str, timeout: float | None = None) -> Any:
+        """Return the result of the job *job_id*; as `Job.result`."""
+        return self._session.result(job_id, timeout)
+
+    def results(self, jobs: Iterable[str | Job], timeout: float | None = None) -> list[Any]:
+        """Return the results of *jobs*, in their order, waiting for all of them.
+
+        Raises:
+            JobFailed: the first in that order that was given up on; or JobCancelled, ResultTimeout.
+        """
+        names = [_id(job) for job in jobs]
+        found = {outcome.id: outcome for outcome in self._session.follow(names, timeout)}
+        return [value_of(found[name], self._session.reader) for name in names]
+
+    def as_completed(self, jobs: Iterable[str | Job], timeout: float | None = None) -> Iterator[Job]:
+        """Yield each of *jobs* once it has ended, well or not, in the order in which they end.
+
+        Raises:
+            ResultTimeout: not all ended within *timeout* seconds.
+        """
+        return (self.job(outcome.id) for outcome in self.follow(jobs, timeout))
+
+    def follow(
+        self, jobs: Iterable[str | Job], timeout: float | None = None, idle: Idle | None = None
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of each of *jobs*, in the order in which they end; as `as_completed`.
+
+        While none ends, *idle* is called now and then with the ids of those that have not.
+        """
+        return self._session.follow([_id(job) for job in jobs], timeout, idle)
+
+    def reasons(self, ids: Collection[str]) -> dict[str, Reason]:
+        """Return why jobs have not ended, of the first 100 of *ids*; those that have ended are left out.
+
+        It is empty if the key may not look at jobs, or the manager does not answer.
+        """
+        return self._session.reasons(ids)
+
+    def feed(self, cursor: int = 0, *, origin: str = "", wait: float = 0.0) -> Outcomes:
+        """Return outcomes recorded after *cursor*, and the next cursor, waiting up to *wait* seconds."""
+        return self._session.wait(lambda broker: broker.feed(c.Feed(origin, cursor, wait=wait)))
+
+    def outcomes(self, ids: Sequence[str], timeout: float | None = None) -> list[Outcome]:
+        """Return the outcomes of all jobs, or of those that ended within *timeout* seconds."""
+        return self._session.outcomes(ids, timeout)
+
+    def view(self, job_id: str) -> JobView:
+        """Describe the job *job_id*.
+
+        Raises:
+            UnknownJob: there is none, or its retention has passed.
+        """
+        return self._session.view(job_id)
+
+    def find(self, *, state: str = "", queue: str = "", task: str = "", limit: int = 50) -> list[JobView]:
+        """Describe up to *limit* jobs, newest first, of a state, a queue and a task where these are named."""
+        return self._session.ask(lambda broker: broker.find(c.List(state, queue, task, limit)))
+
+    def cancel(self, ids: Iterable[str | Job]) -> int:
+        """Cancel those of the jobs that still wait; return how many."""
+        return self._session.cancel([_id(job) for job in ids])
+
+    def requeue(self, ids: Iterable[str | Job] = (), *, queue: str = "") -> int:
+        """Make dead jobs ready again; without ids all dead ones, of *queue* or of all. Return how many."""
+        names = [_id(job) for job in ids]
+        return self._session.ask(lambda broker: broker.requeue(names, queue=queue))
+
+    def stats(self) -> Totals:
+        """Return the counts of every queue, of the workers and of the manager."""
+        return self._session.ask(lambda broker: broker.stats())
+
+    def workers(self) -> list[WorkerView]:
+        """Describe the connected workers."""
+        return self._session.ask(lambda broker: broker.members())
+
+    def drain(self, *, worker: str = "", refuse: bool = False) -> None:
+        """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`.
+
+        *refuse* also refuses new jobs meanwhile; otherwise they are accepted, and wait.
+
+        Raises:
+            UnknownWorker: no worker of that name is connected.
+        """
+        if worker:
+            check_worker(worker, [view.name for view in self.workers()])
+        self._session.ask(lambda broker: broker.drain(worker=worker, refuse=refuse))
+
+    def resume(self, *, worker: str = "") -> None:
+        """End a drain. Harmless if there is none.
+
+        Raises:
+            UnknownWorker: no worker of that name is drained or connected.
+        """
+        if worker and worker not in (drained := self.stats().drained_workers):
+            check_worker(worker, [*drained, *(view.name for view in self.workers())])
+        self._session.ask(lambda broker: broker.resume(worker=worker))
+
+    def backup(self, name: str) -> Copy:
+        """Begin a backup of the journal on the manager's host, or say how far the one of that name is."""
+        return self._session.ask(lambda broker: broker.backup(name))
+
+    def accept_clock(self) -> bool:
+        """Set the manager's clock to its host's time of day, which is away from it; return whether it was.
+
+        The manager recovers its queue at once after this call, and connections are made anew.
+        """
+        return self._session.ask(lambda broker: broker.accept_clock())
+
+    def metrics(self) -> str:
+        """Return the manager's metrics as Prometheus text."""
+        (reply,) = self._session.ask(lambda broker: broker.call([c.Exposition()]))
+        if isinstance(reply, Text):
+            return reply.text
+        code, message = getattr(reply, "code", ""), getattr(reply, "message", "")
+        raise error_for(code, message) if code else BadRequest("the manager gave no metrics")
+
+    def close(self) -> None:
+        """Close the connections. May be called twice; jobs are not affected."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def check_worker(name: str, known: Sequence[str]) -> None:
+    """Refuse the name of a worker that is not there.
+
+    Raises:
+        UnknownWorker: *name* is not among *known*; the message has the nearest.
+    """
+    if name not in known:
+        raise UnknownWorker(f"no worker is named {name[:NAME_MAX]!r}{did_you_mean(name, known)}")
+
+
+def _id(job: str | Job) -> str:
+    return job if isinstance(job, str) else job.id

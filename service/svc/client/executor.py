@@ -1,0 +1,290 @@
+"""The contract of `concurrent.futures` over the durable queue.
+
+::
+
+    with Executor("queue-host:7077", authkey_file="authkey", codec="pickle") as executor:
+        for future in concurrent.futures.as_completed([executor.submit(pow, 2, n) for n in range(9)]):
+            print(future.job_id, future.result())
+
+`svc.Executor` adds the address and the authkey; here an executor takes a client, or what connects.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
+from typing import Any
+
+from svc import codec as codecs
+from svc.annotations import demands_of
+from svc.broker.base import Broker
+from svc.callables import Each, Exactly
+from svc.client.chunks import Encoded, JobSpec, Options, TaskLike, body_of, encode
+from svc.client.client import Client
+from svc.client.dispatch import Dispatch
+from svc.client.futures import Future
+from svc.client.leaving import AT_EXIT
+from svc.client.session import PATIENCE_SECONDS, Session
+from svc.domain.job import CALL, Terms
+from svc.envelope import PickleKeys
+from svc.errors import ConfigurationError, ServiceError
+
+#: Functions whose terms are remembered, and of which types they are.
+_KNOWN_MAX = 256
+_NAMED = (str, FunctionType)
+
+
+class Executor(concurrent.futures.Executor):
+    """Runs calls as durable jobs, and gives a `concurrent.futures.Future` for each.
+
+    **When a job is durable.** `submit` returns at once, with the `job_id` known. The job is sent with
+    others by a thread, when 1,000 jobs or 4 MiB have gathered, at the latest about 1 ms after the thread
+    is free to send. It is durable once the manager has acknowledged that: `flush()` waits for it, and so
+    do `shutdown()` (also with `wait=False`) and the end of a `with` block. A program that ends without
+    any of these waits up to 30 s until its last calls are sent, and says on stderr which were not. A
+    process that is killed may lose them. A refused job fails its own future with the error that
+    `Client.submit` would raise.
+
+    **What may be called.** With the codec `plain`, what `Client.submit` takes: names of tasks and functions
+    in modules that workers serve, data as arguments. With `pickle`, any callable, as in a
+    ProcessPoolExecutor: it goes as a pickle, its result comes back as it was, and an exception as itself.
+    Workers must accept pickles then, and this process unpickles what workers report; both sides sign
+    what they send with a key that the manager does not have (`svc auth generate --pickle`).
+
+    **Retries.** A task (a name, or a function marked with `@task`) is tried again as it declares. Any
+    other callable is called once, unless the option `retries` says otherwise. Either may run
+    again after its consumer crashed or its host was lost; after three crashes *its* future fails, no other.
+
+    Safe to use from many threads, and to submit from signal handlers; a handler must not wait for a future,
+    as it may have interrupted what sends its job. In a forked child it begins anew: the parent sends what was
+    submitted before the fork, and futures of those jobs fail in the child.
+    """
+
+    def __init__(
+        self,
+        source: Client | Callable[[], Broker],
+        *,
+        codec: str = codecs.PLAIN,
+        patience: float = PATIENCE_SECONDS,
+        pickle_keys: PickleKeys | None = None,
+    ) -> None:
+        """Connect when first needed.
+
+        Args:
+            source: a client, whose manager is used over connections of our own, or what returns a broker.
+            codec: `plain` or `pickle`, for calls and their results.
+            patience: seconds for which the manager may be away before the futures of its jobs fail with
+                ManagerUnreachable; `future(job_id)` finds the jobs again.
+            pickle_keys: what signs calls and verifies results with the codec `pickle`; else the client's.
+
+        Raises:
+            ConfigurationError: there is no such codec, or no key for pickles.
+        """
+        if codec not in codecs.CODECS:
+            raise ConfigurationError(f"{codec!r} is not a codec; codecs are {', '.join(codecs.CODECS)}")
+        connect = source.connect if isinstance(source, Client) else source
+        keys = source.pickle_keys if pickle_keys is None and isinstance(source, Client) else pickle_keys
+        dispatch = Dispatch(Session(connect, (codec,), patience, keys))
+        self._begin(dispatch, Options(codec=codec), _Lifeline(dispatch))
+
+    def _begin(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
+        self._dispatch = dispatch
+        self._options = options
+        self._once = options.but(retries=0) if options.retries is None else options
+        self._lifeline = lifeline
+        self._known: dict[TaskLike, Terms] = {}
+
+    def options(self, **changes: Any) -> Executor:
+        """Return an executor whose jobs have other options (see `Options`); all else they share, its end too.
+
+        Raises:
+            TypeError: there is no such option, or it is `key`: a job by key may be an earlier one, so its
+                id is not known at once; `Client.options` has keys.
+        """
+        if "key" in changes:
+            raise TypeError("an executor's jobs have no key; submit them by Client.options(key=...)")
+        return _Other(self._dispatch, self._options.but(**changes), self._lifeline)
+
+    def submit(self, fn: TaskLike, /, *args: Any, **kwargs: Any) -> Future:
+        """Have `fn(*args, **kwargs)` run as a job; return its future at once.
+
+        Arguments are encoded here and now. Those that cannot be give a future that has failed.
+
+        Raises:
+            RuntimeError: the executor was shut down, or the interpreter is.
+        """
+        if AT_EXIT.flushed:
+            AT_EXIT.check()
+        try:
+            job = self._encoded(fn, args, kwargs)
+            self._dispatch.session.check(job)
+        except ServiceError as error:
+            return self._dispatch.failed(error)
+        future = self._dispatch.submit(job, self._options.strict)
+        if AT_EXIT.flushed:
+            AT_EXIT.send(self._dispatch)
+        return future
+
+    def map(
+        self,
+        fn: TaskLike,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Return an iterator over the results of `fn` for each step through *iterables*, in their order.
+
+        All calls are submitted at once; those that are left when one fails, or the iterator is closed,
+        are cancelled.
+
+        Args:
+            fn: as for `submit`.
+            iterables: where the arguments come from.
+            timeout: seconds from this call after which the iterator raises TimeoutError.
+            chunksize: calls that make one job. For callables that go as pickles only: a task is one job
+                for each call, and jobs travel in frames anyway.
+            buffersize: calls whose results were not taken yet at most, as in Python 3.14; None for no limit.
+
+        Raises:
+            ValueError: *chunksize* or *buffersize* is less than 1.
+            TypeError: *buffersize* is no integer.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        if chunksize == 1 or not self._is_pickled(fn):
+            return self._results(fn, calls, end, buffersize)
+        chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
+        room = None if buffersize is None else -(-buffersize // chunksize)
+        return _flat(self._results(Each(fn), chunks, end, room))  # type: ignore[arg-type]  # no name is pickled
+
+    def future(self, job_id: str) -> Future:
+        """Return a future of the job *job_id*, whichever process submitted it.
+
+        Raises:
+            UnknownJob: there is no such job, or its retention has passed.
+            RuntimeError: the executor was shut down.
+        """
+        return self._dispatch.watch(job_id)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until what was submitted is durable, or refused; tell whether that was within *timeout* s."""
+        return self._dispatch.flush(timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. When this returns, all that were accepted are durable.
+
+        Args:
+            wait: also wait until all futures have ended. Otherwise jobs go on, and so do their futures for
+                as long as this process lives.
+            cancel_futures: cancel the jobs that still wait at the manager.
+        """
+        dispatch = self._dispatch
+        dispatch.close()
+        dispatch.flush()
+        if cancel_futures:
+            # Where the manager does not answer, the futures soon say so themselves.
+            with contextlib.suppress(ServiceError):
+                dispatch.cancel_all(dispatch.own_futures())
+        if wait:
+            dispatch.join()
+
+    def _results(
+        self, fn: TaskLike, calls: Iterator[tuple[Any, ...]], end: float | None, room: int | None
+    ) -> Iterator[Any]:
+        futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, room))
+        # The iterator must not keep the executor alive; where that is gone, nothing more is submitted.
+        reference = weakref.ref(self)
+
+        def more() -> Future | None:
+            executor = reference() if room else None
+            args = next(calls, None) if executor else None
+            return None if executor is None or args is None else executor.submit(fn, *args)
+
+        return _in_order(futures, end, self._dispatch, more)
+
+    def _encoded(self, fn: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+        if self._is_pickled(fn):
+            # No name is pickled, so this is a callable.
+            return encode(JobSpec(Exactly(fn), args, kwargs, self._once))  # type: ignore[arg-type]
+        terms = self._known.get(fn) if isinstance(fn, _NAMED) else None
+        if terms is not None:
+            return Encoded(terms, body_of(terms.codec, args, kwargs), self._options.delay)
+        job = encode(JobSpec(fn, args, kwargs, self._options if _is_task(fn) else self._once))
+        if isinstance(fn, _NAMED) and job.terms.task != CALL and not _is_demanding(fn, job.terms):
+            if len(self._known) >= _KNOWN_MAX:
+                self._known = {}
+            self._known[fn] = job.terms
+        return job
+
+    def _is_pickled(self, fn: TaskLike) -> bool:
+        return self._options.codec == codecs.PICKLE and not _is_task(fn)
+
+
+class _Other(Executor):
+    """An executor beside another."""
+
+    def __init__(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
+        """Share all but the options."""
+        self._begin(dispatch, options, lifeline)
+
+
+class _Lifeline:
+    """What an executor and those made by its `options` hold: when the last is gone, its threads end."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        """Close *dispatch* when this is gone, but not at interpreter exit."""
+        weakref.finalize(self, dispatch.close).atexit = False
+
+
+def _is_task(fn: TaskLike) -> bool:
+    """Tell whether workers know *fn* by a name and a policy of its own: where it is a name, or marked."""
+    return isinstance(fn, str) or hasattr(fn, "task_options")
+
+
+def _is_demanding(fn: TaskLike, terms: Terms) -> bool:
+    """Tell whether each call has to be held against the annotations of *fn*."""
+    return isinstance(fn, FunctionType) and terms.codec == codecs.PLAIN and demands_of(fn) is not None
+
+
+def _in_order(
+    futures: deque[Future], end: float | None, dispatch: Dispatch, more: Callable[[], Future | None]
+) -> Iterator[Any]:
+    """Yield the results of *futures*, and of one more for each that is taken while there are more."""
+    try:
+        while futures:
+            further = more()
+            if further is not None:
+                futures.append(further)
+            del further
+            yield _first(futures, end)
+    finally:
+        if futures:
+            with contextlib.suppress(ServiceError):
+                dispatch.cancel_all(futures)
+
+
+def _first(futures: deque[Future], end: float | None) -> Any:
+    """Return the first result, keeping no reference to it or its future."""
+    futures[0].result(None if end is None else end - time.monotonic())
+    return futures.popleft().result()
+
+
+def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
+    """Yield the results in *chunks*, keeping no reference to one that was taken."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()

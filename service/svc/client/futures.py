@@ -1,0 +1,174 @@
+"""The futures of an Executor, and how the outcome of a job becomes that of its future."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from svc import codec
+from svc.client.outcomes import failure_of, value_of
+from svc.domain.job import Outcome, parse_job_id
+from svc.domain.lifecycle import JobState
+from svc.envelope import PickleKeys
+from svc.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
+
+#: Seconds for which a future remembers whether its job runs.
+RUNNING_SECONDS = 0.05
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a consumer, as text: the cause of an error that was raised there."""
+
+    def __str__(self) -> str:
+        """Return the text, on lines of its own."""
+        return f"\n{super().__str__()}"
+
+
+class Future(concurrent.futures.Future[Any]):
+    """The future of a durable job; it can be made again from its id by `Executor.future`.
+
+    Which job a consumer runs just now is known to the manager alone: `running()` asks it.
+
+    Attributes:
+        job_id: the job's id, in every process and for as long as the manager keeps the job.
+        sent: whether the manager has answered the job's submit; until then the id may still change.
+    """
+
+    def __init__(
+        self, job_id: str, cancel: Callable[[Future], bool], is_leased: Callable[[str], bool]
+    ) -> None:
+        """Belong to the job *job_id*; *cancel* asks the manager to cancel it, *is_leased* where it is."""
+        super().__init__()
+        self.job_id = job_id
+        self.sent = False
+        self._ask_to_cancel = cancel
+        self._ask_if_leased = is_leased
+        self._looked_at, self._leased = 0.0, False
+
+    def number_in(self, origin: str) -> int:
+        """Return the number of a job of *origin*; -1 for another's, which was sent long ago."""
+        name, number = parse_job_id(self.job_id)
+        return number if name == origin else -1
+
+    def running(self) -> bool:
+        """Tell whether a consumer has the job now: it runs, or is one of the few that come next there.
+
+        It is False if the job waits, also for another attempt, if it has ended, and if the manager does not
+        answer within the time of a call. Each call is a request to the manager (0.1 ms on one host), but
+        for those within `RUNNING_SECONDS` of the last one for the same future, which give its answer again.
+        """
+        if self.done() or not self.sent:
+            return False
+        now = time.monotonic()
+        if not self._looked_at or now - self._looked_at >= RUNNING_SECONDS:
+            self._leased, self._looked_at = self._ask_if_leased(self.job_id), now
+        return self._leased and not self.done()
+
+    def cancel(self) -> bool:
+        """Cancel the job at the manager if it still waits there; tell whether it is cancelled.
+
+        Returns False, too, where the manager does not answer within the time of a call.
+        """
+        if self.done():
+            return self.cancelled()
+        return self._ask_to_cancel(self)
+
+    def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
+        """End like the job did; results and errors are unpickled if *pickle_keys* verify them."""
+        try:
+            self._end_as(outcome, pickle_keys)
+        except BaseException as error:  # noqa: BLE001  # unpickling runs any code, and the future must end
+            self.fail(error if isinstance(error, ServiceError) else unreadable(error))
+
+    def _end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
+        if outcome.state == JobState.CANCELLED:
+            self.end_cancelled()
+        elif outcome.state == JobState.SUCCEEDED:
+            value = value_of(outcome, pickle_keys)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.set_result(value)
+        else:
+            self.fail(error_of(outcome, pickle_keys))
+
+    def end_cancelled(self) -> None:
+        """End as cancelled, and tell those who wait."""
+        # A second end means that the caller ended the future itself, which is its right.
+        with contextlib.suppress(RuntimeError):
+            if super().cancel():
+                self.set_running_or_notify_cancel()
+
+    def leave_to_parent(self) -> None:
+        """Fail in a forked child: the thread that would end this future runs in the parent."""
+        # Another thread of the parent may have held its lock when the process forked.
+        self._condition = threading.Condition()
+        self.fail(
+            BrokerError(
+                f"the future of job {self.job_id} belongs to the process that this one was forked from; "
+                "follow the job here by `Executor.future(job_id)`"
+            )
+        )
+
+    def fail(self, error: Exception) -> None:
+        """End with *error*."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self.set_exception(error)
+
+
+def end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
+    """End *future*, if there is one, as its job did."""
+    if future is not None:
+        future.end_as(outcome, pickle_keys)
+
+
+def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:
+    """Return the error for a job that was given up on, caused by a `RemoteTraceback`.
+
+    It is the very exception that the task raised where that came as a pickle and *pickle_keys* verify it;
+    JobFailed otherwise, and where the pickle cannot be read here.
+    """
+    failed = failure_of(outcome)
+    if not isinstance(failed, JobFailed):
+        return failed
+    try:
+        error = _raised(outcome, pickle_keys) or failed
+    except UntrustedPickle as untrusted:
+        error = failed
+        error.add_note(f"the exception itself is left out: {untrusted}")
+    if failed.remote_traceback:
+        error.__cause__ = RemoteTraceback(failed.remote_traceback)
+    return error
+
+
+def _raised(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception | None:
+    if outcome.error is None or not outcome.error.exception or pickle_keys is None:
+        return None
+    try:
+        error = codec.decode_exception(outcome.error.exception, pickle_keys.of(outcome.id))
+        if error is not None:
+            error.add_note(f"raised by job {outcome.id}")
+    except UntrustedPickle:
+        raise
+    except BaseException:  # noqa: BLE001  # its own code may do anything; what the manager tells of it remains
+        return None
+    return error
+
+
+def unreadable(error: BaseException) -> CodecError:
+    """Return the error for a result whose own code raised *error* when it was unpickled."""
+    found = CodecError(f"the result cannot be read: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
+def unforeseen(error: BaseException) -> BrokerError:
+    """Return the error for futures whose executor's thread met *error*."""
+    return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
+
+
+def copied(error: ServiceError) -> ServiceError:
+    """Return an error like *error*: futures must not share one, which would gather all their tracebacks."""
+    return error_for(error.code, error.message)

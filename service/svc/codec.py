@@ -1,0 +1,184 @@
+"""How arguments and results become bytes. The manager never calls this for a job of ours.
+
+`plain` is MessagePack: arguments and results are data. `pickle` carries any Python object and runs code
+when it is read, so a reader must accept it explicitly, and opens none but in an envelope signed for the very
+job. A result is always MessagePack; one that is not plain data, of a job whose codec is `pickle`, travels
+inside it as an extension of type 80 (`P`), which holds an envelope.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from svc.annotations import as_data
+from svc.envelope import Envelopes
+from svc.errors import CodecError, UntrustedPickle
+
+PLAIN = "plain"
+PICKLE = "pickle"
+CODECS = (PLAIN, PICKLE)
+#: Bytes of a pickled exception that travel with a failure.
+EXCEPTION_BYTES_MAX = 16 * 1024
+_PICKLE_EXTENSION = 80
+
+_Arguments = tuple[list[Any], dict[str, Any]]
+_encoder = msgspec.msgpack.Encoder()
+_plain_encoder = msgspec.msgpack.Encoder(enc_hook=as_data)
+_arguments_decoder: msgspec.msgpack.Decoder[_Arguments] = msgspec.msgpack.Decoder(_Arguments)
+
+
+def encode_arguments(codec: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    """Return the body of a job; a pickle still needs its envelope, once the job has its id.
+
+    Raises:
+        CodecError: the arguments are not data that *codec* can carry.
+    """
+    if codec == PICKLE:
+        return _pickled((tuple(args), dict(kwargs)))
+    try:
+        return _plain_encoder.encode((args, kwargs))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CodecError(
+            f"the arguments are not plain data ({error}); pass data, or use the pickle codec"
+        ) from None
+
+
+def decode_arguments(
+    codec: str,
+    body: bytes,
+    accept: Collection[str],
+    opened: Callable[[bytes], memoryview] | None = None,
+) -> _Arguments:
+    """Return (args, kwargs) of a job's body; *opened* takes a pickle out of its envelope.
+
+    Raises:
+        CodecError: the job's codec is not among those in *accept*, or the body cannot be read.
+        UntrustedPickle: it is a pickle that is not signed for this job.
+    """
+    if codec not in accept:
+        raise CodecError(
+            f"the job's codec is {codec!r} and this worker accepts {', '.join(sorted(accept))}; "
+            f"start it with `--accept {codec}` if you trust everyone who can sign pickles"
+        )
+    if codec == PICKLE and opened is None:
+        raise UntrustedPickle(
+            "the job is a pickle and here is no key to check its signature; it was not opened"
+        )
+    try:
+        if opened is not None:
+            args, kwargs = pickle.loads(opened(body))  # noqa: S301  # the signature was right
+            return list(args), dict(kwargs)
+        return _arguments_decoder.decode(body)
+    except UntrustedPickle:
+        raise
+    except Exception as error:
+        raise CodecError(f"the arguments cannot be read: {type(error).__name__}: {error}") from error
+
+
+def encode_result(codec: str, value: object, envelopes: Envelopes | None = None) -> bytes:
+    """Return the result of a job as bytes; *envelopes* signs what has to be a pickle.
+
+    Raises:
+        CodecError: the result is not data that *codec* can carry.
+    """
+    try:
+        return (_encoder if codec == PICKLE else _plain_encoder).encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if codec == PICKLE and envelopes is not None:
+            sealed = envelopes.seal_answer("result", _pickled(value))
+            return _encoder.encode(msgspec.msgpack.Ext(_PICKLE_EXTENSION, sealed))
+        raise CodecError(
+            f"the result of type {type(value).__name__} is not plain data ({error}); "
+            "return data, or submit with the pickle codec"
+        ) from None
+
+
+def decode_result(body: bytes, envelopes: Envelopes | None = None) -> Any:
+    """Return the value inside a result; a pickled one is opened by *envelopes*.
+
+    Raises:
+        CodecError: it is a pickled object and *envelopes* is None, or it cannot be read.
+        UntrustedPickle: it is a pickled object that is not signed for this job.
+    """
+    if not body:
+        # A plain client acknowledged the job, and `task_done()` carries no result.
+        return None
+    try:
+        if envelopes is None:
+            return _plain_decoder.decode(body)
+        return msgspec.msgpack.decode(body, ext_hook=partial(_unpickle, envelopes))
+    except (CodecError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # A result must not end the process that reads it, as a SystemExit in its `__setstate__` would.
+        raise CodecError(f"the result cannot be read: {type(error).__name__}: {error}") from error
+
+
+def encode_exception(error: BaseException, envelopes: Envelopes) -> bytes:
+    """Return *error* as a signed pickle for `decode_exception`; empty where it has none, or too large a one.
+
+    Only what is an `Exception` is sent: a SystemExit of a task must not end the process that reads it.
+    """
+    if not isinstance(error, Exception):
+        return b""
+    try:
+        content = _pickled(error)
+    except CodecError:
+        return b""
+    return envelopes.seal_answer("exception", content) if len(content) <= EXCEPTION_BYTES_MAX else b""
+
+
+def decode_exception(content: bytes, envelopes: Envelopes) -> Exception | None:
+    """Return what `encode_exception` was given, or None where it cannot be read here.
+
+    Raises:
+        UntrustedPickle: it is not signed for this job.
+    """
+    signed = envelopes.open_answer("exception", content)
+    try:
+        error = pickle.loads(signed)  # noqa: S301  # the signature was right
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  # an exception with an __init__ of its own often fails to unpickle, in any way
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _unpickle(envelopes: Envelopes, code: int, data: memoryview) -> Any:
+    if code != _PICKLE_EXTENSION:
+        raise CodecError(f"the result has an extension of unknown type {code}")
+    return pickle.loads(envelopes.open_answer("result", data))  # noqa: S301  # the signature was right
+
+
+def _refuse(code: int, data: memoryview) -> Any:
+    raise CodecError("the result is a pickled object; accept pickle, and have its key, to read it")
+
+
+_plain_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_refuse)
+
+
+def load_pickler() -> None:
+    """Import the pickler now: a process that is forked while a thread imports it would wait for ever."""
+    _pickler()
+
+
+def _pickled(value: object) -> bytes:
+    try:
+        return bytes(_pickler().dumps(value))
+    except Exception as error:
+        raise CodecError(f"{type(value).__name__} cannot be pickled: {error}") from error
+
+
+def _pickler() -> ModuleType:
+    """Return cloudpickle where it is installed (lambdas, local classes), else the stdlib's pickle."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return pickle
+    return cloudpickle  # type: ignore[no-any-return]  # ships no types

@@ -1,0 +1,300 @@
+"""Who may come in and what: hello, submit, leave, and the connections that end."""
+
+from __future__ import annotations
+
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain import suspicion
+from svc.domain.aliases import alias_of, is_reserved_origin
+from svc.domain.bounds import exceeded
+from svc.domain.chunk import Chunk
+from svc.domain.field_bounds import SUBMIT_JOBS_MAX
+from svc.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewChunk, check_chunk
+from svc.domain.keys import content_digest, digest_at
+from svc.domain.known_tasks import not_accepted
+from svc.domain.lifecycle import JobState
+from svc.domain.members import Member, Worker
+from svc.domain.names import NAME_MAX, are_printable, is_address, is_name
+from svc.domain.queue_state import Notice, QueueState
+from svc.domain.runs import Run
+from svc.domain.settlement import give_back_all
+
+#: What a connection may say it is.
+ROLES = ("client", "consumer", "worker")
+
+
+def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
+    """Make *member* what the command says it is; a consumer that comes back gets its leases again."""
+    if command.version != c.PROTOCOL_VERSION:
+        return r.Refused(
+            "protocol",
+            f"this manager speaks version {c.PROTOCOL_VERSION}, the client {command.version}; "
+            "upgrade the older",
+        )
+    unfit = _unfit(command)
+    if unfit:
+        return r.Refused("bad_request", unfit)
+    if member.worker is not None and not _same_again(command, member, member.worker):
+        return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
+    if _overtaken(state, command, member):
+        message = f"{command.name!r} has ended, or come back on a newer connection than this one"
+        return r.Refused("conflict", message)
+    said = Member.from_hello(command)
+    member.role, member.name = said.role, said.name
+    member.kind = state.lanes.kind(said.kind)
+    state.consumers_changed()
+    if member.role in ("consumer", "worker"):
+        _enrol(state, command, member, now)
+    lost = [held.token for held in command.held if not _restore(state, held, member, now)]
+    for token in set(member.leases) - {held.token for held in command.held}:
+        # The grant was made but its reply never arrived.
+        lease = member.leases[token]
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+    limits = state.limits
+    return r.Welcome(
+        c.PROTOCOL_VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost
+    )
+
+
+def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
+    """Accept chunks; a note says what was special about one."""
+    if not is_name(command.origin):
+        return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
+    if not member.inside and is_reserved_origin(command.origin):
+        return r.Refused("bad_request", f"the origin {command.origin!r} is the manager's own; choose another")
+    if len(command.chunks) > 1 and sum(len(chunk.bodies) for chunk in command.chunks) > SUBMIT_JOBS_MAX:
+        return r.Refused("bad_request", f"submit at most {SUBMIT_JOBS_MAX} jobs at a time")
+    notes: list[r.Note] = []
+    run = Run(state, command.origin, now, inside=member.inside)
+    for place, chunk in enumerate(command.chunks):
+        if run.count and not run.goes_on_with(chunk):
+            run.record()
+        if member.inside or not _reserved(chunk):
+            note = _submit_one(state, command, chunk, member, run)
+        else:
+            note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
+        if note is not None:
+            if note.code:
+                # A queue that is not known must not become known, nor a label, by what was refused.
+                queue = chunk.terms.queue if chunk.terms.queue in state.ledger.counts else ""
+                state.observer.rejected(queue, note.code, len(chunk.bodies))
+            notes.append(r.Note(place, note.id, note.code, note.message, note.anew))
+    run.record()
+    return r.Accepted(notes)
+
+
+def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
+    """End a membership in order."""
+    suspicion.reclaim(state, member)
+    count = give_back_all(state, member, now)
+    worker = member.worker
+    if worker is not None and member.role == "consumer":
+        state.ended(worker, member.name)
+    state.dismiss(member)
+    if worker is not None and worker.name not in state.workers:
+        state.notices.append(Notice("left", worker.name))
+    return r.Done(count)
+
+
+def disconnected(state: QueueState, member: Member, now: float) -> None:
+    """Note that a member's connection has ended without a `leave`.
+
+    A plain client's jobs go back at once. A consumer's stay while its supervisor lives, which will either
+    see it come back or report it lost; without a supervisor, `upkeep.tick` gives them back soon.
+    """
+    member.connected = False
+    member.gone_at = now
+    state.consumers_changed()
+    if member.role == "plain" or (member.worker is None and member.leases):
+        give_back_all(state, member, now, expired=True)
+
+
+def _unfit(command: c.Hello) -> str:
+    """Return why nobody may introduce himself like that, or nothing."""
+    if command.role not in ROLES:
+        return f"{command.role!r} is not a role; roles are {', '.join(ROLES)}"
+    if not are_printable((command.name, command.worker, command.host, command.release)):
+        return "the names of members, hosts and releases have printable characters"
+    if command.http and not is_address(command.http):
+        return f"{command.http!r} is not an address; write HOST:PORT"
+    if command.role == "client":
+        works = command.worker or command.tasks or command.queues or command.held or command.accept
+        return "only a consumer or a supervisor has a worker, tasks, queues, codecs or jobs" if works else ""
+    if not command.name:
+        return "a consumer and a supervisor have names"
+    if command.held and command.role != "consumer":
+        return "only a consumer holds jobs"
+    names = (*command.tasks, *command.queues, *(command.accept or ()))
+    if not are_printable(names) or any(name.startswith("#") for name in names):
+        return "queues, tasks and codecs have printable names; those that begin with # are the manager's own"
+    return ""
+
+
+def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
+    return (command.role, command.name) == (member.role, member.name) and (
+        command.worker or command.name
+    ) == worker.name
+
+
+def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
+    """Return whether who says hello has done so on a connection that it opened later, or has ended since.
+
+    A client opens one only when it has given the last one up, so what still comes over that is out of date.
+    """
+    worker = state.workers.get(command.worker or command.name)
+    if worker is None or command.role == "client":
+        return False
+    if command.role == "consumer" and 0 < member.order <= worker.ended.get(command.name, 0):
+        return True
+    now_there = worker.supervisor if command.role == "worker" else worker.consumers.get(command.name)
+    return now_there is not None and now_there.order > member.order
+
+
+def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
+    name = command.worker or command.name
+    worker = state.workers.get(name)
+    if worker is not None and command.life != worker.life:
+        suspicion.process_replaced(state, worker, now)
+        worker = state.workers.get(name)
+    if worker is None:
+        worker = state.workers[name] = Worker(name, connected_at=now)
+    worker.life = command.life
+    worker.seen_at = now
+    worker.expires = now + state.limits.lease_seconds
+    member.worker = worker
+    if member.role == "worker":
+        if worker.supervisor is None:
+            state.notices.append(Notice("joined", name))
+        elif worker.supervisor is not member:
+            # What still comes over its connection is out of date, and must change nothing of the worker.
+            worker.supervisor.worker = None
+        worker.supervisor = member
+        worker.hello = command
+        return
+    previous = worker.consumers.get(member.name)
+    if previous is not None and previous is not member:
+        _take_over(state, previous, member)
+    worker.consumers[member.name] = member
+    member.connected = True
+    state.count_consumers()
+
+
+def _take_over(state: QueueState, previous: Member, member: Member) -> None:
+    """Move the leases of a consumer's old connection to its new one."""
+    state.hand_over(previous, member)
+    previous.worker = None
+
+
+def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> bool:
+    """Return whether *member* has the lease it says it holds, taking it up anew after a restart."""
+    lease = state.leases.get(held.token)
+    if lease is not None:
+        if suspicion.on_trial(lease, member):
+            state.pass_on(lease, member)
+        return lease.holder is member
+    suspicion.came_back(state, held.token, member, now)
+    place = state.ledger.origins.find(held.origin, held.first)
+    if place is None or held.count < 1 or not 0 < held.token <= state.incarnation << 40:
+        return False
+    chunk, start = place
+    if not member.takes(chunk.terms):
+        return False
+    stop = start + held.count
+    while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):
+        # The answer that said so never arrived.
+        start += 1
+    if not start < stop <= chunk.count or chunk.states.count(JobState.READY, start, stop) != stop - start:
+        return False
+    state.skip_ready(chunk, start, stop)
+    lease = state.grant_lease(chunk, start, stop, member, now, token=held.token)
+    if state.ledger.losses.of(chunk, start) is not None:
+        suspicion.granted(state, lease)
+    return True
+
+
+def _settled(state: QueueState, token: int, chunk: Chunk, index: int) -> bool:
+    """Return whether the attempt under *token* at a job has its outcome on record."""
+    number = chunk.first + index
+    return chunk.state(index).finished or state.ledger.settled.has(token, number, 1, failed=True)
+
+
+def _submit_one(
+    state: QueueState, command: c.Submit, chunk: NewChunk, member: Member, run: Run
+) -> r.Note | None:
+    origin, strict = command.origin, command.strict
+    note = _malformed(chunk)
+    known = state.ledger.origins.get(origin)
+    if note is None and known is not None:
+        count = known.count_known(chunk.first, len(chunk.bodies))
+        if count:
+            note = run.repeats(known).note(chunk, count)
+            if note is None:
+                return None
+        elif chunk.first < known.floor:
+            message = f"the numbers of {origin} below {known.floor} are used up; number anew"
+            note = r.Note(0, code="conflict", message=message)
+    size = sum(map(len, chunk.bodies))
+    note = note or _same_key(state, origin, chunk, member) or _obstacle(state, chunk, size, strict, run)
+    if note is None:
+        run.add(chunk, size)
+    return note
+
+
+def _reserved(chunk: NewChunk) -> bool:
+    """Return whether a chunk uses what only plain clients' calls may, through the manager."""
+    terms = chunk.terms
+    return terms.codec == ITEM_CODEC or terms.task.startswith("#") or terms.queue.startswith("#")
+
+
+def _malformed(chunk: NewChunk) -> r.Note | None:
+    """Return what is wrong with a chunk whatever the queue's state, or None."""
+    if not chunk.bodies or (chunk.key and len(chunk.bodies) != 1):
+        return r.Note(0, code="bad_request", message="a chunk has jobs, and exactly one where it has a key")
+    try:
+        check_chunk(chunk)
+    except ValueError as error:
+        return r.Note(0, code="bad_request", message=f"a job is out of bounds: {error}")
+    return None
+
+
+def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: Run) -> r.Note | None:
+    """Return why a chunk, whose bodies have *size* bytes together, cannot be accepted now, or None."""
+    terms, most = chunk.terms, state.limits.max_job_bytes
+    if size > most and (largest := max(map(len, chunk.bodies))) > most:
+        message = (
+            f"the arguments take {largest} bytes and the limit is {most} bytes "
+            "(`svc manager --max-job-bytes`); pass a reference to the data instead"
+        )
+        return r.Note(0, code="job_too_large", message=message)
+    if (refusal := state.refusal) is not None:
+        return r.Note(0, code=refusal.code, message=refusal.message)
+    if state.ledger.refusing:
+        return r.Note(0, code="draining")
+    full = exceeded(state, chunk, run)
+    if full is not None:
+        return r.Note(0, code="queue_full", message=full)
+    if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
+        message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
+        return r.Note(0, code="unknown_task", message=message)
+    if strict and not state.known_tasks.accepts(terms):
+        return r.Note(0, code="codec", message=not_accepted(terms))
+    return None
+
+
+def _same_key(state: QueueState, origin: str, chunk: NewChunk, member: Member) -> r.Note | None:
+    """Return the job that has the key of *chunk* already, under a name that tells its member nothing new."""
+    if not chunk.key:
+        return None
+    place = state.ledger.keys.find(chunk.key)
+    if place is None:
+        return None
+    known = place[0].id(place[1])
+    # Who guesses a key must not learn the origin of somebody else's jobs: it opens all their results.
+    own = member.reads_all or (place[0].origin == origin and not member.inside)
+    digest = content_digest(chunk.terms.task, chunk.bodies[0])
+    if digest_at(*place) == digest:
+        return r.Note(0, id=known if own else alias_of(chunk.key, digest))
+    whose = f"job {known}, which has" if own else "a job that has"
+    message = f"the key {chunk.key!r} belongs to {whose} another task or arguments"
+    return r.Note(0, id=known if own else "", code="conflict", message=message)

@@ -1,0 +1,92 @@
+"""The one door into the queue: every command, and what carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from svc.domain import admission, grants, operations, outcomes, queries, settlement
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+from svc.domain.room import REPLY_BYTES, REPLY_WORK, Room
+
+Handler = Callable[[QueueState, Any, Member, float], r.Reply | None]
+Reader = Callable[[QueueState, Any, Room, float], r.Reply | None]
+
+
+def _ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.Reply:
+    return r.Done()
+
+
+HANDLERS: dict[type[c.Command], Handler] = {
+    c.Ping: _ping,
+    c.Hello: admission.hello,
+    c.Submit: admission.submit,
+    c.Leave: admission.leave,
+    c.Lease: grants.lease,
+    c.Ack: settlement.ack,
+    c.Nack: settlement.nack,
+    c.Release: settlement.release,
+    c.Recall: settlement.recall,
+    c.Lost: settlement.lost,
+    c.Extend: operations.extend,
+    c.Cancel: operations.cancel,
+    c.Requeue: operations.requeue,
+    c.Drain: operations.drain,
+    c.Resume: operations.resume,
+    c.Take: operations.take,
+    c.Join: operations.join,
+}
+#: Commands that change nothing, and whose answers may be large.
+READERS: dict[type[c.Command], Reader] = {
+    c.Get: queries.get,
+    c.List: queries.find,
+    c.Await: outcomes.await_outcomes,
+    c.Feed: outcomes.feed,
+    c.Stats: queries.stats,
+    c.Members: queries.members,
+}
+#: The answer to what is read once the answers to a request are long enough.
+USED_UP = r.Refused(
+    "bad_request", "the answers to this request are too large together; ask for less at a time"
+)
+
+
+def charge(room: Room, reply: r.Reply) -> None:
+    """Take from *room* what jobs that are handed out use up of it."""
+    if isinstance(reply, r.Grant):
+        room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
+
+
+def apply(
+    state: QueueState, command: c.Command, member: Member, now: float, room: Room | None = None
+) -> r.Reply | None:
+    """Carry out *command* for *member* at time *now* (Unix time, seconds).
+
+    *room* is what is left for the answers to the request that it came with, at first all of it.
+
+    Returns the reply, or None if a command that may wait has nothing to answer yet; the host asks again when
+    `state.readied` or `state.progressed` says that something happened.
+    """
+    kind = type(command)
+    if kind is c.Lease and room is not None and not room.left:
+        return r.Grant()
+    handler = HANDLERS.get(kind)
+    if handler is not None:
+        return handler(state, command, member, now)
+    reader = READERS.get(kind)
+    if reader is None:
+        return r.Refused("bad_request", f"{kind.__name__} is not served here")
+    room = room or Room()
+    if not room.left:
+        return USED_UP
+    # A client of an earlier release cannot ask for the rest: it has an answer whole, up to twice the size.
+    whole = not getattr(command, "paged", True)
+    if whole:
+        room.grow(REPLY_BYTES, REPLY_WORK)
+    reply = reader(state, command, room, now)
+    if whole:
+        room.take(REPLY_BYTES, REPLY_WORK)
+    return reply

@@ -1,0 +1,87 @@
+"""How an attempt without a result is put on record: its ledger, and what becomes of the job."""
+
+from __future__ import annotations
+
+from svc.domain import events as e
+from svc.domain.chunk import Chunk, ledgers_after
+from svc.domain.job import Cause, ErrorInfo
+from svc.domain.lifecycle import JobState
+from svc.domain.members import LeaseRecord
+from svc.domain.queue_state import QueueState
+
+_INTERRUPTED = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
+
+
+def charge(
+    state: QueueState,
+    lease: LeaseRecord,
+    cause: Cause,
+    error: ErrorInfo,
+    retry_in: float | None,
+    seconds: float,
+    now: float,
+    *,
+    token: int = 0,
+) -> None:
+    """End the attempt at the first job of *lease*, which is dead if *retry_in* is None."""
+    chunk, index, error = lease.chunk, lease.start, error.within_bounds()
+    retry_at = None if retry_in is None else now + retry_in
+    _record(state, lease, cause, error, retry_at, seconds, now, token)
+    if chunk.states[index] == JobState.SCHEDULED and retry_at is not None:
+        state.schedule(chunk, index, index + 1, retry_at)
+    elif chunk.states[index] == JobState.READY:
+        state.make_ready(chunk, index, index + 1, now)
+    settle_front(state, lease, index + 1)
+    state.run_times.ran(chunk.terms.task, 1, seconds)
+    state.progressed.append((chunk.origin, chunk.first + index, 1))
+    retried = retry_in is not None
+    state.observer.failed(chunk.terms, cause, error.type, seconds, retried, now - chunk.at_of(index))
+
+
+def interrupt(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
+    """Put an interruption into the ledger of the first job of *lease*; the caller gives it back."""
+    _record(state, lease, Cause.INTERRUPTED, _INTERRUPTED, now, seconds, now)
+
+
+def settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
+    """Take the jobs before *stop* out of *lease*."""
+    lease.start = stop
+    if lease.start >= lease.stop:
+        state.end_lease(lease)
+
+
+def _record(
+    state: QueueState,
+    lease: LeaseRecord,
+    cause: Cause,
+    error: ErrorInfo,
+    retry_at: float | None,
+    seconds: float,
+    now: float,
+    token: int = 0,
+) -> None:
+    chunk, index = lease.chunk, lease.start
+    record = chunk.records.get(index)
+    failures, crashes, interruptions, suspicions = ledgers_after(record, cause)
+    event = e.Failed(
+        at=now,
+        origin=chunk.origin,
+        number=chunk.first + index,
+        cause=cause,
+        error=error,
+        retry_at=retry_at,
+        seconds=seconds,
+        consumer=lease.holder.name,
+        token=token,
+        failures=failures,
+        crashes=crashes,
+        interruptions=interruptions,
+        suspicions=suspicions,
+        attempt=1 + (record.ended if record is not None else 0),
+        suspect=_is_suspect(chunk, index),
+    )
+    state.ledger.failed(state.record(event), event)
+
+
+def _is_suspect(chunk: Chunk, index: int) -> bool:
+    return chunk.suspects is not None and index in chunk.suspects

@@ -1,0 +1,312 @@
+"""What may be asked of the queue; the requests of the wire are lists of these."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from svc.domain import field_bounds as b
+from svc.domain.job import Cause, ErrorInfo, NewChunk
+
+#: Version of what is asked and answered; a manager and a client with different ones refuse each other.
+PROTOCOL_VERSION = 1
+
+
+#: Jobs that one request may cancel or make ready again.
+CHANGED_JOBS_MAX = 1000
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
+    """Base of all commands."""
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """A lease that a consumer still holds when it connects again: jobs `first` … `first + count - 1`."""
+
+    token: b.Counter
+    origin: b.Text
+    first: int
+    count: int
+
+
+class Hello(Command, frozen=True, tag="hello"):
+    """Introduce this connection. Roles: `client`, `consumer`, `worker` (a supervisor).
+
+    `tasks` and `queues` are what a consumer can run; `held` what it still runs from before a broken
+    connection: the manager restores those leases or, where it cannot, refuses their outcome later. `accept`
+    names the codecs whose jobs it gets; None, as an older consumer says, stands for all. `life` is a number
+    that a supervisor and its consumers share; one started later under their name has another.
+    """
+
+    version: b.Number
+    role: b.Label
+    name: b.Label = ""
+    worker: b.Label = ""
+    host: b.Label = ""
+    pid: b.Number = 0
+    tasks: b.Tasks = []
+    queues: b.Queues = []
+    held: Annotated[list[Held], Meta(max_length=b.HELD_MAX)] = []
+    http: b.Label = ""
+    release: b.Label = ""
+    accept: b.Codecs | None = None
+    life: b.Number = 0
+
+
+class Submit(Command, frozen=True, tag="submit"):
+    """Accept new jobs of one origin (a random name that the client chose). Safe to send again.
+
+    `strict` refuses a task that no connected worker knows.
+    """
+
+    origin: b.Text
+    chunks: Annotated[list[NewChunk], Meta(max_length=b.SUBMIT_CHUNKS_MAX)]
+    strict: bool = False
+
+
+class Lease(Command, frozen=True, tag="lease"):
+    """Take up to `limit` ready jobs, waiting up to `wait` seconds for the first.
+
+    With `ahead`, one job, or as many as run in that many seconds by what their tasks took so far. With
+    `early` the answer may come before what was reported in the same request is on record; the grant says so.
+    """
+
+    limit: b.Number = 1
+    wait: b.Seconds = 0.0
+    ahead: b.Seconds | None = None
+    early: bool = False
+
+
+class Ack(Command, frozen=True, tag="ack"):
+    """Record the results of the jobs from number `first` on, in order, with their run times in seconds."""
+
+    token: b.Counter
+    first: b.Number
+    results: b.Results
+    seconds: b.RunTimes
+
+
+class Nack(Command, frozen=True, tag="nack"):
+    """Record that one attempt failed; `retry_in` seconds, or None to give the job up."""
+
+    token: b.Counter
+    number: b.Number
+    error: ErrorInfo
+    retry_in: b.Seconds | None = None
+    cause: Cause = Cause.FAILED
+    seconds: b.Seconds = 0.0
+
+
+class Release(Command, frozen=True, tag="release"):
+    """Give back, uncharged, the jobs of a lease from number `first` on.
+
+    `started` says that the first of them was really executing, for so many `seconds`: it counts as an
+    interruption. If it is `suspect`, all processes of its worker died meanwhile: it gets a suspicion too.
+    """
+
+    token: b.Counter
+    first: b.Number
+    started: bool = False
+    seconds: b.Seconds = 0.0
+    suspect: bool = False
+
+
+class Leave(Command, frozen=True, tag="leave"):
+    """End this consumer's membership; what it still holds goes back uncharged."""
+
+
+class Extend(Command, frozen=True, tag="extend"):
+    """Renew all leases of this worker's consumers, and report their number by state.
+
+    `consumers` names those whose processes are there; an older worker does not say. One that it does not
+    name, and that is not connected either, is nobody's. With `told` the reply is `Extended`.
+    """
+
+    busy: b.Number = 0
+    idle: b.Number = 0
+    starting: b.Number = 0
+    restarts: b.Number = 0
+    stopping: bool = False
+    consumers: b.Consumers | None = None
+    told: bool = False
+
+
+class Lost(Command, frozen=True, tag="lost"):
+    """A supervisor reports that a consumer process has died.
+
+    With `token` not 0, job `number` was executing and is charged with a crash; all else that the
+    consumer held goes back uncharged. If that is `suspect`, some of it may be why the process died, and the
+    supervisor cannot tell which.
+    """
+
+    consumer: b.Label
+    error: ErrorInfo
+    token: b.Counter = 0
+    number: b.Number = 0
+    seconds: b.Seconds = 0.0
+    suspect: bool = False
+
+
+class Recall(Command, frozen=True, tag="recall"):
+    """Take back what a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
+
+    consumer: b.Label
+    token: b.Counter
+    number: b.Number
+    last: b.Counter
+
+
+class Cancel(Command, frozen=True, tag="cancel"):
+    """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`."""
+
+    ids: b.Ids
+
+
+class Requeue(Command, frozen=True, tag="requeue"):
+    """Make dead jobs ready again, with fresh budgets, up to `CHANGED_JOBS_MAX`.
+
+    Without ids those of `queue` (or of all), after the first `passed` dead jobs; `Done.more` says how many.
+    """
+
+    ids: b.Ids = []
+    queue: b.NameOrNone = ""
+    passed: b.Number = 0
+
+
+class Get(Command, frozen=True, tag="get"):
+    """Describe jobs; if `paged`, the first ones of a list that is too long for one answer."""
+
+    ids: b.Ids
+    paged: bool = False
+
+
+class List(Command, frozen=True, tag="list"):
+    """Describe up to `limit` jobs, newest first, of a state, a queue and a task if these are named.
+
+    If `paged`, an answer may end early and say from where to look on: that is `before` of the next request.
+    """
+
+    state: b.Label = ""
+    queue: b.NameOrNone = ""
+    task: b.NameOrNone = ""
+    limit: b.Number = 50
+    before: b.Counter = 0
+    paged: bool = False
+
+
+class Await(Command, frozen=True, tag="await"):
+    """Return the outcomes of these jobs once all have one, or what there is after `wait` seconds.
+
+    If `paged`, those that fit into one answer.
+    """
+
+    ids: b.Ids
+    wait: b.Seconds = 0.0
+    paged: bool = False
+
+
+class Feed(Command, frozen=True, tag="feed"):
+    """Return outcomes after `cursor`, in the order they were recorded; of one origin, or of all.
+
+    With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
+    """
+
+    origin: b.OriginOrNone = ""
+    cursor: b.Cursor = 0
+    limit: b.Number = 1000
+    wait: b.Seconds = 0.0
+    folded: bool = False
+
+
+class Stats(Command, frozen=True, tag="stats"):
+    """Return the counts of every queue."""
+
+
+class Members(Command, frozen=True, tag="members"):
+    """Return the workers that are connected; if `paged`, by name, those after `after` that fit."""
+
+    after: b.Text = ""
+    paged: bool = False
+
+
+class Drain(Command, frozen=True, tag="drain"):
+    """Hand a pill to every consumer that asks, of one worker or of all, until resumed.
+
+    `refuse` also refuses new jobs meanwhile.
+    """
+
+    worker: b.Label = ""
+    refuse: bool = False
+
+
+class Resume(Command, frozen=True, tag="resume"):
+    """End a drain."""
+
+    worker: b.Label = ""
+
+
+class AcceptClock(Command, frozen=True, tag="accept_clock"):
+    """Set the manager's clock to its host's time of day. Answers with 1 if it will be, else it is right."""
+
+
+class Ping(Command, frozen=True, tag="ping"):
+    """Ask for nothing but an answer."""
+
+
+class Wake(Command, frozen=True, tag="wake"):
+    """Answer at once what this connection is still waiting for, with what there is."""
+
+
+class Exposition(Command, frozen=True, tag="exposition"):
+    """Return the metrics as Prometheus text."""
+
+
+class Backup(Command, frozen=True, tag="backup"):
+    """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done."""
+
+    name: b.Label
+
+
+class Take(Command, frozen=True, tag="take"):
+    """Hand out the next answer of the `results` queue, for good. For plain clients only."""
+
+    wait: b.Seconds = 0.0
+
+
+class Join(Command, frozen=True, tag="join"):
+    """Answer when nothing of a queue is waiting or leased. For plain clients only."""
+
+    queue: b.Name
+    wait: b.Seconds = 0.0
+
+
+#: What our own clients may send; `Take` and `Join` come only from the face for plain clients.
+AnyCommand = (
+    Hello
+    | Submit
+    | Lease
+    | Ack
+    | Nack
+    | Release
+    | Leave
+    | Extend
+    | Lost
+    | Recall
+    | Cancel
+    | Requeue
+    | Get
+    | List
+    | Await
+    | Feed
+    | Stats
+    | Members
+    | Drain
+    | Resume
+    | Ping
+    | Wake
+    | Exposition
+    | Backup
+    | AcceptClock
+)

@@ -1,0 +1,71 @@
+"""How many jobs of a queue are in which state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from svc.domain.lifecycle import InvariantBroken, JobState
+
+#: The states of some jobs, by number, and how many of them are in each.
+Tally: TypeAlias = tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many jobs of one queue are in each state; finished ones as long as they are kept."""
+
+    ready: int = 0
+    scheduled: int = 0
+    leased: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    submitted: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that are still to be done."""
+        return self.ready + self.scheduled + self.leased
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has no jobs, finished ones included."""
+        return not (self.unfinished or self.succeeded or self.dead or self.cancelled)
+
+    def move(self, tally: Tally, to: JobState) -> None:
+        """Count the jobs of *tally* as *to* from now on.
+
+        Raises:
+            InvariantBroken: fewer than none would be left in a state.
+        """
+        moved = self.remove(tally)
+        name = _COUNTED[to]
+        setattr(self, name, getattr(self, name) + moved)
+
+    def admit(self, states: bytearray, start: int, *, delayed: bool) -> None:
+        """Count new jobs, those of *states* from *start* on; unless some are *delayed*, all are ready."""
+        count = len(states) - start
+        scheduled = states.count(JobState.SCHEDULED, start) if delayed else 0
+        self.submitted += count
+        self.scheduled += scheduled
+        self.ready += count - scheduled
+
+    def remove(self, tally: Tally) -> int:
+        """Count the jobs of *tally* no more; return how many they are.
+
+        Raises:
+            InvariantBroken: fewer than none would be left in a state.
+        """
+        removed = 0
+        for state, count in tally:
+            name = _COUNTED[state]
+            left = getattr(self, name) - count
+            if left < 0:
+                raise InvariantBroken(f"a queue would count {left} jobs as {name}")
+            setattr(self, name, left)
+            removed += count
+        return removed
+
+
+_COUNTED = tuple(state.word for state in JobState)

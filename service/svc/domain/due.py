@@ -1,0 +1,201 @@
+"""Jobs that wait for a time: after a delay, or before a retry.
+
+The heap has one entry for jobs that are due together, and one for all jobs of a chunk that have due times of
+their own: a million of these cost a few bytes each.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from svc.domain.chunk import Chunk
+from svc.domain.lifecycle import JobState
+
+#: Cancelled jobs that may have left entries behind before these are looked for.
+CANCELLED_MAX = 1000
+#: Entries that are looked at for each job that is cancelled meanwhile, and at each look for due jobs.
+SWEPT_FOR_EACH = 2
+SWEPT_AT_A_LOOK = 1000
+#: Jobs that are made ready together in about the time that one takes by itself.
+RUN_COST_JOBS = 10
+
+
+class Due(NamedTuple):
+    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, those of its sleepers that are due first."""
+
+    at: float
+    order: int
+    start: int
+    stop: int
+    chunk: Chunk
+
+
+class Sleepers:
+    """The jobs of one chunk that wait for times of their own."""
+
+    __slots__ = ("_due_of", "_last_first")
+
+    def __init__(self, dues: array[float], indexes: Iterable[int]) -> None:
+        """Hold the jobs at *indexes*, each until its time in *dues*."""
+        self._due_of = dues
+        self._last_first = array("I", sorted(indexes, key=self._due_of.__getitem__, reverse=True))
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next one is due, or None if there is none."""
+        return self._due_of[self._last_first[-1]] if self._last_first else None
+
+    def add(self, index: int) -> None:
+        """Hold one more."""
+        insort(self._last_first, index, key=lambda each: -self._due_of[each])
+
+    def take_due(self, now: float) -> list[int]:
+        """Remove and return the indexes of those that are due, in order."""
+        indexes, due_of = self._last_first, self._due_of
+        found: list[int] = []
+        while indexes and due_of[indexes[-1]] <= now:
+            found.append(indexes.pop())
+        found.sort()
+        return found
+
+
+class Schedule:
+    """All scheduled jobs by the time at which they are to be made ready.
+
+    A cancelled job leaves its entry behind. Once these may be many, all entries become `_unswept`, and a few
+    at a time go back if one of their jobs is still scheduled: no single look at the schedule takes long.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._heap: list[Due] = []
+        self._unswept: list[Due] = []
+        self._cancelled = 0
+
+    def __len__(self) -> int:
+        """Return how many entries there are; a cancelled job may still have one."""
+        return len(self._heap) + len(self._unswept)
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due next, or None if nothing is."""
+        heap = self._first_heap()
+        return heap[0].at if heap else None
+
+    def add(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
+        """Add the jobs [start, stop) of *chunk*, all due at time *at*."""
+        heapq.heappush(self._heap, Due(at, chunk.sequence, start, stop, chunk))
+
+    def add_sleepers(self, chunk: Chunk, indexes: list[int]) -> None:
+        """Add jobs of *chunk*, each due at its own time in the chunk's column."""
+        if chunk.dues is None or not indexes:
+            return
+        before = chunk.sleepers.next_at if chunk.sleepers is not None else None
+        if chunk.sleepers is None:
+            chunk.sleepers = Sleepers(chunk.dues, indexes)
+        else:
+            for index in indexes:
+                chunk.sleepers.add(index)
+        if chunk.sleepers.next_at != before:
+            self._push_sleepers(chunk)
+
+    def restore(self, chunk: Chunk, start: int, stop: int) -> None:
+        """Add jobs after a replay: one that waits for a retry by itself, the others by their delays."""
+        retried = [(each, record.due) for each, record in chunk.records.items() if start <= each < stop]
+        waiting = {index: due for index, due in retried if due is not None}
+        for index, due in waiting.items():
+            self.add(chunk, index, index + 1, due)
+        if chunk.dues is not None:
+            self.add_sleepers(chunk, [each for each in range(start, stop) if each not in waiting])
+            return
+        for index in (*sorted(waiting), stop):
+            if start < index:
+                self.add(chunk, start, index, chunk.due or 0.0)
+            start = index + 1
+
+    def take_due(self, now: float, limit: int) -> Iterator[tuple[Chunk, int, int, float]]:
+        """Remove what is due, and yield it as (chunk, start, stop, at), up to about *limit* jobs.
+
+        A run of jobs counts as `RUN_COST_JOBS` more, and so does an entry without any. The caller makes the
+        jobs ready before it asks for the next ones.
+        """
+        self._sweep(SWEPT_AT_A_LOOK)
+        while limit > 0 and (heap := self._first_heap()) and heap[0].at <= now:
+            due = heapq.heappop(heap)
+            runs = self._runs(due, now, 1 + limit // RUN_COST_JOBS)
+            limit -= RUN_COST_JOBS * max(1, len(runs))
+            for start, stop, at in runs:
+                limit -= stop - start
+                yield due.chunk, start, stop, at
+
+    def cancelled(self, count: int) -> None:
+        """Note that *count* scheduled jobs were cancelled; once these are many, drop what they left."""
+        self._cancelled += count
+        if self._unswept:
+            self._sweep(SWEPT_FOR_EACH * count)
+        elif self._cancelled > max(CANCELLED_MAX, len(self._heap) // 2):
+            self._cancelled = 0
+            self._heap, self._unswept = [], self._heap
+
+    def _first_heap(self) -> list[Due]:
+        """Return the heap with the entry that is due first, or one that is empty if there is none."""
+        heap, unswept = self._heap, self._unswept
+        return unswept if unswept and (not heap or unswept[0] < heap[0]) else heap
+
+    def _sweep(self, count: int) -> None:
+        """Look at up to *count* entries, and drop those that are about cancelled jobs alone."""
+        unswept = self._unswept
+        for _ in range(min(count, len(unswept))):
+            due = unswept.pop()  # a heap without its last element is a heap
+            if _has_scheduled(due):
+                heapq.heappush(self._heap, due)
+            elif not due.stop:
+                due.chunk.sleepers = None  # else a job that joins the chunk would rely on this entry
+
+    def _runs(self, due: Due, now: float, most: int) -> list[tuple[int, int, float]]:
+        """Return (start, stop, at) of the jobs that *due* is about and that are still scheduled.
+
+        Of jobs that are due together these are the first *most* runs; the others get an entry of their own.
+        """
+        chunk = due.chunk
+        if due.stop:
+            runs = list(islice(chunk.runs(JobState.SCHEDULED, due.start, due.stop), most))
+            if len(runs) == most and runs[-1][1] < due.stop:
+                heapq.heappush(self._heap, due._replace(start=runs[-1][1]))
+            return [(start, stop, due.at) for start, stop in runs]
+        if chunk.sleepers is None or chunk.sleepers.next_at != due.at:
+            return []  # it is a former entry
+        states = chunk.states
+        woken = [each for each in chunk.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
+        self._push_sleepers(chunk)
+        return [(start, stop, chunk.due_of(start) or due.at) for start, stop in _spans(chunk, woken)]
+
+    def _push_sleepers(self, chunk: Chunk) -> None:
+        at = chunk.sleepers.next_at if chunk.sleepers is not None else None
+        if at is None:
+            chunk.sleepers = None
+        else:
+            heapq.heappush(self._heap, Due(at, chunk.sequence, 0, 0, chunk))
+
+
+def _has_scheduled(due: Due) -> bool:
+    states = due.chunk.states
+    return states.find(JobState.SCHEDULED, due.start, due.stop or len(states)) >= 0
+
+
+def _spans(chunk: Chunk, indexes: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield *indexes*, in order, as spans [start, stop), cut if not `unbroken`."""
+    start = stop = -1
+    for index in indexes:
+        if index != stop or not chunk.unbroken(index):
+            if start >= 0:
+                yield start, stop
+            start = index
+        stop = index + 1
+    if start >= 0:
+        yield start, stop

@@ -1,0 +1,233 @@
+"""What happened: the facts that the journal keeps and that recovery replays.
+
+Leases are not among them: a lost lease is only a repeat. Encoded as MessagePack arrays; fields may
+be added at the end, with a default, and never removed or reordered.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from svc.domain.job import Cause, ErrorInfo, Terms
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, tag_field="event"):
+    """Base of all events. `at` is a Unix time in seconds."""
+
+
+class Submitted(Event, frozen=True, tag="submitted"):
+    """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`.
+
+    `key` is that of the only job. If several jobs have keys or due times of their own, `keys` and `dues` have
+    one for each job: its key or "", and when it is due or 0; they are empty otherwise. `joins` says whether
+    they joined the chunk of the job before them; it is None in older journals, in which `goes_on_with` tells.
+    """
+
+    at: float
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    due: float | None = None
+    key: str = ""
+    dues: list[float] = []
+    keys: list[str] = []
+    joins: bool | None = None
+
+
+class Merged(Event, frozen=True, tag="merged"):
+    """Waiting jobs `first`, `first + 1`, … of `origin`, accepted one by one, are in one row from now on.
+
+    `accepted_by` and `accepted_at` have for each job the event that accepted it, whose row is gone, and when;
+    `dues` and `keys` are as in `Submitted`.
+    """
+
+    at: float
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    accepted_by: list[int]
+    accepted_at: list[float]
+    dues: list[float] = []
+    keys: list[str] = []
+
+
+class Range(msgspec.Struct, frozen=True, array_like=True):
+    """The results of consecutive jobs of one origin, recorded under one lease."""
+
+    origin: str
+    first: int
+    token: int
+    results: list[bytes]
+    seconds: list[float]
+
+
+class Succeeded(Event, frozen=True, tag="succeeded"):
+    """Jobs ended with results."""
+
+    at: float
+    ranges: list[Range]
+
+
+class Aside(msgspec.Struct, frozen=True, array_like=True):
+    """The digests of an error's long texts that a journal keeps beside the event, each b"" if there is none.
+
+    `cut` is the character of the traceback at which the message of the error is left out, or 0.
+    """
+
+    traceback: bytes
+    cut: int = 0
+    exception: bytes = b""
+
+
+class Failed(Event, frozen=True, tag="failed"):
+    """An attempt ended without a result; tried again at `retry_at`, or dead where that is None.
+
+    `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
+    `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
+    all are 0 in older journals, in which each event counts one of them up. `aside` is set by a journal alone:
+    what it replays has no long texts. `suspicions` and `attempt`, the number of the attempt, are 0 in older
+    journals too. `suspect` says whether the job is a suspect after it.
+    """
+
+    at: float
+    origin: str
+    number: int
+    cause: Cause
+    error: ErrorInfo
+    retry_at: float | None
+    seconds: float = 0.0
+    consumer: str = ""
+    token: int = 0
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    aside: Aside | None = None
+    suspicions: int = 0
+    attempt: int = 0
+    suspect: bool = False
+
+    @property
+    def ledgers(self) -> tuple[int, int, int, int] | None:
+        """The job's ledgers after the attempt, or None if an older release wrote the event."""
+        known = (self.failures, self.crashes, self.interruptions, self.suspicions)
+        return known if any(known) else None
+
+
+class Suspected(Event, frozen=True, tag="suspected"):
+    """A worker was lost that held jobs `first`, `first + 1`, … of `origin` by one lease: they are suspects.
+
+    `again` says that it was a suspect already, `charged` that it got a suspicion for this loss.
+    """
+
+    at: float
+    origin: str
+    first: int
+    count: int
+    token: int
+    again: bool = False
+    charged: bool = False
+
+
+class Cleared(Event, frozen=True, tag="cleared"):
+    """The process came back whose loss made jobs suspects, under the lease `token`.
+
+    `suspicions` is what a job that was charged for it has left.
+    """
+
+    at: float
+    origin: str
+    first: int
+    token: int
+    suspicions: int | None = None
+
+
+class Cancelled(Event, frozen=True, tag="cancelled"):
+    """Waiting jobs of one origin were cancelled."""
+
+    at: float
+    origin: str
+    numbers: list[int]
+
+
+class Requeued(Event, frozen=True, tag="requeued"):
+    """Dead jobs of one origin were made ready again."""
+
+    at: float
+    origin: str
+    numbers: list[int]
+
+
+class Answered(Event, frozen=True, tag="answered"):
+    """A plain client took the answers to these jobs out of the `results` queue."""
+
+    origin: str
+    numbers: list[int]
+
+
+class Drained(Event, frozen=True, tag="drained"):
+    """A drain came into force, for one worker or, without a name, for all."""
+
+    at: float
+    epoch: int
+    worker: str = ""
+    refuse: bool = False
+
+
+class Resumed(Event, frozen=True, tag="resumed"):
+    """A drain ended, for one worker or, without a name, for all."""
+
+    at: float
+    worker: str = ""
+
+
+class Forgotten(Event, frozen=True, tag="forgotten"):
+    """Jobs of `origin` have passed their retention; to submit them again changes nothing.
+
+    They are those in `ranges`, each [first, stop), and some below `floor`, where no number may be used any
+    more; or, in older journals, all below `below`.
+    """
+
+    at: float
+    origin: str
+    below: int
+    ranges: list[tuple[int, int]] = []
+    floor: int = 0
+
+
+class ClockSet(Event, frozen=True, tag="clock_set"):
+    """The manager's clock was set to `at`; it showed `before`. Times after `at` were recorded in error."""
+
+    at: float
+    before: float
+
+
+AnyEvent = (
+    Submitted
+    | Merged
+    | Succeeded
+    | Failed
+    | Cancelled
+    | Requeued
+    | Answered
+    | Drained
+    | Resumed
+    | Forgotten
+    | Suspected
+    | Cleared
+    | ClockSet
+)
+
+
+def weight(event: AnyEvent | None) -> int:
+    """Return the bytes of the results, arguments or texts in *event*."""
+    match event:
+        case Succeeded():
+            return sum(sum(map(len, span.results)) for span in event.ranges)
+        case Submitted() | Merged():
+            return sum(map(len, event.bodies))
+        case Failed():
+            error = event.error
+            return len(error.message) + len(error.traceback) + len(error.exception)
+    return 0

@@ -1,0 +1,141 @@
+"""How ready jobs are handed out: who gets how many of which, or a pill."""
+
+from __future__ import annotations
+
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain import suspicion
+from svc.domain.chunk import Chunk
+from svc.domain.job import PILL
+from svc.domain.lanes import Lane, Lanes
+from svc.domain.members import Member
+from svc.domain.queue_state import QueueState
+
+#: What is counted for each row that a grant has read, beside the arguments in it.
+ROW_OVERHEAD_BYTES = 16 * 1024
+#: A chunk of which so many have room in a grant is counted whole: to add up each body takes longer.
+SMALL_PARTS = 64
+
+
+def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
+    """Hand out ready jobs, or a pill; None if there is nothing and the member would wait."""
+    if not member.may_lease:
+        return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
+    pill = pill_for(state, member)
+    if pill:
+        return r.Grant([], pill)
+    if len(member.leases) >= state.limits.member_leases:
+        return r.Refused(
+            "conflict", f"{len(member.leases)} leases are held; acknowledge or release some first"
+        )
+    if now >= state.hold_until and not member.unrenewed(now):
+        limit = min(command.limit, state.limits.grant_jobs)
+        grant = _grant_suspect(state, member, now) if state.suspects.lanes else None
+        grant = grant or _grant(state, member, limit, command.ahead, now)
+        if grant is not None:
+            return grant
+    return None if command.wait > 0 else r.Grant()
+
+
+def pill_for(state: QueueState, member: Member) -> int:
+    """Return the epoch of the drain that is in force for *member*, or 0."""
+    drains = state.ledger.drains
+    if not drains:
+        return 0
+    known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
+    return known[0] if known else 0
+
+
+def offers(state: QueueState, member: Member) -> bool:
+    """Return whether there is a job that *member* may have now."""
+    if state.lanes.best(member.kind) is not None:
+        return True
+    return bool(state.suspects.lanes) and suspicion.lane_for(state, member) is not None
+
+
+def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
+    deliveries: list[r.Delivery] = []
+    room = readable = state.limits.grant_bytes
+    shares: dict[Lane, int] = {}
+    last: Chunk | None = None
+    while limit > 0 and room > 0 and readable > 0:
+        lane = state.lanes.best(member.kind)
+        if lane is None:
+            break
+        if lane.task == PILL and member.role == "consumer":
+            if not deliveries:
+                state.swallow(lane, now)
+                return r.Grant([], r.PILL_PUT_BY_HAND)
+            break
+        run_time = state.run_times.of(lane.task)
+        fitting = limit if ahead is None else min(limit, run_time.fitting(ahead))
+        if not fitting and deliveries:
+            break
+        share = shares.setdefault(lane, _share(state, lane, max(1, fitting), short=ahead is not None))
+        if not share:
+            break
+        delivery = _deliver(state, state.lanes, lane, member, min(limit, share), room, now)
+        shares[lane] -= len(delivery.bodies)
+        limit -= len(delivery.bodies)
+        if ahead is not None:
+            ahead -= run_time.mean * len(delivery.bodies)
+        deliveries.append(delivery)
+        chunk = state.leases[delivery.token].chunk
+        room -= _counted_bytes(chunk, delivery.bodies, room)
+        if chunk.bodies is None and chunk is not last:
+            readable -= ROW_OVERHEAD_BYTES + chunk.size  # a row is read whole, even for one job
+            last = chunk
+    return r.Grant(deliveries) if deliveries else None
+
+
+def _grant_suspect(state: QueueState, member: Member, now: float) -> r.Grant | None:
+    """Hand out a suspect, with nothing read ahead, if there is one that comes first."""
+    lane = suspicion.lane_for(state, member)
+    if lane is None or not suspicion.goes_first(state, lane, state.lanes.best(member.kind)):
+        return None
+    delivery = _deliver(state, state.suspects.lanes, lane, member, 1, state.limits.grant_bytes, now)
+    suspicion.granted(state, state.leases[delivery.token])
+    return r.Grant([delivery])
+
+
+def _counted_bytes(chunk: Chunk, bodies: list[bytes], room: int) -> int:
+    """Return about how many bytes *bodies* have; all of a *chunk* that is small beside *room* is counted."""
+    return chunk.size if chunk.size * SMALL_PARTS <= room else sum(map(len, bodies))
+
+
+def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
+    """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
+
+    Many requests cost more than an idle consumer could win: no share is below a sixteenth of the limit;
+    of *short* jobs, which run in a few milliseconds together, not below a half.
+    """
+    return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, state.consumers)))
+
+
+def _deliver(
+    state: QueueState, lanes: Lanes, lane: Lane, member: Member, limit: int, room: int, now: float
+) -> r.Delivery:
+    head = lane.head()
+    if head is not None:
+        limit = head.chunk.alike(head.start, limit, room)
+    span = lane.take(limit)
+    if span is None:
+        raise AssertionError("a lane that `best` returned has a head")
+    lanes.tidy(lane)
+    _, start, stop, ready_at, chunk = span
+    lease = state.grant_lease(chunk, start, stop, member, now)
+    waited = max(0.0, now - max(ready_at, chunk.at_of(start)))
+    state.observer.started(chunk.terms, stop - start, waited)
+    record = chunk.records.get(start)
+    return r.Delivery(
+        lease.token,
+        chunk.origin,
+        chunk.first + start,
+        chunk.terms,
+        state.bodies(chunk, start, stop),
+        record.failures if record else 0,
+        record.crashes if record else 0,
+        record.interruptions if record else 0,
+        chunk.at_of(start),
+        waited,
+    )

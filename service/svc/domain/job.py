@@ -1,0 +1,262 @@
+"""The values that describe jobs; they are also what crosses the wire and what the journal keeps.
+
+All are `msgspec` structs that encode as MessagePack arrays: fields may be added at the end, with a
+default, and never removed or reordered (an older reader ignores what it does not know).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from svc.domain import field_bounds as bounds
+from svc.domain import names
+from svc.domain.lifecycle import JobState
+
+#: The queue of a job that names none.
+DEFAULT_QUEUE = "default"
+#: The task name of plain data that only plain clients take. No real task name starts with `#`.
+ITEM = "#item"
+#: Their codec, and that of pills: a pickle that the manager made of what it had scanned.
+ITEM_CODEC = "item"
+#: The task name of a pill that a plain client put: it stops exactly one consumer.
+PILL = "#pill"
+#: The queue of what plain clients put into `results`.
+RESULTS_QUEUE = "#results"
+#: Queues that are always known: the one of all who name none, and the one of `results`.
+PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
+#: The task name under which a pickled callable travels.
+CALL = "svc:call"
+#: The reason of a job that a connected consumer can run as soon as it is free.
+IDLE = "waits for an idle consumer"
+#: The reason of a suspect, which is granted singly.
+ALONE = "a worker that held it was lost: it waits to run alone"
+#: The reasons of ready jobs that run without anybody doing something about it.
+PASSING = frozenset((IDLE, ALONE))
+_DIGITS_MAX = len(str(bounds.NUMBER_MAX))
+
+
+class Struct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
+    """Base of all values that are sent or stored."""
+
+
+class Terms(Struct, frozen=True):
+    """What all jobs of a chunk have in common.
+
+    `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override what the
+    task declares where they are not None. `answer` also puts the outcome into the `results` queue
+    of plain clients. `label` names the callable of a job whose task is `CALL`.
+    """
+
+    task: str
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    codec: str = "plain"
+    retries: int | None = None
+    backoff: float | None = None
+    timeout: float | None = None
+    answer: bool = False
+    label: str = ""
+
+    @property
+    def shown_task(self) -> str:
+        """The task's name for people: of a pickled callable its own, as its submitter says it."""
+        return self.label if self.label and self.task == CALL else self.task
+
+
+class NewChunk(Struct, frozen=True):
+    """Jobs submitted together: numbers `first`, `first + 1`, … of their origin, one body each.
+
+    `delay` is in seconds. `key` makes a chunk of one idempotent: the same key with the same task
+    and body is the same job.
+    """
+
+    first: int
+    terms: Terms
+    bodies: bounds.Bodies
+    delay: float = 0.0
+    key: str = ""
+
+
+class Cause(enum.StrEnum):
+    """Why an attempt ended without a result."""
+
+    #: The task raised. Charged to `failures`.
+    FAILED = "failed"
+    #: The task ran over its timeout and its consumer was killed. Charged to `failures`.
+    TIMED_OUT = "timed_out"
+    #: The process running the job died. Charged to `crashes`.
+    CRASHED = "crashed"
+    #: The job can never run (arguments, codec, result): dead at once.
+    REFUSED = "refused"
+    #: Drain, scale-in or a lost host. Charged to `interruptions`, which has no budget.
+    INTERRUPTED = "interrupted"
+    #: Its worker was lost while it ran, and it may be why. Charged to `suspicions`, and to `interruptions`.
+    SUSPECTED = "suspected"
+
+
+class ErrorInfo(Struct, frozen=True):
+    """What went wrong in an attempt: exception class name, its message, and the traceback if any.
+
+    `exception` is the pickled exception, of a job whose codec is `pickle`; the manager never opens it.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    exception: bytes = b""
+
+    def within_bounds(self) -> ErrorInfo:
+        """Return the same as it is recorded: cut, rather than refused, as a report must not be lost."""
+        name, message, traceback, exception = msgspec.structs.astuple(self)
+        fits = len(message) <= bounds.MESSAGE_MAX and len(traceback) <= bounds.TRACEBACK_MAX
+        if fits and len(exception) <= bounds.EXCEPTION_MAX and names.is_name(name):
+            return self
+        exception = exception if len(exception) <= bounds.EXCEPTION_MAX else b""
+        shown = names.shown_name(name) or "Error"
+        return ErrorInfo(shown, message[: bounds.MESSAGE_MAX], traceback[: bounds.TRACEBACK_MAX], exception)
+
+
+class Attempt(Struct, frozen=True):
+    """One ended attempt in a job's history. `at` is a Unix time, `seconds` the run time.
+
+    `number` counts all attempts of the job from 1 on; it is 0 where the manager is older. One that brought a
+    suspicion is `suspected`, and its cause is INTERRUPTED: older clients know no other.
+    """
+
+    at: float
+    cause: Cause
+    error: ErrorInfo
+    seconds: float = 0.0
+    consumer: str = ""
+    number: int = 0
+    suspected: bool = False
+
+    @property
+    def how(self) -> str:
+        """How it ended, in a word."""
+        return Cause.SUSPECTED.value if self.suspected else self.cause.value
+
+
+class Outcome(Struct, frozen=True):
+    """How one job ended: its result (encoded by its codec) or its error.
+
+    `attempts` counts those of a dead job; of another, and of an older manager, it is 0.
+    """
+
+    id: str
+    state: JobState
+    result: bytes = b""
+    error: ErrorInfo | None = None
+    codec: str = "plain"
+    finished_at: float = 0.0
+    seconds: float = 0.0
+    task: str = ""
+    attempts: int = 0
+
+
+class JobView(Struct, frozen=True):
+    """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits.
+
+    A `suspect` is a job that a lost worker held: it is handed out alone until it ends.
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: str
+    priority: int
+    codec: str
+    submitted_at: float
+    due_at: float | None = None
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    retries: int | None = None
+    timeout: float | None = None
+    key: str = ""
+    consumer: str = ""
+    reason: str = ""
+    finished_at: float | None = None
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+    suspicions: int = 0
+    suspect: bool = False
+
+
+def job_id(origin: str, number: int) -> str:
+    """Return the id of job *number* of *origin*."""
+    return f"{origin}-{number}"
+
+
+def parse_job_id(text: str) -> tuple[str, int]:
+    """Return (origin, number) of an id as `job_id` writes it; a job has no other.
+
+    Raises:
+        ValueError: *text* has not the form of a job id.
+    """
+    origin, _, number = text.rpartition("-")
+    canonical = number.isascii() and number.isdigit() and (number == "0" or number[0] != "0")
+    if not canonical or len(number) > _DIGITS_MAX or not 0 < len(origin) <= bounds.ORIGIN_MAX:
+        raise ValueError(f"{text[: names.NAME_MAX]!r} is not a job id; an id looks like k3v9x0m2q7w1z-0")
+    value = int(number)
+    if value > bounds.NUMBER_MAX or not origin.isprintable():
+        raise ValueError(
+            f"{text[: names.NAME_MAX]!r} is not a job id: a number goes up to {bounds.NUMBER_MAX}"
+        )
+    return origin, value
+
+
+class ChunkBounds(Struct, frozen=True):
+    """The bounds of what a chunk says of its jobs: its `Terms`, and the rest of it but the bodies.
+
+    They are not in those types themselves: a chunk that is out of bounds is refused alone, and not with the
+    frame in which it came; and an older journal may have some.
+    """
+
+    first: bounds.Number
+    delay: bounds.Delay
+    key: bounds.NameOrNone
+    task: bounds.Name
+    queue: bounds.Name
+    priority: bounds.Priority
+    codec: bounds.Label
+    retries: bounds.Number | None
+    backoff: bounds.Seconds | None
+    timeout: bounds.Seconds | None
+    answer: bool
+    label: bounds.NameOrNone
+
+
+# msgspec looks at a type's fields when it first needs them, and no job should wait for that.
+msgspec.msgpack.Decoder(ChunkBounds)
+
+
+def check_chunk(chunk: NewChunk) -> None:
+    """Check what a chunk says against its bounds.
+
+    Raises:
+        ValueError: something is out of bounds; the message names it.
+    """
+    terms = chunk.terms
+    values = (chunk.first, chunk.delay, chunk.key, *msgspec.structs.astuple(terms))
+    try:
+        msgspec.convert(values, ChunkBounds)
+    except msgspec.ValidationError as error:
+        raise ValueError(_in_words(str(error))) from None
+    # Each for itself: to join them first takes three times as long.
+    if not (terms.task.isprintable() and terms.queue.isprintable() and terms.codec.isprintable()):
+        raise ValueError("queues, tasks and codecs have names of printable characters")
+    if terms.label and not terms.label.isprintable():
+        raise ValueError("labels have printable characters")
+    if not chunk.key.isprintable():
+        raise ValueError("keys have printable characters")
+    if chunk.first + len(chunk.bodies) > bounds.NUMBER_MAX:
+        raise ValueError(f"numbers of jobs go up to {bounds.NUMBER_MAX}")
+
+
+def _in_words(text: str) -> str:
+    """Turn "Expected `int` >= 0 - at `$[5]`" into a sentence that names the field."""
+    expected, _, path = text.partition(" - at `$[")
+    name = ChunkBounds.__struct_fields__[int(path.partition("]")[0])]
+    return f"{name}: {expected[:1].lower()}{expected[1:]}"

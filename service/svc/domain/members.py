@@ -1,0 +1,163 @@
+"""Who is connected, and who holds what.
+
+A lease lasts as long as its holder lives: a plain client's as long as its connection; a consumer's as long
+as its worker's supervisor renews it. The reasoning about time is in `upkeep.tick`; the manager's clock
+is the only authority, and it never runs backwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from svc.domain.chunk import Chunk
+from svc.domain.commands import Extend, Hello
+from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
+from svc.domain.lanes import Kind
+
+#: The role of who stands in for the holder of a lease that was lost, until `suspicion.judge` concludes.
+ON_TRIAL = "on trial"
+#: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
+RECONNECT_GRACE = 0.5
+
+
+class LeaseRecord:
+    """The right of one member to one attempt at the jobs [start, stop) of a chunk, under one token.
+
+    Jobs are settled from the front, and given back from the back or all together.
+    """
+
+    __slots__ = ("chunk", "granted_at", "holder", "since", "start", "stop", "token")
+
+    def __init__(self, token: int, chunk: Chunk, start: int, stop: int, holder: Member, now: float) -> None:
+        """Grant the jobs to *holder*."""
+        self.token = token
+        self.chunk = chunk
+        self.start = start
+        self.stop = stop
+        self.holder = holder
+        self.granted_at = now
+        #: Since when its first job may run.
+        self.since = now
+
+
+class Member:
+    """One connection that has said what it is."""
+
+    __slots__ = (
+        "address",
+        "connected",
+        "gone_at",
+        "inside",
+        "kind",
+        "leases",
+        "name",
+        "order",
+        "outstanding",
+        "pills",
+        "reads_all",
+        "role",
+        "worker",
+    )
+
+    def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
+        """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
+        self.inside = inside
+        #: Where the connection comes from, as the manager sees it; empty where there is no network.
+        self.address = ""
+        #: Whether it may look at jobs of others; a connection's key may say that it may not.
+        self.reads_all = True
+        #: Which connection this is, counted as they come; 0 where nobody counts.
+        self.order = 0
+        #: Requests on this connection that have no answer yet; 0 where nobody counts.
+        self.outstanding = 0
+        #: Pills of a drain that a plain client got and has not acknowledged.
+        self.pills = 0
+        self.role = role
+        self.name = name
+        self.worker: Worker | None = None
+        #: What it takes: unless it says otherwise, all jobs of the usual queue.
+        self.kind: Kind = (frozenset((DEFAULT_QUEUE,)), None, None)
+        self.leases: dict[int, LeaseRecord] = {}
+        self.connected = True
+        self.gone_at = 0.0
+
+    @property
+    def may_lease(self) -> bool:
+        """Whether jobs may be handed to this member: then somebody sees to it when it goes."""
+        return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues that it serves."""
+        return self.kind[0]
+
+    @property
+    def tasks(self) -> frozenset[str] | None:
+        """The tasks that it knows; None means that it takes anything."""
+        return self.kind[1]
+
+    @property
+    def codecs(self) -> frozenset[str] | None:
+        """The codecs that it accepts; None if it has not said, as an older worker: then it gets all."""
+        return self.kind[2]
+
+    def takes(self, terms: Terms) -> bool:
+        """Return whether it serves the queue of such jobs, knows their task and accepts their codec."""
+        queues, tasks, codecs = self.kind
+        return (
+            terms.queue in queues
+            and (tasks is None or terms.task in tasks)
+            and (codecs is None or terms.codec in codecs)
+        )
+
+    def unrenewed(self, now: float) -> bool:
+        """Return whether its worker has not been heard of for a lease time, so that no lease would last."""
+        return self.worker is not None and now >= self.worker.expires
+
+    @classmethod
+    def from_hello(cls, hello: Hello) -> Member:
+        """Make a member out of what it says of itself."""
+        member = cls(hello.role, hello.name)
+        queues, tasks, codecs = member.kind
+        if hello.queues:
+            queues = frozenset(hello.queues)
+        if hello.role == "consumer":
+            tasks = frozenset((*hello.tasks, PILL, CALL))
+        if hello.accept is not None:
+            codecs = frozenset((*hello.accept, ITEM_CODEC))
+        member.kind = queues, tasks, codecs
+        return member
+
+
+@dataclass(slots=True)
+class Worker:
+    """A supervisor and its consumers.
+
+    `ended` has consumers whose processes have ended, with the number of connections that had come by then.
+    `life` is the number that the supervisor chose when it began; 0 of an older one.
+    """
+
+    name: str
+    hello: Hello | None = None
+    supervisor: Member | None = None
+    consumers: dict[str, Member] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    life: int = 0
+    report: Extend = field(default_factory=Extend)
+    connected_at: float = 0.0
+    seen_at: float = 0.0
+    expires: float = 0.0
+
+    def lacks(self, consumer: str) -> bool:
+        """Return whether the supervisor says which consumers it has, and this is none of them."""
+        return self.report.consumers is not None and consumer not in self.report.consumers
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the supervisor is connected."""
+        return self.supervisor is not None and self.supervisor.connected
+
+    @property
+    def present(self) -> bool:
+        """Whether anything of the worker is connected."""
+        return self.supervised or any(member.connected for member in self.consumers.values())

@@ -1,0 +1,182 @@
+"""What operators and plain clients do: cancel, requeue, drain, resume, and the `results` queue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import suspicion
+from svc.domain.chunk import Chunk
+from svc.domain.commands import CHANGED_JOBS_MAX
+from svc.domain.grants import pill_for
+from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
+from svc.domain.lanes import Kind
+from svc.domain.lifecycle import JobState
+from svc.domain.members import Member
+from svc.domain.outcomes import outcome
+from svc.domain.queue_state import Notice, QueueState
+
+#: What a plain client takes results from.
+_RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)
+#: Dead jobs that one look for those of a queue passes over at most: it takes some 10 ms.
+DEAD_LOOKED_AT_MAX = 100_000
+_WAITING = (JobState.READY, JobState.SCHEDULED)
+#: Workers that have a drain of their own at most; one for all of them can always be put in force.
+DRAINS_MAX = 10_000
+_Place = tuple[Chunk, int]
+
+
+def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply:
+    """Renew the leases of a worker's consumers."""
+    worker = member.worker
+    if worker is None:
+        return r.Refused("bad_request", "say hello as a worker before extending leases")
+    state.readied = state.readied or member.unrenewed(now)
+    if state.suspects.trials:
+        for consumer in worker.consumers.values():
+            if consumer.connected:
+                suspicion.reclaim(state, consumer)
+    worker.seen_at = now
+    worker.expires = now + state.limits.lease_seconds
+    worker.report = command
+    count = sum(len(each.leases) for each in worker.consumers.values())
+    return r.Extended(count, pill_for(state, member)) if command.told else r.Done(count)
+
+
+def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:
+    """Cancel those of the jobs that wait."""
+    places = _places(state, command.ids)
+    if isinstance(places, r.Refused):
+        return places
+    waiting = [(chunk, index) for chunk, index in places if chunk.states[index] in _WAITING]
+    scheduled = sum(1 for chunk, index in waiting if chunk.states[index] == JobState.SCHEDULED)
+    for chunk, index in waiting:
+        if chunk.states[index] == JobState.READY:
+            state.skip_ready(chunk, index, index + 1)
+        state.observer.cancelled(chunk.terms, 1)
+    for origin, numbers in _by_origin(waiting):
+        event = e.Cancelled(now, origin, numbers)
+        state.ledger.cancelled(state.record(event), event)
+        state.progressed.extend((origin, number, 1) for number in numbers)
+    state.scheduled.cancelled(scheduled)
+    return r.Done(len(waiting))
+
+
+def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
+    """Make dead jobs ready again; without ids those that are found at one look."""
+    more = None
+    if command.ids:
+        places = _places(state, command.ids)
+        if isinstance(places, r.Refused):
+            return places
+    else:
+        places, more = _dead(state, command.queue, max(0, command.passed))
+    dead_places = [(chunk, index) for chunk, index in places if chunk.states[index] == JobState.DEAD]
+    for origin, numbers in _by_origin(dead_places):
+        event = e.Requeued(now, origin, numbers)
+        for chunk, index in state.ledger.requeued(state.record(event), event):
+            chunk.ragged = True
+            state.make_ready(chunk, index, index + 1, now)
+            state.observer.requeued(chunk.terms, 1)
+    return r.Done(len(dead_places), more)
+
+
+def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int | None]:
+    """Return dead jobs of *queue*, or of all, after the first *passed* dead ones.
+
+    And how many to pass over at the next look, or None if there are no others.
+    """
+    places: list[_Place] = []
+    dead = islice(state.ledger.dead.items(), passed, passed + DEAD_LOOKED_AT_MAX)
+    looked = 0
+    for (_, index), chunk in dead:
+        if len(places) >= CHANGED_JOBS_MAX:
+            break
+        looked += 1
+        if queue in ("", chunk.terms.queue):
+            places.append((chunk, index))
+    end = passed + looked >= len(state.ledger.dead)
+    return places, None if end else passed + looked - len(places)
+
+
+def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
+    """Put a drain in force; where it is already, nothing changes. Answers with its epoch."""
+    known = state.ledger.drains.get(command.worker)
+    if known is not None and (not command.refuse or command.worker in state.ledger.refusing):
+        return r.Done(known[0])
+    if len(state.ledger.drains) >= DRAINS_MAX and command.worker:
+        return r.Refused("bad_request", f"{DRAINS_MAX} workers drain already; resume some, or drain all")
+    event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
+    state.ledger.drained(state.record(event), event)
+    state.notices.append(Notice("drained", command.worker))
+    state.readied = True
+    return r.Done(event.epoch)
+
+
+def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> r.Reply:
+    """End a drain; answers with how many were in force."""
+    drains = state.ledger.drains
+    count = len(drains) if not command.worker else int(command.worker in drains)
+    if count:
+        event = e.Resumed(now, command.worker)
+        state.ledger.resumed(state.record(event), event)
+        state.notices.append(Notice("resumed", command.worker))
+        state.readied = True
+    return r.Done(count)
+
+
+def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
+    """Hand out the oldest thing in `results`, for good: the outcome of a job, or what was put there."""
+    lane = state.lanes.best(_RESULTS)
+    head = lane.head() if lane is not None else None
+    answer = next(iter(state.ledger.answers.items()), None)
+    if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):
+        item = state.swallow(lane, now)
+        if item is not None:
+            outcome_of_item = Outcome(item[0], JobState.SUCCEEDED, item[1], codec=ITEM_CODEC, task=ITEM)
+            return r.Outcomes(0, [outcome_of_item])
+    if answer is not None:
+        return _hand_out(state, answer[1][0], answer[0][1])
+    return None if command.wait > 0 else r.Outcomes(0, [])
+
+
+def _hand_out(state: QueueState, chunk: Chunk, index: int) -> r.Reply:
+    found = outcome(state, chunk, index)
+    event = e.Answered(chunk.origin, [chunk.first + index])
+    state.ledger.answered(state.record(event), event)
+    return r.Outcomes(0, [found])
+
+
+def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Reply | None:
+    """Answer once nothing of a queue is waiting or leased."""
+    counts = state.ledger.counts.get(command.queue)
+    if counts is None or not counts.unfinished:
+        return r.Done()
+    return None
+
+
+def _places(state: QueueState, ids: Collection[str]) -> list[_Place] | r.Refused:
+    """Return where the jobs are, each job once, however often it was named."""
+    if len(ids) > CHANGED_JOBS_MAX:
+        return r.Refused("bad_request", f"name at most {CHANGED_JOBS_MAX} jobs at a time")
+    places: dict[_Place, None] = {}
+    for job in ids:
+        try:
+            place = state.ledger.find(job)
+        except ValueError as error:
+            return r.Refused("unknown_job", str(error))
+        if place is None:
+            return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
+        places[place] = None
+    return list(places)
+
+
+def _by_origin(places: Iterable[_Place]) -> Iterator[tuple[str, list[int]]]:
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for chunk, index in places:
+        numbers[chunk.origin].append(chunk.first + index)
+    yield from numbers.items()

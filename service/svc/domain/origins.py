@@ -1,0 +1,248 @@
+"""Finding jobs by id, and reading outcomes in the order they were recorded.
+
+An *origin* is the random name that a client gives to a series of its jobs; with the job's number it is the
+job's id. That makes a submit idempotent by itself: a number that the origin already has is the same job.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from svc.domain.chunk import Chunk
+from svc.domain.job import Terms
+
+#: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
+FORGOTTEN_RANGES_MAX = 256
+#: Entries about forgotten jobs that are removed at once.
+DROPPED_MAX = 10_000
+_first = attrgetter("first")
+#: Parts that a cursor can tell apart of what one event ended.
+PARTS = 1 << 24
+
+
+class Completion(NamedTuple):
+    """Consecutive jobs from number `first` on, ended by part *part* of event *sequence*."""
+
+    sequence: int
+    part: int
+    first: int
+    jobs: int
+
+    @property
+    def cursor(self) -> int:
+        """The cursor that reads on after this entry."""
+        return self.sequence * PARTS + self.part + 1
+
+
+class Completions:
+    """What ended, in order: four numbers an entry. A cursor stays good over a restart."""
+
+    __slots__ = ("_rest", "_sequence", "_start")
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._sequence = array("Q")
+        #: For each entry its part, first number and jobs: an array of their own for each would take more for
+        #: the many origins with one entry.
+        self._rest = array("Q")
+        #: Leading entries that are forgotten and not yet removed.
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+        return len(self._sequence) - self._start
+
+    @property
+    def newest(self) -> int:
+        """The cursor after the last entry, or 0 where there is none."""
+        return self._entry(len(self._sequence) - 1).cursor if self._sequence else 0
+
+    def append(self, sequence: int, part: int, first: int, count: int) -> None:
+        """Add an entry, later in (sequence, part) than all before."""
+        self._sequence.append(sequence)
+        self._rest.extend((part, first, count))
+
+    def after(self, cursor: int) -> Iterator[Completion]:
+        """Yield the entries from *cursor* on (0: from the first); none may be added meanwhile."""
+        sequences = self._sequence
+        start = bisect_left(sequences, max(0, cursor) // PARTS, self._start)
+        for index in range(start, len(sequences)):
+            entry = self._entry(index)
+            if entry.cursor > cursor:
+                yield entry
+
+    def drop_below(self, number: int) -> None:
+        """Forget leading entries about jobs below *number*; if they are very many, the next call goes on."""
+        last = min(len(self._sequence), self._start + DROPPED_MAX)
+        while self._start < last and self._rest[3 * self._start + 1] < number:
+            self._start += 1
+        # To remove a few from the front of many moves all the others.
+        if self._start > len(self):
+            del self._sequence[: self._start]
+            del self._rest[: 3 * self._start]
+            self._start = 0
+
+    def _entry(self, index: int) -> Completion:
+        return Completion(self._sequence[index], *self._rest[3 * index : 3 * index + 3])
+
+
+#: Those of an origin of which nothing has ended, or whose jobs are all forgotten. Never added to.
+_NO_COMPLETIONS = Completions()
+
+
+class Origin:
+    """The jobs of one origin: its chunks in order of their numbers, and what ended."""
+
+    __slots__ = (
+        "chunks",
+        "completions",
+        "emptied_at",
+        "floor",
+        "forgotten",
+        "forgotten_by",
+        "name",
+    )
+
+    def __init__(self, name: str) -> None:
+        """Start with no jobs."""
+        self.name = name
+        self.chunks: list[Chunk] = []
+        # Most origins have few jobs, and there may be very many of them: each part is made when it is needed.
+        self.completions = _NO_COMPLETIONS
+        #: Numbers that were accepted once and are forgotten, as ranges [first, stop) in order.
+        self.forgotten: list[tuple[int, int]] = []
+        #: Numbers below this one are used up: which of them were accepted is known of kept jobs alone.
+        self.floor = 0
+        #: When it lost its last job, while it waits to be forgotten itself.
+        self.emptied_at: float | None = None
+        #: Sequence numbers of the events that say so.
+        self.forgotten_by: list[int] = []
+
+    def find(self, number: int) -> Chunk | None:
+        """Return the chunk that has job *number*."""
+        chunks = self.chunks
+        if chunks and chunks[-1].first <= number:
+            chunk = chunks[-1]
+        else:
+            index = bisect_right(chunks, number, key=_first) - 1
+            if index < 0:
+                return None
+            chunk = chunks[index]
+        return chunk if number < chunk.first + chunk.count else None
+
+    def count_known(self, first: int, count: int) -> int:
+        """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
+        if self._ends_before(first):
+            return 0  # as it mostly is
+        stop = first + count
+        known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
+        return known + sum(high - low for _, low, high in self.overlaps(first, stop))
+
+    def overlaps(self, first: int, stop: int) -> Iterator[tuple[Chunk, int, int]]:
+        """Yield (chunk, low, high) for each chunk that has jobs in [first, stop): those in [low, high)."""
+        place = max(0, bisect_right(self.chunks, first, key=_first) - 1)
+        for index in range(place, len(self.chunks)):
+            chunk = self.chunks[index]
+            if chunk.first >= stop:
+                return
+            low, high = max(first, chunk.first), min(stop, chunk.first + chunk.count)
+            if low < high:
+                yield chunk, low, high
+
+    def _ends_before(self, number: int) -> bool:
+        """Return whether all numbers that were ever accepted are below *number*."""
+        forgotten, chunks = self.forgotten, self.chunks
+        if forgotten and forgotten[-1][1] > number:
+            return False
+        return not chunks or chunks[-1].first + chunks[-1].count <= number
+
+    def completed(self, sequence: int, part: int, first: int, count: int) -> None:
+        """Note that *count* jobs from number *first* on were ended by part *part* of event *sequence*."""
+        if self.completions is _NO_COMPLETIONS:
+            self.completions = Completions()
+        self.completions.append(sequence, part, first, count)
+
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk."""
+        if not self.chunks or self.chunks[-1].first < chunk.first:
+            self.chunks.append(chunk)
+        else:
+            insort(self.chunks, chunk, key=_first)
+
+    def remove(self, chunk: Chunk) -> None:
+        """Forget a chunk; its numbers stay known as accepted once."""
+        if self.chunks and self.chunks[0] is chunk:
+            del self.chunks[0]
+        else:
+            del self.chunks[bisect_left(self.chunks, chunk.first, key=_first)]
+        self.note_forgotten([(chunk.first, chunk.first + chunk.count)])
+        if self.chunks:
+            self.completions.drop_below(self.chunks[0].first)
+        else:
+            self.completions = _NO_COMPLETIONS
+
+    def note_forgotten(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Note that the jobs in *ranges* were accepted once."""
+        if self.forgotten and len(ranges) == 1 and ranges[0][0] == self.forgotten[-1][1]:
+            # A new list all the same: an event may have the one that there was.
+            self.forgotten = [*self.forgotten[:-1], (self.forgotten[-1][0], ranges[0][1])]
+            return
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted((*self.forgotten, *ranges)):
+            if merged and low <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+            else:
+                merged.append((low, high))
+        if len(merged) > FORGOTTEN_RANGES_MAX:
+            merged = merged[-FORGOTTEN_RANGES_MAX:]
+            self.floor = max(self.floor, merged[0][0])
+        self.forgotten = merged
+
+
+class Origins:
+    """All origins that are known."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._origins: dict[str, Origin] = {}
+
+    def __len__(self) -> int:
+        """Return how many are known."""
+        return len(self._origins)
+
+    def __iter__(self) -> Iterator[Origin]:
+        """Iterate over all origins."""
+        return iter(self._origins.values())
+
+    def get(self, name: str) -> Origin | None:
+        """Return an origin that is known."""
+        return self._origins.get(name)
+
+    def make(self, name: str) -> Origin:
+        """Return the origin *name*, known from now on."""
+        found = self._origins.get(name)
+        if found is None:
+            found = self._origins[name] = Origin(name)
+        return found
+
+    def discard(self, name: str) -> None:
+        """Forget an origin altogether."""
+        self._origins.pop(name, None)
+
+    def find(self, name: str, number: int) -> tuple[Chunk, int] | None:
+        """Return (chunk, index) of a job, or None where it is not known."""
+        origin = self._origins.get(name)
+        if origin is None:
+            return None
+        chunk = origin.find(number)
+        return None if chunk is None else (chunk, number - chunk.first)
+
+    def joined_by(self, name: str, first: int, count: int, terms: Terms) -> Chunk | None:
+        """Return the chunk that *count* new jobs from number *first* on join, or None if they begin one."""
+        # Not simply the newest chunk: at a replay that one may be gone.
+        place = self.find(name, first - 1)
+        return place[0] if place is not None and place[0].goes_on_with(first, count, terms) else None

@@ -1,0 +1,400 @@
+"""The queue: commands in, replies and events out.
+
+`apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` are all that happens to it. It reads
+no clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and
+the events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then
+`recover`.
+
+Tokens order leases: each grant gets the next one, and the incarnation of the manager is its upper part, so no
+token is ever given twice.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from operator import itemgetter
+from typing import NamedTuple
+
+from svc.domain import events as e
+from svc.domain.chunk import Chunk
+from svc.domain.due import Schedule
+from svc.domain.job import RESULTS_QUEUE
+from svc.domain.known_tasks import KnownTasks
+from svc.domain.lanes import Lane, Lanes
+from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import JobState
+from svc.domain.limits import Limits
+from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
+from svc.domain.observer import Observer
+from svc.domain.refusals import REFUSALS, Refusal
+from svc.domain.run_times import RunTimes
+from svc.domain.suspects import Suspects
+from svc.errors import RowMissing
+
+#: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
+WAKE_JOBS_MAX = 10_000
+_TOKENS_PER_INCARNATION = 1 << 40
+#: Ended consumers of one worker whose late hellos are known as that.
+ENDED_KEPT = 256
+#: Bytes up to which results share an event: whoever asks for one of them has the whole event read.
+RESULTS_EVENT_BYTES = 1024 * 1024
+#: What is counted for a result and for a range of them, so that an event has 2,048 and 128 at most.
+RESULT_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 2048
+RANGE_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 128
+
+Read = Callable[[int], e.AnyEvent | None]
+#: Jobs at which something happened that others may wait for: origin, first number, how many.
+Ended = tuple[str, int, int]
+
+
+class Notice(NamedTuple):
+    """Who came or went: `joined`, `left`, `lost` and a worker; `drained`, `resumed` and one or none."""
+
+    what: str
+    name: str
+
+
+class QueueState:
+    """The ledger of all jobs, with who is connected and who holds what.
+
+    The verbs that settle attempts are in `settlement`, those that admit members in `admission`, and those
+    that only read in `queries`; here is what they share: the ready lanes, the leases and the events.
+    """
+
+    def __init__(
+        self,
+        *,
+        incarnation: int = 1,
+        read: Read = lambda sequence: None,
+        observer: Observer | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Make an empty queue; *read* returns an event that the journal keeps, or None."""
+        self.limits = limits or Limits()
+        self.observer = observer or Observer()
+        self.incarnation = incarnation
+        self.read = read
+        #: Bytes in all events that `read` had to decode so far, rather than having them in memory.
+        self.read_bytes = 0
+        self.ledger = Ledger(self.limits.window_bytes)
+        self.lanes = Lanes()
+        self.suspects = Suspects()
+        self.run_times = RunTimes()
+        self.scheduled = Schedule()
+        self.leases: dict[int, LeaseRecord] = {}
+        #: The members that hold them.
+        self.holders: set[Member] = set()
+        #: When `upkeep` next looks for holders that nobody attends to.
+        self.next_sweep = 0.0
+        self.workers: dict[str, Worker] = {}
+        self.consumers = 0
+        self._known_tasks: KnownTasks | None = None
+        #: Connections that have come so far, for `arrived`.
+        self.arrivals = 0
+        #: After a restart: nothing is handed out before this time.
+        self.hold_until = 0.0
+        #: Whether something became ready, and the jobs whose attempts ended, since the host last looked.
+        self.readied = False
+        self.progressed: list[Ended] = []
+        #: What the host may want to log.
+        self.notices: list[Notice] = []
+        #: Why new jobs are refused for now.
+        self.refusals: frozenset[Refusal] = frozenset()
+        self._events: list[tuple[int, e.AnyEvent]] = []
+        #: Bytes of the results that events of the next commit tell, by the number of the event.
+        self.result_bytes: dict[int, int] = {}
+        self._succeeded: tuple[int, e.Succeeded] | None = None
+        self._results_weight = 0
+        self._tokens = incarnation * _TOKENS_PER_INCARNATION
+
+    # --- new jobs -----------------------------------------------------------------------------------
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why new jobs are refused for now; None if they are not."""
+        return next((each for each in REFUSALS if each in self.refusals), None) if self.refusals else None
+
+    def refuse(self, refusal: Refusal, *, on: bool) -> None:
+        """Refuse new jobs for this reason, or for this reason no more."""
+        self.refusals = self.refusals | {refusal} if on else self.refusals - {refusal}
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def record(self, event: e.AnyEvent) -> int:
+        """Put *event* into the next commit; return its sequence number."""
+        self.ledger.last_sequence += 1
+        self._events.append((self.ledger.last_sequence, event))
+        return self.ledger.last_sequence
+
+    def results_event(self, now: float, count: int, size: int) -> tuple[int, e.Succeeded]:
+        """Return the event that takes *count* results of *size* bytes: the last of the commit, or a new one.
+
+        It is a new one after any other event, as only so do replayed events come in the order in which they
+        happened, and if the last one has enough.
+        """
+        weight = RANGE_OVERHEAD_BYTES + results_weight(count, size)
+        self._results_weight += weight
+        known = self._succeeded
+        if (
+            known is None
+            or known[0] != self.ledger.last_sequence
+            or self._results_weight > RESULTS_EVENT_BYTES
+        ):
+            event = e.Succeeded(now, [])
+            known = self._succeeded = (self.record(event), event)
+            self._results_weight = weight
+            self.result_bytes[known[0]] = 0
+        self.result_bytes[known[0]] += size
+        return known
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the next commit has something to keep."""
+        return bool(self._events)
+
+    def take_events(self) -> tuple[list[tuple[int, e.AnyEvent]], list[int]]:
+        """Return what the next commit has to keep and to delete."""
+        events, self._events = self._events, []
+        forgotten, self.ledger.forgotten = self.ledger.forgotten, []
+        self._succeeded = None
+        # An event whose first jobs were forgotten at once may have taken more jobs since.
+        return events, [sequence for sequence in forgotten if sequence not in self.ledger.references]
+
+    def pending_event(self, sequence: int) -> e.AnyEvent | None:
+        """Return an event that is not yet committed."""
+        events = self._events
+        place = bisect_left(events, sequence, key=itemgetter(0))
+        return events[place][1] if place < len(events) and events[place][0] == sequence else None
+
+    def event(self, sequence: int) -> e.AnyEvent | None:
+        """Return an event that is pending or in the journal."""
+        return self.pending_event(sequence) or self.read(sequence)
+
+    def recover(self, now: float) -> None:
+        """Make ready what the replayed events left waiting, and give holders time to come back."""
+        self.ledger.settle_order()
+        unfinished = [chunk for chunk in self.ledger.chunks.values() if chunk.unfinished]
+        ready = [(chunk, *run) for chunk in unfinished for run in chunk.runs(JobState.READY)]
+        for chunk, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
+            self._push(chunk, start, stop, chunk.at_of(start))
+        for chunk in unfinished:
+            for start, stop in chunk.runs(JobState.SCHEDULED):
+                self.scheduled.restore(chunk, start, stop)
+        # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
+        self.wake_due(now)
+        if self.any_ready:
+            self.hold_until = now + self.limits.reconnect_seconds
+        self.readied = True
+
+    # --- ready and scheduled ------------------------------------------------------------------------
+
+    def make_ready(self, chunk: Chunk, start: int, stop: int, now: float) -> None:
+        """Put jobs, whose state is READY already, into their lane."""
+        self._push(chunk, start, stop, now)
+        self.readied = True
+        if chunk.terms.queue == RESULTS_QUEUE:
+            self.progressed.append((chunk.origin, chunk.first + start, stop - start))
+
+    def _push(self, chunk: Chunk, start: int, stop: int, ready_at: float) -> None:
+        if chunk.suspects:
+            self.suspects.push(self.lanes, chunk, start, stop, ready_at)
+        else:
+            self.lanes.push(chunk, start, stop, ready_at)
+
+    def skip_ready(self, chunk: Chunk, start: int, stop: int) -> None:
+        """Account for ready jobs that left their state, or will, other than by a grant."""
+        self.suspects.skip(self.lanes, chunk, start, stop)
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether a job is ready."""
+        return bool(self.lanes or self.suspects.lanes)
+
+    def admit(self, chunk: Chunk, start: int, now: float) -> None:
+        """Put the jobs of *chunk* from *start* on, just accepted, into their lane or into the schedule."""
+        if chunk.due is None and chunk.dues is None:
+            self.make_ready(chunk, start, chunk.count, now)
+            return
+        for first, stop in list(chunk.runs(JobState.READY, start)):
+            self.make_ready(chunk, first, stop, now)
+        for first, stop in list(chunk.runs(JobState.SCHEDULED, start)):
+            if chunk.dues is None:
+                self.schedule(chunk, first, stop, chunk.due or 0.0)
+            else:
+                self.scheduled.add_sleepers(chunk, list(range(first, stop)))
+
+    def schedule(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
+        """Make jobs, whose state is SCHEDULED already, ready together at time *at*."""
+        self.scheduled.add(chunk, start, stop, at)
+
+    def wake_due(self, now: float) -> None:
+        """Make ready the jobs whose time has come; if they are many, the next call does the rest."""
+        for chunk, start, stop, at in self.scheduled.take_due(now, WAKE_JOBS_MAX):
+            self.ledger.move(chunk, start, stop, JobState.READY)
+            self.make_ready(chunk, start, stop, at)
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do next, as far as the queue itself knows."""
+        due = self.scheduled.next_at
+        if not self.hold_until:
+            return due
+        return self.hold_until if due is None else min(due, self.hold_until)
+
+    # --- leases -------------------------------------------------------------------------------------
+
+    def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
+        """Take the oldest job of *lane* for good, without a lease; return its id and body."""
+        span = lane.take(1)
+        if span is None:
+            return None
+        self.lanes.tidy(lane)
+        swallowed = span.chunk.id(span.start), self.bodies(span.chunk, span.start, span.stop)[0]
+        sequence, event = self.results_event(now, 1, 0)
+        chunk, number = span.chunk, span.chunk.first + span.start
+        event.ranges.append(e.Range(chunk.origin, number, 0, [b""], [0.0]))
+        self.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, event.ranges[-1], event.at)
+        self.progressed.append((chunk.origin, number, 1))
+        return swallowed
+
+    def grant_lease(
+        self, chunk: Chunk, start: int, stop: int, member: Member, now: float, token: int = 0
+    ) -> LeaseRecord:
+        """Give *member* the jobs [start, stop), which have left their lane."""
+        if not token:
+            self._tokens += 1
+            token = self._tokens
+        lease = LeaseRecord(token, chunk, start, stop, member, now)
+        self.leases[token] = member.leases[token] = lease
+        self.holders.add(member)
+        self.ledger.move(chunk, start, stop, JobState.LEASED)
+        return lease
+
+    def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
+        """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
+        if start < stop:
+            # If an attempt at the first one was interrupted, what recorded that has made it ready already.
+            leased = start + (lease.chunk.states[start] == JobState.READY)
+            if leased < stop:
+                self.ledger.move(lease.chunk, leased, stop, JobState.READY)
+            self.make_ready(lease.chunk, start, stop, now)
+
+    def end_lease(self, lease: LeaseRecord) -> None:
+        """Forget a lease."""
+        holder = lease.holder
+        self.leases.pop(lease.token, None)
+        holder.leases.pop(lease.token, None)
+        if not holder.leases:
+            self.holders.discard(holder)
+
+    def hand_over(self, holder: Member, heir: Member) -> None:
+        """Move all leases of a member to another one."""
+        for lease in holder.leases.values():
+            lease.holder = heir
+        if holder.leases:
+            self.holders.add(heir)
+        heir.leases.update(holder.leases)
+        holder.leases = {}
+        self.holders.discard(holder)
+
+    def pass_on(self, lease: LeaseRecord, heir: Member) -> None:
+        """Move one lease to another member."""
+        holder = lease.holder
+        del holder.leases[lease.token]
+        if not holder.leases:
+            self.holders.discard(holder)
+        lease.holder = heir
+        heir.leases[lease.token] = lease
+        self.holders.add(heir)
+
+    def lease_of(self, token: int, member: Member) -> LeaseRecord | None:
+        """Return the lease under *token* if *member* may report on it: its holder, or one of its worker.
+
+        A member that came over no connection belongs to who owns this state, and may report on any.
+        """
+        lease = self.leases.get(token)
+        if lease is None or lease.holder is member or not member.order:
+            return lease
+        return lease if member.worker is not None and lease.holder.worker is member.worker else None
+
+    def attends(self, holder: Member) -> bool:
+        """Return whether somebody sees to it that the leases of *holder* end some day."""
+        if holder.role == "plain":
+            return holder.connected
+        if holder.role == ON_TRIAL:
+            return True
+        worker = holder.worker
+        return (
+            worker is not None
+            and self.workers.get(worker.name) is worker
+            and worker.consumers.get(holder.name) is holder
+        )
+
+    # --- members ------------------------------------------------------------------------------------
+
+    def arrived(self, member: Member) -> None:
+        """Count *member*, a new connection."""
+        self.arrivals += 1
+        member.order = self.arrivals
+
+    def ended(self, worker: Worker, consumer: str) -> None:
+        """Note that a consumer's process has ended: what its connections still say is out of date."""
+        worker.ended[consumer] = self.arrivals
+        if len(worker.ended) > ENDED_KEPT:
+            del worker.ended[next(iter(worker.ended))]
+
+    def dismiss(self, member: Member) -> None:
+        """Remove a member, which holds nothing any more, from its worker, and that with its last one."""
+        worker = member.worker
+        if worker is None:
+            return
+        if worker.supervisor is member:
+            worker.supervisor = None
+        if worker.consumers.get(member.name) is member:
+            del worker.consumers[member.name]
+            if self.workers.get(worker.name) is worker:
+                self.consumers -= 1  # counted anew, thousands that end together would take a second
+        if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
+            del self.workers[worker.name]
+        member.worker = None
+        self.consumers_changed()
+
+    def count_consumers(self) -> None:
+        """Count the consumers of all workers anew."""
+        self.consumers = sum(len(worker.consumers) for worker in self.workers.values())
+        self.consumers_changed()
+
+    def consumers_changed(self) -> None:
+        """Note that a consumer came, went, or said anew what it serves and knows."""
+        self._known_tasks = None
+
+    @property
+    def known_tasks(self) -> KnownTasks:
+        """Which tasks of which queues the connected consumers know."""
+        if self._known_tasks is None:
+            workers = self.workers.values()
+            self._known_tasks = KnownTasks(each for worker in workers for each in worker.consumers.values())
+        return self._known_tasks
+
+    def bodies(self, chunk: Chunk, start: int, stop: int) -> list[bytes]:
+        """Return the bodies of jobs [start, stop), from the journal where they are not in memory."""
+        if chunk.bodies is not None:
+            return list(chunk.bodies[start:stop])
+        bodies: list[bytes] = []
+        while start + len(bodies) < stop:
+            index = start + len(bodies)
+            event = self._event_with_bodies(chunk.row_of(index))
+            offset = chunk.first + index - event.first
+            bodies += event.bodies[offset : offset + stop - index]
+        return bodies
+
+    def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
+        event = self.event(sequence)
+        if not isinstance(event, e.Submitted | e.Merged):
+            raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
+        return event
+
+
+def results_weight(count: int, size: int) -> int:
+    """Return what *count* results of *size* bytes count for in an event."""
+    return count * RESULT_OVERHEAD_BYTES + size

@@ -1,0 +1,245 @@
+"""What the queue answers; one reply for each command, in the same order."""
+
+from __future__ import annotations
+
+import msgspec
+
+from svc.domain.job import JobView, Outcome, Terms, job_id
+from svc.domain.lifecycle import JobState
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
+    """Base of all replies."""
+
+
+class Done(Reply, frozen=True, tag="done"):
+    """It is done; `count` says for how many. If `more` is a number, ask again with it as `passed`."""
+
+    count: int = 0
+    more: int | None = None
+
+
+class Refused(Reply, frozen=True, tag="refused"):
+    """It was not done: the code of an error in `svc.errors`, and its message."""
+
+    code: str
+    message: str
+
+
+class Welcome(Reply, frozen=True, tag="welcome"):
+    """The answer to hello: what the manager is, and its limits (bytes and seconds)."""
+
+    version: int
+    incarnation: int
+    release: str
+    lease_seconds: float
+    max_job_bytes: int
+    lost: list[int] = []
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What was special about one submitted chunk (by its place in the list): a known id, or a refusal.
+
+    `anew` says of a refused chunk that its numbers belong to other jobs, so that none of its own was
+    accepted: it may be submitted under another origin.
+    """
+
+    chunk: int
+    id: str = ""
+    code: str = ""
+    message: str = ""
+    anew: bool = False
+
+
+class Accepted(Reply, frozen=True, tag="accepted"):
+    """All chunks are durable, but for those that a note says something else of."""
+
+    notes: list[Note] = []
+
+
+class Extended(Reply, frozen=True, tag="extended"):
+    """`count` leases are renewed; `drain` is the epoch of a drain in force for the worker, else 0."""
+
+    count: int = 0
+    drain: int = 0
+
+
+#: The pill of a plain client's `put(None)`; a drain's pill is its epoch.
+PILL_PUT_BY_HAND = -1
+
+
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
+    """A lease: jobs `first`, `first + 1`, … of an origin, one body each, and what each has behind it."""
+
+    token: int
+    origin: str
+    first: int
+    terms: Terms
+    bodies: list[bytes]
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    submitted_at: float = 0.0
+    waited: float = 0.0
+
+
+class Grant(Reply, frozen=True, tag="grant"):
+    """The leased jobs; `pill` not 0 is the answer "stop" (a drain's epoch, or -1: put by hand).
+
+    An `early` one came before what was reported in the same request is on record. It is when anything else
+    is answered on the same connection; on another one the reports have to be repeated.
+    """
+
+    deliveries: list[Delivery] = []
+    pill: int = 0
+    early: bool = False
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Jobs `first`, `first + 1`, … of an origin that succeeded: a result and a run time for each."""
+
+    origin: str
+    first: int
+    results: list[bytes]
+    seconds: list[float]
+    codec: str
+    finished_at: float
+    task: str
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcome of each job."""
+        origin, codec, at, task = self.origin, self.codec, self.finished_at, self.task
+        return [
+            Outcome(job_id(origin, number), JobState.SUCCEEDED, result, None, codec, at, seconds, task)
+            for number, (result, seconds) in enumerate(
+                zip(self.results, self.seconds, strict=True), start=self.first
+            )
+        ]
+
+
+class Outcomes(Reply, frozen=True, tag="outcomes"):
+    """Outcomes, and where to read on; `pending` jobs asked for have none yet.
+
+    The answer to a folded feed has successes in `spans`, all else in `outcomes`. That to a paged `Await` may
+    lack the outcomes of `left` jobs, for which to ask again.
+    """
+
+    cursor: int
+    outcomes: list[Outcome]
+    pending: int = 0
+    spans: list[Span] = []
+    left: int = 0
+
+    def unfolded(self) -> Outcomes:
+        """Return the same with an outcome for each job, in the order in which they ended."""
+        if not self.spans:
+            return self
+        found = [outcome for span in self.spans for outcome in span.outcomes()]
+        if self.outcomes:
+            found = sorted([*found, *self.outcomes], key=lambda outcome: outcome.finished_at)
+        return Outcomes(self.cursor, found, self.pending)
+
+
+class Views(Reply, frozen=True, tag="views"):
+    """Descriptions of jobs; ids that are not known are left out.
+
+    If paged, the last `left` of the ids were not looked at; of a `List`, no job before the place `before`,
+    if that is not 0.
+    """
+
+    jobs: list[JobView]
+    left: int = 0
+    before: int = 0
+
+
+class QueueStats(msgspec.Struct, frozen=True, array_like=True):
+    """The counts of one queue. `oldest` is the age in seconds of its oldest ready job.
+
+    `unknown` names some of the tasks waited for that no connected worker knows, `unknown_tasks` counts all.
+    `unaccepted` names codecs of jobs that wait although their task is known: nobody who knows it accepts the
+    codec.
+    """
+
+    name: str
+    ready: int = 0
+    scheduled: int = 0
+    leased: int = 0
+    dead: int = 0
+    succeeded: int = 0
+    cancelled: int = 0
+    submitted: int = 0
+    oldest: float = 0.0
+    oldest_running: float = 0.0
+    unknown: list[str] = []
+    unknown_tasks: int = 0
+    unaccepted: list[str] = []
+
+
+class Totals(Reply, frozen=True, tag="totals"):
+    """The whole service at a glance. `drain` is the epoch of a drain in force, else 0.
+
+    The host's time of day is `clock_offset` seconds ahead of the manager's clock; if that is `clock_held`, it
+    goes on from the journal's time until somebody accepts the host's.
+    """
+
+    queues: list[QueueStats]
+    workers: int = 0
+    consumers: int = 0
+    busy: int = 0
+    drain: int = 0
+    drained_workers: list[str] = []
+    incarnation: int = 0
+    uptime: float = 0.0
+    journal_bytes: int = 0
+    release: str = ""
+    durability: str = ""
+    clock_offset: float = 0.0
+    clock_held: bool = False
+
+
+class WorkerView(msgspec.Struct, frozen=True, array_like=True):
+    """One connected worker."""
+
+    name: str
+    host: str
+    pid: int
+    release: str
+    consumers: int
+    busy: int
+    restarts: int
+    leased: int
+    queues: list[str]
+    tasks: list[str]
+    connected_at: float
+    seen_at: float
+    draining: bool
+    http: str = ""
+    address: str = ""
+
+
+class Roster(Reply, frozen=True, tag="roster"):
+    """The connected workers; if paged, there are others after `after`, if that is not ""."""
+
+    workers: list[WorkerView]
+    after: str = ""
+
+
+class Text(Reply, frozen=True, tag="text"):
+    """A text."""
+
+    text: str
+
+
+class Copy(Reply, frozen=True, tag="copy"):
+    """How far a backup is: `copying`, `checking`, `done` or `failed`; where it is on the manager's host."""
+
+    path: str
+    state: str
+    copied: int = 0
+    pages: int = 0
+    error: str = ""
+
+
+AnyReply = (
+    Done | Extended | Refused | Welcome | Accepted | Grant | Outcomes | Views | Totals | Roster | Text | Copy
+)

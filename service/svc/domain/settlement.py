@@ -1,0 +1,206 @@
+"""How attempts end: ack, nack, release, and the reports of a supervisor about a dead consumer.
+
+A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
+token; a token that is no longer in force changes nothing. The one exception is a repeat of what was recorded
+already, which is answered as the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain import suspicion
+from svc.domain.charges import charge, interrupt, settle_front
+from svc.domain.chunk import Chunk
+from svc.domain.job import Cause
+from svc.domain.members import LeaseRecord, Member
+from svc.domain.queue_state import (
+    RANGE_OVERHEAD_BYTES,
+    RESULTS_EVENT_BYTES,
+    QueueState,
+    results_weight,
+)
+from svc.domain.retry import crash_retry_in
+
+#: Bytes up to which the results of one acknowledgement stay together.
+RESULTS_PART_BYTES = RESULTS_EVENT_BYTES - RANGE_OVERHEAD_BYTES
+_LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the outcome was not recorded")
+_DONE = r.Done(1)
+
+
+def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
+    """Record results from the front of a lease."""
+    count = len(command.results)
+    if count != len(command.seconds):
+        return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
+    lease = state.lease_of(command.token, member)
+    if lease is None:
+        suspicion.came_back(state, command.token, member, now)
+        return _late(state, command.token, command.first, count)
+    chunk = lease.chunk
+    start = command.first - chunk.first
+    skip = lease.start - start
+    if skip < 0:
+        return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
+    if skip >= count:
+        return _late(state, command.token, command.first, count)
+    stop = min(start + count, lease.stop)
+    _record_results(state, command, chunk, start + skip, stop, skip, now)
+    settle_front(state, lease, stop)
+    lease.since = now
+    if stop < start + count:
+        state.observer.stale(chunk.terms.queue, start + count - stop)
+        return _LOST
+    return _DONE
+
+
+def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
+    """Charge the attempt at one job; jobs of the lease before it, whose results never came, go back."""
+    lease = state.lease_of(command.token, member)
+    index = -1 if lease is None else command.number - lease.chunk.first
+    if lease is None or not lease.start <= index < lease.stop:
+        suspicion.came_back(state, command.token, member, now)
+        return _late(state, command.token, command.number, 1, failed=True)
+    state.give_back(lease, lease.start, index, now)
+    lease.start = index
+    cause, retry_in, seconds = command.cause, command.retry_in, command.seconds
+    charge(state, lease, cause, command.error, retry_in, seconds, now, token=lease.token)
+    lease.since = now
+    return _DONE
+
+
+def release(state: QueueState, command: c.Release, member: Member, now: float) -> r.Reply:
+    """Give jobs of a lease back, uncharged."""
+    lease = state.lease_of(command.token, member)
+    if lease is None:
+        return _LOST
+    start = max(lease.start, command.first - lease.chunk.first)
+    if start < lease.stop:
+        _give_back_from(state, lease, start, now, command)
+    return _DONE
+
+
+def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> r.Reply:
+    """Give back what a consumer read ahead, as far as its supervisor knew of it."""
+    holder = _consumer(member, command.consumer)
+    if holder is None:
+        return r.Done(0)
+    count = 0
+    for token in [token for token in holder.leases if command.token <= token <= command.last]:
+        lease = holder.leases[token]
+        start = lease.start
+        if token == command.token:
+            start = max(start, command.number + 1 - lease.chunk.first)
+        if start < lease.stop:
+            count += lease.stop - start
+            _give_back_from(state, lease, start, now)
+    return r.Done(count)
+
+
+def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Reply:
+    """Charge a crash to the job that was executing, and give back all else the dead consumer held."""
+    lease = state.lease_of(command.token, member) if command.token else None
+    if lease is not None:
+        index = command.number - lease.chunk.first
+        if lease.start <= index < lease.stop:
+            state.give_back(lease, lease.start, index, now)
+            lease.start = index
+            record = lease.chunk.records.get(index)
+            retry_in = crash_retry_in((record.crashes if record else 0) + 1)
+            charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
+    if member.worker is not None:
+        state.ended(member.worker, command.consumer)
+    holder = _consumer(member, command.consumer)
+    if holder is not None:
+        if command.suspect:
+            suspicion.consumer_lost(state, holder, now)
+        else:
+            give_back_all(state, holder, now)
+        state.dismiss(holder)
+    return r.Done(1)
+
+
+def give_back_all(state: QueueState, holder: Member, now: float, *, expired: bool = False) -> int:
+    """End all leases of a member, uncharged; return how many jobs went back."""
+    count = 0
+    for place, lease in enumerate(list(holder.leases.values())):
+        number = lease.stop - lease.start
+        count += number
+        tell = state.observer.expired if expired else state.observer.released
+        tell(lease.chunk.terms, number)
+        if expired and (place == 0 or holder.role == "plain"):
+            # A consumer runs its jobs in order: only the very first one was executing.
+            interrupt(state, lease, suspicion.run_time(lease, now), now)
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+    return count
+
+
+def _late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
+    """Answer for a token that is not in force: a repeat is fine, anything else is refused and counted."""
+    if state.ledger.settled.has(token, first, count, failed=failed):
+        return _DONE
+    state.observer.stale("", count)
+    return _LOST
+
+
+def _record_results(
+    state: QueueState, command: c.Ack, chunk: Chunk, start: int, stop: int, skip: int, now: float
+) -> None:
+    results, seconds = command.results, command.seconds
+    if skip or len(results) != stop - start:
+        results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
+    first, size = chunk.first + start, sum(map(len, results))
+    if results_weight(len(results), size) <= RESULTS_PART_BYTES:
+        _record_part(state, chunk, e.Range(chunk.origin, first, command.token, results, seconds), size, now)
+    else:
+        for part, times, size in _parts(results, seconds):
+            _record_part(state, chunk, e.Range(chunk.origin, first, command.token, part, times), size, now)
+            first += len(part)
+    state.run_times.ran(chunk.terms.task, stop - start, sum(seconds))
+    state.observer.succeeded(chunk.terms, seconds, now - chunk.at_of(start))
+    state.progressed.append((chunk.origin, chunk.first + start, stop - start))
+
+
+def _record_part(state: QueueState, chunk: Chunk, span: e.Range, size: int, now: float) -> None:
+    sequence, event = state.results_event(now, len(span.results), size)
+    event.ranges.append(span)
+    state.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, span, event.at)
+
+
+def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
+    """Yield results with their run times and their bytes, in parts that an event can take."""
+    start = size = 0
+    for place, result in enumerate(results):
+        more = size + len(result)
+        if place > start and results_weight(place + 1 - start, more) > RESULTS_PART_BYTES:
+            yield results[start:place], seconds[start:place], size
+            start, more = place, len(result)
+        size = more
+    yield results[start:], seconds[start:], size
+
+
+def _give_back_from(
+    state: QueueState, lease: LeaseRecord, start: int, now: float, told: c.Release | None = None
+) -> None:
+    """Give back the jobs of *lease* from *start* on; *told* may say that the first one has begun."""
+    if told is not None and told.started and start == lease.start:
+        if told.suspect:
+            suspicion.accuse(state, lease, told.seconds, now)
+            start += 1
+        else:
+            interrupt(state, lease, told.seconds, now)
+    if start < lease.stop:
+        state.observer.released(lease.chunk.terms, lease.stop - start)
+    state.give_back(lease, start, lease.stop, now)
+    lease.stop = start
+    if lease.start >= lease.stop:
+        state.end_lease(lease)
+
+
+def _consumer(member: Member, name: str) -> Member | None:
+    """Return the consumer *name* of the worker that *member* belongs to."""
+    return member.worker.consumers.get(name) if member.worker is not None else None

@@ -1,0 +1,285 @@
+"""Jobs that take their workers down: who is a suspect, when one may run, and when it gets a suspicion.
+
+The manager cannot see which job of a lost worker was to blame. So all jobs that it held are *suspects* from
+then on, until they end: each is handed out alone, at the back of its lane. The suspects of one queue run on
+one worker at a time. A suspect that has lost a second worker runs alone: no other suspect of its queue runs
+meanwhile, so that it is clear which of them was to blame; and no other of that kind runs in any queue, so
+that two of them do not end two workers at once.
+
+A suspect that loses its worker gets a *suspicion*. With `Limits.suspicion_budget` of them it is dead.
+Planned stops charge nobody. Nor do workers that were lost together, as those of one rack are. So the
+verdict waits for a moment, in which the lease stays in force: if the same process comes back, it goes on.
+If it comes back later, the suspicion is withdrawn.
+"""
+
+from __future__ import annotations
+
+from svc.domain import events as e
+from svc.domain.charges import charge, interrupt
+from svc.domain.job import Cause, ErrorInfo
+from svc.domain.lanes import Lane
+from svc.domain.lifecycle import JobState
+from svc.domain.losses import Loss
+from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
+from svc.domain.queue_state import QueueState
+from svc.domain.suspects import Trial
+
+#: Workers that are lost within so many seconds of each other are lost together.
+TOGETHER_SECONDS = 1.0
+
+
+# --- who may run ------------------------------------------------------------------------------------
+
+
+def lane_for(state: QueueState, member: Member) -> Lane | None:
+    """Return the lane of the suspect that *member* may have now, or None."""
+    suspects = state.suspects
+    if not suspects.lanes or (member.role == "consumer" and member.leases):
+        return None
+    running = _running(state)
+    queues, tasks, codecs = member.kind
+    if running:
+        alone = [lease for lease in running if not _shares(lease, member) or _lost_before(state, lease)]
+        queues -= {lease.chunk.terms.queue for lease in alone}
+    while queues:
+        lane = suspects.lanes.best((queues, tasks, codecs))
+        head = lane.head() if lane is not None else None
+        if lane is None or head is None:
+            return None
+        loss = state.ledger.losses.of(head.chunk, head.start)
+        if loss is None or not loss.again or not _in_the_way(state, running, lane.queue):
+            return lane
+        queues -= {lane.queue}
+    return None
+
+
+def goes_first(state: QueueState, suspect: Lane, lane: Lane | None) -> bool:
+    """Return whether the first job of *suspect* comes before that of *lane*."""
+    first, other = suspect.head(), lane.head() if lane is not None else None
+    if first is None or lane is None or other is None:
+        return first is not None
+    return (-suspect.priority, first.order) < (-lane.priority, other.order)
+
+
+def granted(state: QueueState, lease: LeaseRecord) -> None:
+    """Note that a suspect was handed out."""
+    state.suspects.running.append(lease)
+
+
+def _running(state: QueueState) -> list[LeaseRecord]:
+    """Return the leases of suspects that are in force; those who wait are asked again when one has ended."""
+    suspects, leases = state.suspects, state.leases
+    running = [lease for lease in suspects.running if leases.get(lease.token) is lease]
+    if len(running) < len(suspects.running):
+        suspects.running = running
+        state.readied = True
+    return running
+
+
+def _shares(lease: LeaseRecord, member: Member) -> bool:
+    """Return whether *member* may have a suspect of the same queue beside the one under *lease*."""
+    on_trial, worker = lease.holder.role == ON_TRIAL, lease.holder.worker
+    return not on_trial and worker is not None and worker is member.worker
+
+
+def _in_the_way(state: QueueState, running: list[LeaseRecord], queue: str) -> bool:
+    """Return whether one that has lost a worker as a suspect has to wait."""
+    return any(lease.chunk.terms.queue == queue or _lost_before(state, lease) for lease in running)
+
+
+def _lost_before(state: QueueState, lease: LeaseRecord) -> bool:
+    loss = state.ledger.losses.of(lease.chunk, lease.start)
+    return loss is not None and loss.again
+
+
+# --- a worker or a consumer is lost -------------------------------------------------------------------
+
+
+def worker_lost(state: QueueState, holder: Member, now: float) -> None:
+    """Give back what *holder* has, a consumer whose worker has gone or was not heard of for too long."""
+    worker = holder.worker
+    if worker is None:
+        _give_back(state, holder, now, planned=True)
+        return
+    # Its consumers are missed one after the other; the first of them tells when it was lost.
+    state.suspects.lost_at.setdefault((worker.name, worker.life), now)
+    _give_back(state, holder, now, planned=worker.report.stopping, worker=worker)
+
+
+def process_replaced(state: QueueState, worker: Worker, now: float) -> None:
+    """Give back what the consumers of a worker had that are not connected: another process has its name."""
+    for member in [each for each in worker.consumers.values() if not each.connected]:
+        worker_lost(state, member, now)
+        state.dismiss(member)
+
+
+def consumer_lost(state: QueueState, holder: Member, now: float) -> None:
+    """Give back what a consumer has whose process has died, with its supervisor there to tell of it."""
+    for place, lease in enumerate(list(holder.leases.values())):
+        seconds = run_time(lease, now)
+        if _is_alone(state, lease):
+            accuse(state, lease, seconds, now)
+        else:
+            _suspect(state, lease, now)
+            _return(state, lease, None if place else seconds, now)
+
+
+def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
+    """Charge a suspicion to the first job of *lease*, which was running; the others are not touched."""
+    chunk, index, budget = lease.chunk, lease.start, state.limits.suspicion_budget
+    record = chunk.records.get(index)
+    count = 1 + (record.suspicions if record is not None else 0)
+    _suspect(state, lease, now, count=1, charged=True)
+    said = f"its worker, or all its processes, was lost while this job ran: suspicion {count}"
+    error = ErrorInfo("WorkerLost", f"{said} of {budget}" if budget else said)
+    retry_in = None if budget and count >= budget else 0.0
+    charge(state, lease, Cause.SUSPECTED, error, retry_in, seconds, now)
+
+
+def run_time(lease: LeaseRecord, now: float) -> float:
+    """Return for how long the first job of a lost lease ran, as far as can be told from outside."""
+    holder = lease.holder
+    seen = holder.worker.seen_at if holder.worker is not None else now
+    last = holder.gone_at if not holder.connected else max(seen, lease.since)
+    return max(0.0, min(last, now) - lease.since)
+
+
+def _give_back(
+    state: QueueState, holder: Member, now: float, *, planned: bool, worker: Worker | None = None
+) -> None:
+    for place, lease in enumerate(list(holder.leases.values())):
+        seconds = run_time(lease, now)
+        if worker is not None and not planned and _is_alone(state, lease):
+            _put_on_trial(state, lease, worker, seconds, now)
+            continue
+        if not planned:
+            _suspect(state, lease, now)
+        # A consumer runs its jobs in order: only the very first one was executing.
+        _return(state, lease, None if place else seconds, now)
+
+
+def _return(state: QueueState, lease: LeaseRecord, seconds: float | None, now: float) -> None:
+    """End a lease and give back its jobs; the first one was executing if it has run for some *seconds*."""
+    state.observer.expired(lease.chunk.terms, lease.stop - lease.start)
+    if seconds is not None:
+        interrupt(state, lease, seconds, now)
+    state.give_back(lease, lease.start, lease.stop, now)
+    state.end_lease(lease)
+
+
+def _is_alone(state: QueueState, lease: LeaseRecord) -> bool:
+    """Return whether a lease is that of a suspect, which was handed out alone."""
+    return lease.stop - lease.start == 1 and state.ledger.losses.of(lease.chunk, lease.start) is not None
+
+
+def _suspect(
+    state: QueueState, lease: LeaseRecord, now: float, *, count: int = 0, charged: bool = False
+) -> None:
+    """Make suspects of the first *count* jobs of *lease*, or of all."""
+    chunk, index = lease.chunk, lease.start
+    count = count or lease.stop - lease.start
+    again = count == 1 and state.ledger.losses.of(chunk, index) is not None
+    first = chunk.first + index
+    event = e.Suspected(now, chunk.origin, first, count, lease.token, again=again, charged=charged)
+    state.ledger.suspected(state.record(event), event)
+
+
+# --- the verdict ------------------------------------------------------------------------------------
+
+
+def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds: float, now: float) -> None:
+    absent = Member(ON_TRIAL, lease.holder.name)
+    absent.worker = worker
+    absent.connected = False
+    state.pass_on(lease, absent)
+    state.suspects.trials.append(Trial(now, (worker.name, worker.life), lease, seconds))
+
+
+def on_trial(lease: LeaseRecord, member: Member) -> bool:
+    """Return whether *lease* is on trial and *member* is the process that had it."""
+    holder = lease.holder
+    was, worker = holder.worker, member.worker
+    if holder.role != ON_TRIAL or was is None or worker is None:
+        return False
+    return (holder.name, was.name, was.life) == (member.name, worker.name, worker.life)
+
+
+def reclaim(state: QueueState, member: Member) -> None:
+    """Give a consumer that is there what is on trial of it: it was out of sight for a while."""
+    for trial in state.suspects.trials:
+        if state.leases.get(trial.lease.token) is trial.lease and on_trial(trial.lease, member):
+            state.pass_on(trial.lease, member)
+
+
+def judge(state: QueueState, now: float) -> None:
+    """Conclude the trials that have taken long enough."""
+    suspects = state.suspects
+    _running(state)
+    while suspects.trials and now >= suspects.trials[0].at + TOGETHER_SECONDS:
+        trial = suspects.trials.pop(0)
+        lease = trial.lease
+        if state.leases.get(lease.token) is lease and lease.holder.role == ON_TRIAL:
+            _conclude(state, trial, now)
+    oldest = now - 2 * TOGETHER_SECONDS
+    if suspects.lost_at and min(suspects.lost_at.values()) < oldest:
+        suspects.lost_at = {name: at for name, at in suspects.lost_at.items() if at >= oldest}
+
+
+def _conclude(state: QueueState, trial: Trial, now: float) -> None:
+    lease = trial.lease
+    if _lost_with_others(state, trial):
+        _suspect(state, lease, now)
+        _return(state, lease, trial.seconds, now)
+    else:
+        accuse(state, lease, trial.seconds, now)
+
+
+def _lost_with_others(state: QueueState, trial: Trial) -> bool:
+    """Return whether another worker was lost together with that of *trial*.
+
+    One that was lost before the suspect was handed out does not count: the suspect may have been its end too.
+    """
+    granted, at = trial.lease.granted_at, trial.at
+    lost = state.suspects.lost_at.items()
+    return any(
+        worker != trial.worker and other > granted and abs(other - at) <= TOGETHER_SECONDS
+        for worker, other in lost
+    )
+
+
+def came_back(state: QueueState, token: int, member: Member, now: float) -> None:
+    """Withdraw what the loss of a lease has done: the process that had it speaks, as *member*."""
+    loss = state.ledger.losses.of_lease(token)
+    if loss is None or member.worker is None:
+        return
+    chunk = loss.chunk
+    waiting = [index for index in loss.jobs() if chunk.states[index] == JobState.READY]
+    if loss.again:
+        waiting = []  # it stays a suspect
+    for start, stop in _runs(waiting):
+        state.skip_ready(chunk, start, stop)
+    _withdraw(state, loss, now)
+    for start, stop in _runs(waiting):
+        state.make_ready(chunk, start, stop, now)
+
+
+def _runs(indexes: list[int]) -> list[tuple[int, int]]:
+    """Return ascending indexes as runs [start, stop)."""
+    runs: list[tuple[int, int]] = []
+    for index in indexes:
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs
+
+
+def _withdraw(state: QueueState, loss: Loss, now: float) -> None:
+    chunk, left = loss.chunk, None
+    if loss.charged:
+        record = chunk.record(loss.start)
+        left = max(0, record.suspicions - 1)
+    elif loss.again:
+        return
+    event = e.Cleared(now, chunk.origin, chunk.first + loss.start, loss.token, left)
+    state.ledger.cleared(state.record(event), event)

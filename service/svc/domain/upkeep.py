@@ -1,0 +1,214 @@
+"""What the passing of time does: due jobs, leases whose holder is gone, and jobs kept long enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from svc.domain import events as e
+from svc.domain import suspicion
+from svc.domain.chunk import Chunk
+from svc.domain.members import RECONNECT_GRACE, Member, Worker
+from svc.domain.queue_state import Notice, QueueState
+from svc.domain.settlement import give_back_all
+
+#: Chunks that one tick forgets at most, so that retention never stalls the loop.
+FORGET_CHUNKS_MAX = 200
+#: Jobs of a chunk that is forgotten in about the time that a chunk of one takes, and by how many more of them
+#: a job with a history counts.
+SMALL_CHUNK_JOBS = 250
+RECORD_COST_JOBS = 20
+#: Seconds between two looks for leases whose holder nobody attends to.
+SWEEP_SECONDS = 1.0
+#: Outcomes that one tick looks at for those that are forgotten: it takes some milliseconds.
+SWEPT_OUTCOMES = 20_000
+#: Chunks that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
+MERGE_CHUNKS_MAX = 4
+#: Seconds for which an origin, all of whose jobs are forgotten, is still known.
+ORIGIN_KEPT_SECONDS = 24 * 3600.0
+
+
+def tick(state: QueueState, now: float) -> None:
+    """Do what is due.
+
+    A worker is heard of by its supervisor's `extend`. When it is not for a lease time, or when neither it nor
+    its consumer has been connected for half a second, the consumer's jobs go back. Counted on the manager's
+    own clock, which never runs backwards and does not follow changes of the host's time of day.
+    """
+    state.wake_due(now)
+    if state.hold_until and now >= state.hold_until:
+        state.hold_until = 0.0
+        state.readied = True
+    suspicion.judge(state, now)
+    for worker in list(state.workers.values()):
+        _reap(state, worker, now)
+    if now >= state.next_sweep:
+        state.next_sweep = now + SWEEP_SECONDS
+        _sweep(state, now)
+    _retire(state, now)
+    _merge(state, now)
+
+
+def pause(state: QueueState, seconds: float, now: float) -> None:
+    """Do not count the last *seconds* in judging leases: the manager could not hear anybody in them.
+
+    Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on. So do
+    those that are expected to come back after a restart.
+    """
+    if state.hold_until:
+        state.hold_until = min(state.hold_until + seconds, now + state.limits.reconnect_seconds)
+    for worker in state.workers.values():
+        worker.expires = min(worker.expires + seconds, now + state.limits.lease_seconds)
+        supervisor = [worker.supervisor] if worker.supervisor is not None else []
+        for member in (*supervisor, *worker.consumers.values()):
+            member.gone_at = min(member.gone_at + seconds, now)
+
+
+def _reap(state: QueueState, worker: Worker, now: float) -> None:
+    """Give back the jobs of a worker's consumers that are gone."""
+    expired = now >= worker.expires
+    for member in list(worker.consumers.values()):
+        gone = not member.connected
+        if expired or (gone and _unattended(worker, member, now)):
+            suspicion.worker_lost(state, member, now)
+        elif gone and _disowned(state, worker, member, now):
+            suspicion.consumer_lost(state, member, now)
+        else:
+            continue
+        if gone:
+            state.dismiss(member)
+    supervisor = worker.supervisor
+    if supervisor is not None and not worker.present:
+        gone_at = max([supervisor.gone_at, *(member.gone_at for member in worker.consumers.values())])
+        if now >= gone_at + RECONNECT_GRACE:
+            state.dismiss(supervisor)
+    if worker.name not in state.workers:
+        state.notices.append(Notice("lost", worker.name))
+
+
+def _sweep(state: QueueState, now: float) -> None:
+    """Give back what is held by members that no other rule reaches any more."""
+    for holder in [holder for holder in state.holders if not state.attends(holder)]:
+        if holder.worker is not None:
+            suspicion.worker_lost(state, holder, now)
+        else:
+            give_back_all(state, holder, now, expired=True)
+
+
+def _disowned(state: QueueState, worker: Worker, member: Member, now: float) -> bool:
+    """Return whether a consumer that is gone for a lease time holds nothing, or is not its supervisor's."""
+    if now < member.gone_at + state.limits.lease_seconds:
+        return False
+    return not member.leases or worker.lacks(member.name)
+
+
+def _unattended(worker: Worker, member: Member, now: float) -> bool:
+    """Return whether neither the consumer nor its supervisor has been connected for the grace."""
+    if worker.supervised:
+        return False
+    gone_at = member.gone_at
+    if worker.supervisor is not None:
+        gone_at = max(gone_at, worker.supervisor.gone_at)
+    return now >= gone_at + RECONNECT_GRACE
+
+
+def _retire(state: QueueState, now: float) -> None:
+    """Forget what is past its retention, oldest first."""
+    ledger = state.ledger
+    forgotten = list(_retired(state, now))
+    for name in dict.fromkeys(chunk.origin for chunk in forgotten):
+        _keep_known(state, name, now)
+    for queue in {chunk.terms.queue for chunk in forgotten}:
+        ledger.drop_idle(queue)
+    while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
+        _, name = ledger.emptied.popleft()
+        _forget_origin(state, name, now)
+    if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
+        ledger.sweep_outcomes(SWEPT_OUTCOMES)
+
+
+def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
+    """Forget some chunks, and yield them; those with dead jobs are kept longer."""
+    ledger, limits = state.ledger, state.limits
+    budget = FORGET_CHUNKS_MAX
+    while ledger.finished and budget > 0:
+        finished_at, chunk = ledger.finished[0]
+        if now < finished_at + limits.retention_seconds and ledger.finished_jobs <= limits.retention_jobs:
+            break
+        ledger.finished.popleft()
+        ledger.finished_jobs -= chunk.count
+        budget -= _cost(chunk)
+        if _still(state, finished_at, chunk):
+            if any((chunk.sequence, index) in ledger.dead for index in chunk.records):
+                ledger.kept_dead.append((finished_at, chunk))
+                ledger.kept_dead_jobs += chunk.count
+            else:
+                ledger.forget(chunk)
+                yield chunk
+    while ledger.kept_dead and budget > 0:
+        finished_at, chunk = ledger.kept_dead[0]
+        expired = now >= finished_at + limits.dead_retention_seconds
+        if not expired and ledger.kept_dead_jobs <= limits.retention_jobs:
+            break
+        ledger.kept_dead.popleft()
+        ledger.kept_dead_jobs -= chunk.count
+        budget -= _cost(chunk)
+        if _still(state, finished_at, chunk):
+            ledger.forget(chunk)
+            yield chunk
+
+
+def _cost(chunk: Chunk) -> int:
+    """Return how many small chunks take as long to forget as *chunk* does."""
+    return 1 + (chunk.count + RECORD_COST_JOBS * len(chunk.records)) // SMALL_CHUNK_JOBS
+
+
+def _merge(state: QueueState, now: float) -> None:
+    """Put jobs that came one by one and have waited for a while into one row for each chunk.
+
+    So a long backlog of such jobs is read again in no more time than one that came in bulk.
+    """
+    grown, budget = state.ledger.grown, MERGE_CHUNKS_MAX
+    while grown and budget and now >= grown[0].at + state.limits.merge_seconds:
+        chunk = grown.popleft()
+        if chunk.mergeable and state.ledger.chunks.get(chunk.sequence) is chunk:
+            bodies = state.bodies(chunk, 0, chunk.count)
+            by, at = list(chunk.accepted_by or ()), list(chunk.accepted_at or ())
+            dues, keys = list(chunk.dues or ()), list(chunk.keys or ())
+            event = e.Merged(now, chunk.origin, chunk.first, chunk.terms, bodies, by, at, dues, keys)
+            state.ledger.merge(state.record(event), chunk)
+            budget -= 1
+
+
+def _still(state: QueueState, finished_at: float, chunk: Chunk) -> bool:
+    """Return whether a chunk has not been reopened or forgotten since it finished at that time."""
+    return (
+        not chunk.unfinished
+        and chunk.finished_at == finished_at
+        and state.ledger.chunks.get(chunk.sequence) is chunk
+    )
+
+
+def _keep_known(state: QueueState, name: str, now: float) -> None:
+    """Keep on record which numbers of an origin were accepted once, now that chunks are forgotten."""
+    ledger = state.ledger
+    origin = ledger.origins.make(name)
+    ledger.forgotten.extend(origin.forgotten_by)
+    origin.forgotten_by = [state.record(e.Forgotten(now, name, 0, origin.forgotten, origin.floor))]
+    if not origin.chunks:
+        ledger.note_emptied(origin, now)
+
+
+def _forget_origin(state: QueueState, name: str, now: float) -> None:
+    """Forget an origin that has had no jobs for long; one that has had some since waits anew."""
+    ledger = state.ledger
+    origin = ledger.origins.get(name)
+    if origin is None or origin.emptied_at is None:
+        return
+    emptied_at, origin.emptied_at = origin.emptied_at, None
+    if origin.chunks:
+        return
+    if now < emptied_at + ORIGIN_KEPT_SECONDS:
+        ledger.note_emptied(origin, emptied_at)
+        return
+    ledger.forgotten.extend(origin.forgotten_by)
+    ledger.origins.discard(name)

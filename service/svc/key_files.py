@@ -1,0 +1,138 @@
+"""The files that keys are in: the authkey, a key for each role, the keys that sign pickles.
+
+A key file that every user of the host can read is refused, wherever it is named.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from svc.envelope import PickleKeys
+from svc.errors import AuthenticationFailed, ConfigurationError
+
+#: Where the authkey is looked for where nothing is set: the mount point of container secrets.
+DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
+#: The same for the key that signs pickles.
+DEFAULT_PICKLE_KEY_FILE = Path("/run/secrets/svc_pickle_key")
+#: Bytes that a key has at least.
+AUTHKEY_BYTES_MIN = 16
+
+#: What a key may be for; `svc.server.roles` says what each may do.
+ROLES = ("submit", "work", "read", "admin")
+
+_SECRETS_FOLDER = Path("/run/secrets")
+
+
+def find_authkey_file(path: str | os.PathLike[str] | None) -> Path | None:
+    """Return *path*, else what `SVC_AUTHKEY_FILE` names, else the container secret where there is one."""
+    return _find(path, "SVC_AUTHKEY_FILE", DEFAULT_AUTHKEY_FILE)
+
+
+def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
+    """Return the authkey in the file that `find_authkey_file` finds, less one newline at its end.
+
+    Raises:
+        AuthenticationFailed: there is no such file, it cannot be read, it is open to every user of the
+            host (a secret under /run/secrets may be), or it holds fewer than 16 bytes.
+    """
+    found = find_authkey_file(path)
+    if found is None:
+        raise AuthenticationFailed(
+            "no authkey: name the manager's with --authkey-file FILE or SVC_AUTHKEY_FILE, as `svc dev` "
+            "prints it; for a new manager make one with `svc auth generate --output FILE`"
+        )
+    try:
+        key = _read_closed(found)
+    except AuthenticationFailed:
+        raise
+    except OSError as error:
+        raise AuthenticationFailed(
+            f"the authkey file {found} cannot be read ({error.strerror}); make one with `svc auth generate`"
+        ) from None
+    if len(key) < AUTHKEY_BYTES_MIN:
+        raise AuthenticationFailed(
+            f"the authkey in {found} has {len(key)} bytes and needs at least {AUTHKEY_BYTES_MIN}; "
+            "make one with `svc auth generate`"
+        )
+    return key
+
+
+def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys | None:
+    """Return the keys for pickles in *path*, else in what `SVC_PICKLE_KEY_FILE` names, else in the secret.
+
+    Each line is one: the first signs, and a second one is verified too while keys are changed. None where no
+    file is named and there is no secret.
+
+    Raises:
+        AuthenticationFailed: the file is open to every user of the host.
+        ConfigurationError: it cannot be read, or holds no key, a short one, or more than two.
+    """
+    found = _find(path, "SVC_PICKLE_KEY_FILE", DEFAULT_PICKLE_KEY_FILE)
+    if found is None:
+        return None
+    try:
+        lines = _read_closed(found).splitlines()
+    except AuthenticationFailed:
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"the pickle key file {found} cannot be read ({error.strerror}); make one with "
+            "`svc auth generate --pickle`"
+        ) from None
+    if not lines or len(min(lines, key=len)) < AUTHKEY_BYTES_MIN:
+        raise ConfigurationError(
+            f"a line of {found} has fewer than the {AUTHKEY_BYTES_MIN} bytes of a pickle key; make one with "
+            "`svc auth generate --pickle`"
+        )
+    return PickleKeys(tuple(lines))
+
+
+def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
+    """Return the keys in *folder* with their roles, from `submit.key`, `work.key`, `read.key`, `admin.key`.
+
+    Beside each may stand a second one that is active too, `work.key.next` for instance: while keys are
+    changed, those who have the old one and those who have the new one are served.
+
+    Raises:
+        AuthenticationFailed: a key cannot be read, is open to every user of the host, or is too short.
+        ConfigurationError: there is no key in *folder*.
+    """
+    files = [(role, folder / f"{role}.key{suffix}") for role in ROLES for suffix in ("", ".next")]
+    found = [(role, read_authkey(path)) for role, path in files if path.exists()]
+    if not found:
+        raise ConfigurationError(f"no key in {folder}; `svc auth generate --all {folder}` makes one a role")
+    return found
+
+
+def check_closed(path: Path, mode: int) -> None:
+    """See that not every user of the host can read or change the key in *path*, a file of that *mode*.
+
+    A secret under /run/secrets may be open: a container runtime puts it there, and nobody else is inside.
+    Nothing is seen if the system has no owners of files in POSIX's sense: Windows calls every file open.
+
+    Raises:
+        AuthenticationFailed: they can.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    if mode & (stat.S_IROTH | stat.S_IWOTH) and _SECRETS_FOLDER.resolve() not in path.resolve().parents:
+        can = "read" if mode & stat.S_IROTH else "change"
+        raise AuthenticationFailed(
+            f"every user of this host can {can} the key in {path}; run `chmod o-rwx {path}`"
+        )
+
+
+def _read_closed(path: Path) -> bytes:
+    with path.open("rb") as file:
+        check_closed(path, os.fstat(file.fileno()).st_mode)
+        key = file.read(1 << 16)
+    return key[:-1] if key.endswith(b"\n") else key
+
+
+def _find(path: str | os.PathLike[str] | None, variable: str, default: Path) -> Path | None:
+    named = path or os.environ.get(variable)
+    if named:
+        return Path(named)
+    return default if default.exists() else None

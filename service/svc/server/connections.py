@@ -1,0 +1,260 @@
+"""Every connection of the manager: who is let in, what is waited for on each, and when one has to go."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from svc.broker.host import QueueHost
+from svc.server.connection import Connection, PeerGone
+from svc.server.connection_limits import ConnectionLimits
+from svc.server.heap import LARGE_BYTES, Heap
+from svc.server.keys import KeyRing
+from svc.server.telling import Telling
+
+if TYPE_CHECKING:
+    import ssl
+
+#: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
+#: is heard before the others have pushed it out.
+ACCEPTS_MAX = 8
+#: Seconds for which accepting pauses when the process has no descriptor left.
+ACCEPT_PAUSE_SECONDS = 0.05
+#: Looks at the buffers in the time in which they fill up.
+BUFFER_LOOKS = 8
+#: Seconds between two looks at slow readers, full buffers, and free space on disk and in memory.
+HOUSEKEEPING_SECONDS = 0.5
+
+
+class Connections:
+    """Accepts connections, watches them, sends on them and ends them; what they say is the loop's matter."""
+
+    def __init__(
+        self,
+        host: QueueHost,
+        listener: socket.socket,
+        connection_limits: ConnectionLimits,
+        epoll: select.epoll,
+        *,
+        telling: Telling,
+        tls: ssl.SSLContext | None = None,
+        heap: Heap | None = None,
+    ) -> None:
+        """Let peers in that connect to *listener*.
+
+        Args:
+            host: the queue, which is told of members that come and go.
+            listener: a bound socket that listens.
+            connection_limits: the book of connections, and their bounds.
+            epoll: what the loop waits on.
+            telling: what tells of refusals.
+            tls: what connections are secured with; None serves them plain.
+            heap: what is told of large messages, if the process is the manager's own.
+        """
+        self._host = host
+        self._listener = listener
+        self._connection_limits = connection_limits
+        self._epoll = epoll
+        self._telling = telling
+        self._tls = tls
+        self._heap = heap
+        #: Connections that are not read for now, by descriptor.
+        self.paused: dict[int, Connection] = {}
+        #: When accepting goes on (monotonic) after a pause; 0 if there is none.
+        self._accept_after = 0.0
+        #: Bytes that may wait beside those of the last look.
+        self._unchecked = 0
+        self._log = structlog.get_logger("svc.manager")
+
+    # --- the door -----------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Let peers in from now on."""
+        self._listener.setblocking(False)
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def stop_listening(self) -> None:
+        """Let nobody in any more."""
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+
+    def close(self) -> None:
+        """Close every connection, and the listener."""
+        for connection in list(self._connection_limits.connections.values()):
+            connection.close()
+        self._connection_limits.connections.clear()
+        self._listener.close()
+
+    def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
+        """Secure new connections with *tls*, and end those whose key is not among *keys*."""
+        self._tls, self._connection_limits.keys = tls, len(keys)
+        for connection in list(self._connection_limits.connections.values()):
+            if connection.key is not None and connection.key not in keys:
+                self.drop(connection, "its key is not active any more")
+
+    def accept(self) -> None:
+        """Let in those who have connected, a few at a time."""
+        for _ in range(ACCEPTS_MAX):
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # Without a descriptor the listener would stay readable and the loop would spin.
+                    self._accept_after = time.monotonic() + ACCEPT_PAUSE_SECONDS
+                    self._epoll.modify(self._listener.fileno(), 0)
+                    self._log.error("accept_paused", error=str(error))
+                return
+            self._admit(sock, address[:2])
+
+    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        refusal = self._connection_limits.refusal(address[0])
+        if refusal:
+            self._telling.refused_connection(f"{address[0]}:{address[1]}", refusal)
+            sock.close()
+            return
+        try:
+            connection = Connection(sock, address, self._tls)
+        except OSError:
+            sock.close()
+            return
+        self._host.state.arrived(connection.member)
+        connection.mask = select.EPOLLIN
+        self._epoll.register(connection.fd, connection.mask)
+        if evicted := self._connection_limits.enter(connection):
+            self.drop(evicted, "too many half-open connections")
+        try:
+            connection.start()
+        except PeerGone as gone:
+            self.drop(connection, str(gone))
+
+    def opened(self, connection: Connection) -> str:
+        """Give a place to a peer that has proved to know a key; return why there is none, or nothing."""
+        refusal = self._connection_limits.opened(connection)
+        if refusal:
+            self._telling.refused_connection(connection.peer, refusal, str(connection.role))
+        else:
+            self._host.observer.connected(+1)
+        return refusal
+
+    # --- one connection -----------------------------------------------------------------------------
+
+    def watch(self, connection: Connection) -> None:
+        """Wait for what the connection needs next, or end it if all is said."""
+        if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
+            return  # as it mostly is
+        if connection.closed:
+            return
+        if connection.closing and not connection.wants_to_write:
+            self.drop(connection, "done")
+            return
+        if connection.paused:
+            # Reading goes on when the answers are taken: what a peer can make us hold is bounded.
+            self.paused[connection.fd] = connection
+            mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.wants_to_write else 0)
+        else:
+            self.paused.pop(connection.fd, None)
+            mask = select.EPOLLIN
+        if mask != connection.mask:
+            connection.mask = mask
+            self._epoll.modify(connection.fd, mask)
+
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
+        """Send a whole message, header included; a connection that is gone is passed over."""
+        if connection.closed:
+            return
+        if len(message) >= LARGE_BYTES:
+            self.note_large()
+        try:
+            connection.send(message)
+        except PeerGone as gone:
+            self.drop(connection, str(gone))
+        else:
+            if connection.wants_to_write or connection.closing:
+                self.watch(connection)
+                self.note_buffered(connection)
+
+    def drop(self, connection: Connection, reason: str) -> None:
+        """End a connection; what its member holds is dealt with by the host."""
+        if connection.closed:
+            return
+        if self._part_from(connection):
+            self._host.disconnected(connection.member)
+        if reason != "done":
+            self._log.debug("connection_closed", peer=connection.peer, reason=reason)
+
+    def _part_from(self, connection: Connection) -> bool:
+        """Close a connection and forget it; return whether it had come through its handshake."""
+        self.paused.pop(connection.fd, None)
+        was_open = self._connection_limits.leave(connection)
+        if was_open:
+            self._host.observer.connected(-1)
+        self._epoll.unregister(connection.fd)
+        connection.close()
+        return was_open
+
+    def part_from_all(self) -> None:
+        """Close every connection and forget it, and tell the host nothing."""
+        for connection in list(self._connection_limits.connections.values()):
+            self._part_from(connection)
+
+    def _cut_off(self, connection: Connection, reason: str) -> None:
+        self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
+        self.drop(connection, reason)
+
+    # --- time and room ------------------------------------------------------------------------------
+
+    def seconds_to_next(self, until: float) -> float:
+        """Return the seconds until something is to be done here, *until* at most."""
+        if (deadline := self._connection_limits.next_deadline()) is not None:
+            until = min(until, deadline - time.monotonic())
+        if self._accept_after:
+            until = min(until, self._accept_after - time.monotonic())
+        if self.paused:
+            until = min(until, HOUSEKEEPING_SECONDS)
+        return max(0.0, until)
+
+    def keep_time(self, now: float) -> None:
+        """End handshakes that took too long, and accept again after a pause."""
+        for connection in self._connection_limits.overdue(now):
+            self.drop(connection, "the handshake took too long")
+        if self._accept_after and now >= self._accept_after:
+            self._accept_after = 0.0
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    def tend(self, now: float) -> None:
+        """Cut off those who do not read, or have too much waiting. Call it every `HOUSEKEEPING_SECONDS`."""
+        if self._heap is not None:
+            self._heap.tidy(now)
+        bounds = self._connection_limits.bounds
+        for connection in list(self.paused.values()):
+            allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
+            if connection.wants_to_write and now - connection.waiting_since > allowed:
+                self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
+        self._bound_buffers()
+
+    def _bound_buffers(self) -> None:
+        """Cut off connections until no more bytes wait than may."""
+        self._unchecked = 0
+        while hoarder := self._connection_limits.hoarder():
+            self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
+
+    def note_buffered(self, connection: Connection) -> None:
+        """Look at the buffers again once so much more may wait that it matters."""
+        waiting = connection.buffered
+        if not waiting:
+            return  # as it mostly is
+        self._unchecked += waiting
+        if self._unchecked >= self._connection_limits.bounds.buffered_bytes // BUFFER_LOOKS:
+            self._bound_buffers()
+
+    def note_large(self) -> None:
+        """Note that a large message passes."""
+        if self._heap is not None:
+            self._heap.passes(time.monotonic())

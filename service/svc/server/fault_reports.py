@@ -1,0 +1,152 @@
+"""Reports of the manager's own faults: one JSON file each, for a bug report, with nothing of a job's content.
+
+They hold names (queues, tasks, members), numbers, and where in the code it happened. What a job carries (its
+arguments, results, errors, keys) is there by its length alone, and an exception by its class: its text may
+repeat what it was about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, Final
+
+import msgspec
+
+from svc.broker.broken import StateBroken
+from svc.broker.host import QueueHost
+from svc.domain.lifecycle import InvariantBroken, JobState
+from svc.wire import RELEASE
+
+#: Reports that are kept; the oldest goes for a new one.
+REPORTS_MAX: Final = 20
+#: Elements of a list in a request that a report shows, and characters of a name.
+_SHOWN_MAX: Final = 10
+_NAME_MAX: Final = 200
+#: Bits above which a number is told by its size.
+_BITS_MAX: Final = 64
+#: Text in a request that is no content; any other is told by its length.
+_NAMES: Final = frozenset(
+    (
+        "codec",
+        "consumer",
+        "cause",
+        "host",
+        "id",
+        "ids",
+        "name",
+        "origin",
+        "queue",
+        "queues",
+        "release",
+        "role",
+        "state",
+        "task",
+        "tasks",
+        "worker",
+    )
+)
+
+
+class FaultReports:
+    """The directory of reports. It is made, for this user alone, with the first one."""
+
+    def __init__(self, directory: Path, *, sqlite: str = "") -> None:
+        """Keep reports in *directory*; *sqlite* is the release of SQLite, which they tell."""
+        self.directory = directory
+        self._sqlite = sqlite
+
+    def write(self, report: Mapping[str, Any]) -> Path:
+        """Keep a report; return its file.
+
+        Raises:
+            OSError: the directory or the file cannot be written.
+        """
+        now = datetime.now(UTC)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.directory / f"{now:%Y%m%dT%H%M%S.%fZ}-{report['place']}.json"
+        text = json.dumps({"time": now.isoformat(), **report, "sqlite": self._sqlite}, indent=1, default=repr)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text + "\n")
+        for old in sorted(self.directory.glob("*.json"))[:-REPORTS_MAX]:
+            old.unlink(missing_ok=True)
+        return path
+
+
+def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
+    """Return what a report tells of *broken*, while *host* still has the state that broke."""
+    ledger = host.state.ledger
+    return {
+        "release": RELEASE,
+        "python": sys.version,
+        "platform": platform.platform(),
+        "place": str(broken.place),
+        "errors": [_told(error) for error in _chain(broken.error)],
+        "command": None if broken.command is None else _command(broken.command),
+        "role": broken.member.role if broken.member is not None else "",
+        "jobs": _jobs(host),
+        "incarnation": host.state.incarnation,
+        "last_sequence": ledger.last_sequence,
+        "durability": host.journal.durability,
+        "limits": asdict(host.state.limits),
+    }
+
+
+def _jobs(host: QueueHost) -> dict[str, int]:
+    """Return how many jobs of all queues are in each state, as the counts have it."""
+    counts = host.state.ledger.counts.values()
+    return {state.word: sum(getattr(each, state.word) for each in counts) for state in JobState}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    frames = [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in _frames(error)]
+    told: dict[str, Any] = {"type": type(error).__qualname__, "at": frames}
+    if isinstance(error, InvariantBroken):
+        told["message"] = str(error)  # made of ids, states and numbers
+    return told
+
+
+def _frames(error: BaseException) -> Iterable[Any]:
+    return walk_tb(error.__traceback__)
+
+
+def _command(command: msgspec.Struct) -> dict[str, Any]:
+    return {"type": type(command).__name__, **_fields(command)}
+
+
+def _fields(value: msgspec.Struct) -> dict[str, Any]:
+    return {name: _shown(name, getattr(value, name)) for name in value.__struct_fields__}
+
+
+def _shown(name: str, value: object) -> object:
+    """Return what a report shows of the field *name*, or of an element of it."""
+    match value:
+        case None | bool() | float():
+            return value
+        case int():
+            return value if value.bit_length() <= _BITS_MAX else f"number of {value.bit_length()} bits"
+        case str():
+            return value[:_NAME_MAX] if name in _NAMES else f"text of {len(value)} characters"
+        case bytes() | bytearray() | memoryview():
+            return f"{len(value)} bytes"
+        case msgspec.Struct():
+            return _fields(value)
+        case Sequence():
+            shown = [_shown(name, each) for each in value[:_SHOWN_MAX]]
+            return shown if len(value) <= _SHOWN_MAX else [*shown, f"and {len(value) - _SHOWN_MAX} more"]
+    return type(value).__name__

@@ -1,0 +1,13 @@
+"""The journal that survives: one SQLite file, one connection, one transaction for each turn of the loop.
+
+Only this package knows SQLite. Beside the file `PATH` stand `PATH-wal` (SQLite's log: commits not yet
+moved into the file), `PATH.mark` (how far it once reached, see `mark`), `PATH.large` (a directory with the
+content of large rows, see `large rows`), `PATH.ballast` (room for acknowledgements on a full disk, see
+`ballast`), `PATH.clock` (what the manager's clock showed last, see `timepiece`) and, while a manager serves
+it, `PATH.owner` (which one, see `ownership`). They belong together: move or delete all of them or none.
+"""
+
+from svc.server.journal.form import APPLICATION_ID, SCHEMA_VERSION, require_sqlite, sqlite_release
+from svc.server.journal.store import SqliteJournal
+
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteJournal", "require_sqlite", "sqlite_release"]

@@ -1,0 +1,165 @@
+"""A copy of a journal in use, made by its own connection a slice at a time between the turns of the loop.
+
+Nothing else can make it, since the file is held in exclusive mode. SQLite carries what is committed meanwhile
+into the copy as well, so that it holds all that was accepted before its last slice. It is then synced and
+checked in a thread, and only a sound copy gets its name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import apsw
+import structlog
+
+from svc.domain.replies import Copy
+from svc.errors import BadRequest, Conflict, JournalError, ServiceError
+from svc.server.journal.form import draft_beside, make_directory, reason
+from svc.server.journal.inspection import check_copy
+from svc.server.journal.large_rows import LargeRows
+from svc.server.journal.mark import sync_directory
+
+#: Pages of 4 KiB that one slice copies: some milliseconds even on a busy machine; nobody is answered then.
+SLICE_PAGES: Final = 64
+#: Rows that are checked at a stretch, and the seconds of rest after them: the loop wants the interpreter.
+CHECKED_ROWS: Final = 500
+REST_SECONDS: Final = 0.001
+_IS_LARGE: Final = "SELECT 1 FROM events WHERE seq = ? AND length(body) = 0"
+_FILL: Final = "UPDATE events SET body = ? WHERE seq = ?"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+class Backup:
+    """One backup, from its first slice to its name."""
+
+    def __init__(self, source: apsw.Connection, large_rows: LargeRows, directory: Path, name: str) -> None:
+        """Begin to copy the journal behind *source* to *name* in *directory*, which is made if need be.
+
+        Large rows, which are in *large rows*, come into the copy: that is one file, and whole in itself.
+
+        Raises:
+            BadRequest: *name* is no plain file name, or one that a file of the journal itself may have.
+            Conflict: there is such a file.
+            JournalError: the copy cannot be made there.
+        """
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"{name!r} cannot name a backup; use letters, digits, dots, dashes")
+        journal = Path(source.filename)
+        if name.startswith(journal.name) and directory.resolve() == journal.resolve().parent:
+            raise BadRequest(f"files named {journal.name}… there are the journal's own; choose another name")
+        self.name = name
+        self._path = directory / name
+        self._draft = draft_beside(self._path)
+        self._pages = self._left = 0
+        self._large_rows = large_rows
+        #: Large rows that are still to be put into the copy; None while there are pages.
+        self._large: list[int] | None = None
+        self._state, self._error = "copying", ""
+        try:
+            make_directory(directory)
+            if self._path.exists():
+                raise Conflict(f"the backup {self._path} exists and stays as it is; choose another name")
+            os.close(os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            self._target = apsw.Connection(str(self._draft), flags=apsw.SQLITE_OPEN_READWRITE)
+            # It is synced as a whole at the end, in the thread.
+            self._target.pragma("synchronous", "OFF")
+            self._target.pragma("journal_mode", "OFF")
+            self._copy = self._target.backup("main", source, "main")
+        except OSError as error:
+            raise JournalError(f"the backup {self._path} cannot be made ({error.strerror})") from None
+        except apsw.Error as error:
+            raise JournalError(f"the backup {self._path} cannot be made ({reason(error)})") from None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is neither done nor failed."""
+        return self._state in ("copying", "checking")
+
+    @property
+    def copying(self) -> bool:
+        """Whether it still needs what it copies."""
+        return self._state == "copying"
+
+    def state(self) -> Copy:
+        """Return how far it is."""
+        return Copy(str(self._path), self._state, self._pages - self._left, self._pages, self._error)
+
+    def copy_slice(self) -> bool:
+        """Copy a little more; return whether there is more to copy. A failure is told by `state`."""
+        if self._state != "copying":
+            return False
+        try:
+            done = self._copy_pages() if self._large is None else self._copy_large(self._large)
+            if done:
+                # The copy is one file: no log stands beside it until a manager opens it.
+                self._target.pragma("journal_mode", "DELETE")
+                self._target.close()
+        except (apsw.Error, ValueError) as error:
+            self.abandon(reason(error) if isinstance(error, apsw.Error) else f"a large row: {error}")
+            return False
+        if done:
+            self._state = "checking"
+            threading.Thread(target=self._finish, name="backup", daemon=True).start()
+        return not done
+
+    def abandon(self, error: str) -> None:
+        """Give a copy up that is not whole; one that is whole is still checked and named."""
+        if self._state == "copying":
+            self._state, self._error = "failed", error
+            self._target.close(True)
+            self._draft.unlink(missing_ok=True)
+
+    def _copy_pages(self) -> bool:
+        """Copy some pages; return whether that was all."""
+        done = self._copy.step(SLICE_PAGES)
+        self._pages, self._left = self._copy.page_count, self._copy.remaining
+        if done:
+            self._copy.finish()
+            self._large = self._large_rows.numbers
+        return done and not self._large
+
+    def _copy_large(self, left: list[int]) -> bool:
+        """Put the content of one large row into the copy, so that it is whole in itself.
+
+        Raises:
+            ValueError: its file cannot be read.
+        """
+        number = left.pop()
+        if self._target.execute(_IS_LARGE, (number,)).get:
+            self._target.execute(_FILL, (self._large_rows.read(number), number))
+        return not left
+
+    def _finish(self) -> None:
+        """Sync, check and name the copy."""
+        log = structlog.get_logger("svc.manager")
+        try:
+            _sync(self._draft)
+            check_copy(self._draft, _rest)
+            os.link(self._draft, self._path)  # unlike a rename it replaces nothing
+            self._draft.unlink()
+            sync_directory(self._path.parent)
+        except (OSError, apsw.Error, ServiceError) as error:
+            self._draft.unlink(missing_ok=True)
+            self._state, self._error = "failed", str(error)
+            log.warning("backup_failed", path=str(self._path), error=str(error))
+        else:
+            self._state = "done"
+            log.info("backup_made", path=str(self._path), size_b=self._path.stat().st_size)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _rest(count: int) -> None:
+    if count % CHECKED_ROWS == 0:
+        time.sleep(REST_SECONDS)

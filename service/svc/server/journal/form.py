@@ -1,0 +1,302 @@
+"""The form of the file: how it is made, told from other files, brought up to date, and opened."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import apsw
+
+from svc.errors import Conflict, JournalError
+from svc.server.journal.failpoints import file_layer
+from svc.server.journal.large_rows import keep_large_rows
+from svc.server.journal.mark import Claim, mark_path, sync_directory
+
+#: `user_version` of the files that this release writes; see schema.sql.
+SCHEMA_VERSION: Final = 3
+#: Older versions that it reads; opened by a manager they are brought up to date.
+READABLE_VERSIONS: Final = tuple(range(1, SCHEMA_VERSION + 1))
+#: The first version with the tables of error texts.
+TEXTS_VERSION: Final = 3
+#: `application_id` of the files that this release writes; see schema.sql.
+APPLICATION_ID: Final = 0x73766371
+#: Older ones may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
+SQLITE_MINIMUM: Final = (3, 51, 3)
+
+_SYNCHRONOUS = {"fsync": ("FULL", 2), "os": ("NORMAL", 1)}
+DURABILITIES = tuple(_SYNCHRONOUS)
+_PAGE_BYTES = 4096
+_CACHE_KIB = 16 * 1024
+_WAL_FILE_BYTES = 64 * 1024 * 1024
+_LAST_TEXT = "SELECT max(seq) FROM text_uses"
+_NEWEST = "SELECT seq, total FROM events ORDER BY seq DESC LIMIT 1"
+
+
+class Opened(NamedTuple):
+    """An open file: its connection, incarnation, newest row (-1: none), number of rows; was it made now?
+
+    `last_text` is the newest row that has texts beside it, or 0.
+    """
+
+    connection: apsw.Connection
+    incarnation: int
+    newest: int
+    total: int
+    created: bool
+    last_text: int
+
+
+def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
+    """Open the file *path* in exclusive mode, and count one incarnation up; an empty one becomes a journal.
+
+    Raises:
+        Conflict: another process, or this one, has it open.
+        JournalError: it cannot be read, is no journal, or is one of a newer release.
+        TailLost: it holds less than *claim* says; it is left as it was found.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=file_layer())
+    except apsw.Error as error:
+        raise explained(path, error) from None
+    try:
+        return _prepare(connection, path, durability, claim)
+    except BaseException as error:
+        # What cannot be served is left as it is: not even its log is moved into it.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.close()
+        if isinstance(error, apsw.Error):
+            raise explained(path, error) from None
+        raise
+
+
+def begin_again(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
+    """Count one incarnation up in a file that is open already; a transaction that was begun is undone.
+
+    Raises:
+        apsw.Error: it cannot be written.
+        TailLost: the file holds less than *claim* says.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    # A token may never be given twice, so that this has to be on the disk whatever the durability.
+    _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
+    opened = _begin_incarnation(connection, path, claim, new=False)
+    _set(connection, "synchronous", *_SYNCHRONOUS[durability])
+    return opened
+
+
+def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
+    """Return a connection that changes nothing, and the version of the file.
+
+    It keeps a manager away as long as it is open.
+
+    Raises:
+        Conflict: a manager has it open.
+        JournalError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise JournalError(f"there is no journal {path}; name one")
+    try:
+        logged = Path(f"{path}-wal").exists()
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        # A log that is there stays there; one that this connection makes goes with it.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(logged))
+        connection.set_busy_timeout(0)
+        connection.pragma("locking_mode", "EXCLUSIVE")
+        connection.pragma("query_only", "ON")
+        if not _is_journal(connection, path):
+            raise JournalError(f"the journal {path} is empty: it was never opened by a manager")
+        return connection, int(connection.pragma("user_version"))
+    except apsw.Error as error:
+        raise explained(path, error) from None
+
+
+def keep_copies(path: Path) -> Path:
+    """Copy the journal, its log, its large rows and its mark into a new directory beside them; return it.
+
+    Nothing may have the journal open: to close any descriptor of it drops the locks of the process.
+
+    Raises:
+        JournalError: there is no room or right to.
+    """
+    number = 1
+    while (kept := Path(f"{path}.before-loss-{number}")).exists():
+        number += 1
+    try:
+        kept.mkdir(mode=0o700)
+        for file in (path, Path(f"{path}-wal"), mark_path(path)):
+            if file.exists():
+                copy_synced(file, kept / file.name)
+        keep_large_rows(path, kept)
+        sync_directory(kept)
+        sync_directory(kept.parent)
+    except OSError as error:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise JournalError(
+            f"no copy of the journal {path} could be kept ({error.strerror}); nothing was changed: make room"
+        ) from None
+    return kept
+
+
+def copy_synced(source: Path, target: Path) -> None:
+    """Copy a file into a new one and sync that.
+
+    Raises:
+        OSError: *target* exists, or there is no room or right.
+    """
+    with source.open("rb") as read, target.open("xb") as written:
+        shutil.copyfileobj(read, written, 1 << 20)
+        written.flush()
+        os.fsync(written.fileno())
+    target.chmod(0o600)
+
+
+def require_sqlite(version: str) -> None:
+    """Return where *version* of SQLite is safe for the journal.
+
+    Raises:
+        JournalError: it is too old, or not a version.
+    """
+    digits = version.split(".")
+    if not all(part.isdigit() for part in digits) or tuple(map(int, digits)) < SQLITE_MINIMUM:
+        least = ".".join(map(str, SQLITE_MINIMUM))
+        raise JournalError(
+            f"SQLite {version} can damage a journal; install an apsw that carries SQLite {least} or newer"
+        )
+
+
+def sqlite_release() -> str:
+    """Return the version of SQLite that keeps the journal."""
+    return apsw.sqlite_lib_version()
+
+
+def reason(error: apsw.Error) -> str:
+    """Return what SQLite says of an error."""
+    return str(error).removeprefix(f"{type(error).__name__}: ") or type(error).__name__
+
+
+def explained(path: Path, error: apsw.Error) -> Conflict | JournalError:
+    """Return the error that tells the user what is the matter with the file, and what to do."""
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return Conflict(f"the journal {path} is in use by another process; stop that manager first")
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return JournalError(
+            f"the journal {path} is damaged or not a journal ({reason(error)}); "
+            "keep a copy of it and of its -wal file, then restore a backup or name another with --journal"
+        )
+    return JournalError(
+        f"the journal {path} cannot be opened ({reason(error)}); "
+        "see that this user may read and write the file and its directory, and that the disk has room"
+    )
+
+
+def require_place(path: Path, *, must_exist: bool) -> None:
+    """See that there is a file *path*, or make it, empty and for this user alone, with its directories.
+
+    Raises:
+        JournalError: it is not there and *must_exist* is set, or this user may not make it.
+    """
+    if must_exist and not path.is_file():
+        raise JournalError(
+            f"there is no journal {path}, and --journal-must-exist is set: is its disk mounted? Without that "
+            "setting a new, empty one would be made"
+        )
+    try:
+        make_directory(path.parent)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise JournalError(
+            f"the journal {path} cannot be created ({error.strerror}); "
+            "choose a directory that this user may write to"
+        ) from None
+
+
+def draft_beside(path: Path) -> Path:
+    """Return where to make the file *path* until it is whole: a hidden name beside it that nobody has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory whose name survives power loss too."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(directory.parent)
+
+
+def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
+    """Check the file, bring it into form, set the durability."""
+    connection.set_busy_timeout(0)
+    connection.pragma("locking_mode", "EXCLUSIVE")
+    new = not _is_journal(connection, path)
+    if new:
+        connection.pragma("page_size", _PAGE_BYTES)
+    _set(connection, "journal_mode", "WAL", "wal")
+    connection.pragma("journal_size_limit", _WAL_FILE_BYTES)
+    connection.pragma("cache_size", -_CACHE_KIB)
+    _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
+    opened = _begin_incarnation(connection, path, claim, new=new)
+    _set(connection, "synchronous", *_SYNCHRONOUS[durability])
+    return opened
+
+
+def _is_journal(connection: apsw.Connection, path: Path) -> bool:
+    """Return whether the file is a journal, and not still empty.
+
+    Raises:
+        JournalError: it is something else, or a journal of a newer release.
+    """
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    if application == APPLICATION_ID:
+        if version not in READABLE_VERSIONS:
+            raise JournalError(
+                f"the journal {path} has format {version} and this release reads format {SCHEMA_VERSION}; "
+                "start the release that wrote it"
+            )
+        return True
+    if application or connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise JournalError(
+            f"{path} is a database, but not a journal of svc; name another file with --journal"
+        )
+    return False
+
+
+def _begin_incarnation(connection: apsw.Connection, path: Path, claim: Claim | None, *, new: bool) -> Opened:
+    """Count up, and with it take the exclusive lock; all that changes the form is in the same transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    if new:
+        _run(connection, "schema.sql")
+    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
+        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
+    incarnation = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").get
+    if not isinstance(incarnation, int):
+        raise apsw.CorruptError("the table meta has no incarnation")
+    newest, total = connection.execute(_NEWEST).fetchone() or (-1, 0)
+    last_text = connection.execute(_LAST_TEXT).get or 0
+    if claim is not None:
+        claim.check(path, incarnation, newest)
+    connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'incarnation'")
+    connection.execute("COMMIT")
+    return Opened(connection, incarnation + 1, newest, total or 0, new, last_text)
+
+
+def _run(connection: apsw.Connection, script: str) -> None:
+    connection.execute(resources.files(__package__).joinpath(script).read_text(encoding="utf-8"))
+
+
+def _set(connection: apsw.Connection, pragma: str, value: str, expected: object) -> None:
+    """Set and read back: a pragma that cannot be followed is silently ignored by SQLite."""
+    connection.pragma(pragma, value)
+    actual = connection.pragma(pragma)
+    if actual != expected:
+        raise JournalError(
+            f"SQLite keeps {pragma} at {actual!r} where {value} was asked for; use a local disk"
+        )

@@ -1,0 +1,203 @@
+"""Which manager has the journal, for file systems whose locks do not keep a second one away.
+
+SQLite's locks do that on a local disk. On NFS and some FUSE file systems they may do nothing, and two
+managers would write into one file until it is malformed. So the owner's name stands in `PATH.owner` while it
+serves. The owner reads it anew at least once a second before it commits, and stops if it finds another's.
+Whoever takes over on such a file system writes its own name first, and then waits for longer than that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from svc.errors import Conflict, JournalError
+
+#: Seconds after which the owner reads its name again before a commit.
+CHECK_SECONDS: Final = 1.0
+#: Seconds that whoever takes over waits: the owner's second, and time for a commit that has begun.
+TAKEOVER_SECONDS: Final = 5.0
+_MAGIC: Final = b"svcowner"
+_OWNER: Final = struct.Struct("<8s16s64sq")
+_CHECK: Final = struct.Struct("<I")
+#: File systems that other hosts share, by their names in mountinfo; those of FUSE begin with `fuse`.
+_NETWORK: Final = frozenset(
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "afs",
+        "gfs2",
+        "ocfs2",
+        "beegfs",
+    )
+)
+
+
+class Owner(NamedTuple):
+    """A manager: a random name, and for people its host and process."""
+
+    nonce: bytes
+    host: str
+    pid: int
+
+
+class Ownership:
+    """This manager's hold on a journal. Used by the thread that commits."""
+
+    def __init__(self, journal: Path, *, accept_network: bool = False) -> None:
+        """Become the owner of *journal*.
+
+        Raises:
+            Conflict: another manager has it.
+            JournalError: no file can be made beside it, or it is on a network file system and
+                *accept_network* is not set.
+            OSError: the name cannot be written.
+        """
+        self._journal = journal
+        self._path = Path(f"{journal}.owner")
+        self._owner = Owner(secrets.token_bytes(16), socket.gethostname(), os.getpid())
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(
+                f"the journal {journal} cannot be opened ({error.strerror}); see that this user may read and "
+                "write the file and its directory, and that the disk has room"
+            ) from None
+        try:
+            self._take(accept_network)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._next_check = time.monotonic() + CHECK_SECONDS
+
+    def check(self) -> None:
+        """See that no other manager has taken the journal over; asks the file system once a second at most.
+
+        Raises:
+            JournalError: another has.
+        """
+        if time.monotonic() < self._next_check:
+            return
+        # A file that cannot be opened (no descriptor is left) says nothing of its owner: the next call asks.
+        with contextlib.suppress(OSError):
+            self._require_own()
+            self._next_check = time.monotonic() + CHECK_SECONDS
+
+    def close(self) -> None:
+        """Let the journal go, so that the next owner need not wait."""
+        with contextlib.suppress(OSError):
+            found = read_owner(self._path)
+            if found is not None and found.nonce == self._owner.nonce:
+                self._path.unlink()
+        os.close(self._file)
+
+    def _take(self, accept_network: bool) -> None:
+        if not _lock(self._file):
+            raise Conflict(
+                f"the journal {self._journal} is in use by another process; stop that manager first"
+            )
+        kind = _file_system(self._path)
+        shared = _is_network(kind) or not self._lock_holds()
+        if shared and not accept_network:
+            raise JournalError(
+                f"the journal {self._journal} is on a file system ({kind}) whose locks may not keep a second "
+                "manager away; use a local disk, or set --accept-network-filesystem if no other manager "
+                "is started on it while this one runs"
+            )
+        before = read_owner(self._path)
+        os.pwrite(self._file, _packed(self._owner), 0)
+        os.fsync(self._file)
+        if shared and before is not None:
+            time.sleep(TAKEOVER_SECONDS)
+            self._require_own()
+
+    def _lock_holds(self) -> bool:
+        """Return whether the lock keeps a second descriptor away, as it would keep another process away."""
+        second = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return not _lock(second)
+        finally:
+            os.close(second)
+
+    def _require_own(self) -> None:
+        # Opened again: NFS shows what others have written to those who open the file after that.
+        found = read_owner(self._path)
+        if found is None or found.nonce != self._owner.nonce:
+            other = "nobody" if found is None else f"process {found.pid} on {found.host}"
+            raise JournalError(
+                f"the journal {self._journal} belongs to {other} now: a second manager was started on it, "
+                f"or {self._path.name} was replaced; this one writes nothing more. Let one manager run"
+            )
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Return the owner that the file *path* names, or None if it names none or is not there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), path.open("rb", buffering=0) as file:
+        content = file.read(_OWNER.size + _CHECK.size)
+        if len(content) == _OWNER.size + _CHECK.size and content[_OWNER.size :] == _checksum(content):
+            magic, nonce, host, pid = _OWNER.unpack(content[: _OWNER.size])
+            if magic == _MAGIC:
+                return Owner(nonce, host.rstrip(b"\0").decode(errors="replace"), pid)
+    return None
+
+
+def _packed(owner: Owner) -> bytes:
+    content = _OWNER.pack(_MAGIC, owner.nonce, owner.host.encode()[:64], owner.pid)
+    return content + _checksum(content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return _CHECK.pack(crc32(content[: _OWNER.size]))
+
+
+def _lock(file: int) -> bool:
+    """Lock the file for this open file description; return False if another has it.
+
+    A lock of this kind belongs to the description and not to the process, so that one process can see whether
+    it keeps a second description away.
+    """
+    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    try:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # there are no such locks here, which `_lock_holds` finds out
+    return True
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that *path* is on, from mountinfo (proc(5)); empty if unknown."""
+    found, length = "", -1
+    place = str(path.resolve())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            head, _, tail = line.partition(" - ")
+            mount = head.split()[4].encode().decode("unicode_escape")
+            inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+            if inside and len(mount) >= length:
+                found, length = tail.split()[0], len(mount)
+    return found
+
+
+def _is_network(kind: str) -> bool:
+    return kind in _NETWORK or kind.startswith("fuse")

@@ -1,0 +1,101 @@
+"""Events as rows, each with a checksum, so that a flipped bit is found and not taken for another job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from zlib import crc32
+
+import apsw
+import msgspec
+
+from svc.domain.events import AnyEvent
+from svc.errors import JournalError
+from svc.server.journal.large_rows import LARGE_BYTES, LargeRows
+
+#: What decoding a row may raise; a damaged one may also be no blob at all.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError)
+
+_REPLAY = "SELECT seq, body, crc, total FROM events ORDER BY seq"
+_MASK = 0xFFFFFFFF
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], AnyEvent] = msgspec.msgpack.Decoder(AnyEvent).decode
+
+#: A row of the table: number, body, checksum, and in the newest one how many rows there are.
+Row = tuple[int, bytes, int, int | None]
+
+
+def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
+    """Return the rows of events."""
+    encode, check, mask = _encode, crc32, _MASK
+    return [(number, body := encode(event), check(body, number & mask), None) for number, event in records]
+
+
+def set_large_aside(rows: list[Row], least: int = LARGE_BYTES) -> list[tuple[int, bytes]]:
+    """Return (number, content) of the rows of *least* bytes and more, and leave them empty in *rows*."""
+    large = []
+    for place, (number, body, check, total) in enumerate(rows):
+        if len(body) >= least:
+            large.append((number, body))
+            rows[place] = (number, b"", check, total)
+    return large
+
+
+def event_of(sequence: int, body: bytes, check: int | None) -> AnyEvent:
+    """Return the event in a row. One that a release before the checksums wrote has None for *check*.
+
+    Raises:
+        ValueError: the row is damaged; so do the other kinds in `UNREADABLE`.
+    """
+    if check is not None and crc32(body, sequence & _MASK) != check:
+        raise ValueError("its checksum is wrong")
+    return _decode(body)
+
+
+def runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as (first, last) of unbroken runs: what is forgotten mostly lies together."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def checked_rows(
+    connection: apsw.Connection, path: Path, large_rows: LargeRows, version: int = 2
+) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield every (sequence number, event) in order, checked; an empty row's content is in *large rows*.
+
+    Raises:
+        JournalError: a row is damaged, missing, or out of place.
+        apsw.Error: the file cannot be read.
+    """
+    statement = _REPLAY if version > 1 else _REPLAY.replace("crc, total", "NULL, NULL")
+    last, count, total = -1, 0, None
+    with closing(connection.cursor()) as cursor:
+        for sequence, body, check, total in cursor.execute(statement):  # noqa: B007  # used below
+            if sequence <= last:
+                raise unreadable(path, sequence, "it is out of place")
+            try:
+                event = event_of(sequence, body or large_rows.read(sequence), check)
+            except UNREADABLE as error:
+                raise unreadable(path, sequence, error) from None
+            yield sequence, event
+            last = sequence
+            count += 1
+    if version > 1 and (total or 0) != count:
+        raise JournalError(
+            f"the journal {path} has {count} rows and its newest one says {total}; it is damaged: keep "
+            "a copy, then restore a backup"
+        )
+
+
+def unreadable(path: Path, sequence: int, why: object) -> JournalError:
+    """Return the error that tells of a row that cannot be used."""
+    return JournalError(
+        f"row {sequence} of the journal {path} cannot be read ({why}); it is damaged or of "
+        "a newer release: keep a copy, then start that release or restore a backup"
+    )

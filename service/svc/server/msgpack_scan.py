@@ -1,0 +1,134 @@
+"""Show that MessagePack is plain data within bounds before the manager decodes it for a stock client.
+
+One byte can stand for an empty map, which takes 64 bytes in memory: 16 MB of them took 2 GB and ten seconds.
+One pass over the heads of the objects, which makes none of them, counts them first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from svc.errors import CodecError
+
+#: Objects in one body at most; each takes some 0.1 µs here, and as much to decode and to pickle.
+OBJECTS_MAX: Final = 100_000
+#: Arrays and maps in one body at most; each takes some 0.4 µs here, and 64 bytes and more in memory.
+CONTAINERS_MAX: Final = 25_000
+#: Containers within containers at most: as in pickles, see `pickle_stack`.
+NESTING_MAX: Final = 64
+#: Map keys at most whose hashes are not seeded, so that a stranger can make them collide: as in pickles.
+FORGEABLE_KEYS_MAX: Final = 512
+
+_FIXED_WIDTHS = {
+    **dict.fromkeys(range(0x80), 1),  # small integers
+    **{0xA0 + size: 1 + size for size in range(0x20)},  # short strings
+    **dict.fromkeys((0xC0, 0xC2, 0xC3), 1),  # nil, false, true
+    **dict.fromkeys((0xCC, 0xD0), 2),
+    **dict.fromkeys((0xCD, 0xD1), 3),
+    **dict.fromkeys((0xCE, 0xD2), 5),
+    **{0xD4 + power: 2 + 2**power for power in range(5)},  # extensions: a type and 1 to 16 bytes
+    **dict.fromkeys(range(0xE0, 0x100), 1),  # small negative integers
+}
+#: By first byte: the bytes of an object whose length it tells; 0 for all others.
+_WIDTHS = bytes(_FIXED_WIDTHS.get(head, 0) for head in range(256))
+#: Strings of up to 255 bytes: the most common ones that the table does not hold.
+_STR8 = 0xD9
+#: Numbers whose hash a stranger can choose, and their widths.
+_FORGEABLE = {0xCA: 5, 0xCB: 9, 0xCF: 9, 0xD3: 9}
+#: Strings, bytes and extensions with a count: the bytes of the count, and those beside it and the content.
+_COUNTED = {
+    0xC4: (1, 1), 0xC5: (2, 1), 0xC6: (4, 1), 0xC7: (1, 2), 0xC8: (2, 2), 0xC9: (4, 2),
+    0xDA: (2, 1), 0xDB: (4, 1),
+}  # fmt: skip
+#: Arrays and maps with a count: its bytes, and the objects for each item.
+_CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+
+
+def examine(body: bytes) -> None:
+    """Return if *body* is one whole object of MessagePack within bounds.
+
+    Raises:
+        CodecError: it is not.
+    """
+    _Scan(body).run()
+
+
+class _Scan:
+    """A position in the body, and how much is left of each container around it."""
+
+    __slots__ = ("around", "body", "containers", "forgeable", "left", "of_map")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.left = 1
+        self.of_map = False
+        self.around: list[tuple[int, bool]] = []
+        self.containers = self.forgeable = 0
+
+    def run(self) -> None:
+        """Step over all objects."""
+        body, widths, position = self.body, _WIDTHS, 0
+        try:
+            for _ in range(OBJECTS_MAX):
+                head = body[position]
+                width = widths[head]
+                if width:
+                    position += width
+                    self.left -= 1
+                elif head == _STR8:
+                    position += 2 + body[position + 1]
+                    self.left -= 1
+                else:
+                    position = self._step(position)
+                while not self.left:
+                    if not self.around:
+                        self._finish(position)
+                        return
+                    self.left, self.of_map = self.around.pop()
+        except IndexError:
+            raise CodecError("the content ends within an object") from None
+        raise CodecError(f"the content has more than {OBJECTS_MAX} objects")
+
+    def _step(self, position: int) -> int:
+        """Return the position after a head that is no whole object, or after a counted or forgeable one."""
+        head = self.body[position]
+        is_key = self.of_map and not self.left % 2
+        self.left -= 1
+        if head in _FORGEABLE:
+            self._note_forgeable(is_key)
+            return position + _FORGEABLE[head]
+        if head in _COUNTED:
+            width, beside = _COUNTED[head]
+            return position + beside + width + self._count(position, width)
+        self._note_forgeable(is_key)
+        return self._open(position, head)
+
+    def _open(self, position: int, head: int) -> int:
+        """Go into an array or a map."""
+        if 0x80 <= head < 0xA0:
+            count, width, of_map = head & 0x0F, 0, head < 0x90
+        elif head in _CONTAINERS:
+            width, each = _CONTAINERS[head]
+            count, of_map = self._count(position, width), each == 2
+        else:
+            raise CodecError(f"the content has the byte {head:#x}, which begins no object")
+        self.containers += 1
+        if self.containers > CONTAINERS_MAX:
+            raise CodecError(f"the content has more than {CONTAINERS_MAX} lists and mappings")
+        if len(self.around) >= NESTING_MAX:
+            raise CodecError(f"the content nests deeper than {NESTING_MAX} levels")
+        self.around.append((self.left, self.of_map))
+        self.left, self.of_map = count * (1 + of_map), of_map
+        return position + 1 + width
+
+    def _count(self, position: int, width: int) -> int:
+        return int.from_bytes(self.body[position + 1 : position + 1 + width], "big")
+
+    def _note_forgeable(self, is_key: bool) -> None:
+        self.forgeable += is_key
+        if self.forgeable > FORGEABLE_KEYS_MAX:
+            raise CodecError("the content has too many keys that are numbers or lists")
+
+    def _finish(self, position: int) -> None:
+        if position != len(self.body):
+            raise CodecError("the content is not one whole object")

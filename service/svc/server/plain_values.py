@@ -1,0 +1,90 @@
+"""What stock clients are sent: plain data that the manager has scanned itself, whatever its origin and codec.
+
+A stock client unpickles each reply, and so runs whatever code it holds. The bytes of a job may come from
+anybody with a key, or from a writer of the journal. They never become part of a reply's pickle: they are
+scanned, read as plain data, and pickled anew. The value of a job whose bytes fail is its id and codec.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from svc import codec
+from svc.domain import replies as r
+from svc.domain.job import ITEM_CODEC, Outcome
+from svc.domain.lifecycle import JobState
+from svc.server import msgpack_scan
+from svc.server.pickle_machine import OPERATIONS_MAX
+from svc.server.pickle_scan import loads_plain
+
+# From this protocol on, which CPython 3.8 reads, all kinds of plain data are data and none is a call.
+_PROTOCOL = 5
+#: Opcodes of an item at most: the manager's pickle of a value has up to twice as many as the client's had.
+_ITEM_OPERATIONS_MAX = 2 * OPERATIONS_MAX
+
+
+def pickled(item: object) -> bytes:
+    """Return the body of a job that carries *item* from one stock client to another."""
+    return pickle.dumps(item, protocol=_PROTOCOL)
+
+
+def reply_bytes(value: object) -> bytes:
+    """Return the pickle of the stdlib's reply for *value*, which raises it if it is an exception."""
+    kind = "#ERROR" if isinstance(value, BaseException) else "#RETURN"
+    return pickle.dumps((kind, value), protocol=_PROTOCOL)
+
+
+def as_put(delivery: r.Delivery) -> object:
+    """Return a leased job as its producer put it, or a mapping with its id, codec and body."""
+    terms, body = delivery.terms, delivery.bodies[0]
+    try:
+        if terms.codec == ITEM_CODEC:
+            return _item(body)
+        args, kwargs = _arguments(terms.codec, body)
+    except Exception:  # noqa: BLE001  # whatever is wrong with its bytes, nobody else may suffer for it
+        job = f"{delivery.origin}-{delivery.first}"
+        return {"id": job, "task": terms.task, "codec": terms.codec, "body": body}
+    return terms.task, tuple(args), kwargs
+
+
+def as_taken(outcome: Outcome) -> object:
+    """Return what `results.get()` hands out: an item that was put there, or how a job ended."""
+    if outcome.codec != ITEM_CODEC or outcome.state != JobState.SUCCEEDED:
+        return as_answer(outcome)
+    try:
+        return _item(outcome.result)
+    except Exception as error:  # noqa: BLE001  # likewise
+        return _unreadable(outcome, error)
+
+
+def as_answer(outcome: Outcome) -> object:
+    """Return the result of a job, or a mapping with its id and error."""
+    if outcome.state == JobState.SUCCEEDED:
+        try:
+            return _result(outcome.result)
+        except Exception as error:  # noqa: BLE001  # likewise
+            return _unreadable(outcome, error)
+    if outcome.error is None:
+        return {"id": outcome.id, "error": "cancelled"}
+    return {"id": outcome.id, "error": f"{outcome.error.type}: {outcome.error.message}"}
+
+
+def _unreadable(outcome: Outcome, error: Exception) -> dict[str, object]:
+    return {"id": outcome.id, "codec": outcome.codec, "error": str(error)}
+
+
+def _item(body: bytes) -> object:
+    return loads_plain(body, max_operations=_ITEM_OPERATIONS_MAX)
+
+
+def _arguments(name: str, body: bytes) -> tuple[list[Any], dict[str, Any]]:
+    if name == codec.PLAIN:
+        msgpack_scan.examine(body)
+    return codec.decode_arguments(name, body, (codec.PLAIN,))
+
+
+def _result(body: bytes) -> object:
+    if body:
+        msgpack_scan.examine(body)
+    return codec.decode_result(body)

@@ -1,0 +1,114 @@
+"""What the manager's host runs short of, looked at twice a second: disk space and memory.
+
+New jobs are refused while there is too little; acknowledgements are still taken, as they make room.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from svc.domain.refusals import DISK, MEMORY
+
+if TYPE_CHECKING:
+    from svc.broker.host import QueueHost
+
+#: Shares of the memory limit from which new jobs are refused, and below which they are taken again. What is
+#: between the first and the limit is for requests that are being served, for results of the jobs that there
+#: are, and for a recovery, which needs up to a tenth more than was in use before.
+REFUSE_SHARE = 0.75
+RESUME_SHARE = 0.7
+#: Share of the limit from which new jobs are refused even if much of it is free inside the process.
+FULL_SHARE = 0.85
+#: Seconds between two times that the C library is asked for memory that nobody uses: it takes up to a tenth
+#: of a second, in which nobody is served.
+TRIM_SECONDS = 30.0
+
+
+class MemoryWatch:
+    """Compares memory in use with a limit; what the process has and could use again counts little.
+
+    Python gives memory back by the mebibyte, and only if no object at all is left in it: a process that was
+    full stays large. How much of it is in use is told by the number of blocks that Python has allocated,
+    beside the size that the process had when there were most of them.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], tuple[int, int]],
+        trim: Callable[[], None],
+        blocks: Callable[[], int] = sys.getallocatedblocks,
+    ) -> None:
+        """Watch over memory.
+
+        Args:
+            read: tells how many bytes the process has, and how many it may have; 0 for any number.
+            trim: gives back what the C library has and does not use.
+            blocks: tells how many blocks Python has allocated.
+        """
+        #: Bytes in use, by estimate, and the limit.
+        self.used, self.limit = 0, 0
+        #: Whether new jobs have to wait.
+        self.scarce = False
+        self._read = read
+        self._trim = trim
+        self._blocks = blocks
+        self._trimmed_at = float("-inf")
+        self._most_blocks, self._size_at_most = 1, 0
+
+    def look(self, now: float) -> None:
+        """Read how much is in use at *now*, monotonic seconds, and judge whether that is too much."""
+        share = RESUME_SHARE if self.scarce else REFUSE_SHARE
+        scarce = self._is_scarce(share)
+        if scarce and now >= self._trimmed_at + TRIM_SECONDS:
+            self._trimmed_at = now
+            self._trim()
+            scarce = self._is_scarce(share)
+        self.scarce = scarce
+
+    def _is_scarce(self, share: float) -> bool:
+        size, self.limit = self._read()
+        blocks = self._blocks()
+        if blocks >= self._most_blocks:
+            self._most_blocks, self._size_at_most = blocks, size
+        self.used = min(size, self._size_at_most * blocks // self._most_blocks)
+        return self.limit > 0 and (self.used >= share * self.limit or size >= FULL_SHARE * self.limit)
+
+
+class Scarcity:
+    """Has a queue refuse new jobs while its host runs short of something."""
+
+    def __init__(self, min_free_bytes: int = 0) -> None:
+        """Refuse new jobs while the journal's disk has less than *min_free_bytes*."""
+        self.min_free_bytes = min_free_bytes
+        #: What watches over memory; None where there is no limit.
+        self.memory: MemoryWatch | None = None
+        self._full = False
+        self._log = structlog.get_logger("svc.manager")
+
+    def look(self, host: QueueHost, now: float) -> None:
+        """Look at what there is at *now*, monotonic seconds."""
+        self._look_at_disk(host)
+        if self.memory is not None:
+            self._look_at_memory(host, self.memory, now)
+
+    def _look_at_disk(self, host: QueueHost) -> None:
+        free = host.journal.free_bytes()
+        full = free is not None and free < self.min_free_bytes
+        host.state.refuse(DISK, on=full)
+        if full != self._full:
+            self._full = full
+            self._log.warning("journal_space", full=full, free_b=free, limit_b=self.min_free_bytes)
+
+    def _look_at_memory(self, host: QueueHost, memory: MemoryWatch, now: float) -> None:
+        before = memory.scarce
+        memory.look(now)
+        host.state.refuse(MEMORY, on=memory.scarce)
+        host.observer.memory(memory.used, memory.limit, memory.scarce)
+        if memory.scarce != before:
+            self._log.warning(
+                "manager_memory", scarce=memory.scarce, used_b=memory.used, limit_b=memory.limit
+            )

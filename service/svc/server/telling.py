@@ -1,0 +1,82 @@
+"""What the loop tells of itself and of its peers: long turns, refusals, and who comes and goes."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from svc.domain.observer import Observer
+from svc.domain.queue_state import Notice
+from svc.server.connection import Connection
+
+#: Seconds of a turn from which it is logged.
+LONG_TURN_SECONDS = 0.05
+#: Seconds of a part of a turn from which it may be what made the turn long.
+NOTED_SECONDS = 0.001
+
+
+class Telling:
+    """Counts, and logs within bounds."""
+
+    def __init__(self, observer: Observer) -> None:
+        """Tell *observer*."""
+        self._observer = observer
+        self._log = structlog.get_logger("svc.manager")
+        self._longest = 0.0
+        self._processor = time.thread_time()
+        #: The longest part of this turn: its seconds, its name and the role of the key that it was for.
+        self._part = (0.0, "other", "none")
+
+    def worked(self, part: str, role: str, seconds: float) -> None:
+        """Note what a part of this turn was for; not needed below `NOTED_SECONDS`."""
+        if seconds > self._part[0]:
+            self._part = seconds, part, role
+
+    def turned(self, seconds: float) -> None:
+        """Tell of a turn that is over."""
+        self._observer.turned(seconds)
+        before, self._processor = self._processor, time.thread_time()
+        (_, part, role), self._part = self._part, (0.0, "other", "none")
+        if seconds <= min(self._longest, LONG_TURN_SECONDS):
+            return
+        processor = self._processor - before
+        if seconds > self._longest:
+            self._longest = seconds
+            self._observer.longest_turn(seconds, processor, part, role)
+        if seconds > LONG_TURN_SECONDS:
+            times = {"turn_s": round(seconds, 4), "processor_s": round(processor, 4)}
+            self._log.warning("long_turn", **times, part=part, role=role)
+
+    def refused_call(self, connection: Connection, kind: str, method: str) -> None:
+        """Tell of a request that was refused."""
+        role = _role(connection)
+        self._observer.refused(kind, role)
+        self._log.warning("call_refused", peer=connection.peer, role=role, kind=kind, method=method)
+
+    def refused_connection(self, peer: str, reason: str, role: str = "none") -> None:
+        """Tell of a peer for which there is no place."""
+        self._observer.refused("no_place", role)
+        self._log.warning("connection_refused", peer=peer, reason=reason)
+
+    def refused_message(self, connection: Connection) -> None:
+        """Tell of a message over the limit, which ends its connection."""
+        self._observer.refused("too_large", _role(connection))
+
+    def noticed(self, notice: Notice) -> None:
+        """Log what an operator may want to know of who comes and goes."""
+        match notice.what:
+            case "joined":
+                self._log.info("worker_joined", worker=notice.name)
+            case "left":
+                self._log.info("worker_left", worker=notice.name)
+            case "lost":
+                self._log.warning("worker_lost", worker=notice.name)
+            case "drained":
+                self._log.info("drain_started", worker=notice.name or "all")
+            case "resumed":
+                self._log.info("drain_resumed", worker=notice.name or "all")
+
+
+def _role(connection: Connection) -> str:
+    return str(connection.role or "none")

@@ -1,0 +1,211 @@
+"""A small bounded HTTP server for figures and health: GET only, one thread a request, plain answers.
+
+It is meant for scrapers and probes on a private network. Whatever a stranger sends, it holds a bounded number
+of threads for a few seconds, and tells nothing of itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, NamedTuple
+
+import structlog
+
+from svc.errors import ConfigurationError, Conflict
+from svc.telemetry.http_hosts import KnownHosts
+
+#: Seconds after which a request is cut off, whether it is still being read or being answered.
+REQUEST_SECONDS = 5.0
+#: Requests served at the same time; the next one gets status 503 at once.
+REQUESTS_MAX = 16
+
+_STOP_POLL_SECONDS = 0.1
+_MISDIRECTED = (
+    "this server is not known by the name in your Host header; ask for its address, or name it in "
+    "--http-hosts (SVC_HTTP_HOSTS)"
+)
+
+log = structlog.get_logger()
+
+
+class Response(NamedTuple):
+    """What a path answers: HTTP status, content type, body."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Route = Callable[[], Response]
+
+
+def text(status: int, message: str) -> Response:
+    """Return a plain-text answer."""
+    return Response(status, "text/plain; charset=utf-8", f"{message}\n".encode())
+
+
+class HttpServer:
+    """Serves *routes* (path -> what answers it) at *address*; port 0 takes a free one.
+
+    A route is called in a thread of its own and should return well within `REQUEST_SECONDS`; one that
+    raises is logged, and the client gets status 500.
+    """
+
+    def __init__(
+        self, address: tuple[str, int], routes: Mapping[str, Route], hosts: Collection[str] = ()
+    ) -> None:
+        """Serve under *hosts* too, besides what `KnownHosts` has."""
+        self._wanted = address
+        self._routes = dict(routes)
+        self._hosts = KnownHosts((*hosts, address[0]))
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port: the real port once started."""
+        if self._server is None:
+            return self._wanted
+        return self._wanted[0], self._server.server_address[1]
+
+    def start(self) -> None:
+        """Listen, and serve from a daemon thread. Harmless if it does already.
+
+        Raises:
+            Conflict: the address is in use, or is not one of this host.
+            ConfigurationError: there is no such port.
+        """
+        if self._thread is not None:
+            return
+        self._server = _listen(self._wanted, self._routes, self._hosts)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_POLL_SECONDS,), name="svc-http", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening. Requests being answered are not waited for. Harmless before start, and again."""
+        thread, self._thread = self._thread, None
+        if self._server is None or thread is None:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        thread.join()
+
+
+def _listen(address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownHosts) -> _Server:
+    host, port = address
+    try:
+        return _Server(address, routes, hosts)
+    except OSError as error:
+        reason = "the address is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise Conflict(
+            f"cannot serve HTTP on {host}:{port}: {reason}; choose another `--http` address, with port 0 for "
+            "any free one, or `--http off`"
+        ) from None
+    except OverflowError:
+        raise ConfigurationError(f"cannot serve HTTP on {host}:{port}: there is no such port") from None
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """The listening socket. Not `HTTPServer`, which looks its own name up in the DNS before it listens."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownHosts) -> None:
+        self.hosts = hosts
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._routes = routes
+        self._slots = threading.BoundedSemaphore(REQUESTS_MAX)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._slots.acquire(blocking=False):
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # no more threads can be started
+                self._slots.release()
+                raise
+            return
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.send(b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away, or is cut off, is no event of the service."""
+
+    def answer(self, path: str) -> Response:
+        route = self._routes.get(path)
+        if route is None:
+            return text(HTTPStatus.NOT_FOUND, "there is: " + " ".join(self._routes))
+        try:
+            return route()
+        except Exception as error:
+            log.exception("http_route_failed", path=path, error=str(error))
+            return text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log has it")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request on one connection."""
+
+    server: _Server
+    timeout = REQUEST_SECONDS
+
+    def handle(self) -> None:
+        # The timeout is for each read; the timer also ends a client that sends a byte every few seconds.
+        deadline = threading.Timer(REQUEST_SECONDS, self._cut_off)
+        deadline.daemon = True
+        deadline.start()
+        try:
+            super().handle()
+        finally:
+            deadline.cancel()
+
+    def _cut_off(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def do_GET(self) -> None:  # the name that the base class looks for
+        if self._is_meant_for_us():
+            self._send(self.server.answer(self.path.partition("?")[0]))
+        else:
+            self._send(text(HTTPStatus.MISDIRECTED_REQUEST, _MISDIRECTED))
+
+    def _is_meant_for_us(self) -> bool:
+        said = self.headers.get_all("Host") or []
+        if not said:
+            return self.request_version in ("HTTP/0.9", "HTTP/1.0")  # no browser speaks these
+        return len(said) == 1 and self.server.hosts.knows(said[0])
+
+    def send_error(self, code: int, *_wording: str | None, **_more: str | None) -> None:
+        """Answer what is no GET of ours, without the base class's page and banner."""
+        known = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
+        self._send(text(known, known.phrase))
+
+    def _send(self, response: Response) -> None:
+        self.send_response_only(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(response.body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing of each request."""

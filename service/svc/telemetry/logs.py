@@ -1,0 +1,159 @@
+"""Set structured logging up: one record a line on stderr, JSON for machines, columns on a terminal.
+
+Everything in svc logs with `structlog.get_logger()`; only this module says where to and in what form.
+What task code writes through the `logging` module comes out in the same stream and form.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from structlog.processors import TimeStamper, format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
+from structlog.typing import Processor
+
+from svc.errors import ConfigurationError
+from svc.telemetry.events import repeating_events
+from svc.telemetry.lines import LineWriter
+from svc.telemetry.records import (
+    AddFields,
+    Bounded,
+    DropRepeats,
+    Renderer,
+    name_foreign,
+    printable,
+    redact,
+    to_json,
+)
+
+Format = Literal["auto", "json", "console"]
+
+_STDERR = 2
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How this process logs. Picklable, as is its `configure`: a supervisor hands that to each consumer.
+
+    Attributes:
+        format: `json`, `console`, or `auto`: console where stderr is a terminal, else JSON.
+        level: `debug`, `info`, `warning` or `error`; what is below costs next to nothing.
+        worker: name put into every record, where not empty.
+        consumer: the same.
+    """
+
+    format: Format = "auto"
+    level: str = "info"
+    worker: str = ""
+    consumer: str = ""
+
+    def configure(self, consumer: str = "") -> None:
+        """Make this process log so, as *consumer* where one is named. May be called again, also after a fork.
+
+        Raises:
+            ConfigurationError: no such format or level.
+        """
+        if self.level not in _LEVELS:
+            raise ConfigurationError(f"no log level {self.level!r}; use one of {', '.join(_LEVELS)}")
+        if self.format not in ("auto", "json", "console"):
+            raise ConfigurationError(f"no log format {self.format!r}; use auto, json or console")
+        first, last = self._first_steps(consumer or self.consumer), self._last_steps()
+        writer = LineWriter(_STDERR)
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, *first, *last],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[self.level]),
+            logger_factory=lambda *_: _StderrLogger(writer),
+            cache_logger_on_first_use=True,
+        )
+        self._bridge_logging(writer, first, last)
+
+    def _first_steps(self, consumer: str) -> list[Processor]:
+        return [
+            DropRepeats(repeating_events()),
+            structlog.processors.add_log_level,
+            AddFields({"worker": self.worker, "consumer": consumer}),
+            TimeStamper(fmt="iso", utc=True),
+        ]
+
+    def _last_steps(self) -> list[Processor]:
+        return [format_exc_info, redact, Bounded(self._renderer())]
+
+    def _renderer(self) -> Renderer:
+        if self.format == "json" or (self.format == "auto" and not os.isatty(_STDERR)):
+            return to_json
+        console = structlog.dev.ConsoleRenderer(
+            colors="NO_COLOR" not in os.environ and os.isatty(_STDERR),
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        return lambda logger, method, record: str(console(logger, method, printable(logger, method, record)))
+
+    def _bridge_logging(self, writer: LineWriter, first: list[Processor], last: list[Processor]) -> None:
+        handler = _StderrHandler(writer)
+        handler.setFormatter(
+            ProcessorFormatter(
+                foreign_pre_chain=[
+                    structlog.contextvars.merge_contextvars,
+                    name_foreign,
+                    *first,
+                    add_logger_name,
+                    ExtraAdder(),
+                ],
+                processors=[ProcessorFormatter.remove_processors_meta, *last],
+            )
+        )
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(_LEVELS[self.level])
+
+
+def configure(
+    format: Format = "auto",  # noqa: A002 - the word that the flag and the setting have
+    level: str = "info",
+    *,
+    worker: str = "",
+    consumer: str = "",
+) -> None:
+    """Make this process log as `LogSettings` of the same arguments says.
+
+    Raises:
+        ConfigurationError: no such format or level.
+    """
+    LogSettings(format, level, worker, consumer).configure()
+
+
+class _StderrLogger:
+    """Takes the finished text from structlog."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, text: str) -> None:
+        _write(self._writer, text)
+
+    debug = info = warning = error = critical = exception = fatal = msg
+
+
+class _StderrHandler(logging.Handler):
+    """The same for the `logging` module."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _write(self._writer, self.format(record))
+        except Exception:  # noqa: BLE001 - as every handler: a record that cannot be formatted harms no one
+            self.handleError(record)
+
+
+def _write(writer: LineWriter, text: str) -> None:
+    # No buffer: nothing is torn, and nothing is left over if the process is killed.
+    if writer.write(text.encode(errors="backslashreplace") + b"\n") and writer.dropped:
+        log = structlog.get_logger()
+        log.warning("log_lines_dropped", count=writer.take_dropped())

@@ -1,0 +1,219 @@
+"""What happens to one log record on its way out: the processors that are our own.
+
+Each takes and returns a structlog event dictionary, but for `Bounded`, which ends the chain with text.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from svc.printable import printable_json, printable_line, printable_text
+
+#: Bytes of one record with its newline. POSIX writes up to PIPE_BUF (4096 on Linux) in one piece, so
+#: processes that share a pipe never tear each other's lines.
+RECORD_BYTES_MAX = 4096
+#: What stands in place of a secret.
+REDACTED = "[redacted]"
+#: Seconds between two records of an event that repeats.
+REPEAT_SECONDS = 30.0
+
+_SECRET_NAMES = (
+    "authkey",
+    "credential",
+    "credentials",
+    "passphrase",
+    "passwd",
+    "password",
+    "secret",
+    "token",
+)
+_SECRET_ENDINGS = tuple(f"_{name}" for name in _SECRET_NAMES)
+_FIRST_FIELDS = ("timestamp", "level", "event")
+_SHORTEST_FIELD = 64
+#: Fields that structlog's console renderer puts below the record, and what their lines begin with.
+_BLOCKS = ("exception", "stack")
+_INDENT = "    "
+
+Renderer = Callable[[WrappedLogger, str, EventDict], str]
+
+
+class Throttle:
+    """Let the first of a kind pass, then at most one in *seconds*, and count those held back.
+
+    *clock* gives seconds that never go back.
+    """
+
+    def __init__(self, seconds: float = REPEAT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._shown: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def admit(self, kind: str) -> int | None:
+        """Return how many of *kind* were held back since the last that passed, or None to hold this back."""
+        now = self._clock()
+        last = self._shown.get(kind)
+        if last is not None and now - last < self._seconds:
+            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+            return None
+        self._shown[kind] = now
+        return self._suppressed.pop(kind, 0)
+
+
+class DropRepeats:
+    """Throttle the events named in *kinds*; one that passes says how many before it were `suppressed`.
+
+    Here and not where the event is logged, so that a worker or a client needs no word of telemetry. Who
+    looks at debug records wants them all.
+    """
+
+    def __init__(self, kinds: Collection[str], throttle: Throttle | None = None) -> None:
+        self._kinds = frozenset(kinds)
+        self._throttle = throttle or Throttle()
+
+    def __call__(self, _logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
+        """Return *record*, or raise `structlog.DropEvent` to hold it back."""
+        if record["event"] not in self._kinds or method == "debug":
+            return record
+        suppressed = self._throttle.admit(record["event"])
+        if suppressed is None:
+            raise structlog.DropEvent
+        if suppressed:
+            record["suppressed"] = suppressed
+        return record
+
+
+class AddFields:
+    """Say in every record who writes it; a field that the record has itself wins."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = {name: value for name, value in fields.items() if value}
+
+    def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+        """Return *record* with the fields added."""
+        return {**self._fields, **record}
+
+
+def redact(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    """Replace what is stored under a secret's name, also inside mappings.
+
+    Numbers stay: the fencing `token` of a lease is one, and no secret of ours is.
+    """
+    for name, value in record.items():
+        if isinstance(value, dict) or _is_secret(name):
+            record[name] = _redacted(name, value)
+    return record
+
+
+def _redacted(name: object, value: object) -> object:
+    if isinstance(value, dict):
+        return {inner: _redacted(inner, content) for inner, content in value.items()}
+    if value is None or isinstance(value, (int, float)) or not _is_secret(str(name)):
+        return value
+    return REDACTED
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return name.lower().endswith(_SECRET_ENDINGS) or name.lower() in _SECRET_NAMES
+
+
+def name_foreign(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    """Turn a record of the `logging` module into the event `log_message` with its text as `message`."""
+    record["message"] = record["event"]
+    record["event"] = "log_message"
+    return record
+
+
+def to_json(_logger: WrappedLogger, _method: str, record: EventDict) -> str:
+    """Render *record* as one line of JSON; what JSON cannot say appears as its `repr`. Never raises."""
+    ordered = {**{name: record[name] for name in _FIRST_FIELDS if name in record}, **record}
+    try:
+        return printable_json(msgspec.json.encode(ordered, enc_hook=_described).decode())
+    except Exception:  # noqa: BLE001 - task code logs what it likes; its record must come out all the same
+        return json.dumps({str(name): _plain(value) for name, value in ordered.items()})
+
+
+def printable(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    """Make *record* safe for a terminal: a field is part of one line, a traceback an indented block.
+
+    So neither a name of a job nor the message of its error looks like another record.
+    """
+    return {
+        printable_line(_described(name)): _block(value) if name in _BLOCKS else _line(value)
+        for name, value in record.items()
+    }
+
+
+def _line(value: object) -> object:
+    return value if isinstance(value, (int, float, type(None))) else printable_line(_described(value))
+
+
+def _block(value: object) -> object:
+    return _INDENT + printable_text(_described(value)).replace("\n", f"\n{_INDENT}")
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (int, bool, type(None))) else _described(value)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__ of task code is no reason to lose the record
+        return f"<{type(value).__name__}: its repr failed>"
+
+
+class Bounded:
+    """Render with *renderer* in at most *limit* bytes, newline included, cutting the longest field first.
+
+    A field that was cut ends in `…[+N]`, N being the characters that are missing. A record of too many
+    short fields keeps its time, level and event, and says in `dropped_fields` how many went.
+    """
+
+    def __init__(self, renderer: Renderer, limit: int = RECORD_BYTES_MAX) -> None:
+        self._renderer = renderer
+        self._limit = limit - 1
+
+    def __call__(self, logger: WrappedLogger, method: str, record: EventDict) -> str:
+        """Return the text of *record*, without a newline at its end."""
+        text = self._render(logger, method, record)
+        shown: EventDict = dict(record)
+        whole: dict[str, str] = {}
+        while (excess := _size(text) - self._limit) > 0:
+            longest = max(shown, key=lambda name: len(_described(shown[name])))
+            if len(_described(shown[longest])) <= _SHORTEST_FIELD:
+                shown = _without_details(shown)
+            else:
+                original = whole.setdefault(longest, _described(shown[longest]))
+                shown[longest] = _shortened(original, len(_described(shown[longest])), excess)
+            text = self._render(logger, method, shown)
+        return text
+
+    def _render(self, logger: WrappedLogger, method: str, record: EventDict) -> str:
+        # A copy: structlog's console renderer takes its dictionary apart.
+        return self._renderer(logger, method, dict(record))
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="backslashreplace"))
+
+
+def _without_details(record: EventDict) -> EventDict:
+    kept = {name: record[name] for name in _FIRST_FIELDS if name in record}
+    return {**kept, "dropped_fields": len(record) - len(kept)}
+
+
+def _shortened(original: str, shown: int, excess: int) -> str:
+    # Halving at most: a character is 1 to 12 bytes once escaped; the next round sees what is left over.
+    kept = max(shown - excess - 16, shown // 2, 16)
+    return f"{original[:kept]}…[+{len(original) - kept}]"

@@ -1,0 +1,121 @@
+"""The paths of the HTTP servers of a manager and of a worker, made from plain callables."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from svc.domain.replies import Totals, WorkerView
+from svc.printable import printable_line
+from svc.telemetry.exposition import CONTENT_TYPE
+from svc.telemetry.http import Response, Route, text
+
+#: Seconds in which `desired_consumers` would have the backlog done.
+DRAIN_TARGET_SECONDS = 60.0
+#: Run time that is assumed of jobs of which none has ended yet.
+ASSUMED_RUN_SECONDS = 1.0
+
+Ready = Callable[[], tuple[bool, str]]
+
+#: Characters that a label of a worker has at most.
+LABEL_CHARACTERS_MAX = 200
+
+
+def manager_routes(
+    *,
+    exposition: Callable[[], bytes],
+    ready: Ready,
+    workers: Callable[[], Iterable[WorkerView]],
+    scale: Callable[[], Mapping[str, int]],
+) -> dict[str, Route]:
+    """Return the paths of a manager.
+
+    Args:
+        exposition: gives the metrics.
+        ready: says whether the manager answers, and if not, why.
+        workers: gives the connected workers.
+        scale: gives what an autoscaler asks for, as `scale_figures` makes it.
+    """
+    return {
+        **worker_routes(exposition=exposition, ready=ready),
+        "/sd/workers": lambda: _json(discovered(workers())),
+        "/api/v1/scale": lambda: _json(scale()),
+    }
+
+
+def worker_routes(*, exposition: Callable[[], bytes], ready: Ready) -> dict[str, Route]:
+    """Return the paths of a worker; `/livez` answers as long as the process does."""
+    return {
+        "/metrics": lambda: Response(200, CONTENT_TYPE, exposition()),
+        "/livez": lambda: text(200, "ok"),
+        "/readyz": lambda: _readiness(*ready()),
+    }
+
+
+def discovered(workers: Iterable[WorkerView]) -> list[dict[str, object]]:
+    """Return the workers that serve HTTP, as Prometheus' HTTP service discovery wants them.
+
+    A worker says its port and its name; its address is the one that the manager sees it connect from.
+    """
+    return [
+        {"targets": [target], "labels": {"worker": _label(worker.name), **_labels(worker)}}
+        for worker in workers
+        if (target := _target(worker)) is not None
+    ]
+
+
+def _labels(worker: WorkerView) -> dict[str, str]:
+    return {"host": _label(worker.host), "version": _label(worker.release)}
+
+
+def _label(said: str) -> str:
+    return printable_line(said[:LABEL_CHARACTERS_MAX])[:LABEL_CHARACTERS_MAX]
+
+
+def _target(worker: WorkerView) -> str | None:
+    """Return where to scrape a worker, or None if it serves no HTTP, or none that others reach."""
+    host, _, said = worker.http.rpartition(":")
+    port = int(said) if len(said) <= 5 and said.isascii() and said.isdigit() else 0
+    seen = _address(worker.address)
+    if seen is None or not 0 < port < 65536:
+        return None
+    own = _address(host.strip("[]"))
+    if own is not None and own.is_loopback and not seen.is_loopback:
+        return None
+    return f"[{seen}]:{port}" if seen.version == 6 else f"{seen}:{port}"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that *text* is, one of IPv4 as such; None if it is a name or nothing."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def scale_figures(totals: Totals, mean_run_seconds: Mapping[str, float]) -> dict[str, int]:
+    """Return the backlog and how many consumers would do it within `DRAIN_TARGET_SECONDS`.
+
+    Work is counted in seconds (ready jobs times the mean run time of their queue), because a depth says
+    nothing about how long it lasts. Never fewer than are busy: whoever scales by it interrupts no job; and
+    never more than there are jobs.
+    """
+    ready = sum(queue.ready for queue in totals.queues)
+    leased = sum(queue.leased for queue in totals.queues)
+    work = sum(
+        queue.ready * (mean_run_seconds.get(queue.name) or ASSUMED_RUN_SECONDS) for queue in totals.queues
+    )
+    wanted = math.ceil(min(work / DRAIN_TARGET_SECONDS, ready + leased))
+    return {"ready": ready, "leased": leased, "desired_consumers": max(totals.busy, wanted)}
+
+
+def _readiness(ok: bool, reason: str) -> Response:
+    return text(200, "ok") if ok else text(503, reason)
+
+
+def _json(content: object) -> Response:
+    return Response(200, "application/json", msgspec.json.encode(content))

@@ -1,0 +1,176 @@
+"""What crosses TCP: the frames of our own clients, inside the stdlib's own messages.
+
+A BaseManager client sends the pickle of `(ident, method, args, kwds)` and gets the pickle of
+`(kind, result)` back. Our clients send exactly that, with ident `jobs`, method `call` and one bytes
+argument, written here byte by byte with a constant head and tail: the manager recognises the head and
+cuts the frame out without unpickling anything, and any other reader still sees a valid pickle.
+
+A frame is MessagePack: `[request, [command, ...]]` and `[request, [reply, ...]]`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from svc.domain import limits
+from svc.domain.commands import PROTOCOL_VERSION, AnyCommand, Command
+from svc.domain.field_bounds import FRAME_COMMANDS_MAX
+from svc.domain.replies import AnyReply, Refused, Reply
+from svc.errors import BadRequest
+
+__all__ = [
+    "DEFAULT_PORT",
+    "HEADER",
+    "LONG_HEADER",
+    "MESSAGE_BYTES_MAX",
+    "PROTOCOL_VERSION",
+    "RELEASE",
+    "RESPONSE_BYTES_MAX",
+    "as_received",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+    "request_frame",
+    "response_frame",
+    "with_header",
+]
+
+#: Version of the package.
+RELEASE = "0.1.0"
+#: Port of the manager where none is named.
+DEFAULT_PORT = 7077
+#: Bytes that no message from the network may exceed, whatever the settings say.
+MESSAGE_BYTES_MAX = limits.MESSAGE_BYTES_MAX
+#: Bytes of an answer that a client takes.
+RESPONSE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+_TOO_LARGE = Refused(
+    "bad_request", "what was asked was done, but the answers are too large together; ask for less at a time"
+)
+
+# (ident, method, (frame,), {}) as pickle protocol 3: MARK, two unicode strings, one bytes argument
+# in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to keep right.
+_REQUEST_HEAD = b"\x80\x03(X\x04\x00\x00\x00jobsX\x04\x00\x00\x00callB"
+_REQUEST_TAIL = b"\x85}t."
+# The pair of '#RETURN' and the frame, in the same protocol.
+_REPLY_HEAD = b"\x80\x03X\x07\x00\x00\x00#RETURNB"
+_REPLY_TAIL = b"\x86."
+_LENGTH = struct.Struct("<I")
+#: The stdlib's message header: a signed 32-bit length, or -1 and an unsigned 64-bit one.
+HEADER = struct.Struct("!i")
+LONG_HEADER = struct.Struct("!Q")
+
+
+class _Request(msgspec.Struct, array_like=True):
+    request: int
+    commands: Annotated[list[AnyCommand], msgspec.Meta(max_length=FRAME_COMMANDS_MAX)]
+
+
+class _Response(msgspec.Struct, array_like=True):
+    request: int
+    replies: list[AnyReply]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(_Request)
+_response_decoder = msgspec.msgpack.Decoder(_Response)
+
+
+def encode_request(request: int, commands: Sequence[Command]) -> bytearray:
+    """Return one whole message (header included) that carries *commands*."""
+    return _message(_REQUEST_HEAD, (request, commands), _REQUEST_TAIL)
+
+
+def encode_response(request: int, replies: Sequence[Reply]) -> bytearray:
+    """Return one whole message (header included) that carries *replies*.
+
+    If they are larger than any client takes, it carries as many refusals.
+    """
+    message = _message(_REPLY_HEAD, (request, replies), _REPLY_TAIL, RESPONSE_BYTES_MAX)
+    return message or _message(_REPLY_HEAD, (request, [_TOO_LARGE] * len(replies)), _REPLY_TAIL)
+
+
+def request_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
+    """Return the frame inside a message of our own clients, or None where it is another client's."""
+    return _cut(message, _REQUEST_HEAD, _REQUEST_TAIL)
+
+
+def response_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
+    """Return the frame inside a reply to our own clients, or None where it is something else."""
+    return _cut(message, _REPLY_HEAD, _REPLY_TAIL)
+
+
+def decode_request(frame: bytes | memoryview) -> tuple[int, list[AnyCommand]]:
+    """Return (request id, commands).
+
+    Raises:
+        BadRequest: the frame is not what `encode_request` writes.
+    """
+    try:
+        request = _request_decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the request cannot be read: {error}") from None
+    return request.request, request.commands
+
+
+def as_received(commands: Sequence[Command]) -> list[AnyCommand]:
+    """Return *commands* as a manager gets them, for an engine that has no wire.
+
+    Raises:
+        BadRequest: a manager would not take them: a field is out of its bounds.
+    """
+    try:
+        return decode_request(_encoder.encode((0, commands)))[1]
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise BadRequest(f"the request cannot be sent: {error}") from None
+
+
+def decode_response(frame: bytes | memoryview) -> tuple[int, list[AnyReply]]:
+    """Return (request id, replies).
+
+    Raises:
+        BadRequest: the frame is not what `encode_response` writes.
+    """
+    try:
+        response = _response_decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the manager's answer cannot be read: {error}") from None
+    return response.request, response.replies
+
+
+def with_header(body: bytes) -> bytes:
+    """Return *body* as one message of `multiprocessing.connection`."""
+    if len(body) > 0x7FFFFFFF:
+        return HEADER.pack(-1) + LONG_HEADER.pack(len(body)) + body
+    return HEADER.pack(len(body)) + body
+
+
+def _message(head: bytes, content: object, tail: bytes, limit: float = math.inf) -> bytearray:
+    """Return a message with its header, or an empty one if it would have more than *limit* bytes."""
+    # The frame is encoded where it belongs: a large one is not copied once more.
+    message = bytearray(HEADER.size) + head + bytes(_LENGTH.size)
+    start = len(message)
+    _encoder.encode_into(content, message, start)
+    if len(message) > limit:
+        return bytearray()
+    _LENGTH.pack_into(message, start - _LENGTH.size, len(message) - start)
+    message += tail
+    HEADER.pack_into(message, 0, len(message) - HEADER.size)
+    return message
+
+
+def _cut(message: bytes | bytearray | memoryview, head: bytes, tail: bytes) -> memoryview | None:
+    view = memoryview(message)
+    start = len(head) + _LENGTH.size
+    # What stock clients send differs in its second byte, the pickle protocol: to slice views takes longer.
+    if len(view) < start + len(tail) or view[1] != head[1]:
+        return None
+    if view[: len(head)] != head or view[-len(tail) :] != tail:
+        return None
+    (length,) = _LENGTH.unpack_from(view, len(head))
+    return view[start : start + length] if start + length + len(tail) == len(view) else None

@@ -1,0 +1,234 @@
+"""TLS 1.3 with certificates on both sides, as bytes in and bytes out; and as a blocking socket for clients.
+
+Both run on `ssl.MemoryBIO`: the manager's loop stays non-blocking, and a client's two threads (one waits for
+an answer, one interrupts it) never touch the socket's TLS state at the same time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svc.errors import AuthenticationFailed, ConfigurationError
+from svc.key_files import check_closed
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+#: As the name in `TlsFiles`: any name will do, so long as the certificate is of the CA.
+ANY_NAME = "*"
+#: Bytes that are taken from a socket, or out of the TLS engine, at once.
+_CHUNK_BYTES = 64 * 1024
+
+
+class TlsError(OSError):
+    """The other side broke off, or broke the rules of, TLS; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The files of one side, by path, so that it can be handed to another process.
+
+    Attributes:
+        cert: this side's certificate, with those between it and the CA after it (PEM).
+        key: its private key (PEM, without a passphrase).
+        ca: certificates of the authorities whose peers are believed (PEM).
+        name: the name that the manager's certificate must have; empty for the host that is dialled,
+            `ANY_NAME` for none.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Import `ssl` now: a process that is forked while a thread imports it would wait for ever."""
+        import ssl  # noqa: F401
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what a manager serves with: TLS 1.3, and no client without a certificate of the CA.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or does not hold what it should.
+            AuthenticationFailed: every user of the host can read or change the key.
+        """
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.num_tickets = 0  # a connection lasts; nothing is resumed
+        return self._filled(context)
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return what a client dials with: the manager's certificate must be of the CA and have its name.
+
+        Raises:
+            ConfigurationError: as `server_context`.
+        """
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = self.name != ANY_NAME
+        return self._filled(context)
+
+    def dial(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsSocket:
+        """Return a TLS connection over *sock*, which is connected to *host*; see `TlsSocket`."""
+        return TlsSocket(sock, context, host if self.name in ("", ANY_NAME) else self.name)
+
+    def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        import ssl
+
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            check_closed(self.key, self.key.stat().st_mode)
+            context.load_cert_chain(self.cert, self.key, password=_no_passphrase)
+        except AuthenticationFailed:
+            raise
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"the certificate {self.cert} and its key {self.key} cannot be used: {_reason(error)}; "
+                "`svc auth ca DIR` makes a set"
+            ) from None
+        try:
+            context.load_verify_locations(self.ca)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the CA certificate {self.ca} cannot be used: {_reason(error)}"
+            ) from None
+        return context
+
+
+class Tls:
+    """One side of one TLS connection, without a socket."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "ready")
+
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool, name: str | None = None) -> None:
+        """Begin a handshake; a client says which *name* the other side's certificate must have."""
+        import ssl
+
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
+        #: Whether the handshake is over, and both certificates are believed.
+        self.ready = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came from the network; return what it says, decrypted.
+
+        Raises:
+            TlsError: it is not what the other side may say; `output` may hold an alert for it.
+        """
+        import ssl
+
+        if data:
+            self._incoming.write(data)
+        said: list[bytes] = []
+        try:
+            if not self.ready:
+                self._object.do_handshake()
+                self.ready = True
+            while part := self._object.read(_CHUNK_BYTES):
+                said.append(part)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass  # all is read; where the other side said goodbye, its socket says so next
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from None
+        return b"".join(said)
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Return what to send for *data*, with what else is due.
+
+        Raises:
+            TlsError: the connection has ended.
+        """
+        import ssl
+
+        try:
+            sent = 0
+            with memoryview(data) as view:
+                while sent < len(view):
+                    sent += self._object.write(view[sent:])
+        except ssl.SSLError as error:
+            raise TlsError(_reason(error)) from None
+        return self.output()
+
+    def output(self) -> bytes:
+        """Return what is due to be sent: parts of the handshake, alerts."""
+        return self._outgoing.read()
+
+
+class TlsSocket:
+    """A blocking TLS connection in the words of a socket; one thread may read while another writes."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, name: str) -> None:
+        """Shake hands over the connected *sock*, within its timeout.
+
+        Raises:
+            TlsError: the other side is not who it should be, or does not believe us.
+            EOFError: it closed the connection.
+            OSError: the connection broke, or its timeout passed.
+        """
+        import threading
+
+        self._socket = sock
+        self._tls = Tls(context, server_side=False, name=name)
+        self._engine = threading.Lock()
+        self._order = threading.Lock()
+        self._buffer = bytearray()
+        self._feed(b"")
+        while not self._tls.ready:
+            self._socket.sendall(self._tls.output())
+            data = sock.recv(_CHUNK_BYTES)
+            if not data:
+                raise EOFError("the connection was closed in the TLS handshake")
+            self._feed(data)
+        self._socket.sendall(self._tls.output())
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Let each operation take up to *seconds*."""
+        self._socket.settimeout(seconds)
+
+    def sendall(self, data: bytes | bytearray) -> None:
+        """Send all of *data*; as a socket does."""
+        with self._order:
+            with self._engine:
+                sealed = self._tls.encrypt(data)
+            self._socket.sendall(sealed)
+
+    def recv(self, size: int) -> bytes:
+        """Return up to *size* bytes, at least one unless the connection has ended; as a socket does."""
+        while not self._buffer:
+            data = self._socket.recv(max(size, _CHUNK_BYTES))
+            if not data:
+                return b""
+            self._feed(data)
+        part = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return part
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _feed(self, data: bytes) -> None:
+        with self._engine:
+            self._buffer += self._tls.feed(data)
+
+
+def _no_passphrase() -> str:
+    # Without this, OpenSSL would ask for one on the terminal and wait.
+    raise ValueError("the key has a passphrase; it must have none")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong in words, without OpenSSL's source lines."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return getattr(error, "strerror", None) or str(error)

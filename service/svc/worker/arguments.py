@@ -1,0 +1,111 @@
+"""Whether the arguments of a job fit its task, and their conversion to what the annotations ask for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from svc.annotations import annotation_of, from_data, signature_of
+from svc.errors import ArgumentError
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+#: Types whose very instances need no conversion.
+_EXACT = (int, str, bytes, bool, float, type(None))
+
+Bound = tuple[Sequence[Any], dict[str, Any]]
+
+
+class Signature:
+    """The parameters of one function, ready to check and convert arguments.
+
+    A parameter without an annotation, or with one that msgspec cannot handle, takes what comes.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Read the signature of *function*; text annotations are resolved here, each for itself."""
+        self._signature = signature_of(function)
+        parameters = list(self._signature.parameters.values())
+        wanted = {parameter.name: annotation_of(function, parameter) for parameter in parameters}
+        self._converter = _converter(parameters, wanted)
+        positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+        self._names = tuple(parameter.name for parameter in positional)
+        required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+        self._exact = tuple(_exact(wanted[parameter.name]) for parameter in positional)
+        self._fewest = sum(parameter.kind in _POSITIONAL for parameter in required)
+        self._plain = all(
+            parameter.kind in _POSITIONAL or parameter.default is not parameter.empty
+            for parameter in parameters
+        )
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool = True) -> Bound:
+        """Return *args* and *kwargs*, converted to the annotations where *convert* is set.
+
+        Raises:
+            ArgumentError: they do not fit; the message names the parameter.
+        """
+        if not kwargs and self._plain and self._fewest <= len(args) <= len(self._exact):
+            # The hot path: positions only, which need no `inspect`; mostly each is of its type already.
+            if not convert or self._converter is None:
+                return args, kwargs
+            for value, exact in zip(args, self._exact, strict=False):
+                if exact is not Any and type(value) is not exact:
+                    return self._converted(args, self._converter), kwargs
+            return args, kwargs
+        return self._bind(args, kwargs, convert)
+
+    def _converted(self, args: Sequence[Any], converter: type[msgspec.Struct]) -> Sequence[Any]:
+        converted = _convert(dict(zip(self._names, args, strict=False)), converter)
+        return [getattr(converted, name) for name in self._names[: len(args)]]
+
+    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool) -> Bound:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(f"{error}; it takes {self._signature}") from None
+        if not convert or self._converter is None:
+            return args, kwargs
+        converted = _convert(bound.arguments, self._converter)
+        for name in bound.arguments:
+            bound.arguments[name] = getattr(converted, name)
+        return bound.args, bound.kwargs
+
+
+def _exact(wanted: Any) -> Any:
+    return wanted if wanted in _EXACT or wanted is Any else None
+
+
+def _converter(parameters: list[inspect.Parameter], wanted: dict[str, Any]) -> type[msgspec.Struct] | None:
+    """Return a struct with one field for each parameter, or None where nothing is annotated."""
+    if all(each is Any for each in wanted.values()):
+        return None
+    fields = [
+        (parameter.name, _field(parameter, wanted[parameter.name]), msgspec.field(default=None))
+        for parameter in parameters
+    ]
+    return msgspec.defstruct("Arguments", fields)
+
+
+def _field(parameter: inspect.Parameter, wanted: Any) -> Any:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return tuple[wanted, ...]
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return dict[str, wanted]
+    return wanted
+
+
+def _convert(arguments: dict[str, Any], converter: type[msgspec.Struct]) -> msgspec.Struct:
+    try:
+        return msgspec.convert(arguments, converter, strict=True, dec_hook=from_data)
+    except msgspec.ValidationError as error:
+        raise ArgumentError(_message(str(error))) from None
+    except Exception as error:
+        raise ArgumentError(f"an argument cannot be converted: {type(error).__name__}: {error}") from error
+
+
+def _message(text: str) -> str:
+    """Turn "Expected `int`, got `str` - at `$.name[1]`" into a sentence that names the parameter."""
+    what, at, path = text.partition(" - at `$.")
+    return f"argument {path.rstrip('`')}: {what[:1].lower()}{what[1:]}" if at else text

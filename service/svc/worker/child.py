@@ -1,0 +1,226 @@
+"""A consumer process as its supervisor sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+
+from svc.worker.consumer_exit import Killed
+from svc.worker.entry import consume
+from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
+from svc.worker.orders import FLUSH, REJOIN, STOP
+from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
+from svc.worker.shared_memory import make_slot
+from svc.worker.slot import Look, Phase, Slot
+
+#: Seconds that a consumer is watched closely after there was last a reason to.
+_WATCH_SECONDS = 1.0
+#: Seconds that a consumer with nothing to do or to report may take to leave.
+_LEAVE_SECONDS = 2.0
+#: Seconds that a job runs before what waits behind it is taken back, and what is done before it is sent.
+LONG_SECONDS = 0.02
+#: Bytes of a crashed consumer's stack that are kept.
+_STACK_BYTES_MAX = 16 * 1024
+#: The exit code of a consumer whose forkserver could not tell one, or that really ended with it.
+_UNTOLD = 255
+#: Seconds that a forkserver which has closed its files may take to end: the kernel does one after the other.
+_FORKSERVER_SECONDS = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One consumer process, its slot and the line to it.
+
+    Attributes:
+        name: the consumer's name; no two processes of a worker ever have the same.
+        killed: why the supervisor killed it, or the forkserver's end did; or None.
+        forkserver: the process that it was forked from and dies with; 0 where there is none.
+        executing: what it was doing when it was killed.
+        born: the monotonic time of its start.
+    """
+
+    name: str
+    process: BaseProcess
+    slot: Slot
+    pipe: Connection
+    trace: Connection
+    pid: int
+    forkserver: int = 0
+    killed: Killed | None = None
+    executing: Look | None = None
+    born: float = 0.0
+    _leaving_since: float = 0.0
+    _open: bool = True
+    _watched_until: float = 0.0
+    _flushed: tuple[int, int] = field(default=(0, 0))
+
+    @classmethod
+    def start(
+        cls,
+        context: ForkServerContext | SpawnContext,
+        options: WorkerOptions,
+        name: str,
+        connect: Connect,
+        configure_logging: ConfigureLogging,
+    ) -> Child:
+        """Start a consumer process.
+
+        Raises:
+            OSError: the system has no room for another process, or for its files.
+        """
+        with signals_held_back():
+            # Its lock starts multiprocessing's tracker, which then lets the signals of this thread through.
+            slot = make_slot(context)
+        ours, theirs = context.Pipe()
+        trace, written = context.Pipe(duplex=False)
+        process = context.Process(
+            target=consume, name=name, args=(options, name, slot, theirs, written, connect, configure_logging)
+        )
+        try:
+            with signals_held_back(), main_hidden():
+                process.start()
+        except EOFError:
+            ours.close()
+            trace.close()
+            # It ends when it cannot fork; the next start makes another.
+            raise OSError(
+                "the forkserver ended before the process began; is there a bound on processes?"
+            ) from None
+        except BaseException:
+            ours.close()
+            trace.close()
+            raise
+        finally:
+            theirs.close()
+            written.close()
+        forkserver = forkserver_pid() if context.get_start_method() == "forkserver" else 0
+        return cls(name, process, slot, ours, trace, process.pid or 0, forkserver, born=time.monotonic())
+
+    def waitables(self) -> list[int | Connection]:
+        """Return what becomes readable when the process ends or says something."""
+        return [self.process.sentinel, *([self.pipe] if self._open else [])]
+
+    def messages(self) -> list[bytes]:
+        """Return what the process has said since the last look."""
+        said: list[bytes] = []
+        try:
+            while self._open and self.pipe.poll():
+                said.append(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._open = False
+        return said
+
+    def order(self, what: bytes) -> None:
+        """Tell the process something; one that has ended does not hear it."""
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(what)
+
+    def flush(self, look: Look) -> None:
+        """Let it send finished outcomes that wait behind a long job; once for each job."""
+        if look.unsent and self._flushed != (look.token, look.number):
+            self._flushed = (look.token, look.number)
+            self.order(FLUSH)
+
+    def rejoin(self) -> None:
+        """Let it make its connection again, if that is broken, while it runs a task."""
+        self.order(REJOIN)
+
+    def take_back(self, now: float) -> Look | None:
+        """Take back what it has read ahead, if it is on a long job; return what it holds, else None."""
+        with self.slot.held() as held:
+            look = self.slot.peek()
+            if (
+                not held
+                or not look.busy
+                or look.recalled
+                or not look.ahead
+                or now - look.started < LONG_SECONDS
+            ):
+                return None
+            self.slot.recall()
+            return look
+
+    def kill_overrun(self, now: float) -> None:
+        """Kill it if its job is over its timeout."""
+        # The slot is held meanwhile, or it could go on to another job in the instant before it dies.
+        with self.slot.held():
+            if self.slot.peek().overrun(now):
+                self.kill(Killed.TIMED_OUT)
+
+    def kill(self, why: Killed) -> None:
+        """Kill the process and remember why and at what; call with the slot held if it may go on."""
+        if self.killed is None:
+            self.killed = why
+            self.executing = self.slot.peek()
+        kill(self.pid)
+
+    def watch(self, now: float, needed: bool) -> bool:
+        """Keep a close watch while it is *needed* and a little longer; tell whether it is kept."""
+        if needed:
+            if not self._watched_until:
+                self.slot.watch(closely=True)
+            self._watched_until = now + _WATCH_SECONDS
+        elif self._watched_until and now >= self._watched_until:
+            self._watched_until = 0.0
+            self.slot.watch(closely=False)
+        return self._watched_until > 0
+
+    def needs_watching(self, look: Look) -> bool:
+        """Whether something may have to be done about its job while it executes."""
+        flushable = look.unsent and self._flushed != (look.token, look.number)
+        return look.busy and (look.timeout > 0 or flushable or (look.ahead > 0 and not look.recalled))
+
+    def stop(self) -> None:
+        """Tell it to finish its job and leave."""
+        self._leaving_since = self._leaving_since or time.monotonic()
+        self.order(STOP)
+
+    def lingers(self, look: Look, now: float, grace: float) -> bool:
+        """Whether it was told to leave, and is there for no good reason.
+
+        With nothing to do and nothing to report it has a moment: it may be waiting for a manager that is
+        not there. After its pill it has the *grace*.
+        """
+        pilled = look.phase in (Phase.PILLED, Phase.DRAINED)
+        if pilled:
+            self._leaving_since = self._leaving_since or now
+        if not self._leaving_since or look.busy:
+            return False
+        return now - self._leaving_since > (grace if look.unsent or pilled else _LEAVE_SECONDS)
+
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.exitcode is not None
+
+    def bury(self) -> tuple[int, Look, str]:
+        """Free what the process used; return its exit code, what it did last, and its stack at a crash."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == _UNTOLD and self.forkserver and has_ended(self.forkserver, _FORKSERVER_SECONDS):
+            # Its children die with it, as far as the kernel can tell: make sure.
+            with self.slot.held():
+                self.kill(Killed.ORPHANED)
+        look = self.executing or self.slot.look()
+        stack = self._stack()
+        self.pipe.close()
+        self.trace.close()
+        self.process.close()
+        return code, look, stack
+
+    def _stack(self) -> str:
+        """Return what `faulthandler` has written."""
+        # Never wait: a process that a task forked may still hold the other end.
+        os.set_blocking(self.trace.fileno(), False)
+        try:
+            return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")
+        except BlockingIOError:
+            return ""
+
+    def hangs(self, look: Look, now: float, seconds: float) -> bool:
+        """Whether it has been importing the task modules for longer than *seconds*."""
+        return look.phase is Phase.STARTING and now - self.born > seconds

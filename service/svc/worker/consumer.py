@@ -1,0 +1,378 @@
+"""A consumer process: take jobs, run them in order, report how they ended, until told to stop.
+
+The main thread does all of that. A second one listens to the supervisor: `stop`; `flush`, when finished
+outcomes wait behind a long job; `rejoin`, when the manager was away and does not know what runs here. They
+share the connection by one lock, which is free only while a task runs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from multiprocessing.connection import Connection
+
+import structlog
+
+from svc.broker.base import Broker, Settlement
+from svc.domain.commands import Hello, Leave, Nack, Ping, Release
+from svc.domain.job import job_id
+from svc.domain.limits import GRANT_JOBS
+from svc.domain.replies import PILL_PUT_BY_HAND, Delivery, Grant, Refused
+from svc.errors import (
+    AuthenticationFailed,
+    Forbidden,
+    ManagerUnreachable,
+    ProtocolMismatch,
+)
+from svc.wire import PROTOCOL_VERSION
+from svc.worker.leftovers import LOOK_SECONDS, Leftovers
+from svc.worker.options import Connect, WorkerOptions
+from svc.worker.orders import FLUSH, NUDGE, REJOIN, STOP
+from svc.worker.outbox import Holdings, Outbox
+from svc.worker.registry import Registry
+from svc.worker.report import SHORT_SECONDS, Attempt, AttemptLog, Chunk
+from svc.worker.runner import Failure, Runner
+from svc.worker.slot import Phase, Slot
+
+#: Seconds between two attempts to wake a request that waits at the manager.
+_INTERRUPT_SECONDS = 0.2
+_PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
+#: How long the answer to reported outcomes may wait for the next jobs. Most come by then, so that a consumer
+#: whose jobs come one at a time needs one request for each; the outcomes themselves are recorded at once.
+_REPORTING_WAIT = timedelta(seconds=0.1)
+#: The run time that reading ahead may hide; the manager knows how long tasks run.
+_AHEAD = timedelta(seconds=0.004)
+#: Bytes of results up to which the next jobs are taken before the results are on record: a new connection
+#: has to begin with them, and has little time for that.
+_EARLY_BYTES = 64 * 1024
+#: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
+_PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
+
+
+class Consumer:
+    """The loop of one consumer.
+
+    Args:
+        options: how the worker works.
+        name: the consumer's name.
+        registry: the tasks.
+        slot: where it says what it is doing.
+        pipe: the line to its supervisor; at its end the process ends at once.
+        connect: makes the connection to the manager.
+        leftovers: clears up after tasks; None if this process is not the consumer's alone.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        name: str,
+        registry: Registry,
+        slot: Slot,
+        pipe: Connection,
+        connect: Connect,
+        leftovers: Leftovers | None = None,
+    ) -> None:
+        self._options = options
+        self._name = name
+        self._registry = registry
+        self._slot = slot
+        self._pipe = pipe
+        self._connect = connect
+        self._wait = timedelta(seconds=options.lease_wait)
+        self._pid = os.getpid()
+        self._outbox = Outbox()
+        self._holdings = Holdings()
+        #: Outcomes that the manager has heard of and may not yet have on record.
+        self._unrecorded: Sequence[Settlement] = ()
+        self._log = structlog.get_logger().bind(worker=options.name, consumer=name)
+        self._attempt_log = AttemptLog(options.name, name)
+        self._line = threading.Lock()
+        self._stopping = threading.Event()
+        self._left = threading.Event()
+        self._broker: Broker | None = None
+        self._pauses = 0
+        self._busy_seconds = 0.0
+        self._leftovers = leftovers
+        self._spoilt: list[str] = []
+
+    def run(self) -> None:
+        """Work until stopped or pilled, then leave."""
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        with self._line:
+            broker = self._connected()
+            if broker is None:
+                self._rest(Phase.STOPPING)
+            else:
+                self._leave(broker, self._serve(broker))
+        self._left.set()
+
+    def _serve(self, broker: Broker) -> Phase:
+        """Take and run jobs until there is a reason to leave; return it."""
+        limit, keys = broker.welcome.max_job_bytes, self._options.pickle_keys
+        runner = Runner(self._registry, self._options.accept, limit, keys)
+        while not (self._stopping.is_set() or self._spoilt):
+            grant = self._take(broker)
+            if grant.pill:
+                return Phase.PILLED if grant.pill == PILL_PUT_BY_HAND else Phase.DRAINED
+            self._work(broker, runner, grant)
+        return Phase.RENEWING if self._spoilt else Phase.STOPPING
+
+    # --- the manager ----------------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Return who this is and what it holds, for a new connection."""
+        return Hello(
+            PROTOCOL_VERSION,
+            "consumer",
+            self._name,
+            self._options.name,
+            self._options.host,
+            self._pid,
+            self._registry.names(),
+            list(self._options.queues),
+            self._holdings.all(),
+            release=self._options.release,
+            life=self._options.life,
+            accept=list(self._options.accept),
+        )
+
+    def _connected(self) -> Broker | None:
+        """Return the connection, or None if told to stop before there was one."""
+        while not self._stopping.is_set():
+            try:
+                self._broker = self._broker or self._connect(self.hello)
+                self._broker.call([Ping()])  # not before the first call need it be connected
+            except _PASSING as error:
+                self._pause(error)
+            else:
+                return self._broker
+        return None
+
+    def _take(self, broker: Broker) -> Grant:
+        """Report what is done and take the next jobs, waiting long only when nothing is left to report.
+
+        A wait hides whether the outcomes that came with it have arrived.
+        """
+        self._rest(Phase.IDLE)
+        outcomes = self._outbox.content()
+        wait = min(_REPORTING_WAIT, self._wait) if outcomes else self._wait
+        try:
+            early = self._outbox.size <= _EARLY_BYTES
+            turn = broker.lease(limit=GRANT_JOBS, wait=wait, ahead=_AHEAD, early=early, outcomes=outcomes)
+        except _PASSING as error:
+            self._pause(error)
+            return Grant()
+        self._sent(outcomes, turn.refused, recorded=not turn.grant.early)
+        self._holdings.add(turn.grant.deliveries)
+        return turn.grant
+
+    def _report(self, broker: Broker) -> None:
+        """Report what is done between two jobs; go on without the manager while that is little."""
+        self._rest(Phase.IDLE)
+        while (error := self._flush(broker)) and self._outbox.full and not self._stopping.is_set():
+            self._pause(error)
+
+    def _flush(self, broker: Broker) -> Exception | None:
+        """Report what is done now; return the error if that failed, and it goes with the next request."""
+        outcomes = self._outbox.content()
+        if not outcomes:
+            return None
+        try:
+            replies = broker.call(outcomes)
+        except _PASSING as error:
+            self._outbox.postpone(time.monotonic() + _PAUSE_MAX)
+            return error
+        self._sent(outcomes, [reply for reply in replies if isinstance(reply, Refused)])
+        return None
+
+    def _sent(
+        self, outcomes: Sequence[Settlement], refused: Sequence[Refused], *, recorded: bool = True
+    ) -> None:
+        self._pauses = 0
+        self._outbox.sent(outcomes)
+        self._holdings.settled(self._unrecorded)
+        self._unrecorded = () if recorded else outcomes
+        if recorded:
+            self._holdings.settled(outcomes)
+        for refusal in refused:
+            self._log.warning("outcome_refused", code=refusal.code, error=refusal.message)
+
+    def _leave(self, broker: Broker, phase: Phase) -> None:
+        """Report the rest and end the membership; only the supervisor ends this early."""
+        self._rest(phase)
+        while True:
+            outcomes = self._outbox.content()
+            try:
+                replies = broker.call([*outcomes, Leave()])
+            except _PASSING as error:
+                self._pause(error)
+            else:
+                self._sent(outcomes, [reply for reply in replies[:-1] if isinstance(reply, Refused)])
+                broker.close()
+                return
+
+    def _pause(self, error: Exception) -> None:
+        """Wait a little, longer each time, with jitter; a stop ends it. To complain is the supervisor's."""
+        self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
+        longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
+        self._pauses = min(self._pauses + 1, 16)
+        pause = random.uniform(longest / 2, longest)
+        if self._stopping.is_set():
+            time.sleep(pause)
+        else:
+            self._stopping.wait(pause)
+
+    def _rest(self, phase: Phase) -> None:
+        self._slot.rest(phase, self._busy_seconds, unsent=self._outbox.since is not None)
+
+    # --- jobs -----------------------------------------------------------------------------------------
+
+    def _work(self, broker: Broker, runner: Runner, grant: Grant) -> None:
+        """Run the jobs of a grant in order, until the rest is taken back or the worker stops."""
+        deliveries = grant.deliveries
+        received = time.monotonic()
+        ahead = sum(len(delivery.bodies) for delivery in deliveries)
+        if not self._cleared():
+            self._give_up(deliveries, 0)
+            return
+        for index, delivery in enumerate(deliveries):
+            chunk = Chunk(delivery, runner.resolve(delivery.terms), received)
+            self._begin(chunk, deliveries[-1].token, ahead)
+            done = self._run(broker, chunk, ahead)
+            self._attempt_log.end()
+            ahead -= done
+            if done < len(delivery.bodies):
+                self._give_up(deliveries[index:], delivery.first + done)
+                break
+            if not self._cleared(chunk):
+                self._give_up(deliveries[index + 1 :], 0)
+                break
+
+    def _cleared(self, chunk: Chunk | None = None) -> bool:
+        """Clear up after *chunk*, or earlier ones; return False if the process has to be replaced."""
+        leftovers = self._leftovers
+        if leftovers is not None and not self._spoilt:
+            if chunk is None:
+                self._spoilt = leftovers.catch_up()
+            else:
+                self._spoilt = leftovers.clear(keep_children=chunk.attempts.keep_children)
+            if self._spoilt:
+                self._log.warning("consumer_renewed", changed=self._spoilt)
+        return not self._spoilt
+
+    def _begin(self, chunk: Chunk, last: int, ahead: int) -> None:
+        """Say which lease is worked on, and wake the supervisor if it has to watch."""
+        policy, timeout = chunk.attempts.policy, chunk.attempts.timeout
+        if self._slot.begin(chunk.delivery, last, policy, timeout, watch=ahead > 1 or timeout is not None):
+            self._pipe.send_bytes(NUDGE)
+
+    def _run(self, broker: Broker, chunk: Chunk, ahead: int) -> int:
+        """Run the jobs of one lease; return how many were run."""
+        delivery, outbox, clock, log = chunk.delivery, self._outbox, time.monotonic, self._attempt_log
+        token, first = delivery.token, delivery.first
+        is_stopping, claim = self._stopping.is_set, self._slot.claim
+        for done, body in enumerate(delivery.bodies):
+            number, started, unsent = first + done, clock(), outbox.since is not None
+            if is_stopping() or not claim(number, ahead - done - 1, started, self._busy_seconds, unsent):
+                return done
+            result = self._execute(chunk, body, number)
+            ended = clock()
+            seconds = ended - started
+            self._busy_seconds += seconds
+            if type(result) is bytes:
+                outbox.succeeded(token, number, result, seconds, ended)
+                if log.wants_successes and not (seconds < SHORT_SECONDS and log.add(seconds)):
+                    log.succeeded(chunk.attempt(number, result, started, ended))
+            elif isinstance(result, Failure):
+                self._failed(chunk, chunk.attempt(number, result, started, ended))
+            if outbox.due(ended):
+                self._report(broker)
+            if seconds > LOOK_SECONDS and not self._cleared(chunk):
+                return done + 1
+        return len(delivery.bodies)
+
+    def _execute(self, chunk: Chunk, body: bytes, number: int) -> bytes | Failure:
+        """Run one job; meanwhile the connection is free for the other thread."""
+        self._line.release()
+        result = chunk.attempts.run(body, chunk.delivery.origin, number)
+        self._line.acquire()
+        if os.getpid() != self._pid:
+            os._exit(1)  # a process that the task forked came back here; the lease is its parent's
+        return result
+
+    def _failed(self, chunk: Chunk, attempt: Attempt) -> None:
+        failure = attempt.result
+        if not isinstance(failure, Failure):
+            return
+        if not failure.permanent:
+            failures = chunk.delivery.failures + 1
+            attempt = attempt._replace(retry_in=chunk.attempts.policy.retry_in(failures, random.random()))
+        nack = Nack(
+            chunk.delivery.token,
+            attempt.number,
+            failure.error,
+            attempt.retry_in,
+            failure.cause,
+            attempt.seconds,
+        )
+        self._outbox.add(nack, time.monotonic())
+        self._attempt_log.write(attempt)
+        if failure.untrusted:
+            terms, name = chunk.delivery.terms, job_id(chunk.delivery.origin, attempt.number)
+            self._log.error("pickle_refused", job_id=name, task=terms.shown_task, queue=terms.queue)
+
+    def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
+        """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.
+
+        When this process leaves they are given back; otherwise the supervisor has taken them back already.
+        """
+        for delivery in deliveries:
+            first = max(number, delivery.first) if delivery is deliveries[0] else delivery.first
+            self._holdings.drop(delivery.token, first)
+            if self._stopping.is_set() or self._spoilt:
+                self._outbox.add(Release(delivery.token, first), time.monotonic())
+
+    # --- the supervisor's orders ----------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Do what the supervisor says; if it is gone, be gone."""
+        while True:
+            try:
+                order = self._pipe.recv_bytes()
+            except (EOFError, OSError):
+                if not self._left.is_set():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+            if order in (FLUSH, REJOIN):
+                self._report_aside(order)
+            elif order == STOP and not self._stopping.is_set():
+                self._stopping.set()
+                threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()
+
+    def _report_aside(self, order: bytes) -> None:
+        """Report what is done while the main thread runs a task; if it does not, it reports by itself.
+
+        To rejoin, any call does: it finds the connection broken and names the leases held on the new one.
+        """
+        if self._broker is not None and self._line.acquire(blocking=False):
+            try:
+                if order == REJOIN:
+                    self._broker.call([Ping()])
+                self._flush(self._broker)
+            except Exception as error:  # noqa: BLE001 - this thread has to hear the next order
+                self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
+            finally:
+                self._line.release()
+
+    def _keep_interrupting(self) -> None:
+        """Wake the main thread from its wait at the manager; again and again, as it may be about to wait."""
+        while True:
+            if self._broker is not None:
+                self._broker.interrupt()
+            if self._left.wait(_INTERRUPT_SECONDS):
+                return

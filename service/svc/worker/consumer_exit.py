@@ -1,0 +1,181 @@
+"""What the end of a consumer process means: who is charged, what the manager hears, when it is replaced."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from svc.domain.commands import AnyCommand, Lost, Nack, Release
+from svc.domain.job import Cause, ErrorInfo
+from svc.domain.retry import RetryPolicy
+from svc.worker.process import describe_exit
+from svc.worker.slot import Look, Phase
+
+#: Exit code of a consumer whose task modules cannot be loaded.
+EXIT_CONFIGURATION = 78
+#: Seconds before a consumer that could not start is replaced; doubled each time it happens again.
+_START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
+#: Seconds before one is replaced that died with nothing to do.
+_IDLE_PAUSE = 1.0
+
+
+class Killed(enum.Enum):
+    """Why a consumer was killed by the supervisor, or with a process of its own."""
+
+    #: Its job ran over its timeout.
+    TIMED_OUT = "timed_out"
+    #: The worker's grace was over.
+    GRACE = "grace"
+    #: It was told to leave, had nothing more to do, and was still there.
+    LINGERED = "lingered"
+    #: The forkserver ended, and its consumers with it.
+    ORPHANED = "orphaned"
+    #: It took too long to import the task modules.
+    HUNG = "hung"
+    #: Its job sent the worker a signal to stop.
+    OFFENDED = "offended"
+
+
+#: Ends for which the job that executed is charged with a crash.
+_AT_FAULT = (None, Killed.OFFENDED)
+_WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
+_OFFENDED = "the task sent its worker a signal to stop, and was killed for that"
+_AT_THE_END = "the worker stopped, and killed it when the grace was over"
+
+
+class Reason(enum.StrEnum):
+    """Why a consumer was replaced."""
+
+    #: It died while a job executed.
+    CRASHED = "crashed"
+    #: The supervisor killed it for a job's timeout.
+    TIMED_OUT = "timed_out"
+    #: It died with nothing to do, or together with the forkserver.
+    LOST = "lost"
+    #: It could not start.
+    OTHER = "other"
+    #: It has left because a task had changed its process for good.
+    RENEWED = "renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a consumer ended.
+
+    Attributes:
+        consumer: its name.
+        code: its exit code; a negative one is the number of a signal.
+        look: what it was doing, as far as its slot tells.
+        killed: why the supervisor killed it or the forkserver's end did, or None.
+        at: monotonic time in seconds.
+        trace: where it was when a fatal signal hit it, from `faulthandler`; empty if none did.
+    """
+
+    consumer: str
+    code: int
+    look: Look
+    killed: Killed | None
+    at: float
+    trace: str = ""
+
+    @property
+    def pilled(self) -> bool:
+        """Whether it had its pill; then it has no successor."""
+        return self.look.phase in (Phase.PILLED, Phase.DRAINED)
+
+    @property
+    def drained(self) -> bool:
+        """Whether that was the pill of a drain; then it has a successor once the drain has ended."""
+        return self.look.phase is Phase.DRAINED
+
+    @property
+    def orderly(self) -> bool:
+        """Whether it has left by itself, as it was told to."""
+        return self.code == 0 and (self.pilled or self.look.phase in (Phase.STOPPING, Phase.RENEWING))
+
+    @property
+    def reason(self) -> Reason:
+        """Why it has to be replaced."""
+        if self.killed is Killed.TIMED_OUT:
+            return Reason.TIMED_OUT
+        if self.look.phase is Phase.STARTING:
+            return Reason.OTHER
+        if self.look.phase is Phase.RENEWING and self.code == 0:
+            return Reason.RENEWED
+        at_fault = self.look.busy and self.killed is not Killed.ORPHANED
+        return Reason.CRASHED if at_fault else Reason.LOST
+
+    @property
+    def outcome(self) -> str:
+        """How the attempt that executed has ended, as the log has it."""
+        if self.killed is Killed.TIMED_OUT:
+            return Cause.TIMED_OUT
+        return Cause.CRASHED if self.killed in _AT_FAULT else Cause.INTERRUPTED
+
+    @property
+    def stillborn(self) -> bool:
+        """Whether it ended while it imported the task modules, and no error of theirs was why."""
+        return self.look.phase is Phase.STARTING and self.code != EXIT_CONFIGURATION
+
+    @property
+    def error(self) -> ErrorInfo:
+        """What is written beside the job that executed."""
+        if self.killed is Killed.TIMED_OUT:
+            limit = f"{self.look.timeout:g} s"
+            return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
+        if self.killed is Killed.OFFENDED:
+            return ErrorInfo("StopSignalSent", _OFFENDED)
+        if self.killed is not None:
+            return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
+        return ErrorInfo(
+            "ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}", self.trace
+        )
+
+    def reports(self, jitter: float) -> list[AnyCommand]:
+        """Return what the manager has to hear, in order; only the job that executed is charged.
+
+        *jitter* in [0, 1) spreads the retries of jobs that timed out together.
+        """
+        if self.orderly:
+            return []
+        look, lost = self.look, Lost(self.consumer, self.error, suspect=self._suspects)
+        if not look.busy or (self._orphaned and look.unsent):
+            return [lost]
+        if self.killed is Killed.TIMED_OUT:
+            return [self._timed_out(jitter), lost]
+        if self.killed not in _AT_FAULT:
+            suspect, seconds = self._orphaned, self.seconds
+            return [Release(look.token, look.number, started=True, seconds=seconds, suspect=suspect), lost]
+        return [Lost(self.consumer, self.error, look.token, look.number, self.seconds)]
+
+    @property
+    def _orphaned(self) -> bool:
+        return self.killed is Killed.ORPHANED
+
+    @property
+    def _suspects(self) -> bool:
+        """Whether a job that it held may be why it died, and nothing tells which one."""
+        if self.look.busy:
+            return self._orphaned and self.look.unsent
+        return self.killed is None or (self._orphaned and self.look.unsent)
+
+    @property
+    def seconds(self) -> float:
+        """How long the job that executed has run."""
+        return max(0.0, self.at - self.look.started)
+
+    def _timed_out(self, jitter: float) -> Nack:
+        look = self.look
+        retry_in = RetryPolicy(look.retries, look.backoff).retry_in(look.failures + 1, jitter)
+        return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self.seconds)
+
+
+def pause_before(reason: Reason, start_failures: int) -> float:
+    """Return the seconds before a consumer is replaced, after *start_failures* in a row.
+
+    A consumer that its job has killed is replaced at once: the job's own budgets end that. One that cannot
+    start would be started again and again for nothing.
+    """
+    if reason is Reason.OTHER:
+        return min(_START_PAUSE * 2.0 ** min(max(0, start_failures - 1), 16), _START_PAUSE_MAX)
+    return _IDLE_PAUSE if reason is Reason.LOST else 0.0

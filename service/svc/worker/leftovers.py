@@ -1,0 +1,50 @@
+"""What a task leaves behind in its consumer: processes, and a changed state of the process itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from svc.worker.offspring import Offspring
+from svc.worker.process import helper_pids
+from svc.worker.process_state import ProcessState
+
+#: Seconds that a job runs before it is looked at by itself, and between two looks at the process' state.
+#: Such a look takes some 15 µs, and a job that does nothing 4: so all looks take 2 % of the time at most.
+LOOK_SECONDS = 0.001
+
+
+class Leftovers:
+    """Clears up after tasks in a process that is a consumer's alone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take everything that is there for the modules' own; *clock* gives seconds that never go back."""
+        # What multiprocessing keeps beside a process that uses it: other tasks rely on that.
+        self._offspring = Offspring(helper_pids)
+        self._state = ProcessState()
+        self._clock = clock
+        self._looked_at = -math.inf
+        self._looked = True
+
+    def clear(self, *, keep_children: bool) -> list[str]:
+        """End the processes that were started since the last call, or keep them; put the state back.
+
+        The state is left to `catch_up` if it was looked at a moment ago. Returns names of changes that cannot
+        be put back: the process has to be replaced.
+        """
+        self._offspring.settle(keep=keep_children)
+        self._looked = False
+        return self.catch_up()
+
+    def catch_up(self) -> list[str]:
+        """Put the state back if that is due; return as `clear` does. To be called before the next jobs."""
+        now = self._clock()
+        if self._looked or now < self._looked_at + LOOK_SECONDS:
+            return []
+        self._looked_at, self._looked = now, True
+        return self._state.restore()
+
+    def end(self) -> None:
+        """End all processes, because this one ends."""
+        self._offspring.end()

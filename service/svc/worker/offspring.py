@@ -1,0 +1,165 @@
+"""The processes that tasks start, and their end.
+
+A consumer and the forkserver are *subreapers*: a process whose parent has ended becomes a child of the
+nearest of them, however it has detached itself. So everything that tasks have started is a descendant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from svc.worker.prctl import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER, prctl
+
+#: Seconds that killed processes may take to be gone: the kernel frees the memory of one after the other.
+END_SECONDS = 2.0
+_PAUSE_SECONDS = 0.002
+
+
+class Process(NamedTuple):
+    """A process; with the time of its start, so that a number that is used again is no mistake."""
+
+    pid: int
+    started: int
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all orphans below it; on Linux only."""
+    if sys.platform == "linux":
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def adopts_orphans() -> bool:
+    """Return whether this process is a subreaper, or process 1 of its container."""
+    if sys.platform != "linux":
+        return False
+    answer = ctypes.c_int()
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return bool(answer.value) or os.getpid() == 1
+
+
+def has_children() -> bool:
+    """Return whether this process has a child, ended or not; takes a microsecond."""
+    try:
+        _ended_child()
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _ended_child() -> os.waitid_result | None:
+    """Return a child that has ended and is not collected; raise ChildProcessError if there is no child."""
+    return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
+    """Return the living processes below *root*, without those in *spare* and what is below them."""
+    children: defaultdict[int, list[Process]] = defaultdict(list)
+    for process, parent, ended in _processes():
+        if not ended:
+            children[parent].append(process)
+    found: set[Process] = set()
+    pending = [root]
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            if child.pid not in spare:
+                found.add(child)
+                pending.append(child.pid)
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return process *pid* and those above it, as far as they are there; the nearest first."""
+    parents = {process.pid: parent for process, parent, _ in _processes()}
+    found: list[int] = []
+    while pid in parents and pid not in found:
+        found.append(pid)
+        pid = parents[pid]
+    return found
+
+
+def end_descendants(
+    root: int, spare: Collection[int] = (), keep: Collection[Process] = (), helpers: Collection[int] = ()
+) -> None:
+    """Kill what is below *root*.
+
+    Waits up to `END_SECONDS` for their end, and looks again for processes that they have started meanwhile.
+
+    Args:
+        root: the process whose descendants have to end.
+        spare: processes that live on with everything below them.
+        keep: processes that live on by themselves.
+        helpers: the same, by number.
+    """
+    killed: set[Process] = set()
+    deadline = time.monotonic() + END_SECONDS
+    while left := {each for each in descendants(root, spare) - set(keep) if each.pid not in helpers}:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+        killed |= left
+        if time.monotonic() >= deadline:
+            break
+        _reap(left)
+        time.sleep(_PAUSE_SECONDS)
+    _reap(killed)
+
+
+def _reap(processes: Collection[Process]) -> None:
+    """Collect those that have ended and are children of this process."""
+    for process in processes:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+
+
+def _processes() -> Iterator[tuple[Process, int, bool]]:
+    """Yield each process of this host or container, its parent, and whether it has ended uncollected."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            # proc(5): the name stands in brackets and may hold any character; then state, parent, and as the
+            # twentieth of these fields the start in clock ticks since boot.
+            with open(f"{entry.path}/stat", "rb") as file:  # noqa: PTH123 - a Path costs as much again
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        yield Process(int(entry.name), int(fields[19])), int(fields[1]), fields[0] == b"Z"
+
+
+class Offspring:
+    """The processes below this consumer that its tasks may keep: those of its modules, and of such tasks."""
+
+    def __init__(self, helpers: Callable[[], Collection[int]]) -> None:
+        """Keep everything that was started so far, and always the processes that *helpers* names."""
+        self._helpers = helpers
+        self._kept = descendants(os.getpid()) if has_children() else set()
+
+    def settle(self, *, keep: bool) -> None:
+        """End what was started since the last call, or *keep* it too."""
+        if not has_children():
+            self._kept.clear()
+        elif keep:
+            self._kept = descendants(os.getpid())
+        else:
+            end_descendants(os.getpid(), keep=self._kept, helpers=self._helpers())
+            self._collect()
+
+    def _collect(self) -> None:
+        """Collect the children that have ended; those that are kept are their module's to collect."""
+        with contextlib.suppress(ChildProcessError):
+            if _ended_child():
+                ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
+                _reap(ended - self._kept)
+
+    def end(self) -> None:
+        """End everything."""
+        if has_children():
+            end_descendants(os.getpid())

@@ -1,0 +1,175 @@
+"""What a consumer process arranges with the kernel, and how the end of a process is told."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import select
+import signal
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
+
+from svc.worker.offspring import adopt_orphans
+from svc.worker.prctl import PR_SET_PDEATHSIG, prctl
+from svc.worker.signals import STOP_SIGNALS
+
+
+def guard(title: str) -> None:
+    """Make this process a consumer: deaf to stop signals, leader of its own session, gone with its parent.
+
+    Its own session means that what a task starts can be killed together with it, and that a Ctrl-C at the
+    terminal reaches the supervisor alone. *title* is what `ps` shows where setproctitle is installed.
+    """
+    for number in STOP_SIGNALS:
+        # A handler and not SIG_IGN, which programs that a task starts would inherit.
+        signal.signal(number, _hear_nothing)
+    os.register_at_fork(after_in_child=_hear_again)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    os.setsid()
+    adopt_orphans()
+    _die_with_parent()
+    _set_title(title)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a task prints is seen while it runs, is not lost with a process that is killed, and is written
+        # by whole lines: with PYTHONUNBUFFERED each argument of `print` would be written by itself.
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
+
+
+def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:
+    pass
+
+
+def _hear_again() -> None:
+    """Undo the deafness in a process that a task forks."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends.
+
+    The parent is the forkserver or, with spawn, the supervisor. The forkserver lives as long as anyone
+    holds the writing end of its `alive` pipe, and each of its children gets one: it has to go, or nobody
+    would end when the supervisor is killed. What is not covered (a parent that died before this, a Python
+    without that attribute) the thread that listens to the supervisor sees as the end of its pipe.
+    """
+    if sys.platform == "linux":
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    server = getattr(forkserver, "_forkserver", None)
+    alive = getattr(server, "_forkserver_alive_fd", None)
+    if server is not None and alive is not None:
+        os.close(alive)
+        server._forkserver_alive_fd = None  # noqa: SLF001 - there is no public way
+
+
+def _set_title(title: str) -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").setproctitle(title)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Start processes that do not die of a stop signal before they have said that they do not want it.
+
+    The mask is inherited: the forkserver keeps it for life, a consumer lifts it in `guard`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def main_hidden() -> Iterator[None]:
+    """Start processes that do not import the main script again: consumers need nothing from it.
+
+    Otherwise multiprocessing imports the whole command line into every consumer.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def start_forkserver(preload: Sequence[str]) -> None:
+    """Start the process that consumers are forked from, and let it import *preload* meanwhile.
+
+    One that runs already stays as it is.
+    """
+    forkserver.set_forkserver_preload(list(preload))
+    with signals_held_back(), main_hidden():
+        forkserver.ensure_running()
+
+
+def kill(pid: int) -> None:
+    """Kill a consumer with SIGKILL, and what its task has started; nothing happens if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(pid, signal.SIGKILL)
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, from its exit code; a negative one is the number of a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    hint = "; perhaps the host or the container ran out of memory" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code} ({name}){hint}"
+
+
+def reap_strangers(known: set[int]) -> None:
+    """Collect ended children that nobody waits for: orphans that came to us because we are process 1.
+
+    *known* are the children that multiprocessing waits for itself; they are left to it.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in known:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def helper_pids() -> set[int]:
+    """Return the processes that multiprocessing keeps beside ours: forkserver and resource tracker."""
+    from multiprocessing import resource_tracker
+
+    tracker = getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None)
+    return {pid for pid in (forkserver_pid(), tracker) if pid}
+
+
+def forkserver_pid() -> int:
+    """Return the process that forks for us now, 0 where there is none."""
+    pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    return pid if isinstance(pid, int) else 0
+
+
+def has_ended(server: int, seconds: float) -> bool:
+    """Return whether the forkserver *server* has ended, or ends within *seconds*; on Linux only."""
+    if sys.platform != "linux":
+        return False
+    if server != forkserver_pid():
+        return True  # multiprocessing has seen that, and started another
+    try:
+        handle = os.pidfd_open(server)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)

@@ -1,0 +1,250 @@
+"""Which functions a worker runs, and under which names.
+
+`@task` only marks a function; nothing is registered by an import. `Registry.load` makes the table once,
+when a consumer starts, and a name from the wire is looked up there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import CoroutineType, ModuleType
+from typing import Any, ParamSpec, TypeVar, overload
+
+from svc.domain.field_bounds import TASKS_MAX
+from svc.domain.job import CALL
+from svc.domain.limits import SECONDS_MAX
+from svc.domain.names import NAME_MAX, did_you_mean, is_name
+from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
+from svc.errors import ArgumentError, ConfigurationError, TaskNotFound
+from svc.worker.arguments import Bound, Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Where `task` leaves its options on a function.
+_OPTIONS = "task_options"
+#: Where it leaves a name that was given; the client reads it.
+_NAME = "task_name"
+_IMPORTLIB = importlib.__file__
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What a task declares of itself; a job's own terms override it.
+
+    Attributes:
+        name: the name under which it is submitted; empty for `module:function`.
+        retries: attempts after the first.
+        backoff: seconds before the first retry, doubled for each further one.
+        timeout: seconds after which the consumer that runs it is killed; None for never.
+        keep_children: whether processes that it starts live on after an attempt, until the consumer ends.
+    """
+
+    name: str = ""
+    retries: int = DEFAULT_RETRIES
+    backoff: float = DEFAULT_BACKOFF
+    timeout: float | None = None
+    keep_children: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name.startswith(("#", "svc:")) or self.name != self.name.strip():
+            raise ConfigurationError(
+                f"{self.name!r} cannot name a task; `#` and `svc:` at its start are taken"
+            )
+        if self.name and not is_name(self.name):
+            raise ConfigurationError(
+                f"{self.name[:NAME_MAX]!r} cannot name a task; a name has up to {NAME_MAX} characters, "
+                "all of them printable"
+            )
+        if self.retries < 0 or not 0 <= self.backoff <= SECONDS_MAX:
+            raise ConfigurationError(
+                f"retries and backoff of a task cannot be negative, nor the backoff over {SECONDS_MAX:.0f} s"
+            )
+        if self.timeout is not None and not 0 < self.timeout <= SECONDS_MAX:
+            raise ConfigurationError(
+                "the timeout of a task must be more than 0 seconds, "
+                f"and {SECONDS_MAX:.0f} at most; leave it out for none"
+            )
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
+    timeout: float | None = None,
+    keep_children: bool = False,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def task(
+    fn: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int | None = None,
+    backoff: float | None = None,
+    timeout: float | None = None,
+    keep_children: bool = False,
+) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function as a task; it stays as callable as before.
+
+    Use it bare (`@task`) or with options: *name* in place of `module:function`, *retries* after the
+    first attempt (default 3), *backoff* seconds before the first of them (default 1, doubled each time),
+    and *timeout* seconds after which a running attempt is killed (default: none). Processes that an attempt
+    has started end with it, unless *keep_children* is set.
+
+    Raises:
+        ConfigurationError: an option is out of range, or *name* is reserved.
+    """
+    options = TaskOptions(
+        name or "",
+        DEFAULT_RETRIES if retries is None else retries,
+        DEFAULT_BACKOFF if backoff is None else backoff,
+        timeout,
+        keep_children,
+    )
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        setattr(function, _OPTIONS, options)
+        if options.name:
+            setattr(function, _NAME, options.name)
+        return function
+
+    return mark if fn is None else mark(fn)
+
+
+class Task:
+    """A function under the name by which jobs ask for it."""
+
+    __slots__ = ("_signature", "function", "name", "options")
+
+    def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions | None = None) -> None:
+        """Hold *function*; its signature is looked at when the first job needs it."""
+        self.name = name
+        self.function = function
+        self.options = options or TaskOptions()
+        self._signature: Signature | None = None
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, convert: bool = True) -> Bound:
+        """Return the arguments as the function's annotations want them; without *convert*, as they are.
+
+        Raises:
+            ArgumentError: they do not fit; the message names the parameter.
+        """
+        if self._signature is None:
+            self._signature = Signature(self.function)
+        try:
+            return self._signature.bind(args, kwargs, convert)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self.name}: {error}") from None
+
+    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Return what the function returns; a coroutine is run to its end."""
+        value = self.function(*args, **kwargs)
+        if isinstance(value, CoroutineType):
+            # Imported where it is needed: most workers never pay for it.
+            import asyncio
+
+            return asyncio.run(value)
+        return value
+
+
+class Registry:
+    """The tasks of one worker, by name."""
+
+    def __init__(self, tasks: Sequence[Task] = ()) -> None:
+        """Hold *tasks* and the one that every worker has: to call a pickled callable.
+
+        Raises:
+            ConfigurationError: two different functions have one name, or there are too many.
+        """
+        self._tasks: dict[str, Task] = {}
+        for each in (Task(CALL, _call), *tasks):
+            known = self._tasks.setdefault(each.name, each)
+            if known.function is not each.function:
+                raise ConfigurationError(f"two functions have the task name {each.name!r}; rename one")
+        if len(self._tasks) > TASKS_MAX:
+            raise ConfigurationError(
+                f"there are {len(self._tasks)} tasks and a worker may know {TASKS_MAX}; name fewer modules"
+            )
+
+    @classmethod
+    def load(cls, modules: Sequence[str]) -> Registry:
+        """Import *modules* and return their tasks.
+
+        These are the functions marked with `@task`, under their name or as `module:function`, and every
+        public function that a module itself defines, as `module:function`.
+
+        Raises:
+            ConfigurationError: a module cannot be imported, or two functions have one name.
+        """
+        return cls([each for module in modules for each in _tasks_of(_import(module))])
+
+    def names(self) -> list[str]:
+        """Return all names by which a job can ask for a task, sorted."""
+        return sorted(filter(is_name, self._tasks))
+
+    def get(self, name: str) -> Task:
+        """Return the task of that name.
+
+        Raises:
+            TaskNotFound: there is none; the message has the nearest names.
+        """
+        found = self._tasks.get(name)
+        if found is not None:
+            return found
+        hint = did_you_mean(name, self._tasks) or "; start a worker with its module in --tasks"
+        raise TaskNotFound(f"this worker has no task {name[:NAME_MAX]!r}{hint}")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(
+            f"the task module {name!r} cannot be imported: {type(error).__name__}: {error}{_place_of(error)}"
+        ) from error
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the traceback of *error* on lines of its own, without our frames and the import system's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen importlib") and frame.filename not in (__file__, _IMPORTLIB)
+    ]
+    return "\n" + "".join(traceback.format_list(frames)).rstrip() if frames else ""
+
+
+def _tasks_of(module: ModuleType) -> Iterator[Task]:
+    for name, value in sorted(vars(module).items()):
+        # Statically: a lazy proxy among a module's names must not be woken up by being looked at.
+        options = inspect.getattr_static(value, _OPTIONS, None)
+        home = f"{module.__name__}:{name}"
+        if isinstance(options, TaskOptions) and callable(value):
+            yield from _marked(value, options, home)
+        elif inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__:
+            yield Task(home, value)
+
+
+def _marked(function: Callable[..., Any], options: TaskOptions, home: str) -> Iterator[Task]:
+    """Yield a marked function under its own name, or where it is found and where it is defined."""
+    if options.name:
+        yield Task(options.name, function, options)
+    public = not home.partition(":")[2].startswith("_")
+    if public or not options.name:
+        yield Task(home, function, options)
+        origin = f"{function.__module__}:{getattr(function, '__qualname__', '')}"
+        if origin != home:
+            yield Task(origin, function, options)
+
+
+def _call(target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call the first argument with the others."""
+    return target(*args, **kwargs)

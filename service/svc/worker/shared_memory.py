@@ -1,0 +1,66 @@
+"""What consumers share with their supervisor lies in /dev/shm: said so if that is missing, full or closed.
+
+multiprocessing makes its semaphores and shared arrays there, and tells the error's number alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from typing import Final
+
+from svc.errors import ConfigurationError
+from svc.worker.slot import Slot
+
+_PLACE: Final = "/dev/shm"  # noqa: S108  # named in an error, not used
+_CLOSED: Final = "cannot be written by this user"
+#: What the error's number means there; any other one is no fault of that directory.
+_STATES: Final = {
+    errno.ENOENT: "is missing",
+    errno.ENOTDIR: "is missing",
+    errno.ENOSYS: "is missing, or no file system in memory",
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is full",
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+}
+
+
+def make_slot(context: BaseContext) -> Slot:
+    """Return a new slot.
+
+    Raises:
+        OSError: there is no room for it; says where.
+    """
+    with _told_where():
+        return Slot(context)
+
+
+def require_shared_memory(context: BaseContext) -> None:
+    """See that slots can be made.
+
+    Raises:
+        ConfigurationError: they cannot.
+    """
+    try:
+        make_slot(context)
+    except OSError as error:
+        raise ConfigurationError(f"no consumer can be started: {error}") from None
+
+
+@contextmanager
+def _told_where() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        state = _STATES.get(error.errno or 0)
+        if state is None:
+            raise
+        raise OSError(
+            f"{_PLACE} {state}; a worker's processes have their locks and shared memory there: mount a tmpfs "
+            "of some MiB on it (in containers `--shm-size` or `shm_size`), make room, or let this user write "
+            "there"
+        ) from None
