@@ -78,7 +78,7 @@ lock: ## Write the lock files anew from pyproject.toml (ARGS=--upgrade for newes
 	    "$$@"; \
 	}; \
 	own='pyproject.toml --all-extras --group build'; \
-	compile $$own -o requirements.lock; \
+	compile $$own -c tools/locks/constraints.txt -o requirements.lock; \
 	compile $$own -c requirements.lock --group test --group lint -o requirements-dev.lock; \
 	compile pyproject.toml --all-extras -c requirements.lock tests/fuzz/locks/fuzz.in -o tests/fuzz/locks/fuzz.lock; \
 	for tool in benchmarks/peers/locks/*.in tools/locks/*.in; do compile "$$tool" -o "$${tool%.in}.lock"; done; \

@@ -12,19 +12,95 @@ if TYPE_CHECKING:
     from typing import Any
 
     from svc.app import Client, Executor
+    from svc.client.chunks import JobSpec, Options
+    from svc.client.futures import Future
+    from svc.client.jobs import Job
+    from svc.errors import (
+        ArgumentError,
+        AuthenticationFailed,
+        BadRequest,
+        BrokerError,
+        CodecError,
+        ConfigurationError,
+        Conflict,
+        Draining,
+        Forbidden,
+        JobCancelled,
+        JobError,
+        JobFailed,
+        JobTooLarge,
+        JournalError,
+        JournalFull,
+        LeaseLost,
+        ManagerBroken,
+        ManagerUnreachable,
+        ProtocolMismatch,
+        QueueFull,
+        ResultTimeout,
+        ServiceError,
+        TaskError,
+        TaskNotFound,
+        UnknownJob,
+        UnknownTask,
+        UntrustedPickle,
+    )
     from svc.worker.registry import task
 
-__all__ = ["Client", "Executor", "__version__", "task"]
+__all__ = [
+    "ArgumentError",
+    "AuthenticationFailed",
+    "BadRequest",
+    "BrokerError",
+    "Client",
+    "CodecError",
+    "ConfigurationError",
+    "Conflict",
+    "Draining",
+    "Executor",
+    "Forbidden",
+    "Future",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobSpec",
+    "JobTooLarge",
+    "JournalError",
+    "JournalFull",
+    "LeaseLost",
+    "ManagerBroken",
+    "ManagerUnreachable",
+    "Options",
+    "ProtocolMismatch",
+    "QueueFull",
+    "ResultTimeout",
+    "ServiceError",
+    "TaskError",
+    "TaskNotFound",
+    "UnknownJob",
+    "UnknownTask",
+    "UntrustedPickle",
+    "__version__",
+    "task",
+]
 __version__ = "0.1.0"
 
-_HOMES = {"Client": "svc.app", "Executor": "svc.app", "task": "svc.worker.registry"}
+#: The modules of the names that are no errors.
+_HOMES = {
+    "Client": "svc.app",
+    "Executor": "svc.app",
+    "Future": "svc.client.futures",
+    "Job": "svc.client.jobs",
+    "JobSpec": "svc.client.chunks",
+    "Options": "svc.client.chunks",
+    "task": "svc.worker.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from where it lives."""
-    home = _HOMES.get(name)
-    if home is None:
+    """Import a public name from the module that has it."""
+    if name not in __all__:
         raise AttributeError(f"module 'svc' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(home), name)
+    return getattr(import_module(_HOMES.get(name, "svc.errors")), name)

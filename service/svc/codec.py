@@ -8,6 +8,7 @@ inside it as an extension of type 80 (`P`), which holds an envelope.
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,8 @@ CODECS = (PLAIN, PICKLE)
 #: Bytes of a pickled exception that travel with a failure.
 EXCEPTION_BYTES_MAX = 16 * 1024
 _PICKLE_EXTENSION = 80
+#: The modules that a pickle of an executor's call or of a result may name, by their names before release 0.2.
+_RENAMED = {f"service.{module}": f"svc.{module}" for module in ("callables", "errors")}
 
 _Arguments = tuple[list[Any], dict[str, Any]]
 _encoder = msgspec.msgpack.Encoder()
@@ -72,7 +75,7 @@ def decode_arguments(
         )
     try:
         if opened is not None:
-            args, kwargs = pickle.loads(opened(body))  # noqa: S301  # the signature was right
+            args, kwargs = _loads(opened(body))
             return list(args), dict(kwargs)
         return _arguments_decoder.decode(body)
     except UntrustedPickle:
@@ -142,7 +145,7 @@ def decode_exception(content: bytes, envelopes: Envelopes) -> Exception | None:
     """
     signed = envelopes.open_answer("exception", content)
     try:
-        error = pickle.loads(signed)  # noqa: S301  # the signature was right
+        error = _loads(signed)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001  # an exception with an __init__ of its own often fails to unpickle, in any way
@@ -153,7 +156,7 @@ def decode_exception(content: bytes, envelopes: Envelopes) -> Exception | None:
 def _unpickle(envelopes: Envelopes, code: int, data: memoryview) -> Any:
     if code != _PICKLE_EXTENSION:
         raise CodecError(f"the result has an extension of unknown type {code}")
-    return pickle.loads(envelopes.open_answer("result", data))  # noqa: S301  # the signature was right
+    return _loads(envelopes.open_answer("result", data))
 
 
 def _refuse(code: int, data: memoryview) -> Any:
@@ -161,6 +164,19 @@ def _refuse(code: int, data: memoryview) -> Any:
 
 
 _plain_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_refuse)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads the pickles of this release and of the one before, in which svc's own package was `service`."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Return a global; one of svc's own modules is found under its present name."""
+        return super().find_class(_RENAMED.get(module, module), name)
+
+
+def _loads(signed: memoryview) -> Any:
+    """Return the object in a pickle whose signature was right."""
+    return _Unpickler(io.BytesIO(signed)).load()
 
 
 def load_pickler() -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+import types
 from fractions import Fraction
 
 import msgspec
 import pytest
 
-from svc import codec
+from svc import callables, codec
 from svc.envelope import PickleKeys
-from svc.errors import CodecError, UntrustedPickle
+from svc.errors import CodecError, QueueFull, UntrustedPickle
 
 ENVELOPES = PickleKeys((b"k" * 32,)).of("o-0")
 
@@ -110,3 +112,29 @@ def test_an_exception_cannot_be_given_out_as_a_result():
 
     with pytest.raises(UntrustedPickle, match="signature"):
         codec.decode_result(msgspec.msgpack.encode(msgspec.msgpack.Ext(80, sealed)), ENVELOPES)
+
+
+@pytest.mark.parametrize(
+    ("pickled", "value"),
+    [
+        (b"(cservice.callables\nEach\n(cbuiltins\npow\ntRtp0\n0(g0\n(dt.", callables.Each),
+        (b"(cservice.callables\nExactly\n(cbuiltins\npow\ntRtp0\n0(g0\n(dt.", callables.Exactly),
+        (b"((cservice.callables\n_same\n(I7\ntRt(dt.", int),
+        (b"((cservice.errors\nQueueFull\n(Vfull\ntRt(dt.", QueueFull),
+    ],
+)
+def test_a_pickle_of_the_release_before_finds_what_was_renamed(pickled, value):
+    (found,), _ = codec.decode_arguments(codec.PICKLE, pickled, (codec.PICKLE,), memoryview)
+    assert type(found) is value
+
+
+def test_a_module_of_the_users_own_is_not_taken_for_one_of_ours(monkeypatch):
+    own = types.ModuleType("service.models")
+    vars(own)["Fraction"] = Fraction
+    monkeypatch.setitem(sys.modules, "service", types.ModuleType("service"))
+    monkeypatch.setitem(sys.modules, "service.models", own)
+    pickled = b"((cservice.models\nFraction\n(I1\nI2\ntRt(dt."
+    assert codec.decode_arguments(codec.PICKLE, pickled, (codec.PICKLE,), memoryview) == (
+        [Fraction(1, 2)],
+        {},
+    )

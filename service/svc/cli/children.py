@@ -43,7 +43,7 @@ class Child:
         self._announced.unlink(missing_ok=True)  # of the one before it
         self._log = folder / f"{verb}.log" if quiet else None
         # Settings of the folder and of the environment are for processes of their own.
-        program = [sys.executable, "-m", "svc", "--config", os.devnull]
+        program = [sys.executable, "-P", "-m", "svc", "--config", os.devnull]
         command = [*program, verb, *arguments, "--announce", str(self._announced)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
         with ExitStack() as stack:

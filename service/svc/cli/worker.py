@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Annotated
 
@@ -140,12 +141,22 @@ def _is_default(ctx: typer.Context, option: str) -> bool:
 
 
 def _import_from_here() -> None:
-    """Find task modules in the working directory too, as `python` does: a script's path is its own folder."""
+    """Find task modules in the working directory too, before installed ones.
+
+    They stand behind the standard library, whose modules a user's `queue.py` or `types.py` would hide from svc.
+    """
     here = Path.cwd()
     if here.stat().st_mode & stat.S_IWOTH:
         tell(f"svc: every user can write {here}, so no task module is looked for there; use PYTHONPATH")
     elif str(here) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(here))
+        sys.path.insert(_place_of_installed(), str(here))
+
+
+def _place_of_installed() -> int:
+    """Return the place in `sys.path` of the first folder behind the standard library."""
+    library = sysconfig.get_path("stdlib")
+    within = [place for place, folder in enumerate(sys.path) if folder in (library, f"{library}/lib-dynload")]
+    return max(within, default=-1) + 1
 
 
 def _codecs(text: str) -> tuple[str, ...]:

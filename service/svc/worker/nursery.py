@@ -11,6 +11,7 @@ import os
 import warnings
 
 from svc.worker.offspring import adopt_orphans, end_descendants
+from svc.worker.process import SAFE_PATH, SET_BY_SVC
 
 _pid = os.getpid()
 
@@ -21,6 +22,8 @@ def _end_all() -> None:
         end_descendants(_pid)
 
 
+if os.environ.get(SAFE_PATH) == SET_BY_SVC:
+    del os.environ[SAFE_PATH]  # the programs that a task starts have their usual path
 adopt_orphans()
 atexit.register(_end_all)
 # The forkserver collects orphans that have ended like its own children, and wonders about each.

@@ -98,14 +98,35 @@ def main_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+#: The environment variable by which Python leaves the working directory out of its path, and our value of it.
+SAFE_PATH, SET_BY_SVC = "PYTHONSAFEPATH", "svc"
+
+
 def start_forkserver(preload: Sequence[str]) -> None:
     """Start the process that consumers are forked from, and let it import *preload* meanwhile.
 
     One that runs already stays as it is.
     """
     forkserver.set_forkserver_preload(list(preload))
-    with signals_held_back(), main_hidden():
+    with signals_held_back(), main_hidden(), _safe_path():
         forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let a Python that starts meanwhile import nothing from the working directory.
+
+    multiprocessing starts its processes by `python -c`, for which a user's `types.py` or `queue.py` hides the
+    module of the standard library. The forkserver takes the variable back (see `nursery`).
+    """
+    if os.environ.get(SAFE_PATH):
+        yield
+        return
+    os.environ[SAFE_PATH] = SET_BY_SVC
+    try:
+        yield
+    finally:
+        del os.environ[SAFE_PATH]
 
 
 def kill(pid: int) -> None:
