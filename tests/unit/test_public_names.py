@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import svc
 import svc.errors
@@ -56,3 +58,12 @@ def test_every_error_has_a_code_of_its_own_that_leads_back_to_it():
 
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all(type(error_for(kind.code, "why")) is kind for kind in kinds)
+
+
+def test_no_public_name_needs_the_command_lines_libraries():
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(('typer', 'rich')));"
+        "import svc; print(len([getattr(svc, name) for name in svc.__all__]))"
+    )
+    had = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(had) == len(svc.__all__)

@@ -1,4 +1,5 @@
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -189,8 +190,11 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file
 
 def test_a_worker_finds_task_modules_in_the_working_directory(svc, started, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
+    library = sysconfig.get_path("stdlib")
     worker(svc, started, "--tasks", "m")
-    assert sys.path[0] == str(tmp_path)
+    place = sys.path.index(str(tmp_path))
+    assert library in sys.path[:place], "no module of it hides one of the standard library"
+    assert not [entry for entry in sys.path[:place] if entry.endswith("site-packages")]
 
 
 @pytest.mark.parametrize(
