@@ -33,7 +33,8 @@ from benchmarks.line import Line, frame
 from svc import wire
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.server.roles import COMMANDS, Role
+from svc.domain.roles import Role
+from svc.server.roles import COMMANDS
 
 #: Seconds that one who asks for a job waits: a manager that has just started hands none out for some.
 _PATIENCE = 30.0

@@ -21,8 +21,8 @@ from svc.domain import commands as c
 from svc.domain.apply import HANDLERS
 from svc.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE
 from svc.domain.lifecycle import JobState
+from svc.domain.roles import Role
 from svc.server.plain import EXPOSED
-from svc.server.roles import Role
 from tests.fuzz import steps as s
 from tests.fuzz.scene import Scene
 from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encoded_bytes, swarm

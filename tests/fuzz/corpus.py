@@ -15,7 +15,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Outcome, Terms
 from svc.domain.lifecycle import JobState
-from svc.server.roles import Role
+from svc.domain.roles import Role
 from tests.fuzz.targets import CHALLENGE, ENVELOPES, PIECES, ROLES, SECRETS, SERVED, TERMS
 from tests.support.hostile_frames import CORPUS, EVERY
 from tests.support.hostile_pickles import EXAMPLES, KINDS, NEWER, PROTOCOLS, REQUESTS

@@ -21,13 +21,13 @@ from svc.domain import replies as r
 from svc.domain.events import AnyEvent
 from svc.domain.limits import Limits
 from svc.domain.members import RECONNECT_GRACE
+from svc.domain.roles import Role
 from svc.errors import BadRequest, JournalError
 from svc.server.connection import Connection, Stage
 from svc.server.journal import SqliteJournal
 from svc.server.journal.rows import Row, event_of, rows_of
 from svc.server.keys import Key, KeyRing
 from svc.server.protocol import ConnectionProtocol
-from svc.server.roles import Role
 from svc.server.turns import Turns
 from svc.telemetry.metrics import ManagerMetrics
 from tests.fuzz import steps as s

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svc.domain.commands import Command
-from svc.server.roles import Role
+from svc.domain.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

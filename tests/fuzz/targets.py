@@ -22,6 +22,7 @@ from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.domain.job import Terms
 from svc.domain.limits import Limits
+from svc.domain.roles import Role
 from svc.envelope import PickleKeys
 from svc.errors import BadRequest, CodecError
 from svc.server.connection import OUTSTANDING_MAX, Connection, Stage
@@ -29,7 +30,6 @@ from svc.server.keys import Key, KeyRing
 from svc.server.loop import Server
 from svc.server.pickle_scan import loads_plain
 from svc.server.pickle_stack import NESTING_MAX
-from svc.server.roles import Role
 from tests.fuzz.oracle import Finding
 
 #: What sharing may add when it is written out: small, so that every accepted value can be compared in full.

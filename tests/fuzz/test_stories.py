@@ -9,7 +9,7 @@ import structlog
 
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.server.roles import Role
+from svc.domain.roles import Role
 from tests.fuzz.commands import retell
 from tests.fuzz.steps import (
     Call,

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from svc.broker.manager import ManagerBroker
+from svc.domain.roles import Role
 from svc.errors import ManagerUnreachable
 from svc.server.connection_limits import Bounds
 from svc.server.keys import Key, KeyRing
-from svc.server.roles import Role
 from svc.settings import ManagerSettings
 from svc.wire import HEADER, MESSAGE_BYTES_MAX
 from tests.support.manager import RunningManager, running_manager

@@ -17,13 +17,13 @@ from svc import wire
 from svc.domain import commands as c
 from svc.domain.limits import Limits
 from svc.domain.observer import Observer
+from svc.domain.roles import Role
 from svc.server import turns
 from svc.server.connection_limits import Bounds
 from svc.server.keys import Key, KeyRing
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_stack import CONTAINERS_MAX
 from svc.server.protocol import CODING_BYTES_MAX
-from svc.server.roles import Role
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger

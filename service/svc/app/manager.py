@@ -144,8 +144,8 @@ def _log_end(log: Any, error: ServiceError) -> None:
 
 def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
     """Return all keys that are active: the authkey, which may do everything, and one or two a role."""
+    from svc.domain.roles import Role
     from svc.server.keys import Key, KeyRing
-    from svc.server.roles import Role
 
     keys = [Key(Role.ADMIN, authkey or settings.authkey)]
     if settings.role_keys is not None:

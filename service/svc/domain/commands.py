@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
 from svc.domain import field_bounds as b
 from svc.domain.job import Cause, ErrorInfo, NewChunk
+from svc.domain.roles import ADMIN_ALONE, EVERY_ROLE, Role, Roles
 
 #: Version of what is asked and answered; a manager and a client with different ones refuse each other.
 PROTOCOL_VERSION = 1
@@ -19,7 +20,9 @@ CHANGED_JOBS_MAX = 1000
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
-    """Base of all commands."""
+    """Base of all commands; `roles` are those whose keys may send it, beside `admin`."""
+
+    roles: ClassVar[Roles] = ADMIN_ALONE
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -39,6 +42,8 @@ class Hello(Command, frozen=True, tag="hello"):
     names the codecs whose jobs it gets; None, as an older consumer says, stands for all. `life` is a number
     that a supervisor and its consumers share; one started later under their name has another.
     """
+
+    roles: ClassVar[Roles] = EVERY_ROLE
 
     version: b.Number
     role: b.Label
@@ -61,6 +66,8 @@ class Submit(Command, frozen=True, tag="submit"):
     `strict` refuses a task that no connected worker knows.
     """
 
+    roles: ClassVar[Roles] = (Role.SUBMIT,)
+
     origin: b.Text
     chunks: Annotated[list[NewChunk], Meta(max_length=b.SUBMIT_CHUNKS_MAX)]
     strict: bool = False
@@ -73,6 +80,8 @@ class Lease(Command, frozen=True, tag="lease"):
     `early` the answer may come before what was reported in the same request is on record; the grant says so.
     """
 
+    roles: ClassVar[Roles] = (Role.WORK,)
+
     limit: b.Number = 1
     wait: b.Seconds = 0.0
     ahead: b.Seconds | None = None
@@ -82,6 +91,8 @@ class Lease(Command, frozen=True, tag="lease"):
 class Ack(Command, frozen=True, tag="ack"):
     """Record the results of the jobs from number `first` on, in order, with their run times in seconds."""
 
+    roles: ClassVar[Roles] = (Role.WORK,)
+
     token: b.Counter
     first: b.Number
     results: b.Results
@@ -90,6 +101,8 @@ class Ack(Command, frozen=True, tag="ack"):
 
 class Nack(Command, frozen=True, tag="nack"):
     """Record that one attempt failed; `retry_in` seconds, or None to give the job up."""
+
+    roles: ClassVar[Roles] = (Role.WORK,)
 
     token: b.Counter
     number: b.Number
@@ -106,6 +119,8 @@ class Release(Command, frozen=True, tag="release"):
     interruption. If it is `suspect`, all processes of its worker died meanwhile: it gets a suspicion too.
     """
 
+    roles: ClassVar[Roles] = (Role.WORK,)
+
     token: b.Counter
     first: b.Number
     started: bool = False
@@ -116,6 +131,8 @@ class Release(Command, frozen=True, tag="release"):
 class Leave(Command, frozen=True, tag="leave"):
     """End this consumer's membership; what it still holds goes back uncharged."""
 
+    roles: ClassVar[Roles] = EVERY_ROLE
+
 
 class Extend(Command, frozen=True, tag="extend"):
     """Renew all leases of this worker's consumers, and report their number by state.
@@ -123,6 +140,8 @@ class Extend(Command, frozen=True, tag="extend"):
     `consumers` names those whose processes are there; an older worker does not say. One that it does not
     name, and that is not connected either, is nobody's. With `told` the reply is `Extended`.
     """
+
+    roles: ClassVar[Roles] = (Role.WORK,)
 
     busy: b.Number = 0
     idle: b.Number = 0
@@ -141,6 +160,8 @@ class Lost(Command, frozen=True, tag="lost"):
     supervisor cannot tell which.
     """
 
+    roles: ClassVar[Roles] = (Role.WORK,)
+
     consumer: b.Label
     error: ErrorInfo
     token: b.Counter = 0
@@ -152,6 +173,8 @@ class Lost(Command, frozen=True, tag="lost"):
 class Recall(Command, frozen=True, tag="recall"):
     """Take back what a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
 
+    roles: ClassVar[Roles] = (Role.WORK,)
+
     consumer: b.Label
     token: b.Counter
     number: b.Number
@@ -160,6 +183,8 @@ class Recall(Command, frozen=True, tag="recall"):
 
 class Cancel(Command, frozen=True, tag="cancel"):
     """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`."""
+
+    roles: ClassVar[Roles] = ADMIN_ALONE
 
     ids: b.Ids
 
@@ -170,6 +195,8 @@ class Requeue(Command, frozen=True, tag="requeue"):
     Without ids those of `queue` (or of all), after the first `passed` dead jobs; `Done.more` says how many.
     """
 
+    roles: ClassVar[Roles] = ADMIN_ALONE
+
     ids: b.Ids = []
     queue: b.NameOrNone = ""
     passed: b.Number = 0
@@ -177,6 +204,8 @@ class Requeue(Command, frozen=True, tag="requeue"):
 
 class Get(Command, frozen=True, tag="get"):
     """Describe jobs; if `paged`, the first ones of a list that is too long for one answer."""
+
+    roles: ClassVar[Roles] = (Role.READ,)
 
     ids: b.Ids
     paged: bool = False
@@ -187,6 +216,8 @@ class List(Command, frozen=True, tag="list"):
 
     If `paged`, an answer may end early and say from where to look on: that is `before` of the next request.
     """
+
+    roles: ClassVar[Roles] = (Role.READ,)
 
     state: b.Label = ""
     queue: b.NameOrNone = ""
@@ -202,6 +233,8 @@ class Await(Command, frozen=True, tag="await"):
     If `paged`, those that fit into one answer.
     """
 
+    roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
+
     ids: b.Ids
     wait: b.Seconds = 0.0
     paged: bool = False
@@ -213,6 +246,8 @@ class Feed(Command, frozen=True, tag="feed"):
     With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
     """
 
+    roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
+
     origin: b.OriginOrNone = ""
     cursor: b.Cursor = 0
     limit: b.Number = 1000
@@ -223,9 +258,13 @@ class Feed(Command, frozen=True, tag="feed"):
 class Stats(Command, frozen=True, tag="stats"):
     """Return the counts of every queue."""
 
+    roles: ClassVar[Roles] = (Role.READ,)
+
 
 class Members(Command, frozen=True, tag="members"):
     """Return the workers that are connected; if `paged`, by name, those after `after` that fit."""
+
+    roles: ClassVar[Roles] = (Role.READ,)
 
     after: b.Text = ""
     paged: bool = False
@@ -237,12 +276,16 @@ class Drain(Command, frozen=True, tag="drain"):
     `refuse` also refuses new jobs meanwhile.
     """
 
+    roles: ClassVar[Roles] = ADMIN_ALONE
+
     worker: b.Label = ""
     refuse: bool = False
 
 
 class Resume(Command, frozen=True, tag="resume"):
     """End a drain."""
+
+    roles: ClassVar[Roles] = ADMIN_ALONE
 
     worker: b.Label = ""
 
@@ -254,17 +297,25 @@ class AcceptClock(Command, frozen=True, tag="accept_clock"):
 class Ping(Command, frozen=True, tag="ping"):
     """Ask for nothing but an answer."""
 
+    roles: ClassVar[Roles] = EVERY_ROLE
+
 
 class Wake(Command, frozen=True, tag="wake"):
     """Answer at once what this connection is still waiting for, with what there is."""
+
+    roles: ClassVar[Roles] = EVERY_ROLE
 
 
 class Exposition(Command, frozen=True, tag="exposition"):
     """Return the metrics as Prometheus text."""
 
+    roles: ClassVar[Roles] = (Role.READ,)
+
 
 class Backup(Command, frozen=True, tag="backup"):
     """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done."""
+
+    roles: ClassVar[Roles] = ADMIN_ALONE
 
     name: b.Label
 

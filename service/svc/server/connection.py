@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from svc import wire_handshake as handshake
 from svc.domain.members import Member
-from svc.server.roles import Role
+from svc.domain.roles import Role
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from svc.wire_tls import Tls, TlsError
 

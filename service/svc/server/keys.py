@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from svc import wire_handshake as handshake
-from svc.server.roles import Role
+from svc.domain.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

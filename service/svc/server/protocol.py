@@ -15,6 +15,7 @@ from svc.broker.host import QueueHost
 from svc.broker.request import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.roles import Role
 from svc.errors import BadRequest, ManagerUnreachable
 from svc.server.connection import Connection, PeerGone, Stage
 from svc.server.keys import KeyRing
@@ -22,7 +23,7 @@ from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import PlainReader, loads_plain
 from svc.server.plain import EXPOSED, PlainFace
 from svc.server.plain_values import reply_bytes
-from svc.server.roles import Role, call_right, may_call, may_command, reads_all, right_of
+from svc.server.roles import call_right, may_call, may_command, reads_all, right_of
 from svc.server.telling import NOTED_SECONDS, Telling
 from svc.server.turns import Turns
 from svc.wire import decode_request, encode_response, request_frame, with_header

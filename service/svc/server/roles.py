@@ -1,70 +1,36 @@
-"""Who may do what: the one table of roles against the commands of frames and the calls of plain clients.
+"""The table of roles against the commands of frames and the calls of plain clients.
 
-A key has one role. `admin` may do everything. The commands that say nothing of anyone's jobs (`hello` as a
-client, `ping`, `wake`, `leave`) are for every key. What is in no row is refused.
+A key has one role, and `admin` may do everything. Each command declares its roles itself (`domain.commands`).
+Anything that is in no row is refused.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import get_args
 
 from svc.domain import commands as c
 from svc.domain.names import is_put_origin
-
-
-class Role(enum.StrEnum):
-    """What a key is for."""
-
-    SUBMIT = "submit"
-    WORK = "work"
-    READ = "read"
-    ADMIN = "admin"
-
+from svc.domain.roles import ADMIN_ALONE, Role, Roles
 
 _S, _W, _R = Role.SUBMIT, Role.WORK, Role.READ
-_ALL, _ADMIN = (_S, _W, _R), ()
 
 #: Commands by the name that `right_of` gives them, and the roles beside `admin` that may use each.
-COMMANDS: MappingProxyType[str, tuple[Role, ...]] = MappingProxyType(
+COMMANDS: MappingProxyType[str, Roles] = MappingProxyType(
     {
-        "hello": _ALL,
+        **{str(kind.__struct_config__.tag): kind.roles for kind in get_args(c.AnyCommand)},
         "hello_work": (_W,),  # as a consumer or a supervisor: takes up leases, and counts as a worker
-        "ping": _ALL,
-        "wake": _ALL,
-        "leave": _ALL,
-        "submit": (_S,),
-        "await": (_S, _R),  # by id: its random origin is known to who submitted the job
-        "feed": (_S, _R),  # of one random origin: the same
-        "feed_all": (_R,),
-        "get": (_R,),
-        "list": (_R,),
-        "stats": (_R,),
-        "members": (_R,),
-        "exposition": (_R,),
-        "lease": (_W,),
-        "ack": (_W,),
-        "nack": (_W,),
-        "release": (_W,),
-        "extend": (_W,),
-        "lost": (_W,),
-        "recall": (_W,),
-        "cancel": _ADMIN,
-        "requeue": _ADMIN,
-        "drain": _ADMIN,
-        "resume": _ADMIN,
-        "backup": _ADMIN,
-        "accept_clock": _ADMIN,
+        "feed_all": (_R,),  # of all origins, or of one whose name anybody can guess
     }
 )
 
 #: Calls of plain clients by shared object and method, likewise.
-CALLS: MappingProxyType[tuple[str, str], tuple[Role, ...]] = MappingProxyType(
+CALLS: MappingProxyType[tuple[str, str], Roles] = MappingProxyType(
     {
         ("tasks", "put"): (_S,),
         ("tasks", "put_nowait"): (_S,),
-        ("tasks", "put_pill"): _ADMIN,  # `put(None)` ends a consumer
+        ("tasks", "put_pill"): ADMIN_ALONE,  # `put(None)` ends a consumer
         ("tasks", "get"): (_W,),
         ("tasks", "get_nowait"): (_W,),
         ("tasks", "task_done"): (_W,),
@@ -102,7 +68,7 @@ def right_of(command: c.Command) -> str:
 
 def may_command(role: Role, command: c.Command) -> bool:
     """Return whether a key of *role* may send *command*."""
-    return role is Role.ADMIN or role in COMMANDS.get(right_of(command), _ADMIN)
+    return role is Role.ADMIN or role in COMMANDS.get(right_of(command), ADMIN_ALONE)
 
 
 def reads_all(role: Role) -> bool:
@@ -123,4 +89,4 @@ def call_right(typeid: str, method: str, args: Sequence[object], kwds: dict[str,
 
 def may_call(role: Role, right: tuple[str, str]) -> bool:
     """Return whether a key of *role* may make the call that falls under *right*."""
-    return role is Role.ADMIN or role in CALLS.get(right, _ADMIN)
+    return role is Role.ADMIN or role in CALLS.get(right, ADMIN_ALONE)

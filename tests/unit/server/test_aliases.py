@@ -15,9 +15,9 @@ from svc.codec import encode_result
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Terms, parse_job_id
+from svc.domain.roles import Role
 from svc.errors import Conflict, UnknownJob
 from svc.server.keys import Key, KeyRing
-from svc.server.roles import Role
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import NOW
 from tests.support.manager import running_manager

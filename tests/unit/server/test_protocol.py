@@ -10,11 +10,11 @@ import pytest
 
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
+from svc.domain.roles import Role
 from svc.server import protocol as subject
 from svc.server.connection import Connection, Stage
 from svc.server.keys import Key, KeyRing
 from svc.server.protocol import ConnectionProtocol
-from svc.server.roles import Role
 from tests.support.clock import FakeClock
 
 

@@ -17,11 +17,12 @@ from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.roles import Role
 from svc.errors import Forbidden
 from svc.key_files import ROLES
 from svc.server.keys import Key, KeyRing
 from svc.server.plain import EXPOSED
-from svc.server.roles import CALLS, COMMANDS, Role, call_right, may_call, may_command, right_of
+from svc.server.roles import CALLS, COMMANDS, call_right, may_call, may_command, right_of
 from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.manager import running_manager
 from tests.support.stranger import Stranger
