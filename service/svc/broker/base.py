@@ -1,7 +1,7 @@
 """The contract between those who have work or do work, and the engine that keeps it.
 
-Thirteen verbs. Each takes and gives many at once. All engines pass `tests/contract`, which checks the
-sentences below; what an engine cannot do is missing from its `capabilities`, never silently different.
+Its verbs take and give many things at once. All engines pass `tests/contract`, which checks the sentences
+below.
 
 *The broker records decisions, it does not make them*: whether a failed job is tried again, and when, is
 decided by `domain.retry` in the caller and arrives as an argument.
@@ -24,6 +24,8 @@ from svc.errors import BadRequest, error_for
 
 #: What an outcome of an attempt may be reported as.
 Settlement = c.Ack | c.Nack | c.Release
+#: The news of a supervisor: what its consumers hold, what one that ended leaves behind, and its own end.
+Report = c.Extend | c.Nack | c.Lost | c.Recall | c.Release | c.Leave
 
 R = TypeVar("R", bound=r.Reply)
 
@@ -50,8 +52,6 @@ class Broker(abc.ABC):
     change was made, and that to ask the same again is harmless.
     """
 
-    #: What this engine can do beyond the common contract: `durable`, `priority`, `delay`, `feed`, ….
-    capabilities: frozenset[str] = frozenset()
     #: What the engine said to the last hello: its limits, and which held leases were lost.
     welcome: r.Welcome
 
@@ -104,7 +104,23 @@ class Broker(abc.ABC):
         request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
         replies = self.call([*outcomes, request], wait=seconds)
         grant = _expect(replies[-1], r.Grant)
-        return Turn(grant, [reply for reply in replies[:-1] if isinstance(reply, r.Refused)])
+        return Turn(grant, _refusals(replies[:-1]))
+
+    def ping(self) -> None:
+        """Connect if need be, and return once the queue has answered."""
+        self._one(c.Ping(), r.Done)
+
+    def settle(self, outcomes: Sequence[Settlement]) -> list[r.Refused]:
+        """Record *outcomes* of attempts; return the refusals. The same ones again change nothing."""
+        return _refusals(self.call(outcomes)) if outcomes else []
+
+    def leave(self, outcomes: Sequence[Settlement]) -> list[r.Refused]:
+        """Record *outcomes* and end the membership in order; return the refusals of outcomes."""
+        return _refusals(self.call([*outcomes, c.Leave()])[:-1])
+
+    def report(self, reports: Sequence[Report]) -> list[r.AnyReply]:
+        """Tell what a supervisor has seen, in order; return the answer to each, refusals included."""
+        return self.call(reports)
 
     def ack(self, ack: c.Ack) -> None:
         """Record results. The same ack again changes nothing.
@@ -235,6 +251,14 @@ class Broker(abc.ABC):
         """Have the manager's clock set to its host's time of day; return whether it was another."""
         return bool(self._one(c.AcceptClock(), r.Done).count)
 
+    def metrics(self) -> str:
+        """Return the queue's metrics as Prometheus text.
+
+        Raises:
+            BadRequest: the engine keeps none.
+        """
+        return self._one(c.Exposition(), r.Text).text
+
     def __enter__(self) -> Self:
         """Return the broker itself."""
         return self
@@ -245,6 +269,10 @@ class Broker(abc.ABC):
 
     def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
         return _expect(self.call([command], wait=wait)[0], kind)
+
+
+def _refusals(replies: Sequence[r.AnyReply]) -> list[r.Refused]:
+    return [reply for reply in replies if isinstance(reply, r.Refused)]
 
 
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:

@@ -115,8 +115,6 @@ class LocalQueue:
 class LocalBroker(Broker):
     """One member of a `LocalQueue`. `hello` is said at once where it is given."""
 
-    capabilities = frozenset({"priority", "delay", "feed", "keys", "strict"})
-
     def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello] | None = None) -> None:
         """Join *queue*."""
         self.queue = queue

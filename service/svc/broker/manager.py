@@ -59,8 +59,6 @@ Address = tuple[str, int]
 class ManagerBroker(Broker):
     """A connection to the manager, made when it is first needed and again when it breaks."""
 
-    capabilities = frozenset({"durable", "priority", "delay", "feed", "keys", "strict"})
-
     def __init__(
         self,
         address: Address,
@@ -104,7 +102,7 @@ class ManagerBroker(Broker):
             AuthenticationFailed: the authkey was refused.
             ProtocolMismatch: it speaks another version.
         """
-        self.call([c.Ping()])
+        self.ping()
         return self.welcome
 
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:

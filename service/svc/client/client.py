@@ -26,9 +26,9 @@ from svc.client.session import PATIENCE_SECONDS, Origin, Session
 from svc.domain import commands as c
 from svc.domain.job import JobView, Outcome
 from svc.domain.names import NAME_MAX, did_you_mean
-from svc.domain.replies import Copy, Outcomes, Text, Totals, WorkerView
+from svc.domain.replies import Copy, Outcomes, Totals, WorkerView
 from svc.envelope import PickleKeys
-from svc.errors import BadRequest, ServiceError, UnknownWorker, error_for
+from svc.errors import ServiceError, UnknownWorker
 
 
 class Submitter:
@@ -278,11 +278,7 @@ class Client(Submitter):
 
     def metrics(self) -> str:
         """Return the manager's metrics as Prometheus text."""
-        (reply,) = self._session.ask(lambda broker: broker.call([c.Exposition()]))
-        if isinstance(reply, Text):
-            return reply.text
-        code, message = getattr(reply, "code", ""), getattr(reply, "message", "")
-        raise error_for(code, message) if code else BadRequest("the manager gave no metrics")
+        return self._session.ask(lambda broker: broker.metrics())
 
     def close(self) -> None:
         """Close the connections. May be called twice; jobs are not affected."""

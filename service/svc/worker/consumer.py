@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 import structlog
 
 from svc.broker.base import Broker, Settlement
-from svc.domain.commands import Hello, Leave, Nack, Ping, Release
+from svc.domain.commands import Hello, Nack, Release
 from svc.domain.job import job_id
 from svc.domain.limits import GRANT_JOBS
 from svc.domain.replies import PILL_PUT_BY_HAND, Delivery, Grant, Refused
@@ -146,7 +146,7 @@ class Consumer:
         while not self._stopping.is_set():
             try:
                 self._broker = self._broker or self._connect(self.hello)
-                self._broker.call([Ping()])  # not before the first call need it be connected
+                self._broker.ping()  # not before the first call need it be connected
             except _PASSING as error:
                 self._pause(error)
             else:
@@ -183,11 +183,11 @@ class Consumer:
         if not outcomes:
             return None
         try:
-            replies = broker.call(outcomes)
+            refused = broker.settle(outcomes)
         except _PASSING as error:
             self._outbox.postpone(time.monotonic() + _PAUSE_MAX)
             return error
-        self._sent(outcomes, [reply for reply in replies if isinstance(reply, Refused)])
+        self._sent(outcomes, refused)
         return None
 
     def _sent(
@@ -208,11 +208,11 @@ class Consumer:
         while True:
             outcomes = self._outbox.content()
             try:
-                replies = broker.call([*outcomes, Leave()])
+                refused = broker.leave(outcomes)
             except _PASSING as error:
                 self._pause(error)
             else:
-                self._sent(outcomes, [reply for reply in replies[:-1] if isinstance(reply, Refused)])
+                self._sent(outcomes, refused)
                 broker.close()
                 return
 
@@ -362,7 +362,7 @@ class Consumer:
         if self._broker is not None and self._line.acquire(blocking=False):
             try:
                 if order == REJOIN:
-                    self._broker.call([Ping()])
+                    self._broker.ping()
                 self._flush(self._broker)
             except Exception as error:  # noqa: BLE001 - this thread has to hear the next order
                 self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from svc.domain.commands import AnyCommand, Lost, Nack, Release
+from svc.broker.base import Report
+from svc.domain.commands import Lost, Nack, Release
 from svc.domain.job import Cause, ErrorInfo
 from svc.domain.retry import RetryPolicy
 from svc.worker.process import describe_exit
@@ -131,7 +132,7 @@ class Ending:
             "ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}", self.trace
         )
 
-    def reports(self, jitter: float) -> list[AnyCommand]:
+    def reports(self, jitter: float) -> list[Report]:
         """Return what the manager has to hear, in order; only the job that executed is charged.
 
         *jitter* in [0, 1) spreads the retries of jobs that timed out together.

@@ -15,8 +15,8 @@ from itertools import islice
 
 import structlog
 
-from svc.broker.base import Broker
-from svc.domain.commands import AnyCommand, Extend, Hello, Leave
+from svc.broker.base import Broker, Report
+from svc.domain.commands import Extend, Hello, Leave
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.replies import Extended, Refused
 from svc.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
@@ -67,7 +67,7 @@ class Reporter:
         self._alive = alive
         self._log = structlog.get_logger()
         self._manager = manager
-        self._pending: deque[AnyCommand] = deque()
+        self._pending: deque[Report] = deque()
         self._news = threading.Condition()
         self._leaving = False
         self._abandoned = False
@@ -94,7 +94,7 @@ class Reporter:
         self._answered_at = time.monotonic()
         self._thread.start()
 
-    def post(self, *commands: AnyCommand) -> None:
+    def post(self, *commands: Report) -> None:
         """Report *commands*, after all that was posted before."""
         with self._news:
             self._pending.extend(commands)
@@ -160,15 +160,15 @@ class Reporter:
                 self._news.wait_for(lambda: self._pending or self._leaving, every)
         return leaving
 
-    def _send(self, broker: Broker, last: list[AnyCommand]) -> None:
+    def _send(self, broker: Broker, last: list[Report]) -> None:
         """Send what is pending, in several requests if there is much, and then *last*."""
         while len(self._pending) > _REPORTS_MAX:
             self._exchange(broker, list(islice(self._pending, _REPORTS_MAX)), [])
         self._exchange(broker, list(self._pending), last)
 
-    def _exchange(self, broker: Broker, reports: list[AnyCommand], last: list[AnyCommand]) -> None:
+    def _exchange(self, broker: Broker, reports: list[Report], last: list[Report]) -> None:
         commands = [*reports, *last]
-        replies = broker.call(commands)
+        replies = broker.report(commands)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, Refused):
                 verb = type(command).__name__.lower()
