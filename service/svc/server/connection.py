@@ -20,36 +20,37 @@ if TYPE_CHECKING:
 
     from svc.server.keys import Key
 
-#: Bytes that are read from one connection in one turn at most, so that no peer starves the others.
+#: The most bytes that are read from one connection in one turn, so that no peer keeps others from being read.
 READ_BYTES_MAX = 1024 * 1024
 #: Bytes that may wait to be sent to a peer that does not read, before it is cut off.
 WRITE_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 2
-#: Requests of one connection that may be without an answer; above it no more are read.
+#: Requests of one connection that may be without an answer; at this number no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
-#: Bytes that what a peer asks first on a connection may have.
+#: The size limit of the first request on a connection.
 OPENING_BYTES_MAX = 64 * 1024
-#: The length in a header that announces a longer one of 64 bits. CPython writes it from 2 GiB on (in
+#: The length in a header that announces a second length of 64 bits. CPython writes it from 2 GiB on (in
 #: `Connection._send_bytes`), which is over every limit.
 _LONG = -1
-#: Bytes from which what has come of a message goes into a buffer of its own, and how much larger than what
-#: has come that may be: one that grows with each piece would be moved again and again.
+#: From this many received bytes on, a partial message gets a buffer of its own.
 _GATHERED_BYTES = 256 * 1024
+#: The buffer may be this many times as large as its content: if it grew with each piece, it would be copied
+#: each time.
 _GROWTH = 4
 
 
 class Stage(enum.Enum):
-    """How far a connection has come."""
+    """The stage of a connection, from the handshake to service."""
 
-    #: Our challenge is out; its response is awaited.
+    #: Our challenge is sent; its response is awaited.
     CHALLENGED = enum.auto()
     #: The peer has proved itself; its own challenge is awaited.
     WELCOMED = enum.auto()
-    #: We have answered it; the peer's verdict is awaited.
+    #: We have answered it; the peer's acceptance is awaited.
     ANSWERED = enum.auto()
     #: The first request, to the server itself, is awaited.
     OPEN = enum.auto()
-    #: There is no place for it. What it asks first is answered with the reason, and it is closed.
+    #: The limits leave no place for it. Its first request is answered with the reason; then it is closed.
     REFUSED = enum.auto()
     #: Requests to the shared objects are served.
     SERVING = enum.auto()
@@ -59,7 +60,7 @@ _SERVING = Stage.SERVING
 
 
 class PeerGone(Exception):
-    """The peer closed the connection, or broke the rules and is cut off; says why."""
+    """The peer closed the connection, or broke the rules and is cut off; the message is the reason."""
 
 
 class TooLarge(PeerGone):
@@ -67,7 +68,7 @@ class TooLarge(PeerGone):
 
 
 class TlsRefused(PeerGone):
-    """The peer does not speak TLS, or has no certificate that is believed here."""
+    """The peer does not speak TLS, or has no certificate that the manager trusts."""
 
 
 class Connection:
@@ -120,31 +121,32 @@ class Connection:
         self.member.address = address[0]
         #: The key that the peer has proved to know.
         self.key: Key | None = None
-        #: Requests of a plain client that have been read before; what they are is the dialogue's.
+        #: Decoded requests of a plain client, by their bytes; the protocol fills and reads it.
         self.calls: dict[bytes, Any] = {}
-        #: Since when (monotonic) bytes have been waiting without a break for the peer to read.
+        #: The time (monotonic) since which bytes have always been waiting for the peer to read them.
         self.waiting_since = 0.0
-        #: What the loop waits for on this socket.
+        #: The epoll events for which the loop waits on this socket.
         self.mask = 0
-        #: What goes on in later turns with a request that is not done: gets the time to stop, and returns
-        #: whether it is done now.
+        #: Continues an unfinished request in later turns: it takes the time at which to stop, and returns
+        #: whether the request is done.
         self.work: Callable[[float], bool] | None = None
-        #: Why it may not stay; empty if it may.
+        #: Why the limits refuse this connection; empty if they do not.
         self.refusal = ""
         #: Close once everything is sent.
         self.closing = False
         self._tls = None if context is None else Tls(context, server_side=True)
         self._input = bytearray()
-        #: A large message that has not wholly come, how many of its bytes have, and how many it has.
+        #: The buffer of a large message that is incomplete.
         self._gathered = bytearray()
+        #: How many of its bytes have come, and how many it has in all.
         self._filled = self._whole = 0
-        #: What waits to be sent, and how many bytes of it.
+        #: The data that waits to be sent, and its size in bytes.
         self._output: deque[memoryview] = deque()
         self._unsent = 0
 
     @property
     def closed(self) -> bool:
-        """Whether the socket has been given up."""
+        """Whether the socket has been closed here."""
         return self.fd < 0
 
     @property
@@ -154,7 +156,7 @@ class Connection:
 
     @property
     def paused(self) -> bool:
-        """Whether nothing more is read: what the peer asked for should first be done, and taken by it."""
+        """Whether nothing more is read until earlier requests are done and the peer has read the answers."""
         return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output) or self.work is not None
 
     @property
@@ -164,26 +166,26 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """How many bytes wait: of messages that have not wholly come, and of answers that are not read."""
+        """How many bytes are buffered: of incomplete messages, and of answers that the peer has not read."""
         return len(self._input) + len(self._gathered) + self._unsent
 
     @property
     def unread(self) -> int:
-        """How many bytes wait for the peer to read them."""
+        """How many bytes the peer has still to read."""
         return self._unsent
 
     @property
     def role(self) -> Role | None:
-        """What the peer's key is for; None before it has proved one."""
+        """The role of the peer's key; None before the peer has proved one."""
         return None if self.key is None else self.key.role
 
     def start(self) -> None:
-        """Send the challenge; over TLS it waits for the end of that handshake."""
+        """Send the challenge; with TLS, only after the TLS handshake."""
         if self._tls is None or self._tls.ready:
             self.send(with_header(handshake.CHALLENGE + self.challenge))
 
     def receive(self) -> Iterator[memoryview]:
-        """Yield the whole messages that have arrived; each is valid until the next one is asked for.
+        """Yield the complete messages that have arrived; each is valid until the next one is asked for.
 
         Raises:
             PeerGone: the connection has ended, or a message is over the limit.
@@ -215,12 +217,12 @@ class Connection:
                 return
 
     def left_over(self) -> Iterator[memoryview]:
-        """Yield the whole messages that had arrived when the connection was paused; as `receive`."""
+        """Yield the complete messages that had arrived when the connection was paused, as `receive` does."""
         rest = yield from self._messages(self._input)
         del self._input[:rest]
 
     def _keep(self, rest: bytes) -> None:
-        """Keep what has come of a message, a large one in a buffer of its own."""
+        """Keep the first part of a message; a large one gets a buffer of its own."""
         if len(rest) < _GATHERED_BYTES or self.paused:
             self._input += rest
             return
@@ -233,7 +235,7 @@ class Connection:
             self._input += rest
 
     def _gather(self, data: bytes) -> Generator[memoryview, None, bytes]:
-        """Add to the large message, and yield it when it is whole; return what follows it."""
+        """Add *data* to the large message, and yield it if it is complete; return the bytes after it."""
         missing = self._whole - self._filled
         self._fill(data[:missing])
         if len(data) < missing:
@@ -243,7 +245,7 @@ class Connection:
         return data[missing:]
 
     def _fill(self, data: bytes) -> None:
-        """Add to the large message; what is claimed and has not come takes only so much memory."""
+        """Add *data* to the large message; its buffer grows by steps, not at once to the announced length."""
         filled = self._filled + len(data)
         if filled > len(self._gathered):
             larger = bytearray(min(self._whole, _GROWTH * filled))
@@ -281,14 +283,14 @@ class Connection:
         return said
 
     def _is_one(self, data: bytes) -> bool:
-        """Return whether *data* is one whole message, as nearly all is that a stock client sends at once."""
+        """Return whether *data* is exactly one message, as nearly always if a stock client sends it."""
         size = len(data) - HEADER.size
         if size < 0 or HEADER.unpack_from(data)[0] != size:
             return False
         return size <= handshake.MESSAGE_BYTES_MAX or size <= self._limit()
 
     def _messages(self, data: bytes | bytearray) -> Generator[memoryview, None, int]:
-        """Yield the whole messages in *data*; return how many bytes they took."""
+        """Yield the complete messages in *data*; return how many bytes they took."""
         start, size = 0, len(data)
         # The view must be released before the caller may resize the bytearray.
         with memoryview(data) as view:
@@ -309,10 +311,10 @@ class Connection:
         return start
 
     def send(self, message: bytes | bytearray) -> None:
-        """Send a whole message (header included), now or when the peer reads.
+        """Send a message (header included), now or when the peer reads.
 
         Raises:
-            PeerGone: the connection is broken, or the peer does not read and too much waits for it.
+            PeerGone: the connection is broken, or too many bytes wait because the peer does not read.
         """
         if self._tls is not None:
             try:
@@ -333,7 +335,7 @@ class Connection:
             raise PeerGone(f"{self._unsent} bytes wait for a peer that does not read")
 
     def flush(self) -> None:
-        """Send what waits, as far as the peer takes it."""
+        """Send the waiting data, as far as the socket takes it."""
         while self._output:
             first = self._output[0]
             sent = self._try_send(first)
@@ -344,7 +346,7 @@ class Connection:
             self._output.popleft()
 
     def close(self) -> None:
-        """Give the socket up."""
+        """Close the socket."""
         if not self.closed:
             self.fd = -1
             self.sock.close()

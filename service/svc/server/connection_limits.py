@@ -1,9 +1,10 @@
-"""The bounds of the network face, and the book of who is inside, who is in the doorway, and from where.
+"""The bounds of connections, and the register of all connections: open and half-open, by address and key.
 
-A stranger costs a descriptor and a few hundred bytes, for a few seconds: above the number of half-open
-connections the oldest one goes, that of the same address first, so that a flood from one host pushes out
-itself. An honest handshake takes a few milliseconds and is hardly ever the oldest; once it has proved to
-know a key, no stranger pushes it out.
+A peer that has not proved a key costs a descriptor and a few hundred bytes, for a few seconds. Above the
+allowed number of half-open connections, the oldest one is cut off. If one address has too many, its own
+oldest one is cut off, so a flood from one host pushes out only itself. An honest handshake takes a few
+milliseconds and is hardly ever the oldest; once the peer has proved a key, no peer without a key pushes it
+out.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the network may cost the manager.
+    """The limits of connections, and of their buffers.
 
     Attributes:
-        connections: of peers that have proved a key, at a time.
-        reserved: places among them that each key has to itself, so that no key can take them all; half of all
-            places are nobody's own, however many keys there are.
-        address_connections: likewise of one address (of one /64 network for IPv6).
-        half_open: connections in their handshake; above it the oldest is cut off.
-        address_half_open: likewise of one address.
-        handshake_seconds: time to prove that one knows a key, TLS included.
-        stalled_seconds: time for a peer to read what waits for it, beside what `trickle` allows.
+        connections: the most connections at a time of peers that have proved a key.
+        reserved: places among them that are kept for each key, so that no key can take them all. At least
+            half of all places are kept for no key, however many keys there are.
+        address_connections: the most such connections of one address (of one /64 network for IPv6).
+        half_open: the most connections in their handshake; above it the oldest is cut off.
+        address_half_open: the most connections in their handshake of one address.
+        handshake_seconds: time for a peer to prove that it knows a key, TLS included.
+        stalled_seconds: time for a peer to read its waiting bytes, in addition to the time by `trickle`.
         trickle: bytes a second that a slow peer has to read at least.
-        buffered_bytes: of all connections' unfinished messages and unread answers; above it the key with
-            the most of them loses the connection with the most.
+        buffered_bytes: the most bytes of unfinished messages and unread answers, of all connections. Above
+            it, the key with the most bytes loses its connection with the most bytes.
     """
 
     connections: int = 2048
@@ -51,10 +52,10 @@ class Bounds:
 
 
 class ConnectionLimits:
-    """Every connection, in the order in which they came."""
+    """The register of all connections, in the order in which they came."""
 
     def __init__(self, bounds: Bounds, keys: int = 1) -> None:
-        """Keep *bounds*; *keys* is how many are active."""
+        """Keep to *bounds*; *keys* is the number of active keys."""
         self.bounds = bounds
         self.keys = keys
         self.connections: dict[int, Connection] = {}
@@ -65,11 +66,11 @@ class ConnectionLimits:
 
     @property
     def open(self) -> int:
-        """How many connections have a place."""
+        """How many connections have a place, that is, are not half-open."""
         return len(self.connections) - len(self.half_open)
 
     def refusal(self, address: str) -> str:
-        """Return why nobody from *address* may come in now, whatever its key; empty if one may."""
+        """Return why no peer from *address* gets a place now, whatever its key; empty if it may get one."""
         if self.open >= self.bounds.connections:
             return "too many connections"
         if self._open_by_address[_network(address)] >= self.bounds.address_connections:
@@ -77,7 +78,7 @@ class ConnectionLimits:
         return ""
 
     def _key_refusal(self, key: Key | None) -> str:
-        """Return why a connection with *key* has no place; empty if there is one, of the key's own or not."""
+        """Return why a connection with *key* gets no place; empty if a reserved or a shared one is free."""
         own = min(self.bounds.reserved, self.bounds.connections // (2 * max(1, self.keys)))
         if self._open_by_key[key] < own:
             return ""
@@ -86,7 +87,7 @@ class ConnectionLimits:
         return "too many connections with this key" if taken >= shared else ""
 
     def enter(self, connection: Connection) -> Connection | None:
-        """Take in a half-open connection; return the one that has to go for it."""
+        """Add a half-open connection; return the one to cut off for it, if there are too many."""
         network = _network(connection.address)
         self.connections[connection.fd] = self.half_open[connection.fd] = connection
         self._half_open_by_address[network] += 1
@@ -99,7 +100,7 @@ class ConnectionLimits:
         return None
 
     def opened(self, connection: Connection) -> str:
-        """Give a place to a connection that has proved a key; return why there is none, or nothing."""
+        """Give a place to a connection that has proved a key; return why it gets none, or an empty text."""
         refusal = self.refusal(connection.address) or self._key_refusal(connection.key)
         if not refusal:
             self._close_half(connection)
@@ -118,14 +119,14 @@ class ConnectionLimits:
         return True
 
     def _close_half(self, connection: Connection) -> bool:
-        """Count a connection as half-open no more; return whether it was."""
+        """No longer count a connection as half-open; return whether it was."""
         if self.half_open.pop(connection.fd, None) is None:
             return False
         _count_down(self._half_open_by_address, _network(connection.address))
         return True
 
     def next_deadline(self) -> float | None:
-        """Return when (monotonic) the oldest handshake has to be over."""
+        """Return when (monotonic) the oldest handshake has to be over; None if there is none."""
         if not self.half_open:
             return None
         return next(iter(self.half_open.values())).since + self.bounds.handshake_seconds
@@ -140,15 +141,16 @@ class ConnectionLimits:
         return found
 
     def pause(self, seconds: float) -> None:
-        """Count the last *seconds*, in which nobody was listened to, against no handshake and no reader."""
+        """Extend all timeouts by the last *seconds*, in which the manager read no messages."""
         for connection in self.connections.values():
             connection.since += seconds
             connection.waiting_since += seconds
 
     def hoarder(self) -> Connection | None:
-        """Return the connection to cut off if too many bytes wait in all.
+        """Return the connection to cut off if too many bytes are buffered in all.
 
-        It is the one with the most bytes, of the key with the most: who has another key goes on.
+        It is the connection with the most bytes, of the key with the most bytes. Connections with other keys
+        are not affected.
         """
         waiting: Counter[Key | None] = Counter()
         for each in self.connections.values():
@@ -164,7 +166,10 @@ def _buffered(connection: Connection) -> int:
 
 
 def _first_stranger(half_open: Iterable[Connection]) -> Connection:
-    """Return the oldest that has no place, else that has proved no key, else of all but the newest."""
+    """Return the oldest refused connection, else the oldest without a key, else the oldest of all.
+
+    The newest one is returned only if there is no other.
+    """
     *settled, new = half_open
     refused = (each for each in settled if each.refusal)
     strangers = (each for each in settled if each.key is None)
@@ -172,7 +177,7 @@ def _first_stranger(half_open: Iterable[Connection]) -> Connection:
 
 
 def _network(address: str) -> str:
-    """Return what counts as one place: an IPv6 host has a whole /64 to itself."""
+    """Return the address for the limits: for IPv6 its /64 network, as one host may have a whole /64."""
     if ":" not in address:
         return address
     host = ipaddress.IPv6Address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Every connection of the manager: who is let in, what is waited for on each, and when one has to go."""
+"""Every connection of the manager: accepts them, waits for their events, and ends them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from svc.server.telling import Telling
 if TYPE_CHECKING:
     import ssl
 
-#: Connections that are accepted in one turn at most: so few that in a wave of them, whoever answers at once
-#: is heard before the others have pushed it out.
+#: Connections that are accepted in one turn at most. It is small: if very many peers connect at once, a peer
+#: that answers promptly is read before the others have pushed it out.
 ACCEPTS_MAX = 8
 #: Seconds for which accepting pauses when the process has no descriptor left.
 ACCEPT_PAUSE_SECONDS = 0.05
-#: Looks at the buffers in the time in which they fill up.
+#: How often the buffers are checked while as many bytes arrive as they may hold.
 BUFFER_LOOKS = 8
-#: Seconds between two looks at slow readers, full buffers, and free space on disk and in memory.
+#: Seconds between two checks of slow readers, full buffers, and free space on disk and in memory.
 HOUSEKEEPING_SECONDS = 0.5
 
 
 class Connections:
-    """Accepts connections, watches them, sends on them and ends them; what they say is the loop's matter."""
+    """Accepts connections, watches them, sends on them and ends them; the loop handles their messages."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class Connections:
         tls: ssl.SSLContext | None = None,
         heap: Heap | None = None,
     ) -> None:
-        """Let peers in that connect to *listener*.
+        """Accept the peers that connect to *listener*.
 
         Args:
-            host: the queue, which is told of members that come and go.
+            host: the queue, which learns here of members that come and go.
             listener: a bound socket that listens.
-            connection_limits: the book of connections, and their bounds.
-            epoll: what the loop waits on.
-            telling: what tells of refusals.
-            tls: what connections are secured with; None serves them plain.
-            heap: what is told of large messages, if the process is the manager's own.
+            connection_limits: the register of connections, and their bounds.
+            epoll: the epoll object on which the loop waits.
+            telling: counts and logs refusals.
+            tls: the TLS context of all connections; None serves without TLS.
+            heap: the C library's heap, to tune for large messages; only if the process is the manager's own.
         """
         self._host = host
         self._listener = listener
@@ -63,23 +63,23 @@ class Connections:
         self._telling = telling
         self._tls = tls
         self._heap = heap
-        #: Connections that are not read for now, by descriptor.
+        #: Connections that are not read at present, by descriptor.
         self.paused: dict[int, Connection] = {}
-        #: When accepting goes on (monotonic) after a pause; 0 if there is none.
+        #: When a pause of accepting ends (monotonic); 0 if there is none.
         self._accept_after = 0.0
-        #: Bytes that may wait beside those of the last look.
+        #: Bytes that may have been buffered since the last check.
         self._unchecked = 0
         self._log = structlog.get_logger("svc.manager")
 
-    # --- the door -----------------------------------------------------------------------------------
+    # --- accepting ----------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Let peers in from now on."""
+        """Accept peers from now on."""
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
 
     def stop_listening(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more peers."""
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
 
@@ -91,14 +91,14 @@ class Connections:
         self._listener.close()
 
     def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
-        """Secure new connections with *tls*, and end those whose key is not among *keys*."""
+        """Use *tls* for new connections, and end the connections whose key is not among *keys*."""
         self._tls, self._connection_limits.keys = tls, len(keys)
         for connection in list(self._connection_limits.connections.values()):
             if connection.key is not None and connection.key not in keys:
                 self.drop(connection, "its key is not active any more")
 
     def accept(self) -> None:
-        """Let in those who have connected, a few at a time."""
+        """Accept the peers that have connected, a few at a time."""
         for _ in range(ACCEPTS_MAX):
             try:
                 sock, address = self._listener.accept()
@@ -135,7 +135,7 @@ class Connections:
             self.drop(connection, str(gone))
 
     def opened(self, connection: Connection) -> str:
-        """Give a place to a peer that has proved to know a key; return why there is none, or nothing."""
+        """Give a place to a peer that has proved a key; return why it gets none, or an empty text."""
         refusal = self._connection_limits.opened(connection)
         if refusal:
             self._telling.refused_connection(connection.peer, refusal, str(connection.role))
@@ -146,16 +146,16 @@ class Connections:
     # --- one connection -----------------------------------------------------------------------------
 
     def watch(self, connection: Connection) -> None:
-        """Wait for what the connection needs next, or end it if all is said."""
+        """Set the events for which the connection waits next, or end it if it is done."""
         if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
-            return  # as it mostly is
+            return  # the usual case
         if connection.closed:
             return
         if connection.closing and not connection.wants_to_write:
             self.drop(connection, "done")
             return
         if connection.paused:
-            # Reading goes on when the answers are taken: what a peer can make us hold is bounded.
+            # Reading goes on once the peer has read its answers, so the memory for one peer is bounded.
             self.paused[connection.fd] = connection
             mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.wants_to_write else 0)
         else:
@@ -166,7 +166,7 @@ class Connections:
             self._epoll.modify(connection.fd, mask)
 
     def send(self, connection: Connection, message: bytes | bytearray) -> None:
-        """Send a whole message, header included; a connection that is gone is passed over."""
+        """Send a message, header included; do nothing if the connection is closed."""
         if connection.closed:
             return
         if len(message) >= LARGE_BYTES:
@@ -181,7 +181,7 @@ class Connections:
                 self.note_buffered(connection)
 
     def drop(self, connection: Connection, reason: str) -> None:
-        """End a connection; what its member holds is dealt with by the host."""
+        """End a connection, and tell the host, which deals with the member's leases and waiting requests."""
         if connection.closed:
             return
         if self._part_from(connection):
@@ -190,7 +190,7 @@ class Connections:
             self._log.debug("connection_closed", peer=connection.peer, reason=reason)
 
     def _part_from(self, connection: Connection) -> bool:
-        """Close a connection and forget it; return whether it had come through its handshake."""
+        """Close a connection and forget it; return whether its handshake was complete and it had a place."""
         self.paused.pop(connection.fd, None)
         was_open = self._connection_limits.leave(connection)
         if was_open:
@@ -200,7 +200,7 @@ class Connections:
         return was_open
 
     def part_from_all(self) -> None:
-        """Close every connection and forget it, and tell the host nothing."""
+        """Close and forget every connection without telling the host."""
         for connection in list(self._connection_limits.connections.values()):
             self._part_from(connection)
 
@@ -211,7 +211,7 @@ class Connections:
     # --- time and room ------------------------------------------------------------------------------
 
     def seconds_to_next(self, until: float) -> float:
-        """Return the seconds until something is to be done here, *until* at most."""
+        """Return the seconds until there is work here, *until* at most."""
         if (deadline := self._connection_limits.next_deadline()) is not None:
             until = min(until, deadline - time.monotonic())
         if self._accept_after:
@@ -229,7 +229,10 @@ class Connections:
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     def tend(self, now: float) -> None:
-        """Cut off those who do not read, or have too much waiting. Call it every `HOUSEKEEPING_SECONDS`."""
+        """Cut off peers that do not read, and those with too many buffered bytes.
+
+        Call it every `HOUSEKEEPING_SECONDS`.
+        """
         if self._heap is not None:
             self._heap.tidy(now)
         bounds = self._connection_limits.bounds
@@ -240,16 +243,16 @@ class Connections:
         self._bound_buffers()
 
     def _bound_buffers(self) -> None:
-        """Cut off connections until no more bytes wait than may."""
+        """Cut off connections until the buffered bytes are within their bound."""
         self._unchecked = 0
         while hoarder := self._connection_limits.hoarder():
             self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
 
     def note_buffered(self, connection: Connection) -> None:
-        """Look at the buffers again once so much more may wait that it matters."""
+        """Note that a connection has buffered bytes; check the bound again after enough of them."""
         waiting = connection.buffered
         if not waiting:
-            return  # as it mostly is
+            return  # the usual case
         self._unchecked += waiting
         if self._unchecked >= self._connection_limits.bounds.buffered_bytes // BUFFER_LOOKS:
             self._bound_buffers()

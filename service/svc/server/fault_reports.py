@@ -1,8 +1,8 @@
-"""Reports of the manager's own faults: one JSON file each, for a bug report, with nothing of a job's content.
+"""Reports of the manager's own faults: one JSON file each, for a bug report, without the content of jobs.
 
-They hold names (queues, tasks, members), numbers, and where in the code it happened. What a job carries (its
-arguments, results, errors, keys) is there by its length alone, and an exception by its class: its text may
-repeat what it was about.
+They hold names (queues, tasks, members), numbers, and the place in the code. Of a job's content (arguments,
+results, errors, keys) they hold only the length, and of an exception only the class, since its text may
+repeat content.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from svc.broker.host import QueueHost
 from svc.domain.lifecycle import InvariantBroken, JobState
 from svc.wire import RELEASE
 
-#: Reports that are kept; the oldest goes for a new one.
+#: The most reports that are kept; a new one replaces the oldest.
 REPORTS_MAX: Final = 20
-#: Elements of a list in a request that a report shows, and characters of a name.
+#: The most elements of a list in a request, and the most characters of a name, that a report shows.
 _SHOWN_MAX: Final = 10
 _NAME_MAX: Final = 200
-#: Bits above which a number is told by its size.
+#: Of an integer with more bits, a report shows only the size.
 _BITS_MAX: Final = 64
-#: Text in a request that is no content; any other is told by its length.
+#: Text fields of a request that are not content; of any other text, a report shows only the length.
 _NAMES: Final = frozenset(
     (
         "codec",
@@ -56,15 +56,15 @@ _NAMES: Final = frozenset(
 
 
 class FaultReports:
-    """The directory of reports. It is made, for this user alone, with the first one."""
+    """The directory of reports. It is made, for this user alone, with the first report."""
 
     def __init__(self, directory: Path, *, sqlite: str = "") -> None:
-        """Keep reports in *directory*; *sqlite* is the release of SQLite, which they tell."""
+        """Keep reports in *directory*; *sqlite* is the release of SQLite, for the reports."""
         self.directory = directory
         self._sqlite = sqlite
 
     def write(self, report: Mapping[str, Any]) -> Path:
-        """Keep a report; return its file.
+        """Write a report; return its file.
 
         Raises:
             OSError: the directory or the file cannot be written.
@@ -81,7 +81,7 @@ class FaultReports:
 
 
 def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
-    """Return what a report tells of *broken*, while *host* still has the state that broke."""
+    """Return the report of *broken*; call it while *host* still has the broken state."""
     ledger = host.state.ledger
     return {
         "release": RELEASE,
@@ -100,7 +100,7 @@ def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
 
 
 def _jobs(host: QueueHost) -> dict[str, int]:
-    """Return how many jobs of all queues are in each state, as the counts have it."""
+    """Return how many jobs of all queues are in each state, by the counts of the queues."""
     counts = host.state.ledger.counts.values()
     return {state.word: sum(getattr(each, state.word) for each in counts) for state in JobState}
 
@@ -134,7 +134,7 @@ def _fields(value: msgspec.Struct) -> dict[str, Any]:
 
 
 def _shown(name: str, value: object) -> object:
-    """Return what a report shows of the field *name*, or of an element of it."""
+    """Return the value that a report shows for the field *name*, or for an element of it."""
     match value:
         case None | bool() | float():
             return value

@@ -1,29 +1,30 @@
-"""The C library's heap, told to keep what one large message took for the next one.
+"""Settings of the C library's heap: keep the memory of one large message for the next one.
 
-By itself glibc maps a large buffer anew each time and gives it back at once. The kernel then zeroes each page
-of it at the first touch, which was two fifths of the manager's time for jobs of 16 MiB.
+By default glibc maps a large buffer anew each time and returns it at once. The kernel then zeroes each page
+of it at the first access, which took two fifths of the manager's time for jobs of 16 MiB.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-#: Bytes of a message from which it counts as large.
+#: A message of this many bytes or more is large.
 LARGE_BYTES = 1024 * 1024
-#: Seconds without a large message after which what is free is given back to the system.
+#: Seconds without a large message after which free memory is returned to the system.
 IDLE_SECONDS = 2.0
 # The names and values of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Buffers up to this size come from the heap: no message is larger. So much may be free at its end.
+#: Buffers up to this size come from the heap: no message is larger.
 _MAPPED_BYTES = 64 * 1024 * 1024
+#: So many bytes may be free at the end of the heap.
 _FREE_BYTES = 128 * 1024 * 1024
 
 
 class Heap:
-    """What is kept while large messages pass, and given back afterwards. Without glibc it does nothing."""
+    """Keeps freed memory while large messages pass, and returns it afterwards; does nothing without glibc."""
 
     def __init__(self) -> None:
-        """Have freed memory kept from now on, up to 128 MiB."""
+        """Keep freed memory from now on, up to 128 MiB."""
         self._library = ctypes.CDLL(None)
         self._known = all(hasattr(self._library, name) for name in ("mallopt", "malloc_trim"))
         self._kept = False
@@ -34,7 +35,7 @@ class Heap:
 
     @property
     def keeps(self) -> bool:
-        """Whether memory of large messages may be kept that nobody uses."""
+        """Whether unused memory of large messages may still be kept."""
         return self._kept
 
     def passes(self, now: float) -> None:
@@ -43,12 +44,12 @@ class Heap:
         self._used_at = now
 
     def trim(self) -> None:
-        """Give back all that is free now."""
+        """Return all free memory to the system."""
         if self._known:
             self._library.malloc_trim(0)
 
     def tidy(self, now: float) -> None:
-        """Give back what is free, once no large message has passed for two seconds. Call it now and then."""
+        """Return free memory once no large message has passed for two seconds. Call it regularly."""
         if self._kept and now >= self._used_at + IDLE_SECONDS:
             self.trim()
             self._kept = False

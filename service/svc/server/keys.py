@@ -1,4 +1,4 @@
-"""The keys that open the door, each with its role; replaced as a whole when they are read again."""
+"""The keys that the manager accepts, each with its role; replaced as a whole when they are read again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from svc.domain.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A secret, and what its holders may do."""
+    """A secret, and the role of its holders."""
 
     role: Role
     secret: bytes = field(repr=False)
 
 
 class KeyRing:
-    """All keys that are active; two of one role while one replaces the other."""
+    """All active keys. A role has two while one key replaces the other."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        """Hold *keys*; where two are equal the first one's role counts."""
+        """Hold *keys*; if two secrets are equal, the role of the first one counts."""
         self._keys = tuple(keys)
 
     @classmethod
@@ -30,7 +30,7 @@ class KeyRing:
         return cls([Key(Role.ADMIN, bytes(authkey))])
 
     def who_answered(self, challenge: bytes, response: bytes) -> Key | None:
-        """Return the key that *response* proves, or None; each is tried, so the time says nothing."""
+        """Return the key that *response* proves, or None; all keys are tried, so the time reveals nothing."""
         found = None
         for key in reversed(self._keys):
             if handshake.is_right(key.secret, challenge, response):

@@ -1,8 +1,8 @@
 """The manager's event loop: one thread, every connection, one commit each turn.
 
-Each turn reads what is readable, applies every command to the queue, commits once, and then sends the
-replies (`broker.host`). Handshakes are stages of a connection, not threads; a waiting `get` is an entry in
-the host, so when its socket closes it is gone.
+Each turn reads the readable connections, applies every command to the queue, commits once, and then sends the
+replies (`broker.host`). Handshakes are stages of a connection, not threads. A waiting `get` is an entry in
+the host, which removes it if its socket closes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from svc.server.scarcity import Scarcity
 from svc.server.telling import NOTED_SECONDS, Telling
 from svc.server.turns import BACKLOG_PART, Turns
 
-#: Seconds without listening, as in a stopped process, from which they are not counted against anybody.
+#: From this many seconds without reading, as in a stopped process, leases and timeouts are extended by them.
 STALL_SECONDS = 1.0
 #: Seconds between two notes of what the clock shows, for the next start.
 TIME_NOTED_SECONDS = 10.0
@@ -43,7 +43,7 @@ GATHER_SECONDS = 0.002
 #: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_IDLE_BYTES = 1024 * 1024
-#: What tells that a peer which is not read has gone.
+#: The events that tell that a peer has gone, while its connection is not read.
 _GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 class Server(managers.Server):
-    """The stdlib's manager server with another inside: same clients, no thread per connection.
+    """A replacement of the stdlib's manager server: it serves the same clients without a thread for each.
 
     `svc.server.manager.JobManager.get_server` makes it. The stdlib's `shutdown`, `debug_info`,
     `number_of_objects` and `#GETVALUE` do not exist here.
@@ -78,17 +78,17 @@ class Server(managers.Server):
         Args:
             host: the queue.
             listener: a bound socket that listens.
-            keys: who is let in, and to do what; or the one key that may do everything.
+            keys: the keys that are accepted, each with its role; or one key that may do everything.
             min_free_bytes: free disk space below which new jobs are refused.
-            bounds: what the network may cost.
-            strict: let nobody in who answers the challenge with anything older than SHA-256.
-            tls: what connections are secured with; None serves them plain.
-            heap: what is told of large messages, if the process is the manager's own.
+            bounds: limits for connections, and for the bytes that wait on them.
+            strict: refuse peers that answer the challenge with anything older than SHA-256.
+            tls: the TLS context of all connections; None serves without TLS.
+            heap: the C library's heap, to tune for large messages; only if the process is the manager's own.
         """
         # Not the stdlib's __init__: it would open a listener of its own.
         self._host = host
         self._listener = listener
-        #: What makes the queue refuse new jobs for a while.
+        #: Makes the queue refuse new jobs while disk space or memory is short.
         self.scarcity = Scarcity(min_free_bytes)
         #: Host and port that are served.
         self.endpoint: tuple[str, int] = listener.getsockname()[:2]
@@ -104,9 +104,9 @@ class Server(managers.Server):
         self._protocol = ConnectionProtocol(
             host, ring, self._connections, strict=strict, turns=self._turns, telling=self._telling
         )
-        #: Whether a connection that was paused could be read again, but for the time.
+        #: Whether paused connections may be read again, but this turn has no time left for them.
         self._resumable = False
-        #: Until when somebody was listened to (monotonic).
+        #: When the loop last read messages or waited for them (monotonic).
         self._listened_at = 0.0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._calls: deque[Callable[[], None]] = deque()
@@ -121,10 +121,10 @@ class Server(managers.Server):
     # --- life ---------------------------------------------------------------------------------------
 
     def serve_forever(self) -> None:
-        """Serve until `stop`; then finish the commit in flight, answer it, and close everything.
+        """Serve until `stop`; then finish the current commit, answer its requests, and close everything.
 
         Raises:
-            JournalError: a commit failed; nothing after the last successful one was acknowledged.
+            JournalError: a commit failed; nothing was acknowledged after the last successful commit.
             ManagerBroken: the queue's state broke and could not be recovered in place.
         """
         self._connections.listen()
@@ -144,7 +144,7 @@ class Server(managers.Server):
 
     def wake(self) -> None:
         """End the wait of the current turn."""
-        # A full pipe wakes the loop just as well, and one that is closed already need not be woken.
+        # A full pipe wakes the loop too, and a closed pipe means that the loop has ended.
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"\0")
 
@@ -167,11 +167,11 @@ class Server(managers.Server):
 
     @property
     def connection_count(self) -> int:
-        """How many connections are open, those in their handshake included."""
+        """How many connections there are, including those in their handshake."""
         return len(self._connection_limits.connections)
 
     def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
-        """Let in who knows one of *keys* from now on, and end the connections of keys that are none any more.
+        """Accept only peers with one of *keys* from now on, and end connections whose key is not among them.
 
         Only for the loop's own thread: see `ask`.
         """
@@ -191,7 +191,7 @@ class Server(managers.Server):
             broke = True
         if not broke and not self._host.clock_accepted:
             return
-        # Only here, after the handler, does nothing hold the old state any more by the exception's frames.
+        # After the except block, the exception's frames no longer hold references to the old state.
         self._connections.part_from_all()
         self._turns.forget()
         if broke:
@@ -227,7 +227,7 @@ class Server(managers.Server):
         self._telling.turned(time.monotonic() - started)
 
     def _wait(self) -> list[tuple[int, int]]:
-        """Wait until something is to be done; return what is ready."""
+        """Wait until there is work; return the descriptors that are ready, each with its events."""
         busy = self._copying or self._resumable or self._turns.pending
         timeout = 0.0 if busy else self._connections.seconds_to_next(self._host.seconds_to_next())
         self._allow_for_stall()
@@ -236,10 +236,10 @@ class Server(managers.Server):
         return events
 
     def _allow_for_stall(self, listening: float = 0.0) -> None:
-        """Count no time against anybody in which nobody was listened to, if it was long.
+        """Extend leases and timeouts if the loop did not read messages for a long time.
 
         Args:
-            listening: seconds since the last time that this was asked in which somebody was, at most.
+            listening: the most seconds since the last call that may have been spent waiting for messages.
         """
         before, self._listened_at = self._listened_at, time.monotonic()
         stalled = self._listened_at - before - listening
@@ -262,7 +262,7 @@ class Server(managers.Server):
             self._connections.accept()
 
     def _resume(self) -> None:
-        """Read on from connections that were paused and may go on, as far as the time allows."""
+        """Read on from connections that were paused and may go on, until the turn's share is used up."""
         self._resumable = False
         paused = self._connections.paused
         if not paused:
@@ -271,16 +271,17 @@ class Server(managers.Server):
         for fd, connection in list(paused.items()):
             if connection.paused:
                 continue
-            paused[fd] = paused.pop(fd)  # behind those that are passed over
+            paused[fd] = paused.pop(fd)  # to the end of the order
             self._serve(connection, 0)
             if self._turns.over:
                 self._resumable = True
                 return
 
     def _gather(self, started: float) -> None:
-        """Let requests that come while others are served share the commit that is due, where it syncs.
+        """Serve the requests that come meanwhile, so that they share this turn's commit, if it syncs.
 
-        Without this, who is quickest to answer after a commit has the next one alone, and the others wait.
+        Without this, the first client to answer after a commit would have the next commit alone, and the
+        others would wait for it.
         """
         while self._host.has_to_sync and time.monotonic() < started + GATHER_SECONDS:
             self._host.hand_out()
@@ -299,7 +300,8 @@ class Server(managers.Server):
         except Exception as error:
             if is_told(error):
                 raise
-            # The host tells of its own faults: this one is in how we talk, and costs nobody else anything.
+            # The host raises its own faults as StateBroken. This fault is in the protocol code, so it ends
+            # only this connection.
             self._log.error("message_not_handled", peer=connection.peer, error_type=type(error).__name__)
             self._connections.drop(connection, "a fault of the manager's own")
         else:
@@ -307,10 +309,10 @@ class Server(managers.Server):
             self._connections.note_buffered(connection)
 
     def _hear(self, connection: Connection, mask: int) -> None:
-        """Handle what a connection has sent: first what came while it was paused, then what is new.
+        """Handle the messages of a connection: first those that came while it was paused, then new ones.
 
         Raises:
-            PeerGone: it has ended, or broken the rules.
+            PeerGone: the connection has ended, or the peer has broken the rules.
         """
         if connection.paused:
             if mask & _GONE:
@@ -359,7 +361,7 @@ class Server(managers.Server):
     # --- the end ------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Close the door, commit and answer what has been read."""
+        """Stop accepting connections; commit and answer the requests that have been read."""
         self._connections.stop_listening()
         try:
             self._turns.finish()

@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class JobManager(BaseManager):
-    """A BaseManager whose `get_server` gives the event loop.
+    """A BaseManager whose `get_server` returns the event loop.
 
     A client of it needs only the stdlib: `BaseManager.register("tasks")`, then `connect()`.
     """
@@ -54,11 +54,11 @@ class JobManager(BaseManager):
         tls: ssl.SSLContext | None = None,
         heap: Heap | None = None,
     ) -> None:
-        """Serve the queue of *host* on *listener* to who knows one of *keys*, or the one key that is given.
+        """Serve the queue of *host* on *listener* to peers that know one of *keys*, or the one key.
 
-        The rest is as `Server` takes it.
+        The other arguments are those of `Server`.
         """
-        # The stdlib's own key is of no use here, and must not be a known one.
+        # The stdlib's own key is not used here, but nobody may know it.
         super().__init__(address=listener.getsockname()[:2], authkey=secrets.token_bytes(32))
         self._host = host
         self._listener = listener

@@ -1,7 +1,7 @@
-"""Show that MessagePack is plain data within bounds before the manager decodes it for a stock client.
+"""Checks that MessagePack is plain data within bounds before the manager decodes it for a stock client.
 
-One byte can stand for an empty map, which takes 64 bytes in memory: 16 MB of them took 2 GB and ten seconds.
-One pass over the heads of the objects, which makes none of them, counts them first.
+One byte can encode an empty map, which takes 64 bytes in memory: 16 MB of them took 2 GB and ten seconds.
+Therefore one pass over the first bytes of the objects counts them, without creating any.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Final
 
 from svc.errors import CodecError
 
-#: Objects in one body at most; each takes some 0.1 µs here, and as much to decode and to pickle.
+#: The most objects in one body; each takes some 0.1 µs here, and as much to decode and to pickle.
 OBJECTS_MAX: Final = 100_000
-#: Arrays and maps in one body at most; each takes some 0.4 µs here, and 64 bytes and more in memory.
+#: The most arrays and maps in one body; each takes some 0.4 µs here, and 64 bytes and more in memory.
 CONTAINERS_MAX: Final = 25_000
-#: Containers within containers at most: as in pickles, see `pickle_stack`.
+#: The most levels of containers within containers; as in pickles, see `pickle_stack`.
 NESTING_MAX: Final = 64
-#: Map keys at most whose hashes are not seeded, so that a stranger can make them collide: as in pickles.
+#: The most map keys whose hashes are not seeded, so that an attacker can make them collide; as in pickles.
 FORGEABLE_KEYS_MAX: Final = 512
 
 _FIXED_WIDTHS = {
@@ -29,23 +29,23 @@ _FIXED_WIDTHS = {
     **{0xD4 + power: 2 + 2**power for power in range(5)},  # extensions: a type and 1 to 16 bytes
     **dict.fromkeys(range(0xE0, 0x100), 1),  # small negative integers
 }
-#: By first byte: the bytes of an object whose length it tells; 0 for all others.
+#: By first byte: the size of the object in bytes if the first byte determines it, else 0.
 _WIDTHS = bytes(_FIXED_WIDTHS.get(head, 0) for head in range(256))
-#: Strings of up to 255 bytes: the most common ones that the table does not hold.
+#: Strings of up to 255 bytes: the most frequent objects that are not in the table.
 _STR8 = 0xD9
-#: Numbers whose hash a stranger can choose, and their widths.
+#: Numbers whose hash an attacker can choose, and their widths.
 _FORGEABLE = {0xCA: 5, 0xCB: 9, 0xCF: 9, 0xD3: 9}
-#: Strings, bytes and extensions with a count: the bytes of the count, and those beside it and the content.
+#: Strings, bytes and extensions with a count: the size of the count, and of the rest without the content.
 _COUNTED = {
     0xC4: (1, 1), 0xC5: (2, 1), 0xC6: (4, 1), 0xC7: (1, 2), 0xC8: (2, 2), 0xC9: (4, 2),
     0xDA: (2, 1), 0xDB: (4, 1),
 }  # fmt: skip
-#: Arrays and maps with a count: its bytes, and the objects for each item.
+#: Arrays and maps with a count: the size of the count, and the number of objects for each item.
 _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def examine(body: bytes) -> None:
-    """Return if *body* is one whole object of MessagePack within bounds.
+    """Check that *body* is one complete object of MessagePack within bounds.
 
     Raises:
         CodecError: it is not.
@@ -54,7 +54,7 @@ def examine(body: bytes) -> None:
 
 
 class _Scan:
-    """A position in the body, and how much is left of each container around it."""
+    """The scan of a body, with the number of objects left in each open container."""
 
     __slots__ = ("around", "body", "containers", "forgeable", "left", "of_map")
 
@@ -66,7 +66,7 @@ class _Scan:
         self.containers = self.forgeable = 0
 
     def run(self) -> None:
-        """Step over all objects."""
+        """Scan all objects."""
         body, widths, position = self.body, _WIDTHS, 0
         try:
             for _ in range(OBJECTS_MAX):
@@ -90,7 +90,10 @@ class _Scan:
         raise CodecError(f"the content has more than {OBJECTS_MAX} objects")
 
     def _step(self, position: int) -> int:
-        """Return the position after a head that is no whole object, or after a counted or forgeable one."""
+        """Scan an object that is not in the table of widths; return the position after it.
+
+        Of an array or a map, only the head is scanned.
+        """
         head = self.body[position]
         is_key = self.of_map and not self.left % 2
         self.left -= 1
@@ -104,7 +107,7 @@ class _Scan:
         return self._open(position, head)
 
     def _open(self, position: int, head: int) -> int:
-        """Go into an array or a map."""
+        """Enter an array or a map; return the position of its first object."""
         if 0x80 <= head < 0xA0:
             count, width, of_map = head & 0x0F, 0, head < 0x90
         elif head in _CONTAINERS:

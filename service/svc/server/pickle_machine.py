@@ -1,6 +1,6 @@
-"""The abstract machine of `pickle_scan`: follows the opcodes of a pickle without carrying any out.
+"""The abstract machine of `pickle_scan`: follows the opcodes of a pickle without executing any.
 
-It refuses what is not plain data within bounds. What it knows of objects is in `pickle_stack`.
+It refuses a pickle that is not plain data within bounds. Its notes on objects are in `pickle_stack`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from svc.server.pickle_stack import (
     Stack,
 )
 
-#: Opcodes of one message at most: bounds the time (0.1 to 1 µs each) and the memory (some 150 bytes each).
+#: The most opcodes of one message: bounds the time (0.1 to 1 µs each) and the memory (some 150 bytes each).
 OPERATIONS_MAX: Final = 250_000
-#: Bytes, or characters, of one integer at most.
+#: The most bytes, or characters, of one integer.
 INTEGER_BYTES_MAX: Final = 1024
 _LINE_MAX = 64
 
 
 class Examination:
-    """Follows the opcodes of *data* as far as it is told to; time and memory are linear in its size."""
+    """Scans the opcodes of *data* in steps; time and memory are linear in its size."""
 
     __slots__ = ("_left", "_limit", "_machine")
 
@@ -39,10 +39,10 @@ class Examination:
         self._left = self._limit = max_operations
 
     def proceed(self, operations: int) -> bool:
-        """Follow so many opcodes at most; return whether *data* is known to be plain data within bounds.
+        """Scan at most *operations* opcodes; return whether all of *data* is now known to be harmless.
 
         Raises:
-            BadRequest: it is not.
+            BadRequest: it is not plain data within bounds.
         """
         done = self._machine.run(min(operations, self._left))
         self._left -= operations
@@ -52,7 +52,7 @@ class Examination:
 
 
 class _Machine(Stack):
-    """The abstract machine: what each opcode does to the stack."""
+    """The abstract machine: the effect of each opcode on the stack."""
 
     __slots__ = ("data", "position")
 
@@ -62,7 +62,7 @@ class _Machine(Stack):
         self.position = 0
 
     def run(self, operations: int) -> bool:
-        """Take so many steps from where the last ones ended; return whether the message is harmless."""
+        """Take at most *operations* further steps; return whether the whole message is harmless."""
         data, append, widths, steps = self.data, self.stack.append, _ATOM_WIDTHS, _STEPS
         position = self.position
         try:
@@ -74,7 +74,7 @@ class _Machine(Stack):
                     position += width
                 elif operation in _SHORT:
                     append((position + self.shared) << SHIFT)
-                    position += 2 + data[position + 1]  # beyond the end there is no next opcode
+                    position += 2 + data[position + 1]  # beyond the end, the next step raises IndexError
                 else:
                     position = steps[operation](self, position)
                     if position < 0:
@@ -225,7 +225,7 @@ class _Machine(Stack):
         return position + 1
 
     def full(self, position: int) -> int:
-        """Make a list or a dict of everything above the mark."""
+        """Make a list or a dict of all objects above the mark."""
         self.count_container()
         items, place = self.take_to_mark()
         self.stack.append(Container(place << SHIFT | 1, _KINDS[self.data[position]], 1))

@@ -1,20 +1,20 @@
-"""Read a request of a plain BaseManager client, which is a pickle, without giving it any power.
+"""Reads a request of a plain BaseManager client, which is a pickle, without running any code of it.
 
 A pickle is a program. Before it is run, one pass over its opcodes shows that it only builds None, bool,
-int, float, str, bytes, bytearray, tuple, list, dict, set and frozenset, in bounded time and memory. What
-is refused, and why:
+int, float, str, bytes, bytearray, tuple, list, dict, set and frozenset, in bounded time and memory. These
+are refused:
 
-- every opcode that names a global, calls something, or asks for something persistent or out of band;
+- every opcode that names a global, calls a function, or refers to persistent or out-of-band data;
 - memo numbers other than the next one (`LONG_BINPUT` of a large one makes an array of that size);
 - nesting deeper than `NESTING_MAX` (hashing deeply nested tuples overflows the C stack);
-- sharing that grows too large when written out (each level ten times the one below), and cycles;
-- long integers, and too many dict keys or set members of kinds whose hashes a stranger can make collide;
+- shared objects that grow too large when written out (each level ten times the one below), and cycles;
+- long integers, and too many dict keys or set members of kinds whose hashes an attacker can make collide;
 - an end before `STOP` or bytes after it, and counts beyond the end.
 
-A stock client needs no exception to this. Its `get_methods` carries a `Token` object, but is only sent
-by proxies made with `exposed=None`, and `BaseManager.register` always passes on what `create` answered.
-Kinds that only newer pickle protocols write as data (bytes: 3, set: 4, bytearray: 5) are refused in older
-ones, where they are calls.
+A stock client needs no exception to this. Its `get_methods` carries a `Token` object, but only proxies made
+with `exposed=None` send it, and `BaseManager.register` always passes on the methods that `create` returned.
+Some types are data only in newer pickle protocols (bytes: 3, set: 4, bytearray: 5). In older protocols they
+are calls, and are refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from svc.errors import BadRequest
 from svc.server.pickle_machine import OPERATIONS_MAX, Examination
 from svc.server.pickle_stack import EXPANDED_BYTES_MAX, NESTING_MAX
 
-#: Opcodes that are scanned between two looks at the time: some 2 ms.
+#: Opcodes that are scanned between two checks of the time: some 2 ms.
 _UNTIMED_OPERATIONS = 4096
 
 
@@ -41,7 +41,7 @@ def loads_plain(
     """Return the plain data that a pickle of protocol 0 to 5 describes.
 
     Raises:
-        BadRequest: it is no pickle, describes anything else, or passes a limit.
+        BadRequest: it is no pickle, is not plain data, or exceeds a limit.
     """
     data = bytes(message)
     if not _is_small_and_plain(data):
@@ -50,7 +50,7 @@ def loads_plain(
 
 
 class PlainReader:
-    """Reads one message as `loads_plain` does, but the scan of a long one in parts."""
+    """Reads one message as `loads_plain` does, but can scan a long one in parts."""
 
     def __init__(self, message: bytes | bytearray | memoryview) -> None:
         """Begin to scan a copy of *message*."""
@@ -58,7 +58,7 @@ class PlainReader:
         self._examination = Examination(self._data, OPERATIONS_MAX, EXPANDED_BYTES_MAX)
 
     def proceed(self, until: float) -> bool:
-        """Scan until a time of `time.perf_counter`; return whether all is scanned.
+        """Scan until the time *until* (by `time.perf_counter`); return whether the scan is complete.
 
         Raises:
             BadRequest: as `loads_plain`.
@@ -69,7 +69,7 @@ class PlainReader:
         return True
 
     def read(self) -> object:
-        """Return the data, once all is scanned.
+        """Return the data, after the scan is complete.
 
         Raises:
             BadRequest: as `loads_plain`.
@@ -78,17 +78,17 @@ class PlainReader:
 
 
 def _unpickle(data: bytes) -> object:
-    """Return what *data* describes, which has passed the scan."""
+    """Return the value of the pickle *data*, which has passed the scan."""
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except BadRequest:
         raise
-    except Exception as error:  # noqa: BLE001  # a bad pickle raises whatever it runs into
+    except Exception as error:  # noqa: BLE001  # a bad pickle may raise any exception
         raise BadRequest(f"the request cannot be unpickled: {type(error).__name__}: {error}") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """The second lock on the same door: has nothing to offer to a pickle that passed the scan by mistake."""
+    """A second defence: it finds no class or function for a pickle that passed the scan by mistake."""
 
     def find_class(self, module: str, name: str, /) -> NoReturn:
         raise BadRequest(f"the request names {module}.{name}; only plain data is read")
@@ -98,12 +98,12 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _is_small_and_plain(data: bytes) -> bool:
-    """Return whether a request is harmless at a glance, as those of `put` and `get` are.
+    """Return whether a quick check shows that a request is harmless, as those of `put` and `get` are.
 
-    With so few opcodes nothing nests too deep; with no reference to the memo nothing is shared or
-    contains itself; and the text opcodes and long counts, in which the other bombs come, are left out.
-    A request that this says no to is not refused, but looked at more closely. It may say yes to one that
-    no pickler writes, as long as unpickling that is harmless too.
+    With so few opcodes nothing nests too deep. Without references to the memo nothing is shared or contains
+    itself. The other attacks need text opcodes or long counts, which are not allowed here. If the result is
+    false, the request is not refused but scanned fully. The result may be true for a request that no pickler
+    writes, as long as unpickling it is harmless too.
     """
     position = 0
     try:
@@ -137,5 +137,5 @@ _FIXED = {
     9: (pickle.BINFLOAT, pickle.FRAME),
 }  # fmt: skip
 _WIDTH_OF = {code[0]: width for width, codes in _FIXED.items() for code in codes}
-#: By opcode: the bytes that it and its argument take, or 0 where that is not fixed or not harmless.
+#: By opcode: the bytes of the opcode and its argument, or 0 if their number varies or it is not harmless.
 _WIDTHS = bytes(_WIDTH_OF.get(code, 0) for code in range(256))

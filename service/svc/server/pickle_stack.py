@@ -1,7 +1,7 @@
-"""The stack, marks and memo of `pickle_machine`, and what they bound: depth, sharing, containers and keys.
+"""The stack, marks and memo of `pickle_machine`, with the bounds of depth, sharing, containers and keys.
 
-Notes stand in place of objects: where each begins, how deep it is, and whether a stranger can choose its
-hash. A method that meets a broken rule raises `BadRequest`.
+The stack holds notes in place of objects: the position at which an object begins, its depth, and whether an
+attacker can choose its hash. A method raises `BadRequest` if the pickle breaks a rule.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from typing import Final
 
 from svc.errors import BadRequest
 
-#: Containers within containers, and open marks, at most.
+#: The most levels of containers within containers, and the most open marks.
 NESTING_MAX: Final = 64
-#: Lists, dicts, sets and tuples in one message at most: each takes several times as long as other data.
+#: The most lists, dicts, sets and tuples in one message: each takes several times as long as other data.
 CONTAINERS_MAX: Final = 50_000
-#: Bytes at most by which the data grows when all sharing is written out.
+#: The most bytes by which the data may grow when all shared objects are written out.
 EXPANDED_BYTES_MAX: Final = 16 * 1024 * 1024
-#: Keys and members at most that are tuples, frozensets or large integers: their hashes are not seeded, so
-#: a stranger can make them all collide and the time quadratic.
+#: The most keys and members that are tuples, frozensets or large integers: their hashes are not seeded, so
+#: an attacker can make them all collide, which makes the time quadratic.
 FORGEABLE_KEYS_MAX: Final = 512
 
-# An entry of the abstract stack is the place where the object begins, shifted, with these bits below.
+# An entry of the abstract stack is the place at which the object begins, shifted, with these bits below.
 BITS = 0xFF
 DEPTH = 0x7F
 FORGEABLE = 0x80
 SHIFT = 8
-# Bytes that a set takes beside its members.
+# Bytes of a set in addition to its members.
 SET_BYTES = 200
 
 
 class Container:
-    """A list, dict or set on the abstract stack. It can grow until it is referred to."""
+    """A list, dict or set on the abstract stack. It can grow until the pickle refers to it again."""
 
     __slots__ = ("entry", "kind", "open", "size")
 
     def __init__(self, entry: int, kind: type, size: int) -> None:
-        """Be a container of *kind* that has *size* bytes so far."""
+        """Note a container of *kind* with *size* bytes so far."""
         self.entry = entry
         self.kind = kind
         self.size = size
@@ -48,19 +48,19 @@ Slot = int | Container
 class Stack:
     """The stack, marks and memo of an unpickler, with notes in place of objects.
 
-    A place is a position in the message plus `shared`, the bytes that sharing has repeated before it;
-    the difference of two places is the size of what lies between when nothing is shared.
+    A place is a position in the message plus `shared`, the bytes that sharing has repeated before it. The
+    difference of two places is the size of the data between them with all shared objects written out.
     """
 
     __slots__ = ("containers", "floor", "forgeable", "limit", "marks", "memo", "shared", "stack")
 
     def __init__(self, limit: int) -> None:
-        """Be empty; *limit* is how many bytes sharing may repeat."""
+        """Begin empty; *limit* is how many bytes sharing may repeat."""
         self.limit = limit
         self.shared = 0
         self.containers = 0
         self.forgeable = 0
-        self.floor = 0  # what lies below the last mark is out of reach
+        self.floor = 0  # objects below the last mark cannot be taken
         self.stack: list[Slot] = []
         self.marks: list[tuple[int, int]] = []
         self.memo: list[Slot] = []
@@ -77,7 +77,7 @@ class Stack:
         return position + 1
 
     def remember(self, index: int, position: int) -> None:
-        """Note the top of the stack with its size; all picklers number from 0 without a gap."""
+        """Note the top of the stack with its size as number *index*; picklers count from 0 without a gap."""
         if index != len(self.memo):
             raise BadRequest("the request has memo numbers out of order")
         self.memoize(position)
@@ -85,8 +85,8 @@ class Stack:
     def recall(self, index: int, position: int) -> None:
         """Push a remembered object as if it were written out again.
 
-        It can no longer grow: every pickler finishes an object before it refers to it, but for one that
-        contains itself. So what is known of its size and depth is final.
+        It can no longer grow: every pickler finishes an object before it refers to it, unless the object
+        contains itself. So its noted size and depth are final.
         """
         if index >= len(self.memo):
             raise BadRequest("the request refers to an object that it does not have")
@@ -98,7 +98,7 @@ class Stack:
         self.share(known >> SHIFT)
 
     def share(self, size: int) -> None:
-        """Count *size* bytes that sharing repeats, or that an object takes beside its content."""
+        """Count *size* bytes that sharing repeats, or that an object takes in addition to its content."""
         self.shared += size
         if self.shared > self.limit:
             raise BadRequest("the request grows too large when its shared objects are written out")
@@ -134,12 +134,12 @@ class Stack:
         return self.depth_around(items)
 
     def depth_around(self, items: list[Slot]) -> int:
-        """Return the depth that a container has at least to hold *items*."""
+        """Return the least depth of a container of *items*."""
         depth = 0
         for item in items:
             if isinstance(item, Container):
                 item = item.entry  # noqa: PLW2901
-            if item & DEPTH > depth:  # noqa: PLR1730  # max() takes thrice as long, for each object there is
+            if item & DEPTH > depth:  # noqa: PLR1730  # max() takes three times as long, for every object
                 depth = item & DEPTH
         if depth >= NESTING_MAX:
             raise BadRequest(f"the request nests deeper than {NESTING_MAX} levels")
@@ -154,7 +154,7 @@ class Stack:
             )
 
     def hash_all(self, keys: list[Slot]) -> None:
-        """Count those of *keys* whose hash a stranger can choose."""
+        """Count those of *keys* whose hash an attacker can choose."""
         self.forgeable += sum(1 for key in keys if not isinstance(key, Container) and key & FORGEABLE)
         if self.forgeable > FORGEABLE_KEYS_MAX:
             raise BadRequest("the request has too many keys that are tuples or large integers")

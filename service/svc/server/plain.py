@@ -1,7 +1,7 @@
-"""The face for plain BaseManager clients: the shared `tasks`, `results` and `jobs`.
+"""The interface for plain BaseManager clients: the shared `tasks`, `results` and `jobs`.
 
-Each method turns a call into commands of the queue, and the replies into what the stdlib's queue would
-return or raise. Nothing that a client sends is executed; a job's arguments are read only to hand them to
+Each method turns a call into commands of the queue, and the replies into the value or exception of the
+stdlib's queue. Nothing that a client sends is executed. A job's arguments are read only to pass them to
 another plain client.
 """
 
@@ -43,12 +43,12 @@ EXPOSED: dict[str, tuple[str, ...]] = {
     "results": QUEUE_METHODS,
     "jobs": ("call", "submit", "result", "show"),
 }
-#: The result of a job that a plain consumer acknowledged: none is known here.
+#: The result of a job that a plain consumer acknowledged: `task_done` passes none.
 _NO_RESULT = b""
 _ITEM = Terms(ITEM, codec=ITEM_CODEC)
 _PILL = Terms(PILL, codec=ITEM_CODEC)
 _RESULT = Terms(ITEM, RESULTS_QUEUE, codec=ITEM_CODEC)
-#: What `get()` asks.
+#: The commands of `get()`.
 _LEASE = (c.Lease(1, math.inf),)
 _JOB_FIELDS = frozenset(
     ("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout")
@@ -59,14 +59,14 @@ Return = Callable[[object], None]
 
 
 class PlainFace:
-    """Serves one call at a time for any connection; `done` gets the value, or the exception to raise."""
+    """Serves the calls of all connections, one at a time; `done` gets the value or the exception."""
 
     def __init__(self, host: QueueHost) -> None:
         """Serve the queue of *host*."""
         self._host = host
         self._origin = put_origin(host.journal.incarnation)
         self._next_number = 0
-        #: Only what passes through here may use the reserved names.
+        #: The member for calls made here: only they may use the reserved names.
         self._inside = Member("plain", inside=True)
         self._inside.reads_all = False
         self._methods: dict[tuple[str, str], Callable[..., None]] = {
@@ -77,7 +77,7 @@ class PlainFace:
         }
 
     def method(self, typeid: str, name: str) -> Callable[..., None]:
-        """Return what carries out `typeid.name`, for `carry_out`.
+        """Return the method for `typeid.name`, to pass to `carry_out`.
 
         Raises:
             AttributeError: clients have no such method.
@@ -95,15 +95,15 @@ class PlainFace:
         kwds: Mapping[str, Any],
         done: Return,
     ) -> None:
-        """Carry out a *method* for *member*; *done* is called now or at a later turn."""
+        """Call *method* for *member*; it calls *done* now or in a later turn."""
         if member.role == "client":
             member.role = "plain"
         try:
             method(member, done, *args, **kwds)
         except JournalError:
-            raise  # it ends the manager
+            raise  # it has to end the manager
         except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
-            # A stock client knows the stdlib's classes alone.
+            # A stock client knows only the stdlib's classes.
             known = isinstance(error, TypeError | ValueError) and not isinstance(error, ServiceError)
             done(error if known else ValueError(str(error)))
 
@@ -129,7 +129,7 @@ class PlainFace:
     def _tasks_task_done(self, member: Member, done: Return) -> None:
         lease = next(iter(member.leases.values()), None)
         if lease is None and member.pills:
-            # The seed's consumer acknowledges its pill like any other item.
+            # A plain consumer may call task_done() for its pill as for any other item.
             member.pills -= 1
             done(None)
             return
@@ -178,7 +178,7 @@ class PlainFace:
         self._results_get(member, done, False)
 
     def _results_task_done(self, member: Member, done: Return) -> None:
-        """Do nothing: a result that was handed out is gone from the queue already."""
+        """Do nothing: a result that was returned is already removed from the queue."""
         done(None)
 
     def _results_join(self, member: Member, done: Return) -> None:
@@ -234,7 +234,7 @@ class PlainFace:
         return counts.ready if counts is not None else 0
 
     def _chunk_of(self, item: object) -> NewChunk:
-        """Return what `put(item)` means: a pill, a job for any worker, or an item for plain clients."""
+        """Return the chunk for `put(item)`: a pill, a job for any worker, or an item for plain clients."""
         if item is None:
             return self._chunk(_PILL, pickled(None))
         if isinstance(item, tuple) and _is_call(item):
@@ -263,10 +263,10 @@ class PlainFace:
         return self._chunk(terms, body, float(fields.get("delay", 0.0)), _key(fields.get("key")))
 
     def _chunk(self, terms: Terms, body: bytes, delay: float = 0.0, key: str = "") -> NewChunk:
-        """Return a job as a chunk, once it is known that it could be accepted: no number is lost before.
+        """Return a job as a chunk; it gets the next number only if its values are valid.
 
         Raises:
-            ValueError: something that the client said is out of bounds.
+            ValueError: a value from the client is out of bounds.
         """
         chunk = NewChunk(self._next_number, terms, [body], delay, key)
         check_chunk(chunk)
@@ -275,7 +275,7 @@ class PlainFace:
 
 
 def _accepted(done: Return, value: object, replies: list[r.Reply]) -> None:
-    """Answer a put with *value*, or with what was in its way."""
+    """Answer a put with *value*, or with an exception if it was refused."""
     accepted = replies[0]
     if isinstance(accepted, r.Refused):
         done(ValueError(accepted.message))
@@ -308,7 +308,8 @@ def _free(name: object) -> str:
     """Return the name of a task or queue that a client may choose.
 
     Raises:
-        ValueError: it is reserved: an item's body is a pickle that the manager made, and no other.
+        ValueError: the name is invalid or reserved. Under a reserved name, every body is a pickle that the
+            manager has made itself.
     """
     if not isinstance(name, str) or not is_free_name(name):
         raise ValueError(
@@ -319,10 +320,10 @@ def _free(name: object) -> str:
 
 
 def _key(key: object) -> str:
-    """Return a key that a client may choose, or nothing if it chose none.
+    """Return the key that a client chose, or an empty text if it chose none.
 
     Raises:
-        ValueError: it is empty, or no text.
+        ValueError: the key is empty, or no text.
     """
     if key is None:
         return ""

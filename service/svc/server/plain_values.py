@@ -1,8 +1,9 @@
-"""What stock clients are sent: plain data that the manager has scanned itself, whatever its origin and codec.
+"""The values in replies to stock clients: plain data that the manager has scanned, from any origin and codec.
 
-A stock client unpickles each reply, and so runs whatever code it holds. The bytes of a job may come from
-anybody with a key, or from a writer of the journal. They never become part of a reply's pickle: they are
-scanned, read as plain data, and pickled anew. The value of a job whose bytes fail is its id and codec.
+A stock client unpickles each reply, and so runs any code in it. The bytes of a job may come from any peer
+with a key, or from a writer of the journal. They never become part of a reply's pickle: they are scanned,
+read as plain data, and pickled anew. If that fails, the reply holds the job's id and codec in place of its
+value.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from svc.server import msgpack_scan
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import loads_plain
 
-# From this protocol on, which CPython 3.8 reads, all kinds of plain data are data and none is a call.
+# In this protocol, which CPython 3.8 reads, no kind of plain data is pickled as a call.
 _PROTOCOL = 5
-#: Opcodes of an item at most: the manager's pickle of a value has up to twice as many as the client's had.
+#: The most opcodes of an item: the manager's pickle of a value may have twice as many as the client's.
 _ITEM_OPERATIONS_MAX = 2 * OPERATIONS_MAX
 
 
@@ -30,7 +31,7 @@ def pickled(item: object) -> bytes:
 
 
 def reply_bytes(value: object) -> bytes:
-    """Return the pickle of the stdlib's reply for *value*, which raises it if it is an exception."""
+    """Return the pickle of the stdlib's reply for *value*; the client raises it if it is an exception."""
     kind = "#ERROR" if isinstance(value, BaseException) else "#RETURN"
     return pickle.dumps((kind, value), protocol=_PROTOCOL)
 
@@ -42,14 +43,14 @@ def as_put(delivery: r.Delivery) -> object:
         if terms.codec == ITEM_CODEC:
             return _item(body)
         args, kwargs = _arguments(terms.codec, body)
-    except Exception:  # noqa: BLE001  # whatever is wrong with its bytes, nobody else may suffer for it
+    except Exception:  # noqa: BLE001  # bad bytes of one job must not affect other clients
         job = f"{delivery.origin}-{delivery.first}"
         return {"id": job, "task": terms.task, "codec": terms.codec, "body": body}
     return terms.task, tuple(args), kwargs
 
 
 def as_taken(outcome: Outcome) -> object:
-    """Return what `results.get()` hands out: an item that was put there, or how a job ended."""
+    """Return the value of `results.get()`: an item that was put there, or the outcome of a job."""
     if outcome.codec != ITEM_CODEC or outcome.state != JobState.SUCCEEDED:
         return as_answer(outcome)
     try:

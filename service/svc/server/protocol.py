@@ -1,4 +1,4 @@
-"""What is said on one connection: the handshake, the stdlib's opening request, then calls and frames."""
+"""The protocol of one connection: the handshake, the stdlib's opening request, then calls and frames."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from svc.server.telling import NOTED_SECONDS, Telling
 from svc.server.turns import Turns
 from svc.wire import decode_request, encode_response, request_frame, with_header
 
-#: What a client may ask of the server itself, on a fresh connection.
+#: The methods of the server itself that a client may call, on a fresh connection.
 SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
 
-#: Calls of one connection that are remembered, how long their messages may be, and which they are: a `put` is
-#: hardly ever the same again.
+#: How many decoded calls of one connection are kept.
 _KNOWN_CALLS_MAX = 8
+#: The most bytes of the message of such a call.
 _KNOWN_BYTES_MAX = 128
-#: Bytes of a call from which it is scanned in parts if it takes long; shorter ones take a few milliseconds.
+#: Calls of more bytes are scanned in parts; shorter ones take a few milliseconds.
 _LONG_BYTES = 8 * 1024
 #: Bytes of a frame from which to decode it may take so long that it is carried out in the next turn.
 LONG_FRAME_BYTES = 64 * 1024
 _REPEATED = frozenset(("get", "get_nowait", "task_done", "join", "qsize", "empty", "full"))
 _CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
 _SERVING = Stage.SERVING
-#: The answer None, which most calls get.
+#: The answer None, the most frequent one.
 _NOTHING = with_header(reply_bytes(None))
-#: Bytes of a pickle beside its content at most: no opcode has more than nine.
+#: The most bytes of a pickle in addition to its content: no opcode has more than nine.
 CODING_BYTES_MAX = 9 * OPERATIONS_MAX
-#: A method of the face, and what it is called with.
+#: A method of `PlainFace`, and its arguments.
 _Call = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 
 
 class Line(Protocol):
-    """What a dialogue needs of the loop that carries it."""
+    """The methods of the loop's connections that the protocol needs."""
 
     def send(self, connection: Connection, message: bytes | bytearray) -> None:
-        """Send a whole message."""
+        """Send a complete message."""
 
     def opened(self, connection: Connection) -> str | None:
-        """Note that the peer has proved itself; return why it may not stay, if it may not."""
+        """Note that the peer has proved a key; return why it gets no place, if it gets none."""
 
 
 class ConnectionProtocol:
@@ -73,20 +73,20 @@ class ConnectionProtocol:
         turns: Turns | None = None,
         telling: Telling | None = None,
     ) -> None:
-        """Serve the queue of *host* to who knows one of *keys*, over *line*.
+        """Serve the queue of *host* to peers that know one of *keys*, over *line*.
 
         Args:
             host: the queue.
-            keys: who is let in.
-            line: the loop that carries what is said.
-            strict: let in by SHA-256 only.
-            telling: what tells of refusals, and of long work.
-            turns: what puts long work off to later turns; without it each request is served at once.
+            keys: the accepted keys.
+            line: sends the messages.
+            strict: accept only challenges answered with SHA-256.
+            telling: counts and logs refusals and long work.
+            turns: moves long work to later turns; without it each request is served at once.
         """
         self._host = host
         self._turns = turns or Turns()
         self._telling = telling or Telling(host.observer)
-        #: Who is let in; may be replaced.
+        #: The accepted keys; may be replaced.
         self.keys = keys
         self._strict = strict
         self._line = line
@@ -94,11 +94,11 @@ class ConnectionProtocol:
         self._log = structlog.get_logger("svc.manager")
 
     def begin_anew(self) -> None:
-        """Number the puts of plain clients by the journal's new incarnation."""
+        """Start a new numbering of plain clients' puts, under the journal's new incarnation."""
         self._plain = PlainFace(self._host)
 
     def handle(self, connection: Connection, message: memoryview) -> None:
-        """Serve one message, as the connection's stage asks.
+        """Serve one message according to the connection's stage.
 
         Raises:
             PeerGone: the peer broke the rules of the handshake.
@@ -146,14 +146,14 @@ class ConnectionProtocol:
         self._line.send(connection, with_header(handshake.WELCOME))
 
     def _refuse_stranger(self, connection: Connection, reason: str) -> None:
-        """Say no and nothing else."""
+        """Refuse a peer that has not proved a key, without telling it the reason."""
         self._host.observer.authentication_failed()
         self._log.warning("connection_refused", peer=connection.peer, reason=reason)
         connection.closing = True
         self._line.send(connection, with_header(handshake.FAILURE))
 
     def _refuse_guest(self, connection: Connection, message: memoryview) -> None:
-        """Say why a peer that has proved itself may not stay: to our own clients when they say hello."""
+        """Tell a peer that has proved a key why it gets no place; our clients get it in reply to hello."""
         why = f"the manager has no place for this connection: {connection.refusal}; try again later"
         frame = request_frame(message)
         if frame is None:
@@ -164,7 +164,7 @@ class ConnectionProtocol:
         self._respond(connection, request, [r.Refused(ManagerUnreachable.code, why)] * len(commands))
 
     def _handle_opening(self, connection: Connection, message: memoryview) -> None:
-        """Serve a request to the server itself: the stdlib makes one on each fresh connection."""
+        """Serve a request to the server itself; the stdlib sends one on each fresh connection."""
         try:
             _, method, args, kwds = _four(loads_plain(message))
             value = self._server_call(str(method), args, kwds)
@@ -197,7 +197,7 @@ class ConnectionProtocol:
         for command in commands:
             if not may_command(connection.role or Role.READ, command):
                 refusal = self._refuse_call(connection, right_of(command))
-                # All or nothing: what travels with it was meant to happen together with it.
+                # All or nothing: the commands of one request are meant to be applied together.
                 self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
                 self._count(connection, right_of(command), "denied", started)
                 return
@@ -215,7 +215,7 @@ class ConnectionProtocol:
             self._turns.defer(connection, partial(self._go_on, connection, work))
 
     def _go_on(self, connection: Connection, work: Request, until: float) -> bool:
-        """Go on with a frame that was too long for one turn; return whether it is done."""
+        """Continue a frame that was too long for one turn; return whether it is done."""
         started = time.perf_counter()
         done = self._host.proceed(work, until)
         self._count_frame(connection, work.commands, started)
@@ -226,7 +226,7 @@ class ConnectionProtocol:
             self._count(connection, str(commands[-1].__struct_config__.tag), "ok", started)
 
     def _refuse_call(self, connection: Connection, what: str) -> str:
-        """Log that a key is not for *what*; return the sentence that says so."""
+        """Log that the connection's key does not allow *what*; return the error message."""
         role = str(connection.role)
         self._telling.refused_call(connection, "forbidden", what)
         return (
@@ -244,7 +244,7 @@ class ConnectionProtocol:
             self._line.send(connection, _response(request, replies))
 
     def _handle_call(self, connection: Connection, message: memoryview, known: _Call | None) -> None:
-        """Serve a plain client's call of a shared object; *known* is what it came to before."""
+        """Serve a plain client's call of a shared object; *known* is the same call decoded before, if any."""
         started = time.perf_counter()
         connection.member.outstanding += 1
         if known is None and len(message) > _LONG_BYTES:
@@ -265,7 +265,7 @@ class ConnectionProtocol:
             self._carry_out(connection, known, started)
 
     def _read_on(self, connection: Connection, reader: PlainReader, until: float) -> bool:
-        """Go on with a long call of a plain client; return whether it is done."""
+        """Continue a long call of a plain client; return whether it is done."""
         started = time.perf_counter()
         try:
             if not reader.proceed(until):
@@ -291,7 +291,7 @@ class ConnectionProtocol:
     def _refuse(
         self, connection: Connection, refusal: Exception, started: float, kind: str = "not_plain"
     ) -> None:
-        """Answer a plain client's call with what is against it."""
+        """Answer a plain client's call with the reason for its refusal."""
         if isinstance(refusal, BadRequest):
             self._telling.refused_call(connection, kind, "plain")
             refusal = ValueError(str(refusal))
@@ -313,16 +313,16 @@ class ConnectionProtocol:
             return None
 
     def _admitted(self, connection: Connection, message: bytes | memoryview, request: object) -> _Call:
-        """Return the method that a call is for, and its arguments.
+        """Return the method of a call, and its arguments.
 
-        Consumers make the same few calls again and again. Their bytes are remembered with what they came
-        to, so that each is scanned, unpickled and held against the role of the connection's key, which never
-        changes, once only.
+        Consumers repeat the same few calls. The decoded calls are kept by their bytes, so that each is
+        scanned, unpickled and checked against the role of the connection's key only once. That role never
+        changes.
 
         Raises:
-            BadRequest: it is no call.
-            ValueError: it is one of our own clients' calls, broken.
-            PermissionError: the peer's key is not for it.
+            BadRequest: the message is no call.
+            ValueError: it is a malformed call of one of our own clients.
+            PermissionError: the role of the peer's key does not allow it.
             AttributeError: there is no such method.
         """
         ident, name, args, kwds = _four(request)
@@ -353,7 +353,7 @@ def _request_or_none(frame: memoryview) -> tuple[int, Sequence[c.Command]]:
 
 
 def _is_constant(args: tuple[Any, ...], kwds: dict[str, Any]) -> bool:
-    """Return whether nothing that a call is made with can change, so that it may be used again."""
+    """Return whether all arguments are immutable, so that the decoded call may be used again."""
     return all(type(each) in _CONSTANT for each in (*args, *kwds.values()))
 
 
@@ -361,7 +361,7 @@ def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
     """Return a stdlib request as (ident, method, args, kwds).
 
     Raises:
-        BadRequest: it is something else.
+        BadRequest: *request* has another form.
     """
     match request:
         case (ident, method, tuple() as args, dict() as kwds):
@@ -370,19 +370,19 @@ def _four(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
 
 
 def _response(request: int, replies: list[r.Reply]) -> bytearray:
-    """Return the answer to a frame, or the refusal of all of it if that cannot be encoded."""
+    """Return the answer to a frame; if it cannot be encoded, a refusal for each command."""
     try:
         return encode_response(request, replies)
-    except Exception as error:  # noqa: BLE001  # all is committed by now: to fall over it would help nobody
+    except Exception as error:  # noqa: BLE001  # the changes are committed: the manager has to go on
         refusal = r.Refused(BadRequest.code, f"the answer cannot be encoded: {type(error).__name__}")
         return encode_response(request, [refusal] * len(replies))
 
 
 def _reply(value: object) -> bytes:
-    """Return the stdlib's reply for *value*, or the error that it cannot be sent: too deep, for instance."""
+    """Return the stdlib's reply for *value*; if it cannot be pickled (it is too deep, say), an error."""
     try:
         return reply_bytes(value)
-    except Exception as error:  # noqa: BLE001  # all is committed by now: to fall over it would help nobody
+    except Exception as error:  # noqa: BLE001  # the changes are committed: the manager has to go on
         return reply_bytes(ValueError(f"the answer cannot be pickled: {type(error).__name__}"))
 
 

@@ -1,7 +1,7 @@
 """Recovery in place: a manager whose state broke drops it and reads it from the journal again.
 
-What was acknowledged is in the journal, and nothing of the turn that broke was acknowledged or committed. So
-the service goes on, under a new incarnation, after the time that a recovery takes.
+All acknowledged changes are in the journal, and nothing of the turn that broke was acknowledged or committed.
+So the service goes on, under a new incarnation, after the time that a recovery takes.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from svc.broker.host import QueueHost
 from svc.errors import JournalError, ManagerBroken
 from svc.server.fault_reports import FaultReports, describe
 
-#: Recoveries within `WINDOW_SECONDS` that are no more tried, but end the manager.
+#: At this many broken states within `WINDOW_SECONDS`, the manager ends instead of recovering.
 RECOVERIES_MAX: Final = 3
 WINDOW_SECONDS: Final = 60.0
 
 
 class Recovery:
-    """Tells of a broken state, and recovers it unless that has become hopeless."""
+    """Reports a broken state, and recovers it unless it breaks too often."""
 
     def __init__(
         self, reports: FaultReports | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Leave a report of each fault in *reports*, if any; *clock* counts seconds."""
+        """Write a report of each fault to *reports*, if not None; *clock* counts seconds."""
         self._reports = reports
         self._clock = clock
         self._times: deque[float] = deque(maxlen=RECOVERIES_MAX)
         self._log = structlog.get_logger("svc.manager")
 
     def discard(self, host: QueueHost, broken: StateBroken) -> None:
-        """Tell of *broken*, refuse from now on the request that did it, and drop the state of *host*.
+        """Report *broken*, refuse requests like its request from now on, and drop the state of *host*.
 
         Raises:
             ManagerBroken: it is the third time within a minute.
@@ -68,10 +68,10 @@ class Recovery:
             )
 
     def recover(self, host: QueueHost) -> None:
-        """Recover what `discard` has dropped. Nothing but the host may hold any of the old state by now.
+        """Recover the state after `discard`. Only the host may still hold parts of the old state.
 
         Raises:
-            ManagerBroken: what the journal has cannot be recovered.
+            ManagerBroken: the state cannot be recovered from the journal.
             JournalError: the journal cannot be read or written.
         """
         gc.unfreeze()
@@ -105,7 +105,7 @@ class Recovery:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from walking, again and again, over the million objects of a recovery."""
+    """Pause the garbage collector, which would visit the million objects of a recovery again and again."""
     gc.disable()
     try:
         yield

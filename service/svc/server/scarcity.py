@@ -1,6 +1,7 @@
-"""What the manager's host runs short of, looked at twice a second: disk space and memory.
+"""Watches disk space and memory of the manager's host, twice a second.
 
-New jobs are refused while there is too little; acknowledgements are still taken, as they make room.
+New jobs are refused while there is too little of either. Acknowledgements are still accepted, because they
+free space.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from svc.domain.refusals import DISK, MEMORY
 if TYPE_CHECKING:
     from svc.broker.host import QueueHost
 
-#: Shares of the memory limit from which new jobs are refused, and below which they are taken again. What is
-#: between the first and the limit is for requests that are being served, for results of the jobs that there
-#: are, and for a recovery, which needs up to a tenth more than was in use before.
+#: Shares of the memory limit: new jobs are refused from the first one on, and accepted again below the
+#: second. The memory between the first and the limit is for requests that are being served, for results of
+#: the stored jobs, and for a recovery, which needs up to a tenth more than was in use before.
 REFUSE_SHARE = 0.75
 RESUME_SHARE = 0.7
-#: Share of the limit from which new jobs are refused even if much of it is free inside the process.
+#: Share of the limit from which new jobs are refused even if much memory inside the process is free.
 FULL_SHARE = 0.85
-#: Seconds between two times that the C library is asked for memory that nobody uses: it takes up to a tenth
-#: of a second, in which nobody is served.
+#: Seconds between two requests to the C library to return unused memory. Each takes up to a tenth of a
+#: second, in which the manager serves no one.
 TRIM_SECONDS = 30.0
 
 
 class MemoryWatch:
-    """Compares memory in use with a limit; what the process has and could use again counts little.
+    """Compares the memory in use with a limit; memory that is free inside the process counts only near it.
 
-    Python gives memory back by the mebibyte, and only if no object at all is left in it: a process that was
-    full stays large. How much of it is in use is told by the number of blocks that Python has allocated,
-    beside the size that the process had when there were most of them.
+    Python returns memory by the mebibyte, and only if no object is left in it, so a process that was full
+    stays large. Its use is therefore estimated: the number of blocks that Python has allocated now, relative
+    to the largest number so far and the size that the process had then.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class MemoryWatch:
         """Watch over memory.
 
         Args:
-            read: tells how many bytes the process has, and how many it may have; 0 for any number.
-            trim: gives back what the C library has and does not use.
-            blocks: tells how many blocks Python has allocated.
+            read: returns the bytes that the process has, and the bytes that it may have (0: no limit).
+            trim: returns the C library's unused memory to the system.
+            blocks: returns how many blocks Python has allocated.
         """
         #: Bytes in use, by estimate, and the limit.
         self.used, self.limit = 0, 0
@@ -60,7 +61,7 @@ class MemoryWatch:
         self._most_blocks, self._size_at_most = 1, 0
 
     def look(self, now: float) -> None:
-        """Read how much is in use at *now*, monotonic seconds, and judge whether that is too much."""
+        """Read how much memory is in use at *now* (monotonic seconds), and set `scarce`."""
         share = RESUME_SHARE if self.scarce else REFUSE_SHARE
         scarce = self._is_scarce(share)
         if scarce and now >= self._trimmed_at + TRIM_SECONDS:
@@ -79,18 +80,18 @@ class MemoryWatch:
 
 
 class Scarcity:
-    """Has a queue refuse new jobs while its host runs short of something."""
+    """Makes a queue refuse new jobs while its host has too little disk space or memory."""
 
     def __init__(self, min_free_bytes: int = 0) -> None:
         """Refuse new jobs while the journal's disk has less than *min_free_bytes*."""
         self.min_free_bytes = min_free_bytes
-        #: What watches over memory; None where there is no limit.
+        #: Watches the memory; None if there is no limit.
         self.memory: MemoryWatch | None = None
         self._full = False
         self._log = structlog.get_logger("svc.manager")
 
     def look(self, host: QueueHost, now: float) -> None:
-        """Look at what there is at *now*, monotonic seconds."""
+        """Check disk space and memory at *now* (monotonic seconds)."""
         self._look_at_disk(host)
         if self.memory is not None:
             self._look_at_memory(host, self.memory, now)

@@ -1,4 +1,4 @@
-"""What the loop tells of itself and of its peers: long turns, refusals, and who comes and goes."""
+"""Logs and counts events of the loop and of its peers: long turns, refusals, workers that come and go."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from svc.domain.observer import Observer
 from svc.domain.queue_state import Notice
 from svc.server.connection import Connection
 
-#: Seconds of a turn from which it is logged.
+#: A turn of more seconds is logged.
 LONG_TURN_SECONDS = 0.05
-#: Seconds of a part of a turn from which it may be what made the turn long.
+#: Parts of a turn that take fewer seconds need not be noted as the possible cause of a long turn.
 NOTED_SECONDS = 0.001
 
 
 class Telling:
-    """Counts, and logs within bounds."""
+    """Counts events, and logs those that an operator may need; of turns, only those of more than 50 ms."""
 
     def __init__(self, observer: Observer) -> None:
-        """Tell *observer*."""
+        """Count with *observer*."""
         self._observer = observer
         self._log = structlog.get_logger("svc.manager")
         self._longest = 0.0
@@ -29,12 +29,12 @@ class Telling:
         self._part = (0.0, "other", "none")
 
     def worked(self, part: str, role: str, seconds: float) -> None:
-        """Note what a part of this turn was for; not needed below `NOTED_SECONDS`."""
+        """Note the name, role and *seconds* of a part of this turn; not needed below `NOTED_SECONDS`."""
         if seconds > self._part[0]:
             self._part = seconds, part, role
 
     def turned(self, seconds: float) -> None:
-        """Tell of a turn that is over."""
+        """Count a turn that is over, and log it if it was long."""
         self._observer.turned(seconds)
         before, self._processor = self._processor, time.thread_time()
         (_, part, role), self._part = self._part, (0.0, "other", "none")
@@ -49,22 +49,22 @@ class Telling:
             self._log.warning("long_turn", **times, part=part, role=role)
 
     def refused_call(self, connection: Connection, kind: str, method: str) -> None:
-        """Tell of a request that was refused."""
+        """Count and log a refused request."""
         role = _role(connection)
         self._observer.refused(kind, role)
         self._log.warning("call_refused", peer=connection.peer, role=role, kind=kind, method=method)
 
     def refused_connection(self, peer: str, reason: str, role: str = "none") -> None:
-        """Tell of a peer for which there is no place."""
+        """Count and log a peer for which there is no place."""
         self._observer.refused("no_place", role)
         self._log.warning("connection_refused", peer=peer, reason=reason)
 
     def refused_message(self, connection: Connection) -> None:
-        """Tell of a message over the limit, which ends its connection."""
+        """Count a message over the limit, which ends its connection."""
         self._observer.refused("too_large", _role(connection))
 
     def noticed(self, notice: Notice) -> None:
-        """Log what an operator may want to know of who comes and goes."""
+        """Log for the operator that a worker came or went, or that a drain began or ended."""
         match notice.what:
             case "joined":
                 self._log.info("worker_joined", worker=notice.name)

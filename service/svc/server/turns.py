@@ -1,8 +1,8 @@
-"""How the time of the loop is shared: no turn takes long, whatever it is asked, and nobody is passed over.
+"""Shares the loop's time: no turn takes long, whatever is requested, and every connection is served.
 
-A turn has a few milliseconds for each kind of work. A request that takes longer goes on in later turns, and
-its connection is not read meanwhile, so that the order on a connection stays as it was. Connections for which
-there was no time come first in the next turn.
+A turn has a few milliseconds for each kind of work. A request that takes longer goes on in later turns. Its
+connection is not read meanwhile, so the order of its requests stays the same. Connections for which there was
+no time come first in the next turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from svc.server.connection import Connection
 
-#: Connections that are served even if no time is left, unless they take longer than so many seconds.
+#: So many connections are served even if no time is left, unless they take longer than so many seconds.
 _UNTIMED = 8
 _UNTIMED_SECONDS = 0.002
 #: Turns in a row in which those whose last request took long may be passed over.
@@ -27,11 +27,11 @@ BACKLOG_PART = 0.5
 
 
 class Turns:
-    """The requests that are not done yet, the connections that are not heard yet, and the time left."""
+    """The unfinished requests, the connections that are not yet read in this turn, and the time left."""
 
     def __init__(self) -> None:
         """Begin with nothing left over."""
-        #: When the work that is under way has to leave the rest to later turns, by `time.perf_counter`.
+        #: When the current share ends (by `time.perf_counter`); the rest is left to later turns.
         self.until = math.inf
         self._unfinished: deque[Connection] = deque()
         self._unheard: list[int] = []
@@ -42,12 +42,12 @@ class Turns:
 
     @property
     def pending(self) -> bool:
-        """Whether there is work to do without waiting for anybody."""
+        """Whether work is left over from earlier turns."""
         return bool(self._unfinished or self._unheard)
 
     @property
     def over(self) -> bool:
-        """Whether the share of what is under way is used up."""
+        """Whether the current share is used up."""
         return time.perf_counter() >= self.until
 
     def begin(self, part: float = 1.0) -> None:
@@ -55,16 +55,16 @@ class Turns:
         self.until = time.perf_counter() + SHARE_SECONDS * part
 
     def defer(self, connection: Connection, work: Callable[[float], bool]) -> None:
-        """Do *work* in later turns, and read no more of *connection* until it returns that it is done."""
+        """Do *work* in later turns; do not read *connection* until *work* returns true, which means done."""
         connection.work = work
         self._unfinished.append(connection)
 
     def rest(self, connection: Connection) -> None:
-        """Leave what else *connection* has sent to the next turn."""
+        """Leave the other messages of *connection* to the next turn."""
         self.defer(connection, _nothing)
 
     def go_on(self) -> None:
-        """Go on with unfinished requests, each in its turn."""
+        """Continue the unfinished requests one after the other, until the share is used up."""
         for _ in range(len(self._unfinished)):
             connection = self._unfinished.popleft()
             if connection.work is None or connection.closed:
@@ -77,12 +77,12 @@ class Turns:
                 return
 
     def finish(self) -> None:
-        """Do all that is left, however long it takes."""
+        """Do all unfinished work, however long it takes."""
         self.until = math.inf
         self.go_on()
 
     def forget(self) -> None:
-        """Drop all that is left: the connections that it was for are closed."""
+        """Drop all unfinished work, because its connections are closed."""
         self._unfinished.clear()
         self._unheard = []
         self._slow.clear()
@@ -125,7 +125,7 @@ class Turns:
         return []
 
     def _unheard_first(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return *events* in another order: what was left over is still ready, and comes first."""
+        """Return *events* with the connections first that the turn before had no time for."""
         ready = dict(events)
         first = [(fd, ready.pop(fd)) for fd in self._unheard if fd in ready]
         self._unheard = []
