@@ -1,6 +1,6 @@
-"""The journal that survives: one SQLite file, one connection, one transaction for each turn of the loop.
+"""The durable journal: one SQLite file, one connection, one transaction for each turn of the loop.
 
-Only this package knows SQLite. Beside the file `PATH` stand `PATH-wal` (SQLite's log: commits not yet
+Only this package uses SQLite. Beside the file `PATH` there are `PATH-wal` (SQLite's log: commits not yet
 moved into the file), `PATH.mark` (how far it once reached, see `mark`), `PATH.large` (a directory with the
 content of large rows, see `large rows`), `PATH.ballast` (room for acknowledgements on a full disk, see
 `ballast`), `PATH.clock` (what the manager's clock showed last, see `timepiece`) and, while a manager serves

@@ -1,8 +1,8 @@
-"""A copy of a journal in use, made by its own connection a slice at a time between the turns of the loop.
+"""A copy of a journal in use. The journal's own connection makes it, one slice between two turns of the loop.
 
-Nothing else can make it, since the file is held in exclusive mode. SQLite carries what is committed meanwhile
-into the copy as well, so that it holds all that was accepted before its last slice. It is then synced and
-checked in a thread, and only a sound copy gets its name.
+No other connection can make it, since the file is in exclusive mode. SQLite adds later commits to the copy as
+well, so it holds everything that was accepted before its last slice. A thread then syncs and checks the copy,
+and only a sound copy gets its name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from svc.server.journal.inspection import check_copy
 from svc.server.journal.large_rows import LargeRows
 from svc.server.journal.mark import sync_directory
 
-#: Pages of 4 KiB that one slice copies: some milliseconds even on a busy machine; nobody is answered then.
+#: Pages of 4 KiB in one slice. The loop waits for them, which takes some milliseconds even on a busy machine.
 SLICE_PAGES: Final = 64
-#: Rows that are checked at a stretch, and the seconds of rest after them: the loop wants the interpreter.
+#: Rows that are checked between two pauses, and the seconds of a pause, which lets the loop run.
 CHECKED_ROWS: Final = 500
 REST_SECONDS: Final = 0.001
 _IS_LARGE: Final = "SELECT 1 FROM events WHERE seq = ? AND length(body) = 0"
@@ -38,13 +38,13 @@ class Backup:
     """One backup, from its first slice to its name."""
 
     def __init__(self, source: apsw.Connection, large_rows: LargeRows, directory: Path, name: str) -> None:
-        """Begin to copy the journal behind *source* to *name* in *directory*, which is made if need be.
+        """Begin to copy the journal of *source* to *name* in *directory*, which is made if need be.
 
-        Large rows, which are in *large rows*, come into the copy: that is one file, and whole in itself.
+        The content of *large_rows* is put into the copy too, so the copy is one complete file.
 
         Raises:
-            BadRequest: *name* is no plain file name, or one that a file of the journal itself may have.
-            Conflict: there is such a file.
+            BadRequest: *name* is no plain file name, or may be the name of one of the journal's own files.
+            Conflict: the file exists.
             JournalError: the copy cannot be made there.
         """
         if not _NAME.fullmatch(name):
@@ -57,7 +57,7 @@ class Backup:
         self._draft = draft_beside(self._path)
         self._pages = self._left = 0
         self._large_rows = large_rows
-        #: Large rows that are still to be put into the copy; None while there are pages.
+        #: Large rows that are still to be put into the copy; None while pages are copied.
         self._large: list[int] | None = None
         self._state, self._error = "copying", ""
         try:
@@ -66,7 +66,7 @@ class Backup:
                 raise Conflict(f"the backup {self._path} exists and stays as it is; choose another name")
             os.close(os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             self._target = apsw.Connection(str(self._draft), flags=apsw.SQLITE_OPEN_READWRITE)
-            # It is synced as a whole at the end, in the thread.
+            # The thread syncs the complete file at the end.
             self._target.pragma("synchronous", "OFF")
             self._target.pragma("journal_mode", "OFF")
             self._copy = self._target.backup("main", source, "main")
@@ -82,21 +82,21 @@ class Backup:
 
     @property
     def copying(self) -> bool:
-        """Whether it still needs what it copies."""
+        """Whether it still reads the journal and its large rows."""
         return self._state == "copying"
 
     def state(self) -> Copy:
-        """Return how far it is."""
+        """Return the state and progress of the backup."""
         return Copy(str(self._path), self._state, self._pages - self._left, self._pages, self._error)
 
     def copy_slice(self) -> bool:
-        """Copy a little more; return whether there is more to copy. A failure is told by `state`."""
+        """Copy one slice; return whether there is more to copy. A failure is shown by `state`."""
         if self._state != "copying":
             return False
         try:
             done = self._copy_pages() if self._large is None else self._copy_large(self._large)
             if done:
-                # The copy is one file: no log stands beside it until a manager opens it.
+                # The copy is one file: it gets a log only when a manager opens it.
                 self._target.pragma("journal_mode", "DELETE")
                 self._target.close()
         except (apsw.Error, ValueError) as error:
@@ -108,7 +108,7 @@ class Backup:
         return not done
 
     def abandon(self, error: str) -> None:
-        """Give a copy up that is not whole; one that is whole is still checked and named."""
+        """Give up an incomplete copy; a complete one is still checked and named."""
         if self._state == "copying":
             self._state, self._error = "failed", error
             self._target.close(True)
@@ -124,7 +124,7 @@ class Backup:
         return done and not self._large
 
     def _copy_large(self, left: list[int]) -> bool:
-        """Put the content of one large row into the copy, so that it is whole in itself.
+        """Put the content of one large row into the copy; return whether that was the last one.
 
         Raises:
             ValueError: its file cannot be read.
@@ -140,7 +140,7 @@ class Backup:
         try:
             _sync(self._draft)
             check_copy(self._draft, _rest)
-            os.link(self._draft, self._path)  # unlike a rename it replaces nothing
+            os.link(self._draft, self._path)  # unlike a rename, this replaces no file
             self._draft.unlink()
             sync_directory(self._path.parent)
         except (OSError, apsw.Error, ServiceError) as error:

@@ -1,15 +1,15 @@
-"""Places at which a test may have the manager killed: `SVC_FAIL_AT=NAME`, or `NAME:N`, the N-th time there.
+"""Places at which a test can kill the manager: `SVC_FAIL_AT=NAME`, or `NAME:N` for the N-th time there.
 
 =================  ======================================================================================
-``before_write``   before a commit's first byte goes into the log
+``before_write``   before a commit's first byte is written to the log
 ``before_sync``    the commit is in the page cache, not synced
-``after_sync``     it is durable, and nobody has been told
-``in_checkpoint``  some pages are in the file, some only in the log
-``in_recovery``    while SQLite reads the log that another left
+``after_sync``     the commit is durable, and no reply has been sent
+``in_checkpoint``  some pages are in the file, others only in the log
+``in_recovery``    while SQLite reads the log that an earlier process left
 =================  ======================================================================================
 
-The process sends itself SIGKILL there. Without the variable nothing of this exists: the journal is opened
-on SQLite's own file layer, and the one cost is a look into the environment.
+The process sends itself SIGKILL there. If the variable is not set, the journal is opened on SQLite's own file
+layer, and the only cost is reading the environment.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NAMES = ("before_write", "before_sync", "after_sync", "in_checkpoint", "in_recov
 
 
 def file_layer(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the name of SQLite's file layer to use: None for its own, else one that dies as it is told.
+    """Return the name of SQLite's file layer: None for its own, else one with the chosen fail-point.
 
     Raises:
-        ConfigurationError: the variable names no place.
+        ConfigurationError: the variable names no fail-point.
     """
     asked = environment.get(VARIABLE)
     if not asked:
@@ -43,7 +43,7 @@ def file_layer(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 class _Deadly(apsw.VFS):
-    """Files on which the process dies."""
+    """A file layer that kills the process at a fail-point."""
 
     def __init__(self, place: str, count: int) -> None:
         self.registered = f"svc-{place}"
@@ -56,7 +56,7 @@ class _Deadly(apsw.VFS):
         return _DeadlyFile(self, name, flags)
 
     def passing(self, place: str) -> None:
-        """Die here, if this is the place and the time."""
+        """Kill the process if *place* is the fail-point and its count is reached."""
         if place == self._place:
             self._left -= 1
             if not self._left:

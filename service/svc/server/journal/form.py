@@ -1,4 +1,4 @@
-"""The form of the file: how it is made, told from other files, brought up to date, and opened."""
+"""The format of the file: creates, recognizes, upgrades and opens it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from svc.server.journal.mark import Claim, mark_path, sync_directory
 
 #: `user_version` of the files that this release writes; see schema.sql.
 SCHEMA_VERSION: Final = 3
-#: Older versions that it reads; opened by a manager they are brought up to date.
+#: The versions that this release reads; a manager upgrades older ones when it opens them.
 READABLE_VERSIONS: Final = tuple(range(1, SCHEMA_VERSION + 1))
 #: The first version with the tables of error texts.
 TEXTS_VERSION: Final = 3
 #: `application_id` of the files that this release writes; see schema.sql.
 APPLICATION_ID: Final = 0x73766371
-#: Older ones may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
+#: Older releases of SQLite may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
 SQLITE_MINIMUM: Final = (3, 51, 3)
 
 _SYNCHRONOUS = {"fsync": ("FULL", 2), "os": ("NORMAL", 1)}
@@ -38,9 +38,10 @@ _NEWEST = "SELECT seq, total FROM events ORDER BY seq DESC LIMIT 1"
 
 
 class Opened(NamedTuple):
-    """An open file: its connection, incarnation, newest row (-1: none), number of rows; was it made now?
+    """An open file: its connection, incarnation, newest row (-1: none) and number of rows.
 
-    `last_text` is the newest row that has texts beside it, or 0.
+    `created` tells whether the file was made now. `last_text` is the newest row that has texts in the tables
+    of texts, or 0.
     """
 
     connection: apsw.Connection
@@ -52,12 +53,12 @@ class Opened(NamedTuple):
 
 
 def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
-    """Open the file *path* in exclusive mode, and count one incarnation up; an empty one becomes a journal.
+    """Open the file *path* in exclusive mode, and add 1 to its incarnation; make a journal of an empty file.
 
     Raises:
         Conflict: another process, or this one, has it open.
         JournalError: it cannot be read, is no journal, or is one of a newer release.
-        TailLost: it holds less than *claim* says; it is left as it was found.
+        TailLost: it holds less than *claim* says; the file is not changed then.
     """
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=file_layer())
@@ -66,7 +67,7 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
     try:
         return _prepare(connection, path, durability, claim)
     except BaseException as error:
-        # What cannot be served is left as it is: not even its log is moved into it.
+        # A file that cannot be served is not changed: not even its log is moved into it.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
         if isinstance(error, apsw.Error):
@@ -75,7 +76,7 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
 
 
 def begin_again(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
-    """Count one incarnation up in a file that is open already; a transaction that was begun is undone.
+    """Add 1 to the incarnation of an open file; roll back the transaction if one is open.
 
     Raises:
         apsw.Error: it cannot be written.
@@ -83,7 +84,7 @@ def begin_again(connection: apsw.Connection, path: Path, durability: str, claim:
     """
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-    # A token may never be given twice, so that this has to be on the disk whatever the durability.
+    # No token may be given twice, so the new incarnation has to be on disk with any durability.
     _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
     opened = _begin_incarnation(connection, path, claim, new=False)
     _set(connection, "synchronous", *_SYNCHRONOUS[durability])
@@ -91,20 +92,20 @@ def begin_again(connection: apsw.Connection, path: Path, durability: str, claim:
 
 
 def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
-    """Return a connection that changes nothing, and the version of the file.
+    """Return a read-only connection, and the version of the file.
 
-    It keeps a manager away as long as it is open.
+    No manager can open the file while the connection is open.
 
     Raises:
         Conflict: a manager has it open.
-        JournalError: there is none, or it cannot be read.
+        JournalError: there is no journal, or it cannot be read.
     """
     if not path.is_file():
         raise JournalError(f"there is no journal {path}; name one")
     try:
         logged = Path(f"{path}-wal").exists()
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        # A log that is there stays there; one that this connection makes goes with it.
+        # An existing log is kept; a log that this connection makes is removed when it closes.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(logged))
         connection.set_busy_timeout(0)
         connection.pragma("locking_mode", "EXCLUSIVE")
@@ -119,10 +120,10 @@ def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
 def keep_copies(path: Path) -> Path:
     """Copy the journal, its log, its large rows and its mark into a new directory beside them; return it.
 
-    Nothing may have the journal open: to close any descriptor of it drops the locks of the process.
+    This process must not have the journal open: closing any descriptor of it drops the process's locks.
 
     Raises:
-        JournalError: there is no room or right to.
+        JournalError: the disk is full, or this user may not write there.
     """
     number = 1
     while (kept := Path(f"{path}.before-loss-{number}")).exists():
@@ -144,10 +145,10 @@ def keep_copies(path: Path) -> Path:
 
 
 def copy_synced(source: Path, target: Path) -> None:
-    """Copy a file into a new one and sync that.
+    """Copy a file to the new file *target*, and sync it.
 
     Raises:
-        OSError: *target* exists, or there is no room or right.
+        OSError: *target* exists, the disk is full, or this user may not write there.
     """
     with source.open("rb") as read, target.open("xb") as written:
         shutil.copyfileobj(read, written, 1 << 20)
@@ -157,7 +158,7 @@ def copy_synced(source: Path, target: Path) -> None:
 
 
 def require_sqlite(version: str) -> None:
-    """Return where *version* of SQLite is safe for the journal.
+    """Check that *version* of SQLite is safe for the journal.
 
     Raises:
         JournalError: it is too old, or not a version.
@@ -171,17 +172,17 @@ def require_sqlite(version: str) -> None:
 
 
 def sqlite_release() -> str:
-    """Return the version of SQLite that keeps the journal."""
+    """Return the version of the SQLite library in use."""
     return apsw.sqlite_lib_version()
 
 
 def reason(error: apsw.Error) -> str:
-    """Return what SQLite says of an error."""
+    """Return SQLite's message of an error."""
     return str(error).removeprefix(f"{type(error).__name__}: ") or type(error).__name__
 
 
 def explained(path: Path, error: apsw.Error) -> Conflict | JournalError:
-    """Return the error that tells the user what is the matter with the file, and what to do."""
+    """Return the error that explains the problem with the file to the user, and the remedy."""
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Conflict(f"the journal {path} is in use by another process; stop that manager first")
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
@@ -196,10 +197,10 @@ def explained(path: Path, error: apsw.Error) -> Conflict | JournalError:
 
 
 def require_place(path: Path, *, must_exist: bool) -> None:
-    """See that there is a file *path*, or make it, empty and for this user alone, with its directories.
+    """Make the file *path*, empty and for this user alone, with its directories, unless it exists.
 
     Raises:
-        JournalError: it is not there and *must_exist* is set, or this user may not make it.
+        JournalError: it does not exist and *must_exist* is set, or this user may not make it.
     """
     if must_exist and not path.is_file():
         raise JournalError(
@@ -218,12 +219,12 @@ def require_place(path: Path, *, must_exist: bool) -> None:
 
 
 def draft_beside(path: Path) -> Path:
-    """Return where to make the file *path* until it is whole: a hidden name beside it that nobody has."""
+    """Return a new hidden path beside *path*, under which to make that file until it is complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory whose name survives power loss too."""
+    """Make a directory and its parents, so that their names survive power loss too."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -232,7 +233,7 @@ def make_directory(directory: Path) -> None:
 
 
 def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
-    """Check the file, bring it into form, set the durability."""
+    """Check the file, make or upgrade its tables, and set the durability."""
     connection.set_busy_timeout(0)
     connection.pragma("locking_mode", "EXCLUSIVE")
     new = not _is_journal(connection, path)
@@ -248,10 +249,10 @@ def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Cl
 
 
 def _is_journal(connection: apsw.Connection, path: Path) -> bool:
-    """Return whether the file is a journal, and not still empty.
+    """Return whether the file is a journal; false if it is still empty.
 
     Raises:
-        JournalError: it is something else, or a journal of a newer release.
+        JournalError: it is another kind of file, or a journal of a newer release.
     """
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
@@ -270,7 +271,7 @@ def _is_journal(connection: apsw.Connection, path: Path) -> bool:
 
 
 def _begin_incarnation(connection: apsw.Connection, path: Path, claim: Claim | None, *, new: bool) -> Opened:
-    """Count up, and with it take the exclusive lock; all that changes the form is in the same transaction."""
+    """Add 1 to the incarnation, which takes the exclusive lock; make or upgrade tables in the same commit."""
     connection.execute("BEGIN IMMEDIATE")
     if new:
         _run(connection, "schema.sql")
@@ -293,7 +294,7 @@ def _run(connection: apsw.Connection, script: str) -> None:
 
 
 def _set(connection: apsw.Connection, pragma: str, value: str, expected: object) -> None:
-    """Set and read back: a pragma that cannot be followed is silently ignored by SQLite."""
+    """Set a pragma and read it back, since SQLite silently ignores a pragma that it cannot apply."""
     connection.pragma(pragma, value)
     actual = connection.pragma(pragma)
     if actual != expected:

@@ -1,7 +1,4 @@
-"""Looking at a journal that no manager has open: what is in it, and whether it is whole. Nothing is changed.
-
-Also how a backup becomes a journal again.
-"""
+"""Describes and verifies a journal that no manager has open, without changing it; restores a backup."""
 
 from __future__ import annotations
 
@@ -30,8 +27,8 @@ from svc.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_
 from svc.server.journal.rows import checked_rows
 from svc.server.journal.texts import check_uses, checked_texts, count_texts
 
-#: What a restored journal's incarnation is put up by: no lease that was granted after the backup, by however
-#: many restarts, may look like one that is granted now.
+#: Added to the incarnation of a restored journal. No lease that was granted after the backup may look like a
+#: lease of the restored journal, however often the manager was restarted in between.
 INCARNATIONS_SKIPPED: Final = 1 << 16
 
 
@@ -56,7 +53,7 @@ class Info(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at: whether it is as it should be, and what was found."""
+    """The result of one check: its name, whether all is well, and the findings."""
 
     name: str
     ok: bool
@@ -76,11 +73,11 @@ def info(path: Path) -> Info:
 
 
 def verify(path: Path) -> list[Check]:
-    """Check the journal at *path*: SQLite's structures, rows, error texts, that a queue comes of it, its end.
+    """Check the journal at *path*: SQLite's structures, the rows, the error texts, a replay, and its end.
 
     Raises:
         Conflict: a manager has it open.
-        JournalError: it is not there, or no journal.
+        JournalError: it does not exist, or is no journal.
     """
     connection, version = open_to_read(path)
     try:
@@ -94,11 +91,11 @@ def verify(path: Path) -> list[Check]:
 
 
 def check_copy(path: Path, each: Callable[[int], None]) -> None:
-    """Check the structure and every row of a fresh copy, and call *each* with the number of rows so far.
+    """Check the structure, rows and texts of a new copy; call *each* with the number of each row or text.
 
     Raises:
-        JournalError: it is not sound.
-        Conflict: somebody has it open.
+        JournalError: the copy is not sound.
+        Conflict: another process has it open.
     """
     connection, version = open_to_read(path)
     try:
@@ -117,10 +114,10 @@ def check_copy(path: Path, each: Callable[[int], None]) -> None:
 
 
 def restore(backup: Path, path: Path) -> None:
-    """Make the journal *path* from *backup*, which is verified first and left as it is.
+    """Make the journal *path* from *backup*, which is verified first and not changed.
 
     Raises:
-        Conflict: there is a journal, or something of one, at *path* already.
+        Conflict: there is a journal, or a file of one, at *path* already.
         JournalError: the backup is not sound, or the journal cannot be made.
     """
     path = path.absolute()
@@ -146,7 +143,7 @@ def restore(backup: Path, path: Path) -> None:
 
 
 def _skip_incarnations(path: Path) -> tuple[int, int]:
-    """Put the incarnation up; return it, and the newest row."""
+    """Add `INCARNATIONS_SKIPPED` to the incarnation; return it, and the newest row."""
     with apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE) as connection:
         skip = "UPDATE meta SET value = value + ? WHERE name = 'incarnation'"
         connection.execute(skip, (INCARNATIONS_SKIPPED,))

@@ -1,12 +1,12 @@
 """The large rows: each has its content in a file of its own, in a directory beside the journal.
 
 SQLite moves a row page by page, several times in memory and twice to the disk: into its log, and by a
-checkpoint into the file. For large rows that is most of what they cost. So they are written here, once, and
-the row itself stays empty. Its checksum is that of the content, as with any other.
+checkpoint into the file. For large rows, that is most of their cost. So their content is written here, once,
+and the row itself stays empty. Its checksum is that of the content, as for any other row.
 
-The order keeps every promise: a file and its name are on disk before the row is committed, and it is removed
-after the commit that deleted the row. So a row always has its file. A file without a row is what a crash
-left; the next manager removes it once it has read all rows.
+A row always has its file: the file and its name are on disk before the row is committed, and the file is
+removed after the commit that deletes the row. A crash may leave a file without a row; the next manager
+removes it once it has read all rows.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from typing import Final
 
 from svc.server.journal.mark import sync_directory
 
-#: Bytes from which a row goes into a file of its own.
+#: A row of this many bytes or more gets a file of its own.
 LARGE_BYTES: Final = 256 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NoRoom(OSError):
-    """The disk is full; nothing that was there before has changed."""
+    """The disk is full; no earlier content has changed."""
 
 
 class LargeRows:
     """The files of a journal's large rows, by the numbers of the rows. Used by the thread that commits."""
 
     def __init__(self, journal: Path) -> None:
-        """Keep the files beside *journal*; the directory is made with the first of them."""
+        """Keep the files beside *journal*; the directory is made with the first file."""
         self._directory = large_rows_path(journal)
-        #: How many bytes the known files take, and each of them.
+        #: The bytes of all known files.
         self.size = 0
+        #: The bytes of each of them, by the number of its row.
         self._sizes: dict[int, int] = {}
-        #: Those whose rows are gone, to be removed.
+        #: Deleted rows whose files have to be removed.
         self._leaving: set[int] = set()
         self._made = False
         self._remover: threading.Thread | None = None
 
     @property
     def numbers(self) -> list[int]:
-        """The rows whose files are there, those of rows that are deleted and still kept among them."""
+        """The rows that have a file, including deleted rows whose file is not yet removed."""
         return list(self._sizes)
 
     def write(self, contents: Sequence[tuple[int, bytes]]) -> None:
-        """Make the files of these rows; they and their names are on disk when it returns.
+        """Write the files of these rows, and sync them and their names.
 
         Raises:
             NoRoom: the disk is full.
@@ -66,10 +67,10 @@ class LargeRows:
         sync_directory(self._directory)
 
     def read(self, number: int) -> bytes:
-        """Return the content of a row, which the caller has to check.
+        """Return the content of a row; the caller has to verify its checksum.
 
         Raises:
-            ValueError: its file is not there, or cannot be read.
+            ValueError: its file does not exist, or cannot be read.
         """
         try:
             content = self._path(number).read_bytes()
@@ -79,14 +80,14 @@ class LargeRows:
         return content
 
     def leave(self, numbers: Iterable[int]) -> None:
-        """Note that these rows are deleted: `remove` takes their files, where they have one."""
+        """Note that these rows are deleted; `remove` removes their files, if they have any."""
         if self._sizes:
             self._leaving.update(self._sizes.keys() & numbers)
 
     def remove(self) -> None:
-        """Have the files of deleted rows removed, by a thread of its own; call it again and again.
+        """Remove the files of deleted rows in a thread; call it regularly.
 
-        While the file system commits, to remove a file waits for that, which may take tens of milliseconds.
+        While the file system commits, removing a file waits for that, which may take tens of milliseconds.
         """
         if not self._leaving or (self._remover is not None and self._remover.is_alive()):
             return
@@ -95,18 +96,18 @@ class LargeRows:
         try:
             remover.start()
         except RuntimeError:
-            return  # this process can have no more threads now; the next call tries again
+            return  # no more threads are possible now; the next call tries again
         self._remover = remover
         self._leaving.clear()
         self.size -= sum(self._sizes.pop(number) for number in numbers)
 
     def wait(self) -> None:
-        """Wait until what is being removed is gone."""
+        """Wait until the running removal is done."""
         if self._remover is not None:
             self._remover.join()
 
     def sweep(self) -> None:
-        """Remove what a crash left: all files that were neither written nor read here."""
+        """Remove the files that a crash left: all files that were neither written nor read here."""
         with suppress(OSError):
             for path in self._directory.iterdir():
                 if not (path.name.isdigit() and int(path.name) in self._sizes):
@@ -114,7 +115,7 @@ class LargeRows:
 
     def _unlink(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            # One that cannot be removed takes room, no more; the next manager tries again.
+            # A file that cannot be removed only takes space; the next manager tries again.
             with suppress(OSError):
                 self._path(number).unlink()
 
@@ -133,12 +134,12 @@ class LargeRows:
 
 
 def large_rows_path(journal: Path) -> Path:
-    """Return where the large rows of *journal* are."""
+    """Return the directory of the large rows of *journal*."""
     return Path(f"{journal}.large")
 
 
 def large_rows_bytes(journal: Path) -> int:
-    """Return the bytes of all files in the large rows of *journal*."""
+    """Return the bytes of all large rows' files of *journal*."""
     try:
         return sum(path.stat().st_size for path in large_rows_path(journal).iterdir())
     except OSError:
@@ -146,12 +147,12 @@ def large_rows_bytes(journal: Path) -> int:
 
 
 def keep_large_rows(journal: Path, target: Path) -> None:
-    """Keep the files of *journal*, as they are now, in the directory *target*.
+    """Keep the current files of *journal* in the directory *target*.
 
-    They are linked: no file is ever written again, only removed.
+    They are hard links: no file is ever changed, only removed.
 
     Raises:
-        OSError: there is no room or right to.
+        OSError: the disk is full, or this user may not write there.
     """
     source = large_rows_path(journal)
     if source.is_dir():
@@ -160,7 +161,7 @@ def keep_large_rows(journal: Path, target: Path) -> None:
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    # What a crash left under this name may be linked elsewhere: it is replaced, not written over.
+    # A file that a crash left under this name may be linked elsewhere, so it is replaced, not overwritten.
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -1,16 +1,16 @@
 """The high-water mark: a small file beside the journal that says how far the journal once reached.
 
-SQLite drops, without a word, every commit behind the first damaged frame of its log. Whoever then opens the
-file finds a sound database that is merely older. The mark makes that visible: after each commit the number of
-the newest row goes into it, and a journal that ends before its mark is not served.
+SQLite silently drops every commit after the first damaged frame of its log. The file is then a sound database
+that is merely older. The mark reveals this: after each commit the number of the newest row is written into
+it, and a journal that ends before its mark is not served.
 
-What it detects: after the death of the process, every lost commit, exactly, since the mark is in the page
-cache as soon as `append` returns. After power loss, the commits up to the last sync of the mark, which is at
-most `SYNC_SECONDS` of commits behind (and the kernel writes it out by itself within about half a minute when
-no commit comes). What it cannot detect: the loss of commits that only deleted rows, which repeat themselves.
+After the death of the process, the mark detects every lost commit, since it is in the page cache as soon as
+`append` returns. After power loss, it detects the loss of commits up to its own last sync, which is at most
+`SYNC_SECONDS` behind the commits. (If no commit comes, the kernel writes it out within about half a minute.)
+It cannot detect the loss of commits that only deleted rows; those deletions are repeated.
 
-The mark is never ahead of a synced commit. With durability `os` a power loss may take commits back by
-design, so a mark from before the last boot of the host claims nothing then.
+The mark is never ahead of a synced commit. With durability `os`, power loss may undo commits by design, so a
+mark from before the last boot of the host claims nothing then.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
-#: Seconds between two syncs of the mark while commits come: one more sync a second, not one more each commit.
+#: Seconds between two syncs of the mark while commits come: one more sync each second, not for each commit.
 SYNC_SECONDS: Final = 1.0
 _MAGIC: Final = b"svcmark1"
 _CLAIM: Final = struct.Struct("<8sqqqq")
 _CHECK: Final = struct.Struct("<I")
-#: Two slots, written in turn and a sector apart: a torn write leaves the claim before it.
+#: Two slots, written alternately and a sector apart: a torn write leaves the other claim intact.
 _SLOTS: Final = (0, 512)
 _FILE_BYTES: Final = 1024
 _DURABLE: Final = {"fsync": 1, "os": 0}
@@ -35,11 +35,11 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class TailLost(Exception):
-    """The journal ends before its mark, or the mark cannot be read; the text says what is missing."""
+    """The journal ends before its mark, or the mark is damaged; the message names the missing part."""
 
 
 class Claim(NamedTuple):
-    """How far a journal reached: which incarnation wrote, up to which row (-1: none), and how durably."""
+    """How far a journal reached: the incarnation, the newest row (-1: none), durability and boot."""
 
     incarnation: int
     sequence: int
@@ -47,10 +47,10 @@ class Claim(NamedTuple):
     boot: int
 
     def check(self, path: Path, incarnation: int, sequence: int) -> None:
-        """Compare with what the journal at *path* holds.
+        """Compare the claim with the end of the journal at *path*.
 
         Raises:
-            TailLost: it holds less.
+            TailLost: the journal ends before the claim.
         """
         if not self.durable and self.boot != this_boot():
             return
@@ -67,7 +67,7 @@ class Mark:
     """The mark of an open journal. Used by the thread that commits."""
 
     def __init__(self, path: Path, incarnation: int, sequence: int, durability: str) -> None:
-        """Write a first claim into the file *path*, in place of all earlier ones, and sync it.
+        """Write a first claim to the file *path*, in place of all earlier claims, and sync it.
 
         Raises:
             OSError: it cannot be written.
@@ -97,7 +97,7 @@ class Mark:
         os.fsync(self._file)
 
     def advance(self, sequence: int) -> None:
-        """Claim the row *sequence*, which is committed; sync the claim where that is due.
+        """Claim the row *sequence*, which is committed; sync the claim if that is due.
 
         Raises:
             OSError: the disk reports an error.
@@ -110,7 +110,7 @@ class Mark:
                 self._next_sync = now + SYNC_SECONDS
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         os.close(self._file)
 
     def _write(self, sequence: int) -> None:
@@ -120,15 +120,15 @@ class Mark:
 
 
 def mark_path(journal: Path) -> Path:
-    """Return where the mark of *journal* is."""
+    """Return the path of the mark of *journal*."""
     return Path(f"{journal}.mark")
 
 
 def read_claim(path: Path) -> Claim | None:
-    """Return the newest claim in the mark *path*, or None where there is no mark, or one never written.
+    """Return the newest claim in the mark *path*, or None if there is no mark or it was never written.
 
     Raises:
-        TailLost: the mark is damaged, so that nothing is known.
+        TailLost: the mark is damaged, so it claims nothing.
         OSError: it cannot be read.
     """
     try:
@@ -145,7 +145,7 @@ def read_claim(path: Path) -> Claim | None:
 
 
 def this_boot() -> int:
-    """Return a number that changes with each start of the host, or 0 where that cannot be known."""
+    """Return a number that changes with each start of the host, or 0 if it is not known."""
     try:
         return int(_BOOT_ID.read_text(encoding="ascii").replace("-", "")[:15], 16)
     except (OSError, ValueError):
@@ -153,7 +153,7 @@ def this_boot() -> int:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in *directory* survive power loss."""
+    """Sync *directory*, so that the names in it survive power loss."""
     file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)

@@ -1,9 +1,10 @@
-"""Which manager has the journal, for file systems whose locks do not keep a second one away.
+"""The owner of the journal, for file systems whose locks do not keep a second manager away.
 
-SQLite's locks do that on a local disk. On NFS and some FUSE file systems they may do nothing, and two
-managers would write into one file until it is malformed. So the owner's name stands in `PATH.owner` while it
-serves. The owner reads it anew at least once a second before it commits, and stops if it finds another's.
-Whoever takes over on such a file system writes its own name first, and then waits for longer than that.
+On a local disk SQLite's locks keep it away. On NFS and some FUSE file systems they may have no effect, and
+two managers would write to one file until it is malformed. So the owner writes its name to `PATH.owner` while
+it serves. Before a commit it reads the name again if the last reading was over a second ago, and stops if it
+finds another name. A manager that takes over on such a file system writes its own name first, and then waits
+for longer than that second.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from svc.errors import Conflict, JournalError
 
 #: Seconds after which the owner reads its name again before a commit.
 CHECK_SECONDS: Final = 1.0
-#: Seconds that whoever takes over waits: the owner's second, and time for a commit that has begun.
+#: Seconds that a new owner waits: the old owner's second, and time for a commit that has begun.
 TAKEOVER_SECONDS: Final = 5.0
 _MAGIC: Final = b"svcowner"
 _OWNER: Final = struct.Struct("<8s16s64sq")
 _CHECK: Final = struct.Struct("<I")
-#: File systems that other hosts share, by their names in mountinfo; those of FUSE begin with `fuse`.
+#: Network file systems by their names in mountinfo; the names of FUSE begin with `fuse`.
 _NETWORK: Final = frozenset(
     (
         "nfs",
@@ -49,7 +50,7 @@ _NETWORK: Final = frozenset(
 
 
 class Owner(NamedTuple):
-    """A manager: a random name, and for people its host and process."""
+    """A manager: a random name, and for people to read, its host and process."""
 
     nonce: bytes
     host: str
@@ -57,7 +58,7 @@ class Owner(NamedTuple):
 
 
 class Ownership:
-    """This manager's hold on a journal. Used by the thread that commits."""
+    """This manager's ownership of a journal. Used by the thread that commits."""
 
     def __init__(self, journal: Path, *, accept_network: bool = False) -> None:
         """Become the owner of *journal*.
@@ -86,20 +87,20 @@ class Ownership:
         self._next_check = time.monotonic() + CHECK_SECONDS
 
     def check(self) -> None:
-        """See that no other manager has taken the journal over; asks the file system once a second at most.
+        """Check that no other manager has taken over the journal; reads the file once a second at most.
 
         Raises:
-            JournalError: another has.
+            JournalError: another manager has.
         """
         if time.monotonic() < self._next_check:
             return
-        # A file that cannot be opened (no descriptor is left) says nothing of its owner: the next call asks.
+        # A file that cannot be opened (no descriptor is left) tells nothing: the next call tries again.
         with contextlib.suppress(OSError):
             self._require_own()
             self._next_check = time.monotonic() + CHECK_SECONDS
 
     def close(self) -> None:
-        """Let the journal go, so that the next owner need not wait."""
+        """Give up the journal, so that the next owner need not wait."""
         with contextlib.suppress(OSError):
             found = read_owner(self._path)
             if found is not None and found.nonce == self._owner.nonce:
@@ -127,7 +128,7 @@ class Ownership:
             self._require_own()
 
     def _lock_holds(self) -> bool:
-        """Return whether the lock keeps a second descriptor away, as it would keep another process away."""
+        """Return whether the lock keeps a second descriptor away, and so would keep another process away."""
         second = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             return not _lock(second)
@@ -135,7 +136,7 @@ class Ownership:
             os.close(second)
 
     def _require_own(self) -> None:
-        # Opened again: NFS shows what others have written to those who open the file after that.
+        # The file is opened again, because NFS shows the writes of other hosts only after an open.
         found = read_owner(self._path)
         if found is None or found.nonce != self._owner.nonce:
             other = "nobody" if found is None else f"process {found.pid} on {found.host}"
@@ -146,7 +147,7 @@ class Ownership:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Return the owner that the file *path* names, or None if it names none or is not there.
+    """Return the owner named in the file *path*, or None if it names none or does not exist.
 
     Raises:
         OSError: it cannot be read.
@@ -170,10 +171,10 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _lock(file: int) -> bool:
-    """Lock the file for this open file description; return False if another has it.
+    """Lock the file for this open file description; return False if another description has the lock.
 
-    A lock of this kind belongs to the description and not to the process, so that one process can see whether
-    it keeps a second description away.
+    A lock of this kind belongs to the description and not to the process, so one process can test whether the
+    lock keeps a second description away.
     """
     lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
     try:
@@ -181,12 +182,12 @@ def _lock(file: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        return True  # there are no such locks here, which `_lock_holds` finds out
+        return True  # the file system has no such locks, which `_lock_holds` detects
     return True
 
 
 def _file_system(path: Path) -> str:
-    """Return the type of the file system that *path* is on, from mountinfo (proc(5)); empty if unknown."""
+    """Return the type of the file system of *path*, from mountinfo (proc(5)); empty if unknown."""
     found, length = "", -1
     place = str(path.resolve())
     with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""Whether the journal's files are still where they were opened.
+"""Checks that the journal's files are still at the paths at which they were opened.
 
-A file that is deleted, replaced, or hidden by another mount can be written to as before: everything that is
-accepted then is lost with the process. So each commit ends with a look at the names, before anyone is told.
-The files are never opened for it: closing a descriptor of theirs would drop SQLite's locks.
+A process can still write to an open file that was deleted, replaced, or hidden by another mount, but all that
+it accepts then is lost when it ends. So each commit ends with a check of the paths, before the replies are
+sent. The check never opens the files: closing one of their descriptors would drop SQLite's locks.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Presence:
     """The files of an open journal, each known by its device and inode."""
 
     def __init__(self, journal: Path, paths: Iterable[Path]) -> None:
-        """Note which files *paths* lead to now; one that does not exist yet is noted when it does."""
+        """Note the files at *paths*; a file that does not exist yet is noted once it does."""
         self._journal = journal
         self._known: dict[Path, _Identity | None] = dict.fromkeys(paths)
         self.check()
 
     def check(self) -> None:
-        """Compare; takes a few microseconds.
+        """Compare the files with the noted ones; takes a few microseconds.
 
         Raises:
-            JournalError: a path leads to another file, or nowhere.
+            JournalError: a path leads to another file, or to none.
         """
         for path, known in self._known.items():
             found = _identity(path)
@@ -53,5 +53,5 @@ def _identity(path: Path) -> _Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        return _UNKNOWN  # the file system stumbles, which says nothing of the file
+        return _UNKNOWN  # a file system error, which tells nothing about the file
     return found.st_dev, found.st_ino

@@ -1,4 +1,4 @@
-"""Events as rows, each with a checksum, so that a flipped bit is found and not taken for another job."""
+"""Events as rows, each with a checksum, so that a flipped bit is detected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svc.domain.events import AnyEvent
 from svc.errors import JournalError
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows
 
-#: What decoding a row may raise; a damaged one may also be no blob at all.
+#: The exceptions that decoding a row may raise; a damaged row may not even hold a blob.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError)
 
 _REPLAY = "SELECT seq, body, crc, total FROM events ORDER BY seq"
@@ -22,7 +22,7 @@ _MASK = 0xFFFFFFFF
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], AnyEvent] = msgspec.msgpack.Decoder(AnyEvent).decode
 
-#: A row of the table: number, body, checksum, and in the newest one how many rows there are.
+#: A row of the table: number, body, checksum, and in the newest row the number of all rows.
 Row = tuple[int, bytes, int, int | None]
 
 
@@ -33,7 +33,7 @@ def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
 
 
 def set_large_aside(rows: list[Row], least: int = LARGE_BYTES) -> list[tuple[int, bytes]]:
-    """Return (number, content) of the rows of *least* bytes and more, and leave them empty in *rows*."""
+    """Return (number, content) of each row of *least* bytes or more, and empty the body of that row."""
     large = []
     for place, (number, body, check, total) in enumerate(rows):
         if len(body) >= least:
@@ -43,10 +43,10 @@ def set_large_aside(rows: list[Row], least: int = LARGE_BYTES) -> list[tuple[int
 
 
 def event_of(sequence: int, body: bytes, check: int | None) -> AnyEvent:
-    """Return the event in a row. One that a release before the checksums wrote has None for *check*.
+    """Return the event in a row; *check* is None for rows of releases without checksums.
 
     Raises:
-        ValueError: the row is damaged; so do the other kinds in `UNREADABLE`.
+        ValueError: the row is damaged; the other errors in `UNREADABLE` mean the same.
     """
     if check is not None and crc32(body, sequence & _MASK) != check:
         raise ValueError("its checksum is wrong")
@@ -54,7 +54,7 @@ def event_of(sequence: int, body: bytes, check: int | None) -> AnyEvent:
 
 
 def runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return ascending numbers as (first, last) of unbroken runs: what is forgotten mostly lies together."""
+    """Return ascending numbers as (first, last) of unbroken runs; forgotten rows are mostly adjacent."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -67,7 +67,7 @@ def runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
 def checked_rows(
     connection: apsw.Connection, path: Path, large_rows: LargeRows, version: int = 2
 ) -> Iterator[tuple[int, AnyEvent]]:
-    """Yield every (sequence number, event) in order, checked; an empty row's content is in *large rows*.
+    """Yield every (sequence number, event) in order, checked; *large_rows* has the content of empty rows.
 
     Raises:
         JournalError: a row is damaged, missing, or out of place.
@@ -94,7 +94,7 @@ def checked_rows(
 
 
 def unreadable(path: Path, sequence: int, why: object) -> JournalError:
-    """Return the error that tells of a row that cannot be used."""
+    """Return the error for a row that cannot be used."""
     return JournalError(
         f"row {sequence} of the journal {path} cannot be read ({why}); it is damaged or of "
         "a newer release: keep a copy, then start that release or restore a backup"

@@ -1,20 +1,20 @@
 """The journal in its file: append, read, replay, checkpoint.
 
-The file is held in exclusive mode, so that nothing else (a second manager, a backup tool, the `sqlite3`
-shell) can write to it or checkpoint it meanwhile. For the same reason nothing here opens the file by another
-way: closing any descriptor of it would drop the process's POSIX locks.
+The file is open in exclusive mode, so no other process (a second manager, a backup tool, the `sqlite3` shell)
+can write to it or checkpoint it. For the same reason, nothing here opens the file a second time: closing any
+descriptor of it would drop the process's POSIX locks.
 
 ========== ============= =============================================================================
 durability synchronous   an accepted event survives
 ========== ============= =============================================================================
 ``fsync``  ``FULL``      kill -9 and power loss: the log is synced before `append` returns
-``os``     ``NORMAL``    kill -9; power loss may take the last commits back, but leaves the file sound
+``os``     ``NORMAL``    kill -9; power loss may undo the last commits, but leaves the file sound
 ========== ============= =============================================================================
 
-(``OFF`` would be no faster for what we write, and after power loss the file itself may be damaged.)
+(``OFF`` would not be faster for our writes, and power loss may then damage the file itself.)
 
-A row that is damaged, missing or out of place is an error, never a different list of jobs: each row has a
-checksum, the newest one says how many there are, and the mark says which one was the newest.
+A row that is damaged, missing or out of place is an error, and never yields a different list of jobs: each
+row has a checksum, the newest row has the number of all rows, and the mark has the number of the newest row.
 """
 
 from __future__ import annotations
@@ -78,20 +78,20 @@ class SqliteJournal:
         mark: Mark,
         ballast: Ballast,
     ) -> None:
-        """Take over what `open` has made ready."""
+        """Take over the parts that `open` has prepared."""
         self.durability = durability
         self.incarnation = opened.incarnation
-        #: Where what a lost tail left was copied to, when a loss was accepted; else None.
+        #: The directory with a copy of a journal whose end was lost, if that loss was accepted; else None.
         self.kept_copy: Path | None = None
         #: The directory for backups.
         self.backups = Path(f"{path}.backups")
         self._backup: Backup | None = None
         self._connection = connection = opened.connection
         self._newest, self._total = opened.newest, opened.total
-        #: The newest row, where it is to be forgotten: it goes with the next commit that brings a newer one.
+        #: The newest row, if it is to be forgotten: the next commit with a newer row deletes it.
         self._doomed: set[int] = set()
         self._path = path
-        #: Whether it was made by `open`.
+        #: Whether `open` made the file.
         self.created = opened.created
         self._ownership = ownership
         self._presence = Presence(path, (path, Path(f"{path}-wal"), large_rows_path(path)))
@@ -104,7 +104,7 @@ class SqliteJournal:
         self._closed = False
         self._wal_pages = 0
         self._page_bytes = int(connection.pragma("page_size"))
-        # Taking the hook also ends SQLite's own checkpoints, which would stall whichever commit is the
+        # The hook also replaces SQLite's own checkpoints, which would delay the commit that writes the
         # thousandth page.
         connection.set_wal_hook(self._committed)
 
@@ -120,16 +120,17 @@ class SqliteJournal:
         must_exist: bool = False,
         accept_network: bool = False,
     ) -> SqliteJournal:
-        """Open the journal at *path*, with its directory if need be, and count one incarnation up.
+        """Open the journal at *path*, make it and its directory if need be, and add 1 to its incarnation.
 
         Args:
-            path: the file; others stand beside it, see the package.
+            path: the file; there are others beside it, see the package.
             durability: `fsync` or `os`.
             ballast_bytes: size of the ballast; 0 for none.
-            accept_loss: serve a journal whose end is lost, once a copy of it is kept.
-            backups: the directory for backups; without one, *path* and `.backups`.
-            must_exist: make no journal.
-            accept_network: serve one on a network file system, which may let two managers write at once.
+            accept_loss: keep a copy of a journal whose end is lost, and then serve it.
+            backups: the directory for backups; None for *path* with `.backups` appended.
+            must_exist: do not make a new journal.
+            accept_network: serve a journal on a network file system, which may let two managers write at
+                once.
 
         Raises:
             ConfigurationError: *durability* is neither `fsync` nor `os`.
@@ -163,7 +164,7 @@ class SqliteJournal:
     def _beside(
         cls, opened: Opened, path: Path, durability: str, ownership: Ownership, ballast_bytes: int
     ) -> SqliteJournal:
-        """Open what stands beside the file."""
+        """Open the files beside the journal's file; return the journal."""
         try:
             mark = Mark(mark_path(path), opened.incarnation, opened.newest, durability)
         except OSError:
@@ -176,8 +177,8 @@ class SqliteJournal:
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
         """Commit *records* and deletions in one transaction; see `Journal.append`.
 
-        The newest row stays until there is a newer one, even if it is to be forgotten: so the highest number
-        in the file never sinks, and can be compared with the mark.
+        The newest row stays until there is a newer one, even if it is to be forgotten. So the highest number
+        in the file never decreases, and can be compared with the mark.
         """
         self._require_sound()
         newest = max([self._newest, *[number for number, _ in records]])
@@ -216,7 +217,7 @@ class SqliteJournal:
         raise RowMissing(f"the journal {self._path} has no row {sequence}")
 
     def begin_incarnation(self) -> None:
-        """Count one incarnation up in the open file; see `Journal.begin_incarnation`."""
+        """Add 1 to the incarnation of the open file; see `Journal.begin_incarnation`."""
         self._require_sound()
         try:
             claim = read_claim(mark_path(self._path))
@@ -233,7 +234,7 @@ class SqliteJournal:
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in order; see `Journal.replay`.
 
-        This reads each page and checks each row and their number, so `open` needs no check of its own.
+        This reads each page and checks each row and the number of rows, so `open` needs no check of its own.
         """
         self._require_sound()
         try:
@@ -247,14 +248,14 @@ class SqliteJournal:
         return _bytes_of(self._path) + _bytes_of(Path(f"{self._path}-wal")) + self._large_rows.size
 
     def free_bytes(self) -> int:
-        """Return the bytes that the file system has left for this user, beside the ballast.
+        """Return the bytes that the file system has left for this user, without the ballast's space.
 
-        So it makes no difference to it whether the ballast is held or is yet to be taken again.
+        The result is the same whether the ballast exists or has still to be made again.
         """
         return max(0, self._disk_bytes() - self._ballast.missing)
 
     def reserve(self) -> None:
-        """Remove large rows that are left, and take the ballast again; see `Journal.reserve`."""
+        """Remove the files of deleted large rows, and make the ballast again; see `Journal.reserve`."""
         self._watch(self._ownership.check)
         self._watch(self._presence.check)
         self._remove_large()
@@ -262,24 +263,24 @@ class SqliteJournal:
             self._ballast.take(self._disk_bytes())
 
     def _remove_large(self) -> None:
-        if self._backup is None or not self._backup.copying:  # what it has still to copy stays as long
+        if self._backup is None or not self._backup.copying:  # a running backup may still read the files
             self._large_rows.remove()
 
     def wal_bytes(self) -> int:
-        """Return the bytes committed since the last checkpoint that moved everything.
+        """Return the bytes committed since the last checkpoint that moved the whole log.
 
-        The size of the log's file says nothing of it: the file is written over from its start, not cut.
+        The size of the log's file does not show this: the file is overwritten from its start, not truncated.
         """
         return self._wal_pages * self._page_bytes
 
     def checkpoint(self) -> None:
-        """Move the log into the file and let the next commit start it anew; see `Journal.checkpoint`."""
+        """Move the log into the file, so that the next commit starts a new log; see `Journal.checkpoint`."""
         self._require_sound()
         try:
             frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.FullError:
             self._ballast.give_up()
-            return  # all is still in the log, and the next call tries again
+            return  # everything is still in the log, and the next call tries again
         except apsw.Error as error:
             self._fail("checkpointed", error)
         if frames == moved:
@@ -294,7 +295,7 @@ class SqliteJournal:
         return self._timepiece.expected()
 
     def backup(self, name: str) -> Copy:
-        """Begin a backup, or tell of the one of that name; see `Journal.backup`."""
+        """Begin a backup, or return the state of the one with that name; see `Journal.backup`."""
         self._require_sound()
         current = self._backup
         if current is None or (current.name != name and not current.running):
@@ -304,18 +305,18 @@ class SqliteJournal:
         return current.state()
 
     def copy_slice(self) -> bool:
-        """Copy a little of the backup that is being made; see `Journal.copy_slice`."""
+        """Copy one slice of the running backup; see `Journal.copy_slice`."""
         return self._backup is not None and self._backup.copy_slice()
 
     def close(self) -> None:
-        """Let the file go; whole journals are checkpointed, broken ones are left as they are."""
+        """Close the file; a sound journal is checkpointed, a broken one is not changed."""
         if self._closed:
             return
         self._closed = True
         if self._backup is not None:
             self._backup.abandon("the manager stopped")
         if self._broken:
-            # What is on disk is the truth now: not a byte more is written by this process.
+            # The content on disk is the truth now: this process writes nothing more.
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._broken = self._broken or f"the journal {self._path} is closed"
         self._connection.close()
@@ -324,13 +325,13 @@ class SqliteJournal:
         self._large_rows.wait()
 
     def _commit(self, rows: list[Row], texts: Mapping[int, Texts], gone: list[int], newest: int) -> int:
-        """Commit, if need be in the room of the ballast; return how many rows there are now.
+        """Commit, if need be in the space of the ballast; return how many rows there are now.
 
-        "Full" is no failed sync: it comes from a write that found no room, before any sync, and what was to
-        be written is still here. The half-written frames have no commit mark and are written over. So this
-        one commit may be tried once more; an I/O error may not.
+        "Full" is not a failed sync: it comes from a write for which there was no space, before any sync, and
+        the data is still in memory. The half-written frames have no commit mark and are overwritten. So a
+        full disk allows one more attempt; an I/O error does not.
         """
-        # With durability `os` nothing here would be on disk before the row.
+        # With durability `os`, a file would not be on disk before its row.
         large = set_large_aside(rows) if self.durability == "fsync" else []
         try:
             self._large_rows.write(large)
@@ -375,7 +376,7 @@ class SqliteJournal:
             raise JournalError(self._broken)
 
     def _watch(self, check: Callable[[], None]) -> None:
-        """Refuse everything from now on if *check* finds that the files are not ours or not there."""
+        """Refuse all calls from now on if *check* finds that the files are missing or belong to another."""
         try:
             check()
         except JournalError as error:
@@ -383,7 +384,7 @@ class SqliteJournal:
             raise
 
     def _fail(self, verb: str, error: apsw.Error | OSError) -> NoReturn:
-        """Refuse everything from now on: after a failed sync the page cache cannot be trusted any more."""
+        """Refuse all calls from now on: after a failed sync the page cache cannot be trusted any more."""
         told = reason(error) if isinstance(error, apsw.Error) else error.strerror
         self._broken = (
             f"the journal {self._path} cannot be {verb} ({told}); nothing accepted is lost: "
@@ -393,7 +394,7 @@ class SqliteJournal:
 
 
 def _opened(path: Path, durability: str, *, accept_loss: bool) -> tuple[Path | None, Opened]:
-    """Open the file; return where a copy of one that has lost its end was kept, and what was opened."""
+    """Open the file; return the directory of a copy if its end was lost (else None), and the open file."""
     try:
         return None, open_file(path, durability, read_claim(mark_path(path)))
     except TailLost as lost:

@@ -1,6 +1,6 @@
-"""The long texts of errors in the journal's file: each once, in tables that a replay does not read.
+"""The long texts of errors in the journal's file: each is stored once, in tables that a replay does not read.
 
-All changes are made within the transaction of the commit that appends or deletes the rows.
+All changes are made in the transaction of the commit that appends or deletes the rows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class ErrorTexts:
     """The texts of an open journal."""
 
     def __init__(self, connection: apsw.Connection, last: int) -> None:
-        """Look after the texts behind *connection*; *last* is the newest row that has some."""
+        """Keep the texts in the file of *connection*; *last* is the newest row that has texts."""
         self._connection = connection
-        #: The newest row that may have texts: rows after it are deleted without a look.
+        #: The newest row that may have texts: for later rows, `leave` does not read the tables.
         self._last = last
 
     def add(self, texts: Mapping[int, Texts]) -> None:
-        """Keep the texts of rows, by the numbers of the rows."""
+        """Store the texts of rows, by the numbers of the rows."""
         if not texts:
             return
         packing, known, uses = Packing(), dict[bytes, int](), []
@@ -49,7 +49,7 @@ class ErrorTexts:
         self._last = max(self._last, *texts)
 
     def leave(self, runs: Sequence[tuple[int, int]]) -> None:
-        """Delete the texts that only the rows in these (first, last) have."""
+        """Delete the texts that only the rows in *runs*, as (first, last) each, refer to."""
         for first, last in runs:
             if first <= self._last:
                 used = self._connection.execute(_USED, (first, last)).fetchall()
@@ -61,7 +61,7 @@ class ErrorTexts:
         """Return a text.
 
         Raises:
-            ValueError: it is not there, or damaged.
+            ValueError: it is missing or damaged.
         """
         row = self._connection.execute(_READ, (digest,)).fetchone()
         if row is None:
@@ -88,7 +88,7 @@ def count_texts(connection: apsw.Connection) -> int:
 
 
 def checked_texts(connection: apsw.Connection) -> Iterator[bytes]:
-    """Yield the digest of each text, which is sound.
+    """Yield the digest of each text, after checking the text.
 
     Raises:
         ValueError: a text is damaged.
@@ -100,10 +100,10 @@ def checked_texts(connection: apsw.Connection) -> Iterator[bytes]:
 
 
 def check_uses(connection: apsw.Connection, rows: Iterator[tuple[int, AnyEvent]]) -> None:
-    """See that *rows* name those texts that the tables say, and no text is left over.
+    """Check that *rows* name exactly the texts that the tables list for them, and that no text is unused.
 
     Raises:
-        ValueError: that is not so.
+        ValueError: the rows and the tables differ.
         apsw.Error: the file cannot be read.
     """
     named = ((number, digests) for number, event in rows if (digests := digests_of(event)))
