@@ -1,1 +1,1 @@
-"""Where jobs are kept: `base` is the contract, `local` and `manager` meet it."""
+"""The brokers: `base` is the contract; `local` and `manager` implement it."""

@@ -1,10 +1,10 @@
-"""The contract between those who have work or do work, and the engine that keeps it.
+"""The contract between clients, consumers and supervisors, and the engine that keeps the jobs.
 
-Its verbs take and give many things at once. All engines pass `tests/contract`, which checks the sentences
+Most methods take and return many jobs at once. All engines pass `tests/contract`, which checks the sentences
 below.
 
-*The broker records decisions, it does not make them*: whether a failed job is tried again, and when, is
-decided by `domain.retry` in the caller and arrives as an argument.
+*The broker records decisions, it does not make them*: `domain.retry` decides in the caller whether and when a
+failed job is tried again, and the decision arrives as an argument.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from svc.domain import replies as r
 from svc.domain.job import JobView, NewChunk, Outcome
 from svc.errors import BadRequest, error_for
 
-#: What an outcome of an attempt may be reported as.
+#: The commands that report the outcome of an attempt.
 Settlement = c.Ack | c.Nack | c.Release
 #: The news of a supervisor: what its consumers hold, what one that ended leaves behind, and its own end.
 Report = c.Extend | c.Nack | c.Lost | c.Recall | c.Release | c.Leave
@@ -31,12 +31,12 @@ R = TypeVar("R", bound=r.Reply)
 
 
 class Turn(NamedTuple):
-    """What `lease` gives.
+    """The result of `lease`.
 
     Attributes:
-        grant: the new leases; where it is `early`, the outcomes that came with the request are on record only
-            when the next call has returned.
-        refused: the refusals of outcomes that came with the request.
+        grant: the new leases; if it is `early`, the outcomes in the same request are recorded only when the
+            next call has returned.
+        refused: the refusals of outcomes in the same request.
     """
 
     grant: r.Grant
@@ -46,40 +46,40 @@ class Turn(NamedTuple):
 class Broker(abc.ABC):
     """A durable job queue.
 
-    An instance belongs to one member (a client, a consumer or a worker's supervisor) and is used by
-    one thread at a time, unless its engine says more. Every verb ends within its own deadline and
-    raises an error of `svc.errors`; `ManagerUnreachable` means that it is not known whether the
-    change was made, and that to ask the same again is harmless.
+    An instance belongs to one member (a client, a consumer or a worker's supervisor). One thread at a time
+    may use it, unless its engine allows more. Every method returns within its own deadline or raises an error
+    of `svc.errors`. `ManagerUnreachable` means that it is not known whether the change was made; to call the
+    method again with the same arguments is harmless.
     """
 
-    #: What the engine said to the last hello: its limits, and which held leases were lost.
+    #: The engine's answer to the last hello: its limits, and the held leases that were lost.
     welcome: r.Welcome
 
     @abc.abstractmethod
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
-        """Carry out *commands* in order, in one round trip; one reply each, refusals included.
+        """Apply *commands* in order, in one round trip; return a reply for each, refusals included.
 
         *wait* is the longest time in seconds that one of the commands itself may wait.
         """
 
     @abc.abstractmethod
     def interrupt(self) -> None:
-        """Make a call of another thread that waits return at once with what there is. Thread-safe.
+        """Let a call that waits in another thread return at once. Thread-safe.
 
-        No later call waits either, so it does not matter which of the two came first.
-        Nothing is lost by it: jobs that were being granted are in the answer of that call.
+        No later call waits either, so the order of the two calls does not matter. Nothing is lost: jobs that
+        were being granted are in the answer of the interrupted call.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the connection up. May be called twice. What a consumer holds goes back uncharged."""
+        """Close the connection. May be called twice. A consumer's jobs go back without a charged attempt."""
 
     def submit(self, origin: str, chunks: Sequence[NewChunk], *, strict: bool = False) -> list[r.Note]:
-        """Accept jobs. When it returns they are durable; the notes tell what was special.
+        """Accept jobs, which are durable when the method returns; return notes on special chunks.
 
-        Jobs are identified by *origin* and number: submitting the same ones again changes nothing. A
-        chunk whose key is known gives a note with the known job's id, or with code `conflict` if task
-        or body differ. A chunk that would pass a bound gives a note with that error's code.
+        Jobs are identified by *origin* and number: to submit the same jobs again changes nothing. For a
+        chunk whose key is known there is a note with the known job's id, or with code `conflict` if task or
+        body differ. For a chunk that would exceed a bound there is a note with the code of that error.
         """
         return self._one(c.Submit(origin, list(chunks), strict), r.Accepted).notes
 
@@ -94,11 +94,11 @@ class Broker(abc.ABC):
     ) -> Turn:
         """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
 
-        Highest priority first, then first in first out. No job has two live leases. With *ahead*, one job, or
-        as many as should run in that time by what jobs of their tasks took so far. The answer may be empty
-        (time is up) or a pill (stop: finish and leave). With *early* it need not wait for the outcomes to be
-        on record: they are when the next call has returned, also over a new connection, provided that the
-        hello names their leases until then.
+        The highest priority comes first; jobs of equal priority come in the order of their submission. No job
+        has two valid leases. With *ahead*, the result is one job, or as many jobs as should run in that time
+        by the run times of their tasks so far. The answer may be empty (time is up) or a pill (stop: finish
+        and leave). With *early*, the answer may come before the outcomes are recorded. They are recorded when
+        the next call has returned, also over a new connection, if the hello names their leases until then.
         """
         seconds = wait.total_seconds()
         request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
@@ -123,15 +123,15 @@ class Broker(abc.ABC):
         return self.call(reports)
 
     def ack(self, ack: c.Ack) -> None:
-        """Record results. The same ack again changes nothing.
+        """Record results. To send the same ack again changes nothing.
 
         Raises:
-            LeaseLost: the lease expired or was superseded; nothing was recorded.
+            LeaseLost: the lease has expired or was replaced by a newer one; nothing was recorded.
         """
         self._one(ack, r.Done)
 
     def nack(self, nack: c.Nack) -> None:
-        """Record a failed attempt: tried again after `retry_in`, or dead where that is None.
+        """Record a failed attempt: the job is tried again after `retry_in`, or is dead if that is None.
 
         Raises:
             LeaseLost: as for `ack`.
@@ -139,7 +139,7 @@ class Broker(abc.ABC):
         self._one(nack, r.Done)
 
     def release(self, release: c.Release) -> None:
-        """Give jobs of a lease back, uncharged; they are ready again at their old place."""
+        """Give back jobs of a lease without charging an attempt; they are ready again at their old place."""
         self._one(release, r.Done)
 
     def extend(self, report: c.Extend) -> int:
@@ -147,15 +147,15 @@ class Broker(abc.ABC):
         return self._one(report, r.Done).count
 
     def cancel(self, ids: Sequence[str]) -> int:
-        """Cancel those of the jobs that wait; return how many. One that runs or has ended is left alone.
+        """Cancel those of the jobs that wait; return how many. Jobs that run or have ended are not changed.
 
         Raises:
-            UnknownJob: an id is not known. Of very many jobs, some may be cancelled then.
+            UnknownJob: an id is not known. With very many ids, some jobs may be cancelled before this error.
         """
         return sum(self._one(c.Cancel(page), r.Done).count for page in _pages(ids))
 
     def requeue(self, ids: Sequence[str] = (), *, queue: str = "") -> int:
-        """Make dead jobs ready again with fresh budgets; without ids all dead ones. Return how many."""
+        """Make dead jobs ready again with new budgets; without ids, all dead jobs. Return how many."""
         if ids:
             return sum(self._one(c.Requeue(page), r.Done).count for page in _pages(ids))
         done = self._one(c.Requeue([], queue), r.Done)
@@ -175,7 +175,7 @@ class Broker(abc.ABC):
         return found
 
     def find(self, query: c.List) -> list[JobView]:
-        """Describe the jobs that a query names, newest first."""
+        """Describe the jobs that match a query, newest first."""
         page = self._one(msgspec.structs.replace(query, paged=True), r.Views)
         found = page.jobs
         while page.before and len(found) < query.limit:
@@ -186,7 +186,7 @@ class Broker(abc.ABC):
         return found
 
     def wait(self, ids: Sequence[str], timeout: timedelta) -> list[Outcome]:
-        """Return the outcomes of the jobs once all have ended, or those there are when time is up.
+        """Return the outcomes of the jobs once all have ended, or the outcomes so far when time is up.
 
         Raises:
             UnknownJob: an id is not known.
@@ -203,12 +203,12 @@ class Broker(abc.ABC):
         return [found[job] for job in ids if job in found]
 
     def feed(self, feed: c.Feed) -> r.Outcomes:
-        """Return outcomes in the order they were recorded, after a cursor; the answer has the next cursor."""
+        """Return the outcomes after a cursor, in the order of recording; the answer has the next cursor."""
         deadline = time.monotonic() + feed.wait
         folded = msgspec.structs.replace(feed, folded=True)
         page = self._one(folded, r.Outcomes, wait=feed.wait).unfolded()
         while not page.outcomes and page.cursor != folded.cursor:
-            # All up to there is forgotten; it says nothing about what comes after.
+            # The outcomes up to the new cursor are forgotten; there may still be later ones.
             seconds = max(0.0, deadline - time.monotonic())
             folded = msgspec.structs.replace(folded, cursor=page.cursor, wait=seconds)
             page = self._one(folded, r.Outcomes, wait=seconds).unfolded()
@@ -217,12 +217,12 @@ class Broker(abc.ABC):
     def drain(self, *, worker: str = "", refuse: bool = False) -> None:
         """Hand a pill to every consumer that asks (of one worker, or of all) until `resume`. Durable.
 
-        *refuse* also refuses new jobs meanwhile.
+        If *refuse* is set, new jobs are refused meanwhile.
         """
         self._one(c.Drain(worker, refuse), r.Done)
 
     def resume(self, *, worker: str = "") -> None:
-        """End a drain. Harmless where there is none."""
+        """End a drain. Does nothing if there is none."""
         self._one(c.Resume(worker), r.Done)
 
     def stats(self) -> r.Totals:
@@ -239,11 +239,11 @@ class Broker(abc.ABC):
         return found
 
     def backup(self, name: str) -> r.Copy:
-        """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done.
+        """Begin a backup of the journal under a file name, or return its progress; call until it is done.
 
         Raises:
-            BadRequest: the name will not do, or the engine keeps no journal.
-            Conflict: there is such a file, or another backup is being made.
+            BadRequest: the name is not allowed, or the engine keeps no journal.
+            Conflict: the file exists, or another backup is running.
         """
         return self._one(c.Backup(name), r.Copy)
 
@@ -264,7 +264,7 @@ class Broker(abc.ABC):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close it."""
+        """Close the broker."""
         self.close()
 
     def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
@@ -276,7 +276,7 @@ def _refusals(replies: Sequence[r.AnyReply]) -> list[r.Refused]:
 
 
 def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the ids in lists as long as one request may name; none is named twice."""
+    """Yield the ids in lists that are short enough for one request, each id once."""
     names = list(dict.fromkeys(ids))
     for first in range(0, len(names), c.CHANGED_JOBS_MAX):
         yield names[first : first + c.CHANGED_JOBS_MAX]

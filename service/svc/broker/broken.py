@@ -1,8 +1,8 @@
-"""A broken state: how it is told, and the requests that are refused because they broke it.
+"""The error for a broken state, and the register of requests that are refused because they broke it.
 
-Whatever exception gets out of the queue, its state can no longer be trusted. The host then raises
-`StateBroken` in place of it. Nothing of that turn is acknowledged or committed, and the owner of the host
-discards the state and recovers it from the journal.
+After any unexpected exception in the queue, its state can no longer be trusted. The host then raises
+`StateBroken` in place of that exception. Nothing of that turn is acknowledged or committed, and the owner of
+the host discards the state and recovers it from the journal.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from svc.domain.apply import READERS
 from svc.domain.members import Member
 from svc.errors import JournalError, RowMissing
 
-#: Requests that are remembered as having broken the state; the oldest is forgotten for a new one.
+#: The most requests that are remembered as having broken the state; a new one replaces the oldest.
 BLAMED_MAX: Final = 1000
-#: Commands without content of their own: to refuse one for good would refuse it to everybody.
+#: Commands without content of their own: to refuse one for good would refuse it to every client.
 CONTENTLESS: Final = frozenset(
     (
         c.Lease,
@@ -40,24 +40,24 @@ CONTENTLESS: Final = frozenset(
         c.Join,
     )
 )
-#: Commands that change nothing, whatever goes wrong in them.
+#: Commands that change nothing, even if they fail.
 READING: Final = frozenset((*READERS, c.Exposition))
 
 
 class Place(enum.StrEnum):
-    """What the manager did when its state broke."""
+    """The work that the manager was doing when its state broke."""
 
     #: It applied a request.
     REQUEST = "request"
-    #: It asked again for a request that waits.
+    #: It applied a waiting request again.
     WAITING = "waiting"
-    #: It did what time brings: due jobs, expired leases, retention.
+    #: It made the changes that are due by time: due jobs, expired leases, retention.
     UPKEEP = "upkeep"
-    #: It gave back what a connection that ended had held.
+    #: It gave back the leases of a connection that ended.
     CONNECTION = "connection"
-    #: It made the turn's events into rows of the journal.
+    #: It wrote the turn's events to the journal.
     COMMIT = "commit"
-    #: It answered a request that changes nothing, with a state that had been recovered once already. Only the
+    #: It answered a request that changes nothing, with a state that had already been recovered once. Only the
     #: request was refused.
     READING = "reading"
 
@@ -66,16 +66,16 @@ class StateBroken(Exception):
     """The queue's state cannot be trusted any more.
 
     Attributes:
-        place: what the manager did.
-        error: the exception that got out.
-        command: the request that was being carried out, if any.
-        member: who had sent it.
+        place: the work that the manager was doing.
+        error: the original exception.
+        command: the command that was being applied, if any.
+        member: its sender.
     """
 
     def __init__(
         self, place: Place, error: Exception, command: c.Command | None = None, member: Member | None = None
     ) -> None:
-        """Take over what is known."""
+        """Keep the place, the original exception, and the command with its sender if they are known."""
         super().__init__(f"the queue's state broke in {place}: {type(error).__name__}")
         self.place = place
         self.error = error
@@ -84,16 +84,16 @@ class StateBroken(Exception):
 
 
 def is_told(error: Exception) -> bool:
-    """Return whether an exception may leave the host as it is.
+    """Return whether an exception leaves the host unchanged, and not as `StateBroken`.
 
-    It says that the state broke, or that the journal cannot be trusted, which no recovery can mend. A missing
-    row is neither: the journal is sound, and the state refers to what is not in it.
+    Such an exception says that the state broke, or that the journal cannot be trusted, which no recovery can
+    repair. A missing row is neither: the journal is sound, but the state refers to a row that is not in it.
     """
     return isinstance(error, StateBroken | JournalError) and not isinstance(error, RowMissing)
 
 
 class Guard:
-    """A block in which no request is named; what gets out of it leaves as `StateBroken`. Has no state."""
+    """A context manager that raises `StateBroken`, without a command, for exceptions in its block."""
 
     __slots__ = ("_place",)
 
@@ -107,40 +107,40 @@ class Guard:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Raise `StateBroken` for any other exception but those of the disk."""
+        """Raise `StateBroken` in place of an exception that must not leave the host unchanged."""
         if isinstance(error, Exception) and not is_told(error):
             raise StateBroken(self._place, error) from error
 
 
 class Makers(list[tuple[int, c.Command, Member]]):
-    """The requests of a turn that made events: after which number, by which command of whom."""
+    """The commands of a turn that made events: the last number before the events, the command, its sender."""
 
     def of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
-        """Return the request, and whose it is, that made the first of *events* that cannot be encoded."""
+        """Return the command (and its sender) that made the first of *events* that cannot be encoded."""
         odd = next((sequence for sequence, event in events if not _is_encodable(event)), 0)
         makers = [(command, member) for before, command, member in self if before < odd]
         return makers[-1] if makers else (None, None)
 
 
 class Blamed:
-    """The requests that have broken the state, by digests of their content. Empty, it is false."""
+    """The requests that have broken the state, by digests of their content. False if there are none."""
 
     def __init__(self) -> None:
-        """Blame none."""
+        """Begin empty."""
         self._reports: OrderedDict[bytes, str] = OrderedDict()
         self._kinds: set[type[c.Command]] = set()
 
     def __len__(self) -> int:
-        """Return how many are remembered."""
+        """Return how many requests are remembered."""
         return len(self._reports)
 
     def add(self, command: c.Command, report: str, *, inside: bool = False) -> bytes | None:
-        """Refuse a command like this from now on; return its digest, or None if it has no content.
+        """Refuse commands with the same content from now on; return the digest, or None if it has no content.
 
         Args:
-            command: what broke the state.
-            report: the name of the report, which the refusal tells; may be empty.
-            inside: whether it came through the manager's own face for plain clients.
+            command: the command that broke the state.
+            report: the name of the fault report, for the refusal's message; may be empty.
+            inside: whether the command came from the manager's interface for plain clients.
         """
         kind = type(command)
         if kind in CONTENTLESS:
@@ -154,7 +154,7 @@ class Blamed:
         return digest
 
     def refusal(self, command: c.Command, *, inside: bool) -> r.Refused | None:
-        """Return the refusal of a command that has broken the state before, or None for any other."""
+        """Return the refusal of a command that has broken the state before, or None for another command."""
         if type(command) not in self._kinds:
             return None
         report = self._reports.get(content_digest(command, inside=inside))
@@ -168,7 +168,7 @@ class Blamed:
 
 
 def unread(error: Exception) -> r.Refused:
-    """Return the refusal of a request that would have changed nothing, and met *error*."""
+    """Return the refusal of a request that only reads and failed with *error*."""
     return r.Refused(
         "bad_request", f"a fault of the manager's own ({type(error).__name__}); it changed nothing"
     )
@@ -177,16 +177,16 @@ def unread(error: Exception) -> r.Refused:
 def _is_encodable(event: e.AnyEvent) -> bool:
     try:
         msgspec.msgpack.encode(event)
-    except Exception:  # noqa: BLE001  # that is the question
+    except Exception:  # noqa: BLE001  # any exception means that it cannot be encoded
         return False
     return True
 
 
 def content_digest(command: c.Command, *, inside: bool) -> bytes:
-    """Return a digest of what a command asks for.
+    """Return a digest of the content of a command.
 
-    How long it would wait is left out; so are the origin and the number of a plain client's put, which the
-    manager gives anew each time.
+    The content does not include the time to wait. Nor does it include the origin and the number of a plain
+    client's put, which the manager assigns anew each time.
     """
     content: object = command
     if inside and isinstance(command, c.Submit):
@@ -195,6 +195,6 @@ def content_digest(command: c.Command, *, inside: bool) -> bytes:
         content = msgspec.structs.replace(command, wait=0.0)
     try:
         encoded = msgspec.msgpack.encode(content)
-    except Exception:  # noqa: BLE001  # it may be the very thing that cannot be encoded
+    except Exception:  # noqa: BLE001  # this may be the reason why the state broke
         encoded = repr(content).encode(errors="backslashreplace")
     return hashlib.blake2b(encoded, digest_size=16, person=type(command).__name__.encode()).digest()

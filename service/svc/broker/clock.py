@@ -1,4 +1,4 @@
-"""The manager's clock: the time of day at its start, then only forwards.
+"""The manager's clock: it starts at the time of day, and never goes back.
 
 One number serves for due times, which must survive a restart, and for leases, which must not be hurt by a
 host whose time of day is set: after the start the time of day is not read again. A clock that stood behind
@@ -23,7 +23,7 @@ class Clock(Protocol):
     """Tells the time."""
 
     def now(self) -> float:
-        """Return the Unix time in seconds; never less than what it returned before."""
+        """Return the Unix time in seconds; never less than a time returned before."""
 
 
 class ManagerClock:

@@ -1,11 +1,11 @@
-"""Long texts of errors, which journals keep beside their events: equal ones once, and compressed.
+"""Long texts of errors, which journals store apart from their events: equal texts once, and compressed.
 
-A replay needs no text, and 100,000 jobs with four tracebacks of 16 KiB each have 6 GiB of them. So the event
-of a failed attempt is kept without its long texts, and names them by digests. They are put back if the event
-is read by its number.
+A replay needs no texts, and 100,000 jobs with four tracebacks of 16 KiB each have 6 GiB of them. So the event
+of a failed attempt is stored without its long texts, and refers to them by digests. They are put back if the
+event is read by its number.
 
 A traceback ends with the message of the error, which often differs from job to job. The event keeps the
-message, so the traceback is kept without it, and is then the same for all jobs that fail at the same place.
+message, so the traceback is stored without it, and is then equal for all jobs that fail at the same place.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import msgspec
 
 from svc.domain import events as e
 
-#: Bytes from which a text is kept beside its event: to find it again costs as much as to write some hundreds.
+#: A text of this many bytes or more is stored apart; to find one again costs as much as to write some hundred
+#: bytes.
 LONG_BYTES: Final = 512
-#: Bytes of new texts in one commit that are compressed (about 10 ms at zlib's lowest level); the others are
-#: kept as they are, so that the failures in one large request do not stall the manager.
+#: The most bytes of new texts in one commit that are compressed (about 10 ms at zlib's lowest level). The
+#: others are stored uncompressed, so that the failures in one large request do not delay the manager.
 COMPRESSED_BYTES: Final = 1024 * 1024
 _DIGEST_BYTES: Final = 16
 _LEVEL: Final = 1
 
 #: Texts by their digests.
 Texts = dict[bytes, bytes]
-#: A text as it is kept: whether it is compressed, and its bytes.
+#: A stored text: whether it is compressed, and its bytes.
 Packed = tuple[bool, bytes]
 
 
@@ -43,7 +44,7 @@ def set_aside(
     short = []
     for number, event in records:
         if isinstance(event, e.Failed):
-            event, long = _without_texts(event)  # noqa: PLW2901 - the shorter one takes its place
+            event, long = _without_texts(event)  # noqa: PLW2901 - the shorter event replaces it
             if long:
                 texts[number] = long
         short.append((number, event))
@@ -71,7 +72,7 @@ def put_back(event: e.AnyEvent, text_of: Callable[[bytes], bytes]) -> e.AnyEvent
 
 
 def digests_of(event: e.AnyEvent) -> set[bytes]:
-    """Return the digests of the texts that are kept beside *event*."""
+    """Return the digests of the texts that are stored apart from *event*."""
     aside = event.aside if isinstance(event, e.Failed) else None
     return set() if aside is None else {digest for digest in (aside.traceback, aside.exception) if digest}
 
@@ -84,7 +85,7 @@ class Packing:
         self._left = COMPRESSED_BYTES
 
     def pack(self, text: bytes) -> Packed:
-        """Return *text* as it is to be kept: compressed if there is time for that and it becomes shorter."""
+        """Return *text* as it is to be stored: compressed if there is time and if that makes it shorter."""
         if len(text) <= self._left:
             self._left -= len(text)
             if len(shorter := zlib.compress(text, _LEVEL)) < len(text):
@@ -96,7 +97,7 @@ def unpack(digest: bytes, packed: Packed) -> bytes:
     """Return the text that was packed.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the text is damaged.
     """
     compressed, content = packed
     try:
@@ -127,7 +128,7 @@ def _without_texts(event: e.Failed) -> tuple[e.Failed, Texts]:
 
 
 def _without_message(traceback: str, message: str) -> tuple[int, str]:
-    """Return where *message* stood at the end of *traceback*, or 0, and the traceback without it."""
+    """Return the position of *message* at the end of *traceback*, or 0, and the traceback without it."""
     place = traceback.rfind(message) if message else 0
     end = traceback[place + len(message) :]
     return (place, traceback[:place] + end) if place > 0 and not end.strip() else (0, traceback)

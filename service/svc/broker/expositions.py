@@ -1,6 +1,7 @@
-"""Metrics as text, made at most once in a second and a slice at a time, for all who ask.
+"""Metrics as text, made at most once a second and one slice at a time, for all requests together.
 
-To make it may take tens of milliseconds, for which nobody else should wait; and who asks may be anybody.
+To make the text may take tens of milliseconds. Other requests should not wait so long, and clients may ask
+for the text as often as they like.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from svc.broker.waiting import Waiting
 from svc.domain import replies as r
 from svc.domain.members import Member
 
-#: Seconds for which a text is given again. Prometheus asks every 15 s.
+#: Seconds for which the same text is returned again. Prometheus asks every 15 s.
 SHARED_SECONDS = 1.0
-#: Seconds of one turn after which the text is gone on with in the next one.
+#: Seconds of work on the text in one turn; the next turn continues it.
 SLICE_SECONDS = 0.005
-#: How often one connection is given the same text, which may have megabytes.
+#: How often one connection gets the same text, which may have megabytes.
 COPIES_MAX = 4
 
 Collect = Callable[[r.Totals], Iterable[str]]
@@ -27,7 +28,7 @@ _TOO_MANY = r.Refused("bad_request", f"ask for metrics at most {COPIES_MAX} time
 
 
 class Expositions:
-    """Makes the text of the metrics when somebody asks for it. Used by the host's thread alone."""
+    """Makes the text of the metrics on request. Used only by the host's thread."""
 
     def __init__(
         self,
@@ -38,14 +39,14 @@ class Expositions:
     ) -> None:
         """Make the text of the parts that *collect* yields for the *totals*, which come after some None.
 
-        *conclude* gets each request with its answer; *clock* gives seconds that never go back.
+        *conclude* gets each request with its answer. *clock* returns seconds that never go back.
         """
         self._collect = collect
         self._totals = totals
         self._conclude = conclude
         self._clock = clock
         self._waiting: list[Waiting] = []
-        #: How often each connection has asked for the text that is being made, or was made last.
+        #: How often each connection has asked for the current text.
         self._asked: Counter[Member] = Counter()
         self._parts: Iterator[str] | None = None
         self._begun_at = 0.0
@@ -53,11 +54,11 @@ class Expositions:
         self._made: r.Text | None = None
 
     def __bool__(self) -> bool:
-        """Return whether somebody waits, so that `step` has something to do."""
+        """Return whether requests wait, so that `step` has work to do."""
         return bool(self._waiting)
 
     def answer(self, member: Member) -> r.Reply | None:
-        """Return the text of the last second, or that *member* asks too often; None if one is to be made."""
+        """Return the text of the last second, or None if there is none; refuse if *member* asks too often."""
         made = self._made
         if made is not None and self._clock() >= self._begun_at + SHARED_SECONDS:
             made = self._made = None
@@ -66,7 +67,7 @@ class Expositions:
         return made if self._asked[member] <= COPIES_MAX else _TOO_MANY
 
     def ask(self, waiting: Waiting) -> None:
-        """Answer a request for which `answer` gave None as soon as the next text is complete."""
+        """Answer a request when the next text is complete; for requests for which `answer` returned None."""
         self._waiting.append(waiting)
 
     def forget(self, member: Member) -> None:
@@ -77,16 +78,16 @@ class Expositions:
             self._parts, self._text = None, []
 
     def step(self) -> None:
-        """Go on with the text if somebody waits for it, and answer when it is complete."""
+        """Continue the text if requests wait for it, and answer them when it is complete."""
         if not self._waiting:
             return
         try:
             complete = self._advance()
-        except Exception as error:  # noqa: BLE001  # who asked is told, and nobody else suffers
+        except Exception as error:  # noqa: BLE001  # it must not affect other requests
             self._finish(r.Refused("broker", f"the metrics cannot be told: {error!r}"))
             return
         if complete:
-            # A name that is no text must not keep all else from being told.
+            # A name that cannot be encoded must not prevent the rest of the text.
             text = "".join(self._text).encode(errors="replace").decode()
             self._made = r.Text(text)
             self._finish(self._made)

@@ -1,12 +1,13 @@
-"""The queue with its journal: what the manager's loop and the in-process broker both run.
+"""The queue with its journal, which both the manager's loop and the in-process broker run.
 
-A *turn*: requests are applied as they come (`call`), then `turn` wakes who waited, commits everything at
-once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one fsync serves
-all who came in the meantime. A grant of jobs acknowledges nothing, so it goes out before the commit, which
-then runs beside the first jobs; to who reports in the same request, where he takes it as that (decision 15).
+A *turn* applies requests as they come (`call`). Then `turn` answers the requests that wait, commits all
+events at once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one
+fsync serves all requests of the turn. A grant of jobs acknowledges nothing, so it is sent before the commit,
+which then runs beside the first jobs. A consumer that reports outcomes in the same request gets the grant
+early too, if it understands that an early grant does not confirm its reports (decision 15).
 
-An exception that gets out of the queue leaves as `broker.broken.StateBroken`: its state is then to be
-discarded and recovered from the journal.
+An exception inside the queue is raised as `broker.broken.StateBroken`. The caller must then discard the state
+and recover it from the journal.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from svc.domain.refusals import Refusal
 from svc.domain.room import Room
 from svc.errors import JournalError
 
-#: Seconds between two looks at what time alone brings: expired leases, retention.
+#: Seconds between two checks for changes that time alone causes: expired leases, retention.
 TICK_SECONDS = 0.1
 #: Commands that the host answers itself, or whose answers it adds to.
 _ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake, c.AcceptClock))
@@ -50,7 +51,7 @@ _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command
 
 
 class QueueHost:
-    """A `QueueState`, its journal, and those who wait. Used by one thread at a time."""
+    """A `QueueState`, its journal, and the requests that wait. Used by one thread at a time."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class QueueHost:
         exposition: Callable[[r.Totals], Iterable[str]] | None = None,
         max_clock_jump: float = CLOCK_JUMP_MAX,
     ) -> None:
-        """Recover the queue from *journal*; *exposition* makes text of the totals, in parts.
+        """Recover the queue from *journal*; *exposition* renders the totals as text, in parts.
 
         Without a *clock* of its own the manager's is held if it is *max_clock_jump* seconds off.
 
@@ -79,12 +80,13 @@ class QueueHost:
         self._exposition = exposition or (lambda totals: ())
         self.recovered_jobs = 0
         self.recovery_seconds = 0.0
-        #: Requests that are refused because they broke the state.
+        #: Requests that are refused because they broke the state before.
         self.blamed = Blamed()
-        #: Whether the state has been recovered in place: then a request that only reads and fails is refused.
+        #: Whether the state has been recovered in place. If so, a request that only reads is refused if it
+        #: fails; it does not break the state again.
         self._careful = False
         self._begin_empty()
-        #: Turns that have been committed.
+        #: How many turns have been committed.
         self._turns = 0
         self._next_tick = 0.0
         self._syncs = journal.durability == "fsync"
@@ -93,7 +95,7 @@ class QueueHost:
         self._started_at = self.clock.now()
 
     def discard(self) -> None:
-        """Drop the state with all that was not committed or answered; an empty one stands in for it."""
+        """Replace the state by an empty one; all that was not committed or answered is lost."""
         self._begin_empty(self.state.refusals)
 
     def _begin_empty(self, refusals: frozenset[Refusal] = frozenset()) -> None:
@@ -114,7 +116,7 @@ class QueueHost:
         self._asked: deque[Request] = deque()
 
     def recover_in_place(self) -> None:
-        """Begin a new incarnation of the journal and recover from it what `discard` has dropped.
+        """Begin a new incarnation of the journal, and recover the state from it after `discard`.
 
         Raises:
             JournalError: the journal cannot be written or read.
@@ -145,7 +147,7 @@ class QueueHost:
         return leap
 
     def call(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
-        """Apply *commands*; *deliver* gets the replies from a later `turn`, this one's at the earliest.
+        """Apply *commands*; a `turn` calls *deliver* with the replies, this turn's end at the earliest.
 
         Raises:
             StateBroken: the state cannot be trusted any more.
@@ -157,10 +159,10 @@ class QueueHost:
         self._asked.append(Request(commands, Member(), deliver))
 
     def proceed(self, request: Request, until: float = math.inf) -> bool:
-        """Apply the commands of a request that are left, as `call` does; return whether all are applied.
+        """Apply the remaining commands of a request, as `call` does; return whether all are applied.
 
-        When *until* has come (by `time.perf_counter`), those that are left wait for the next time. A few that
-        take no time are applied each time nevertheless.
+        After *until* (by `time.perf_counter`), the rest waits for the next call of this method. Each call
+        applies a few quick commands even if *until* has passed.
 
         Raises:
             StateBroken: the state cannot be trusted any more.
@@ -182,7 +184,7 @@ class QueueHost:
         return True
 
     def _carry_out_earlier(self, request: Request, until: float, now: float) -> bool:
-        """Apply what is left before the last command; return whether there is time for that one now."""
+        """Apply the remaining commands except the last; return whether there is time for the last one now."""
         commands, replies = request.commands, request.replies
         begun, enough = len(replies), time.perf_counter() + UNTIMED_SECONDS
         for place in range(begun, len(commands) - 1):
@@ -217,7 +219,7 @@ class QueueHost:
         return reply
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
-        """Have a request wait whose last command, *command*, has no answer yet."""
+        """Let a request wait because its last command, *command*, has no answer yet."""
         until = now + _patience(command)
         member, replies, room = request.member, request.replies, request.room
         waiting = Waiting(command, member, until, replies, request.deliver, self._turns, room.size)
@@ -228,7 +230,7 @@ class QueueHost:
 
     @property
     def passed_over(self) -> int:
-        """How many steps of the last replay were passed over, because they contradict earlier ones."""
+        """How many steps the last replay skipped, because they contradict earlier ones."""
         return self.state.ledger.steps.passed_over
 
     def totals(self, room: Room | None = None) -> r.Totals:
@@ -249,36 +251,37 @@ class QueueHost:
         return reply
 
     def wake(self, member: Member) -> None:
-        """Answer at once what *member* still waits for, with what there is."""
+        """Answer all waiting requests of *member* at once, with the jobs or outcomes that there are now."""
         with _WAITING:
             self._waiters.wake(member)
 
     def answer_reports(self) -> None:
-        """Answer those who wait for jobs and reported outcomes with the same request; for an orderly end.
+        """Answer the requests that wait for jobs and that also reported outcomes; for an orderly end.
 
-        What they reported is recorded; unanswered, they would have to hold it until there is a manager again.
+        The reports are recorded. Without an answer, their senders would have to keep them until there is a
+        manager again.
         """
         with _WAITING:
             self._waiters.answer_reports()
 
     def disconnected(self, member: Member) -> None:
-        """Forget what *member* waits for, and give back what it must not keep."""
+        """Forget the waiting requests of *member*, and take back the leases that it must not keep."""
         with _LEAVING:
             self._waiters.disconnect(member)
             self._expositions.forget(member)
             admission.disconnected(self.state, member, self.clock.now())
 
     def pause(self, seconds: float) -> None:
-        """Do not count against anybody the last *seconds*, in which nobody was listened to."""
+        """Extend all leases and timeouts by the last *seconds*, in which the manager read no messages."""
         with _UPKEEP:
             upkeep.pause(self.state, seconds, self.clock.now())
 
     def turn(self) -> list[Notice]:
-        """Wake who can be answered, commit, deliver; return who came and went.
+        """Answer the waiting requests that can be answered, commit, deliver; return notices for the log.
 
         Raises:
-            JournalError: the commit failed. Nothing of this turn was acknowledged; the host must be
-                thrown away and the queue recovered from the journal.
+            JournalError: the commit failed. Nothing of this turn was acknowledged. The caller must discard
+                the host, and recover the queue from the journal.
             StateBroken: the state cannot be trusted any more. Nothing of this turn was acknowledged.
         """
         now = self.clock.now()
@@ -308,19 +311,20 @@ class QueueHost:
         return self._syncs and self.state.has_events
 
     def hand_out(self) -> None:
-        """Hand out jobs before the turn's end, to who is told by that only what is on record.
+        """Deliver grants before the turn's end if they confirm nothing that is not yet recorded.
 
-        Any other must not come again in the same turn: it would take its last report as recorded by then.
+        The other grants stay back until the end of the turn: a consumer that got one could send its next
+        request in the same turn, and would take its last report as recorded.
         """
         self._wake_ready(self.clock.now())
         self._outbox.hand_out()
 
     def _deliver_grants(self) -> None:
-        if self._failure is None:  # otherwise it would tell that the turn before has been recorded
+        if self._failure is None:  # after a failed commit, a grant would confirm that turn's reports
             self._outbox.deliver_grants()
 
     def seconds_to_next(self) -> float:
-        """Return how long the host may sleep if nobody calls."""
+        """Return the seconds that the host may sleep if no request comes."""
         state = self.state
         if (
             self._outbox
@@ -334,7 +338,7 @@ class QueueHost:
         now = self.clock.now()
         deadline = self.state.next_deadline()
         if not (self._waiters or self.state.workers or self.state.ledger.grown):
-            # Nobody is here: only due jobs and, once in a while, retention need a look.
+            # No worker is connected and no request waits: only due jobs and retention need a check.
             soon = now + 5.0
         else:
             soon = self._next_tick
@@ -345,7 +349,7 @@ class QueueHost:
         return self._waiters.lessees
 
     def close(self) -> None:
-        """Commit what is pending, deliver it, and close the journal."""
+        """Commit the pending events, deliver the replies, and close the journal."""
         try:
             self._commit()
             self._deliver_grants()
@@ -355,7 +359,10 @@ class QueueHost:
             self.journal.close()
 
     def _apply_with_care(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
-        """Apply a command unless one like it has broken the state; refuse it if it reads, and that fails."""
+        """Apply a command.
+
+        It is refused if a command like it has broken the state before, or if it only reads and fails.
+        """
         refusal = self.blamed.refusal(command, inside=member.inside)
         if refusal is not None:
             return refusal
@@ -422,7 +429,7 @@ class QueueHost:
         events, forgotten = self.state.take_events()
         sizes, self.state.result_bytes = self.state.result_bytes, {}
         if self._failure is not None and self._outbox.tells:
-            # What the state says of the failed turn's jobs is not durable, and must not be answered.
+            # The state holds changes of the failed turn that are not durable, so no reply may tell of them.
             self._outbox = Outbox()
             raise self._failure
         if not events and not forgotten:

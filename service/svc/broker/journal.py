@@ -1,6 +1,6 @@
-"""What the queue asks of the place where its events are kept, and the one that keeps them in memory.
+"""The interface of journals, which keep the queue's events, and the journal in memory.
 
-The journal that survives is `svc.server.journal.SqliteJournal`. Both pass the same contract suite.
+The durable journal is `svc.server.journal.SqliteJournal`. Both pass the same contract suite.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from svc.errors import Conflict, JournalError, RowMissing
 class Journal(Protocol):
     """Events under ascending sequence numbers, in one process, used by one thread at a time.
 
-    After an error in `append` nothing is known about the events of that call but that all earlier ones
-    are kept: the journal refuses every further call, and its owner exits and recovers from disk.
+    After an error in `append`, all earlier events are kept, but it is not known whether the events of that
+    call are. The journal then refuses every further call, and its owner exits and recovers from disk.
     """
 
     @property
@@ -29,16 +29,16 @@ class Journal(Protocol):
 
     @property
     def durability(self) -> str:
-        """What an accepted event survives: `fsync` power loss, `os` kill -9, `memory` nothing."""
+        """The failure that accepted events survive: `fsync` power loss, `os` kill -9, `memory` none."""
 
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
         """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
 
-        When it returns the change is as durable as `durability` says. A number in *forget* that is not
-        there is passed over, and the newest row may be kept until there is a newer one.
+        When it returns, the change is as durable as `durability` says. A number in *forget* that does not
+        exist is ignored, and the newest row may be kept until there is a newer one.
 
         Raises:
-            JournalError: it could not be written (disk full, I/O error, a number is taken, closed).
+            JournalError: it could not be written (disk full, I/O error, a number exists already, closed).
         """
 
     def read(self, sequence: int) -> AnyEvent:
@@ -50,9 +50,9 @@ class Journal(Protocol):
         """
 
     def begin_incarnation(self) -> None:
-        """Count one incarnation up without giving the journal up, so that its owner may replay it again.
+        """Add 1 to the incarnation of the open journal, so that its owner may replay it again.
 
-        What was appended stays; what a failed turn left half done in here is undone.
+        Appended events stay; a transaction that a failed turn left unfinished is rolled back.
 
         Raises:
             JournalError: it could not be written, or its end is lost.
@@ -61,7 +61,7 @@ class Journal(Protocol):
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in ascending order; nothing may be appended meanwhile.
 
-        Failed attempts come without the long texts of their errors; `read` gives those too.
+        Failed attempts come without the long texts of their errors; `read` returns those too.
 
         Raises:
             JournalError: a row cannot be read.
@@ -71,34 +71,34 @@ class Journal(Protocol):
         """Return the bytes that the journal takes on disk."""
 
     def free_bytes(self) -> int | None:
-        """Return the bytes that its disk has left, or None where no disk bounds it."""
+        """Return the bytes that its disk has left, or None if it is not on disk."""
 
     def reserve(self) -> None:
-        """Take again what room was given up on a full disk, where there is some; called now and then."""
+        """Reserve disk space again that was freed on a full disk, if there is enough; called regularly."""
 
     def wal_bytes(self) -> int:
-        """Return the bytes that the next `checkpoint` has to move; a hint when to call it."""
+        """Return the bytes that the next `checkpoint` has to move, to decide when to call it."""
 
     def checkpoint(self) -> None:
-        """Do the housekeeping that commits have put off. The pause grows with `wal_bytes`.
+        """Do the housekeeping that commits have postponed. The pause grows with `wal_bytes`.
 
         Raises:
-            JournalError: an I/O error; a full disk is none, the next call tries again.
+            JournalError: an I/O error. A full disk raises nothing; the next call tries again.
         """
 
     def backup(self, name: str) -> Copy:
-        """Begin a backup of that name, unless it is the last one that was begun; return how far it is.
+        """Begin a backup of that name, unless it is the last one that was begun; return its state.
 
-        It is made by calls of `copy_slice`, and holds at least what was accepted before this call.
+        Calls of `copy_slice` make it. It holds at least everything that was accepted before this call.
 
         Raises:
-            BadRequest: the name will not do.
-            Conflict: there is a file of that name, another backup is being made, or nothing is on disk.
-            JournalError: it cannot be made.
+            BadRequest: the name is not allowed.
+            Conflict: there is a file of that name, another backup is running, or the journal is in memory.
+            JournalError: the backup cannot be made.
         """
 
     def copy_slice(self) -> bool:
-        """Copy a little of the backup that is being made; return whether there is more to copy."""
+        """Copy one slice of the running backup; return whether there is more to copy."""
 
     def note_time(self, now: float) -> None:
         """Keep that the manager's clock shows *now*, a Unix time; called now and then, and not durable."""
@@ -107,14 +107,14 @@ class Journal(Protocol):
         """Return the Unix time that it should be by what `note_time` has kept, or 0 if that is unknown."""
 
     def close(self) -> None:
-        """Give everything up. May be called twice, and after an error."""
+        """Close the journal. May be called twice, and after an error."""
 
 
 class SharedTexts:
-    """Texts of errors in memory: each once, compressed, and as long as an event has it."""
+    """Texts of errors in memory: each once, compressed, and as long as an event refers to it."""
 
     def __init__(self) -> None:
-        """Start without texts."""
+        """Begin empty."""
         self._packed: dict[bytes, Packed] = {}
         self._uses: Counter[bytes] = Counter()
 
@@ -127,7 +127,7 @@ class SharedTexts:
             self._uses[digest] += 1
 
     def drop(self, digests: Iterable[bytes]) -> None:
-        """Note that an event is gone that had these texts."""
+        """Note that an event with these texts is deleted."""
         for digest in digests:
             self._uses[digest] -= 1
             if not self._uses[digest]:
@@ -143,19 +143,19 @@ class SharedTexts:
 
 
 class MemoryJournal:
-    """A journal that ends with its process. It keeps the events themselves, so reading costs nothing."""
+    """A journal in memory. It keeps the event objects themselves, so reading costs nothing."""
 
     durability = "memory"
 
     def __init__(self, incarnation: int = 1) -> None:
-        """Start empty. A manager passes a number that no earlier manager had, so that old leases stay old."""
+        """Start empty. A manager passes a number that no earlier one had, so that old leases stay invalid."""
         self.incarnation = incarnation
         self._events: dict[int, AnyEvent] = {}
         self._texts = SharedTexts()
         self._closed = False
 
     def reopened(self) -> MemoryJournal:
-        """Return what a restart would find: the same events, the next incarnation. This one is closed."""
+        """Close this journal; return one with the same events and the next incarnation, as a restart does."""
         successor = MemoryJournal(self.incarnation + 1)
         successor._events, successor._texts = self._events, self._texts
         self.close()
@@ -187,7 +187,7 @@ class MemoryJournal:
         return put_back(event, self._texts.read)
 
     def begin_incarnation(self) -> None:
-        """Count one incarnation up; see `Journal.begin_incarnation`."""
+        """Add 1 to the incarnation; see `Journal.begin_incarnation`."""
         self._require_open()
         self.incarnation += 1
 
@@ -197,18 +197,18 @@ class MemoryJournal:
         yield from sorted(self._events.items(), key=lambda row: row[0])
 
     def size(self) -> int:
-        """Return 0: nothing is on disk."""
+        """Return 0, since nothing is on disk."""
         return 0
 
     def free_bytes(self) -> int | None:
-        """Return None: no disk bounds it."""
+        """Return None, since it is not on disk."""
         return None
 
     def reserve(self) -> None:
         """Do nothing."""
 
     def wal_bytes(self) -> int:
-        """Return 0: nothing is put off."""
+        """Return 0, since nothing is postponed."""
         return 0
 
     def checkpoint(self) -> None:
@@ -216,7 +216,7 @@ class MemoryJournal:
         self._require_open()
 
     def backup(self, name: str) -> Copy:
-        """Refuse: there is nothing on disk."""
+        """Refuse, since there is nothing on disk."""
         raise Conflict(f"the backup {name} is not made: with --durability memory there is no journal")
 
     def copy_slice(self) -> bool:
@@ -231,7 +231,7 @@ class MemoryJournal:
         return 0.0
 
     def close(self) -> None:
-        """Refuse everything from now on."""
+        """Refuse all further calls."""
         self._closed = True
 
     def _require_open(self) -> None:

@@ -1,7 +1,7 @@
-"""The engine without a network: the same queue, in this process, behind a lock.
+"""The engine without a network: the manager's queue in this process, behind a lock.
 
-What tests and `svc.testing` use as "the broker in memory" is the manager's own logic, so it cannot drift
-from it. Any number of `LocalBroker`s may share one `LocalQueue`, from any thread; each is one member.
+Tests and `svc.testing` use it as "the broker in memory". It runs the manager's own code, so both always
+behave alike. Any number of `LocalBroker`s may share one `LocalQueue`, from any thread; each is one member.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LocalQueue:
         )
 
     def call(self, commands: Sequence[c.Command], member: Member) -> list[r.Reply]:
-        """Carry out *commands*, waiting as long as they ask to.
+        """Apply *commands*, and wait as long as they ask to.
 
         Raises:
             ManagerBroken: the queue's state broke; it is closed.
@@ -71,7 +71,7 @@ class LocalQueue:
         return answer[0]
 
     def wake(self, member: Member) -> None:
-        """Answer at once what *member* waits for, and let it wait no more."""
+        """Answer the waiting request of *member* at once, and let none of its later requests wait."""
         with self._changed, self._closed_if_broken():
             self._impatient.add(member)
             if not self._closed:
@@ -79,7 +79,7 @@ class LocalQueue:
                 self._changed.notify_all()
 
     def disconnect(self, member: Member) -> None:
-        """End a membership without a leave, as a broken connection does."""
+        """End the membership of *member* without a leave, as a broken connection does."""
         with self._changed, self._closed_if_broken():
             if not self._closed:
                 self.host.disconnected(member)
@@ -113,7 +113,7 @@ class LocalQueue:
 
 
 class LocalBroker(Broker):
-    """One member of a `LocalQueue`. `hello` is said at once where it is given."""
+    """One member of a `LocalQueue`. If `hello` is given, it is sent at once."""
 
     def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello] | None = None) -> None:
         """Join *queue*."""
@@ -128,7 +128,7 @@ class LocalBroker(Broker):
         self,
         commands: Sequence[c.AnyCommand],
         *,
-        wait: float = 0.0,  # noqa: ARG002  # nothing can be lost on the way, so the commands' own waits suffice
+        wait: float = 0.0,  # noqa: ARG002  # no message can be lost, so the commands' own waits suffice
     ) -> list[r.AnyReply]:
         """See `Broker.call`.
 
@@ -138,11 +138,11 @@ class LocalBroker(Broker):
         return self.queue.call(as_received(commands), self.member)  # type: ignore[return-value]  # every Reply is an AnyReply
 
     def interrupt(self) -> None:
-        """Make a call that waits in another thread return at once."""
+        """Let a call that waits in another thread return at once."""
         self.queue.wake(self.member)
 
     def disconnect(self) -> None:
-        """Go away without a word, as a killed process does."""
+        """Disconnect without a leave, as a killed process does."""
         self.queue.disconnect(self.member)
 
     def close(self) -> None:

@@ -1,19 +1,20 @@
-"""The manager over TCP, from the side of clients, consumers and supervisors.
+"""The connection of clients, consumers and supervisors to a manager over TCP.
 
-One connection, used by one thread at a time (but `interrupt`, from any). It speaks the stdlib's wire: a
-handshake, `accept_connection`, then frames (`svc.wire`). When the connection breaks, the same request is
-sent again on a new one until its deadline: every command may be repeated (DESIGN promise 3). A call that is
-given up or interrupted takes its connection with it, so an answer can never be taken for another's.
+One thread at a time uses the connection, but any thread may call `interrupt`. The protocol is the stdlib's: a
+handshake, `accept_connection`, then frames (`svc.wire`). If the connection breaks, the same request is sent
+again on a new one until its deadline, since every command may be repeated (DESIGN promise 3). If a call fails
+or is interrupted by an exception, its connection is closed, so a late answer is never taken for that of
+another call.
 
 Nothing is done at exit: the kernel closes the socket. A forked child closes its copy, so that the manager
-learns at once that the parent has gone.
+notices at once if the parent ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 
-# `socket` imports it for the first host name. A child that is forked meanwhile would wait for that for ever.
+# `socket` imports it at the first host name. A child forked during that import would wait for ever.
 import encodings.idna  # noqa: F401
 import pickle
 import random
@@ -44,20 +45,20 @@ if TYPE_CHECKING:
 
 #: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
 CONNECT_SECONDS = 5.0
-#: Seconds of silence before a peer is probed, between two probes, and how many of them a dead one leaves
-#: unanswered. The first has another name under macOS.
+#: Seconds without data before the first probe, seconds between two probes, and the number of unanswered
+#: probes after which the connection is dead. The first option has another name under macOS.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-#: Seconds between two attempts to connect: doubled from the first to the last, with full jitter.
+#: Seconds between two attempts to connect: doubled from the first value up to the last, with full jitter.
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_LAST = 2.0
-#: Seconds in which a call must be answered, beyond what its command waits.
+#: Seconds in which a call must be answered, in addition to the wait of its command.
 CALL_SECONDS = 10.0
 
 Address = tuple[str, int]
 
 
 class ManagerBroker(Broker):
-    """A connection to the manager, made when it is first needed and again when it breaks."""
+    """A connection to the manager, made at the first call and again after it breaks."""
 
     def __init__(
         self,
@@ -73,13 +74,13 @@ class ManagerBroker(Broker):
         Args:
             address: host and port.
             authkey: the shared secret.
-            hello: said on each new connection; it names the leases still held.
-            timeout: seconds that a call may take beyond its own wait; None for as long as it takes.
-            tls: certificates to dial with; None for a plain connection.
+            hello: makes the hello of each new connection, which names the leases still held.
+            timeout: seconds that a call may take in addition to its own wait; None for no limit.
+            tls: certificates for the connection; None for a connection without TLS.
         """
         self.address = address
         self.welcome = r.Welcome(0, 0, "", 15.0, 0)
-        #: How often a connection was made after the first.
+        #: How many connections were made after the first one.
         self.reconnects = 0
         self._authkey = authkey
         self._hello = hello or _client_hello
@@ -87,7 +88,7 @@ class ManagerBroker(Broker):
         self._tls = tls
         self._context: ssl.SSLContext | None = None
         self._stream: Stream | None = None
-        #: Reports that were answered before they were on record: a new connection begins with them.
+        #: Reports that were answered before they were recorded; they are repeated first on a new connection.
         self._unrecorded: list[c.AnyCommand] = []
         self._sending = threading.Lock()
         self._request = 0
@@ -95,7 +96,7 @@ class ManagerBroker(Broker):
         begin_anew_in_children(self)
 
     def connect(self) -> r.Welcome:
-        """Connect now, within the timeout; return what the manager says of itself.
+        """Connect now, within the timeout; return the manager's answer to hello.
 
         Raises:
             ManagerUnreachable: it did not answer in time.
@@ -125,7 +126,7 @@ class ManagerBroker(Broker):
                 self._pause(pause, deadline, error)
                 pause = min(pause * 2, RETRY_SECONDS_LAST)
             except BaseException:
-                # The answer may still come: it must not meet the next request.
+                # The answer may still come, and must not be taken for that of the next request.
                 self._discard()
                 raise
             else:
@@ -149,7 +150,7 @@ class ManagerBroker(Broker):
             self._discard()
 
     def begin_anew(self) -> None:
-        """Leave the connection to the parent: this child makes one of its own if it calls."""
+        """Close this child's copy of the parent's connection; a call makes a new connection."""
         self._sending = threading.Lock()
         self._unrecorded = []
         self._interrupted = False
@@ -181,7 +182,7 @@ class ManagerBroker(Broker):
         """Wait before the next attempt.
 
         Raises:
-            ManagerUnreachable: the deadline would pass.
+            ManagerUnreachable: the deadline would pass before the next attempt.
         """
         seconds *= random.random()
         if deadline is not None and time.monotonic() + seconds >= deadline:
@@ -220,7 +221,7 @@ class ManagerBroker(Broker):
         return stream
 
     def _secured(self, plain: socket.socket, deadline: float) -> Stream:
-        """Return the connection once both sides have proved themselves, over TLS where that is set."""
+        """Return the connection after both sides have proved the authkey, over TLS if that is set."""
         stream = Stream(plain)
         if self._tls is not None:
             self._context = self._context or self._tls.client_context()
@@ -231,7 +232,7 @@ class ManagerBroker(Broker):
         return stream
 
     def _shake_hands(self, stream: Stream, deadline: float) -> None:
-        """Prove that we know the key, see that the manager does, and ask to be served."""
+        """Prove to the manager that we know the key, verify that it does, and send `accept_connection`."""
         response = answer(self._authkey, self._challenge(stream, deadline))
         if response is None:
             raise BadRequest(f"{self.address[0]}:{self.address[1]} is not a manager: no challenge came")
@@ -257,7 +258,7 @@ class ManagerBroker(Broker):
         except (EOFError, TimeoutError) as error:
             if self._tls is not None:
                 raise
-            # A port that asks for TLS waits for the client to speak first, and then closes.
+            # A manager with TLS waits for the client's first message, and then closes the connection.
             raise type(error)("no challenge came; is it overloaded, or does it ask for TLS?") from None
 
     def _discard(self) -> None:
@@ -267,7 +268,7 @@ class ManagerBroker(Broker):
 
 
 def _keep_alive(plain: socket.socket) -> None:
-    """Send small messages at once and find a dead peer soon, by the options that the system has."""
+    """Send small messages at once and detect a dead peer soon, with the options that the system has."""
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, number in KEEP_ALIVE.items():
@@ -281,7 +282,7 @@ def _client_hello() -> c.Hello:
 
 
 def _unrecorded(commands: Sequence[c.AnyCommand], replies: Sequence[r.AnyReply]) -> list[c.AnyCommand]:
-    """Return those of *commands* that were carried out and may not yet be on record."""
+    """Return those of *commands* that were applied and may not yet be recorded."""
     last = replies[-1] if replies else None
     if not (isinstance(last, r.Grant) and last.early):
         return []

@@ -1,4 +1,4 @@
-"""Replies on their way out: after the commit of their turn, or, if they only hand out jobs, before it."""
+"""Replies to deliver: after the commit of their turn, or before it if they only hand out jobs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from svc.domain.members import Member
 
 
 class Outbox:
-    """The replies that nobody has got yet."""
+    """The replies that are not delivered yet."""
 
     def __init__(self) -> None:
-        """Hold none."""
-        #: Replies that tell what this turn's commit makes true, and grants, which need not wait for it.
+        """Begin empty."""
+        #: Replies that have to wait for this turn's commit.
         self._ready: list[tuple[Deliver, list[r.Reply]]] = []
+        #: Grants, which need not wait for it.
         self._granted: list[tuple[Deliver, list[r.Reply]]] = []
 
     def __bool__(self) -> bool:
-        """Return whether there is any."""
+        """Return whether there are any replies."""
         return bool(self._ready or self._granted)
 
     @property
     def tells(self) -> bool:
-        """Whether one of them tells what the commit makes true."""
+        """Whether a reply waits for the commit."""
         return bool(self._ready)
 
     def put(
@@ -37,11 +38,13 @@ class Outbox:
         *,
         recorded: bool,
     ) -> None:
-        """Let *replies* to a request, *last* its last command, go out, before this turn's commit or after it.
+        """Keep *replies* for delivery before or after this turn's commit.
 
-        Before it goes what hands out jobs and tells nothing that is not on record, or says so. If the request
-        has waited for a turn, all that came on its connection before it is *recorded*; and so is all of a
-        plain client, whose other answers are never early, that waits for this answer alone.
+        Replies that hand out jobs are delivered before the commit, if they confirm nothing that is not yet
+        recorded or if the client accepts early grants. In the second case the grant is marked as early. The
+        last command of the request, *last*, tells whether the client accepts them. If the request has waited
+        for a turn, everything earlier on its connection is *recorded*. The same holds for a plain client that
+        waits for this answer only, since its other answers are never early.
         """
         if not (replies and _hands_out(replies[-1])):
             self._ready.append((deliver, replies))
@@ -56,9 +59,10 @@ class Outbox:
         self._granted.append((deliver, replies))
 
     def hand_out(self) -> None:
-        """Deliver grants before the turn's end, to who is told by that only what is on record.
+        """Deliver the grants that are not early, before the turn's end.
 
-        Any other must not come again in the same turn: it would take its last report as recorded by then.
+        Early grants stay until the end of the turn: a consumer that got one could send its next request in
+        the same turn, and would take its last report as recorded.
         """
         granted, self._granted = self._granted, []
         for deliver, replies in granted:
@@ -77,9 +81,9 @@ class Outbox:
             deliver(replies)
 
     def deliver(self) -> None:
-        """Deliver what the commit has made true.
+        """Deliver the replies that waited for the commit.
 
-        Delivering may make callers call again at once: only what was there is delivered.
+        A delivery may make its caller call again at once; replies that this adds are not delivered now.
         """
         if not self._ready:
             return
@@ -89,5 +93,5 @@ class Outbox:
 
 
 def _hands_out(reply: r.Reply) -> bool:
-    """Return whether a reply hands out jobs and tells nothing else; a pill is a change of its own."""
+    """Return whether a reply only hands out jobs; a pill is a change of state that has to be recorded."""
     return isinstance(reply, r.Grant) and bool(reply.deliveries) and not reply.pill

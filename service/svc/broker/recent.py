@@ -1,7 +1,7 @@
-"""Events that are kept in memory for those who ask right after.
+"""Recent events, kept in memory because they are likely to be read soon.
 
-They are outcomes, which a client takes from their own commit, and jobs that were read again from the journal,
-whose neighbours are asked for next.
+They are outcomes, which clients fetch soon after their commit, and submitted chunks that were read from the
+journal, since their other jobs are requested next.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import OrderedDict
 
 from svc.domain import events as e
 
-#: How many events are kept, and the bytes in them.
+#: The most events that are kept, and the most bytes in them.
 RECENT_EVENTS = 2048
 RECENT_BYTES = 32 * 1024 * 1024
-#: Bytes of results from which an event is not worth keeping in memory.
+#: An event with this many bytes of results or more is not kept.
 RECENT_EVENT_BYTES = 2 * 1024 * 1024
 
 
@@ -21,13 +21,13 @@ class Recent:
     """The last events, up to a number and a size."""
 
     def __init__(self, most_bytes: int = RECENT_BYTES) -> None:
-        """Keep none yet, and never more than *most_bytes* in more than one event."""
+        """Begin empty; keep at most *most_bytes*, or one event if it alone is larger."""
         self._events: OrderedDict[int, tuple[e.AnyEvent, int]] = OrderedDict()
         self._most_bytes = most_bytes
         self._bytes = 0
 
     def __len__(self) -> int:
-        """Return how many are kept."""
+        """Return how many events are kept."""
         return len(self._events)
 
     def get(self, sequence: int) -> e.AnyEvent | None:
@@ -36,9 +36,9 @@ class Recent:
         return None if known is None else known[0]
 
     def committed(self, sequence: int, event: e.AnyEvent, size: int | None = None) -> None:
-        """Keep an event that was committed, if it tells an outcome and is not too large.
+        """Keep a committed event if it reports an outcome and is not too large.
 
-        *size* is its `events.weight`, if that is known already.
+        *size* is its `events.weight`, if that is already known.
         """
         if isinstance(event, e.Submitted | e.Merged):
             return

@@ -1,4 +1,4 @@
-"""A request while it is served: long ones go on over several turns."""
+"""A request while it is served; a long one takes several turns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from svc.domain import replies as r
 from svc.domain.members import Member
 from svc.domain.room import Room
 
-#: Commands of a request that are applied before anybody looks at the time; most requests have fewer.
+#: Commands of a request that are applied before the time is checked; most requests have fewer.
 UNTIMED_COMMANDS = 4
-#: Seconds after which somebody does so nevertheless: a single submit of many chunks takes longer.
+#: Seconds after which the time is checked nevertheless: a single submit of many chunks takes longer.
 UNTIMED_SECONDS = 0.002
 
 
 class Request:
-    """Commands that came together, and the replies to those that are applied."""
+    """The commands of one request, and the replies to those that are applied."""
 
     __slots__ = ("commands", "deliver", "member", "replies", "room")
 
@@ -27,5 +27,5 @@ class Request:
         self.member = member
         self.deliver = deliver
         self.replies: list[r.Reply] = []
-        #: What is left for the other replies.
+        #: The room that is left for the other replies.
         self.room = Room()

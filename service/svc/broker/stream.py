@@ -1,4 +1,4 @@
-"""Whole messages of `multiprocessing.connection` from a blocking socket, each by a deadline."""
+"""Reads complete messages of `multiprocessing.connection` from a blocking socket, each by a deadline."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 from svc.errors import BadRequest
 from svc.wire import HEADER, LONG_HEADER, RESPONSE_BYTES_MAX
 
-#: Bytes that are asked for at once where the length of a message is not known yet: most come whole.
+#: Bytes of a read while the length of a message is not known yet; most messages are shorter.
 _READ_BYTES = 64 * 1024
 _LARGE_READ_BYTES = 1024 * 1024
 
 
 class Channel(Protocol):
-    """What is used of a socket; one over TLS has it too."""
+    """The socket methods that `Stream` uses; a TLS socket has them too."""
 
     def settimeout(self, seconds: float | None, /) -> None:
         """Let each operation take up to *seconds*."""
@@ -23,14 +23,14 @@ class Channel(Protocol):
         """Send all of *data*."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return up to *size* bytes; none where the connection has ended."""
+        """Return up to *size* bytes; none if the connection has ended."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
 
 
 class Stream:
-    """A channel, and what has been read from it beyond the last message."""
+    """A channel, and the bytes that were read from it after the last message."""
 
     __slots__ = ("_channel", "_rest")
 
@@ -40,10 +40,10 @@ class Stream:
         self._rest = b""
 
     def allow(self, deadline: float | None) -> None:
-        """Let the next operation take until *deadline* (monotonic), or as long as it takes.
+        """Let the next operation take until *deadline* (monotonic); None for no limit.
 
         Raises:
-            TimeoutError: it has passed.
+            TimeoutError: the deadline has passed.
         """
         if deadline is None:
             self._channel.settimeout(None)
@@ -54,7 +54,7 @@ class Stream:
         self._channel.settimeout(left)
 
     def send(self, message: bytes | bytearray) -> None:
-        """Send a whole message, header included, in the time that was last allowed.
+        """Send a complete message, header included, within the deadline of the last `allow`.
 
         Raises:
             OSError: the connection is broken, or the time has passed.
@@ -65,7 +65,7 @@ class Stream:
         """Return the next message, without its header.
 
         Raises:
-            BadRequest: it announces more bytes than any message has.
+            BadRequest: the header announces more bytes than any message may have.
             EOFError: the connection has ended.
             OSError: the connection is broken, or *deadline* has passed.
         """
@@ -90,7 +90,7 @@ class Stream:
         return data
 
     def _read_up_to(self, size: int, data: bytes, deadline: float | None) -> bytes:
-        """Return *data* and what follows it, *size* bytes in all."""
+        """Return *data* and the bytes after it, *size* bytes in all."""
         parts, missing = [data], size - len(data)
         while missing:
             parts.append(self._read(min(missing, _LARGE_READ_BYTES), deadline))
@@ -99,7 +99,7 @@ class Stream:
 
 
 def _place(data: bytes) -> tuple[int, int] | None:
-    """Return where the first message in *data* begins and ends, or None where its header is not whole."""
+    """Return the start and end of the first message in *data*, or None if its header is incomplete."""
     if len(data) < HEADER.size:
         return None
     start = HEADER.size

@@ -1,9 +1,9 @@
-"""Requests that wait, each found by the one thing that it waits for.
+"""The requests that wait, each indexed by the one thing that it waits for.
 
 A request for jobs waits for the queues and tasks of its consumer, an `Await` for one job that has not ended,
 a `Feed` for its origin, a `Take` for the `results` queue, a `Join` for its queue. So the end of a job costs
-nothing for the requests that wait for something else, however many there are. What can be answered is *due*:
-it is answered over as many turns as it takes, so that no turn becomes long.
+nothing for requests that wait for something else, however many there are. A request that can be answered is
+*due*. If many are due, they are answered over several turns, so that no turn becomes long.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 
 
 class Waiting:
-    """A request whose last command has nothing to answer yet.
+    """A request whose last command cannot be answered yet.
 
     Attributes:
         asked: the command as it came.
         deadline: a Unix time.
         turn: the host's turn in which the request came.
-        order: how many requests had waited before it.
-        origin: of an `Await`, that of the job that it waits for.
-        given_up: whether its time is up, so that it is answered with what there is.
+        order: its number among all requests that have waited, from 1.
+        origin: of an `Await`, the origin of the job that it waits for.
+        given_up: whether its time is up, so that it is answered with the jobs or outcomes so far.
         ids: of an `Await`, the jobs that it names.
-        unseen: how many of the first of them may not have ended.
-        shelf: where it waits.
+        unseen: of an `Await`, how many jobs at the start of *ids* may not have ended.
+        shelf: the shelf on which it waits.
         size: how many bytes its answer may have.
     """
 
@@ -74,7 +74,7 @@ class Waiting:
         turn: int,
         size: float = REPLY_BYTES,
     ) -> None:
-        """Keep what is needed to ask again."""
+        """Keep the request, so that its last command can be applied again."""
         self.size = size
         self.given_up = False
         self.turn = turn
@@ -95,14 +95,14 @@ class Shelf(dict[int, Waiting]):
     """Requests that wait for the same thing, oldest first.
 
     Attributes:
-        home: the shelves among which this one stands while it is not empty, by its *key*.
-        cursor: of a feed, up to where there is nothing for any of them.
+        home: the dict that holds this shelf under *key* while it is not empty.
+        cursor: of a feed, the cursor up to which there are no outcomes for any of the requests.
     """
 
     __slots__ = ("cursor", "home", "key")
 
     def __init__(self, home: dict[Hashable, Shelf], key: Hashable, cursor: int = 0) -> None:
-        """Stand empty, in no home yet."""
+        """Begin empty, and not yet in *home*."""
         super().__init__()
         self.home = home
         self.key = key
@@ -110,14 +110,14 @@ class Shelf(dict[int, Waiting]):
 
 
 class Waiters:
-    """All requests that wait. Used by the host's thread alone."""
+    """All requests that wait. Used only by the host's thread."""
 
     def __init__(
         self, state: QueueState, conclude: Callable[[Waiting, r.Reply], None], *, careful: bool = False
     ) -> None:
-        """Ask *state* again when something happened; *conclude* gets what then has its reply.
+        """Apply waiting commands to *state* again after changes; *conclude* gets each request with its reply.
 
-        If *careful*, a request that only reads and fails is refused, and nothing else comes of it.
+        If *careful* is set, a request that only reads is refused if it fails, and does not break the state.
         """
         self._state = state
         self._careful = careful
@@ -132,13 +132,13 @@ class Waiters:
         self._feeds: dict[Hashable, Shelf] = {}
         self._takers: dict[Hashable, Shelf] = {}
         self._joins: dict[Hashable, Shelf] = {}
-        #: Requests that can be answered, or whose time is up; they stand on no shelf.
+        #: Requests that can be answered, or whose time is up; they are on no shelf.
         self._due: deque[Waiting] = deque()
-        #: What is left for the answers of this turn.
+        #: The room that is left for the answers of this turn.
         self._room = Room()
         #: The epoch of the newest drain whose pills were handed out.
         self._drain_epoch = 0
-        #: No request has its deadline before this time.
+        #: No waiting request has a deadline before this time.
         self._soonest = 0.0
 
     def __len__(self) -> int:
@@ -147,16 +147,16 @@ class Waiters:
 
     @property
     def lessees(self) -> int:
-        """How many of them wait for jobs."""
+        """How many requests wait for jobs."""
         return sum(map(len, self._lessees.values()))
 
     @property
     def due(self) -> bool:
-        """Whether some are to be answered at the next turn."""
+        """Whether some requests are to be answered at the next turn."""
         return bool(self._due)
 
     def park(self, waiting: Waiting, now: float) -> None:
-        """Let a request wait that has nothing to answer yet."""
+        """Let a request wait that cannot be answered yet."""
         self._parked += 1
         waiting.order = self._parked
         self._all[waiting.order] = waiting
@@ -168,12 +168,12 @@ class Waiters:
             self._put(waiting, *self._place_of(waiting))
 
     def wake(self, member: Member) -> None:
-        """Let what *member* still waits for be answered with what there is."""
+        """Make all waiting requests of *member* due, to be answered with the jobs or outcomes so far."""
         for waiting in self._of_member.get(member, {}).values():
             self._give_up(waiting)
 
     def expire(self, now: float) -> None:
-        """Let those whose time is up be answered with what there is."""
+        """Make the requests due whose time is up, to be answered with the jobs or outcomes so far."""
         if now < self._soonest:
             return
         for waiting in self._all.values():
@@ -182,18 +182,18 @@ class Waiters:
         self._soonest = min((each.deadline for each in self._all.values()), default=math.inf)
 
     def answer_reports(self) -> None:
-        """Answer those who wait for jobs and reported outcomes with the same request, with no jobs."""
+        """Answer, without jobs, the requests that wait for jobs and also reported outcomes."""
         for waiting in list(self._all.values()):
             if waiting.replies and isinstance(waiting.command, c.Lease):
                 self._answer(waiting, r.Grant())
 
     def disconnect(self, member: Member) -> None:
-        """Forget what *member* waits for."""
+        """Forget the waiting requests of *member*."""
         for waiting in list(self._of_member.get(member, {}).values()):
             self._remove(waiting)
 
     def serve_lessees(self, now: float) -> None:
-        """Hand what is ready to those who have waited longest, one after the other."""
+        """Hand ready jobs to the requests that wait for jobs, the oldest request first."""
         state = self._state
         epoch, self._drain_epoch = self._drain_epoch, state.ledger.drain_epoch
         if epoch != self._drain_epoch and state.ledger.drains:
@@ -210,7 +210,7 @@ class Waiters:
             self._try(waiting, now)
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
-        """Let those be answered who waited for the end of one of these jobs, or for any."""
+        """Answer or make due the requests that wait for the end of one of these jobs, or of any job."""
         if not (self._awaiting or self._feeds or self._takers or self._joins):
             return
         for waiting in list(self._awaiting_one_of(ended)):
@@ -220,16 +220,16 @@ class Waiters:
         for shelf in [*self._takers.values(), *self._joins.values()]:
             for waiting in list(shelf.values()):
                 if not self._try(waiting, now):
-                    break  # so it is for the others
+                    break  # nor can the others on the shelf be answered
 
     def answer_due(self, now: float) -> None:
-        """Answer those that are due, with no more in one turn than one request may be answered with."""
+        """Answer due requests; all answers of one turn together have no more room than a single answer."""
         if self._due:
             self._room = Room()
         while self._due and self._room.left:
             waiting = self._due.popleft()
             if waiting.order not in self._all:
-                continue  # its member has gone
+                continue  # its member has disconnected
             self._room.take(0, FIND_WORK * (1 + len(waiting.ids)))
             if waiting.given_up:
                 self._answer(waiting, self._ask(waiting, impatient(waiting.command), now) or r.Done())
@@ -238,7 +238,7 @@ class Waiters:
             elif not self._try(waiting, now):
                 self._put(waiting, *self._place_of(waiting))
 
-    # --- where a request waits ----------------------------------------------------------------------
+    # --- shelves ------------------------------------------------------------------------------------
 
     def _place_of(self, waiting: Waiting) -> tuple[dict[Hashable, Shelf], Hashable]:
         match waiting.command:
@@ -298,7 +298,7 @@ class Waiters:
         return True
 
     def _ask(self, waiting: Waiting, command: c.Command, now: float) -> r.Reply | None:
-        """Apply *command*: what *waiting* asked for, perhaps from further on or with less patience."""
+        """Apply *command*: that of *waiting*, perhaps with a later cursor or without a wait."""
         room = Room(waiting.size)
         try:
             reply = apply(self._state, command, waiting.member, now, room)
@@ -328,15 +328,15 @@ class Waiters:
                 return
 
     def _await_next(self, waiting: Waiting, now: float) -> None:
-        """Let an `Await` wait for the last of its jobs that has not ended, or answer it if all have.
+        """Let an `Await` wait for the last of its jobs that has not ended, or answer it if all have ended.
 
-        That one is likely to end last, so that one look is often enough.
+        That job is likely to end last, so that one check is often enough.
         """
         found = outcomes.last_unfinished(self._state, waiting.ids, waiting.unseen)
         while found is None:
             if self._try(waiting, now):
                 return
-            # One that had ended was made ready again.
+            # A job that had ended was made ready again.
             found = outcomes.last_unfinished(self._state, waiting.ids, len(waiting.ids))
         waiting.unseen, waiting.origin, number = found
         self._awaited[waiting.origin] += 1
@@ -358,12 +358,12 @@ class Waiters:
             if place:
                 self._make_due(waiting)
             elif not self._try(waiting, now):
-                shelf.cursor = newest  # what happened tells no outcome that is kept
+                shelf.cursor = newest  # there is no kept outcome up to here
                 return
 
 
 def impatient(command: c.Command) -> c.Command:
-    """Return the same command, to be answered at once."""
+    """Return the same command with no time to wait."""
     return msgspec.structs.replace(command, wait=0.0)
 
 

@@ -1,4 +1,4 @@
-"""What the queue answers; one reply for each command, in the same order."""
+"""The replies of the queue: one for each command, in the same order."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
 
 
 class Done(Reply, frozen=True, tag="done"):
-    """It is done; `count` says for how many. If `more` is a number, ask again with it as `passed`."""
+    """The command is done, for `count` jobs. If `more` is a number, ask again with it as `passed`."""
 
     count: int = 0
     more: int | None = None
 
 
 class Refused(Reply, frozen=True, tag="refused"):
-    """It was not done: the code of an error in `svc.errors`, and its message."""
+    """The command was refused: the code of an error in `svc.errors`, and its message."""
 
     code: str
     message: str
 
 
 class Welcome(Reply, frozen=True, tag="welcome"):
-    """The answer to hello: what the manager is, and its limits (bytes and seconds)."""
+    """The answer to hello: the manager's version, incarnation, release and limits (bytes and seconds)."""
 
     version: int
     incarnation: int
@@ -38,10 +38,10 @@ class Welcome(Reply, frozen=True, tag="welcome"):
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """What was special about one submitted chunk (by its place in the list): a known id, or a refusal.
+    """A remark on one submitted chunk, named by its place in the list: a known id, or a refusal.
 
-    `anew` says of a refused chunk that its numbers belong to other jobs, so that none of its own was
-    accepted: it may be submitted under another origin.
+    If `anew` is set, the chunk was refused because its numbers belong to other jobs. None of its own jobs was
+    accepted, so it may be submitted again under another origin.
     """
 
     chunk: int
@@ -52,7 +52,7 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Accepted(Reply, frozen=True, tag="accepted"):
-    """All chunks are durable, but for those that a note says something else of."""
+    """All chunks are durable, except those for which a note says otherwise."""
 
     notes: list[Note] = []
 
@@ -69,7 +69,7 @@ PILL_PUT_BY_HAND = -1
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """A lease: jobs `first`, `first + 1`, … of an origin, one body each, and what each has behind it."""
+    """A lease: jobs `first`, `first + 1`, … of an origin, a body for each, and counts of earlier attempts."""
 
     token: int
     origin: str
@@ -86,8 +86,9 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 class Grant(Reply, frozen=True, tag="grant"):
     """The leased jobs; `pill` not 0 is the answer "stop" (a drain's epoch, or -1: put by hand).
 
-    An `early` one came before what was reported in the same request is on record. It is when anything else
-    is answered on the same connection; on another one the reports have to be repeated.
+    An `early` grant is sent before the reports in the same request are recorded. The next other answer on the
+    same connection confirms them. If the connection ends before that, the reports have to be repeated on
+    another one.
     """
 
     deliveries: list[Delivery] = []
@@ -118,10 +119,10 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Outcomes(Reply, frozen=True, tag="outcomes"):
-    """Outcomes, and where to read on; `pending` jobs asked for have none yet.
+    """Outcomes, and the cursor from which to read on; `pending` of the named jobs have no outcome yet.
 
-    The answer to a folded feed has successes in `spans`, all else in `outcomes`. That to a paged `Await` may
-    lack the outcomes of `left` jobs, for which to ask again.
+    The answer to a folded feed has successes in `spans`, and all other outcomes in `outcomes`. The answer
+    to a paged `Await` may lack the outcomes of `left` jobs; ask again for those.
     """
 
     cursor: int
@@ -131,7 +132,7 @@ class Outcomes(Reply, frozen=True, tag="outcomes"):
     left: int = 0
 
     def unfolded(self) -> Outcomes:
-        """Return the same with an outcome for each job, in the order in which they ended."""
+        """Return the same outcomes, one for each job, in the order in which the jobs ended."""
         if not self.spans:
             return self
         found = [outcome for span in self.spans for outcome in span.outcomes()]
@@ -143,8 +144,8 @@ class Outcomes(Reply, frozen=True, tag="outcomes"):
 class Views(Reply, frozen=True, tag="views"):
     """Descriptions of jobs; ids that are not known are left out.
 
-    If paged, the last `left` of the ids were not looked at; of a `List`, no job before the place `before`,
-    if that is not 0.
+    If the answer is paged, the last `left` of the ids were not looked at. In the answer to a `List`, no job
+    before the place `before` was looked at, if `before` is not 0.
     """
 
     jobs: list[JobView]
@@ -155,9 +156,9 @@ class Views(Reply, frozen=True, tag="views"):
 class QueueStats(msgspec.Struct, frozen=True, array_like=True):
     """The counts of one queue. `oldest` is the age in seconds of its oldest ready job.
 
-    `unknown` names some of the tasks waited for that no connected worker knows, `unknown_tasks` counts all.
-    `unaccepted` names codecs of jobs that wait although their task is known: nobody who knows it accepts the
-    codec.
+    `unknown` names some of the waiting jobs' tasks that no connected worker knows; `unknown_tasks` is the
+    number of all such tasks. `unaccepted` names codecs of jobs that wait although their task is known: no
+    worker that knows the task accepts the codec.
     """
 
     name: str
@@ -218,7 +219,7 @@ class WorkerView(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Roster(Reply, frozen=True, tag="roster"):
-    """The connected workers; if paged, there are others after `after`, if that is not ""."""
+    """The connected workers. If the answer is paged and `after` is not "", more follow after that name."""
 
     workers: list[WorkerView]
     after: str = ""
@@ -231,7 +232,7 @@ class Text(Reply, frozen=True, tag="text"):
 
 
 class Copy(Reply, frozen=True, tag="copy"):
-    """How far a backup is: `copying`, `checking`, `done` or `failed`; where it is on the manager's host."""
+    """The state of a backup (`copying`, `checking`, `done`, `failed`), and its path on the manager's host."""
 
     path: str
     state: str
