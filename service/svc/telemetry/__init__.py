@@ -1,5 +1,5 @@
-"""What svc tells about itself: log records, metrics, and the HTTP server that hands them out.
+"""Log records, metrics, and the HTTP server for the metrics.
 
-`events` and `catalogue` are the promises (every log event, every metric); `logs`, `metrics` and
-`worker_metrics` keep them; `http` and `routes` serve them.
+`events` and `catalogue` list every log event and every metric; `logs`, `metrics` and `worker_metrics` produce
+them; `http` and `routes` serve the metrics.
 """

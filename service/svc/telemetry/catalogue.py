@@ -15,10 +15,10 @@ from svc.broker.broken import Place
 
 #: Prefix of every metric.
 PREFIX = "svc_"
-#: What stands for all label values beyond a bound.
+#: The label value that replaces all values beyond a bound.
 OTHER = "other"
-#: Distinct values of a label, beyond which the rest count as `other`. A task counts once for each queue, and
-#: an exception once for each task of a queue: so these are bounds on series.
+#: The most distinct values of a label; further ones count as `other`. A task counts once for each queue, and
+#: an exception once for each task of a queue, so these are bounds on the number of series.
 LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 500, "method": 50}
 
 OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost", "suspected")
@@ -37,11 +37,11 @@ REJECTIONS = (
 QUEUE_STATES = ("ready", "scheduled", "leased", "dead")
 #: Roles of keys, and `none` for peers that have proved no key.
 KEY_ROLES = ("admin", "submit", "work", "read", "none")
-#: Why requests and connections are refused, beside wrong keys: `svc_manager_auth_failures_total`.
+#: The reasons for refusing requests and connections, except wrong keys (`svc_manager_auth_failures_total`).
 REFUSALS = ("forbidden", "malformed", "not_plain", "too_large", "no_place")
 CALL_RESULTS = ("ok", "error", "denied")
 CONSUMER_STATES = ("busy", "idle", "starting")
-#: What the manager was doing.
+#: The work that the manager was doing when its state broke.
 RECOVERY_PLACES = tuple(str(place) for place in Place)
 RESTART_REASONS = ("crashed", "timed_out", "lost", "renewed", OTHER)
 
@@ -64,7 +64,7 @@ JOB_SECONDS = (
     900.0,
     3600.0,
 )
-#: Bucket bounds in seconds for what the manager does itself: 0.1 ms to 5 s.
+#: Bucket bounds in seconds for the manager's own work: 0.1 ms to 5 s.
 MANAGER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
 #: Bucket bounds for records in one commit.
 RECORDS = tuple(float(2**exponent) for exponent in range(13))
@@ -80,7 +80,7 @@ class Metric:
         name: as it appears in the exposition; a counter ends in `_total`.
         kind: `counter`, `gauge` or `histogram`.
         labels: its label names, in the order in which values are given.
-        help: one sentence, with the unit where the name leaves doubt.
+        help: one sentence, with the unit if the name does not tell it.
         buckets: upper bounds of a histogram, ascending, without infinity.
     """
 
@@ -92,7 +92,7 @@ class Metric:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names under which its samples appear."""
+        """The names of its samples."""
         if self.kind != "histogram":
             return (self.name,)
         return tuple(f"{self.name}_{suffix}" for suffix in ("bucket", "sum", "count"))
@@ -269,7 +269,7 @@ WORKER_METRICS: tuple[Metric, ...] = (
     Metric("svc_worker_draining", "gauge", ("worker",), "1 while the worker takes nothing new."),
 )
 
-#: Exported beside ours, by prometheus_client for the process and by Prometheus for each target.
+#: Metrics that prometheus_client exports for the process, in addition to ours.
 STANDARD_METRICS: tuple[Metric, ...] = (
     Metric("process_cpu_seconds_total", "counter", (), "CPU time of the process."),
     Metric("process_resident_memory_bytes", "gauge", (), "Resident memory of the process."),

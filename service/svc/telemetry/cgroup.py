@@ -1,4 +1,4 @@
-"""What this process's control groups say of memory; cgroup v2 and v1."""
+"""Memory use and limits of this process's control groups; cgroup v2 and v1."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-#: Limits at or above this many bytes stand for "none": v1 says so with the largest page-aligned number.
+#: Limits at or above this many bytes mean "none"; v1 uses the largest page-aligned number for that.
 _NO_LIMIT = 1 << 60
 
 _FILES = (("memory.current", "memory.max"), ("memory.usage_in_bytes", "memory.limit_in_bytes"))
-#: Lines of memory.stat with what the kernel cannot take back without swap (v1 counts the groups below it
-#: under `total_`). Caches of files count as used too, but are given up before anything is killed.
+#: Lines of memory.stat for memory that the kernel cannot reclaim without swap (v1 includes the groups below
+#: under `total_`). File caches count as used too, but are given up before a process is killed.
 _KEPT = {"memory.max": ("anon", "shmem", "sock"), "memory.limit_in_bytes": ("total_rss", "total_shmem")}
 
 
 class Memory(NamedTuple):
-    """Memory in use and its limit, in bytes; None where the system does not say or there is none."""
+    """Memory in use and its limit, in bytes; None if it is not known or there is no limit."""
 
     used: int | None
     limit: int | None
@@ -30,10 +30,10 @@ class Bounded(NamedTuple):
 
 
 def read_memory(mount: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> Memory:
-    """Return the memory of the control group of this process, read now.
+    """Return the current memory of the control group of this process.
 
     Args:
-        mount: where control groups are mounted.
+        mount: the directory at which control groups are mounted.
         process: the file that names the groups of the process.
     """
     for folder in _folders(mount, process):
@@ -47,10 +47,10 @@ def read_memory(mount: Path = Path("/sys/fs/cgroup"), process: Path = Path("/pro
 def read_tightest(
     mount: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
 ) -> Bounded | None:
-    """Return the memory of the group nearest to its limit: this process's own, or one above it; read now.
+    """Return the current memory of the group nearest to its limit: this process's own, or one above it.
 
-    Its `used` is what the kernel cannot take back: at the limit that is what something is killed for. None if
-    no group has a limit. The arguments are as for `read_memory`.
+    Its `used` is the memory that the kernel cannot reclaim: if that reaches the limit, the kernel kills a
+    process. The result is None if no group has a limit. The arguments are as for `read_memory`.
     """
     groups = [group for folder in _upwards(mount, process) if (group := _bounded(folder)) is not None]
     return max(groups, key=lambda group: group.used / group.limit, default=None)
@@ -81,7 +81,7 @@ def _upwards(mount: Path, process: Path) -> Iterator[Path]:
 
 
 def _folders(mount: Path, process: Path) -> Iterator[Path]:
-    """Yield where the group's files may be; in a container its own group is the root of the mount."""
+    """Yield the folders that may hold the group's files; in a container, its group is the mount's root."""
     for line in _read(process).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:

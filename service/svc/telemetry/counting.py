@@ -10,7 +10,7 @@ from itertools import accumulate
 from svc.domain.names import NAME_MAX
 from svc.telemetry.catalogue import LABEL_BOUNDS, OTHER
 
-#: No observation counts as more, in seconds or bytes (31,000 years; a terabyte): every sum stays finite.
+#: The largest observation, in seconds or bytes (31,000 years; a terabyte), so that every sum stays finite.
 OBSERVATION_MAX = 1e12
 
 
@@ -42,7 +42,7 @@ class Histogram:
         self._sum += value * count
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Add many observations; where all share a bucket they cost one step together."""
+        """Add many observations; if all are in one bucket, they take a single step."""
         if not values:
             return
         total, least, most = sum(values), min(values), max(values)
@@ -59,12 +59,12 @@ class Histogram:
 
     def buckets(self) -> list[tuple[float, int]]:
         """Return (upper bound, observations up to it), the last bound being infinity."""
-        # One copy, so that a scrape during an observation still sees buckets that agree with each other.
+        # One copy, so that a scrape during an observation still gets consistent buckets.
         return list(zip((*self._bounds, math.inf), accumulate(self._counts[:]), strict=True))
 
 
 def _sound(value: float) -> float:
-    # Run times come from consumers: one NaN or infinity would stay in the sum for good.
+    # Run times come from consumers: one NaN or infinity would stay in the sum for ever.
     return min(value, OBSERVATION_MAX) if 0 <= value < math.inf else 0.0
 
 
@@ -77,7 +77,7 @@ def _encodable(text: str) -> bool:
 
 
 class Labels:
-    """The known values of each label, bounded in number: what comes after the bound is `other`."""
+    """The known values of each label, up to a bound; all further values count as `other`."""
 
     def __init__(self, bounds: Mapping[str, int] = LABEL_BOUNDS) -> None:
         self._bounds = bounds
@@ -85,10 +85,10 @@ class Labels:
         self._overflow = dict.fromkeys(self._bounds, 0)
 
     def fold(self, label: str, value: str, of: str = "") -> str:
-        """Return *value*, or `other` where *label* has its full number of values without it.
+        """Return *value*, or `other` if *label* already has as many other values as it may have.
 
-        So is one that is longer than a name, or that no exposition could carry. A value counts once for each
-        *of* what it is seen: the bound is on pairs, as series are.
+        The result is also `other` if the value is longer than a name or cannot be encoded. A value counts
+        once for each *of* with which it occurs: the bound is on pairs, since each pair has its own series.
         """
         known = self._known[label]
         if (of, value) in known or value == OTHER:
@@ -102,9 +102,9 @@ class Labels:
         return OTHER
 
     def is_full(self, label: str) -> bool:
-        """Return whether the next new value of *label* is `other`."""
+        """Return whether the next new value of *label* counts as `other`."""
         return len(self._known[label]) >= self._bounds[label]
 
     def overflow(self) -> Iterator[tuple[str, int]]:
-        """Yield each label with how often a value of it was folded."""
+        """Yield each label, with how often one of its values was replaced by `other`."""
         yield from list(self._overflow.items())

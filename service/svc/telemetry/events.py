@@ -1,7 +1,7 @@
-"""The catalogue of log events: every event that svc logs, what it means, and its fields.
+"""The catalogue of log events: every event that svc logs, its meaning, and its fields.
 
 `docs/events.md` is made from this (`python -m svc.telemetry.events > docs/events.md`), and a test
-compares it with what the source logs. Field names end in their unit: `_s` seconds, `_b` bytes.
+compares it with the log calls in the source. Field names end in their unit: `_s` seconds, `_b` bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class LogEvent:
 
     Attributes:
         name: the value of the record's `event`, in snake_case.
-        levels: at which it is logged.
+        levels: the levels at which it is logged.
         meaning: one sentence.
-        fields: what it carries beside the common fields.
-        repeats: at most one in 30 s is shown, with the number `suppressed` since the one before.
+        fields: its fields, without the common ones.
+        repeats: whether at most one in 30 s is shown, with the number `suppressed` since the one before.
     """
 
     name: str

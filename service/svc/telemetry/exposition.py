@@ -1,7 +1,8 @@
-"""Turn catalogued metrics and numbers into the Prometheus text format; `prometheus_client` stays in here.
+"""Turns catalogued metrics and numbers into the Prometheus text format.
 
-The text is written straight from the numbers. Samples of `prometheus_client`, an object for each line, take
-ten times as long, in which the manager's loop has to wait for the interpreter.
+Only this module uses `prometheus_client`. The text is made directly from the numbers: the samples of
+`prometheus_client`, with an object for each line, take ten times as long, and the manager's loop has to wait
+for the interpreter meanwhile.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from svc.telemetry.counting import Histogram
 #: Content type of an exposition.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: Label values in the order of the catalogue, and the number.
+#: The label values in the order of the catalogue, and the number.
 Sample = tuple[Sequence[str], float]
-#: A metric as text: its head, then a line for each sample.
+#: A metric as text: its two comment lines, then a line for each sample.
 Family = str
 
 
@@ -50,7 +51,7 @@ def histogram(name: str, samples: Iterable[tuple[Sequence[str], Histogram]]) -> 
 
 
 def of_this_process() -> Iterator[Family]:
-    """Yield the figures of this process that `prometheus_client` knows of."""
+    """Yield the metrics of this process that `prometheus_client` collects."""
     for family in ProcessCollector(registry=None).collect():
         yield "".join(_their_lines(family))
 

@@ -1,7 +1,7 @@
-"""A small bounded HTTP server for figures and health: GET only, one thread a request, plain answers.
+"""A small bounded HTTP server for metrics and health: GET only, one thread for each request, plain answers.
 
-It is meant for scrapers and probes on a private network. Whatever a stranger sends, it holds a bounded number
-of threads for a few seconds, and tells nothing of itself.
+It is meant for scrapers and probes on a private network. Any client can hold only a bounded number of threads
+for a few seconds, and learns nothing about the server software.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import structlog
 from svc.errors import ConfigurationError, Conflict
 from svc.telemetry.http_hosts import KnownHosts
 
-#: Seconds after which a request is cut off, whether it is still being read or being answered.
+#: Seconds after which a request is cut off, while it is read or answered.
 REQUEST_SECONDS = 5.0
 #: Requests served at the same time; the next one gets status 503 at once.
 REQUESTS_MAX = 16
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Response(NamedTuple):
-    """What a path answers: HTTP status, content type, body."""
+    """The answer of a path: HTTP status, content type, body."""
 
     status: int
     content_type: str
@@ -52,16 +52,16 @@ def text(status: int, message: str) -> Response:
 
 
 class HttpServer:
-    """Serves *routes* (path -> what answers it) at *address*; port 0 takes a free one.
+    """Serves *routes* (path -> function that answers it) at *address*; port 0 takes a free one.
 
-    A route is called in a thread of its own and should return well within `REQUEST_SECONDS`; one that
-    raises is logged, and the client gets status 500.
+    A route is called in a thread of its own and should return well within `REQUEST_SECONDS`. If it raises,
+    the error is logged, and the client gets status 500.
     """
 
     def __init__(
         self, address: tuple[str, int], routes: Mapping[str, Route], hosts: Collection[str] = ()
     ) -> None:
-        """Serve under *hosts* too, besides what `KnownHosts` has."""
+        """Answer requests for *hosts* too, in addition to the names of `KnownHosts`."""
         self._wanted = address
         self._routes = dict(routes)
         self._hosts = KnownHosts((*hosts, address[0]))
@@ -70,7 +70,7 @@ class HttpServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port: the real port once started."""
+        """Host and port; the actual port once the server is started."""
         if self._server is None:
             return self._wanted
         return self._wanted[0], self._server.server_address[1]
@@ -91,7 +91,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening. Requests being answered are not waited for. Harmless before start, and again."""
+        """Stop listening, without waiting for running requests. May be called before `start`, and again."""
         thread, self._thread = self._thread, None
         if self._server is None or thread is None:
             return
@@ -115,7 +115,7 @@ def _listen(address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownH
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """The listening socket. Not `HTTPServer`, which looks its own name up in the DNS before it listens."""
+    """The listening socket. It is no `HTTPServer`, as that looks up its name in the DNS before it listens."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -149,7 +149,7 @@ class _Server(ThreadingMixIn, TCPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that goes away, or is cut off, is no event of the service."""
+        """Log nothing: a client that disconnects or is cut off is no event of the service."""
 
     def answer(self, path: str) -> Response:
         route = self._routes.get(path)
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def do_GET(self) -> None:  # the name that the base class looks for
+    def do_GET(self) -> None:  # the name that the base class calls
         if self._is_meant_for_us():
             self._send(self.server.answer(self.path.partition("?")[0]))
         else:
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         return len(said) == 1 and self.server.hosts.knows(said[0])
 
     def send_error(self, code: int, *_wording: str | None, **_more: str | None) -> None:
-        """Answer what is no GET of ours, without the base class's page and banner."""
+        """Answer an invalid request or another method, without the base class's page and banner."""
         known = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
         self._send(text(known, known.phrase))
 
@@ -208,4 +208,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(response.body)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing of each request."""
+        """Do not log each request."""

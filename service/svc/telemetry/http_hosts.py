@@ -1,7 +1,8 @@
-"""Under which names an HTTP server answers, so that no web page reaches it by DNS rebinding.
+"""The host names for which an HTTP server answers, so that no web page reaches it by DNS rebinding.
 
-A page may have its own name point to an address of this network, and then read what is served there. The
-browser still says the page's name in `Host`. Such a name has a dot, is no address, and is none of ours.
+The owner of a web page may let its own host name point to an address of this network, so that the page can
+read the answers from there. The browser still sends the page's name in `Host`. Such a name has a dot, is no
+address, and is none of ours.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import re
 import socket
 from collections.abc import Collection
 
-#: In a list of names: whatever name is asked for is answered.
+#: In a list of names: answer requests for any name.
 ANY_HOST = "*"
 _HOST = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 
 
 class KnownHosts:
-    """What is answered in `Host`: addresses, names without a dot, this host's own, and given ones."""
+    """The accepted values of `Host`: addresses, names without a dot, this host's name, and given names."""
 
     def __init__(self, names: Collection[str] = ()) -> None:
-        """Know *names* too; `ANY_HOST` among them for all there are."""
+        """Accept *names* too; `ANY_HOST` among them accepts all names."""
         self._any = ANY_HOST in names
         self._names = {name.lower().rstrip(".") for name in (*names, socket.gethostname())}
 
     def knows(self, said: str) -> bool:
-        """Return whether a request whose `Host` is *said* is answered."""
+        """Return whether to answer a request whose `Host` is *said*."""
         if self._any:
             return True
         match = _HOST.fullmatch(said.strip())

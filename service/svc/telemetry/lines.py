@@ -1,7 +1,8 @@
-"""Whole lines to a descriptor that others share, without waiting long for its reader.
+"""Writes whole lines to a descriptor that other processes share, without waiting long for its reader.
 
-A pipe that nobody reads would stop whoever logs: a supervisor would not hear SIGTERM while its leases are
-renewed. So a reader has a second to make room; after that, lines are dropped and counted until it does.
+If no process reads the pipe, a process that logs would block: a supervisor would not react to SIGTERM, while
+its leases are still renewed. So the reader has a second to make room. After that, lines are dropped and
+counted until there is room again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import time
 import weakref
 from collections.abc import Callable
 
-#: Seconds that a line waits for room, once; a reader that is slow but alive loses nothing.
+#: Seconds that a line waits for room. After a failure, lines do not wait until one is written again. A slow
+#: reader loses nothing.
 PATIENCE_SECONDS = 1.0
 
 Write = Callable[[bytes], int]
@@ -24,18 +26,18 @@ class LineWriter:
     """Writes lines of at most PIPE_BUF bytes (4096 on Linux), each in one piece.
 
     Attributes:
-        dropped: how many lines found no room since `take_dropped`.
+        dropped: how many lines were dropped since `take_dropped`.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Write to *descriptor*, whose flags stay as they are: other processes share them."""
+        """Write to *descriptor* without changing its flags, since other processes share them."""
         self.dropped = 0
         self._descriptor = descriptor
         self._write = _writer(descriptor)
         self._stalled = False
 
     def write(self, line: bytes) -> bool:
-        """Write *line*, its newline included; return whether there was room, and a reader."""
+        """Write *line*, including its newline; return whether it was written."""
         written = self._try(line)
         if not written and not self._stalled:
             written = self._wait(line, time.monotonic() + PATIENCE_SECONDS)
@@ -55,7 +57,7 @@ class LineWriter:
             return False
 
     def _wait(self, line: bytes, end: float) -> bool:
-        """Try again whenever there may be room; several processes may want the same."""
+        """Try again whenever there may be room; another process may take the room first."""
         while (left := end - time.monotonic()) > 0:
             if not _has_room(self._descriptor, left):
                 return False
@@ -65,25 +67,25 @@ class LineWriter:
 
 
 def _writer(descriptor: int) -> Write:
-    """Return a function that writes to *descriptor* and returns how many bytes there was room for."""
+    """Return a function that writes a line to *descriptor* and returns how many bytes were written."""
     try:
         mode = os.fstat(descriptor).st_mode
     except OSError:
         return lambda line: 0
     if stat.S_ISREG(mode):
-        # It has room at once or never. A descriptor of our own would have an offset of its own.
+        # A file never blocks. A second descriptor would have a separate offset.
         return lambda line: os.write(descriptor, line)
     if stat.S_ISSOCK(mode):
         return _Shared(descriptor).write
     own = _reopened(descriptor)
     if own is not None:
         return _Own(own).write
-    # Another process may take the room before it is used; that is rare, and matters for a full pipe only.
+    # Another process may take the room before this one uses it; that is rare, and only blocks on a full pipe.
     return lambda line: os.write(descriptor, line) if _has_room(descriptor, 0.0) else 0
 
 
 class _Shared:
-    """A socket whose flags others rely on; each send says for itself that it does not wait."""
+    """A socket whose flags other processes rely on; each send has its own flag not to wait."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
@@ -94,7 +96,7 @@ class _Shared:
 
 
 class _Own:
-    """A descriptor that is closed when nobody writes to it any more."""
+    """A descriptor that is closed when this object is no longer in use."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -105,7 +107,7 @@ class _Own:
 
 
 def _reopened(descriptor: int) -> int | None:
-    """Return a non-blocking descriptor of our own of the same pipe or terminal; None if that may not be."""
+    """Return a new non-blocking descriptor of the same pipe or terminal; None if it cannot be opened."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         return os.open(f"/proc/self/fd/{descriptor}", flags)
@@ -114,7 +116,7 @@ def _reopened(descriptor: int) -> int | None:
 
 
 def _has_room(descriptor: int, seconds: float) -> bool:
-    """Return whether a line can be written within *seconds*; False also if nobody will ever read it."""
+    """Return whether a line can be written within *seconds*; False also if the reader has gone."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     found = poll.poll(seconds * 1000)

@@ -1,4 +1,4 @@
-"""How the logging library is loaded: without the part that svc never uses and that takes most of the time."""
+"""Loads the logging library without the part that svc never uses and that takes most of the time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 def load_structlog() -> None:
     """Import structlog as if rich were not installed; call it before anything else imports structlog.
 
-    structlog imports rich for tracebacks that `svc.telemetry.logs` prints plainly, and that import takes
-    longer than all the rest of a worker's or manager's start. Nothing else is kept from importing it.
+    structlog imports rich for tracebacks, which `svc.telemetry.logs` prints without it. That import takes
+    longer than the rest of the start of a worker or manager. Other modules can still import rich.
     """
     with _without("rich"):
         importlib.import_module("structlog")
@@ -26,7 +26,7 @@ def _without(name: str) -> Iterator[None]:
         yield
         return
     modules: dict[str, Any] = sys.modules
-    modules[name] = None  # what the import system takes for "there is no such module"
+    modules[name] = None  # the import system takes this as "there is no such module"
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Set structured logging up: one record a line on stderr, JSON for machines, columns on a terminal.
+"""Sets up structured logging: one record a line on stderr, as JSON, or as columns on a terminal.
 
-Everything in svc logs with `structlog.get_logger()`; only this module says where to and in what form.
-What task code writes through the `logging` module comes out in the same stream and form.
+All modules of svc log with `structlog.get_logger()`; only this module sets the stream and the format. Records
+that task code logs with the `logging` module have the same stream and format.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How this process logs. Picklable, as is its `configure`: a supervisor hands that to each consumer.
+    """The log settings of a process.
+
+    They can be pickled, and so can their `configure`: a supervisor passes it to each consumer.
 
     Attributes:
-        format: `json`, `console`, or `auto`: console where stderr is a terminal, else JSON.
-        level: `debug`, `info`, `warning` or `error`; what is below costs next to nothing.
-        worker: name put into every record, where not empty.
-        consumer: the same.
+        format: `json`, `console`, or `auto`: console if stderr is a terminal, else JSON.
+        level: `debug`, `info`, `warning` or `error`; records below it cost almost nothing.
+        worker: the worker's name in every record, if not empty.
+        consumer: the consumer's name in every record, if not empty.
     """
 
     format: Format = "auto"
@@ -53,10 +55,12 @@ class LogSettings:
     consumer: str = ""
 
     def configure(self, consumer: str = "") -> None:
-        """Make this process log so, as *consumer* where one is named. May be called again, also after a fork.
+        """Let this process log with these settings, and as *consumer* if that is given.
+
+        It may be called again, also after a fork.
 
         Raises:
-            ConfigurationError: no such format or level.
+            ConfigurationError: there is no such format or level.
         """
         if self.level not in _LEVELS:
             raise ConfigurationError(f"no log level {self.level!r}; use one of {', '.join(_LEVELS)}")
@@ -112,22 +116,22 @@ class LogSettings:
 
 
 def configure(
-    format: Format = "auto",  # noqa: A002 - the word that the flag and the setting have
+    format: Format = "auto",  # noqa: A002 - the name of the flag and the setting
     level: str = "info",
     *,
     worker: str = "",
     consumer: str = "",
 ) -> None:
-    """Make this process log as `LogSettings` of the same arguments says.
+    """Let this process log with the `LogSettings` of the same arguments.
 
     Raises:
-        ConfigurationError: no such format or level.
+        ConfigurationError: there is no such format or level.
     """
     LogSettings(format, level, worker, consumer).configure()
 
 
 class _StderrLogger:
-    """Takes the finished text from structlog."""
+    """Writes the finished text from structlog."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
@@ -139,7 +143,7 @@ class _StderrLogger:
 
 
 class _StderrHandler(logging.Handler):
-    """The same for the `logging` module."""
+    """Writes the records of the `logging` module."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -148,12 +152,12 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             _write(self._writer, self.format(record))
-        except Exception:  # noqa: BLE001 - as every handler: a record that cannot be formatted harms no one
+        except Exception:  # noqa: BLE001 - as in every handler, a record that cannot be formatted is reported
             self.handleError(record)
 
 
 def _write(writer: LineWriter, text: str) -> None:
-    # No buffer: nothing is torn, and nothing is left over if the process is killed.
+    # Without a buffer, no line is split, and no line is lost if the process is killed.
     if writer.write(text.encode(errors="backslashreplace") + b"\n") and writer.dropped:
         log = structlog.get_logger()
         log.warning("log_lines_dropped", count=writer.take_dropped())

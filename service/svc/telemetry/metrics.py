@@ -1,7 +1,6 @@
-"""The manager's metrics: it sees every arrow of every job's life, so it alone counts them.
+"""The manager's metrics. Only the manager sees every change of every job's state, so only it counts jobs.
 
-`ManagerMetrics` is told what happens (`domain.observer`) by the manager's loop, which also makes the
-exposition of them.
+The manager's loop reports events to `ManagerMetrics` (see `domain.observer`), and also makes the exposition.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _OUTCOME_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What runs, for `svc_build_info`: releases of svc and of SQLite, and the engine."""
+    """The values of `svc_build_info`: the releases of svc and of SQLite, and the engine."""
 
     version: str = ""
     sqlite: str = ""
@@ -107,7 +106,7 @@ class _MethodSeries:
 
 
 class _Backlog:
-    """What one queue holds, or those that share the name `other` together."""
+    """The backlog of one queue, or of all queues that share the name `other`."""
 
     __slots__ = ("jobs", "oldest", "running", "unknown")
 
@@ -128,14 +127,14 @@ class _Backlog:
 
 
 class ManagerMetrics(Observer):
-    """Counts what the manager does.
+    """Counts the events of the manager.
 
-    The observer's methods are called in the manager's one thread, but for `connected` and
-    `authentication_failed`, which any thread may call; `mean_run_seconds` and `collect` too.
+    The observer's methods are called only in the manager's thread, with two exceptions: any thread may call
+    `connected` and `authentication_failed`. Any thread may also call `mean_run_seconds` and `collect`.
     """
 
     def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
-        """Start all counters at 0, those of *queues* too, so that `rate()` sees their first event."""
+        """Start all counters at 0, including those of *queues*, so that `rate()` sees their first event."""
         self._build = build or Build()
         self._labels = Labels()
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
@@ -150,7 +149,7 @@ class ManagerMetrics(Observer):
         self._broken = dict.fromkeys(RECOVERY_PLACES, 0)
         self._recovered_jobs = 0
         self._recovery_seconds = 0.0
-        #: Memory in use, its limit, and 1 if new jobs are refused for it.
+        #: Memory in use, its limit, and 1 if new jobs are refused because of it.
         self._memory: tuple[float, float, float] = (0, 0, 0)
         self._handshakes = threading.Lock()
         self._connections = 0
@@ -158,7 +157,7 @@ class ManagerMetrics(Observer):
         for queue in queues:
             self._queue(queue)
 
-    # --- what the queue tells -----------------------------------------------------------------------
+    # --- the observer's methods ---------------------------------------------------------------------
 
     def submitted(self, terms: Terms, count: int, size: int) -> None:
         """Count accepted jobs and their size."""
@@ -171,13 +170,13 @@ class ManagerMetrics(Observer):
         rejected[reason if reason in rejected else OTHER] += count
 
     def started(self, terms: Terms, count: int, waited: float) -> None:
-        """Count jobs handed over, and their wait."""
+        """Count started jobs, and the time that they waited."""
         series = self._series(terms)
         series.started += count
         series.wait.observe(waited, count)
 
     def succeeded(self, terms: Terms, seconds: Sequence[float], age: float) -> None:
-        """Count results, and their times."""
+        """Count results, with their run times and total times."""
         series, count = self._series(terms), len(seconds)
         series.outcomes["succeeded"] += count
         series.finished["succeeded"] += count
@@ -187,7 +186,7 @@ class ManagerMetrics(Observer):
     def failed(
         self, terms: Terms, cause: Cause, error_type: str, seconds: float, retried: bool, age: float
     ) -> None:
-        """Count an attempt without a result, and what comes of it."""
+        """Count an attempt without a result, and the retry or dead job that follows."""
         series = self._series(terms)
         series.outcomes[_OUTCOME_OF[cause]] += 1
         series.run.observe(seconds)
@@ -201,11 +200,11 @@ class ManagerMetrics(Observer):
             series.total.observe(age)
 
     def released(self, terms: Terms, count: int) -> None:
-        """Count jobs handed back."""
+        """Count jobs that a consumer gave back."""
         self._series(terms).outcomes["released"] += count
 
     def expired(self, terms: Terms, count: int) -> None:
-        """Count jobs taken back."""
+        """Count jobs whose lease expired."""
         self._series(terms).outcomes["lost"] += count
         self._queue(terms.queue).expiries += count
 
@@ -214,11 +213,11 @@ class ManagerMetrics(Observer):
         self._series(terms).finished["cancelled"] += count
 
     def requeued(self, terms: Terms, count: int) -> None:
-        """Count dead jobs that came back."""
+        """Count dead jobs that were re-queued."""
         self._series(terms).requeued += count
 
     def stale(self, queue: str, count: int) -> None:
-        """Count outcomes that came too late; of a job that is forgotten nobody knows the queue."""
+        """Count outcomes that came too late; *queue* is empty if the job is already forgotten."""
         self._queue(queue or OTHER).stale += count
 
     def committed(self, records: int, seconds: float) -> None:
@@ -236,12 +235,12 @@ class ManagerMetrics(Observer):
         self._memory = used, limit, float(scarce)
 
     def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
-        """Keep how long the longest turn took, and what it was for."""
+        """Keep the duration of the longest turn, and its longest part and role."""
         self._longest_turn = seconds
         self._longest_turn_of = {(part, role): processor_seconds}
 
     def refused(self, kind: str, role: str) -> None:
-        """Count a refusal; kinds and roles are few, and the manager's own."""
+        """Count a refusal; there are few kinds and roles, and only the manager defines them."""
         self._refusals[kind, role] = self._refusals.get((kind, role), 0) + 1
 
     def called(self, method: str, result: str, seconds: float) -> None:
@@ -254,7 +253,7 @@ class ManagerMetrics(Observer):
         series.seconds.observe(seconds)
 
     def connected(self, delta: int) -> None:
-        """Count an open connection."""
+        """Add *delta* to the number of open connections."""
         with self._handshakes:
             self._connections += delta
 
@@ -272,10 +271,10 @@ class ManagerMetrics(Observer):
         """Count a broken state."""
         self._broken[place] += 1
 
-    # --- what it knows ------------------------------------------------------------------------------
+    # --- series -------------------------------------------------------------------------------------
 
     def mean_run_seconds(self) -> dict[str, float]:
-        """Return the mean run time of the attempts so far, of each queue in which something has run."""
+        """Return the mean run time of all attempts so far, for each queue with attempts."""
         counts: dict[str, int] = {}
         sums: dict[str, float] = {}
         for (queue, _), series in _items(self._jobs):
@@ -304,7 +303,7 @@ class ManagerMetrics(Observer):
     # --- the exposition -----------------------------------------------------------------------------
 
     def collect(self, totals: Totals) -> Iterator[Family]:
-        """Yield all metrics as text, those of this process last."""
+        """Yield all metrics as text, with those of this process near the end."""
         began = time.perf_counter()
         yield from self._collect_jobs()
         yield from self._collect_queues(totals)
@@ -392,7 +391,7 @@ def _collect_members(totals: Totals) -> Iterator[Family]:
 
 
 def _items(numbers: Mapping[K, T]) -> list[tuple[K, T]]:
-    # One step for the interpreter: the manager's thread may add to *numbers* meanwhile.
+    # A single step of the interpreter, since the manager's thread may add to *numbers* meanwhile.
     return list(numbers.items())
 
 

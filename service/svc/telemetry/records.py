@@ -1,6 +1,6 @@
-"""What happens to one log record on its way out: the processors that are our own.
+"""Our own processors of log records.
 
-Each takes and returns a structlog event dictionary, but for `Bounded`, which ends the chain with text.
+Each takes and returns a structlog event dictionary, except `Bounded`, which ends the chain and returns text.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from structlog.typing import EventDict, WrappedLogger
 
 from svc.printable import printable_json, printable_line, printable_text
 
-#: Bytes of one record with its newline. POSIX writes up to PIPE_BUF (4096 on Linux) in one piece, so
-#: processes that share a pipe never tear each other's lines.
+#: The most bytes of one record with its newline. POSIX writes up to PIPE_BUF (4096 on Linux) in one piece, so
+#: lines of processes that share a pipe are never mixed.
 RECORD_BYTES_MAX = 4096
-#: What stands in place of a secret.
+#: The text that replaces a secret.
 REDACTED = "[redacted]"
 #: Seconds between two records of an event that repeats.
 REPEAT_SECONDS = 30.0
@@ -37,17 +37,18 @@ _SECRET_NAMES = (
 _SECRET_ENDINGS = tuple(f"_{name}" for name in _SECRET_NAMES)
 _FIRST_FIELDS = ("timestamp", "level", "event")
 _SHORTEST_FIELD = 64
-#: Fields that structlog's console renderer puts below the record, and what their lines begin with.
+#: Fields that structlog's console renderer puts below the record.
 _BLOCKS = ("exception", "stack")
+#: The start of each of their lines.
 _INDENT = "    "
 
 Renderer = Callable[[WrappedLogger, str, EventDict], str]
 
 
 class Throttle:
-    """Let the first of a kind pass, then at most one in *seconds*, and count those held back.
+    """Lets the first record of a kind pass, then at most one in *seconds*, and counts those held back.
 
-    *clock* gives seconds that never go back.
+    *clock* returns seconds that never go back.
     """
 
     def __init__(self, seconds: float = REPEAT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,7 +58,7 @@ class Throttle:
         self._suppressed: dict[str, int] = {}
 
     def admit(self, kind: str) -> int | None:
-        """Return how many of *kind* were held back since the last that passed, or None to hold this back."""
+        """Return how many of *kind* were held back since the last passed, or None to hold this one back."""
         now = self._clock()
         last = self._shown.get(kind)
         if last is not None and now - last < self._seconds:
@@ -68,10 +69,10 @@ class Throttle:
 
 
 class DropRepeats:
-    """Throttle the events named in *kinds*; one that passes says how many before it were `suppressed`.
+    """Throttles the events named in *kinds*; a record that passes says how many before it were `suppressed`.
 
-    Here and not where the event is logged, so that a worker or a client needs no word of telemetry. Who
-    looks at debug records wants them all.
+    Records are throttled here so that the modules that log them do not depend on telemetry. Debug records are
+    not throttled.
     """
 
     def __init__(self, kinds: Collection[str], throttle: Throttle | None = None) -> None:
@@ -91,7 +92,7 @@ class DropRepeats:
 
 
 class AddFields:
-    """Say in every record who writes it; a field that the record has itself wins."""
+    """Adds fields that name the writer to every record, unless the record already has them."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = {name: value for name, value in fields.items() if value}
@@ -102,9 +103,9 @@ class AddFields:
 
 
 def redact(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
-    """Replace what is stored under a secret's name, also inside mappings.
+    """Replace values under the name of a secret, also inside mappings.
 
-    Numbers stay: the fencing `token` of a lease is one, and no secret of ours is.
+    Numbers stay: the fencing `token` of a lease is a number, and no secret of ours is.
     """
     for name, value in record.items():
         if isinstance(value, dict) or _is_secret(name):
@@ -126,25 +127,25 @@ def _is_secret(name: str) -> bool:
 
 
 def name_foreign(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
-    """Turn a record of the `logging` module into the event `log_message` with its text as `message`."""
+    """Turn a record of the `logging` module into the event `log_message`, with its text as `message`."""
     record["message"] = record["event"]
     record["event"] = "log_message"
     return record
 
 
 def to_json(_logger: WrappedLogger, _method: str, record: EventDict) -> str:
-    """Render *record* as one line of JSON; what JSON cannot say appears as its `repr`. Never raises."""
+    """Render *record* as one line of JSON; a value that JSON cannot hold becomes its `repr`. Never raises."""
     ordered = {**{name: record[name] for name in _FIRST_FIELDS if name in record}, **record}
     try:
         return printable_json(msgspec.json.encode(ordered, enc_hook=_described).decode())
-    except Exception:  # noqa: BLE001 - task code logs what it likes; its record must come out all the same
+    except Exception:  # noqa: BLE001 - task code may log any value; its record must not be lost
         return json.dumps({str(name): _plain(value) for name, value in ordered.items()})
 
 
 def printable(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
-    """Make *record* safe for a terminal: a field is part of one line, a traceback an indented block.
+    """Make *record* safe for a terminal: a field is part of one line, a traceback is an indented block.
 
-    So neither a name of a job nor the message of its error looks like another record.
+    So neither a job's name nor the message of its error can look like another record.
     """
     return {
         printable_line(_described(name)): _block(value) if name in _BLOCKS else _line(value)
@@ -169,15 +170,15 @@ def _described(value: object) -> str:
         return value
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - a broken __repr__ of task code is no reason to lose the record
+    except Exception:  # noqa: BLE001 - a broken __repr__ in task code must not lose the record
         return f"<{type(value).__name__}: its repr failed>"
 
 
 class Bounded:
-    """Render with *renderer* in at most *limit* bytes, newline included, cutting the longest field first.
+    """Renders with *renderer* in at most *limit* bytes, newline included; cuts the longest field first.
 
-    A field that was cut ends in `…[+N]`, N being the characters that are missing. A record of too many
-    short fields keeps its time, level and event, and says in `dropped_fields` how many went.
+    A field that was cut ends in `…[+N]`, with N missing characters. A record of too many short fields keeps
+    its time, level and event, and `dropped_fields` is the number of dropped fields.
     """
 
     def __init__(self, renderer: Renderer, limit: int = RECORD_BYTES_MAX) -> None:
@@ -200,7 +201,7 @@ class Bounded:
         return text
 
     def _render(self, logger: WrappedLogger, method: str, record: EventDict) -> str:
-        # A copy: structlog's console renderer takes its dictionary apart.
+        # A copy, since structlog's console renderer changes its dictionary.
         return self._renderer(logger, method, dict(record))
 
 
@@ -214,6 +215,6 @@ def _without_details(record: EventDict) -> EventDict:
 
 
 def _shortened(original: str, shown: int, excess: int) -> str:
-    # Halving at most: a character is 1 to 12 bytes once escaped; the next round sees what is left over.
+    # Keep at least half: a character is 1 to 12 bytes when escaped, and the next round may cut further.
     kept = max(shown - excess - 16, shown // 2, 16)
     return f"{original[:kept]}…[+{len(original) - kept}]"

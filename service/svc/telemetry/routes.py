@@ -13,14 +13,14 @@ from svc.printable import printable_line
 from svc.telemetry.exposition import CONTENT_TYPE
 from svc.telemetry.http import Response, Route, text
 
-#: Seconds in which `desired_consumers` would have the backlog done.
+#: Seconds in which `desired_consumers` would finish the backlog.
 DRAIN_TARGET_SECONDS = 60.0
-#: Run time that is assumed of jobs of which none has ended yet.
+#: The assumed run time, in seconds, of jobs in a queue of which none has ended yet.
 ASSUMED_RUN_SECONDS = 1.0
 
 Ready = Callable[[], tuple[bool, str]]
 
-#: Characters that a label of a worker has at most.
+#: The most characters of a label of a worker.
 LABEL_CHARACTERS_MAX = 200
 
 
@@ -34,10 +34,10 @@ def manager_routes(
     """Return the paths of a manager.
 
     Args:
-        exposition: gives the metrics.
-        ready: says whether the manager answers, and if not, why.
-        workers: gives the connected workers.
-        scale: gives what an autoscaler asks for, as `scale_figures` makes it.
+        exposition: returns the metrics.
+        ready: returns whether the manager answers, and if not, the reason.
+        workers: returns the connected workers.
+        scale: returns the figures for an autoscaler; see `scale_figures`.
     """
     return {
         **worker_routes(exposition=exposition, ready=ready),
@@ -56,9 +56,9 @@ def worker_routes(*, exposition: Callable[[], bytes], ready: Ready) -> dict[str,
 
 
 def discovered(workers: Iterable[WorkerView]) -> list[dict[str, object]]:
-    """Return the workers that serve HTTP, as Prometheus' HTTP service discovery wants them.
+    """Return the workers that serve HTTP, in the format of Prometheus' HTTP service discovery.
 
-    A worker says its port and its name; its address is the one that the manager sees it connect from.
+    The worker reports its port and its name; its address is the one from which it connects to the manager.
     """
     return [
         {"targets": [target], "labels": {"worker": _label(worker.name), **_labels(worker)}}
@@ -76,7 +76,7 @@ def _label(said: str) -> str:
 
 
 def _target(worker: WorkerView) -> str | None:
-    """Return where to scrape a worker, or None if it serves no HTTP, or none that others reach."""
+    """Return the address at which to scrape a worker, or None if it serves no HTTP that others can reach."""
     host, _, said = worker.http.rpartition(":")
     port = int(said) if len(said) <= 5 and said.isascii() and said.isdigit() else 0
     seen = _address(worker.address)
@@ -89,7 +89,7 @@ def _target(worker: WorkerView) -> str | None:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that *text* is, one of IPv4 as such; None if it is a name or nothing."""
+    """Return *text* as an address, with a mapped IPv4 address as IPv4; None if it is no address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -98,11 +98,11 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def scale_figures(totals: Totals, mean_run_seconds: Mapping[str, float]) -> dict[str, int]:
-    """Return the backlog and how many consumers would do it within `DRAIN_TARGET_SECONDS`.
+    """Return the backlog, and how many consumers would finish it within `DRAIN_TARGET_SECONDS`.
 
-    Work is counted in seconds (ready jobs times the mean run time of their queue), because a depth says
-    nothing about how long it lasts. Never fewer than are busy: whoever scales by it interrupts no job; and
-    never more than there are jobs.
+    The backlog is counted in seconds (ready jobs times the mean run time of their queue), because the number
+    of jobs alone does not tell how long they take. The desired number of consumers is never less than the
+    number of busy ones, so that scaling interrupts no job, and otherwise never more than there are jobs.
     """
     ready = sum(queue.ready for queue in totals.queues)
     leased = sum(queue.leased for queue in totals.queues)

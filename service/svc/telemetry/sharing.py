@@ -1,4 +1,4 @@
-"""Answers that many requests share, as who asks for them needs no key and may ask as often as he likes."""
+"""Answers that many requests share: HTTP clients need no key, and may ask as often as they like."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from http import HTTPStatus
 
 from svc.telemetry.http import REQUEST_SECONDS, Response, Route, text
 
-#: Seconds for which an answer is given again.
+#: Seconds for which the same answer is returned again.
 SHARED_SECONDS = 1.0
 
 
 def shared(routes: Mapping[str, Route]) -> dict[str, Route]:
-    """Return *routes*, each of which is asked at most once in `SHARED_SECONDS`."""
+    """Return *routes*, each wrapped so that it is called at most once in `SHARED_SECONDS`."""
     return {path: Shared(route) for path, route in routes.items()}
 
 
 class Shared:
-    """Answers with what a route answered within the last second; one thread asks it, the others wait."""
+    """A route with the answer of another route within the last second; one thread calls that, others wait."""
 
     def __init__(self, route: Route, clock: Callable[[], float] = time.monotonic) -> None:
-        """Share the answers of *route*; *clock* gives seconds that never go back."""
+        """Share the answers of *route*; *clock* returns seconds that never go back."""
         self._route = route
         self._clock = clock
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class Shared:
         self._fresh_until = 0.0
 
     def __call__(self) -> Response:
-        """Return an answer of the last second. What the route raises is raised, and not shared."""
+        """Return an answer of the last second. An exception of the route is raised, and not shared."""
         if not self._lock.acquire(timeout=REQUEST_SECONDS):
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "no answer yet; try again")
         try:

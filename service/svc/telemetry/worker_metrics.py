@@ -1,4 +1,4 @@
-"""A worker's metrics: its own processes, memory and connection. Jobs are counted by the manager alone."""
+"""A worker's metrics: its own processes, memory and connection. Only the manager counts jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from svc.telemetry.exposition import Family, Sample, counter, gauge, of_this_pro
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """What a worker knows of itself at one moment; whoever runs the worker fills it in.
+    """The figures of a worker at one moment; the supervisor fills them in.
 
     Attributes:
         worker: its name.
@@ -23,9 +23,9 @@ class WorkerSnapshot:
         busy_seconds: consumer-seconds spent in tasks since the start.
         restarts: consumers replaced since the start, by reason; unknown reasons count as `other`.
         cpu_cores: the CPU count that sized the pool.
-        cpu_source: where that number came from, for instance `cgroup` or `affinity`.
+        cpu_source: the source of that number, for instance `cgroup` or `affinity`.
         reconnects: connections to the manager that were lost since the start.
-        draining: whether it takes nothing new.
+        draining: whether it takes no new jobs.
     """
 
     worker: str
@@ -42,7 +42,7 @@ class WorkerSnapshot:
 
 
 def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
-    """Return the worker's metrics as Prometheus text; memory is read from its control group now."""
+    """Return the worker's metrics as Prometheus text, with the current memory of its control group."""
     return "".join([*_collect(snapshot, read_memory()), *of_this_process()]).encode()
 
 
