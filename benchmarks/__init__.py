@@ -1,1 +1,1 @@
-"""What svc does in a second, beside the standard library's pools: `python -m benchmarks` (`make bench`)."""
+"""Benchmarks of svc and of the standard library's pools: `python -m benchmarks` (`make bench`)."""

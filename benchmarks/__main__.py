@@ -1,8 +1,8 @@
 """Measure svc beside the standard library, in one run, on this machine.
 
-Starts a manager and a worker with four consumers for each durability, and a Pool, a ProcessPoolExecutor
-and a stdlib manager beside them. Every round does each measure once for each system, so that they share
-the moods of the machine; the table has medians. Only ratios within one run mean something.
+Starts a manager and a worker with four consumers for each durability, and also a Pool, a ProcessPoolExecutor
+and a stdlib manager. Every round does each measure once for each system, so that changes of the machine's
+speed affect all systems alike. The table has medians. Only ratios within one run are meaningful.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _heavy_ones(options: argparse.Namespace, figures: Figures) -> None:
-    """Do those measures that are never done unasked, with the first durability; mostly once."""
+    """Do the chosen long measures, which only run on request, with the first durability; once by default."""
     extent = heavy.SMOKE if options.smoke else heavy.Extent()
     if options.jobs:
         extent = replace(extent, waiting=options.jobs)
@@ -56,7 +56,7 @@ def _heavy_ones(options: argparse.Namespace, figures: Figures) -> None:
 
 
 def _field(stack: ExitStack, durabilities: list[str]) -> Field:
-    # The pools fork this process, so they come before anything that has connections.
+    # The pools fork this process, so they start before any connections are open.
     pool, executor = stack.enter_context(Pool()), stack.enter_context(Executor())
     server = stack.enter_context(StockServer())
     services = tuple(stack.enter_context(Service(each)) for each in durabilities)

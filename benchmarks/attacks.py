@@ -1,8 +1,8 @@
-"""What holders of low keys may send, and strangers, to make a manager slow or large.
+"""Attacks that may make a manager slow or large, by peers without a key or with a key of a low role.
 
-An attack is a function of a `Camp`, and returns the bytes of the largest message that it sent. Beside those
-that are written here there is one for each command that the table of roles lets others than `admin` send: as
-many of the shortest ones as a frame may have.
+An attack is a function that takes a `Camp` and returns the bytes of the largest message that it sent. In
+addition to the attacks written here, there is one for each command that roles other than `admin` may send: a
+frame with as many of the shortest such commands as it may have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
 from svc.server.roles import COMMANDS
 
-#: Seconds that one who asks for a job waits: a manager that has just started hands none out for some.
+#: Seconds to wait for a job: a manager that has just started hands out none for some seconds.
 _PATIENCE = 30.0
 _ERROR = ErrorInfo("E", "")
 
@@ -49,7 +49,7 @@ def _pings(camp: Camp) -> int:
 
 
 def _tiny_chunks(camp: Camp) -> int:
-    # Every other number, so that no chunk goes on from the one before.
+    # Every other number, so that no chunk continues the one before.
     return send(camp, "submit", submits(camp.small, lambda n: NewChunk(2 * n, Terms(TASK), [b""])))
 
 
@@ -70,7 +70,7 @@ def _bodies(camp: Camp) -> int:
 
 
 def _many_bodies(camp: Camp) -> int:
-    """One chunk of more jobs than a chunk may have."""
+    """Send one chunk of more jobs than a chunk may have."""
     count = camp.large // 2
     bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
     chunk = NewChunk(0, Terms(TASK), cast("list[bytes]", bodies))
@@ -120,7 +120,7 @@ def _one_result(camp: Camp) -> int:
 
 
 def _awaits(camp: Camp) -> int:
-    """Sixty requests wait for ten thousand jobs each, while a consumer ends one job after the other."""
+    """Let sixty requests wait for ten thousand jobs each, while a consumer ends one job after the other."""
     ids = [f"deep-{number}" for number in range(min(camp.waiting, 10_000))]
     waiting = frame([c.Await(ids, 30.0)])
     with camp.line("submit") as line, camp.line("work") as consumer:
@@ -173,7 +173,7 @@ def _expositions(camp: Camp) -> int:
 
 
 def _scrapes(camp: Camp) -> int:
-    """Sixteen scrapers without a key come at once, and come again."""
+    """Let sixteen scrapers without a key ask at once, four times each."""
     url = f"http://{camp.http}/metrics"
 
     def scrape() -> None:
@@ -242,7 +242,7 @@ def _unread(camp: Camp) -> int:
 
 
 def _crowd(camp: Camp, come: Callable[[], Any], peers: int = 0) -> None:
-    """Let so many peers come; whoever is not let in, or cut off, is so."""
+    """Connect *peers* peers, or `Camp.peers` if that is 0; ignore those that are refused or cut off."""
     inside = []
     try:
         for _ in range(peers or camp.peers):
@@ -260,7 +260,7 @@ def _cancels(camp: Camp) -> int:
 
 
 def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
-    """Return a MiB of the shortest commands of a kind, for the lowest role that may send it."""
+    """Return the attack with the shortest commands of a kind, by the lowest role that may send it."""
     tag = str(kind.__struct_config__.tag)
     roles = [role for role in (Role.SUBMIT, Role.WORK, Role.READ) if role in COMMANDS.get(tag, ())]
     if not roles:
@@ -276,7 +276,7 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
     )
 
 
-#: In the order of the table. The name tells the role of the lowest key that may do it.
+#: The attacks in the order of the table. The name has the lowest role that may make the attack.
 ATTACKS: dict[str, Attack] = {
     "57 MB of pings in a frame, by submit": _pings,
     "1 MiB of chunks of one job, by submit": _tiny_chunks,

@@ -1,6 +1,7 @@
-"""Where attackers come from, and the messages that they are about to send.
+"""The settings of an attack, and helpers that make its messages.
 
-How many elements a list may have is read from the declarations, so that a message has as many as are let in.
+The allowed lengths of lists are read from the declarations, so that a message has as many elements as the
+manager accepts.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from svc.domain import commands as c
 from svc.domain.job import NewChunk
 
 MEBIBYTE = 1 << 20
-#: Bytes of a result of the jobs of origin `fed`, and how many there are.
+#: Bytes of each result of origin `fed`, and the number of these results.
 RESULT_BYTES = 256 * 1024
 RESULTS = 32
-#: The task of all jobs, and a priority above those of the others.
+#: The task of all jobs, and a priority above those of all other jobs.
 TASK = "m:f"
 FIRST = 1 << 40
-#: Bytes of a message beside its commands, at most.
+#: The most bytes of a message in addition to its commands.
 ENVELOPE_BYTES = 128
-#: Commands of a frame at most, and elements of a list that is not bounded.
+#: The most commands of a frame, and the number of elements used for a list without a bound.
 FRAME_COMMANDS = 1024
 _UNBOUNDED = 1 << 20
 
 
 @dataclass(frozen=True)
 class Camp:
-    """Where attackers come from, what keys they have, and how much they send.
+    """The manager's addresses, the attackers' keys, and how much they send.
 
     Attributes:
-        endpoint: where the manager listens.
-        http: where it serves metrics.
+        endpoint: the address at which the manager listens.
+        http: the address at which it serves metrics.
         keys: a secret for each role.
         large: bytes of the largest frames.
-        small: bytes of the others, for which the usual bound holds.
-        peers: connections of those who come with many.
+        small: bytes of the other frames, for which the usual bound holds.
+        peers: connections of attacks that make many of them.
         waiting: jobs that wait in the queue `deep`.
     """
 
@@ -69,7 +70,7 @@ T = TypeVar("T")
 
 
 def most(kind: type[msgspec.Struct], name: str) -> int:
-    """Return how many elements the list in a field may have, as it is declared."""
+    """Return how many elements the list in a field may have by its declaration."""
     for field in inspect.type_info(kind).fields:  # type: ignore[attr-defined]  # a struct has fields
         if field.name == name and field.type.max_length is not None:
             return int(field.type.max_length)
@@ -77,7 +78,7 @@ def most(kind: type[msgspec.Struct], name: str) -> int:
 
 
 def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS) -> bytes:
-    """Return the message of a frame of about *size* bytes, all of one command, *limit* of them at most."""
+    """Return the message of a frame of about *size* bytes that repeats one command, at most *limit* times."""
     one = msgspec.msgpack.encode(command)
     count = max(1, min(limit, (size - ENVELOPE_BYTES) // len(one)))
     raw = msgspec.Raw(b"\xdd" + count.to_bytes(4) + one * count)
@@ -85,20 +86,24 @@ def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS) -> byte
 
 
 def submits(size: int, make: Callable[[int], NewChunk]) -> bytes:
-    """Return the message of about *size* bytes of chunks that *make* returns for 0, 1 and so on."""
+    """Return a message of about *size* bytes with the chunks that *make* returns for 0, 1 and so on."""
     count = (size - ENVELOPE_BYTES) // (len(msgspec.msgpack.encode(make(1 << 18))) + 1)
     made = [make(number) for number in range(count)]
     return frame([c.Submit("many", part) for part in parts(made, most(c.Submit, "chunks"))])
 
 
 def parts(values: Sequence[T], limit: int) -> Iterator[list[T]]:
-    """Yield *values* in lists of *limit* at most."""
+    """Yield *values* in lists of at most *limit*."""
     for start in range(0, len(values), limit):
         yield list(values[start : start + limit])
 
 
 def send(camp: Camp, role: str, *messages: bytes) -> int:
-    """Send messages one after the other, each once the last one is answered; the manager may hang up."""
+    """Send each message after the answer to the one before; the manager may end the connection.
+
+    Returns:
+        The bytes of the largest message.
+    """
     with camp.line(role) as line, contextlib.suppress(EOFError, OSError):
         for message in messages:
             line.send(message)

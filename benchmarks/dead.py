@@ -1,7 +1,7 @@
-"""What dead jobs cost the manager that failed several times each, with long tracebacks.
+"""The manager's cost of dead jobs that failed several times each, with long tracebacks.
 
-A consumer reports the failures, as one of ours would. Then the manager is killed, another one starts on the
-journal, and the histories of some jobs are read.
+A consumer reports the failures as ours do. Then the manager is killed, another one starts on the journal, and
+the histories of some jobs are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from svc.domain.field_bounds import TRACEBACK_MAX
 from svc.domain.job import ErrorInfo, NewChunk, Terms, job_id
 from svc.server.journal.inspection import verify
 
-#: Attempts at each job: the first and three more, as many as a task makes that says nothing of it.
+#: Attempts at each job: the first and three more, the default of a task.
 ATTEMPTS = 4
 _TASK = "benchmarks.tasks:same"
 _QUEUE = "dead"
@@ -55,13 +55,13 @@ _SHAPES: dict[str, Callable[[int, int], ErrorInfo]] = {
 
 @dataclass(frozen=True)
 class Dead:
-    """What dead jobs of one shape cost.
+    """The figures of dead jobs of one shape.
 
     Attributes:
         shape: how their tracebacks differ.
         failures: failed attempts that the manager recorded in a second.
-        total: bytes that the manager had resident at most.
-        again: bytes that a new manager had resident at most.
+        total: the most bytes that the manager had resident.
+        again: the most bytes that a new manager had resident.
         journal: bytes of the journal's file.
         recovery: seconds from the start of that manager until it had answered a call.
         spent: seconds of the processor that it had used by then.
@@ -81,7 +81,7 @@ class Dead:
 
 
 def measure(durability: str, jobs: int) -> Iterator[Dead]:
-    """Yield what *jobs* dead jobs of each shape cost."""
+    """Yield the figures of *jobs* dead jobs of each shape."""
     for shape, error_of in _SHAPES.items():
         with Service(durability, "--max-queue", str(2 * jobs), consumers=0) as service:
             _submit(service, jobs)
@@ -139,7 +139,7 @@ def _fail(service: Service, jobs: int, error_of: Callable[[int, int], ErrorInfo]
 
 
 def _complete(service: Service, jobs: int, error_of: Callable[[int, int], ErrorInfo]) -> float:
-    """Return the share of some jobs that have all that was reported of them."""
+    """Return the share of some jobs whose histories have all reported errors."""
     numbers = range(0, jobs, max(1, jobs // _LOOKED_AT))
     with _broker(service, c.Hello(1, "client")) as broker:
         views = broker.get([job_id(_ORIGIN, number) for number in numbers])

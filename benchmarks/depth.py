@@ -1,7 +1,7 @@
-"""A deep queue: what it costs to have many jobs waiting, with priorities and delays among them.
+"""A deep queue: the cost of many waiting jobs, some of them with priorities and delays.
 
-Jobs are submitted over the wire, a tenth of them delayed by an hour, the rest in three priorities, before
-any consumer is there. Then four consumers take from that backlog for a while.
+Jobs are submitted over the network before there is any consumer: a tenth of them with a delay of an hour, the
+others with three priorities. Then four consumers take jobs from that backlog for a while.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from dataclasses import dataclass
 from benchmarks.processes import cpu_seconds, peak_bytes, resident_bytes
 from benchmarks.systems import PROCESSES, Service, end
 
-#: The backlog that others are compared with.
+#: The backlog with which others are compared.
 SHALLOW = 10_000
 #: Jobs of one call to submit, so that both backlogs have chunks of the same size.
 _CALL = 10_000
 _DELAY_SECONDS = 3600.0
 _PRIORITIES = (0, 1, 2)
 _LOOK_SECONDS = 0.01
-#: How often jobs are taken from the backlog, which is filled up again in between.
+#: How often jobs are taken from the backlog; it is refilled each time.
 _REPEATS = 5
 _PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What one backlog gave.
+    """The figures of one backlog.
 
     Attributes:
         submit_rate: jobs a second that were accepted while it was built.
         rate: jobs a second that four consumers took from it and ended; the median of some repeats.
-        manager_seconds: processor time of the manager for each of these; their mean.
-        peak: most bytes that the manager had resident until then.
+        manager_seconds: processor time of the manager for each of these jobs; the mean.
+        peak: the most bytes that the manager had resident until then.
         longest_turn: seconds of the manager's longest turn until then.
         recovery: seconds from the start of a manager on that journal until it served.
         recovered: bytes that this manager had resident then.
@@ -49,10 +49,10 @@ class Depth:
 
 
 def measure(durability: str, waiting: int, taken: int) -> Depth:
-    """Return what a backlog gives in which *waiting* jobs are left whenever *taken* have been done."""
+    """Return the figures of a backlog in which *waiting* jobs are left each time that *taken* are done."""
     room = str(2 * (waiting + taken + _CALL))
     with Service(durability, "--max-queue", room, consumers=0) as service:
-        # The delayed ones cannot be taken: so many more are needed that enough can.
+        # Delayed jobs cannot be taken, so more jobs are needed.
         jobs = waiting + taken + taken // 9 + _CALL
         started = time.perf_counter()
         _fill(service, jobs)
@@ -88,7 +88,7 @@ def longest_turn(service: Service) -> float:
 
 
 def _fill(service: Service, jobs: int) -> None:
-    """Submit *jobs* jobs, a call at a time; every tenth call delayed, the others of each priority in turn."""
+    """Submit *jobs* jobs in several calls: every tenth with a delay, the others in alternating priorities."""
     numbers = iter(range(0, jobs, _CALL))
     for place, first in enumerate(numbers):
         delay = _DELAY_SECONDS if place % 10 == 9 else 0.0
@@ -100,7 +100,7 @@ def _fill(service: Service, jobs: int) -> None:
 
 
 def _drain_rate(service: Service, jobs: int) -> float:
-    """Return the jobs a second that consumers end, from the first tenth of *jobs* on until all are done."""
+    """Return the jobs a second that consumers end, after the first tenth of *jobs* until all are done."""
     done = _done(service)
     begun, first = _when_done(service, done + jobs // 10)
     ended, last = _when_done(service, done + jobs)
@@ -108,10 +108,10 @@ def _drain_rate(service: Service, jobs: int) -> float:
 
 
 def _when_done(service: Service, jobs: int) -> tuple[float, int]:
-    """Wait until so many jobs are done; return when that was seen, and how many were.
+    """Wait until *jobs* jobs are done; return the time then, and how many were done.
 
     Raises:
-        TimeoutError: they were not.
+        TimeoutError: they were not done in time.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -129,7 +129,7 @@ def _done(service: Service) -> int:
 
 
 def _recovery_seconds(service: Service) -> float:
-    """Kill the manager; return how long a new one takes from its start until it serves."""
+    """Kill the manager; return the seconds that a new one takes from its start until it serves."""
     service.manager.kill()
     service.manager.wait()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Have bars drawn, in an environment of its own that has matplotlib."""
+"""Draws bars with matplotlib, which has an environment of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.peers.table import LOCKS
 
 
 class Panel(NamedTuple):
-    """Bars of one measure: its title, how a figure is written (`str.format`), and each system's figure."""
+    """The bars of one measure: its title, the format of a figure (`str.format`), and each system's figure."""
 
     title: str
     form: str
@@ -25,7 +25,7 @@ def draw(panels: list[Panel], note: str, target: Path) -> None:
     """Write *panels* side by side to *target*, a PNG, with *note* below.
 
     Raises:
-        subprocess.CalledProcessError: matplotlib could not be installed, or the file not be written.
+        subprocess.CalledProcessError: matplotlib could not be installed, or the file could not be written.
     """
     python = interpreter(LOCKS / "plot.lock")
     script = Path(__file__).with_name("plot.py")

@@ -1,9 +1,12 @@
-"""What stands below the service, alone: the least that some of its work can cost on this machine.
+"""Lower bounds: the least time that some of the service's work can take on this machine.
 
-Each does the part that cannot be left out and nothing else, so that a figure of the service can be held
-against it: messages between sleeping processes and a sync for one job in flight, one thread that unpickles
-and answers for stock clients, SQLite writing the bytes of jobs and results for large ones, and for those of
-a kilobyte also what it takes to bring them through three processes and back.
+Each measure does only the unavoidable part of that work, so that a figure of the service can be compared
+with it:
+
+- for one job at a time: messages between sleeping processes, and a sync;
+- for stock clients: one thread that unpickles and answers;
+- for large jobs: SQLite, which writes the bytes of arguments and results;
+- for jobs of a kilobyte: also the transport through three processes and back.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ from typing import Any
 import apsw
 import msgspec
 
-#: Jobs that one event of the journal carries in bulk.
+#: Jobs in one event of the journal, if they are submitted in bulk.
 _EVENT_JOBS = 1_000
-#: Bytes of the log at which the manager checkpoints it, too.
+#: Pages of the log at which it is checkpointed, as in the manager.
 _CHECKPOINT_PAGES = 2_048
 _CLIENTS = 8
 _PATIENCE_SECONDS = 60.0
@@ -35,8 +38,8 @@ _PATIENCE_SECONDS = 60.0
 def hops_seconds(count: int) -> float:
     """Return the median time of a message that goes from here through two other processes and back.
 
-    Those are the four messages that one job in flight cannot do without: to the manager, to a consumer
-    and both ways back. All sleep until it comes.
+    Those are the four messages that a single job needs: to the manager, to a consumer and both ways back.
+    Each process sleeps until the message comes.
     """
     context = multiprocessing.get_context("forkserver")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -56,7 +59,7 @@ def hops_seconds(count: int) -> float:
 
 
 def sync_seconds(count: int) -> float:
-    """Return the median time to write a page of a file anew and sync it, where journals of benchmarks are."""
+    """Return the median time to overwrite a page of a file and sync it, on the disk of the journals."""
     with TemporaryDirectory(prefix="svc-benchmark-") as folder:
         descriptor = os.open(Path(folder) / "file", os.O_CREAT | os.O_RDWR)
         try:
@@ -74,10 +77,10 @@ def sync_seconds(count: int) -> float:
 
 
 def journal_rate(jobs: int, job_bytes: int) -> float:
-    """Return the jobs a second whose arguments and results, *job_bytes* each, SQLite writes alone.
+    """Return the jobs a second whose arguments and results, *job_bytes* each, SQLite alone can write.
 
-    As the journal has it: a row and a synced commit for the arguments of 1,000 jobs (or of one, from a
-    megabyte on) and another for their results, the log moved into the file every 8 MiB.
+    The work is that of the journal: a row and a synced commit for the arguments of 1,000 jobs (fewer if these
+    exceed 1 MiB, but at least one), another for their results, and a checkpoint every 8 MiB.
     """
     together = max(1, min(_EVENT_JOBS, (1 << 20) // job_bytes))
     commits = 2 * max(1, jobs // together)
@@ -97,10 +100,10 @@ def journal_rate(jobs: int, job_bytes: int) -> float:
 
 
 def carry_seconds(jobs: int, job_bytes: int) -> float:
-    """Return the processor time in which the arguments and result of a job, *job_bytes* each, cross loopback.
+    """Return the processor time to send the arguments and result of a job, *job_bytes* each, over loopback.
 
-    That is four times: to the manager, to a consumer, and both ways back. Each time a thousand of them are
-    encoded, sent, received and decoded as one message, by two processes, whose times are added.
+    They are sent four times: to the manager, to a consumer, and both ways back. Each time two processes
+    encode, send, receive and decode a thousand of them as one message; their times are added.
     """
     context = multiprocessing.get_context("forkserver")
     bodies = [os.urandom(job_bytes) for _ in range(_EVENT_JOBS)]
@@ -120,9 +123,9 @@ def carry_seconds(jobs: int, job_bytes: int) -> float:
 
 
 def thread_rate(items: int) -> float:
-    """Return the items a second that one thread passes on which only unpickles, moves and pickles.
+    """Return the items a second that one thread passes on if it only unpickles, moves and pickles them.
 
-    Three calls an item, of the form of stock clients, from four producers and four consumers.
+    Four producers and four consumers make three calls for each item, in the form of stock clients.
     """
     context = multiprocessing.get_context("forkserver")
     with Listener(("127.0.0.1", 0)) as listener:
@@ -143,7 +146,7 @@ def thread_rate(items: int) -> float:
 
 
 def _serve(connections: list[Any]) -> None:
-    """Answer `put`, `get` and `task_done` until all have gone; a `get` waits for an item."""
+    """Answer `put`, `get` and `task_done` until all clients have disconnected; a `get` waits for an item."""
     selector = selectors.DefaultSelector()
     for opened in connections:
         selector.register(opened, selectors.EVENT_READ)
@@ -184,7 +187,7 @@ def _consume(address: Any, count: int) -> None:
 
 
 def _unpack(address: Any, messages: int) -> None:
-    """Receive and decode so many messages, and tell what processor time that took."""
+    """Receive and decode *messages* messages, and send back the processor time that this took."""
     with Client(address) as connection:
         connection.send(None)
         before = time.process_time()
@@ -194,7 +197,7 @@ def _unpack(address: Any, messages: int) -> None:
 
 
 def _relay(address: tuple[str, int], first: bool) -> None:
-    """Pass on what comes: the *first* one to another relay, which sends it back."""
+    """Pass on messages: the *first* relay to the second one, which sends them back."""
     with socket.create_connection(address) as near:
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not first:

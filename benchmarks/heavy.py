@@ -1,4 +1,4 @@
-"""Measures that take long, or gigabytes of disk: each on a service of its own, and only when asked for."""
+"""Measures that take long, or gigabytes of disk: each on a service of its own, and only on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks import dead, depth, floors, hostile, keyed, lanes, large, pauses, recovery, width
 from benchmarks.figures import Figures
 
-#: What the other rows of the same measure are compared with.
+#: The systems with which the other rows of the same measure are compared.
 FEW, SHALLOW, DISK = "4 consumers", "10,000 waiting", "the disk, synced"
 FEW_LANES = f"{lanes.COUNTS[0]} lanes"
 _MEBIBYTE = 2**20
@@ -16,7 +16,7 @@ _MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of everything."""
+    """The amounts of work of all measures."""
 
     large_jobs: int = 200
     large_bytes: int = 16 * _MEBIBYTE
@@ -77,7 +77,7 @@ def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def wide(durability: str, extent: Extent, figures: Figures) -> None:
-    """Connect many consumers, and four."""
+    """Compare many connected consumers with four."""
     for seen in width.measure(durability, extent.consumers, extent.handed, extent.idle_seconds):
         name = FEW if seen.consumers == 4 else f"{seen.consumers:,} consumers"
         figures.note("CPU of manager, consumers idle", "% of a core", name, seen.idle_percent)
@@ -88,7 +88,7 @@ def wide(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def deep(durability: str, extent: Extent, figures: Figures) -> None:
-    """Let many jobs wait, and few."""
+    """Compare many waiting jobs with few."""
     for waiting in (extent.shallow, extent.waiting):
         name = SHALLOW if waiting == extent.shallow else f"{waiting:,} waiting"
         seen = depth.measure(durability, waiting, extent.taken)
@@ -102,7 +102,7 @@ def deep(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def paused(durability: str, extent: Extent, figures: Figures) -> None:
-    """Work at full load, with all beside it that could hold the loop up."""
+    """Run jobs at full load, together with everything else that could delay the loop."""
     name = f"{extent.busy:,} jobs, {extent.kept:,} kept, {durability}"
     seen = pauses.measure(durability, extent.busy, extent.kept)
     figures.note("longest turn, or sync of a page", "ms", name, seen.longest_turn * 1e3)
@@ -112,7 +112,7 @@ def paused(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def recovered(durability: str, extent: Extent, figures: Figures) -> None:
-    """Kill a manager with many jobs waiting, in journals of several shapes."""
+    """Kill a manager with many waiting jobs, with journals of several shapes."""
     for seen in recovery.measure(durability, extent.waiting):
         name = f"{extent.waiting:,} jobs {seen.shape}"
         figures.note("killed manager, start to first answer", "s", name, seen.seconds)
@@ -120,7 +120,7 @@ def recovered(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def with_keys(durability: str, extent: Extent, figures: Figures) -> None:
-    """Let jobs wait that have a key, or a due time of their own, each; then kill the manager."""
+    """Let jobs wait that each have a key, or a due time of their own; then kill the manager."""
     for seen in keyed.measure(durability, extent.waiting):
         name = f"{extent.waiting:,} jobs {seen.shape}"
         figures.note("memory of manager for each waiting job", "bytes", name, seen.each)
@@ -143,7 +143,7 @@ def dead_jobs(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def below(durability: str, extent: Extent, figures: Figures) -> None:
-    """Do what the service cannot do without, and nothing else."""
+    """Measure only the work that the service cannot avoid."""
     hops, sync = "4 messages, 3 processes", "one page, synced"
     figures.note("floor of a round trip", "ms", hops, floors.hops_seconds(extent.trips) * 1e3)
     figures.note("floor of a round trip", "ms", sync, floors.sync_seconds(extent.trips) * 1e3)
@@ -160,7 +160,7 @@ def below(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def attacked(durability: str, extent: Extent, figures: Figures) -> None:
-    """Attack a manager with many queues, priorities and jobs in all ways that low keys allow."""
+    """Attack a manager with many queues, priorities and jobs, in all ways that keys of low roles allow."""
     sizes = hostile.Sizes(
         waiting=extent.waiting,
         priorities=extent.priorities,
@@ -180,13 +180,13 @@ def attacked(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def of_lanes(durability: str, extent: Extent, figures: Figures) -> None:
-    """Hand out jobs one by one while many lanes wait, and few."""
+    """Hand out jobs one by one, with many waiting lanes and with few."""
     for seen in lanes.measure(extent.lanes):
         measure = f"CPU of manager, a grant beside many {seen.kind}"
         figures.note(measure, "us", f"{seen.lanes:,} lanes", seen.seconds * 1e6)
 
 
-#: By the names that `--only` takes.
+#: The long measures, by the names that `--only` takes.
 HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
     "width": wide,

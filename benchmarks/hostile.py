@@ -1,7 +1,8 @@
 """Attacks on a manager with many queues, priorities and jobs: how long others wait, and how large it gets.
 
-Each attack meets a manager that has just started on the same journal. An operator's connection pings
-meanwhile. The bound of a turn is 50 ms of processor time, and 5 ms for each MiB of a message after the first.
+Each attack is made on a manager that has just started on the same journal. An operator's connection pings
+meanwhile. The bound of a turn is 50 ms of processor time, plus 5 ms for each MiB of a message after the
+first.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from svc.domain import replies as r
 from svc.domain.field_bounds import SUBMIT_CHUNKS_MAX, SUBMIT_JOBS_MAX
 from svc.domain.job import NewChunk, Terms
 
-#: Seconds of processor time that a turn may take, and more for each MiB of a message beyond the first.
+#: Seconds of processor time that a turn may take, and further ones for each MiB of a message after the first.
 TURN_SECONDS = 0.050
 MEBIBYTE_SECONDS = 0.005
 _CALL = 10_000
-#: Queues that are among those of `Sizes.queues`: the default one, `deep` and `fed`.
+#: Queues that `Sizes.queues` includes: the default one, `deep` and `fed`.
 _NAMED_QUEUES = 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much waits and is sent, by how many of the attacks, and how long is watched after each."""
+    """The amounts of waiting jobs and of sent data, the number of attacks, and the seconds after each one."""
 
     waiting: int
     priorities: int
@@ -53,15 +54,15 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one attack did.
+    """The figures of one attack.
 
     Attributes:
         name: the attack.
         bound: seconds of processor time that a turn may take under it.
-        cpu: most seconds of processor time between two answers to the operator.
-        gap: most seconds that the operator waited for an answer.
-        peak: most bytes that the manager had resident.
-        served: whether the manager lived, and served the operator all the time.
+        cpu: the most seconds of processor time between two answers to the operator.
+        gap: the most seconds that the operator waited for an answer.
+        peak: the most bytes that the manager had resident.
+        served: whether the manager kept running, and served the operator all the time.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Seen:
 
 
 def measure(durability: str, sizes: Sizes) -> Iterator[Seen]:
-    """Yield what each attack does to a manager with so much in it."""
+    """Yield the figures of each attack on a manager that was filled according to *sizes*."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="svc-keys-")))
         keys = _keys(folder / "keys")
@@ -96,7 +97,7 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
     camp = Camp(service.endpoint, service.http, keys, sizes.large, sizes.small, sizes.peers, sizes.waiting)
     size = 0
     with watched(service.endpoint, keys["admin"], manager.pid) as seen:
-        with contextlib.suppress(EOFError, OSError):  # whoever is cut off has said all that he could
+        with contextlib.suppress(EOFError, OSError):  # the manager may cut off the attacker
             size = ATTACKS[name](camp)
         time.sleep(sizes.settle)
     peak, lives = peak_bytes(manager.pid), manager.poll() is None
@@ -106,7 +107,7 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
 
 
 def _restore(pristine: Path, folder: Path) -> None:
-    """Bring the journal in *folder*, and what stands beside it, back to how it was."""
+    """Replace the journal in *folder*, and the files beside it, by those in *pristine*."""
     for path in folder.glob("journal*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -121,7 +122,7 @@ def bound(size: int) -> float:
 
 
 def _keys(folder: Path) -> dict[str, bytes]:
-    """Make a key for each role in *folder*, as an operator does; return them."""
+    """Make a key for each role in *folder*, as an operator does; return the keys."""
     subprocess.run(
         [sys.executable, "-m", "svc", "auth", "generate", "--all", str(folder)],
         env=environment(),
@@ -132,7 +133,7 @@ def _keys(folder: Path) -> dict[str, bytes]:
 
 
 def _fill(line: Line, sizes: Sizes) -> None:
-    """Have jobs wait in a deep queue, in many priorities and in many queues; end some with results."""
+    """Submit jobs to a deep queue, with many priorities and to many queues; end some with results."""
     _submit(line, "fed", [NewChunk(0, Terms(TASK, "fed"), [b""] * RESULTS)])
     line.ask([c.Hello(1, "consumer", "filler-1", "filler", tasks=[TASK], queues=["fed"])])
     (grant,) = line.ask([c.Lease(RESULTS)])
@@ -143,7 +144,7 @@ def _fill(line: Line, sizes: Sizes) -> None:
     deep = Terms(TASK, "deep")
     bulk = [NewChunk(first, deep, [b""] * _CALL) for first in range(0, sizes.waiting, _CALL)]
     _submit(line, "deep", bulk)
-    # Every other number: consecutive ones would go on in one chunk.
+    # Every other number, since jobs with consecutive numbers would be joined to one chunk.
     _submit(line, "lanes", [NewChunk(2 * n, Terms(TASK, priority=n), [b""]) for n in range(sizes.priorities)])
     others = sizes.queues - _NAMED_QUEUES
     _submit(line, "wide", [NewChunk(2 * n, Terms(TASK, f"q{n}"), [b""]) for n in range(others)])

@@ -1,6 +1,6 @@
-"""What waiting jobs cost the manager if each has an idempotency key, or a due time of its own.
+"""The manager's cost of waiting jobs that each have an idempotency key, or a due time of their own.
 
-They are submitted as `svc submit --from` does it. Then the manager is killed, and another one starts on the
+They are submitted as by `svc submit --from`. Then the manager is killed, and another one starts on the
 journal.
 """
 
@@ -28,12 +28,12 @@ _SHAPES: dict[str, Callable[[int], Options]] = {
 
 @dataclass(frozen=True)
 class Keyed:
-    """What jobs of one shape cost.
+    """The figures of jobs of one shape.
 
     Attributes:
-        shape: what each of them has.
-        each: bytes that the manager had resident for each, once all were submitted.
-        recovered: bytes that a new manager had resident for each.
+        shape: the property that each job has.
+        each: bytes that the manager had resident for each job, after all were submitted.
+        recovered: bytes that a new manager had resident for each job.
         recovery: seconds from the start of that manager until it had answered a call.
     """
 
@@ -44,7 +44,7 @@ class Keyed:
 
 
 def measure(durability: str, jobs: int) -> Iterator[Keyed]:
-    """Yield what *jobs* jobs of each shape cost, beside a manager without jobs."""
+    """Yield the figures of *jobs* jobs of each shape, compared with a manager without jobs."""
     for shape, options in _SHAPES.items():
         with Service(durability, "--max-queue", str(2 * jobs), consumers=0) as service:
             service.client.stats()

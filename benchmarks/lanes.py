@@ -1,6 +1,6 @@
-"""What it costs the manager to hand out one job, by how many lanes wait: queues, tasks and priorities.
+"""The manager's processor time for a grant of one job, by the number of lanes: queues, tasks and priorities.
 
-The manager's host runs in this process, so that its processor time for a grant is told alone.
+The manager's host runs in this process, so that only its processor time for a grant is measured.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from svc.domain.job import NewChunk, Terms
 from svc.domain.members import Member
 from svc.wire import PROTOCOL_VERSION
 
-#: Numbers of lanes that each take a turn, as far as the extent goes; the others are compared with the first.
+#: The numbers of lanes to measure, up to the extent's number; the others are compared with the first.
 COUNTS = (10, 1_000, 10_000, 100_000)
-#: Grants of one job each that are timed together.
+#: How many grants, of one job each, are timed together.
 _GRANTS = 1_000
 #: Chunks of one submit.
 _CALL = 1_000
 
-#: What differs between the lanes: from the number of a lane to the terms of its jobs.
+#: The property that differs between the lanes, and a function from a lane's number to the terms of its jobs.
 _KINDS: dict[str, Callable[[int], Terms]] = {
     "priorities": lambda number: Terms("m:f", priority=number),
     "tasks": lambda number: Terms(f"m:f{number}"),
@@ -34,11 +34,11 @@ _KINDS: dict[str, Callable[[int], Terms]] = {
 
 @dataclass(frozen=True)
 class Grants:
-    """What one run gave.
+    """The figures of one run.
 
     Attributes:
-        kind: what differs between the lanes.
-        lanes: how many there were.
+        kind: the property that differs between the lanes.
+        lanes: the number of lanes.
         seconds: processor time of the manager for each grant of one job.
     """
 
@@ -48,7 +48,7 @@ class Grants:
 
 
 def measure(most: int) -> Iterator[Grants]:
-    """Yield what a grant costs with each number of lanes up to *most*, for each kind of lanes."""
+    """Yield the figures for each number of lanes up to *most*, for each kind of lanes."""
     for kind, terms in _KINDS.items():
         for count in COUNTS:
             if count <= most:
@@ -61,7 +61,7 @@ def _grant_seconds(lanes: list[Terms]) -> float:
     hello = Hello(PROTOCOL_VERSION, "consumer", "c", "w", tasks=sorted(tasks), queues=sorted(queues))
     _ask(host, consumer, hello)
     _fill(host, lanes)
-    _ask(host, consumer, Lease(1))  # the first one puts the lanes in order
+    _ask(host, consumer, Lease(1))  # the first lease sorts the lanes
     started = time.process_time()
     grants = [_ask(host, consumer, Lease(1)) for _ in range(_GRANTS)]
     spent = time.process_time() - started
@@ -71,7 +71,7 @@ def _grant_seconds(lanes: list[Terms]) -> float:
 
 
 def _fill(host: QueueHost, lanes: list[Terms]) -> None:
-    """Submit jobs, one to each lane in turn, as many as will be taken and a job for each lane."""
+    """Submit jobs to the lanes in turn: one for each lane, and as many as will be leased."""
     client = Member()
     count = len(lanes) + _GRANTS + 1
     for first in range(0, count, _CALL):

@@ -1,4 +1,4 @@
-"""Jobs with large arguments and results: bytes a second from end to end, and what the manager holds."""
+"""Jobs with large arguments and results: bytes a second from end to end, and the manager's memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.systems import Service
 
 @dataclass(frozen=True)
 class Large:
-    """What one run gave.
+    """The figures of one run.
 
     Attributes:
         rate: bytes of arguments and results together, a second.
-        peak: most bytes that the manager had resident.
+        peak: the most bytes that the manager had resident.
         manager_seconds: its processor time for each MiB of arguments and results.
-        disk_rate: bytes a second that this disk wrote just before, each piece of 16 MiB synced.
+        disk_rate: bytes a second that the disk wrote just before, in pieces of 16 MiB, each synced.
     """
 
     rate: float
@@ -30,8 +30,8 @@ class Large:
 
 
 def measure(durability: str, jobs: int, size: int) -> Large:
-    """Return what *jobs* jobs with *size* bytes of arguments and of results give, on their own service."""
-    # The limit counts the encoded arguments, a few bytes more than what is in them.
+    """Return the figures of *jobs* jobs with *size* bytes of arguments and of results, on a new service."""
+    # The limit counts the encoded arguments, which are a few bytes longer than their content.
     with Service(durability, "--max-job-bytes", str(size + 65536)) as service:
         disk_rate = disk_bytes_per_second(service)
         manager = [service.manager.pid]
@@ -45,7 +45,7 @@ def measure(durability: str, jobs: int, size: int) -> Large:
 
 
 def disk_bytes_per_second(service: Service, pieces: int = 8, size: int = 16 * 2**20) -> float:
-    """Return how fast the journal's disk takes plain writes that are synced one by one."""
+    """Return the bytes a second of plain writes to the journal's disk, each of them synced."""
     path, piece = service.folder / "probe", bytes(size)
     started = time.perf_counter()
     with path.open("wb", buffering=0) as file:

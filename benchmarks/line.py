@@ -1,4 +1,4 @@
-"""One connection to a manager, over which a benchmark says what no client of ours would."""
+"""A connection to a manager on which a benchmark can send messages that no client of ours sends."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def frame(commands: Sequence[Command]) -> bytes:
 
 
 class Line:
-    """A connection that is served, for the holder of a key."""
+    """A connection with a key, after the handshake and `accept_connection`."""
 
     def __init__(self, endpoint: Endpoint, authkey: bytes) -> None:
         """Connect and prove the key, as a stock client does.
 
         Raises:
-            OSError, EOFError: the manager does not let it in.
+            OSError, EOFError: the manager refuses the connection.
         """
         self._connection = Client(endpoint, authkey=authkey)
         self.call(None, "accept_connection", "benchmark")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def ping(self) -> None:
-        """Ask for an answer and wait for it."""
+        """Send a ping and wait for the answer."""
         self.ask([Ping()])
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -48,17 +48,17 @@ class Line:
         return self.answer()
 
     def call(self, ident: str | None, method: str, *args: object) -> object:
-        """Make a stock client's call; return what it gives or raises."""
+        """Make a stock client's call; return its value or its exception."""
         self.send(pickle.dumps((ident, method, args, {}), protocol=4))
         _, value = pickle.loads(self.receive())
         return value
 
     def send(self, body: bytes | bytearray | memoryview) -> None:
-        """Send one message. What the manager says meanwhile is left for `receive`."""
+        """Send one message. Messages of the manager wait for `receive`."""
         self._connection.send_bytes(body)
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are, without a header."""
+        """Send bytes without a header."""
         with self.socket() as raw:
             raw.sendall(data)
 
@@ -67,7 +67,7 @@ class Line:
         return socket.fromfd(self._connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
 
     def has_answer(self, seconds: float) -> bool:
-        """Return whether a message, or the end, comes within so many seconds."""
+        """Return whether a message, or the end of the connection, comes within *seconds*."""
         return self._connection.poll(seconds)
 
     def receive(self) -> bytes:
@@ -75,7 +75,7 @@ class Line:
 
         Raises:
             TimeoutError: none came in time.
-            EOFError, OSError: the manager has hung up.
+            EOFError, OSError: the manager has ended the connection.
         """
         if not self._connection.poll(ANSWER_SECONDS):
             raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")

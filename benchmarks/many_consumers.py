@@ -1,8 +1,8 @@
-"""Many consumers in one process: real connections and requests, and no work.
+"""Many consumers in one process: real connections and requests, but no work.
 
-A consumer proper is a process; thousands of those would measure the machine. What the manager sees of
-these is the same: a handshake and a hello each, requests that wait for jobs, reports, and supervisors that
-renew their leases once a second.
+A real consumer is a process, and thousands of processes would measure the machine. To the manager these
+consumers look the same: a handshake and a hello each, requests that wait for jobs, reports, and supervisors
+that renew their leases once a second.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from svc.domain.limits import GRANT_JOBS
 from svc.domain.replies import Grant
 from svc.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_request, response_frame
 
-#: Consumers of one worker; each worker has a supervisor beside them.
+#: Consumers of one worker; each worker also has a supervisor.
 WORKER_CONSUMERS = 32
-#: The task that they say they know.
+#: The task that the consumers name as known.
 TASK = "benchmarks.tasks:same"
-#: What a consumer proper asks with; it waits 20 s, and reading ahead may hide 4 ms of run time.
+#: The request of a real consumer: it waits 20 s, and asks for further jobs of 4 ms of run time.
 _REQUEST = Lease(GRANT_JOBS, wait=20.0, ahead=0.004, early=True)
-#: What is reported as the run time of a job: about what one that does nothing takes.
+#: The reported run time of a job in seconds: about that of a job that does nothing.
 _RUN_SECONDS = 1e-5
 _EXTEND_SECONDS = 1.0
 
@@ -34,7 +34,7 @@ class Crowd:
     """Connected consumers that wait for jobs of one queue, and end each as soon as they have it."""
 
     def __init__(self, address: tuple[str, int], authkey: bytes, count: int, queue: str = "default") -> None:
-        """Have *count* consumers of *queue*."""
+        """Prepare *count* consumers of *queue*."""
         self._address, self._authkey, self._queue = address, authkey, queue
         self._count = count
         self._selector = selectors.DefaultSelector()
@@ -46,7 +46,7 @@ class Crowd:
         self.jobs = 0
 
     def __enter__(self) -> Self:
-        """Connect them all, and let all of them wait."""
+        """Connect all consumers, and let them wait for jobs."""
         for number in range(self._count):
             worker = f"crowd-{number // WORKER_CONSUMERS}"
             if number % WORKER_CONSUMERS == 0:
@@ -59,14 +59,14 @@ class Crowd:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let them all take their leave."""
+        """Disconnect all with a leave."""
         for connection in (*self._consumers, *self._supervisors):
             _send(connection, [Leave()])
             connection.close()
         self._selector.close()
 
     def tend(self, seconds: float, jobs: int | None = None) -> float:
-        """Be consumers for *seconds*, or until *jobs* more are ended; return how long that was.
+        """Serve the consumers for *seconds*, or until *jobs* more jobs are ended; return the seconds taken.
 
         Raises:
             TimeoutError: the jobs did not come.

@@ -1,7 +1,7 @@
-"""The measures: each takes the systems, does its work once, and notes what it saw.
+"""The measures: each takes the systems, does its work once, and notes its figures.
 
-One call of `one_round` does everything once. Several rounds, one after the other, spread the moods of the
-machine over all systems alike.
+One call of `one_round` does each measure once. With several rounds, one after the other, changes of the
+machine's speed affect all systems alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KIBIBYTE = "x" * 1024
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything one round does."""
+    """The amounts of work in one round."""
 
     jobs: int = 20_000
     large_jobs: int = 10_000
@@ -45,7 +45,7 @@ SMOKE = Sizes(
 
 @dataclass(frozen=True)
 class Field:
-    """Everything that takes part."""
+    """All systems that take part."""
 
     services: tuple[Service, ...]
     #: The first of them once more, without the record of each attempt in the log.
@@ -55,7 +55,7 @@ class Field:
     server: StockServer
 
     def clients(self) -> Iterator[tuple[str, concurrent.futures.Executor]]:
-        """Yield each executor with the name of its system; ours ends with its turn."""
+        """Yield each executor with the name of its system; ours is closed before the next one."""
         for service in self.services:
             with OurExecutor(service.address, authkey_file=service.keyfile) as ours:
                 yield service.name, ours
@@ -63,12 +63,12 @@ class Field:
 
     @property
     def systems(self) -> tuple[System, ...]:
-        """Those that run functions."""
+        """The systems that run functions."""
         return (*self.services, self.pool, self.executor)
 
     @property
     def servers(self) -> tuple[stock.Server, ...]:
-        """Those that stock clients can use."""
+        """The systems that stock clients can use."""
         return (*self.services, self.server)
 
 
@@ -89,14 +89,14 @@ def end_to_end(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def kibibytes(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Do the same with 1 KiB of arguments and of results."""
+    """Do the same as `end_to_end`, with 1 KiB of arguments and of results."""
     for system in who.systems:
         rate = _rate(system, [_KIBIBYTE] * sizes.large_jobs)
         figures.note("1 KiB jobs, end to end", "jobs/s", system.name, rate)
 
 
 def submit_alone(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Submit to a queue that nobody serves."""
+    """Submit to a queue that no worker serves."""
     for service in who.services:
         started = time.perf_counter()
         service.submit(tasks.same, range(sizes.jobs), "parked")
@@ -105,7 +105,7 @@ def submit_alone(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Submit a job, wait for its result, and again."""
+    """Submit a job and wait for its result, repeatedly."""
     for system in who.systems:
         taken = [_seconds(system) for _ in range(sizes.round_trips)]
         for name, share in TRIP_SHARES.items():
@@ -113,7 +113,7 @@ def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def seed(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Run the seed's program: 40 jobs of 0.1 s on 4 consumers, ideally 1 s."""
+    """Run 40 jobs of 0.1 s on 4 consumers, which takes 1 s at best."""
     for system in who.systems:
         started = time.perf_counter()
         for _ in system.all(tasks.nap, range(sizes.naps)):
@@ -122,7 +122,7 @@ def seed(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Put, get and settle items by clients that have only the stdlib."""
+    """Put, get and acknowledge items with clients that have only the stdlib."""
     for server in who.servers:
         one = stock.one_client(server, sizes.items // 2)
         figures.note("stock put+get+task_done, 1 client", "items/s", server.name, one)
@@ -135,7 +135,7 @@ def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
 def executor(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Call `submit` of an executor for one job after the other, then take all results."""
     for name, pool in who.clients():
-        pool.submit(tasks.same, 0).result()  # connected, and its threads started
+        pool.submit(tasks.same, 0).result()  # connects, and starts its threads
         started = time.perf_counter()
         futures = [pool.submit(tasks.same, number) for number in range(sizes.jobs)]
         submitted = time.perf_counter() - started
@@ -157,7 +157,7 @@ def starts(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """See what the processes have resident after all that: the manager, and the largest of the others."""
+    """Note the resident memory after all measures: of the manager, and of the largest other process."""
     for system in who.systems:
         for part, pids in system.pids().items():
             size = max(map(resident_bytes, pids), default=0)
@@ -166,9 +166,10 @@ def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Work and connect anew all the time: in calm, with a thousand silent and slow peers, and in calm again.
+    """Run jobs and connect repeatedly: without attackers, with a thousand silent and slow peers, and without.
 
-    What the siege costs is told against the mean of both calms, as other users of the machine come and go.
+    The rate under attack is compared with the mean of both phases without, since the load by other users of
+    the machine changes.
     """
     for service in who.services:
         for crowd, sources in under_attack.CROWDS.items():
@@ -184,7 +185,7 @@ def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> float:
-    """Return the jobs a second, end to end, while honest clients come anew; note how all of them fare."""
+    """Return the jobs a second, end to end, while honest clients connect; note the figures of both."""
     name = f"{service.name}, {crowd}"
     manager = service.pids()["manager"]
     jobs = 0
@@ -203,7 +204,7 @@ def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> floa
     return rate
 
 
-#: In the order of the table.
+#: All measures, in the order of the table.
 MEASURES: dict[str, Measure] = {
     "noop": end_to_end,
     "1kib": kibibytes,
@@ -216,7 +217,7 @@ MEASURES: dict[str, Measure] = {
     "memory": memory,
     "siege": besieged,
 }
-#: What is done where nothing is chosen: what takes a minute by itself has to be asked for.
+#: The measures that run by default: without the one that takes a minute by itself.
 USUAL = [name for name in MEASURES if name != "siege"]
 
 

@@ -70,7 +70,7 @@ def seconds_of(pids: Sequence[int]) -> float:
 
 def below(pid: int) -> list[int]:
     """Return *pid* and its living descendants, by the parent that /proc names for each process."""
-    # `benchmarks.processes` has the same, but this file also runs with the packages of an older checkout.
+    # `benchmarks.processes` has the same function, but this file also runs with an older checkout's packages.
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

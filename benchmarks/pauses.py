@@ -1,7 +1,7 @@
-"""Pauses of the manager's loop at full load, while checkpoints, retention and a backup go on beside it.
+"""Pauses of the manager's loop at full load, with checkpoints, retention and a backup at the same time.
 
-The journal's disk is asked at the same time how long a sync of one page takes at worst: a turn that commits
-cannot be shorter than that.
+A probe also measures the longest sync of one page on the journal's disk: a turn that commits at that moment
+cannot be shorter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks import tasks
 from benchmarks.depth import longest_turn
 from benchmarks.systems import Service
 
-#: Jobs of one call, so many without content and so many with a kilobyte each way.
+#: Jobs of one call; calls alternate between jobs without content and jobs with 1 KiB each way.
 _CALL = 20_000
 _KIBIBYTE = "x" * 1024
 _PROBE_SECONDS = 0.02
@@ -25,13 +25,13 @@ _PROBE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Pauses:
-    """What one run gave.
+    """The figures of one run.
 
     Attributes:
         rate: jobs a second, from end to end.
-        forgotten: jobs that retention forgot meanwhile.
+        forgotten: jobs that retention removed meanwhile.
         longest_turn: seconds of the manager's longest turn.
-        longest_sync: seconds of the longest of the probe's syncs on the same disk, one each 20 ms.
+        longest_sync: seconds of the probe's longest sync on the same disk, with one sync each 20 ms.
     """
 
     rate: float
@@ -41,7 +41,7 @@ class Pauses:
 
 
 def measure(durability: str, jobs: int, kept: int) -> Pauses:
-    """Return what *jobs* jobs give when only *kept* finished ones are kept, and a backup is made half-way."""
+    """Return the figures of *jobs* jobs: *kept* finished ones are kept, and a backup is made half-way."""
     with Service(durability, "--retain-count", str(kept)) as service, _Probe(service.folder) as probe:
         started = time.perf_counter()
         for done in range(0, jobs, _CALL):
@@ -56,7 +56,7 @@ def measure(durability: str, jobs: int, kept: int) -> Pauses:
 
 
 class _Probe:
-    """Writes and syncs a page in a folder again and again, while the context lasts."""
+    """Writes and syncs a page in a folder again and again within a `with` block."""
 
     def __init__(self, folder: Path) -> None:
         """Use *folder*."""
@@ -67,12 +67,12 @@ class _Probe:
         self.longest = 0.0
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the probe."""
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End."""
+        """Stop the probe."""
         self._stop.set()
         self._thread.join()
 

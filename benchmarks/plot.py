@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-#: From this ratio on between the largest figure and the smallest a scale is logarithmic.
+#: If the largest figure is more than this many times the smallest, the scale is logarithmic.
 _WIDE = 30
 _OURS, _OTHERS = "#c2410c", "#94a3b8"
 

@@ -1,4 +1,4 @@
-"""What processes cost, as the kernel counts it."""
+"""Processor time and memory of processes, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def processor_clock(pid: int) -> Callable[[], float]:
-    """Return what tells the processor time of a process in seconds, by the nanosecond."""
-    # As clock_getcpuclockid(3) makes it, which Python lacks.
+    """Return a function that returns the processor time of a process in seconds, to the nanosecond."""
+    # The clock id of clock_getcpuclockid(3), which Python lacks.
     clock = ~pid << 3 | 2
     return lambda: time.clock_gettime(clock)
 
 
 @contextmanager
 def parts_cpu(parts: Mapping[str, list[int]]) -> Iterator[dict[str, float]]:
-    """Yield a mapping: after the block it has the processor seconds of each part, and of this `client`."""
+    """Yield a mapping that has, after the block, the processor seconds of each part and of this `client`."""
     before = {part: cpu_seconds(pids) for part, pids in parts.items()}
     own = time.process_time()
     spent: dict[str, float] = {}
@@ -36,18 +36,18 @@ def parts_cpu(parts: Mapping[str, list[int]]) -> Iterator[dict[str, float]]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that a process has resident, or 0 where it has ended."""
+    """Return the bytes that a process has resident, or 0 if it has ended."""
     return _status_bytes(pid, "VmRSS:")
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process ever had resident, or 0 where it has ended."""
+    """Return the most bytes that a process ever had resident, or 0 if it has ended."""
     return _status_bytes(pid, "VmHWM:")
 
 
 def family(pid: int) -> list[int]:
     """Return *pid* and all its living descendants."""
-    # Not from `children` in /proc, which many kernels are built without.
+    # `children` in /proc is not used, since many kernels are built without it.
     parents = {int(stat.parent.name): _parent(_read(stat)) for stat in _PROC.glob("[0-9]*/stat")}
     found = [pid]
     for parent in found:

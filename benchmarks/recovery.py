@@ -1,6 +1,6 @@
-"""How long a manager takes to serve again after `kill -9`, by how its waiting jobs had come.
+"""The time of a manager to serve again after `kill -9`, by the way in which its waiting jobs were submitted.
 
-The journal is written without a manager, as one would have written it; then managers start on it.
+The journal is written without a manager, but with the same content; then managers start on it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _BODY = b"\x92\x91\x01\x80"
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one journal gave.
+    """The figures of one journal.
 
     Attributes:
-        shape: how its jobs had come.
-        seconds: from the start of the process until it had answered a call.
+        shape: how its jobs were submitted.
+        seconds: seconds from the start of the process until it had answered a call.
         resident: bytes that the manager had resident then.
     """
 
@@ -43,7 +43,7 @@ class Recovery:
 
 
 def measure(durability: str, waiting: int) -> Iterator[Recovery]:
-    """Yield what a journal of *waiting* jobs gives for each way in which they can have come."""
+    """Yield the figures of a journal of *waiting* jobs for each way to submit them."""
     for shape, call, merged in (
         (f"submitted {_CALL:,} at a time", _CALL, False),
         ("submitted one by one, and merged since", 1, True),
@@ -70,7 +70,7 @@ def _recovery(service: Service, shape: str) -> Recovery:
 
 
 def _write(path: Path, jobs: int, call: int) -> None:
-    """Write the submits of *jobs* jobs, *call* at a time, that came just now."""
+    """Write the events of *jobs* jobs that are submitted now, *call* jobs at a time."""
     journal = SqliteJournal.open(path, "os")
     rows = (
         (number, Submitted(time.time(), "benchmark", first, _TERMS, [_BODY] * call))
@@ -82,7 +82,7 @@ def _write(path: Path, jobs: int, call: int) -> None:
 
 
 def _merge(path: Path) -> None:
-    """Let the jobs' minute pass, and all ticks after it that merging them takes."""
+    """Merge the jobs' events as a manager does after a minute: run turns until all are merged."""
     host = QueueHost(SqliteJournal.open(path, "os"), clock=_Hurried(), limits=Limits(merge_seconds=0.0))
     while host.state.ledger.grown:
         host.turn()
@@ -90,7 +90,7 @@ def _merge(path: Path) -> None:
 
 
 class _Hurried:
-    """A clock by which the next tick is due whenever one looks."""
+    """A clock by which the next tick is due at each reading."""
 
     def __init__(self) -> None:
         self._now = time.time()

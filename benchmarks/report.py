@@ -1,4 +1,4 @@
-"""From figures to a table for people and data for programs: medians, and no figure without its ratio."""
+"""Makes a table for people and data for programs from the figures: medians, each with its ratios."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.drawing import Panel
 from benchmarks.figures import Figures, Row
 from benchmarks.systems import LOGS_OFF, Executor, Pool, StockServer
 
-#: Whose figure of the same measure the others are divided by, and the name of that column.
+#: The systems by whose figure of the same measure the others are divided, and the name of each column.
 REFERENCES = {Pool.name: "/ Pool", Executor.name: "/ Executor", StockServer.name: "/ BaseManager"}
 #: The services without records of attempts in the log.
 QUIET = [f"svc, {durability}{LOGS_OFF}" for durability in ("fsync", "os", "memory")]
@@ -43,7 +43,7 @@ def table(figures: Figures) -> str:
 
 
 def document(figures: Figures, sizes: object, rounds: int) -> dict[str, Any]:
-    """Return all that was measured, every round of it, as data."""
+    """Return all figures of every round as data."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -56,7 +56,7 @@ def document(figures: Figures, sizes: object, rounds: int) -> dict[str, Any]:
 
 
 def panels(figures: Figures) -> list[Panel]:
-    """Return what the plot shows: of those measures that were done, the ones that a reader asks for first."""
+    """Return the panels of the plot: the most interesting measures, as far as they were done."""
     bars = {
         measure: {row.system: _median(figures, row) for row in figures.rounds if row.measure == measure}
         for measure in PLOTTED
@@ -65,7 +65,7 @@ def panels(figures: Figures) -> list[Panel]:
 
 
 def note(durabilities: Iterable[str]) -> str:
-    """Return what stands below the plot."""
+    """Return the text below the plot."""
     load = os.getloadavg()[0]
     return f"4 processes, {os.cpu_count()} cores, load average {load:.0f}; svc with {', '.join(durabilities)}"
 

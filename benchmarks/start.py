@@ -1,4 +1,4 @@
-"""How soon commands answer and a worker works, beside what Python itself and the parser take to start."""
+"""Times from start to end of commands, and from start to readiness of a worker, beside Python's own start."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 
 from benchmarks.systems import PROCESSES, Service, end, environment
 
-#: What each command is measured beside, and the name of that system in the table.
+#: Programs for comparison, by their names in the table: Python alone, and Python with the parser.
 PYTHON, TYPER = "python -c pass", "python -c 'import typer'"
 
 
 def commands(service: Service) -> dict[str, list[str]]:
-    """Return the commands that are measured, by the name that they have in the table."""
+    """Return the measured commands by their names in the table."""
     return {
         PYTHON: ["-c", "pass"],
         TYPER: ["-c", "import typer"],
@@ -29,7 +29,7 @@ def command_seconds(arguments: list[str]) -> float:
     """Return the seconds from the start to the end of a Python program.
 
     Raises:
-        CalledProcessError: it failed, so its time means nothing.
+        CalledProcessError: it failed, so its time is not valid.
     """
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], env=environment(), stdout=subprocess.DEVNULL, check=True)

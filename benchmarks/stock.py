@@ -1,4 +1,4 @@
-"""What a plain `BaseManager` client gets: one call for each put, get and task_done."""
+"""The figures of plain `BaseManager` clients, which make one call for each put, get and task_done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _START_SECONDS = 60.0
 
 
 class Server(Protocol):
-    """Whoever serves stock clients."""
+    """A server of stock clients."""
 
     name: str
 
@@ -28,14 +28,14 @@ class Server(Protocol):
 
 
 class _Client(BaseManager):
-    """What a stock program writes: a manager that only connects."""
+    """The class of a stock program: a manager that only connects."""
 
 
 _Client.register("tasks")
 
 
 def one_client(server: Server, count: int) -> float:
-    """Return the items a second that one client puts, takes and settles: three calls for each item."""
+    """Return the items a second that one client puts, gets and acknowledges: three calls for each item."""
     tasks = _connected(server)
     started = time.perf_counter()
     for number in range(count):
@@ -48,7 +48,7 @@ def one_client(server: Server, count: int) -> float:
 
 def many_clients(server: Server, count: int, clients: int = 4) -> float:
     """Return the items a second that pass from *clients* producers to as many consumers."""
-    # Not forked: by now this process has threads, whose locks a forked child may find taken for ever.
+    # Fork is not used: this process has threads by now, and a child might wait for ever for their locks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     barrier = context.Barrier(2 * clients + 1, timeout=_START_SECONDS)
@@ -68,7 +68,7 @@ def many_clients(server: Server, count: int, clients: int = 4) -> float:
 
 
 def connect_seconds(server: Server, times: int) -> float:
-    """Return the median time from nothing to the answer of the first call."""
+    """Return the median time to connect and get the answer of the first call."""
     taken: list[float] = []
 
     def measure() -> None:
@@ -77,7 +77,7 @@ def connect_seconds(server: Server, times: int) -> float:
         taken.append(time.perf_counter() - started)
 
     for _ in range(times):
-        # The stdlib keeps a connection for each thread: only a new one connects anew.
+        # The stdlib keeps a connection for each thread: only a new thread connects again.
         thread = threading.Thread(target=measure)
         thread.start()
         thread.join()

@@ -1,6 +1,7 @@
-"""The systems that are measured: the service, and what the standard library has beside it.
+"""The measured systems: the service, and the standard library's alternatives.
 
-Each does the same work with four processes. A system is a context manager; entered, it is warm.
+Each does the same work with four processes. A system is a context manager; after entering it, its processes
+are started and have run their first jobs.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ _Function = Callable[[Any], Any]
 
 
 class System(Protocol):
-    """Something that runs functions in other processes."""
+    """A system that runs functions in other processes."""
 
     name: str
 
     def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
-        """Run *function* for each of *arguments*; yield the results as they come or in order."""
+        """Run *function* for each of *arguments*; yield the results in any order."""
 
     def one(self, function: _Function, argument: object) -> object:
         """Run one call and return its result."""
 
     def pids(self) -> dict[str, list[int]]:
-        """Return the system's processes by their part, beside the caller's own."""
+        """Return the process ids of the system by part, without the caller's own."""
 
 
 class Service:
@@ -74,7 +75,7 @@ class Service:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start both on loopback, in a temporary folder, and wait until all consumers work."""
+        """Start both on loopback, in a temporary folder, and wait until all consumers are connected."""
         self.folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="svc-benchmark-")))
         self.keyfile = self.folder / "authkey"
         self.keyfile.write_text(secrets.token_hex(32))
@@ -109,7 +110,7 @@ class Service:
         return self.client.submit(_task(function), argument).result()
 
     def submit(self, function: _Function, arguments: Iterable[object], queue_name: str) -> None:
-        """Submit jobs to a queue and leave them there."""
+        """Submit jobs to a queue, and do not wait for them."""
         submitter = self.client.options(queue=queue_name)
         submitter.submit_many(_task(function), ((each,) for each in arguments))
 
@@ -119,7 +120,7 @@ class Service:
         return {"manager": [self.manager.pid], "consumers": worker}
 
     def start_manager(self) -> None:
-        """Start the manager on the journal that there is, and wait until it serves."""
+        """Start the manager on the current journal, and wait until it serves."""
         announced = self.folder / "manager.json"
         announced.unlink(missing_ok=True)
         self.manager = self._child(
@@ -131,12 +132,12 @@ class Service:
         self.address, self.http = str(places["listen"]), str(places["http"])
 
     def start_worker(self, consumers: int, *flags: str) -> subprocess.Popen[bytes]:
-        """Start a worker; it ends with the service, unless `end` does it before."""
+        """Start a worker; it is stopped with the service, unless `end` stops it before."""
         command = ["worker", "--manager", self.address, "--tasks", "benchmarks.tasks", "--http", "off"]
         return self._child([*command, "--consumers", str(consumers), *flags])
 
     def wait_for_consumers(self, count: int) -> None:
-        """Wait until so many consumers are connected."""
+        """Wait until *count* consumers are connected."""
         _until(lambda: self.client.stats().consumers == count)
 
     def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -250,7 +251,7 @@ def _task(function: _Function) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every command: no settings, this tree, and bytecode as an install has it."""
+    """Return the environment of all commands: no settings, this source tree, and bytecode as if installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return kept | {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -260,7 +261,7 @@ def _until(condition: Callable[[], object]) -> None:
     """Wait until *condition* holds.
 
     Raises:
-        TimeoutError: it did not within the time that a start may take.
+        TimeoutError: it does not hold within the time that a start may take.
     """
     end = time.monotonic() + _START_SECONDS
     while not condition():
@@ -270,7 +271,7 @@ def _until(condition: Callable[[], object]) -> None:
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """Stop a process, and wait until it has gone."""
+    """Stop a process, and wait until it has ended."""
     child.terminate()
     try:
         child.wait(20)

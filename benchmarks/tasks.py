@@ -1,4 +1,4 @@
-"""The work that every system does in the benchmark; workers import it as `benchmarks.tasks`."""
+"""The tasks that every system runs in the benchmark; workers import them as `benchmarks.tasks`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 
 def same(value: object) -> object:
-    """Return *value*: the job that costs nothing but its way there and back."""
+    """Return *value*: a job without any work, so that only its transport takes time."""
     return value
 
 
 def nap(value: float) -> float:
-    """Do the work of the seed's `Task`: take a tenth of a second, then return the square of *value*."""
+    """Sleep for a tenth of a second, then return the square of *value*."""
     time.sleep(0.1)
     return value * value

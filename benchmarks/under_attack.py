@@ -1,7 +1,7 @@
-"""A siege: peers that connect and say nothing, and peers that say a byte a second, while others work.
+"""A flood of connections: peers that connect and send nothing or a byte a second, while honest clients work.
 
-`besieged` keeps them at the manager's door, in a process of their own; whoever is turned away comes back
-some seconds later. `connects` is an honest client that comes anew again and again, in one more process.
+`besieged` keeps these attackers connected, from one process; an attacker that is refused or cut off connects
+again some seconds later. `connects` is an honest client that connects again and again, in another process.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from svc.errors import ServiceError
 from svc.settings import Address
 from svc.wire import HEADER
 
-#: Peers that never say a word, and peers that say a byte each second.
+#: The number of peers that send nothing, and of peers that send a byte each second.
 SILENT = 900
 DRIPPING = 100
-#: Where they come from: where honest clients come from as well, and from so many addresses that no quota for
-#: one keeps them out.
+#: The addresses of the attackers: the address of the honest clients, or so many addresses that no limit for
+#: one address keeps them out.
 CROWDS = {
     "from one address": ["127.0.0.1"],
     "from 100 addresses": [f"127.0.1.{last}" for last in range(1, 101)],
 }
 #: Seconds between two bytes.
 DRIP_SECONDS = 1.0
-#: Seconds, from and to, until one that was turned away comes back. Not all at once: those that were turned
-#: away together would come as one wave for ever.
+#: The range of seconds until a refused attacker connects again. The time is random, since attackers that were
+#: refused together would otherwise always come together.
 RETURN_SECONDS = (2.5, 7.5)
 #: Seconds between two honest clients.
 PAUSE_SECONDS = 0.01
@@ -49,26 +49,26 @@ Endpoint = tuple[str, int]
 
 @dataclass
 class Visits:
-    """What honest clients saw: seconds from nothing to the first answer, and how many were not served."""
+    """The figures of honest clients: seconds from connecting to the first answer, and how many got none."""
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
 
     @property
     def count(self) -> int:
-        """How many came."""
+        """How many clients connected."""
         return len(self.seconds) + self.refused
 
     def part(self, share: float) -> float:
-        """Return the seconds below which a *share* of those that were served stayed."""
+        """Return the seconds within which a *share* of the served clients had an answer."""
         return below(self.seconds, share)
 
 
 @contextmanager
 def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
-    """Hold the siege while the block runs, from the loopback addresses *sources*, once all have come.
+    """Keep the attackers connected while the block runs, which begins once all have connected.
 
-    Gives the processes of the attackers.
+    They use the loopback addresses *sources*. The value is the list of the attackers' process ids.
     """
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -87,7 +87,7 @@ def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
 
 @contextmanager
 def connects(endpoint: Endpoint, authkey: bytes) -> Iterator[Visits]:
-    """Let honest clients come, one after the other, while the block runs; afterwards the value is filled."""
+    """Connect honest clients, one after the other, while the block runs; the value is set after the block."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     child = context.Process(target=_visit, args=(there, endpoint, authkey))
@@ -120,20 +120,20 @@ def _visit(pipe: Pipe, endpoint: Endpoint, authkey: bytes) -> None:
 
 
 class Siege:
-    """All the peers, in one loop."""
+    """All the attackers, in one loop."""
 
     def __init__(self, endpoint: Endpoint, sources: list[str]) -> None:
-        """Have them come to *endpoint*, from each of *sources* in turn."""
+        """Prepare to connect to *endpoint*, from each of *sources* in turn."""
         self._endpoint = endpoint
         self._epoll = select.epoll()
         self._inside: dict[int, socket.socket] = {}
         self._sources = itertools.cycle(sources)
-        #: When (monotonic) who comes (-1) or says its next byte (its descriptor).
+        #: A heap of times (monotonic), each with the descriptor that sends its next byte, or -1 to connect.
         self._due = [(0.0, -1)] * (SILENT + DRIPPING)
         self._dripping: set[int] = set()
 
     def run(self, pipe: Pipe) -> None:
-        """Go on until the other end of *pipe* is closed; tell it when all have come once."""
+        """Run until the other end of *pipe* is closed; send a message on it once all have connected."""
         arrived = 0
         self._epoll.register(pipe.fileno(), select.EPOLLIN)
         while True:
@@ -174,14 +174,14 @@ class Siege:
     def _drip(self, fd: int, now: float) -> None:
         if fd not in self._dripping:
             return
-        with contextlib.suppress(OSError):  # where it has been turned away, `_hear` sees to it
+        with contextlib.suppress(OSError):  # if the connection has ended, `_hear` handles it
             self._inside[fd].send(HEADER.pack(200)[:1])
         heapq.heappush(self._due, (now + DRIP_SECONDS, fd))
 
     def _hear(self, fd: int) -> None:
         with contextlib.suppress(OSError):
             if self._inside[fd].recv(4096):
-                return  # the challenge, which nobody answers
+                return  # the challenge, which is not answered
         self._epoll.unregister(fd)
         self._inside.pop(fd).close()
         if fd in self._dripping:

@@ -1,8 +1,8 @@
-"""Who watches a manager while something is done to it: an operator's connection that pings all the time.
+"""Watches a manager under attack: an operator's connection pings it all the time.
 
-A ping is sent each millisecond, whether those before have been answered or not. So one waits at the
-beginning of each turn that follows a longer one, and is answered at its end. After each answer the processor
-time of the manager is read: what it has used between two answers is that of one turn, and of short ones.
+A ping is sent each millisecond, whether earlier ones have been answered or not. So after each long turn, a
+ping waits at the beginning of the next turn, and is answered at its end. After each answer the processor time
+of the manager is read: the time between two answers is that of one turn, and of short ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.line import Line, frame
 from benchmarks.processes import processor_clock
 from svc.domain.commands import Ping
 
-#: Seconds between two pings, and pings that may be without an answer.
+#: Seconds between two pings, and the most pings without an answer.
 PERIOD_SECONDS = 0.001
 OUTSTANDING_MAX = 32
 #: Seconds that a watcher waits for an answer, and for its own start.
@@ -31,12 +31,12 @@ Endpoint = tuple[str, int]
 
 @dataclass
 class Watched:
-    """What was seen.
+    """The figures of one watch.
 
     Attributes:
-        cpu: most seconds of processor time that the manager used between two answers.
-        gap: most seconds between a ping and its answer.
-        pings: answers that came.
+        cpu: the most seconds of processor time that the manager used between two answers.
+        gap: the most seconds between a ping and its answer.
+        pings: the number of answers.
         served: whether the operator was served all the time.
     """
 
@@ -48,7 +48,7 @@ class Watched:
 
 @contextmanager
 def watched(endpoint: Endpoint, authkey: bytes, pid: int) -> Iterator[Watched]:
-    """Watch the manager, process *pid*, while the block runs; afterwards the value is filled."""
+    """Watch the manager, process *pid*, while the block runs; the figures are set after the block."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     child = context.Process(target=_watch, args=(there, endpoint, authkey, pid))
@@ -82,7 +82,7 @@ def _watch(pipe: Pipe, endpoint: Endpoint, authkey: bytes, pid: int) -> None:
 
 
 def _ping_until(pipe: Pipe, line: Line, used: Callable[[], float], seen: Watched) -> None:
-    """Ping until *pipe* says that it is enough, once more after that, and until all is answered."""
+    """Ping until a message comes on *pipe*, then once more, and wait until all pings are answered."""
     sent: deque[float] = deque()
     before, due = used(), 0.0
     while due < math.inf or sent:

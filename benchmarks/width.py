@@ -1,4 +1,4 @@
-"""Many connected consumers: what they cost while nothing happens, and whether work goes on as with four."""
+"""Many connected consumers: their cost while they are idle, and the rate of jobs compared with four."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from benchmarks.many_consumers import TASK, Crowd
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.systems import PROCESSES, Service
 
-#: Descriptors that this process and the manager need beside one for each consumer.
+#: Descriptors that this process and the manager need in addition to one for each consumer.
 _OTHER_FILES = 500
-#: How often a single job is submitted to see who is woken.
+#: How often a single job is submitted to count the consumers that get a message.
 _SINGLES = 20
 _PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Width:
-    """What one run with so many consumers gave.
+    """The figures of one run.
 
     Attributes:
-        consumers: how many were connected.
-        idle_percent: of one core, that the manager used while all waited.
+        consumers: the number of connected consumers.
+        idle_percent: the percentage of one core that the manager used while all consumers waited.
         resident: bytes that the manager had resident then.
         rate: jobs a second, from their submit in bulk until consumers had reported all.
         manager_seconds: processor time of the manager for each of these jobs.
-        messages: that consumers got for one job that was submitted alone.
+        messages: the number of messages that consumers got for one job that was submitted alone.
     """
 
     consumers: int
@@ -42,7 +42,7 @@ class Width:
 
 
 def measure(durability: str, consumers: int, jobs: int, seconds: float) -> tuple[Width, Width]:
-    """Return what *consumers* give, and four, on one manager: idle for *seconds*, then with *jobs* jobs."""
+    """Return the figures of *consumers*, and of four, on one manager: idle for *seconds*, then with jobs."""
     allow_files(2 * consumers + _OTHER_FILES)
     room = str(consumers + _OTHER_FILES)
     with Service(durability, "--max-connections", room, "--max-per-address", room, consumers=0) as service:
@@ -51,7 +51,7 @@ def measure(durability: str, consumers: int, jobs: int, seconds: float) -> tuple
 
 
 def allow_files(count: int) -> None:
-    """Let this process and those that it starts open *count* files, as far as the system lets it."""
+    """Let this process and its children open *count* files, as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
@@ -76,7 +76,7 @@ def _one(service: Service, consumers: int, jobs: int, seconds: float) -> Width:
 
 
 def _woken(service: Service, crowd: Crowd) -> int:
-    """Submit one job; return how many messages consumers got until all was quiet again."""
+    """Submit one job; return how many messages consumers got until no more came."""
     before = crowd.messages
     service.client.submit(TASK, 1)
     crowd.tend(_PATIENCE_SECONDS, jobs=1)
@@ -98,7 +98,7 @@ def _active(service: Service, crowd: Crowd, jobs: int) -> tuple[float, float]:
 
 
 def _spent(service: Service, work: Callable[[], float]) -> tuple[float, float]:
-    """Return the manager's processor time while *work* runs, and what that returns."""
+    """Return the manager's processor time while *work* runs, and the value of *work*."""
     before = cpu_seconds([service.manager.pid])
     taken = work()
     return cpu_seconds([service.manager.pid]) - before, taken

@@ -1,8 +1,8 @@
 """Measure svc beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray, in one run, on this machine.
 
 Each peer is installed from its lock into an environment of its own under `.bench/`. Every round starts each
-peer, has it do all measures, and ends it, so that no idle peer disturbs another; svc and the standard
-library's pools are measured in the same round. Only ratios within one run mean something.
+peer, does all measures with it, and stops it, so that no idle peer disturbs another. svc and the standard
+library's pools are measured in the same round. Only ratios within one run are meaningful.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OWN_FACTS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmark that *arguments* ask for; return the exit code: 1 where a peer failed."""
+    """Run the benchmark that *arguments* ask for; return the exit code: 1 if a peer failed."""
     options = _parser().parse_args(arguments)
     peers = [each for each in PEERS if each.name in options.only]
     FOLDER.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _installed(peers: list[Peer]) -> tuple[dict[Peer, Path], dict[str, str]]:
-    """Return each peer's interpreter, and why a peer has none."""
+    """Return each peer's interpreter, and the reason for each peer without one."""
     pythons: dict[Peer, Path] = {}
     failed: dict[str, str] = {}
     for peer in peers:
@@ -70,10 +70,10 @@ def _installed(peers: list[Peer]) -> tuple[dict[Peer, Path], dict[str, str]]:
 
 
 def _rounds(pythons: dict[Peer, Path], count: int, failed: dict[str, str]) -> Rounds:
-    """Return what each system gave in each round; add to *failed* why a peer gave nothing."""
+    """Return the figures of each system in each round; add the reason to *failed* if a peer has none."""
     rounds: Rounds = {}
     with ExitStack() as stack:
-        # The pools fork this process, so they come before anything that has connections.
+        # The pools fork this process, so they start before any connections are open.
         own: list[Pool | Executor | Service] = [stack.enter_context(Pool()), stack.enter_context(Executor())]
         redis = stack.enter_context(RedisServer()) if any(each.redis for each in pythons) else None
         own += [stack.enter_context(Service(durability)) for durability in ("fsync", "memory")]
@@ -92,7 +92,7 @@ def _rounds(pythons: dict[Peer, Path], count: int, failed: dict[str, str]) -> Ro
 def _own(system: System) -> dict[str, float]:
     figures = measure(system, _OWN_JOBS, _TRIPS)
     if isinstance(system, Pool):
-        del figures["submits/s"]  # a thread of its own submits after the call has returned
+        del figures["submits/s"]  # a thread of the pool submits after the call has returned
     return figures
 
 

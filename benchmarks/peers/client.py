@@ -1,8 +1,8 @@
 """The client of one peer, in that peer's environment: `python -m benchmarks.peers.client MODULE`.
 
-Starts the peer's workers, warms them, then answers each line on stdin (a JSON object of sizes) with a line on
-stdout (a JSON object of figures). How many no-op jobs it does depends on how quick the peer is. Ends, and
-ends its workers, when stdin does: also when who asked was killed.
+Starts the peer's workers, runs some jobs to warm them up, then answers each line on stdin (a JSON object of
+sizes) with a line on stdout (a JSON object of figures). The number of no-op jobs depends on the peer's speed.
+When stdin ends, also because the parent was killed, it stops its workers and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST = 20_000
 
 def main(module: str) -> None:
     """Serve measurements of the `System` of *module* until stdin ends."""
-    # Whatever a peer or its workers print goes to the log; only answers go to stdout.
+    # The output of a peer and its workers goes to the log; only answers go to stdout.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with importlib.import_module(module).System() as system:
@@ -34,7 +34,7 @@ def main(module: str) -> None:
 
 
 def _jobs(system: System, seconds: float) -> int:
-    """Return how many jobs take the system about *seconds*, so that slow peers do not take minutes."""
+    """Return the number of jobs that take the system about *seconds*, so that no peer takes minutes."""
     _, taken = seconds_for_all(system, _SAMPLE)
     return max(_SAMPLE, min(_MOST, int(seconds * _SAMPLE / taken)))
 

@@ -1,4 +1,4 @@
-"""An environment of its own for each peer, made from its hash-pinned lock."""
+"""Makes an environment for each peer from its hash-pinned lock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FOLDER = ROOT / ".bench"
 
 
 def interpreter(lock: Path) -> Path:
-    """Return the Python of the environment that *lock* describes; make it anew unless it is up to date.
+    """Return the Python of the environment of *lock*; make the environment anew unless it is up to date.
 
     Raises:
-        subprocess.CalledProcessError: the packages could not be installed; pip has said why.
+        subprocess.CalledProcessError: the packages could not be installed; pip has printed the reason.
     """
     home = FOLDER / lock.stem
     stamp = home / "installed.lock"
@@ -26,7 +26,7 @@ def interpreter(lock: Path) -> Path:
     print(f"installing {lock.relative_to(ROOT)} into {home.relative_to(ROOT)}", file=sys.stderr)
     venv.create(home, clear=True, symlinks=True, with_pip=True)
     quiet = ["-qq", "--disable-pip-version-check", "--no-input"]
-    # Wheels alone: building from source would fetch build tools that no lock pins.
+    # Only wheels, since building from source would fetch build tools that no lock pins.
     pinned = ["--only-binary", ":all:", "--require-hashes", "-r", str(lock)]
     subprocess.run([str(python), "-m", "pip", "install", *quiet, *pinned], check=True)
     stamp.write_bytes(lock.read_bytes())

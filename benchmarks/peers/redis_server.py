@@ -18,7 +18,7 @@ _MISSING = (
 
 
 class RedisServer:
-    """Debian's `redis-server`; ended, by its process id, when the context ends."""
+    """Debian's `redis-server`, which runs within a `with` block."""
 
     def __enter__(self) -> Self:
         """Start it and wait for its first answer.
@@ -38,18 +38,18 @@ class RedisServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End it and remove its folder."""
+        """Stop it and remove its folder."""
         self._child.terminate()
         self._child.wait()
         self._folder.cleanup()
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         return self._child.pid
 
     def clear(self) -> None:
-        """Forget everything, so that a peer meets an empty server."""
+        """Delete all data, so that a peer starts with an empty server."""
         self._ask(b"FLUSHALL\r\n")
 
     def _wait_until_it_answers(self) -> None:
@@ -73,7 +73,7 @@ def _executable() -> str:
     found = shutil.which("redis-server")
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=60"]
-        # Debian's package starts the server it brings, on hosts with an init system; ours is another.
+        # On hosts with an init system, Debian's package starts a server itself; ours is another one.
         subprocess.run([*quiet, "update"], check=True)
         install = [*quiet, "install", "-y", "--no-install-recommends", "redis-server"]
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A peer as seen from here: a client in the peer's environment, asked over its stdin and stdout."""
+"""Controls a peer: a client in the peer's environment, with requests on stdin and answers on stdout."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PATIENCE_SECONDS = 180.0
 
 
 class Remote:
-    """One peer with its workers, while the context lasts."""
+    """One peer with its workers, which run within a `with` block."""
 
     def __init__(self, module: str, python: Path, log: Path, redis: RedisServer | None = None) -> None:
-        """Have the adapter *module* run by *python*; what it and its workers print goes to *log*."""
+        """Prepare to run the adapter *module* with *python*; its and its workers' output goes to *log*."""
         self._command = [str(python), "-m", "benchmarks.peers.client", module]
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SVC_", "PYTHON"))},
@@ -32,10 +32,10 @@ class Remote:
         self._log = log
 
     def __enter__(self) -> Self:
-        """Start it and wait until its workers are warm.
+        """Start it and wait until its workers have run their first jobs.
 
         Raises:
-            RuntimeError: it ended or did not answer; its log says why.
+            RuntimeError: it ended or did not answer; see its log.
         """
         with self._log.open("w") as log:
             self._child = subprocess.Popen(
@@ -50,22 +50,22 @@ class Remote:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let it end its workers and itself."""
+        """Let it stop its workers and end; kill it if it does not."""
         _pipe(self._child.stdin).close()
         try:
             self._child.wait(40)
         except subprocess.TimeoutExpired:
             print(f"{self._command[-1]} does not end and is killed", file=sys.stderr)
-            # Its own session, and so its own process group: nobody else is in it.
+            # It has its own session, so its process group has no other processes.
             os.killpg(self._child.pid, 9)
             self._child.wait()
         _pipe(self._child.stdout).close()
 
     def measure(self, seconds: float, trips: int, naps: int) -> dict[str, float]:
-        """Return what `benchmarks.peers.timing.measure` saw there, with about *seconds* of no-op jobs.
+        """Return the figures of `benchmarks.peers.timing.measure` there, with about *seconds* of no-op jobs.
 
         Raises:
-            RuntimeError: it ended or did not answer; its log says why.
+            RuntimeError: it ended or did not answer; see its log.
         """
         stdin = _pipe(self._child.stdin)
         stdin.write(json.dumps({"seconds": seconds, "trips": trips, "naps": naps}) + "\n")

@@ -1,4 +1,4 @@
-"""The table, and the same as data: medians over the rounds, and each system's ratio to svc."""
+"""Makes the table, and the same as data: medians over the rounds, and svc's figures relative to others'."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.drawing import Panel
 
-#: What everything is compared with.
+#: The system with which all others are compared.
 REFERENCE = "svc, fsync"
-#: How each figure is written; the order is that of the columns.
+#: The format of each figure, in the order of the columns.
 _FORMS = {
     "jobs/s": "{:,.0f}",
     "submits/s": "{:,.0f}",
@@ -34,11 +34,11 @@ Rounds = dict[str, list[dict[str, float]]]
 
 
 def document(rounds: Rounds, facts: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """Return all that was measured, as data.
+    """Return all figures as data.
 
     Args:
-        rounds: for each system what each round gave.
-        facts: for each system its `version`, `durable` and `settings`.
+        rounds: for each system, the figures of each round.
+        facts: for each system, its `version`, `durable` and `settings`.
     """
     medians = {system: _medians(seen) for system, seen in rounds.items() if seen}
     return {
@@ -60,7 +60,7 @@ def document(rounds: Rounds, facts: dict[str, dict[str, str]]) -> dict[str, Any]
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the tables: a line for each system, slowest first; the same as ratios; how each was set."""
+    """Return the tables: a line for each system, slowest first; the ratios; the settings of each system."""
     systems = figures["systems"]
     measured = [_line(each["system"], each["median"], _FORMS) for each in systems]
     compared = [_line(each["system"], each["svc"], dict.fromkeys(_FORMS, "{:.3g} x")) for each in systems]
@@ -82,7 +82,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def panels(figures: dict[str, Any]) -> list[Panel]:
-    """Return what the plot shows."""
+    """Return the panels of the plot."""
     systems = figures["systems"]
     return [
         Panel(title, form, {each["system"]: each["median"][measure] for each in systems})
@@ -94,7 +94,7 @@ def panels(figures: dict[str, Any]) -> list[Panel]:
 
 
 def note(figures: dict[str, Any]) -> str:
-    """Return what stands below the plot."""
+    """Return the text below the plot."""
     return f"4 processes, {figures['cpus']} cores, load average {figures['load']:.0f}; Redis without fsync"
 
 
@@ -107,7 +107,7 @@ def _medians(seen: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _ratios(ours: dict[str, float] | None, own: dict[str, float]) -> dict[str, float]:
-    """Return svc's figures as multiples of the system's own, where both have one."""
+    """Return svc's figures as multiples of the system's own, for the figures that both have."""
     return {name: ours[name] / own[name] for name in _FORMS if ours and name in ours and own.get(name)}
 
 

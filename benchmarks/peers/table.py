@@ -1,4 +1,4 @@
-"""Who takes part beside svc, and how each is set."""
+"""The systems that are compared with svc, and their settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IN_REDIS = "in Redis, not fsynced"
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer. Its adapter, its lock and its environment carry its name."""
+    """One peer. Its name is also that of its adapter, its lock and its environment."""
 
     name: str
     title: str
@@ -28,7 +28,7 @@ class Peer:
 
     @property
     def lock(self) -> Path:
-        """The hash-pinned file of all that its environment has."""
+        """The file that pins all packages of its environment by hashes."""
         return LOCKS / f"{self.name}.lock"
 
     @property

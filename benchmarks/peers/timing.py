@@ -1,4 +1,4 @@
-"""The measures, the same code for every system: in this process or in a peer's environment."""
+"""The measures. Every system is measured with this same code: in this process or in a peer's environment."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SEED_JOBS = 40
 
 
 class System(Protocol):
-    """Something that runs functions in other processes."""
+    """A system that runs functions in other processes."""
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Submit *function* for each of *arguments*; then return what yields the results, in any order."""
+        """Submit *function* for each of *arguments*; then return an iterable of the results, in any order."""
 
     def one(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Run one call and return its result."""
 
     def pids(self) -> dict[str, list[int]]:
-        """Return the system's processes by their part, beside the caller's own."""
+        """Return the process ids of the system by part, without the caller's own."""
 
 
 def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dict[str, float]:
@@ -31,7 +31,7 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
 
     These are `jobs/s` from end to end, `submits/s` until the client's last call has returned, each part's
     processor time for 1,000 jobs (`client ms`, …) and the memory of its largest process (`manager MiB`, …),
-    the round trip (`p50 ms`, `p99 ms`, `p99.9 ms`), and `seed s`.
+    the round trip (`p50 ms`, `p99 ms`, `p99.9 ms`), and `seed s`, the time for *naps* jobs of 0.1 s.
 
     Raises:
         RuntimeError: the results are not those of the jobs.
@@ -46,7 +46,7 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
 
 
 def seconds_for_all(system: System, jobs: int) -> tuple[float, float]:
-    """Return the time from the first submit of *jobs* no-op jobs to the last one, and to the last result."""
+    """Return the times from the first submit of *jobs* no-op jobs to the last submit and the last result."""
     started = time.perf_counter()
     pending = system.all(tasks.same, range(jobs))
     submitted = time.perf_counter() - started

@@ -11,14 +11,14 @@ from benchmarks import tasks
 from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, later, redis_url
 
 app = Celery("peers", broker=redis_url(0), backend=redis_url(1))
-# Late acks: otherwise a job is lost with the worker that has it. The prefetch is of the size that the manual
-# names for short jobs.
+# Late acks, since otherwise a job is lost if its worker dies. The prefetch is that of the manual for short
+# jobs.
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=64, worker_hijack_root_logger=False)
 FUNCTIONS = {each.__name__: app.task(name=each.__name__)(each) for each in (tasks.same, tasks.nap)}
 
 
 class System(Workers):
-    """`celery worker` with four processes, without the events that nobody reads here."""
+    """`celery worker` with four processes, without events, which no program reads here."""
 
     command = (
         *("celery", "-A", "benchmarks.peers.adapters.celery", "worker", "--concurrency", str(PROCESSES)),
@@ -27,7 +27,7 @@ class System(Workers):
     )
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Submit a group and join it natively: results come over one subscription."""
+        """Submit a group and join it with `join_native`: results come over one subscription."""
         task = FUNCTIONS[function.__name__]
         running = group(task.s(argument) for argument in arguments)()
         return later(lambda: running.join_native(timeout=PATIENCE))

@@ -22,16 +22,16 @@ class System:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End both."""
+        """Close both."""
         self._client.close()
         self._cluster.close()
 
     def pids(self) -> dict[str, list[int]]:
-        """Return all its processes but the client, in which the scheduler is."""
+        """Return all its processes except the client, which also runs the scheduler."""
         return parts()
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Map, then gather: one call each. Not pure, so that nothing is answered from a cache."""
+        """Map, then gather, in one call each. The jobs are not pure, so that no result comes from a cache."""
         submitted = self._client.map(function, list(arguments), pure=False)
         return later(lambda: self._client.gather(submitted))
 

@@ -13,8 +13,8 @@ from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, late
 huey = RedisHuey("peers", url=redis_url(), blocking=True)
 FUNCTIONS = {function.__name__: huey.task()(function) for function in (tasks.same, tasks.nap)}
 
-# Its client polls for a result: from 100 ms on by default, which would be most of a round trip. To be
-# notified instead (`notify_result`) was slower in both measures.
+# Its client polls for a result, by default at first every 100 ms, which would be most of a round trip.
+# Notification instead (`notify_result`) was slower in both measures.
 _POLL_SECONDS = 0.001
 
 
@@ -27,7 +27,7 @@ class System(Workers):
     )
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Enqueue one by one, as it has no call for many, then read the results in order."""
+        """Enqueue one by one, since Huey has no call for many jobs, then read the results in order."""
         task = FUNCTIONS[function.__name__]
         submitted = [task(argument) for argument in arguments]
         return later(lambda: map(_value, submitted))

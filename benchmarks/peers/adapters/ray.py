@@ -20,7 +20,7 @@ class System:
 
     def __enter__(self) -> Self:
         """Start it."""
-        # A token of this run: otherwise Ray makes one and leaves it in the user's home.
+        # A token for this run, since otherwise Ray makes one and stores it in the user's home.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         settings = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
@@ -29,11 +29,11 @@ class System:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End all that it started."""
+        """Stop all processes that it started."""
         ray.shutdown()
 
     def pids(self) -> dict[str, list[int]]:
-        """Return all its processes but the client."""
+        """Return all its processes except the client."""
         return parts()
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:

@@ -13,7 +13,7 @@ from benchmarks.peers.adapters.workers import PATIENCE, PROCESSES, Workers, late
 
 
 class System(Workers):
-    """`rq worker-pool` of four."""
+    """`rq worker-pool` with four workers."""
 
     command = (
         *("rq", "worker-pool", "default", "--num-workers", str(PROCESSES), "--url", redis_url()),
@@ -24,7 +24,7 @@ class System(Workers):
         self._queue = Queue(connection=Redis.from_url(redis_url()))
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Enqueue all in one call, then read each result as soon as it is there."""
+        """Enqueue all in one call, then wait for each result in order."""
         prepared = [Queue.prepare_data(function, (argument,)) for argument in arguments]
         submitted = self._queue.enqueue_many(prepared)
         return later(lambda: map(_result, submitted))
@@ -35,7 +35,7 @@ class System(Workers):
 
 
 def _result(job: Job) -> Any:
-    """Wait by Redis' blocking read of the job's stream of results."""
+    """Return the result of a job, with Redis' blocking read of the job's stream of results."""
     result = job.latest_result(timeout=int(PATIENCE))
     if result is None or result.type is not result.Type.SUCCESSFUL:
         raise RuntimeError(f"job {job.id} has no result: {result}")

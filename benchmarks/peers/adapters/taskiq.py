@@ -20,12 +20,12 @@ _AT_ONCE = 100
 
 
 async def same(value: Any) -> Any:
-    """Do the no-op in the worker's loop: as a plain function it would pass through a thread pool."""
+    """Run the no-op in the worker's event loop; a plain function would run in a thread pool."""
     return tasks.same(value)
 
 
 def nap(value: Any) -> Any:
-    """Sleep in the worker's thread; a function of this file, as TaskIQ renames what it registers."""
+    """Sleep in the worker's thread. This wrapper is needed because TaskIQ renames registered functions."""
     return tasks.nap(value)
 
 
@@ -57,7 +57,7 @@ class System(Workers):
         self._loop.close()
 
     def all(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterable[Any]:
-        """Send and read with many calls in flight."""
+        """Send with many calls at once, then read the results in order."""
         sent = self._loop.run(_sent(function.__name__, list(arguments)))
         return later(lambda: self._loop.run(_values(sent)))
 

@@ -1,4 +1,4 @@
-"""What the adapters share: where Redis is, and worker processes that are started by a peer's own command."""
+"""The shared parts of the adapters: the address of Redis, and workers started by a peer's own command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.processes import family
 
 #: Worker processes of every system.
 PROCESSES = 4
-#: No job of the benchmark may take longer, in seconds.
+#: The most seconds that a job of the benchmark may take.
 PATIENCE = 120.0
 
 
@@ -23,12 +23,12 @@ def redis_url(database: int = 0) -> str:
 
 
 def later(read: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    """Yield what *read* returns, which is called when the first of it is asked for."""
+    """Yield the values of *read*, which is called when the first value is requested."""
     yield from read()
 
 
 def parts() -> dict[str, list[int]]:
-    """Return the processes of a peer by their part: Redis, and all that its client has started."""
+    """Return the process ids of a peer by part: Redis, and all processes that its client has started."""
     redis = os.environ.get("PEERS_REDIS_PID", "")
     own = os.getpid()
     started = [pid for pid in family(own) if pid != own]
@@ -36,23 +36,23 @@ def parts() -> dict[str, list[int]]:
 
 
 class Workers:
-    """A peer's worker command, run beside its client and ended with it."""
+    """A peer's worker command, started and stopped by its client."""
 
-    #: The command, installed beside the interpreter, and its arguments.
+    #: The command, installed in the interpreter's directory, and its arguments.
     command: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
-        """Start the command; the first jobs wait in Redis until its workers are there."""
+        """Start the command; the first jobs wait in Redis until its workers are ready."""
         executable = Path(sys.executable).with_name(self.command[0])
         self._child = subprocess.Popen([str(executable), *self.command[1:]])
         return self
 
     def pids(self) -> dict[str, list[int]]:
-        """Return Redis' process and the workers'."""
+        """Return the process ids of Redis and the workers."""
         return parts()
 
     def __exit__(self, *exception: object) -> None:
-        """Ask it to end as its manual says; insist after a while."""
+        """Terminate the command; kill it if it does not end within 20 s."""
         self._child.terminate()
         try:
             self._child.wait(20)
