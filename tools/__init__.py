@@ -1,1 +1,1 @@
-"""Checks of what svc is made of: `make audit` and `make sbom`."""
+"""Checks of svc's packages and prose: `make audit`, `make sbom` and `python -m tools.words`."""

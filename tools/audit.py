@@ -1,10 +1,14 @@
 """Ask a vulnerability database about every pinned package: `make audit`.
 
-pip-audit alone says "no known vulnerabilities" and ends with 0 where an index answers that cannot tell, as
-most mirrors and caches do. So what counts here is which packages were answered for. The exit code is 0 where
-all were and nothing is known against them, 1 where something is, one was left out or pip-audit failed, and 3
-where no database was reached: nothing was audited then. With `--allow-unreachable` that last case, and a
-package left out, is a loud warning and 0.
+pip-audit alone says "no known vulnerabilities" and exits with 0 even if the index has no data on
+vulnerabilities, as with most mirrors and caches. So this program counts the packages for which the database
+has an answer. The exit code is
+
+- 0 if it has an answer for every package and no vulnerability is known,
+- 1 if a vulnerability is known, a package was left out or pip-audit failed,
+- 3 if no database was reached, so that nothing was audited.
+
+With `--allow-unreachable`, the last case and a package that was left out give a warning and exit code 0.
 """
 
 from __future__ import annotations
@@ -21,18 +25,18 @@ from benchmarks.peers.environments import ROOT, interpreter
 
 LOCK = Path(__file__).parent / "locks" / "audit.lock"
 AUDITED = ROOT / "requirements.lock"
-#: Databases in the order in which they are asked, until one answers.
+#: The databases, in the order in which they are tried until one answers.
 SERVICES = ("pypi", "osv")
-#: Seconds for which one of them may take.
+#: The most seconds that one database may take.
 SERVICE_SECONDS = 60
-#: What a traceback of pip-audit has in it where the network, a proxy or a certificate stood in the way.
+#: Words in a traceback of pip-audit if the network, a proxy or a certificate prevented the connection.
 _NO_CONNECTION = ("requests.exceptions.", "ConnectionError", "ServiceError")
 EXIT_VULNERABLE, EXIT_UNREACHABLE = 1, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one database said: how many packages it knows, which it left out, and what is wrong with which."""
+    """The answer of one database: how many packages it knows, those left out, and the vulnerabilities."""
 
     known: int
     left_out: tuple[str, ...]
@@ -40,14 +44,14 @@ class Answer:
 
 
 class AuditFailed(Exception):
-    """pip-audit itself failed, for no want of a database."""
+    """pip-audit itself failed, and not because a database could not be reached."""
 
 
 def answer_in(document: str, said: str) -> Answer | None:
-    """Return what the JSON of pip-audit says, or None where no database has answered for any package.
+    """Return the answer in the JSON of pip-audit, or None if no database has an answer for any package.
 
     Raises:
-        AuditFailed: there is no JSON, and what it *said* instead tells of no broken connection.
+        AuditFailed: there is no JSON, and the error output, *said*, names no broken connection.
     """
     try:
         packages: list[dict[str, Any]] = json.loads(document)["dependencies"]
@@ -68,7 +72,7 @@ def _shown(package: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def ask(service: str) -> Answer | None:
-    """Return what a database says of all pinned packages, or None where it cannot be reached.
+    """Return a database's answer for all pinned packages, or None if it cannot be reached.
 
     Raises:
         AuditFailed: as for `answer_in`.
@@ -89,7 +93,7 @@ def ask(service: str) -> Answer | None:
 
 
 def verdict(answer: Answer | None, *, allow_unreachable: bool) -> tuple[int, str]:
-    """Return the exit code and what to say."""
+    """Return the exit code and the text to print."""
     if answer is None:
         mark = "WARNING" if allow_unreachable else "error"
         return (0 if allow_unreachable else EXIT_UNREACHABLE), (

@@ -1,7 +1,7 @@
-"""Write what svc is made of as a CycloneDX document: `make sbom`.
+"""Write the list of svc's packages as a CycloneDX document: `make sbom`.
 
-The list is that of `requirements.lock`, with hashes; it is checked against CycloneDX's own schema, and the
-same lock gives the same document.
+The packages are those of `requirements.lock`, with hashes. The document is checked against CycloneDX's own
+schema, and is always the same for the same lock.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ OUTPUT = ROOT / "build" / "svc.cdx.json"
 
 
 def main() -> int:
-    """Write the document; return the exit code of what makes it."""
+    """Write the document; return the exit code."""
     OUTPUT.parent.mkdir(exist_ok=True)
     flags = ["--mc-type", "application", "--output-reproducible", "--validate", "--of", "JSON"]
-    # It warns that a lock has no dependency graph, which is so.
+    # It warns that a lock has no dependency graph, which is true and does not matter here.
     program = [str(interpreter(LOCK)), "-W", "ignore::UserWarning", "-m", "cyclonedx_py", "requirements"]
     named = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(OUTPUT)]
     made = subprocess.run([*program, str(LISTED), *flags, *named], check=False)
