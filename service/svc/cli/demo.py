@@ -1,4 +1,4 @@
-"""`svc demo`: the textbook program's two programs, end to end, on a manager and a worker of this host."""
+"""`svc demo`: runs the textbook example, two programs with queues, on a manager and a worker of this host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may come in and what: hello, submit, leave, and the connections that end."""
+"""Members and jobs that come in: hello, submit, leave, and connections that end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from svc.domain.queue_state import Notice, QueueState
 from svc.domain.runs import Run
 from svc.domain.settlement import give_back_all
 
-#: What a connection may say it is.
+#: The roles that a connection may claim.
 ROLES = ("client", "consumer", "worker")
 
 
 def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
-    """Make *member* what the command says it is; a consumer that comes back gets its leases again."""
+    """Give *member* the role and names in the command; a consumer that reconnects gets its leases back."""
     if command.version != c.PROTOCOL_VERSION:
         return r.Refused(
             "protocol",
@@ -47,7 +47,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         _enrol(state, command, member, now)
     lost = [held.token for held in command.held if not _restore(state, held, member, now)]
     for token in set(member.leases) - {held.token for held in command.held}:
-        # The grant was made but its reply never arrived.
+        # The grant was made, but its reply never arrived.
         lease = member.leases[token]
         state.give_back(lease, lease.start, lease.stop, now)
         state.end_lease(lease)
@@ -58,7 +58,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
 
 
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
-    """Accept chunks; a note says what was special about one."""
+    """Accept chunks; a note reports each one that was refused or known already."""
     if not is_name(command.origin):
         return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
     if not member.inside and is_reserved_origin(command.origin):
@@ -76,7 +76,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
             note = r.Note(0, code="bad_request", message="names that begin with # are the manager's own")
         if note is not None:
             if note.code:
-                # A queue that is not known must not become known, nor a label, by what was refused.
+                # A refused chunk must not make an unknown queue known, nor add a label to the metrics.
                 queue = chunk.terms.queue if chunk.terms.queue in state.ledger.counts else ""
                 state.observer.rejected(queue, note.code, len(chunk.bodies))
             notes.append(r.Note(place, note.id, note.code, note.message, note.anew))
@@ -100,8 +100,9 @@ def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.
 def disconnected(state: QueueState, member: Member, now: float) -> None:
     """Note that a member's connection has ended without a `leave`.
 
-    A plain client's jobs go back at once. A consumer's stay while its supervisor lives, which will either
-    see it come back or report it lost; without a supervisor, `upkeep.tick` gives them back soon.
+    The jobs of a plain client go back at once. The jobs of a consumer stay while its supervisor is
+    connected: it either sees the consumer return or reports it lost. Without a supervisor, `upkeep.tick`
+    gives them back soon.
     """
     member.connected = False
     member.gone_at = now
@@ -111,7 +112,7 @@ def disconnected(state: QueueState, member: Member, now: float) -> None:
 
 
 def _unfit(command: c.Hello) -> str:
-    """Return why nobody may introduce himself like that, or nothing."""
+    """Return the reason why no member may introduce itself like that, or ""."""
     if command.role not in ROLES:
         return f"{command.role!r} is not a role; roles are {', '.join(ROLES)}"
     if not are_printable((command.name, command.worker, command.host, command.release)):
@@ -138,9 +139,10 @@ def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
 
 
 def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
-    """Return whether who says hello has done so on a connection that it opened later, or has ended since.
+    """Return whether the sender of a hello has ended since, or said hello on a newer connection.
 
-    A client opens one only when it has given the last one up, so what still comes over that is out of date.
+    A client opens a new connection only after it has given up the last one, so messages that still arrive
+    over the old one are out of date.
     """
     worker = state.workers.get(command.worker or command.name)
     if worker is None or command.role == "client":
@@ -167,7 +169,7 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
         if worker.supervisor is None:
             state.notices.append(Notice("joined", name))
         elif worker.supervisor is not member:
-            # What still comes over its connection is out of date, and must change nothing of the worker.
+            # Messages that still arrive over its connection are out of date, and must not change the worker.
             worker.supervisor.worker = None
         worker.supervisor = member
         worker.hello = command
@@ -187,7 +189,7 @@ def _take_over(state: QueueState, previous: Member, member: Member) -> None:
 
 
 def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> bool:
-    """Return whether *member* has the lease it says it holds, taking it up anew after a restart."""
+    """Return whether *member* has the lease that it claims; after a restart, grant it anew."""
     lease = state.leases.get(held.token)
     if lease is not None:
         if suspicion.on_trial(lease, member):
@@ -202,7 +204,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
         return False
     stop = start + held.count
     while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):
-        # The answer that said so never arrived.
+        # The reply that said so never arrived.
         start += 1
     if not start < stop <= chunk.count or chunk.states.count(JobState.READY, start, stop) != stop - start:
         return False
@@ -214,7 +216,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
 
 
 def _settled(state: QueueState, token: int, chunk: Chunk, index: int) -> bool:
-    """Return whether the attempt under *token* at a job has its outcome on record."""
+    """Return whether the outcome of the attempt under *token* at a job is recorded."""
     number = chunk.first + index
     return chunk.state(index).finished or state.ledger.settled.has(token, number, 1, failed=True)
 
@@ -242,13 +244,13 @@ def _submit_one(
 
 
 def _reserved(chunk: NewChunk) -> bool:
-    """Return whether a chunk uses what only plain clients' calls may, through the manager."""
+    """Return whether a chunk uses names that the manager reserves for the calls of plain clients."""
     terms = chunk.terms
     return terms.codec == ITEM_CODEC or terms.task.startswith("#") or terms.queue.startswith("#")
 
 
 def _malformed(chunk: NewChunk) -> r.Note | None:
-    """Return what is wrong with a chunk whatever the queue's state, or None."""
+    """Return the fault that a chunk has in any state of the queue, or None."""
     if not chunk.bodies or (chunk.key and len(chunk.bodies) != 1):
         return r.Note(0, code="bad_request", message="a chunk has jobs, and exactly one where it has a key")
     try:
@@ -259,7 +261,7 @@ def _malformed(chunk: NewChunk) -> r.Note | None:
 
 
 def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: Run) -> r.Note | None:
-    """Return why a chunk, whose bodies have *size* bytes together, cannot be accepted now, or None."""
+    """Return why a chunk cannot be accepted now, or None; its bodies have *size* bytes together."""
     terms, most = chunk.terms, state.limits.max_job_bytes
     if size > most and (largest := max(map(len, chunk.bodies))) > most:
         message = (
@@ -283,14 +285,17 @@ def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: 
 
 
 def _same_key(state: QueueState, origin: str, chunk: NewChunk, member: Member) -> r.Note | None:
-    """Return the job that has the key of *chunk* already, under a name that tells its member nothing new."""
+    """Return a note with the job that already has the key of *chunk*, or None.
+
+    If the member may not read that job, the note names it by its alias, which tells the member nothing new.
+    """
     if not chunk.key:
         return None
     place = state.ledger.keys.find(chunk.key)
     if place is None:
         return None
     known = place[0].id(place[1])
-    # Who guesses a key must not learn the origin of somebody else's jobs: it opens all their results.
+    # A client that guesses a key must not learn the origin of another client's jobs: it opens all results.
     own = member.reads_all or (place[0].origin == origin and not member.inside)
     digest = content_digest(chunk.terms.task, chunk.bodies[0])
     if digest_at(*place) == digest:

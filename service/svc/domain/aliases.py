@@ -1,8 +1,9 @@
-"""Second names of jobs that have an idempotency key.
+"""Aliases: second names of jobs that have an idempotency key.
 
-The id of a job opens it to whoever may wait for jobs, and its origin opens all jobs of that submission. A
-client that repeats a keyed submit of another one has shown that it knows the key and the content of one job:
-it gets an alias, made of just these two, which leads to the outcome of that job and to nothing else.
+With the id of a job, a client that may wait for jobs can read its outcome; with its origin, the outcomes of
+all jobs of that submission. A client that repeats another client's keyed submit has shown that it knows the
+key and the content of one job. It gets an alias, made of just these two, which gives access to the outcome of
+that job and to nothing else.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ _DIGEST_DIGITS = 32
 
 
 def alias_of(key: str, digest: bytes) -> str:
-    """Return the alias of the job with *key* whose task and arguments have that digest."""
+    """Return the alias of the job that has *key* and whose task and arguments have the digest *digest*."""
     return job_id(f"{_PREFIX}{digest.hex()}.{key}", 0)
 
 
 def is_alias(origin: str) -> bool:
-    """Return whether *origin* is that of an alias."""
+    """Return whether *origin* is the origin of an alias."""
     return origin.startswith(_PREFIX)
 
 
 def key_and_digest(origin: str) -> tuple[str, bytes]:
-    """Return the key and the content's digest in the origin of an alias; without one, that is empty."""
+    """Return the key and the content's digest in the origin of an alias; the digest is b"" if malformed."""
     digits, _, key = origin.removeprefix(_PREFIX).partition(".")
     try:
         return key, bytes.fromhex(digits) if len(digits) == _DIGEST_DIGITS else b""

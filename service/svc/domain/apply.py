@@ -1,4 +1,4 @@
-"""The one door into the queue: every command, and what carries it out."""
+"""The single entry point of the queue: maps every command to its handler."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ READERS: dict[type[c.Command], Reader] = {
     c.Stats: queries.stats,
     c.Members: queries.members,
 }
-#: The answer to what is read once the answers to a request are long enough.
+#: The answer to a reading command if the answers to its request are already too long.
 USED_UP = r.Refused(
     "bad_request", "the answers to this request are too large together; ask for less at a time"
 )
 
 
 def charge(room: Room, reply: r.Reply) -> None:
-    """Take from *room* what jobs that are handed out use up of it."""
+    """Take from *room* the bytes of the jobs that *reply* hands out."""
     if isinstance(reply, r.Grant):
         room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
 
@@ -65,10 +65,10 @@ def apply(
 ) -> r.Reply | None:
     """Carry out *command* for *member* at time *now* (Unix time, seconds).
 
-    *room* is what is left for the answers to the request that it came with, at first all of it.
+    *room* limits the answers to the request that the command came with; at first it is whole.
 
-    Returns the reply, or None if a command that may wait has nothing to answer yet; the host asks again when
-    `state.readied` or `state.progressed` says that something happened.
+    Returns the reply, or None if the command may wait and has no answer yet. The host asks again once
+    `state.readied` or `state.progressed` reports progress.
     """
     kind = type(command)
     if kind is c.Lease and room is not None and not room.left:
@@ -82,7 +82,7 @@ def apply(
     room = room or Room()
     if not room.left:
         return USED_UP
-    # A client of an earlier release cannot ask for the rest: it has an answer whole, up to twice the size.
+    # A client of an earlier release cannot ask for the rest: it gets the whole answer, up to twice the size.
     whole = not getattr(command, "paged", True)
     if whole:
         room.grow(REPLY_BYTES, REPLY_WORK)

@@ -1,4 +1,4 @@
-"""The history of a job: the attempts that ended without a result, as the journal keeps them."""
+"""The history of a job: its attempts that ended without a result, read from the journal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the queue holds at most, over all queues, names and keys: over a bound a submit is `queue_full`.
+"""Bounds on the jobs, queues, keys and origins that the queue holds; beyond one, a submit is `queue_full`.
 
-Each message names the bound that was met and the setting that moves it.
+Each message names the bound that was reached and the setting that moves it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from svc.domain.runs import Run
 
 
 def exceeded(state: QueueState, chunk: NewChunk, run: Run) -> str | None:
-    """Return which bound *chunk* would exceed, after those that *run* holds, or None."""
+    """Return a message about the bound that *chunk* would exceed after the jobs of *run*, or None."""
     ledger, limits = state.ledger, state.limits
     queue, more = chunk.terms.queue, run.count + len(chunk.bodies)
     counts = ledger.counts.get(queue)

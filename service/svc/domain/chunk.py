@@ -20,11 +20,11 @@ from svc.domain.lifecycle import JobState
 if TYPE_CHECKING:
     from svc.domain.due import Sleepers
 
-#: Ended attempts that are kept of one job; the counts go on.
+#: Ended attempts that the record of a job keeps; its counters go on beyond that.
 ATTEMPTS_KEPT = 20
-#: Up to how many jobs a chunk grows by submits that go on where it ends.
+#: Jobs that a chunk may have and still grow. It grows by submits that continue its job numbers.
 GROWN_JOBS_MAX = 256
-#: As a plain number: appending an enumeration's member takes three times as long.
+#: A plain number, because appending a member of an enumeration takes three times as long.
 _READY = int(JobState.READY)
 #: Finds the runs of jobs in each state.
 _RUNS = {state: re.compile(re.escape(bytes((state,))) + b"+") for state in JobState}
@@ -49,7 +49,7 @@ class JobRecord:
     )
 
     def __init__(self) -> None:
-        """Start with empty ledgers."""
+        """Start with all counters at 0."""
         self.failures = 0
         self.crashes = 0
         self.interruptions = 0
@@ -57,11 +57,11 @@ class JobRecord:
         #: Its attempts that have ended so far, those that are no longer kept included.
         self.ended = 0
         self.due: float | None = None
-        #: The events that ended its last attempts; all else about an attempt is in the journal.
+        #: The events that ended its last attempts. The journal has everything else about an attempt.
         self.attempts = array("Q")
-        #: The event that made it ready again, if no attempt has ended since.
+        #: The event that requeued the job, if no attempt has ended since; 0 if there is none.
         self.requeued = 0
-        #: The last event that took its outcome out of `results`.
+        #: The last event that took its outcome out of `results`; 0 if there is none.
         self.answered = 0
         #: The event that withdrew its last suspicion, if no attempt has ended since.
         self.cleared = 0
@@ -75,7 +75,7 @@ class JobRecord:
         return dropped
 
     def pardon(self) -> None:
-        """Give the job fresh budgets; its history stays."""
+        """Give the job a fresh retry budget: reset the failures and the crashes, and keep its attempts."""
         self.failures = 0
         self.crashes = 0
         self.suspicions = 0
@@ -109,14 +109,13 @@ def ledgers_after(record: JobRecord | None, cause: Cause) -> Ledgers:
 
 
 class Chunk:
-    """Consecutive jobs of one origin, accepted by one event, or by several small ones.
+    """Consecutive jobs of one origin that one event, or several small events, accepted.
 
-    Jobs that are submitted one by one would cost a chunk each; instead a chunk *grows* by those that go on
-    where it ends, and is *merged* into one row once they have waited for a while. What that depends on is in
-    the events alone, so a replay makes the same chunks. Keys, and due times of their own, are columns.
-
-    Indexes count from 0 within the chunk; job numbers are `first + index`. `bodies` is None while
-    they are only in the journal.
+    Jobs that are submitted one by one would need a chunk each. Instead, a chunk *grows*: it takes jobs that
+    continue its job numbers. After a while its rows are *merged* into one. Both steps depend on the events
+    alone, so a replay makes the same chunks. Keys and single due times are columns: one entry for each job.
+    Indexes count from 0 within the chunk; job numbers are `first + index`. `bodies` is None while only
+    the journal has them.
     """
 
     __slots__ = (
@@ -153,42 +152,42 @@ class Chunk:
         self.first = event.first
         self.count = len(event.bodies)
         self.terms: Terms = event.terms
-        # A tuple, which the garbage collector forgets at its first look: the window may hold a million,
-        # and to walk over lists of them takes it tens of milliseconds.
+        # A tuple of bytes, because the garbage collector stops tracking it at its first look. The window may
+        # hold a million bodies, and walking over lists of them takes the collector tens of milliseconds.
         self.bodies: tuple[bytes, ...] | list[bytes] | None = tuple(event.bodies)
         self.size = sum(map(len, event.bodies)) if size is None else size
         self.at = event.at
-        #: Of a chunk that has grown, for each job the event that accepted it, and that one's time.
+        #: If the chunk has grown, the event that accepted each job, and the time of that event.
         self.accepted_by: array[int] | None = None
         self.accepted_at: array[float] | None = None
-        #: When all its jobs are due, if it has no column of due times and they were not ready at once.
+        #: The due time that all its jobs share; None if `dues` has them or the jobs were ready at once.
         self.due = event.due
-        #: For each job when it is due, or 0 if it was ready at once.
+        #: The due time of each job, or 0 if it was ready at once.
         self.dues = array("d", event.dues) if event.dues else None
-        #: For each job its key, or "".
+        #: The key of each job, or "" if it has none.
         self.keys = _keys_of(event)
-        #: For each job the digest of its content if it has a key; `keys.Keys` keeps it.
+        #: The digest of the content of each job that has a key; `keys.Keys` maintains it.
         self.digests: bytearray | None = None
-        #: The jobs that wait for times of their own.
+        #: The jobs that wait for a due time of their own.
         self.sleepers: Sleepers | None = None
-        #: The row that has all its bodies, where it is not that of the event that accepted each job.
+        #: The row that has all bodies after a merge; 0 while each job's body is in the row that accepted it.
         self.row = 0
-        #: Whether it may grow: not once all its jobs have ended or it is merged.
+        #: Whether the chunk may grow. It stops once it is merged or all its jobs have ended.
         self.growing = True
         self.states = _initial_states(event)
-        #: For each job the sequence number of the event that ended it; made when the first one ends.
+        #: The sequence number of the event that ended each job; made when the first job ends.
         self.outcomes: array[int] | None = None
         self.records: dict[int, JobRecord] = {}
         self.unfinished = self.count
         self.finished_at = 0.0
-        #: Whether some span of ready jobs may contain jobs that are not ready.
+        #: Whether a span of ready jobs may contain jobs that are not ready.
         self.ragged = False
         #: For each suspect the event that made it one; None if there never was one. `losses.Losses` keeps it.
         self.suspects: dict[int, int] | None = None
 
     @classmethod
     def from_merged(cls, row: int, event: Merged) -> Chunk:
-        """Return the chunk that *event*, which the journal knows by *row*, has put into one row."""
+        """Return the chunk that *event*, which is row *row* of the journal, has merged."""
         first = Submitted(
             event.accepted_at[0],
             event.origin,
@@ -206,11 +205,11 @@ class Chunk:
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory the bodies take: each is an object of its own in a list."""
+        """Estimated bytes of memory that the bodies take: each one is an object of its own in a list."""
         return self.size + self.count * BODY_OVERHEAD_BYTES
 
     def goes_on_with(self, first: int, count: int, terms: Terms) -> bool:
-        """Return whether *count* jobs from number *first* on can be taken in; all it has are older."""
+        """Return whether `grow` may take *count* jobs from number *first* on; the chunk's own are older."""
         return (
             self.growing
             and first == self.first + self.count
@@ -219,9 +218,9 @@ class Chunk:
         )
 
     def grow(self, sequence: int, event: Submitted) -> int:
-        """Take in the jobs of *event*, which `goes_on_with` allows; return by how much `weight` has grown.
+        """Take in the jobs of *event*, which `goes_on_with` allows; return the growth of `weight`.
 
-        Their bodies are kept where those of the others are.
+        Their bodies stay in memory if those of the other jobs are there.
         """
         if self.accepted_by is None or self.accepted_at is None:
             self.accepted_by = array("Q", (self.sequence,)) * self.count
@@ -265,7 +264,7 @@ class Chunk:
         return not (self.accepted_by is None or self.row or touched)
 
     def merge(self, row: int) -> None:
-        """Note that *row* has all its bodies from now on."""
+        """Note that row *row* has all bodies from now on."""
         self.row = row
         self.growing = False
 
@@ -274,11 +273,11 @@ class Chunk:
         return self.sequence if self.accepted_by is None else self.accepted_by[index]
 
     def at_of(self, index: int) -> float:
-        """Return when the job at *index* was accepted."""
+        """Return the time at which the job at *index* was accepted."""
         return self.at if self.accepted_at is None else self.accepted_at[index]
 
     def due_of(self, index: int) -> float | None:
-        """Return when the job at *index* is due after its delay, or None if it was ready at once."""
+        """Return the due time of the job at *index*, or None if it was ready at once."""
         return self.due if self.dues is None else self.dues[index] or None
 
     def key_of(self, index: int) -> str:
@@ -286,7 +285,7 @@ class Chunk:
         return "" if self.keys is None else self.keys[index]
 
     def unbroken(self, index: int) -> bool:
-        """Return whether nothing can have been accepted between the job at *index* and the one before it."""
+        """Return whether no other job can have come between the job at *index* and the one before it."""
         return self.accepted_by is None or self.accepted_by[index] - self.accepted_by[index - 1] <= 1
 
     def id(self, index: int) -> str:
@@ -298,7 +297,7 @@ class Chunk:
         return JobState(self.states[index])
 
     def record(self, index: int) -> JobRecord:
-        """Return the record of the job at *index*, making one where there is none."""
+        """Return the record of the job at *index*; make one if there is none."""
         found = self.records.get(index)
         if found is None:
             found = self.records[index] = JobRecord()
@@ -307,7 +306,7 @@ class Chunk:
     def alike(self, start: int, limit: int, room: int) -> int:
         """Return how many jobs from *start* on, *limit* at most, can go into one delivery.
 
-        All have the same ledgers, and their bodies, if they are of the mean size, not over *room* bytes.
+        These jobs have equal counters. Their bodies take at most *room* bytes if each has the mean size.
         """
         if self.size > room:
             limit = min(limit, max(1, room * self.count // self.size))
@@ -315,17 +314,17 @@ class Chunk:
             if start in self.records:
                 return 1
             indexes = range(start, start + limit)
-            # A chunk may have very many records, a delivery has no more jobs than one may lease.
+            # A chunk may have very many records, but a delivery has no more jobs than one lease may have.
             following = (index for index in indexes if index in self.records)
             limit = min(limit, next(following, start + limit) - start)
         return limit
 
     def tally(self, start: int, stop: int) -> Tally:
-        """Return in which states the jobs in [start, stop) are, and how many in each."""
+        """Return the states of the jobs in [start, stop), with the number of jobs in each."""
         states, count = self.states, stop - start
         first = states[start]
         if count == 1 or states.count(first, start, stop) == count:
-            return ((first, count),)  # as it mostly is
+            return ((first, count),)  # the usual case
         part = states[start:stop]
         return tuple((state, part.count(state)) for state in set(part))
 
@@ -367,9 +366,9 @@ class Chunk:
         self.growing = self.growing and self.unfinished > 0
 
     def runs(self, state: JobState, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield [start, stop) runs of jobs in [first, last) that are in *state*, cut if not `unbroken`.
+        """Yield the [start, stop) runs of jobs in [first, last) that are in *state*, cut if not `unbroken`.
 
-        A job's state must not be changed meanwhile.
+        The caller must not change the state of a job meanwhile.
         """
         for run in _RUNS[state].finditer(self.states, first, self.count if last is None else last):
             start, end = run.span()
@@ -388,18 +387,18 @@ class Chunk:
         return any(gap > 1 for gap in gaps)
 
     def row_of(self, index: int) -> int:
-        """Return the row that has the body of the job at *index*."""
+        """Return the journal row that has the body of the job at *index*."""
         return self.row or self.sequence_of(index)
 
     def rows(self) -> list[int]:
-        """Return the rows that have the bodies, in order."""
+        """Return the journal rows that have the bodies, in order."""
         if self.row or self.accepted_by is None:
             return [self.row or self.sequence]
         return list(dict.fromkeys(self.accepted_by))
 
 
 def _keys_of(event: Submitted) -> list[str] | None:
-    """Return for each job of *event* its key or "", or None if none has one."""
+    """Return the key of each job of *event*, "" if it has none; or None if no job has a key."""
     if event.keys:
         return list(event.keys)
     return [event.key, *[""] * (len(event.bodies) - 1)] if event.key else None

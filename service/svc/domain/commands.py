@@ -1,4 +1,4 @@
-"""What may be asked of the queue; the requests of the wire are lists of these."""
+"""The commands to the queue; a request on the wire is a list of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from svc.domain import field_bounds as b
 from svc.domain.job import Cause, ErrorInfo, NewChunk
 from svc.domain.roles import ADMIN_ALONE, EVERY_ROLE, Role, Roles
 
-#: Version of what is asked and answered; a manager and a client with different ones refuse each other.
+#: Version of the commands and replies; a manager and a client with different versions refuse each other.
 PROTOCOL_VERSION = 1
 
 
-#: Jobs that one request may cancel or make ready again.
+#: Jobs that one request may cancel or requeue.
 CHANGED_JOBS_MAX = 1000
 
 
@@ -26,7 +26,7 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
-    """A lease that a consumer still holds when it connects again: jobs `first` … `first + count - 1`."""
+    """A lease that a consumer still holds when it reconnects: jobs `first` … `first + count - 1`."""
 
     token: b.Counter
     origin: b.Text
@@ -61,7 +61,7 @@ class Hello(Command, frozen=True, tag="hello"):
 
 
 class Submit(Command, frozen=True, tag="submit"):
-    """Accept new jobs of one origin (a random name that the client chose). Safe to send again.
+    """Accept new jobs of one origin (a random name that the client chose). It is safe to send it again.
 
     `strict` refuses a task that no connected worker knows.
     """
@@ -76,8 +76,8 @@ class Submit(Command, frozen=True, tag="submit"):
 class Lease(Command, frozen=True, tag="lease"):
     """Take up to `limit` ready jobs, waiting up to `wait` seconds for the first.
 
-    With `ahead`, one job, or as many as run in that many seconds by what their tasks took so far. With
-    `early` the answer may come before what was reported in the same request is on record; the grant says so.
+    With `ahead`, take one job, or as many as run in that many seconds by the known run times of their tasks.
+    With `early`, the answer may come before the reports in the same request are durable; the grant says so.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -100,7 +100,7 @@ class Ack(Command, frozen=True, tag="ack"):
 
 
 class Nack(Command, frozen=True, tag="nack"):
-    """Record that one attempt failed; `retry_in` seconds, or None to give the job up."""
+    """Record that one attempt failed; `retry_in` is in seconds, or None to make the job dead."""
 
     roles: ClassVar[Roles] = (Role.WORK,)
 
@@ -129,7 +129,7 @@ class Release(Command, frozen=True, tag="release"):
 
 
 class Leave(Command, frozen=True, tag="leave"):
-    """End this consumer's membership; what it still holds goes back uncharged."""
+    """End this consumer's membership; jobs that it still holds go back uncharged."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
 
@@ -137,8 +137,8 @@ class Leave(Command, frozen=True, tag="leave"):
 class Extend(Command, frozen=True, tag="extend"):
     """Renew all leases of this worker's consumers, and report their number by state.
 
-    `consumers` names those whose processes are there; an older worker does not say. One that it does not
-    name, and that is not connected either, is nobody's. With `told` the reply is `Extended`.
+    `consumers` names those whose processes exist; an older worker sends None. A consumer that it does not
+    name, and that is not connected either, belongs to no worker. With `told` the reply is `Extended`.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -171,7 +171,7 @@ class Lost(Command, frozen=True, tag="lost"):
 
 
 class Recall(Command, frozen=True, tag="recall"):
-    """Take back what a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
+    """Take back jobs that a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
 
     roles: ClassVar[Roles] = (Role.WORK,)
 
@@ -192,7 +192,8 @@ class Cancel(Command, frozen=True, tag="cancel"):
 class Requeue(Command, frozen=True, tag="requeue"):
     """Make dead jobs ready again, with fresh budgets, up to `CHANGED_JOBS_MAX`.
 
-    Without ids those of `queue` (or of all), after the first `passed` dead jobs; `Done.more` says how many.
+    Without ids, requeue those of `queue` (or of all), after the first `passed` dead jobs. `Done.more` is the
+    number of jobs that are left.
     """
 
     roles: ClassVar[Roles] = ADMIN_ALONE
@@ -203,7 +204,7 @@ class Requeue(Command, frozen=True, tag="requeue"):
 
 
 class Get(Command, frozen=True, tag="get"):
-    """Describe jobs; if `paged`, the first ones of a list that is too long for one answer."""
+    """Describe jobs; if `paged`, the first part of a list that is too long for one answer."""
 
     roles: ClassVar[Roles] = (Role.READ,)
 
@@ -214,7 +215,7 @@ class Get(Command, frozen=True, tag="get"):
 class List(Command, frozen=True, tag="list"):
     """Describe up to `limit` jobs, newest first, of a state, a queue and a task if these are named.
 
-    If `paged`, an answer may end early and say from where to look on: that is `before` of the next request.
+    If `paged`, an answer may end early and say where to go on: that is `before` of the next request.
     """
 
     roles: ClassVar[Roles] = (Role.READ,)
@@ -228,9 +229,9 @@ class List(Command, frozen=True, tag="list"):
 
 
 class Await(Command, frozen=True, tag="await"):
-    """Return the outcomes of these jobs once all have one, or what there is after `wait` seconds.
+    """Return the outcomes of these jobs once all have one, or those that there are after `wait` seconds.
 
-    If `paged`, those that fit into one answer.
+    If `paged`, return those that fit into one answer.
     """
 
     roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
@@ -241,7 +242,7 @@ class Await(Command, frozen=True, tag="await"):
 
 
 class Feed(Command, frozen=True, tag="feed"):
-    """Return outcomes after `cursor`, in the order they were recorded; of one origin, or of all.
+    """Return outcomes after `cursor`, in the order in which they were recorded; of one origin, or of all.
 
     With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
     """
@@ -262,7 +263,7 @@ class Stats(Command, frozen=True, tag="stats"):
 
 
 class Members(Command, frozen=True, tag="members"):
-    """Return the workers that are connected; if `paged`, by name, those after `after` that fit."""
+    """Return the connected workers; if `paged`, by name, those after `after` that fit."""
 
     roles: ClassVar[Roles] = (Role.READ,)
 
@@ -295,13 +296,13 @@ class AcceptClock(Command, frozen=True, tag="accept_clock"):
 
 
 class Ping(Command, frozen=True, tag="ping"):
-    """Ask for nothing but an answer."""
+    """Check that the manager answers."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
 
 
 class Wake(Command, frozen=True, tag="wake"):
-    """Answer at once what this connection is still waiting for, with what there is."""
+    """End a wait of this connection at once, with the answer that there is by then."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
 
@@ -313,7 +314,7 @@ class Exposition(Command, frozen=True, tag="exposition"):
 
 
 class Backup(Command, frozen=True, tag="backup"):
-    """Begin a backup of the journal under a file name, or say how far it is; ask again until it is done."""
+    """Begin a backup of the journal under a file name, or report its progress; ask again until it is done."""
 
     roles: ClassVar[Roles] = ADMIN_ALONE
 
@@ -327,13 +328,13 @@ class Take(Command, frozen=True, tag="take"):
 
 
 class Join(Command, frozen=True, tag="join"):
-    """Answer when nothing of a queue is waiting or leased. For plain clients only."""
+    """Answer when no job of a queue is waiting or leased. For plain clients only."""
 
     queue: b.Name
     wait: b.Seconds = 0.0
 
 
-#: What our own clients may send; `Take` and `Join` come only from the face for plain clients.
+#: Commands that svc's own clients may send; `Take` and `Join` come only from the server for plain clients.
 AnyCommand = (
     Hello
     | Submit

@@ -1,4 +1,4 @@
-"""How many jobs of a queue are in which state."""
+"""The number of jobs of a queue in each state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TypeAlias
 
 from svc.domain.lifecycle import InvariantBroken, JobState
 
-#: The states of some jobs, by number, and how many of them are in each.
+#: The states of some jobs, by number, with the number of jobs in each.
 Tally: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many jobs of one queue are in each state; finished ones as long as they are kept."""
+    """The number of jobs of one queue in each state; finished jobs count while they are kept."""
 
     ready: int = 0
     scheduled: int = 0
@@ -25,26 +25,26 @@ class Counts:
 
     @property
     def unfinished(self) -> int:
-        """Jobs that are still to be done."""
+        """Jobs that have not ended."""
         return self.ready + self.scheduled + self.leased
 
     @property
     def idle(self) -> bool:
-        """Whether it has no jobs, finished ones included."""
+        """Whether the queue has no jobs, not even finished ones."""
         return not (self.unfinished or self.succeeded or self.dead or self.cancelled)
 
     def move(self, tally: Tally, to: JobState) -> None:
-        """Count the jobs of *tally* as *to* from now on.
+        """Count the jobs of *tally* under state *to* from now on.
 
         Raises:
-            InvariantBroken: fewer than none would be left in a state.
+            InvariantBroken: fewer than 0 jobs would be left in a state.
         """
         moved = self.remove(tally)
         name = _COUNTED[to]
         setattr(self, name, getattr(self, name) + moved)
 
     def admit(self, states: bytearray, start: int, *, delayed: bool) -> None:
-        """Count new jobs, those of *states* from *start* on; unless some are *delayed*, all are ready."""
+        """Count new jobs: those of *states* from *start* on. All are ready, unless some are *delayed*."""
         count = len(states) - start
         scheduled = states.count(JobState.SCHEDULED, start) if delayed else 0
         self.submitted += count
@@ -52,10 +52,10 @@ class Counts:
         self.ready += count - scheduled
 
     def remove(self, tally: Tally) -> int:
-        """Count the jobs of *tally* no more; return how many they are.
+        """Stop counting the jobs of *tally*; return their number.
 
         Raises:
-            InvariantBroken: fewer than none would be left in a state.
+            InvariantBroken: fewer than 0 jobs would be left in a state.
         """
         removed = 0
         for state, count in tally:

@@ -1,7 +1,7 @@
-"""Jobs that wait for a time: after a delay, or before a retry.
+"""Jobs that wait for a due time: after a delay, or before a retry.
 
 The heap has one entry for jobs that are due together, and one for all jobs of a chunk that have due times of
-their own: a million of these cost a few bytes each.
+their own. So a million jobs with their own due times take a few bytes each.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 from svc.domain.chunk import Chunk
 from svc.domain.lifecycle import JobState
 
-#: Cancelled jobs that may have left entries behind before these are looked for.
+#: Cancelled scheduled jobs after which their entries are looked for.
 CANCELLED_MAX = 1000
-#: Entries that are looked at for each job that is cancelled meanwhile, and at each look for due jobs.
+#: Entries that are checked for each job that is cancelled meanwhile, and at each look for due jobs.
 SWEPT_FOR_EACH = 2
 SWEPT_AT_A_LOOK = 1000
-#: Jobs that are made ready together in about the time that one takes by itself.
+#: Jobs that are made ready together in about the time that a single job takes.
 RUN_COST_JOBS = 10
 
 
 class Due(NamedTuple):
-    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, those of its sleepers that are due first."""
+    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, its sleepers that are due first."""
 
     at: float
     order: int
@@ -36,7 +36,7 @@ class Due(NamedTuple):
 
 
 class Sleepers:
-    """The jobs of one chunk that wait for times of their own."""
+    """The jobs of one chunk that wait for due times of their own."""
 
     __slots__ = ("_due_of", "_last_first")
 
@@ -47,15 +47,15 @@ class Sleepers:
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is due, or None if there is none."""
+        """The time at which the next job is due, or None if there is none."""
         return self._due_of[self._last_first[-1]] if self._last_first else None
 
     def add(self, index: int) -> None:
-        """Hold one more."""
+        """Hold one more job."""
         insort(self._last_first, index, key=lambda each: -self._due_of[each])
 
     def take_due(self, now: float) -> list[int]:
-        """Remove and return the indexes of those that are due, in order."""
+        """Remove and return the indexes of the due jobs, in order."""
         indexes, due_of = self._last_first, self._due_of
         found: list[int] = []
         while indexes and due_of[indexes[-1]] <= now:
@@ -65,10 +65,10 @@ class Sleepers:
 
 
 class Schedule:
-    """All scheduled jobs by the time at which they are to be made ready.
+    """All scheduled jobs, by due time.
 
-    A cancelled job leaves its entry behind. Once these may be many, all entries become `_unswept`, and a few
-    at a time go back if one of their jobs is still scheduled: no single look at the schedule takes long.
+    A cancelled job leaves its entry behind. If there may be many such entries, all entries become `_unswept`.
+    From there a few at a time go back, if one of their jobs is still scheduled: so no single call takes long.
     """
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ class Schedule:
         self._cancelled = 0
 
     def __len__(self) -> int:
-        """Return how many entries there are; a cancelled job may still have one."""
+        """Return the number of entries; a cancelled job may still have one."""
         return len(self._heap) + len(self._unswept)
 
     @property
     def next_at(self) -> float | None:
-        """When something is due next, or None if nothing is."""
+        """The time at which the next entry is due, or None if there is none."""
         heap = self._first_heap()
         return heap[0].at if heap else None
 
@@ -119,10 +119,10 @@ class Schedule:
             start = index + 1
 
     def take_due(self, now: float, limit: int) -> Iterator[tuple[Chunk, int, int, float]]:
-        """Remove what is due, and yield it as (chunk, start, stop, at), up to about *limit* jobs.
+        """Remove due entries and yield their jobs as (chunk, start, stop, at), up to about *limit* jobs.
 
-        A run of jobs counts as `RUN_COST_JOBS` more, and so does an entry without any. The caller makes the
-        jobs ready before it asks for the next ones.
+        A run of jobs counts as `RUN_COST_JOBS` more, and so does an entry without any job. The caller makes
+        the jobs ready before it asks for the next ones.
         """
         self._sweep(SWEPT_AT_A_LOOK)
         while limit > 0 and (heap := self._first_heap()) and heap[0].at <= now:
@@ -134,7 +134,7 @@ class Schedule:
                 yield due.chunk, start, stop, at
 
     def cancelled(self, count: int) -> None:
-        """Note that *count* scheduled jobs were cancelled; once these are many, drop what they left."""
+        """Note that *count* scheduled jobs were cancelled; drop their entries once there may be many."""
         self._cancelled += count
         if self._unswept:
             self._sweep(SWEPT_FOR_EACH * count)
@@ -143,24 +143,24 @@ class Schedule:
             self._heap, self._unswept = [], self._heap
 
     def _first_heap(self) -> list[Due]:
-        """Return the heap with the entry that is due first, or one that is empty if there is none."""
+        """Return the heap with the entry that is due first; an empty one if there is no entry."""
         heap, unswept = self._heap, self._unswept
         return unswept if unswept and (not heap or unswept[0] < heap[0]) else heap
 
     def _sweep(self, count: int) -> None:
-        """Look at up to *count* entries, and drop those that are about cancelled jobs alone."""
+        """Check up to *count* entries, and drop those that have only cancelled jobs."""
         unswept = self._unswept
         for _ in range(min(count, len(unswept))):
             due = unswept.pop()  # a heap without its last element is a heap
             if _has_scheduled(due):
                 heapq.heappush(self._heap, due)
             elif not due.stop:
-                due.chunk.sleepers = None  # else a job that joins the chunk would rely on this entry
+                due.chunk.sleepers = None  # otherwise a job that joins the chunk would rely on this entry
 
     def _runs(self, due: Due, now: float, most: int) -> list[tuple[int, int, float]]:
-        """Return (start, stop, at) of the jobs that *due* is about and that are still scheduled.
+        """Return (start, stop, at) of the jobs of *due* that are still scheduled.
 
-        Of jobs that are due together these are the first *most* runs; the others get an entry of their own.
+        For jobs that are due together, return the first *most* runs; the others get an entry of their own.
         """
         chunk = due.chunk
         if due.stop:
@@ -169,7 +169,7 @@ class Schedule:
                 heapq.heappush(self._heap, due._replace(start=runs[-1][1]))
             return [(start, stop, due.at) for start, stop in runs]
         if chunk.sleepers is None or chunk.sleepers.next_at != due.at:
-            return []  # it is a former entry
+            return []  # an out-of-date entry
         states = chunk.states
         woken = [each for each in chunk.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
         self._push_sleepers(chunk)
@@ -189,7 +189,7 @@ def _has_scheduled(due: Due) -> bool:
 
 
 def _spans(chunk: Chunk, indexes: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield *indexes*, in order, as spans [start, stop), cut if not `unbroken`."""
+    """Yield *indexes*, which are in order, as spans [start, stop), cut if not `unbroken`."""
     start = stop = -1
     for index in indexes:
         if index != stop or not chunk.unbroken(index):

@@ -1,7 +1,7 @@
-"""What happened: the facts that the journal keeps and that recovery replays.
+"""The events: facts that the journal stores and that recovery replays.
 
-Leases are not among them: a lost lease is only a repeat. Encoded as MessagePack arrays; fields may
-be added at the end, with a default, and never removed or reordered.
+Leases are not among them: after a lost lease an attempt is only repeated. Events are encoded as MessagePack
+arrays: fields may be added at the end, with a default, and never removed or reordered.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True, tag_field="event"):
 class Submitted(Event, frozen=True, tag="submitted"):
     """Jobs `first`, `first + 1`, … of `origin` were accepted; ready at once, or at `due`.
 
-    `key` is that of the only job. If several jobs have keys or due times of their own, `keys` and `dues` have
-    one for each job: its key or "", and when it is due or 0; they are empty otherwise. `joins` says whether
-    they joined the chunk of the job before them; it is None in older journals, in which `goes_on_with` tells.
+    `key` is the key of the only job. If several jobs have keys or due times of their own, `keys` and `dues`
+    have one entry for each job: its key or "", and its due time or 0; otherwise they are empty. `joins` says
+    whether the jobs joined the chunk of the job before them; it is None in older journals, in which
+    `goes_on_with` decides that.
     """
 
     at: float
@@ -38,8 +39,8 @@ class Submitted(Event, frozen=True, tag="submitted"):
 class Merged(Event, frozen=True, tag="merged"):
     """Waiting jobs `first`, `first + 1`, … of `origin`, accepted one by one, are in one row from now on.
 
-    `accepted_by` and `accepted_at` have for each job the event that accepted it, whose row is gone, and when;
-    `dues` and `keys` are as in `Submitted`.
+    `accepted_by` has for each job the event that accepted it, whose row is gone, and `accepted_at` has the
+    time of that event. `dues` and `keys` are as in `Submitted`.
     """
 
     at: float
@@ -71,9 +72,9 @@ class Succeeded(Event, frozen=True, tag="succeeded"):
 
 
 class Aside(msgspec.Struct, frozen=True, array_like=True):
-    """The digests of an error's long texts that a journal keeps beside the event, each b"" if there is none.
+    """Digests of an error's long texts that a journal stores beside the event; each is b"" without a text.
 
-    `cut` is the character of the traceback at which the message of the error is left out, or 0.
+    `cut` is the position in the traceback from which the message of the error is left out, or 0.
     """
 
     traceback: bytes
@@ -82,7 +83,7 @@ class Aside(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Failed(Event, frozen=True, tag="failed"):
-    """An attempt ended without a result; tried again at `retry_at`, or dead where that is None.
+    """An attempt ended without a result; the job is retried at `retry_at`, or is dead if that is None.
 
     `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
     `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
@@ -185,8 +186,8 @@ class Resumed(Event, frozen=True, tag="resumed"):
 class Forgotten(Event, frozen=True, tag="forgotten"):
     """Jobs of `origin` have passed their retention; to submit them again changes nothing.
 
-    They are those in `ranges`, each [first, stop), and some below `floor`, where no number may be used any
-    more; or, in older journals, all below `below`.
+    These are the jobs in `ranges`, each [first, stop), and some below `floor`, under which no number may be
+    used any more; in older journals, all jobs below `below`.
     """
 
     at: float

@@ -1,4 +1,4 @@
-"""How ready jobs are handed out: who gets how many of which, or a pill."""
+"""Hands out ready jobs: chooses the jobs for a consumer and their number, or gives it a pill."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from svc.domain.lanes import Lane, Lanes
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 
-#: What is counted for each row that a grant has read, beside the arguments in it.
+#: Bytes that are counted for each row that a grant has read, beside the arguments in it.
 ROW_OVERHEAD_BYTES = 16 * 1024
 #: A chunk of which so many have room in a grant is counted whole: to add up each body takes longer.
 SMALL_PARTS = 64
 
 
 def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
-    """Hand out ready jobs, or a pill; None if there is nothing and the member would wait."""
+    """Hand out ready jobs, or a pill; None if there is no job and the member would wait."""
     if not member.may_lease:
         return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
     pill = pill_for(state, member)
@@ -83,7 +83,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         chunk = state.leases[delivery.token].chunk
         room -= _counted_bytes(chunk, delivery.bodies, room)
         if chunk.bodies is None and chunk is not last:
-            readable -= ROW_OVERHEAD_BYTES + chunk.size  # a row is read whole, even for one job
+            readable -= ROW_OVERHEAD_BYTES + chunk.size  # the whole row is read, even for one job
             last = chunk
     return r.Grant(deliveries) if deliveries else None
 
@@ -104,10 +104,10 @@ def _counted_bytes(chunk: Chunk, bodies: list[bytes], room: int) -> int:
 
 
 def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
-    """Return how many jobs, *limit* at most, one may take so that none waits while others idle.
+    """Return how many jobs, *limit* at most, one consumer may take so that no job waits while others idle.
 
-    Many requests cost more than an idle consumer could win: no share is below a sixteenth of the limit;
-    of *short* jobs, which run in a few milliseconds together, not below a half.
+    More requests would cost more than an idle consumer could gain. So no share is below a sixteenth of the
+    limit or, for *short* jobs, which run in a few milliseconds together, below a half.
     """
     return min(limit, max(1, limit // (2 if short else 16), lane.count // max(1, state.consumers)))
 

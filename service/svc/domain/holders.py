@@ -1,4 +1,4 @@
-"""Who holds which job."""
+"""Finds the member that holds a job."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from svc.domain.members import LeaseRecord, Member
 
 
 class Holders:
-    """Finds the holders of jobs, by one pass over the leases when the first one is asked for."""
+    """The holders of jobs; the first question makes one pass over all leases."""
 
     def __init__(self, leases: Iterable[LeaseRecord]) -> None:
-        """Look at *leases*, which do not change while this is in use."""
+        """Look at *leases*, which must not change while this object is in use."""
         self._leases = leases
         self._by_chunk: dict[int, list[LeaseRecord]] | None = None
 
     def of(self, chunk: Chunk, index: int) -> Member | None:
-        """Return who holds the job at *index* of *chunk*, or None."""
+        """Return the member that holds the job at *index* of *chunk*, or None."""
         if self._by_chunk is None:
             self._by_chunk = _by_chunk(self._leases)
         leases = self._by_chunk.get(chunk.sequence, [])

@@ -1,7 +1,7 @@
-"""The values that describe jobs; they are also what crosses the wire and what the journal keeps.
+"""The values that describe jobs, on the wire and in the journal.
 
-All are `msgspec` structs that encode as MessagePack arrays: fields may be added at the end, with a
-default, and never removed or reordered (an older reader ignores what it does not know).
+All are `msgspec` structs that are encoded as MessagePack arrays: fields may be added at the end, with a
+default, and never removed or reordered (an older reader ignores fields that it does not know).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from svc.domain import field_bounds as bounds
 from svc.domain import names
 from svc.domain.lifecycle import JobState
 
-#: The queue of a job that names none.
+#: The queue of a job that names no queue.
 DEFAULT_QUEUE = "default"
 #: The task name of plain data that only plain clients take. No real task name starts with `#`.
 ITEM = "#item"
-#: Their codec, and that of pills: a pickle that the manager made of what it had scanned.
+#: The codec of items and of pills: a pickle that the manager made from data that it had scanned.
 ITEM_CODEC = "item"
 #: The task name of a pill that a plain client put: it stops exactly one consumer.
 PILL = "#pill"
-#: The queue of what plain clients put into `results`.
+#: The queue of the data that plain clients put into `results`.
 RESULTS_QUEUE = "#results"
-#: Queues that are always known: the one of all who name none, and the one of `results`.
+#: Queues that are always known: `default`, and the queue of `results`.
 PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
-#: The task name under which a pickled callable travels.
+#: The task name of a job whose callable is sent as a pickle.
 CALL = "svc:call"
 #: The reason of a job that a connected consumer can run as soon as it is free.
 IDLE = "waits for an idle consumer"
@@ -42,11 +42,11 @@ class Struct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Terms(Struct, frozen=True):
-    """What all jobs of a chunk have in common.
+    """The properties that all jobs of a chunk have in common.
 
-    `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override what the
-    task declares where they are not None. `answer` also puts the outcome into the `results` queue
-    of plain clients. `label` names the callable of a job whose task is `CALL`.
+    `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override the task's own
+    settings if they are not None. With `answer`, the outcome is also put into the `results` queue of plain
+    clients. `label` names the callable of a job whose task is `CALL`.
     """
 
     task: str
@@ -61,7 +61,7 @@ class Terms(Struct, frozen=True):
 
     @property
     def shown_task(self) -> str:
-        """The task's name for people: of a pickled callable its own, as its submitter says it."""
+        """The task's name for people: for a pickled callable, the name that its submitter gave."""
         return self.label if self.label and self.task == CALL else self.task
 
 
@@ -80,7 +80,7 @@ class NewChunk(Struct, frozen=True):
 
 
 class Cause(enum.StrEnum):
-    """Why an attempt ended without a result."""
+    """The reason why an attempt ended without a result."""
 
     #: The task raised. Charged to `failures`.
     FAILED = "failed"
@@ -88,7 +88,7 @@ class Cause(enum.StrEnum):
     TIMED_OUT = "timed_out"
     #: The process running the job died. Charged to `crashes`.
     CRASHED = "crashed"
-    #: The job can never run (arguments, codec, result): dead at once.
+    #: The job can never run (arguments, codec, result): it is dead at once.
     REFUSED = "refused"
     #: Drain, scale-in or a lost host. Charged to `interruptions`, which has no budget.
     INTERRUPTED = "interrupted"
@@ -97,9 +97,9 @@ class Cause(enum.StrEnum):
 
 
 class ErrorInfo(Struct, frozen=True):
-    """What went wrong in an attempt: exception class name, its message, and the traceback if any.
+    """The error of an attempt: exception class name, its message, and the traceback if any.
 
-    `exception` is the pickled exception, of a job whose codec is `pickle`; the manager never opens it.
+    `exception` is the pickled exception of a job whose codec is `pickle`; the manager never opens it.
     """
 
     type: str
@@ -108,7 +108,7 @@ class ErrorInfo(Struct, frozen=True):
     exception: bytes = b""
 
     def within_bounds(self) -> ErrorInfo:
-        """Return the same as it is recorded: cut, rather than refused, as a report must not be lost."""
+        """Return the error within the bounds; it is cut and not refused, as a report must not be lost."""
         name, message, traceback, exception = msgspec.structs.astuple(self)
         fits = len(message) <= bounds.MESSAGE_MAX and len(traceback) <= bounds.TRACEBACK_MAX
         if fits and len(exception) <= bounds.EXCEPTION_MAX and names.is_name(name):
@@ -140,9 +140,9 @@ class Attempt(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How one job ended: its result (encoded by its codec) or its error.
+    """The end of one job: its result (encoded by its codec) or its error.
 
-    `attempts` counts those of a dead job; of another, and of an older manager, it is 0.
+    `attempts` counts the attempts of a dead job; it is 0 for other jobs, and from an older manager.
     """
 
     id: str
@@ -190,10 +190,10 @@ def job_id(origin: str, number: int) -> str:
 
 
 def parse_job_id(text: str) -> tuple[str, int]:
-    """Return (origin, number) of an id as `job_id` writes it; a job has no other.
+    """Return (origin, number) of an id that `job_id` wrote; a job has only one id.
 
     Raises:
-        ValueError: *text* has not the form of a job id.
+        ValueError: *text* does not have the form of a job id.
     """
     origin, _, number = text.rpartition("-")
     canonical = number.isascii() and number.isdigit() and (number == "0" or number[0] != "0")
@@ -208,10 +208,10 @@ def parse_job_id(text: str) -> tuple[str, int]:
 
 
 class ChunkBounds(Struct, frozen=True):
-    """The bounds of what a chunk says of its jobs: its `Terms`, and the rest of it but the bodies.
+    """The bounds of a chunk's fields: its `Terms`, and the other fields but the bodies.
 
-    They are not in those types themselves: a chunk that is out of bounds is refused alone, and not with the
-    frame in which it came; and an older journal may have some.
+    Those types do not have the bounds themselves, for two reasons. A chunk out of bounds is refused alone,
+    and not with the whole frame in which it came; and an older journal may hold such chunks.
     """
 
     first: bounds.Number
@@ -228,15 +228,15 @@ class ChunkBounds(Struct, frozen=True):
     label: bounds.NameOrNone
 
 
-# msgspec looks at a type's fields when it first needs them, and no job should wait for that.
+# msgspec looks at a type's fields at their first use, and no job should wait for that.
 msgspec.msgpack.Decoder(ChunkBounds)
 
 
 def check_chunk(chunk: NewChunk) -> None:
-    """Check what a chunk says against its bounds.
+    """Check the fields of a chunk against their bounds.
 
     Raises:
-        ValueError: something is out of bounds; the message names it.
+        ValueError: a field is out of bounds; the message names it.
     """
     terms = chunk.terms
     values = (chunk.first, chunk.delay, chunk.key, *msgspec.structs.astuple(terms))

@@ -8,26 +8,26 @@ from itertools import chain
 
 from svc.domain.chunk import Chunk
 
-#: Bytes that tell two jobs with the same key apart.
+#: Bytes of the digest that distinguishes two jobs with the same key.
 DIGEST_BYTES = 16
 _PARTS = 256
 _NO_DIGEST = bytes(DIGEST_BYTES)
 
 
 class Keys:
-    """The jobs that have a key, by their keys, as long as they are kept.
+    """The jobs that have a key, by key, as long as they are kept.
 
-    A key refers to the chunk of its job alone: the job's place is found in the chunk's column.
+    A key refers only to the chunk of its job: the job's index is found in the chunk's column of keys.
     """
 
     def __init__(self) -> None:
         """Start with none."""
-        # A table of a million keys takes a tenth of a second to grow; each of these takes less than one ms.
+        # A table of a million keys takes 100 ms to grow; each of these parts takes less than 1 ms.
         self._parts: list[dict[str, Chunk]] = [{} for _ in range(_PARTS)]
         self._count = 0
 
     def __len__(self) -> int:
-        """Return how many keys are known."""
+        """Return the number of known keys."""
         return self._count
 
     def __iter__(self) -> Iterator[str]:
@@ -42,7 +42,7 @@ class Keys:
         return chunk, chunk.keys.index(key)
 
     def add(self, chunk: Chunk, start: int, bodies: list[bytes]) -> None:
-        """Note the keys of the jobs of *chunk* from *start* on, which have *bodies*."""
+        """Note the keys of the jobs of *chunk* from *start* on; *bodies* are their bodies."""
         if chunk.keys is None:
             return
         digests = chunk.digests if chunk.digests is not None else bytearray(DIGEST_BYTES * start)
@@ -80,7 +80,7 @@ def digest_at(chunk: Chunk, index: int) -> bytes:
 
 
 def content_digest(task: str, body: bytes) -> bytes:
-    """Return what tells two jobs with the same key apart."""
+    """Return the digest that distinguishes jobs with the same key: of the task and the arguments."""
     return _Digests(task)(body)
 
 

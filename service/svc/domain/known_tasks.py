@@ -1,4 +1,4 @@
-"""Which tasks of which queues the connected consumers know, and which codecs they accept of them."""
+"""The tasks that the connected consumers know in each queue, and the codecs that they accept."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from collections.abc import Set as AbstractSet
 from svc.domain.job import ITEM, PILL, Terms
 from svc.domain.members import Member
 
-#: What consumers of one kind know; None: all tasks.
+#: Tasks that consumers of one kind know; None: all tasks.
 _Tasks = frozenset[str] | None
 _Codecs = frozenset[str] | None
 _NONE: frozenset[str] = frozenset()
-#: Tasks of jobs that no consumer has to know: items are for plain clients, pills for any consumer.
+#: Tasks that no consumer has to know: items are for plain clients, pills for any consumer.
 _OF_THE_MANAGER = frozenset((ITEM, PILL))
 
 
 class KnownTasks:
-    """Which tasks of which queues some consumers know, as they were when this was made.
+    """The tasks that some consumers know in each queue, at the time when this was made.
 
-    Thousands of consumers are of a few kinds: those of one worker serve the same queues and know the same
-    tasks. Each kind is looked at once.
+    Thousands of consumers are of a few kinds: the consumers of one worker serve the same queues and know the
+    same tasks. Each kind is looked at once.
     """
 
     def __init__(self, consumers: Iterable[Member]) -> None:
-        """Look at those of *consumers* that are connected."""
+        """Look at the *consumers* that are connected."""
         kinds = {member.kind for member in consumers if member.connected}
         self._by_queue: defaultdict[str, list[tuple[_Tasks, _Codecs]]] = defaultdict(list)
         for queues, tasks, codecs in kinds:
             for queue in queues:
                 self._by_queue[queue].append((tasks, codecs))
-        #: The tasks that several kinds know together.
+        #: The union of the tasks that several kinds know.
         self._together: dict[tuple[_Tasks, ...], _Tasks] = {}
 
     def serves(self, queue: str) -> bool:
@@ -44,12 +44,12 @@ class KnownTasks:
         return known is None or task in known
 
     def accepts(self, terms: Terms) -> bool:
-        """Return whether one of the consumers can run jobs on these terms."""
+        """Return whether one of the consumers can run jobs with these terms."""
         able = self._of(terms.queue, terms.codec)
         return able is None or terms.task in able
 
     def unknown(self, queue: str, tasks: Mapping[str, AbstractSet[str]]) -> AbstractSet[str]:
-        """Return those of *tasks*, by codec, that a consumer of *queue* would have to know, and none does."""
+        """Return those of *tasks*, by codec, that a consumer of *queue* has to know and none knows."""
         known = self._of(queue)
         if known is None:
             return _NONE
@@ -59,7 +59,7 @@ class KnownTasks:
         return unknown - _OF_THE_MANAGER if unknown else unknown
 
     def unaccepted(self, queue: str, tasks: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return the codecs of *tasks* of which one is known, and nobody who knows it accepts the codec."""
+        """Return the codecs with a known task that no consumer of *queue* can run in that codec."""
         return [codec for codec, names in tasks.items() if self._lacks(queue, codec, names)]
 
     def _lacks(self, queue: str, codec: str, tasks: AbstractSet[str]) -> bool:
@@ -73,7 +73,7 @@ class KnownTasks:
         return bool(waiting if known is None else waiting & known)
 
     def _of(self, queue: str, codec: str | None = None) -> _Tasks:
-        """Return the tasks that consumers of *queue* know, those who accept *codec* if it is named."""
+        """Return the tasks that consumers of *queue* know; if *codec* is named, those who accept it."""
         kinds = self._by_queue.get(queue, ())
         known = [tasks for tasks, codecs in kinds if codec is None or codecs is None or codec in codecs]
         return known[0] if len(known) == 1 else self._union(tuple(known))
@@ -85,7 +85,7 @@ class KnownTasks:
 
 
 def not_accepted(terms: Terms) -> str:
-    """Return the sentence that says why a job on these terms waits although its task is known."""
+    """Return a sentence that says why a job with these terms waits although its task is known."""
     return (
         f"no connected worker of queue {terms.queue!r} that knows the task {terms.shown_task!r} accepts the "
         f"codec {terms.codec!r}; start one with `--accept {terms.codec}`"

@@ -1,14 +1,15 @@
-"""The ready jobs in their order.
+"""The ready jobs, in the order in which consumers take them.
 
 A *lane* holds the ready jobs of one queue, priority, task and codec, oldest first, as spans of chunks. A
 consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it knows
 and whose codec it accepts: so a task that nobody knows blocks nothing but itself. Suspects stand *apart*, in
 lanes of their own.
 
-Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. To choose one takes time
-in the logarithm of their number, by two levels of heaps: a *road* holds the lanes of one queue, task and
-codec, by priority; an *interest* holds the roads that consumers of one kind take from, by their best job.
-Consumers are of one kind if they serve the same queues, know the same tasks and accept the same codecs.
+Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. The choice of a lane
+takes time in the logarithm of their number, with two levels of heaps. A *road* holds the lanes of one queue,
+task and codec, by priority. An *interest* holds the roads that consumers of one kind take from, by their
+first job. Consumers are of one kind if they serve the same queues, know the same tasks and accept the same
+codecs.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from typing import NamedTuple, TypeAlias
 
 from svc.domain.chunk import Chunk
 
-#: Kinds of consumers whose roads are kept in order. The one that asked longest ago gives way to a new one,
-#: and is put in order again when it asks the next time.
+#: Kinds of consumers whose roads are kept in order. A new kind replaces the one that asked longest ago,
+#: whose roads are put in order again when it asks the next time.
 INTERESTS_MAX = 64
-#: Out-of-date entries that a heap holds at most, beside as many as it has others.
+#: Out-of-date entries that a heap may hold beyond the number of its other entries.
 STALE_MAX = 64
-#: Of the places of an interest, the part that is corrected one by one, before all are put in order again.
+#: Single corrections are made for one in so many places of an interest; then all are put in order again.
 _CORRECTED_PART = 16
 
 
 class Span(NamedTuple):
-    """Ready jobs [start, stop) of a chunk, sorted by the age of the first one. `ready_at` is a Unix time."""
+    """Ready jobs [start, stop) of a chunk, ordered by the age of the first one. `ready_at` is a Unix time."""
 
     order: int
     start: int
@@ -67,7 +68,7 @@ class Lane:
             heapq.heappush(self.spans, Span(chunk.sequence_of(start), start, stop, ready_at, chunk))
 
     def head(self) -> Span | None:
-        """Return the span of the oldest ready job, cut to begin with it, or None where none is left."""
+        """Return the span that begins with the oldest ready job, or None if no job is left."""
         while self.spans:
             span = self.spans[0]
             if not span.chunk.ragged:
@@ -79,7 +80,7 @@ class Lane:
         return None
 
     def take(self, limit: int) -> Span | None:
-        """Remove and return up to *limit* of the oldest jobs, consecutive ones of one chunk."""
+        """Remove and return up to *limit* of the oldest jobs that follow each other in one chunk."""
         span = self.head()
         if span is None:
             return None
@@ -92,7 +93,7 @@ class Lane:
         return span if stop == end else Span(order, start, stop, ready_at, chunk)
 
     def drop_stale_spans(self) -> None:
-        """Remove the spans in which no job is ready, if they are most of all."""
+        """Remove the spans without a ready job, if most spans may be such."""
         if len(self.spans) > 2 * self.count + STALE_MAX:
             spans = {span[:3]: span for span in self.spans if self._any_ready(span)}
             self.spans = list(spans.values())
@@ -110,7 +111,7 @@ class Lane:
 
 
 def _goes_on(span: Span, chunk: Chunk, start: int, ready_at: float) -> bool:
-    """Return whether jobs that were ready when they were accepted simply go on where *span* ends."""
+    """Return whether jobs that were ready on acceptance continue *span* directly."""
     return (
         span.chunk is chunk
         and span.stop == start
@@ -120,11 +121,11 @@ def _goes_on(span: Span, chunk: Chunk, start: int, ready_at: float) -> bool:
 
 
 class Road:
-    """The lanes of one queue, task and codec; that of the highest priority is found at once.
+    """The lanes of one queue, task and codec; the one of the highest priority is found at once.
 
     Attributes:
-        lanes: those that hold something, by priority.
-        place: where the road stands among others. It may be too far in front, never too far behind; `settle`
+        lanes: the lanes that hold jobs, by priority.
+        place: the road's place among the others. It may be too far in front, never too far behind; `settle`
             corrects it. None before the first job.
     """
 
@@ -138,7 +139,7 @@ class Road:
         self.codec = codec
         self.number = number
         self.lanes: dict[int, Lane] = {}
-        #: A heap of negated priorities: of all lanes, and of some that have run empty.
+        #: A heap of negated priorities: those of all lanes, and of some lanes that have become empty.
         self.priorities: list[int] = []
         self.place: Place | None = None
 
@@ -158,7 +159,7 @@ class Road:
         return self.place
 
     def settle(self) -> tuple[Lane, Place] | None:
-        """Return the lane to take from and where the road stands with it; None if no job is left."""
+        """Return the lane to take from and the road's place with it; None if no job is left."""
         priorities = self.priorities
         while priorities:
             lane = self.lanes.get(-priorities[0])
@@ -176,7 +177,7 @@ class Road:
         return None
 
     def remove(self, lane: Lane) -> None:
-        """Remove a lane that has run empty."""
+        """Remove a lane that has become empty."""
         if self.lanes.get(lane.priority) is lane:
             del self.lanes[lane.priority]
         if len(self.priorities) > 2 * len(self.lanes) + STALE_MAX:
@@ -184,8 +185,8 @@ class Road:
             heapq.heapify(self.priorities)
 
 
-#: Where a road stands: its negated priority, the order of its first job, its number and itself. The smallest
-#: place is the one to take from, and no two are equal.
+#: The place of a road: its negated priority, the order of its first job, its number and itself. Jobs are
+#: taken from the road with the smallest place; no two places are equal.
 Place: TypeAlias = tuple[int, int, int, Road]
 
 
@@ -199,19 +200,19 @@ Kind: TypeAlias = tuple[frozenset[str], frozenset[str] | None, frozenset[str] | 
 class Interest:
     """The roads that consumers of one kind take from.
 
-    `places` is a heap. It has at least one place for each road that holds something, and that one is not
-    behind the road's own. Places that are out of date are corrected when they come to the top. It is None
-    until it is made, by the first consumer that asks.
+    `places` is a heap. It has at least one place for each road that holds jobs, and that place is not behind
+    the road's own. Out-of-date places are corrected when they come to the top. It is None until a
+    consumer of the kind asks, and again after it has grown too long.
     """
 
     __slots__ = ("codecs", "kind", "places", "queues", "tasks", "used")
 
     def __init__(self, kind: Kind) -> None:
-        """Be what consumers of that kind take from, without places so far."""
+        """Start without places."""
         self.kind = kind
         self.queues, self.tasks, self.codecs = kind
         self.places: list[Place] | None = None
-        #: Larger, the later it was asked for.
+        #: The number of its last use; the interest that was used last has the largest.
         self.used = 0
 
     def covers(self, road: Road) -> bool:
@@ -233,10 +234,10 @@ class Interest:
 
 
 class Lanes:
-    """All lanes that hold something.
+    """All lanes that hold jobs.
 
-    Who takes jobs asks `best` for a lane, takes from it by `Lane.take`, and calls `tidy` with it. Jobs that
-    stop being ready in any other way are told by `skip`.
+    To take jobs, call `best` for a lane, take from it with `Lane.take`, and then call `tidy` with it. Report
+    jobs that stop being ready in any other way with `skip`.
     """
 
     def __init__(self, *, apart: bool = False) -> None:
@@ -250,11 +251,11 @@ class Lanes:
         self._asked = 0
 
     def __bool__(self) -> bool:
-        """Return whether anything is ready."""
+        """Return whether any job is ready."""
         return bool(self._roads)
 
     def __iter__(self) -> Iterator[Lane]:
-        """Iterate over the lanes that hold something."""
+        """Iterate over the lanes that hold jobs."""
         roads = (road for queue in self._roads for road in self._roads_of(queue))
         return (lane for road in roads for lane in road.lanes.values())
 
@@ -263,11 +264,11 @@ class Lanes:
         return {codec: roads.keys() for codec, roads in self._roads.get(queue, _NO_ROADS).items()}
 
     def oldest(self, queue: str) -> float | None:
-        """Return when the first job of one of the queue's lanes became ready, the earliest of these times."""
+        """Return the earliest time at which the first job of one of the queue's lanes became ready."""
         oldest: float | None = None
         for road in self._roads_of(queue):
             for lane in road.lanes.values():
-                # Mostly without a call for each, as there may be 100,000.
+                # The fast way needs no call for each lane, as there may be 100,000 of them.
                 spans = lane.spans
                 head = spans[0] if spans and not spans[0].chunk.ragged else lane.head()
                 if head is not None and (oldest is None or head.ready_at < oldest):
@@ -288,17 +289,17 @@ class Lanes:
     def kind(self, kind: Kind) -> Kind:
         """Return *kind* as the object that all consumers of this kind share.
 
-        So thousands of consumers have one set of names, and `best` knows their kind at once.
+        So thousands of consumers have one set of names, and `best` finds their kind fast.
         """
         return self._interest(kind).kind
 
     def best(self, kind: Kind) -> Lane | None:
-        """Return the lane that consumers of this kind take from."""
+        """Return the lane that consumers of this kind take from next, or None."""
         interest = self._interest(kind)
         places = interest.places
         if places is None or len(places) > 2 * self._count + STALE_MAX:
             places = self._put_in_order(interest)
-        # Where others have taken from very many roads, to put all in order again is less work.
+        # If others have taken from very many roads, it is less work to put all places in order again.
         patience = len(places) // _CORRECTED_PART + STALE_MAX
         while places:
             found = places[0][3].settle()
@@ -314,7 +315,7 @@ class Lanes:
         return None
 
     def skip(self, chunk: Chunk, count: int) -> None:
-        """Account for *count* ready jobs of *chunk* that left their state, or will, other than by `take`."""
+        """Account for *count* ready jobs of *chunk* that leave their state, or will, other than by `take`."""
         chunk.ragged = True
         terms = chunk.terms
         road = self._road(terms.queue, terms.task, terms.codec)
@@ -328,7 +329,7 @@ class Lanes:
             self._remove(road, lane)
 
     def tidy(self, lane: Lane) -> None:
-        """Forget a lane that has run empty."""
+        """Forget a lane that has become empty."""
         if not lane.spans or lane.head() is None:
             road = self._road(lane.queue, lane.task, lane.codec)
             if road is not None:
@@ -354,7 +355,7 @@ class Lanes:
             self._discard(road)
 
     def _discard(self, road: Road) -> None:
-        """Forget a road without lanes; what an interest still knows of it goes when it comes to the top."""
+        """Forget a road without lanes; its places in an interest go when they come to the top."""
         if self._road(road.queue, road.task, road.codec) is not road:
             return
         codecs = self._roads[road.queue]

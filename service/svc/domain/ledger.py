@@ -1,7 +1,7 @@
-"""What is durable: every job that was accepted and what became of it, rebuilt by replaying the events.
+"""The durable state: every accepted job and its outcome, rebuilt by a replay of the events.
 
-Live and at recovery the same methods run, so a replayed ledger equals the live one (a property test
-says so). Who is connected and who holds what is not here but in `queue_state`.
+The live queue and recovery call the same methods, so a replayed ledger equals the live one (a property test
+checks that). Connections and leases are not durable; they are in `queue_state`.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ from svc.domain.setback import clock_set
 from svc.domain.settled import Settled
 from svc.domain.steps import Steps
 
-#: Bytes of bodies above which a chunk is held in memory only while a third of the window is not full.
+#: Bytes of bodies above which a chunk stays in memory only while a third of the window is not full.
 LARGE_CHUNK_BYTES = 8 * 1024 * 1024
-#: Tasks whose terms chunks share.
+#: Tasks whose terms are kept for chunks to share.
 TERMS_MAX = 1000
 
 
 class Ledger:
-    """All jobs, by id, by key, by state; and the outcomes in order."""
+    """All jobs, by id, by key and by state; and the outcomes in order."""
 
     def __init__(self, window_bytes: int = 64 * 1024 * 1024) -> None:
         """Start empty; bodies beyond *window_bytes* stay in the journal until they are leased."""
         self.window_bytes = window_bytes
         self.resident_bytes = 0
         self.origins = Origins()
-        #: By the number of the event that accepted the first job of each; oldest first once all is replayed.
+        #: By the number of the event that accepted the first job of each chunk; oldest first after a replay.
         self.chunks: dict[int, Chunk] = {}
-        #: Chunks that have grown and not been looked at since, to be merged; oldest first.
+        #: Chunks that have grown since the last merge looked at them; oldest first.
         self.grown: deque[Chunk] = deque()
         self.counts: dict[str, Counts] = {}
-        #: Jobs of all queues that are still to be done.
+        #: Unfinished jobs of all queues.
         self.unfinished = 0
         self.keys = Keys()
-        #: The newest terms of each task, which chunks share: they take 250 bytes.
+        #: The newest terms of each task. Chunks share them, because terms take 250 bytes.
         self.terms: dict[str, Terms] = {}
         self.dead: dict[tuple[int, int], Chunk] = {}
-        #: Answers for plain clients not yet handed out: (chunk sequence, index) -> (chunk, outcome's event).
+        #: Answers for plain clients that wait in `results`: (chunk sequence, index) -> (chunk, event).
         self.answers: OrderedDict[tuple[int, int], tuple[Chunk, int]] = OrderedDict()
         #: Drains in force: worker name, or "" for all -> (epoch, journal sequence).
         self.drains: dict[str, tuple[int, int]] = {}
         self.drain_epoch = 0
-        #: Those of them during which new jobs are refused.
+        #: The keys of the drains that also refuse new jobs.
         self.refusing: set[str] = set()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
-        #: Up to which place of these the sweep has come that removes the forgotten ones.
+        #: Entries of `outcome_order` that the current sweep has passed; it removes the forgotten ones.
         self._swept = 0
-        #: How many kept jobs each event is about; the attempts that failed are in the records of the jobs.
+        #: The number of kept jobs that each event is about. Failed attempts are in the records of the jobs.
         self.references: dict[int, int] = {}
         self.losses = Losses(self._refer, self._unrefer)
         #: Chunks in the order in which their last job ended, with that time.
         self.finished: deque[tuple[float, Chunk]] = deque()
         #: Jobs of the chunks in `finished`.
         self.finished_jobs = 0
-        #: Chunks past their retention that are kept for the sake of their dead jobs.
+        #: Chunks past their retention that are kept because they have dead jobs.
         self.kept_dead: deque[tuple[float, Chunk]] = deque()
         #: Jobs of the chunks in `kept_dead`.
         self.kept_dead_jobs = 0
         #: Origins without jobs, in the order in which they lost the last one, with that time.
         self.emptied: deque[tuple[float, str]] = deque()
-        #: Rows of the journal that nothing refers to any more.
+        #: Journal rows that can be deleted, because nothing refers to them any more.
         self.forgotten: list[int] = []
         self.settled = Settled()
         self.last_sequence = 0
         self.last_at = 0.0
         self.steps = Steps()
-        #: Chunks of items that have ended in a replay: the event that requeued one of them may be gone.
+        #: Chunks of items that ended in a replay. The event that requeued such an item may be gone.
         self._ended_items: list[Chunk] = []
 
     def counts_of(self, queue: str) -> Counts:
-        """Return the counts of a queue, known from now on."""
+        """Return the counts of a queue; make them if there are none."""
         found = self.counts.get(queue)
         if found is None:
             found = self.counts[queue] = Counts()
         return found
 
     def find(self, job: str) -> tuple[Chunk, int] | None:
-        """Return (chunk, index) of a job id, or None where it is not known.
+        """Return (chunk, index) of a job id, or None if it is not known.
 
         Raises:
-            ValueError: *job* has not the form of an id.
+            ValueError: *job* does not have the form of an id.
         """
         origin, number = parse_job_id(job)
         return self._find_alias(origin, number) if is_alias(origin) else self.origins.find(origin, number)
@@ -103,7 +103,7 @@ class Ledger:
         return None if place is None or number or digest_at(*place) != digest else place
 
     def replay(self, sequence: int, event: e.AnyEvent) -> None:
-        """Apply an event that the journal kept; of two that contradict each other the first one stands."""
+        """Apply an event of the journal; of two that contradict each other, the first one counts."""
         kind = type(event)
         self.steps.live = False
         self.last_sequence = max(self.last_sequence, sequence)
@@ -111,10 +111,10 @@ class Ledger:
             self.last_at = event.at
         _APPLIED_BY[kind](self, sequence, event)
         if kind in _ABOUT_JOBS and sequence not in self.references:
-            # The journal's newest row may stay there after it was forgotten.
+            # The newest row of the journal may stay there after it was forgotten.
             self.forgotten.append(sequence)
 
-    # Each of the following applies one kind of event.
+    # Each of the following methods applies one kind of event.
 
     def submitted(self, sequence: int, event: e.Submitted, size: int | None = None) -> tuple[Chunk, int]:
         """Add jobs, to a chunk if they go on from it; return their chunk and first index.
@@ -144,7 +144,7 @@ class Ledger:
         return place[0] if place is not None else None
 
     def merged(self, row: int, event: e.Merged) -> None:
-        """Add jobs that were merged before the restart, as they were then: waiting."""
+        """Add jobs that were merged before the restart, in the state that they had then: waiting."""
         chunk = Chunk.from_merged(row, event)
         self._add(chunk)
         if chunk.keys is not None:
@@ -152,12 +152,12 @@ class Ledger:
         self._count_new(chunk, 0)
 
     def merge(self, row: int, chunk: Chunk) -> None:
-        """Forget the rows of a chunk whose jobs are all in *row* now."""
+        """Forget the rows of a chunk whose bodies are all in row *row* now."""
         self.forgotten.extend(chunk.rows())
         chunk.merge(row)
 
     def settle_order(self) -> None:
-        """End a replay: put the chunks in order, of which it meets merged ones late."""
+        """End a replay: sort the chunks, because a replay meets merged ones late."""
         self.steps.live = True
         if any(chunk.row for chunk in self.chunks.values()):
             self.chunks = dict(sorted(self.chunks.items()))
@@ -167,18 +167,18 @@ class Ledger:
                 self.forget(chunk)
 
     def succeeded(self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float) -> None:
-        """End the jobs that *span* names, of *chunk*, with results; it is part *part* of the event."""
+        """End the jobs of *chunk* in *span* with results; *span* is part *part* of the event."""
         start = span.first - chunk.first
         stop = start + len(span.results)
         self._end(chunk, start, stop, JobState.SUCCEEDED, sequence, part, at)
         if chunk.terms.answer and not span.results[0]:
-            # A plain consumer acknowledged it: if there is an answer, that one puts it into `results`.
+            # A plain consumer acknowledged the job: if there is an answer, it puts that into `results`.
             self.answers.pop((chunk.sequence, start), None)
         if span.token:
             self.settled.add(span.token, span.first, chunk.first + stop, failed=False)
 
     def failed(self, sequence: int, event: e.Failed) -> tuple[Chunk, int] | None:
-        """Charge an attempt, and schedule the job again or give it up."""
+        """Charge an attempt, and schedule the job again or make it dead."""
         place = self.origins.find(event.origin, event.number)
         if place is None:
             self.forgotten.append(sequence)
@@ -206,7 +206,7 @@ class Ledger:
         record.due = event.retry_at if due else None
         if event.retry_at is None:
             self._end(chunk, index, index + 1, JobState.DEAD, sequence, 0, event.at)
-            if chunk.sequence in self.chunks:  # an item or a pill is forgotten as soon as it has ended
+            if chunk.sequence in self.chunks:  # an item or a pill is forgotten when it ends
                 self.dead[chunk.sequence, index] = chunk
         else:
             self.move(chunk, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
@@ -240,7 +240,7 @@ class Ledger:
         self._refer(sequence, 1)
 
     def cancelled(self, sequence: int, event: e.Cancelled) -> None:
-        """End waiting jobs without running them."""
+        """End waiting jobs that never ran."""
         for part, number in enumerate(event.numbers):
             place = self.origins.find(event.origin, number)
             if place is not None:
@@ -248,7 +248,7 @@ class Ledger:
                 self._end(chunk, index, index + 1, JobState.CANCELLED, sequence, part, event.at)
 
     def requeued(self, sequence: int, event: e.Requeued) -> list[tuple[Chunk, int]]:
-        """Make dead jobs ready; return them."""
+        """Make dead jobs ready again; return them."""
         places = []
         for number in event.numbers:
             place = self.origins.find(event.origin, number)
@@ -288,7 +288,7 @@ class Ledger:
             self.refusing.add(event.worker)
 
     def resumed(self, sequence: int, event: e.Resumed) -> None:
-        """End a drain, or all of them; nothing of it needs to be kept."""
+        """End a drain, or all of them; the journal keeps no row of it."""
         for worker in [event.worker] if event.worker else list(self.drains):
             self._forget_drain(worker)
         self.forgotten.append(sequence)
@@ -302,7 +302,7 @@ class Ledger:
         chunk.mark(start, stop, state)
 
     def forget(self, chunk: Chunk) -> None:
-        """Drop a finished chunk and all that was kept of its jobs."""
+        """Drop a finished chunk and all data about its jobs."""
         del self.chunks[chunk.sequence]
         origin = self.origins.make(chunk.origin)
         origin.remove(chunk)
@@ -313,7 +313,7 @@ class Ledger:
         if chunk.terms.answer:
             for index in range(chunk.count):
                 self.answers.pop((chunk.sequence, index), None)
-        if chunk.count == 1 and chunk.outcomes and not chunk.records:  # as each item of a plain client is
+        if chunk.count == 1 and chunk.outcomes and not chunk.records:  # such as each item of a plain client
             self._unrefer(chunk.outcomes[0], 1)
             return
         about = Counter(chunk.outcomes or ())
@@ -339,7 +339,7 @@ class Ledger:
         self.note_emptied(origin, event.at)
 
     def sweep_outcomes(self, count: int) -> None:
-        """Look at the next *count* outcomes in their order, and remove those that are forgotten."""
+        """Look at the next *count* outcomes in their order, and remove the forgotten ones."""
         order, references, start = self.outcome_order, self.references, self._swept
         kept = [each for each in order[start : start + count] if each in references]
         order[start : start + count] = kept
@@ -348,13 +348,13 @@ class Ledger:
             self._swept = 0
 
     def note_emptied(self, origin: Origin, at: float) -> None:
-        """Note that an origin has lost its last job; it waits once at most to be forgotten itself."""
+        """Note that an origin has lost its last job; `emptied` has at most one entry for each origin."""
         if origin.emptied_at is None:
             self.emptied.append((at, origin.name))
         origin.emptied_at = at
 
     def drop_idle(self, queue: str) -> None:
-        """Forget the name of a queue, if it has no jobs and none of its finished ones is kept."""
+        """Forget the name of a queue if no job of it is kept, not even a finished one."""
         counts = self.counts.get(queue)
         if counts is not None and counts.idle and queue not in PERMANENT_QUEUES:
             del self.counts[queue]
@@ -387,7 +387,7 @@ class Ledger:
             self._finish(chunk, at)
 
     def _shared(self, terms: Terms) -> Terms:
-        """Return terms that equal *terms*, if possible the object that other chunks have."""
+        """Return terms that equal *terms*; the object that other chunks share, if there is one."""
         known = self.terms.get(terms.label or terms.task)
         if known is not None and (known is terms or known == terms):
             return known
@@ -407,11 +407,11 @@ class Ledger:
         self.unfinished += chunk.count - start
 
     def _hold(self, chunk: Chunk, more: int) -> None:
-        """Count *more* bytes of bodies in a chunk, or give up all of its bodies where the window is full."""
+        """Count *more* bytes of bodies in a chunk, or drop all of its bodies if the window is full."""
         if chunk.bodies is None:
             return
         self.resident_bytes += more
-        # A few large ones would fill what keeps thousands of small ones from being read back.
+        # A few large chunks would fill the memory that saves thousands of small ones from being read back.
         window = self.window_bytes if chunk.weight <= LARGE_CHUNK_BYTES else self.window_bytes // 3
         if self.resident_bytes > window:
             self.resident_bytes -= chunk.weight
@@ -432,11 +432,11 @@ class Ledger:
             self.finished_jobs += chunk.count
 
     def _reopen(self, chunk: Chunk, index: int) -> None:
-        """Take a dead job back into the queue."""
+        """Make a dead job ready again."""
         self.dead.pop((chunk.sequence, index), None)
         self.answers.pop((chunk.sequence, index), None)
         if chunk.outcomes is not None:
-            # It stays in the journal as an attempt.
+            # The event stays in the journal as an attempt.
             self.references.pop(chunk.outcomes[index], None)
             chunk.outcomes[index] = 0
         chunk.unfinished += 1

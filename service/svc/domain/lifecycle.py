@@ -1,4 +1,4 @@
-"""The states of a job and the verbs that move it; the picture is in DESIGN and in the README.
+"""The states of a job and the verbs that move it; DESIGN and the README have the same diagram.
 
 ::
 
@@ -13,7 +13,7 @@
 
              scheduled, ready --cancel--> cancelled         ready --take--> succeeded (a pill, a result)
 
-Leases are not in the journal, so that a replay meets the end of a job that it last saw waiting.
+Leases are not in the journal, so in a replay a job may end whose last known state is a waiting one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import enum
 
 
 class JobState(enum.IntEnum):
-    """Where a job is in its life; the number is what one byte of a chunk's state array holds."""
+    """The state of a job; the number is the job's byte in the state array of its chunk."""
 
     #: Accepted; a consumer may take it now.
     READY = 0
     #: Accepted; becomes ready at its due time (a delay, or the backoff before a retry).
     SCHEDULED = 1
-    #: One consumer holds it, or holds it read ahead, under a lease.
+    #: One consumer holds it under a lease; it runs the job, or has read it ahead.
     LEASED = 2
     #: Its result is recorded.
     SUCCEEDED = 3
-    #: Given up on; kept with its error until it is requeued or its retention ends.
+    #: Given up; kept with its error until it is requeued or its retention ends.
     DEAD = 4
     #: Taken back by its owner before it ran.
     CANCELLED = 5
@@ -44,11 +44,11 @@ class JobState(enum.IntEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether the job has left the queue."""
+        """Whether the job has ended."""
         return self >= JobState.SUCCEEDED
 
 
-#: Every arrow of the picture: (from, verb) -> to. `None` is "not yet accepted".
+#: Every transition of the diagram: (from, verb) -> to. `None` stands for "not yet accepted".
 TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
     (None, "submit"): JobState.READY,
     (None, "submit_delayed"): JobState.SCHEDULED,
@@ -68,9 +68,9 @@ TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
 
 
 class InvariantBroken(Exception):
-    """The queue's state contradicts itself: a fault of svc, found before anything of it is durable."""
+    """The queue's state contradicts itself: a fault of svc, found before any of it is durable."""
 
 
 def next_state(state: JobState | None, verb: str) -> JobState | None:
-    """Return the state that *verb* leads to from *state*, or None where there is no such arrow."""
+    """Return the state that *verb* leads to from *state*, or None if there is no such transition."""
     return TRANSITIONS.get((state, verb))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: Jobs that one request may lease: those of a few milliseconds at most, even where each takes none.
+#: Jobs that one request may lease. A consumer asks for jobs of a few milliseconds; this bounds their number
+#: if each of them takes almost no time.
 GRANT_JOBS: Final = 256
 #: What every number of a job is at most: msgpack and the numbers of other languages hold it exactly.
 NUMBER_MAX: Final = (1 << 53) - 1
@@ -22,18 +23,18 @@ SECONDS_MAX: Final = 100 * 365 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the queue holds at most, and for how long.
+    """The amounts that the queue holds at most, and the times for which it holds them.
 
     Attributes:
         lease_seconds: a lease ends this long after its worker was last heard of.
         max_job_bytes: size of one job's arguments, and of one result.
         max_queue_jobs: unfinished jobs of one queue.
         max_jobs: unfinished jobs of all queues together.
-        max_queues: queues that hold jobs, or of which a finished job is kept.
+        max_queues: queues that hold jobs, or with a finished job that is kept.
         max_keys: idempotency keys of the jobs that are kept.
-        max_origins: clients whose jobs are kept, or were in the last day; one with one job takes 1.5 kB.
+        max_origins: clients whose jobs are kept, or were kept in the last day; one with one job takes 1.5 kB.
         retention_seconds: how long a finished job keeps its result.
-        retention_jobs: how many finished jobs are kept, the newest ones, and of dead ones as many more.
+        retention_jobs: finished jobs that are kept, the newest; chunks with dead jobs may have as many more.
         dead_retention_seconds: how long a dead job is kept.
         window_bytes: arguments of waiting jobs that are held in memory; the rest stay in the journal.
         grant_jobs: jobs that one request may lease.

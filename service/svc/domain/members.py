@@ -1,8 +1,8 @@
-"""Who is connected, and who holds what.
+"""The members: connections with a role, and the leases that they hold.
 
-A lease lasts as long as its holder lives: a plain client's as long as its connection; a consumer's as long
-as its worker's supervisor renews it. The reasoning about time is in `upkeep.tick`; the manager's clock
-is the only authority, and it never runs backwards.
+A lease lasts as long as its holder. A plain client's leases last as long as its connection, a consumer's as
+long as its worker's supervisor renews them. `upkeep.tick` explains the rules about time. The manager's own
+clock is the only authority; it never runs backwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECONNECT_GRACE = 0.5
 class LeaseRecord:
     """The right of one member to one attempt at the jobs [start, stop) of a chunk, under one token.
 
-    Jobs are settled from the front, and given back from the back or all together.
+    Jobs are settled from the front, and given back from the end or all together.
     """
 
     __slots__ = ("chunk", "granted_at", "holder", "since", "start", "stop", "token")
@@ -41,7 +41,7 @@ class LeaseRecord:
 
 
 class Member:
-    """One connection that has said what it is."""
+    """One connection that has said hello."""
 
     __slots__ = (
         "address",
@@ -60,22 +60,22 @@ class Member:
     )
 
     def __init__(self, role: str = "client", name: str = "", *, inside: bool = False) -> None:
-        """Make a member that holds nothing; one *inside* the manager may use the reserved names."""
+        """Make a member without leases; one *inside* the manager may use the reserved names."""
         self.inside = inside
-        #: Where the connection comes from, as the manager sees it; empty where there is no network.
+        #: The remote address, as the manager sees it; "" if the member came over no network.
         self.address = ""
-        #: Whether it may look at jobs of others; a connection's key may say that it may not.
+        #: Whether it may look at jobs of others; a connection's key may forbid that.
         self.reads_all = True
-        #: Which connection this is, counted as they come; 0 where nobody counts.
+        #: The number of the connection, in order of arrival; 0 if connections are not counted.
         self.order = 0
-        #: Requests on this connection that have no answer yet; 0 where nobody counts.
+        #: Requests on this connection that have no reply yet; 0 if requests are not counted.
         self.outstanding = 0
         #: Pills of a drain that a plain client got and has not acknowledged.
         self.pills = 0
         self.role = role
         self.name = name
         self.worker: Worker | None = None
-        #: What it takes: unless it says otherwise, all jobs of the usual queue.
+        #: The jobs that it takes; by default all jobs of the default queue.
         self.kind: Kind = (frozenset((DEFAULT_QUEUE,)), None, None)
         self.leases: dict[int, LeaseRecord] = {}
         self.connected = True
@@ -83,7 +83,7 @@ class Member:
 
     @property
     def may_lease(self) -> bool:
-        """Whether jobs may be handed to this member: then somebody sees to it when it goes."""
+        """Whether jobs may be handed to this member: only if its end will be noticed."""
         return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
 
     @property
@@ -93,12 +93,12 @@ class Member:
 
     @property
     def tasks(self) -> frozenset[str] | None:
-        """The tasks that it knows; None means that it takes anything."""
+        """The tasks that it knows; None means that it takes any task."""
         return self.kind[1]
 
     @property
     def codecs(self) -> frozenset[str] | None:
-        """The codecs that it accepts; None if it has not said, as an older worker: then it gets all."""
+        """The codecs that it accepts; None, as an older worker sends, means that it gets all."""
         return self.kind[2]
 
     def takes(self, terms: Terms) -> bool:
@@ -111,12 +111,12 @@ class Member:
         )
 
     def unrenewed(self, now: float) -> bool:
-        """Return whether its worker has not been heard of for a lease time, so that no lease would last."""
+        """Return whether its worker was silent for a whole lease time, so that no new lease would last."""
         return self.worker is not None and now >= self.worker.expires
 
     @classmethod
     def from_hello(cls, hello: Hello) -> Member:
-        """Make a member out of what it says of itself."""
+        """Make a member from its hello."""
         member = cls(hello.role, hello.name)
         queues, tasks, codecs = member.kind
         if hello.queues:
@@ -149,7 +149,7 @@ class Worker:
     expires: float = 0.0
 
     def lacks(self, consumer: str) -> bool:
-        """Return whether the supervisor says which consumers it has, and this is none of them."""
+        """Return whether the supervisor names its consumers, and this is none of them."""
         return self.report.consumers is not None and consumer not in self.report.consumers
 
     @property
@@ -159,5 +159,5 @@ class Worker:
 
     @property
     def present(self) -> bool:
-        """Whether anything of the worker is connected."""
+        """Whether the supervisor or a consumer of the worker is connected."""
         return self.supervised or any(member.connected for member in self.consumers.values())

@@ -1,4 +1,7 @@
-"""What may be a name. Without msgspec, so that the command line can check its flags before it needs that."""
+"""The rules for names.
+
+This module does not need msgspec, so the command line can check its flags before it imports that.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,12 @@ _PORT_MAX = 65535
 
 def is_name(text: str) -> bool:
     """Return whether *text* may name something: 1 to `NAME_MAX` characters, all printable."""
-    # What is not printable (a lone surrogate of a plain client's pickle) may not even be UTF-8.
+    # Text that is not printable (a lone surrogate in a plain client's pickle) may not even be UTF-8.
     return 0 < len(text) <= NAME_MAX and text.isprintable()
 
 
 def are_printable(names: Iterable[str]) -> bool:
-    """Return whether all of *names* can be shown; some may be empty."""
+    """Return whether all of *names* can be shown; empty ones count as such."""
     return "".join(names).isprintable()
 
 
@@ -39,12 +42,12 @@ def put_origin(incarnation: int) -> str:
 
 
 def is_put_origin(origin: str) -> bool:
-    """Return whether *origin* is one of `put_origin`: it can be guessed, so to name it proves nothing."""
+    """Return whether *origin* is one of `put_origin`: it can be guessed, so to know it proves nothing."""
     return origin.startswith("put") and _PUT_ORIGIN.fullmatch(origin) is not None
 
 
 def is_free_name(text: str) -> bool:
-    """Return whether *text* may name a queue or a task of a client: names with `#` are the manager's own."""
+    """Return whether *text* may be a client's name for a queue or a task; names with `#` are reserved."""
     return is_name(text) and text[0] != "#"
 
 
@@ -55,7 +58,7 @@ def is_address(text: str) -> bool:
 
 
 def shown_name(text: str) -> str:
-    """Return *text* as a name: its beginning, with `?` for what cannot be shown; empty if it is empty."""
+    """Return *text* as a name: its beginning, with `?` for unprintable characters; "" if it is empty."""
     return "".join(each if each.isprintable() else "?" for each in text[:NAME_MAX])
 
 

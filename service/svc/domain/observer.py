@@ -1,8 +1,8 @@
-"""What the queue and its host tell about themselves as it happens; telemetry subscribes by overriding.
+"""The interface through which the queue and its host report events; telemetry overrides its methods.
 
-Every method here does nothing, so a queue without telemetry needs no special case. Called in the
-manager's one thread, on the hot path once for each chunk and never once for each job: an
-implementation adds numbers up and returns.
+Every method here does nothing, so a queue without telemetry needs no special case. The manager's only thread
+calls them, once for each chunk and never once for each job. Implementations must be fast: they only add up
+numbers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from svc.domain.job import Cause, Terms
 
 
 class Observer:
-    """Receives one call for each arrow of the life cycle, and for what the host measures."""
+    """Receives one call for each transition of the life cycle, and for the measurements of the host."""
 
     def submitted(self, terms: Terms, count: int, size: int) -> None:
-        """*count* jobs of together *size* bytes were accepted."""
+        """*count* jobs of *size* bytes together were accepted."""
 
     def rejected(self, queue: str, reason: str, count: int) -> None:
         """Jobs were refused; *reason* is the code of an error, *queue* is empty if no such queue is known."""
@@ -45,13 +45,13 @@ class Observer:
         """Dead jobs were made ready again."""
 
     def stale(self, queue: str, count: int) -> None:
-        """Outcomes were refused because their lease had moved on."""
+        """Outcomes were refused because their lease had ended or moved to another member."""
 
     def committed(self, records: int, seconds: float) -> None:
         """The journal committed *records* events in *seconds*."""
 
     def turned(self, seconds: float) -> None:
-        """One turn of the manager's loop took *seconds*, in which nobody else was served."""
+        """One turn of the manager's loop took *seconds*, in which no other request was served."""
 
     def memory(self, used: int, limit: int, scarce: bool) -> None:
         """The process has *used* of *limit* bytes of memory; new jobs are refused if that is *scarce*."""
@@ -60,10 +60,10 @@ class Observer:
         """A request was served; result is `ok`, `error` or `denied`."""
 
     def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
-        """The turn just told of is the longest so far; most of it was for *part*, of a key with *role*."""
+        """The turn just reported is the longest so far; *part* took most of it, for a key with *role*."""
 
     def refused(self, kind: str, role: str) -> None:
-        """A request or a connection was refused, of a key with *role*, or of none."""
+        """A request or a connection was refused; *role* is that of its key, "" if it had no key."""
 
     def connected(self, delta: int) -> None:
         """An authenticated connection came (+1) or went (-1)."""
@@ -75,4 +75,4 @@ class Observer:
         """The journal was replayed, at the start or in place."""
 
     def broke(self, place: str) -> None:
-        """A fault of svc's own was met at *place*, one of `svc.broker.broken.Place`."""
+        """A fault of svc itself occurred at *place*, one of `svc.broker.broken.Place`."""

@@ -1,4 +1,4 @@
-"""What operators and plain clients do: cancel, requeue, drain, resume, and the `results` queue."""
+"""The commands of operators and plain clients: cancel, requeue, drain, resume, and the `results` queue."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from svc.domain.members import Member
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import Notice, QueueState
 
-#: What a plain client takes results from.
+#: The kind of a plain client that takes results.
 _RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)
-#: Dead jobs that one look for those of a queue passes over at most: it takes some 10 ms.
+#: Dead jobs that one search for those of a queue passes at most: it takes some 10 ms.
 DEAD_LOOKED_AT_MAX = 100_000
 _WAITING = (JobState.READY, JobState.SCHEDULED)
-#: Workers that have a drain of their own at most; one for all of them can always be put in force.
+#: Workers that may have a drain of their own; a drain of all of them is always possible.
 DRAINS_MAX = 10_000
 _Place = tuple[Chunk, int]
 
@@ -48,7 +48,7 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
 
 
 def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:
-    """Cancel those of the jobs that wait."""
+    """Cancel those of the jobs that are waiting."""
     places = _places(state, command.ids)
     if isinstance(places, r.Refused):
         return places
@@ -67,7 +67,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
 
 
 def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
-    """Make dead jobs ready again; without ids those that are found at one look."""
+    """Make dead jobs ready again; without ids, those that one search finds."""
     more = None
     if command.ids:
         places = _places(state, command.ids)
@@ -86,9 +86,9 @@ def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -
 
 
 def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int | None]:
-    """Return dead jobs of *queue*, or of all, after the first *passed* dead ones.
+    """Return dead jobs of *queue*, or of all queues, after the first *passed* dead jobs.
 
-    And how many to pass over at the next look, or None if there are no others.
+    The second value is the number of dead jobs to pass in the next search, or None if there are no others.
     """
     places: list[_Place] = []
     dead = islice(state.ledger.dead.items(), passed, passed + DEAD_LOOKED_AT_MAX)
@@ -104,7 +104,7 @@ def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int
 
 
 def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
-    """Put a drain in force; where it is already, nothing changes. Answers with its epoch."""
+    """Put a drain in force and answer with its epoch; if it is in force already, change nothing."""
     known = state.ledger.drains.get(command.worker)
     if known is not None and (not command.refuse or command.worker in state.ledger.refusing):
         return r.Done(known[0])
@@ -118,7 +118,7 @@ def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.
 
 
 def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> r.Reply:
-    """End a drain; answers with how many were in force."""
+    """End a drain; the answer is the number of drains that were in force."""
     drains = state.ledger.drains
     count = len(drains) if not command.worker else int(command.worker in drains)
     if count:
@@ -130,7 +130,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
 
 
 def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
-    """Hand out the oldest thing in `results`, for good: the outcome of a job, or what was put there."""
+    """Hand out the oldest entry of `results`, for good: the outcome of a job, or data that was put there."""
     lane = state.lanes.best(_RESULTS)
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
@@ -152,7 +152,7 @@ def _hand_out(state: QueueState, chunk: Chunk, index: int) -> r.Reply:
 
 
 def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Reply | None:
-    """Answer once nothing of a queue is waiting or leased."""
+    """Answer once no job of a queue is waiting or leased."""
     counts = state.ledger.counts.get(command.queue)
     if counts is None or not counts.unfinished:
         return r.Done()
@@ -160,7 +160,7 @@ def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Re
 
 
 def _places(state: QueueState, ids: Collection[str]) -> list[_Place] | r.Refused:
-    """Return where the jobs are, each job once, however often it was named."""
+    """Return the place of each job, once even if it is named several times."""
     if len(ids) > CHANGED_JOBS_MAX:
         return r.Refused("bad_request", f"name at most {CHANGED_JOBS_MAX} jobs at a time")
     places: dict[_Place, None] = {}

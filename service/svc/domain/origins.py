@@ -1,7 +1,7 @@
-"""Finding jobs by id, and reading outcomes in the order they were recorded.
+"""Finds jobs by id, and reads outcomes in the order in which they were recorded.
 
-An *origin* is the random name that a client gives to a series of its jobs; with the job's number it is the
-job's id. That makes a submit idempotent by itself: a number that the origin already has is the same job.
+An *origin* is the random name that a client gives to a series of its jobs. Together with the job's number it
+is the job's id. That makes a submit idempotent: a number that the origin already has is the same job.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from svc.domain.chunk import Chunk
 from svc.domain.job import Terms
 
-#: Ranges of forgotten numbers that are known apart of one origin; a refused submit leaves a gap between two.
+#: Separate ranges of forgotten numbers that are known of one origin; a refused submit leaves a gap in them.
 FORGOTTEN_RANGES_MAX = 256
-#: Entries about forgotten jobs that are removed at once.
+#: Entries about forgotten jobs that are removed at a time.
 DROPPED_MAX = 10_000
 _first = attrgetter("first")
-#: Parts that a cursor can tell apart of what one event ended.
+#: Parts of one event that a cursor can distinguish.
 PARTS = 1 << 24
 
 
@@ -39,35 +39,35 @@ class Completion(NamedTuple):
 
 
 class Completions:
-    """What ended, in order: four numbers an entry. A cursor stays good over a restart."""
+    """The jobs that ended, in order: four numbers an entry. A cursor stays valid over a restart."""
 
     __slots__ = ("_rest", "_sequence", "_start")
 
     def __init__(self) -> None:
         """Start with none."""
         self._sequence = array("Q")
-        #: For each entry its part, first number and jobs: an array of their own for each would take more for
-        #: the many origins with one entry.
+        #: The part, first number and job count of each entry. Separate arrays for these would take more
+        #: memory, because there are many origins with one entry.
         self._rest = array("Q")
         #: Leading entries that are forgotten and not yet removed.
         self._start = 0
 
     def __len__(self) -> int:
-        """Return how many entries there are."""
+        """Return the number of entries."""
         return len(self._sequence) - self._start
 
     @property
     def newest(self) -> int:
-        """The cursor after the last entry, or 0 where there is none."""
+        """The cursor after the last entry, or 0 if there is none."""
         return self._entry(len(self._sequence) - 1).cursor if self._sequence else 0
 
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
-        """Add an entry, later in (sequence, part) than all before."""
+        """Add an entry, which must be later in (sequence, part) than all others."""
         self._sequence.append(sequence)
         self._rest.extend((part, first, count))
 
     def after(self, cursor: int) -> Iterator[Completion]:
-        """Yield the entries from *cursor* on (0: from the first); none may be added meanwhile."""
+        """Yield the entries after *cursor* (0: all of them); none may be added meanwhile."""
         sequences = self._sequence
         start = bisect_left(sequences, max(0, cursor) // PARTS, self._start)
         for index in range(start, len(sequences)):
@@ -76,11 +76,11 @@ class Completions:
                 yield entry
 
     def drop_below(self, number: int) -> None:
-        """Forget leading entries about jobs below *number*; if they are very many, the next call goes on."""
+        """Forget leading entries about jobs below *number*; if they are many, the next call does the rest."""
         last = min(len(self._sequence), self._start + DROPPED_MAX)
         while self._start < last and self._rest[3 * self._start + 1] < number:
             self._start += 1
-        # To remove a few from the front of many moves all the others.
+        # Removing a few entries at the front of many moves all the others, so wait for half of them.
         if self._start > len(self):
             del self._sequence[: self._start]
             del self._rest[: 3 * self._start]
@@ -90,12 +90,12 @@ class Completions:
         return Completion(self._sequence[index], *self._rest[3 * index : 3 * index + 3])
 
 
-#: Those of an origin of which nothing has ended, or whose jobs are all forgotten. Never added to.
+#: The completions of an origin none of whose kept jobs has ended. Entries are never added to it.
 _NO_COMPLETIONS = Completions()
 
 
 class Origin:
-    """The jobs of one origin: its chunks in order of their numbers, and what ended."""
+    """The jobs of one origin: its chunks in the order of their numbers, and its completions."""
 
     __slots__ = (
         "chunks",
@@ -111,19 +111,19 @@ class Origin:
         """Start with no jobs."""
         self.name = name
         self.chunks: list[Chunk] = []
-        # Most origins have few jobs, and there may be very many of them: each part is made when it is needed.
+        # Most origins have few jobs, and there may be very many origins: each part is made when it is needed.
         self.completions = _NO_COMPLETIONS
-        #: Numbers that were accepted once and are forgotten, as ranges [first, stop) in order.
+        #: Numbers of accepted jobs that are forgotten, as ranges [first, stop) in order.
         self.forgotten: list[tuple[int, int]] = []
-        #: Numbers below this one are used up: which of them were accepted is known of kept jobs alone.
+        #: Numbers below this one are used up; it is not known any more which of them were accepted.
         self.floor = 0
-        #: When it lost its last job, while it waits to be forgotten itself.
+        #: The time at which it lost its last job, while it waits to be forgotten itself.
         self.emptied_at: float | None = None
-        #: Sequence numbers of the events that say so.
+        #: Sequence numbers of the events that record the forgotten numbers.
         self.forgotten_by: list[int] = []
 
     def find(self, number: int) -> Chunk | None:
-        """Return the chunk that has job *number*."""
+        """Return the chunk that has job *number*, or None."""
         chunks = self.chunks
         if chunks and chunks[-1].first <= number:
             chunk = chunks[-1]
@@ -137,7 +137,7 @@ class Origin:
     def count_known(self, first: int, count: int) -> int:
         """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
         if self._ends_before(first):
-            return 0  # as it mostly is
+            return 0  # the usual case
         stop = first + count
         known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
         return known + sum(high - low for _, low, high in self.overlaps(first, stop))
@@ -174,7 +174,7 @@ class Origin:
             insort(self.chunks, chunk, key=_first)
 
     def remove(self, chunk: Chunk) -> None:
-        """Forget a chunk; its numbers stay known as accepted once."""
+        """Forget a chunk; its numbers stay known as accepted."""
         if self.chunks and self.chunks[0] is chunk:
             del self.chunks[0]
         else:
@@ -188,7 +188,7 @@ class Origin:
     def note_forgotten(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Note that the jobs in *ranges* were accepted once."""
         if self.forgotten and len(ranges) == 1 and ranges[0][0] == self.forgotten[-1][1]:
-            # A new list all the same: an event may have the one that there was.
+            # This needs a new list, because an event may hold the old one.
             self.forgotten = [*self.forgotten[:-1], (self.forgotten[-1][0], ranges[0][1])]
             return
         merged: list[tuple[int, int]] = []
@@ -204,14 +204,14 @@ class Origin:
 
 
 class Origins:
-    """All origins that are known."""
+    """All known origins."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._origins: dict[str, Origin] = {}
 
     def __len__(self) -> int:
-        """Return how many are known."""
+        """Return the number of known origins."""
         return len(self._origins)
 
     def __iter__(self) -> Iterator[Origin]:
@@ -219,11 +219,11 @@ class Origins:
         return iter(self._origins.values())
 
     def get(self, name: str) -> Origin | None:
-        """Return an origin that is known."""
+        """Return a known origin, or None."""
         return self._origins.get(name)
 
     def make(self, name: str) -> Origin:
-        """Return the origin *name*, known from now on."""
+        """Return the origin *name*; make it if it is not known."""
         found = self._origins.get(name)
         if found is None:
             found = self._origins[name] = Origin(name)
@@ -234,7 +234,7 @@ class Origins:
         self._origins.pop(name, None)
 
     def find(self, name: str, number: int) -> tuple[Chunk, int] | None:
-        """Return (chunk, index) of a job, or None where it is not known."""
+        """Return (chunk, index) of a job, or None if it is not known."""
         origin = self._origins.get(name)
         if origin is None:
             return None
@@ -243,6 +243,6 @@ class Origins:
 
     def joined_by(self, name: str, first: int, count: int, terms: Terms) -> Chunk | None:
         """Return the chunk that *count* new jobs from number *first* on join, or None if they begin one."""
-        # Not simply the newest chunk: at a replay that one may be gone.
+        # Not simply the newest chunk: in a replay that one may be gone.
         place = self.find(name, first - 1)
         return place[0] if place is not None and place[0].goes_on_with(first, count, terms) else None

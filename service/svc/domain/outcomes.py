@@ -1,4 +1,4 @@
-"""How jobs ended: of those that somebody waits for, and in the order in which it was recorded."""
+"""The outcomes of jobs: those that a client waits for, and all in the order in which they were recorded."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ TOO_LARGE = r.Refused("bad_request", "the answer is too large for one reply; ask
 
 
 class Reader:
-    """Reads outcomes for one request: each event of the journal once."""
+    """Reads outcomes for one request, and each event of the journal once."""
 
     def __init__(self, state: QueueState, room: Room) -> None:
-        """Read what *state* knows; the work is taken from *room*."""
+        """Read from *state*; take the work from *room*."""
         self._state = state
         self._room = room
         self._events: dict[int, e.AnyEvent | None] = {}
 
     def event(self, sequence: int) -> e.AnyEvent | None:
-        """Return an event that some job refers to."""
+        """Return an event that a job refers to."""
         if sequence not in self._events:
             state, before = self._state, self._state.read_bytes
             self._events[sequence] = state.event(sequence)
@@ -52,7 +52,7 @@ class Reader:
         return self._events[sequence]
 
     def outcome(self, chunk: Chunk, index: int) -> Outcome:
-        """Return how a job that has ended did so."""
+        """Return the outcome of a job that has ended."""
         event = self.event(_ended_by(chunk, index))
         ranges = len(event.ranges) if isinstance(event, e.Succeeded) else 0
         self._room.take(0, OUTCOME_WORK + RANGE_WORK * ranges)
@@ -60,35 +60,35 @@ class Reader:
 
 
 def outcome(state: QueueState, chunk: Chunk, index: int) -> Outcome:
-    """Return how a job that has ended did so.
+    """Return the outcome of a job that has ended.
 
     Raises:
-        JournalError: the journal does not tell it.
+        JournalError: the journal does not have it.
     """
     return _outcome(chunk, index, state.event(_ended_by(chunk, index)))
 
 
 def place_of(state: QueueState, job: str) -> tuple[Chunk, int] | None:
-    """Return (chunk, index) of a job id, or None if it is not known, or no id."""
+    """Return (chunk, index) of a job id, or None if it is not known or not an id."""
     try:
         return state.ledger.find(job)
     except ValueError:
         return None
 
 
-# --- those that somebody waits for ------------------------------------------------------------------
+# --- outcomes that a client waits for ---------------------------------------------------------------
 
 
 def await_outcomes(state: QueueState, command: c.Await, room: Room, now: float) -> r.Reply | None:
-    """Return the outcomes of jobs once all have one; None while one has not and the member would wait.
+    """Return the outcomes of jobs once all have one; None while one has none and the member would wait.
 
-    Each job is told once, however often it is asked for.
+    A job that is named several times is in the answer once.
     """
     if len(command.ids) > REPLY_JOBS_MAX:
         return TOO_MANY
     ids = list(dict.fromkeys(command.ids))
     ended: list[tuple[str, Chunk, int]] = []
-    # From the last one on: it is likely to end last, so that one look is enough while it has not.
+    # The last job is likely to end last: while it has not ended, this order needs only one look.
     for job in reversed(ids):
         place = place_of(state, job)
         if place is None:
@@ -109,7 +109,7 @@ def await_outcomes(state: QueueState, command: c.Await, room: Room, now: float) 
 def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[int, str, int] | None:
     """Find the last of the first *count* ids whose job has not ended; return (its place + 1, origin, number).
 
-    None if all have, or if one is not known.
+    Return None if all jobs have ended, or if one is not known.
     """
     for place in range(count, 0, -1):
         found = place_of(state, ids[place - 1])
@@ -122,14 +122,14 @@ def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[
 
 
 def awaited(feed: c.Feed) -> c.Await | None:
-    """Return what is asked by the feed of an alias: it has one job."""
+    """Return the command that replaces the feed of an alias, which has one job; None for other feeds."""
     return c.Await([job_id(feed.origin, 0)], feed.wait) if is_alias(feed.origin) else None
 
 
 def _page(reader: Reader, ended: Sequence[tuple[str, Chunk, int]], room: Room) -> list[Outcome]:
-    """Return the outcomes of the first of the jobs that fit, of one at least.
+    """Return the outcomes of as many jobs as fit, of at least one.
 
-    Each has the name by which it was asked for: an alias does not tell the id.
+    Each has the name that the request used: an alias does not tell the job's id.
     """
     found: list[Outcome] = []
     for job, chunk, index in ended:
@@ -144,13 +144,13 @@ def _page(reader: Reader, ended: Sequence[tuple[str, Chunk, int]], room: Room) -
     return found
 
 
-# --- in the order in which it was recorded ----------------------------------------------------------
+# --- outcomes in the order in which they were recorded ----------------------------------------------
 
 
 def feed(state: QueueState, command: c.Feed, room: Room, now: float) -> r.Reply | None:
-    """Return outcomes in the order they were recorded; None if there is none yet and the member would wait.
+    """Return outcomes in the order in which they were recorded; None if the member should wait for one.
 
-    A page without outcomes whose cursor has moved says that all up to there is forgotten.
+    If a page has no outcomes and its cursor has moved, all outcomes up to the cursor are forgotten.
     """
     instead = awaited(command)
     if instead is not None:
@@ -200,7 +200,7 @@ def _feed_origin(state: QueueState, command: c.Feed, limit: int, room: Room) -> 
 
 
 def _completed(chunk: Chunk, entry: Completion, event: e.AnyEvent | None) -> Outcome | r.Span:
-    """Return what an entry of a feed is about."""
+    """Return the outcomes that an entry of a feed stands for."""
     if isinstance(event, e.Succeeded):
         return _span(chunk, event.ranges[entry.part], event.at)
     return _outcome(chunk, entry.first - chunk.first, event)
@@ -209,8 +209,8 @@ def _completed(chunk: Chunk, entry: Completion, event: e.AnyEvent | None) -> Out
 def _feed_all(state: QueueState, command: c.Feed, limit: int, room: Room) -> r.Outcomes:
     """Read the outcomes of all origins.
 
-    A cursor is the number of the last event that was read. A negative one says that the event has more than a
-    page: -(its number * PARTS + the parts that were read).
+    A cursor is the number of the last event that was read. A negative cursor means that the event is longer
+    than a page: -(its number * PARTS + the parts that were read).
     """
     cursor = command.cursor
     order = state.ledger.outcome_order
@@ -236,7 +236,7 @@ def _feed_all(state: QueueState, command: c.Feed, limit: int, room: Room) -> r.O
 
 
 def _parts_of(state: QueueState, sequence: int, event: e.AnyEvent | None) -> Iterator[list[Outcome]]:
-    """Yield what an event tells of jobs that are still known, range by range."""
+    """Yield the outcomes in an event, of jobs that are still known, range by range."""
     origins = state.ledger.origins
     if isinstance(event, e.Succeeded):
         for span in event.ranges:
@@ -251,9 +251,9 @@ def _parts_of(state: QueueState, sequence: int, event: e.AnyEvent | None) -> Ite
 
 
 def _tells(chunk: Chunk, number: int, sequence: int) -> bool:
-    """Return whether event *sequence* is the one that tells how a job of *chunk* has ended.
+    """Return whether event *sequence* has the outcome of a job of *chunk*.
 
-    It is not if the job was made ready again since; then the journal may no longer have the event.
+    It does not if the job was requeued since; then the journal may no longer have the event.
     """
     return chunk.outcomes is not None and chunk.outcomes[number - chunk.first] == sequence
 
@@ -299,6 +299,6 @@ def _span(chunk: Chunk, part: e.Range, at: float) -> r.Span:
 
 
 def _span_bytes(span: r.Span) -> int:
-    """Return about how many bytes the outcomes in *span* take, one by one."""
+    """Return the estimated bytes of the outcomes in *span*, one by one."""
     each = ITEM_BYTES + len(span.origin) + text_bytes(span.task)
     return sum(map(len, span.results)) + each * len(span.results)

@@ -1,4 +1,4 @@
-"""What may be asked without changing anything."""
+"""The commands that only read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NEWEST = 1 << 63
 
 
 def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
-    """Describe jobs by id, the first of them that fit."""
+    """Describe jobs by id, as many of them as fit."""
     if len(command.ids) > REPLY_JOBS_MAX:
         return TOO_MANY
     page = Page(state, room)
@@ -54,9 +54,9 @@ def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
 
 
 def find(state: QueueState, command: c.List, room: Room, now: float) -> r.Reply:
-    """Describe the newest jobs that a query names, as many as can be found at one look.
+    """Describe the newest jobs that match a query, as many as one search finds.
 
-    The place to look on from is the number of a chunk's first event * PARTS + the index of a job in it.
+    The place for the next search is the number of a chunk's first event * PARTS + the index of a job in it.
     """
     wanted = {name.word: name for name in JobState}
     if command.state and command.state not in wanted:
@@ -76,7 +76,7 @@ def find(state: QueueState, command: c.List, room: Room, now: float) -> r.Reply:
 def _matching(
     state: QueueState, command: c.List, wanted: JobState | None, room: Room
 ) -> Iterator[tuple[Chunk, int]]:
-    """Yield the jobs that a query names from its place on, newest first; after each chunk, it and -1."""
+    """Yield the jobs that match a query from its place on, newest first; after each chunk, it and -1."""
     sequence, stop = divmod(command.before, PARTS) if command.before else (_NEWEST, 0)
     for chunk in _chunks_before(state, sequence):
         index = chunk.count if chunk.sequence < sequence else stop
@@ -103,10 +103,10 @@ def _chunks_before(state: QueueState, sequence: int) -> Iterator[Chunk]:
 
 
 class Page:
-    """Descriptions of jobs for one answer, as many as its room takes."""
+    """Descriptions of jobs for one answer, as many as its room holds."""
 
     def __init__(self, state: QueueState, room: Room) -> None:
-        """Start without any."""
+        """Start empty."""
         self.views: list[JobView] = []
         self._state = state
         self._room = room
@@ -114,7 +114,7 @@ class Page:
         self._holders = Holders(state.leases.values())
 
     def add(self, chunk: Chunk, index: int) -> bool:
-        """Add the description of a job; return whether there was room for it, as for the first there is."""
+        """Add the description of a job; return whether there was room, as there is for the first one."""
         if self.views and not self._room.left:
             return False
         found = view(self._state, chunk, index, self._holders, self._reader)
@@ -175,7 +175,7 @@ def _worker_bytes(view: r.WorkerView) -> int:
 
 
 def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: Reader) -> JobView:
-    """Return the description of one job; *holders* are those of now, *reader* reads how it ended."""
+    """Return the description of one job; *holders* are the current ones, *reader* reads its outcome."""
     terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index)
     due = record.due if record is not None and record.due is not None else chunk.due_of(index)
     holder = holders.of(chunk, index) if job_state == JobState.LEASED else None
@@ -207,7 +207,7 @@ def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: 
 def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
     hello = worker.hello
     consumers = worker.consumers.values()
-    # Those of one kind have the same names: each set is looked through once, not for each consumer.
+    # Consumers of one kind have the same names: each set is looked through once, not once for each consumer.
     queues = {queue for names in {member.queues for member in consumers} for queue in names}
     tasks = {task for names in {member.tasks for member in consumers} for task in names or ()}
     drains = state.ledger.drains

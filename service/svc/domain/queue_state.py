@@ -1,12 +1,11 @@
-"""The queue: commands in, replies and events out.
+"""The state of all queues: commands come in, replies and events go out.
 
-`apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` are all that happens to it. It reads
-no clock and does no I/O: time comes in as an argument, what the journal holds comes in through `read`, and
-the events to be made durable go out by `take_events`. Recovery is `Ledger.replay` for each event, then
-`recover`.
+Only `apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` change it. It reads no clock and
+does no I/O. The time comes in as an argument, journal rows come in through `read`, and the events that must
+become durable go out through `take_events`. Recovery calls `Ledger.replay` for each event, then `recover`.
 
-Tokens order leases: each grant gets the next one, and the incarnation of the manager is its upper part, so no
-token is ever given twice.
+Tokens are in the order of the leases: each grant gets the next one. The upper part of a token is the
+incarnation of the manager, so no token is ever given twice.
 """
 
 from __future__ import annotations
@@ -32,34 +31,34 @@ from svc.domain.run_times import RunTimes
 from svc.domain.suspects import Suspects
 from svc.errors import RowMissing
 
-#: Scheduled jobs that one look makes ready, about, or a tenth of that if each has a time of its own: some ms.
+#: Scheduled jobs that one call makes ready, about, or a tenth of that if each has its own time: some ms.
 WAKE_JOBS_MAX = 10_000
 _TOKENS_PER_INCARNATION = 1 << 40
-#: Ended consumers of one worker whose late hellos are known as that.
+#: Ended consumers of one worker that are remembered, so that a late hello of theirs is recognised.
 ENDED_KEPT = 256
-#: Bytes up to which results share an event: whoever asks for one of them has the whole event read.
+#: Bytes up to which results share an event. To read one of these results, the whole event is read.
 RESULTS_EVENT_BYTES = 1024 * 1024
-#: What is counted for a result and for a range of them, so that an event has 2,048 and 128 at most.
+#: The weight of a result and of a range of results beside their bytes: an event has at most 2,048 and 128.
 RESULT_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 2048
 RANGE_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 128
 
 Read = Callable[[int], e.AnyEvent | None]
-#: Jobs at which something happened that others may wait for: origin, first number, how many.
+#: Jobs with progress that others may wait for: origin, first number, count.
 Ended = tuple[str, int, int]
 
 
 class Notice(NamedTuple):
-    """Who came or went: `joined`, `left`, `lost` and a worker; `drained`, `resumed` and one or none."""
+    """A member that came or went: `joined`, `left`, `lost` and a worker; `drained`, `resumed`, one or ""."""
 
     what: str
     name: str
 
 
 class QueueState:
-    """The ledger of all jobs, with who is connected and who holds what.
+    """The ledger of all jobs, the members that are connected, and the leases that they hold.
 
-    The verbs that settle attempts are in `settlement`, those that admit members in `admission`, and those
-    that only read in `queries`; here is what they share: the ready lanes, the leases and the events.
+    `settlement` has the verbs that settle attempts, `admission` those that admit members, and `queries`
+    those that only read. This class has the parts that they share: the ready lanes, leases and events.
     """
 
     def __init__(
@@ -70,12 +69,12 @@ class QueueState:
         observer: Observer | None = None,
         limits: Limits | None = None,
     ) -> None:
-        """Make an empty queue; *read* returns an event that the journal keeps, or None."""
+        """Make an empty queue; *read* returns an event that is in the journal, or None."""
         self.limits = limits or Limits()
         self.observer = observer or Observer()
         self.incarnation = incarnation
         self.read = read
-        #: Bytes in all events that `read` had to decode so far, rather than having them in memory.
+        #: Bytes of all events that `read` had to decode so far, because they were not in memory.
         self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
@@ -83,26 +82,26 @@ class QueueState:
         self.run_times = RunTimes()
         self.scheduled = Schedule()
         self.leases: dict[int, LeaseRecord] = {}
-        #: The members that hold them.
+        #: The members that hold leases.
         self.holders: set[Member] = set()
-        #: When `upkeep` next looks for holders that nobody attends to.
+        #: When `upkeep` next looks for holders whose leases no other rule ends.
         self.next_sweep = 0.0
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
         self._known_tasks: KnownTasks | None = None
-        #: Connections that have come so far, for `arrived`.
+        #: Connections so far; `arrived` numbers them.
         self.arrivals = 0
-        #: After a restart: nothing is handed out before this time.
+        #: After a restart: no job is handed out before this time.
         self.hold_until = 0.0
-        #: Whether something became ready, and the jobs whose attempts ended, since the host last looked.
+        #: Whether jobs became ready, and the jobs whose attempts ended, since the host last looked.
         self.readied = False
         self.progressed: list[Ended] = []
-        #: What the host may want to log.
+        #: Members that came or went, for the host to log.
         self.notices: list[Notice] = []
-        #: Why new jobs are refused for now.
+        #: The reasons for which new jobs are refused now.
         self.refusals: frozenset[Refusal] = frozenset()
         self._events: list[tuple[int, e.AnyEvent]] = []
-        #: Bytes of the results that events of the next commit tell, by the number of the event.
+        #: Bytes of the results in the events of the next commit, by the number of the event.
         self.result_bytes: dict[int, int] = {}
         self._succeeded: tuple[int, e.Succeeded] | None = None
         self._results_weight = 0
@@ -112,11 +111,11 @@ class QueueState:
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why new jobs are refused for now; None if they are not."""
+        """The first reason for which new jobs are refused now; None if they are not."""
         return next((each for each in REFUSALS if each in self.refusals), None) if self.refusals else None
 
     def refuse(self, refusal: Refusal, *, on: bool) -> None:
-        """Refuse new jobs for this reason, or for this reason no more."""
+        """Refuse new jobs for this reason, or stop refusing them for it."""
         self.refusals = self.refusals | {refusal} if on else self.refusals - {refusal}
 
     # --- events -------------------------------------------------------------------------------------
@@ -130,8 +129,8 @@ class QueueState:
     def results_event(self, now: float, count: int, size: int) -> tuple[int, e.Succeeded]:
         """Return the event that takes *count* results of *size* bytes: the last of the commit, or a new one.
 
-        It is a new one after any other event, as only so do replayed events come in the order in which they
-        happened, and if the last one has enough.
+        It is a new one if the last one is full. It is also new after an event of another kind, because a
+        replay must see the events in the order in which they happened.
         """
         weight = RANGE_OVERHEAD_BYTES + results_weight(count, size)
         self._results_weight += weight
@@ -150,29 +149,29 @@ class QueueState:
 
     @property
     def has_events(self) -> bool:
-        """Whether the next commit has something to keep."""
+        """Whether the next commit has events to store."""
         return bool(self._events)
 
     def take_events(self) -> tuple[list[tuple[int, e.AnyEvent]], list[int]]:
-        """Return what the next commit has to keep and to delete."""
+        """Return the events that the next commit stores, and the rows that it deletes."""
         events, self._events = self._events, []
         forgotten, self.ledger.forgotten = self.ledger.forgotten, []
         self._succeeded = None
-        # An event whose first jobs were forgotten at once may have taken more jobs since.
+        # An event may have been forgotten with its first jobs, and have taken more jobs since.
         return events, [sequence for sequence in forgotten if sequence not in self.ledger.references]
 
     def pending_event(self, sequence: int) -> e.AnyEvent | None:
-        """Return an event that is not yet committed."""
+        """Return an event that is not yet committed, or None."""
         events = self._events
         place = bisect_left(events, sequence, key=itemgetter(0))
         return events[place][1] if place < len(events) and events[place][0] == sequence else None
 
     def event(self, sequence: int) -> e.AnyEvent | None:
-        """Return an event that is pending or in the journal."""
+        """Return an event that is pending or in the journal, or None."""
         return self.pending_event(sequence) or self.read(sequence)
 
     def recover(self, now: float) -> None:
-        """Make ready what the replayed events left waiting, and give holders time to come back."""
+        """Make jobs ready that the replayed events left waiting, and give holders time to reconnect."""
         self.ledger.settle_order()
         unfinished = [chunk for chunk in self.ledger.chunks.values() if chunk.unfinished]
         ready = [(chunk, *run) for chunk in unfinished for run in chunk.runs(JobState.READY)]
@@ -181,7 +180,7 @@ class QueueState:
         for chunk in unfinished:
             for start, stop in chunk.runs(JobState.SCHEDULED):
                 self.scheduled.restore(chunk, start, stop)
-        # What was held when the manager stopped may have been due long ago: its holder may ask for it now.
+        # A job that was leased when the manager stopped may be due long ago: its holder may ask for it now.
         self.wake_due(now)
         if self.any_ready:
             self.hold_until = now + self.limits.reconnect_seconds
@@ -212,7 +211,7 @@ class QueueState:
         return bool(self.lanes or self.suspects.lanes)
 
     def admit(self, chunk: Chunk, start: int, now: float) -> None:
-        """Put the jobs of *chunk* from *start* on, just accepted, into their lane or into the schedule."""
+        """Put the newly accepted jobs of *chunk*, from *start* on, into their lane or into the schedule."""
         if chunk.due is None and chunk.dues is None:
             self.make_ready(chunk, start, chunk.count, now)
             return
@@ -225,17 +224,17 @@ class QueueState:
                 self.scheduled.add_sleepers(chunk, list(range(first, stop)))
 
     def schedule(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
-        """Make jobs, whose state is SCHEDULED already, ready together at time *at*."""
+        """Make jobs ready together at time *at*; their state is SCHEDULED already."""
         self.scheduled.add(chunk, start, stop, at)
 
     def wake_due(self, now: float) -> None:
-        """Make ready the jobs whose time has come; if they are many, the next call does the rest."""
+        """Make due jobs ready; if they are many, the next call does the rest."""
         for chunk, start, stop, at in self.scheduled.take_due(now, WAKE_JOBS_MAX):
             self.ledger.move(chunk, start, stop, JobState.READY)
             self.make_ready(chunk, start, stop, at)
 
     def next_deadline(self) -> float | None:
-        """Return when `tick` has something to do next, as far as the queue itself knows."""
+        """Return when `tick` has work next, as far as the queue itself knows; None if it has none."""
         due = self.scheduled.next_at
         if not self.hold_until:
             return due
@@ -244,7 +243,7 @@ class QueueState:
     # --- leases -------------------------------------------------------------------------------------
 
     def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
-        """Take the oldest job of *lane* for good, without a lease; return its id and body."""
+        """Take the oldest job of *lane* for good, without a lease; return its id and body, or None."""
         span = lane.take(1)
         if span is None:
             return None
@@ -273,7 +272,7 @@ class QueueState:
     def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
         """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
         if start < stop:
-            # If an attempt at the first one was interrupted, what recorded that has made it ready already.
+            # If an attempt at the first job was interrupted, the record of that has made it ready already.
             leased = start + (lease.chunk.states[start] == JobState.READY)
             if leased < stop:
                 self.ledger.move(lease.chunk, leased, stop, JobState.READY)
@@ -288,7 +287,7 @@ class QueueState:
             self.holders.discard(holder)
 
     def hand_over(self, holder: Member, heir: Member) -> None:
-        """Move all leases of a member to another one."""
+        """Move all leases of one member to another."""
         for lease in holder.leases.values():
             lease.holder = heir
         if holder.leases:
@@ -310,7 +309,7 @@ class QueueState:
     def lease_of(self, token: int, member: Member) -> LeaseRecord | None:
         """Return the lease under *token* if *member* may report on it: its holder, or one of its worker.
 
-        A member that came over no connection belongs to who owns this state, and may report on any.
+        A member without a connection belongs to the owner of this state, and may report on any lease.
         """
         lease = self.leases.get(token)
         if lease is None or lease.holder is member or not member.order:
@@ -318,7 +317,7 @@ class QueueState:
         return lease if member.worker is not None and lease.holder.worker is member.worker else None
 
     def attends(self, holder: Member) -> bool:
-        """Return whether somebody sees to it that the leases of *holder* end some day."""
+        """Return whether a rule beside the sweep of `upkeep` ends the leases of *holder* some day."""
         if holder.role == "plain":
             return holder.connected
         if holder.role == ON_TRIAL:
@@ -333,18 +332,18 @@ class QueueState:
     # --- members ------------------------------------------------------------------------------------
 
     def arrived(self, member: Member) -> None:
-        """Count *member*, a new connection."""
+        """Number *member*, a new connection."""
         self.arrivals += 1
         member.order = self.arrivals
 
     def ended(self, worker: Worker, consumer: str) -> None:
-        """Note that a consumer's process has ended: what its connections still say is out of date."""
+        """Note that a consumer's process has ended: messages from its older connections are out of date."""
         worker.ended[consumer] = self.arrivals
         if len(worker.ended) > ENDED_KEPT:
             del worker.ended[next(iter(worker.ended))]
 
     def dismiss(self, member: Member) -> None:
-        """Remove a member, which holds nothing any more, from its worker, and that with its last one."""
+        """Remove a member that holds no lease from its worker, and the worker with its last member."""
         worker = member.worker
         if worker is None:
             return
@@ -353,31 +352,31 @@ class QueueState:
         if worker.consumers.get(member.name) is member:
             del worker.consumers[member.name]
             if self.workers.get(worker.name) is worker:
-                self.consumers -= 1  # counted anew, thousands that end together would take a second
+                self.consumers -= 1  # a new count takes a second if thousands end together
         if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
         member.worker = None
         self.consumers_changed()
 
     def count_consumers(self) -> None:
-        """Count the consumers of all workers anew."""
+        """Count the consumers of all workers again."""
         self.consumers = sum(len(worker.consumers) for worker in self.workers.values())
         self.consumers_changed()
 
     def consumers_changed(self) -> None:
-        """Note that a consumer came, went, or said anew what it serves and knows."""
+        """Note that a consumer came or went, or announced other queues or tasks."""
         self._known_tasks = None
 
     @property
     def known_tasks(self) -> KnownTasks:
-        """Which tasks of which queues the connected consumers know."""
+        """The tasks of each queue that the connected consumers know."""
         if self._known_tasks is None:
             workers = self.workers.values()
             self._known_tasks = KnownTasks(each for worker in workers for each in worker.consumers.values())
         return self._known_tasks
 
     def bodies(self, chunk: Chunk, start: int, stop: int) -> list[bytes]:
-        """Return the bodies of jobs [start, stop), from the journal where they are not in memory."""
+        """Return the bodies of jobs [start, stop), from the journal if they are not in memory."""
         if chunk.bodies is not None:
             return list(chunk.bodies[start:stop])
         bodies: list[bytes] = []
@@ -396,5 +395,5 @@ class QueueState:
 
 
 def results_weight(count: int, size: int) -> int:
-    """Return what *count* results of *size* bytes count for in an event."""
+    """Return the weight of *count* results of *size* bytes in an event."""
     return count * RESULT_OVERHEAD_BYTES + size

@@ -1,4 +1,4 @@
-"""Why a manager takes no new jobs for a while, though it takes all that ends those it has."""
+"""Reasons why a manager accepts no new jobs for a while; it still takes the reports that end jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Refusal(NamedTuple):
-    """A want of the manager's host that lasts a while.
+    """A shortage of the manager's host that may last a while.
 
     Attributes:
         code: the code of the error that submitters get.
-        message: its sentence; empty for the one that the error has itself.
+        message: its sentence; "" for the error's own sentence.
     """
 
     code: str
@@ -25,5 +25,5 @@ MEMORY = Refusal(
     "the manager is near its memory limit and takes no new jobs until some have ended and been forgotten; "
     "submit again later, or give it more (`svc manager --memory-limit`, or its container's limit)",
 )
-#: All there are; of several that hold, submitters are told the first.
+#: All refusals; if several are in force, submitters get the first.
 REFUSALS = (DISK, MEMORY)

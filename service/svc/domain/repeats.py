@@ -1,9 +1,9 @@
-"""Submits of numbers that an origin has already: the same jobs again, or others under the same numbers.
+"""Recognises a repeated submit: the same jobs again, or other jobs under the same numbers.
 
-A client that had no answer submits the same again, which changes nothing. A client that is a copy of another
-one, as in a cloned virtual machine, submits other jobs under numbers that the other has used. The two are
-told apart by what is kept of the jobs: their terms, keys and bodies, in memory or in the journal. Of a job
-whose retention has passed only the number is known, and it counts as the same.
+A client that got no answer submits the same jobs again, which changes nothing. A client that is a copy of
+another, as in a cloned virtual machine, submits other jobs under numbers that the other client has used. The
+stored terms, keys and bodies of the jobs, in memory or in the journal, tell the two cases apart. Of a job
+whose retention has passed, only the number is known; it counts as the same job.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from svc.domain.room import READ_BYTE_WORK, READ_WORK, Room
 
 
 class Repeats:
-    """Compares the chunks of one submit with the jobs that are kept; bounded in what it reads for that."""
+    """Compares the chunks of one submit with the kept jobs; the amount that it reads is bounded."""
 
     def __init__(self, state: QueueState, origin: Origin) -> None:
         """Compare with the jobs of *origin*."""
         self._state = state
         self._origin = origin
         self._room = Room()
-        #: The kept that was read last: the host still has its rows.
+        #: The kept chunk that was read last: the host still has its rows.
         self._read: Chunk | None = None
 
     def note(self, chunk: NewChunk, known: int) -> r.Note | None:
-        """Return why *chunk* is refused; *known* of its numbers were accepted before. None if it repeats."""
+        """Return why *chunk* is refused, or None; *known* of its numbers were accepted before."""
         first, count = chunk.first, len(chunk.bodies)
         name = f"{self._origin.name}-{first}"
         for kept, low, high in self._origin.overlaps(first, first + count):
@@ -44,7 +44,7 @@ class Repeats:
         return r.Note(0, code="conflict", message=f"{message}; repeat a submit as it was, or number anew")
 
     def _may_read(self, kept: Chunk) -> bool:
-        """Return whether there is room to read the bodies of *kept*; the last one may be of any size."""
+        """Return whether there is room to read the bodies of *kept*; the last chunk may have any size."""
         if kept.bodies is not None or kept is self._read:
             return True
         if not self._room.left:
@@ -54,7 +54,7 @@ class Repeats:
         return True
 
     def _differs(self, chunk: NewChunk, kept: Chunk, low: int, high: int) -> bool:
-        """Return whether jobs *low* to *high* of *chunk* are others than those of *kept*."""
+        """Return whether jobs *low* to *high* of *chunk* differ from those of *kept*."""
         start, stop = low - kept.first, high - kept.first
         if chunk.terms != kept.terms:
             return True

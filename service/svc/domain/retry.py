@@ -1,16 +1,16 @@
-"""When a failed job is tried again. Pure: the jitter is passed in."""
+"""The retry rules: whether and when a failed job runs again. They are pure: the jitter is passed in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Attempts in which the process running the job may die before the job is given up (DESIGN section 3).
+#: Attempts whose process may die before the job is dead (DESIGN section 3).
 CRASH_BUDGET = 3
-#: Retries of a task that does not say otherwise.
+#: Retries of a task without a setting of its own.
 DEFAULT_RETRIES = 3
-#: Seconds before the first retry of a task that does not say otherwise; each further one doubles it.
+#: Seconds before the first retry of a task without a setting of its own; each further retry doubles them.
 DEFAULT_BACKOFF = 1.0
-#: Seconds that no backoff exceeds.
+#: The longest backoff in seconds.
 MAX_BACKOFF = 3600.0
 
 
@@ -19,9 +19,9 @@ class RetryPolicy:
     """How often and how soon a failed job is tried again.
 
     Attributes:
-        retries: attempts after the first; 0 gives the job up at its first failure.
+        retries: attempts after the first; with 0 the job is dead at its first failure.
         backoff: seconds before the first retry; doubled for each further one, up to `max_backoff`.
-        max_backoff: seconds that no wait exceeds, before jitter.
+        max_backoff: the longest wait in seconds, before jitter.
     """
 
     retries: int = DEFAULT_RETRIES
@@ -31,17 +31,17 @@ class RetryPolicy:
     def retry_in(self, failures: int, jitter: float) -> float | None:
         """Return the seconds to wait after failure number *failures* (1 is the first), or None to give up.
 
-        *jitter* is in [0, 1): the wait lies between half and the whole of the exponential value, so
-        that jobs that failed together do not come back together ("equal jitter").
+        *jitter* is in [0, 1): the wait is between half and the whole of the exponential value, so that jobs
+        that failed together do not all run again together ("equal jitter").
         """
         if failures > self.retries:
             return None
         exponent = min(failures - 1, 62)
-        # A backoff of an older journal may be negative, or not a number at all.
+        # The backoff in an older journal may be negative, or not a number at all.
         full = min(max(0.0, self.backoff * 2.0**exponent), self.max_backoff)
         return full / 2 + full / 2 * jitter
 
 
 def crash_retry_in(crashes: int) -> float | None:
-    """Return 0 (try again at once) while the crash budget lasts, else None."""
+    """Return 0 (retry at once) while the crash budget lasts, otherwise None."""
     return 0.0 if crashes < CRASH_BUDGET else None

@@ -1,7 +1,8 @@
-"""How much one request may be answered with, and how much work its answers may make.
+"""Limits the size of the answers to one request, and the work that they make.
 
-A page of an answer ends at whichever comes first. Work is counted in about microseconds of the measuring host
-in `docs/performance.md`; it is counted and not timed, so that the same request always has the same answer.
+A page of an answer ends at the limit that it reaches first. A unit of work is about a microsecond of the
+measuring host in `docs/performance.md`. Work is counted and not timed, so that equal requests have equal
+answers.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ FIND_WORK = 1.0
 OUTCOME_WORK = 2.0
 VIEW_WORK = 10.0
 PASS_WORK = 1.0
-#: Work of looking for an event, and of each byte in one that has to be read from the journal.
+#: Work for looking up an event, and for each byte of an event that has to be read from the journal.
 READ_WORK = 15.0
 READ_BYTE_WORK = 0.001
-#: Work of counting a queue, and of a name of a task that one consumer knows.
+#: Work for the counts of a queue, and for the name of a task that one consumer knows.
 QUEUE_WORK = 3.0
 NAME_WORK = 0.03
-#: Work of looking at one range of results, to find the one of a job.
+#: Work for checking one range of results for that of a job.
 RANGE_WORK = 0.05
 #: Bytes of an outcome, an attempt or a view beside its results and texts.
 ITEM_BYTES = 64
 
 
 class Room:
-    """What is left of both for the answers to one request; it may be overdrawn by one thing."""
+    """The bytes and the work that are left for the answers to one request; one item may overdraw them."""
 
     __slots__ = ("size", "survey", "work")
 
@@ -49,7 +50,7 @@ class Room:
 
     @property
     def left(self) -> bool:
-        """Whether there is some of both."""
+        """Whether some of both is left."""
         return self.size > 0 and self.work > 0
 
     def grow(self, size: float, work: float) -> None:
@@ -68,23 +69,23 @@ class Room:
 
 
 def outcome_bytes(outcome: Outcome) -> int:
-    """Return about how many bytes an outcome takes in an answer."""
+    """Return the estimated bytes of an outcome in an answer."""
     size = ITEM_BYTES + len(outcome.result) + len(outcome.id) + text_bytes(outcome.task)
     return size if outcome.error is None else size + error_bytes(outcome.error)
 
 
 def attempts_bytes(attempts: Sequence[Attempt]) -> int:
-    """Return about how many bytes attempts take in an answer."""
+    """Return the estimated bytes of attempts in an answer."""
     return sum(ITEM_BYTES + error_bytes(each.error) + text_bytes(each.consumer) for each in attempts)
 
 
 def error_bytes(error: ErrorInfo) -> int:
-    """Return how many bytes the texts of an error take in an answer, at most."""
+    """Return an upper bound for the bytes of an error's texts in an answer."""
     return text_bytes(error.type, error.message, error.traceback) + len(error.exception)
 
 
 def text_bytes(*texts: str) -> int:
-    """Return how many bytes *texts* take in UTF-8, at most."""
+    """Return an upper bound for the bytes of *texts* in UTF-8."""
     size = 0
     for text in texts:
         size += len(text) if text.isascii() else 4 * len(text)

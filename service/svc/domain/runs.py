@@ -1,7 +1,7 @@
-"""The chunks of one submit that go on from each other: one event accepts them all.
+"""Runs: consecutive chunks of one submit, which one event accepts together.
 
-A client sends jobs that have a key, or a delay of their own, as chunks of one. Recorded one by one they
-would cost a row and a chunk each.
+A client sends each job with a key, or with a delay of its own, as a chunk of one job. If each of these were
+recorded by itself, it would take a row and a chunk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from svc.domain.repeats import Repeats
 
 #: Jobs that one event accepts at most if they come as several chunks.
 RUN_JOBS_MAX = 1000
-#: Jobs that one event accepts at most: they are a chunk, and a chunk is read and forgotten in one step.
+#: Jobs that one event accepts at most: they become a chunk, which is read and forgotten in one step.
 EVENT_JOBS_MAX = 5000
 
 
@@ -28,32 +28,32 @@ class Run:
     __slots__ = ("_chunks", "_inside", "_now", "_origin", "_repeats", "_size", "_state", "count", "keys")
 
     def __init__(self, state: QueueState, origin: str, now: float, *, inside: bool = False) -> None:
-        """Start with none; they are of *origin*, the manager's own if *inside*, and come at time *now*."""
+        """Start empty. Chunks will be of *origin*, the manager's own if *inside*, and come at time *now*."""
         self._inside = inside
         self._state = state
         self._origin = origin
         self._now = now
         self._chunks: list[NewChunk] = []
         self._repeats: Repeats | None = None
-        #: Jobs, and keys, that the next event accepts.
+        #: The number of jobs, and the keys, that the next event accepts.
         self.count = 0
         self.keys: set[str] = set()
-        #: Bytes of their bodies.
+        #: Bytes of the jobs' bodies.
         self._size = 0
 
     @property
     def begins_origin(self) -> bool:
-        """Whether the chunks are of a client of which no job is known."""
+        """Whether no job of the client is known before these chunks."""
         return not self._inside and self._state.ledger.origins.get(self._origin) is None
 
     def repeats(self, origin: Origin) -> Repeats:
-        """Return what compares the chunks with the jobs of their *origin*; made for those that need it."""
+        """Return the comparison of chunks with known jobs of their *origin*; made at the first need."""
         if self._repeats is None:
             self._repeats = Repeats(self._state, origin)
         return self._repeats
 
     def goes_on_with(self, chunk: NewChunk) -> bool:
-        """Return whether *chunk* can be accepted by the same event as those that are held."""
+        """Return whether the event of the held chunks can accept *chunk* too."""
         if not self._chunks or self.count + len(chunk.bodies) > RUN_JOBS_MAX:
             return False
         first = self._chunks[0]
@@ -64,7 +64,7 @@ class Run:
         )
 
     def add(self, chunk: NewChunk, size: int) -> None:
-        """Hold *chunk*, which is acceptable after those before it; its bodies have *size* bytes."""
+        """Hold *chunk*, which is acceptable after the held ones; its bodies have *size* bytes."""
         self._chunks.append(chunk)
         self._size += size
         self.count += len(chunk.bodies)
@@ -72,7 +72,7 @@ class Run:
             self.keys.add(chunk.key)
 
     def record(self) -> None:
-        """Accept what is held, by one event or, if it is one very large chunk, by several."""
+        """Accept the held chunks with one event or, if it is one very large chunk, with several."""
         if not self._chunks:
             return
         state, whole = self._state, self._event()
@@ -98,12 +98,12 @@ class Run:
         return e.Submitted(now, origin, first, terms, bodies, None, "", dues, keys, joins)
 
     def _due(self, chunk: NewChunk) -> float:
-        """Return when the jobs of *chunk* are due; 0 for at once."""
+        """Return the due time of the jobs of *chunk*; 0 if they are ready at once."""
         return self._now + chunk.delay if chunk.delay > 0 else 0.0
 
 
 def _parts(event: e.Submitted) -> Iterator[e.Submitted]:
-    """Yield *event*, or several that accept its jobs; none that is cut has keys or due times of its own."""
+    """Yield *event*, or several that accept its jobs; an event that is split has no keys or dues columns."""
     bodies = event.bodies
     if len(bodies) <= EVENT_JOBS_MAX:
         yield event

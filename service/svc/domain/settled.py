@@ -1,4 +1,7 @@
-"""Leases that were settled of late: they tell a repeated report, which is answered again, from a late one."""
+"""The last settled leases.
+
+They distinguish a report that is sent twice, which gets its answer again, from one that is too late.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ SETTLED_KEPT = 10_000
 
 
 class Settled:
-    """The job numbers that were settled under each of the last tokens, by results and by failures apart."""
+    """The job numbers that were settled under each of the last tokens; results and failures are apart."""
 
     def __init__(self) -> None:
-        """Remember none."""
-        #: (token, whether by a failure) -> ranges [first, stop) of job numbers.
+        """Start with none."""
+        #: (token, whether it failed) -> ranges [first, stop) of job numbers.
         self.ranges: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many are remembered."""
+        """Return the number of settled leases."""
         return len(self.ranges)
 
     def add(self, token: int, first: int, stop: int, *, failed: bool) -> None:
@@ -31,6 +34,6 @@ class Settled:
             self.ranges.popitem(last=False)
 
     def has(self, token: int, first: int, count: int, *, failed: bool) -> bool:
-        """Return whether jobs `first` … `first + count - 1` were settled, in this way, under *token*."""
+        """Return whether jobs `first` … `first + count - 1` were settled like this under *token*."""
         ranges = self.ranges.get((token, failed), ())
         return any(low <= first and first + count <= stop for low, stop in ranges)

@@ -1,8 +1,8 @@
-"""How attempts end: ack, nack, release, and the reports of a supervisor about a dead consumer.
+"""The end of attempts: ack, nack, release, and a supervisor's reports about a dead consumer.
 
 A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
-token; a token that is no longer in force changes nothing. The one exception is a repeat of what was recorded
-already, which is answered as the first time.
+token. A report with a token that is no longer in force changes nothing. If it repeats a report that was
+recorded, it gets the same answer again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
 
 
 def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
-    """Charge the attempt at one job; jobs of the lease before it, whose results never came, go back."""
+    """Charge the attempt at one job; jobs before it in the lease, whose results never came, go back."""
     lease = state.lease_of(command.token, member)
     index = -1 if lease is None else command.number - lease.chunk.first
     if lease is None or not lease.start <= index < lease.stop:
@@ -84,7 +84,7 @@ def release(state: QueueState, command: c.Release, member: Member, now: float) -
 
 
 def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> r.Reply:
-    """Give back what a consumer read ahead, as far as its supervisor knew of it."""
+    """Give back the jobs that a consumer read ahead, as far as its supervisor knew of them."""
     holder = _consumer(member, command.consumer)
     if holder is None:
         return r.Done(0)
@@ -101,7 +101,7 @@ def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> 
 
 
 def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Reply:
-    """Charge a crash to the job that was executing, and give back all else the dead consumer held."""
+    """Charge a crash to the job that was executing; give back all other jobs of the dead consumer."""
     lease = state.lease_of(command.token, member) if command.token else None
     if lease is not None:
         index = command.number - lease.chunk.first
@@ -124,7 +124,7 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
 
 
 def give_back_all(state: QueueState, holder: Member, now: float, *, expired: bool = False) -> int:
-    """End all leases of a member, uncharged; return how many jobs went back."""
+    """End all leases of a member, uncharged; return the number of jobs that went back."""
     count = 0
     for place, lease in enumerate(list(holder.leases.values())):
         number = lease.stop - lease.start
@@ -140,7 +140,7 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
 
 
 def _late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
-    """Answer for a token that is not in force: a repeat is fine, anything else is refused and counted."""
+    """Answer a report whose token is not in force: a repeat is fine, any other is refused and counted."""
     if state.ledger.settled.has(token, first, count, failed=failed):
         return _DONE
     state.observer.stale("", count)
@@ -172,7 +172,7 @@ def _record_part(state: QueueState, chunk: Chunk, span: e.Range, size: int, now:
 
 
 def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
-    """Yield results with their run times and their bytes, in parts that an event can take."""
+    """Yield results with their run times and total bytes, in parts that fit into one event."""
     start = size = 0
     for place, result in enumerate(results):
         more = size + len(result)

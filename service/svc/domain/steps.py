@@ -1,8 +1,8 @@
-"""The check of every change of a job's state against the table of states, before the change is made.
+"""Checks every change of a job's state against the table of states, before the change is made.
 
-In a live queue a step that the table does not have is a fault of svc. In a replay it comes from a journal
-that an older release wrote while it had such a fault: of two events that contradict each other the first one
-stands.
+In a live queue a step that the table does not have is a fault of svc. In a replay, an older release with
+such a fault may have written it to the journal: of two events that contradict each other, the first one
+counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from svc.domain.chunk import Chunk
 from svc.domain.counts import Tally
 from svc.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
 
-#: For each state, whether a job may go from it to each other one; indexed by the states' numbers.
+#: Whether a job may go from one state to another; both indexes are the states' numbers.
 Table = tuple[tuple[bool, ...], ...]
 
 
@@ -23,23 +23,23 @@ _ARROWS = frozenset((state, to) for (state, _), to in TRANSITIONS.items() if sta
 _WAITING = (JobState.READY, JobState.SCHEDULED)
 #: The steps of a live queue.
 LIVE_STEPS = _table(_ARROWS)
-#: The steps of a replay, which sees no lease: a waiting job may have been leased, and have become due before.
+#: The steps of a replay, which sees no leases: a waiting job may have become due and been leased meanwhile.
 REPLAYED_STEPS = _table(
     _ARROWS | {(waiting, to) for waiting in _WAITING for state, to in _ARROWS if state == JobState.LEASED}
 )
 
 
 class Steps:
-    """Says which changes of state are allowed; `live` is false during a replay."""
+    """Decides which changes of state are allowed; `live` is false during a replay."""
 
     def __init__(self) -> None:
-        """Begin live."""
+        """Start as a live queue."""
         self.live = True
-        #: Steps of a replay that were passed over, because they contradict earlier events.
+        #: Steps of a replay that were skipped, because they contradict earlier events.
         self.passed_over = 0
 
     def allowed(self, chunk: Chunk, start: int, stop: int, to: JobState) -> Tally:
-        """Return the states from which the jobs in [start, stop) of *chunk* may all go to state *to*.
+        """Return the tally of the jobs in [start, stop) of *chunk* if all of them may go to state *to*.
 
         The tally is empty if one of them may not; that happens in a replay only.
 

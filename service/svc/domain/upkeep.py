@@ -1,4 +1,4 @@
-"""What the passing of time does: due jobs, leases whose holder is gone, and jobs kept long enough."""
+"""Upkeep over time: due jobs, leases whose holder is gone, and jobs past their retention."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FORGET_CHUNKS_MAX = 200
 #: a job with a history counts.
 SMALL_CHUNK_JOBS = 250
 RECORD_COST_JOBS = 20
-#: Seconds between two looks for leases whose holder nobody attends to.
+#: Seconds between two searches for leases whose holder no other rule reaches.
 SWEEP_SECONDS = 1.0
-#: Outcomes that one tick looks at for those that are forgotten: it takes some milliseconds.
+#: Outcomes that one tick checks for forgotten ones: that takes some milliseconds.
 SWEPT_OUTCOMES = 20_000
 #: Chunks that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
 MERGE_CHUNKS_MAX = 4
@@ -28,11 +28,12 @@ ORIGIN_KEPT_SECONDS = 24 * 3600.0
 
 
 def tick(state: QueueState, now: float) -> None:
-    """Do what is due.
+    """Do the work that is due.
 
-    A worker is heard of by its supervisor's `extend`. When it is not for a lease time, or when neither it nor
-    its consumer has been connected for half a second, the consumer's jobs go back. Counted on the manager's
-    own clock, which never runs backwards and does not follow changes of the host's time of day.
+    A worker's supervisor reports by `extend`. A consumer's jobs go back if that report does not come for a
+    lease time, or if neither the supervisor nor the consumer has been connected for half a second. Time is
+    measured on the manager's own clock, which never runs backwards and does not follow changes of the host's
+    time of day.
     """
     state.wake_due(now)
     if state.hold_until and now >= state.hold_until:
@@ -49,7 +50,7 @@ def tick(state: QueueState, now: float) -> None:
 
 
 def pause(state: QueueState, seconds: float, now: float) -> None:
-    """Do not count the last *seconds* in judging leases: the manager could not hear anybody in them.
+    """Do not count the last *seconds* against leases: the manager could not receive any message in them.
 
     Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on. So do
     those that are expected to come back after a restart.
@@ -86,7 +87,7 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
 
 
 def _sweep(state: QueueState, now: float) -> None:
-    """Give back what is held by members that no other rule reaches any more."""
+    """Give back the jobs of holders that no other rule reaches any more."""
     for holder in [holder for holder in state.holders if not state.attends(holder)]:
         if holder.worker is not None:
             suspicion.worker_lost(state, holder, now)
@@ -95,14 +96,14 @@ def _sweep(state: QueueState, now: float) -> None:
 
 
 def _disowned(state: QueueState, worker: Worker, member: Member, now: float) -> bool:
-    """Return whether a consumer that is gone for a lease time holds nothing, or is not its supervisor's."""
+    """Return whether a consumer is gone for a lease time, and has no lease or is not its supervisor's."""
     if now < member.gone_at + state.limits.lease_seconds:
         return False
     return not member.leases or worker.lacks(member.name)
 
 
 def _unattended(worker: Worker, member: Member, now: float) -> bool:
-    """Return whether neither the consumer nor its supervisor has been connected for the grace."""
+    """Return whether neither the consumer nor its supervisor has been connected for the grace time."""
     if worker.supervised:
         return False
     gone_at = member.gone_at
@@ -112,7 +113,7 @@ def _unattended(worker: Worker, member: Member, now: float) -> bool:
 
 
 def _retire(state: QueueState, now: float) -> None:
-    """Forget what is past its retention, oldest first."""
+    """Forget chunks past their retention, oldest first."""
     ledger = state.ledger
     forgotten = list(_retired(state, now))
     for name in dict.fromkeys(chunk.origin for chunk in forgotten):
@@ -127,7 +128,7 @@ def _retire(state: QueueState, now: float) -> None:
 
 
 def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
-    """Forget some chunks, and yield them; those with dead jobs are kept longer."""
+    """Forget some chunks and yield them; chunks with dead jobs are kept longer."""
     ledger, limits = state.ledger, state.limits
     budget = FORGET_CHUNKS_MAX
     while ledger.finished and budget > 0:
@@ -158,14 +159,14 @@ def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
 
 
 def _cost(chunk: Chunk) -> int:
-    """Return how many small chunks take as long to forget as *chunk* does."""
+    """Return how many small chunks take as long to forget as *chunk*."""
     return 1 + (chunk.count + RECORD_COST_JOBS * len(chunk.records)) // SMALL_CHUNK_JOBS
 
 
 def _merge(state: QueueState, now: float) -> None:
-    """Put jobs that came one by one and have waited for a while into one row for each chunk.
+    """Merge the jobs of grown chunks that have waited for a while: one row for each chunk.
 
-    So a long backlog of such jobs is read again in no more time than one that came in bulk.
+    So a replay reads a long backlog of such jobs as fast as one that came in bulk.
     """
     grown, budget = state.ledger.grown, MERGE_CHUNKS_MAX
     while grown and budget and now >= grown[0].at + state.limits.merge_seconds:
@@ -180,7 +181,7 @@ def _merge(state: QueueState, now: float) -> None:
 
 
 def _still(state: QueueState, finished_at: float, chunk: Chunk) -> bool:
-    """Return whether a chunk has not been reopened or forgotten since it finished at that time."""
+    """Return whether a chunk has been neither reopened nor forgotten since it finished at that time."""
     return (
         not chunk.unfinished
         and chunk.finished_at == finished_at
@@ -189,7 +190,7 @@ def _still(state: QueueState, finished_at: float, chunk: Chunk) -> bool:
 
 
 def _keep_known(state: QueueState, name: str, now: float) -> None:
-    """Keep on record which numbers of an origin were accepted once, now that chunks are forgotten."""
+    """Record which numbers of an origin were accepted once, now that chunks are forgotten."""
     ledger = state.ledger
     origin = ledger.origins.make(name)
     ledger.forgotten.extend(origin.forgotten_by)
@@ -199,7 +200,7 @@ def _keep_known(state: QueueState, name: str, now: float) -> None:
 
 
 def _forget_origin(state: QueueState, name: str, now: float) -> None:
-    """Forget an origin that has had no jobs for long; one that has had some since waits anew."""
+    """Forget an origin that has had no jobs for long; if it has had some since, it waits again."""
     ledger = state.ledger
     origin = ledger.origins.get(name)
     if origin is None or origin.emptied_at is None:
