@@ -1,4 +1,4 @@
-"""What runs jobs: a supervisor process and its consumers.
+"""The worker: a supervisor process and its consumers, which run jobs.
 
 Read `consumer` first (take, run, report), then `runner` (one job), then `supervisor` (watch and replace).
 """

@@ -1,4 +1,4 @@
-"""Whether the arguments of a job fit its task, and their conversion to what the annotations ask for."""
+"""Checks that the arguments of a job fit its task, and converts them to the annotated types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from svc.annotations import annotation_of, from_data, signature_of
 from svc.errors import ArgumentError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-#: Types whose very instances need no conversion.
+#: Types whose instances need no conversion; an instance of a subclass does.
 _EXACT = (int, str, bytes, bool, float, type(None))
 
 Bound = tuple[Sequence[Any], dict[str, Any]]
@@ -21,7 +21,7 @@ Bound = tuple[Sequence[Any], dict[str, Any]]
 class Signature:
     """The parameters of one function, ready to check and convert arguments.
 
-    A parameter without an annotation, or with one that msgspec cannot handle, takes what comes.
+    A parameter without an annotation, or with one that msgspec cannot handle, takes any value.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -41,13 +41,14 @@ class Signature:
         )
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool = True) -> Bound:
-        """Return *args* and *kwargs*, converted to the annotations where *convert* is set.
+        """Return *args* and *kwargs*; if *convert* is set, converted to the annotations.
 
         Raises:
             ArgumentError: they do not fit; the message names the parameter.
         """
         if not kwargs and self._plain and self._fewest <= len(args) <= len(self._exact):
-            # The hot path: positions only, which need no `inspect`; mostly each is of its type already.
+            # The hot path: only positional arguments, which need no `inspect`; mostly each has its type
+            # already.
             if not convert or self._converter is None:
                 return args, kwargs
             for value, exact in zip(args, self._exact, strict=False):
@@ -78,7 +79,7 @@ def _exact(wanted: Any) -> Any:
 
 
 def _converter(parameters: list[inspect.Parameter], wanted: dict[str, Any]) -> type[msgspec.Struct] | None:
-    """Return a struct with one field for each parameter, or None where nothing is annotated."""
+    """Return a struct with one field for each parameter, or None if no parameter is annotated."""
     if all(each is Any for each in wanted.values()):
         return None
     fields = [

@@ -18,29 +18,29 @@ from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, sig
 from svc.worker.shared_memory import make_slot
 from svc.worker.slot import Look, Phase, Slot
 
-#: Seconds that a consumer is watched closely after there was last a reason to.
+#: Seconds that a consumer is still watched closely after the last reason for it.
 _WATCH_SECONDS = 1.0
-#: Seconds that a consumer with nothing to do or to report may take to leave.
+#: Seconds that a consumer without a job or outcomes may take to leave.
 _LEAVE_SECONDS = 2.0
-#: Seconds that a job runs before what waits behind it is taken back, and what is done before it is sent.
+#: Seconds that a job runs before the jobs behind it are taken back, and finished outcomes are sent.
 LONG_SECONDS = 0.02
 #: Bytes of a crashed consumer's stack that are kept.
 _STACK_BYTES_MAX = 16 * 1024
-#: The exit code of a consumer whose forkserver could not tell one, or that really ended with it.
+#: The exit code of a consumer if its forkserver could not report one, or if it really ended with it.
 _UNTOLD = 255
-#: Seconds that a forkserver which has closed its files may take to end: the kernel does one after the other.
+#: Seconds that a forkserver may take to end after it has closed its files: the kernel does that first.
 _FORKSERVER_SECONDS = 0.1
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One consumer process, its slot and the line to it.
+    """One consumer process, its slot and the pipe to it.
 
     Attributes:
         name: the consumer's name; no two processes of a worker ever have the same.
-        killed: why the supervisor killed it, or the forkserver's end did; or None.
-        forkserver: the process that it was forked from and dies with; 0 where there is none.
-        executing: what it was doing when it was killed.
+        killed: the reason if the supervisor or the end of the forkserver killed it; else None.
+        forkserver: the process that forked it and with which it dies; 0 if there is none.
+        executing: the last look at its slot before it was killed.
         born: the monotonic time of its start.
     """
 
@@ -87,7 +87,7 @@ class Child:
         except EOFError:
             ours.close()
             trace.close()
-            # It ends when it cannot fork; the next start makes another.
+            # The forkserver ends if it cannot fork; the next start makes another.
             raise OSError(
                 "the forkserver ended before the process began; is there a bound on processes?"
             ) from None
@@ -102,11 +102,11 @@ class Child:
         return cls(name, process, slot, ours, trace, process.pid or 0, forkserver, born=time.monotonic())
 
     def waitables(self) -> list[int | Connection]:
-        """Return what becomes readable when the process ends or says something."""
+        """Return the objects that become readable when the process ends or sends a message."""
         return [self.process.sentinel, *([self.pipe] if self._open else [])]
 
     def messages(self) -> list[bytes]:
-        """Return what the process has said since the last look."""
+        """Return the messages that came from the process since the last call."""
         said: list[bytes] = []
         try:
             while self._open and self.pipe.poll():
@@ -116,22 +116,22 @@ class Child:
         return said
 
     def order(self, what: bytes) -> None:
-        """Tell the process something; one that has ended does not hear it."""
+        """Send an order to the process; if it has ended, the order is lost."""
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(what)
 
     def flush(self, look: Look) -> None:
-        """Let it send finished outcomes that wait behind a long job; once for each job."""
+        """Order it to send finished outcomes that wait behind a long job; once for each job."""
         if look.unsent and self._flushed != (look.token, look.number):
             self._flushed = (look.token, look.number)
             self.order(FLUSH)
 
     def rejoin(self) -> None:
-        """Let it make its connection again, if that is broken, while it runs a task."""
+        """Order it to make its connection again while it runs a task, if the connection is broken."""
         self.order(REJOIN)
 
     def take_back(self, now: float) -> Look | None:
-        """Take back what it has read ahead, if it is on a long job; return what it holds, else None."""
+        """Take back the jobs that it has read ahead if it is on a long job; return its look, else None."""
         with self.slot.held() as held:
             look = self.slot.peek()
             if (
@@ -147,20 +147,20 @@ class Child:
 
     def kill_overrun(self, now: float) -> None:
         """Kill it if its job is over its timeout."""
-        # The slot is held meanwhile, or it could go on to another job in the instant before it dies.
+        # The slot is held meanwhile, or the consumer could begin another job just before it dies.
         with self.slot.held():
             if self.slot.peek().overrun(now):
                 self.kill(Killed.TIMED_OUT)
 
     def kill(self, why: Killed) -> None:
-        """Kill the process and remember why and at what; call with the slot held if it may go on."""
+        """Kill the process; remember the reason and its last look. Hold the slot if it might go on."""
         if self.killed is None:
             self.killed = why
             self.executing = self.slot.peek()
         kill(self.pid)
 
     def watch(self, now: float, needed: bool) -> bool:
-        """Keep a close watch while it is *needed* and a little longer; tell whether it is kept."""
+        """Keep a close watch while it is *needed* and a little longer; return whether it is kept."""
         if needed:
             if not self._watched_until:
                 self.slot.watch(closely=True)
@@ -171,20 +171,20 @@ class Child:
         return self._watched_until > 0
 
     def needs_watching(self, look: Look) -> bool:
-        """Whether something may have to be done about its job while it executes."""
+        """Whether its job may need action from the supervisor while it executes."""
         flushable = look.unsent and self._flushed != (look.token, look.number)
         return look.busy and (look.timeout > 0 or flushable or (look.ahead > 0 and not look.recalled))
 
     def stop(self) -> None:
-        """Tell it to finish its job and leave."""
+        """Order it to finish its job and leave."""
         self._leaving_since = self._leaving_since or time.monotonic()
         self.order(STOP)
 
     def lingers(self, look: Look, now: float, grace: float) -> bool:
-        """Whether it was told to leave, and is there for no good reason.
+        """Whether it was ordered to leave and is still there for no good reason.
 
-        With nothing to do and nothing to report it has a moment: it may be waiting for a manager that is
-        not there. After its pill it has the *grace*.
+        Without a job and outcomes it has a short time: it may be waiting for a manager that is away. After
+        its pill it has the *grace*.
         """
         pilled = look.phase in (Phase.PILLED, Phase.DRAINED)
         if pilled:
@@ -194,15 +194,15 @@ class Child:
         return now - self._leaving_since > (grace if look.unsent or pilled else _LEAVE_SECONDS)
 
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self.process.exitcode is not None
 
     def bury(self) -> tuple[int, Look, str]:
-        """Free what the process used; return its exit code, what it did last, and its stack at a crash."""
+        """Free the resources of the process; return its exit code, last look, and stack after a crash."""
         self.process.join()
         code = self.process.exitcode or 0
         if code == _UNTOLD and self.forkserver and has_ended(self.forkserver, _FORKSERVER_SECONDS):
-            # Its children die with it, as far as the kernel can tell: make sure.
+            # A consumer dies with its forkserver, as far as the kernel can do that: make sure of it.
             with self.slot.held():
                 self.kill(Killed.ORPHANED)
         look = self.executing or self.slot.look()
@@ -213,8 +213,8 @@ class Child:
         return code, look, stack
 
     def _stack(self) -> str:
-        """Return what `faulthandler` has written."""
-        # Never wait: a process that a task forked may still hold the other end.
+        """Return the stack that `faulthandler` has written."""
+        # Do not wait: a process that a task forked may still hold the other end.
         os.set_blocking(self.trace.fileno(), False)
         try:
             return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")

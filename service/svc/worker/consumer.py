@@ -1,8 +1,8 @@
-"""A consumer process: take jobs, run them in order, report how they ended, until told to stop.
+"""A consumer process: takes jobs, runs them in order, and reports their outcomes, until told to stop.
 
-The main thread does all of that. A second one listens to the supervisor: `stop`; `flush`, when finished
-outcomes wait behind a long job; `rejoin`, when the manager was away and does not know what runs here. They
-share the connection by one lock, which is free only while a task runs.
+The main thread does all of that. A second thread receives the supervisor's orders: `stop`; `flush`, if
+finished outcomes wait behind a long job; `rejoin`, if the manager was away and does not know the jobs that
+run here. The threads share the connection with one lock, which is free only while a task runs.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from svc.worker.slot import Phase, Slot
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
-#: How long the answer to reported outcomes may wait for the next jobs. Most come by then, so that a consumer
-#: whose jobs come one at a time needs one request for each; the outcomes themselves are recorded at once.
+#: How long the reply to reported outcomes may wait for the next jobs. Most jobs come by then, so a consumer
+#: whose jobs come one at a time needs one request for each. The outcomes are recorded at once.
 _REPORTING_WAIT = timedelta(seconds=0.1)
-#: The run time that reading ahead may hide; the manager knows how long tasks run.
+#: The run time that reading ahead may hide; the manager knows the run times of tasks.
 _AHEAD = timedelta(seconds=0.004)
-#: Bytes of results up to which the next jobs are taken before the results are on record: a new connection
-#: has to begin with them, and has little time for that.
+#: Bytes of results up to which the next jobs are taken before the results are durable. A new connection must
+#: begin with these results, and has little time for that.
 _EARLY_BYTES = 64 * 1024
-#: What may pass by itself: the manager restarts, is upgraded, or gets its right key back.
+#: Errors that may pass by themselves: the manager restarts, is upgraded, or gets its right key back.
 _PASSING = (ManagerUnreachable, AuthenticationFailed, Forbidden, ProtocolMismatch)
 
 
@@ -58,11 +58,11 @@ class Consumer:
     """The loop of one consumer.
 
     Args:
-        options: how the worker works.
+        options: the settings of the worker.
         name: the consumer's name.
         registry: the tasks.
-        slot: where it says what it is doing.
-        pipe: the line to its supervisor; at its end the process ends at once.
+        slot: the shared memory that shows the consumer's state to the supervisor.
+        pipe: the line to its supervisor; when it breaks, the process ends at once.
         connect: makes the connection to the manager.
         leftovers: clears up after tasks; None if this process is not the consumer's alone.
     """
@@ -87,7 +87,7 @@ class Consumer:
         self._pid = os.getpid()
         self._outbox = Outbox()
         self._holdings = Holdings()
-        #: Outcomes that the manager has heard of and may not yet have on record.
+        #: Outcomes that the manager has received and may not have recorded yet.
         self._unrecorded: Sequence[Settlement] = ()
         self._log = structlog.get_logger().bind(worker=options.name, consumer=name)
         self._attempt_log = AttemptLog(options.name, name)
@@ -112,7 +112,7 @@ class Consumer:
         self._left.set()
 
     def _serve(self, broker: Broker) -> Phase:
-        """Take and run jobs until there is a reason to leave; return it."""
+        """Take and run jobs until there is a reason to leave; return the phase that stands for it."""
         limit, keys = broker.welcome.max_job_bytes, self._options.pickle_keys
         runner = Runner(self._registry, self._options.accept, limit, keys)
         while not (self._stopping.is_set() or self._spoilt):
@@ -125,7 +125,7 @@ class Consumer:
     # --- the manager ----------------------------------------------------------------------------------
 
     def hello(self) -> Hello:
-        """Return who this is and what it holds, for a new connection."""
+        """Return the hello for a new connection, with the leases that this consumer holds."""
         return Hello(
             PROTOCOL_VERSION,
             "consumer",
@@ -142,11 +142,11 @@ class Consumer:
         )
 
     def _connected(self) -> Broker | None:
-        """Return the connection, or None if told to stop before there was one."""
+        """Return the connection, or None if a stop came before there was one."""
         while not self._stopping.is_set():
             try:
                 self._broker = self._broker or self._connect(self.hello)
-                self._broker.ping()  # not before the first call need it be connected
+                self._broker.ping()  # the connection may be made at the first call only
             except _PASSING as error:
                 self._pause(error)
             else:
@@ -154,9 +154,9 @@ class Consumer:
         return None
 
     def _take(self, broker: Broker) -> Grant:
-        """Report what is done and take the next jobs, waiting long only when nothing is left to report.
+        """Report outcomes and take the next jobs; wait long only if there is nothing to report.
 
-        A wait hides whether the outcomes that came with it have arrived.
+        While the request waits, it is not known whether its outcomes have arrived.
         """
         self._rest(Phase.IDLE)
         outcomes = self._outbox.content()
@@ -172,13 +172,13 @@ class Consumer:
         return turn.grant
 
     def _report(self, broker: Broker) -> None:
-        """Report what is done between two jobs; go on without the manager while that is little."""
+        """Report outcomes between two jobs; if the manager is away, go on while there is room for more."""
         self._rest(Phase.IDLE)
         while (error := self._flush(broker)) and self._outbox.full and not self._stopping.is_set():
             self._pause(error)
 
     def _flush(self, broker: Broker) -> Exception | None:
-        """Report what is done now; return the error if that failed, and it goes with the next request."""
+        """Report outcomes now; return the error if that failed: then they go with the next request."""
         outcomes = self._outbox.content()
         if not outcomes:
             return None
@@ -203,7 +203,7 @@ class Consumer:
             self._log.warning("outcome_refused", code=refusal.code, error=refusal.message)
 
     def _leave(self, broker: Broker, phase: Phase) -> None:
-        """Report the rest and end the membership; only the supervisor ends this early."""
+        """Report the remaining outcomes and end the membership; only the supervisor can end this early."""
         self._rest(phase)
         while True:
             outcomes = self._outbox.content()
@@ -266,13 +266,13 @@ class Consumer:
         return not self._spoilt
 
     def _begin(self, chunk: Chunk, last: int, ahead: int) -> None:
-        """Say which lease is worked on, and wake the supervisor if it has to watch."""
+        """Write the current lease into the slot, and wake the supervisor if it has to watch."""
         policy, timeout = chunk.attempts.policy, chunk.attempts.timeout
         if self._slot.begin(chunk.delivery, last, policy, timeout, watch=ahead > 1 or timeout is not None):
             self._pipe.send_bytes(NUDGE)
 
     def _run(self, broker: Broker, chunk: Chunk, ahead: int) -> int:
-        """Run the jobs of one lease; return how many were run."""
+        """Run the jobs of one lease; return the number of jobs that were run."""
         delivery, outbox, clock, log = chunk.delivery, self._outbox, time.monotonic, self._attempt_log
         token, first = delivery.token, delivery.first
         is_stopping, claim = self._stopping.is_set, self._slot.claim
@@ -302,7 +302,7 @@ class Consumer:
         result = chunk.attempts.run(body, chunk.delivery.origin, number)
         self._line.acquire()
         if os.getpid() != self._pid:
-            os._exit(1)  # a process that the task forked came back here; the lease is its parent's
+            os._exit(1)  # a fork that the task made came back here; the lease is its parent's
         return result
 
     def _failed(self, chunk: Chunk, attempt: Attempt) -> None:
@@ -327,9 +327,9 @@ class Consumer:
             self._log.error("pickle_refused", job_id=name, task=terms.shown_task, queue=terms.queue)
 
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
-        """Let go of jobs that were read ahead: the first lease from *number* on, and all after it.
+        """Give up jobs that were read ahead: those of the first lease from *number* on, and all other leases.
 
-        When this process leaves they are given back; otherwise the supervisor has taken them back already.
+        If this process leaves, it gives them back; otherwise the supervisor has taken them back already.
         """
         for delivery in deliveries:
             first = max(number, delivery.first) if delivery is deliveries[0] else delivery.first
@@ -340,7 +340,7 @@ class Consumer:
     # --- the supervisor's orders ----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Do what the supervisor says; if it is gone, be gone."""
+        """Obey the supervisor's orders; if the supervisor is gone, end this process."""
         while True:
             try:
                 order = self._pipe.recv_bytes()
@@ -355,9 +355,9 @@ class Consumer:
                 threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()
 
     def _report_aside(self, order: bytes) -> None:
-        """Report what is done while the main thread runs a task; if it does not, it reports by itself.
+        """Report outcomes while the main thread runs a task; at any other time it reports by itself.
 
-        To rejoin, any call does: it finds the connection broken and names the leases held on the new one.
+        Any call makes the connection again if it is broken; its hello names the leases that are held.
         """
         if self._broker is not None and self._line.acquire(blocking=False):
             try:
@@ -370,7 +370,7 @@ class Consumer:
                 self._line.release()
 
     def _keep_interrupting(self) -> None:
-        """Wake the main thread from its wait at the manager; again and again, as it may be about to wait."""
+        """Wake the main thread from its wait at the manager, repeatedly, because it may be about to wait."""
         while True:
             if self._broker is not None:
                 self._broker.interrupt()

@@ -1,4 +1,4 @@
-"""What the end of a consumer process means: who is charged, what the manager hears, when it is replaced."""
+"""The consequences of a consumer's exit: the charge, the reports to the manager, and the replacement."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from svc.worker.slot import Look, Phase
 
 #: Exit code of a consumer whose task modules cannot be loaded.
 EXIT_CONFIGURATION = 78
-#: Seconds before a consumer that could not start is replaced; doubled each time it happens again.
+#: Seconds before a consumer that could not start is replaced; doubled each time in a row.
 _START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
-#: Seconds before one is replaced that died with nothing to do.
+#: Seconds before a consumer that died without a job is replaced.
 _IDLE_PAUSE = 1.0
 
 
 class Killed(enum.Enum):
-    """Why a consumer was killed by the supervisor, or with a process of its own."""
+    """The reason why a consumer was killed by the supervisor, or died with its forkserver."""
 
     #: Its job ran over its timeout.
     TIMED_OUT = "timed_out"
     #: The worker's grace was over.
     GRACE = "grace"
-    #: It was told to leave, had nothing more to do, and was still there.
+    #: It was ordered to leave, had nothing more to do, and was still there.
     LINGERED = "lingered"
     #: The forkserver ended, and its consumers with it.
     ORPHANED = "orphaned"
@@ -45,31 +45,31 @@ _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
 
 class Reason(enum.StrEnum):
-    """Why a consumer was replaced."""
+    """The reason why a consumer was replaced."""
 
     #: It died while a job executed.
     CRASHED = "crashed"
     #: The supervisor killed it for a job's timeout.
     TIMED_OUT = "timed_out"
-    #: It died with nothing to do, or together with the forkserver.
+    #: It died without a job, or together with the forkserver.
     LOST = "lost"
     #: It could not start.
     OTHER = "other"
-    #: It has left because a task had changed its process for good.
+    #: It left because a task had changed its process in a way that cannot be undone.
     RENEWED = "renewed"
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a consumer ended.
+    """The end of a consumer.
 
     Attributes:
         consumer: its name.
         code: its exit code; a negative one is the number of a signal.
-        look: what it was doing, as far as its slot tells.
-        killed: why the supervisor killed it or the forkserver's end did, or None.
+        look: the last look at its slot.
+        killed: the reason if the supervisor or the end of the forkserver killed it; else None.
         at: monotonic time in seconds.
-        trace: where it was when a fatal signal hit it, from `faulthandler`; empty if none did.
+        trace: its stack at a fatal signal, from `faulthandler`; empty if there was none.
     """
 
     consumer: str
@@ -81,22 +81,22 @@ class Ending:
 
     @property
     def pilled(self) -> bool:
-        """Whether it had its pill; then it has no successor."""
+        """Whether it got its pill; then it is not replaced."""
         return self.look.phase in (Phase.PILLED, Phase.DRAINED)
 
     @property
     def drained(self) -> bool:
-        """Whether that was the pill of a drain; then it has a successor once the drain has ended."""
+        """Whether that was the pill of a drain; then it is replaced once the drain has ended."""
         return self.look.phase is Phase.DRAINED
 
     @property
     def orderly(self) -> bool:
-        """Whether it has left by itself, as it was told to."""
+        """Whether it left by itself, as it was ordered to."""
         return self.code == 0 and (self.pilled or self.look.phase in (Phase.STOPPING, Phase.RENEWING))
 
     @property
     def reason(self) -> Reason:
-        """Why it has to be replaced."""
+        """The reason why it has to be replaced."""
         if self.killed is Killed.TIMED_OUT:
             return Reason.TIMED_OUT
         if self.look.phase is Phase.STARTING:
@@ -108,19 +108,19 @@ class Ending:
 
     @property
     def outcome(self) -> str:
-        """How the attempt that executed has ended, as the log has it."""
+        """The outcome of the attempt that executed, as the log shows it."""
         if self.killed is Killed.TIMED_OUT:
             return Cause.TIMED_OUT
         return Cause.CRASHED if self.killed in _AT_FAULT else Cause.INTERRUPTED
 
     @property
     def stillborn(self) -> bool:
-        """Whether it ended while it imported the task modules, and no error of theirs was why."""
+        """Whether it ended while it imported the task modules, for another reason than an error of theirs."""
         return self.look.phase is Phase.STARTING and self.code != EXIT_CONFIGURATION
 
     @property
     def error(self) -> ErrorInfo:
-        """What is written beside the job that executed."""
+        """The error to record for the job that executed."""
         if self.killed is Killed.TIMED_OUT:
             limit = f"{self.look.timeout:g} s"
             return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
@@ -133,7 +133,7 @@ class Ending:
         )
 
     def reports(self, jitter: float) -> list[Report]:
-        """Return what the manager has to hear, in order; only the job that executed is charged.
+        """Return the reports for the manager, in order; only the job that executed is charged.
 
         *jitter* in [0, 1) spreads the retries of jobs that timed out together.
         """
@@ -162,7 +162,7 @@ class Ending:
 
     @property
     def seconds(self) -> float:
-        """How long the job that executed has run."""
+        """The run time of the job that executed."""
         return max(0.0, self.at - self.look.started)
 
     def _timed_out(self, jitter: float) -> Nack:
@@ -174,8 +174,8 @@ class Ending:
 def pause_before(reason: Reason, start_failures: int) -> float:
     """Return the seconds before a consumer is replaced, after *start_failures* in a row.
 
-    A consumer that its job has killed is replaced at once: the job's own budgets end that. One that cannot
-    start would be started again and again for nothing.
+    A consumer that its job has killed is replaced at once, because the job's own budgets limit that. A
+    consumer that cannot start would otherwise be started again and again in vain.
     """
     if reason is Reason.OTHER:
         return min(_START_PAUSE * 2.0 ** min(max(0, start_failures - 1), 16), _START_PAUSE_MAX)

@@ -1,4 +1,4 @@
-"""The consumers of one worker: started, counted, replaced."""
+"""The pool of a worker's consumers: starts, counts and replaces them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class WorkerSnapshot:
     Attributes:
         name: the worker's name.
         host: the host's name.
-        start_method: how its consumers are started.
-        consumers: how many are `busy`, `idle` and `starting`.
-        restarts: how many were replaced, by reason: `crashed` (while a job executed), `timed_out`, `lost`
-            (with nothing to do, or with the forkserver), `renewed` (a task had changed its process) and
+        start_method: the method by which its consumers are started.
+        consumers: the numbers of consumers that are `busy`, `idle` and `starting`.
+        restarts: the number of replaced consumers, by reason: `crashed` (while a job executed), `timed_out`,
+            `lost` (without a job, or with the forkserver), `renewed` (a task had changed its process) and
             `other` (could not start).
-        busy_seconds: time that all consumers so far spent in tasks.
-        cpu: the CPUs by which their number was chosen.
-        reconnects: how often the supervisor's connection had to be made again.
-        draining: whether the worker takes nothing new.
+        busy_seconds: time that all consumers together have spent in tasks so far.
+        cpu: the CPUs that determined the number of consumers.
+        reconnects: how often the supervisor has made its connection again.
+        draining: whether the worker takes no new jobs.
         connected: whether the manager answered the last request.
     """
 
@@ -55,18 +55,18 @@ class WorkerSnapshot:
 
 
 class ConsumerPool:
-    """The consumer processes of a worker. Changed by one thread, counted by any.
+    """The consumer processes of a worker. One thread changes it, any thread may count.
 
     Args:
-        options: how the worker works.
+        options: the settings of the worker.
         connect: makes a consumer's connection.
         configure_logging: sets up a consumer's logging.
 
     Attributes:
-        children: those that are there.
-        restarts: how many were replaced, by reason.
-        pilled: how many have ended by their pill.
-        drained: those of them that a drain has ended, and that have no successors yet.
+        children: the current consumers.
+        restarts: the number of replaced consumers, by reason.
+        pilled: the number of consumers that ended by a pill.
+        drained: the number of those that a drain ended and that are not replaced yet.
     """
 
     def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
@@ -88,11 +88,11 @@ class ConsumerPool:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there and nobody is to come."""
+        """Whether there is no consumer, and none will be started."""
         return not self.children and not self._vacancies
 
     def next_start(self) -> float | None:
-        """Return the monotonic time at which the next one is to be started, if any."""
+        """Return the monotonic time at which the next consumer is started, or None."""
         return min(self._vacancies, default=None)
 
     def require_shared_memory(self) -> None:
@@ -104,25 +104,25 @@ class ConsumerPool:
         require_shared_memory(self._context)
 
     def close_vacancies(self) -> None:
-        """Start nobody any more."""
+        """Start no more consumers."""
         self._vacancies.clear()
         self.drained = 0
 
     def refill(self, now: float) -> int:
-        """Fill the places of those that a drain has ended; return how many there are."""
+        """Plan replacements for the consumers that a drain has ended; return their number."""
         places, self.drained = self.drained, 0
         self._vacancies += [now] * places
         return places
 
     def fill_vacancies(self, now: float) -> None:
-        """Start those whose time has come."""
+        """Start the consumers whose time has come."""
         due = [at for at in self._vacancies if at <= now]
         self._vacancies = [at for at in self._vacancies if at > now]
         for _ in due:
             self._start(now)
 
     def _start(self, now: float) -> None:
-        # Names are never used twice: a late report about one consumer must not hit its successor.
+        # Names are never used twice: a late report about one consumer must not affect its replacement.
         self._started += 1
         name = f"{self._options.name}-{self._started}"
         try:
@@ -136,7 +136,7 @@ class ConsumerPool:
             self.children.append(child)
 
     def bury(self, child: Child, now: float) -> Ending:
-        """Free what an ended consumer used; return how it ended."""
+        """Free the resources of an ended consumer; return its ending."""
         code, look, trace = child.bury()
         with self._roll:
             self.children.remove(child)
@@ -147,14 +147,14 @@ class ConsumerPool:
         return ending
 
     def replace(self, ending: Ending) -> None:
-        """Fill the place of a consumer, at once or after a pause."""
+        """Plan the replacement of a consumer, at once or after a pause."""
         reason = ending.reason
         self._start_failures = self._start_failures + 1 if reason is Reason.OTHER else 0
         self.restarts[reason.value] += 1
         self._vacancies.append(ending.at + pause_before(reason, self._start_failures))
 
     def names(self) -> list[str]:
-        """Return the names of those that are there. Thread-safe."""
+        """Return the names of the current consumers. Thread-safe."""
         with self._roll:
             return [child.name for child in self.children]
 

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: affinity and cgroup quota, never the bare host count alone."""
+"""The number of CPUs that this process may use: affinity and cgroup quota, not only the host's count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-#: Consumers for each CPU, as in the program this service grew from.
+#: Consumers for each CPU; the predecessor of svc used the same ratio.
 CONSUMERS_PER_CPU = 2
 
 Source = Literal["env", "cgroup", "affinity", "host"]
@@ -17,7 +17,7 @@ Source = Literal["env", "cgroup", "affinity", "host"]
 
 @dataclass(frozen=True, slots=True)
 class CpuCount:
-    """A number of CPUs, and where it comes from; `env` is for callers that override it."""
+    """A number of CPUs and its source; `env` is for callers that override the number."""
 
     count: int
     source: Source
@@ -26,8 +26,8 @@ class CpuCount:
 def cpu_count(root: Path = Path("/"), affinity: int | None = None, host: int | None = None) -> CpuCount:
     """Return the CPUs that this process may use, at least 1.
 
-    It is the least of what the host has, the affinity mask allows and the cgroup's quota (v2 or v1) pays for,
-    rounded up. *root* is where `/proc` and `/sys` are; *affinity* and *host* stand in for the real counts.
+    It is the smallest of the host's count, the affinity mask and the cgroup's quota (v2 or v1), rounded up.
+    *root* is the folder of `/proc` and `/sys`; *affinity* and *host* replace the real counts.
     """
     host = host or os.cpu_count() or 1
     affinity = affinity or len(os.sched_getaffinity(0))
@@ -64,8 +64,8 @@ def _cgroups(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """Yield the folder of a cgroup and of its ancestors; inside a container only the last may exist."""
-    # From another cgroup namespace a path may begin with `..`; what is above the mount is not ours to see.
+    """Yield the folder of a cgroup and of its ancestors; in a container only the last one may exist."""
+    # From another cgroup namespace a path may begin with `..`; folders above the mount cannot be read.
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for depth in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:depth])

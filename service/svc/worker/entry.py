@@ -1,4 +1,4 @@
-"""Where a consumer process begins."""
+"""The entry point of a consumer process."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def consume(
     connect: Connect,
     configure_logging: ConfigureLogging,
 ) -> None:
-    """Be a consumer process; returns when stopped or pilled.
+    """Run a consumer in this process; returns after a stop or a pill.
 
-    Exits with `EXIT_CONFIGURATION` if a task module cannot be loaded, and says why through *pipe*.
+    Exits with `EXIT_CONFIGURATION` if a task module cannot be loaded, and sends the reason through *pipe*.
     """
     guard(f"svc: consumer {name}")
-    # A fatal signal writes the Python stack there, for the supervisor to read.
+    # At a fatal signal the Python stack is written there, for the supervisor to read.
     faulthandler.enable(trace.fileno())
     configure_logging()
-    # For what task code and libraries log: it then says which consumer wrote it.
+    # So log lines of tasks and libraries name the consumer too.
     structlog.contextvars.bind_contextvars(worker=options.name, consumer=name)
     try:
         registry = Registry.load(options.tasks)

@@ -1,4 +1,4 @@
-"""What a task leaves behind in its consumer: processes, and a changed state of the process itself."""
+"""Clears up after tasks: the processes that they leave behind, and changes to the consumer's process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_SECONDS = 0.001
 
 
 class Leftovers:
-    """Clears up after tasks in a process that is a consumer's alone."""
+    """Clears up after tasks, in a process that belongs to one consumer alone."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Take everything that is there for the modules' own; *clock* gives seconds that never go back."""
@@ -28,7 +28,7 @@ class Leftovers:
         self._looked = True
 
     def clear(self, *, keep_children: bool) -> list[str]:
-        """End the processes that were started since the last call, or keep them; put the state back.
+        """End or keep the processes that were started since the last call, and restore the process's state.
 
         The state is left to `catch_up` if it was looked at a moment ago. Returns names of changes that cannot
         be put back: the process has to be replaced.

@@ -1,7 +1,7 @@
-"""Makes a forkserver the last parent of everything below it; importing this is all that it is for.
+"""Import this in a forkserver to make it the last parent of all processes below it.
 
-It ends right after its supervisor, whatever ended that. Then consumers and all that their tasks have started
-must not live on.
+A forkserver ends right after its supervisor, whatever the reason. Then consumers, and all processes that
+their tasks have started, must end too. The import alone arranges that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _pid = os.getpid()
 
 
 def _end_all() -> None:
-    # A consumer, which is forked from here, has other ways to end.
+    # A consumer is forked from this process and ends in other ways.
     if os.getpid() == _pid:
         end_descendants(_pid)
 
@@ -26,5 +26,5 @@ if os.environ.get(SAFE_PATH) == SET_BY_SVC:
     del os.environ[SAFE_PATH]  # the programs that a task starts have their usual path
 adopt_orphans()
 atexit.register(_end_all)
-# The forkserver collects orphans that have ended like its own children, and wonders about each.
+# The forkserver collects ended orphans like its own children, and warns about each.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")

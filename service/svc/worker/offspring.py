@@ -1,7 +1,7 @@
 """The processes that tasks start, and their end.
 
 A consumer and the forkserver are *subreapers*: a process whose parent has ended becomes a child of the
-nearest of them, however it has detached itself. So everything that tasks have started is a descendant.
+nearest subreaper, even if it has detached itself. So all processes that tasks have started are descendants.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from svc.worker.prctl import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER, prctl
 
-#: Seconds that killed processes may take to be gone: the kernel frees the memory of one after the other.
+#: Seconds that killed processes may take to end: the kernel frees their memory one after the other.
 END_SECONDS = 2.0
 _PAUSE_SECONDS = 0.002
 
 
 class Process(NamedTuple):
-    """A process; with the time of its start, so that a number that is used again is no mistake."""
+    """A process; the time of its start distinguishes it from a later one with the same number."""
 
     pid: int
     started: int
@@ -60,7 +60,7 @@ def _ended_child() -> os.waitid_result | None:
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
-    """Return the living processes below *root*, without those in *spare* and what is below them."""
+    """Return the living processes below *root*, without those in *spare* and the processes below these."""
     children: defaultdict[int, list[Process]] = defaultdict(list)
     for process, parent, ended in _processes():
         if not ended:
@@ -88,15 +88,15 @@ def ancestors(pid: int) -> list[int]:
 def end_descendants(
     root: int, spare: Collection[int] = (), keep: Collection[Process] = (), helpers: Collection[int] = ()
 ) -> None:
-    """Kill what is below *root*.
+    """Kill the processes below *root*.
 
     Waits up to `END_SECONDS` for their end, and looks again for processes that they have started meanwhile.
 
     Args:
         root: the process whose descendants have to end.
-        spare: processes that live on with everything below them.
-        keep: processes that live on by themselves.
-        helpers: the same, by number.
+        spare: processes that live on with all their descendants.
+        keep: processes that live on without their descendants.
+        helpers: the same as *keep*, by number.
     """
     killed: set[Process] = set()
     deadline = time.monotonic() + END_SECONDS
@@ -113,7 +113,7 @@ def end_descendants(
 
 
 def _reap(processes: Collection[Process]) -> None:
-    """Collect those that have ended and are children of this process."""
+    """Collect the *processes* that have ended and are children of this one."""
     for process in processes:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
@@ -125,8 +125,8 @@ def _processes() -> Iterator[tuple[Process, int, bool]]:
         if not entry.name.isdecimal():
             continue
         try:
-            # proc(5): the name stands in brackets and may hold any character; then state, parent, and as the
-            # twentieth of these fields the start in clock ticks since boot.
+            # proc(5): the name stands in brackets and may hold any character; then come the state, the parent
+            # and, as the twentieth of these fields, the start in clock ticks since boot.
             with open(f"{entry.path}/stat", "rb") as file:  # noqa: PTH123 - a Path costs as much again
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
@@ -135,15 +135,15 @@ def _processes() -> Iterator[tuple[Process, int, bool]]:
 
 
 class Offspring:
-    """The processes below this consumer that its tasks may keep: those of its modules, and of such tasks."""
+    """The processes below this consumer that may live on: of its modules, and of tasks that keep them."""
 
     def __init__(self, helpers: Callable[[], Collection[int]]) -> None:
-        """Keep everything that was started so far, and always the processes that *helpers* names."""
+        """Keep all processes that were started so far, and always those that *helpers* returns."""
         self._helpers = helpers
         self._kept = descendants(os.getpid()) if has_children() else set()
 
     def settle(self, *, keep: bool) -> None:
-        """End what was started since the last call, or *keep* it too."""
+        """End the processes that were started since the last call, or *keep* them too."""
         if not has_children():
             self._kept.clear()
         elif keep:
@@ -153,13 +153,13 @@ class Offspring:
             self._collect()
 
     def _collect(self) -> None:
-        """Collect the children that have ended; those that are kept are their module's to collect."""
+        """Collect the children that have ended, except the kept ones, which their module collects."""
         with contextlib.suppress(ChildProcessError):
             if _ended_child():
                 ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
                 _reap(ended - self._kept)
 
     def end(self) -> None:
-        """End everything."""
+        """End all processes."""
         if has_children():
             end_descendants(os.getpid())

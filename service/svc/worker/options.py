@@ -1,4 +1,4 @@
-"""What a supervisor and its consumers are told at their start."""
+"""The settings that a supervisor and its consumers get at their start."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from svc.worker.cpu import CpuCount
 #: What fits into a number of the wire.
 LIFE_BITS = NUMBER_MAX.bit_length()
 StartMethod = Literal["forkserver", "spawn"]
-#: Makes the connection of one process. It calls the function that it is given at each (re)connect, to say
-#: who it is and what it holds. Picklable: each consumer makes its own.
+#: Makes the connection of one process. It calls the given function for the hello of each new connection.
+#: Picklable: each consumer makes its own.
 Connect = Callable[[Callable[[], Hello]], Broker]
 #: Sets logging up in a consumer. Picklable.
 ConfigureLogging = Callable[[], None]
@@ -27,20 +27,20 @@ ConfigureLogging = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How one worker works. Times are in seconds.
+    """The settings of one worker. Times are in seconds.
 
     Attributes:
         name: the worker's name, unique among the workers of a manager.
         host: the host's name, for people.
-        consumers: how many consumer processes.
+        consumers: number of consumer processes.
         tasks: modules whose tasks they run.
         queues: queues that they take jobs from.
         accept: codecs of the jobs that they run.
-        pickle_keys: what verifies pickled jobs and signs pickled results.
-        grace: how long running jobs may go on after the worker was told to stop.
-        import_timeout: how long a consumer may take to import the task modules.
-        cpu: the number of CPUs by which `consumers` was chosen, for the metrics.
-        start_method: how consumer processes start; forkserver is quicker, spawn keeps nothing in between.
+        pickle_keys: the keys that verify pickled jobs and sign pickled results.
+        grace: time that running jobs have after the worker was told to stop.
+        import_timeout: time that a consumer may take to import the task modules.
+        cpu: the number of CPUs that determined `consumers`, for the metrics.
+        start_method: how consumer processes start; forkserver is faster, spawn needs no process in between.
         preload: modules that the forkserver imports once for all consumers; none may start a thread.
         http: where this worker serves its metrics, as it tells the manager.
         release: the version of svc, as it tells the manager.

@@ -1,8 +1,8 @@
-"""What a supervisor and its consumers say to each other over a pipe, at the beginning of a message."""
+"""The messages between a supervisor and its consumers over a pipe; each begins with one of these."""
 
 from __future__ import annotations
 
-#: The supervisor's orders: leave; report what is done; make the connection again.
+#: The supervisor's orders: leave; report finished outcomes; make the connection again.
 STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
-#: A consumer's news: its tasks are loaded; they cannot be; it has begun something that needs watching.
+#: A consumer's messages: its tasks are loaded; they cannot be loaded; it has begun a job to be watched.
 READY, BROKEN, NUDGE = b"r", b"b", b"n"

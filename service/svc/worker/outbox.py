@@ -1,4 +1,4 @@
-"""What a consumer has done and not yet told the manager, and what it holds until it has."""
+"""A consumer's outcomes that the manager does not have yet, and the leases that it holds until then."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from svc.broker.base import Settlement
 from svc.domain.commands import Ack, Held, Nack
 from svc.domain.replies import Delivery
 
-#: Seconds that an outcome waits at most for the next request, as long as short jobs follow each other.
+#: Seconds that an outcome may wait for the next request while short jobs follow each other.
 _UNSENT_SECONDS = 0.005
-#: Bytes of results above which no more are gathered: one message has to hold them all.
+#: Bytes of results above which no more are collected, because one message has to hold them all.
 _UNSENT_BYTES = 1 << 20
 
 
@@ -18,7 +18,7 @@ class Outbox:
     """Outcomes that wait to be sent; consecutive successes of one lease become one Ack.
 
     Attributes:
-        since: monotonic time from which on outcomes wait, or None while there is none.
+        since: monotonic time since which outcomes wait, or None if there is none.
         size: bytes of the results among them.
     """
 
@@ -52,36 +52,36 @@ class Outbox:
             self.since = now
 
     def due(self, now: float) -> bool:
-        """Whether the outcomes should not wait for the next request any longer."""
+        """Whether the outcomes should wait no longer for the next request."""
         since = self.since
         return since is not None and (now - since > _UNSENT_SECONDS or self.full)
 
     @property
     def full(self) -> bool:
-        """Whether there is room for no more results."""
+        """Whether there is no room for more results."""
         return self.size > _UNSENT_BYTES
 
     def postpone(self, until: float) -> None:
-        """Let nothing be due before *until*, a monotonic time: the manager is away."""
+        """Let no outcome be due before *until*, a monotonic time: the manager is away."""
         self.since = until
 
     def content(self) -> Sequence[Settlement]:
-        """Return all outcomes, oldest first; nothing is added to what was returned."""
+        """Return all outcomes, oldest first; the returned sequence and its outcomes do not change later."""
         self._ack = None
         return tuple(self._settlements)
 
     def sent(self, settlements: Sequence[Settlement]) -> None:
-        """Forget what `content` returned, now that the manager has it."""
+        """Forget the outcomes that `content` returned, because the manager has them now."""
         del self._settlements[: len(settlements)]
         self.since = None
         self.size = 0
 
 
 class Holdings:
-    """The leases of a consumer, as a new connection has to name them.
+    """The leases of a consumer, which the hello of a new connection has to name.
 
-    A job leaves when the manager has its outcome, not when it has run: a manager that was restarted
-    meanwhile restores the leases that are named, and takes the outcome then.
+    A job stays here until the manager has its outcome, and not only until it has run. A manager that was
+    restarted meanwhile restores the named leases, and can then take the outcome.
     """
 
     __slots__ = ("_leases",)
@@ -90,19 +90,19 @@ class Holdings:
         self._leases: dict[int, Held] = {}
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
-        """Hold new leases."""
+        """Add new leases."""
         for delivery in deliveries:
             count = len(delivery.bodies)
             self._leases[delivery.token] = Held(delivery.token, delivery.origin, delivery.first, count)
 
     def drop(self, token: int, number: int) -> None:
-        """Give up job *number* of a lease and all after it."""
+        """Remove job *number* of a lease and all jobs after it."""
         held = self._leases.get(token)
         if held is not None:
             self._keep(token, held.first, min(number, held.first + held.count))
 
     def settled(self, settlements: Iterable[Settlement]) -> None:
-        """Give up the jobs whose outcomes the manager has."""
+        """Remove the jobs whose outcomes the manager has."""
         for settlement in settlements:
             held = self._leases.get(settlement.token)
             if held is None:
@@ -115,7 +115,7 @@ class Holdings:
                 self._keep(held.token, held.first, min(settlement.first, held.first + held.count))
 
     def all(self) -> list[Held]:
-        """Return what is held."""
+        """Return the leases that are held."""
         return list(self._leases.values())
 
     def _keep(self, token: int, first: int, stop: int) -> None:

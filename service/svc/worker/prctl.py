@@ -1,4 +1,4 @@
-"""Settings that Linux keeps for each process, by prctl(2), for which Python has no function."""
+"""Per-process settings of Linux with prctl(2), for which Python has no function."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 def prctl(option: int, argument: object) -> None:
-    """Set *option* of this process to *argument*, or read it into what *argument* points to; on Linux only.
+    """Set *option* of this process to *argument*, or read it into the object that *argument* points to.
 
-    A kernel that does not know the option changes nothing.
+    On Linux only.
+
+
+    A kernel without the option changes nothing.
     """
     ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What a consumer process arranges with the kernel, and how the end of a process is told."""
+"""The settings of a consumer process in the kernel, and helpers for the end of processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from svc.worker.signals import STOP_SIGNALS
 
 
 def guard(title: str) -> None:
-    """Make this process a consumer: deaf to stop signals, leader of its own session, gone with its parent.
+    """Make this process a consumer: it ignores stop signals, has its own session, and dies with its parent.
 
-    Its own session means that what a task starts can be killed together with it, and that a Ctrl-C at the
-    terminal reaches the supervisor alone. *title* is what `ps` shows where setproctitle is installed.
+    Because of its own session, it can be killed together with the processes that a task starts, and a Ctrl-C
+    at the terminal reaches only the supervisor. *title* is the name that `ps` shows if setproctitle is
+    installed.
     """
     for number in STOP_SIGNALS:
         # A handler and not SIG_IGN, which programs that a task starts would inherit.
@@ -34,8 +35,8 @@ def guard(title: str) -> None:
     _die_with_parent()
     _set_title(title)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a task prints is seen while it runs, is not lost with a process that is killed, and is written
-        # by whole lines: with PYTHONUNBUFFERED each argument of `print` would be written by itself.
+        # So the output of a task can be seen while it runs, is not lost with a killed process, and is written
+        # in whole lines: with PYTHONUNBUFFERED each argument of `print` would be written by itself.
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
 
 
@@ -44,7 +45,7 @@ def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:
 
 
 def _hear_again() -> None:
-    """Undo the deafness in a process that a task forks."""
+    """Restore the default signal handlers in a process that a task forks."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,10 +53,11 @@ def _hear_again() -> None:
 def _die_with_parent() -> None:
     """Let the kernel kill this process when its parent ends.
 
-    The parent is the forkserver or, with spawn, the supervisor. The forkserver lives as long as anyone
-    holds the writing end of its `alive` pipe, and each of its children gets one: it has to go, or nobody
-    would end when the supervisor is killed. What is not covered (a parent that died before this, a Python
-    without that attribute) the thread that listens to the supervisor sees as the end of its pipe.
+    The parent is the forkserver or, with spawn, the supervisor. The forkserver lives as long as any process
+    holds the writing end of its `alive` pipe, and each of its children inherits one. This process has to
+    close it, or no process would end when the supervisor is killed. In the other cases (a parent that died
+    before this call, a Python without that attribute) the thread that listens to the supervisor sees the end
+    of its pipe.
     """
     if sys.platform == "linux":
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -73,9 +75,9 @@ def _set_title(title: str) -> None:
 
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Start processes that do not die of a stop signal before they have said that they do not want it.
+    """Start processes that a stop signal cannot kill before they have installed their handlers.
 
-    The mask is inherited: the forkserver keeps it for life, a consumer lifts it in `guard`.
+    Processes inherit the signal mask: the forkserver keeps it for life, a consumer lifts it in `guard`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -103,9 +105,9 @@ SAFE_PATH, SET_BY_SVC = "PYTHONSAFEPATH", "svc"
 
 
 def start_forkserver(preload: Sequence[str]) -> None:
-    """Start the process that consumers are forked from, and let it import *preload* meanwhile.
+    """Start the process that forks consumers, and let it import *preload* meanwhile.
 
-    One that runs already stays as it is.
+    If it runs already, it stays as it is.
     """
     forkserver.set_forkserver_preload(list(preload))
     with signals_held_back(), main_hidden(), _safe_path():
@@ -130,7 +132,7 @@ def _safe_path() -> Iterator[None]:
 
 
 def kill(pid: int) -> None:
-    """Kill a consumer with SIGKILL, and what its task has started; nothing happens if it is gone."""
+    """Kill a consumer and the processes that its task has started with SIGKILL, if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         try:
             os.killpg(pid, signal.SIGKILL)
@@ -139,7 +141,7 @@ def kill(pid: int) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """Return how a process ended, from its exit code; a negative one is the number of a signal."""
+    """Return a description of an exit code; a negative code is the number of a signal."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -151,9 +153,9 @@ def describe_exit(code: int) -> str:
 
 
 def reap_strangers(known: set[int]) -> None:
-    """Collect ended children that nobody waits for: orphans that came to us because we are process 1.
+    """Collect ended children that no other code waits for: orphans that became ours because we are process 1.
 
-    *known* are the children that multiprocessing waits for itself; they are left to it.
+    *known* are the children that multiprocessing waits for; this function leaves them alone.
     """
     while True:
         try:
@@ -167,7 +169,7 @@ def reap_strangers(known: set[int]) -> None:
 
 
 def helper_pids() -> set[int]:
-    """Return the processes that multiprocessing keeps beside ours: forkserver and resource tracker."""
+    """Return the helper processes of multiprocessing: forkserver and resource tracker."""
     from multiprocessing import resource_tracker
 
     tracker = getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None)
@@ -175,7 +177,7 @@ def helper_pids() -> set[int]:
 
 
 def forkserver_pid() -> int:
-    """Return the process that forks for us now, 0 where there is none."""
+    """Return the forkserver's process number, or 0 if there is none."""
     pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
     return pid if isinstance(pid, int) else 0
 
@@ -185,7 +187,7 @@ def has_ended(server: int, seconds: float) -> bool:
     if sys.platform != "linux":
         return False
     if server != forkserver_pid():
-        return True  # multiprocessing has seen that, and started another
+        return True  # multiprocessing has noticed its end and started another
     try:
         handle = os.pidfd_open(server)
     except ProcessLookupError:

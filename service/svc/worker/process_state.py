@@ -1,4 +1,4 @@
-"""The state of a consumer process that one task must not leave changed for the next."""
+"""The state of a consumer process; a task must not leave it changed for the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _SIGNALS = [int(number) for number in signal.valid_signals()]
-#: The function below `signal.getsignal`, which makes an enumeration of each answer and takes far longer.
+#: The function below `signal.getsignal`, which makes an enumeration member each time and is far slower.
 _handler_of: Callable[[int], Any] = importlib.import_module("_signal").getsignal
 _TIMERS = [getattr(signal, name) for name in dir(signal) if name.startswith("ITIMER_")]
 _NOT_SET = (0.0, 0.0)
@@ -21,14 +21,14 @@ _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.star
 
 
 class ProcessState:
-    """The state of this process at one moment, to be compared with and put back.
+    """The state of this process at one moment, to compare with later and to restore.
 
-    The working directory, the environment, the umask and `sys.stdin`, `stdout` and `stderr` are put back.
-    Libraries may have taken note of the other things, so the process has to be replaced if they have changed.
+    The working directory, the environment, the umask and `sys.stdin`, `stdout` and `stderr` are restored.
+    Libraries may depend on the rest of the state, so if that has changed, the process has to be replaced.
     """
 
     def __init__(self) -> None:
-        """Remember how everything is now."""
+        """Save the current state."""
         self._directory = _directory()
         self._environment, self._variables = dict(os.environ), dict(_variables())
         self._umask = os.umask(0o022)
@@ -37,7 +37,7 @@ class ProcessState:
         self._fixed = {name: read() for name, read in _FIXED.items()}
 
     def restore(self) -> list[str]:
-        """Put back what can be put back; return names of what cannot, and has changed."""
+        """Restore the state as far as possible; return the names of other parts that have changed."""
         if self._directory is not None and _directory() != self._directory:
             with contextlib.suppress(OSError):
                 os.chdir(self._directory)
@@ -57,7 +57,7 @@ def _directory() -> str | None:
 
 
 def _variables() -> Mapping[Any, Any]:
-    """Return the environment as the bytes that it is kept as: to decode it for a comparison takes 20 µs."""
+    """Return the environment in its internal form of bytes: decoding it for a comparison takes 20 µs."""
     kept: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
     return kept
 

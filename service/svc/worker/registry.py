@@ -1,7 +1,7 @@
-"""Which functions a worker runs, and under which names.
+"""The functions that a worker runs, and their names.
 
 `@task` only marks a function; nothing is registered by an import. `Registry.load` makes the table once,
-when a consumer starts, and a name from the wire is looked up there and nowhere else.
+when a consumer starts. A task name from the wire is looked up in this table only.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from svc.worker.arguments import Bound, Signature
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Where `task` leaves its options on a function.
+#: The attribute of a function in which `task` stores its options.
 _OPTIONS = "task_options"
-#: Where it leaves a name that was given; the client reads it.
+#: The attribute in which it stores a given name; the client reads it.
 _NAME = "task_name"
 _IMPORTLIB = importlib.__file__
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What a task declares of itself; a job's own terms override it.
+    """The options that a task declares; the terms of a job override them.
 
     Attributes:
         name: the name under which it is submitted; empty for `module:function`.
         retries: attempts after the first.
-        backoff: seconds before the first retry, doubled for each further one.
+        backoff: seconds before the first retry, doubled for each further retry.
         timeout: seconds after which the consumer that runs it is killed; None for never.
         keep_children: whether processes that it starts live on after an attempt, until the consumer ends.
     """
@@ -92,10 +92,10 @@ def task(
     timeout: float | None = None,
     keep_children: bool = False,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
-    """Mark a function as a task; it stays as callable as before.
+    """Mark a function as a task; it can still be called as before.
 
-    Use it bare (`@task`) or with options: *name* in place of `module:function`, *retries* after the
-    first attempt (default 3), *backoff* seconds before the first of them (default 1, doubled each time),
+    Use it without options (`@task`) or with them: *name* replaces `module:function`, *retries* after the
+    first attempt (default 3), *backoff* seconds before the first retry (default 1, doubled each time),
     and *timeout* seconds after which a running attempt is killed (default: none). Processes that an attempt
     has started end with it, unless *keep_children* is set.
 
@@ -120,19 +120,19 @@ def task(
 
 
 class Task:
-    """A function under the name by which jobs ask for it."""
+    """A function and the name by which jobs ask for it."""
 
     __slots__ = ("_signature", "function", "name", "options")
 
     def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions | None = None) -> None:
-        """Hold *function*; its signature is looked at when the first job needs it."""
+        """Hold *function*; its signature is read when the first job needs it."""
         self.name = name
         self.function = function
         self.options = options or TaskOptions()
         self._signature: Signature | None = None
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, convert: bool = True) -> Bound:
-        """Return the arguments as the function's annotations want them; without *convert*, as they are.
+        """Return the arguments, converted to the function's annotations unless *convert* is false.
 
         Raises:
             ArgumentError: they do not fit; the message names the parameter.
@@ -145,10 +145,10 @@ class Task:
             raise ArgumentError(f"{self.name}: {error}") from None
 
     def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Return what the function returns; a coroutine is run to its end."""
+        """Return the result of the function; a coroutine is run to its end."""
         value = self.function(*args, **kwargs)
         if isinstance(value, CoroutineType):
-            # Imported where it is needed: most workers never pay for it.
+            # Imported here, because most workers never need it.
             import asyncio
 
             return asyncio.run(value)
@@ -159,7 +159,7 @@ class Registry:
     """The tasks of one worker, by name."""
 
     def __init__(self, tasks: Sequence[Task] = ()) -> None:
-        """Hold *tasks* and the one that every worker has: to call a pickled callable.
+        """Hold *tasks* and the task that every worker has: the call of a pickled callable.
 
         Raises:
             ConfigurationError: two different functions have one name, or there are too many.
@@ -191,10 +191,10 @@ class Registry:
         return sorted(filter(is_name, self._tasks))
 
     def get(self, name: str) -> Task:
-        """Return the task of that name.
+        """Return the task with that name.
 
         Raises:
-            TaskNotFound: there is none; the message has the nearest names.
+            TaskNotFound: there is none; the message has the most similar names.
         """
         found = self._tasks.get(name)
         if found is not None:
@@ -213,7 +213,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _place_of(error: BaseException) -> str:
-    """Return the traceback of *error* on lines of its own, without our frames and the import system's."""
+    """Return the traceback of *error*, each frame on its own line, without frames of svc and importlib."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -224,7 +224,7 @@ def _place_of(error: BaseException) -> str:
 
 def _tasks_of(module: ModuleType) -> Iterator[Task]:
     for name, value in sorted(vars(module).items()):
-        # Statically: a lazy proxy among a module's names must not be woken up by being looked at.
+        # A static look-up: an access must not trigger a lazy proxy among the names of a module.
         options = inspect.getattr_static(value, _OPTIONS, None)
         home = f"{module.__name__}:{name}"
         if isinstance(options, TaskOptions) and callable(value):
@@ -234,7 +234,7 @@ def _tasks_of(module: ModuleType) -> Iterator[Task]:
 
 
 def _marked(function: Callable[..., Any], options: TaskOptions, home: str) -> Iterator[Task]:
-    """Yield a marked function under its own name, or where it is found and where it is defined."""
+    """Yield a marked function under its own name, or under the places of its discovery and definition."""
     if options.name:
         yield Task(options.name, function, options)
     public = not home.partition(":")[2].startswith("_")

@@ -1,4 +1,4 @@
-"""The log lines of attempts, and the numbers that go into them."""
+"""The log lines of attempts, and the figures in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svc.domain.job import job_id
 from svc.domain.replies import Delivery
 from svc.worker.runner import Attempts, Failure
 
-#: Run time in seconds below which a success is summed up with its neighbours.
+#: Run time in seconds below which a success is added to a shared line.
 SHORT_SECONDS = 0.001
 
 
@@ -21,10 +21,10 @@ class Attempt(NamedTuple):
     Attributes:
         delivery: the lease under which it ran.
         number: the job.
-        result: its encoded result, or why there is none.
-        waited: from ready to the start of the attempt.
+        result: its encoded result, or the failure.
+        waited: the time from ready to the start of the attempt.
         seconds: the run time.
-        retry_in: after which time it is tried again, None for never.
+        retry_in: the time until the retry, None if there is none.
     """
 
     delivery: Delivery
@@ -36,14 +36,14 @@ class Attempt(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One lease: its jobs, what runs them, and the monotonic time at which they came."""
+    """One lease: its jobs, the object that runs them, and the monotonic time of their arrival."""
 
     delivery: Delivery
     attempts: Attempts
     received: float
 
     def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> Attempt:
-        """Return the attempt at job *number*, from and to these monotonic times."""
+        """Return the attempt at job *number*, with its start and end as monotonic times."""
         waited = self.delivery.waited + started - self.received
         return Attempt(self.delivery, number, result, waited, ended - started)
 
@@ -51,16 +51,16 @@ class Chunk(NamedTuple):
 class AttemptLog:
     """Writes the record of each attempt: `attempt_finished`, or `attempts_finished` for short successes.
 
-    A line costs about as much as running a job that does nothing. So neighbours of one lease that succeed
-    within `SHORT_SECONDS` each are summed up in one line, which names the first and the last of them.
+    A line costs about as much as running a job that does nothing. So consecutive jobs of one lease that
+    succeed within `SHORT_SECONDS` each share one line, which names the first and the last of them.
 
     Attributes:
-        wants_successes: whether anyone would see the line of an attempt that succeeded. Asking first
-            saves the cost of the line where nobody does.
+        wants_successes: whether the line of a successful attempt would be logged at all. Checking this first
+            saves the cost of the line if not.
     """
 
     def __init__(self, worker: str, consumer: str) -> None:
-        """Log in the name of *consumer* of *worker*."""
+        """Log for *consumer* of *worker*."""
         self._log = structlog.get_logger().bind(worker=worker, consumer=consumer)
         self.wants_successes: bool = self._log.is_enabled_for(logging.INFO)
         self._first: Attempt | None = None
@@ -69,7 +69,7 @@ class AttemptLog:
         self._longest = 0.0
 
     def succeeded(self, attempt: Attempt) -> None:
-        """Write the line of *attempt*, or begin a sum with it if it was short; `add` adds the next ones."""
+        """Write the line of *attempt*; if it was short, begin a sum with it, to which `add` adds the next."""
         if attempt.seconds >= SHORT_SECONDS:
             self.write(attempt)
             return
@@ -86,7 +86,7 @@ class AttemptLog:
         return True
 
     def end(self) -> None:
-        """Write the line of the sum that has begun, if one has."""
+        """Write the line of the current sum, if there is one."""
         first, count = self._first, self._count
         self._first, self._count = None, 0
         if first is None:
@@ -109,7 +109,7 @@ class AttemptLog:
         )
 
     def write(self, attempt: Attempt) -> None:
-        """Write the line of *attempt*, after that of the sum that has begun."""
+        """Write the line of *attempt*, after the line of the current sum."""
         self.end()
         if isinstance(attempt.result, Failure):
             self._log.warning("attempt_finished", **_fields(attempt), **_failure_fields(attempt))

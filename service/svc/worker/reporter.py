@@ -1,7 +1,7 @@
-"""The supervisor's own connection: it renews leases and delivers reports, in a thread of its own.
+"""The supervisor's own connection, in a thread of its own: renews leases and delivers reports.
 
-The supervisor never waits for the manager. What it has to report is kept here, in order, and sent until
-the manager has answered it, however long that takes.
+The supervisor never waits for the manager. Its reports are kept here, in order, and sent until the manager
+has answered them, however long that takes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from svc.domain.replies import Extended, Refused
 from svc.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
 from svc.worker.options import Connect
 
-#: Seconds without an answer after which the manager counts as unreachable, and between two complaints.
+#: Seconds without an answer after which the manager counts as unreachable, and between two warnings.
 _SILENCE_SECONDS, _COMPLAINT_SECONDS = 3.0, 30.0
-#: Seconds between renewals at most: it is also how soon a restart of the manager is noticed.
+#: Seconds between two renewals at most; a restart of the manager is noticed as fast as that.
 _EXTEND_SECONDS = 1.0
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
-#: Reports that one request has at most; there is room for what the broker and this class add.
+#: Reports in one request; this leaves room for the commands that the broker and this class add.
 _REPORTS_MAX = FRAME_COMMANDS_MAX // 2
-#: Errors that, at the first connection, are a matter of configuration and not of time.
+#: Errors that, at the first connection, come from the configuration and do not pass with time.
 _FATAL = (AuthenticationFailed, Forbidden, ProtocolMismatch)
 
 
 class Reporter:
-    """Sends an `Extend` every third of a lease time or sooner, and reports as they come.
+    """Sends an `Extend` every third of a lease time or more often, and reports when they come.
 
     Args:
         connect: makes the connection.
-        hello: says who the supervisor is.
+        hello: returns the supervisor's hello.
         extend: the report that goes with each renewal.
         refused: called once, from the thread, with the error if the manager refuses the first connection.
         reconnected: called from the thread whenever the connection is made again.
@@ -81,7 +81,7 @@ class Reporter:
 
     @property
     def connected(self) -> bool:
-        """Whether the manager has answered of late."""
+        """Whether the manager has answered recently."""
         return self._welcomed and time.monotonic() - self._answered_at < _SILENCE_SECONDS
 
     @property
@@ -95,13 +95,13 @@ class Reporter:
         self._thread.start()
 
     def post(self, *commands: Report) -> None:
-        """Report *commands*, after all that was posted before."""
+        """Queue *commands* as reports, after all earlier ones."""
         with self._news:
             self._pending.extend(commands)
             self._news.notify()
 
     def complain_of_silence(self, now: float) -> None:
-        """Log that the manager does not answer, if so: once, then every 30 s; *now* is monotonic."""
+        """Log if the manager does not answer: once, then every 30 s; *now* is monotonic."""
         if self._thread.ident is None or now - self._answered_at < _SILENCE_SECONDS:
             return
         if self._complained_at is None or now - self._complained_at >= _COMPLAINT_SECONDS:
@@ -111,7 +111,7 @@ class Reporter:
             self._log.warning("manager_unreachable", manager=self._manager, error=error)
 
     def close(self, patience: float) -> None:
-        """Deliver what is pending, leave and disconnect; give up after *patience* seconds."""
+        """Deliver the pending reports, leave and disconnect; give up after *patience* seconds."""
         with self._news:
             self._leaving = True
             self._news.notify()
@@ -148,7 +148,7 @@ class Reporter:
         return self._hello()
 
     def _turn(self, broker: Broker) -> bool:
-        """Send what there is, then wait for more or for the next renewal; True once it has left."""
+        """Send all reports, then wait for more or for the next renewal; return True after leaving."""
         leaving = self._leaving
         if leaving:
             self._send(broker, [Leave()])
@@ -161,7 +161,7 @@ class Reporter:
         return leaving
 
     def _send(self, broker: Broker, last: list[Report]) -> None:
-        """Send what is pending, in several requests if there is much, and then *last*."""
+        """Send the pending reports, in several requests if there are many, and then *last*."""
         while len(self._pending) > _REPORTS_MAX:
             self._exchange(broker, list(islice(self._pending, _REPORTS_MAX)), [])
         self._exchange(broker, list(self._pending), last)
@@ -189,7 +189,7 @@ class Reporter:
             self._log.info("manager_reconnected", manager=self._manager)
 
     def _pause(self, error: Exception) -> None:
-        """Wait before the next attempt, longer each time, with jitter; when leaving, hardly at all."""
+        """Wait before the next attempt, longer each time, with jitter; only briefly if leaving."""
         self._error = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
         longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
         self._pauses = min(self._pauses + 1, 16)

@@ -1,6 +1,6 @@
-"""One attempt at one job, as a short line of steps: decode, resolve, bind, call, encode.
+"""Runs one attempt at one job, in five steps: decode, resolve, bind, call, encode.
 
-Nothing that a task does ends the process by way of an exception: whatever it raises becomes a Failure.
+No exception of a task ends the process: each one becomes a Failure.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from svc.envelope import Envelopes, PickleKeys
 from svc.errors import ArgumentError, JobTooLarge, ServiceError, UntrustedPickle
 from svc.worker.registry import Registry, Task
 
-#: Characters of a traceback's beginning that are kept; the rest of what is kept is its end.
+#: Characters that are kept of the beginning of a traceback; the rest that is kept is its end.
 _TRACEBACK_HEAD = 2048
 _OURS = ("svc.worker.", "svc.codec", "svc.callables")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that gave no result; a permanent one would fail in the same way each time.
+    """An attempt without a result; a permanent failure would happen again each time.
 
     Attributes:
-        error: what to show of it.
-        cause: whom it is charged to.
-        permanent: whether there is no use in trying again.
+        error: the description of the failure.
+        cause: the reason, which decides the counter that is charged.
+        permanent: whether a retry would be in vain.
         untrusted: whether the job is a pickle whose signature is missing or wrong.
     """
 
@@ -49,8 +49,8 @@ class Runner:
     Args:
         registry: the tasks.
         accept: codecs whose jobs may run here.
-        max_result_bytes: size that no result may exceed.
-        pickle_keys: what verifies pickled jobs and signs pickled results; without, no pickle is opened.
+        max_result_bytes: the largest size of a result.
+        pickle_keys: the keys that verify pickled jobs and sign pickled results; if None, no pickle is opened.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Runner:
         self._pickle_keys = pickle_keys
 
     def resolve(self, terms: Terms) -> Attempts:
-        """Return what runs jobs of these terms; a task that is not there makes each of them fail."""
+        """Return the object that runs jobs with these terms; without the task, each of them fails."""
         try:
             task: Task | ServiceError = self._registry.get(terms.task)
             if terms.task == CALL and terms.codec != codec.PICKLE:
@@ -78,10 +78,10 @@ class Runner:
 
 
 class Attempts:
-    """Runs jobs that have their terms in common.
+    """Runs jobs that have the same terms.
 
     Attributes:
-        policy: when a failed one is tried again: what the terms say, else what the task says.
+        policy: the retry policy, from the terms or, if they have none, from the task.
         timeout: seconds that an attempt may take, or None.
         keep_children: whether processes that the task starts outlive its attempts.
     """
@@ -111,7 +111,7 @@ class Attempts:
         self._keys = keys
         self._accept = accept
         self._max_result_bytes = max_result_bytes
-        # A pickled argument is the object that the sender had; only what came as plain data is converted.
+        # A pickled argument is the very object of the sender; only plain data is converted.
         self._convert = terms.codec != codec.PICKLE or terms.task == CALL
         self.policy = RetryPolicy()
         self.timeout = terms.timeout
@@ -126,7 +126,7 @@ class Attempts:
             self.keep_children = options.keep_children
 
     def run(self, body: bytes, origin: str = "", number: int = 0) -> bytes | Failure:
-        """Run job *number* of *origin*; return its encoded result, or why there is none."""
+        """Run job *number* of *origin*; return its encoded result, or the failure."""
         task = self._task
         if not isinstance(task, Task):
             return _refused(task)
@@ -135,7 +135,7 @@ class Attempts:
         try:
             arguments = codec.decode_arguments(self._terms.codec, body, self._accept, opened)
             args, kwargs = task.bind(*arguments, convert=self._convert)
-        except BaseException as error:  # noqa: BLE001 - unpickling runs the sender's code, which raises what it likes
+        except BaseException as error:  # noqa: BLE001 - unpickling runs the sender's code, which may raise anything
             return _refused(error)
         try:
             value = task.call(args, kwargs)
@@ -157,14 +157,14 @@ class Attempts:
 
 
 def _refused(error: BaseException) -> Failure:
-    # An error of our own says it all; what the sender's or the task's code raised inside a codec does not.
+    # svc's own errors need no traceback; errors that the sender's or the task's code raised in a codec do.
     shown = error.__cause__ if isinstance(error, ServiceError) else error
     info = ErrorInfo(_type_name(error), _message(error), _traceback(shown))
     return Failure(info, Cause.REFUSED, permanent=True, untrusted=isinstance(error, UntrustedPickle))
 
 
 def _failed(error: BaseException, envelopes: Envelopes | None) -> Failure:
-    # Who sent a pickle can read one; whether it does is for the reader to decide.
+    # The sender of a pickle can read one; the reader decides whether it does.
     exception = b"" if envelopes is None else codec.encode_exception(error, envelopes)
     info = ErrorInfo(_type_name(error), _message(error), _traceback(error), exception)
     return Failure(info, Cause.FAILED, permanent=False)
@@ -182,7 +182,7 @@ def _type_name(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException | None) -> str:
-    """Return the traceback of *error* from the first frame that is not ours, or empty for None."""
+    """Return the traceback of *error* from the first frame outside svc, or "" for None."""
     if error is None:
         return ""
     try:
@@ -208,5 +208,5 @@ def _is_ours(names: dict[str, Any]) -> bool:
 
 
 def _sendable(text: str) -> str:
-    """Return *text* without lone surrogates (as in undecodable file names), which no wire format carries."""
+    """Return *text* without lone surrogates (as in undecodable file names), which no wire format supports."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""What one consumer is doing, in memory that its supervisor shares.
+"""The state of one consumer, in memory that it shares with its supervisor.
 
-The consumer writes, the supervisor looks; both hold the lock of the slot for that. A consumer that is killed
-may leave the lock taken for ever: a supervisor waits for it a moment only, and a slot is never used again.
+The consumer writes and the supervisor reads, both under the lock of the slot. A killed consumer may leave
+the lock taken for ever. So a supervisor waits for it only briefly, and a slot is never used again.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ _LOCK_PATIENCE = 0.05
 
 
 class Phase(enum.IntEnum):
-    """Where a consumer is in its life."""
+    """The phase in a consumer's life."""
 
     STARTING = 0
     IDLE = 1
     BUSY = 2
     PILLED = 3
     STOPPING = 4
-    #: A task has changed the process in a way that cannot be put back; it leaves, and is replaced.
+    #: A task has changed the process in a way that cannot be undone; it leaves, and is replaced.
     RENEWING = 5
-    #: As PILLED, by the pill of a drain, after whose end it has a successor.
+    #: Like PILLED, but by the pill of a drain: it is replaced when the drain ends.
     DRAINED = 6
 
 
 class Look(NamedTuple):
-    """One look at a slot.
+    """A copy of a slot at one moment.
 
     Attributes:
-        phase: what the consumer does.
-        recalled: whether what it read ahead was taken back from it.
+        phase: the phase of the consumer.
+        recalled: whether the jobs that it read ahead were taken back.
         number: the job that executes, if the phase is BUSY.
-        ahead: how many jobs it holds that wait behind that one.
+        ahead: the number of jobs that it holds behind that one.
         started: monotonic time at which that job began.
-        busy_seconds: time spent in tasks so far, in all.
+        busy_seconds: time spent in tasks so far, in total.
         unsent: whether outcomes wait to be sent to the manager.
         token: the lease of the job that executes.
         last: the last lease of the same grant.
-        failures: how often the job failed before.
-        retries: how many retries it has.
-        backoff: seconds before the first of them.
-        timeout: seconds that it may run, 0 for no limit.
-        attempt: which attempt at the job this is, from 1 on.
+        failures: how often the job has failed before.
+        retries: the number of its retries.
+        backoff: seconds before the first retry.
+        timeout: the longest run time in seconds, 0 for no limit.
+        attempt: the number of this attempt at the job, from 1 on.
         origin: the origin of the lease's jobs.
         task: the task of the lease's jobs.
         queue: the queue of the lease's jobs.
@@ -89,11 +89,11 @@ class Look(NamedTuple):
         return self.phase is Phase.BUSY
 
     def overrun(self, now: float) -> bool:
-        """Whether the job that executes has run for longer than it may."""
+        """Whether the job that executes has run longer than its timeout."""
         return self.busy and 0 < self.timeout < now - self.started
 
 
-# Native alignment: eight bytes are then written in one go, so even a look without the lock tears no number.
+# Native alignment: eight bytes are then written at once, so even a look without the lock gets whole numbers.
 _JOB = struct.Struct("@Bxxxxxxxqqdd?")
 _LEASE = struct.Struct("@qqqqddq")
 _JOB_AT = 0
@@ -101,7 +101,7 @@ _LEASE_AT = 48
 _RECALLED_AT = 104
 _WATCHED_AT = 105
 _NAMES_AT = 112
-#: Room for three names of 200 characters, each of up to four bytes, in case.
+#: Room for three names of 200 characters, of up to four bytes each.
 _NAMES = struct.Struct("@H2414s")
 _SIZE = _NAMES_AT + _NAMES.size
 _BUSY = int(Phase.BUSY)
@@ -113,7 +113,7 @@ class Slot:
     __slots__ = ("_acquire", "_lock", "_memory", "_release", "_view")
 
     def __init__(self, context: BaseContext) -> None:
-        """Make a slot in phase STARTING, to be handed to a process of *context*."""
+        """Make a slot in phase STARTING, to be passed to a process of *context*."""
         self._attach(RawArray(ctypes.c_char, _SIZE), context.Lock())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -131,9 +131,10 @@ class Slot:
     def begin(
         self, delivery: Delivery, last: int, policy: RetryPolicy, timeout: float | None, watch: bool
     ) -> bool:
-        """Say which lease is worked on next; True if *watch* is wanted and the supervisor does not yet.
+        """Write the next lease; return True if *watch* is set and the supervisor does not watch yet.
 
-        The caller then nudges it, and is not told so again before the supervisor has looked elsewhere.
+        Then the caller nudges the supervisor. It gets no second True before the supervisor has stopped
+        watching.
         """
         with self._lock:
             _LEASE.pack_into(
@@ -149,14 +150,14 @@ class Slot:
             )
             names = f"{delivery.origin}\0{delivery.terms.shown_task}\0{delivery.terms.queue}".encode()
             _NAMES.pack_into(self._view, _NAMES_AT, min(len(names), _NAMES.size - 2), names)
-            # Until the first job is claimed nothing executes: a job's number never meets another lease.
+            # No job executes until the first one is claimed: so a job's number never meets another lease.
             self._view[_JOB_AT] = Phase.IDLE
             nudge = watch and not self._view[_WATCHED_AT]
             self._view[_WATCHED_AT] |= watch
             return nudge
 
     def claim(self, number: int, ahead: int, started: float, busy_seconds: float, unsent: bool) -> bool:
-        """Begin with one job; False if it was taken back, together with all that were read ahead."""
+        """Begin one job; False if it was taken back, with all other jobs that were read ahead."""
         self._acquire()
         try:
             if self._view[_RECALLED_AT]:
@@ -168,29 +169,29 @@ class Slot:
             self._release()
 
     def rest(self, phase: Phase, busy_seconds: float, unsent: bool) -> None:
-        """Say that no job executes."""
+        """Note that no job executes."""
         with self._lock:
             _JOB.pack_into(self._view, _JOB_AT, phase, 0, 0, 0.0, busy_seconds, unsent)
 
     # --- the supervisor -------------------------------------------------------------------------------
 
     def look(self) -> Look:
-        """Return what the consumer is doing now."""
+        """Return the state of the consumer."""
         with self.held():
             return self.peek()
 
     def watch(self, closely: bool) -> None:
-        """Tell the consumer whether it has to nudge the supervisor when it has something to be watched."""
+        """Set whether the supervisor watches closely; if not, the consumer nudges it when it should."""
         with self.held():
             self._view[_WATCHED_AT] = closely
 
     def recall(self) -> None:
-        """Take back what was read ahead: the consumer's next `claim` fails. Call with the slot held."""
+        """Take back the jobs that were read ahead: the next `claim` fails. Call it with the slot held."""
         self._view[_RECALLED_AT] = 1
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Keep the consumer from going on to its next job; gives False if the lock was not had in time."""
+        """Keep the consumer from beginning its next job; yields False if the lock did not come in time."""
         got = self._lock.acquire(timeout=_LOCK_PATIENCE)
         try:
             yield got
@@ -199,7 +200,7 @@ class Slot:
                 self._lock.release()
 
     def peek(self) -> Look:
-        """Return the same without taking the lock; for a caller that holds it."""
+        """Return the same as `look` without taking the lock; for a caller that holds it."""
         phase, number, ahead, started, busy_seconds, unsent = _JOB.unpack_from(self._view, _JOB_AT)
         token, last, failures, retries, backoff, timeout, attempt = _LEASE.unpack_from(self._view, _LEASE_AT)
         length, names = _NAMES.unpack_from(self._view, _NAMES_AT)
@@ -226,7 +227,7 @@ class Slot:
 
 
 def _attached(memory: Any, lock: Lock) -> Slot:
-    """Return the slot that another process made."""
+    """Return a slot that another process made."""
     slot = Slot.__new__(Slot)
     slot._attach(memory, lock)  # noqa: SLF001 - the rest of `__reduce__`
     return slot

@@ -1,7 +1,7 @@
-"""The supervisor: watches the consumers, replaces them, and is the only one to hear signals.
+"""The supervisor: watches the consumers, replaces them, and handles the signals of the worker.
 
-One thread, one loop. It waits until a consumer ends or says something, a signal comes, or time is up; then
-it looks at every consumer once. It never waits for the manager: that is the reporter's thread.
+It has one thread with one loop, which waits until a consumer ends or sends a message, a signal comes, or time
+is up. Then it checks every consumer once. It never waits for the manager: the reporter's thread does that.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from svc.worker.process import describe_exit, forkserver_pid, helper_pids, reap_
 from svc.worker.reporter import Reporter
 from svc.worker.signals import stop_signals_to
 
-#: Seconds between two looks while a job has a timeout or others wait behind it, and otherwise.
+#: Seconds between two checks: while a job has a timeout or others wait behind it, and otherwise.
 _TICK_CLOSE, _TICK_FAR = 0.05, 1.0
-#: Seconds without a turn of the loop, which makes one a second at least, after which it counts as hung.
+#: Seconds without a turn of the loop after which it counts as hung; it makes at least one a second.
 _HUNG_SECONDS = 5.0
-#: Consumers that may end while they import the task modules, before any has got through that.
+#: Consumers that may end while they import the task modules, before any consumer has finished that.
 _STILLBORN_MAX = 3
-#: Seconds that the last reports may take at the end.
+#: Seconds that the last reports may take.
 _FAREWELL_SECONDS = 3.0
 
 
@@ -43,7 +43,7 @@ class Supervisor:
     """Runs one worker.
 
     Args:
-        options: how it works.
+        options: the settings of the worker.
         connect: makes a connection to the manager, here and, pickled, in each consumer.
         configure_logging: sets logging up in a consumer; picklable.
     """
@@ -78,9 +78,9 @@ class Supervisor:
         self._bell.setblocking(False)
 
     def run(self) -> int:
-        """Work until told to stop or until every consumer has had its pill; return the exit code 0.
+        """Run the worker until it is stopped or every consumer has had its pill; return the exit code 0.
 
-        SIGTERM and SIGINT stop it, where this is the process's main thread; the second one at once.
+        SIGTERM and SIGINT stop it if this is the process's main thread; the second signal stops it at once.
 
         Raises:
             AuthenticationFailed: the manager refused the authkey at the first connection.
@@ -101,7 +101,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Ask for an orderly end; asked twice, for a quick one. Thread-safe, and safe in a signal handler."""
+        """Ask for an orderly end; the second call asks for a fast one. Safe in threads and in handlers."""
         self._stop_requests += 1
         self._ring()
 
@@ -115,7 +115,7 @@ class Supervisor:
         self._ring()
 
     def snapshot(self) -> WorkerSnapshot:
-        """Return how the worker is doing. Thread-safe."""
+        """Return the current state of the worker. Thread-safe."""
         consumers, busy_seconds = self._consumer_pool.count()
         return WorkerSnapshot(
             self._options.name,
@@ -133,7 +133,7 @@ class Supervisor:
     # --- the loop -------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Sleep until something happens or a look is due."""
+        """Sleep until something happens or a check is due."""
         now = time.monotonic()
         children = self._consumer_pool.children
         closely = [child.watch(now, child.needs_watching(child.slot.look())) for child in children]
@@ -149,7 +149,7 @@ class Supervisor:
             self._alarm.recv(4096)
 
     def _turn(self, now: float) -> None:
-        """Look at everything once."""
+        """Check every consumer once."""
         self._turned_at = now
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
@@ -175,14 +175,14 @@ class Supervisor:
             reap_strangers(self._own_pids())
 
     def _refill(self, now: float) -> None:
-        """Have as many consumers again as before a drain that was ended before all had gone."""
+        """Replace the consumers that a drain has ended, if the drain was lifted before all had gone."""
         self._resumed = False
         places = self._consumer_pool.refill(now)
         if places:
             self._log.info("worker_resumed", consumers=places)
 
     def _hear(self, child: Child, now: float) -> None:
-        """Take note of what a consumer says."""
+        """Handle the messages of a consumer."""
         for message in child.messages():
             kind, text = message[:1], message[1:].decode()
             if kind == NUDGE:
@@ -195,7 +195,7 @@ class Supervisor:
                 self._log.error("tasks_not_loaded", consumer=child.name, error=text)
 
     def _loaded(self, names: list[str]) -> None:
-        """Join the manager when the first consumer knows which tasks this worker has."""
+        """Join the manager as soon as the first consumer knows the tasks of this worker."""
         if self._tasks is not None:
             return
         self._tasks = names
@@ -219,7 +219,7 @@ class Supervisor:
                         child.kill(Killed.OFFENDED)
 
     def _oversee(self, child: Child, now: float) -> None:
-        """Do what the job that a consumer executes makes necessary."""
+        """Act on the state of the job that a consumer executes."""
         look = child.slot.look()
         if look.overrun(now):
             child.kill_overrun(now)
@@ -234,7 +234,7 @@ class Supervisor:
             child.kill(Killed.HUNG)
 
     def _bury(self, child: Child, now: float) -> None:
-        """Report how a consumer has ended, and see to its successor."""
+        """Report the end of a consumer, and plan its replacement."""
         ending = self._consumer_pool.bury(child, now)
         self._end_orphans(child.forkserver)
         self._reporter.post(*ending.reports(random.random()))
@@ -258,7 +258,7 @@ class Supervisor:
             self._consumer_pool.replace(ending)
 
     def _log_attempt(self, ending: Ending) -> None:
-        """Write the record of an attempt that its consumer could not write any more."""
+        """Write the log record of an attempt whose consumer cannot write it any more."""
         look = ending.look
         if look.busy:
             self._log.warning(
@@ -275,7 +275,7 @@ class Supervisor:
             )
 
     def _note_start(self, ending: Ending) -> None:
-        """Give up if no consumer ever gets through the import of the task modules."""
+        """Give up if no consumer ever finishes the import of the task modules."""
         if not ending.stillborn or self._tasks is not None:
             return
         self._stillborn += 1
@@ -303,12 +303,12 @@ class Supervisor:
     def _begin_stop(self, now: float) -> None:
         """Begin the shutdown.
 
-        1. Nobody is replaced any more, and the manager hears that nothing new is taken.
-        2. Consumers hear it: each finishes its job, gives back what it read ahead, reports and leaves.
-           Leases are renewed, and timeouts and crashes seen to, all the while.
-        3. When the grace is over (or at a second signal) those still running are killed, and their jobs
+        1. No consumer is replaced any more, and the manager is told that the worker takes no new jobs.
+        2. Consumers get the order to stop: each finishes its job, gives back the jobs that it read ahead,
+           reports and leaves. Meanwhile leases are renewed, and timeouts and crashes handled.
+        3. When the grace is over (or at a second signal), consumers that still run are killed, and their jobs
            go back uncharged: `_end_grace`.
-        4. What is still to be reported is delivered, and the supervisor leaves: `_farewell`.
+        4. The remaining reports are delivered, and the supervisor leaves: `_farewell`.
         """
         grace = self._options.grace if self._fatal is None else 0.0
         self._stop_deadline = now + grace
@@ -325,7 +325,7 @@ class Supervisor:
                     child.kill(Killed.GRACE)
 
     def _farewell(self) -> None:
-        """Leave nobody behind, deliver the last reports, and say how it ended."""
+        """Kill the remaining consumers, deliver the last reports, and log the end."""
         for child in self._consumer_pool.children:
             child.kill(Killed.GRACE)
         self._reporter.close(_FAREWELL_SECONDS)
@@ -340,29 +340,30 @@ class Supervisor:
             self._bell.send(b"!")
 
     def _ask_to_rejoin(self) -> None:
-        """Let consumers that are busy notice that the manager was away; from the reporter's thread.
+        """Let busy consumers notice that the manager was away; the reporter's thread calls this.
 
-        A restarted manager knows no leases; it hands out again what nobody claims in good time.
+        A restarted manager knows no leases; it hands out the jobs again unless their holders claim them in
+        time.
         """
         self._rejoining = True
         self._ring()
 
     def _renewed(self, draining: bool) -> None:
-        """Take note that no drain is in force; from the reporter's thread."""
+        """Note that a drain has ended; the reporter's thread calls this."""
         if self._consumer_pool.drained and not draining:
             self._resumed = True
             self._ring()
 
     def _refuse(self, error: ServiceError) -> None:
-        """End because this worker can never work; the reporter's thread calls it too."""
+        """End because this worker can never work; the reporter's thread calls this too."""
         self._fatal = self._fatal or error
         self.stop()
 
     def _turns(self) -> bool:
-        """Return whether the loop turned of late: one that hangs must not keep jobs from other workers."""
+        """Return whether the loop ran recently: if it hangs, it must not keep jobs from other workers."""
         return time.monotonic() - self._turned_at < _HUNG_SECONDS
 
-    # --- what the manager is told ----------------------------------------------------------------------
+    # --- messages to the manager ----------------------------------------------------------------------
 
     def _hello(self) -> Hello:
         options = self._options
