@@ -1,1 +1,1 @@
-"""Submitting jobs and reading their outcomes, from Python."""
+"""The Python client: submits jobs and reads their outcomes."""

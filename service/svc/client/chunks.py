@@ -1,4 +1,4 @@
-"""From calls of functions to the chunks of a submit command: names, bodies, terms, frames. Pure."""
+"""Turns calls of functions into the chunks of a submit command: names, bodies, terms, frames. Pure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from svc.domain.names import shown_name
 from svc.errors import BadRequest, JobTooLarge, ServiceError
 from svc.wire import MESSAGE_BYTES_MAX
 
-#: Jobs that one submit command carries at most.
+#: Jobs in one submit command at most.
 FRAME_JOBS = 1000
-#: Bytes of arguments after which a submit command takes no further job.
+#: Bytes of arguments in a submit command; once it has so many, it takes no further job.
 FRAME_BYTES = 4 * 1024 * 1024
-#: Bytes of arguments that no message can carry, whatever the manager's own limit is.
+#: Bytes of arguments that fit into a message, whatever the manager's own limit is.
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
-#: What may be submitted: the name of a task, a function that workers can import, or any callable.
+#: The task of a job: the name of a task, a function that workers can import, or any callable.
 TaskLike = str | Callable[..., Any]
 
 
@@ -38,15 +38,15 @@ class Options:
     """The terms of a job that its caller may choose; None leaves the choice to the task.
 
     Attributes:
-        queue: where the job waits.
-        priority: higher ones are taken first.
+        queue: the queue of the job.
+        priority: jobs of a higher priority are taken first.
         delay: seconds until the job is ready.
         key: the same key with the same task and arguments is the same job.
         retries: attempts after the first failed one.
-        backoff: seconds before the first retry; doubled for each further one.
+        backoff: seconds before the first retry; doubled for each further retry.
         timeout: seconds after which an attempt is killed.
-        codec: `plain`, or `pickle` for arguments that are no plain data.
-        strict: refuse a task that no connected worker knows.
+        codec: `plain`, or `pickle` for arguments that are not plain data.
+        strict: whether to refuse a task that no connected worker knows.
     """
 
     queue: str = DEFAULT_QUEUE
@@ -64,9 +64,9 @@ class Options:
         return replace(self, **changes)
 
 
-# One of each of these two is made for every job: a struct costs a tenth of a frozen dataclass.
+# One of each of the next two is made for every job: a struct costs a tenth of a frozen dataclass.
 class JobSpec(msgspec.Struct, frozen=True):
-    """One job to be submitted."""
+    """One job to submit."""
 
     task: TaskLike
     args: Sequence[object] = ()
@@ -75,7 +75,7 @@ class JobSpec(msgspec.Struct, frozen=True):
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """One job as the manager will keep it."""
+    """One job in the form in which the manager stores it."""
 
     terms: Terms
     body: bytes
@@ -85,41 +85,41 @@ class Encoded(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Frame:
-    """Jobs for one submit command; each entry of `jobs` is a job or why it cannot be sent."""
+    """Jobs for one submit command; each entry of `jobs` is a job, or the error why it cannot be sent."""
 
     jobs: list[Encoded | ServiceError] = field(default_factory=list)
     size: int = 0
 
     def full_with(self, size: int) -> bool:
-        """Tell whether a job of *size* bytes has to wait for the next frame."""
+        """Return whether a job of *size* bytes has to wait for the next frame."""
         return len(self.jobs) >= FRAME_JOBS or self.size + size > FRAME_BYTES
 
     def add(self, job: Encoded | ServiceError, size: int) -> None:
-        """Take in *job* of *size* bytes."""
+        """Add *job* of *size* bytes."""
         self.jobs.append(job)
         self.size += size
 
 
 @dataclass(slots=True)
 class Group:
-    """Jobs that travel as one chunk: their places in the frame and their bodies."""
+    """Jobs that are sent as one chunk: their places in the frame and their bodies."""
 
     first: Encoded
     places: list[int] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
     def takes(self, job: Encoded) -> bool:
-        """Tell whether *job* can join: on equal terms, and neither has a key."""
+        """Return whether *job* can join: its terms and delay are equal, and neither has a key."""
         first = self.first
         alike = (job.terms is first.terms or job.terms == first.terms) and job.delay == first.delay
         return alike and not job.key and not first.key
 
     def chunk(self, number: int, bodies: list[bytes]) -> NewChunk:
-        """Return the chunk, its jobs numbered from *number* on, their *bodies* as they travel."""
+        """Return the chunk, its jobs numbered from *number* on; *bodies* are sealed if they are pickles."""
         return NewChunk(number, self.first.terms, bodies, self.first.delay, self.first.key)
 
     def parts(self) -> list[Group]:
-        """Return the same jobs as a chunk each."""
+        """Return the same jobs as one chunk each."""
         return [
             Group(self.first, [place], [body]) for place, body in zip(self.places, self.bodies, strict=True)
         ]
@@ -132,10 +132,11 @@ def new_origin() -> str:
 
 
 def task_name(task: TaskLike) -> str | None:
-    """Return the name under which workers know *task*, or None where it has to travel as a pickle.
+    """Return the name under which workers know *task*, or None if it has to be sent as a pickle.
 
-    A function has the name it was registered with, else `module:qualname` where another process can
-    import it: lambdas, local functions, bound methods, objects, and what a script defines cannot be.
+    A function has the name under which it was registered; otherwise `module:qualname` if another process can
+    import it. Lambdas, local functions, bound methods, objects, and the functions of a script cannot be
+    imported.
     """
     if isinstance(task, str):
         return task
@@ -156,17 +157,17 @@ def _at(module: str | None, path: str) -> object:
 
 
 class Encoder:
-    """Encodes jobs one after the other; what one has in common with the one before is made once."""
+    """Encodes jobs one after the other; parts that a job shares with the one before are made only once."""
 
     __slots__ = ("_demands", "_name", "_options", "_task", "_terms")
 
     def __init__(self) -> None:
-        """Know of no job yet."""
+        """Start without a job."""
         self._task: TaskLike | None = None
         self._options: Options | None = None
 
     def encode(self, spec: JobSpec) -> Encoded:
-        """Return *spec* as the manager will keep it.
+        """Return *spec* in the form in which the manager stores it.
 
         Raises:
             BadRequest: one of the job's options is out of bounds.
@@ -212,16 +213,16 @@ def _check_kinds(task: object, options: Options) -> None:
 
 
 def encode(spec: JobSpec) -> Encoded:
-    """Return one job as the manager will keep it; as `Encoder.encode`."""
+    """Return one job in the form in which the manager stores it; as `Encoder.encode`."""
     return Encoder().encode(spec)
 
 
 def body_of(name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
-    """Return the arguments as the codec *name* writes them.
+    """Return the arguments in the encoding of the codec *name*.
 
     Raises:
-        CodecError: they are not data that it can carry.
-        JobTooLarge: they are larger than any message may be.
+        CodecError: it cannot encode them.
+        JobTooLarge: they do not fit into any message.
     """
     body = codec.encode_arguments(name, args, kwargs)
     if len(body) > BODY_BYTES_MAX:
@@ -245,9 +246,9 @@ def _terms(task: TaskLike, name: str | None, options: Options) -> Terms:
 
 
 def frames(specs: Iterable[JobSpec | ServiceError | None]) -> Iterator[Frame]:
-    """Divide jobs over frames of at most 1,000 jobs and about 4 MiB, in their order.
+    """Divide jobs into frames of at most 1,000 jobs and about 4 MiB, in their order.
 
-    An error among *specs*, or met in encoding one, keeps its place. None ends a frame: send what there is.
+    An error in *specs*, or one from encoding a job, keeps its place. None ends the current frame.
     """
     frame, encoder = Frame(), Encoder()
     for spec in specs:
@@ -272,7 +273,7 @@ def _encoded(encoder: Encoder, spec: JobSpec | ServiceError) -> Encoded | Servic
 
 
 def groups(jobs: Sequence[Encoded | ServiceError]) -> list[Group]:
-    """Gather jobs on equal terms into chunks, so that none overtakes another of its queue and priority."""
+    """Group jobs with equal terms into chunks, so that no job overtakes one of its queue and priority."""
     found: list[Group] = []
     last: dict[tuple[str, int], Group] = {}
     for place, job in enumerate(jobs):

@@ -1,4 +1,4 @@
-"""The Python side of svc: submit jobs, follow them, read their results.
+"""The Python client of svc: submit jobs, follow them, read their results.
 
 ::
 
@@ -8,7 +8,7 @@
         for total in client.options(queue="night").map("wordcount:total", paths):
             print(total)
 
-`svc.Client` adds the address and the authkey; here a client takes the function that connects.
+`svc.Client` adds the address and the authkey; the class here gets a function that connects.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from svc.errors import ServiceError, UnknownWorker
 
 
 class Submitter:
-    """Submits jobs on terms of its own; `Client.options` makes one."""
+    """Submits jobs with options of its own; `Client.options` makes one."""
 
     def __init__(self, session: Session, options: Options) -> None:
-        """Submit over *session*, every job with *options* unless it names others."""
+        """Submit over *session*; every job gets *options*, unless its spec has others."""
         self._session = session
         self._options = options
 
     def options(self, **changes: Any) -> Submitter:
-        """Return a submitter like this one but for *changes*: see `Options` for what there is.
+        """Return a submitter like this one but with *changes*; `Options` has the names.
 
         Raises:
             TypeError: there is no such option.
@@ -51,31 +51,31 @@ class Submitter:
         """Submit one job. When this returns, the job is durable.
 
         *task* is the name of a task, or a function that workers can import. Any other callable (a
-        lambda, a bound method, an object with `__call__`) travels as a signed pickle, which workers must
-        accept; this needs the workers' pickle key.
+        lambda, a bound method, an object with `__call__`) is sent as a signed pickle. Workers must accept
+        pickles for that, and share the pickle key.
 
         Raises:
-            CodecError: the arguments are not data that the codec can carry, or there is no key to sign with.
+            CodecError: the codec cannot encode the arguments, or there is no key to sign with.
             JobTooLarge: they are over the manager's limit.
             QueueFull: the queue is at its bound.
             Draining: the service takes no jobs now.
             UnknownTask: no worker knows the task, and the option `strict` is set.
             Conflict: the option `key` names another job.
-            ManagerUnreachable: it is not known whether the job was accepted; one with a key may be
+            ManagerUnreachable: it is not known whether the job was accepted; a job with a key may be
                 submitted again.
         """
         return self.submit_spec(JobSpec(task, args, kwargs, self._options))
 
     def submit_spec(self, spec: JobSpec) -> Job:
-        """Submit the job that *spec* describes; as `submit`."""
+        """Submit the job in *spec*; as `submit`."""
         return Job(self._session, self._session.send_one(encode(spec), self._options.strict))
 
     def submit_many(self, task: TaskLike, arguments: Iterable[tuple[object, ...] | JobSpec]) -> list[Job]:
-        """Submit a job for each tuple of positional arguments (or whole `JobSpec`), in frames of 1,000.
+        """Submit a job for each tuple of positional arguments (or each `JobSpec`), in frames of 1,000.
 
         Raises:
-            ServiceError: a job was not accepted, as for `submit`; the jobs of earlier frames and the others
-                of its own were, and a note on the error says how many.
+            ServiceError: a job was not accepted, as for `submit`. The jobs of earlier frames and the other
+                jobs of its own frame were accepted; a note on the error has their number.
         """
         specs = (self._spec(task, item) for item in arguments)
         jobs: list[Job] = []
@@ -90,9 +90,9 @@ class Submitter:
     def submit_each(
         self, specs: Iterable[JobSpec | ServiceError | None]
     ) -> Iterator[list[Job | ServiceError]]:
-        """Submit a stream of jobs; yield for each frame a job, or why it was refused, in input order.
+        """Submit a stream of jobs; yield for each frame a list of jobs or their errors, in input order.
 
-        An error in place of a spec keeps its place in the answer; None sends what there is without
+        An error in place of a spec keeps its place in the answer. None sends the jobs that there are, without
         waiting for the frame to fill.
         """
         origin = Origin()
@@ -104,11 +104,11 @@ class Submitter:
     ) -> Iterator[Any]:
         """Submit a job for each step through *iterables* at once; yield the results in that order.
 
-        As `concurrent.futures.Executor.map`: *timeout* counts in seconds from this call, and the first
-        job that failed raises when its turn comes. The other jobs go on.
+        As in `concurrent.futures.Executor.map`, *timeout* counts in seconds from this call, and a failed job
+        raises when its turn comes. The other jobs go on.
 
         Raises:
-            JobFailed: from the iterator; so are JobCancelled and ResultTimeout.
+            JobFailed: raised by the iterator, as are JobCancelled and ResultTimeout.
         """
         jobs = self.submit_many(task, zip(*iterables, strict=False))
         return self._in_order(jobs, self._session.follow([job.id for job in jobs], timeout))
@@ -133,10 +133,10 @@ class Submitter:
 
 
 class Client(Submitter):
-    """A client of one manager. Safe to use from many threads; makes none itself.
+    """A client of one manager. Many threads can use it safely; it starts none.
 
-    Waits use connections of their own, so that they do not hold up a submit. Nothing is kept on this
-    side: a job whose handle is lost is found again by its id.
+    Waits use connections of their own, so they do not delay a submit. The client stores nothing: a job
+    whose handle is lost can be found again by its id.
     """
 
     def __init__(
@@ -147,25 +147,27 @@ class Client(Submitter):
         patience: float = PATIENCE_SECONDS,
         pickle_keys: PickleKeys | None = None,
     ) -> None:
-        """Connect by *connect* when first needed.
+        """Connect with *connect* at the first use.
 
         Args:
             connect: returns a connected broker.
-            accept: codecs in which results may come; `pickle` runs code of whoever has a pickle key.
-            patience: seconds for which a wait goes on asking a manager that does not answer.
-            pickle_keys: what signs pickled jobs and verifies pickled results; without, there are none.
+            accept: codecs of the results that may be read; with `pickle`, a holder of a pickle key can run
+                code here.
+            patience: seconds for which a wait keeps asking a manager that does not answer.
+            pickle_keys: the keys that sign pickled jobs and verify pickled results; without, there are no
+                pickles.
 
         Raises:
             ConfigurationError: *accept* names `pickle` and there are no keys.
         """
         super().__init__(Session(connect, accept, patience, pickle_keys), Options())
-        #: What signs pickles; None where none can be submitted.
+        #: The keys that sign pickles; None if none can be submitted.
         self.pickle_keys = pickle_keys
-        #: Makes a further connection to the same manager.
+        #: Makes another connection to the same manager.
         self.connect = connect
 
     def job(self, job_id: str) -> Job:
-        """Return a handle of the job *job_id*, without asking whether there is one."""
+        """Return a handle of the job *job_id*, without checking that the job exists."""
         return Job(self._session, job_id)
 
     def result(self, job_id: str, timeout: float | None = None) -> Any:
@@ -173,10 +175,10 @@ class Client(Submitter):
         return self._session.result(job_id, timeout)
 
     def results(self, jobs: Iterable[str | Job], timeout: float | None = None) -> list[Any]:
-        """Return the results of *jobs*, in their order, waiting for all of them.
+        """Return the results of *jobs*, in their order; wait for all of them.
 
         Raises:
-            JobFailed: the first in that order that was given up on; or JobCancelled, ResultTimeout.
+            JobFailed: raised for the first dead job in that order; or JobCancelled, ResultTimeout.
         """
         names = [_id(job) for job in jobs]
         found = {outcome.id: outcome for outcome in self._session.follow(names, timeout)}
@@ -207,7 +209,7 @@ class Client(Submitter):
         return self._session.reasons(ids)
 
     def feed(self, cursor: int = 0, *, origin: str = "", wait: float = 0.0) -> Outcomes:
-        """Return outcomes recorded after *cursor*, and the next cursor, waiting up to *wait* seconds."""
+        """Return outcomes recorded after *cursor*, and the next cursor; wait up to *wait* seconds for one."""
         return self._session.wait(lambda broker: broker.feed(c.Feed(origin, cursor, wait=wait)))
 
     def outcomes(self, ids: Sequence[str], timeout: float | None = None) -> list[Outcome]:
@@ -223,15 +225,15 @@ class Client(Submitter):
         return self._session.view(job_id)
 
     def find(self, *, state: str = "", queue: str = "", task: str = "", limit: int = 50) -> list[JobView]:
-        """Describe up to *limit* jobs, newest first, of a state, a queue and a task where these are named."""
+        """Describe up to *limit* jobs, newest first, of a state, a queue and a task if these are named."""
         return self._session.ask(lambda broker: broker.find(c.List(state, queue, task, limit)))
 
     def cancel(self, ids: Iterable[str | Job]) -> int:
-        """Cancel those of the jobs that still wait; return how many."""
+        """Cancel those of the jobs that are waiting; return their number."""
         return self._session.cancel([_id(job) for job in ids])
 
     def requeue(self, ids: Iterable[str | Job] = (), *, queue: str = "") -> int:
-        """Make dead jobs ready again; without ids all dead ones, of *queue* or of all. Return how many."""
+        """Make dead jobs ready again; without ids all of them, of *queue* or of all. Return their number."""
         names = [_id(job) for job in ids]
         return self._session.ask(lambda broker: broker.requeue(names, queue=queue))
 
@@ -266,7 +268,7 @@ class Client(Submitter):
         self._session.ask(lambda broker: broker.resume(worker=worker))
 
     def backup(self, name: str) -> Copy:
-        """Begin a backup of the journal on the manager's host, or say how far the one of that name is."""
+        """Begin the backup of the journal with that name on the manager's host; return its progress."""
         return self._session.ask(lambda broker: broker.backup(name))
 
     def accept_clock(self) -> bool:

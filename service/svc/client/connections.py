@@ -1,4 +1,4 @@
-"""The connections of one client: one that submits in order, and a few that wait.
+"""The connections of one client: one that submits in order, and some for waits.
 
 The locks are reentrant, because a signal handler may use the client while its own thread holds them.
 """
@@ -15,22 +15,22 @@ from svc.errors import BrokerError
 
 #: Makes a connected broker.
 Connect = Callable[[], Broker]
-#: Threads of one client that can wait at a time, each on a connection of its own.
+#: Threads of one client that can wait at the same time, each on a connection of its own.
 WAITERS_MAX = 16
 
 
 class AllWaiting(Exception):
-    """As many threads of this client wait as may."""
+    """The largest allowed number of this client's threads is waiting already."""
 
 
 class Connections:
-    """Brokers lent to the threads of one client; each is used by one thread at a time.
+    """Brokers that are lent to the threads of one client; one thread at a time uses each.
 
     Connections are made when they are first needed and kept until `close`.
     """
 
     def __init__(self, connect: Connect, waiters: int = WAITERS_MAX) -> None:
-        """Make no connection yet; at most *waiters* of them serve waits."""
+        """Make no connection yet; at most *waiters* of them are for waits."""
         self._connect = connect
         self._waiters = waiters
         self._closed = False
@@ -38,7 +38,7 @@ class Connections:
         begin_anew_in_children(self)
 
     def begin_anew(self) -> None:
-        """Have no connection; those of before a fork are closed by their brokers, and the locks are new."""
+        """Start without connections; after a fork, brokers close the earlier ones, and the locks are new."""
         self._main: Broker | None = None
         self._main_lock = threading.RLock()
         self._main_lent = False
@@ -49,10 +49,10 @@ class Connections:
 
     @contextmanager
     def main(self) -> Iterator[Broker]:
-        """Lend the connection for short calls; its calls are made in the order of the borrowers.
+        """Lend the connection for short calls; the calls are made in the order in which threads borrow it.
 
-        A signal handler that interrupts its own thread in such a call gets a connection for itself: the
-        answer to that call is still due on the main one.
+        If a signal handler interrupts its own thread in such a call, it gets a separate connection, because
+        the answer to that call is still to come on the main one.
         """
         with self._main_lock:
             if self._main_lent:
@@ -68,7 +68,7 @@ class Connections:
                 self._main_lent = False
 
     def is_main(self, broker: Broker) -> bool:
-        """Return whether *broker* is the connection that `main` lends, if no signal handler asks."""
+        """Return whether *broker* is the connection that `main` lends, unless to a signal handler."""
         return broker is self._main
 
     @contextmanager
@@ -76,7 +76,7 @@ class Connections:
         """Lend a connection for a call that may wait.
 
         Raises:
-            AllWaiting: all of them were lent for *seconds*.
+            AllWaiting: none became free within *seconds*.
         """
         if not self._free.acquire(timeout=seconds):
             raise AllWaiting

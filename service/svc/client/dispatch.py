@@ -1,6 +1,6 @@
-"""Behind an Executor: two threads, one that submits what has gathered and one that collects outcomes.
+"""The two threads behind an Executor: one submits the collected jobs, the other collects outcomes.
 
-Both are daemons that start with the first job and end once the executor is shut down, or gone, and the last
+Both are daemons. They start with the first job, and end once the executor is shut down or gone and the last
 future has ended. They hold no reference to the executor. `client.leaving` flushes it at interpreter exit.
 """
 
@@ -29,22 +29,22 @@ from svc.errors import JobTooLarge, ServiceError, UnknownJob, error_for
 if TYPE_CHECKING:
     from svc.client.session import Session
 
-#: Seconds for which a job waits for company, where several were submitted at a time just before.
+#: Seconds that a job waits for others, if several jobs were submitted together just before.
 FLUSH_SECONDS = 0.001
-#: Jobs, and bytes of arguments, that wait to be submitted at most; then `submit` blocks.
+#: Jobs, and bytes of arguments, that may wait to be submitted; beyond that `submit` blocks.
 UNSENT_JOBS_MAX = 10 * FRAME_JOBS
 UNSENT_BYTES_MAX = 4 * FRAME_BYTES
-#: Seconds that one look for outcomes waits: how late it may be noticed that there is something else to do.
+#: Seconds that one request for outcomes waits: other work may be noticed so much later.
 LOOK_SECONDS = 1.0
 
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 
 
 class Dispatch:
-    """Jobs on their way to the manager, and futures that wait for an outcome. Safe for many threads."""
+    """Jobs that are being submitted, and futures that wait for an outcome. Many threads can use it safely."""
 
     def __init__(self, session: Session) -> None:
-        """Talk over *session*, which is closed at the end."""
+        """Use *session*, and close it at the end."""
         self.session = session
         self._futures = Awaited()
         self._closed = False
@@ -53,21 +53,21 @@ class Dispatch:
         AT_EXIT.add(self)
 
     def begin_anew(self) -> None:
-        """Have no job yet. In a forked child: the parent sends the jobs, and has the futures, of before.
+        """Start without jobs. After a fork, the parent sends earlier jobs and keeps their futures.
 
-        The lock is reentrant, because a signal handler may submit while its own thread holds it.
+        The lock is reentrant, because a signal handler may submit a job while its own thread holds it.
         """
         self.origin = new_origin()
         self._lock = threading.RLock()
-        self._work = threading.Condition(self._lock)  # something to submit, or the end
+        self._work = threading.Condition(self._lock)  # there are jobs to submit, or the end has come
         self._room = threading.Condition(self._lock)  # jobs were acknowledged or refused
-        self._expected = threading.Condition(self._lock)  # something to collect, or the end
+        self._expected = threading.Condition(self._lock)  # there are outcomes to collect, or the end has come
         self._unsent: list[Unsent] = []
         self._unsent_bytes = 0
-        # Each number is taken by one call, between which no signal handler comes.
+        # Each number is taken by a single call, which no signal handler can interrupt.
         self._numbers = itertools.count()
         self._next = 0
-        self._answered = 0  # all jobs below were acknowledged or refused
+        self._answered = 0  # all jobs with lower numbers were acknowledged or refused
         self._refusals, self._last_refusal = 0, ""
         left, self._futures = self._futures, Awaited()
         self._threads = 0
@@ -76,10 +76,10 @@ class Dispatch:
         for future in left:
             future.leave_to_parent()
 
-    # --- what the executor asks for -----------------------------------------------------------------
+    # --- requests of the executor -------------------------------------------------------------------
 
     def submit(self, job: Encoded, strict: bool) -> Future:
-        """Return the future of *job*, which is sent soon; block while too much waits to be sent.
+        """Return the future of *job*, which is sent soon; block while too many jobs wait to be sent.
 
         Raises:
             RuntimeError: the executor was shut down.
@@ -103,13 +103,13 @@ class Dispatch:
         return future
 
     def failed(self, error: ServiceError) -> Future:
-        """Return a future that has failed; it has no job."""
+        """Return a future that has failed and has no job."""
         future = Future("", self.cancel, self.session.is_leased)
         future.fail(error)
         return future
 
     def watch(self, name: str) -> Future:
-        """Return the future of a job that may be another's.
+        """Return the future of a job that may be another client's.
 
         Raises:
             RuntimeError: the executor was shut down.
@@ -133,22 +133,22 @@ class Dispatch:
         return future
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all jobs submitted so far are acknowledged or refused; tell whether that was in time."""
+        """Wait until all jobs so far are acknowledged or refused; return False after *timeout* seconds."""
         with self._lock:
             return self._wait_answered(self._next, timeout)
 
     def unsent(self) -> int:
-        """Return how many jobs are neither acknowledged nor refused."""
+        """Return the number of jobs that are neither acknowledged nor refused."""
         with self._lock:
             return self._next - self._answered
 
     def refusals(self) -> tuple[int, str]:
-        """Return how many jobs were refused so far, and why the last one was."""
+        """Return the number of jobs refused so far, and the reason for the last one."""
         with self._lock:
             return self._refusals, self._last_refusal
 
     def cancel(self, future: Future) -> bool:
-        """Cancel a job at the manager; tell whether it is cancelled."""
+        """Cancel a job at the manager; return whether it is cancelled."""
         try:
             if not self.cancel_all([future]):
                 return future.cancelled()
@@ -159,7 +159,7 @@ class Dispatch:
         return True
 
     def cancel_all(self, futures: Collection[Future]) -> int:
-        """Cancel those jobs that wait, once all were sent; return how many. Their futures end a little later.
+        """Cancel the waiting jobs, once all are sent; return their number. Futures end a little later.
 
         Raises:
             BrokerError: the manager does not answer, or does not know one of them.
@@ -175,7 +175,7 @@ class Dispatch:
             return self._futures.own()
 
     def close(self) -> None:
-        """Take nothing more; the threads end when there is nothing left to do."""
+        """Accept no more jobs; the threads end when no work is left."""
         with self._lock:
             self._closed = True
             for condition in (self._work, self._room, self._expected):
@@ -185,7 +185,7 @@ class Dispatch:
             self.session.close()
 
     def join(self) -> None:
-        """Wait until the threads have ended, but for the one that this is."""
+        """Wait until the threads have ended; a call from one of them does not wait for itself."""
         for thread in (self._sender, self._collector):
             if thread not in (None, threading.current_thread()):
                 thread.join()
@@ -199,9 +199,10 @@ class Dispatch:
         self._leave()
 
     def _send_some(self, linger: bool) -> int:
-        """Submit one frame, once there is something; return how many jobs it had, 0 at the end.
+        """Submit one frame, once there are jobs; return the number of its jobs, 0 at the end.
 
-        Nothing of it is held while the thread waits for the next: that would keep futures and results alive.
+        While the thread waits for the next frame, it must hold nothing of this one: that would keep futures
+        and results alive.
         """
         taken = self._take(linger)
         for strict in (False, True):
@@ -239,7 +240,7 @@ class Dispatch:
         except ServiceError as error:
             self._refuse([unsent for chunk in chunks for unsent in chunk], error)
             return
-        except BaseException as error:  # noqa: BLE001  # whatever it is: futures must end, and the thread go on
+        except BaseException as error:  # noqa: BLE001  # for any error, futures must end and the thread go on
             self._refuse([unsent for chunk in chunks for unsent in chunk], unforeseen(error))
             return
         apart: list[list[Unsent]] = []
@@ -247,7 +248,7 @@ class Dispatch:
         for note in notes:
             chunk = chunks[note.chunk]
             if note.code == JobTooLarge.code and len(chunk) > 1:
-                # One job over the limit must not take those with it that it travelled with.
+                # A job over the limit must not make the other jobs of its chunk fail.
                 apart += [[unsent] for unsent in chunk]
             elif note.anew and not origin:
                 of_others.append(chunk)
@@ -257,7 +258,7 @@ class Dispatch:
         self._send_anew(of_others, strict)
 
     def _send_anew(self, chunks: list[list[Unsent]], strict: bool) -> None:
-        """Submit jobs under another origin: this process is a copy of one that has used their numbers."""
+        """Submit jobs under a new origin: this process is a copy of another, which has used their numbers."""
         if not chunks:
             return
         origin = new_origin()
@@ -284,7 +285,7 @@ class Dispatch:
 
     def _wait_sent(self, futures: Collection[Future]) -> None:
         last = max((each.number_in(self.origin) for each in futures if not each.done()), default=-1)
-        # A callback runs in the thread that would have to send: it takes things as they are.
+        # A callback runs in the thread that would have to send, so it cannot wait for that.
         if threading.current_thread() is not self._sender:
             with self._lock:
                 self._wait_answered(last + 1, None)
@@ -295,19 +296,19 @@ class Dispatch:
     # --- collecting ---------------------------------------------------------------------------------
 
     def _expect(self, future: Future) -> None:
-        """Take *future* among those that wait; the lock is held."""
+        """Add *future* to those that wait; the lock is held."""
         self._futures.add(future)
         self._expected_more()
 
     def _expected_more(self) -> None:
-        """Have somebody collect what is waited for; the lock is held."""
+        """Make sure that a thread collects outcomes; the lock is held."""
         if self._collector is None:
             self._collector = self._started("svc-executor-collect", self._collect_all)
         elif len(self._futures) == 1:
             self._expected.notify()
 
     def _forget(self, name: str) -> Future | None:
-        """Return the future that waits for a job, which no other caller gets any more."""
+        """Remove and return the future of a job, or None; no other caller gets it after that."""
         with self._lock:
             future = self._futures.pop(name)
             if not self._futures:
@@ -329,7 +330,7 @@ class Dispatch:
         self._leave()
 
     def _wait_expected(self) -> bool:
-        """Wait for a future to wait for; tell whether there is one."""
+        """Wait until a future waits for an outcome; return False at the end."""
         with self._lock:
             while not self._futures and not self._closed:
                 self._expected.wait()
@@ -348,7 +349,7 @@ class Dispatch:
         with self._lock:
             ended = [(outcome, self._futures.take(outcome)) for outcome in reversed(outcomes)]
         while ended:
-            # No name here keeps a future or its result alive until the next outcome.
+            # No local name may keep a future or its result alive until the next outcome.
             end(*ended.pop(), self.session.reader)
 
     def _look_up(self, names: Sequence[str]) -> None:
@@ -363,17 +364,17 @@ class Dispatch:
                     future.fail(UnknownJob(f"there is no job {name}, or its retention time has passed"))
 
     def _check(self) -> None:
-        """Look at some of the jobs whose outcome did not come: it may not be kept any more."""
+        """Check some of the jobs whose outcome has not come: it may not be kept any more."""
         sent = self._sent_names()
         self._look_up(random.sample(sent, min(PAGE, len(sent))))
 
     def _fail_sent(self, error: ServiceError) -> None:
-        """Give up on what the manager has; it was away for longer than the session's patience."""
+        """Fail the futures of sent jobs: the manager was away for longer than the session's patience."""
         for name in self._sent_names():
             future = self._forget(name)
             if future is not None:
                 future.fail(copied(error))
-        # What is not sent yet fails by itself, where it does: no need to ask all the time until then.
+        # Unsent jobs fail by themselves, if they do. There is no need to ask all the time until then.
         with self._lock:
             self._expected.wait(ROUND_SECONDS)
 
@@ -382,7 +383,7 @@ class Dispatch:
             return [future.job_id for future in self._futures if future.sent]
 
     def _leave(self) -> None:
-        """End a thread; the last one closes the connections, which the other might still use."""
+        """End a thread; the last one closes the connections, which the other thread may need until then."""
         with self._lock:
             self._threads -= 1
             last = not self._threads

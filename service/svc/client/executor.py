@@ -1,4 +1,4 @@
-"""The contract of `concurrent.futures` over the durable queue.
+"""The interface of `concurrent.futures` for the durable queue.
 
 ::
 
@@ -6,7 +6,7 @@
         for future in concurrent.futures.as_completed([executor.submit(pow, 2, n) for n in range(9)]):
             print(future.job_id, future.result())
 
-`svc.Executor` adds the address and the authkey; here an executor takes a client, or what connects.
+`svc.Executor` adds the address and the authkey; the class here gets a client, or a function that connects.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from svc.domain.job import CALL, Terms
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError, ServiceError
 
-#: Functions whose terms are remembered, and of which types they are.
+#: Functions whose terms are remembered, and the types of these functions.
 _KNOWN_MAX = 256
 _NAMED = (str, FunctionType)
 
 
 class Executor(concurrent.futures.Executor):
-    """Runs calls as durable jobs, and gives a `concurrent.futures.Future` for each.
+    """Runs calls as durable jobs, and returns a `concurrent.futures.Future` for each.
 
-    **When a job is durable.** `submit` returns at once, with the `job_id` known. The job is sent with
-    others by a thread, when 1,000 jobs or 4 MiB have gathered, at the latest about 1 ms after the thread
-    is free to send. It is durable once the manager has acknowledged that: `flush()` waits for it, and so
-    do `shutdown()` (also with `wait=False`) and the end of a `with` block. A program that ends without
-    any of these waits up to 30 s until its last calls are sent, and says on stderr which were not. A
-    process that is killed may lose them. A refused job fails its own future with the error that
-    `Client.submit` would raise.
+    **When a job is durable.** `submit` returns at once, with the `job_id` known. A thread sends the job
+    together with others: when 1,000 jobs or 4 MiB are collected, and at the latest about 1 ms after it is
+    free to send. The job is durable once the manager has acknowledged it: `flush()` waits for that, and so do
+    `shutdown()` (also with `wait=False`) and the end of a `with` block. If a program ends without any of
+    these, it waits up to 30 s until its last calls are sent, and names on stderr those that were not. A
+    killed process may lose them. A refused job fails its own future with the error that `Client.submit` would
+    raise.
 
-    **What may be called.** With the codec `plain`, what `Client.submit` takes: names of tasks and functions
-    in modules that workers serve, data as arguments. With `pickle`, any callable, as in a
-    ProcessPoolExecutor: it goes as a pickle, its result comes back as it was, and an exception as itself.
-    Workers must accept pickles then, and this process unpickles what workers report; both sides sign
-    what they send with a key that the manager does not have (`svc auth generate --pickle`).
+    **The callables.** With the codec `plain`, the same as for `Client.submit`: names of tasks, and functions
+    in modules that workers serve, with data as arguments. With `pickle`, any callable, as in a
+    ProcessPoolExecutor: it is sent as a pickle, and its result or exception comes back as the same kind of
+    object. Then workers must accept pickles, and this process unpickles the reports of workers. Both sides
+    sign pickles with a key that the manager does not have (`svc auth generate --pickle`).
 
-    **Retries.** A task (a name, or a function marked with `@task`) is tried again as it declares. Any
-    other callable is called once, unless the option `retries` says otherwise. Either may run
-    again after its consumer crashed or its host was lost; after three crashes *its* future fails, no other.
+    **Retries.** A task (a name, or a function marked with `@task`) is retried as it declares. Any other
+    callable is called once, unless the option `retries` says otherwise. Either may run again after its
+    consumer crashed or its host was lost; after three crashes its own future fails, and no other.
 
     Safe to use from many threads, and to submit from signal handlers; a handler must not wait for a future,
     as it may have interrupted what sends its job. In a forked child it begins anew: the parent sends what was
@@ -74,14 +74,16 @@ class Executor(concurrent.futures.Executor):
         patience: float = PATIENCE_SECONDS,
         pickle_keys: PickleKeys | None = None,
     ) -> None:
-        """Connect when first needed.
+        """Connect at the first use.
 
         Args:
-            source: a client, whose manager is used over connections of our own, or what returns a broker.
+            source: a client, to whose manager this makes its own connections, or a function that returns a
+                broker.
             codec: `plain` or `pickle`, for calls and their results.
             patience: seconds for which the manager may be away before the futures of its jobs fail with
                 ManagerUnreachable; `future(job_id)` finds the jobs again.
-            pickle_keys: what signs calls and verifies results with the codec `pickle`; else the client's.
+            pickle_keys: the keys that sign calls and verify results with the codec `pickle`; else the
+                client's.
 
         Raises:
             ConfigurationError: there is no such codec, or no key for pickles.
@@ -101,20 +103,20 @@ class Executor(concurrent.futures.Executor):
         self._known: dict[TaskLike, Terms] = {}
 
     def options(self, **changes: Any) -> Executor:
-        """Return an executor whose jobs have other options (see `Options`); all else they share, its end too.
+        """Return an executor whose jobs have other options (see `Options`); they share all else, the end too.
 
         Raises:
-            TypeError: there is no such option, or it is `key`: a job by key may be an earlier one, so its
-                id is not known at once; `Client.options` has keys.
+            TypeError: there is no such option, or it is `key`: the job with a key may be an earlier one, so
+                its id is not known at once; `Client.options` has keys.
         """
         if "key" in changes:
             raise TypeError("an executor's jobs have no key; submit them by Client.options(key=...)")
         return _Other(self._dispatch, self._options.but(**changes), self._lifeline)
 
     def submit(self, fn: TaskLike, /, *args: Any, **kwargs: Any) -> Future:
-        """Have `fn(*args, **kwargs)` run as a job; return its future at once.
+        """Run `fn(*args, **kwargs)` as a job; return its future at once.
 
-        Arguments are encoded here and now. Those that cannot be give a future that has failed.
+        Arguments are encoded during this call. If that fails, the future has failed.
 
         Raises:
             RuntimeError: the executor was shut down, or the interpreter is.
@@ -141,20 +143,21 @@ class Executor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """Return an iterator over the results of `fn` for each step through *iterables*, in their order.
 
-        All calls are submitted at once; those that are left when one fails, or the iterator is closed,
-        are cancelled.
+        All calls are submitted at once. If one fails, or the iterator is closed, the remaining ones are
+        cancelled.
 
         Args:
             fn: as for `submit`.
-            iterables: where the arguments come from.
+            iterables: the sources of the arguments.
             timeout: seconds from this call after which the iterator raises TimeoutError.
-            chunksize: calls that make one job. For callables that go as pickles only: a task is one job
-                for each call, and jobs travel in frames anyway.
-            buffersize: calls whose results were not taken yet at most, as in Python 3.14; None for no limit.
+            chunksize: calls in one job. Only for callables that are sent as pickles: a task is one job for
+                each call, and jobs are sent in frames anyway.
+            buffersize: the largest number of calls whose results are not taken yet, as in Python 3.14; None
+                for no limit.
 
         Raises:
             ValueError: *chunksize* or *buffersize* is less than 1.
-            TypeError: *buffersize* is no integer.
+            TypeError: *buffersize* is not an integer.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -171,7 +174,7 @@ class Executor(concurrent.futures.Executor):
         return _flat(self._results(Each(fn), chunks, end, room))  # type: ignore[arg-type]  # no name is pickled
 
     def future(self, job_id: str) -> Future:
-        """Return a future of the job *job_id*, whichever process submitted it.
+        """Return a future of the job *job_id*; any process may have submitted it.
 
         Raises:
             UnknownJob: there is no such job, or its retention has passed.
@@ -180,22 +183,22 @@ class Executor(concurrent.futures.Executor):
         return self._dispatch.watch(job_id)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until what was submitted is durable, or refused; tell whether that was within *timeout* s."""
+        """Wait until all jobs are durable or refused; return whether that was within *timeout* seconds."""
         return self._dispatch.flush(timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. When this returns, all that were accepted are durable.
+        """Accept no more calls. When this returns, all accepted calls are durable.
 
         Args:
-            wait: also wait until all futures have ended. Otherwise jobs go on, and so do their futures for
-                as long as this process lives.
-            cancel_futures: cancel the jobs that still wait at the manager.
+            wait: also wait until all futures have ended. Otherwise jobs go on, and futures do as long as this
+                process lives.
+            cancel_futures: cancel the jobs that are still waiting at the manager.
         """
         dispatch = self._dispatch
         dispatch.close()
         dispatch.flush()
         if cancel_futures:
-            # Where the manager does not answer, the futures soon say so themselves.
+            # If the manager does not answer, the futures soon fail by themselves.
             with contextlib.suppress(ServiceError):
                 dispatch.cancel_all(dispatch.own_futures())
         if wait:
@@ -205,7 +208,7 @@ class Executor(concurrent.futures.Executor):
         self, fn: TaskLike, calls: Iterator[tuple[Any, ...]], end: float | None, room: int | None
     ) -> Iterator[Any]:
         futures = deque(self.submit(fn, *args) for args in itertools.islice(calls, room))
-        # The iterator must not keep the executor alive; where that is gone, nothing more is submitted.
+        # The iterator must not keep the executor alive; once that is gone, it submits nothing more.
         reference = weakref.ref(self)
 
         def more() -> Future | None:
@@ -234,15 +237,15 @@ class Executor(concurrent.futures.Executor):
 
 
 class _Other(Executor):
-    """An executor beside another."""
+    """An executor that `options` made."""
 
     def __init__(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
-        """Share all but the options."""
+        """Share everything but the options."""
         self._begin(dispatch, options, lifeline)
 
 
 class _Lifeline:
-    """What an executor and those made by its `options` hold: when the last is gone, its threads end."""
+    """Shared by an executor and those made by its `options`: when the last is gone, the threads end."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         """Close *dispatch* when this is gone, but not at interpreter exit."""
@@ -250,7 +253,7 @@ class _Lifeline:
 
 
 def _is_task(fn: TaskLike) -> bool:
-    """Tell whether workers know *fn* by a name and a policy of its own: where it is a name, or marked."""
+    """Return whether workers know *fn* by a name and a policy of its own: it is a name, or marked."""
     return isinstance(fn, str) or hasattr(fn, "task_options")
 
 
@@ -262,7 +265,7 @@ def _is_demanding(fn: TaskLike, terms: Terms) -> bool:
 def _in_order(
     futures: deque[Future], end: float | None, dispatch: Dispatch, more: Callable[[], Future | None]
 ) -> Iterator[Any]:
-    """Yield the results of *futures*, and of one more for each that is taken while there are more."""
+    """Yield the results of *futures*; for each one taken, add another future as long as there are more."""
     try:
         while futures:
             further = more()
@@ -277,13 +280,13 @@ def _in_order(
 
 
 def _first(futures: deque[Future], end: float | None) -> Any:
-    """Return the first result, keeping no reference to it or its future."""
+    """Return the first result, and keep no reference to it or its future."""
     futures[0].result(None if end is None else end - time.monotonic())
     return futures.popleft().result()
 
 
 def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
-    """Yield the results in *chunks*, keeping no reference to one that was taken."""
+    """Yield the results in *chunks*, and keep no reference to one that was taken."""
     for chunk in chunks:
         chunk.reverse()
         while chunk:

@@ -1,4 +1,4 @@
-"""The futures of an Executor, and how the outcome of a job becomes that of its future."""
+"""The futures of an Executor, and the conversion of a job's outcome into a future's."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from svc.domain.lifecycle import JobState
 from svc.envelope import PickleKeys
 from svc.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
 
-#: Seconds for which a future remembers whether its job runs.
+#: Seconds for which a future remembers the answer to `running`.
 RUNNING_SECONDS = 0.05
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a consumer, as text: the cause of an error that was raised there."""
+    """The traceback of a consumer, as text; the cause of the error that was raised there."""
 
     def __str__(self) -> str:
-        """Return the text, on lines of its own."""
+        """Return the text, beginning on a new line."""
         return f"\n{super().__str__()}"
 
 
 class Future(concurrent.futures.Future[Any]):
-    """The future of a durable job; it can be made again from its id by `Executor.future`.
+    """The future of a durable job; `Executor.future` can make it again from the job's id.
 
-    Which job a consumer runs just now is known to the manager alone: `running()` asks it.
+    Only the manager knows which jobs consumers run at the moment: `running()` asks it.
 
     Attributes:
         job_id: the job's id, in every process and for as long as the manager keeps the job.
@@ -41,7 +41,7 @@ class Future(concurrent.futures.Future[Any]):
     def __init__(
         self, job_id: str, cancel: Callable[[Future], bool], is_leased: Callable[[str], bool]
     ) -> None:
-        """Belong to the job *job_id*; *cancel* asks the manager to cancel it, *is_leased* where it is."""
+        """Belong to the job *job_id*; *cancel* asks the manager to cancel it, *is_leased* if it is leased."""
         super().__init__()
         self.job_id = job_id
         self.sent = False
@@ -50,16 +50,16 @@ class Future(concurrent.futures.Future[Any]):
         self._looked_at, self._leased = 0.0, False
 
     def number_in(self, origin: str) -> int:
-        """Return the number of a job of *origin*; -1 for another's, which was sent long ago."""
+        """Return the number of the job if it is of *origin*; otherwise -1: it was sent long ago."""
         name, number = parse_job_id(self.job_id)
         return number if name == origin else -1
 
     def running(self) -> bool:
-        """Tell whether a consumer has the job now: it runs, or is one of the few that come next there.
+        """Return whether a consumer has the job now: it runs, or is one of the few that come next there.
 
-        It is False if the job waits, also for another attempt, if it has ended, and if the manager does not
-        answer within the time of a call. Each call is a request to the manager (0.1 ms on one host), but
-        for those within `RUNNING_SECONDS` of the last one for the same future, which give its answer again.
+        It is False if the job waits (also for another attempt), if it has ended, and if the manager does not
+        answer within the time of a call. Each call is a request to the manager (0.1 ms on one host). Calls
+        within `RUNNING_SECONDS` of the last request for the same future return its answer again.
         """
         if self.done() or not self.sent:
             return False
@@ -69,16 +69,16 @@ class Future(concurrent.futures.Future[Any]):
         return self._leased and not self.done()
 
     def cancel(self) -> bool:
-        """Cancel the job at the manager if it still waits there; tell whether it is cancelled.
+        """Cancel the job at the manager if it still waits there; return whether it is cancelled.
 
-        Returns False, too, where the manager does not answer within the time of a call.
+        Also returns False if the manager does not answer within the time of a call.
         """
         if self.done():
             return self.cancelled()
         return self._ask_to_cancel(self)
 
     def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
-        """End like the job did; results and errors are unpickled if *pickle_keys* verify them."""
+        """End like the job; results and errors are unpickled if *pickle_keys* verify them."""
         try:
             self._end_as(outcome, pickle_keys)
         except BaseException as error:  # noqa: BLE001  # unpickling runs any code, and the future must end
@@ -95,14 +95,14 @@ class Future(concurrent.futures.Future[Any]):
             self.fail(error_of(outcome, pickle_keys))
 
     def end_cancelled(self) -> None:
-        """End as cancelled, and tell those who wait."""
-        # A second end means that the caller ended the future itself, which is its right.
+        """End as cancelled, and notify waiting threads."""
+        # A second end means that the caller has ended the future itself, which is allowed.
         with contextlib.suppress(RuntimeError):
             if super().cancel():
                 self.set_running_or_notify_cancel()
 
     def leave_to_parent(self) -> None:
-        """Fail in a forked child: the thread that would end this future runs in the parent."""
+        """Fail in a forked child, because the thread that would end this future runs in the parent."""
         # Another thread of the parent may have held its lock when the process forked.
         self._condition = threading.Condition()
         self.fail(
@@ -119,16 +119,16 @@ class Future(concurrent.futures.Future[Any]):
 
 
 def end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
-    """End *future*, if there is one, as its job did."""
+    """End *future* like its job; do nothing if it is None."""
     if future is not None:
         future.end_as(outcome, pickle_keys)
 
 
 def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:
-    """Return the error for a job that was given up on, caused by a `RemoteTraceback`.
+    """Return the error for a dead job; its cause is a `RemoteTraceback`.
 
-    It is the very exception that the task raised where that came as a pickle and *pickle_keys* verify it;
-    JobFailed otherwise, and where the pickle cannot be read here.
+    It is the exception that the task raised if that came as a pickle and *pickle_keys* verify it. Otherwise,
+    or if the pickle cannot be read here, it is a JobFailed.
     """
     failed = failure_of(outcome)
     if not isinstance(failed, JobFailed):
@@ -165,10 +165,10 @@ def unreadable(error: BaseException) -> CodecError:
 
 
 def unforeseen(error: BaseException) -> BrokerError:
-    """Return the error for futures whose executor's thread met *error*."""
+    """Return the error for futures whose executor's thread failed with *error*."""
     return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
 
 
 def copied(error: ServiceError) -> ServiceError:
-    """Return an error like *error*: futures must not share one, which would gather all their tracebacks."""
+    """Return a copy of *error*: a single one, shared by futures, would collect all their tracebacks."""
     return error_for(error.code, error.message)

@@ -1,4 +1,4 @@
-"""What a caller holds of a submitted job: its id, and the way to its outcome."""
+"""The handle of a submitted job: its id, and access to its outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A submitted job. Equal to another handle of the same job.
+    """A submitted job; it equals any other handle of the same job.
 
     Attributes:
         id: the job's id; valid in every client of the same manager.
@@ -21,26 +21,26 @@ class Job:
     __slots__ = ("_session", "id")
 
     def __init__(self, session: Session, job_id: str) -> None:
-        """Hold the id; nothing is asked of the manager."""
+        """Hold the id; this makes no request."""
         self._session = session
         self.id = job_id
 
     def result(self, timeout: float | None = None) -> Any:
-        """Return the job's result, waiting up to *timeout* seconds, or without limit.
+        """Return the job's result; wait up to *timeout* seconds, or without limit.
 
         Raises:
-            JobFailed: it was given up on; the error carries the consumer's traceback.
-            JobCancelled: it was cancelled.
-            ResultTimeout: it has not ended in time; it goes on regardless.
+            JobFailed: the job is dead; the error has the consumer's traceback.
+            JobCancelled: the job was cancelled.
+            ResultTimeout: the job has not ended in time; it goes on.
         """
         return self._session.result(self.id, timeout)
 
     def cancel(self) -> bool:
-        """Cancel the job if it still waits; tell whether it was."""
+        """Cancel the job if it is waiting; return whether it was cancelled."""
         return self._session.cancel([self.id]) == 1
 
     def view(self) -> JobView:
-        """Describe the job: state, why it waits, attempts.
+        """Describe the job: its state, the reason why it waits, its attempts.
 
         Raises:
             UnknownJob: its retention has passed.
@@ -48,11 +48,11 @@ class Job:
         return self._session.view(self.id)
 
     def done(self) -> bool:
-        """Tell whether the job has ended, well or not."""
+        """Return whether the job has ended, well or not."""
         return JobState[self.view().state.upper()].finished
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether *other* is a handle of the same job."""
+        """Return whether *other* is a handle of the same job."""
         return isinstance(other, Job) and other.id == self.id
 
     def __hash__(self) -> int:

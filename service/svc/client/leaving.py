@@ -1,7 +1,7 @@
-"""The end of a program that has submitted jobs by an Executor: what is still on its way is sent first.
+"""The exit of a program that has submitted jobs with an Executor: sends the remaining jobs first.
 
-The interpreter would end the threads that send with everything they hold. So exit waits for them, for a
-bounded time; it starts no thread, which CPython forbids from 3.12 on.
+The interpreter would end the sending threads and lose their jobs. So exit waits for them, for a limited time.
+It starts no thread, because CPython forbids that from 3.12 on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Iterable
 from typing import Protocol
 
-#: Seconds for which the end of the program waits for jobs to be sent, all executors together.
+#: Seconds that the exit of the program waits for jobs to be sent, for all executors together.
 EXIT_SECONDS = 30.0
-#: Seconds after which a line on stderr says what the program waits for, and between two such lines.
+#: Seconds after which a line on stderr explains the wait, and between two such lines.
 PROGRESS_SECONDS = 1.0
 
 
@@ -23,13 +23,13 @@ class Sender(Protocol):
     """Sends jobs from a thread of its own."""
 
     def unsent(self) -> int:
-        """Return how many jobs are neither acknowledged nor refused."""
+        """Return the number of jobs that are neither acknowledged nor refused."""
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait for *timeout* seconds until no job is unsent; return whether that is so."""
+        """Wait up to *timeout* seconds until no job is unsent; return whether that is so."""
 
     def refusals(self) -> tuple[int, str]:
-        """Return how many jobs were refused so far, and why the last one was."""
+        """Return the number of jobs refused so far, and the reason for the last one."""
 
 
 class _Exit:
@@ -95,7 +95,7 @@ def _wait_sent(senders: Iterable[Sender], end: float) -> None:
 
 
 def _tell_lost(senders: Iterable[Sender], refused: dict[int, int]) -> None:
-    """Say which jobs will not run: nobody is left who could ask their futures."""
+    """Report the jobs that will not run: no caller is left who could ask their futures."""
     for sender in senders:
         count, reason = sender.refusals()
         if count > refused[id(sender)]:

@@ -1,4 +1,4 @@
-"""Reading outcomes: what one means to a caller, and following those of a submission as they come."""
+"""Reads outcomes: turns them into results or errors, and follows those of a submission as they come."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from svc.domain.replies import Outcomes
 from svc.envelope import PickleKeys
 from svc.errors import BadRequest, JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
 
-#: Seconds that one call waits at most, so that a dead connection is found.
+#: Seconds that one call waits at most, so that a dead connection is noticed.
 SLICE_SECONDS = 20.0
-#: Seconds between two looks at submissions that cannot be waited for in one call.
+#: Seconds between two checks of jobs that cannot be waited for in one call.
 ROUND_SECONDS = 0.25
-#: Outcomes that one call asks for.
+#: Outcomes in the answer to one call.
 PAGE = 1000
 
 #: Seconds without an outcome after which somebody who looks on is told so for the first time.
@@ -36,10 +36,10 @@ def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
     """Return the result in *outcome*; a pickled one is verified with *pickle_keys*.
 
     Raises:
-        JobFailed: the job was given up on.
+        JobFailed: the job is dead.
         JobCancelled: it was cancelled.
         CodecError: the result is a pickled object and *pickle_keys* is None.
-        UntrustedPickle: it is one that is not signed for this job.
+        UntrustedPickle: the pickle is not signed for this job.
     """
     if outcome.state == JobState.SUCCEEDED:
         envelopes = None if pickle_keys is None else pickle_keys.of(outcome.id)
@@ -48,7 +48,7 @@ def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
 
 
 def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
-    """Return the error that stands for a job that did not succeed."""
+    """Return the error for a job that did not succeed."""
     if outcome.state == JobState.CANCELLED:
         return JobCancelled(f"job {outcome.id} was cancelled")
     error = outcome.error
@@ -66,17 +66,17 @@ def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
 
 
 class Deadline:
-    """A point in time until which to wait, or none.
+    """A time limit for a wait, or none.
 
     Attributes:
-        timeout: the seconds that were asked for; None for no limit.
+        timeout: the requested seconds; None for no limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
         """Start the count of *timeout* seconds.
 
         Raises:
-            BadRequest: *timeout* is not a number, so that it would never be over.
+            BadRequest: *timeout* is not a number; such a time would never pass.
         """
         if timeout is not None and math.isnan(timeout):
             raise BadRequest("the timeout is not a number of seconds")
@@ -89,22 +89,22 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
     def slice(self, limit: float | None = None) -> float:
-        """Return the seconds to wait in the next call: at most *limit*, else at most a slice."""
+        """Return the seconds that the next call may wait: at most *limit*, which is one slice by default."""
         limit = SLICE_SECONDS if limit is None else limit
         return limit if self._end is None else max(0.0, min(limit, self._end - time.monotonic()))
 
 
 class Patience:
-    """Repeats a call over a broken connection, until the manager was away for too long at one time."""
+    """Repeats a call over broken connections, until the manager was away for too long at a time."""
 
     def __init__(self, connections: Connections, deadline: Deadline, seconds: float) -> None:
-        """Repeat until *deadline*, and no longer than *seconds* without one answer."""
+        """Repeat until *deadline*, and no longer than *seconds* without an answer."""
         self._connections = connections
         self._deadline = deadline
         self._seconds = seconds
 
     def call(self, ask: Callable[[Broker], T]) -> T:
-        """Return the answer to *ask*, which is safe to ask again.
+        """Return the answer to *ask*, which must be safe to repeat.
 
         Raises:
             ManagerUnreachable: the manager did not answer in time.
@@ -124,7 +124,7 @@ class Patience:
                 time.sleep(self._deadline.slice(ROUND_SECONDS))
 
     def wait(self, ids: Sequence[str], seconds: float) -> list[Outcome]:
-        """Return the outcomes of *ids*, waiting up to *seconds* for all of them."""
+        """Return the outcomes of *ids*; wait up to *seconds* for all of them."""
         return self.call(lambda broker: broker.wait(ids, timedelta(seconds=seconds)))
 
     def feed(self, feed: c.Feed) -> Outcomes:
@@ -139,9 +139,9 @@ Late = Callable[[Collection[str], Deadline], ResultTimeout]
 
 
 def wait_for(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
-    """Return the outcomes of *ids*, of all of them or of those there are at *deadline*."""
+    """Return the outcomes of all *ids*, or of those that have ended at *deadline*."""
     found: list[Outcome] = []
-    # A page at a time: a reply is bounded, and thousands of results may be large.
+    # Page by page: a reply is bounded, and thousands of results may be large.
     for first in range(0, len(ids), PAGE):
         found += _wait_for_page(patience, ids[first : first + PAGE], deadline)
     return found
@@ -180,7 +180,7 @@ class Watch:
 def follow(patience: Patience, ids: Iterable[str], deadline: Deadline, watch: Watch) -> Iterator[Outcome]:
     """Yield the outcome of each job of *ids* once, in the order in which they ended.
 
-    Jobs of one submission are followed as they end; a mixture is asked for four times a second.
+    The jobs of one submission are followed as they end; a mixture is checked four times a second.
 
     Raises:
         ResultTimeout: the deadline came first.
@@ -204,7 +204,7 @@ def _fed(
         yield page.outcomes
         if not page.outcomes and wanted:
             yield _looked_up(patience, random.sample(sorted(wanted), min(PAGE, len(wanted))))
-        # A page may be short because its outcomes are large: only an empty one is the end.
+        # A page may be short because its outcomes are large: only an empty page is the end.
         if not page.outcomes and wanted and deadline.passed:
             raise watch.late(wanted, deadline)
         if not page.outcomes and wanted and seconds:
@@ -226,7 +226,7 @@ def _polled(
 
 
 def _looked_up(patience: Patience, ids: list[str]) -> list[Outcome]:
-    """Return the outcomes there are now; this also finds jobs that are unknown or no longer kept."""
+    """Return the current outcomes; this also finds jobs that are unknown or no longer kept."""
     found: list[Outcome] = []
     for first in range(0, len(ids), PAGE):
         found += patience.wait(ids[first : first + PAGE], 0.0)

@@ -1,4 +1,4 @@
-"""What all handles of one client share: its connections, its origin, and how it asks."""
+"""The parts that all handles of one client share: its connections, its origin, and its requests."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from svc.errors import (
     error_for,
 )
 
-#: Seconds for which a wait goes on asking a manager that does not answer.
+#: Seconds for which a wait keeps asking a manager that does not answer.
 PATIENCE_SECONDS = 60.0
 
-#: What to do where a pickle key is missing.
+#: Advice for a missing pickle key.
 NEEDED = (
     "make one with `svc auth generate --pickle`, give it to submitters and workers, and name it with "
     "pickle_key_file or SVC_PICKLE_KEY_FILE"
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class Origin:
-    """A source of job numbers: jobs are told apart by the name of their origin and their number."""
+    """A source of job numbers: a job is identified by the name of its origin and its number."""
 
     def __init__(self) -> None:
         """Choose a random name."""
@@ -53,7 +53,7 @@ class Origin:
         begin_anew_in_children(self)
 
     def begin_anew(self) -> None:
-        """Choose another random name: parent and child must not give two jobs the same id."""
+        """Choose another random name: a parent and its child must not give two jobs the same id."""
         self.name = new_origin()
         self._next = 0
 
@@ -65,11 +65,11 @@ class Origin:
 
 
 class Session:
-    """One client's connections, and what it asks over them. Safe to use from many threads.
+    """One client's connections, and the requests over them. Many threads can use it safely.
 
     Attributes:
-        pickle_keys: what signs pickled jobs; None where none can be submitted.
-        reader: what verifies pickled results; None where these are not opened.
+        pickle_keys: the keys that sign pickled jobs; None if none can be submitted.
+        reader: the keys that verify pickled results; None if these are not opened.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Session:
         patience: float,
         pickle_keys: PickleKeys | None = None,
     ) -> None:
-        """Connect by *connect* when first needed; *patience* is in seconds, as `PATIENCE_SECONDS`.
+        """Connect with *connect* at the first use; *patience* is in seconds, as `PATIENCE_SECONDS`.
 
         Raises:
             ConfigurationError: *accept* names `pickle`, and there are no keys.
@@ -107,7 +107,7 @@ class Session:
             return question(broker)
 
     def check(self, job: Encoded) -> None:
-        """Refuse a job that nobody would run.
+        """Refuse a job that no worker would run.
 
         Raises:
             CodecError: it is a pickle, and there is no key to sign it with.
@@ -116,7 +116,10 @@ class Session:
             raise CodecError(f"a pickled job has to be signed; {NEEDED}")
 
     def sealed(self, origin: str, first: int, job: Encoded, bodies: list[bytes]) -> list[bytes]:
-        """Return *bodies* of jobs like *job*, numbered from *first* on, as they travel: pickles sealed."""
+        """Return *bodies* in the form in which they are sent, with pickles sealed.
+
+        They are of jobs like *job*, numbered from *first* on.
+        """
         keys = self.pickle_keys
         if job.terms.codec != codec.PICKLE or keys is None:
             return bodies
@@ -126,11 +129,11 @@ class Session:
         ]
 
     def send(self, frame: Frame, origin: Origin | None, strict: bool) -> list[str | ServiceError]:
-        """Submit *frame*; return for each of its entries the id, or why it was not accepted."""
+        """Submit *frame*; return the id of each of its entries, or the error why it was not accepted."""
         jobs = [self._signable(job) for job in frame.jobs]
         answers: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in jobs]
         with self._connections.main() as broker:
-            # A signal handler may interrupt this thread while it takes numbers.
+            # A signal handler may have interrupted this thread while it took numbers.
             source = origin or (self._singles if self._connections.is_main(broker) else Origin())
             again = self._send(broker, source, groups(jobs), strict, answers)
             if again:
@@ -138,7 +141,7 @@ class Session:
         return answers
 
     def send_one(self, job: Encoded, strict: bool) -> str:
-        """Submit one job, together with those that other threads submit just now; return its id.
+        """Submit one job, together with jobs that other threads submit at the same time; return its id.
 
         Raises:
             BrokerError: it was not accepted.
@@ -154,7 +157,7 @@ class Session:
         return value_of(outcomes[0], self.reader)
 
     def outcomes(self, ids: Sequence[str], timeout: float | None) -> list[Outcome]:
-        """Return the outcomes of the jobs, of all or of those that ended within *timeout* seconds."""
+        """Return the outcomes of all jobs, or of those that ended within *timeout* seconds."""
         deadline = Deadline(timeout)
         return wait_for(self._patient(deadline), list(ids), deadline)
 
@@ -184,7 +187,7 @@ class Session:
         return {}
 
     def wait(self, question: Callable[[Broker], T]) -> T:
-        """Return the answer to a call that may wait and is safe to ask again."""
+        """Return the answer to a call that may wait and is safe to repeat."""
         return self._patient(Deadline(None)).call(question)
 
     def view(self, job_id: str) -> JobView:
@@ -199,14 +202,14 @@ class Session:
         return views[0]
 
     def is_leased(self, job_id: str) -> bool:
-        """Return whether a consumer has the job; False, too, if the manager does not answer or know it."""
+        """Return whether a consumer has the job; also False if the manager does not answer or know it."""
         try:
             return self.view(job_id).state == JobState.LEASED.word
         except ServiceError:
             return False
 
     def cancel(self, ids: Sequence[str]) -> int:
-        """Cancel those of the jobs that wait; return how many."""
+        """Cancel those of the jobs that are waiting; return their number."""
         return self.ask(lambda broker: broker.cancel(ids))
 
     def close(self) -> None:
@@ -237,11 +240,11 @@ class Session:
         strict: bool,
         answers: list[str | ServiceError],
     ) -> list[Group]:
-        """Submit *chunks* and note the answer to each job; return what to try once more.
+        """Submit *chunks* and note the answer to each job; return the chunks to send once more.
 
-        One job over the limit must not take those with it that it travelled with. And if the numbers belong
-        to other jobs, this process is a copy of another, as in a cloned virtual machine: *source* begins
-        anew.
+        A job over the limit must not make the other jobs of its chunk fail. If the numbers belong to other
+        jobs, this process is a copy of another one, as in a cloned virtual machine: then *source* chooses a
+        new name.
         """
         sent = [self._chunk(source, group) for group in chunks]
         for group, chunk in zip(chunks, sent, strict=True):

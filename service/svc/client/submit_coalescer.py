@@ -1,8 +1,8 @@
-"""Jobs that several threads submit one by one at the same time, sent together.
+"""Sends jobs together that several threads submit one by one at the same time.
 
-One request is on its way at a time. Whoever submits meanwhile waits for its end anyway; the first of them
-then sends one frame for all. So a process with fifty threads waits for two commits, not for fifty, and one
-thread alone waits for nobody.
+Only one request is on its way at a time. Jobs that are submitted meanwhile have to wait for it anyway; then
+the first of their threads sends one frame for all of them. So fifty threads of a process wait for two
+commits, not for fifty, and a single thread waits for no other.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from svc.broker.forks import begin_anew_in_children
 from svc.client.chunks import Encoded, Frame
 from svc.errors import ManagerUnreachable, ServiceError
 
-#: Submits a frame; returns for each of its jobs the id, or why it was not accepted.
+#: Submits a frame; returns the id of each of its jobs, or the error why it was not accepted.
 Send = Callable[[Frame], list[str | ServiceError]]
 
 
 class _Entry:
-    """A job, and once it has been sent what became of it."""
+    """A job and, once it has been sent, its id or error."""
 
     __slots__ = ("answer", "job")
 
@@ -31,16 +31,16 @@ class _Entry:
 
 
 class SubmitCoalescer:
-    """What sends the single jobs of many threads."""
+    """Sends the single jobs of many threads."""
 
     def __init__(self, send: Send) -> None:
-        """Send by *send*, which is called by one thread at a time."""
+        """Send with *send*, which only one thread calls at a time."""
         self._send = send
         self.begin_anew()
         begin_anew_in_children(self)
 
     def begin_anew(self) -> None:
-        """Have nothing to send: the threads that wait for it are the parent's."""
+        """Start without jobs: threads that wait for earlier jobs are the parent's."""
         self._sending = threading.RLock()
         self._busy = False
         self._waiting: deque[_Entry] = deque()
@@ -62,7 +62,7 @@ class SubmitCoalescer:
         return entry.answer
 
     def _send_next(self, own: _Entry) -> None:
-        """Send what waits; from a signal handler that interrupted this very thread in that, *own* alone."""
+        """Send the waiting jobs; in a signal handler that interrupted this thread in that, only *own*."""
         if self._busy:
             self._waiting.remove(own)
             self._send_frame(Frame([own.job]), [own], own)
@@ -74,7 +74,7 @@ class SubmitCoalescer:
             self._busy = False
 
     def _take(self) -> tuple[Frame, list[_Entry]]:
-        """Take as much of what waits as one frame holds."""
+        """Take as many of the waiting jobs as fit into one frame."""
         frame = Frame()
         entries: list[_Entry] = []
         while self._waiting and not (entries and frame.full_with(len(self._waiting[0].job.body))):
@@ -87,7 +87,7 @@ class SubmitCoalescer:
             answers = self._send(frame)
         except BaseException as error:
             for entry in entries:
-                # Each thread raises an error of its own: they would write into one traceback.
+                # Each thread raises its own error object: a shared one would collect all tracebacks.
                 entry.answer = _same(error)
             if isinstance(error, Exception) and own not in entries:
                 return
@@ -99,7 +99,7 @@ class SubmitCoalescer:
 
 
 def _same(error: BaseException) -> ServiceError:
-    """Return what a thread raises whose job was sent by another, which met *error*."""
+    """Return the error for a thread whose job was sent by another thread, which failed with *error*."""
     if isinstance(error, ServiceError):
         return type(error)(str(error))
     return ManagerUnreachable(

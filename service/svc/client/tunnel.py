@@ -1,6 +1,6 @@
-"""A local hop for plain BaseManager clients, which know no TLS: loopback on one side, TLS on the other.
+"""A local relay for plain BaseManager clients, which do not support TLS: loopback to TLS.
 
-What passes is not looked at: the client and the manager shake hands with their authkey through it.
+It does not look at the data: the client and the manager authenticate each other through it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from svc.errors import Conflict
 from svc.settings import Address
 from svc.wire_tls import ANY_NAME, TlsFiles
 
-#: Connections at a time; above it new ones are closed at once.
+#: Connections at a time; more are closed at once.
 CONNECTIONS_MAX = 256
 #: Seconds that connecting to the manager may take, TLS included.
 CONNECT_SECONDS = 5.0
-#: Bytes that are read at once; with as many waiting for a side that does not read, no more are.
+#: Bytes that are read at once; if as many wait for a side that does not read, reading stops.
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -40,7 +40,7 @@ class Tunnel:
         self._log = structlog.get_logger("svc.tunnel")
 
     async def serve(self, ready: Callable[[Address], None]) -> None:
-        """Relay until cancelled; *ready* is told the bound address.
+        """Relay until cancelled; *ready* is called with the bound address.
 
         Raises:
             Conflict: the address is in use.
@@ -56,7 +56,7 @@ class Tunnel:
             await server.serve_forever()
 
     async def _relay(self, inside: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        """Carry one connection, both ways, until either side ends it."""
+        """Relay one connection, both ways, until either side ends it."""
         with contextlib.closing(back):
             if self._open >= CONNECTIONS_MAX:
                 return
@@ -83,7 +83,7 @@ class Tunnel:
 
 
 async def _first(*carriers: object) -> None:
-    """Run both directions until one of them ends; an error that ended it is raised."""
+    """Run both directions until one of them ends; raise the error that ended it, if there is one."""
     tasks = [asyncio.ensure_future(each) for each in carriers]  # type: ignore[call-overload]  # coroutines
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

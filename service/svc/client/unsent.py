@@ -1,4 +1,4 @@
-"""Jobs that an executor has not sent yet: how many go in one frame, and which share a chunk."""
+"""Jobs that an executor has not sent yet, and their division into frames and chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Unsent:
 
 
 def next_frame(unsent: Sequence[Unsent]) -> tuple[int, int]:
-    """Return how many of the first jobs go in the next frame, and their bytes; one job goes at least."""
+    """Return the number of first jobs for the next frame, at least one, and their bytes."""
     count = size = 0
     for each in unsent[:FRAME_JOBS]:
         if count and size + len(each.job.body) > FRAME_BYTES:
@@ -31,12 +31,12 @@ def next_frame(unsent: Sequence[Unsent]) -> tuple[int, int]:
 
 
 def number_of(unsent: Unsent) -> int:
-    """Return the number by which jobs that wait are in order."""
+    """Return the number that decides the order of unsent jobs."""
     return unsent.number
 
 
 def runs(jobs: Sequence[Unsent]) -> list[list[Unsent]]:
-    """Divide jobs into chunks: neighbours whose numbers follow one another and that are on equal terms."""
+    """Divide jobs into chunks: neighbours with consecutive numbers and equal terms."""
     found: list[list[Unsent]] = []
     last: Unsent | None = None
     for unsent in jobs:
