@@ -1,7 +1,7 @@
 """The composition root: the only place that puts concrete parts together.
 
-Each function takes plain settings, builds what it needs, runs it and returns; nothing outlives it. Manager
-and worker are imported when they are run: a client needs neither.
+Each function takes plain settings, builds the parts that it needs, runs them and returns; nothing stays
+behind. Manager and worker are imported only when they are run, because a client needs neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What users construct: a client and an executor of the manager at an address."""
+"""The classes for users: a client and an executor of the manager at an address."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Client(client.Client):
         """Connect, when first used, to *manager* (`HOST:PORT`; else `SVC_MANAGER`, else this host).
 
         Args:
-            manager: where the manager is.
+            manager: the manager's address.
             authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
-            timeout: seconds that one call may take beyond what it waits for.
-            accept: codecs of the results that are read; `pickle` runs what a worker sends and has signed.
-            tls: certificates to dial with; else what `SVC_TLS_CERT`, `_KEY`, `_CA` and `_NAME` say.
+            timeout: seconds that one call may take beyond the time that it waits for jobs.
+            accept: codecs of the results that are read; with `pickle`, a worker can run code here.
+            tls: certificates to dial with; else those in `SVC_TLS_CERT`, `_KEY`, `_CA` and `_NAME`.
             pickle_key_file: the key for pickles, shared with workers and never with the manager; else
                 `SVC_PICKLE_KEY_FILE`, else the container secret.
 
         Raises:
             ConfigurationError: *manager* is not an address, or *accept* names `pickle` and there is no key.
-            AuthenticationFailed: there is no authkey, or not a safe one.
+            AuthenticationFailed: there is no authkey, or it is not a safe one.
         """
         source = _source(manager, authkey_file, timeout, tls)
         keys = read_pickle_keys(pickle_key_file)
@@ -51,7 +51,7 @@ class Client(client.Client):
 
 
 class Executor(executor.Executor):
-    """The contract of `concurrent.futures` over a manager; see `svc.client.executor.Executor`."""
+    """The interface of `concurrent.futures` over a manager; see `svc.client.executor.Executor`."""
 
     def __init__(
         self,
@@ -67,18 +67,18 @@ class Executor(executor.Executor):
         """Connect, when first used, to *manager* (`HOST:PORT`, else `SVC_MANAGER`, else this host).
 
         Args:
-            manager: where the manager is, or a client of it, whose address and authkey are used.
+            manager: the manager's address, or a client of it, whose address and authkey are used.
             authkey_file: the file with the shared secret; else `SVC_AUTHKEY_FILE`, else the container secret.
             codec: `plain` for names of tasks and data; `pickle` for any callable and any value.
-            timeout: seconds that one call may take beyond what it waits for.
+            timeout: seconds that one call may take beyond the time that it waits for jobs.
             patience: seconds for which the manager may be away before waiting futures fail.
-            tls: this side's certificate; else what `SVC_TLS_*` name; else none, in the clear.
+            tls: this side's certificate; else the one that `SVC_TLS_*` name; else none, without encryption.
             pickle_key_file: the key for the codec `pickle`, shared with workers and never with the manager;
                 else `SVC_PICKLE_KEY_FILE`, else the container secret, else the client's.
 
         Raises:
             ConfigurationError: *manager* is not an address, there is no such codec, or no key for pickles.
-            AuthenticationFailed: there is no authkey, or not a safe one.
+            AuthenticationFailed: there is no authkey, or it is not a safe one.
         """
         source = (
             manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout, tls)
@@ -90,7 +90,7 @@ class Executor(executor.Executor):
 def _source(
     manager: str | None, authkey_file: str | os.PathLike[str] | None, timeout: float, tls: TlsFiles | None
 ) -> Callable[[], ManagerBroker]:
-    """Return what connects to the manager that these settings name."""
+    """Return a function that connects to the manager in these settings."""
     address = parse_address(manager or os.environ.get("SVC_MANAGER") or "127.0.0.1")
     authkey = read_authkey(authkey_file)
     return functools.partial(connect, address, authkey, timeout, tls=tls or _tls_of_environment())
@@ -104,7 +104,7 @@ def connect(
     *,
     tls: TlsFiles | None = None,
 ) -> ManagerBroker:
-    """Return a broker of the manager at *address*; it connects when it is first used."""
+    """Return a broker of the manager at *address*; it connects at the first use."""
     return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=timeout, tls=tls)
 
 

@@ -1,4 +1,4 @@
-"""Runs a manager: the journal, the queue on it, the loop, and HTTP beside it."""
+"""Runs a manager: the journal, the queue on it, the server loop, and the HTTP server."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def run_manager(settings: ManagerSettings) -> int:
 def _recovered_host(
     settings: ManagerSettings, journal: Journal, metrics: ManagerMetrics, log: Any
 ) -> QueueHost:
-    """Return the queue as the journal has it."""
+    """Return the queue in the state that the journal has."""
     from svc.broker.host import QueueHost
     from svc.server.recovery import collector_paused
 
@@ -135,7 +135,7 @@ def _recovered_host(
 
 
 def _log_end(log: Any, error: ServiceError) -> None:
-    """Tell in one clear line why the manager ends; the sentence says it all."""
+    """Log in one clear line why the manager ends."""
     if isinstance(error, ManagerBroken):
         log.error("manager_broken", error=str(error))
     else:
@@ -143,7 +143,7 @@ def _log_end(log: Any, error: ServiceError) -> None:
 
 
 def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
-    """Return all keys that are active: the authkey, which may do everything, and one or two a role."""
+    """Return all active keys: the authkey, which may do everything, and one or two for each role."""
     from svc.domain.roles import Role
     from svc.server.keys import Key, KeyRing
 
@@ -154,7 +154,7 @@ def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
 
 
 def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
-    """Read keys and certificates again; where that fails, go on with those from before."""
+    """Read keys and certificates again; if that fails, keep the current ones."""
     try:
         authkey = read_authkey(settings.authkey_file) if settings.authkey_file else None
         keys, tls = _keys(settings, authkey), settings.tls.server_context() if settings.tls else None
@@ -169,11 +169,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
-    """Return the journal, and the release of SQLite where there is one."""
+    """Return the journal, and the release of SQLite if there is one."""
     from svc.broker.journal import MemoryJournal
 
     if settings.durability == "memory":
-        # No earlier manager had this incarnation, so that leases from before its start stay old.
+        # No earlier manager had this incarnation, so leases from before its start stay invalid.
         return MemoryJournal(1 + secrets.randbelow(1 << 20)), ""
     from svc.app.journal_marker import leave_marker, require_journal
     from svc.server.journal import SqliteJournal, sqlite_release
@@ -204,7 +204,7 @@ def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
 
 
 def _fault_reports(settings: ManagerSettings, sqlite: str) -> FaultReports | None:
-    """Return where reports of the manager's own faults go: beside the journal, if there is one."""
+    """Return the store for reports of the manager's own faults, beside the journal; None without one."""
     from svc.server.fault_reports import FaultReports
 
     if settings.durability == "memory":
@@ -228,7 +228,7 @@ def _manager_http(
         return
     host_name, port = server.endpoint
     own = Address(_ANY.get(host_name, host_name), port)
-    # It dials itself, under an address that its certificate need not have.
+    # The manager connects to itself, by an address that its certificate need not have.
     own_tls = replace(settings.tls, name=ANY_NAME) if settings.tls else None
 
     def ask(function: Callable[[], Any]) -> Any:
@@ -246,7 +246,7 @@ def _manager_http(
         return answer(Exposition(), Text).text.encode()
 
     def ready() -> tuple[bool, str]:
-        # The authkey may have been changed since the start.
+        # The authkey may have changed since the start.
         key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
         return is_ready(own, key, own_tls)
 
@@ -263,7 +263,7 @@ def _manager_http(
 
 @contextmanager
 def _on_signals(stop: Callable[[], None], renew: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on SIGTERM and SIGINT, and *renew* on SIGHUP, where this is the main thread."""
+    """Call *stop* on SIGTERM and SIGINT, and *renew* on SIGHUP, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

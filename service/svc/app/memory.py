@@ -1,4 +1,4 @@
-"""Which memory a manager may have, and how much of it is in use."""
+"""The memory limit of a manager, and its use of memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 def memory_watch(limit: MemoryLimit, trim: Callable[[], None]) -> MemoryWatch | None:
-    """Return what watches over this process's memory; None if there is no limit.
+    """Return the watch over this process's memory; None if there is no limit.
 
-    Against a number of bytes counts what this process has for itself; against the limit of a control group
-    that, or what all processes in the group have, if it is more. Caches of files never count.
+    A limit in bytes applies to the memory that this process has for itself. The limit of a control group
+    applies to that memory, or to that of all processes in the group if it is more. Caches of files never
+    count.
     """
     from svc.server.scarcity import MemoryWatch
     from svc.telemetry.cgroup import read_tightest
@@ -38,6 +39,6 @@ def memory_watch(limit: MemoryLimit, trim: Callable[[], None]) -> MemoryWatch | 
 
 
 def own_memory() -> int:
-    """Return the bytes in memory that this process has for itself: not of files, not shared (proc(5))."""
+    """Return the bytes in memory that belong to this process: not of files, not shared (proc(5))."""
     _, resident, shared, *_ = _STATM.read_bytes().split()
     return (int(resident) - int(shared)) * _PAGE_BYTES

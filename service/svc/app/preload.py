@@ -1,4 +1,4 @@
-"""What a worker's forkserver imports, once for all consumers; importing this is all that it is for."""
+"""Import this in a worker's forkserver: it imports the modules that all consumers need, once."""
 
 from __future__ import annotations
 

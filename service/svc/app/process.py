@@ -1,4 +1,4 @@
-"""What manager and worker processes have in common: HTTP beside them, readiness, announcing, logging."""
+"""Parts that manager and worker processes share: HTTP server, readiness, announcement, logging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from svc.wire_tls import TlsFiles
 if TYPE_CHECKING:
     from svc.telemetry.http import HttpServer
 
-#: Seconds that a readiness check may take, and one that asks the manager's own loop.
+#: Seconds that a readiness check may take, and a question to the manager's own loop.
 READY_SECONDS = 2.0
 
 
@@ -32,7 +32,7 @@ def serving(server: HttpServer) -> Iterator[Address]:
 
 
 def is_ready(address: Address, authkey: bytes, tls: TlsFiles | None) -> tuple[bool, str]:
-    """Complete a handshake and a call, as a client does: a port that accepts proves nothing."""
+    """Check with a handshake and a call, as of a client: an open port alone proves nothing."""
     try:
         with connect(address, authkey, READY_SECONDS, tls=tls) as broker:
             broker.connect()
@@ -42,7 +42,7 @@ def is_ready(address: Address, authkey: bytes, tls: TlsFiles | None) -> tuple[bo
 
 
 def announce(path: Path | None, **addresses: Address | None) -> None:
-    """Write the bound addresses to *path* as one JSON object, all or nothing."""
+    """Write the bound addresses to *path* as one JSON object, atomically."""
     if path is None:
         return
     content = json.dumps({name: str(address) for name, address in addresses.items() if address})

@@ -1,4 +1,4 @@
-"""Runs a worker: the supervisor, what its consumers need to connect, and HTTP beside it."""
+"""Runs a worker: the supervisor, the connections of its consumers, and the HTTP server."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from svc.worker.process import signals_held_back, start_forkserver
 if TYPE_CHECKING:
     from svc.telemetry.http import HttpServer, Route
 
-#: Seconds after which a consumer or supervisor gives a call up, says so, and makes it again.
+#: Seconds after which a consumer or supervisor gives up a call, reports that, and repeats it.
 DIAL_SECONDS = 5.0
-#: What the forkserver imports once for all consumers.
+#: Modules that the forkserver imports once for all consumers.
 PRELOAD = ("svc.app.preload",)
 
 
 def run_worker(settings: WorkerSettings) -> int:
-    """Work until told to stop, or until every consumer has had its pill; return the exit code.
+    """Run a worker until it is stopped or every consumer has had its pill; return the exit code.
 
     Raises:
         ConfigurationError: a task module cannot be loaded.
@@ -46,7 +46,7 @@ def run_worker(settings: WorkerSettings) -> int:
 
 def _run(settings: WorkerSettings) -> int:
     adopt_orphans()
-    # It takes as long as all that follows until it is needed, and the two can go on side by side.
+    # Its start takes as long as the code from here to its first use, and runs in parallel.
     start_forkserver(PRELOAD)
     load_structlog()
     from svc.telemetry.logs import LogSettings
@@ -86,7 +86,7 @@ def _run(settings: WorkerSettings) -> int:
 def _dial(
     address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
 ) -> ManagerBroker:
-    """Connect a consumer or a supervisor; they call again, as long as it takes, after each timeout."""
+    """Connect a consumer or a supervisor; after each timeout they repeat the call, as long as it takes."""
     return connect(address, authkey, DIAL_SECONDS, hello, tls=tls)
 
 
@@ -130,7 +130,7 @@ def _http_server(at: Address, routes: Mapping[str, Route], settings: WorkerSetti
 
 
 def _snapshot(supervisors: list[Any]) -> Any:
-    """Return what the supervisor knows, in the words of telemetry, which does not know the worker."""
+    """Return the supervisor's snapshot as the type of telemetry, which must not import the worker."""
     from svc.telemetry.worker_metrics import WorkerSnapshot
 
     seen = supervisors[0].snapshot()
