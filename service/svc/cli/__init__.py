@@ -1,4 +1,4 @@
-"""The command line. Importing this costs nothing: `svc health` and `svc --help` must answer at once."""
+"""The command line. Its import is cheap, because `svc health` and `svc --help` must answer at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def _said_at_once(words: list[str]) -> bool:
-    """Answer what needs no parser; return whether it was that."""
+    """Answer a call that needs no parser; return whether it was one."""
     if words not in (["--help"], ["-h"]):
         return False
     from svc.cli.overview import fits, overview
@@ -31,5 +31,5 @@ def _said_at_once(words: list[str]) -> bool:
         sys.stdout.write(overview())
         sys.stdout.flush()
     except BrokenPipeError:
-        return False  # the program knows how to end when nobody reads
+        return False  # the program handles a closed pipe
     return True

@@ -13,7 +13,7 @@ from svc.cli.output import write_exact
 from svc.errors import ConfigurationError, Conflict
 from svc.key_files import ROLES
 
-#: Random bytes in a key, which the file holds as text.
+#: Random bytes in a key; the file has them as text.
 KEY_BYTES = 32
 
 

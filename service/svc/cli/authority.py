@@ -21,7 +21,7 @@ from svc.cli.output import write_exact
 from svc.errors import ConfigurationError, Conflict
 from svc.settings import parse_names
 
-#: Days that certificates are valid, the CA's own and those that it signs.
+#: Days for which certificates are valid: the CA's own, and those that it signs.
 CA_DAYS = 3650
 CERTIFICATE_DAYS = 825
 _NAMES = "manager,localhost,127.0.0.1,::1"
@@ -76,10 +76,10 @@ def make_authority(
 ) -> list[Path]:
     """Make a CA, the manager's certificate and one for each of *clients* in *folder*; return the files.
 
-    *names* are those that the manager's certificate is good for.
+    *names* are the names in the manager's certificate.
 
     Raises:
-        ConfigurationError: there is no `openssl`, it failed, or a client's name is none.
+        ConfigurationError: there is no `openssl`, it failed, or a client's name is not valid.
         Conflict: one of the files exists.
     """
     _need_openssl()
@@ -101,7 +101,7 @@ def make_authority(
 
 
 def renew_certificates(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """Sign every certificate in *folder* again, each for the key that is there; return the files.
+    """Sign every certificate in *folder* again, each for its existing key; return the files.
 
     Each file is replaced at once, and fits its key before and after. *names* as for `make_authority`.
 
@@ -143,10 +143,10 @@ def _make_key(file: Path) -> None:
 
 @contextmanager
 def _drafted(file: Path, *, replace: bool) -> Iterator[Path]:
-    """Have *file* made under a hidden name; when it is whole it gets its own, to *replace* another or none.
+    """Make *file* under a hidden name, and rename it when it is whole; *replace* an existing file or not.
 
     Raises:
-        Conflict: the file exists, and is not to be replaced.
+        Conflict: the file exists, and must not be replaced.
     """
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -163,8 +163,8 @@ def _drafted(file: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def _sign(folder: Path, draft: Path, owner: str, names: tuple[str, ...]) -> None:
-    """Make OWNER.pem for OWNER.key, in place of the one that may be there."""
-    # Both usages: the manager's own readiness check dials itself with its certificate.
+    """Make OWNER.pem for OWNER.key; replace an existing one."""
+    # Both usages, because the manager's own readiness check connects to itself with its certificate.
     manager = f"extendedKeyUsage=serverAuth,clientAuth\n{_alternatives(names)}"
     extensions = manager if owner == _MANAGER else "extendedKeyUsage=clientAuth\n"
     request, config = draft / f"{owner}.csr", draft / f"{owner}.cnf"

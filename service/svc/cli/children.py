@@ -1,4 +1,4 @@
-"""A manager and a worker as child processes, for `svc dev` and `svc demo`; none outlives its parent's end."""
+"""A manager and a worker as child processes, for `svc dev` and `svc demo`; they end with their parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from svc.errors import ServiceError
 
 #: Seconds that a child may take until it serves.
 START_SECONDS = 30.0
-#: Seconds that the jobs of a worker may go on when it is stopped.
+#: Seconds that running jobs may go on when their worker is stopped.
 GRACE_SECONDS = 3.0
 #: Seconds that a child may take to end before it is killed.
 STOP_SECONDS = 10.0
@@ -28,19 +28,19 @@ _LOOK_SECONDS = 0.02
 
 
 class ChildFailed(ServiceError):
-    """A process that this command started has ended before its time."""
+    """A process that this command started has ended too early."""
 
     code = "child_failed"
 
 
 class Child:
-    """`svc VERB …` as a process in a session of its own, so that a Ctrl-C reaches its parent alone."""
+    """`svc VERB …` as a process in a session of its own, so that Ctrl-C reaches only its parent."""
 
     def __init__(self, verb: str, arguments: Sequence[str], folder: Path, *, quiet: bool) -> None:
-        """Start it; with *quiet* its log goes to a file in *folder*."""
+        """Start it; if *quiet*, its log goes to a file in *folder*."""
         self.verb = verb
         self._announced = folder / f"{verb}.json"
-        self._announced.unlink(missing_ok=True)  # of the one before it
+        self._announced.unlink(missing_ok=True)  # of an earlier child
         self._log = folder / f"{verb}.log" if quiet else None
         # Settings of the folder and of the environment are for processes of their own.
         program = [sys.executable, "-P", "-m", "svc", "--config", os.devnull]
@@ -57,7 +57,7 @@ class Child:
             )
 
     def wait_serving(self) -> dict[str, str]:
-        """Return the addresses that the child serves at, once it does.
+        """Return the addresses of the child, once it serves.
 
         Raises:
             ChildFailed: it has ended, or did not serve in time.
@@ -85,7 +85,7 @@ class Child:
             raise ChildFailed(f"the {self.verb} did not end within {seconds:g} s{self._said()}") from None
 
     def stop(self) -> None:
-        """Ask it to end, wait, and kill it where it does not. May be called twice."""
+        """Ask it to end, wait, and kill it if it does not. May be called twice."""
         self.process.terminate()
         # A second Ctrl-C is no reason to leave it behind: it ends the patience, not the cleaning up.
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -107,15 +107,15 @@ class Service:
     """A manager and a worker on this host.
 
     Attributes:
-        folder: temporary, with journal, authkey and logs; gone afterwards.
+        folder: temporary, with journal, authkey and logs; it is deleted afterwards.
         authkey_file: the generated secret.
-        pickle_key_file: the generated key for pickles, which the manager is not given.
+        pickle_key_file: the generated key for pickles, which the manager does not get.
         manager: the manager's process.
         worker: the worker's process.
-        start_worker: starts another worker like it once that has ended, and returns it once it serves.
-        listen: where the manager serves jobs.
-        manager_http: where it serves metrics.
-        worker_http: where the worker does.
+        start_worker: starts another such worker after the end of the first, and returns it once it serves.
+        listen: the address at which the manager serves jobs.
+        manager_http: the address of the manager's metrics.
+        worker_http: the address of the worker's metrics.
     """
 
     folder: Path
@@ -133,9 +133,9 @@ class Service:
 def running_service(
     manager_flags: Sequence[str], worker_flags: Sequence[str], *, quiet: bool
 ) -> Iterator[Service]:
-    """Start a manager and a worker; afterwards end both and take their files away.
+    """Start a manager and a worker; afterwards end both and delete their files.
 
-    The manager's flags say where it listens; the worker is given its address.
+    The manager's flags have its address; the worker gets that address from here.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="svc-")))
@@ -162,7 +162,7 @@ def running_service(
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does: through every `finally`."""
+    """Let SIGTERM and SIGHUP end this process like Ctrl-C: through every `finally`."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, _interrupt) for number in numbers]
     try:

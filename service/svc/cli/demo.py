@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from svc.cli.children import Service
     from svc.client.client import Client
 
-#: The module that the worker imports, wherever svc is installed.
+#: The module that the worker imports; it is part of svc.
 DEMO_TASKS = "svc.cli.demo_tasks"
-#: The figures of the textbook program.
+#: The numbers of the textbook program: the example of multiprocessing queues that `examples/seed.py` has.
 FANCY_OBJECTS = 3
 TASKS = 40
 #: Seconds that each part may take.
@@ -65,7 +65,7 @@ def _tell_consumers(client: Client) -> None:
 
 
 def _fancy_objects(client: Client) -> None:
-    """Send objects to consumers, which print what they do."""
+    """Send objects to consumers, which print their actions."""
     from svc.cli.demo_tasks import MyFancyClass
 
     objects = [MyFancyClass(f"Fancy Dan {number}") for number in range(FANCY_OBJECTS)]
@@ -74,7 +74,7 @@ def _fancy_objects(client: Client) -> None:
 
 
 def _tasks(client: Client) -> None:
-    """Print the products as their tasks end."""
+    """Print each product when its task ends."""
     from svc.cli.demo_tasks import Task
     from svc.client.chunks import JobSpec
     from svc.client.outcomes import value_of
@@ -87,7 +87,7 @@ def _tasks(client: Client) -> None:
 
 
 def _drain(client: Client, service: Service) -> None:
-    """Hand every consumer its pill and see the worker go."""
+    """Hand every consumer its pill, and wait for the end of the worker."""
     consumers = client.stats().consumers
     client.drain()
     code = service.worker.wait_ended(PART_SECONDS)
@@ -101,14 +101,14 @@ def _drain(client: Client, service: Service) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Advance]:
-    """Show a bar on a terminal while results come; elsewhere nothing."""
+    """Show a progress bar on a terminal while results come; elsewhere show nothing."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    # Lines of stdout go through the bar's console only where both are the same terminal.
+    # Lines of stdout go through the bar's console only if both are the same terminal.
     shared: Any = sys.stdout.isatty()
     columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)

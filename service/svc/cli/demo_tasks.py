@@ -1,7 +1,7 @@
-"""The tasks that `svc demo` and `svc dev` bring along: those of the textbook program.
+"""The tasks of `svc demo` and `svc dev`: those of the usual example of multiprocessing queues.
 
 They are here, and not in `examples/`, because a wheel has no examples: consumers import this module by
-its name, wherever svc is installed. `examples/seed.py` is the same program as a user would write it.
+its name in any installation. `examples/seed.py` is the same program in the form that a user would write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from svc.worker.registry import task
 
 
 class Task:
-    """A product that takes its time. Calling it gives the line of text."""
+    """A product that takes some time. Its call returns a line of text."""
 
     def __init__(self, a: int, b: int) -> None:
         """Multiply *a* by *b* when called."""
@@ -35,11 +35,11 @@ class MyFancyClass:
     """An object that is sent to a consumer and does something there."""
 
     def __init__(self, name: str) -> None:
-        """Have a *name*."""
+        """Give the object its *name*."""
         self.name = name
 
     def do_something(self) -> None:
-        """Print which process does it, and for whom."""
+        """Print the name of the process and of the object."""
         process = multiprocessing.current_process().name
         sys.stdout.write(f"Doing something fancy in {process} for {self.name}\n")
         sys.stdout.flush()
@@ -53,12 +53,12 @@ def multiply(a: int, b: int) -> int:
 
 @task(name="sleep")
 def sleep(seconds: float) -> float:
-    """Take *seconds*; return them."""
+    """Sleep for *seconds*; return them."""
     time.sleep(seconds)
     return seconds
 
 
 @task(name="fail", retries=1, backoff=0.2)
 def fail(message: str = "this task always fails") -> None:
-    """Raise an error, to see what becomes of such a job."""
+    """Raise an error, to show how such a job ends."""
     raise ValueError(message)

@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.1
 #: Seconds that one call to the manager may take.
 _CALL_SECONDS = 10.0
 _DEMO_TASKS = "svc.cli.demo_tasks"
-#: The worker's name: the one that a drain names is also the one that comes back.
+#: The worker's name, which a drain of it uses; a new worker has the same name.
 _WORKER = "dev"
 _KEPT = (
     "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
@@ -137,7 +137,7 @@ class Sources:
 
 
 def _worker_after_drain(service: Service, client: Client) -> Child | None:
-    """Wait until no drain is in force and return another worker; None if the manager ends first."""
+    """Wait until no drain is in force, and return a new worker; None if the manager ends first."""
     if _drained(client):
         tell("svc: the worker has been drained; the jobs are kept, and it comes back at `svc resume`")
     while service.manager.process.poll() is None:
@@ -170,7 +170,7 @@ Ctrl-C here ends both and forgets all jobs.
 
 
 def _local(port: int) -> str:
-    """Return the loopback address with *port*, or with 0 for a free one where it is taken."""
+    """Return the loopback address with *port*, or with 0 for any free port if that one is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

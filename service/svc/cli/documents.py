@@ -1,4 +1,4 @@
-"""The JSON documents of the command line. Scripts rely on these names: add, never rename or remove."""
+"""The JSON documents of the command line. Scripts rely on the names: add some, never rename or remove one."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
 
 
 def error_info(error: ErrorInfo | None) -> dict[str, Any] | None:
-    """Return what a task raised."""
+    """Return the error of an attempt."""
     if error is None:
         return None
     return {"type": error.type, "message": error.message, "traceback": error.traceback}
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """Return how a job ended. A result that is a pickled object is not opened: `unreadable` says so."""
+    """Return the outcome of a job. A result that is a pickled object is not opened; `unreadable` says so."""
     value, unreadable = result_of(outcome)
     document = {
         "id": outcome.id,
@@ -74,7 +74,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
 
 
 def result_of(outcome: Outcome) -> tuple[Any, str]:
-    """Return the result of a job that succeeded, and why it cannot be read where that is so."""
+    """Return the result of a job that succeeded, and the reason if it cannot be read."""
     if outcome.state != JobState.SUCCEEDED:
         return None, ""
     try:
@@ -84,7 +84,7 @@ def result_of(outcome: Outcome) -> tuple[Any, str]:
 
 
 def failure_text(outcome: Outcome) -> str:
-    """Return in one line why a job did not succeed."""
+    """Return the reason why a job did not succeed, in one line."""
     return str(failure_of(outcome)).partition("\n")[0]
 
 
@@ -128,7 +128,7 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
 
 
 def status_document(totals: Totals) -> dict[str, Any]:
-    """Return the whole service at a glance."""
+    """Return an overview of the whole service."""
     return {
         "release": totals.release,
         "uptime_seconds": totals.uptime,

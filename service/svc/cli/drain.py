@@ -1,4 +1,4 @@
-"""`svc drain` and `svc resume`: let every consumer finish and go, and take them back."""
+"""`svc drain` and `svc resume`: let every consumer finish and end, and let consumers work again."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from svc.settings import DEFAULT_MANAGER
 if TYPE_CHECKING:
     from svc.client.client import Client
 
-#: Seconds between two looks at how far a drain is.
+#: Seconds between two checks of the progress of a drain.
 LOOK_SECONDS = 0.1
-#: Seconds between two lines of progress where stderr is no terminal.
+#: Seconds between two lines of progress if stderr is not a terminal.
 LINE_SECONDS = 10.0
 #: Seconds that one call to the manager may take.
 CALL_SECONDS = 10.0
@@ -103,18 +103,18 @@ def _stays(worker: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a drain still waits for."""
+    """The consumers and jobs that a drain still waits for."""
 
     consumers: int
     leased: int
 
     @property
     def done(self) -> bool:
-        """Whether every consumer has gone and nothing is leased."""
+        """Whether every consumer has ended and no job is leased."""
         return not self.consumers and not self.leased
 
     def __str__(self) -> str:
-        """Return it for people."""
+        """Return the numbers for people."""
         return f"{self.consumers} consumers and {self.leased} running jobs are left"
 
 
@@ -127,7 +127,7 @@ def _left(client: Client, worker: str) -> Left:
 
 
 def _watch(client: Client, worker: str, started: float, timeout: float | None) -> Left:
-    """Look until nothing is left or *timeout* seconds have passed since *started*; tell the progress."""
+    """Wait until nothing is left or *timeout* seconds have passed since *started*; show the progress."""
     progress = Progress()
     while True:
         left = _left(client, worker)
@@ -139,15 +139,15 @@ def _watch(client: Client, worker: str, started: float, timeout: float | None) -
 
 
 class Progress:
-    """One line on a terminal, kept up to date; elsewhere a line every ten seconds."""
+    """A progress line: on a terminal it is kept up to date; elsewhere it is printed every ten seconds."""
 
     def __init__(self) -> None:
-        """Look at what stderr is."""
+        """Check whether stderr is a terminal."""
         self._terminal = sys.stderr.isatty()
         self._next = time.monotonic() + LINE_SECONDS
 
     def show(self, text: str) -> None:
-        """Show the state of things."""
+        """Show the current progress."""
         if self._terminal:
             sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
@@ -156,7 +156,7 @@ class Progress:
             tell(text)
 
     def end(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`svc jobs`: look at jobs, cancel those that wait, try dead ones again."""
+"""`svc jobs`: show jobs, cancel waiting ones, requeue dead ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from svc.settings import DEFAULT_MANAGER
 if TYPE_CHECKING:
     from svc.domain.job import Attempt, JobView
 
-#: Some of the jobs were in a state that forbids it.
+#: Exit code if some of the jobs were in a state that forbids the action.
 EXIT_PARTIAL = 7
 
 State = Literal["ready", "scheduled", "leased", "succeeded", "dead", "cancelled"]

@@ -1,4 +1,4 @@
-"""`svc journal`: look at a journal, check it, copy it while it is in use, and make one from a copy."""
+"""`svc journal`: inspect a journal, verify it, back it up while it is in use, and restore a backup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svc.cli.wiring import open_client
 from svc.errors import JournalError
 from svc.settings import DEFAULT_MANAGER
 
-#: Seconds between two looks at how far a backup is.
+#: Seconds between two checks of the progress of a backup.
 LOOK_SECONDS = 0.1
 
 Journal = Annotated[

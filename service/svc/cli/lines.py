@@ -1,4 +1,4 @@
-"""Jobs from NDJSON: one job a line, read as they come, bounded, and told by line number when bad."""
+"""Jobs from NDJSON: one job a line. They are read as they come, and errors name the line's number."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from svc.wire import MESSAGE_BYTES_MAX
 
 #: Bytes read at a time.
 CHUNK = 1 << 20
-#: Seconds of silence on the input after which what was read is handled.
+#: Seconds without input after which the jobs read so far are submitted.
 PAUSE_SECONDS = 0.05
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
-    """What one line may say of a job; what it leaves out comes from the flags."""
+    """The fields of one line; the flags replace missing ones."""
 
     task: str
     args: list[Any] = []
@@ -35,7 +35,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     timeout: float | None = None
 
     def spec(self, base: Options) -> JobSpec:
-        """Return the job, on the terms of *base* where the line names none."""
+        """Return the job; *base* has the options that the line does not name."""
         own = {name: value for name in _TERMS if (value := getattr(self, name)) is not None}
         return JobSpec(self.task, self.args, self.kwargs, base.but(**own) if own else base)
 
@@ -50,20 +50,20 @@ class BadLine(BadRequest):
 
 
 class Lines:
-    """The jobs in an open file, one a line; blank lines are passed over.
+    """The jobs in an open file, one a line; blank lines are skipped.
 
     Attributes:
         numbers: the line numbers, from 1, of the jobs that were yielded and not yet answered.
     """
 
     def __init__(self, file: int, base: Options) -> None:
-        """Read the file descriptor *file*; *base* are the terms that a line does not name."""
+        """Read the file descriptor *file*; *base* has the options that a line does not name."""
         self.numbers: deque[int] = deque()
         self._file = file
         self._base = base
 
     def __iter__(self) -> Iterator[JobSpec | ServiceError | None]:
-        """Yield a job, or what is wrong with the line; None where the input pauses."""
+        """Yield a job, or the error of a line; None if the input pauses."""
         decoder = msgspec.json.Decoder(Line)
         number = 0
         for line in lines_of(self._file):
@@ -88,7 +88,7 @@ def _job(decoder: msgspec.json.Decoder[Line], line: bytes, base: Options) -> Job
 
 
 def _pauses(file: int) -> bool:
-    """Return whether nothing more comes for now, or cannot be known: Windows tells it of sockets alone."""
+    """Return whether no more input comes for now, or if that is unknown: Windows tells it of sockets only."""
     try:
         return not select.select([file], [], [], PAUSE_SECONDS)[0]
     except OSError:
@@ -98,7 +98,7 @@ def _pauses(file: int) -> bool:
 def lines_of(file: int) -> Iterator[bytes | None]:
     """Yield the lines of *file* without their ends, and None if the input pauses.
 
-    Of a line that is longer than a message may be, only so much is given that its reader can tell.
+    Of a line that is longer than a message may be, only a part is yielded, which is long enough to show that.
     """
     rest = bytearray()
     while chunk := os.read(file, CHUNK):

@@ -1,4 +1,4 @@
-"""The options that several commands share, each declared once. One with a variable is a setting."""
+"""The options that several commands share, each declared once. An option with a variable is a setting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""All that the command line prints. Data goes to stdout, all else to stderr.
+"""All output of the command line. Data goes to stdout, all else to stderr.
 
-What is printed may come from jobs, workers and managers, and reaches a terminal as `printable` makes it.
-Results, metrics and paths are exact if stdout is no terminal. All other text is the same everywhere.
+Text may come from jobs, workers and managers, so a terminal gets it through `printable`. Results, metrics and
+paths are exact if stdout is not a terminal. All other text is the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from svc.printable import printable_json, printable_line, printable_text
 T = TypeVar("T")
 #: The last second of the year 9999, as a Unix time.
 _LAST_MOMENT = 253_402_300_799.0
-#: A column of a table: its title, and what stands in it for an item.
+#: A column of a table: its title, and a function for its text of an item.
 Column = tuple[str, Callable[[T], str]]
 
-#: What to do next about an error, where its message does not say it.
+#: Advice about an error, if its message has none.
 HINTS = {
     "unknown_job": "`svc jobs list` shows the jobs that are known",
     "unknown_task": "`svc workers --json` shows the tasks that workers know",
@@ -32,9 +32,9 @@ HINTS = {
 
 
 def json_text(document: object, *, indent: bool = False) -> str:
-    """Return *document* as JSON, on one line or indented; what JSON cannot hold as its `repr`.
+    """Return *document* as JSON, on one line or indented; values that JSON does not have as their `repr`.
 
-    What is not printable is escaped, so that it is exact and safe to show.
+    Unprintable characters are escaped, so the text is exact and safe to show.
     """
     import msgspec
 
@@ -46,7 +46,7 @@ def json_text(document: object, *, indent: bool = False) -> str:
 
 
 def _json_of_halves(document: object, *, indent: bool) -> str:
-    """Return JSON of text with halves of characters: bytes of an argument or a path that are no text."""
+    """Return JSON of text with lone surrogates: bytes of an argument or a path that are not valid text."""
     import json
 
     import msgspec
@@ -56,28 +56,28 @@ def _json_of_halves(document: object, *, indent: bool) -> str:
 
 
 def write(text: str) -> None:
-    """Print one line of data that people read; nothing in *text* begins another one."""
+    """Print one line of data for people; no character in *text* can begin another line."""
     _put(sys.stdout, printable_line(text))
 
 
 def write_exact(text: str) -> None:
-    """Print data that programs read: as it is, but on a terminal safe to show."""
+    """Print data for programs: unchanged, but made safe to show on a terminal."""
     _put(sys.stdout, printable_text(text) if sys.stdout.isatty() else text)
 
 
 def write_json(document: object) -> None:
-    """Print the one document of `--json`."""
+    """Print the single document of `--json`."""
     _put(sys.stdout, json_text(document, indent=True))
 
 
 def write_ndjson(documents: Iterable[object]) -> None:
-    """Print one document a line."""
+    """Print one document on each line."""
     for document in documents:
         _put(sys.stdout, json_text(document))
 
 
 def tell(text: str) -> None:
-    """Print a message of one line for the person at the terminal."""
+    """Print a one-line message for the person at the terminal."""
     _put(sys.stderr, printable_line(text))
     sys.stderr.flush()
 
@@ -92,7 +92,8 @@ def _put(stream: TextIO, text: str) -> None:
     try:
         stream.write(text + "\n")
     except UnicodeEncodeError:
-        # The stream's encoding lacks a character: half of one, or what an old terminal does not have.
+        # The stream's encoding lacks a character: a lone surrogate, or one that an old terminal does not
+        # have.
         known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
         stream.write(known + "\n")
 
@@ -101,9 +102,10 @@ class Printer:
     """Prints items as they come: as text, as NDJSON, or all at the end as one JSON document."""
 
     def __init__(self, *, json: bool, ndjson: bool, single: bool = False) -> None:
-        """Print as is asked for; *single* makes the one item the document, in place of a list.
+        """Choose the format; with *single* the only item is the document, and not a list.
 
-        Each of several is one line on a terminal, so that none looks like two; a single one may have more.
+        On a terminal each item of several is one line, so that none looks like two; a single one may have
+        more.
         """
         self._json = json
         self._ndjson = ndjson
@@ -113,11 +115,11 @@ class Printer:
 
     @property
     def text(self) -> bool:
-        """Whether a person reads along."""
+        """Whether the output is text for people."""
         return not (self._json or self._ndjson)
 
     def item(self, document: object, text: str, name: str = "") -> None:
-        """Print one item; as text with its *name* and a tab before it, if it has one."""
+        """Print one item; in text its *name*, if it has one, and a tab come first."""
         if self._json:
             self._kept.append(document)
         elif self._ndjson:
@@ -132,7 +134,7 @@ class Printer:
         return printable_text(text) if self._single else printable_line(text)
 
     def flush(self) -> None:
-        """Hand what was printed to the reader at once."""
+        """Pass all output to the reader at once."""
         sys.stdout.flush()
 
     def __enter__(self) -> Self:
@@ -140,13 +142,13 @@ class Printer:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        """Print the document, where one is asked for; after an error only what there is."""
+        """Print the JSON document, if it was asked for; after an error only if it has items."""
         if self._json and (self._kept or not (kind or self._single)):
             write_json(self._kept[0] if self._single else self._kept)
 
 
 def error_document(error: ServiceError) -> dict[str, Any]:
-    """Return what `--json` prints of an error."""
+    """Return the document that `--json` prints for an error."""
     return {
         "code": error.code,
         "message": str(error),
@@ -162,7 +164,7 @@ def _hint(error: ServiceError) -> str:
 
 
 def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
-    """Print *error* on stderr; *where* says what it is about, such as `line=3`."""
+    """Print *error* on stderr; *where* names its place, such as `line=3`."""
     if as_json:
         tell(json_text({"error": {**error_document(error), **where}}))
         return
@@ -173,7 +175,7 @@ def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
 
 
 def report_usage(error: Any, *, as_json: bool) -> None:
-    """Print what was wrong with the command line; a bare group prints its help."""
+    """Print the error in the command line; for a group without a command print its help."""
     message = error.format_message()
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -240,7 +242,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
 def show_items(
     items: Sequence[T], document: Callable[[T], Mapping[str, Any]], *, json: bool, ndjson: bool
 ) -> bool:
-    """Print *items* as JSON where that is asked for; tell whether it was."""
+    """Print *items* as JSON if that was asked for; return whether it was."""
     if json:
         write_json([document(item) for item in items])
     elif ndjson:
@@ -251,7 +253,7 @@ def show_items(
 def moment(at: float | None) -> str | None:
     """Return a Unix time as RFC 3339 in UTC, with milliseconds.
 
-    A time after the year 9999 is told as the end of that year: older journals may have any.
+    A time after the year 9999 is shown as the end of that year, because older journals may have any time.
     """
     if not at:
         return None
@@ -261,12 +263,12 @@ def moment(at: float | None) -> str | None:
 
 
 def ago(at: float | None) -> str:
-    """Return how long ago a Unix time is, for people."""
+    """Return the time since a Unix time, for people."""
     return span(time.time() - at) if at else ""
 
 
 def span(seconds: float) -> str:
-    """Return a length of time for people: the two largest units at most."""
+    """Return a duration for people: the two largest units at most."""
     seconds = max(-_LAST_MOMENT, min(seconds, _LAST_MOMENT))
     if abs(seconds) < 1:
         return f"{seconds * 1000:.0f} ms"

@@ -1,6 +1,6 @@
-"""The first help, written from the table of verbs: `svc --help` need not wait for the library that parses.
+"""The help of `svc` itself, made from the table of verbs: so it need not wait for the parser's library.
 
-A test holds this text to be, letter for letter, what that library would print.
+A test compares this text with the output of that library: they must be equal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 from svc.cli.verbs import PROGRAM
 
-#: Columns that the text is wrapped for; wider terminals get the same.
+#: Columns to which the text is wrapped, also on wider terminals.
 COLUMNS = 80
 _HEAD = """\
 Usage: svc [OPTIONS] COMMAND [ARGS]...
@@ -35,7 +35,7 @@ def overview() -> str:
 
 
 def fits() -> bool:
-    """Return whether the reader's terminal is wide enough for it."""
+    """Return whether the terminal is wide enough for the text."""
     try:
         columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(sys.stdout.fileno()).columns
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The program `svc`: its verbs, where their defaults come from, and how it ends.
+"""The program `svc`: its verbs, the source of their defaults, and its exit codes.
 
 A verb's module is imported when the verb is used, so that `svc --help` and short commands answer at once.
 """
@@ -24,13 +24,13 @@ from svc.errors import ServiceError
 if TYPE_CHECKING:
     from svc.cli.wiring import Wiring
 
-#: Exit codes that no error class carries; the others are `ServiceError.exit_code`.
+#: Exit codes that no error class has; the others are `ServiceError.exit_code`.
 EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class LazyGroup(TyperGroup):
-    """Commands of which each is made when it is called."""
+    """A group whose commands are made only when they are called."""
 
     group: ClassVar[Group]
 
@@ -46,13 +46,13 @@ class LazyGroup(TyperGroup):
         return command_of(cmd_name, verb) if isinstance(verb, Verb) else group_of(verb, cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as above
-        """Write the list of commands without making them."""
+        """Write the list of commands without making the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.summary) for name, verb in self.group.verbs.items()])
 
 
 def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
-    """Run `svc` with *argv*; return the exit code. Errors are told on stderr, in one line."""
+    """Run `svc` with *argv*; return the exit code. Errors are printed on stderr, in one line."""
     as_json = any(word in ("--json", "--ndjson") for word in argv)
     try:
         code = program().main(list(argv), "svc", standalone_mode=False, obj=wiring)
@@ -81,7 +81,7 @@ def program() -> Any:
 
 
 def group_of(group: Group, name: str, callback: Any = None) -> Any:
-    """Return a group as a command; *callback* takes its own options."""
+    """Return a group as a command; *callback* takes the group's own options."""
     app = typer.Typer(
         cls=type("Commands", (LazyGroup,), {"group": group}),
         name=name,
@@ -154,6 +154,6 @@ def _debug() -> None:
 
 
 def _reader_gone() -> int:
-    """End quietly when nobody reads stdout any more; what is still buffered has nowhere to go."""
+    """End quietly if the reader of stdout has gone; output that is still buffered is dropped."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_UNEXPECTED

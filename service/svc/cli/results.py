@@ -1,4 +1,4 @@
-"""`svc results`: how jobs ended, as they end."""
+"""`svc results`: the outcomes of jobs, as they end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
 
 def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) -> int:
-    """Print each outcome, with the job's id where *named*; return 8 where a job did not succeed, else 0."""
+    """Print each outcome, if *named* with the job's id; return 8 if a job did not succeed, else 0."""
     from svc.cli.documents import failure_text, outcome_document, result_of
     from svc.domain.lifecycle import JobState
 
@@ -76,7 +76,7 @@ def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) ->
 
 
 def _kept(client: Client, timeout: float | None) -> Iterator[Outcome]:
-    """Yield all outcomes that are kept, then those of the next *timeout* seconds (None: without end)."""
+    """Yield all kept outcomes, then those of the next *timeout* seconds (None: without end)."""
     from svc.client.outcomes import SLICE_SECONDS, Deadline
 
     deadline, cursor, seconds = Deadline(timeout), 0, 0.0

@@ -1,4 +1,4 @@
-"""Input of commands: the files of jobs and ids that `--from` names."""
+"""The input of commands: the files of jobs and ids that `--from` names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 from svc.errors import ConfigurationError, UnknownJob
 
-#: What names the standard input in place of a file.
+#: The name of the standard input.
 STDIN = "-"
 
 
 @contextmanager
 def opened(source: str) -> Iterator[int]:
-    """Give the file descriptor of the file *source*, or of stdin for `-`.
+    """Yield the file descriptor of the file *source*, or of stdin for `-`.
 
     Raises:
         ConfigurationError: it cannot be read, or it is a directory.
@@ -32,11 +32,11 @@ def opened(source: str) -> Iterator[int]:
 def ids_of(source: str) -> list[str]:
     """Return the ids of jobs in *source*, each once: the first word of each line that has one.
 
-    So it reads what `svc submit --from` prints, and also what `svc results` does.
+    So it reads the output of `svc submit --from`, and also that of `svc results`.
 
     Raises:
         ConfigurationError: *source* cannot be read.
-        UnknownJob: a line begins with something else; the message has its number.
+        UnknownJob: a line does not begin with an id; the message has its number.
     """
     from svc.cli.lines import lines_of
     from svc.domain.job import parse_job_id

@@ -1,4 +1,4 @@
-"""`svc status`, `queues`, `workers`, `metrics`, `health`: how the service is."""
+"""`svc status`, `queues`, `workers`, `metrics`, `health`: the state of the service."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _serve(address: Address, client: Client) -> int:
 
 
 def _route(client: Client) -> Callable[[], Response]:
-    """Return what answers with the manager's metrics, one request after the other."""
+    """Return a function that answers with the manager's metrics, one request after the other."""
     from svc.telemetry.exposition import CONTENT_TYPE
     from svc.telemetry.http import Response, text
 

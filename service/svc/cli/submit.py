@@ -1,4 +1,4 @@
-"""`svc submit`: one job from the arguments, or a stream of them as NDJSON."""
+"""`svc submit`: one job from the arguments, or a stream of jobs as NDJSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from svc.client.chunks import Options
     from svc.client.client import Client
 
-#: Some lines of the input were not accepted.
+#: Exit code if some lines of the input were not accepted.
 EXIT_PARTIAL = 7
 
 
@@ -135,7 +135,7 @@ def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to submit on which terms, and what to print of it."""
+    """The jobs to submit, their options, and the output to print."""
 
     client: Client
     options: Options
@@ -195,7 +195,7 @@ class Order:
 
 
 def argument(text: str) -> Any:
-    """Return what *text* means as JSON, else *text* itself."""
+    """Return the value of *text* as JSON; if it is not JSON, *text* itself."""
     try:
         return json_module.loads(text)
     except (ValueError, RecursionError):
@@ -206,7 +206,7 @@ def keywords(text: str) -> dict[str, Any]:
     """Return the keyword arguments in a JSON object.
 
     Raises:
-        ConfigurationError: *text* is something else.
+        ConfigurationError: *text* is not a JSON object.
     """
     found = argument(text) if text else {}
     if not isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""The TLS options of every command that serves or dials a manager; added where the command is made."""
+"""The TLS options of every command that serves or calls a manager; each command gets them when it is made."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _DIALS = {**_SERVES, "tls_name": (Name, "")}
 
 
 def with_tls(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return *function* with the TLS options, where it has an option for a manager or an authkey.
+    """Return *function* with the TLS options, if it has an option for a manager or an authkey.
 
-    What they say is for `tls_of` to return.
+    `tls_of` returns their values.
     """
     signature = inspect.signature(function, eval_str=True)
     if not {"manager", "authkey_file"} & signature.parameters.keys() or "ctx" not in signature.parameters:
@@ -70,6 +70,6 @@ def with_tls(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tls_of(ctx: typer.Context) -> TlsFiles | None:
-    """Return what the TLS options of this command say."""
+    """Return the files in the TLS options of this command, or None."""
     files: TlsFiles | None = ctx.meta.get("tls")
     return files

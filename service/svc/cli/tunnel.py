@@ -1,4 +1,4 @@
-"""`svc tunnel`: a local hop over TLS for plain BaseManager clients."""
+"""`svc tunnel`: a local relay over TLS for plain BaseManager clients."""
 
 from __future__ import annotations
 

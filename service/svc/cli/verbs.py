@@ -1,6 +1,6 @@
-"""The verbs of `svc`, as plain data: where each lives, its line in the help, its example.
+"""The verbs of `svc` as plain data: for each its function, its line in the help, and an example.
 
-Nothing is imported for it, so that `svc --help` answers before the command line's library is loaded.
+This module imports nothing for that, so `svc --help` answers before the command line's library is loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """One command: what runs it (`module:function` in this package), its line in the list, its example."""
+    """One command: its function (`module:function` in this package), its line in the list, an example."""
 
     runs: str
     summary: str

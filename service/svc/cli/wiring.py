@@ -1,4 +1,4 @@
-"""What the commands need of the rest of svc, in one value that a test can replace."""
+"""The functions of svc that the commands need, in one object that a test can replace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from svc.client.client import Client
     from svc.wire_tls import TlsFiles
 
-#: Connects to a manager: its address, the authkey, the seconds that a call may take, certificates for TLS.
+#: Connects to a manager: its address, the authkey, the time limit of a call in seconds, the TLS files.
 Connector = Callable[[Address, bytes, float, "TlsFiles | None"], "Broker"]
 
 
@@ -33,7 +33,7 @@ class Wiring:
 
 
 def wiring_of_app() -> Wiring:
-    """Return the real functions; `svc.app` is imported when the first of them is called."""
+    """Return the real functions; the first call of one of them imports `svc.app`."""
     return Wiring(_connect, _run_manager, _run_worker)
 
 
@@ -45,13 +45,13 @@ def open_client(
     *,
     pickle_key_file: Path | None = None,
 ) -> Client:
-    """Return a client of *manager* whose calls take up to *timeout* seconds; it connects when it is used.
+    """Return a client of *manager* whose calls take up to *timeout* seconds; it connects at the first use.
 
-    Commands submit no pickles; only who names a *pickle_key_file* can.
+    Commands submit no pickles; a caller that needs them gives a *pickle_key_file*.
 
     Raises:
         ConfigurationError: *manager* is not an address.
-        AuthenticationFailed: there is no authkey, or not a safe one.
+        AuthenticationFailed: there is no authkey, or it is not a safe one.
     """
     from svc.client.client import Client
 
