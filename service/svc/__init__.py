@@ -1,13 +1,13 @@
-"""svc: Python's own multiprocessing queue made into a service.
+"""svc: Python's own multiprocessing queue as a service.
 
     from svc import Client, Executor, task
 
-The names here are loaded when they are first used, so that `svc health` and every consumer start at once.
+The names here are loaded at their first use, so that `svc health` and every consumer start fast.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # to type checkers it is True; to import `typing` would double the time of `svc health`
+TYPE_CHECKING = False  # True for type checkers; an import of `typing` would double the time of `svc health`
 if TYPE_CHECKING:
     from typing import Any
 
@@ -98,8 +98,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module that has it."""
-    if name not in __all__:
+    """Import a public name from its module."""
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module 'svc' has no attribute {name!r}")
     from importlib import import_module
 

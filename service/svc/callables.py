@@ -1,7 +1,8 @@
-"""What wraps a callable, so that a call elsewhere gives what a call here would, and how a callable is named.
+"""Wrappers for callables, which keep the exact result of a call elsewhere; and the names of callables.
 
-A result that travels as MessagePack comes back as data: a tuple as a list, an enum as its value. These make
-the worker send such a result as a pickle, which unpickles to the very value that the function returned.
+A result that is sent as MessagePack comes back as plain data: a tuple as a list, an enum as its value. With
+these wrappers the worker sends such a result as a pickle, which unpickles to the value that the function
+returned.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Types that MessagePack gives back as they were.
+#: Types whose values MessagePack gives back unchanged.
 _EXACT = (str, int, float, bool, bytes, type(None))
 
 
 class Returned:
-    """A result that no codec takes for plain data; its pickle is that of the value inside."""
+    """A result that no codec takes for plain data; its pickle unpickles to the value inside."""
 
     __slots__ = ("value",)
 
@@ -32,7 +33,7 @@ class Returned:
 
 
 class Exactly:
-    """A callable whose result comes back as it was."""
+    """A callable whose result comes back unchanged."""
 
     __slots__ = ("function",)
 
@@ -47,7 +48,7 @@ class Exactly:
 
 
 class Each:
-    """A callable for several calls of one function: what `map` makes of a chunk."""
+    """A callable for several calls of one function; `map` makes one for each chunk of calls."""
 
     __slots__ = ("function",)
 
@@ -61,7 +62,7 @@ class Each:
 
 
 def name_of(call: Callable[..., Any]) -> str:
-    """Return `module:qualname` of the function, method or class that *call* comes down to."""
+    """Return `module:qualname` of the function, method or class at the core of *call*."""
     inner: Any = call
     while isinstance(inner, _WRAPPERS):
         inner = inner.func if isinstance(inner, partial) else inner.function

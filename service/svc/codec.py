@@ -1,9 +1,9 @@
-"""How arguments and results become bytes. The manager never calls this for a job of ours.
+"""Encodes arguments and results as bytes. The manager does not decode the jobs of svc's own clients.
 
-`plain` is MessagePack: arguments and results are data. `pickle` carries any Python object and runs code
-when it is read, so a reader must accept it explicitly, and opens none but in an envelope signed for the very
-job. A result is always MessagePack; one that is not plain data, of a job whose codec is `pickle`, travels
-inside it as an extension of type 80 (`P`), which holds an envelope.
+`plain` is MessagePack: arguments and results are data. `pickle` encodes any Python object, and reading it
+runs code. So a reader must accept it explicitly, and opens a pickle only in an envelope that is signed for
+the same job. A result is always MessagePack. If a job's codec is `pickle` and its result is not plain data,
+the MessagePack holds an extension of type 80 (`P`), which is an envelope.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from svc.errors import CodecError, UntrustedPickle
 PLAIN = "plain"
 PICKLE = "pickle"
 CODECS = (PLAIN, PICKLE)
-#: Bytes of a pickled exception that travel with a failure.
+#: Bytes of a pickled exception that are sent with a failure.
 EXCEPTION_BYTES_MAX = 16 * 1024
 _PICKLE_EXTENSION = 80
 #: The modules that a pickle of an executor's call or of a result may name, by their names before release 0.2.
@@ -40,7 +40,7 @@ def encode_arguments(codec: str, args: Sequence[object], kwargs: Mapping[str, ob
     """Return the body of a job; a pickle still needs its envelope, once the job has its id.
 
     Raises:
-        CodecError: the arguments are not data that *codec* can carry.
+        CodecError: *codec* cannot encode the arguments.
     """
     if codec == PICKLE:
         return _pickled((tuple(args), dict(kwargs)))
@@ -62,7 +62,7 @@ def decode_arguments(
 
     Raises:
         CodecError: the job's codec is not among those in *accept*, or the body cannot be read.
-        UntrustedPickle: it is a pickle that is not signed for this job.
+        UntrustedPickle: the body is a pickle that is not signed for this job.
     """
     if codec not in accept:
         raise CodecError(
@@ -85,10 +85,10 @@ def decode_arguments(
 
 
 def encode_result(codec: str, value: object, envelopes: Envelopes | None = None) -> bytes:
-    """Return the result of a job as bytes; *envelopes* signs what has to be a pickle.
+    """Return the result of a job as bytes; *envelopes* signs a result that has to be a pickle.
 
     Raises:
-        CodecError: the result is not data that *codec* can carry.
+        CodecError: *codec* cannot encode the result.
     """
     try:
         return (_encoder if codec == PICKLE else _plain_encoder).encode(value)
@@ -103,14 +103,14 @@ def encode_result(codec: str, value: object, envelopes: Envelopes | None = None)
 
 
 def decode_result(body: bytes, envelopes: Envelopes | None = None) -> Any:
-    """Return the value inside a result; a pickled one is opened by *envelopes*.
+    """Return the value inside a result; *envelopes* opens a pickled one.
 
     Raises:
-        CodecError: it is a pickled object and *envelopes* is None, or it cannot be read.
-        UntrustedPickle: it is a pickled object that is not signed for this job.
+        CodecError: the result is a pickled object and *envelopes* is None, or it cannot be read.
+        UntrustedPickle: the result is a pickled object that is not signed for this job.
     """
     if not body:
-        # A plain client acknowledged the job, and `task_done()` carries no result.
+        # A plain client acknowledged the job, and `task_done()` has no result.
         return None
     try:
         if envelopes is None:
@@ -119,14 +119,14 @@ def decode_result(body: bytes, envelopes: Envelopes | None = None) -> Any:
     except (CodecError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        # A result must not end the process that reads it, as a SystemExit in its `__setstate__` would.
+        # A result must not end the process that reads it, like a SystemExit in its `__setstate__` would.
         raise CodecError(f"the result cannot be read: {type(error).__name__}: {error}") from error
 
 
 def encode_exception(error: BaseException, envelopes: Envelopes) -> bytes:
-    """Return *error* as a signed pickle for `decode_exception`; empty where it has none, or too large a one.
+    """Return *error* as a signed pickle for `decode_exception`; empty if it has none, or too large a one.
 
-    Only what is an `Exception` is sent: a SystemExit of a task must not end the process that reads it.
+    Only an `Exception` is sent: a SystemExit of a task must not end the process that reads it.
     """
     if not isinstance(error, Exception):
         return b""
@@ -138,10 +138,10 @@ def encode_exception(error: BaseException, envelopes: Envelopes) -> bytes:
 
 
 def decode_exception(content: bytes, envelopes: Envelopes) -> Exception | None:
-    """Return what `encode_exception` was given, or None where it cannot be read here.
+    """Return the exception in the output of `encode_exception`, or None if it cannot be read here.
 
     Raises:
-        UntrustedPickle: it is not signed for this job.
+        UntrustedPickle: the pickle is not signed for this job.
     """
     signed = envelopes.open_answer("exception", content)
     try:
@@ -180,7 +180,7 @@ def _loads(signed: memoryview) -> Any:
 
 
 def load_pickler() -> None:
-    """Import the pickler now: a process that is forked while a thread imports it would wait for ever."""
+    """Import the pickler now: if a thread imported it during a fork, the child would hang."""
     _pickler()
 
 
@@ -192,7 +192,7 @@ def _pickled(value: object) -> bytes:
 
 
 def _pickler() -> ModuleType:
-    """Return cloudpickle where it is installed (lambdas, local classes), else the stdlib's pickle."""
+    """Return cloudpickle if it is installed (for lambdas and local classes), else the stdlib's pickle."""
     try:
         import cloudpickle
     except ImportError:

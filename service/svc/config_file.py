@@ -1,7 +1,7 @@
-"""The settings file: where it is found, and which one is believed that nobody has named.
+"""The settings file: its place, and the check of a file that was found and not named.
 
-A settings file can say which code a worker runs and which manager gets the key. One that is only found, in
-the working directory, is read if nobody but its user could have put it there.
+A settings file decides which code a worker runs and which manager gets the key. So a file that was only
+found, in the working directory, is read only if no other user could have put it there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from svc.errors import ConfigurationError
 
-#: The settings file where none is named, if it is there.
+#: The settings file if none is named and this one exists.
 CONFIG_FILE = Path("svc.toml")
 
 
@@ -21,7 +21,7 @@ def find_config(named: Path | None) -> dict[str, Any] | None:
     """Return the content of the settings file *named*, else of `svc.toml` in the working directory, or None.
 
     Raises:
-        ConfigurationError: the file cannot be read or is not TOML; or it was only found, and somebody else
+        ConfigurationError: the file cannot be read or is not TOML; or it was only found, and another user
             owns it or could have written it.
     """
     if named is not None:
@@ -56,9 +56,9 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def others_can_write(path: Path) -> bool:
-    """Return whether a user other than its owner and root could change *path* or put something there.
+    """Return whether a user other than its owner and root could change *path* or put a file there.
 
-    Many systems give each user a group of his own, and let it write: such a group is nobody else.
+    Many systems give each user a group of their own, which may write: such a group counts as its user.
     """
     found = path.stat()
     return bool(found.st_mode & stat.S_IWOTH) or (
@@ -67,13 +67,13 @@ def others_can_write(path: Path) -> bool:
 
 
 def _ways(path: Path) -> tuple[Path, ...]:
-    """Return what decides about the content of *path*: the file, its directory, that of the link to it."""
+    """Return the paths that decide about the content of *path*: the file, its folder, that of the link."""
     real = path.resolve()
     return (real, real.parent, path.absolute().parent)
 
 
 def _doubt(path: Path, found: os.stat_result | None = None) -> str:
-    """Return why *path* may be of somebody else's making; nothing if it cannot be, or nobody can tell."""
+    """Return why *path* may come from another user; "" if it cannot, or if that is not known."""
     if not hasattr(os, "geteuid"):
         return ""
     try:

@@ -1,9 +1,9 @@
-"""Signatures around pickles, so that a manager cannot make one up: it has envelopes and no key.
+"""Signatures around pickles, so that a manager cannot forge one: it stores envelopes and has no key.
 
-An envelope is one byte, 32 bytes of HMAC-SHA-256, and the pickle. The signature covers what the pickle is
+An envelope is one byte, 32 bytes of HMAC-SHA-256, and the pickle. The signature covers the kind of the pickle
 (the arguments, the result or the exception of a job), the job's queue and task for arguments, and the job's
-id. The one byte says whether the id is covered: it is not for arguments of a job with an idempotency key,
-which may turn out to be an earlier job. What is inside is read only once the signature is found to be right.
+id. The first byte says whether the id is covered. For arguments of a job with an idempotency key it is not,
+because the job may turn out to be an earlier one. The pickle is read only after the signature was verified.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from svc.errors import ConfigurationError, UntrustedPickle
 if TYPE_CHECKING:
     from svc.domain.job import Terms
 
-#: Keys that are active at once, while one replaces the other.
+#: Keys that are active at the same time, while one replaces the other.
 KEYS_MAX = 2
 #: Bytes that an envelope adds to a pickle.
 OVERHEAD_BYTES = 33
@@ -29,10 +29,10 @@ _VERSION = "svc pickle 1"
 
 @dataclass(frozen=True, slots=True)
 class PickleKeys:
-    """The secrets that submitters and workers share, and the manager never has.
+    """The secrets that submitters and workers share; the manager never has them.
 
     Attributes:
-        secrets: one or two; the first signs, each verifies. Picklable, as consumers are given it.
+        secrets: one or two; the first signs, and each verifies. Picklable, because consumers get them.
     """
 
     secrets: tuple[bytes, ...] = field(repr=False)
@@ -42,7 +42,7 @@ class PickleKeys:
             raise ConfigurationError(f"pickles are signed with 1 to {KEYS_MAX} keys, not {len(self.secrets)}")
 
     def of(self, job_id: str) -> Envelopes:
-        """Return what signs and verifies the pickles of one job."""
+        """Return the envelopes that sign and verify the pickles of one job."""
         return Envelopes(self.secrets, job_id)
 
 
@@ -54,7 +54,7 @@ class Envelopes:
     job_id: str
 
     def seal_arguments(self, terms: Terms, content: bytes, *, keyed: bool = False) -> bytes:
-        """Return the envelope for the arguments of the job; *keyed* where it has an idempotency key."""
+        """Return the envelope for the arguments of the job; *keyed* if it has an idempotency key."""
         kind = _OF_ANY_JOB if keyed else _OF_JOB
         return kind + self._signature(self.secrets[0], self._arguments(kind, terms), content) + content
 
@@ -62,16 +62,16 @@ class Envelopes:
         """Return the pickle of the arguments.
 
         Raises:
-            UntrustedPickle: nobody who has a key made it, for this task, queue and job.
+            UntrustedPickle: no holder of a key signed it for this task, queue and job.
         """
         return self._opened(self._arguments(envelope[:1], terms), envelope, (_OF_JOB, _OF_ANY_JOB))
 
     def seal_answer(self, kind: str, content: bytes) -> bytes:
-        """Return the envelope for what came of the job: its *kind* is `result` or `exception`."""
+        """Return the envelope for the outcome of the job; *kind* is `result` or `exception`."""
         return _OF_JOB + self._signature(self.secrets[0], self._answer(kind), content) + content
 
     def open_answer(self, kind: str, envelope: bytes | memoryview) -> memoryview:
-        """Return the pickle of what came of the job; as `open_arguments`."""
+        """Return the pickle of the job's outcome; as `open_arguments`."""
         return self._opened(self._answer(kind), envelope, (_OF_JOB,))
 
     def _opened(self, context: bytes, envelope: bytes | memoryview, kinds: tuple[bytes, ...]) -> memoryview:
@@ -100,12 +100,12 @@ class Envelopes:
 
     @staticmethod
     def _signature(secret: bytes, context: bytes, content: bytes | memoryview) -> bytes:
-        # The context's length comes first, so that no byte of it can be taken for one of the content.
+        # The context's length comes first, so no byte of it can count as a byte of the content.
         made = hmac.new(secret, len(context).to_bytes(4) + context, "sha256")
         made.update(content)
         return made.digest()
 
 
 def _context(*parts: str) -> bytes:
-    """Return *parts* as bytes that no other parts give: in quotes and escaped, the same on every Python."""
+    """Return *parts* as unique bytes: quoted and escaped, the same on every Python."""
     return ascii((_VERSION, *parts)).encode()

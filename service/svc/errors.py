@@ -32,12 +32,12 @@
         └── CodecError          content cannot be encoded or decoded, or its codec is not accepted
             └── UntrustedPickle  a pickle that nobody with a pickle key made for this job
 
-Every class has a ``code`` (what crosses the wire), an ``exit_code`` (what the command line returns)
-and says by ``retryable`` whether the same call may be made again.
+Every class has a ``code`` (its name on the wire), an ``exit_code`` (of the command line), and ``retryable``:
+whether the same call may be made again.
 
-If the standard library has a class for the same thing, ours is one of it as well: ``except ConnectionError``,
-``PermissionError``, ``LookupError``, ``ValueError``, ``TimeoutError``, ``queue.Full`` or
-``concurrent.futures.CancelledError`` catches it.
+If the standard library has a class for the same condition, the class here inherits from it as well:
+``except ConnectionError``, ``PermissionError``, ``LookupError``, ``ValueError``, ``TimeoutError``,
+``queue.Full`` or ``concurrent.futures.CancelledError`` catches it.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class ServiceError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str = "") -> None:
-        """Use the first line of the class docstring where no message is given."""
+        """Set the message; without one, use the first line of the class docstring."""
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
 
     @property
     def message(self) -> str:
-        """One clear sentence, with what to do next where there is something to do."""
+        """One clear sentence; if there is a remedy, it says so."""
         return str(self)
 
 
@@ -211,7 +211,7 @@ class JobFailed(JobError):
         job_id: the job's id.
         type: the name of the exception's class, such as `ZeroDivisionError`; empty if it is not known.
         message: the exception's message; `str()` of this error is a whole sentence, with the job's id.
-        attempts: how many attempts the job had, those that were interrupted included; 0 if it is not known.
+        attempts: the number of attempts, including interrupted ones; 0 if it is not known.
         remote_traceback: the traceback from the consumer, as text.
     """
 
@@ -227,7 +227,7 @@ class JobFailed(JobError):
         attempts: int = 0,
         remote_traceback: str = "",
     ) -> None:
-        """Say *text*, and carry what is known of the job."""
+        """Set the text of the error, and the known facts about the job."""
         super().__init__(text)
         self.job_id = job_id
         self.type = type
@@ -302,7 +302,7 @@ class UntrustedPickle(CodecError):
 
 
 def error_for(code: str, message: str) -> ServiceError:
-    """Return the error that a code from the wire stands for; an unknown code gives a BrokerError."""
+    """Return an error of the class that has *code*; for an unknown code, a BrokerError."""
     return _by_code().get(code, BrokerError)(message)
 
 

@@ -1,7 +1,7 @@
 """`svc health`: ask a manager or worker on this host whether it is ready. Standard library only.
 
-Containers run this every few seconds, so nothing else of svc is imported, and of the standard library
-only what a plain HTTP request needs; `svc` comes here before it loads its command line.
+Containers run this every few seconds. So it imports nothing else of svc, and only the modules of the standard
+library that a plain HTTP request needs. `svc` calls it before it loads its command line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Options:
 """
 
 DEFAULT_HTTP = "127.0.0.1:9100"
-#: Addresses to listen on are no addresses to connect to.
+#: Wildcard addresses, which are only for listening, and the addresses to connect to in their place.
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 - mapped away
 _FLAGS = ("--live", "--json", "--quiet")
 _ANSWER_BYTES_MAX = 65536
@@ -73,7 +73,7 @@ def probe(host: str, port: int, path: str, timeout: float) -> tuple[int, str]:
         ValueError: the answer is not HTTP.
     """
     request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    # As bytes, or the standard library loads its tables of international names.
+    # As bytes, because otherwise the standard library loads its tables of international names.
     at: Any = (host.encode("ascii"), port)
     with socket.create_connection(at, timeout) as connection:
         connection.sendall(request.encode("ascii"))
@@ -119,7 +119,7 @@ def _tell(options: dict[str, str], status: str, said: str) -> None:
     if options["--quiet"]:
         return
     if options["--json"]:
-        import json  # the usual call does not need it, and it takes its time
+        import json  # the usual call does not need it, and its import is slow
 
         sys.stdout.write(json.dumps({"status": status, "detail": said}) + "\n")
     elif status == "unreachable":

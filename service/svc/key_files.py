@@ -1,6 +1,6 @@
-"""The files that keys are in: the authkey, a key for each role, the keys that sign pickles.
+"""The key files: the authkey, a key for each role, the keys that sign pickles.
 
-A key file that every user of the host can read is refused, wherever it is named.
+A key file that every user of the host can read is refused.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from pathlib import Path
 from svc.envelope import PickleKeys
 from svc.errors import AuthenticationFailed, ConfigurationError
 
-#: Where the authkey is looked for where nothing is set: the mount point of container secrets.
+#: The authkey file if none is set: the mount point of container secrets.
 DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
 #: The same for the key that signs pickles.
 DEFAULT_PICKLE_KEY_FILE = Path("/run/secrets/svc_pickle_key")
-#: Bytes that a key has at least.
+#: The smallest length of a key in bytes.
 AUTHKEY_BYTES_MIN = 16
 
-#: What a key may be for; `svc.server.roles` says what each may do.
+#: The roles of keys; `svc.server.roles` has the rights of each.
 ROLES = ("submit", "work", "read", "admin")
 
 _SECRETS_FOLDER = Path("/run/secrets")
 
 
 def find_authkey_file(path: str | os.PathLike[str] | None) -> Path | None:
-    """Return *path*, else what `SVC_AUTHKEY_FILE` names, else the container secret where there is one."""
+    """Return *path*, else the file in `SVC_AUTHKEY_FILE`, else the container secret if there is one."""
     return _find(path, "SVC_AUTHKEY_FILE", DEFAULT_AUTHKEY_FILE)
 
 
 def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
-    """Return the authkey in the file that `find_authkey_file` finds, less one newline at its end.
+    """Return the authkey in the file that `find_authkey_file` finds, without one newline at its end.
 
     Raises:
         AuthenticationFailed: there is no such file, it cannot be read, it is open to every user of the
@@ -60,14 +60,14 @@ def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
 
 
 def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys | None:
-    """Return the keys for pickles in *path*, else in what `SVC_PICKLE_KEY_FILE` names, else in the secret.
+    """Return the keys for pickles in *path*, else in the file in `SVC_PICKLE_KEY_FILE`, else in the secret.
 
-    Each line is one: the first signs, and a second one is verified too while keys are changed. None where no
+    Each line is one key. The first one signs; a second one also verifies, while keys are changed. None if no
     file is named and there is no secret.
 
     Raises:
         AuthenticationFailed: the file is open to every user of the host.
-        ConfigurationError: it cannot be read, or holds no key, a short one, or more than two.
+        ConfigurationError: it cannot be read, or has no key, a short one, or more than two.
     """
     found = _find(path, "SVC_PICKLE_KEY_FILE", DEFAULT_PICKLE_KEY_FILE)
     if found is None:
@@ -92,8 +92,8 @@ def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys |
 def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
     """Return the keys in *folder* with their roles, from `submit.key`, `work.key`, `read.key`, `admin.key`.
 
-    Beside each may stand a second one that is active too, `work.key.next` for instance: while keys are
-    changed, those who have the old one and those who have the new one are served.
+    Beside each there may be a second active key, such as `work.key.next`: while keys are changed, holders of
+    the old key and of the new one are both served.
 
     Raises:
         AuthenticationFailed: a key cannot be read, is open to every user of the host, or is too short.
@@ -107,13 +107,13 @@ def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
 
 
 def check_closed(path: Path, mode: int) -> None:
-    """See that not every user of the host can read or change the key in *path*, a file of that *mode*.
+    """Check that not every user of the host can read or change the key in *path*, a file of that *mode*.
 
-    A secret under /run/secrets may be open: a container runtime puts it there, and nobody else is inside.
-    Nothing is seen if the system has no owners of files in POSIX's sense: Windows calls every file open.
+    A secret under /run/secrets may be open: a container runtime puts it there, and no other user is inside.
+    There is no check if the system has no owners of files as in POSIX: Windows calls every file open.
 
     Raises:
-        AuthenticationFailed: they can.
+        AuthenticationFailed: every user can.
     """
     if not hasattr(os, "getuid"):
         return

@@ -1,14 +1,14 @@
-r"""Text of strangers made safe to show: no terminal obeys it, and no name looks like another line.
+r"""Makes text from strangers safe to show: it cannot control a terminal, nor look like another line.
 
-Jobs, workers, managers and files bring text along: names, results, errors. A terminal carries out control
-characters, turns text around at others, and shows some not at all. All of them are shown as escapes here, in
-the form that Python has for them (`\x1b`, `\u202e`). Text without them is unchanged, a backslash included.
+Jobs, workers, managers and files contain such text: names, results, errors. A terminal obeys control
+characters, changes the direction of text at others, and does not show some at all. This module shows all of
+them as escapes, in Python's own form (`\x1b`, `\u202e`). Other text is unchanged, backslashes included.
 """
 
 from __future__ import annotations
 
-#: Characters that `str.isprintable` lets through and that nobody sees: Unicode's Default_Ignorable_Code_Point
-#: (DerivedCoreProperties.txt of Unicode 15), without those of its characters that are not printable anyway.
+#: Invisible characters that `str.isprintable` accepts: Unicode's Default_Ignorable_Code_Point
+#: (DerivedCoreProperties.txt of Unicode 15), without those of them that are not printable anyway.
 _INVISIBLE = (
     (0x034F, 0x034F),
     (0x115F, 0x1160),
@@ -23,21 +23,21 @@ _UNSEEN = frozenset(chr(code) for first, last in _INVISIBLE for code in range(fi
 
 
 def printable_line(text: str) -> str:
-    """Return *text* as part of one line: controls, ends of lines and what nobody sees as escapes."""
+    """Return *text* as part of one line: control characters, line ends and invisible ones are escaped."""
     return text if _is_plain(text) else "".join(map(_shown, text))
 
 
 def printable_text(text: str) -> str:
-    """Return *text* as a block: as `printable_line`, but its ends of lines and tabs stay."""
+    """Return *text* as a block: like `printable_line`, but line ends and tabs stay."""
     if _is_plain(text):
         return text
     return "".join(each if each in "\n\t" else _shown(each) for each in text)
 
 
 def printable_json(text: str) -> str:
-    r"""Return the JSON document *text* with the same content: as `\uXXXX` what is not printable.
+    r"""Return the JSON document *text* with the same content; unprintable characters become `\uXXXX`.
 
-    JSON itself escapes no more than U+0000 to U+001F, and its ends of lines are those of its layout.
+    JSON itself escapes only U+0000 to U+001F, and line ends are part of its layout.
     """
     if _is_plain(text):
         return text
@@ -65,5 +65,5 @@ def _json_escape(character: str) -> str:
     code = ord(character)
     if code < 0x10000:
         return f"\\u{code:04x}"
-    # JSON has no escape for what is beyond: it takes the two halves of UTF-16.
+    # JSON has no single escape for larger codes: it needs the two surrogates of UTF-16.
     return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

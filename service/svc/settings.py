@@ -1,8 +1,7 @@
-"""What can be set, and where a setting comes from: flags, then `SVC_*`, then `svc.toml`.
+"""The settings and their sources: flags, then `SVC_*`, then `svc.toml`.
 
-The command line declares each setting once, with its flag and its variable; this file reads the rest
-of the ground below it: addresses, durations and names. Keys are read by `key_files`, the settings file
-by `config_file`.
+The command line declares each setting once, with its flag and its variable. This module parses the values:
+addresses, durations and names. `key_files` reads keys, `config_file` reads the settings file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError
 from svc.wire_tls import TlsFiles
 
-#: The manager's port where none is named; the same as `svc.wire.DEFAULT_PORT`.
+#: The manager's port if none is named; the same as `svc.wire.DEFAULT_PORT`.
 DEFAULT_PORT = 7077
 #: The host of an address that is a port alone: what listens there is reached from this host only.
 LOOPBACK = "127.0.0.1"
@@ -35,7 +34,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host name or IP address, and a TCP port (0: any free one, where a server listens)."""
+    """A host name or IP address, and a TCP port (0: any free one, if a server listens)."""
 
     host: str
     port: int
@@ -50,22 +49,22 @@ MemoryLimit = int | Literal["auto"] | None
 
 @dataclass(frozen=True, slots=True)
 class ManagerSettings:
-    """All that `svc manager` can be told.
+    """All settings of `svc manager`.
 
     Attributes:
-        listen: where jobs are served.
-        http: where metrics and health are served; None for nowhere.
+        listen: the address at which jobs are served.
+        http: the address at which metrics and health are served; None for none.
         http_hosts: further names under which these are served; see `telemetry.http_hosts`.
-        journal: the journal file; made where it is missing.
+        journal: the journal file; made if it is missing.
         authkey: the shared secret.
-        durability: when a change counts as accepted: `fsync`, `os` or `memory`.
+        durability: the moment at which a change counts as accepted: `fsync`, `os` or `memory`.
         limits: bounds and retention of the queues.
         max_connections: connections at a time.
         max_per_address: connections at a time of one address (one /64 network for IPv6).
         max_buffered: bytes of unfinished requests and unread answers, of all connections together.
-        strict_auth: refuse handshakes older than SHA-256, as stock clients of CPython 3.11 make them.
-        authkey_file: where the authkey came from, to read it again on SIGHUP; None to keep it.
-        role_keys: folder with keys that may do less: see `read_role_keys`.
+        strict_auth: refuse handshakes older than SHA-256, like those of stock clients of CPython 3.11.
+        authkey_file: the source of the authkey, to read it again on SIGHUP; None to keep it.
+        role_keys: folder with keys that have fewer rights: see `read_role_keys`.
         tls: certificates to serve TLS with; None serves plain connections.
         ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
         accept_loss: serve a journal whose end is lost, once a copy of it is kept.
@@ -78,7 +77,7 @@ class ManagerSettings:
         memory_limit: bytes of memory near which new jobs are refused; `auto` for the limit of the control
             group, None for no such bound.
         announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
-        log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
+        log_format: `auto` (JSON if stderr is not a terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
     """
 
@@ -111,7 +110,7 @@ class ManagerSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """All that `svc worker` can be told. Times are in seconds.
+    """All settings of `svc worker`. Times are in seconds.
 
     Attributes:
         manager: where jobs come from.
@@ -121,15 +120,15 @@ class WorkerSettings:
         authkey: the shared secret.
         tasks: modules whose tasks this worker runs.
         queues: queues that it takes jobs from.
-        consumers: how many consumer processes; None for twice the CPUs that it may use.
+        consumers: number of consumer processes; None for twice the CPUs that it may use.
         accept: codecs of the jobs that it runs; `pickle` needs keys.
-        pickle_keys: what verifies pickled jobs and signs pickled results.
-        grace: how long running jobs may go on after SIGTERM.
-        import_timeout: how long a consumer may take to import the task modules.
+        pickle_keys: the keys that verify pickled jobs and sign pickled results.
+        grace: time that running jobs have after SIGTERM.
+        import_timeout: time that a consumer may take to import the task modules.
         name: the worker's name; empty for one made from the host's name.
         tls: certificates to dial with; None for a plain connection.
         announce: file that gets the bound address as JSON (`http`) once it serves.
-        log_format: `auto` (JSON where stderr is no terminal), `json` or `console`.
+        log_format: `auto` (JSON if stderr is not a terminal), `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
     """
 
@@ -208,7 +207,7 @@ def parse_seconds(text: str | float) -> float:
     """Return the seconds in a duration such as `90`, `1.5`, `500ms`, `10s`, `5m`, `2h` or `7d`.
 
     Raises:
-        ConfigurationError: *text* is no duration, or over a hundred years.
+        ConfigurationError: *text* is not a duration, or over a hundred years.
     """
     match = _DURATION.fullmatch(str(text).strip())
     if match is None:
@@ -225,7 +224,7 @@ def parse_size(text: str | int) -> int:
     """Return the bytes in a size such as `65536`, `512KiB`, `4MiB` or `1GiB`.
 
     Raises:
-        ConfigurationError: *text* is no size.
+        ConfigurationError: *text* is not a size.
     """
     match = re.fullmatch(r"(\d+)\s*([KMG]i?B?|B)?", str(text).strip(), re.IGNORECASE)
     if match is None:
@@ -234,7 +233,7 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_memory_limit(text: str) -> MemoryLimit:
-    """Return the bytes that *text* names as `parse_size` has it, `auto`, or None where it is `off`.
+    """Return the bytes in *text* as `parse_size` reads them, `auto`, or None for `off`.
 
     Raises:
         ConfigurationError: *text* is none of these.
@@ -248,12 +247,12 @@ def parse_memory_limit(text: str) -> MemoryLimit:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated list, without blanks and empty ones, each once."""
+    """Return the names in a comma-separated list, without blanks and empty names, each once."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
 
 
 def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:
-    """Return the files that the TLS settings name, or None where none is set.
+    """Return the files in the TLS settings, or None if none is set.
 
     Raises:
         ConfigurationError: some are set and others not.
@@ -265,14 +264,14 @@ def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = 
     return TlsFiles(cert, key, ca, name)
 
 
-#: The settings of each command by their names, and those of the commands in a group one level down.
+#: The settings of each command, by name; those of the commands in a group are one level below.
 Known = Mapping[str, "frozenset[str] | Known"]
 
 _TLS = frozenset({"tls_cert", "tls_key", "tls_ca"})
 _DIAL = _TLS | {"tls_name"}
 _REMOTE = frozenset({"manager", "authkey_file", "timeout"}) | _DIAL
 _PROCESS = frozenset({"authkey_file", "http", "http_hosts", "log_format", "log_level"})
-#: What may stand in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
+#: The settings in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
 SETTINGS: Known = {
     "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
     "manager": _PROCESS
@@ -319,13 +318,13 @@ SETTINGS: Known = {
 
 
 def config_defaults(config: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    """Return the defaults of every command: its own table over the keys at the top of the file.
+    """Return the defaults of every command: its own table overrides the keys at the top of the file.
 
-    A key at the top, such as `manager`, is for every command that has this setting; one in a table,
-    such as `[worker]` or `[jobs.list]`, for that command.
+    A key at the top, such as `manager`, is for every command that has this setting. A key in a table,
+    such as `[worker]` or `[jobs.list]`, is for that command.
 
     Raises:
-        ConfigurationError: a key names no setting; the message names the nearest that there is.
+        ConfigurationError: a key is not a setting; the message has the most similar one.
     """
     return _defaults(config, known, {}, "")
 
@@ -355,7 +354,7 @@ def _command_defaults(
 
 
 def _underscored(key: str) -> str:
-    """Return the name of a setting that is written like its flag."""
+    """Return the name of a setting that may be written like its flag."""
     return key.replace("-", "_")
 
 
@@ -377,7 +376,7 @@ def _all_settings(known: Known) -> frozenset[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as the text that a flag would hold: a list with commas; a switch stays one."""
+    """Return a value as the text of a flag: a list with commas; a boolean stays one."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     return value if isinstance(value, bool) else str(value)

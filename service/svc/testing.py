@@ -1,4 +1,4 @@
-"""For the tests of people who use svc: the real queue in memory, and a way to run its jobs in place.
+"""Test support for users of svc: the real queue in memory, and a function that runs its jobs in place.
 
     queue = LocalQueue()
     client = local_client(queue)
@@ -6,7 +6,7 @@
     run_jobs(queue, tasks=["mytasks"])
     assert job.result(timeout=1) == "a-800.png"
 
-Nothing here is a fake: the queue is the manager's own, and the runner is a consumer's.
+Nothing here is a fake: the queue is that of the manager, and the runner is that of a consumer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from svc.worker.runner import Failure, Runner
 __all__ = ["LocalBroker", "LocalQueue", "local_client", "run_jobs"]
 
 _NAME = "in-place"
-#: Signs the pickles of a queue that never leaves this process: no secret, and there is none to keep.
+#: Signs the pickles of a queue that never leaves this process, so it need not be secret.
 _KEYS = PickleKeys((b"of a queue in memory",))
 _RESULT_BYTES_MAX = 16 * 1024 * 1024
 
@@ -45,10 +45,10 @@ def run_jobs(
     queues: Sequence[str] = (DEFAULT_QUEUE,),
     accept: Collection[str] = (codec.PLAIN,),
 ) -> int:
-    """Run, here and now, all jobs that are ready; return how many attempts that took.
+    """Run all ready jobs in this call; return the number of attempts.
 
-    *tasks* are the modules that hold the tasks. A job that fails is tried again when its backoff has passed,
-    by a later call.
+    *tasks* are the modules with the tasks. A failed job is retried by a later call, once its backoff has
+    passed.
 
     Raises:
         ConfigurationError: a module cannot be loaded.

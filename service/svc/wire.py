@@ -1,9 +1,9 @@
-"""What crosses TCP: the frames of our own clients, inside the stdlib's own messages.
+"""The messages on TCP: the frames of svc's own clients, inside messages of the standard library.
 
 A BaseManager client sends the pickle of `(ident, method, args, kwds)` and gets the pickle of
-`(kind, result)` back. Our clients send exactly that, with ident `jobs`, method `call` and one bytes
-argument, written here byte by byte with a constant head and tail: the manager recognises the head and
-cuts the frame out without unpickling anything, and any other reader still sees a valid pickle.
+`(kind, result)` back. svc's clients send exactly that, with ident `jobs`, method `call` and one bytes
+argument. It is written here byte by byte, with a constant head and tail. The manager recognises the head and
+cuts the frame out without unpickling; any other reader still gets a valid pickle.
 
 A frame is MessagePack: `[request, [command, ...]]` and `[request, [reply, ...]]`.
 """
@@ -43,7 +43,7 @@ __all__ = [
 
 #: Version of the package.
 RELEASE = "0.1.0"
-#: Port of the manager where none is named.
+#: Port of the manager if none is named.
 DEFAULT_PORT = 7077
 #: Bytes that no message from the network may exceed, whatever the settings say.
 MESSAGE_BYTES_MAX = limits.MESSAGE_BYTES_MAX
@@ -54,7 +54,7 @@ _TOO_LARGE = Refused(
 )
 
 # (ident, method, (frame,), {}) as pickle protocol 3: MARK, two unicode strings, one bytes argument
-# in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to keep right.
+# in a tuple of one, an empty dict, TUPLE, STOP. Protocol 3 has no frame lengths to maintain.
 _REQUEST_HEAD = b"\x80\x03(X\x04\x00\x00\x00jobsX\x04\x00\x00\x00callB"
 _REQUEST_TAIL = b"\x85}t."
 # The pair of '#RETURN' and the frame, in the same protocol.
@@ -82,26 +82,26 @@ _response_decoder = msgspec.msgpack.Decoder(_Response)
 
 
 def encode_request(request: int, commands: Sequence[Command]) -> bytearray:
-    """Return one whole message (header included) that carries *commands*."""
+    """Return one whole message (header included) with *commands*."""
     return _message(_REQUEST_HEAD, (request, commands), _REQUEST_TAIL)
 
 
 def encode_response(request: int, replies: Sequence[Reply]) -> bytearray:
-    """Return one whole message (header included) that carries *replies*.
+    """Return one whole message (header included) with *replies*.
 
-    If they are larger than any client takes, it carries as many refusals.
+    If they are larger than a client accepts, the message has as many refusals.
     """
     message = _message(_REPLY_HEAD, (request, replies), _REPLY_TAIL, RESPONSE_BYTES_MAX)
     return message or _message(_REPLY_HEAD, (request, [_TOO_LARGE] * len(replies)), _REPLY_TAIL)
 
 
 def request_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
-    """Return the frame inside a message of our own clients, or None where it is another client's."""
+    """Return the frame inside a message of svc's own clients, or None for another client's message."""
     return _cut(message, _REQUEST_HEAD, _REQUEST_TAIL)
 
 
 def response_frame(message: bytes | bytearray | memoryview) -> memoryview | None:
-    """Return the frame inside a reply to our own clients, or None where it is something else."""
+    """Return the frame inside a reply to svc's own clients, or None for anything else."""
     return _cut(message, _REPLY_HEAD, _REPLY_TAIL)
 
 
@@ -109,7 +109,7 @@ def decode_request(frame: bytes | memoryview) -> tuple[int, list[AnyCommand]]:
     """Return (request id, commands).
 
     Raises:
-        BadRequest: the frame is not what `encode_request` writes.
+        BadRequest: `encode_request` did not write the frame.
     """
     try:
         request = _request_decoder.decode(frame)
@@ -119,10 +119,10 @@ def decode_request(frame: bytes | memoryview) -> tuple[int, list[AnyCommand]]:
 
 
 def as_received(commands: Sequence[Command]) -> list[AnyCommand]:
-    """Return *commands* as a manager gets them, for an engine that has no wire.
+    """Return *commands* as a manager gets them, for an engine without a network.
 
     Raises:
-        BadRequest: a manager would not take them: a field is out of its bounds.
+        BadRequest: a manager would refuse them: a field is out of its bounds.
     """
     try:
         return decode_request(_encoder.encode((0, commands)))[1]
@@ -134,7 +134,7 @@ def decode_response(frame: bytes | memoryview) -> tuple[int, list[AnyReply]]:
     """Return (request id, replies).
 
     Raises:
-        BadRequest: the frame is not what `encode_response` writes.
+        BadRequest: `encode_response` did not write the frame.
     """
     try:
         response = _response_decoder.decode(frame)
@@ -152,7 +152,7 @@ def with_header(body: bytes) -> bytes:
 
 def _message(head: bytes, content: object, tail: bytes, limit: float = math.inf) -> bytearray:
     """Return a message with its header, or an empty one if it would have more than *limit* bytes."""
-    # The frame is encoded where it belongs: a large one is not copied once more.
+    # The frame is encoded at its final place, so a large one is not copied again.
     message = bytearray(HEADER.size) + head + bytes(_LENGTH.size)
     start = len(message)
     _encoder.encode_into(content, message, start)
@@ -167,7 +167,7 @@ def _message(head: bytes, content: object, tail: bytes, limit: float = math.inf)
 def _cut(message: bytes | bytearray | memoryview, head: bytes, tail: bytes) -> memoryview | None:
     view = memoryview(message)
     start = len(head) + _LENGTH.size
-    # What stock clients send differs in its second byte, the pickle protocol: to slice views takes longer.
+    # Messages of stock clients differ in the second byte, the pickle protocol: slicing views takes longer.
     if len(view) < start + len(tail) or view[1] != head[1]:
         return None
     if view[: len(head)] != head or view[-len(tail) :] != tail:

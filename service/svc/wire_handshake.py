@@ -1,4 +1,4 @@
-"""The stdlib's authkey handshake, as bytes in and bytes out, for every CPython from 3.8 on.
+"""The authkey handshake of the standard library, as bytes in and bytes out, for CPython 3.8 and newer.
 
 Both sides prove that they know the key: a challenge of random bytes, answered by their HMAC. From 3.12 on a
 challenge starts with the name of the digest (`{sha256}`); older clients answer any challenge with bare
@@ -13,7 +13,7 @@ import secrets
 CHALLENGE = b"#CHALLENGE#"
 WELCOME = b"#WELCOME#"
 FAILURE = b"#FAILURE#"
-#: Bytes that no message before the end of the handshake may exceed; the stdlib's own bound.
+#: The largest message before the end of the handshake in bytes; the stdlib has the same bound.
 MESSAGE_BYTES_MAX = 256
 _SHA256 = b"{sha256}"
 _MD5 = b"{md5}"
@@ -27,7 +27,7 @@ def make_challenge() -> bytes:
 
 
 def is_right(authkey: bytes, challenge: bytes, response: bytes) -> bool:
-    """Return whether *response* is what one who knows *authkey* answers to *challenge*."""
+    """Return whether *response* is the answer to *challenge* of a side that knows *authkey*."""
     if response.startswith(_SHA256):
         digest, given = "sha256", response[len(_SHA256) :]
     elif response.startswith(_MD5):
@@ -40,12 +40,12 @@ def is_right(authkey: bytes, challenge: bytes, response: bytes) -> bool:
 
 
 def is_sha256(response: bytes) -> bool:
-    """Return whether a response to a challenge is of the digest that CPython 3.12 and newer use."""
+    """Return whether a response has the digest of CPython 3.12 and newer."""
     return response.startswith(_SHA256)
 
 
 def answer(authkey: bytes, message: bytes) -> bytes | None:
-    """Return the response to the other side's challenge *message*, or None where it is not a challenge."""
+    """Return the response to the other side's challenge *message*, or None if it is not a challenge."""
     if not message.startswith(CHALLENGE):
         return None
     challenge = message[len(CHALLENGE) :]

@@ -1,4 +1,4 @@
-"""TLS 1.3 with certificates on both sides, as bytes in and bytes out; and as a blocking socket for clients.
+"""TLS 1.3 with certificates on both sides, as bytes in and bytes out, and as a blocking client socket.
 
 Both run on `ssl.MemoryBIO`: the manager's loop stays non-blocking, and a client's two threads (one waits for
 an answer, one interrupts it) never touch the socket's TLS state at the same time.
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-#: As the name in `TlsFiles`: any name will do, so long as the certificate is of the CA.
+#: The name in `TlsFiles` that accepts any name in the certificate, if the CA signed it.
 ANY_NAME = "*"
-#: Bytes that are taken from a socket, or out of the TLS engine, at once.
+#: Bytes that are read at once, from a socket or from the TLS engine.
 _CHUNK_BYTES = 64 * 1024
 
 
 class TlsError(OSError):
-    """The other side broke off, or broke the rules of, TLS; says why."""
+    """The other side ended TLS or violated it; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The files of one side, by path, so that it can be handed to another process.
+    """The files of one side, by path, so that they can be passed to another process.
 
     Attributes:
-        cert: this side's certificate, with those between it and the CA after it (PEM).
+        cert: this side's certificate, followed by those between it and the CA (PEM).
         key: its private key (PEM, without a passphrase).
-        ca: certificates of the authorities whose peers are believed (PEM).
-        name: the name that the manager's certificate must have; empty for the host that is dialled,
-            `ANY_NAME` for none.
+        ca: certificates of the authorities whose certificates are trusted (PEM).
+        name: the name that the manager's certificate must have; empty for the host name of the connection,
+            `ANY_NAME` for no check.
     """
 
     cert: Path
@@ -45,14 +45,14 @@ class TlsFiles:
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Import `ssl` now: a process that is forked while a thread imports it would wait for ever."""
+        """Import `ssl` now: if a thread imported it during a fork, the child would hang."""
         import ssl  # noqa: F401
 
     def server_context(self) -> ssl.SSLContext:
-        """Return what a manager serves with: TLS 1.3, and no client without a certificate of the CA.
+        """Return the manager's TLS context: TLS 1.3, and only clients with a certificate of the CA.
 
         Raises:
-            ConfigurationError: a file cannot be read, or does not hold what it should.
+            ConfigurationError: a file cannot be read, or has the wrong content.
             AuthenticationFailed: every user of the host can read or change the key.
         """
         import ssl
@@ -63,7 +63,7 @@ class TlsFiles:
         return self._filled(context)
 
     def client_context(self) -> ssl.SSLContext:
-        """Return what a client dials with: the manager's certificate must be of the CA and have its name.
+        """Return the client's TLS context: the manager's certificate must be of the CA and have its name.
 
         Raises:
             ConfigurationError: as `server_context`.
@@ -107,19 +107,19 @@ class Tls:
     __slots__ = ("_incoming", "_object", "_outgoing", "ready")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, name: str | None = None) -> None:
-        """Begin a handshake; a client says which *name* the other side's certificate must have."""
+        """Begin a handshake; for a client, *name* is the name that the other side's certificate must have."""
         import ssl
 
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
-        #: Whether the handshake is over, and both certificates are believed.
+        #: Whether the handshake is over, and both certificates are trusted.
         self.ready = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take what came from the network; return what it says, decrypted.
+        """Take bytes from the network; return the decrypted data.
 
         Raises:
-            TlsError: it is not what the other side may say; `output` may hold an alert for it.
+            TlsError: the bytes violate TLS; `output` may have an alert for the other side.
         """
         import ssl
 
@@ -133,13 +133,13 @@ class Tls:
             while part := self._object.read(_CHUNK_BYTES):
                 said.append(part)
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass  # all is read; where the other side said goodbye, its socket says so next
+            pass  # all is read; if the other side has ended TLS, its socket ends next
         except ssl.SSLError as error:
             raise TlsError(_reason(error)) from None
         return b"".join(said)
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
-        """Return what to send for *data*, with what else is due.
+        """Return the bytes to send for *data*, with other bytes that are due.
 
         Raises:
             TlsError: the connection has ended.
@@ -156,19 +156,19 @@ class Tls:
         return self.output()
 
     def output(self) -> bytes:
-        """Return what is due to be sent: parts of the handshake, alerts."""
+        """Return the bytes that are due to be sent: parts of the handshake, alerts."""
         return self._outgoing.read()
 
 
 class TlsSocket:
-    """A blocking TLS connection in the words of a socket; one thread may read while another writes."""
+    """A blocking TLS connection with the methods of a socket; one thread may read while another writes."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, name: str) -> None:
-        """Shake hands over the connected *sock*, within its timeout.
+        """Do the handshake over the connected *sock*, within its timeout.
 
         Raises:
-            TlsError: the other side is not who it should be, or does not believe us.
-            EOFError: it closed the connection.
+            TlsError: one side does not trust the certificate of the other.
+            EOFError: the other side closed the connection.
             OSError: the connection broke, or its timeout passed.
         """
         import threading
@@ -188,7 +188,7 @@ class TlsSocket:
         self._socket.sendall(self._tls.output())
 
     def settimeout(self, seconds: float | None) -> None:
-        """Let each operation take up to *seconds*."""
+        """Set the time limit of each operation in seconds; None for no limit."""
         self._socket.settimeout(seconds)
 
     def sendall(self, data: bytes | bytearray) -> None:
@@ -219,12 +219,12 @@ class TlsSocket:
 
 
 def _no_passphrase() -> str:
-    # Without this, OpenSSL would ask for one on the terminal and wait.
+    # Without this, OpenSSL would ask for a passphrase on the terminal and wait.
     raise ValueError("the key has a passphrase; it must have none")
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong in words, without OpenSSL's source lines."""
+    """Return the reason of an error in words, without OpenSSL's source lines."""
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
