@@ -1,4 +1,4 @@
-"""Short words for what tests of the queue say all the time."""
+"""Short functions for the requests that tests of the queue make most often."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR = ErrorInfo("ValueError", "no", "Traceback …")
 
 
 def chunk(first: int = 0, count: int = 1, *, delay: float = 0.0, key: str = "", **terms: Any) -> NewChunk:
-    """Return *count* jobs whose bodies are their own numbers."""
+    """Return *count* jobs; the body of each is its number."""
     bodies = [b"%d" % number for number in range(first, first + count)]
     return NewChunk(first, Terms(**{"task": "m:f", **terms}), bodies, delay, key)
 
@@ -32,7 +32,7 @@ def lease(
 
 
 def lease_one(consumer: Broker) -> r.Delivery:
-    """Lease one job, which must be there."""
+    """Lease one job; fail if there is none."""
     (delivery,) = lease(consumer)
     return delivery
 

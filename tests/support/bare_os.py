@@ -1,7 +1,7 @@
-"""Take from this process what an operating system without POSIX lacks: see `strip`.
+"""Removes from this process the features that an operating system without POSIX lacks: see `strip`.
 
 The names are those that the stdlib's documentation calls unavailable on Windows, and the socket options that
-macOS has under other names or not at all.
+macOS does not have, or has under other names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from types import ModuleType
 
-#: Python itself uses them under Linux when it is imported, and has other code in their place elsewhere.
+#: Python itself uses these under Linux at import, and has other code for other systems.
 _OF_THE_STDLIB = (subprocess,)
 
 MODULES = ("fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty")
@@ -48,7 +48,7 @@ NAMES: dict[ModuleType, str] = {
 
 
 def strip() -> None:
-    """Do it, for this process and all that it imports from now on."""
+    """Remove the features, for this process and all its later imports."""
     for name in MODULES:
         sys.modules[name] = None  # type: ignore[assignment]  # so an import of it fails
     for module, names in NAMES.items():
@@ -59,7 +59,7 @@ def strip() -> None:
 
 
 def check(names: str) -> None:
-    """See that importing these brings back nothing of it."""
+    """Check that importing these modules does not bring any of the features back."""
     for name in names.split():
         importlib.import_module(name)
     for module, missing in NAMES.items():
@@ -68,7 +68,7 @@ def check(names: str) -> None:
 
 
 def _open_all_files() -> None:
-    """Report every file as open to all: Windows says so of each that can be written."""
+    """Report every file as open to all users, as Windows does for each writable file."""
     fstat = os.fstat
 
     def told(fd: int) -> os.stat_result:

@@ -1,7 +1,7 @@
-"""`svc manager` with faults of its own, each brought about by a job of one task name.
+"""`svc manager` with artificial faults; a job of a special task name triggers each of them.
 
-`python -m tests.support.broken_manager manager …`. The faults are in the handlers of the commands, put in
-before the manager starts; the product has none of this.
+`python -m tests.support.broken_manager manager …`. The faults are in the handlers of the commands and are
+installed before the manager starts. The product has none of them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from svc.domain.apply import HANDLERS, Handler
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 
-#: Task names, and what a submit of such a job does.
+#: Task names. A submit of this one raises an error.
 RAISES = "break:raises"
-#: It makes a count wrong, so that the step after it is found out.
+#: A submit of this one makes a count wrong, so that the next step is found to be inconsistent.
 CORRUPTS = "break:corrupts"
-#: It makes an event that cannot be a row of the journal.
+#: A submit of this one makes an event that cannot be a row of the journal.
 WRITES = "break:writes"
-#: The next look at what time brings fails.
+#: After this one, the next `upkeep.tick` fails.
 TICKS = "break:ticks"
-#: The next request for a job fails, whoever makes it.
+#: After this one, the next request for a job fails, from any consumer.
 GRANTS = "break:grants"
 FAULTS = (RAISES, CORRUPTS, WRITES, TICKS, GRANTS)
 
 
 class Faults:
-    """The handlers that break, around the real ones."""
+    """The handlers that fail, around the real ones."""
 
     def __init__(self) -> None:
         self._submit: Handler = HANDLERS[c.Submit]
@@ -41,7 +41,7 @@ class Faults:
         self._armed = ""
 
     def install(self, handlers: MutableMapping[type[c.Command], Handler] = HANDLERS) -> None:
-        """Put the faults in place."""
+        """Install the faults."""
         handlers[c.Submit] = self.submit
         handlers[c.Lease] = self.lease
         upkeep.tick = self.tick
@@ -76,7 +76,7 @@ class Faults:
 
 
 def replaced(patch: Any) -> None:
-    """Put the faults in place for one test; *patch* is pytest's `monkeypatch`."""
+    """Install the faults for one test; *patch* is pytest's `monkeypatch`."""
     faults = Faults()
     patch.setitem(HANDLERS, c.Submit, faults.submit)
     patch.setitem(HANDLERS, c.Lease, faults.lease)

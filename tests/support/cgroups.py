@@ -1,4 +1,4 @@
-"""A control group for the processes of a test: bounds on memory, CPU and processes, as a container has."""
+"""A control group for the processes of a test: limits for memory, CPU and processes, as for a container."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("memory", "cpu", "pids")
-#: Written for "no bound": version 2 has a word for it, version 1 a number (and a word for processes).
+#: The text for "no limit": version 2 has a word for it, version 1 a number (and a word for processes).
 _FREE = {"memory.limit_in_bytes": "-1", "cpu.cfs_quota_us": "-1"}
 _CPU_PERIOD = 100_000
 
 
 class Cgroup:
-    """One group in each hierarchy of version 1, or the one of version 2; takes root."""
+    """One group in each hierarchy of version 1, or the one of version 2; this needs root."""
 
     def __init__(self, name: str) -> None:
         """Make the group.
 
         Raises:
-            OSError: it cannot be made here; says why.
+            OSError: it cannot be made here; the message has the reason.
         """
         self._version2 = (_ROOT / "cgroup.controllers").exists()
         own = f"svc-faults-{os.getpid()}-{name}"
@@ -35,35 +35,35 @@ class Cgroup:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What a command begins with that is to run inside, with all that it starts."""
+        """The words before a command that make it, and all its children, run in the group."""
         files = [str(folder / "cgroup.procs") for folder in dict.fromkeys(self._folders.values())]
         enter = "".join(f'echo $$ > "${place + 1}" && ' for place in range(len(files)))
         return ("/bin/sh", "-c", f'{enter}shift {len(files)} && exec "$@"', "sh", *files)
 
     def limit_memory(self, size: int | None) -> None:
-        """Let the kernel kill a process where the group needs more than *size* bytes; None for no bound.
+        """Let the kernel kill a process if the group needs more than *size* bytes; None for no limit.
 
         Raises:
-            OSError: they have more already, and the kernel finds no way to make it less.
+            OSError: the processes have more already, and the kernel cannot reduce that.
         """
         if self._version2:
             self._write("memory", "memory.swap.max", "max" if size is None else "0")
         self._write("memory", "memory.max" if self._version2 else "memory.limit_in_bytes", size)
 
     def memory(self) -> int:
-        """Return the bytes that the processes have for themselves, without what could be read again."""
+        """Return the bytes that belong to the processes alone, without pages that could be read again."""
         name = "anon" if self._version2 else "rss"
         lines = (self._folders["memory"] / "memory.stat").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.split()[0] == name)
 
     def kills(self) -> int:
-        """Return how many processes the kernel has killed because the group needed more than its bound."""
+        """Return how many processes the kernel has killed because the group exceeded its limit."""
         file = "memory.events" if self._version2 else "memory.oom_control"
         lines = (self._folders["memory"] / file).read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill")
 
     def limit_cpu(self, share: float | None) -> None:
-        """Let the group have this share of one CPU; None for all that there is."""
+        """Limit the group to this share of one CPU; None for no limit."""
         quota = None if share is None else max(1000, int(share * _CPU_PERIOD))
         if self._version2:
             self._write("cpu", "cpu.max", f"{'max' if quota is None else quota} {_CPU_PERIOD}")
@@ -71,22 +71,22 @@ class Cgroup:
             self._write("cpu", "cpu.cfs_quota_us", quota)
 
     def limit_processes(self, count: int | None) -> None:
-        """Let the group begin no process or thread where it has *count*; None for no bound."""
+        """Forbid the group a new process or thread if it has *count*; None for no limit."""
         self._write("pids", "pids.max", count)
 
     def tasks(self) -> int:
-        """Return how many processes and threads the group has."""
+        """Return the number of processes and threads in the group."""
         return int((self._folders["pids"] / "pids.current").read_text())
 
     def close(self) -> None:
-        """Remove the group; its processes have to be gone."""
+        """Remove the group; its processes must have ended."""
         for folder in dict.fromkeys(self._folders.values()):
             for _ in range(50):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                 if not folder.exists():
                     break
-                time.sleep(0.02)  # the kernel takes a moment to see that the last process has gone
+                time.sleep(0.02)  # the kernel notices the end of the last process a little later
 
     def _write(self, controller: str, file: str, value: int | str | None) -> None:
         text = _FREE.get(file, "max") if value is None else str(value)
@@ -94,7 +94,7 @@ class Cgroup:
 
 
 def _place(controller: str) -> str:
-    """Return where this process is in a hierarchy of version 1, so that what binds it binds the group too."""
+    """Return this process's place in a hierarchy of version 1, whose limits then apply to the group too."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

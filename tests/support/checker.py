@@ -1,10 +1,10 @@
-"""Decides, from what clients, executions and the journal say, which invariants of the service held.
+"""Decides which invariants of the service held, from the records of clients, executions and the journal.
 
-It knows nothing of how the service works: it gets `Books` (what the service has on record) and a `History`
-(what was seen from outside), and lists every contradiction. Invariants are those of DESIGN section 4:
+It does not know how the service works. It gets `Books` (the records of the service) and a `History` (the
+observations from outside), and lists every contradiction. The invariants are those of DESIGN section 4:
 
 I1 no loss · I2 no invention · I3 recorded once · I4 duplicates bounded by faults · I5 attempt budgets ·
-I6/I7 accepted is kept, asking again makes no second job · I10 every call ends · I12 drain · I18 metrics.
+I6/I7 accepted is kept, a repeat makes no second job · I10 every call ends · I12 drain · I18 metrics.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from svc.server.journal import SqliteJournal
 from tests.support.history import OK, Execution, Fault, History
 from tests.support.verdict import Verdict
 
-#: Seconds that a call may outlive its deadline (I10).
+#: Seconds by which a call may exceed its deadline (I10).
 DEADLINE_SLACK = 1.0
-#: Seconds by which an execution may seem to end after its outcome was recorded: it is written down last.
+#: Seconds by which an execution may seem to end after its outcome was recorded: its record is written last.
 _CLOCK_SLACK = 0.05
-#: Seconds before an execution in which its lease may have been struck already: a lease, and the time that a
-#: restarted manager waits for the holders of older ones.
+#: Seconds before an execution in which a fault may already have affected its lease: the time of a lease, and
+#: the time that a restarted manager waits for the holders of older leases.
 LEASE_WINDOW = 6.0
 
 
 @dataclass
 class Job:
-    """What the service has on record of one job: its ends (`succeeded`, `dead`, `cancelled`) and attempts."""
+    """The service's record of one job: its ends (`succeeded`, `dead`, `cancelled`) and attempts."""
 
     id: str
     label: str
@@ -49,7 +49,7 @@ class Job:
 
 @dataclass
 class Books:
-    """All jobs on record by id, and what the service itself counts at the end: (queue, state) -> jobs."""
+    """The records of all jobs by id, and the service's own counts at the end: (queue, state) -> jobs."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     counted: Mapping[tuple[str, str], int] | None = None
@@ -57,14 +57,14 @@ class Books:
 
 @dataclass(frozen=True)
 class Expectation:
-    """How jobs of one task must end: `ends` in, with at most `attempts` where no fault strikes."""
+    """The required end of the jobs of one task: `end`, with at most `attempts` if no fault affects it."""
 
     end: str
     attempts: int
 
 
 def read_journal(path: Path) -> Books:
-    """Return the books that a journal holds."""
+    """Return the books in a journal."""
     books = Books()
     journal = SqliteJournal.open(path)
     try:
@@ -104,7 +104,7 @@ def parse_counts(exposition: str) -> dict[tuple[str, str], int]:
 
 
 class Checker:
-    """Compares a history with the books; *expected* tells how jobs of tasks end that do not succeed."""
+    """Compares a history with the books; *expected* has the ends of jobs whose task does not succeed."""
 
     def __init__(
         self, history: History, books: Books, expected: Mapping[str, Expectation] | None = None
@@ -120,7 +120,8 @@ class Checker:
         for execution in history.executions:
             self._runs[execution.label].append(execution)
         self._faults = sorted(history.faults, key=lambda fault: fault.at)
-        # What struck nobody explains nothing, and can be long: a search begins at the longest of the others.
+        # A fault that affected no process explains nothing, and may be long: searches look at the others
+        # only.
         self._striking_faults = [fault for fault in self._faults if fault.pids is None or fault.pids]
         self._starts = [fault.at for fault in self._striking_faults]
         self._longest = max((fault.until - fault.at for fault in self._striking_faults), default=0.0)
@@ -180,7 +181,7 @@ class Checker:
                 self._check_budget(job, expected)
 
     def _check_innocent(self, job: Job) -> None:
-        """A job that would succeed does, with its own result; only three deaths under it excuse it."""
+        """A job that should succeed does, with its own result, unless its process died three times."""
         if any(result != job.label for result in job.results):
             self._blame("I3", f"{job.label} has the result of another job: {job.results}")
         if "succeeded" in job.ends and not self._runs.get(job.label):
@@ -202,7 +203,7 @@ class Checker:
     # --- I4 -------------------------------------------------------------------------------------------
 
     def _check_repeats(self) -> None:
-        """Between any two runs of a job lies a fault that struck one of their leases, its own or injected."""
+        """Between two runs of a job lies a fault that affected one of their leases, its own or injected."""
         for label, runs in self._runs.items():
             for before, after in _gaps(runs):
                 fault = self._explanation(before, after)
@@ -221,7 +222,7 @@ class Checker:
         return any(job.task in self._expected for job in self._by_label.get(label, ()))
 
     def _explanation(self, before: Execution, after: Execution) -> Fault | None:
-        """Return the fault that explains the second run; one that names its processes comes first."""
+        """Return the fault that explains the second run; a fault with process numbers is preferred."""
         found = self._explanations(before, after)
         return min(found, key=lambda fault: (fault.pids is None, -fault.at), default=None)
 
@@ -234,7 +235,7 @@ class Checker:
         ]
 
     def _striking(self, run: Execution, end: float | None) -> Iterator[Fault]:
-        """Yield the faults that named the process of *run* while it ran."""
+        """Yield the faults that affected the process of *run* while it ran."""
         for fault in self._between(run.start, float("inf") if end is None else end):
             if fault.pids is not None and run.pid in fault.pids:
                 yield fault
@@ -285,10 +286,10 @@ class Checker:
         if shown != dict(booked):
             self._blame("I18", f"the metrics say {shown} and the journal {dict(booked)}")
 
-    # --- how long it took -----------------------------------------------------------------------------
+    # --- recovery times -------------------------------------------------------------------------------
 
     def _measure_recoveries(self) -> None:
-        """Measure to the first answer after a fault that struck all, else to the next runs of struck jobs."""
+        """Measure to the first answer after a fault that affected all, or to the next runs of its jobs."""
         answered = sorted((c.call, c.returned) for c in self._history.calls if c.outcome == OK and c.returned)
         begun = [call for call, _ in answered]
         for fault in self._faults:

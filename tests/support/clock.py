@@ -8,7 +8,7 @@ from svc.broker.clock import ManagerClock
 
 
 class FakeClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only if a test advances it."""
 
     def __init__(self, start: float = 1_000_000.0) -> None:
         self.time = start

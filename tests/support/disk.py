@@ -1,4 +1,4 @@
-"""A disk that writes down all that is done to it, and whose syncs can be made to fail."""
+"""A disk that records all writes, and whose syncs can be made to fail."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import apsw
 
-#: What was done: `write`, `truncate` or `sync`; the file's name; the offset or size; the bytes.
+#: One operation: `write`, `truncate` or `sync`; the file's name; the offset or size; the bytes.
 Step = tuple[str, str, int, bytes]
 
 
 class Disk(apsw.VFS):
-    """Records `history`; while `failing`, each sync reports an I/O error."""
+    """Records `history`; while `failing` is set, each sync reports an I/O error."""
 
     def __init__(self) -> None:
         self.failing = False
@@ -49,7 +49,7 @@ class DiskFile(apsw.VFSFile):
 
 @contextmanager
 def recorded_disk() -> Iterator[Disk]:
-    """Make every database that is opened in the block use one recorded disk."""
+    """Let every database that is opened in the block use one recorded disk."""
     before = apsw.vfs_names()[0]
     disk = Disk()
     apsw.set_default_vfs("recorded")

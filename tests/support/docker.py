@@ -1,4 +1,4 @@
-"""A Docker engine and Compose projects for tests: real, under names of their own, nothing left behind."""
+"""A Docker engine and Compose projects for tests: real ones with unique names, which are all removed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Where a developer's own settings must not reach into a test.
+#: An empty file, so that a developer's own settings cannot affect a test.
 _NO_ENV_FILE = "/dev/null"
-#: Waits for the end of its input, which also comes when the test process is killed, then removes the project.
+#: Waits for the end of its input, which also comes if the test process is killed, then removes the project.
 _REAP = 'cat >/dev/null; exec docker compose "$@" down --volumes --remove-orphans --timeout 1'
 
 
 def engine() -> docker.DockerClient:
-    """Return a client of the Docker engine; without one skip the test, or fail it where CI=true."""
+    """Return a client of the Docker engine; without an engine skip the test, or fail it if CI=true."""
     try:
         client = docker.from_env(timeout=60)
         client.ping()
@@ -39,7 +39,7 @@ def engine() -> docker.DockerClient:
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str, every: float = 0.1) -> None:
-    """Return when *condition* is true; fail with *what* and its last value after *seconds*."""
+    """Return when *condition* is true; after *seconds* fail with *what* and the last value."""
     deadline = time.monotonic() + seconds
     while not (last := condition()):
         if time.monotonic() > deadline:
@@ -52,7 +52,7 @@ class Project:
     """A Compose project of this repository.
 
     Attributes:
-        name: the project's name; all its containers, networks and volumes carry it.
+        name: the project's name; all its containers, networks and volumes have it.
         environment: values of the variables in the compose files.
         files: the compose files, relative to the root.
     """
@@ -62,14 +62,14 @@ class Project:
     files: Sequence[str | Path] = ("compose.yaml",)
 
     def overridden(self, *files: str | Path, **environment: str) -> Project:
-        """Return the same project seen through further compose files and variables."""
+        """Return the same project with further compose files and variables."""
         merged = {**self.environment, **environment}
         return replace(self, files=(*self.files, *files), environment=merged)
 
     def compose(
         self, *arguments: str, stdin: str = "", seconds: float = 100, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run `docker compose`; where *check*, a failure fails the test with what was printed."""
+        """Run `docker compose`; if *check* is set, a failure fails the test and shows the output."""
         command = ["docker", "compose", *self._selection(), *arguments]
         done = subprocess.run(
             command,
@@ -88,25 +88,25 @@ class Project:
         return done
 
     def up(self, *arguments: str) -> None:
-        """Bring services up and wait until they are healthy."""
+        """Start services and wait until they are healthy."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", "60", *arguments)
 
     def heal(self, workers: int) -> None:
-        """Wait for a manager and so many workers that are healthy; what runs already stays untouched."""
+        """Wait for a healthy manager and so many healthy workers; running containers stay untouched."""
         scale = ("--no-deps", "--no-recreate", "--scale", f"worker={workers}")
         self.up(*scale, "manager", "worker")
 
     def scale(self, workers: int) -> None:
-        """Change the number of workers, leaving those that stay untouched."""
+        """Change the number of workers; the remaining ones stay untouched."""
         scale = f"worker={workers}"
         self.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", scale, "worker")
 
     def svc(self, *arguments: str, stdin: str = "", seconds: float = 100) -> subprocess.CompletedProcess[str]:
-        """Run `svc` in the manager's container: the quick way, for what a test only needs done."""
+        """Run `svc` in the manager's container: the fast way, for steps that a test does not check."""
         return self.compose("exec", "--no-TTY", "manager", "svc", *arguments, stdin=stdin, seconds=seconds)
 
     def cli(self, *arguments: str, stdin: str = "", seconds: float = 100) -> subprocess.CompletedProcess[str]:
-        """Run `svc` in a container of its own, as `docker compose run --rm cli …` of the docs."""
+        """Run `svc` in a container of its own, like `docker compose run --rm cli …` in the docs."""
         run = ("run", "--rm", "--no-TTY", "cli")
         return self.compose(*run, *arguments, stdin=stdin, seconds=seconds)
 
@@ -119,13 +119,13 @@ class Project:
         return f"\n--- logs\n{done.stdout}"
 
     def config(self) -> dict[str, Any]:
-        """Return the whole model as Compose understands it, all profiles included."""
+        """Return the whole model in Compose's form, with all profiles."""
         done = self.compose("--profile", "*", "config", "--format", "json")
         model: dict[str, Any] = json.loads(done.stdout)
         return model
 
     def address(self, service: str, port: int) -> str:
-        """Return HOST:PORT on this host of a published port."""
+        """Return the HOST:PORT of a published port on this host."""
         return self.compose("port", service, str(port)).stdout.strip()
 
     def containers(self, client: docker.DockerClient, service: str) -> list[Container]:
@@ -138,7 +138,7 @@ class Project:
 
     @contextmanager
     def reaped(self) -> Iterator[Project]:
-        """Remove all that the project has when the block ends, and also when this process is killed."""
+        """Remove everything of the project when the block ends, and also if this process is killed."""
         selection = [*self._selection(), "--profile", "*"]
         reaper = subprocess.Popen(
             ["sh", "-c", _REAP, "sh", *selection],

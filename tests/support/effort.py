@@ -1,4 +1,4 @@
-"""How much a call does, counted rather than timed, so that a test of it is never flaky."""
+"""The effort of a call, counted and not timed, so that a test of it is never flaky."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def calls_of(action: Callable[[], object]) -> int:
-    """Return how many functions are called while *action* runs, built-in ones included."""
+    """Return the number of function calls while *action* runs, including built-in functions."""
     count = 0
 
     def note(frame: FrameType, event: str, argument: Any) -> None:

@@ -1,4 +1,4 @@
-"""The engines that the contract suite runs against, each with what a test does around the protocol."""
+"""The engines that the contract suite tests, each with the actions of a test beside the protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from svc.server.manager import JobManager, listen
 from svc.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
 
-#: Small enough that a test reaches them.
+#: Limits that are so small that a test can reach them.
 LIMITS = Limits(
     max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500, merge_seconds=30.0, reconnect_seconds=1.0
 )
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Engine(abc.ABC):
-    """A queue, ways to join it, and what may happen to it."""
+    """A queue, ways to join it, and actions on it."""
 
     def __init__(self, path: Path | None, limits: Limits = LIMITS) -> None:
         self.path = path
@@ -42,15 +42,15 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def join(self, hello: c.Hello | None = None) -> Broker:
-        """Return a broker of its own, which has said *hello*."""
+        """Return a new broker that has said *hello*."""
 
     @abc.abstractmethod
     def cut(self, broker: Broker) -> None:
-        """End a broker's connection as a killed process does, and let the queue notice."""
+        """End a broker's connection like a killed process, and let the queue notice."""
 
     @abc.abstractmethod
     def inside(self, look: Callable[[QueueHost], T]) -> T:
-        """Return what *look* sees in the queue's host."""
+        """Return the result of *look* on the queue's host."""
 
     @abc.abstractmethod
     def _start(self) -> None: ...
@@ -72,7 +72,7 @@ class Engine(abc.ABC):
         accept: list[str] | None = None,
         life: int = 0,
     ) -> Broker:
-        """Return a consumer; *held* are the leases that it brings along, at this hello only."""
+        """Return a consumer; *held* are the leases that it claims, at this hello only."""
         hello = c.Hello(
             PROTOCOL_VERSION,
             "consumer",
@@ -90,12 +90,12 @@ class Engine(abc.ABC):
         return self._kept(self.join(c.Hello(PROTOCOL_VERSION, "worker", f"{worker}-0", worker, life=life)))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and the queue notice."""
+        """Advance the time, and let the queue notice."""
         self.clock.advance(seconds)
         self.inside(lambda host: host.turn())
 
     def restart(self) -> None:
-        """Stop the queue and recover it from its journal. Brokers made before are of no use any more."""
+        """Stop the queue and recover it from its journal. Earlier brokers cannot be used any more."""
         self._drop_brokers()
         self._stop()
         if self.path is not None:
@@ -109,7 +109,7 @@ class Engine(abc.ABC):
         self._stop()
 
     def until(self, condition: Callable[[QueueHost], bool]) -> None:
-        """Ask the queue again and again until *condition* holds; fail after ten seconds."""
+        """Check the queue repeatedly until *condition* holds; fail after ten seconds."""
         deadline = time.monotonic() + 10
         while not self.inside(condition):
             assert time.monotonic() < deadline, "the condition never held"
@@ -126,7 +126,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def _drop(self, broker: Broker) -> None:
-        """Give a broker's resources up without a word."""
+        """Free a broker's resources without a message."""
 
 
 class LocalEngine(Engine):
@@ -152,7 +152,7 @@ class LocalEngine(Engine):
         self.queue.close()
 
     def _drop(self, broker: Broker) -> None:
-        """Do nothing: it has none."""
+        """Do nothing: it has no resources."""
 
 
 class ManagerEngine(Engine):
@@ -178,7 +178,7 @@ class ManagerEngine(Engine):
 
     def _start(self) -> None:
         self._host = QueueHost(self._journal, clock=self.clock, limits=self.limits)
-        # The same port again after a restart, as a manager in production has.
+        # The same port after a restart, as for a manager in production.
         self._server = JobManager(self._host, listen(*self._endpoint), self._authkey).get_server()
         self._endpoint = self._server.endpoint
         self._thread = threading.Thread(target=self._server.serve_forever, name="manager")

@@ -16,7 +16,7 @@ HOOK: list[Callable[[], object]] = []
 
 
 class Awkward(Exception):
-    """Pickles, and cannot be unpickled."""
+    """Can be pickled, but not unpickled."""
 
     def __init__(self, one: int, other: int) -> None:
         super().__init__("awkward")
@@ -93,12 +93,12 @@ def die() -> None:
 
 
 def raised(kind: type[BaseException]) -> None:
-    """Raise an error of this kind, where somebody unpickles a `Poison`."""
+    """Raise an error of this kind when a process unpickles a `Poison`."""
     raise kind("poison")
 
 
 class Poison:
-    """Pickles, and raises what it is told to when it is unpickled."""
+    """Can be pickled; when it is unpickled, it raises the chosen error."""
 
     def __init__(self, kind: type[BaseException]) -> None:
         self.kind = kind
@@ -108,7 +108,7 @@ class Poison:
 
 
 class Unheard(BaseException):
-    """An error that is no Exception."""
+    """An error that is not an Exception."""
 
 
 def poison(name: str) -> Poison:

@@ -1,8 +1,8 @@
-"""`svc worker` whose consumers die at a named place of their talk with the manager, once a file says so.
+"""`svc worker` whose consumers die at a named point of their protocol, once a file says so.
 
-`python -m tests.support.fail_points FOLDER worker …`. The seam is the connection of consumers: it is
-the real one, and looks at what passes. The first consumer to come by takes the file away, writes down whom
-the fault strikes, and kills itself.
+`python -m tests.support.fail_points FOLDER worker …`. The connection of consumers is replaced by one that is
+real but looks at the messages. The first consumer that comes to the point takes the file away, records the
+processes that the fault affects, and kills itself.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _LEASED, _RAN, _REPORTED = PLACES
 
 
 def order(folder: Path, place: str, kind: str) -> Path:
-    """Let the next consumer that comes to *place* die of a fault of *kind*; return what it takes away."""
+    """Let the next consumer at *place* die of a fault of *kind*; return the file that it takes away."""
     path = _file(folder, place)
     path.parent.mkdir(exist_ok=True)
-    # Whole at once: a consumer that comes between its beginning and its content would die of nothing.
+    # Written whole: otherwise a consumer might find the file without its content.
     draft = path.with_suffix(".draft")
     draft.write_text(kind)
     draft.rename(path)
@@ -42,14 +42,14 @@ def order(folder: Path, place: str, kind: str) -> Path:
 
 
 class DeadlyBroker(ManagerBroker):
-    """A connection on which its process may die."""
+    """A connection at which its process may die."""
 
     def __init__(self, folder: Path, address: Address, authkey: bytes, hello: Callable[[], c.Hello]) -> None:
         super().__init__((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
         self._folder = folder
 
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
-        """Call, and die before, after, or with what was got, where a file says so."""
+        """Make the call, and die before it, after it, or with its reply, if a file says so."""
         reports = any(isinstance(command, c.Ack | c.Nack) for command in commands)
         if reports:
             self._pass(_RAN)
@@ -77,7 +77,7 @@ class DeadlyBroker(ManagerBroker):
 def dial(
     folder: Path, address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], c.Hello]
 ) -> ManagerBroker:
-    """Connect a consumer so that it can die; a supervisor as always."""
+    """Connect a consumer so that it can die; a supervisor connects as usual."""
     assert tls is None
     if multiprocessing.parent_process() is None:
         return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
@@ -89,7 +89,7 @@ def _file(folder: Path, place: str) -> Path:
 
 
 if __name__ == "__main__":
-    # By its importable name: consumers get it pickled, and their main module is another.
+    # With its importable name: consumers get it pickled, and have another main module.
     from tests.support import fail_points
 
     worker._dial = functools.partial(fail_points.dial, Path(sys.argv.pop(1)))

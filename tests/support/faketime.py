@@ -1,4 +1,4 @@
-"""A time of day that jumps, for one process: libfaketime, told through a file."""
+"""A time of day that jumps, for one process: libfaketime, controlled by a file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfake
 
 
 class Clock:
-    """The time of day of processes that are started with `environment`; what they measure is left alone."""
+    """The time of day of processes that are started with `environment`; monotonic time is unchanged."""
 
     def __init__(self, file: Path) -> None:
-        """Start with the real time; *file* carries the jumps.
+        """Start with the real time; *file* has the jumps.
 
         Raises:
             OSError: libfaketime is not installed.
@@ -30,8 +30,8 @@ class Clock:
         }
 
     def jump(self, seconds: int) -> None:
-        """Let the time of day be *seconds* off from now on."""
-        # Replaced and not rewritten: a reader never meets an empty file.
+        """Shift the time of day by *seconds* from now on."""
+        # Replaced and not rewritten, so that a reader never finds an empty file.
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._file)

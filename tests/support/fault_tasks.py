@@ -1,4 +1,4 @@
-"""Tasks of the fault suite: one that works, and those that do not end well. Each writes down its runs."""
+"""Tasks of the fault suite: one that works, and others that end badly. Each records its runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from svc.worker.registry import task
 from tests.support.history import Log
 from tests.support.leftovers import WAYS
 
-#: Attempts that a task gets which loops: the first, and its retries.
+#: Attempts of a task that loops: the first, and its retries.
 LOOP_ATTEMPTS = 2
 LOOP_SECONDS = 0.4
-#: Bytes that a job takes which runs out of memory: more than the bound of a worker. And at a time.
+#: Bytes that an out-of-memory job takes: more than the limit of a worker. And the bytes of one step.
 _DEVOURED_BYTES, _STEP_BYTES = 1 << 30, 16 << 20
 
 _logs: dict[tuple[int, str], Log] = {}
 
 
 def work(label: str, seconds: float, folder: str) -> str:
-    """Take *seconds*, and return the label."""
+    """Sleep for *seconds*, and return the label."""
     _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
     time.sleep(seconds)
     _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
@@ -32,14 +32,14 @@ def work(label: str, seconds: float, folder: str) -> str:
 
 
 def die_after_done(label: str, seconds: float, folder: str) -> str:
-    """Return the label; the first time, the process dies *seconds* later, mostly before it has told."""
+    """Return the label; the first time, the process dies *seconds* later, mostly before its report."""
     work(label, 0.0, folder)
     marker = Path(folder, f"{label}.once")
     try:
         marker.touch(exist_ok=False)
     except FileExistsError:
         return label
-    # The thread may come late; that this process is dead by then is all that the end of the window says.
+    # The thread may come late: the end of the window only means that the process is dead by then.
     _strike("killed after done", folder, seconds + 5.0)
     threading.Thread(target=_die_in, args=(seconds,), daemon=True).start()
     return label
@@ -53,7 +53,7 @@ def segfault(label: str, seconds: float, folder: str) -> None:
 
 
 def leave(label: str, seconds: float, folder: str) -> None:
-    """Leave without a word, each time."""
+    """Exit without a report, each time."""
     work(label, seconds, folder)
     _strike("exit", folder, 0.0)
     os._exit(1)
@@ -61,7 +61,7 @@ def leave(label: str, seconds: float, folder: str) -> None:
 
 @task(timeout=LOOP_SECONDS, retries=LOOP_ATTEMPTS - 1, backoff=0.05)
 def loop(label: str, seconds: float, folder: str) -> None:
-    """Never end."""
+    """Run forever."""
     work(label, seconds, folder)
     _strike("loop", folder, LOOP_SECONDS + 1.0)
     while True:
@@ -69,7 +69,7 @@ def loop(label: str, seconds: float, folder: str) -> None:
 
 
 def devour(label: str, seconds: float, folder: str) -> None:
-    """Take memory until the kernel kills the process; with a bound of its own, should it have none."""
+    """Take memory until the kernel kills the process; fail at a limit of its own if no kill comes."""
     work(label, seconds, folder)
     _strike("out of memory", folder, 5.0)
     hoard = [bytearray(b"x") * _STEP_BYTES for _ in range(_DEVOURED_BYTES // _STEP_BYTES)]
@@ -78,7 +78,7 @@ def devour(label: str, seconds: float, folder: str) -> None:
 
 @task(retries=0)
 def overreach(label: str, seconds: float, folder: str) -> None:
-    """Ask for more address space than the process may have."""
+    """Request more address space than the process may have."""
     work(label, seconds, folder)
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -90,13 +90,13 @@ def overreach(label: str, seconds: float, folder: str) -> None:
 
 
 def too_large(label: str, seconds: float, folder: str) -> bytes:
-    """Return more than the manager takes."""
+    """Return a result that is too large for the manager."""
     work(label, seconds, folder)
     return bytes(3 << 20)
 
 
 def unspeakable(label: str, seconds: float, folder: str) -> object:
-    """Return what no codec can carry."""
+    """Return a value that no codec can encode."""
     work(label, seconds, folder)
     return threading.Lock()
 

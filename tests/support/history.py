@@ -1,7 +1,7 @@
-"""What the checker reads: calls, executions and faults, each appended as one line by whoever saw it.
+"""The input of the checker: calls, executions and faults; the process that saw one appends it as a line.
 
-Times are `time.monotonic()` in seconds, which all processes of one Linux host share. Every process has
-its own file, and each line is one `write`, so a kill at any instant loses at most the line not yet begun.
+Times are `time.monotonic()` in seconds, which all processes of one Linux host share. Every process has its
+own file, and each line is one `write`, so a kill at any moment loses at most a line that is not begun yet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a client about the jobs labelled `client-first` … ; `deadline` 0 means it has none."""
+    """One call of a client about the jobs labelled `client-first` … ; `deadline` 0 means no deadline."""
 
     client: str
     verb: str
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(slots=True)
 class Execution:
-    """One run of a job by one process; `end` is None where the process never came so far."""
+    """One run of a job by one process; `end` is None if the process did not come so far."""
 
     label: str
     pid: int
@@ -50,10 +50,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that was broken on purpose, from `at` to `until`.
+    """A deliberate fault, from `at` to `until`.
 
-    `pids` are the processes it struck; None means that it could strike any lease, empty that it could
-    strike none. A poison job writes down its own faults, which were not `injected` one by one.
+    `pids` are the processes that it affected. None means that it could affect any lease; an empty set means
+    that it could affect none. A poison job records its own faults, which were not `injected` one by one.
     """
 
     kind: str
@@ -69,10 +69,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A drain: when it was asked for, when it said that all was still (None: never), when it was lifted.
+    """A drain: the times of its request, of its completion (None: never), and of its end.
 
-    `workers` are the exit codes of workers; `stock` the processes of stock clients, which
-    nobody supervises: one that has lost its manager runs its item to the end.
+    `workers` are the exit codes of workers. `stock` are the processes of stock clients, which have no
+    supervisor: if such a client has lost its manager, it still runs its item to the end.
     """
 
     asked: float
@@ -85,7 +85,7 @@ class Drain:
 
 @dataclass
 class History:
-    """All that was seen from outside."""
+    """All observations from outside."""
 
     calls: list[Call] = field(default_factory=list)
     executions: list[Execution] = field(default_factory=list)
@@ -94,7 +94,7 @@ class History:
 
 
 class Log:
-    """A file of one process, of which nothing written is lost when the process is killed."""
+    """A file of one process; no written line is lost if the process is killed."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,14 +105,14 @@ class Log:
 
 
 class Recorder:
-    """Makes the calls of one client and writes down when each began and how it ended."""
+    """Makes the calls of one client, and records the start and the end of each."""
 
     def __init__(self, folder: Path, client: str) -> None:
         self.client = client
         self._log = Log(folder / "calls" / f"{client}.jsonl")
 
     def call(self, verb: str, first: int, count: int, deadline: float, ask: Callable[[], T]) -> T | None:
-        """Return what *ask* gives, or None where it is not known what became of the call."""
+        """Return the result of *ask*, or None if the outcome of the call is not known."""
         about = {"client": self.client, "verb": verb, "first": first, "count": count, "deadline": deadline}
         began = time.monotonic()
         self._log.write(**about, call=began)
@@ -128,7 +128,7 @@ class Recorder:
 
 
 def read_calls(folder: Path) -> list[Call]:
-    """Return the calls that all clients have written down; one without an end is unknown."""
+    """Return the recorded calls of all clients; a call without an end is unknown."""
     found: dict[tuple[str, str, int, float], Call] = {}
     for line in _lines(folder / "calls"):
         line.setdefault("returned", None)
@@ -138,7 +138,7 @@ def read_calls(folder: Path) -> list[Call]:
 
 
 def read_executions(folder: Path) -> list[Execution]:
-    """Return the executions that all processes have written down, in the order of their starts."""
+    """Return the recorded executions of all processes, in the order of their starts."""
     found: list[Execution] = []
     running: dict[tuple[str, int], Execution] = {}
     for line in _lines(folder / "executions"):
@@ -152,7 +152,7 @@ def read_executions(folder: Path) -> list[Execution]:
 
 
 def read_faults(folder: Path) -> list[Fault]:
-    """Return the faults that jobs have written down before they struck."""
+    """Return the faults that jobs recorded before they occurred."""
     return [Fault(**{**line, "pids": frozenset(line["pids"])}) for line in _lines(folder / "faults")]
 
 

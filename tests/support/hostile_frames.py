@@ -1,4 +1,4 @@
-"""Frames to try a reader with: none of `CORPUS` may be taken; the numbers in `EVERY` make no sense."""
+"""Test frames for a reader: it must refuse all of `CORPUS`; the numbers in `EVERY` make no sense."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOOD = encode((1, [c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])]), c.Lease(1
 
 
 def _lengths() -> dict[str, bytes]:
-    """Arrays, maps, texts and bytes that announce far more than comes."""
+    """Arrays, maps, texts and bytes that announce far more data than there is."""
     heads = {"bin": b"\xc6", "str": b"\xdb", "array": b"\xdd", "map": b"\xdf", "ext": b"\xc9"}
     sizes = (0xFFFFFFFF, 0x7FFFFFFF, 1 << 24, 70_000)
     frames = {}
@@ -39,7 +39,7 @@ def _nested() -> dict[str, bytes]:
 
 
 def _wrong() -> dict[str, bytes]:
-    """Well-formed, but not what is asked for."""
+    """Well-formed values that are not requests."""
     values: tuple[object, ...] = (
         None,
         True,

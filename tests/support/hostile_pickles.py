@@ -1,6 +1,6 @@
-"""Pickles to try a reader with: good ones of every opcode and protocol, and those that are meant to do harm.
+"""Test pickles for a reader: good ones of every opcode and protocol, and malicious ones.
 
-`HOSTILE` has what no reader of plain data may take. A file at CANARY would show that code was run.
+A reader of plain data must refuse all of `HOSTILE`. A file named CANARY would show that code was run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALLOWED = {
 OPCODES = {opcode.name: opcode.code.encode("latin-1") for opcode in pickletools.opcodes}
 PROTOCOLS = range(6)
 
-#: One message for each opcode that is read; together with what it means.
+#: One message for each opcode that is read, and its value.
 EXAMPLES = {
     "PROTO": (b"\x80\x02N.", None),
     "FRAME": (b"\x80\x04\x95\x02\0\0\0\0\0\0\0N.", None),
@@ -112,7 +112,7 @@ CANARY = f"svc-canary-{os.getpid()}"
 
 
 class Call:
-    """Pickles as a call."""
+    """An object whose pickle is a call."""
 
     def __init__(self, function: Callable[..., object], *args: object, state: object = None) -> None:
         self.call = (function, args, *([state] if state is not None else []))
@@ -383,7 +383,7 @@ def _oversized() -> dict[str, bytes]:
     }
 
 
-#: Hostile messages by what is hostile about them; no reader may take one.
+#: Hostile messages by kind; a reader must refuse all of them.
 KINDS: dict[str, Callable[[], dict[str, bytes]]] = {
     "each opcode": _opcodes,
     "each protocol": _protocols,

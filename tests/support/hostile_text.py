@@ -1,10 +1,10 @@
-"""Text with which a job, a worker or a manager could fool whoever looks at it on a terminal."""
+"""Text that a job, a worker or a manager could use to deceive a person at a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
-#: What each does to a terminal that gets it raw.
+#: The effect of each text on a terminal that gets it unescaped.
 HOSTILE = {
     "clears the screen": "\x1b[2J\x1b[H",
     "sets the window's title": "\x1b]0;root@prod\x07",
@@ -31,13 +31,13 @@ HOSTILE = {
     "fills with nothing": "a\u3164\uffa0\u115fb",
     "is a soft hyphen": "pass\u00adword",
 }
-#: Unicode's categories of controls, formats, halves of characters, and ends of lines and paragraphs.
+#: Unicode's categories of controls, formats, surrogates, and ends of lines and paragraphs.
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _UNSEEN = set("\u3164\uffa0\u115f\ufe0e\U000e0100")
 
 
 def raw_in(text: str) -> set[str]:
-    """Return the characters in *text* that no terminal should get; ends of lines and tabs are none."""
+    """Return the characters in *text* that no terminal should get; line ends and tabs are allowed."""
     return {
         each
         for each in text

@@ -1,4 +1,4 @@
-"""Rows for journals, and journals as a kill leaves them."""
+"""Rows for journals, and journals in the state after a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from svc.server.journal.rows import rows_of as as_rows
 from svc.server.journal.texts import ErrorTexts
 
 TERMS = Terms("module:function")
-#: What stands beside the file and belongs to it.
+#: The suffixes of the files that belong to a journal.
 PARTS = ("", "-wal", ".mark")
 
 
@@ -31,7 +31,7 @@ def event(number: int, size: int = 100) -> AnyEvent:
 
 
 def killed(source: Path, target: Path) -> Path:
-    """Copy the files of a journal that is open: what the disk has after kill -9."""
+    """Copy the files of an open journal: the content of the disk after kill -9."""
     for part in PARTS:
         if Path(f"{source}{part}").exists():
             shutil.copyfile(f"{source}{part}", f"{target}{part}")
@@ -41,7 +41,7 @@ def killed(source: Path, target: Path) -> Path:
 
 
 def rows_of(path: Path, **options: Any) -> list[tuple[int, AnyEvent]]:
-    """Open the journal and return all that it replays."""
+    """Open the journal and return all rows that it replays."""
     journal = SqliteJournal.open(path, "os", **options)
     try:
         return list(journal.replay())
@@ -50,9 +50,9 @@ def rows_of(path: Path, **options: Any) -> list[tuple[int, AnyEvent]]:
 
 
 def age(path: Path, version: int = 1) -> None:
-    """Make of a closed journal what a release of format 1 or 2 would have left.
+    """Turn a closed journal into one of format 1 or 2, as an older release would have left it.
 
-    Format 2 has no tables of error texts, format 1 no checksums and no mark either.
+    Format 2 has no tables of error texts; format 1 has no checksums and no mark either.
     """
     connection = apsw.Connection(str(path))
     try:
@@ -81,14 +81,14 @@ def _put_texts_back(connection: apsw.Connection) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete the journal and what stands beside it."""
+    """Delete the journal and its other files."""
     for part in PARTS:
         Path(f"{path}{part}").unlink(missing_ok=True)
     shutil.rmtree(large_rows_path(path), ignore_errors=True)
 
 
 class Kept:
-    """A journal that can be restarted, whatever it is kept in."""
+    """A journal that can be restarted, in a file or in memory."""
 
     def __init__(self, start: Callable[[], Journal], restart: Callable[[Journal], Journal]) -> None:
         self.journal = start()

@@ -1,4 +1,4 @@
-"""What must hold of a queue's state at any time, and what a replay must give."""
+"""Conditions that a queue's state must meet at any time, and that a replay must meet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from svc.domain.queue_state import QueueState
 
 
 def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
-    """Fail where the state contradicts itself; *leavers* may hold leases though no worker lists them."""
+    """Fail if the state contradicts itself; *leavers* may hold leases although no worker lists them."""
     _check_counts(state.ledger)
     _check_leases(state)
     _check_lanes(state)
@@ -33,7 +33,7 @@ def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
 
 
 def check_journal(state: QueueState, journal: MemoryJournal) -> None:
-    """Fail unless the journal keeps exactly what the state refers to, and replays to the same ledger."""
+    """Fail unless the journal has exactly the rows that the state needs, and replays to the same ledger."""
     ledger = state.ledger
     rows = {sequence for sequence, _ in journal.replay()}
     drains = {sequence for _, sequence in ledger.drains.values()}
@@ -57,7 +57,7 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
 
 
 def portrait(ledger: Ledger) -> dict[str, Any]:
-    """Return all of a ledger that a restart must not change; what is unfinished may wait in another state."""
+    """Return all parts of a ledger that a restart must keep; an unfinished job may wait in another state."""
     chunks = ledger.chunks.values()
     return {
         "chunks": [(b.rows(), b.origin, b.first, b.count, b.unfinished) for b in chunks],
@@ -99,7 +99,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "known numbers": {
             origin.name: (origin.forgotten, origin.floor)
             for origin in ledger.origins
-            # Of plain clients' items no row says that they were there: nobody but the manager numbers them.
+            # No row says that plain clients' items existed, because only the manager numbers them.
             if origin.forgotten_by and not origin.name.startswith("put")
         },
         "finish times": {b.sequence: b.finished_at for b in chunks if not b.unfinished},

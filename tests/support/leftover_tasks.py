@@ -1,4 +1,4 @@
-"""Tasks that leave processes behind, or a changed process."""
+"""Tasks that leave processes behind, or change their process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start_and_keep(way: str, path: str, then: str) -> int:
 
 
 def module_process() -> bool:
-    """Tell whether the module's own process lives."""
+    """Return whether the module's own process lives."""
     return MODULE_PROCESS.poll() is None
 
 
@@ -69,13 +69,13 @@ CHANGES: dict[str, Callable[[], object]] = {
 
 
 def change(what: str) -> int:
-    """Change the state of this process, and return its number."""
+    """Change the state of this process, and return the process's number."""
     CHANGES[what]()
     return os.getpid()
 
 
 def state() -> tuple[int, object]:
-    """Return this process's number, and the state of it that another task could have changed."""
+    """Return this process's number, and the part of its state that another task could have changed."""
     umask = os.umask(0o022)
     os.umask(umask)
     return os.getpid(), [

@@ -1,4 +1,4 @@
-"""A real manager in this process's own thread, for tests that look inside it."""
+"""A real manager in a thread of this process, for tests that look inside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from svc.wire_tls import TlsFiles
 
 
 class RunningManager:
-    """A server in its thread, and ways to talk to it."""
+    """A server in its thread, and ways to call it."""
 
     def __init__(self, server: Server, host: QueueHost, authkey: bytes) -> None:
         self.server = server
@@ -32,22 +32,22 @@ class RunningManager:
         self.endpoint = server.endpoint
 
     def broker(self, hello: Callable[[], Hello] | None = None, timeout: float = 10.0) -> ManagerBroker:
-        """Return a connection of its own."""
+        """Return a new connection."""
         return ManagerBroker(self.endpoint, self.authkey, hello=hello, timeout=timeout)
 
     def consumer(self, name: str = "w-1", tasks: tuple[str, ...] = ("m:f",)) -> ManagerBroker:
-        """Return a connection that has said it is a consumer of worker `w`."""
+        """Return a connection that has said hello as a consumer of worker `w`."""
         hello = Hello(PROTOCOL_VERSION, "consumer", name=name, worker="w", tasks=list(tasks))
         broker = self.broker(lambda: hello)
         broker.connect()
         return broker
 
     def waiting(self) -> int:
-        """Return how many requests for a job wait at the manager."""
+        """Return the number of requests for a job that wait at the manager."""
         return self.server.ask(self.host.waiting_lessees).result(5)
 
     def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Ask the manager again and again until *condition* holds; fail after *seconds*."""
+        """Call the manager repeatedly until *condition* holds; fail after *seconds*."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "the condition never held"

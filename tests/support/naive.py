@@ -1,4 +1,4 @@
-"""The textbook service, `BaseManager` and `queue.Queue`, to show what the same faults do to it."""
+"""The textbook service, made of `BaseManager` and `queue.Queue`, to compare it with svc under faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, free_port
 
 
 class Naive:
-    """Starts and kills the server, as `tests.support.processes.Service` does for svc."""
+    """Starts and kills the server, like `tests.support.processes.Service` for svc."""
 
     def __init__(self, folder: Path) -> None:
         self.listen = f"127.0.0.1:{free_port()}"

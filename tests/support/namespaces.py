@@ -1,4 +1,4 @@
-"""A network of its own for a worker: a namespace and a virtual cable, in which packets can be lost."""
+"""A separate network for a worker: a namespace and a virtual cable, in which packets can be lost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-#: The rules that lose packets, seen from inside: those that come, those that go.
+#: The rules that lose packets, seen from inside: incoming ones, and outgoing ones.
 LOSE_INCOMING, LOSE_OUTGOING = "INPUT", "OUTPUT"
 
 
 class Namespace:
-    """Made and removed by itself; takes root.
+    """Creates and removes itself; this needs root.
 
     Attributes:
         host: the address of this host as seen from inside.
-        prefix: what a command begins with that is to run inside.
+        prefix: the words before a command that make it run inside.
     """
 
     def __init__(self) -> None:
-        """Make the namespace; its name and addresses come from the process id, so that suites do not meet.
+        """Make the namespace; its name and addresses contain the process id, so that suites do not collide.
 
         Raises:
-            OSError: it cannot be made here; says why.
+            OSError: it cannot be made here; the message has the reason.
         """
         for tool in ("ip", "iptables"):
             if shutil.which(tool, path=_PATH) is None:
@@ -51,17 +51,17 @@ class Namespace:
             raise
 
     def lose(self, *chains: str, share: float = 1.0) -> None:
-        """Lose this share of all packets in *chains*, without a word to either side."""
+        """Drop this share of all packets in *chains*; neither side is told."""
         chance = () if share >= 1 else ("-m", "statistic", "--mode", "random", "--probability", f"{share:g}")
         for chain in chains:
             _run(*self.prefix, "iptables", "-w", "-A", chain, *chance, "-j", "DROP")
 
     def heal(self) -> None:
-        """Carry everything again."""
+        """Transmit everything again."""
         _run(*self.prefix, "iptables", "-w", "-F")
 
     def close(self) -> None:
-        """Remove the namespace and with it the cables; who still runs inside keeps a network of nothing."""
+        """Remove the namespace and its cables; processes that still run inside have no network then."""
         with suppress(OSError):
             _run("ip", "netns", "delete", self.name)
         with suppress(OSError):
@@ -75,7 +75,7 @@ def _run(*command: str) -> None:
     """Run a command.
 
     Raises:
-        OSError: it failed; says what it said.
+        OSError: it failed; the message has its output.
     """
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": _PATH}, timeout=30
@@ -85,7 +85,7 @@ def _run(*command: str) -> None:
 
 
 def _remove_orphans() -> None:
-    """Remove what a suite has left behind that was killed."""
+    """Remove the namespaces of suites that were killed."""
     for path in Path("/run/netns").glob("svcfault*"):
         found = re.fullmatch(r"svcfault(\d+)", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():

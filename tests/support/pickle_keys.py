@@ -1,4 +1,4 @@
-"""The key with which tests sign pickles, and the reading of jobs that are signed with it."""
+"""The key with which tests sign pickles, and helpers to read jobs that are signed with it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ PICKLE_KEYS = PickleKeys((b"p" * 32,))
 
 
 def envelopes_of(delivery: Delivery, place: int) -> Envelopes:
-    """Return what opens and makes the envelopes of one job of *delivery*."""
+    """Return the envelopes of one job of *delivery*."""
     return PICKLE_KEYS.of(job_id(delivery.origin, delivery.first + place))
 
 
 def opener(delivery: Delivery, place: int) -> Callable[[bytes], memoryview] | None:
-    """Return what `decode_arguments` needs for that job."""
+    """Return the function that `decode_arguments` needs for that job, or None."""
     if delivery.terms.codec != PICKLE:
         return None
     return partial(envelopes_of(delivery, place).open_arguments, delivery.terms)
 
 
 def sealed(origin: str, first: int, terms: Terms, bodies: list[bytes]) -> list[bytes]:
-    """Return *bodies* as a client sends them: pickles in envelopes."""
+    """Return *bodies* in the form in which a client sends them: pickles in envelopes."""
     if terms.codec != PICKLE:
         return bodies
     return [

@@ -1,7 +1,7 @@
-"""A stock `BaseManager` client of any CPython from 3.9 on: a producer or a consumer that writes history.
+"""A stock `BaseManager` client for any CPython from 3.9 on: a producer or a consumer that writes history.
 
-Nothing but the standard library: `python plain_actor.py ROLE HOST PORT KEY_IN_HEX NAME FOLDER [TASK]`.
-It ends with code 3 when its manager has gone, as a stock client must be started anew then.
+It uses only the standard library: `python plain_actor.py ROLE HOST PORT KEY_IN_HEX NAME FOLDER [TASK]`.
+It exits with code 3 when its manager has gone, because a stock client must then be started again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a test needs of the host and may not get: root, mostly."""
+"""Requirements of a test that the host may not meet: mostly root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def obtained(make: Callable[[], T]) -> T:
-    """Return what takes root or a tool; CI has it, and a laptop need not."""
+    """Return the result of *make*, which needs root or a tool: CI must have it, a laptop need not."""
     try:
         return make()
     except OSError as error:

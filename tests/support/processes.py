@@ -1,4 +1,4 @@
-"""A real manager and a real worker, each in processes of its own, to be killed by tests."""
+"""A real manager and a real worker, each in processes of its own, which tests can kill."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Service:
     ) -> subprocess.Popen[bytes]:
         """Start `svc ARGUMENTS` and return its process; its output goes to a log file of the folder.
 
-        *prefix* is what the command begins with; *module* and its arguments stand in for `service`.
+        *prefix* comes before the command; *module* and its arguments replace `svc`.
         """
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:
             return subprocess.Popen(
@@ -95,13 +95,13 @@ class Service:
             )
 
     def kill_manager(self) -> None:
-        """Kill the manager with SIGKILL, and see it gone."""
+        """Kill the manager with SIGKILL, and wait for its end."""
         assert self.manager is not None
         self.manager.kill()
         self.manager.wait()
 
     def stop_manager(self) -> None:
-        """Stop the manager with SIGTERM, and see it gone."""
+        """Stop the manager with SIGTERM, and wait for its end."""
         assert self.manager is not None
         self.manager.terminate()
         self.manager.wait(60)
@@ -117,7 +117,7 @@ class Service:
         return True
 
     def client(self, timeout: float = 30.0) -> Client:
-        """Return a client that bears with a manager that is away for up to *timeout* seconds."""
+        """Return a client that tolerates an absence of the manager of up to *timeout* seconds."""
         return Client(self.listen, authkey_file=self.authkey_file, timeout=timeout)
 
     def broker(self, timeout: float = 30.0) -> ManagerBroker:
@@ -125,12 +125,12 @@ class Service:
         return connect(parse_address(self.listen), read_authkey(self.authkey_file), timeout)
 
     def log(self, name: str) -> list[dict[str, object]]:
-        """Return what the manager or the worker has logged, a mapping for each line."""
+        """Return the log lines of the manager or the worker, as mappings."""
         lines = (self.folder / f"{name}.log").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def close(self) -> None:
-        """End what still runs: the worker in order, the manager after it."""
+        """Stop the processes that still run: first the worker, then the manager."""
         for process in (self.worker, self.manager):
             if process is not None and process.poll() is None:
                 process.terminate()
@@ -170,7 +170,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there, other than as a zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -189,12 +189,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that *pid* has begun itself."""
+    """Return the children of process *pid*."""
     return _families().get(pid, [])
 
 
 def _families() -> dict[int, list[int]]:
-    """Return the children of each process that has any."""
+    """Return the children of each process that has children."""
     found: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -204,7 +204,7 @@ def _families() -> dict[int, list[int]]:
 
 
 def _is_consumer(pid: int) -> bool:
-    """Return whether a process is no forkserver or resource tracker but has a connection of its own."""
+    """Return whether a process has a connection of its own: a forkserver or resource tracker has none."""
     with contextlib.suppress(OSError):
         return any(
             str(link.readlink()).startswith("socket:")

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, its promtool, and what a query reads."""
+"""A real Prometheus on loopback, its promtool, and helpers for queries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "svc.json"
 
 
 def program(name: str) -> str:
-    """Return the path of a program of Prometheus; without it skip the test, or fail it in CI."""
+    """Return the path of a program of Prometheus; if it is missing, skip the test, or fail it in CI."""
     found = shutil.which(name)
     if found is None:
         missing = f"{name} is missing: install Debian's package `prometheus`"
@@ -36,13 +36,13 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """A Prometheus that runs; `address` is HOST:PORT."""
+    """A running Prometheus; `address` is HOST:PORT."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     def get(self, path: str, **parameters: str) -> Any:
-        """Return the data of an API call; the error that Prometheus tells fails the test."""
+        """Return the data of an API call; an error of Prometheus fails the test."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -51,7 +51,7 @@ class Prometheus:
             pytest.fail(f"{parameters}: {error.read().decode()}")
 
     def query(self, expr: str) -> list[Any]:
-        """Return the series that *expr* gives now."""
+        """Return the current series of *expr*."""
         result: list[Any] = self.get("query", query=expr)["result"]
         return result
 
@@ -76,7 +76,7 @@ def running(settings: Path, folder: Path) -> Iterator[Prometheus]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Return where it listens, once it is ready for queries; its log is the only one to tell the port."""
+    """Return the address, once Prometheus is ready for queries; only its log has the port."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         text = log.read_text()
@@ -106,12 +106,12 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def filled_in(expr: str, interval: str = "10s") -> str:
-    """Return a panel's expression with Grafana's variables replaced, everything being selected."""
+    """Return a panel's expression with values for Grafana's variables, which select everything."""
     return expr.replace("$__rate_interval", interval).replace("$queue", ".*").replace("$task", ".*")
 
 
 def selectors(expr: str) -> set[tuple[str, str, str]]:
-    """Return (metric, label, value) of every matcher in *expr*; (metric, "", "") where it has none."""
+    """Return (metric, label, value) of every matcher in *expr*; (metric, "", "") if it has none."""
     found: set[tuple[str, str, str]] = set()
 
     def visit(node: Any) -> None:

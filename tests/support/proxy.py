@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the manager that delays, cuts replies, resets and goes silent, on request."""
+"""A TCP proxy in front of the manager that can delay data, cut replies, reset and go silent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Link:
-    """One connection through the proxy; `cut` is how many more bytes of replies come through."""
+    """One connection through the proxy; `cut` is the number of further reply bytes that it transmits."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.ends = (client, server)
@@ -22,7 +22,7 @@ class Link:
         self.closed = threading.Event()
 
     def pump(self, proxy: Proxy, source: socket.socket, sink: socket.socket) -> None:
-        """Carry bytes one way until either side ends or a fault says otherwise."""
+        """Transmit bytes one way until either side ends or a fault stops it."""
         with contextlib.suppress(OSError, ValueError):
             while not self.closed.is_set():
                 if not select.select([source], [], [], _LOOK_SECONDS)[0]:
@@ -57,11 +57,11 @@ class Link:
 
 
 class Proxy:
-    """Listens on a port of its own and carries everything to *target*.
+    """Listens on a port of its own and relays everything to *target*.
 
     Attributes:
-        delay: seconds by which each piece is late.
-        cuts: replies that were cut short so far.
+        delay: delay of each piece in seconds.
+        cuts: number of replies that were cut so far.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:

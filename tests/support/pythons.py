@@ -9,13 +9,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
-#: Minor versions of CPython 3 whose stock clients are promised to work (DESIGN promise 9).
+#: Minor versions of CPython 3 whose stock clients must work (DESIGN promise 9).
 PROMISED = range(9, 14)
 
 
 @cache
 def interpreters() -> tuple[str, ...]:
-    """Return one real interpreter for each promised minor version that is found, this one's included."""
+    """Return one real interpreter for each such minor version that is found, including this one."""
     found: dict[int, str] = {sys.version_info.minor: str(Path(sys.executable))}
     candidates = [path for name in _names() if (path := shutil.which(name))]
     candidates += sorted(map(str, Path.home().glob(".pyenv/versions/*/bin/python3")))
@@ -31,7 +31,7 @@ def _names() -> list[str]:
 
 
 def _minor(python: str) -> int:
-    """Return the minor version of a CPython 3, or -1 where it does not run (a shim without a version)."""
+    """Return the minor version of a CPython 3, or -1 if it does not run (a shim without a version)."""
     done = subprocess.run([python, "-VV"], capture_output=True, text=True, timeout=20, check=False)
     match = re.match(r"Python 3\.(\d+)", done.stdout)
     return int(match[1]) if match and done.returncode == 0 else -1

@@ -1,4 +1,4 @@
-"""Commands as a page of the documentation has them."""
+"""The commands in a page of the documentation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ README = ROOT / "README.md"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a block of commands: what is run, and the comment that says what comes of it."""
+    """One line of a block of commands: the command, and the comment about its result."""
 
     command: str
     comment: str = ""
 
     @property
     def exit_code(self) -> int:
-        """The exit code that the comment names, else 0."""
+        """The exit code in the comment, else 0."""
         named = re.search(r"exit code (\d+)", self.comment)
         return int(named[1]) if named else 0
 
     @property
     def printed(self) -> str | None:
-        """The number that the comment gives as the whole output, if it is one."""
+        """The whole output, if the comment is a number."""
         return self.comment if self.comment.isdigit() else None
 
 

@@ -1,4 +1,4 @@
-"""Tasks that write down each execution, for tests that count them."""
+"""Tasks that record each execution, for tests that count them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 def square(number: int, seconds: float, record: str) -> int:
-    """Return the square of *number* after *seconds*, and add a line to the file *record* before."""
+    """Add a line to the file *record*, wait *seconds*, and return the square of *number*."""
     descriptor = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, f"{number} {os.getpid()}\n".encode())

@@ -1,10 +1,10 @@
-"""What processes hold, read from `/proc`, and whether it comes back to what it was before a fault.
+"""The resources of processes, read from `/proc`, and a check that they return to the level before a fault.
 
-*Before* means two things. Threads, descriptors and child processes are whole numbers that do not depend on
-how much has been done: they are compared with one standard, taken once when everybody was there and nothing
-had been broken yet, and have to be the same. Memory grows with what the journal keeps: it is
-compared with what it was just before the fault. That would not see a slow leak; but where a fault ends a
-process, its successor has the same journal and no past: what the old one had more is told as `aged`.
+*Before* has two meanings. Threads, descriptors and child processes are whole numbers that do not depend on
+the amount of work done. They are compared with one standard, taken once when all processes were there and
+before any fault, and must be equal. Memory grows with the content of the journal, so it is compared with the
+level just before the fault. That comparison would not see a slow leak. But if a fault ends a process, its
+replacement has the same journal and no past: the excess of the old process is reported as `aged`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: By how much of what it was before something may be more afterwards.
+#: The share by which a value may be higher afterwards.
 SHARE = 0.05
-#: A difference in memory below this is none: one message of the largest chunk is as big, and an allocator
-#: gives memory back in steps of a MiB.
+#: A smaller difference in memory does not count: one message of the largest chunk has this size, and an
+#: allocator returns memory in steps of a MiB.
 MEMORY_FLOOR = 4 << 20
 _POLL_SECONDS = 0.1
 _LOOKS = 2
@@ -26,8 +26,8 @@ _LOOKS = 2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process holds; `memory` is what it alone has (anonymous, resident) in bytes, `processes` it and
-    its descendants."""
+    """The resources of a process; `memory` is its own (anonymous, resident) in bytes, `processes` counts it
+    and its descendants."""
 
     pid: int
     threads: int
@@ -38,7 +38,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """How much `more` `who` has of `what` than before (bytes of memory), as a `share` too: 0.03 for 3 %."""
+    """Process `who` has `more` of a resource (`what`) than before; `share` is 0.03 for 3 %."""
 
     what: str
     who: str
@@ -51,7 +51,7 @@ class Excess:
 
 
 def usage(pid: int, processes: int = 1) -> Usage | None:
-    """Return what process *pid* holds, or None if it is gone."""
+    """Return the resources of process *pid*, or None if it has ended."""
     folder = Path(f"/proc/{pid}")
     try:
         status = (folder / "status").read_text()
@@ -69,18 +69,18 @@ def usage(pid: int, processes: int = 1) -> Usage | None:
 
 @dataclass
 class Balance:
-    """Compares what processes hold before and after each fault.
+    """Compares the resources of processes before and after each fault.
 
     Args:
-        look: returns what each process holds, by a name that a successor takes over; None for one that is
-            not there now.
-        patience: seconds in which all has to come back.
+        look: returns the resources of each process, by a name that a replacement keeps; None for a process
+            that is not there now.
+        patience: seconds until everything must be back.
 
     Attributes:
-        worst: for each kind of fault, the most that was left over when all had come back or patience ended.
-        violations: what did not come back, in words.
-        longest: seconds that coming back took at most.
-        aged: by what share a process had more memory, at most, than the successor that a fault gave it.
+        worst: for each kind of fault, the largest excess at the end of the wait.
+        violations: descriptions of the resources that did not come back.
+        longest: the longest time in seconds until all was back.
+        aged: the largest share by which a process had more memory than its replacement after a fault.
     """
 
     look: Callable[[], Mapping[str, Usage | None]]
@@ -93,10 +93,11 @@ class Balance:
     _before: dict[str, Usage] = field(default_factory=dict)
 
     def take_standard(self, seconds: float = 1.0) -> None:
-        """Wait until nobody's counts have changed for *seconds*; these are the standard. All should be there.
+        """Wait until all counts were stable for *seconds*, and take them as the standard; all should be
+        there.
 
         Raises:
-            TimeoutError: they never settle.
+            TimeoutError: they are never stable.
         """
         end = time.monotonic() + 60.0
         seen, since = self.look(), time.monotonic()
@@ -111,16 +112,16 @@ class Balance:
         self._standard = _present(seen)
 
     def before(self) -> None:
-        """Note the memory of everybody, just before a fault."""
+        """Note the memory of all processes, just before a fault."""
         self._before = _present(self.look())
 
     def after(self, kind: str, allowance: int = 0) -> None:
-        """Wait until all has come back after a fault of this kind; judge what has not.
+        """Wait until everything is back after a fault of this kind; record the excess.
 
-        *allowance* is what memory may be above the rest, in bytes, where there is a good reason.
+        *allowance* is the number of bytes by which memory may be higher, if there is a good reason.
         """
         began = time.monotonic()
-        # Twice in a row: the first look may come before the fault is noticed.
+        # Two checks in a row: the first one may come before the fault is noticed.
         back = 0
         while (back := back + 1 if self._is_back(held := self.look(), allowance) else 0) < _LOOKS:
             if time.monotonic() - began >= self.patience:
@@ -129,7 +130,7 @@ class Balance:
         self.longest = max(self.longest, time.monotonic() - began)
         self._judge(kind, held, allowance)
         if back < _LOOKS and _counts(held) != _counts(self._standard):
-            # Fewer is as bad: somebody has not come back, and what leaked could hide behind that.
+            # Fewer is as bad: a process has not come back, and a leak could be hidden by that.
             counts = f"{_counts(held)} and not {_counts(self._standard)}"
             self.violations.append(f"I9: {self.patience:g} s after {kind!r} there were {counts}")
         for who, now in _present(held).items():
@@ -149,7 +150,7 @@ class Balance:
                 )
 
     def _is_back(self, held: Mapping[str, Usage | None], allowance: int) -> bool:
-        """Whether everybody is there, with the counts of the standard, and nobody has too much memory."""
+        """Whether all processes are there, with the counts of the standard and not too much memory."""
         return _counts(held) == _counts(self._standard) and not any(
             _too_much(excess, allowance) for excess in self._excesses(held)
         )
@@ -186,7 +187,7 @@ def _counts(held: Mapping[str, Usage | None]) -> dict[str, tuple[int, int, int] 
 
 
 def sockets(pid: int) -> int:
-    """Return how many of a process's descriptors are sockets."""
+    """Return the number of a process's descriptors that are sockets."""
     found = 0
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -196,7 +197,7 @@ def sockets(pid: int) -> int:
 
 
 def strays(mark: str, known: Collection[int]) -> list[int]:
-    """Return the processes that have *mark* in their environment and are none of *known*."""
+    """Return the processes that have *mark* in their environment and are not in *known*."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,9 +1,10 @@
-"""A service in one thread with no clock, no network and no luck: a seed decides everything.
+"""A service in one thread without clock, network and chance: a seed decides everything.
 
 The queue host and its journal are the real ones. Around them clients, supervisors, consumers and plain
-clients exchange frames over lines that a scheduler delays, cuts and lets end late; processes are killed,
-the manager too; time leaps. A line is FIFO as TCP is, but frames of a line that its peer has given up may
-still arrive after those of the next one. At the end everything comes to rest, and the promises are checked.
+clients exchange frames over lines. A scheduler delays and cuts these lines, and reports their end late;
+processes are killed, the manager too; the time jumps. A line is FIFO like TCP, but frames of a line that its
+peer has given up may still arrive after those of the next line. At the end all faults stop, and the promises
+are checked.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Line:
         self.member = Member()
         self.to_manager: deque[tuple[int, list[c.Command]]] = deque()
         self.to_peer: deque[tuple[int, list[r.Reply]]] = deque()
-        #: The peer has gone; the manager learns of it after what was sent before.
+        #: The peer has gone; the manager notices that after the data that was sent before.
         self.given_up = False
         #: The manager has gone.
         self.broken = False
 
     def deliver(self, request: int) -> Callable[[list[r.Reply]], None]:
-        """Count a request, and return what takes the replies to it."""
+        """Count a request, and return the function that takes its replies."""
         self.member.outstanding += 1
 
         def answer(replies: list[r.Reply]) -> None:
@@ -57,7 +58,7 @@ class Line:
 
 
 class Peer:
-    """One who calls the manager, and calls again with the same frame until answered."""
+    """A process that calls the manager, and repeats a frame until it gets an answer."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -66,7 +67,7 @@ class Peer:
         self.pending: list[c.Command] | None = None
         self.request = 0
         self.alive = True
-        #: Whether the hello of this line is not yet answered.
+        #: Whether the hello of this line has no answer yet.
         self.strange = False
 
     def hello(self) -> c.Hello | None:
@@ -85,21 +86,21 @@ class Peer:
                 self._send()
 
     def act(self) -> list[c.Command]:
-        """Return what to ask next, if anything."""
+        """Return the next commands, if there are any."""
         return []
 
     def answered(self, commands: Sequence[c.Command], replies: Sequence[r.Reply]) -> None:
-        """Take the replies to *commands*."""
+        """Handle the replies to *commands*."""
 
     def welcomed(self, welcome: r.Welcome) -> None:
-        """Take the answer to the hello."""
+        """Handle the answer to the hello."""
 
     def again(self) -> Sequence[c.Command]:
-        """Return what to repeat on a new line, behind the hello."""
+        """Return the commands to repeat on a new line, after the hello."""
         return ()
 
     def hands(self) -> Iterable[str]:
-        """Return the jobs that this peer knows it holds."""
+        """Return the jobs that this peer knows to hold."""
         return ()
 
     def give_up_line(self) -> None:
@@ -161,7 +162,7 @@ class Client(Peer):
 
 
 class Consumer(Peer):
-    """Runs jobs one after the other; what it holds it names when it comes back."""
+    """Runs jobs one after the other; the hello of a new line names the jobs that it holds."""
 
     def __init__(self, world: World, name: str, supervisor: Supervisor) -> None:
         super().__init__(world, name)
@@ -170,7 +171,7 @@ class Consumer(Peer):
         self.executing: tuple[int, r.Delivery, int] | None = None
         self.outcomes: list[c.Ack | c.Nack] = []
         self.unconfirmed: list[c.Ack | c.Nack] = []
-        #: Those that the manager has heard of and may not have on record.
+        #: Outcomes that the manager has received and may not have recorded.
         self.unrecorded: list[c.Ack | c.Nack] = []
         self.origins: dict[int, str] = {}
 
@@ -256,7 +257,7 @@ class Consumer(Peer):
 
 
 class Supervisor(Peer):
-    """Renews the leases of its consumers, reports the dead and replaces them."""
+    """Renews the leases of its consumers, reports dead ones and replaces them."""
 
     def __init__(self, world: World, worker: str, size: int) -> None:
         super().__init__(world, f"{worker}-0")
@@ -285,7 +286,7 @@ class Supervisor(Peer):
         return [*reports, c.Extend(busy=len(self.consumers))]
 
     def kill(self, child: Consumer) -> None:
-        """A consumer dies at whatever it does; the supervisor sees it and at what."""
+        """Kill a consumer; the supervisor notices that, and knows the job that it ran."""
         token, number = 0, 0
         if child.executing is not None:
             token, delivery, index = child.executing
@@ -298,7 +299,7 @@ class Supervisor(Peer):
 
 
 class Plain(Peer):
-    """A stock client that gets and acknowledges; what it holds ends with its connection."""
+    """A stock client that gets and acknowledges; its jobs go back when its connection ends."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
@@ -330,7 +331,7 @@ class Plain(Peer):
 
 
 class World:
-    """Everything, and the scheduler."""
+    """All peers and the manager, and the scheduler."""
 
     def __init__(
         self,
@@ -351,7 +352,7 @@ class World:
         self.supervisors: list[Supervisor] = []
         self.draining = False
         self.workers_born = 0
-        #: Grants that came before the outcomes reported with their request were on record.
+        #: Grants that came before the outcomes in their request were recorded.
         self.early = 0
         #: Jobs that end the worker that runs one of them.
         self.poison = frozenset(poison)
@@ -365,10 +366,10 @@ class World:
         self.results: defaultdict[str, set[bytes]] = defaultdict(set)
         self._people(jobs, plain=plain)
 
-    # --- the story ----------------------------------------------------------------------------------
+    # --- the course ---------------------------------------------------------------------------------
 
     def run(self, steps: int = 900) -> None:
-        """Live through *steps* with faults, come to rest, and check.
+        """Run *steps* with faults, let everything finish, and check.
 
         Raises:
             Violation: a promise was broken.
@@ -424,20 +425,20 @@ class World:
             self._pass(self.rng.choice([0.01, 0.05, 0.2]))
 
     def _carry(self) -> None:
-        """Let the manager read one frame, or the end, of some line."""
+        """Let the manager read one frame, or the end, of a random line."""
         if not self.lines:
             return
         line = self.rng.choice(self.lines)
         if line.to_manager:
             request, commands = line.to_manager.popleft()
             if line.given_up and isinstance(commands[0], c.Hello):
-                # A hello that comes after that of a later line takes the consumer's leases over, and back.
+                # A late hello, after that of a newer line, takes the consumer's leases over, and back.
                 leases = self.host.state.leases.values()
                 self._hit_leases([each for each in leases if each.holder.name == commands[0].name])
             self.host.call(commands, line.member, line.deliver(request))
         elif line.given_up:
             self.lines.remove(line)
-            # Also what was granted after the peer had gone: the manager cannot know that it never arrived.
+            # Grants after the peer had gone count too: the manager cannot know that they never arrived.
             self._hit_leases(line.member.leases.values())
             self.host.disconnected(line.member)
 
@@ -484,7 +485,7 @@ class World:
         self._hire()
 
     def _restart(self) -> None:
-        """Kill the manager: what is not committed never was; what was sent may still arrive or not."""
+        """Kill the manager: uncommitted changes are lost; messages on their way may arrive or not."""
         for peer in self.peers:
             self.hit(peer)
         self._hit_leases(self.host.state.leases.values())
@@ -498,7 +499,7 @@ class World:
         check_journal(self.host.state, self.journal)
 
     def _break_in_commit(self) -> None:
-        """Kill the manager within a turn: what it handed out has gone out, the commit has not come."""
+        """Kill the manager within a turn: its grants have been sent, the commit has not come."""
 
         def fail(records: object, forget: object = ()) -> None:
             raise JournalError("killed")
@@ -512,7 +513,7 @@ class World:
         self._pass(self.rng.choice([1.0, 16.0]))
 
     def _stall(self) -> None:
-        """Stop the manager for longer than a lease lasts: nobody loses one by that alone."""
+        """Stop the manager for longer than a lease: no member loses a lease by that alone."""
         seconds = 16.0
         self.clock.advance(seconds)
         self.host.pause(seconds)
@@ -523,14 +524,14 @@ class World:
         self.draining = not self.draining
 
     def _order(self, command: c.Command) -> None:
-        """Give an order as an operator does: again until it is answered."""
+        """Give an order like an operator."""
         self.host.call([command], Member(), lambda replies: None)
         self.host.turn()
 
     def _new_host(self) -> QueueHost:
         return self.make_host(self.journal, clock=self.clock, limits=LIMITS)
 
-    # --- what is written down -----------------------------------------------------------------------
+    # --- records ------------------------------------------------------------------------------------
 
     def open(self) -> Line:
         line = Line()
@@ -546,13 +547,13 @@ class World:
         self.hits[job] += 1
 
     def result(self, job: str) -> bytes:
-        """Return a result that tells which execution it is of."""
+        """Return a result that identifies its execution."""
         result = f"{job}/{self.executions[job]}".encode()
         self.results[job].add(result)
         return result
 
     def hit(self, peer: Peer) -> None:
-        """Note which jobs a fault may make run once more: those in the hands of *peer*."""
+        """Note the jobs that may run once more because of a fault: those that *peer* holds."""
         jobs = set(peer.hands())
         for lease in self.host.state.leases.values():
             mine = peer.line is not None and lease.holder is peer.line.member
@@ -566,7 +567,7 @@ class World:
     # --- the end ------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Let everything come to rest."""
+        """Let all jobs finish."""
         self._order(c.Resume())
         self.draining = False
         for _ in range(400):

@@ -1,4 +1,4 @@
-"""A file system of a few MiB, to be filled by tests."""
+"""A file system of a few MiB, which tests can fill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def small_disk(directory: Path, kib: int) -> Iterator[Path]:
-    """Mount a file system of that size; it takes root, which CI has and a laptop need not give."""
+    """Mount a file system of that size; this needs root, which CI must have and a laptop need not."""
     directory.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:

@@ -1,4 +1,4 @@
-"""A peer of the manager that does only what it is told, byte by byte; for attacks."""
+"""A peer of the manager that sends any bytes; for attacks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Stranger:
         self.socket.sendall(data)
 
     def receive(self) -> bytes:
-        """Return the next message; fail where the connection ends."""
+        """Return the next message; fail if the connection ends."""
         (length,) = HEADER.unpack(self._exactly(4))
         if length == -1:
             (length,) = struct.unpack("!Q", self._exactly(8))
         return self._exactly(length)
 
     def rest(self) -> bytes:
-        """Return all that comes until the other side closes."""
+        """Return all data until the other side closes."""
         while True:
             try:
                 data = self.socket.recv(65536)
@@ -47,13 +47,13 @@ class Stranger:
             self._buffer += data
 
     def shake_hands(self, authkey: bytes) -> None:
-        """Do what a stock client of 3.12 does."""
+        """Do the handshake of a stock client of 3.12."""
         self.send(with_header(self.response(authkey)))
         assert self.receive() == b"#WELCOME#"
         self.finish()
 
     def finish(self) -> None:
-        """Do the second half of it: challenge the manager."""
+        """Do the second half of the handshake: challenge the manager."""
         self.send(with_header(b"#CHALLENGE#{sha256}" + secrets.token_bytes(40)))
         self.receive()
         self.send(with_header(b"#WELCOME#"))
@@ -63,7 +63,7 @@ class Stranger:
         return b"{sha256}" + hmac.new(authkey, challenge, "sha256").digest()
 
     def serve(self, authkey: bytes) -> None:
-        """Shake hands, and come to where the shared objects are served."""
+        """Do the handshake and the opening request, after which calls of shared objects are served."""
         self.shake_hands(authkey)
         self.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
         self.receive()

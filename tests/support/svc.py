@@ -1,4 +1,4 @@
-"""`svc` in processes of its own: a folder with an authkey, a manager, a worker, and a way to run commands."""
+"""`svc` in processes of its own: a folder with an authkey, a manager, a worker, and a method for commands."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DEADLINE = 60.0
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Return the environment of a child: nothing of the developer's own settings."""
+    """Return the environment of a child, without the developer's own settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
     path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH"))))
     return {**clean, "PYTHONPATH": path, **{name: str(value) for name, value in settings.items()}}
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """Return what *condition* gives once it gives something; what no signal tells."""
+    """Return the value of *condition* once it is true; for events that no signal reports."""
     end = time.monotonic() + DEADLINE
     while not (found := condition()):
         assert time.monotonic() < end, f"not within {DEADLINE:g} s: {what}"
@@ -35,7 +35,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def processes_with(text: str) -> list[int]:
-    """Return the processes whose command line or environment names *text*."""
+    """Return the processes whose command line contains *text*."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -48,7 +48,7 @@ def processes_with(text: str) -> list[int]:
 
 @contextmanager
 def running(*argv: str, cwd: Path, env: dict[str, str], **pipes: Any) -> Iterator[Any]:
-    """Run a command; afterwards it is gone."""
+    """Run a command, and end it afterwards."""
     process = subprocess.Popen(argv, cwd=cwd, env=env, text=True, **pipes)
     try:
         yield process
@@ -66,7 +66,7 @@ def running(*argv: str, cwd: Path, env: dict[str, str], **pipes: Any) -> Iterato
 
 
 class Host:
-    """A folder with an authkey, a manager that can be killed and come back, and `svc` on it."""
+    """A folder with an authkey, a manager that can be killed and started again, and `svc` for it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Host:
             [*SVC, "auth", "generate", "--output", str(key)], env=environment(), check=True, stdout=-3
         )
         self.env = environment(SVC_AUTHKEY_FILE=key)
-        #: What managers and workers are started by: the prefix of a control group, for instance.
+        #: The words before the commands of managers and workers: the prefix of a control group, for instance.
         self.prefix: tuple[str, ...] = ()
         self.log = (folder / "log").open("ab")
 
@@ -110,7 +110,7 @@ class Host:
 
 
 def end(*processes: subprocess.Popen[bytes]) -> None:
-    """Ask processes to end, in order, and see that they do."""
+    """Ask processes to end, in order, and wait until they have ended."""
     for process in processes:
         process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""What the checker of histories finds, and how it is shown."""
+"""The findings of the checker of histories, and their display."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _HEAD = """\
 
 @dataclass
 class Verdict:
-    """What the checker found; `violations` is empty where all invariants held.
+    """The findings of the checker; `violations` is empty if all invariants held.
 
     Attributes:
-        left_over: for each kind of fault, what was most above what it had been before.
-        aged: by what share the memory of a process was above that of its fresh successor, at most.
-        longest_return: seconds that it took at most until everything was back.
-        undealt: faults that this machine could not deal, and why.
+        left_over: the largest remaining excess of a resource, for each kind of fault.
+        aged: the largest share by which the memory of a process exceeded that of its replacement.
+        longest_return: the longest time in seconds until everything was back.
+        undealt: faults that this machine cannot produce, with the reason.
     """
 
     violations: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Verdict:
     undealt: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Verdict) -> None:
-        """Take in the verdict of another run, for one table of several suites."""
+        """Add the verdict of another run, for one table of several suites."""
         self.violations += other.violations
         for name in ("jobs", "lost", "twice", "invented", "explained", "unexplained"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def table(verdict: Verdict) -> str:
-    """Return the verdict as a Markdown table, a row for each kind of fault, and its sum in words."""
+    """Return the verdict as a Markdown table, a row for each kind of fault, and a summary in words."""
     kinds = sorted(verdict.faults.keys() | verdict.repeats.keys() | verdict.undealt.keys(), key=_rank)
     total = (
         f"{verdict.faults.total()} faults of {len(verdict.faults)} kinds over {verdict.jobs:,} jobs: "
@@ -87,6 +87,6 @@ def _row(verdict: Verdict, kind: str) -> str:
 
 
 def _rank(kind: str) -> tuple[int, str]:
-    """Order the rows of the fault matrix by their numbers, and what is none of them after these."""
+    """Order the rows of the fault matrix by number, and all other rows after them."""
     row = kind.split(" ", 1)[0]
     return (int(row[1:]) if row[:1] == "F" and row[1:].isdigit() else 1000, kind)

@@ -1,4 +1,4 @@
-"""How much work something is, told so that it is the same on each machine and in each run."""
+"""The amount of work of a function, in a unit that is the same on each machine and in each run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def instructions_of(function: Callable[[], object]) -> int:
-    """Return how many instructions of the interpreter it takes to run *function*; those of C do not count."""
+    """Return the number of interpreter instructions that *function* runs; work in C does not count."""
     count = 0
 
     def note(frame: FrameType, event: str, argument: object) -> Any:

@@ -16,7 +16,7 @@ from tests.support.workers import configure_logging, connect
 
 
 def main(document: str) -> int:
-    """Run the worker that *document* describes (see `workers.Worker.start`); return its exit code."""
+    """Run the worker in *document* (see `workers.Worker.start`); return its exit code."""
     settings = json.loads(document)
     address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
     options = msgspec.convert(settings, WorkerOptions)

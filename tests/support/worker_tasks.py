@@ -1,4 +1,4 @@
-"""Tasks that the workers of the tests run."""
+"""Tasks for the workers of the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def echo(value: object) -> object:
 
 
 def sleep(seconds: float) -> int:
-    """Sleep, and tell in which process."""
+    """Sleep; return the number of the process."""
     time.sleep(seconds)
     return os.getpid()
 
@@ -33,7 +33,7 @@ def pid() -> int:
 
 
 def mark(path: str, seconds: float) -> None:
-    """Leave a line in a file at the beginning and one at the end."""
+    """Add a line to a file at the beginning, and one at the end."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"begin {os.getpid()}\n")
         file.flush()
@@ -43,7 +43,7 @@ def mark(path: str, seconds: float) -> None:
 
 @task(retries=2, backoff=0.05)
 def fail_until(path: str, successes_after: int) -> int:
-    """Fail the first times, counting them in a file."""
+    """Fail the first times; a file counts them."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("x")
     times = len(Path(path).read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def too_long(seconds: float) -> None:
 
 @task(timeout=0.3, retries=0)
 def too_long_with_child(path: str) -> None:
-    """Start another process, which outlives this task where nobody ends it."""
+    """Start another process, which outlives this task if it is not ended."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     Path(path).write_text(str(child.pid), encoding="utf-8")
     child.wait()
@@ -83,7 +83,7 @@ def kill_self() -> None:
 
 
 def hold_gil(seconds: int) -> None:
-    """Sleep in C without letting any other thread of this process run."""
+    """Sleep in C without releasing the interpreter lock of this process."""
     ctypes.PyDLL(None).sleep(seconds)
 
 
@@ -93,7 +93,7 @@ async def later(value: int) -> int:
 
 
 def fork_and_return() -> int:
-    """Fork, and come back in both processes."""
+    """Fork, and return in both processes."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -101,14 +101,14 @@ def fork_and_return() -> int:
 
 
 def sleep_or_die(code: int) -> None:
-    """Die with *code*, or do nothing where it is 0."""
+    """Die with *code*, or do nothing if it is 0."""
     if code:
         time.sleep(0.01)
         os._exit(code)
 
 
 def orphan() -> int:
-    """Leave a process behind that ends at once; whoever inherits it has to reap it."""
+    """Leave a process behind that ends at once; its new parent has to reap it."""
     middle = os.fork()
     if middle == 0:
         if os.fork() == 0:
@@ -119,12 +119,12 @@ def orphan() -> int:
 
 
 def zombies() -> int:
-    """Count the zombies that this process can see."""
+    """Return the number of zombies that this process can see."""
     stats = [path.read_text(encoding="ascii") for path in Path("/proc").glob("[0-9]*/stat")]
     return sum(stat.rpartition(")")[2].split()[0] == "Z" for stat in stats)
 
 
 def say(word: str, times: int) -> None:
-    """Print a line of many words again and again."""
+    """Print a line of many words repeatedly."""
     for _ in range(times):
-        print(*[word] * 12)  # noqa: T201 - that is what the test is about
+        print(*[word] * 12)  # noqa: T201 - the test needs the output

@@ -32,7 +32,7 @@ from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
-#: What the forkserver of a test's worker loads for all its consumers.
+#: Modules that the forkserver of a test's worker loads for all its consumers.
 PRELOAD = ("svc.worker.nursery", "svc.worker.entry", "tests.support.workers")
 _ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def configure_logging(level: str) -> None:
 
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
-    """Return the options of a worker `w` with the tasks of the tests."""
+    """Return the options of a worker `w` with the tests' tasks."""
     defaults = {
         "name": "w",
         "host": "here",
@@ -60,7 +60,7 @@ def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
 
 
 def until(condition: Callable[[], object], seconds: float = 15.0, what: str = "") -> None:
-    """Wait for what no signal tells; fails with what it waited for."""
+    """Wait for an event that no signal reports; a failure names it."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
@@ -88,7 +88,7 @@ class Manager:
         self.thread.join()
 
     def restart(self) -> None:
-        """Come back at the same address from the journal."""
+        """Restart at the same address from the journal."""
         self.stop()
         self.journal = self.journal.reopened()
         self.start()
@@ -101,7 +101,7 @@ class Manager:
 
 @dataclass
 class Client:
-    """Submits jobs to one queue and asks for them, one origin each."""
+    """Submits jobs to one queue and asks for their outcomes; each client has an origin of its own."""
 
     broker: ManagerBroker
     queue: str = "default"
@@ -120,7 +120,7 @@ class Client:
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
     def outcomes(self, ids: list[str], seconds: float = 30.0) -> list[Outcome]:
-        """Return how the jobs ended, once they all have."""
+        """Return the outcomes of the jobs, once all have ended."""
         missing, cursor, found = set(ids), 0, dict[str, Outcome]()
         deadline = time.monotonic() + seconds
         while missing:
@@ -147,7 +147,7 @@ class Client:
 
 @dataclass
 class Worker:
-    """A worker process and what it logs."""
+    """A worker process and its log."""
 
     address: tuple[str, int]
     options: WorkerOptions
@@ -194,7 +194,7 @@ class Worker:
         return code
 
     def end(self) -> None:
-        """Make sure that it has ended."""
+        """Kill it if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
