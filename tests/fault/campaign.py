@@ -1,8 +1,8 @@
-"""A campaign: load on a whole service, one fault after the other from a seeded deck, and the verdict.
+"""A campaign: load on a whole service, one fault after the other from a shuffled deck, and the verdict.
 
-The seed fixes which faults come in which order, with which pauses, victims and lengths; what each meets is
-up to the machine. Each round deals every fault once; after each, what the processes hold has to come back to
-what it was before.
+The seed fixes the order of the faults, and their pauses, victims and lengths; their effect depends on the
+machine. Each round has every fault once. After each fault, the resources of the processes must return to
+their earlier level.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.history import Fault, History, read_calls, read_executions, r
 from tests.support.resources import Balance, Usage, strays
 from tests.support.verdict import Verdict
 
-#: How jobs end whose task is at fault, and after how many attempts.
+#: The required end of jobs whose task is at fault, and the number of their attempts.
 EXPECTED = {
     f"{TASKS}:segfault": Expectation("dead", 3),
     f"{TASKS}:leave": Expectation("dead", 3),
@@ -39,13 +39,14 @@ _PAUSES = (0.1, 0.4)
 
 
 class Campaign:
-    """One run of the fault suite in *folder*; *seed* deals the faults.
+    """One run of the fault suite in *folder*; *seed* decides the order of the faults.
 
     Args:
-        folder: where all processes run and write down what they see.
-        seed: deals the faults.
-        kinds: what is dealt; those that this machine cannot do are left out, and told in the verdict.
-        progress: whether each fault is told on stderr.
+        folder: the folder in which all processes run and write their records.
+        seed: decides the order of the faults.
+        kinds: the kinds of faults; those that this machine cannot produce are left out and named in the
+            verdict.
+        progress: whether each fault is reported on stderr.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Campaign:
         self._counted: dict[tuple[str, str], int] = {}
 
     def run(self, seconds: float) -> Verdict:
-        """Break things for *seconds*, at least one round of all faults; let all settle; judge."""
+        """Inject faults for *seconds*, at least one round of all; wait for all jobs; return the verdict."""
         try:
             self.site.start()
             producers = [
@@ -93,7 +94,7 @@ class Campaign:
             self._balance.after(kind, ALLOWANCES.get(kind, 0) + tables)
 
     def _dealt(self, end: float) -> Iterator[str]:
-        """Yield the kinds in rounds, each in an order of its own, until *end*; the first round is whole."""
+        """Yield the kinds in rounds, each in a random order, until *end*; the first round is complete."""
         rounds = 0
         while not rounds or time.monotonic() < end:
             rounds += 1
@@ -105,23 +106,24 @@ class Campaign:
                 yield kind
 
     def _usage(self) -> dict[str, Usage | None]:
-        """Return what is held, while all that has ended is started again."""
+        """Return the resources of all processes; start ended processes again first."""
         self._mend()
         return self.site.usage()
 
     def _mend(self) -> None:
-        """Start again what an operator's supervisor would: workers and stock clients that have ended."""
+        """Start workers and stock clients that have ended, as an operator's supervisor would do."""
         self.site.replace_actors()
         for name, process in list(self.site.workers.items()):
             if process.poll() is not None:
-                # Mostly what the fault did; where it is not, this tells a kill by the kernel from a crash.
+                # Mostly the fault ended it. If not, this line distinguishes a kill by the kernel from a
+                # crash.
                 self._tell(
                     f"worker {name} had ended with exit code {process.returncode} at {time.monotonic():.3f}"
                 )
                 self.site.start_worker(name)
 
     def _settle(self, producers: list[Producer]) -> None:
-        """Stop the load, and see every job end; then read what the manager counts."""
+        """Stop the load, and wait until every job has ended; then read the manager's counts."""
         for producer in producers:
             producer.stopping.set()
         for producer in producers:
@@ -139,7 +141,7 @@ class Campaign:
         ended = Fault("end of the stock clients", now, now, pids, injected=False, fatal=True)
         self._strikes.faults.append(ended)
         with self.site.service.client() as client:
-            # The metrics show what is left to do or to look at; what ended well is in the totals alone.
+            # The metrics have the unfinished and the dead jobs; only the totals have the succeeded ones.
             for queue in client.stats().queues:
                 for state in ("ready", "scheduled", "leased", "succeeded", "dead", "cancelled"):
                     self._counted[queue.name, state] = getattr(queue, state)

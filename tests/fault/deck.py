@@ -1,4 +1,4 @@
-"""All faults that a campaign deals, by kind; its name begins with its row of the fault matrix."""
+"""All faults of a campaign, by kind; the name of a kind begins with its row of the fault matrix."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     **{kind: strike for kind, (strike, _) in SCARCITY.items()},
     **SURROUNDINGS,
 }
-#: What kinds take of the machine that it may not give: the name of the site's attribute.
+#: Features of the machine that a kind needs: the name of the site's attribute.
 NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {"F16 job takes all memory": "groups"}
-#: Bytes that the manager may keep beyond what is allowed after any fault. A backup reads the whole file
-#: through SQLite's page cache, which holds 16 MiB at most and keeps them.
+#: Bytes that the manager may keep beyond the allowed amount after a fault. A backup reads the whole file
+#: through SQLite's page cache, which holds 16 MiB at most and does not free them.
 ALLOWANCES = {"F23 backup under load": 16 << 20}
-#: Bytes for each job that is kept by which the manager may grow in one step: a table of CPython doubles when
-#: it is full, and the largest has an entry for each event that ended jobs (seen: 10 MiB at 350,000 of these).
+#: Bytes for each kept job by which the manager may grow in one step: a table of CPython doubles when it is
+#: full, and the largest one has an entry for each event that ended jobs (seen: 10 MiB at 350,000 of these).
 TABLE_BYTES = 32
 
 
 def hand(seed: int, of: int) -> list[str]:
-    """Return the hand of this seed where the deck is dealt into *of* hands; together they are all kinds."""
+    """Return hand *seed* if the deck is divided into *of* hands; together they have all kinds."""
     deck = sorted(FAULTS)
     random.Random(of).shuffle(deck)
     return deck[seed % of :: of]

@@ -1,6 +1,6 @@
-"""The rows of the journal's own fault tests, which break a file or a disk and not a whole service.
+"""The rows of the journal's own fault tests, which damage a file or a disk and not a whole service.
 
-Each of these tests records how often it did what, once nothing was lost: the rows are what a run has said.
+After a test has found no loss, it records how often it injected each fault: these numbers are the rows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HEAD = """\
 
 
 def run_journal_tests() -> tuple[str, int]:
-    """Run the tests; return the table of what they did, and how many of them failed or were skipped."""
+    """Run the tests; return the table of their faults, and the number of failed and skipped tests."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        # The newer form of the report has no place for what a test records.
+        # The newer form of the report cannot hold the records of a test.
         reporting = ("-o", "junit_family=legacy", f"--junitxml={report}")
         tests = sorted(str(path) for path in Path(__file__).parent.glob("test_journal_*.py"))
         subprocess.run(

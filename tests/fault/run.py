@@ -17,7 +17,7 @@ from tests.support.verdict import Verdict, table
 
 
 def main() -> int:
-    """Run one campaign; its folder is kept where something is wrong."""
+    """Run one campaign; keep its folder if there is a violation."""
     told = _parser().parse_args()
     folder = Path(tempfile.mkdtemp(prefix="svc-faults-"))
     started = time.monotonic()
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(verdict: Verdict, seed: int, minutes: float, seconds: float) -> str:
-    """Return what `docs/guarantees.md` takes as it is: how it was run, the table, what is wrong."""
+    """Return the text that `docs/guarantees.md` contains: the command, the table, the violations."""
     count = len(verdict.violations)
     how = (
         f"`python -m tests.fault.run --seed {seed} --minutes {minutes:g}`, {seconds:.0f} s in all, "

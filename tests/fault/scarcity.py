@@ -1,7 +1,7 @@
-"""The faults that take something from all: the network, memory, descriptors, processes, CPU, the time of day.
+"""Faults that affect all processes: the network, memory, descriptors, processes, CPU, the time of day.
 
-Each takes the `Strikes` that notes it and its kind. One that has not struck (the kernel found memory after
-all) is not noted.
+Each function gets the `Strikes` that notes the fault, and the kind. A fault without effect (the kernel found
+memory after all) is not noted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.journals import age
 from tests.support.namespaces import LOSE_INCOMING, LOSE_OUTGOING
 from tests.support.stranger import Stranger
 
-#: Bytes that a manager which is to run out of memory may still take, and that it is then sent.
+#: Bytes that a manager may still take before it is out of memory, and bytes that it then gets.
 _SPARE_BYTES, _FLOOD_BYTES = 8 << 20, 40 << 20
 _JUMPS = (3600, -3600, 6 * 3600, -12 * 3600, 86400)
 
@@ -37,7 +37,7 @@ _JUMPS = (3600, -3600, 6 * 3600, -12 * 3600, 86400)
 
 
 def partition(strikes: Strikes, kind: str) -> None:
-    """Lose all packets from or to a worker's network for up to twice its lease, without a word."""
+    """Lose all packets from or to a worker's network for up to twice its lease; neither side is told."""
     chains = {
         "F10 partition, both ways": (LOSE_INCOMING, LOSE_OUTGOING),
         "F10 partition, manager unheard": (LOSE_INCOMING,),
@@ -64,7 +64,7 @@ def _lose(strikes: Strikes, kind: str, seconds: float, *chains: str, share: floa
 
 
 def peers(strikes: Strikes, kind: str) -> None:
-    """Silent, slow, foreign and hostile peers, all at once; one more drips through its handshake."""
+    """Silent, slow, foreign and hostile peers, all at once; one more does its handshake very slowly."""
     at = time.monotonic()
     address = parse_address(strikes.site.service.listen)
     with contextlib.ExitStack() as open_ones:
@@ -85,7 +85,7 @@ def peers(strikes: Strikes, kind: str) -> None:
 
 
 def _say(stranger: Stranger, said: bytes, authkey: bytes) -> None:
-    """Say it after a right handshake where it is a request, else at once."""
+    """Send bytes, after a right handshake if they are a request, else at once."""
     if said.startswith(b"\x80"):
         stranger.socket.settimeout(2.0)
         stranger.serve(authkey)
@@ -111,7 +111,7 @@ _HOSTILE = (
 
 
 def starve_manager(strikes: Strikes, kind: str) -> None:
-    """Bound the manager's memory little above what it has, and send it more, until the kernel kills it."""
+    """Limit the manager's memory to little more than it has, and send data until the kernel kills it."""
     service, group = strikes.site.service, strikes.site.groups["manager"]
     assert service.manager is not None
     at = time.monotonic()
@@ -127,7 +127,7 @@ def starve_manager(strikes: Strikes, kind: str) -> None:
 
 
 def _send_too_much(strikes: Strikes) -> None:
-    """Send messages with the right key that never come to their end."""
+    """Send messages with the right key that never end."""
     address = parse_address(strikes.site.service.listen)
     with suppress(OSError, AssertionError), Stranger((address.host, address.port)) as stranger:
         stranger.socket.settimeout(2.0)
@@ -167,7 +167,7 @@ def _flood(strikes: Strikes, count: int) -> Iterator[None]:
 
 
 def take_processes(strikes: Strikes, kind: str) -> None:
-    """Kill a consumer while its worker may begin no other process; all that a worker's fork takes with it."""
+    """Kill a consumer while its worker may start no other process; note all processes that die of that."""
     name = strikes.random.choice(sorted(strikes.site.workers))
     group, log = strikes.site.groups[name], strikes.site.log_of("worker")
     at, below = time.monotonic(), strikes.site.tree(name)[1:]
@@ -177,13 +177,13 @@ def take_processes(strikes: Strikes, kind: str) -> None:
     time.sleep(strikes.random.uniform(0.2, 1.5))
     group.limit_processes(None)
     below += strikes.site.tree(name)[1:]
-    # A forkserver that could not fork takes its consumers with it a little later.
+    # A forkserver that could not fork ends its consumers a little later.
     strikes.until(strikes.site.complete, 20.0)
     strikes.faults.append(Fault(kind, at, time.monotonic(), frozenset(below), injected=struck, fatal=True))
 
 
 def squeeze(strikes: Strikes, kind: str) -> None:
-    """Leave a worker or the manager a tenth of one CPU for a while; of the time where groups are missing."""
+    """Limit a worker or the manager to a tenth of one CPU; without groups, stop it 9/10 of the time."""
     name = "manager" if "manager" in kind else strikes.random.choice(sorted(strikes.site.workers))
     at, seconds = time.monotonic(), strikes.random.uniform(0.8, 2.0)
     pids = _processes(strikes, name)
@@ -216,10 +216,10 @@ def _processes(strikes: Strikes, name: str) -> list[int]:
 
 
 def jump(strikes: Strikes, kind: str) -> None:
-    """Run the manager with a time of day that jumps by hours, forth and back; what it measures does not.
+    """Run the manager with a time of day that jumps by hours, back and forth; monotonic time does not.
 
-    It is stopped and started in order for that, and both are noted: they take leases as a kill does. The
-    jumps themselves excuse nothing.
+    It is stopped and started for that, and both are noted, because leases are lost as in a kill. The jumps
+    themselves excuse nothing.
     """
     site = strikes.site
     site.clock.jump(strikes.random.choice(_JUMPS))
@@ -234,7 +234,7 @@ def jump(strikes: Strikes, kind: str) -> None:
 
 
 def _restart(strikes: Strikes, environment: Mapping[str, str] | None = None) -> None:
-    """Stop the manager with SIGTERM, and start it."""
+    """Stop the manager with SIGTERM, and start it again."""
     at = time.monotonic()
     strikes.site.service.stop_manager()
     strikes.site.start_manager(environment=environment)
@@ -242,9 +242,9 @@ def _restart(strikes: Strikes, environment: Mapping[str, str] | None = None) -> 
 
 
 def meet_old_journal(strikes: Strikes, kind: str) -> None:
-    """Kill the manager, and let it find its journal as a release before checksums and marks wrote it.
+    """Kill the manager, and give it the journal in the form of a release before checksums and marks.
 
-    It is started in order once more: to bring the file up to date takes memory that stays SQLite's.
+    It is started once more in order, because the update of the file takes memory that SQLite does not free.
     """
     at = time.monotonic()
     strikes.site.service.kill_manager()
@@ -255,7 +255,7 @@ def meet_old_journal(strikes: Strikes, kind: str) -> None:
 
 
 def back_up(strikes: Strikes, kind: str) -> None:
-    """Let the manager copy its journal while it is written, and check the copy, as it does by itself."""
+    """Let the manager copy its journal under load; it also checks the copy."""
     at, service = time.monotonic(), strikes.site.service
     code = strikes.site.svc("journal", "backup", timeout=120)
     if code:
@@ -264,7 +264,7 @@ def back_up(strikes: Strikes, kind: str) -> None:
     shutil.rmtree(Path(f"{service.journal}.backups"), ignore_errors=True)
 
 
-#: What is dealt beside the rest, and what it takes of the machine: an attribute of the site.
+#: Further faults, and the feature of the machine that each needs: an attribute of the site.
 SCARCITY: dict[str, tuple[Callable[[Strikes, str], None], str]] = {
     "F10 partition, both ways": (partition, "network"),
     "F10 partition, manager unheard": (partition, "network"),

@@ -1,4 +1,4 @@
-"""What a campaign breaks: a manager, workers beside and behind a proxy, stock clients, and their records."""
+"""The processes of a campaign: a manager, direct and proxied workers, stock clients, and their records."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from tests.support.resources import Usage, sockets, usage
 
 TASKS = "tests.support.fault_tasks"
 WORK = f"{TASKS}:work"
-#: How long the jobs of producers take: some are read ahead, some not.
+#: Run times of the producers' jobs: some are read ahead, some are not.
 _WORK_SECONDS = (0.0, 0.0, 0.001, 0.005, 0.02)
-#: Seconds of a lease, so that a frozen worker loses its own soon.
+#: Seconds of a lease; short, so that a frozen worker loses its lease soon.
 LEASE_SECONDS = 2.0
-#: Seconds that a call of a producer may take beyond what it waits for.
+#: Seconds that a call of a producer may take beyond the time that it waits for jobs.
 CALL_SECONDS = 3.0
 #: Memory of a worker with all its consumers, above which the kernel kills one of them.
 WORKER_BYTES = 512 << 20
-#: Consumers of a worker; what its supervisor begins beside them (a forkserver and a resource tracker).
+#: Consumers of a worker; other children of its supervisor (a forkserver and a resource tracker).
 CONSUMERS, HELPERS = 3, 2
 #: Threads of the campaign that submit jobs, each over a connection of its own.
 PRODUCERS = 3
@@ -52,7 +52,7 @@ class Site:
     """All processes of one campaign, in a folder.
 
     Attributes:
-        missing: what this machine does not give, by the name of the attribute that would hold it, and why.
+        missing: features that this machine lacks, by the name of their attribute, with the reason.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -74,7 +74,7 @@ class Site:
         self._pythons = interpreters()
 
     def _obtain(self) -> None:
-        """Get what takes root or a tool; what cannot be had is missing."""
+        """Set up the parts that need root or a tool; those that fail are missing."""
         with self._or_missing("network"):
             self.network = self._stack.enter_context(contextlib.closing(Namespace()))
         with self._or_missing("groups"):
@@ -95,7 +95,7 @@ class Site:
         return self._stack.enter_context(contextlib.closing(Cgroup(name)))
 
     def _prefix(self, name: str) -> tuple[str, ...]:
-        """Return what the command of a manager or worker begins with, to run where it belongs."""
+        """Return the words before the command of a manager or worker, which make it run in its place."""
         prefix = () if "groups" in self.missing else self.groups[name].prefix
         if name == "direct" and "network" not in self.missing:
             prefix += self.network.prefix
@@ -133,7 +133,7 @@ class Site:
         )  # fmt: skip
 
     def start_actor(self, role: str, python: str) -> None:
-        """Start a stock client of another CPython; each has a name of its own, and with it own labels."""
+        """Start a stock client of another CPython; each has its own name, and so its own labels."""
         name = f"plain{next(self._names)}"
         host, _, port = self.service.listen.rpartition(":")
         key = self.service.authkey_file.read_bytes().hex()
@@ -146,7 +146,7 @@ class Site:
         self._roles[name] = role, python
 
     def replace_actors(self) -> None:
-        """Start stock clients anew that have ended: a stock client cannot reconnect."""
+        """Replace stock clients that have ended: a stock client cannot reconnect."""
         for name, process in list(self.actors.items()):
             if process.poll() is not None:
                 del self.actors[name]
@@ -156,7 +156,7 @@ class Site:
         return [process for name, process in self.actors.items() if self._roles[name][0] == role]
 
     def end_actors(self, role: str) -> frozenset[int]:
-        """Kill the stock clients of one role for good; return their processes."""
+        """End the stock clients of one role for good; return their processes."""
         ended = self.actors_in(role)
         for process in ended:
             process.kill()
@@ -170,7 +170,7 @@ class Site:
 
     @property
     def mark(self) -> str:
-        """What stands in the environment of every process of `svc` that belongs here, and of no other."""
+        """Text in the environment of every `svc` process of this site, and of no other process."""
         return f"SVC_AUTHKEY_FILE={self.service.authkey_file}"
 
     def processes(self) -> set[int]:
@@ -181,7 +181,7 @@ class Site:
         )
 
     def usage(self) -> dict[str, Usage | None]:
-        """Return what the manager and the supervisors hold, these with the number of their descendants."""
+        """Return the resources of the manager and the supervisors, these with their number of descendants."""
         assert self.service.manager is not None
         held = {"the manager": usage(self.service.manager.pid)}
         for name in self.workers:
@@ -190,7 +190,7 @@ class Site:
         return held
 
     def complete(self) -> bool:
-        """Whether each worker has all its processes, and everybody is connected."""
+        """Whether each worker has all its processes, and all members are connected."""
         assert self.service.manager is not None
         whole = 1 + HELPERS + CONSUMERS
         connected = sockets(self.service.manager.pid) - 1
@@ -198,7 +198,7 @@ class Site:
         return connected >= members and all(len(self.tree(name)) == whole for name in self.workers)
 
     def log_of(self, command: str) -> Callable[[], str]:
-        """Return what reads all that `svc COMMAND` has logged since now."""
+        """Return a function that reads the log of `svc COMMAND` from now on."""
         path = self.folder / f"{command}.log"
         begin = path.stat().st_size
 
@@ -249,14 +249,14 @@ class Site:
 class Producer(threading.Thread):
     """Submits chunks and follows them to their ends, one after the other, until told to stop.
 
-    A submit whose outcome is not known is made again as it was, until it is known.
+    A submit whose outcome is not known is repeated unchanged until it is known.
     """
 
     def __init__(self, site: Site, name: str, chunk: int, *, proxied: bool) -> None:
         super().__init__(name=name, daemon=True)
         self.stopping = threading.Event()
         self.error: BaseException | None = None
-        #: How many jobs it has submitted.
+        #: The number of jobs that it has submitted.
         self.submitted = 0
         self._site = site
         self._chunk = chunk
@@ -273,7 +273,7 @@ class Producer(threading.Thread):
                     submit(broker, recorder, NewChunk(first, Terms(WORK), self._bodies(first)))
                     self.submitted = first = first + self._chunk
                     self._follow(broker, recorder, first)
-        except BaseException as error:  # noqa: BLE001  # told by the campaign when it ends
+        except BaseException as error:  # noqa: BLE001  # the campaign raises it at its end
             self.error = error
 
     def _bodies(self, first: int) -> list[bytes]:
@@ -284,7 +284,7 @@ class Producer(threading.Thread):
         ]
 
     def _follow(self, broker: ManagerBroker, recorder: Recorder, submitted: int) -> None:
-        """Wait until few of the jobs are left; the next chunk then meets no idle consumers."""
+        """Wait until few of the jobs are left, so that the next chunk finds no idle consumers."""
         while not self.stopping.is_set() and self._seen < submitted - self._chunk // 2:
             ask = c.Feed(self.name, self._cursor, 1000, 1.0)
             page = recorder.call("feed", 0, 0, CALL_SECONDS + 1.0, functools.partial(broker.feed, ask))
@@ -294,7 +294,7 @@ class Producer(threading.Thread):
 
 
 def submit(broker: ManagerBroker, recorder: Recorder, chunk: NewChunk, patience: float = 60.0) -> None:
-    """Submit *chunk* under the recorder's name, again and again as it is, until it is known to be accepted.
+    """Submit *chunk* under the recorder's name; repeat it unchanged until it is known to be accepted.
 
     Raises:
         ManagerUnreachable: the manager was away for *patience* seconds.

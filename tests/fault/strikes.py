@@ -1,4 +1,4 @@
-"""The faults that take a process, a connection between two, or a poisoned job; and how they are noted."""
+"""The faults that affect a process, a connection or a poison job; and their records."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support.proxy import Proxy
 from tests.support.resources import usage
 
 DRAIN_SECONDS = 40.0
-#: How long a poisoned job may take to its end, with all its attempts.
+#: The time that a poison job may take until its end, with all its attempts.
 _POISON_PATIENCE = timedelta(seconds=20)
-#: Tasks that do not end well, by the kind of fault that a job of them is.
+#: Tasks that end badly, by the kind of fault for which a job of them stands.
 POISONS = {
     "F1 kill between done and ack": "die_after_done",
     "F16 job takes all memory": "devour",
@@ -36,7 +36,7 @@ POISONS = {
 
 
 class Strikes:
-    """Deals faults to a site; each method is one, and notes what it struck in `faults`."""
+    """Injects faults into a site; each method is a fault, and notes the affected processes in `faults`."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -49,7 +49,7 @@ class Strikes:
     def note(
         self, kind: str, at: float, pids: frozenset[int] | None = frozenset(), *, fatal: bool = False
     ) -> None:
-        """Write down a fault that began at *at* and is over."""
+        """Record a fault that began at *at* and is over."""
         self.faults.append(Fault(kind, at, time.monotonic(), pids, fatal=fatal))
 
     def name(self, kind: str) -> str:
@@ -57,7 +57,7 @@ class Strikes:
         return f"{kind}{next(self._names)}"
 
     def until(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Wait for what no signal tells; return whether it came in time."""
+        """Wait for an event that no signal reports; return whether it came in time."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() >= end:
@@ -73,7 +73,7 @@ class Strikes:
             self.kill([pid], kind, also=descendants(pid))
 
     def fail_point(self, kind: str) -> None:
-        """Let a consumer kill itself at the place that *kind* names; it notes that itself."""
+        """Let a consumer kill itself at the point in *kind*; the consumer records that itself."""
         path = order(self.site.folder, kind.removeprefix("F1 kill "), kind)
         self.until(lambda: not path.exists(), 10.0)
         path.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ class Strikes:
         name = self.random.choice(sorted(self.site.workers))
         at = time.monotonic()
         pids: list[int] = []
-        # A forkserver may fork while the others are being stopped.
+        # A forkserver may fork while the other processes are being stopped.
         while new := [pid for pid in self.site.tree(name) if pid not in pids]:
             self.site.send(new, signal.SIGSTOP)
             pids += new
@@ -140,7 +140,7 @@ class Strikes:
         self._on_network(kind, worker=True, act=self._slow)
 
     def poison(self, kind: str) -> None:
-        """Submit a job of the task that is this *kind* of poison, and see it end."""
+        """Submit a job of the task for this *kind* of poison, and wait for its end."""
         at = time.monotonic()
         recorder = Recorder(self.site.folder, self.name("poison"))
         task = POISONS[kind]
@@ -153,7 +153,7 @@ class Strikes:
         self.note(kind, at)
 
     def drain(self, kind: str) -> None:
-        """Drain while something is killed; resume; start the workers that have left."""
+        """Drain while a process is killed; resume; start the workers that have left."""
         asked = time.monotonic()
         code = self.site.svc("drain", "--no-wait", timeout=30)
         time.sleep(self.random.uniform(0.0, 0.2))
@@ -182,12 +182,12 @@ class Strikes:
     def kill_plain_producer(self, kind: str) -> None:
         self.kill([self.random.choice(self.site.actors_in("produce")).pid], kind)
 
-    # --- means ----------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------
 
     def kill(self, pids: list[int], kind: str, also: Sequence[int] = ()) -> None:
         at = time.monotonic()
         self.site.send(pids, signal.SIGKILL)
-        # The consumers of a dead forkserver may run a few jobs more before they are gone, too.
+        # The consumers of a dead forkserver may run a few more jobs before they end, too.
         self.until(lambda: not any(usage(pid) for pid in also), 10.0)
         self.note(kind, at, frozenset((*pids, *also)), fatal=True)
 
@@ -199,7 +199,7 @@ class Strikes:
             time.sleep(0.05)
 
     def _on_network(self, kind: str, *, worker: bool, act: Callable[[], None]) -> None:
-        """Strike the connections of the worker behind the proxy, or of clients, who hold no leases."""
+        """Affect the connections of the proxied worker, or of clients, which hold no leases."""
         at = time.monotonic()
         act()
         pids = frozenset(self.site.tree("proxied")) if worker else frozenset[int]()
@@ -213,7 +213,7 @@ class Strikes:
             link.reset()
 
     def _silence(self, *, worker: bool) -> None:
-        """Carry nothing for a while without a word, then reset: a half-open connection."""
+        """Transmit nothing for a while, then reset: a half-open connection."""
         links = [link for link in self._proxy(worker=worker).links() if self.random.random() < 0.7]
         seconds = self.random.uniform(0.5, 3.0)
         for link in links:

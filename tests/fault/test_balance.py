@@ -1,4 +1,4 @@
-"""What is compared after each fault: a process that leaks is reported, and one that does not is not."""
+"""The check after each fault: a process that leaks is reported, and one that does not is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.support.processes import descendants
 from tests.support.resources import Balance, Usage, strays, usage
 
-#: Runs each line that it is told, and says when it is done.
+#: Runs each line that it gets, and reports when it is done.
 SCRIPT = """
 import os, subprocess, sys, threading
 hoard = []
@@ -31,7 +31,7 @@ LEAKS = {
 
 
 class Leaky:
-    """A process that keeps what it is told to keep."""
+    """A process that keeps any resource that a test chooses."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

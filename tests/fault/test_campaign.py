@@ -1,4 +1,4 @@
-"""A hand of faults on a whole service under load: what of the fault suite runs each time."""
+"""One hand of faults on a whole service under load: the part of the fault suite that always runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.fault.campaign import Campaign
 from tests.fault.deck import FAULTS, hand
 from tests.support.verdict import table
 
-#: `SVC_FAULTS_SEED=7 pytest tests/fault/test_campaign.py` deals another hand; `make faults` deals all.
+#: `SVC_FAULTS_SEED=7 pytest tests/fault/test_campaign.py` takes another hand; `make faults` runs all.
 SEED = int(os.environ.get("SVC_FAULTS_SEED", "1"))
-#: Each kind of fault is in one of so many hands, which is what there is time for.
+#: The number of hands, each with other kinds of faults: there is time for one of so many.
 HANDS = 5
 
 

@@ -1,4 +1,4 @@
-"""The checker sees each kind of wrong, and the textbook service fails it where svc does not."""
+"""The checker sees each kind of violation, and the textbook service fails it while svc does not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POISON = {"poison": Expectation("dead", 3)}
 
 
 def sound() -> tuple[History, Books]:
-    """Two jobs, the second of which ran twice as its first process was killed, and a drain after them."""
+    """Two jobs, and a drain after them; the second job ran twice because its first process was killed."""
     calls = [Call("a", "submit", 0, 2, 0.0, 0.1, OK, 3.0), Call("a", "submit", 2, 1, 0.2, 3.2, UNKNOWN, 3.0)]
     runs = [Execution("a-0", 1, 1.0, 1.1), Execution("a-1", 1, 1.2), Execution("a-1", 2, 1.5, 1.6)]
     faults = [Fault("kill", 1.3, 1.3, frozenset({1}), fatal=True)]
@@ -54,7 +54,7 @@ def test_a_sound_history_has_no_violations():
 
 
 def test_verdicts_add_up():
-    """Suites that break other things (a journal's file, the network) bring rows of their own."""
+    """Suites with other faults (in a journal's file, in the network) bring rows of their own."""
     verdict, other = Checker(*sound(), POISON).check(), Checker(*sound(), POISON).check()
     verdict.add(other)
 
@@ -203,7 +203,7 @@ def test_svc_passes_and_the_textbook_service_fails_under_the_same_faults(tmp_pat
 
 
 def _break(target: Naive | Service, folder: Path) -> Verdict:
-    """Kill stock consumers, waiting and working ones, and the manager, with the same seed for each target."""
+    """Kill waiting and working stock consumers, and the manager, with the same seed for each target."""
     dice = random.Random(3)
     faults: list[Fault] = []
     target.start_manager()
@@ -249,7 +249,7 @@ def _kill(process: subprocess.Popen[bytes]) -> Fault:
 
 
 def _settle(folder: Path) -> None:
-    """Wait until nothing has run for two seconds: nobody can tell of the textbook service when it is done."""
+    """Wait until nothing has run for two seconds: the textbook service cannot tell when it is done."""
     seen, since = -1, time.monotonic()
     while time.monotonic() - since < 2.0:
         time.sleep(0.2)
@@ -259,6 +259,6 @@ def _settle(folder: Path) -> None:
 
 
 def _naive_books(history: History) -> Books:
-    """Give the textbook service, which keeps no books, credit for every execution that came to its end."""
+    """Return books for the textbook service, which has none: each completed execution counts for it."""
     ended = {run.label for run in history.executions if run.end is not None}
     return Books({label: Job(label, label, WORK, "default", ["succeeded"]) for label in ended})

@@ -1,4 +1,4 @@
-"""A backup made under load, and what becomes of it (F23)."""
+"""Backups under load, and their content (F23)."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_damaged_backup_is_not_restored(tmp_path):
 
 
 def test_a_damaged_journal_gives_no_backup(tmp_path):
-    """The check of the copy is what keeps a bad page from going round in all later backups."""
+    """The check of the copy keeps a bad page out of all later backups."""
     path = tmp_path / "j.db"
     journal = SqliteJournal.open(path)
     journal.append([(number, event(number)) for number in range(100)])

@@ -1,4 +1,4 @@
-"""A real manager dies by SIGKILL at each named place of the journal; nothing acknowledged is lost (F4)."""
+"""A real manager dies by SIGKILL at each named point of the journal; no acknowledged job is lost (F4)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def running(tmp_path: Path) -> Iterator[Service]:
 
 
 def submit_until_it_dies(running: Service, acknowledged: list[str], size: int) -> None:
-    """Submit one job after the other; keep the ids of those that were acknowledged."""
+    """Submit one job after the other; keep the ids of the acknowledged ones."""
     with running.client(timeout=2) as client, suppress(ManagerUnreachable):
         while len(acknowledged) < 5_000:
             acknowledged.append(client.submit("m:f", "x" * size).id)
@@ -45,7 +45,7 @@ def recovered(running: Service, acknowledged: list[str]) -> None:
         missing = [job for job in acknowledged if client.view(job).id != job]
         (queue,) = client.stats().queues
     assert not missing
-    # One more than was acknowledged is right: durable, but the client had not been told.
+    # One job more than acknowledged is right: it is durable, but the client got no answer.
     assert len(acknowledged) <= queue.ready <= len(acknowledged) + 1
 
 

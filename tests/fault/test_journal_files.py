@@ -1,4 +1,4 @@
-"""The journal against real files, kills, full disks and failing syncs: nothing accepted is ever lost."""
+"""The journal against real files, kills, full disks and failing syncs: no accepted job is ever lost."""
 
 import os
 import random
@@ -70,7 +70,7 @@ def numbers_in(path: Path) -> list[int]:
 
 @contextmanager
 def script(source: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python program that talks by pipes; kill it at the end."""
+    """Run a Python program that communicates by pipes; kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", source, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -86,7 +86,7 @@ def script(source: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def printed_until_killed(path: Path, durability: str, first: int, lines: int) -> tuple[int, set[int]]:
-    """Let an appender print that many lines, kill -9 it, and return all it ever printed."""
+    """Let an appender print that many lines, kill -9 it, and return everything that it printed."""
     with script(APPENDER, path, durability, first) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(lines)]
@@ -104,7 +104,7 @@ def test_what_append_returned_for_is_there_after_kill_9(tmp_path, durability):
     for kill in range(10):
         last, gone = printed_until_killed(path, durability, first, lines=5 + 37 * kill)
         forgotten |= gone
-        unanswered = last - 49  # what the append would have forgotten during which the kill came
+        unanswered = last - 49  # the row that the interrupted append would have forgotten
         journal = SqliteJournal.open(path, durability)
         rows = dict(journal.replay())
         assert journal.incarnation == 2 * kill + 2
@@ -134,7 +134,7 @@ def test_a_second_manager_is_refused_until_the_first_is_dead(tmp_path):
 
 
 def test_a_refused_second_open_does_not_free_the_lock(tmp_path):
-    """POSIX locks go when any descriptor of the file is closed, so nothing may open it beside SQLite."""
+    """POSIX locks end when any descriptor of the file is closed, so only SQLite may open it."""
     path = tmp_path / "j.db"
     journal = SqliteJournal.open(path)
     with pytest.raises(Conflict):
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path, content):
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path):
-    """At each of fifty lengths: an error that says what to do, never a shorter list of jobs."""
+    """At each of fifty lengths: an error with advice, never a shorter list of jobs."""
     path = tmp_path / "j.db"
     journal = SqliteJournal.open(path, "os")
     fill(journal, range(400), size=500)
@@ -240,7 +240,7 @@ def test_a_read_only_disk_is_told(tmp_path):
 
 
 def append_until_refused(journal: SqliteJournal) -> int:
-    """Return how many single rows were accepted before the disk was full."""
+    """Return the number of single rows that were accepted before the disk was full."""
     accepted = 0
     with pytest.raises(JournalError, match=r"is full.*start the manager again"):  # noqa: PT012  # how many?
         while accepted < 100_000:
@@ -296,7 +296,7 @@ def disk() -> Iterator[Disk]:
 
 
 def test_after_a_failed_sync_nothing_is_accepted_and_nothing_more_is_written(tmp_path, disk):
-    """The kernel may have marked the pages clean: to try again would be to believe it."""
+    """The kernel may have marked the pages clean: a second sync would then wrongly succeed."""
     path = tmp_path / "j.db"
     journal = SqliteJournal.open(path)
     fill(journal, range(10))
@@ -329,7 +329,7 @@ def test_a_failed_sync_in_a_checkpoint_ends_the_journal_too(tmp_path, disk):
 
 
 def after_power_loss(history: list[tuple[str, str, int, bytes]], dice: random.Random) -> dict[str, bytearray]:
-    """Return the files as a disk may hold them: synced writes all, later ones some, in part or not at all."""
+    """Return the files as a disk may hold them: all synced writes; later ones whole, in part or not."""
     files: dict[str, bytearray] = {}
     synced = {name: place for place, (kind, name, _, _) in enumerate(history) if kind == "sync"}
     for place, (kind, name, offset, data) in enumerate(history):

@@ -25,12 +25,12 @@ CYCLES, JOBS = 5, 200
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Take all room of the file system but about *leave* bytes."""
+    """Fill the file system except for about *leave* bytes."""
     filler = disk / "filler"
     with filler.open("wb") as file:
         while True:
             space = os.statvfs(disk)
-            # The manager may take some of it in between: a checkpoint, for one.
+            # The manager may take some of it meanwhile, for a checkpoint for example.
             with suppress(OSError):
                 os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
                 return filler
@@ -82,7 +82,7 @@ def test_the_room_that_is_told_of_does_not_depend_on_who_holds_the_ballast(tmp_p
 
 
 def submit(broker: ManagerBroker, first: int, count: int) -> str:
-    """Submit jobs; return the code of the refusal, or nothing."""
+    """Submit jobs; return the code of the refusal, or ""."""
     chunk = NewChunk(first, Terms("m:f"), [b"x" * 500] * count)
     notes = broker.submit("full", [chunk])
     return notes[0].code if notes else ""
@@ -103,8 +103,8 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
             acknowledged = 0
             for cycle in range(CYCLES):
                 assert submit(producer, cycle * JOBS, JOBS) == ""
-                # Now, not while the disk is filled: one that finds no room gives the ballast up, and the
-                # filler would take that as well.
+                # Now, not while the disk is filled: a checkpoint that finds no room gives up the ballast, and
+                # the filler would take that as well.
                 manager.server.ask(journal.checkpoint).result(5)
                 filler = fill(disk, 32 << 10)
                 refused = cycle * JOBS + JOBS
@@ -121,7 +121,7 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
 
 
 def ack_all(consumer: ManagerBroker, count: int) -> int:
-    """Take jobs one at a time and report a result for each, of which one alone would fill the room left."""
+    """Take jobs one at a time and report a result for each; one result alone would fill the disk."""
     done = 0
     while done < count:
         turn = consumer.lease(limit=1, wait=timedelta(seconds=5))

@@ -1,4 +1,4 @@
-"""Large rows are in files beside the journal: none is lost, outlives its row or is believed unchecked."""
+"""Large rows are in files beside the journal: none is lost, outlives its row or is used unchecked."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def large(number: int) -> AnyEvent:
 
 
 def files(path: Path) -> set[str]:
-    """Return the names in the large rows of the journal at *path*."""
+    """Return the names of the large-row files of the journal at *path*."""
     directory = large_rows_path(path)
     return {file.name for file in directory.iterdir()} if directory.exists() else set()
 
 
 def gone(journal: SqliteJournal) -> None:
-    """Wait until all files of deleted rows are removed: what a thread does now, and what came meanwhile."""
+    """Wait until all files of deleted rows are removed: those that a thread removes now, and later ones."""
     for _ in range(2):
         journal.reserve()
         journal._large_rows.wait()
@@ -60,7 +60,7 @@ def test_large_rows_have_files_and_small_ones_none_and_all_come_back_in_order(jo
 
 
 def test_no_commit_waits_until_files_of_deleted_rows_are_removed(journal, path, monkeypatch):
-    """Retention forgets many rows at once, and a busy file system takes its time for each file."""
+    """Retention forgets many rows at once, and a busy file system is slow for each file."""
     journal.append([(number, large(number)) for number in range(1, 21)])
     held, unlink = threading.Event(), Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda *args, **kwds: (held.wait(60), unlink(*args, **kwds)))

@@ -1,4 +1,4 @@
-"""Bits flip and files are cut: what was accepted is there, or the journal says that it is not (F7, I13)."""
+"""Bits flip and files are cut: accepted rows are there, or the journal reports the loss (F7, I13)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = [(number, event(number, 300 + number % 7 * 60)) for number in range(80)]
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """Return what kill -9 left of a journal with 40 rows in its file and 40 in its log."""
+    """Return the files of a journal after kill -9, with 40 rows in its file and 40 in its log."""
     path, image = tmp_path / "whole.db", tmp_path / "image.db"
     journal = SqliteJournal.open(path)
     for row in ROWS:
@@ -40,14 +40,14 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
 
 
 def place_of_row_25(path: Path) -> int:
-    """Return the offset of a byte in the arguments of a row that is in the file alone."""
+    """Return the offset of a byte in the arguments of a row that is in the file only."""
     place = path.read_bytes().find(b"25" * 100)
     assert place > 0
     return place
 
 
 def rows_without_protection(path: Path) -> list[tuple[int, bytes]] | None:
-    """Return what plain SQLite makes of the files, or None where it reports an error."""
+    """Return the rows that plain SQLite reads from the files, or None if it reports an error."""
     try:
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
             connection.pragma("locking_mode", "EXCLUSIVE")
@@ -64,7 +64,7 @@ class TestTheMark:
     def test_a_flipped_bit_in_the_log_loses_rows_silently_without_it_and_is_refused_with_it(
         self, whole, tmp_path
     ):
-        """The first half is the fault itself: SQLite reports nothing."""
+        """The first half shows the fault itself: SQLite reports nothing."""
         flip(log_of(whole), log_of(whole).stat().st_size // 2)
         bare = killed(whole, tmp_path / "bare.db")
         mark.mark_path(bare).unlink()
@@ -122,7 +122,7 @@ class TestTheMark:
             rows_of(whole)
 
     def test_rows_that_were_forgotten_are_no_loss(self, tmp_path):
-        """The newest row stays until there is a newer one, so the mark never claims what was deleted."""
+        """The newest row stays until there is a newer one, so the mark never claims a deleted row."""
         path = tmp_path / "j.db"
         journal = SqliteJournal.open(path)
         journal.append(ROWS[:5])
@@ -169,7 +169,7 @@ class TestTheMark:
 
 class TestTheRows:
     def test_a_flipped_bit_in_a_row_is_an_error_and_not_another_job(self, whole, tmp_path):
-        """Without the checksum plain SQLite hands out the changed row."""
+        """Without the checksum plain SQLite returns the changed row."""
         place = place_of_row_25(whole)
         flip(whole, place)
         plain = rows_without_protection(killed(whole, tmp_path / "plain.db"))
@@ -219,7 +219,7 @@ def damaged(whole: Path, target: Path, dice: random.Random, *, cut: bool) -> Non
 
 
 def judged(path: Path) -> str:
-    """Return how the journal takes the damage: `refused`, `harmless` or `silent loss`."""
+    """Return the journal's reaction to the damage: `refused`, `harmless` or `silent loss`."""
     try:
         return "harmless" if rows_of(path) == ROWS else "silent loss"
     except JournalError:

@@ -1,4 +1,4 @@
-"""Journals whose files go while a manager has them, and file systems whose locks do nothing."""
+"""Journals whose files disappear while a manager has them, and file systems whose locks do nothing."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_journal_that_has_to_exist_is_not_made(missing: str, path: Path):
 
 @pytest.fixture
 def lockless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A file system on which no lock does anything, and managers that are a little quicker."""
+    """A file system on which no lock does anything, and managers that check a little faster."""
     layer = LocklessLayer()
     monkeypatch.setattr(form, "file_layer", lambda: "lockless")
     monkeypatch.setattr(ownership, "_lock", lambda file: True)

@@ -1,4 +1,4 @@
-"""Power loss at every sync of a long log: each state that a disk may hold is what was promised (F6)."""
+"""Power loss at every sync of a long log: each state that a disk may hold is a promised one (F6)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numbers_after(operation: int) -> list[int]:
 
 
 def recorded(disk: Disk, path: Path) -> list[int]:
-    """Run the operations; return for each how many steps of the disk's history came before its answer."""
+    """Run the operations; return for each the number of disk steps before its answer."""
     journal = SqliteJournal.open(path)
     answered = []
     for operation in range(OPERATIONS):
@@ -39,7 +39,7 @@ def recorded(disk: Disk, path: Path) -> list[int]:
 
 
 class Image:
-    """The files as they are on a disk after the steps that were applied so far."""
+    """The files on a disk after the steps that were applied so far."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -66,7 +66,7 @@ class Image:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory in memory where there is one: what is opened there need not survive anything."""
+    """Return a directory in memory if there is one: files that are opened there need not survive."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as directory:
         yield Path(directory)
@@ -91,7 +91,7 @@ def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one
         while operation + 1 < OPERATIONS and answered[operation + 1] <= cut:
             operation += 1
         found = disk_state.numbers(fresh / "j.db", operation)
-        # The newest may be durable before its answer; then the oldest of the window has gone with it.
+        # The newest row may be durable before its answer; then the oldest of the window has gone with it.
         if found not in (numbers_after(operation), numbers_after(operation + 1)):
             lost.append((cut, operation))
     assert not lost
@@ -101,7 +101,7 @@ def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one
 
 
 def test_the_same_check_sees_a_commit_that_the_disk_has_dropped(tmp_path, fresh):
-    """So the check can fail: the state before the last sync, and the mark of what was answered after."""
+    """So the check can fail: the state before the last sync, and the mark of a later answer."""
     with recorded_disk() as disk:
         journal = SqliteJournal.open(tmp_path / "j.db")
         for number in range(5):

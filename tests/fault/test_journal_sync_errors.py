@@ -1,4 +1,4 @@
-"""The disk reports an error on a sync: nobody is told "durable" after it (F9, I13)."""
+"""The disk reports an error on a sync: no client gets the answer "durable" after it (F9, I13)."""
 
 from __future__ import annotations
 

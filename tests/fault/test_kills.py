@@ -48,7 +48,7 @@ def test_each_of_10_000_jobs_has_one_outcome_though_the_manager_dies_5_times_and
 
 def _kill_a_consumer_each_second(running: Service, done: threading.Event) -> None:
     with running.broker(timeout=60) as broker:
-        # A consumer that is killed before it ever took a job proves nothing, and there would be no end to it.
+        # The kill of a consumer that never took a job proves nothing, and such kills would never end.
         while not any(queue.succeeded for queue in broker.stats().queues):
             assert not done.wait(0.1)
     place = 0
@@ -57,7 +57,7 @@ def _kill_a_consumer_each_second(running: Service, done: threading.Event) -> Non
 
 
 def _follow_and_kill_the_manager(running: Service, origin: str) -> dict[str, tuple[JobState, object]]:
-    """Read the outcomes as they come; kill and restart the manager each time a sixth has come."""
+    """Read the outcomes as they come; kill and restart the manager each time after a sixth of them."""
     outcomes: dict[str, tuple[JobState, object]] = {}
     kills = cursor = 0
     with running.broker(timeout=60) as broker:

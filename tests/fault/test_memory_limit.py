@@ -1,4 +1,4 @@
-"""A manager near the limit of its control group refuses new jobs in time, and comes back if it is killed."""
+"""A manager near the limit of its control group refuses new jobs in time, and restarts after a kill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAME = 1000
 ROUNDS = 3
 ACKS = 5000
 ANYWHERE = "127.0.0.1:0"
-#: What is written survives the process's death so, which is all that happens here.
+#: With this, written data survives the death of the process; no other loss happens here.
 QUICK = ("--durability", "os")
 
 
@@ -55,7 +55,7 @@ def broker(host: Host, role: str = "client", name: str = "") -> ManagerBroker:
 
 
 def fill(host: Host, first: int) -> tuple[int, str]:
-    """Submit jobs with keys until one is refused; return the number after the last, and why."""
+    """Submit jobs with keys until one is refused; return the number after the last, and the reason."""
     with broker(host) as client:
         while True:
             chunks = [
@@ -68,7 +68,7 @@ def fill(host: Host, first: int) -> tuple[int, str]:
 
 
 def work(host: Host, count: int) -> int:
-    """Take jobs and report results of them; return of how many."""
+    """Take jobs and report results for them; return their number."""
     done = 0
     with broker(host, "worker", "w"), broker(host, "consumer", "w/1") as consumer:
         while done < count:

@@ -1,4 +1,4 @@
-"""The means of the campaign do what they say: packets are lost, memory ends, the time of day jumps."""
+"""The means of the campaign work: packets are lost, memory ends, the time of day jumps."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_time_of_day_that_jumps_by_hours_ends_no_lease(tmp_path: Path):
 
 
 def _seen_after(service: Service, clock: Clock, hours: int) -> timedelta:
-    """Jump; return by how much the manager's time of day is off from then on, as its log shows."""
+    """Jump; return the offset of the manager's time of day after that, from its log."""
     assert service.manager is not None
     count = _lines_about_keys(service)
     clock.jump(hours * 3600)
