@@ -1,8 +1,8 @@
-"""Makes up the steps of a story as it is told, from what the state knows right now.
+"""Makes up the steps of a story while it runs, from the current state.
 
-Which commands there are, and their fields, is read from the declarations (`commands.AnyCommand`, what
-`apply` serves beside it, and `plain.EXPOSED`): a new one is fuzzed without a change here. The tables below
-only make what is usual more frequent, so that stories get deep.
+The commands and their fields come from the declarations (`commands.AnyCommand`, the other commands that
+`apply` serves, and `plain.EXPOSED`): a new command is fuzzed without a change here. The tables below only
+make usual values more frequent, so that stories reach deep states.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from tests.fuzz.scene import Scene
 from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encoded_bytes, swarm
 
 _WIRE: tuple[type[c.Command], ...] = get_args(c.AnyCommand)
-#: What reaches the host only from the face for plain clients, whose values that has checked.
+#: Commands that reach the host only from the server for plain clients, which has checked their values.
 _INSIDE = tuple(kind for kind in HANDLERS if kind not in _WIRE)
 _KINDS: dict[type[c.Command], inspect.Type] = {each: inspect.type_info(each) for each in (*_WIRE, *_INSIDE)}
 _CALLS = [(typeid, name) for typeid, names in EXPOSED.items() for name in names if name != "call"]
-#: Calls by how often they come: what puts and submits has most ways to go wrong.
+#: Calls by frequency: put, get and submit have the most ways to fail.
 _CALL_CHOICES = [each for each in _CALLS for _ in range(3 if each[1] in ("put", "get", "submit") else 1)]
-#: How often a command comes, where that is not once.
+#: The frequency of a command, if it is not 1.
 _WEIGHTS: dict[type[c.Command], int] = {
     c.Submit: 7, c.Lease: 8, c.Ack: 7, c.Nack: 4, c.Extend: 2, c.Feed: 3, c.Await: 2, c.Cancel: 2,
     c.Requeue: 2, c.Release: 2, c.Hello: 3, c.Drain: 1, c.Resume: 2,
 }  # fmt: skip
 _CHOICES = [each for each in _WIRE for _ in range(_WEIGHTS.get(each, 1))]
-#: What a member mostly is that sends a command.
+#: The usual roles of a member that sends a command.
 _SENDERS: dict[type[c.Command], tuple[str, ...]] = {
     c.Lease: ("consumer", "plain"),
     c.Extend: ("worker",),
     c.Lost: ("worker",),
     c.Recall: ("worker",),
 }
-#: Elements of its lists, likewise.
+#: The usual lengths of its lists.
 _SIZES: dict[type[c.Command], tuple[int, ...]] = {c.Submit: (1, 1, 1, 2)}
 _ABOUT_LEASES = (c.Ack, c.Nack, c.Release)
 _PEERS_MAX = 9
@@ -57,10 +57,10 @@ _QUEUES = (DEFAULT_QUEUE, DEFAULT_QUEUE, "q")
 _KEYS = ("", "", "", "k1", "k2")
 _WORKERS = ("w1", "w2")
 _ITEM_FIELDS = ("queue", "priority", "delay", "key", "retries", "backoff", "timeout", "args", "kwargs")
-#: Shares of commands with no odd field, and of odd fields in the others.
+#: The share of commands without an odd field, and the share of odd fields in the others.
 _SOBER = 0.55
 _ODDITY = 0.35
-#: The share of frames whose commands come again and again.
+#: The share of frames that repeat their commands many times.
 _SWARMS = 0.002
 
 
@@ -68,7 +68,7 @@ class Author:
     """Makes up one step after the other for a scene."""
 
     def __init__(self, scene: Scene, rng: random.Random) -> None:
-        """Write for *scene*, by *rng*."""
+        """Write for *scene*, with the random numbers of *rng*."""
         self._scene = scene
         self._rng = rng
         self._values = Values(rng)
@@ -99,7 +99,7 @@ class Author:
         return self._rng.choice((4.0, 6.0, 40.0)) if scale < 0.995 else self._rng.choice((400.0, 1e5, 1e7))
 
     def _event(self) -> s.Step:
-        """Return something that happens once in a while."""
+        """Return a step that is rare."""
         choice = self._rng.random()
         if choice < 0.35:
             return s.HangUp(self._rng.choice(list(self._scene.peers)))
@@ -112,7 +112,7 @@ class Author:
             return broken_off(self._rng.random() < 0.7)
         return s.Desert()
 
-    # --- who comes ----------------------------------------------------------------------------------
+    # --- arrivals -----------------------------------------------------------------------------------
 
     def _arrival(self) -> s.Step:
         role = self._rng.choice((Role.SUBMIT, Role.WORK, Role.WORK, Role.READ, Role.ADMIN, Role.ADMIN))
@@ -125,7 +125,7 @@ class Author:
         return s.Connect(number, role)
 
     def _greeting(self, worker: str) -> c.Hello:
-        """Return the hello of a supervisor or a consumer, which may hold jobs from before."""
+        """Return the hello of a supervisor or a consumer, which may hold earlier jobs."""
         if self._rng.random() < 0.4:
             return c.Hello(1, "worker", worker, worker, life=self._rng.choice((0, 1, 1, 2)))
         known = self._scene.host.state.leases.values()
@@ -168,7 +168,7 @@ class Author:
         return command
 
     def _inner(self, usual: Usual) -> c.Command:
-        """Return a command as the face for plain clients makes it."""
+        """Return a command in the form in which the server for plain clients makes it."""
         self._values.oddity = 0.0
         names = {"queue": (DEFAULT_QUEUE, RESULTS_QUEUE), "wait": (0.0, 0.5, math.inf)}
         command: c.Command = self._values.of(_KINDS[self._rng.choice(_INSIDE)], "", {**usual, **names})
@@ -185,7 +185,7 @@ class Author:
         return self._rng.choice(list(peers))
 
     def _usual(self) -> tuple[Usual, int | None]:
-        """Return what fits together right now, and the peer that holds the lease that it is about."""
+        """Return values that fit the current state, and the peer that holds the lease among them."""
         state, rng = self._scene.host.state, self._rng
         leases, chunks = list(state.leases.values()), list(state.ledger.chunks.values())
         lease = rng.choice(leases) if leases else None
@@ -304,7 +304,7 @@ class Author:
         }
 
     def _odd_like(self, usual: object) -> Any:
-        """Return an odd value that mostly is of the type of the *usual* one."""
+        """Return an odd value, mostly of the type of the *usual* one."""
         alike = {int: ODD_INTEGERS, float: (*ODD_FLOATS, *ODD_INTEGERS), str: ODD_TEXTS}.get(type(usual))
         return self._rng.choice(alike) if alike and self._rng.random() < 0.7 else self._values.plain()
 

@@ -1,8 +1,8 @@
 """The fuzzer of typed commands: `python -m tests.fuzz.commands --seconds 60 --seed 1`.
 
-It tells stories of commands and plain calls with odd fields to a queue host, beside disconnects, leaps of the
-clock and restarts, and checks the invariants of the ledger after each step. A story that breaks one is cut
-down to the steps that it needs and kept in `.fuzz/findings`; `--input FILE` tells it again.
+It sends stories of commands and plain calls with odd fields to a queue host, with disconnects, jumps of the
+clock and restarts, and checks the invariants of the ledger after each step. A story that breaks one is
+shortened to the necessary steps and kept in `.fuzz/findings`; `--input FILE` runs it again.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ from tests.fuzz.scene import Scene
 from tests.fuzz.steps import Desert, Frame, Restart, Review, Step, Story, Typed
 
 FOLDER = Path(__file__).parents[2] / ".fuzz" / "findings"
-#: Steps of one story, at most: a state that only grows teaches little.
+#: The largest numbers of steps in a story: a state that only grows teaches little.
 STORY_STEPS = (50, 200, 600, 1500)
-#: Steps between two looks at the whole state.
+#: Steps between two checks of the whole state.
 REVIEW_STEPS = 25
-#: Seconds for which a story is told again and again to find the steps that it needs.
+#: Seconds for which a story is repeated to find the necessary steps.
 SHORTENING_SECONDS = 20.0
-#: Bytes that the process may have beyond what it has at its start.
+#: Bytes by which the memory of the process may exceed that at its start.
 MEMORY_BYTES_MAX = 1 << 30
 _END: tuple[Step, ...] = (Review(), Restart(committed=True), Desert(), Review())
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A story that broke a promise, and how."""
+    """A story that broke a promise, and the error."""
 
     story: Story
     error: BaseException
 
     @property
     def kind(self) -> str:
-        """What tells it from other failures: the kind of the error, and where it was raised."""
+        """The difference from other failures: the kind of the error, and the place where it was raised."""
         return _kind(self.error)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was done so far."""
+    """The amount of work so far."""
 
     stories: int = 0
     steps: int = 0
 
 
 def tell(seed: str, tally: Tally, host: type[QueueHost] = QueueHost) -> Failure | None:
-    """Make up a story by *seed* and tell it; return how it failed, or None."""
+    """Make up a story with *seed* and run it; return its failure, or None."""
     rng = random.Random(seed)
     told: list[Step] = []
     tally.stories += 1
@@ -75,7 +75,7 @@ def tell(seed: str, tally: Tally, host: type[QueueHost] = QueueHost) -> Failure 
             for step in _END:
                 told.append(step)
                 scene.tell(step)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+        except Exception as error:  # noqa: BLE001  # the fuzzer looks for any error
             return Failure(Story(seed, told), error)
         finally:
             tally.steps += len(told)
@@ -83,18 +83,18 @@ def tell(seed: str, tally: Tally, host: type[QueueHost] = QueueHost) -> Failure 
 
 
 def retell(story: Story, host: type[QueueHost] = QueueHost) -> Failure | None:
-    """Tell the steps of *story* again; return how it failed, or None."""
+    """Run the steps of *story* again; return its failure, or None."""
     with Scene(story.seed, host) as scene:
         for number, step in enumerate(story.steps):
             try:
                 scene.tell(step)
-            except Exception as error:  # noqa: BLE001  # the same
+            except Exception as error:  # noqa: BLE001  # as in `tell`
                 return Failure(Story(story.seed, story.steps[: number + 1]), error)
     return None
 
 
 def shortened(failure: Failure, host: type[QueueHost] = QueueHost) -> Failure:
-    """Return the same failure by fewer steps, found by leaving out ever smaller parts."""
+    """Return the same failure with fewer steps, found by leaving out ever smaller parts."""
     best, kind = failure, failure.kind
     part = max(1, len(failure.story.steps) // 2)
     until = time.monotonic() + SHORTENING_SECONDS
@@ -114,7 +114,7 @@ def shortened(failure: Failure, host: type[QueueHost] = QueueHost) -> Failure:
 
 
 def _with_fewer_commands(failure: Failure, host: type[QueueHost], until: float) -> Failure:
-    """Return the same failure by frames with fewer commands."""
+    """Return the same failure with fewer commands in its frames."""
     best = failure
     for number, step in enumerate(failure.story.steps):
         for place in reversed(range(len(getattr(step, "commands", ())))):
@@ -132,7 +132,7 @@ def _with_fewer_commands(failure: Failure, host: type[QueueHost], until: float) 
 def fuzz(
     seed: int, enough: Callable[[Tally], bool], tally: Tally, host: type[QueueHost] = QueueHost
 ) -> dict[str, Failure]:
-    """Tell stories until there were *enough*; return one failure of each kind, cut down."""
+    """Run stories until *enough* is true; return one failure of each kind, shortened."""
     found: dict[str, Failure] = {}
     while not enough(tally):
         failure = tell(f"{seed}-{tally.stories}", tally, host)
@@ -162,7 +162,7 @@ def _report(number: int, failure: Failure, folder: Path) -> None:
 
 
 def again(path: Path) -> int:
-    """Tell the story in a file again; return 1 if it fails, with the error on standard error."""
+    """Run the story in a file again; return 1 if it fails, with the error on standard error."""
     failure = retell(Story.load(path))
     if failure is None:
         sys.stdout.write("nothing is found in it\n")
@@ -172,7 +172,7 @@ def again(path: Path) -> int:
 
 
 def main() -> int:
-    """Fuzz as the command line says; return the exit code, 1 if something was found."""
+    """Fuzz with the options of the command line; return the exit code, 1 if something was found."""
     parser = argparse.ArgumentParser(description="Fuzz the queue with typed commands.")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)

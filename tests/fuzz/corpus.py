@@ -1,4 +1,4 @@
-"""What fuzzing starts from: the hostile corpora, and good messages of stock clients and of our own."""
+"""The initial inputs of the fuzzers: the hostile corpora, and good messages of stock and svc clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fuzz.targets import CHALLENGE, ENVELOPES, PIECES, ROLES, SECRETS, SER
 from tests.support.hostile_frames import CORPUS, EVERY
 from tests.support.hostile_pickles import EXAMPLES, KINDS, NEWER, PROTOCOLS, REQUESTS
 
-#: Bytes of an input to start from: mutants of larger ones are slow and teach little.
+#: The size of an initial input: mutants of larger ones are slow and teach little.
 SEED_BYTES_MAX = 4096
 
 _ITEM = ("m:f", (1, 2.5, None, "x"), {"key": b"y"})
@@ -41,7 +41,7 @@ _CALLS: tuple[tuple[str, str, tuple[object, ...], dict[str, object]], ...] = (
     ("jobs", "result", ("o-0",), {"timeout": 0.0}),
     ("tasks", "shutdown", (), {}),
     ("tasks", "#GETVALUE", (), {}),
-    # What no stock client says: arguments of the wrong number, kind and name.
+    # No stock client sends these: a wrong number, kind or name of arguments.
     ("tasks", "put", (), {}),
     ("tasks", "put", (1, 2, 3, 4), {"what": []}),
     ("tasks", "put", ({"task": 1, "args": 2, "kwargs": 3},), {"timeout": "soon"}),
@@ -84,13 +84,13 @@ _REPLIES: tuple[r.Reply, ...] = (
 
 
 def seeds(target: str) -> dict[str, bytes]:
-    """Return the inputs that *target* starts from, each by a name of its own."""
+    """Return the initial inputs of *target*, each with a name of its own."""
     made = {"decoder": _decoder, "frames": _frames, "connection": _connection}[target]()
     return {name: data for name, data in made if len(data) <= SEED_BYTES_MAX}
 
 
 def every(target: str) -> dict[str, bytes]:
-    """Return these, and the larger ones too."""
+    """Return the initial inputs of *target*, with the larger ones too."""
     return dict({"decoder": _decoder, "frames": _frames, "connection": _connection}[target]())
 
 
@@ -176,7 +176,7 @@ def _framing() -> Iterator[tuple[str, bytes]]:
 
 
 def _handshake(role: Role) -> bytes:
-    """Return what a client with that role's key says until the manager believes it."""
+    """Return the bytes that a client with that role's key sends until it is authenticated."""
     response = b"{sha256}" + hmac.new(SECRETS[role], CHALLENGE, hashlib.sha256).digest()
     theirs = handshake.CHALLENGE + b"{sha256}" + b"d" * 40
     return _message(response) + _message(theirs) + _message(handshake.WELCOME)
@@ -191,7 +191,7 @@ def _message(body: bytes) -> bytes:
 
 
 def dictionary() -> list[bytes]:
-    """Return words that mutants are made with: names of commands and calls, and opcodes with arguments."""
+    """Return words for mutants: names of commands and calls, and opcodes with arguments."""
     tags = [str(type(command).__struct_config__.tag).encode() for command in _COMMANDS]
     words = [word.encode() for call in (*_CALLS, *_OPENINGS) for word in call[:2] if word]
     return sorted({*tags, *words, *(data for data, _ in EXAMPLES.values() if len(data) < 16)})

@@ -1,6 +1,6 @@
 """One target under atheris: `python -m tests.fuzz.fuzzer TARGET [flags of libFuzzer]`, started by `run`.
 
-What atheris sees of an input's way is that through `service`. The process ends with 77 at a finding.
+atheris measures the coverage of `service` only. The process exits with 77 at a finding.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ with atheris.instrument_imports(include=["svc"]):
     from tests.fuzz.oracle import Watch, limit_memory
     from tests.fuzz.targets import TARGETS
 
-#: Bytes that the process may have beyond what it has at its start.
+#: Bytes by which the memory of the process may exceed that at its start.
 MEMORY_BYTES_MAX = 512 * 1024 * 1024
 
 
 def main(target: str, flags: list[str]) -> None:
-    """Fuzz until a flag says that it is enough, or something is found; does not return."""
+    """Fuzz until a flag ends it, or there is a finding; does not return."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     watch, look = Watch(), TARGETS[target]
 

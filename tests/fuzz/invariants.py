@@ -1,6 +1,6 @@
-"""What must hold after each step of a story: cheap enough for a thousand looks a second.
+"""Conditions that must hold after each step of a story: fast enough for a thousand checks a second.
 
-The dear checks, of lanes, outcomes and the journal, are those of `tests.support.ledgers`.
+`tests.support.ledgers` has the expensive checks, of lanes, outcomes and the journal.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def _check_leases(state: QueueState, leased: int) -> None:
 
 
 def check_renewed(state: QueueState) -> None:
-    """After a lease time of silence, require that only plain clients that are connected hold jobs.
+    """After a lease time of silence, require that only connected plain clients hold jobs.
 
     Leases on trial have a second more; that they end, `check_deserted` sees.
 
     Raises:
-        Finding: a job is pinned.
+        Finding: another member holds a job.
     """
     for lease in state.leases.values():
         holder = lease.holder
@@ -96,10 +96,10 @@ def check_renewed(state: QueueState) -> None:
 
 
 def check_deserted(state: QueueState) -> None:
-    """After all have gone for a lease time, require that no job is held.
+    """A lease time after all members have gone, require that no job is held.
 
     Raises:
-        Finding: a job is pinned.
+        Finding: a job is held.
     """
     _require(not state.leases, f"leases outlive all members: {sorted(state.leases)}")
     pinned = sum(chunk.states.count(JobState.LEASED) for chunk in state.ledger.chunks.values())

@@ -1,4 +1,4 @@
-"""What must not happen while an input is looked at: code that runs, a lot of memory, a lot of time."""
+"""Watches for forbidden effects of an input: code that runs, too much memory, too much time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: Seconds of CPU time that one input may take, and bytes by which it may make the process grow.
+#: Seconds of CPU time that one input may take, and bytes by which the process may grow.
 CPU_SECONDS_MAX = 2.0
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
-#: Audit events of CPython that no input may cause. `pickle.find_class` is the naming of a global.
+#: Audit events of CPython that no input may cause. `pickle.find_class` is the lookup of a global.
 _FORBIDDEN = (
     "pickle.find_class", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
     "subprocess.Popen", "pty.spawn", "ctypes.", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod",
@@ -23,14 +23,14 @@ _FORBIDDEN = (
 
 
 class Finding(AssertionError):
-    """An input did what none may do."""
+    """An input had a forbidden effect."""
 
 
 class Watch:
-    """Watches what CPython says of itself. A hook cannot be taken away again, so there is one a process."""
+    """Watches the audit events of CPython. A hook cannot be removed, so there is one for each process."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS_MAX) -> None:
-        """Begin with nothing forbidden; an input may take *cpu_seconds*."""
+        """Start without a watch; an input may take *cpu_seconds*."""
         self._cpu_seconds = cpu_seconds
         self._on = False
         self._seen: list[str] = []
@@ -49,7 +49,7 @@ class Watch:
         """Watch while the block runs.
 
         Raises:
-            Finding: code was run, or it took too much.
+            Finding: code was run, or the input took too much time or memory.
         """
         self._seen.clear()
         size, started = _peak_bytes(), time.process_time()
@@ -73,8 +73,8 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def _imports() -> bool:
-    """Tell whether this happens within an import: codecs of text are imported at their first use."""
-    frame: FrameType | None = sys._getframe()  # who called is not told otherwise
+    """Return whether this happens within an import: text codecs are imported at their first use."""
+    frame: FrameType | None = sys._getframe()  # there is no other way to find the caller
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return frame is not None
@@ -85,7 +85,7 @@ def _peak_bytes() -> int:
 
 
 def limit_memory(size: int) -> None:
-    """Let this process have no more than *size* bytes more than it has now; memory ends in a MemoryError."""
+    """Let this process take at most *size* bytes more than now; beyond that there is a MemoryError."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # nothing of a path is needed
         now = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + size, now + size))

@@ -1,8 +1,8 @@
-"""Fuzzing of what the network reaches: `make fuzz MINUTES=10 SEED=1`.
+"""Fuzzes the code that the network reaches: `make fuzz MINUTES=10 SEED=1`.
 
-Coverage guides it, but for the target `commands`, which is `tests.fuzz.commands` with a share of the time.
-Ends in a table, and with 1 if something was found: the inputs are then in `.fuzz/findings`, and one of
-them is looked at again by `python -m tests.fuzz.run --input FILE --target NAME`.
+It is guided by coverage, except for the target `commands`, which is `tests.fuzz.commands` with a share of the
+time. At the end it prints a table, and exits with 1 if something was found: then the inputs are in
+`.fuzz/findings`, and `python -m tests.fuzz.run --input FILE --target NAME` runs one of them again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 LOCK = Path(__file__).parent / "locks" / "fuzz.lock"
-#: Inputs that reach something new are kept there, and are where the next run starts.
+#: Inputs that reach new code are kept there; the next run starts with them.
 FOLDER = ROOT / ".fuzz"
 FINDINGS = FOLDER / "findings"
-#: Parts of the time for each target: a manager is slower by far, and has most ways through it.
+#: The share of the time for each target: a manager is far slower, and has the most code paths.
 SHARES = {"decoder": 0.2, "frames": 0.2, "connection": 0.35, "commands": 0.25}
-#: Bytes of an input, seconds and MiB for it, at most.
+#: The limits for an input: its bytes, and the seconds and MiB that it may take.
 INPUT_BYTES_MAX = 8192
 INPUT_SECONDS_MAX = 5
 PROCESS_MIB_MAX = 1024
@@ -38,7 +38,7 @@ PROCESS_MIB_MAX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How the fuzzing of one target went."""
+    """The figures of the fuzzing of one target."""
 
     target: str
     seconds: float
@@ -65,7 +65,7 @@ HEAD = (
 
 
 def tell(seconds: float, seed: int) -> Result:
-    """Fuzz the queue with typed commands for so long."""
+    """Fuzz the queue with typed commands for *seconds*."""
     FINDINGS.mkdir(parents=True, exist_ok=True)
     before = set(FINDINGS.glob("*.error"))
     started = time.monotonic()
@@ -82,7 +82,7 @@ def tell(seconds: float, seed: int) -> Result:
 
 
 def fuzz(target: str, seconds: float, seed: int) -> Result:
-    """Fuzz one target for so long, or until something is found."""
+    """Fuzz one target for *seconds*, or until something is found."""
     corpus = FOLDER / "corpus" / target
     for folder in (corpus, FINDINGS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def _last(pattern: str, text: str) -> int:
 
 
 def main() -> int:
-    """Fuzz as the command line says; return the exit code."""
+    """Fuzz with the options of the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Fuzz what the network reaches.")
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""Where stories are told: a queue host with a small journal, peers of each role, a check after each step."""
+"""The scene of a story: a queue host with a small journal, peers of each role, a check after each step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.ledgers import check_journal, check_state, portrait
 
 #: Seconds of processor time that one step may take; the states are small.
 STEP_SECONDS_MAX = 2.0
-#: The share of stories that are told on a journal in a file.
+#: The share of stories with a journal in a file.
 _SQLITE_SHARE = 0.04
 #: The share of stories in which long frames are served over many turns.
 _HURRIED_SHARE = 0.25
@@ -47,7 +47,7 @@ _SECRET = b"the key of a peer"
 
 
 class RowJournal(MemoryJournal):
-    """A journal in memory that keeps rows as the one in a file does: so what no row can hold is found."""
+    """A journal in memory with rows like those in a file: so values that no row can hold are found."""
 
     def __init__(self, incarnation: int = 1) -> None:
         """Start empty."""
@@ -55,7 +55,7 @@ class RowJournal(MemoryJournal):
         self._rows: dict[int, Row] = {}
 
     def reopened(self) -> RowJournal:
-        """Return what a restart would find."""
+        """Return the journal that a restart would find."""
         successor = RowJournal(self.incarnation + 1)
         successor._rows = self._rows
         self.close()
@@ -87,10 +87,10 @@ class RowJournal(MemoryJournal):
 
 
 class Peer:
-    """One connection, and what has been asked on it."""
+    """One connection, and its open requests."""
 
     def __init__(self, listener: socket.socket, role: Role) -> None:
-        """Connect with a key for *role*, and be served."""
+        """Connect with a key for *role*, past the handshake."""
         self._far = socket.create_connection(listener.getsockname())
         # The end is a reset: thousands of closed connections would wait for a minute each.
         for each in (self._far, accepted := listener.accept()[0]):
@@ -105,7 +105,7 @@ class Peer:
 
     @property
     def member(self) -> Any:
-        """What the queue knows of the peer."""
+        """The queue's record of the peer."""
         return self.connection.member
 
     def close(self) -> None:
@@ -115,10 +115,10 @@ class Peer:
 
 
 class Scene:
-    """Tells the steps of one story. A Finding, or any other exception, says that a promise was broken."""
+    """Runs the steps of one story. A Finding, or any other exception, means that a promise was broken."""
 
     def __init__(self, seed: str, host: type[QueueHost] = QueueHost) -> None:
-        """Prepare limits and a journal by *seed*."""
+        """Choose limits and a journal with *seed*."""
         rng = random.Random(seed)
         self._make_host = host
         self.clock = FakeClock()
@@ -132,7 +132,7 @@ class Scene:
             self._folder = tempfile.TemporaryDirectory(prefix="svc-fuzz-")
             self.journal = SqliteJournal.open(f"{self._folder.name}/journal", "os")
         self.peers: dict[int, Peer] = {}
-        #: What stock clients were answered during the call that is made.
+        #: The answers to stock clients during the current call.
         self._answers: list[tuple[Connection, tuple[Any, ...]]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open()
@@ -151,14 +151,14 @@ class Scene:
             self._folder.cleanup()
 
     def method(self, typeid: str, name: str) -> Callable[..., None]:
-        """Return what carries out a stock client's call: its signature tells the arguments."""
+        """Return the function for a stock client's call; its signature has the arguments."""
         return self.protocol._plain.method(typeid, name)
 
     def tell(self, step: s.Step) -> None:
-        """Carry one step out, and check what must hold after it.
+        """Run one step, and check the invariants after it.
 
         Raises:
-            Finding: a promise was broken; so does any other exception say.
+            Finding: a promise was broken; any other exception means the same.
         """
         started = time.process_time()
         _TOLD_BY[type(step)](self, step)
@@ -252,7 +252,7 @@ class Scene:
         self._compare(before)
 
     def _broken_off(self, committed: bool) -> dict[str, Any]:
-        """Close all connections; return what a restart must not change, if the last turn is *committed*."""
+        """Close all connections; return the parts that a restart must keep if the turn is *committed*."""
         if committed:
             self.host.turn()
         before = portrait(self.host.state.ledger) if committed else {}
@@ -267,7 +267,7 @@ class Scene:
             return
         after = portrait(self.host.state.ledger)
         if isinstance(self.journal, SqliteJournal):
-            # Its newest row stays until there is a newer one: also that of an origin that is forgotten.
+            # Its newest row stays until there is a newer one, even that of a forgotten origin.
             del after["known numbers"]
         for name, value in after.items():
             if value != before[name]:
@@ -289,10 +289,10 @@ class Scene:
         if isinstance(self.journal, RowJournal):
             check_journal(self.host.state, self.journal)
 
-    # --- what the manager says ----------------------------------------------------------------------
+    # --- messages of the manager --------------------------------------------------------------------
 
     def send(self, connection: Connection, message: bytes | bytearray) -> None:
-        """Take what the manager says to a peer, and see whether a client could read it."""
+        """Take a message of the manager to a peer, and check that a client could read it."""
         if len(message) > wire.MESSAGE_BYTES_MAX:
             raise Finding(f"an answer has {len(message)} bytes")
         body = bytes(message[wire.HEADER.size :])
@@ -307,7 +307,7 @@ class Scene:
             raise Finding(f"{asked} commands got {len(replies)} replies")
 
     def opened(self, connection: Connection) -> None:
-        """Note nothing: peers are let in without a handshake."""
+        """Do nothing: peers are connected without a handshake."""
 
     # --- shared -------------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class Scene:
 
 
 def _limits(rng: random.Random) -> Limits:
-    """Return limits so small that jobs are forgotten, merged and read again all the time."""
+    """Return limits that are so small that jobs are forgotten, merged and read again all the time."""
     return Limits(
         lease_seconds=5.0,
         max_job_bytes=60_000,
@@ -352,7 +352,7 @@ def _message(request: tuple[Any, ...], protocol: int) -> bytes:
 
 
 def _let_in(commands: Sequence[c.Command]) -> bool:
-    """Return whether the bounds of the wire let these commands in; those of the host alone have none."""
+    """Return whether the wire accepts these commands; commands of the host alone have no bounds there."""
     known = [each for each in commands if isinstance(each, c.AnyCommand)]
     try:
         wire.decode_request(wire.request_frame(wire.encode_request(1, known)[wire.HEADER.size :]) or b"")
@@ -362,7 +362,7 @@ def _let_in(commands: Sequence[c.Command]) -> bool:
 
 
 def _has_key(step: s.Call) -> bool:
-    """Return whether a put may be answered for a job that there is already."""
+    """Return whether the answer to a put may be an earlier job."""
     item = step.args[0] if step.args else step.kwds.get("item")
     return isinstance(item, dict) and "key" in item
 

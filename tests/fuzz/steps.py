@@ -1,7 +1,7 @@
-"""The steps of a story that the fuzzer of typed commands tells, each a plain value that can be told again.
+"""The steps of a story of the fuzzer of typed commands; each is a plain value that can be run again.
 
-Each peer has a number of its own. A step of a peer that is not there is passed over, so that a story stays
-one when some of its steps are left out.
+Each peer has a number of its own. A step of a missing peer is skipped, so that a story remains valid if some
+of its steps are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from svc.domain.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """A peer comes with a key of this role."""
+    """A peer connects with a key of this role."""
 
     peer: int
     role: Role
@@ -33,7 +33,7 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A peer sends one frame of commands, which is encoded, decoded and held against the role table."""
+    """A peer sends one frame of commands, which is encoded, decoded and checked with the role table."""
 
     peer: int
     commands: tuple[Command, ...]
@@ -41,7 +41,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """Commands reach the host typed, as those of plain calls do; the role table is not asked."""
+    """Commands reach the host typed, like those of plain calls; the role table is not checked."""
 
     peer: int
     commands: tuple[Command, ...]
@@ -49,7 +49,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A peer makes a stock client's call, pickled by this protocol."""
+    """A peer makes a stock client's call, pickled with this protocol."""
 
     peer: int
     typeid: str
@@ -61,7 +61,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The loop ends its turn; an *early* one only hands out jobs before that."""
+    """The loop ends its turn; an *early* turn only hands out jobs before that."""
 
     early: bool = False
 
@@ -75,12 +75,12 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No worker is heard of for longer than a lease lasts: only plain clients still hold jobs."""
+    """No worker sends anything for longer than a lease: then only plain clients still hold jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """The manager ends and another opens its journal, with the last turn *committed* or lost."""
+    """The manager ends and another one opens its journal, with the last turn *committed* or lost."""
 
     committed: bool
 
@@ -94,19 +94,19 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class Desert:
-    """All peers hang up, and a lease time passes: no job is held any more, and nobody waits."""
+    """All peers disconnect, and a lease time passes: then no job is held, and no request waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The whole state is checked, and the journal replayed beside it."""
+    """The whole state is checked, and the journal is replayed for comparison."""
 
 
 Step = Connect | HangUp | Frame | Typed | Call | Turn | Pass | Silence | Restart | Recover | Desert | Review
 
 
 def _told(step: Step) -> Iterator[str]:
-    """Yield a step as text; of a long frame the first commands, each cut off where it gets long."""
+    """Yield a step as text; for a long frame only the first commands, each cut if it is long."""
     if not isinstance(step, Frame | Typed):
         yield f"{step!r:.2000}"
         return
@@ -116,20 +116,20 @@ def _told(step: Step) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Steps, and the *seed* of the limits and the journal that they are told with."""
+    """Steps, and the *seed* of their limits and journal."""
 
     seed: str
     steps: list[Step]
 
     def save(self, path: Path) -> None:
-        """Write the story to *path*, and for people to read beside it."""
+        """Write the story to *path*, and a text for people beside it."""
         path.write_bytes(pickle.dumps(self))
         lines = [f"{number:4} {line}\n" for number, step in enumerate(self.steps) for line in _told(step)]
         path.with_suffix(".txt").write_text("".join(lines), errors="backslashreplace")
 
     @classmethod
     def load(cls, path: Path) -> Story:
-        """Read what `save` wrote; the file is our own, and is unpickled."""
+        """Read a file that `save` wrote; it is trusted, and unpickled."""
         story = pickle.loads(path.read_bytes())
         if not isinstance(story, cls):
             raise TypeError(f"{path} is not a story")

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes any bytes and raises a Finding where the code breaks a promise.
+"""The targets of the fuzzers: each takes any bytes and raises a Finding if the code breaks a promise.
 
 `decoder` is the reader of plain clients' pickles, `frames` are MessagePack frames, arguments and results, and
 `connection` is a whole manager with one peer: framing, handshake, opening request, calls and frames.
@@ -32,7 +32,7 @@ from svc.server.pickle_scan import loads_plain
 from svc.server.pickle_stack import NESTING_MAX
 from tests.fuzz.oracle import Finding
 
-#: What sharing may add when it is written out: small, so that every accepted value can be compared in full.
+#: The size that shared values may add when they are written out: small, so each value can be compared fully.
 EXPANDED_BYTES_MAX = 100_000
 _PLAIN = (type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
@@ -41,19 +41,19 @@ KEYS = PickleKeys((b"a key that the fuzzer knows not",))
 ENVELOPES = KEYS.of("o-0")
 TERMS = Terms("m:f", codec=codec.PICKLE)
 
-#: What the manager of `connection` asks, and the keys that it knows: fixed, so that an input is repeatable.
+#: The challenge of the manager of `connection`, and the keys that it knows: fixed, so inputs are repeatable.
 CHALLENGE = b"{sha256}" + b"c" * 40
 ROLES = tuple(Role)
 SECRETS = {role: f"the key of {role}".encode() for role in ROLES}
-#: In the first byte of an input: the peer's role, with the handshake behind it; without, it has to make it.
+#: A bit of an input's first byte: the peer is past the handshake, with a role; else it has to make it.
 SERVED = 0x80
-#: In the first byte: how many bytes come at a time, as an exponent of 4; 0 is all at once.
+#: Bits of the first byte: the number of bytes that come at a time, as an exponent of 4; 0 is all at once.
 PIECES = 0x30
 _LIMITS = Limits(max_job_bytes=1 << 16, max_queue_jobs=1000)
 
 
 def decoder(data: bytes) -> None:
-    """Read a pickle. What is accepted names nothing, is plain and bounded, and is what the stdlib reads."""
+    """Read a pickle. An accepted one names no global, is plain and bounded, and reads as with the stdlib."""
     try:
         value = loads_plain(data, max_expanded_bytes=EXPANDED_BYTES_MAX)
     except BadRequest as error:
@@ -71,7 +71,7 @@ def decoder(data: bytes) -> None:
 
 
 class _Recorder(pickle.Unpickler):
-    """The C unpickler, which notes what it is asked for."""
+    """The C unpickler, which records the globals that it is asked for."""
 
     def __init__(self, asked: list[object], data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -100,13 +100,13 @@ def _walk(value: object) -> Iterator[tuple[object, int]]:
 
 
 def _is_no_cover(error: Exception) -> None:
-    """Refuse a refusal that only says what went wrong too late."""
+    """Reject a refusal that only reports an error that came too late."""
     if any(word in str(error) for word in ("MemoryError", "RecursionError", "SystemError")):
         raise Finding(f"it was refused by accident: {error}")
 
 
 def frames(data: bytes) -> None:
-    """Read a frame, its parts, arguments, results and envelopes; what is accepted survives a second round."""
+    """Read a frame, its parts, arguments, results and envelopes; accepted ones survive a second round."""
     for decode, encode, cut in (
         (wire.decode_request, wire.encode_request, wire.request_frame),
         (wire.decode_response, wire.encode_response, wire.response_frame),
@@ -136,7 +136,7 @@ def _again(encode: Callable[..., bytearray], cut: Callable[..., memoryview | Non
 
 
 def connection(data: bytes) -> None:
-    """Send bytes to a manager; whatever they are, it goes on, keeps its bounds, and forgets the peer."""
+    """Send bytes to a manager: for any bytes it goes on, keeps its bounds, and forgets the peer."""
     how = data[0] if data else 0
     with _Manager() as manager:
         peer = manager.accepted()
@@ -158,7 +158,7 @@ def connection(data: bytes) -> None:
 
 
 def _check_answers(said: bytes, *, served: bool) -> None:
-    """Read what the manager said as its clients do: whole messages that name no more than an error."""
+    """Read the manager's messages like its clients: whole ones that name no more than an error."""
     while len(said) >= wire.HEADER.size:
         (length,) = wire.HEADER.unpack_from(said)
         body, said = said[wire.HEADER.size :][:length], said[wire.HEADER.size + length :]
@@ -172,10 +172,10 @@ def _check_answers(said: bytes, *, served: bool) -> None:
 
 
 def read_answer(body: bytes) -> tuple[Any, ...]:
-    """Return what a stock client makes of an answer: its kind, and the value.
+    """Return an answer as a stock client reads it: its kind, and the value.
 
     Raises:
-        Finding: it is no such pair, or names more than an error.
+        Finding: it is not such a pair, or names more than an error.
     """
     answer = _Answer(io.BytesIO(body)).load()
     if not isinstance(answer, tuple) or len(answer) != 2:
@@ -215,7 +215,7 @@ class _Manager:
         self.server._epoll.register(listener.fileno(), 1)
         self.server._epoll.register(self.server._wake_read, 1)
         self._peer = socket.create_connection(self.server.endpoint)
-        # The end is a reset: a million closed connections would wait for a minute each.
+        # The end is a reset: otherwise a million closed connections would wait for a minute each.
         self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return self
 
@@ -231,13 +231,13 @@ class _Manager:
         return found
 
     def hear(self, data: bytes) -> None:
-        """Send *data* and let the manager do what it can do now."""
+        """Send *data*, and let the manager handle it."""
         with contextlib.suppress(OSError):
             self._peer.sendall(data)
         self._turn()
 
     def said(self) -> bytes:
-        """Return what the manager has sent."""
+        """Return the data that the manager has sent."""
         found = bytearray()
         self._peer.setblocking(False)
         with contextlib.suppress(OSError):

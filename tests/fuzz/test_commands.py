@@ -1,4 +1,4 @@
-"""The fuzzer of typed commands finds what is broken on purpose, and can tell a story again."""
+"""The fuzzer of typed commands finds deliberate faults, and can run a story again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.fuzz.scene import Scene
 from tests.fuzz.steps import Call, Connect, Frame, Story, Typed
 from tests.fuzz.values import Values
 
-#: Steps within which a fault that is put in is found; it mostly takes some hundreds.
+#: Steps within which a deliberate fault is found; mostly it takes some hundreds.
 STEPS_MAX = 60_000
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """What a manager logs of refused calls is not looked at here."""
+    """Drop a manager's log lines about refused calls."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
@@ -92,7 +92,7 @@ def an_answer_names_a_function(monkeypatch):
     monkeypatch.setattr(protocol, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
 
 
-#: What is broken on purpose, and the kind of failure that tells of it.
+#: Deliberate faults, and the kind of failure that shows each.
 FAULTS = {
     a_handler_drops_a_count: "the counts of a queue",
     a_settled_lease_stays: "a lease is empty",
@@ -134,7 +134,7 @@ def test_a_failed_story_fails_again_when_it_is_read_from_its_file_and_with_fewer
 
 
 def told(seed):
-    """Yield the steps of one story, each before it is told."""
+    """Yield the steps of one story, each before it runs."""
     with Scene(seed) as scene:
         writer = author.Author(scene, random.Random(seed))
         for _ in range(200):
@@ -151,7 +151,7 @@ def test_every_command_and_every_call_is_told():
     asked: set[type[c.Command]] = set()
     called: set[tuple[str, str]] = set()
     for number in range(40):
-        with contextlib.suppress(Exception):  # what is found is for the fuzzer itself to tell
+        with contextlib.suppress(Exception):  # findings are the business of the fuzzer itself
             for step in told(f"every-{number}"):
                 asked.update(type(command) for command in getattr(step, "commands", ()))
                 if isinstance(step, Call):

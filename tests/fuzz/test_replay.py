@@ -1,4 +1,4 @@
-"""The targets of `make fuzz` on what they start from, so that they cannot rot unseen; no fuzzer is needed."""
+"""The targets of `make fuzz` with their initial inputs, so that they stay in order; needs no fuzzer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.hostile_pickles import Call
 
 @pytest.fixture(scope="module")
 def watch() -> Watch:
-    return Watch(cpu_seconds=math.inf)  # nothing timed is asserted in the suite
+    return Watch(cpu_seconds=math.inf)  # the suite asserts no times
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """What a manager logs of strangers is not looked at here."""
+    """Drop a manager's log lines about unknown peers."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
@@ -47,7 +47,7 @@ def test_each_target_starts_from_hundreds_of_inputs():
 
 
 def test_a_reader_that_names_a_global_is_found(watch, monkeypatch):
-    """The oracle itself: with the scan taken away, the same target reports what pickle would do."""
+    """A test of the oracle: without the scan, the same target reports the effects of pickle."""
     monkeypatch.setattr(targets, "loads_plain", lambda data, **limits: pickle.loads(data))
     with pytest.raises(Finding, match="had an effect"), watch.one_input():
         pickle.loads(pickle.dumps(Call(len, "x")))

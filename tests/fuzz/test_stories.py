@@ -1,4 +1,4 @@
-"""What the fuzzer of typed commands has found: each story failed once, and has the steps that it needs."""
+"""Findings of the fuzzer of typed commands: each story failed once, and has only the necessary steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def put(item: object) -> Call:
 
 
 def large_ack(lease: int) -> Frame:
-    """Return the step that ends the job of the lease that was granted in this place, with a large result."""
+    """Return the step that ends the job of the lease with this number with a large result."""
     return ask(c.Ack(FIRST_TOKEN + lease, lease, [b"x" * 5000], [0.1]), peer=WORKER)
 
 
@@ -123,7 +123,7 @@ STORIES: dict[str, tuple[Step, ...]] = {
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """What a manager logs of refused calls is not looked at here."""
+    """Drop a manager's log lines about refused calls."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield

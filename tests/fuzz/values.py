@@ -1,7 +1,7 @@
-"""Values for the fields of commands: usual ones, those that the state knows right now, and odd ones.
+"""Values for the fields of commands: usual ones, those of the current state, and odd ones.
 
-The types come from the declarations. A field of a type that is not known here is an error, so that whoever
-adds one teaches the fuzzer; a field of a new name gets values by its type alone.
+The types come from the declarations. A field of an unknown type is an error, so that the author of such a
+type adds it here; a field of a new name gets values by its type alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-#: Integers at the edges of what msgpack, SQLite, a C long and a double hold.
+#: Integers at the limits of msgpack, SQLite, a C long and a double.
 ODD_INTEGERS = (
     -1, -2, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, (1 << 63) - 1,
     1 << 63, (1 << 64) - 1, 1 << 64, -(1 << 31), -(1 << 63), -(1 << 63) - 1, 1 << 200,
@@ -31,15 +31,15 @@ ODD_BYTES = (
     pickle.dumps(print), b"\x80\x03cos\nsystem\nX\x02\x00\x00\x00id\x85R.", pickle.dumps([None] * 1000),
     b"x" * 5000, b"x" * 70_000,
 )  # fmt: skip
-#: How often a list has one element again and again, and how often.
+#: The share of lists that repeat one element, and the number of repetitions.
 _SWARM = 0.02
 _SWARM_SIZES = (40, 300, 2200)
 _SWARM_BYTES_MAX = 4 << 20
 T = TypeVar("T")
 
-#: What a field of a name may have: values that fit to each other and to the state right now.
+#: The possible values of a field, by name: they fit each other and the current state.
 Usual = Mapping[str, Sequence[Any]]
-#: Names of lists, and the name that stands for one of their elements.
+#: Names of lists, and the name for one of their elements.
 _SINGULAR = {
     "ids": "id", "queues": "queue", "tasks": "task", "bodies": "body", "results": "result",
 }  # fmt: skip
@@ -50,13 +50,13 @@ _BODIES = (b"\x92\x90\x80", b"\x92\x91\x01\x80", b"\x01", b"r", b"x" * 200)
 
 
 class Values:
-    """Makes values of a type; *oddity* is the share of fields with an odd one."""
+    """Makes values of a type; *oddity* is the share of odd fields."""
 
     def __init__(self, rng: random.Random) -> None:
-        """Choose by *rng*."""
+        """Choose with the random numbers of *rng*."""
         self._rng = rng
         self.oddity = 0.0
-        #: How many jobs the command is about: lists that belong together are of this length.
+        #: The number of jobs in the command: lists that belong together have this length.
         self.size = 1
         self._by_type: dict[type[inspect.Type], Callable[[Any, str, Usual], Any]] = {
             inspect.IntType: self._integer,
@@ -85,16 +85,16 @@ class Values:
         return make(kind, name, usual)
 
     def struct(self, kind: inspect.StructType, name: str, usual: Usual) -> Any:
-        """Return a struct; fields with a default mostly keep it, unless something usual is known for them."""
+        """Return a struct; fields with a default mostly keep it, unless a usual value is known."""
         values = {}
         for part in kind.fields:
             if part.required or part.name in usual or self._rng.random() < 0.3:
                 values[part.name] = self.of(part.type, part.name, usual)
-        # Not by the constructor's type: msgspec checks types only when it decodes.
+        # Not with the constructor's type: msgspec checks types only when it decodes.
         return kind.cls(**values)
 
     def odd(self) -> bool:
-        """Return whether the next value is to be odd."""
+        """Return whether the next value is odd."""
         return self._rng.random() < self.oddity
 
     def _known(self, name: str, usual: Usual) -> Any:
@@ -128,7 +128,7 @@ class Values:
         return self._rng.choice(ODD_TEXTS)
 
     def _bent(self, text: str) -> str:
-        """Return *text* as one that is nearly the same: another spelling of an id, for instance."""
+        """Return a text that is nearly the same as *text*: another spelling of an id, for example."""
         head, dash, number = text.rpartition("-")
         spellings = [f"{head}{dash}0{number}", f"{head}{dash}00{number}", f"{head}{dash}+{number}"]
         return self._rng.choice(
@@ -161,7 +161,7 @@ class Values:
         return found
 
     def plain(self, depth: int = 0) -> Any:
-        """Return what a stock client may put: any plain data."""
+        """Return any plain data that a stock client may put."""
         choice = self._rng.randrange(9 if depth < 3 else 6)
         scalars: list[Callable[[], Any]] = [
             lambda: None,
@@ -182,14 +182,14 @@ class Values:
 
 
 def swarm(values: Sequence[T], times: int) -> list[T]:
-    """Return *values* so many times over, or fewer times if that would be larger than a message may be."""
+    """Return *values* repeated so many times, or fewer if they would not fit into a message."""
     size = encoded_bytes(values)
     fitting = _SWARM_BYTES_MAX // size if size else 1
     return list(values) * max(1, min(times, fitting))
 
 
 def encoded_bytes(value: object) -> int | None:
-    """Return how many bytes *value* takes in a frame, or None if no client could put it into one."""
+    """Return the bytes of *value* in a frame, or None if no client could put it into one."""
     try:
         return len(msgspec.msgpack.encode(value))
     except (OverflowError, UnicodeEncodeError, ValueError):
