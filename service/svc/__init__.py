@@ -99,8 +99,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module."""
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'svc' has no attribute {name!r}")
     from importlib import import_module
 
