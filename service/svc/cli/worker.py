@@ -143,7 +143,7 @@ def _is_default(ctx: typer.Context, option: str) -> bool:
 def _import_from_here() -> None:
     """Find task modules in the working directory too, before installed ones.
 
-    They stand behind the standard library, whose modules a user's `queue.py` or `types.py` would hide from svc.
+    They stand behind the standard library: a user's `queue.py` or `types.py` must not hide its modules.
     """
     here = Path.cwd()
     if here.stat().st_mode & stat.S_IWOTH:
