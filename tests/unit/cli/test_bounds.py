@@ -18,17 +18,22 @@ NUMBER = re.compile(r"\b(SECONDS|BYTES|N)\b")
 KINDS = ("integer", "float", "integer range", "float range")
 
 
-def is_number(option) -> bool:
-    return bool(
-        option.type.name in KINDS
-        or isinstance(getattr(option.type, "func", None), Bounded)
-        or (option.metavar and NUMBER.search(option.metavar))
-    )
+def declared(option: Any) -> tuple[bool, Any]:
+    """Return whether *option* is declared as a number, and the object that has its bounds."""
+    if hasattr(option, "type_descriptor"):  # typer from 0.29 on
+        descriptor = option.type_descriptor
+        return descriptor.annotation in (int, float), descriptor.parameter_info.parser or option
+    return option.type.name in KINDS, getattr(option.type, "func", option.type)
+
+
+def is_number(option: Any) -> bool:
+    number, bounded = declared(option)
+    return number or isinstance(bounded, Bounded) or bool(option.metavar and NUMBER.search(option.metavar))
 
 
 def bounds(option: Any) -> tuple[Any, Any]:
-    declared = getattr(option.type, "func", option.type)
-    return getattr(declared, "min", None), getattr(declared, "max", None)
+    _, bounded = declared(option)
+    return getattr(bounded, "min", None), getattr(bounded, "max", None)
 
 
 NUMBERS = [
