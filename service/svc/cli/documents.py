@@ -92,12 +92,7 @@ def queue_document(queue: QueueStats) -> dict[str, Any]:
     """Return the counts of a queue."""
     return {
         "name": queue.name,
-        "ready": queue.ready,
-        "scheduled": queue.scheduled,
-        "leased": queue.leased,
-        "dead": queue.dead,
-        "succeeded": queue.succeeded,
-        "cancelled": queue.cancelled,
+        **{state.word: getattr(queue, state.word) for state in JobState},
         "submitted": queue.submitted,
         "oldest_seconds": queue.oldest,
         "oldest_running_seconds": queue.oldest_running,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
 from svc.cli.output import ago, facts, moment, show_items, span, table, write, write_json
 from svc.cli.wiring import open_client
+from svc.domain.lifecycle import JobState
 from svc.errors import ConfigurationError, Conflict
 from svc.settings import DEFAULT_MANAGER
 
@@ -18,13 +19,35 @@ if TYPE_CHECKING:
 #: Exit code if some of the jobs were in a state that forbids the action.
 EXIT_PARTIAL = 7
 
-State = Literal["ready", "scheduled", "leased", "succeeded", "dead", "cancelled"]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
+
+
+_STATES = tuple(state.word for state in JobState)
+
+
+def _state(word: str) -> str:
+    """Return *word*, which names a state or none.
+
+    Raises:
+        typer.BadParameter: it is no state.
+    """
+    if word and word not in _STATES:
+        raise typer.BadParameter(f"{word!r} is no state; states are {', '.join(_STATES)}")
+    return word
 
 
 def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ctx: typer.Context,
-    state: Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state",
+            parser=_state,
+            metavar="|".join(_STATES),
+            help="Only jobs in this state.",
+            show_default=False,
+        ),
+    ] = "",
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
     limit: Annotated[
@@ -40,7 +63,7 @@ def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameter
     from svc.cli.documents import job_document
 
     with open_client(ctx, manager, authkey_file, timeout) as client:
-        found = client.find(state=state or "", queue=queue, task=task, limit=limit)
+        found = client.find(state=state, queue=queue, task=task, limit=limit)
     if not show_items(found, job_document, json=json, ndjson=ndjson):
         table(
             found,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
 from svc.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
 from svc.cli.wiring import open_client
+from svc.domain.lifecycle import JobState
 from svc.errors import ServiceError
 from svc.settings import DEFAULT_MANAGER, Address, parse_address
 
@@ -169,15 +171,14 @@ def _clock(totals: Totals) -> str:
 def _queue_columns() -> list[Column[QueueStats]]:
     return [
         ("QUEUE", lambda queue: queue.name),
-        ("READY", lambda queue: str(queue.ready)),
-        ("SCHEDULED", lambda queue: str(queue.scheduled)),
-        ("LEASED", lambda queue: str(queue.leased)),
-        ("SUCCEEDED", lambda queue: str(queue.succeeded)),
-        ("DEAD", lambda queue: str(queue.dead)),
-        ("CANCELLED", lambda queue: str(queue.cancelled)),
+        *((state.name, partial(_count, state.word)) for state in JobState),
         ("OLDEST", lambda queue: span(queue.oldest) if queue.ready else ""),
         ("RUNNING", lambda queue: span(queue.oldest_running) if queue.leased else ""),
     ]
+
+
+def _count(state: str, queue: QueueStats) -> str:
+    return str(getattr(queue, state))
 
 
 def _serve(address: Address, client: Client) -> int:

@@ -14,8 +14,6 @@ from svc.domain.replies import WorkerView
 
 #: Jobs of which one question asks.
 SAMPLE = 100
-#: The states of jobs that have not ended, as descriptions have them.
-_READY, _SCHEDULED, _LEASED = (state.word for state in (JobState.READY, JobState.SCHEDULED, JobState.LEASED))
 
 
 class Reason(NamedTuple):
@@ -33,15 +31,15 @@ class Reason(NamedTuple):
 def reasons_of(broker: Broker, ids: Collection[str]) -> dict[str, Reason]:
     """Return why jobs have not ended, of the first `SAMPLE` of *ids*; those that have are left out."""
     views = broker.get(list(islice(ids, SAMPLE)))
-    blocked = any(view.state == _READY and view.reason not in PASSING for view in views)
+    blocked = any(view.state == JobState.READY.word and view.reason not in PASSING for view in views)
     roster = broker.members() if blocked else []
-    return {view.id: _reason(view, roster) for view in views if view.state in (_READY, _SCHEDULED, _LEASED)}
+    return {view.id: _reason(view, roster) for view in views if not JobState[view.state.upper()].finished}
 
 
 def _reason(view: JobView, roster: list[WorkerView]) -> Reason:
-    if view.state == _LEASED:
+    if view.state == JobState.LEASED.word:
         return Reason(f"is with the consumer {view.consumer}", blocked=False)
-    if view.state == _SCHEDULED or view.reason == IDLE:
+    if view.state == JobState.SCHEDULED.word or view.reason == IDLE:
         return Reason(view.reason + _last_error(view), blocked=False)
     if view.reason in PASSING:
         return Reason(f"waits: {view.reason}", blocked=False)

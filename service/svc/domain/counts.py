@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from svc.domain.lifecycle import InvariantBroken, JobState
+from svc.domain.lifecycle import UNFINISHED, InvariantBroken, JobState
 
 #: The states of some jobs, by number, with the number of jobs in each.
 Tally: TypeAlias = tuple[tuple[int, int], ...]
@@ -26,12 +26,16 @@ class Counts:
     @property
     def unfinished(self) -> int:
         """Jobs that have not ended."""
-        return self.ready + self.scheduled + self.leased
+        return sum(getattr(self, state.word) for state in UNFINISHED)
 
     @property
     def idle(self) -> bool:
         """Whether the queue has no jobs, not even finished ones."""
-        return not (self.unfinished or self.succeeded or self.dead or self.cancelled)
+        return not any(self.by_state().values())
+
+    def by_state(self) -> dict[str, int]:
+        """Return the number of jobs in each state, by its word."""
+        return {word: getattr(self, word) for word in _COUNTED}
 
     def move(self, tally: Tally, to: JobState) -> None:
         """Count the jobs of *tally* under state *to* from now on.

@@ -16,7 +16,7 @@ from svc.domain.chunk import Chunk, ledgers_after
 from svc.domain.counts import Counts
 from svc.domain.job import ITEM, PERMANENT_QUEUES, PILL, Cause, Terms, parse_job_id
 from svc.domain.keys import Keys, digest_at
-from svc.domain.lifecycle import JobState
+from svc.domain.lifecycle import JobState, Verb
 from svc.domain.losses import Loss, Losses
 from svc.domain.origins import Origin, Origins
 from svc.domain.setback import clock_set
@@ -166,11 +166,13 @@ class Ledger:
             if not chunk.unfinished:
                 self.forget(chunk)
 
-    def succeeded(self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float) -> None:
+    def succeeded(
+        self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float, verb: Verb = Verb.ACK
+    ) -> None:
         """End the jobs of *chunk* in *span* with results; *span* is part *part* of the event."""
         start = span.first - chunk.first
         stop = start + len(span.results)
-        self._end(chunk, start, stop, JobState.SUCCEEDED, sequence, part, at)
+        self._end(chunk, start, stop, verb, sequence, part, at)
         if chunk.terms.answer and not span.results[0]:
             # A plain consumer acknowledged the job: if there is an answer, it puts that into `results`.
             self.answers.pop((chunk.sequence, start), None)
@@ -205,11 +207,11 @@ class Ledger:
         due = event.retry_at is not None and event.retry_at > event.at
         record.due = event.retry_at if due else None
         if event.retry_at is None:
-            self._end(chunk, index, index + 1, JobState.DEAD, sequence, 0, event.at)
+            self._end(chunk, index, index + 1, Verb.GIVE_UP, sequence, 0, event.at)
             if chunk.sequence in self.chunks:  # an item or a pill is forgotten when it ends
                 self.dead[chunk.sequence, index] = chunk
         else:
-            self.move(chunk, index, index + 1, JobState.SCHEDULED if due else JobState.READY)
+            self.move(chunk, index, index + 1, Verb.RETRY_LATER if due else Verb.RETRY)
         return chunk, index
 
     def _note_suspect(self, chunk: Chunk, index: int, event: e.Failed) -> None:
@@ -245,7 +247,7 @@ class Ledger:
             place = self.origins.find(event.origin, number)
             if place is not None:
                 chunk, index = place
-                self._end(chunk, index, index + 1, JobState.CANCELLED, sequence, part, event.at)
+                self._end(chunk, index, index + 1, Verb.CANCEL, sequence, part, event.at)
 
     def requeued(self, sequence: int, event: e.Requeued) -> list[tuple[Chunk, int]]:
         """Make dead jobs ready again; return them."""
@@ -293,11 +295,16 @@ class Ledger:
             self._forget_drain(worker)
         self.forgotten.append(sequence)
 
-    def move(self, chunk: Chunk, start: int, stop: int, state: JobState) -> None:
-        """Set the state of jobs that stay unfinished, and keep the counts right."""
-        tally = self.steps.allowed(chunk, start, stop, state)
-        if not tally:
+    def move(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> None:
+        """Take a step with jobs that stay unfinished, and keep the counts right.
+
+        Raises:
+            InvariantBroken: it is no step for one of them, and this is no replay.
+        """
+        taken = self.steps.taken(chunk, start, stop, verb)
+        if taken is None:
             return
+        tally, state = taken
         self.counts_of(chunk.terms.queue).move(tally, state)
         chunk.mark(start, stop, state)
 
@@ -365,11 +372,12 @@ class Ledger:
             self.succeeded(sequence, part, place[0], span, at)
 
     def _end(
-        self, chunk: Chunk, start: int, stop: int, state: JobState, sequence: int, part: int, at: float
+        self, chunk: Chunk, start: int, stop: int, verb: Verb, sequence: int, part: int, at: float
     ) -> None:
-        tally = self.steps.allowed(chunk, start, stop, state)
-        if not tally:
+        taken = self.steps.taken(chunk, start, stop, verb)
+        if taken is None:
             return
+        tally, state = taken
         self.counts_of(chunk.terms.queue).move(tally, state)
         chunk.end(start, stop, state, sequence)
         if self.losses:
@@ -441,7 +449,7 @@ class Ledger:
             chunk.outcomes[index] = 0
         chunk.unfinished += 1
         self.unfinished += 1
-        self.move(chunk, index, index + 1, JobState.READY)
+        self.move(chunk, index, index + 1, Verb.REQUEUE)
 
     def _refer(self, sequence: int, count: int) -> None:
         self.references[sequence] = self.references.get(sequence, 0) + count

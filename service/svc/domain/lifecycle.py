@@ -2,18 +2,21 @@
 
 ::
 
-            submit(delay)              submit
-                 |                       |
-                 v        due            v        lease            ack
-             scheduled ----------------> ready ------------> leased ------> succeeded
-                 ^                       ^  ^                 |  |
-                 |   nack with backoff   |  |  release, reap, |  | nack, no retry left
-                 +-----------------------+--+  nack without --+  +------------> dead --requeue--> ready
-                                            backoff
+            submit(delay)             submit
+                 |                      |
+                 v         due          v        lease                ack
+             scheduled -------------> ready -------------> leased ----------> succeeded
+                 ^                     ^ ^                  | | | |
+                 |                     | +---- release -----+ | | +- give_up -> dead --requeue--> ready
+                 |                     +------ retry ---------+ |
+                 +------------------------ retry_later ---------+
 
-             scheduled, ready --cancel--> cancelled         ready --take--> succeeded (a pill, a result)
+             ready, scheduled --cancel--> cancelled        ready --take--> succeeded
 
-Leases are not in the journal, so in a replay a job may end whose last known state is a waiting one.
+A consumer *releases* a job that it has not run, and a lease that expires is released. An attempt without a
+result leads to a *retry*, at once or later, or the job is *given up*. A pill, and an answer in `results`, is
+*taken* for good. Leases are not in the journal, so in a replay a job may end whose last known state is a
+waiting one.
 """
 
 from __future__ import annotations
@@ -44,33 +47,64 @@ class JobState(enum.IntEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether the job has ended."""
-        return self >= JobState.SUCCEEDED
+        """Whether the job has ended: only a requeue takes it any further."""
+        return self in FINISHED
 
 
-#: Every transition of the diagram: (from, verb) -> to. `None` stands for "not yet accepted".
-TRANSITIONS: dict[tuple[JobState | None, str], JobState] = {
-    (None, "submit"): JobState.READY,
-    (None, "submit_delayed"): JobState.SCHEDULED,
-    (JobState.SCHEDULED, "due"): JobState.READY,
-    (JobState.READY, "lease"): JobState.LEASED,
-    (JobState.LEASED, "ack"): JobState.SUCCEEDED,
-    (JobState.READY, "take"): JobState.SUCCEEDED,
-    (JobState.LEASED, "nack_retry"): JobState.SCHEDULED,
-    (JobState.LEASED, "nack_retry_now"): JobState.READY,
-    (JobState.LEASED, "nack_dead"): JobState.DEAD,
-    (JobState.LEASED, "release"): JobState.READY,
-    (JobState.LEASED, "reap"): JobState.READY,
-    (JobState.READY, "cancel"): JobState.CANCELLED,
-    (JobState.SCHEDULED, "cancel"): JobState.CANCELLED,
-    (JobState.DEAD, "requeue"): JobState.READY,
+class Verb(enum.IntEnum):
+    """A step in the life of a job; the number is its row in the tables of `steps`."""
+
+    #: The due time of a delay or of a backoff has come.
+    DUE = 0
+    #: A consumer gets the job.
+    LEASE = 1
+    #: A consumer reports the result.
+    ACK = 2
+    #: The manager hands a pill, or an answer in `results`, out for good.
+    TAKE = 3
+    #: An attempt ended without a result, and the next one is due later.
+    RETRY_LATER = 4
+    #: An attempt ended without a result, and the next one may begin at once.
+    RETRY = 5
+    #: An attempt ended without a result, and there is no next one.
+    GIVE_UP = 6
+    #: A lease is given back, or has expired, before the job ran.
+    RELEASE = 7
+    #: The owner takes the job back.
+    CANCEL = 8
+    #: A dead job is made ready again.
+    REQUEUE = 9
+
+    @property
+    def word(self) -> str:
+        """The verb as in the diagram."""
+        return self.name.lower()
+
+
+#: The states of a new job: without a delay, and with one.
+SUBMITTED, SUBMITTED_LATER = JobState.READY, JobState.SCHEDULED
+#: Every transition of the diagram. The ledger takes no other, live or at a replay.
+TRANSITIONS: dict[tuple[JobState, Verb], JobState] = {
+    (JobState.SCHEDULED, Verb.DUE): JobState.READY,
+    (JobState.READY, Verb.LEASE): JobState.LEASED,
+    (JobState.LEASED, Verb.ACK): JobState.SUCCEEDED,
+    (JobState.READY, Verb.TAKE): JobState.SUCCEEDED,
+    (JobState.LEASED, Verb.RETRY_LATER): JobState.SCHEDULED,
+    (JobState.LEASED, Verb.RETRY): JobState.READY,
+    (JobState.LEASED, Verb.GIVE_UP): JobState.DEAD,
+    (JobState.LEASED, Verb.RELEASE): JobState.READY,
+    (JobState.READY, Verb.CANCEL): JobState.CANCELLED,
+    (JobState.SCHEDULED, Verb.CANCEL): JobState.CANCELLED,
+    (JobState.DEAD, Verb.REQUEUE): JobState.READY,
 }
+#: The states of jobs that are to be done, and of those that have ended.
+UNFINISHED = tuple(
+    state for state in JobState if {verb for origin, verb in TRANSITIONS if origin is state} - {Verb.REQUEUE}
+)
+FINISHED = tuple(state for state in JobState if state not in UNFINISHED)
+#: The states in which a job waits: one that nobody holds and that can be cancelled.
+WAITING = tuple(state for state in JobState if (state, Verb.CANCEL) in TRANSITIONS)
 
 
 class InvariantBroken(Exception):
-    """The queue's state contradicts itself: a fault of svc, found before any of it is durable."""
-
-
-def next_state(state: JobState | None, verb: str) -> JobState | None:
-    """Return the state that *verb* leads to from *state*, or None if there is no such transition."""
-    return TRANSITIONS.get((state, verb))
+    """The queue's state contradicts itself: a fault of svc, found before anything of it is durable."""

@@ -15,7 +15,7 @@ from svc.domain.commands import CHANGED_JOBS_MAX
 from svc.domain.grants import pill_for
 from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from svc.domain.lanes import Kind
-from svc.domain.lifecycle import JobState
+from svc.domain.lifecycle import WAITING, JobState
 from svc.domain.members import Member
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import Notice, QueueState
@@ -24,7 +24,6 @@ from svc.domain.queue_state import Notice, QueueState
 _RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)
 #: Dead jobs that one search for those of a queue passes at most: it takes some 10 ms.
 DEAD_LOOKED_AT_MAX = 100_000
-_WAITING = (JobState.READY, JobState.SCHEDULED)
 #: Workers that may have a drain of their own; a drain of all of them is always possible.
 DRAINS_MAX = 10_000
 _Place = tuple[Chunk, int]
@@ -52,7 +51,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     places = _places(state, command.ids)
     if isinstance(places, r.Refused):
         return places
-    waiting = [(chunk, index) for chunk, index in places if chunk.states[index] in _WAITING]
+    waiting = [(chunk, index) for chunk, index in places if chunk.states[index] in WAITING]
     scheduled = sum(1 for chunk, index in waiting if chunk.states[index] == JobState.SCHEDULED)
     for chunk, index in waiting:
         if chunk.states[index] == JobState.READY:

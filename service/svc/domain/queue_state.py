@@ -22,7 +22,7 @@ from svc.domain.job import RESULTS_QUEUE
 from svc.domain.known_tasks import KnownTasks
 from svc.domain.lanes import Lane, Lanes
 from svc.domain.ledger import Ledger
-from svc.domain.lifecycle import JobState
+from svc.domain.lifecycle import JobState, Verb
 from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.observer import Observer
@@ -230,7 +230,7 @@ class QueueState:
     def wake_due(self, now: float) -> None:
         """Make due jobs ready; if they are many, the next call does the rest."""
         for chunk, start, stop, at in self.scheduled.take_due(now, WAKE_JOBS_MAX):
-            self.ledger.move(chunk, start, stop, JobState.READY)
+            self.ledger.move(chunk, start, stop, Verb.DUE)
             self.make_ready(chunk, start, stop, at)
 
     def next_deadline(self) -> float | None:
@@ -252,7 +252,7 @@ class QueueState:
         sequence, event = self.results_event(now, 1, 0)
         chunk, number = span.chunk, span.chunk.first + span.start
         event.ranges.append(e.Range(chunk.origin, number, 0, [b""], [0.0]))
-        self.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, event.ranges[-1], event.at)
+        self.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, event.ranges[-1], event.at, Verb.TAKE)
         self.progressed.append((chunk.origin, number, 1))
         return swallowed
 
@@ -266,7 +266,7 @@ class QueueState:
         lease = LeaseRecord(token, chunk, start, stop, member, now)
         self.leases[token] = member.leases[token] = lease
         self.holders.add(member)
-        self.ledger.move(chunk, start, stop, JobState.LEASED)
+        self.ledger.move(chunk, start, stop, Verb.LEASE)
         return lease
 
     def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
@@ -275,7 +275,7 @@ class QueueState:
             # If an attempt at the first job was interrupted, the record of that has made it ready already.
             leased = start + (lease.chunk.states[start] == JobState.READY)
             if leased < stop:
-                self.ledger.move(lease.chunk, leased, stop, JobState.READY)
+                self.ledger.move(lease.chunk, leased, stop, Verb.RELEASE)
             self.make_ready(lease.chunk, start, stop, now)
 
     def end_lease(self, lease: LeaseRecord) -> None:

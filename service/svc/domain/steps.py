@@ -9,54 +9,60 @@ from __future__ import annotations
 
 from svc.domain.chunk import Chunk
 from svc.domain.counts import Tally
-from svc.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
+from svc.domain.lifecycle import TRANSITIONS, WAITING, InvariantBroken, JobState, Verb
 
-#: Whether a job may go from one state to another; both indexes are the states' numbers.
-Table = tuple[tuple[bool, ...], ...]
-
-
-def _table(arrows: frozenset[tuple[JobState, JobState]]) -> Table:
-    return tuple(tuple((state, to) in arrows for to in JobState) for state in JobState)
+#: For each verb and state, by their numbers: the state that the verb leads to, or None.
+Table = tuple[tuple[JobState | None, ...], ...]
 
 
-_ARROWS = frozenset((state, to) for (state, _), to in TRANSITIONS.items() if state is not None)
-_WAITING = (JobState.READY, JobState.SCHEDULED)
+def _table(transitions: dict[tuple[JobState, Verb], JobState]) -> Table:
+    return tuple(tuple(transitions.get((state, verb)) for state in JobState) for verb in Verb)
+
+
 #: The steps of a live queue.
-LIVE_STEPS = _table(_ARROWS)
-#: The steps of a replay, which sees no leases: a waiting job may have become due and been leased meanwhile.
+LIVE_STEPS = _table(TRANSITIONS)
+#: The steps of a replay. It sees no lease: a waiting job may have been leased, and have become due before.
 REPLAYED_STEPS = _table(
-    _ARROWS | {(waiting, to) for waiting in _WAITING for state, to in _ARROWS if state == JobState.LEASED}
+    TRANSITIONS
+    | {
+        (waiting, verb): to
+        for (state, verb), to in TRANSITIONS.items()
+        if state is JobState.LEASED
+        for waiting in WAITING
+    }
 )
 
 
 class Steps:
-    """Decides which changes of state are allowed; `live` is false during a replay."""
+    """Says which changes of state are allowed; `live` is false during a replay."""
 
     def __init__(self) -> None:
-        """Start as a live queue."""
+        """Begin live."""
         self.live = True
-        #: Steps of a replay that were skipped, because they contradict earlier events.
+        #: Steps of a replay that were passed over, because they contradict earlier events.
         self.passed_over = 0
 
-    def allowed(self, chunk: Chunk, start: int, stop: int, to: JobState) -> Tally:
-        """Return the tally of the jobs in [start, stop) of *chunk* if all of them may go to state *to*.
+    def taken(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> tuple[Tally, JobState] | None:
+        """Return the states of the jobs in [start, stop) of *chunk*, and the one to which *verb* takes all.
 
-        The tally is empty if one of them may not; that happens in a replay only.
+        None if it is no step for one of them; that happens in a replay only.
 
         Raises:
-            InvariantBroken: one of them may not, and the queue is live.
+            InvariantBroken: it is no step for one of them, and the queue is live.
         """
         if not 0 <= start < stop <= chunk.count:
             self.contradicted(f"jobs [{start}, {stop}) are not all in a chunk of {chunk.count}")
-            return ()
-        table = LIVE_STEPS if self.live else REPLAYED_STEPS
+            return None
+        row = (LIVE_STEPS if self.live else REPLAYED_STEPS)[verb]
         tally = chunk.tally(start, stop)
+        to = row[tally[0][0]]
         for state, _ in tally:
-            if not table[state][to]:
+            if to is None or row[state] is not to:
                 jobs = f"{chunk.id(start)} or one of the {stop - start - 1} jobs after it"
-                self.contradicted(f"{jobs} would go from {JobState(state).word} to {to.word}")
-                return ()
-        return tally
+                self.contradicted(f"{jobs} is {JobState(state).word}, from which no {verb.word} leads")
+                return None
+        assert to is not None
+        return tally, to
 
     def contradicted(self, how: str) -> None:
         """Count a contradiction of a replay.

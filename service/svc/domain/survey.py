@@ -56,12 +56,7 @@ class Survey:
         unknown = known.unknown(name, tasks)
         return r.QueueStats(
             name=name,
-            ready=counts.ready,
-            scheduled=counts.scheduled,
-            leased=counts.leased,
-            dead=counts.dead,
-            succeeded=counts.succeeded,
-            cancelled=counts.cancelled,
+            **counts.by_state(),
             submitted=counts.submitted,
             oldest=max(0.0, now - oldest) if oldest is not None else 0.0,
             oldest_running=max(0.0, now - self._running_since.get(name, now)),

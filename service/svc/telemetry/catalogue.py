@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from svc.broker.broken import Place
+from svc.domain.lifecycle import FINISHED, UNFINISHED, JobState
 
 #: Prefix of every metric.
 PREFIX = "svc_"
@@ -22,7 +23,7 @@ OTHER = "other"
 LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 500, "method": 50}
 
 OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost", "suspected")
-FINAL_OUTCOMES = ("succeeded", "dead", "cancelled")
+FINAL_OUTCOMES = tuple(state.word for state in FINISHED)
 #: Codes of `svc.errors` with which a submission is refused.
 REJECTIONS = (
     "queue_full",
@@ -34,7 +35,8 @@ REJECTIONS = (
     "bad_request",
     OTHER,
 )
-QUEUE_STATES = ("ready", "scheduled", "leased", "dead")
+#: The states whose jobs are a queue's backlog: those to be done, and those that somebody has to look at.
+QUEUE_STATES = tuple(state.word for state in (*UNFINISHED, JobState.DEAD))
 #: Roles of keys, and `none` for peers that have proved no key.
 KEY_ROLES = ("admin", "submit", "work", "read", "none")
 #: The reasons for refusing requests and connections, except wrong keys (`svc_manager_auth_failures_total`).

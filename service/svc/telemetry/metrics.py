@@ -116,11 +116,8 @@ class _Backlog:
         self.unknown = 0
 
     def add(self, stats: QueueStats) -> None:
-        jobs = self.jobs
-        jobs["ready"] += stats.ready
-        jobs["scheduled"] += stats.scheduled
-        jobs["leased"] += stats.leased
-        jobs["dead"] += stats.dead
+        for state in QUEUE_STATES:
+            self.jobs[state] += getattr(stats, state)
         self.oldest = max(self.oldest, stats.oldest)
         self.running = max(self.running, stats.oldest_running)
         self.unknown += stats.unknown_tasks

@@ -10,7 +10,7 @@ from svc.domain.counts import Counts
 from svc.domain.events import Cancelled, Failed, Range, Requeued, Submitted, Succeeded
 from svc.domain.job import Cause, ErrorInfo, NewChunk, Terms
 from svc.domain.ledger import Ledger
-from svc.domain.lifecycle import TRANSITIONS, InvariantBroken, JobState
+from svc.domain.lifecycle import FINISHED, TRANSITIONS, WAITING, InvariantBroken, JobState, Verb
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.steps import LIVE_STEPS, REPLAYED_STEPS
@@ -25,52 +25,78 @@ def state_with_jobs(count: int = 4) -> QueueState:
     return state
 
 
-def test_a_live_queue_takes_the_arrows_of_the_table_and_no_others():
-    for state in JobState:
-        arrows = {to for (origin, _), to in TRANSITIONS.items() if origin == state}
-        assert {to for to in JobState if LIVE_STEPS[state][to]} == arrows
+def leads(table, verb):
+    return {state: to for state in JobState if (to := table[verb][state]) is not None}
 
 
-def test_a_replay_takes_what_a_lease_led_to_though_it_saw_no_lease():
-    for waiting in (JobState.READY, JobState.SCHEDULED):
-        assert all(REPLAYED_STEPS[waiting][to] for to in JobState if LIVE_STEPS[JobState.LEASED][to])
-    assert not any(REPLAYED_STEPS[JobState.SUCCEEDED])
+@pytest.mark.parametrize("verb", Verb)
+def test_a_live_queue_takes_the_transitions_of_the_table_and_no_others(verb):
+    assert leads(LIVE_STEPS, verb) == {state: to for (state, each), to in TRANSITIONS.items() if each is verb}
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_a_replay_takes_what_a_lease_led_to_though_it_saw_no_lease(verb):
+    live, replayed = leads(LIVE_STEPS, verb), leads(REPLAYED_STEPS, verb)
+    assert replayed.items() >= live.items()
+    if JobState.LEASED in live:
+        assert {replayed[waiting] for waiting in WAITING} == {live[JobState.LEASED]}
+    assert not set(replayed) & set(FINISHED) - set(live)
+
+
+@pytest.mark.parametrize("verb", Verb)
+@pytest.mark.parametrize("live", [True, False])
+def test_each_verb_is_refused_from_each_state_that_the_table_does_not_have_it_for(verb, live):
+    table = LIVE_STEPS if live else REPLAYED_STEPS
+    for state in set(JobState) - set(leads(table, verb)):
+        ledger = Ledger()
+        ledger.steps.live = live
+        chunk, _ = ledger.submitted(1, SUBMITTED)
+        chunk.states[0] = state
+        if live:
+            with pytest.raises(InvariantBroken, match=f"is {state.word}, from which no {verb.word} leads"):
+                ledger.move(chunk, 0, 1, verb)
+        else:
+            ledger.move(chunk, 0, 1, verb)
+        assert chunk.states[0] == state
+        assert ledger.steps.passed_over == (not live)
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "to"),
+    ("start", "stop", "verb"),
     [
-        (0, 1, JobState.SUCCEEDED),
-        (0, 1, JobState.READY),
-        (1, 3, JobState.DEAD),
-        (0, 5, JobState.LEASED),
-        (-1, 2, JobState.LEASED),
-        (2, 2, JobState.LEASED),
-        (4, 5, JobState.LEASED),
+        (0, 1, Verb.ACK),
+        (0, 1, Verb.RELEASE),
+        (0, 1, Verb.DUE),
+        (1, 3, Verb.GIVE_UP),
+        (1, 2, Verb.ACK),
+        (0, 5, Verb.LEASE),
+        (-1, 2, Verb.LEASE),
+        (2, 2, Verb.LEASE),
+        (4, 5, Verb.LEASE),
     ],
 )
-def test_a_step_that_is_none_changes_neither_states_nor_counts(start, stop, to):
+def test_a_step_that_is_none_changes_neither_states_nor_counts(start, stop, verb):
     ledger = Ledger()
     chunk, _ = ledger.submitted(1, SUBMITTED)
-    ledger.move(chunk, 3, 4, JobState.LEASED)
-    if to == JobState.SUCCEEDED:
-        ledger.move(chunk, 0, 1, JobState.LEASED)
+    ledger.move(chunk, 3, 4, Verb.LEASE)
+    if verb is Verb.ACK and not start:
+        ledger.move(chunk, 0, 1, Verb.LEASE)
         ledger.succeeded(2, 0, chunk, Range("o", 0, 7, [b""], [0.0]), 2.0)
-    before = bytes(chunk.states), ledger.counts["default"].ready
+    before = bytes(chunk.states), ledger.counts["default"].by_state()
 
     with pytest.raises(InvariantBroken):
-        ledger.move(chunk, start, stop, to)
+        ledger.move(chunk, start, stop, verb)
 
-    assert (bytes(chunk.states), ledger.counts["default"].ready) == before
+    assert (bytes(chunk.states), ledger.counts["default"].by_state()) == before
 
 
 def test_a_span_with_one_job_that_may_not_is_refused_as_a_whole():
     ledger = Ledger()
     chunk, _ = ledger.submitted(1, SUBMITTED)
-    ledger.move(chunk, 2, 3, JobState.LEASED)
+    ledger.move(chunk, 2, 3, Verb.LEASE)
 
-    with pytest.raises(InvariantBroken, match=r"from leased to leased"):
-        ledger.move(chunk, 0, 4, JobState.LEASED)
+    with pytest.raises(InvariantBroken, match="is leased, from which no lease leads"):
+        ledger.move(chunk, 0, 4, Verb.LEASE)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from svc.domain import replies as r
 from svc.domain.apply import apply
 from svc.domain.due import CANCELLED_MAX, RUN_COST_JOBS, SWEPT_AT_A_LOOK, SWEPT_FOR_EACH
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.domain.lifecycle import JobState
+from svc.domain.lifecycle import Verb
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from tests.unit.domain.test_grown_chunks import Queue
@@ -140,7 +140,7 @@ def _taken(state: QueueState, now: float) -> list[float]:
     """Make ready what is due, and return when each of it was."""
     times = []
     for chunk, start, stop, at in state.scheduled.take_due(now, LOOK):
-        state.ledger.move(chunk, start, stop, JobState.READY)
+        state.ledger.move(chunk, start, stop, Verb.DUE)
         times.append(at)
     return times
 
