@@ -209,7 +209,7 @@ def test_numbers_in_between_that_were_never_accepted_are_not_taken_for_known(sta
 
 
 def test_every_command_has_a_handler_but_those_of_the_host():
-    hosts = {c.Wake, c.Exposition, c.Backup}
+    hosts = {c.Wake, c.Exposition, c.Backup, c.AcceptClock}
 
     assert set(HANDLERS) | set(READERS) | hosts == set(c.Command.__subclasses__())
     assert apply(QueueState(), c.Wake(), Member(), 0.0) == r.Refused("bad_request", "Wake is not served here")
