@@ -23,7 +23,8 @@ class Presence:
     def __init__(self, journal: Path, paths: Iterable[Path]) -> None:
         """Note the files at *paths*; a file that does not exist yet is noted once it does."""
         self._journal = journal
-        self._known: dict[Path, _Identity | None] = dict.fromkeys(paths)
+        #: By plain strings, which `os.stat` takes in half the time of a Path.
+        self._known: dict[str, _Identity | None] = dict.fromkeys(map(str, paths))
         self.check()
 
     def check(self) -> None:
@@ -47,7 +48,7 @@ class Presence:
                 )
 
 
-def _identity(path: Path) -> _Identity | None:
+def _identity(path: str) -> _Identity | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat, at each commit
     except (FileNotFoundError, NotADirectoryError):
