@@ -53,10 +53,12 @@ class Keys:
         else:
             keyed = zip(keys, bodies, strict=True)
             digests += b"".join(digest_of(body) if key else _NO_DIGEST for key, body in keyed)
+        parts = self._parts  # not by `_part`: a recovery comes here for each of a million keys
         for key in filter(None, keys):
-            part = self._part(key)
-            self._count += key not in part
+            part = parts[hash(key) % _PARTS]
+            before = len(part)
             part[key] = chunk
+            self._count += len(part) - before
 
     def forget(self, chunk: Chunk) -> None:
         """Forget the keys of a chunk."""
