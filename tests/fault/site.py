@@ -45,6 +45,11 @@ WORKER_BYTES = 512 << 20
 CONSUMERS, HELPERS = 3, 2
 #: Threads of the campaign that submit jobs, each over a connection of its own.
 PRODUCERS = 3
+#: Flags of every manager. Nothing is ever forgotten: the checker reads all of it.
+MANAGER_FLAGS = (
+    "--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB",
+    "--retain-count", "1000000000", "--retention", "1000000000", "--dead-retention", "1000000000",
+)  # fmt: skip
 ACTOR = Path(__file__).parents[1] / "support" / "plain_actor.py"
 
 
@@ -115,12 +120,9 @@ class Site:
         *,
         wait: bool = True,
         environment: Mapping[str, str] | None = None,
-        module: tuple[str, ...] = ("service",),
+        module: tuple[str, ...] = ("svc",),
         flags: tuple[str, ...] = (),
     ) -> None:
-        # Nothing is ever forgotten: the checker reads all of it.
-        keep = ("--retain-count", "1000000000", "--retention", "1000000000", "--dead-retention", "1000000000")
-        flags = ("--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB", *keep, *flags)
         prefix = self._prefix("manager")
         self.service.start_manager(*flags, wait=wait, prefix=prefix, environment=environment, module=module)
 

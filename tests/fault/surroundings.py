@@ -22,7 +22,7 @@ from svc.domain.job import NewChunk, Terms
 from svc.errors import ManagerUnreachable
 from svc.server.journal.large_rows import large_rows_path
 from svc.server.journal.ownership import CHECK_SECONDS, TAKEOVER_SECONDS
-from tests.fault.site import TASKS, WORK, submit
+from tests.fault.site import MANAGER_FLAGS, TASKS, WORK, submit
 from tests.fault.strikes import Strikes
 from tests.support.history import Recorder, read_leftovers
 from tests.support.leftovers import WAYS
@@ -142,7 +142,7 @@ def _second_manager(strikes: Strikes) -> Iterator[Callable[[], str | None]]:
     listen = f"{host}:{free_port(host)}"
     process = service.run(
         "manager", "--listen", listen, "--http", "off", "--journal", str(service.journal),
-        "--accept-network-filesystem", module=("tests.support.lockless",),
+        "--accept-network-filesystem", *MANAGER_FLAGS, module=("tests.support.lockless",),
     )  # fmt: skip
     recorder = Recorder(strikes.site.folder, strikes.name("second"))
 

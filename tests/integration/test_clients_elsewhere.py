@@ -140,6 +140,6 @@ def test_the_command_line_submits_and_shows(run, tmp_path):
     assert "add" in run(COMMAND, "jobs", "list")
 
 
-@pytest.mark.parametrize("name", ["service", "svc.app", "svc.worker.registry", "svc.client.executor"])
+@pytest.mark.parametrize("name", ["svc", "svc.app", "svc.worker.registry", "svc.client.executor"])
 def test_each_module_that_a_client_needs_is_imported_by_itself(run, name):
     run(f"import {name}\nbare_os.check('')\nfrom service import Client, Executor, task")
