@@ -104,7 +104,7 @@ def _measured(place: Path, durability: str, jobs: int) -> dict[str, float]:
     done = subprocess.run(
         [*command, "--jobs", str(jobs)],
         cwd=place,
-        env={"PYTHONPATH": str(place), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": f"{place / 'service'}:{place}", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
