@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from svc.broker.manager import ManagerBroker
+from tests.fault.deadly_jobs import DEADLY, LOSSES_MAX
 from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS, TABLE_BYTES
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
@@ -32,6 +33,7 @@ EXPECTED = {
     f"{TASKS}:loop": Expectation("dead", LOOP_ATTEMPTS),
     f"{TASKS}:too_large": Expectation("dead", 1),
     f"{TASKS}:unspeakable": Expectation("dead", 1),
+    **{f"{TASKS}:{task}": Expectation("dead", LOSSES_MAX) for task, _ in DEADLY.values()},
 }
 _SETTLE_SECONDS = 120.0
 #: Seconds between two faults.
@@ -113,14 +115,9 @@ class Campaign:
     def _mend(self) -> None:
         """Start workers and stock clients that have ended, as an operator's supervisor would do."""
         self.site.replace_actors()
-        for name, process in list(self.site.workers.items()):
-            if process.poll() is not None:
-                # Mostly the fault ended it. If not, this line distinguishes a kill by the kernel from a
-                # crash.
-                self._tell(
-                    f"worker {name} had ended with exit code {process.returncode} at {time.monotonic():.3f}"
-                )
-                self.site.start_worker(name)
+        for ended in self.site.replace_workers():
+            # Mostly the fault's doing; if it is not, this tells a kill by the kernel from a crash.
+            self._tell(f"{ended} at {time.monotonic():.3f}")
 
     def _settle(self, producers: list[Producer]) -> None:
         """Stop the load, and wait until every job has ended; then read the manager's counts."""

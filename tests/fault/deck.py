@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.fault.deadly_jobs import DEADLY, run_deadly_job
 from tests.fault.scarcity import SCARCITY
 from tests.fault.strikes import POISONS, Strikes
-from tests.fault.surroundings import SURROUNDINGS
+from tests.fault.surroundings import AHEAD, SURROUNDINGS
 from tests.support.fail_points import PLACES
 
-#: To add one, write a function or a method of `Strikes` and name it here, in `SCARCITY` or in `SURROUNDINGS`.
+#: To add one, write a function or a method of `Strikes`, and name it here or in one of the tables below.
 FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     "F1 kill -9 a consumer": Strikes.kill_consumer,
     **dict.fromkeys((f"F1 kill {place}" for place in PLACES), Strikes.fail_point),
@@ -32,14 +33,19 @@ FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     **dict.fromkeys(POISONS, Strikes.poison),
     **{kind: strike for kind, (strike, _) in SCARCITY.items()},
     **SURROUNDINGS,
+    **dict.fromkeys(DEADLY, run_deadly_job),
 }
-#: Features of the machine that a kind needs: the name of the site's attribute.
-NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {"F16 job takes all memory": "groups"}
-#: Bytes that the manager may keep beyond the allowed amount after a fault. A backup reads the whole file
-#: through SQLite's page cache, which holds 16 MiB at most and does not free them.
-ALLOWANCES = {"F23 backup under load": 16 << 20}
-#: Bytes for each kept job by which the manager may grow in one step: a table of CPython doubles when it is
-#: full, and the largest one has an entry for each event that ended jobs (seen: 10 MiB at 350,000 of these).
+#: What kinds take of the machine that it may not give: the name of the site's attribute.
+NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {
+    "F16 job takes all memory": "groups",
+    AHEAD: "clock",
+}
+#: Bytes that the manager may keep beyond what is allowed after any fault. A backup reads the whole file
+#: through SQLite's page cache, which holds 16 MiB at most and keeps them. A deadly job takes so many seconds
+#: to its end that the cache of a young manager may fill meanwhile.
+ALLOWANCES = dict.fromkeys(("F23 backup under load", *DEADLY), 16 << 20)
+#: Bytes for each job that is kept by which the manager may grow in one step: a table of CPython doubles when
+#: it is full, and the largest has an entry for each event that ended jobs (seen: 10 MiB at 350,000 of these).
 TABLE_BYTES = 32
 
 

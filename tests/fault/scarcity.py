@@ -223,21 +223,23 @@ def jump(strikes: Strikes, kind: str) -> None:
     """
     site = strikes.site
     site.clock.jump(strikes.random.choice(_JUMPS))
-    _restart(strikes, environment=site.clock.environment)
+    restart(strikes, environment=site.clock.environment)
     at = time.monotonic()
     for _ in range(3):
         time.sleep(strikes.random.uniform(0.2, 0.6))
         site.clock.jump(strikes.random.choice(_JUMPS))
     time.sleep(0.3)
     strikes.note(kind, at)
-    _restart(strikes)
+    restart(strikes)
 
 
-def _restart(strikes: Strikes, environment: Mapping[str, str] | None = None) -> None:
-    """Stop the manager with SIGTERM, and start it again."""
+def restart(
+    strikes: Strikes, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+) -> None:
+    """Stop the manager with SIGTERM, and start it."""
     at = time.monotonic()
     strikes.site.service.stop_manager()
-    strikes.site.start_manager(environment=environment)
+    strikes.site.start_manager(environment=environment, flags=flags)
     strikes.faults.append(Fault("manager restarted", at, time.monotonic(), None, injected=False))
 
 
@@ -251,7 +253,7 @@ def meet_old_journal(strikes: Strikes, kind: str) -> None:
     age(strikes.site.service.journal)
     strikes.note(kind, at, None)
     strikes.site.start_manager()
-    _restart(strikes)
+    restart(strikes)
 
 
 def back_up(strikes: Strikes, kind: str) -> None:

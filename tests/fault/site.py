@@ -134,6 +134,13 @@ class Site:
             module=("tests.support.fail_points", str(self.folder)),
         )  # fmt: skip
 
+    def replace_workers(self) -> list[str]:
+        """Start workers anew that have ended, as an operator's supervisor would; say how each had ended."""
+        ended = {name: each.returncode for name, each in self.workers.items() if each.poll() is not None}
+        for name in ended:
+            self.start_worker(name)
+        return [f"worker {name} had ended with exit code {code}" for name, code in ended.items()]
+
     def start_actor(self, role: str, python: str) -> None:
         """Start a stock client of another CPython; each has its own name, and so its own labels."""
         name = f"plain{next(self._names)}"

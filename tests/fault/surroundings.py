@@ -1,4 +1,4 @@
-"""The faults of what is around the service: clients that fork, logs, the journal's files, tasks' processes.
+"""The faults of what is around the service: clients that fork, logs, files, tasks' processes, the clock.
 
 Each takes the `Strikes` that notes it and its kind, and looks by itself whether the service did as it should.
 """
@@ -22,6 +22,7 @@ from svc.domain.job import NewChunk, Terms
 from svc.errors import ManagerUnreachable
 from svc.server.journal.large_rows import large_rows_path
 from svc.server.journal.ownership import CHECK_SECONDS, TAKEOVER_SECONDS
+from tests.fault.scarcity import restart
 from tests.fault.site import MANAGER_FLAGS, TASKS, WORK, submit
 from tests.fault.strikes import Strikes
 from tests.support.history import Recorder, read_leftovers
@@ -37,6 +38,12 @@ _PIPE_BYTES = 4096
 _POISON_QUEUE, _UNREAD_QUEUE = "poison", "unread"
 #: Jobs of a worker whose log nobody reads: they log more than the pipe holds.
 _UNREAD_JOBS = 100
+AHEAD = "F15 a start a year ahead"
+#: How far the clock is ahead then, in seconds; a delay and retentions that end long before that.
+_YEAR, _DELAY = 365 * 24 * 3600, 3600.0
+_RETENTIONS = ("--retention", "7d", "--dead-retention", "7d")
+#: Jobs that are done while it is ahead.
+_AHEAD_JOBS = 20
 
 
 def fork_client(strikes: Strikes, kind: str) -> None:
@@ -190,6 +197,50 @@ def leave_processes(strikes: Strikes, kind: str) -> None:
     strikes.note(kind, at)
 
 
+def start_ahead(strikes: Strikes, kind: str) -> None:
+    """Start the manager with a clock that is a year ahead, and again with a right one.
+
+    Both times results are kept, a delayed job waits, and others are done.
+    """
+    site, recorder = strikes.site, Recorder(strikes.site.folder, strikes.name("ahead"))
+    states = {
+        f"{recorder.client}-0": "succeeded",
+        f"{recorder.client}-1": "dead",
+        (delayed := f"{recorder.client}-2"): "scheduled",
+    }
+    bodies = [encode_arguments(PLAIN, (label, 0.0, str(site.folder)), {}) for label in states]
+    with site.broker() as broker:
+        submit(broker, recorder, NewChunk(0, Terms(WORK), bodies[:1]))
+        submit(broker, recorder, NewChunk(1, Terms(f"{TASKS}:unspeakable", _POISON_QUEUE), bodies[1:2]))
+        submit(broker, recorder, NewChunk(2, Terms(WORK), bodies[2:], delay=_DELAY))
+        broker.wait([label for label in states if label != delayed], timedelta(seconds=PATIENCE_SECONDS))
+    site.clock.jump(_YEAR)
+    restart(strikes, environment=site.clock.environment, flags=_RETENTIONS)
+    at = time.monotonic()
+    _look_at_jobs(strikes, states)
+    with site.broker() as broker:
+        if not broker.stats().clock_held:
+            strikes.violations.append("F15: a clock that is a year ahead is not held")
+    strikes.note(kind, at)
+    restart(strikes)
+    _look_at_jobs(strikes, states)
+    with site.broker() as broker:
+        broker.cancel([delayed])
+
+
+def _look_at_jobs(strikes: Strikes, states: dict[str, str]) -> None:
+    """Run some jobs; then see whether others are in their states."""
+    if not _run_all(strikes, "default", _AHEAD_JOBS):
+        strikes.violations.append("I1: a manager with a wrong clock did not have its jobs done")
+    with strikes.site.broker() as broker:
+        found = {view.id: view.state for view in broker.get(list(states))}
+    strikes.violations += [
+        f"I1: {job} is {found.get(job, 'forgotten')} and not {state} after a start with a wrong clock"
+        for job, state in states.items()
+        if found.get(job) != state
+    ]
+
+
 def _kill_all(pid: int) -> None:
     for each in (pid, *descendants(pid)):
         with contextlib.suppress(ProcessLookupError):
@@ -203,4 +254,5 @@ SURROUNDINGS: dict[str, Callable[[Strikes, str], None]] = {
     "F26 the journal's files go": take_journal_away,
     "F27 a second manager, without locks": start_second_manager,
     "F28 tasks leave processes": leave_processes,
+    AHEAD: start_ahead,
 }

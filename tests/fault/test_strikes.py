@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.fault import surroundings
+from tests.fault.deadly_jobs import DEADLY
+from tests.fault.deck import FAULTS, NEEDS
 from tests.fault.site import Site
 from tests.fault.strikes import Strikes
-from tests.fault.surroundings import SURROUNDINGS
+from tests.fault.surroundings import AHEAD, SURROUNDINGS
+from tests.support.privileges import obtained
 from tests.support.processes import ROOT
 
 SABOTAGE = ROOT / "tests" / "support" / "sabotage"
@@ -23,6 +26,8 @@ PROTECTIONS = {
     "F26 the journal's files go": "presence",
     "F27 a second manager, without locks": "ownership",
     "F28 tasks leave processes": "leftovers",
+    AHEAD: "clock",
+    **dict.fromkeys(DEADLY, "suspicion"),
 }
 
 
@@ -42,8 +47,17 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
         site.close()
 
 
+def strike(strikes: Strikes, kind: str) -> None:
+    def need() -> None:
+        if (missing := strikes.site.missing.get(NEEDS.get(kind, ""))) is not None:
+            raise OSError(missing)
+
+    obtained(need)
+    FAULTS[kind](strikes, kind)
+
+
 def test_each_has_a_protection_that_is_taken_away():
-    assert PROTECTIONS.keys() == SURROUNDINGS.keys()
+    assert PROTECTIONS.keys() == SURROUNDINGS.keys() | DEADLY.keys()
 
 
 @pytest.mark.slow
@@ -54,7 +68,7 @@ def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
     monkeypatch.setattr(surroundings, "PATIENCE_SECONDS", IMPATIENCE_SECONDS)
     strikes = Strikes(site)
 
-    SURROUNDINGS[kind](strikes, kind)
+    strike(strikes, kind)
 
     assert len(strikes.violations) >= 1
 
@@ -64,7 +78,7 @@ def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
 def test_svc_bears_it(kind: str, site: Site):
     strikes = Strikes(site)
 
-    SURROUNDINGS[kind](strikes, kind)
+    strike(strikes, kind)
 
     assert strikes.violations == []
     assert kind in {fault.kind for fault in strikes.faults}

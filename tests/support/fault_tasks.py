@@ -8,17 +8,22 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from svc.worker.registry import task
 from tests.support.history import Log
 from tests.support.leftovers import WAYS
+from tests.support.poison_tasks import supervisor
+from tests.support.processes import descendants
 
 #: Attempts of a task that loops: the first, and its retries.
 LOOP_ATTEMPTS = 2
 LOOP_SECONDS = 0.4
 #: Bytes that an out-of-memory job takes: more than the limit of a worker. And the bytes of one step.
 _DEVOURED_BYTES, _STEP_BYTES = 1 << 30, 16 << 20
+#: Seconds in which consumers are gone whose supervisor or forkserver has died, on a busy machine.
+_LINGER_SECONDS = 10.0
 
 _logs: dict[tuple[int, str], Log] = {}
 
@@ -107,7 +112,37 @@ def leave_process(label: str, seconds: float, folder: str, way: str) -> str:
     return work(label, seconds, folder)
 
 
-def _strike(kind: str, folder: str, seconds: float) -> None:
+def end_worker(label: str, seconds: float, folder: str) -> None:
+    """Kill the supervisor of this worker, each time, and with it all of the worker's consumers."""
+    work(label, seconds, folder)
+    _end("worker ended", folder, supervisor(), b"tests.support.fail_points")
+
+
+def end_forkserver(label: str, seconds: float, folder: str) -> None:
+    """Kill the forkserver, each time, and with it all consumers of this worker."""
+    work(label, seconds, folder)
+    _end("forkserver ended", folder, os.getppid(), b"forkserver")
+
+
+def close_descriptors(label: str, seconds: float, folder: str) -> None:
+    """Close all files of this process, each time, its connections among them."""
+    work(label, seconds, folder)
+    _strike("descriptors closed", folder, _LINGER_SECONDS)
+    # What still runs here opens its records anew: other files may have the old numbers.
+    _logs.clear()
+    os.closerange(3, 1000)
+
+
+def _end(kind: str, folder: str, pid: int, command: bytes) -> None:
+    """Kill *pid* with all below it if it runs *command*; this process has another parent if that had died."""
+    if command in Path(f"/proc/{pid}/cmdline").read_bytes():
+        _strike(kind, folder, _LINGER_SECONDS, descendants(pid))
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(_LINGER_SECONDS)
+
+
+def _strike(kind: str, folder: str, seconds: float, pids: Sequence[int] = ()) -> None:
+    """Write down that *pids*, or this process, die within *seconds* from now."""
     now = time.monotonic()
     _write(
         "faults",
@@ -115,7 +150,7 @@ def _strike(kind: str, folder: str, seconds: float) -> None:
         kind=kind,
         at=now,
         until=now + seconds,
-        pids=[os.getpid()],
+        pids=list(pids or [os.getpid()]),
         injected=False,
         fatal=True,
     )

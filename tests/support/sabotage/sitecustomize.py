@@ -49,7 +49,20 @@ def leftovers() -> None:
     Offspring.end = lambda self: None  # type: ignore[method-assign]
 
 
+def suspicion() -> None:
+    """No job is suspected, or dead, for what it does to its worker."""
+    from service.domain import suspicion
+
+    vars(suspicion)["_suspect"] = lambda *lost, **how: None
+    os.environ["SVC_SUSPICION_BUDGET"] = "0"
+
+
+def clock() -> None:
+    """Whatever the host's time of day is at the start, it is believed."""
+    os.environ["SVC_MAX_CLOCK_JUMP"] = "36500d"
+
+
 _ALL: dict[str, Callable[[], None]] = {
-    each.__name__: each for each in (forks, lines, presence, ownership, leftovers)
+    each.__name__: each for each in (forks, lines, presence, ownership, leftovers, suspicion, clock)
 }
 _ALL.get(os.environ.get("SVC_SABOTAGE", ""), lambda: None)()
