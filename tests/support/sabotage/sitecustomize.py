@@ -51,7 +51,7 @@ def leftovers() -> None:
 
 def suspicion() -> None:
     """No job is suspected, or dead, for what it does to its worker."""
-    from service.domain import suspicion
+    from svc.domain import suspicion
 
     vars(suspicion)["_suspect"] = lambda *lost, **how: None
     os.environ["SVC_SUSPICION_BUDGET"] = "0"
