@@ -59,7 +59,8 @@ class Seen:
     Attributes:
         name: the attack.
         bound: seconds of processor time that a turn may take under it.
-        cpu: the most seconds of processor time between two answers to the operator.
+        turn: the most seconds of processor time that one turn took, by the manager's own count.
+        cpu: the most seconds of processor time between two answers to the operator: of one turn or several.
         gap: the most seconds that the operator waited for an answer.
         peak: the most bytes that the manager had resident.
         served: whether the manager kept running, and served the operator all the time.
@@ -67,6 +68,7 @@ class Seen:
 
     name: str
     bound: float
+    turn: float
     cpu: float
     gap: float
     peak: int
@@ -101,9 +103,17 @@ def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) ->
             size = ATTACKS[name](camp)
         time.sleep(sizes.settle)
     peak, lives = peak_bytes(manager.pid), manager.poll() is None
+    turn = most_processor_seconds(service) if lives else math.inf
     manager.kill()
     manager.wait()
-    return Seen(name, bound(size), seen.cpu, seen.gap, peak, lives and seen.served)
+    return Seen(name, bound(size), turn, seen.cpu, seen.gap, peak, lives and seen.served)
+
+
+def most_processor_seconds(service: Service) -> float:
+    """Return the most processor time that a turn of the manager has taken since its start."""
+    name = "svc_manager_longest_turn_processor_seconds{"
+    lines = service.client.metrics().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def _restore(pristine: Path, folder: Path) -> None:

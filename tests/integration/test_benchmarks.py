@@ -57,6 +57,7 @@ HEAVY = {
     "floor of CPU, 1,000 jobs carried": {"1 KiB", "3 bytes"},
     "floor of stock clients, 4+4": {"one thread alone"},
     "attack: CPU of the longest turn": {"57 MB of pings in a frame, by submit (at most 50)"},
+    "attack: CPU between two answers": {"57 MB of pings in a frame, by submit (at most 50)"},
     "attack: peak RSS of manager": {"57 MB of pings in a frame, by submit"},
     "attack: the operator was served": {"57 MB of pings in a frame, by submit"},
     "CPU of manager, a grant beside many priorities": {"10 lanes", "1,000 lanes"},

@@ -59,8 +59,8 @@ class Observer:
     def called(self, method: str, result: str, seconds: float) -> None:
         """A request was served; result is `ok`, `error` or `denied`."""
 
-    def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
-        """The turn just reported is the longest so far; *part* took most of it, for a key with *role*."""
+    def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
+        """The turn just reported took the most processor time so far, *part* of a *role*'s key most of it."""
 
     def refused(self, kind: str, role: str) -> None:
         """A request or a connection was refused; *role* is that of its key, "" if it had no key."""

@@ -23,6 +23,7 @@ class Telling:
         """Count with *observer*."""
         self._observer = observer
         self._log = structlog.get_logger("svc.manager")
+        #: The most seconds of processor time that a turn has taken.
         self._longest = 0.0
         self._processor = time.thread_time()
         #: The longest part of this turn: its seconds, its name and the role of the key that it was for.
@@ -38,12 +39,10 @@ class Telling:
         self._observer.turned(seconds)
         before, self._processor = self._processor, time.thread_time()
         (_, part, role), self._part = self._part, (0.0, "other", "none")
-        if seconds <= min(self._longest, LONG_TURN_SECONDS):
-            return
         processor = self._processor - before
-        if seconds > self._longest:
-            self._longest = seconds
-            self._observer.longest_turn(seconds, processor, part, role)
+        if processor > self._longest:
+            self._longest = processor
+            self._observer.longest_turn(processor, part, role)
         if seconds > LONG_TURN_SECONDS:
             times = {"turn_s": round(seconds, 4), "processor_s": round(processor, 4)}
             self._log.warning("long_turn", **times, part=part, role=role)

@@ -209,7 +209,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "svc_manager_longest_turn_processor_seconds",
         "gauge",
         ("part", "role"),
-        "Processor time of that turn, most of it for this command, call or part, of a key with this role.",
+        "The most processor time of one turn, most of it for this command, call or part of a key's role.",
     ),
     Metric(
         "svc_manager_recoveries_total",

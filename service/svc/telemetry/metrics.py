@@ -231,9 +231,8 @@ class ManagerMetrics(Observer):
         """Remember how much memory is in use."""
         self._memory = used, limit, float(scarce)
 
-    def longest_turn(self, seconds: float, processor_seconds: float, part: str, role: str) -> None:
-        """Keep the duration of the longest turn, and its longest part and role."""
-        self._longest_turn = seconds
+    def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
+        """Keep the processor time of the turn that took most, and its longest part and role."""
         self._longest_turn_of = {(part, role): processor_seconds}
 
     def refused(self, kind: str, role: str) -> None:
