@@ -123,7 +123,7 @@ class Site:
         module: tuple[str, ...] = ("svc",),
         flags: tuple[str, ...] = (),
     ) -> None:
-        prefix = self._prefix("manager")
+        prefix, flags = self._prefix("manager"), (*MANAGER_FLAGS, *flags)
         self.service.start_manager(*flags, wait=wait, prefix=prefix, environment=environment, module=module)
 
     def start_worker(self, name: str) -> None:
