@@ -415,6 +415,25 @@ def test_a_supervisor_of_another_life_finds_the_jobs_of_the_last_one_given_back(
     assert states(queue, "o-0", "o-1") == ["ready", "ready"]
 
 
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_process_that_takes_the_name_of_a_lost_one_does_not_get_its_suspect(engine, queue, names, others):
+    """The new supervisor reports before the trial is over; the lease must not pass to its consumer."""
+    suspect_each(engine, queue, names, 1)
+    lost = [engine.supervisor("p", life=1), engine.consumer("p-1", "p", life=1)]
+    rest = [engine.consumer(f"p-{place}", "p", life=1) for place in range(2, 2 + others)]
+    lease(lost[1], 1)
+    for broker in lost:
+        engine.cut(broker)
+
+    supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-1", "p", life=2)
+    for broker in rest:
+        engine.cut(broker)
+    supervisor.extend(c.Extend(consumers=["p-1"]))
+    engine.advance(JUDGED)
+
+    assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
+
+
 def test_the_same_process_on_a_new_connection_makes_no_suspects(engine, queue):
     submit(queue)
     old = engine.consumer("p-1", "p", life=1)

@@ -189,7 +189,8 @@ def _suspect(
 
 def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds: float, now: float) -> None:
     absent = Member(ON_TRIAL, lease.holder.name)
-    absent.worker = worker
+    # The worker as it was: another process that takes its name is not the one that had the lease.
+    absent.worker = Worker(worker.name, life=worker.life)
     absent.connected = False
     state.pass_on(lease, absent)
     state.suspects.trials.append(Trial(now, (worker.name, worker.life), lease, seconds))
