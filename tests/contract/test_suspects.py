@@ -434,6 +434,35 @@ def test_a_process_that_takes_the_name_of_a_lost_one_does_not_get_its_suspect(en
     assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
 
 
+def test_a_process_may_begin_before_the_connections_of_the_lost_one_are_seen_to_end(engine, queue, names):
+    suspect_each(engine, queue, names, 1)
+    lost = [engine.supervisor("p", life=1), engine.consumer("p-1", "p", life=1)]
+    lease(lost[1], 1)
+
+    supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-2", "p", life=2)
+    for broker in lost:
+        engine.cut(broker)
+    supervisor.extend(c.Extend(consumers=["p-2"]))
+    engine.consumer("p-1", "p", life=2)
+    supervisor.extend(c.Extend(consumers=["p-1", "p-2"]))
+    engine.advance(JUDGED)
+
+    assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
+
+
+def test_a_consumer_that_takes_the_name_of_a_lost_one_does_not_get_its_suspect(engine, queue, names):
+    """The manager has not seen the end of the old connection: the new one takes its place."""
+    suspect_each(engine, queue, names, 1)
+    engine.supervisor("p", life=1)
+    lease(engine.consumer("p-1", "p", life=1), 1)
+
+    supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-1", "p", life=2)
+    supervisor.extend(c.Extend(consumers=["p-1"]))
+    engine.advance(JUDGED)
+
+    assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
+
+
 def test_the_same_process_on_a_new_connection_makes_no_suspects(engine, queue):
     submit(queue)
     old = engine.consumer("p-1", "p", life=1)

@@ -158,8 +158,10 @@ class Worker:
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
+        settings = asdict(self.options)
+        del settings["life"]  # each process has its own
         document = json.dumps(
-            {"address": self.address, "level": self.log_level, "key": self.key.hex(), **asdict(self.options)},
+            {"address": self.address, "level": self.log_level, "key": self.key.hex(), **settings},
             default=lambda secret: base64.b64encode(secret).decode(),
         )
         self.process = subprocess.Popen(

@@ -40,7 +40,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         message = f"{command.name!r} has ended, or come back on a newer connection than this one"
         return r.Refused("conflict", message)
     said = Member.from_hello(command)
-    member.role, member.name = said.role, said.name
+    member.role, member.name, member.life = said.role, said.name, said.life
     member.kind = state.lanes.kind(said.kind)
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
@@ -176,14 +176,16 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
         return
     previous = worker.consumers.get(member.name)
     if previous is not None and previous is not member:
-        _take_over(state, previous, member)
+        _take_over(state, previous, member, now)
     worker.consumers[member.name] = member
     member.connected = True
     state.count_consumers()
 
 
-def _take_over(state: QueueState, previous: Member, member: Member) -> None:
-    """Move the leases of a consumer's old connection to its new one."""
+def _take_over(state: QueueState, previous: Member, member: Member, now: float) -> None:
+    """Move the leases of a consumer's old connection to its new one, unless that was another process's."""
+    if previous.life != member.life:
+        suspicion.worker_lost(state, previous, now)
     state.hand_over(previous, member)
     previous.worker = None
 

@@ -50,6 +50,7 @@ class Member:
         "inside",
         "kind",
         "leases",
+        "life",
         "name",
         "order",
         "outstanding",
@@ -75,6 +76,8 @@ class Member:
         self.role = role
         self.name = name
         self.worker: Worker | None = None
+        #: The life of its worker's process, as its hello says; a later process may have the worker's name.
+        self.life = 0
         #: The jobs that it takes; by default all jobs of the default queue.
         self.kind: Kind = (frozenset((DEFAULT_QUEUE,)), None, None)
         self.leases: dict[int, LeaseRecord] = {}
@@ -126,6 +129,7 @@ class Member:
         if hello.accept is not None:
             codecs = frozenset((*hello.accept, ITEM_CODEC))
         member.kind = queues, tasks, codecs
+        member.life = hello.life
         return member
 
 

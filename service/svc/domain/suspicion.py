@@ -102,7 +102,7 @@ def worker_lost(state: QueueState, holder: Member, now: float) -> None:
         _give_back(state, holder, now, planned=True)
         return
     # Its consumers are missed one after the other; the first of them tells when it was lost.
-    state.suspects.lost_at.setdefault((worker.name, worker.life), now)
+    state.suspects.lost_at.setdefault((worker.name, holder.life), now)
     _give_back(state, holder, now, planned=worker.report.stopping, worker=worker)
 
 
@@ -188,12 +188,13 @@ def _suspect(
 
 
 def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds: float, now: float) -> None:
-    absent = Member(ON_TRIAL, lease.holder.name)
+    holder = lease.holder
+    absent = Member(ON_TRIAL, holder.name)
     # The worker as it was: another process that takes its name is not the one that had the lease.
-    absent.worker = Worker(worker.name, life=worker.life)
+    absent.worker, absent.life = Worker(worker.name, life=holder.life), holder.life
     absent.connected = False
     state.pass_on(lease, absent)
-    state.suspects.trials.append(Trial(now, (worker.name, worker.life), lease, seconds))
+    state.suspects.trials.append(Trial(now, (worker.name, holder.life), lease, seconds))
 
 
 def on_trial(lease: LeaseRecord, member: Member) -> bool:
@@ -202,7 +203,7 @@ def on_trial(lease: LeaseRecord, member: Member) -> bool:
     was, worker = holder.worker, member.worker
     if holder.role != ON_TRIAL or was is None or worker is None:
         return False
-    return (holder.name, was.name, was.life) == (member.name, worker.name, worker.life)
+    return (holder.name, was.name, holder.life) == (member.name, worker.name, member.life)
 
 
 def reclaim(state: QueueState, member: Member) -> None:
