@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TaskNotFound,
         UnknownJob,
         UnknownTask,
+        UnknownWorker,
         UntrustedPickle,
     )
     from svc.worker.registry import task
@@ -79,6 +80,7 @@ __all__ = [
     "TaskNotFound",
     "UnknownJob",
     "UnknownTask",
+    "UnknownWorker",
     "UntrustedPickle",
     "__version__",
     "task",

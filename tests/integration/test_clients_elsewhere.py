@@ -142,4 +142,4 @@ def test_the_command_line_submits_and_shows(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["svc", "svc.app", "svc.worker.registry", "svc.client.executor"])
 def test_each_module_that_a_client_needs_is_imported_by_itself(run, name):
-    run(f"import {name}\nbare_os.check('')\nfrom service import Client, Executor, task")
+    run(f"import {name}\nbare_os.check('')\nfrom svc import Client, Executor, task")
