@@ -61,17 +61,19 @@ def _ended_child() -> os.waitid_result | None:
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
     """Return the living processes below *root*, without those in *spare* and the processes below these."""
-    children: defaultdict[int, list[Process]] = defaultdict(list)
+    children: defaultdict[int, list[tuple[Process, bool]]] = defaultdict(list)
     for process, parent, ended in _processes():
-        if not ended:
-            children[parent].append(process)
+        children[parent].append((process, ended))
     found: set[Process] = set()
     pending = [root]
     while pending:
-        for child in children.get(pending.pop(), ()):
-            if child.pid not in spare:
+        for child, ended in children.get(pending.pop(), ()):
+            if child.pid in spare:
+                continue
+            if not ended:
                 found.add(child)
-                pending.append(child.pid)
+            # If only its first thread has ended, a process looks ended and still has its children.
+            pending.append(child.pid)
     return found
 
 
