@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from svc.cli.bounds import consumers as consumer_count
+from svc.cli.options import Queues
 from svc.cli.output import tell, tell_lines
 from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT
 
@@ -40,10 +41,7 @@ def dev(
         str,
         typer.Option("--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules with your tasks."),
     ] = "",
-    queues: Annotated[
-        str,
-        typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
-    ] = "default",
+    queues: Queues = "default",
     consumers: Annotated[
         str,
         typer.Option(

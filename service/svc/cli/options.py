@@ -82,3 +82,6 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     typer.Option("--log-level", envvar="SVC_LOG_LEVEL", help="What is logged."),
 ]
+Queues = Annotated[
+    str, typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from.")
+]

@@ -21,6 +21,7 @@ from svc.cli.options import (
     LogLevel,
     Manager,
     PickleKeyFile,
+    Queues,
 )
 from svc.cli.output import tell
 from svc.cli.tls import tls_of
@@ -47,10 +48,7 @@ def worker(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules whose tasks this worker runs."
         ),
     ] = "",
-    queues: Annotated[
-        str,
-        typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from."),
-    ] = "default",
+    queues: Queues = "default",
     consumers: Annotated[
         str,
         typer.Option(
