@@ -50,7 +50,7 @@ def _run(settings: WorkerSettings) -> int:
     start_forkserver(PRELOAD)
     load_structlog()
     from svc.telemetry.logs import LogSettings
-    from svc.worker.cpu import cpu_count
+    from svc.worker.cpu import CONSUMERS_PER_CPU, cpu_count
     from svc.worker.options import WorkerOptions
     from svc.worker.supervisor import Supervisor
 
@@ -63,7 +63,7 @@ def _run(settings: WorkerSettings) -> int:
         options = WorkerOptions(
             name=name,
             host=socket.gethostname(),
-            consumers=settings.consumers or 2 * cpu.count,
+            consumers=settings.consumers or CONSUMERS_PER_CPU * cpu.count,
             tasks=settings.tasks,
             queues=settings.queues,
             accept=settings.accept,
