@@ -26,7 +26,7 @@ class Counts:
     @property
     def unfinished(self) -> int:
         """Jobs that have not ended."""
-        return sum(getattr(self, state.word) for state in UNFINISHED)
+        return sum(getattr(self, word) for word in _UNFINISHED)
 
     @property
     def idle(self) -> bool:
@@ -73,3 +73,4 @@ class Counts:
 
 
 _COUNTED = tuple(state.word for state in JobState)
+_UNFINISHED = tuple(state.word for state in UNFINISHED)

@@ -191,7 +191,7 @@ def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds
     holder = lease.holder
     absent = Member(ON_TRIAL, holder.name)
     # The worker as it was: another process that takes its name is not the one that had the lease.
-    absent.worker, absent.life = Worker(worker.name, life=holder.life), holder.life
+    absent.worker, absent.life = Worker(worker.name), holder.life
     absent.connected = False
     state.pass_on(lease, absent)
     state.suspects.trials.append(Trial(now, (worker.name, holder.life), lease, seconds))
