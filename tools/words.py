@@ -1,7 +1,8 @@
-"""Count the words that make prose slow to read: `python -m tools.words [--list WORD] FOLDER …`.
+"""Count the words that make prose slow to read: `python -m tools.words [--list WORD] PATH …`.
 
 CONTRIBUTING.md asks for a noun in place of a clause with "what", and for *if* in place of "where" at a
-condition. The table shows how often both stand in 1,000 words of docstrings and comments. It is no gate.
+condition. The table shows how often both stand in 1,000 words of docstrings and comments. A path is a
+folder or a Python file. The table is no gate.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tools.sources import python_files
 
 #: The words that are counted, and how many of each 1,000 words may hold.
 WORDS = {"what": 3.0, "where": 1.5}
@@ -59,25 +62,25 @@ def per_thousand(counted: Counter[str], word: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a row for each folder, or the lines that hold a word; return exit code 0."""
+    """Print a row for each path, or the lines that hold a word; return exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--list", metavar="WORD", help="print the lines that hold WORD")
     chosen = parser.parse_args(arguments)
-    for folder in chosen.folders:
-        lines = [line for file in sorted(folder.rglob("*.py")) for line in prose(file)]
+    for path in chosen.paths:
+        lines = [line for file in python_files(path) for line in prose(file)]
         if chosen.list:
             for line in lines:
                 if chosen.list in _WORD.findall(line.text.lower()):
                     sys.stdout.write(f"{line.place}: {line.text.strip()}\n")
         else:
-            sys.stdout.write(_row(folder, words(lines)))
+            sys.stdout.write(_row(path, words(lines)))
     return 0
 
 
-def _row(folder: Path, counted: Counter[str]) -> str:
+def _row(path: Path, counted: Counter[str]) -> str:
     figures = (f"{word} {per_thousand(counted, word):.1f} (at most {most:g})" for word, most in WORDS.items())
-    return f"{folder}: of 1,000 words in docstrings and comments: {', '.join(figures)}\n"
+    return f"{path}: of 1,000 words in docstrings and comments: {', '.join(figures)}\n"
 
 
 if __name__ == "__main__":

@@ -52,3 +52,17 @@ def test_the_table_has_a_row_for_each_folder_and_a_list_names_the_lines(folder, 
     assert capsys.readouterr().out.startswith(f"{folder}: of 1,000 words")
     assert main([str(folder), "--list", "where"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_path_may_be_a_single_file(folder, capsys):
+    file = folder / "module.py"
+    assert main([str(file)]) == 0
+    of_file = capsys.readouterr().out.removeprefix(str(file))
+    assert main([str(folder)]) == 0
+    assert of_file == capsys.readouterr().out.removeprefix(str(folder))
+    assert "what 0.0" not in of_file
+
+
+def test_a_path_that_is_not_there_is_an_error_and_not_a_zero(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main([str(tmp_path / "nowhere")])
