@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svc.domain import lanes as lanes_module
 from svc.domain.chunk import Chunk
 from svc.domain.events import Submitted
 from svc.domain.job import Terms
-from svc.domain.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
 from svc.domain.lifecycle import JobState
+from svc.domain.scheduling import lanes as lanes_module
+from svc.domain.scheduling.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
 
 QUEUES = ("a", "b", "c")
 TASKS = ("m:f", "m:g", "m:h")

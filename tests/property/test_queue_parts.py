@@ -17,10 +17,10 @@ from svc.domain import replies as r
 from svc.domain.chunk import Chunk
 from svc.domain.events import Submitted
 from svc.domain.job import Terms
-from svc.domain.lanes import Lanes
 from svc.domain.lifecycle import JobState
 from svc.domain.origins import Completion, Completions, Origin
 from svc.domain.retry import RetryPolicy, crash_retry_in
+from svc.domain.scheduling.lanes import Lanes
 from svc.errors import BadRequest
 
 QUICK = settings(max_examples=60, deadline=None)

@@ -20,10 +20,10 @@ from svc.domain import commands as c
 from svc.domain import outcomes
 from svc.domain import replies as r
 from svc.domain.apply import apply
-from svc.domain.grants import offers, pill_for
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
 from svc.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
+from svc.domain.scheduling.grants import offers, pill_for
 
 Deliver = Callable[[list[r.Reply]], None]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from svc.domain import admission, grants, operations, outcomes, queries, settlement
+from svc.domain import admission, operations, outcomes, queries, settlement
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.room import REPLY_BYTES, REPLY_WORK, Room
+from svc.domain.scheduling import grants
 
 Handler = Callable[[QueueState, Any, Member, float], r.Reply | None]
 Reader = Callable[[QueueState, Any, Room, float], r.Reply | None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from svc.domain.chunk import Chunk
 from svc.domain.commands import Extend, Hello
 from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
-from svc.domain.lanes import Kind
+from svc.domain.scheduling.lanes import Kind
 
 #: The role of who stands in for the holder of a lease that was lost, until `suspicion.judge` concludes.
 ON_TRIAL = "on trial"

@@ -12,13 +12,13 @@ from svc.domain import replies as r
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.commands import CHANGED_JOBS_MAX
-from svc.domain.grants import pill_for
 from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
-from svc.domain.lanes import Kind
 from svc.domain.lifecycle import WAITING, JobState
 from svc.domain.members import Member
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import Notice, QueueState
+from svc.domain.scheduling.grants import pill_for
+from svc.domain.scheduling.lanes import Kind
 
 #: The kind of a plain client that takes results.
 _RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)

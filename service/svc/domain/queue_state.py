@@ -20,15 +20,15 @@ from svc.domain.chunk import Chunk
 from svc.domain.due import Schedule
 from svc.domain.job import RESULTS_QUEUE
 from svc.domain.known_tasks import KnownTasks
-from svc.domain.lanes import Lane, Lanes
 from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import JobState, Verb
 from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.observer import Observer
 from svc.domain.refusals import REFUSALS, Refusal
-from svc.domain.run_times import RunTimes
-from svc.domain.suspects import Suspects
+from svc.domain.scheduling.lanes import Lane, Lanes
+from svc.domain.scheduling.run_times import RunTimes
+from svc.domain.scheduling.suspects import Suspects
 from svc.errors import RowMissing
 
 #: Scheduled jobs that one call makes ready, about, or a tenth of that if each has its own time: some ms.

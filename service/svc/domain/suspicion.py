@@ -17,12 +17,12 @@ from __future__ import annotations
 from svc.domain import events as e
 from svc.domain.charges import charge, interrupt
 from svc.domain.job import Cause, ErrorInfo
-from svc.domain.lanes import Lane
 from svc.domain.lifecycle import JobState
 from svc.domain.losses import Loss
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.queue_state import QueueState
-from svc.domain.suspects import Trial
+from svc.domain.scheduling.lanes import Lane
+from svc.domain.scheduling.suspects import Trial
 
 #: Workers that are lost within so many seconds of each other are lost together.
 TOGETHER_SECONDS = 1.0

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from svc.domain.run_times import Pace, RunTimes
+from svc.domain.scheduling.run_times import Pace, RunTimes
 
 AHEAD = 0.004
 

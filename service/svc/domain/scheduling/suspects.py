@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from svc.domain.chunk import Chunk
-from svc.domain.lanes import Lanes
 from svc.domain.losses import suspects_in
 from svc.domain.members import LeaseRecord
+from svc.domain.scheduling.lanes import Lanes
 
 
 class Trial(NamedTuple):

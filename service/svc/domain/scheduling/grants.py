@@ -7,9 +7,9 @@ from svc.domain import replies as r
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.job import PILL
-from svc.domain.lanes import Lane, Lanes
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
+from svc.domain.scheduling.lanes import Lane, Lanes
 
 #: Bytes that are counted for each row that a grant has read, beside the arguments in it.
 ROW_OVERHEAD_BYTES = 16 * 1024
