@@ -18,7 +18,7 @@ import pytest
 from svc.domain.events import AnyEvent, Submitted
 from svc.domain.job import Terms
 from svc.errors import Conflict, JournalError
-from svc.server.journal import SqliteJournal, form, ownership
+from svc.server.journal import SqliteJournal, ownership
 from tests.support.lockless import LocklessLayer
 from tests.support.small_disk import small_disk
 
@@ -124,7 +124,6 @@ def test_a_journal_that_has_to_exist_is_not_made(missing: str, path: Path):
 def lockless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A file system on which no lock does anything, and managers that check a little faster."""
     layer = LocklessLayer()
-    monkeypatch.setattr(form, "file_layer", lambda: "lockless")
     monkeypatch.setattr(ownership, "_lock", lambda file: True)
     monkeypatch.setattr(ownership, "CHECK_SECONDS", 0.1)
     monkeypatch.setattr(ownership, "TAKEOVER_SECONDS", 0.5)

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from svc.cli import main as svc
-from svc.server.journal import form, ownership
+from svc.server.journal import ownership
 
 
 class LocklessFile(apsw.VFSFile):
@@ -27,19 +27,16 @@ class LocklessFile(apsw.VFSFile):
 
 
 class LocklessLayer(apsw.VFS):
-    """Known to SQLite by its `name` until it is unregistered."""
-
-    name = "lockless"
+    """SQLite's default layer until it is unregistered."""
 
     def __init__(self) -> None:
-        super().__init__(self.name, "")
+        super().__init__("lockless", "unix", makedefault=True)
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-        return LocklessFile("", name, flags)
+        return LocklessFile("unix", name, flags)
 
 
 if __name__ == "__main__":
-    layer = LocklessLayer()
-    vars(form)["file_layer"] = lambda: layer.name
+    layer = LocklessLayer()  # SQLite keeps only its name, so this object has to live
     vars(ownership)["_lock"] = lambda file: True
     svc()

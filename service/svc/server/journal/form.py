@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 import apsw
 
 from svc.errors import Conflict, JournalError
-from svc.server.journal.failpoints import file_layer
 from svc.server.journal.large_rows import keep_large_rows
 from svc.server.journal.mark import Claim, mark_path, sync_directory
 
@@ -61,7 +60,7 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
         TailLost: it holds less than *claim* says; the file is not changed then.
     """
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=file_layer())
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     except apsw.Error as error:
         raise explained(path, error) from None
     try:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from svc.errors import ConfigurationError, ManagerUnreachable
-from svc.server.journal.failpoints import NAMES, file_layer
+from svc.errors import ManagerUnreachable
 from svc.server.journal.inspection import verify
+from tests.support.journal_kills import PLACES, KillingLayer
 from tests.support.processes import Service
+
+#: The module that starts `svc manager` so that it dies at the place that is the next argument.
+KILLED = "tests.support.journal_kills"
 
 WAIT_SECONDS = 30
 
@@ -38,8 +41,7 @@ def died_by_itself(running: Service) -> bool:
 
 
 def recovered(running: Service, acknowledged: list[str]) -> None:
-    """Start the manager without the fail-point and look for every acknowledged job."""
-    running.environment.pop("SVC_FAIL_AT", None)
+    """Start the manager as usual and look for every acknowledged job."""
     running.start_manager()
     with running.client() as client:
         missing = [job for job in acknowledged if client.view(job).id != job]
@@ -62,11 +64,10 @@ def recovered(running: Service, acknowledged: list[str]) -> None:
     ],
 )
 def test_what_was_acknowledged_is_there_after_a_kill(running, place, size, record_property):
-    running.environment["SVC_FAIL_AT"] = place
-    running.start_manager()
+    running.start_manager(module=(KILLED, place))
     acknowledged: list[str] = []
     submit_until_it_dies(running, acknowledged, size)
-    assert died_by_itself(running), "the fail-point was never reached"
+    assert died_by_itself(running), "the place was never reached"
     assert len(acknowledged) > 10
     recovered(running, acknowledged)
     record_property(f"F4 kill -9 the manager {place.partition(':')[0].replace('_', ' ')}", 1)
@@ -80,18 +81,13 @@ def test_what_was_acknowledged_is_there_after_a_kill_in_recovery(running, record
         acknowledged += [client.submit("m:f", number).id for number in range(200)]
     running.kill_manager()
     for read in (1, 2, 40):
-        running.environment["SVC_FAIL_AT"] = f"in_recovery:{read}"
-        running.start_manager(wait=False)
-        assert died_by_itself(running), "the fail-point was never reached"
+        running.start_manager(wait=False, module=(KILLED, f"in_recovery:{read}"))
+        assert died_by_itself(running), "the place was never reached"
         assert all(check.ok for check in verify(running.journal))
     recovered(running, acknowledged)
     record_property("F4 kill -9 the manager while it reads its log", 3)
 
 
-def test_without_the_variable_there_is_no_layer():
-    assert file_layer({}) is None
-
-
 def test_an_unknown_place_is_told():
-    with pytest.raises(ConfigurationError, match=f"there are {', '.join(NAMES)}"):
-        file_layer({"SVC_FAIL_AT": "anywhere"})
+    with pytest.raises(ValueError, match=f"there are {', '.join(PLACES)}"):
+        KillingLayer("anywhere", 1)

@@ -1,4 +1,7 @@
-"""Places at which a test can kill the manager: `SVC_FAIL_AT=NAME`, or `NAME:N` for the N-th time there.
+"""A file layer of SQLite that kills its process at a named place of the journal.
+
+`python -m tests.support.journal_kills PLACE[:N] manager …` is `svc manager …` that dies when it is at the
+place for the N-th time (once is the default).
 
 =================  ======================================================================================
 ``before_write``   before a commit's first byte is written to the log
@@ -8,71 +11,50 @@
 ``in_recovery``    while SQLite reads the log that an earlier process left
 =================  ======================================================================================
 
-The process sends itself SIGKILL there. If the variable is not set, the journal is opened on SQLite's own file
-layer, and the only cost is reading the environment.
+The layer is made SQLite's default one, which the journal uses.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+import sys
 from typing import Any
 
 import apsw
 
-from svc.errors import ConfigurationError
+from svc.cli import main as svc
 
-VARIABLE = "SVC_FAIL_AT"
-NAMES = ("before_write", "before_sync", "after_sync", "in_checkpoint", "in_recovery")
-
-
-def file_layer(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the name of SQLite's file layer: None for its own, else one with the chosen fail-point.
-
-    Raises:
-        ConfigurationError: the variable names no fail-point.
-    """
-    asked = environment.get(VARIABLE)
-    if not asked:
-        return None
-    name, _, count = asked.partition(":")
-    if name not in NAMES or not (count or "1").isdigit():
-        raise ConfigurationError(f"{VARIABLE}={asked} is no fail-point; there are {', '.join(NAMES)}")
-    return _Deadly(name, int(count or 1)).registered
+PLACES = ("before_write", "before_sync", "after_sync", "in_checkpoint", "in_recovery")
 
 
-class _Deadly(apsw.VFS):
-    """A file layer that kills the process at a fail-point."""
+class KillingLayer(apsw.VFS):
+    """Kills the process at a place."""
 
     def __init__(self, place: str, count: int) -> None:
-        self.registered = f"svc-{place}"
+        if place not in PLACES:
+            raise ValueError(f"{place} is no place of the journal; there are {', '.join(PLACES)}")
         self._place = place
         self._left = count
-        super().__init__(self.registered, "")
-        _alive.append(self)
+        super().__init__(f"kill-{place}", "unix", makedefault=True)
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
-        return _DeadlyFile(self, name, flags)
+        return _KillingFile(self, name, flags)
 
     def passing(self, place: str) -> None:
-        """Kill the process if *place* is the fail-point and its count is reached."""
+        """Kill the process if *place* is the chosen one and its count is reached."""
         if place == self._place:
             self._left -= 1
             if not self._left:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-#: SQLite keeps only the name; the object must live as long as the process.
-_alive: list[_Deadly] = []
-
-
-class _DeadlyFile(apsw.VFSFile):
-    def __init__(self, layer: _Deadly, name: Any, flags: list[int]) -> None:
+class _KillingFile(apsw.VFSFile):
+    def __init__(self, layer: KillingLayer, name: Any, flags: list[int]) -> None:
         self._layer = layer
         self._is_log = bool(flags[0] & apsw.SQLITE_OPEN_WAL)
         self._is_file = bool(flags[0] & apsw.SQLITE_OPEN_MAIN_DB)
-        super().__init__("", name, flags)
+        super().__init__("unix", name, flags)
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  # SQLite's names, here and below
         if self._is_log:
@@ -92,3 +74,9 @@ class _DeadlyFile(apsw.VFSFile):
         super().xSync(flags)
         if self._is_log:
             self._layer.passing("after_sync")
+
+
+if __name__ == "__main__":
+    place, _, count = sys.argv.pop(1).partition(":")
+    layer = KillingLayer(place, int(count or 1))  # SQLite keeps only its name, so this object has to live
+    svc()
