@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
 from svc import Client
-from svc.client.chunks import JobSpec, Options
+from svc.client.specs import JobSpec, Options
 
 _TASK = "benchmarks.tasks:same"
 _CALL = 10_000

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from svc.app import Client, Executor
-    from svc.client.chunks import JobSpec, Options
     from svc.client.futures import Future
     from svc.client.jobs import Job
+    from svc.client.specs import JobSpec, Options
     from svc.errors import (
         ArgumentError,
         AuthenticationFailed,
@@ -93,8 +93,8 @@ _HOMES = {
     "Executor": "svc.app",
     "Future": "svc.client.futures",
     "Job": "svc.client.jobs",
-    "JobSpec": "svc.client.chunks",
-    "Options": "svc.client.chunks",
+    "JobSpec": "svc.client.specs",
+    "Options": "svc.client.specs",
     "task": "svc.worker.registry",
 }
 

@@ -142,7 +142,7 @@ print(json.dumps([[job.id, job.result(timeout=30)]]))
 def test_a_stream_of_submits_that_is_inherited_halfway_gives_other_ids(service: Manager, tmp_path: Path):
     program = """
 from svc import Client
-from svc.client.chunks import JobSpec
+from svc.client.specs import JobSpec
 client = Client()
 specs = (spec for n in range(4) for spec in (JobSpec(ADD, (n, 0)), None))
 stream = client.submit_each(specs)
@@ -314,8 +314,8 @@ def test_a_script_whose_manager_is_away_ends_in_bounded_time_and_says_what_was_n
 ):
     program = """
 from svc import Executor
-from svc.client import leaving
-leaving.EXIT_SECONDS = 1.5
+from svc.client import at_exit
+at_exit.EXIT_SECONDS = 1.5
 executor = Executor("127.0.0.1:1")
 for number in range(20):
     executor.submit(ADD, number, 1)

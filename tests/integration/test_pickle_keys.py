@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.chunks import JobSpec, Options
 from svc.client.client import Client
 from svc.client.executor import Executor
+from svc.client.specs import JobSpec, Options
 from svc.domain.events import AnyEvent, Failed, Submitted, Succeeded
 from svc.errors import CodecError, JobFailed, UntrustedPickle
 from svc.server.journal import SqliteJournal

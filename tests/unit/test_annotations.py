@@ -15,7 +15,7 @@ import pytest
 
 from svc import codec
 from svc.annotations import Demands, demands_of
-from svc.client.chunks import JobSpec, encode
+from svc.client.specs import JobSpec, encode
 from svc.errors import ArgumentError, CodecError
 from svc.worker.arguments import Signature
 

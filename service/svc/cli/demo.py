@@ -76,8 +76,8 @@ def _fancy_objects(client: Client) -> None:
 def _tasks(client: Client) -> None:
     """Print each product when its task ends."""
     from svc.cli.demo_tasks import Task
-    from svc.client.chunks import JobSpec
     from svc.client.outcomes import value_of
+    from svc.client.specs import JobSpec
 
     jobs = client.submit_many("", [JobSpec(Task(number, number)) for number in range(TASKS)])
     with _progress(len(jobs)) as advance:

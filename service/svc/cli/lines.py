@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from svc.client.chunks import JobSpec, Options
+from svc.client.specs import JobSpec, Options
 from svc.errors import BadRequest, ServiceError
 from svc.wire import MESSAGE_BYTES_MAX
 

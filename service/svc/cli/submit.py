@@ -22,8 +22,8 @@ from svc.errors import ConfigurationError, ServiceError
 from svc.settings import DEFAULT_MANAGER
 
 if TYPE_CHECKING:
-    from svc.client.chunks import Options
     from svc.client.client import Client
+    from svc.client.specs import Options
 
 #: Exit code if some lines of the input were not accepted.
 EXIT_PARTIAL = 7
@@ -118,7 +118,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         raise ConfigurationError("--kwargs and --key belong to one job; write them into the lines of --from")
     for word in _options_among(ctx, args or ()):
         tell(f"svc: {word} stands behind -- and is an argument of the task; options go before it")
-    from svc.client.chunks import Options
+    from svc.client.specs import Options
 
     options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
     out = Printer(json=json, ndjson=ndjson, single=not source)
@@ -145,7 +145,7 @@ class Order:
 
     def single(self, task: str, args: Sequence[str], kwargs: str) -> int:
         """Submit one job; return the exit code."""
-        from svc.client.chunks import JobSpec
+        from svc.client.specs import JobSpec
 
         spec = JobSpec(task, [argument(text) for text in args], keywords(kwargs), self.options)
         job = self.client.options(strict=self.options.strict).submit_spec(spec)

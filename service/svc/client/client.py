@@ -18,11 +18,11 @@ from typing import Any, Self
 
 from svc import codec
 from svc.broker.base import Broker
-from svc.client.chunks import JobSpec, Options, TaskLike, encode, frames
 from svc.client.jobs import Job
 from svc.client.outcomes import Idle, value_of
 from svc.client.reasons import Reason
 from svc.client.session import PATIENCE_SECONDS, Origin, Session
+from svc.client.specs import JobSpec, Options, TaskLike, encode, frames
 from svc.domain import commands as c
 from svc.domain.job import JobView, Outcome
 from svc.domain.names import NAME_MAX, did_you_mean

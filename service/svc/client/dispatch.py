@@ -1,7 +1,7 @@
 """The two threads behind an Executor: one submits the collected jobs, the other collects outcomes.
 
 Both are daemons. They start with the first job, and end once the executor is shut down or gone and the last
-future has ended. They hold no reference to the executor. `client.leaving` flushes it at interpreter exit.
+future has ended. They hold no reference to the executor. `client.at_exit` flushes it at interpreter exit.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from svc.broker.forks import begin_anew_in_children
+from svc.client.at_exit import AT_EXIT
 from svc.client.awaited import Awaited
-from svc.client.chunks import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
 from svc.client.futures import Future, copied, end, unforeseen
-from svc.client.leaving import AT_EXIT
 from svc.client.outcomes import PAGE, ROUND_SECONDS, SLICE_SECONDS
+from svc.client.specs import FRAME_BYTES, FRAME_JOBS, Encoded, new_origin
 from svc.client.unsent import Unsent, next_frame, number_of, runs
 from svc.domain import commands as c
 from svc.domain.job import NewChunk, Outcome, job_id

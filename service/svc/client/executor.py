@@ -25,12 +25,12 @@ from svc import codec as codecs
 from svc.annotations import demands_of
 from svc.broker.base import Broker
 from svc.callables import Each, Exactly
-from svc.client.chunks import Encoded, JobSpec, Options, TaskLike, body_of, encode
+from svc.client.at_exit import AT_EXIT
 from svc.client.client import Client
 from svc.client.dispatch import Dispatch
 from svc.client.futures import Future
-from svc.client.leaving import AT_EXIT
 from svc.client.session import PATIENCE_SECONDS, Session
+from svc.client.specs import Encoded, JobSpec, Options, TaskLike, body_of, encode
 from svc.domain.job import CALL, Terms
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError, ServiceError

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from svc import codec
 from svc.broker.base import Broker
 from svc.broker.forks import begin_anew_in_children
-from svc.client.chunks import Encoded, Frame, Group, groups, new_origin
 from svc.client.connections import Connect, Connections
 from svc.client.outcomes import Deadline, Idle, Patience, Watch, follow, value_of, wait_for
 from svc.client.reasons import Reason, reasons_of
+from svc.client.specs import Encoded, Frame, Group, groups, new_origin
 from svc.client.submit_coalescer import SubmitCoalescer
 from svc.domain.job import JobView, NewChunk, Outcome
 from svc.domain.job import job_id as id_of

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from svc.broker.forks import begin_anew_in_children
-from svc.client.chunks import Encoded, Frame
+from svc.client.specs import Encoded, Frame
 from svc.errors import ManagerUnreachable, ServiceError
 
 #: Submits a frame; returns the id of each of its jobs, or the error why it was not accepted.

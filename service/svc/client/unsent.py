@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svc.client.chunks import FRAME_BYTES, FRAME_JOBS, Encoded
 from svc.client.futures import Future
+from svc.client.specs import FRAME_BYTES, FRAME_JOBS, Encoded
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from svc.cli import lines
 from svc.cli.lines import BadLine, Lines
-from svc.client.chunks import JobSpec, Options
+from svc.client.specs import JobSpec, Options
 
 
 @pytest.fixture

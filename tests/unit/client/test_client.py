@@ -12,10 +12,10 @@ import pytest
 
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.client import outcomes, session
-from svc.client.chunks import JobSpec
 from svc.client.client import Client
 from svc.client.connections import Connections
 from svc.client.jobs import Job
+from svc.client.specs import JobSpec
 from svc.codec import decode_arguments, encode_result
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from svc.client.chunks import JobSpec, encode
 from svc.client.client import Client
 from svc.client.executor import Executor
+from svc.client.specs import JobSpec, encode
 from svc.domain.job import CALL, Terms
 from svc.domain.names import NAME_MAX, is_name
 from svc.testing import local_client, run_jobs

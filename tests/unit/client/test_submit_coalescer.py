@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from svc.client.chunks import FRAME_JOBS, Encoded, Frame
+from svc.client.specs import FRAME_JOBS, Encoded, Frame
 from svc.client.submit_coalescer import SubmitCoalescer, _Entry
 from svc.domain.job import Terms
 from svc.errors import ManagerUnreachable, QueueFull, ServiceError

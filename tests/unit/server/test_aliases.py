@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.chunks import JobSpec, Options
 from svc.client.client import Client
+from svc.client.specs import JobSpec, Options
 from svc.codec import encode_result
 from svc.domain import commands as c
 from svc.domain import replies as r

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from svc import codec
-from svc.client import chunks
-from svc.client.chunks import (
+from svc.client import specs
+from svc.client.specs import (
     FRAME_BYTES,
     FRAME_JOBS,
     Encoded,
@@ -133,7 +133,7 @@ class TestEncode:
             encode(JobSpec("t:f", (object(),)))
 
     def test_what_no_message_can_carry_is_refused_with_the_limit(self, monkeypatch):
-        monkeypatch.setattr(chunks, "BODY_BYTES_MAX", 1000)
+        monkeypatch.setattr(specs, "BODY_BYTES_MAX", 1000)
         with pytest.raises(JobTooLarge, match="over 1000"):
             encode(JobSpec("t:f", ("x" * 1000,)))
 
