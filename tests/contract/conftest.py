@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 def queue(engine: Engine) -> Broker:
     """A client of the engine."""
     return engine.client()
+
+
+@pytest.fixture
+def names() -> Iterator[str]:
+    """Names for workers, no two of them equal."""
+    return (f"w{number}" for number in count(1))

@@ -1,12 +1,16 @@
-"""A manager and a client, for the tests of workers that need no others."""
+"""A manager, a client, workers and certificates, for the tests that need no others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.workers import Client, Manager
+from svc.cli.authority import make_authority
+from tests.support.certificates import NAMES
+from tests.support.workers import KEY, Client, Manager, Start, Worker, options
 
 
 @pytest.fixture
@@ -21,3 +25,27 @@ def manager() -> Iterator[Manager]:
 def client(manager: Manager) -> Iterator[Client]:
     with manager.client() as client:
         yield client
+
+
+@pytest.fixture
+def start(manager: Manager) -> Iterator[Start]:
+    """Start workers with the given options; all are ended after the test."""
+    workers: list[Worker] = []
+
+    def start(consumers: int = 2, *, key: bytes = KEY, log_level: str = "info", **changes: Any) -> Worker:
+        worker = Worker(manager.address, options(consumers, **changes), log_level, key)
+        workers.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.end()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates of an authority, a manager and a client."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    make_authority(folder, NAMES)
+    return folder

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,21 @@ import pytest
 from svc.domain import commands as c
 from svc.domain.job import CALL, Cause
 from svc.domain.lifecycle import JobState
-from svc.domain.limits import Limits
 from svc.worker.cpu import CpuCount
 from svc.worker.supervisor import Supervisor
 from tests.support.processes import alive
-from tests.support.workers import KEY, Client, Manager, Worker, configure_logging, connect, options, until
-
-Start = Callable[..., Worker]
+from tests.support.workers import (
+    KEY,
+    Client,
+    Manager,
+    Start,
+    Worker,
+    configure_logging,
+    connect,
+    options,
+    until,
+    warm_up,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,35 +64,6 @@ def single(shared: Manager) -> Iterator[Client]:
     """A client whose jobs go to a worker with one consumer, which accepts pickles."""
     with shared.client("single") as client:
         yield client
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    manager = Manager(Limits(reconnect_seconds=3.0))
-    manager.start()
-    yield manager
-    manager.stop()
-
-
-@pytest.fixture
-def start(manager: Manager) -> Iterator[Start]:
-    """Start workers with the given options; all are ended after the test."""
-    workers: list[Worker] = []
-
-    def start(consumers: int = 2, *, key: bytes = KEY, log_level: str = "info", **changes: Any) -> Worker:
-        worker = Worker(manager.address, options(consumers, **changes), log_level, key)
-        workers.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in workers:
-        worker.end()
-
-
-def warm_up(client: Client, jobs: int = 3000) -> None:
-    """Let consumers learn that this task is short, so that they read ahead."""
-    client.results(client.submit("sleep", *[(0,)] * jobs))
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------
@@ -306,211 +282,7 @@ def test_long_jobs_are_taken_one_at_a_time(pair: Client) -> None:
     assert all(3 <= pids.count(pid) <= 7 for pid in set(pids))
 
 
-# --- the end ----------------------------------------------------------------------------------------------
-
-
-def test_sigterm_finishes_what_runs_and_gives_back_the_rest(
-    client: Client, start: Start, tmp_path: Path
-) -> None:
-    worker = start(2)
-    path = tmp_path / "marks"
-    jobs = client.submit("mark", *[(str(path), 0.5)] * 6)
-    until(lambda: path.exists() and path.read_text(encoding="utf-8").count("begin") == 2)
-    worker.signal(signal.SIGTERM)
-    assert worker.wait() == 0
-    assert [client.state(job) for job in jobs].count("succeeded") == 2
-    assert path.read_text(encoding="utf-8").count("end") == 2
-    start(2, name="second")
-    client.results(jobs)
-    assert path.read_text(encoding="utf-8").count("begin") == 6
-    assert not any(client.view(job).attempts for job in jobs)
-    assert len(worker.events("worker_stopped")) == 1
-
-
-def test_sigterm_in_a_flood_of_short_jobs_loses_none_and_charges_none(client: Client, start: Start) -> None:
-    first = start(2, log_level="warning")
-    warm_up(client)
-    jobs = client.submit("sleep", *[(0,)] * 20_000)
-    first.signal(signal.SIGTERM)
-    assert first.wait() == 0
-    start(2, name="second", log_level="warning")
-    client.results(jobs)
-    assert client.broker.stats().queues[0].dead == 0
-    assert not any(client.view(job).attempts for job in jobs[::100])
-
-
-def test_a_job_that_outlasts_the_grace_goes_back_uncharged(client: Client, start: Start) -> None:
-    worker = start(1, grace=0.3)
-    (job,) = client.submit("sleep", (30.0,))
-    until(lambda: client.state(job) == "leased")
-    worker.signal(signal.SIGTERM)
-    assert worker.wait(10.0) == 0
-    view = client.view(job)
-    assert (view.state, view.failures, view.crashes, view.interruptions) == ("ready", 0, 0, 1)
-
-
-def test_a_second_signal_ends_the_grace(client: Client, start: Start) -> None:
-    worker = start(1, grace=60.0)
-    (job,) = client.submit("sleep", (30.0,))
-    until(lambda: client.state(job) == "leased")
-    worker.signal(signal.SIGINT)
-    until(lambda: worker.events("worker_stopping"))
-    worker.signal(signal.SIGINT)
-    assert worker.wait(10.0) == 0
-    assert client.view(job).interruptions == 1
-
-
-@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-@pytest.mark.parametrize("task", ["sleep", "hold_gil"])
-def test_a_killed_supervisor_leaves_no_process_behind(
-    client: Client, start: Start, start_method: str, task: str
-) -> None:
-    """Not even one whose task holds the interpreter lock: the kernel ends it."""
-    worker = start(2, start_method=start_method)
-    jobs = client.submit(task, (30,), (30,))
-    until(lambda: all(client.state(job) == "leased" for job in jobs))
-    consumers = descendants(worker.process.pid)
-    assert len(consumers) >= 2
-    worker.process.kill()
-    until(lambda: not any(alive(pid) for pid in consumers), what=f"end of {consumers}")
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    found = [int(child) for child in children if b"resource_tracker" not in _command(int(child))]
-    return found + [each for child in found for each in descendants(child)]
-
-
-def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def test_a_worker_whose_consumers_all_had_their_pill_exits_0(client: Client, start: Start) -> None:
-    worker = start(3)
-    client.results(client.submit("echo", (1,)))
-    until(lambda: client.broker.stats().consumers == 3)
-    client.broker.drain()
-    assert worker.wait() == 0
-    assert worker.events("worker_drained")[0]["consumers"] == 3
-    assert client.broker.stats().consumers == 0
-
-
-def test_a_drained_worker_finishes_the_job_it_runs(client: Client, start: Start) -> None:
-    worker = start(2)
-    (job,) = client.submit("sleep", (1.0,))
-    until(lambda: client.state(job) == "leased")
-    client.broker.drain()
-    assert worker.wait() == 0
-    assert client.state(job) == "succeeded"
-
-
-def test_a_worker_that_starts_during_a_drain_ends_at_once(client: Client, start: Start) -> None:
-    client.broker.drain()
-    assert start(2).wait() == 0
-
-
-_AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-
-
-def _may_unshare() -> bool:
-    with contextlib.suppress(OSError):
-        return subprocess.run([*_AS_PROCESS_1, "true"], capture_output=True, check=False).returncode == 0
-    return False
-
-
-@pytest.mark.skipif(not _may_unshare(), reason="needs the right to make a process namespace")
-def test_as_process_1_it_hears_sigterm_and_reaps_orphans(manager: Manager, client: Client) -> None:
-    worker = Worker(manager.address, options(1), prefix=_AS_PROCESS_1)
-    worker.start()
-    try:
-        client.results(client.submit("orphan", *[()] * 5))
-        until(lambda: client.results(client.submit("zombies")) == [0])
-        (first,) = [pid for pid in descendants(worker.process.pid) if b"worker_main" in _command(pid)]
-        os.kill(first, signal.SIGTERM)
-        assert worker.wait() == 0
-    finally:
-        worker.end()
-
-
-# --- trouble ----------------------------------------------------------------------------------------------
-
-
-def test_jobs_and_worker_survive_a_restart_of_the_manager(
-    manager: Manager, client: Client, start: Start, tmp_path: Path
-) -> None:
-    """The job that runs meanwhile is recorded once, by the attempt that was under way."""
-    worker = start(2)
-    path = tmp_path / "marks"
-    jobs = client.submit("mark", *[(str(path), 1.0)] * 3)
-    until(lambda: path.exists() and path.read_text(encoding="utf-8").count("begin") == 2)
-    manager.restart()
-    client.results(jobs)
-    assert path.read_text(encoding="utf-8").count("begin") == 3
-    assert not any(client.view(job).attempts for job in jobs)
-    worker.signal(signal.SIGTERM)
-    assert worker.wait() == 0
-
-
-def test_a_worker_waits_for_a_manager_that_is_not_there_yet(manager: Manager, start: Start) -> None:
-    manager.stop()
-    worker = start(1)
-    until(lambda: worker.events("manager_unreachable"))
-    manager.journal = manager.journal.reopened()
-    manager.start()
-    with manager.client() as client:
-        assert client.results(client.submit("echo", (1,))) == [1]
-    assert len([line for line in worker.events("manager_unreachable") if line["level"] == "warning"]) == 1
-
-
-def test_an_idle_worker_stops_soon_while_the_manager_is_away(manager: Manager, start: Start) -> None:
-    worker = start(2, grace=60.0)
-    with manager.client() as client:
-        client.results(client.submit("echo", (1,)))
-    manager.stop()
-    try:
-        worker.signal(signal.SIGTERM)
-        assert worker.wait(20.0) == 0
-    finally:
-        manager.journal = manager.journal.reopened()
-        manager.start()
-
-
-def test_a_wrong_authkey_ends_the_worker_with_code_4(start: Start) -> None:
-    worker = start(2, key=b"x" * 32)
-    assert worker.wait() == 4
-    assert "authkey" in worker.text[-1]
-    assert "Traceback" not in "".join(worker.text)
-
-
-def test_a_task_module_that_cannot_be_imported_ends_the_worker_with_code_2(start: Start) -> None:
-    worker = start(2, tasks=("no_such_module",))
-    assert worker.wait() == 2
-    assert "no_such_module" in worker.text[-1]
-    assert "Traceback" not in "".join(worker.text)
-
-
-def test_a_task_module_that_kills_its_process_is_not_tried_in_a_tight_loop(start: Start) -> None:
-    worker = start(1, tasks=("tests.support.worker_tasks_deadly",))
-    until(lambda: len(worker.events("consumer_died")) == 2)
-    began = time.monotonic()
-    until(lambda: len(worker.events("consumer_died")) == 3)
-    assert time.monotonic() - began > 0.5
-    assert worker.wait() == 2
-
-
-def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(client: Client, start: Start) -> None:
-    """That the worker lost a helper is no job's fault: three times would be the end of every job that ran."""
-    worker = start(2)
-    jobs = client.submit("sleep", (0.5,), (0.5,), (0.5,))
-    until(lambda: client.state(jobs[0]) == client.state(jobs[1]) == "leased")
-    (server,) = [pid for pid in descendants(worker.process.pid) if b"forkserver" in _command(pid)][:1]
-    os.kill(server, signal.SIGKILL)
-    client.results(jobs)
-    assert [client.view(job).crashes for job in jobs] == [0, 0, 0]
-    assert [client.view(job).interruptions for job in jobs[:2]] == [1, 1]
-    assert {line["reason"] for line in worker.events("consumer_killed")} == {"orphaned"}
-    assert worker.events("consumer_died") == []
+# --- reports ----------------------------------------------------------------------------------------------
 
 
 def test_a_task_that_exits_with_255_is_charged_though_a_dead_forkserver_looks_the_same(pair: Client) -> None:

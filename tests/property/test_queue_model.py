@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 
-from svc.broker.journal import MemoryJournal
 from svc.domain import admission, upkeep
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.apply import apply
-from svc.domain.job import ErrorInfo, NewChunk, Terms, parse_job_id
-from svc.domain.limits import Limits
-from svc.domain.members import ON_TRIAL, RECONNECT_GRACE, Member
-from svc.domain.queue_state import QueueState
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import RECONNECT_GRACE, Member
 from svc.domain.retry import CRASH_BUDGET
-from tests.support.ledgers import check_journal, check_state
+from tests.support.queue_model import CONSUMERS, ERROR, LIMITS, WORKERS, Job, Lease, QueueModel
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,76 +26,8 @@ def few_attempts_kept() -> Iterator[None]:
         yield
 
 
-LIMITS = Limits(
-    lease_seconds=15.0,
-    retention_seconds=100.0,
-    retention_jobs=12,
-    dead_retention_seconds=300.0,
-    window_bytes=300,
-    grant_jobs=8,
-    merge_seconds=2.0,
-    reconnect_seconds=1.0,
-    suspicion_budget=2,
-)
-ERROR = ErrorInfo("ValueError", "no")
-WORKERS = ("v", "w")
-CONSUMERS = ("v-1", "w-1", "w-2")
-FINISHED = ("succeeded", "dead", "cancelled")
-
-
-@dataclass
-class Job:
-    """What the model knows of one job."""
-
-    state: str
-    due: float = 0.0
-    ended: float = 0.0
-    charged: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    suspect: bool = False
-    outcomes: int = 0
-
-
-@dataclass
-class Lease:
-    """What a consumer believes to hold: jobs in order, the settled ones gone."""
-
-    consumer: str
-    origin: str
-    numbers: list[int]
-
-
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(QueueModel):
     """Random commands, one commit each; a restart may come after any of them."""
-
-    @initialize()
-    def start(self) -> None:
-        self.now = 1_000.0
-        self.journal = MemoryJournal()
-        self.jobs: dict[str, Job] = {}
-        self.next_number = 0
-        self.sent: list[NewChunk] = []
-        self.held: dict[int, Lease] = {}
-        self.stale: list[c.Ack] = []
-        self._open()
-
-    def _open(self) -> None:
-        self.state = QueueState(incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS)
-        for sequence, event in self.journal.replay():
-            self.state.ledger.replay(sequence, event)
-        self.state.recover(self.now)
-        self._note_due()
-        self.client = Member()
-        self.members: dict[str, Member] = {}
-        self.supervisors: dict[str, Member] = {}
-
-    def ask(self, command: c.Command, member: Member) -> r.Reply:
-        reply = apply(self.state, command, member, self.now)
-        assert reply is not None
-        self.commit()
-        return reply
-
-    def commit(self) -> None:
-        self.journal.append(*self.state.take_events())
 
     # --- members ------------------------------------------------------------------------------------
 
@@ -259,20 +186,6 @@ class QueueMachine(RuleBasedStateMachine):
                     self._check_company(name, each)
                 job.state = "leased"
 
-    def _check_company(self, name: str, suspect: r.Delivery) -> None:
-        """Suspects run on one worker, and those that have a suspicion alone."""
-        leased = [
-            lease
-            for token, lease in self.held.items()
-            if token in self.state.leases
-            and token != suspect.token
-            and any(self.jobs[f"{lease.origin}-{number}"].suspect for number in lease.numbers)
-        ]
-        assert {lease.consumer[0] for lease in leased} <= {name[0]}
-        numbers = [(suspect.origin, suspect.first), *((lease.origin, lease.numbers[0]) for lease in leased)]
-        if leased:
-            assert not any(self.jobs[f"{origin}-{number}"].charged[3] for origin, number in numbers)
-
     @precondition(lambda self: self._live())
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
@@ -391,128 +304,6 @@ class QueueMachine(RuleBasedStateMachine):
                 job.state = "scheduled" if job.due > self.now else "ready"
         self._open()
         self.commit()
-
-    def _note_due(self) -> None:
-        for job in self.jobs.values():
-            if job.state == "scheduled" and job.due <= self.now:
-                job.state = "ready"
-
-    def _note_expired(self) -> None:
-        for token, lease in list(self.held.items()):
-            if (
-                token in self.state.leases
-                or self.jobs[f"{lease.origin}-{lease.numbers[0]}"].state != "leased"
-            ):
-                continue
-            if not any(t == token for t in self.before_tokens):
-                continue
-            member = self.members.get(lease.consumer)
-            on_trial = token in self.trials
-            assert on_trial or member is None or self._worker_silent(member), "a lease ended for no reason"
-            del self.held[token]
-            self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
-            self._back(lease)
-            for number in lease.numbers:
-                self.jobs[f"{lease.origin}-{number}"].suspect = True
-        self._note_interruptions()
-
-    def _note_interruptions(self) -> None:
-        """Take over the one ledger that has no budget: which job was executing, the model does not know."""
-        for job, known in self.jobs.items():
-            place = self.state.ledger.origins.find(*parse_job_id(job))
-            if place is not None and (record := place[0].records.get(place[1])) is not None:
-                assert record.interruptions >= known.charged[2]
-                assert record.suspicions in (known.charged[3], known.charged[3] + 1)
-                assert record.suspicions == known.charged[3] or known.suspect
-                known.charged[2:] = [record.interruptions, record.suspicions]
-                if known.charged[3] == LIMITS.suspicion_budget and known.state == "ready":
-                    self._settle(known, "dead", given_back=True)
-
-    def _worker_silent(self, member: Member) -> bool:
-        return member.worker is None or self.now >= member.worker.expires
-
-    def _note_forgotten(self) -> None:
-        for job, known in list(self.jobs.items()):
-            if self.state.ledger.find(job) is None:
-                assert known.state in FINISHED
-                old = self.now >= known.ended + LIMITS.retention_seconds
-                many = sum(each.state in FINISHED for each in self.jobs.values()) > LIMITS.retention_jobs
-                assert old or many
-                del self.jobs[job]
-
-    # --- what the rules share -----------------------------------------------------------------------
-
-    def _live_tokens(self) -> set[int]:
-        return {token for token in self.held if token in self.state.leases}
-
-    def _live(self) -> bool:
-        return bool(self._held_by_members())
-
-    def _held_by_members(self) -> set[int]:
-        """Return the leases that their consumers still have; those on trial stand apart."""
-        held = {token for token in self._live_tokens() if self.held[token].consumer in self.members}
-        return {token for token in held if self.state.leases[token].holder.role != ON_TRIAL}
-
-    def _choose(self, data: st.DataObject) -> tuple[int, Lease, Member]:
-        tokens = sorted(t for t in self._held_by_members())
-        token = data.draw(st.sampled_from(tokens))
-        return token, self.held[token], self.members[self.held[token].consumer]
-
-    def _listed(self, worker: str) -> list[str]:
-        known = self.state.workers.get(worker)
-        return [] if known is None else list(known.consumers)
-
-    def _settle(self, job: Job, state: str, *, given_back: bool = False) -> None:
-        assert job.state == "leased" or state == "cancelled" or given_back
-        job.state = state
-        if state in FINISHED:
-            job.ended = self.now
-            job.suspect = False
-
-    def _back(self, lease: Lease) -> None:
-        for number in lease.numbers:
-            job = self.jobs[f"{lease.origin}-{number}"]
-            assert job.state == "leased"
-            job.state = "ready"
-
-    def _tidy(self, token: int) -> None:
-        if not self.held[token].numbers:
-            del self.held[token]
-
-    def _drop_leases_of(self, name: str) -> None:
-        for token in [token for token, lease in self.held.items() if lease.consumer == name]:
-            lease = self.held.pop(token)
-            if lease.numbers:
-                self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
-            if token in self.before_tokens:
-                self._back(lease)
-
-    # --- what always holds --------------------------------------------------------------------------
-
-    @invariant()
-    def states_are_the_models(self) -> None:
-        for job, known in self.jobs.items():
-            place = self.state.ledger.find(job)
-            assert place is not None, f"{job} is lost"
-            chunk, index = place
-            assert chunk.state(index).word == known.state, job
-            record = chunk.records.get(index)
-            charged = [0, 0, 0, 0]
-            if record is not None:
-                charged = [record.failures, record.crashes, record.interruptions, record.suspicions]
-            assert charged == known.charged, job
-            assert (self.state.ledger.losses.of(chunk, index) is not None) == known.suspect, job
-        #: Which leases were in force before the next rule.
-        self.before_tokens = set(self.state.leases)
-        self.trials = {token for token, lease in self.state.leases.items() if lease.holder.role == ON_TRIAL}
-
-    @invariant()
-    def state_is_sound(self) -> None:
-        check_state(self.state)
-
-    @invariant()
-    def journal_is_the_state(self) -> None:
-        check_journal(self.state, self.journal)
 
     def teardown(self) -> None:
         """All that is ready is handed out once, and then nothing is left."""

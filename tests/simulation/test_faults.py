@@ -15,7 +15,8 @@ from svc.domain.limits import Limits
 from svc.domain.members import LeaseRecord, Member
 from svc.domain.origins import Origin
 from svc.domain.queue_state import QueueState
-from tests.support.simulation import Violation, World
+from tests.support.simulated_peers import Violation
+from tests.support.simulation import World
 
 BUDGET = Limits().suspicion_budget
 #: `SVC_SIMULATION_SEEDS=5000 pytest tests/simulation` looks longer; a failure names its seed.

@@ -201,3 +201,22 @@ class Worker:
             self.process.kill()
             self.process.wait()
         self.reader.join(5.0)
+
+
+Start = Callable[..., Worker]
+
+
+def warm_up(client: Client, jobs: int = 3000) -> None:
+    """Let consumers learn that this task is short, so that they read ahead."""
+    client.results(client.submit("sleep", *[(0,)] * jobs))
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    found = [int(child) for child in children if b"resource_tracker" not in command_of(int(child))]
+    return found + [each for child in found for each in descendants(child)]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import stat
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing import connection as stdlib
 from pathlib import Path
 
 import pytest
 
-from svc.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place, StateBroken
+from svc.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place
 from svc.broker.host import QueueHost
 from svc.broker.journal import Journal, MemoryJournal
-from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.apply import HANDLERS
-from svc.domain.events import AnyEvent, Submitted
-from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.events import AnyEvent
 from svc.domain.members import Member
-from svc.domain.observer import Observer
-from svc.errors import JournalError, ManagerBroken, ManagerUnreachable
-from svc.server.fault_reports import REPORTS_MAX, FaultReports, describe
+from svc.errors import JournalError, ManagerUnreachable
 from svc.server.journal import SqliteJournal
-from svc.server.journal.rows import rows_of
-from svc.server.manager import JobManager, listen
 from svc.server.plain import PlainFace
-from svc.server.recovery import WINDOW_SECONDS, Recovery
 from svc.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
-from tests.support.manager import RunningManager, running_manager
-
-SECRET = "s3cr3t-marker"
-PLACES = {
-    RAISES: Place.REQUEST,
-    CORRUPTS: Place.REQUEST,
-    WRITES: Place.COMMIT,
-    TICKS: Place.UPKEEP,
-    GRANTS: Place.REQUEST,
-}
-
-
-class Told(Observer):
-    def __init__(self) -> None:
-        self.places: list[str] = []
-
-    def broke(self, place: str) -> None:
-        self.places.append(place)
-
-
-@contextmanager
-def breakable(journal: Journal, folder: Path, told: Told | None = None) -> Iterator[RunningManager]:
-    """Serve *journal*; reports go to *folder*."""
-    with running_manager(journal, observer=told) as manager:
-        manager.server.recovery = Recovery(FaultReports(folder))
-        yield manager
-
-
-class EncodingJournal(MemoryJournal):
-    """Takes no event that a file could not take."""
-
-    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
-        rows_of(records)
-        super().append(records, forget)
+from tests.support.manager import RunningManager
+from tests.support.recovering import (
+    PLACES,
+    SECRET,
+    EncodingJournal,
+    Told,
+    ask,
+    breakable,
+    ready,
+    refused,
+    submit,
+    trip,
+)
 
 
 @pytest.fixture(params=["memory", "os"])
@@ -81,10 +46,6 @@ def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
     broken_manager.replaced(monkeypatch)
 
 
-def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") -> c.Submit:
-    return c.Submit(origin, [NewChunk(number, Terms(task), [body])])
-
-
 def put(manager: RunningManager, *items: object) -> list[tuple[str, object]]:
     """Put *items* as a stock client does; return its answers."""
     with stdlib.Client(manager.endpoint, authkey=manager.authkey) as connection:
@@ -95,37 +56,6 @@ def put(manager: RunningManager, *items: object) -> list[tuple[str, object]]:
             connection.send(("tasks", "put", (item,), {}))
             answers.append(connection.recv())
     return answers
-
-
-def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 10.0) -> list[r.AnyReply]:
-    """Call over a connection of its own."""
-    broker = manager.broker(timeout=timeout)
-    try:
-        return broker.call(commands)
-    finally:
-        broker._discard()
-
-
-def trip(manager: RunningManager, task: str, number: int = 0) -> list[r.AnyReply]:
-    """Have a job of *task* break the state; return what its sender is told once it has sent it again."""
-    replies = ask(manager, submit(task, number, SECRET.encode(), "b"))
-    if task == GRANTS:
-        consumer = manager.consumer("w-9")
-        consumer.call([c.Lease(), c.Ping()])
-        consumer._discard()
-    return replies
-
-
-def refused(replies: list[r.AnyReply]) -> r.Refused:
-    """Return the one refusal in *replies*."""
-    (refusal,) = (reply for reply in replies if isinstance(reply, r.Refused))
-    return refusal
-
-
-def ready(manager: RunningManager) -> int:
-    (totals,) = ask(manager, c.Stats())
-    assert isinstance(totals, r.Totals)
-    return {queue.name: queue.ready for queue in totals.queues}["default"]
 
 
 @pytest.mark.parametrize("task", FAULTS)
@@ -333,179 +263,3 @@ def test_a_damaged_row_that_a_stock_client_meets_ends_the_manager_as_a_fault_of_
     with pytest.raises(JournalError, match="cannot be read"):
         face.carry_out(face.method("tasks", "get"), Member("plain"), (), {}, answers.append)
     assert answers == [None]
-
-
-# --- bounded ----------------------------------------------------------------------------------------
-
-
-class Watch:
-    """A clock that a test sets."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def broken_host() -> tuple[QueueHost, StateBroken]:
-    host = QueueHost(MemoryJournal())
-    with pytest.raises(StateBroken) as caught:
-        host.call([submit(RAISES, body=SECRET.encode())], Member(), lambda replies: None)
-    return host, caught.value
-
-
-def test_the_third_recovery_within_a_minute_is_none():
-    watch = Watch()
-    recovery = Recovery(clock=watch)
-    host, broken = broken_host()
-    for _ in range(2):
-        recovery.discard(host, broken)
-        recovery.recover(host)
-        watch.now += WINDOW_SECONDS / 2 - 1
-
-    with pytest.raises(ManagerBroken, match="3 times in 60 s"):
-        recovery.discard(host, broken)
-
-
-def test_a_fault_now_and_then_is_recovered_from_for_ever():
-    watch = Watch()
-    recovery = Recovery(clock=watch)
-    host, broken = broken_host()
-    for _ in range(20):
-        recovery.discard(host, broken)
-        recovery.recover(host)
-        watch.now += WINDOW_SECONDS / 2
-
-
-def test_the_third_fault_within_a_minute_ends_the_manager_and_leaves_its_journal_whole(tmp_path):
-    host = QueueHost(SqliteJournal.open(tmp_path / "j.db", "os"))
-    server = JobManager(host, listen("127.0.0.1", 0), b"key").get_server()
-    ends: list[Exception] = []
-
-    def serve() -> None:
-        try:
-            server.serve_forever()
-        except ManagerBroken as end:
-            ends.append(end)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    manager = RunningManager(server, host, b"key")
-    ask(manager, submit("m:f"))
-    trip(manager, RAISES, 0)
-    trip(manager, RAISES, 1)
-    with pytest.raises(ManagerUnreachable):
-        ask(manager, submit("m:f", 1), submit(RAISES, 2, origin="b"), timeout=0.5)
-    thread.join(10)
-
-    assert len(ends) == 1
-    again = SqliteJournal.open(tmp_path / "j.db", "os")
-    assert [event.origin for _, event in again.replay() if isinstance(event, Submitted)] == ["o"]
-    again.close()
-
-
-def test_a_recovery_that_fails_ends_the_manager(monkeypatch):
-    host, broken = broken_host()
-    recovery = Recovery()
-    recovery.discard(host, broken)
-    monkeypatch.setattr(host.journal, "replay", lambda: iter([(1, None)]))
-
-    with pytest.raises(ManagerBroken, match="keep a copy of the journal"):
-        recovery.recover(host)
-
-
-# --- memory and what is dropped -------------------------------------------------------------------
-
-
-def test_the_old_state_is_free_before_the_journal_is_read():
-    host, broken = broken_host()
-    old = weakref.ref(host.state.ledger)
-    seen: list[object] = []
-    journal = host.journal
-    replay = journal.replay
-
-    class Spy(MemoryJournal):
-        def replay(self):
-            seen.append(old())
-            return replay()
-
-    host.journal = Spy()
-    recovery = Recovery()
-    recovery.discard(host, broken)
-    del broken
-    recovery.recover(host)
-
-    assert seen == [None]
-    assert gc.isenabled()
-
-
-def test_a_queue_in_this_process_that_breaks_is_closed():
-    queue = LocalQueue()
-    broker = LocalBroker(queue)
-    broker.call([submit("m:f")])
-
-    with pytest.raises(ManagerBroken, match="closed"):
-        broker.call([submit(RAISES, 1)])
-    with pytest.raises(ManagerUnreachable):
-        broker.call([c.Ping()])
-
-
-# --- reports ----------------------------------------------------------------------------------------
-
-
-def test_a_report_says_where_and_by_whom_and_nothing_of_a_jobs_content(tmp_path):
-    host, broken = broken_host()
-    command = c.Submit(
-        "origin-1",
-        [NewChunk(7, Terms("m:secretive", "bulk"), [SECRET.encode()] * 30, key=SECRET) for _ in range(12)],
-    )
-    nack = c.Nack(1, 2, ErrorInfo("ValueError", SECRET, SECRET, SECRET.encode()))
-    ack = c.Ack(1, 2**200, [SECRET.encode()], [float("nan")])
-    reports = FaultReports(tmp_path / "faults", sqlite="3.0")
-    for asked in (command, nack, ack):
-        error = KeyError(SECRET)
-        error.__cause__ = broken.error
-        fault = StateBroken(Place.REQUEST, error, asked, Member("consumer", "w-1"))
-        reports.write(describe(fault, host))
-    written = [json.loads(path.read_text()) for path in sorted((tmp_path / "faults").iterdir())]
-
-    assert not any(SECRET in path.read_text() for path in (tmp_path / "faults").iterdir())
-    told = written[0]
-    assert [error["type"] for error in told["errors"]] == ["KeyError", "RuntimeError"]
-    assert any("broken_manager.py" in frame for frame in told["errors"][1]["at"])
-    assert (told["command"]["type"], told["command"]["origin"], told["role"]) == (
-        "Submit",
-        "origin-1",
-        "consumer",
-    )
-    chunk = told["command"]["chunks"][0]
-    assert (chunk["terms"]["task"], chunk["terms"]["queue"]) == ("m:secretive", "bulk")
-    assert chunk["bodies"][0] == f"{len(SECRET)} bytes"
-    assert chunk["key"] == f"text of {len(SECRET)} characters"
-    assert told["command"]["chunks"][-1] == "and 2 more"
-    assert written[2]["command"]["first"] == "number of 201 bits"
-    assert told["jobs"]["ready"] == 1
-    assert {"time", "release", "python", "platform", "sqlite", "incarnation", "last_sequence"} <= told.keys()
-    assert told["limits"]["max_queue_jobs"] == host.state.limits.max_queue_jobs
-
-
-def test_reports_are_for_this_user_alone_and_only_the_newest_are_kept(tmp_path):
-    reports = FaultReports(tmp_path / "faults")
-    written = [reports.write({"place": "request"}) for _ in range(REPORTS_MAX + 3)]
-
-    assert sorted((tmp_path / "faults").iterdir()) == written[3:]
-    assert stat.S_IMODE((tmp_path / "faults").stat().st_mode) == 0o700
-    assert stat.S_IMODE(written[-1].stat().st_mode) == 0o600
-
-
-def test_a_report_that_cannot_be_written_keeps_nobody_from_recovering(tmp_path):
-    (tmp_path / "faults").write_text("a file is in the way")
-    host, broken = broken_host()
-    recovery = Recovery(FaultReports(tmp_path / "faults"))
-
-    recovery.discard(host, broken)
-    recovery.recover(host)
-
-    refusal = host.blamed.refusal(submit(RAISES, body=SECRET.encode()), inside=False)
-    assert refusal is not None
-    assert "log tells more" in refusal.message

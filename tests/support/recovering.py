@@ -1,0 +1,90 @@
+"""A manager that recovers from artificial faults, and calls to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from svc.broker.broken import Place
+from svc.broker.journal import Journal, MemoryJournal
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.events import AnyEvent
+from svc.domain.job import NewChunk, Terms
+from svc.domain.observer import Observer
+from svc.server.fault_reports import FaultReports
+from svc.server.journal.rows import rows_of
+from svc.server.recovery import Recovery
+from tests.support.broken_manager import CORRUPTS, GRANTS, RAISES, TICKS, WRITES
+from tests.support.manager import RunningManager, running_manager
+
+SECRET = "s3cr3t-marker"
+
+
+PLACES = {
+    RAISES: Place.REQUEST,
+    CORRUPTS: Place.REQUEST,
+    WRITES: Place.COMMIT,
+    TICKS: Place.UPKEEP,
+    GRANTS: Place.REQUEST,
+}
+
+
+class Told(Observer):
+    def __init__(self) -> None:
+        self.places: list[str] = []
+
+    def broke(self, place: str) -> None:
+        self.places.append(place)
+
+
+@contextmanager
+def breakable(journal: Journal, folder: Path, told: Told | None = None) -> Iterator[RunningManager]:
+    """Serve *journal*; reports go to *folder*."""
+    with running_manager(journal, observer=told) as manager:
+        manager.server.recovery = Recovery(FaultReports(folder))
+        yield manager
+
+
+class EncodingJournal(MemoryJournal):
+    """Takes no event that a file could not take."""
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+        rows_of(records)
+        super().append(records, forget)
+
+
+def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") -> c.Submit:
+    return c.Submit(origin, [NewChunk(number, Terms(task), [body])])
+
+
+def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 10.0) -> list[r.AnyReply]:
+    """Call over a connection of its own."""
+    broker = manager.broker(timeout=timeout)
+    try:
+        return broker.call(commands)
+    finally:
+        broker._discard()
+
+
+def trip(manager: RunningManager, task: str, number: int = 0) -> list[r.AnyReply]:
+    """Have a job of *task* break the state; return what its sender is told once it has sent it again."""
+    replies = ask(manager, submit(task, number, SECRET.encode(), "b"))
+    if task == GRANTS:
+        consumer = manager.consumer("w-9")
+        consumer.call([c.Lease(), c.Ping()])
+        consumer._discard()
+    return replies
+
+
+def refused(replies: list[r.AnyReply]) -> r.Refused:
+    """Return the one refusal in *replies*."""
+    (refusal,) = (reply for reply in replies if isinstance(reply, r.Refused))
+    return refusal
+
+
+def ready(manager: RunningManager) -> int:
+    (totals,) = ask(manager, c.Stats())
+    assert isinstance(totals, r.Totals)
+    return {queue.name: queue.ready for queue in totals.queues}["default"]

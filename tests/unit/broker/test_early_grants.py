@@ -1,0 +1,196 @@
+"""Grants that go out before the commit of the jobs in them (decision 15)."""
+
+from __future__ import annotations
+
+import pytest
+
+from svc.broker.host import QueueHost
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain.job import NewChunk, Terms
+from svc.domain.members import Member
+from svc.errors import JournalError
+from tests.support.hosts import ask, consumer_of, handed_out, submit
+
+
+def test_jobs_are_handed_out_before_the_commit_and_nothing_is_acknowledged_if_it_fails(host, journal):
+    """So a job may run though the manager dies before it is on record; its submitter was told nothing."""
+    granted: list[list[r.Reply]] = []
+    host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
+    host.turn()
+    submitted = submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+    assert submitted == []
+
+
+def test_who_has_only_just_asked_is_answered_in_turn_with_all_else(host, journal):
+    """A stock client's answers have no numbers: what it asked before has to be answered before."""
+    granted: list[list[r.Reply]] = []
+    host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
+    submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert granted == []
+
+
+def test_a_plain_client_that_waits_for_nothing_else_need_not_wait_for_the_commit(host, journal):
+    consumer = Member("plain")
+    submit(host)
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 1  # as its connection counts: this one
+    host.call([c.Lease(1)], consumer, granted.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+
+
+def test_so_need_one_that_asked_just_before_the_jobs_came(host, journal):
+    consumer = Member("plain")
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 1
+    host.call([c.Lease(1, 10.0)], consumer, granted.append)
+    submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(granted) == 1
+
+
+def reported(host: QueueHost, *, early: bool) -> list[list[r.Reply]]:
+    """Submit two jobs and let a consumer report the first; return the answers to that, in the same turn."""
+    submit(host)
+    submit(host, 1)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    answers: list[list[r.Reply]] = []
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    host.call([ack, c.Lease(1, 10.0, early=early)], consumer, answers.append)
+    return answers
+
+
+def test_who_reports_gets_no_jobs_before_the_end_of_the_turn(host):
+    """Coming again in the same turn, it would take its report as recorded; see `Grant`."""
+    answers = reported(host, early=True)
+
+    host.hand_out()
+    assert answers == []
+    host.turn()
+    assert handed_out(answers) == 1
+
+
+def test_a_plain_client_that_asks_for_jobs_behind_another_call_is_answered_after_that(host, journal):
+    consumer = Member("plain")
+    submit(host)
+    granted: list[list[r.Reply]] = []
+    consumer.outstanding = 2
+    host.call([c.Lease(1)], consumer, granted.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert granted == []
+
+
+def test_jobs_that_come_with_the_answer_to_a_report_wait_for_its_commit(host, journal):
+    answers = reported(host, early=False)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert answers == []
+
+
+def test_who_takes_jobs_early_has_them_before_the_commit_of_its_report_and_is_told_so(host, journal):
+    answers = reported(host, early=True)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    ((done, grant),) = answers
+    assert done == r.Done(1)
+    assert isinstance(grant, r.Grant)
+    assert grant.early
+    assert handed_out(answers) == 1
+
+
+def test_once_a_commit_has_failed_nothing_is_handed_out_any_more(host, journal):
+    """It would tell that what was reported before is on record."""
+    submit(host)
+    consumer = consumer_of(host)
+    submit(host, 1)
+    journal.failing = True
+    with pytest.raises(JournalError):
+        host.turn()
+    journal.failing = False
+    answers: list[list[r.Reply]] = []
+    host.call([c.Lease(1, early=True)], consumer, answers.append)
+
+    host.turn()
+    host.close()
+
+    assert answers == []
+
+
+def test_a_grant_is_early_only_where_something_was_reported_with_it_in_the_same_turn(host):
+    submit(host)
+    consumer = consumer_of(host)
+
+    ((first,),) = ask(host, consumer, c.Lease(1, 10.0, early=True))
+    assert isinstance(first, r.Grant)
+    ack = c.Ack(first.deliveries[0].token, 0, [b"r"], [0.0])
+    waited = ask(host, consumer, ack, c.Lease(1, 10.0, early=True))
+    submit(host, 1)
+    host.turn()
+
+    ((_, second),) = waited
+    assert isinstance(second, r.Grant)
+    assert handed_out(waited) == 1
+    assert (first.early, second.early) == (False, False)
+
+
+def test_a_report_that_is_on_record_does_not_hold_up_later_jobs(host, journal):
+    submit(host)
+    consumer = consumer_of(host)
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    ack = c.Ack(grant.deliveries[0].token, 0, [b"r"], [0.0])
+    answers = ask(host, consumer, ack, c.Lease(1, 10.0))
+    submit(host, 1)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert handed_out(answers) == 1
+
+
+def test_a_pill_put_by_hand_waits_for_its_commit(host, journal):
+    """It stops exactly one consumer, so it must be gone from the journal when one has it."""
+    pill = NewChunk(0, Terms("#pill", codec="item"), [b""])
+    host.call([c.Submit("o", [pill])], Member(inside=True), lambda replies: None)
+    host.turn()
+    answers: list[list[r.Reply]] = []
+    host.call([c.Lease(1)], consumer_of(host), answers.append)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert answers == []
