@@ -34,7 +34,7 @@ from svc import wire
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
-from svc.server.roles import COMMANDS
+from svc.server.roles import RIGHTS
 
 #: Seconds to wait for a job: a manager that has just started hands out none for some seconds.
 _PATIENCE = 30.0
@@ -262,7 +262,7 @@ def _cancels(camp: Camp) -> int:
 def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
     """Return the attack with the shortest commands of a kind, by the lowest role that may send it."""
     tag = str(kind.__struct_config__.tag)
-    roles = [role for role in (Role.SUBMIT, Role.WORK, Role.READ) if role in COMMANDS.get(tag, ())]
+    roles = [role for role in (Role.SUBMIT, Role.WORK, Role.READ) if role in RIGHTS.get(tag, ())]
     if not roles:
         return None
     shortest = {"origin": "o", "error": _ERROR, "version": 1, "role": "client", "consumer": "w"}

@@ -1,6 +1,6 @@
 """Makes up the steps of a story while it runs, from the current state.
 
-The commands and their fields come from the declarations (`commands.AnyCommand`, the other commands that
+The commands and their fields come from the declarations (`commands.COMMANDS`, the other commands that
 `apply` serves, and `plain.EXPOSED`): a new command is fuzzed without a change here. The tables below only
 make usual values more frequent, so that stories reach deep states.
 """
@@ -13,12 +13,11 @@ import pickle
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from msgspec import inspect
 
 from svc.domain import commands as c
-from svc.domain.apply import HANDLERS
 from svc.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE
 from svc.domain.lifecycle import JobState
 from svc.domain.roles import Role
@@ -27,9 +26,9 @@ from tests.fuzz import steps as s
 from tests.fuzz.scene import Scene
 from tests.fuzz.values import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, Usual, Values, encoded_bytes, swarm
 
-_WIRE: tuple[type[c.Command], ...] = get_args(c.AnyCommand)
+_WIRE = tuple(kind for kind in c.COMMANDS if kind.on_wire)
 #: Commands that reach the host only from the server for plain clients, which has checked their values.
-_INSIDE = tuple(kind for kind in HANDLERS if kind not in _WIRE)
+_INSIDE = tuple(kind for kind in c.COMMANDS if not kind.on_wire)
 _KINDS: dict[type[c.Command], inspect.Type] = {each: inspect.type_info(each) for each in (*_WIRE, *_INSIDE)}
 _CALLS = [(typeid, name) for typeid, names in EXPOSED.items() for name in names if name != "call"]
 #: Calls by frequency: put, get and submit have the most ways to fail.

@@ -353,7 +353,7 @@ def _message(request: tuple[Any, ...], protocol: int) -> bytes:
 
 def _let_in(commands: Sequence[c.Command]) -> bool:
     """Return whether the wire accepts these commands; commands of the host alone have no bounds there."""
-    known = [each for each in commands if isinstance(each, c.AnyCommand)]
+    known = [each for each in commands if each.on_wire]
     try:
         wire.decode_request(wire.request_frame(wire.encode_request(1, known)[wire.HEADER.size :]) or b"")
     except BadRequest:

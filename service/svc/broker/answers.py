@@ -11,7 +11,7 @@ from svc.errors import ServiceError
 from svc.wire import RELEASE
 
 
-def completed(reply: r.Reply | None, journal: Journal, clock: Clock, uptime: float) -> r.Reply | None:
+def completed(reply: r.Totals | r.Welcome, journal: Journal, clock: Clock, uptime: float) -> r.Reply:
     """Return *reply* with what the host knows; *uptime* is in seconds."""
     if isinstance(reply, r.Totals):
         return msgspec.structs.replace(
@@ -23,9 +23,7 @@ def completed(reply: r.Reply | None, journal: Journal, clock: Clock, uptime: flo
             clock_offset=behind(clock),
             clock_held=is_held(clock),
         )
-    if isinstance(reply, r.Welcome):
-        return msgspec.structs.replace(reply, release=RELEASE)
-    return reply
+    return msgspec.structs.replace(reply, release=RELEASE)
 
 
 def backup(journal: Journal, name: str) -> r.Reply:

@@ -19,29 +19,12 @@ import msgspec
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
-from svc.domain.apply import READERS
+from svc.domain.handlers import READERS
 from svc.domain.members import Member
 from svc.errors import JournalError, RowMissing
 
 #: The most requests that are remembered as having broken the state; a new one replaces the oldest.
 BLAMED_MAX: Final = 1000
-#: Commands without content of their own: to refuse one for good would refuse it to every client.
-CONTENTLESS: Final = frozenset(
-    (
-        c.Lease,
-        c.Leave,
-        c.Extend,
-        c.Stats,
-        c.Members,
-        c.Ping,
-        c.Wake,
-        c.Exposition,
-        c.Take,
-        c.Join,
-    )
-)
-#: Commands that change nothing, even if they fail.
-READING: Final = frozenset((*READERS, c.Exposition))
 
 
 class Place(enum.StrEnum):
@@ -90,6 +73,11 @@ def is_told(error: Exception) -> bool:
     repair. A missing row is neither: the journal is sound, but the state refers to a row that is not in it.
     """
     return isinstance(error, StateBroken | JournalError) and not isinstance(error, RowMissing)
+
+
+def only_reads(command: c.Command) -> bool:
+    """Return whether *command* changes nothing, even if it fails."""
+    return type(command) in READERS or isinstance(command, c.Exposition)
 
 
 class Guard:
@@ -143,7 +131,7 @@ class Blamed:
             inside: whether the command came from the manager's interface for plain clients.
         """
         kind = type(command)
-        if kind in CONTENTLESS:
+        if kind.contentless:
             return None
         digest = content_digest(command, inside=inside)
         self._kinds.add(kind)

@@ -16,9 +16,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from svc.broker.answers import backup, completed
-from svc.broker.broken import READING, Blamed, Guard, Makers, Place, StateBroken, is_told, unread
+from svc.broker.broken import Blamed, Guard, Makers, Place, StateBroken, is_told, only_reads, unread
 from svc.broker.clock import CLOCK_JUMP_MAX, Clock, ManagerClock, behind, settle
 from svc.broker.expositions import SLICE_SECONDS, Expositions
 from svc.broker.journal import Journal
@@ -26,7 +27,7 @@ from svc.broker.outbox import Outbox
 from svc.broker.recent import Recent
 from svc.broker.request import UNTIMED_COMMANDS, UNTIMED_SECONDS, Request
 from svc.broker.surveys import Surveys
-from svc.broker.waiting import WAITERS, Deliver, Waiters, Waiting, impatient
+from svc.broker.waiting import Deliver, Waiters, Waiting, impatient
 from svc.domain import admission, upkeep
 from svc.domain import commands as c
 from svc.domain import events as e
@@ -42,8 +43,6 @@ from svc.errors import JournalError
 
 #: Seconds between two checks for changes that time alone causes: expired leases, retention.
 TICK_SECONDS = 0.1
-#: Commands that the host answers itself, or whose answers it adds to.
-_ANSWERED_HERE = frozenset((c.Exposition, c.Backup, c.Stats, c.Hello, c.Wake, c.AcceptClock))
 #: Seconds by which the clock may be off, and is right.
 _CLOCK_RIGHT_SECONDS = 1.0
 _UPKEEP, _WAITING, _LEAVING = (Guard(place) for place in (Place.UPKEEP, Place.WAITING, Place.CONNECTION))
@@ -52,6 +51,9 @@ _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command
 
 class QueueHost:
     """A `QueueState`, its journal, and the requests that wait. Used by one thread at a time."""
+
+    #: The commands that the host answers itself: they concern the journal, the clock or the metrics.
+    OWN_COMMANDS: Final = (c.Wake, c.Exposition, c.Backup, c.AcceptClock)
 
     def __init__(
         self,
@@ -191,7 +193,7 @@ class QueueHost:
             command = commands[place]
             if type(command) is c.Stats and not self._surveys.prepare(request.room, now, until):
                 return False
-            if isinstance(command, WAITERS):
+            if isinstance(command, c.WAITERS):
                 command = impatient(command)
             reply = self._carry_out(command, request, now)
             if reply is None or type(command) is c.Exposition:
@@ -369,26 +371,30 @@ class QueueHost:
         try:
             return self._apply(command, member, now, room)
         except Exception as error:
-            if is_told(error) or type(command) not in READING:
+            if is_told(error) or not only_reads(command):
                 raise
             self.observer.broke(Place.READING)
             return unread(error)
 
     def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
-        if type(command) not in _ANSWERED_HERE:
-            return apply(self.state, command, member, now, room)
-        if isinstance(command, c.Wake):
-            self.wake(member)
-            return r.Done()
-        if isinstance(command, c.Exposition):
-            return self._expositions.answer(member)
-        if isinstance(command, c.Backup):
-            return backup(self.journal, command.name)
-        if isinstance(command, c.AcceptClock):
-            self.clock_accepted = self._may_set_clock and abs(behind(self.clock)) >= _CLOCK_RIGHT_SECONDS
-            return r.Done(int(self.clock_accepted))
+        if type(command) in self.OWN_COMMANDS:
+            return self._answer_own(command, member)
         reply = apply(self.state, command, member, now, room)
-        return completed(reply, self.journal, self.clock, now - self._started_at)
+        if isinstance(reply, r.Totals | r.Welcome):
+            return completed(reply, self.journal, self.clock, now - self._started_at)
+        return reply
+
+    def _answer_own(self, command: c.Command, member: Member) -> r.Reply | None:
+        match command:
+            case c.Wake():
+                self.wake(member)
+                return r.Done()
+            case c.Exposition():
+                return self._expositions.answer(member)
+            case c.Backup(name):
+                return backup(self.journal, name)
+        self.clock_accepted = self._may_set_clock and abs(behind(self.clock)) >= _CLOCK_RIGHT_SECONDS
+        return r.Done(int(self.clock_accepted))
 
     def _recover(self, clock: Clock | None) -> None:
         started = time.perf_counter()

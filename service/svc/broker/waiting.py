@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
 import msgspec
 
-from svc.broker.broken import READING, Place, StateBroken, is_told, unread
+from svc.broker.broken import Place, StateBroken, is_told, only_reads, unread
 from svc.domain import commands as c
 from svc.domain import outcomes
 from svc.domain import replies as r
@@ -26,9 +26,6 @@ from svc.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
 from svc.domain.scheduling.grants import offers, pill_for
 
 Deliver = Callable[[list[r.Reply]], None]
-
-#: Commands that may wait for their answer.
-WAITERS = (c.Lease, c.Await, c.Feed, c.Take, c.Join)
 
 
 class Waiting:
@@ -305,7 +302,7 @@ class Waiters:
         except Exception as error:
             if is_told(error):
                 raise
-            if self._careful and type(command) in READING:
+            if self._careful and only_reads(command):
                 self._state.observer.broke(Place.READING)
                 return unread(error)
             raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error

@@ -9,6 +9,7 @@ from svc.domain.aliases import alias_of, is_reserved_origin
 from svc.domain.bounds import exceeded
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import SUBMIT_JOBS_MAX
+from svc.domain.handlers import handles
 from svc.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewChunk, check_chunk
 from svc.domain.keys import content_digest, digest_at
 from svc.domain.known_tasks import not_accepted
@@ -23,6 +24,7 @@ from svc.domain.settlement import give_back_all
 ROLES = ("client", "consumer", "worker")
 
 
+@handles(c.Hello)
 def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
     """Give *member* the role and names in the command; a consumer that reconnects gets its leases back."""
     if command.version != c.PROTOCOL_VERSION:
@@ -57,6 +59,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     )
 
 
+@handles(c.Submit)
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
     """Accept chunks; a note reports each one that was refused or known already."""
     if not is_name(command.origin):
@@ -84,6 +87,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     return r.Accepted(notes)
 
 
+@handles(c.Leave)
 def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
     """End a membership in order."""
     suspicion.reclaim(state, member)

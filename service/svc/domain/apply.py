@@ -1,54 +1,18 @@
-"""The single entry point of the queue: maps every command to its handler."""
+"""The single entry point of the queue: hands every command to its handler."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 from svc.domain import admission, operations, outcomes, queries, settlement
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.handlers import HANDLERS, READERS
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.room import REPLY_BYTES, REPLY_WORK, Room
 from svc.domain.scheduling import grants
 
-Handler = Callable[[QueueState, Any, Member, float], r.Reply | None]
-Reader = Callable[[QueueState, Any, Room, float], r.Reply | None]
-
-
-def _ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.Reply:
-    return r.Done()
-
-
-HANDLERS: dict[type[c.Command], Handler] = {
-    c.Ping: _ping,
-    c.Hello: admission.hello,
-    c.Submit: admission.submit,
-    c.Leave: admission.leave,
-    c.Lease: grants.lease,
-    c.Ack: settlement.ack,
-    c.Nack: settlement.nack,
-    c.Release: settlement.release,
-    c.Recall: settlement.recall,
-    c.Lost: settlement.lost,
-    c.Extend: operations.extend,
-    c.Cancel: operations.cancel,
-    c.Requeue: operations.requeue,
-    c.Drain: operations.drain,
-    c.Resume: operations.resume,
-    c.Take: operations.take,
-    c.Join: operations.join,
-}
-#: Commands that change nothing, and whose answers may be large.
-READERS: dict[type[c.Command], Reader] = {
-    c.Get: queries.get,
-    c.List: queries.find,
-    c.Await: outcomes.await_outcomes,
-    c.Feed: outcomes.feed,
-    c.Stats: queries.stats,
-    c.Members: queries.members,
-}
+#: The modules that have handlers; to import them fills the tables.
+HANDLER_MODULES = (admission, grants, operations, outcomes, queries, settlement)
 #: The answer to a reading command if the answers to its request are already too long.
 USED_UP = r.Refused(
     "bad_request", "the answers to this request are too large together; ask for less at a time"

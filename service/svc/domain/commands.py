@@ -1,14 +1,22 @@
-"""The commands to the queue; a request on the wire is a list of them."""
+"""The commands to the queue; a request on the wire is a list of them.
+
+The class of a command is its declaration: its verb, fields and bounds, the roles that may send it, and its
+description. The wire's decoder, the table of rights and the reference in the docs are derived from it. Its
+handler is registered with `handlers.handles` or `handlers.reads`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias, Union
 
 import msgspec
 from msgspec import Meta
 
 from svc.domain import field_bounds as b
 from svc.domain.job import Cause, ErrorInfo, NewChunk
+from svc.domain.names import is_put_origin
 from svc.domain.roles import ADMIN_ALONE, EVERY_ROLE, Role, Roles
 
 #: Version of the commands and replies; a manager and a client with different versions refuse each other.
@@ -20,9 +28,23 @@ CHANGED_JOBS_MAX = 1000
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
-    """Base of all commands; `roles` are those whose keys may send it, beside `admin`."""
+    """Base of all commands.
+
+    Attributes:
+        roles: the roles beside `admin` whose keys may send it.
+        rights: other rights that it needs if its fields have certain values (see `right`), and their roles.
+        on_wire: whether svc's clients may send it; if not, only the manager's part for plain clients does.
+        contentless: whether it has no content of its own, so that to refuse one would refuse all.
+    """
 
     roles: ClassVar[Roles] = ADMIN_ALONE
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({})
+    on_wire: ClassVar[bool] = True
+    contentless: ClassVar[bool] = False
+
+    def right(self) -> str:
+        """Return the right that a key needs for this command: its verb, or one of `rights`."""
+        return verb_of(type(self))
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -44,6 +66,7 @@ class Hello(Command, frozen=True, tag="hello"):
     """
 
     roles: ClassVar[Roles] = EVERY_ROLE
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"hello_work": (Role.WORK,)})
 
     version: b.Number
     role: b.Label
@@ -58,6 +81,10 @@ class Hello(Command, frozen=True, tag="hello"):
     release: b.Label = ""
     accept: b.Codecs | None = None
     life: b.Number = 0
+
+    def right(self) -> str:
+        """Return `hello_work` for a consumer or a supervisor: it takes up leases, and counts as a worker."""
+        return "hello" if self.role == "client" else "hello_work"
 
 
 class Submit(Command, frozen=True, tag="submit"):
@@ -81,6 +108,7 @@ class Lease(Command, frozen=True, tag="lease"):
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
+    contentless: ClassVar[bool] = True
 
     limit: b.Number = 1
     wait: b.Seconds = 0.0
@@ -132,6 +160,7 @@ class Leave(Command, frozen=True, tag="leave"):
     """End this consumer's membership; jobs that it still holds go back uncharged."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
+    contentless: ClassVar[bool] = True
 
 
 class Extend(Command, frozen=True, tag="extend"):
@@ -142,6 +171,7 @@ class Extend(Command, frozen=True, tag="extend"):
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
+    contentless: ClassVar[bool] = True
 
     busy: b.Number = 0
     idle: b.Number = 0
@@ -184,8 +214,6 @@ class Recall(Command, frozen=True, tag="recall"):
 class Cancel(Command, frozen=True, tag="cancel"):
     """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`."""
 
-    roles: ClassVar[Roles] = ADMIN_ALONE
-
     ids: b.Ids
 
 
@@ -195,8 +223,6 @@ class Requeue(Command, frozen=True, tag="requeue"):
     Without ids, requeue those of `queue` (or of all), after the first `passed` dead jobs. `Done.more` is the
     number of jobs that are left.
     """
-
-    roles: ClassVar[Roles] = ADMIN_ALONE
 
     ids: b.Ids = []
     queue: b.NameOrNone = ""
@@ -235,10 +261,16 @@ class Await(Command, frozen=True, tag="await"):
     """
 
     roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"get": Get.roles})
 
     ids: b.Ids
     wait: b.Seconds = 0.0
     paged: bool = False
+
+    def right(self) -> str:
+        """Return `get` if the id of one of the jobs can be guessed."""
+        guessable = any(is_put_origin(job.rpartition("-")[0]) for job in self.ids)
+        return "get" if guessable else "await"
 
 
 class Feed(Command, frozen=True, tag="feed"):
@@ -248,6 +280,7 @@ class Feed(Command, frozen=True, tag="feed"):
     """
 
     roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"feed_all": (Role.READ,)})
 
     origin: b.OriginOrNone = ""
     cursor: b.Cursor = 0
@@ -255,17 +288,23 @@ class Feed(Command, frozen=True, tag="feed"):
     wait: b.Seconds = 0.0
     folded: bool = False
 
+    def right(self) -> str:
+        """Return `feed_all` for all origins, or for one whose name can be guessed."""
+        return "feed_all" if not self.origin or is_put_origin(self.origin) else "feed"
+
 
 class Stats(Command, frozen=True, tag="stats"):
     """Return the counts of every queue."""
 
     roles: ClassVar[Roles] = (Role.READ,)
+    contentless: ClassVar[bool] = True
 
 
 class Members(Command, frozen=True, tag="members"):
     """Return the connected workers; if `paged`, by name, those after `after` that fit."""
 
     roles: ClassVar[Roles] = (Role.READ,)
+    contentless: ClassVar[bool] = True
 
     after: b.Text = ""
     paged: bool = False
@@ -277,16 +316,12 @@ class Drain(Command, frozen=True, tag="drain"):
     `refuse` also refuses new jobs meanwhile.
     """
 
-    roles: ClassVar[Roles] = ADMIN_ALONE
-
     worker: b.Label = ""
     refuse: bool = False
 
 
 class Resume(Command, frozen=True, tag="resume"):
     """End a drain."""
-
-    roles: ClassVar[Roles] = ADMIN_ALONE
 
     worker: b.Label = ""
 
@@ -299,24 +334,25 @@ class Ping(Command, frozen=True, tag="ping"):
     """Check that the manager answers."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
+    contentless: ClassVar[bool] = True
 
 
 class Wake(Command, frozen=True, tag="wake"):
     """End a wait of this connection at once, with the answer that there is by then."""
 
     roles: ClassVar[Roles] = EVERY_ROLE
+    contentless: ClassVar[bool] = True
 
 
 class Exposition(Command, frozen=True, tag="exposition"):
     """Return the metrics as Prometheus text."""
 
     roles: ClassVar[Roles] = (Role.READ,)
+    contentless: ClassVar[bool] = True
 
 
 class Backup(Command, frozen=True, tag="backup"):
     """Begin a backup of the journal under a file name, or report its progress; ask again until it is done."""
-
-    roles: ClassVar[Roles] = ADMIN_ALONE
 
     name: b.Label
 
@@ -324,41 +360,33 @@ class Backup(Command, frozen=True, tag="backup"):
 class Take(Command, frozen=True, tag="take"):
     """Hand out the next answer of the `results` queue, for good. For plain clients only."""
 
+    on_wire: ClassVar[bool] = False
+    contentless: ClassVar[bool] = True
+
     wait: b.Seconds = 0.0
 
 
 class Join(Command, frozen=True, tag="join"):
     """Answer when no job of a queue is waiting or leased. For plain clients only."""
 
+    on_wire: ClassVar[bool] = False
+    contentless: ClassVar[bool] = True
+
     queue: b.Name
     wait: b.Seconds = 0.0
 
 
-#: Commands that svc's own clients may send; `Take` and `Join` come only from the server for plain clients.
-AnyCommand = (
-    Hello
-    | Submit
-    | Lease
-    | Ack
-    | Nack
-    | Release
-    | Leave
-    | Extend
-    | Lost
-    | Recall
-    | Cancel
-    | Requeue
-    | Get
-    | List
-    | Await
-    | Feed
-    | Stats
-    | Members
-    | Drain
-    | Resume
-    | Ping
-    | Wake
-    | Exposition
-    | Backup
-    | AcceptClock
-)
+def verb_of(kind: type[Command]) -> str:
+    """Return the verb of a kind of command: its tag on the wire."""
+    return str(kind.__struct_config__.tag)
+
+
+#: All commands, as they are declared above.
+COMMANDS: Final[tuple[type[Command], ...]] = tuple(Command.__subclasses__())
+#: Commands that may wait for their answer.
+WAITERS: Final = tuple(kind for kind in COMMANDS if "wait" in kind.__struct_fields__)
+#: Commands that svc's own clients may send; the wire's decoder knows these.
+if TYPE_CHECKING:
+    AnyCommand: TypeAlias = Command
+else:
+    AnyCommand = Union[tuple(kind for kind in COMMANDS if kind.on_wire)]  # noqa: UP007  # made of a tuple

@@ -12,6 +12,7 @@ from svc.domain import replies as r
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.commands import CHANGED_JOBS_MAX
+from svc.domain.handlers import handles
 from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from svc.domain.lifecycle import WAITING, JobState
 from svc.domain.members import Member
@@ -29,6 +30,13 @@ DRAINS_MAX = 10_000
 _Place = tuple[Chunk, int]
 
 
+@handles(c.Ping)
+def ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.Reply:
+    """Answer."""
+    return r.Done()
+
+
+@handles(c.Extend)
 def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply:
     """Renew the leases of a worker's consumers."""
     worker = member.worker
@@ -46,6 +54,7 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     return r.Extended(count, pill_for(state, member)) if command.told else r.Done(count)
 
 
+@handles(c.Cancel)
 def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:
     """Cancel those of the jobs that are waiting."""
     places = _places(state, command.ids)
@@ -65,6 +74,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     return r.Done(len(waiting))
 
 
+@handles(c.Requeue)
 def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
     """Make dead jobs ready again; without ids, those that one search finds."""
     more = None
@@ -102,6 +112,7 @@ def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int
     return places, None if end else passed + looked - len(places)
 
 
+@handles(c.Drain)
 def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
     """Put a drain in force and answer with its epoch; if it is in force already, change nothing."""
     known = state.ledger.drains.get(command.worker)
@@ -116,6 +127,7 @@ def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.
     return r.Done(event.epoch)
 
 
+@handles(c.Resume)
 def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> r.Reply:
     """End a drain; the answer is the number of drains that were in force."""
     drains = state.ledger.drains
@@ -128,6 +140,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
     return r.Done(count)
 
 
+@handles(c.Take)
 def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
     """Hand out the oldest entry of `results`, for good: the outcome of a job, or data that was put there."""
     lane = state.lanes.best(_RESULTS)
@@ -150,6 +163,7 @@ def _hand_out(state: QueueState, chunk: Chunk, index: int) -> r.Reply:
     return r.Outcomes(0, [found])
 
 
+@handles(c.Join)
 def join(state: QueueState, command: c.Join, member: Member, now: float) -> r.Reply | None:
     """Answer once no job of a queue is waiting or leased."""
     counts = state.ledger.counts.get(command.queue)

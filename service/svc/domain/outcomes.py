@@ -13,6 +13,7 @@ from svc.domain import replies as r
 from svc.domain.aliases import is_alias
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import REPLY_JOBS_MAX
+from svc.domain.handlers import reads
 from svc.domain.job import Outcome, job_id
 from svc.domain.lifecycle import JobState
 from svc.domain.origins import PARTS, Completion
@@ -79,6 +80,7 @@ def place_of(state: QueueState, job: str) -> tuple[Chunk, int] | None:
 # --- outcomes that a client waits for ---------------------------------------------------------------
 
 
+@reads(c.Await)
 def await_outcomes(state: QueueState, command: c.Await, room: Room, now: float) -> r.Reply | None:
     """Return the outcomes of jobs once all have one; None while one has none and the member would wait.
 
@@ -147,6 +149,7 @@ def _page(reader: Reader, ended: Sequence[tuple[str, Chunk, int]], room: Room) -
 # --- outcomes in the order in which they were recorded ----------------------------------------------
 
 
+@reads(c.Feed)
 def feed(state: QueueState, command: c.Feed, room: Room, now: float) -> r.Reply | None:
     """Return outcomes in the order in which they were recorded; None if the member should wait for one.
 

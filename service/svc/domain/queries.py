@@ -10,6 +10,7 @@ from svc.domain import replies as r
 from svc.domain.attempts import attempts_of
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import REPLY_JOBS_MAX
+from svc.domain.handlers import reads
 from svc.domain.holders import Holders
 from svc.domain.job import JobView
 from svc.domain.lifecycle import JobState
@@ -37,6 +38,7 @@ _SURVEYED = 1000
 _NEWEST = 1 << 63
 
 
+@reads(c.Get)
 def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
     """Describe jobs by id, as many of them as fit."""
     if len(command.ids) > REPLY_JOBS_MAX:
@@ -53,6 +55,7 @@ def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
     return TOO_LARGE if left and not command.paged else r.Views(page.views, left)
 
 
+@reads(c.List)
 def find(state: QueueState, command: c.List, room: Room, now: float) -> r.Reply:
     """Describe the newest jobs that match a query, as many as one search finds.
 
@@ -131,6 +134,7 @@ def _view_bytes(view: JobView) -> int:
     return 2 * ITEM_BYTES + names + attempts_bytes(view.attempts)
 
 
+@reads(c.Stats)
 def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Reply:
     """Return the counts of every queue and of the members; goes on with the survey that *room* may have."""
     workers = state.workers.values()
@@ -151,6 +155,7 @@ def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Repl
     )
 
 
+@reads(c.Members)
 def members(state: QueueState, command: c.Members, room: Room, now: float) -> r.Reply:
     """Describe the connected workers, as many as fit."""
     workers = state.workers

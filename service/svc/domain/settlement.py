@@ -15,6 +15,7 @@ from svc.domain import replies as r
 from svc.domain import suspicion
 from svc.domain.charges import charge, interrupt, settle_front
 from svc.domain.chunk import Chunk
+from svc.domain.handlers import handles
 from svc.domain.job import Cause
 from svc.domain.members import LeaseRecord, Member
 from svc.domain.queue_state import (
@@ -31,6 +32,7 @@ _LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the ou
 _DONE = r.Done(1)
 
 
+@handles(c.Ack)
 def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
     """Record results from the front of a lease."""
     count = len(command.results)
@@ -57,6 +59,7 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
     return _DONE
 
 
+@handles(c.Nack)
 def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
     """Charge the attempt at one job; jobs before it in the lease, whose results never came, go back."""
     lease = state.lease_of(command.token, member)
@@ -72,6 +75,7 @@ def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Re
     return _DONE
 
 
+@handles(c.Release)
 def release(state: QueueState, command: c.Release, member: Member, now: float) -> r.Reply:
     """Give jobs of a lease back, uncharged."""
     lease = state.lease_of(command.token, member)
@@ -83,6 +87,7 @@ def release(state: QueueState, command: c.Release, member: Member, now: float) -
     return _DONE
 
 
+@handles(c.Recall)
 def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> r.Reply:
     """Give back the jobs that a consumer read ahead, as far as its supervisor knew of them."""
     holder = _consumer(member, command.consumer)
@@ -100,6 +105,7 @@ def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> 
     return r.Done(count)
 
 
+@handles(c.Lost)
 def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Reply:
     """Charge a crash to the job that was executing; give back all other jobs of the dead consumer."""
     lease = state.lease_of(command.token, member) if command.token else None

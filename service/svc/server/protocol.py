@@ -23,7 +23,7 @@ from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import PlainReader, loads_plain
 from svc.server.plain import EXPOSED, PlainFace
 from svc.server.plain_values import reply_bytes
-from svc.server.roles import call_right, may_call, may_command, reads_all, right_of
+from svc.server.roles import call_right, may_call, may_command, reads_all
 from svc.server.telling import NOTED_SECONDS, Telling
 from svc.server.turns import Turns
 from svc.wire import decode_request, encode_response, request_frame, with_header
@@ -196,10 +196,10 @@ class ConnectionProtocol:
 
         for command in commands:
             if not may_command(connection.role or Role.READ, command):
-                refusal = self._refuse_call(connection, right_of(command))
+                refusal = self._refuse_call(connection, command.right())
                 # All or nothing: the commands of one request are meant to be applied together.
                 self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
-                self._count(connection, right_of(command), "denied", started)
+                self._count(connection, command.right(), "denied", started)
                 return
 
         def deliver(replies: list[r.Reply]) -> None:
@@ -223,14 +223,14 @@ class ConnectionProtocol:
 
     def _count_frame(self, connection: Connection, commands: Sequence[c.Command], started: float) -> None:
         if commands:
-            self._count(connection, str(commands[-1].__struct_config__.tag), "ok", started)
+            self._count(connection, c.verb_of(type(commands[-1])), "ok", started)
 
     def _refuse_call(self, connection: Connection, what: str) -> str:
         """Log that the connection's key does not allow *what*; return the error message."""
         role = str(connection.role)
         self._telling.refused_call(connection, "forbidden", what)
         return (
-            f"a key for {role!r} may not {what!r}; use a key whose role may (docs/security.md has the table)"
+            f"a key for {role!r} may not {what!r}; use a key whose role may (docs/security.md has the tables)"
         )
 
     def _count(self, connection: Connection, method: str, result: str, started: float) -> None:

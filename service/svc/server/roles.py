@@ -1,27 +1,26 @@
 """The table of roles against the commands of frames and the calls of plain clients.
 
-A key has one role, and `admin` may do everything. Each command declares its roles itself (`domain.commands`).
-Anything that is in no row is refused.
+A key has one role, and `admin` may do everything. Each command declares its rights itself, in
+`domain.commands`. Anything that is in no row is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import get_args
 
 from svc.domain import commands as c
-from svc.domain.names import is_put_origin
 from svc.domain.roles import ADMIN_ALONE, Role, Roles
 
 _S, _W, _R = Role.SUBMIT, Role.WORK, Role.READ
 
-#: Commands by the name that `right_of` gives them, and the roles beside `admin` that may use each.
-COMMANDS: MappingProxyType[str, Roles] = MappingProxyType(
+#: The rights that commands need (see `Command.right`), and the roles beside `admin` that have each.
+RIGHTS: MappingProxyType[str, Roles] = MappingProxyType(
     {
-        **{str(kind.__struct_config__.tag): kind.roles for kind in get_args(c.AnyCommand)},
-        "hello_work": (_W,),  # as a consumer or a supervisor: takes up leases, and counts as a worker
-        "feed_all": (_R,),  # of all origins, or of one whose name anybody can guess
+        right: roles
+        for kind in c.COMMANDS
+        if kind.on_wire
+        for right, roles in ((c.verb_of(kind), kind.roles), *kind.rights.items())
     }
 )
 
@@ -54,21 +53,19 @@ CALLS: MappingProxyType[tuple[str, str], Roles] = MappingProxyType(
 )
 
 
-def right_of(command: c.Command) -> str:
-    """Return the row of `COMMANDS` that *command* falls under."""
-    match command:
-        case c.Hello() if command.role != "client":
-            return "hello_work"
-        case c.Feed(origin=origin) if not origin or is_put_origin(origin):
-            return "feed_all"
-        case c.Await(ids=ids) if any(is_put_origin(job.rpartition("-")[0]) for job in ids):
-            return "get"
-    return str(command.__struct_config__.tag)
-
-
 def may_command(role: Role, command: c.Command) -> bool:
     """Return whether a key of *role* may send *command*."""
-    return role is Role.ADMIN or role in COMMANDS.get(right_of(command), ADMIN_ALONE)
+    return role is Role.ADMIN or role in RIGHTS.get(command.right(), ADMIN_ALONE)
+
+
+def free_commands(role: Role) -> frozenset[type[c.Command]]:
+    """Return the commands that a key of *role* may send whatever their fields are."""
+    return frozenset(
+        kind
+        for kind in c.COMMANDS
+        if kind.on_wire
+        and (role is Role.ADMIN or all(role in roles for roles in (kind.roles, *kind.rights.values())))
+    )
 
 
 def reads_all(role: Role) -> bool:

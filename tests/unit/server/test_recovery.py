@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from svc.broker.broken import BLAMED_MAX, CONTENTLESS, Blamed, Place
+from svc.broker.broken import BLAMED_MAX, Blamed, Place
 from svc.broker.host import QueueHost
 from svc.broker.journal import Journal, MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.apply import HANDLERS
 from svc.domain.events import AnyEvent
+from svc.domain.handlers import HANDLERS
 from svc.domain.members import Member
 from svc.errors import JournalError, ManagerUnreachable
 from svc.server.journal import SqliteJournal
@@ -171,7 +171,7 @@ def test_a_command_without_content_is_never_remembered(command):
 
     assert blamed.add(command, "report") is None
     assert not blamed
-    assert type(command) in CONTENTLESS
+    assert command.contentless
 
 
 def test_requests_that_are_remembered_are_bounded_and_the_oldest_is_forgotten():

@@ -22,7 +22,7 @@ from svc.errors import Forbidden
 from svc.key_files import ROLES
 from svc.server.keys import Key, KeyRing
 from svc.server.plain import EXPOSED
-from svc.server.roles import CALLS, COMMANDS, call_right, may_call, may_command, right_of
+from svc.server.roles import CALLS, RIGHTS, call_right, free_commands, may_call, may_command
 from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.manager import running_manager
 from tests.support.stranger import Stranger
@@ -76,7 +76,7 @@ NEVER = {
 
 def _id(each: Role | c.Command | tuple[str, str]) -> str:
     if isinstance(each, c.Command):
-        return right_of(each)
+        return each.right()
     return each.value if isinstance(each, Role) else ".".join(each)
 
 
@@ -92,23 +92,30 @@ def manager(keys):
 
 
 def test_the_table_names_every_command_and_every_call():
-    tags = {str(kind.__struct_config__.tag) for kind in typing.get_args(c.AnyCommand)}
-    assert tags == COMMANDS.keys() - {"hello_work", "feed_all"}
+    verbs = {c.verb_of(kind) for kind in typing.get_args(c.AnyCommand)}
+    assert verbs == RIGHTS.keys() - {"hello_work", "feed_all"}
     exposed = {(typeid, method) for typeid, methods in EXPOSED.items() for method in methods}
     assert exposed == CALLS.keys() - {("tasks", "put_pill")} | {("jobs", "call")}
-    assert {right_of(command) for command in EXAMPLES} == COMMANDS.keys()
+    assert {command.right() for command in EXAMPLES} == RIGHTS.keys()
     assert tuple(Role) == ROLES
 
 
 @pytest.mark.parametrize("role", NEVER)
 def test_the_table_keeps_the_roles_apart(role):
-    allowed = {right for right, roles in COMMANDS.items() if role in roles}
+    allowed = {right for right, roles in RIGHTS.items() if role in roles}
     assert not allowed & NEVER[role]
 
 
 def test_what_is_in_no_row_is_for_the_admin_alone():
     assert not any(may_call(role, ("tasks", "shutdown")) for role in Role if role is not Role.ADMIN)
     assert not any(may_command(role, c.Take()) for role in Role if role is not Role.ADMIN)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_command_is_free_for_a_role_if_it_may_be_sent_whatever_its_fields_are(role):
+    allowed = {type(command) for command in EXAMPLES if may_command(role, command)}
+    denied = {type(command) for command in EXAMPLES if not may_command(role, command)}
+    assert free_commands(role) == allowed - denied
 
 
 @pytest.mark.parametrize(("role", "command"), PAIRS, ids=_id)
@@ -119,9 +126,9 @@ def test_a_command_is_served_or_refused_as_the_table_says(manager, keys, role, c
         (reply,) = broker.call([command])
         broker.close()
     refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
-    assert refused == (role is not Role.ADMIN and role not in COMMANDS[right_of(command)])
+    assert refused == (role is not Role.ADMIN and role not in RIGHTS[command.right()])
     said = [(log["role"], log["method"]) for log in logs if log["event"] == "call_refused"]
-    assert said == ([(str(role), right_of(command))] if refused else [])
+    assert said == ([(str(role), command.right())] if refused else [])
 
 
 @pytest.mark.parametrize(("role", "right"), CALL_PAIRS, ids=_id)
@@ -191,7 +198,7 @@ def test_only_the_declared_fields_decide_what_a_command_needs():
         (str(command.__struct_config__.tag), name)
         for command in EXAMPLES
         for name, variant in _variants(command)
-        if right_of(variant) != right_of(command)
+        if variant.right() != command.right()
     }
     assert decided == DECISIVE
 
@@ -219,7 +226,7 @@ def test_what_can_be_guessed_is_only_for_those_who_may_read_all(manager, keys, r
     (reply,) = broker.call([command])
     broker.close()
     refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
-    assert refused == (role is not Role.ADMIN and role not in COMMANDS[right])
+    assert refused == (role is not Role.ADMIN and role not in RIGHTS[right])
 
 
 RESERVED = [
@@ -273,8 +280,8 @@ def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
 
 def test_the_documented_table_is_the_one_that_is_kept():
     page = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
-    rows = {**COMMANDS, **{f"{typeid}.{method}": roles for (typeid, method), roles in CALLS.items()}}
-    for name, roles in rows.items():
+    for (typeid, method), roles in CALLS.items():
+        name = f"{typeid}.{method}"
         shown = "tasks.put(None)" if name == "tasks.put_pill" else name
         (row,) = (line for line in page.splitlines() if line.startswith(f"| `{shown}`"))
         cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]

@@ -6,6 +6,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
+from svc.domain.handlers import handles
 from svc.domain.job import PILL
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
@@ -17,6 +18,7 @@ ROW_OVERHEAD_BYTES = 16 * 1024
 SMALL_PARTS = 64
 
 
+@handles(c.Lease)
 def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
     """Hand out ready jobs, or a pill; None if there is no job and the member would wait."""
     if not member.may_lease:
