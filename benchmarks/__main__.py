@@ -21,10 +21,13 @@ from benchmarks.measures import FULL, MEASURES, QUICK, SMOKE, USUAL, Field, Size
 from benchmarks.report import document, note, panels, table
 from benchmarks.systems import Executor, Pool, Service, StockServer
 
+#: Former names of measures, which `--only` still takes.
+OLD_NAMES = {"siege": "flood"}
+
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark that *arguments* ask for; return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     sizes, rounds = _extent(options)
     figures = Figures()
     usual = [name for name in options.only if name in MEASURES]
@@ -72,7 +75,8 @@ def _extent(options: argparse.Namespace) -> tuple[Sizes, int]:
     return FULL, options.rounds or 3
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="less of everything, in about half the time")
     parser.add_argument(
@@ -86,9 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         nargs="+",
+        type=lambda name: OLD_NAMES.get(name, name),
         choices=(*MEASURES, *heavy.HEAVY),
         default=USUAL,
-        help="do these measures alone; siege and what takes minutes are done only so",
+        help="do these measures alone; flood and what takes minutes are done only so",
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="jobs that wait in depth (1,000,000)")
     parser.add_argument(

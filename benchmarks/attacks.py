@@ -1,6 +1,6 @@
 """Attacks that may make a manager slow or large, by peers without a key or with a key of a low role.
 
-An attack is a function that takes a `Camp` and returns the bytes of the largest message that it sent. In
+An attack is a function that takes a `Target` and returns the bytes of the largest message that it sent. In
 addition to the attacks written here, there is one for each command that roles other than `admin` may send: a
 frame with as many of the shortest such commands as it may have.
 """
@@ -16,12 +16,12 @@ from typing import Any, cast, get_args
 
 import msgspec
 
-from benchmarks.camp import (
+from benchmarks.attack_target import (
     ENVELOPE_BYTES,
     FIRST,
     TASK,
     Attack,
-    Camp,
+    Target,
     most,
     parts,
     put,
@@ -44,86 +44,90 @@ _ERROR = ErrorInfo("E", "")
 # --- frames -------------------------------------------------------------------------------------------
 
 
-def _pings(camp: Camp) -> int:
-    return send(camp, "submit", repeated(c.Ping(), camp.large, camp.large))
+def _pings(target: Target) -> int:
+    return send(target, "submit", repeated(c.Ping(), target.large, target.large))
 
 
-def _tiny_chunks(camp: Camp) -> int:
+def _tiny_chunks(target: Target) -> int:
     # Every other number, so that no chunk continues the one before.
-    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(2 * n, Terms(TASK), [b""])))
+    return send(target, "submit", submits(target.small, lambda n: NewChunk(2 * n, Terms(TASK), [b""])))
 
 
-def _distinct_queues(camp: Camp) -> int:
-    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(n, Terms(TASK, f"x{n}"), [b""])))
+def _distinct_queues(target: Target) -> int:
+    return send(target, "submit", submits(target.small, lambda n: NewChunk(n, Terms(TASK, f"x{n}"), [b""])))
 
 
-def _keyed(camp: Camp) -> int:
-    return send(camp, "submit", submits(camp.small, lambda n: NewChunk(n, Terms(TASK), [b""], 0.0, f"k{n}")))
+def _keyed(target: Target) -> int:
+    return send(
+        target, "submit", submits(target.small, lambda n: NewChunk(n, Terms(TASK), [b""], 0.0, f"k{n}"))
+    )
 
 
-def _bodies(camp: Camp) -> int:
-    count = (camp.small - ENVELOPE_BYTES) // 2 * 99 // 100
+def _bodies(target: Target) -> int:
+    count = (target.small - ENVELOPE_BYTES) // 2 * 99 // 100
     limit = most(NewChunk, "bodies")
     bodies = [(first, [b""] * min(limit, count - first)) for first in range(0, count, limit)]
     made = [c.Submit("bodies", [NewChunk(first, Terms(TASK), some)]) for first, some in bodies]
-    return send(camp, "submit", frame(made))
+    return send(target, "submit", frame(made))
 
 
-def _many_bodies(camp: Camp) -> int:
+def _many_bodies(target: Target) -> int:
     """Send one chunk of more jobs than a chunk may have."""
-    count = camp.large // 2
+    count = target.large // 2
     bodies = msgspec.Raw(b"\xdd" + count.to_bytes(4) + b"\xc4\x00" * count)
     chunk = NewChunk(0, Terms(TASK), cast("list[bytes]", bodies))
-    return send(camp, "submit", frame([c.Submit("bodies", [chunk])]))
+    return send(target, "submit", frame([c.Submit("bodies", [chunk])]))
 
 
-def _names(camp: Camp) -> int:
+def _names(target: Target) -> int:
     names = (
-        chr(ord("A") + number) * (camp.small - ENVELOPE_BYTES)
-        for number in range(min(57, camp.large // camp.small))
+        chr(ord("A") + number) * (target.small - ENVELOPE_BYTES)
+        for number in range(min(57, target.large // target.small))
     )
     return send(
-        camp, "submit", *(frame([c.Submit("o", [NewChunk(0, Terms(TASK, name), [b""])])]) for name in names)
+        target, "submit", *(frame([c.Submit("o", [NewChunk(0, Terms(TASK, name), [b""])])]) for name in names)
     )
 
 
-def _empty_maps(camp: Camp) -> int:
-    count = camp.large // 4
+def _empty_maps(target: Target) -> int:
+    count = target.large // 4
     body = b"\x92\xdd" + count.to_bytes(4) + b"\x80" * count + b"\x80"
-    sent = send(camp, "submit", frame([c.Submit("maps", [NewChunk(0, Terms(TASK, priority=FIRST), [body])])]))
-    with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
+    sent = send(
+        target, "submit", frame([c.Submit("maps", [NewChunk(0, Terms(TASK, priority=FIRST), [body])])])
+    )
+    with target.line("work") as line, contextlib.suppress(EOFError, OSError):
         line.call("tasks", "get", True, _PATIENCE)
     return sent
 
 
-def _opcodes(camp: Camp) -> int:
-    return send(camp, "submit", put([1] * (camp.small * 99 // 200)))
+def _opcodes(target: Target) -> int:
+    return send(target, "submit", put([1] * (target.small * 99 // 200)))
 
 
-def _many_opcodes(camp: Camp) -> int:
-    return send(camp, "submit", put([None] * camp.large))
+def _many_opcodes(target: Target) -> int:
+    return send(target, "submit", put([None] * target.large))
 
 
-def _long_header(camp: Camp) -> int:
-    with camp.line("submit") as line, contextlib.suppress(EOFError, OSError):
-        line.send_raw(wire.HEADER.pack(-1) + wire.LONG_HEADER.pack(camp.large) + bytes(camp.large))
+def _long_header(target: Target) -> int:
+    with target.line("submit") as line, contextlib.suppress(EOFError, OSError):
+        line.send_raw(wire.HEADER.pack(-1) + wire.LONG_HEADER.pack(target.large) + bytes(target.large))
         line.receive()
-    return camp.large
+    return target.large
 
 
-def _feeds(camp: Camp) -> int:
-    return send(camp, "submit", frame([c.Feed("fed")] * 1000))
+def _feeds(target: Target) -> int:
+    return send(target, "submit", frame([c.Feed("fed")] * 1000))
 
 
-def _one_result(camp: Camp) -> int:
-    return send(camp, "submit", frame([c.Await(["fed-0"] * 2200)]))
+def _one_result(target: Target) -> int:
+    return send(target, "submit", frame([c.Await(["fed-0"] * 2200)]))
 
 
-def _awaits(camp: Camp) -> int:
+def _awaits(target: Target) -> int:
     """Let sixty requests wait for ten thousand jobs each, while a consumer ends one job after the other."""
-    ids = [f"deep-{number}" for number in range(min(camp.waiting, 10_000))]
+    ids = [f"deep-{number}" for number in range(min(target.waiting, 10_000))]
     waiting = frame([c.Await(ids, 30.0)])
-    with camp.line("submit") as line, camp.line("work") as consumer:
+    with target.line("submit") as line, target.line("work") as consumer:
         for _ in range(60):
             line.send(waiting)
         consumer.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], queues=["deep"])])
@@ -134,47 +138,47 @@ def _awaits(camp: Camp) -> int:
     return len(waiting)
 
 
-def _leases(camp: Camp) -> int:
-    with camp.line("work") as line:
+def _leases(target: Target) -> int:
+    with target.line("work") as line:
         line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
         for _ in range(8):
             line.ask([c.Lease(256, _PATIENCE)])
     return 0
 
 
-def _lease_frame(camp: Camp) -> int:
-    with camp.line("work") as line, contextlib.suppress(EOFError, OSError):
+def _lease_frame(target: Target) -> int:
+    with target.line("work") as line, contextlib.suppress(EOFError, OSError):
         line.ask([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK])])
         line.ask([c.Lease(256, _PATIENCE)])
         line.ask([c.Lease(256)] * 1000)
     return 0
 
 
-def _tasks(camp: Camp) -> int:
-    count = min(most(c.Hello, "tasks"), camp.small // 16)
-    names = [f"m:f{number:0{camp.small // count - 8}}" for number in range(count)]
-    return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=names)]))
+def _tasks(target: Target) -> int:
+    count = min(most(c.Hello, "tasks"), target.small // 16)
+    names = [f"m:f{number:0{target.small // count - 8}}" for number in range(count)]
+    return send(target, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=names)]))
 
 
-def _held(camp: Camp) -> int:
+def _held(target: Target) -> int:
     held = [
         c.Held(number, "deep", number, 1)
-        for number in range(1, min(most(c.Hello, "held"), camp.small // 16) + 1)
+        for number in range(1, min(most(c.Hello, "held"), target.small // 16) + 1)
     ]
-    return send(camp, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], held=held)]))
+    return send(target, "work", frame([c.Hello(1, "consumer", "w-1", "w", tasks=[TASK], held=held)]))
 
 
-def _stats(camp: Camp) -> int:
-    return send(camp, "read", *[frame([c.Stats()] * 20)] * 4)
+def _stats(target: Target) -> int:
+    return send(target, "read", *[frame([c.Stats()] * 20)] * 4)
 
 
-def _expositions(camp: Camp) -> int:
-    return send(camp, "read", frame([c.Exposition()] * 20))
+def _expositions(target: Target) -> int:
+    return send(target, "read", frame([c.Exposition()] * 20))
 
 
-def _scrapes(camp: Camp) -> int:
+def _scrapes(target: Target) -> int:
     """Let sixteen scrapers without a key ask at once, four times each."""
-    url = f"http://{camp.http}/metrics"
+    url = f"http://{target.http}/metrics"
 
     def scrape() -> None:
         for _ in range(4):
@@ -192,60 +196,60 @@ def _scrapes(camp: Camp) -> int:
     return 0
 
 
-def _lists(camp: Camp) -> int:
-    return send(camp, "read", frame([c.List("dead")] * 200))
+def _lists(target: Target) -> int:
+    return send(target, "read", frame([c.List("dead")] * 200))
 
 
-def _long_list(camp: Camp) -> int:
-    return send(camp, "read", *[frame([c.List(limit=10_000)])] * 4)
+def _long_list(target: Target) -> int:
+    return send(target, "read", *[frame([c.List(limit=10_000)])] * 4)
 
 
-def _ids(camp: Camp) -> int:
-    ids = ["deep-1"] * ((camp.small - 2 * ENVELOPE_BYTES) // 7)
-    return send(camp, "read", frame([c.Get(part) for part in parts(ids, most(c.Get, "ids"))]))
+def _ids(target: Target) -> int:
+    ids = ["deep-1"] * ((target.small - 2 * ENVELOPE_BYTES) // 7)
+    return send(target, "read", frame([c.Get(part) for part in parts(ids, most(c.Get, "ids"))]))
 
 
 # --- connections ----------------------------------------------------------------------------------------
 
 
-def _half_open(camp: Camp) -> int:
-    _crowd(camp, lambda: socket.create_connection(camp.endpoint, timeout=5))
+def _half_open(target: Target) -> int:
+    _connect_many(target, lambda: socket.create_connection(target.endpoint, timeout=5))
     return 0
 
 
-def _full(camp: Camp) -> int:
-    _crowd(camp, lambda: Line(camp.endpoint, camp.keys["submit"]))
+def _full(target: Target) -> int:
+    _connect_many(target, lambda: Line(target.endpoint, target.keys["submit"]))
     return 0
 
 
-def _unfinished(camp: Camp) -> int:
+def _unfinished(target: Target) -> int:
     def come() -> Line:
-        line = Line(camp.endpoint, camp.keys["submit"])
-        line.send_raw(wire.HEADER.pack(2 * camp.small) + bytes(camp.small))
+        line = Line(target.endpoint, target.keys["submit"])
+        line.send_raw(wire.HEADER.pack(2 * target.small) + bytes(target.small))
         return line
 
-    _crowd(camp, come)
-    return camp.small
+    _connect_many(target, come)
+    return target.small
 
 
-def _unread(camp: Camp) -> int:
+def _unread(target: Target) -> int:
     asked = frame([c.List(limit=10_000)])
 
     def come() -> Line:
-        line = Line(camp.endpoint, camp.keys["read"])
+        line = Line(target.endpoint, target.keys["read"])
         for _ in range(8):
             line.send(asked)
         return line
 
-    _crowd(camp, come, camp.peers // 8)
+    _connect_many(target, come, target.peers // 8)
     return len(asked)
 
 
-def _crowd(camp: Camp, come: Callable[[], Any], peers: int = 0) -> None:
-    """Connect *peers* peers, or `Camp.peers` if that is 0; ignore those that are refused or cut off."""
+def _connect_many(target: Target, come: Callable[[], Any], peers: int = 0) -> None:
+    """Connect *peers* peers, or `Target.peers` if that is 0; ignore those that are refused or cut off."""
     inside = []
     try:
-        for _ in range(peers or camp.peers):
+        for _ in range(peers or target.peers):
             with contextlib.suppress(EOFError, OSError):
                 inside.append(come())
     finally:
@@ -254,9 +258,9 @@ def _crowd(camp: Camp, come: Callable[[], Any], peers: int = 0) -> None:
                 each.close()
 
 
-def _cancels(camp: Camp) -> int:
-    ids = [f"deep-{number}" for number in range(min(camp.waiting, camp.small // 12))]
-    return send(camp, "admin", frame([c.Cancel(part) for part in parts(ids, most(c.Cancel, "ids"))]))
+def _cancels(target: Target) -> int:
+    ids = [f"deep-{number}" for number in range(min(target.waiting, target.small // 12))]
+    return send(target, "admin", frame([c.Cancel(part) for part in parts(ids, most(c.Cancel, "ids"))]))
 
 
 def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
@@ -271,8 +275,8 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
         if field.required:
             values[field.name] = shortest.get(field.name, [] if "list" in str(field.type) else 0)
     role = str(roles[0])
-    return f"1,024 of {tag!r} in a frame, by {role}", lambda camp: send(
-        camp, role, *[repeated(kind(**values), camp.small)] * 4
+    return f"1,024 of {tag!r} in a frame, by {role}", lambda target: send(
+        target, role, *[repeated(kind(**values), target.small)] * 4
     )
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.attack_target import MEBIBYTE, RESULT_BYTES, RESULTS, TASK, Target
 from benchmarks.attacks import ATTACKS
-from benchmarks.camp import MEBIBYTE, RESULT_BYTES, RESULTS, TASK, Camp
 from benchmarks.line import Line
 from benchmarks.processes import peak_bytes
 from benchmarks.systems import Service, end, environment
@@ -96,11 +96,13 @@ def measure(durability: str, sizes: Sizes) -> Iterator[Seen]:
 def _under(service: Service, keys: dict[str, bytes], sizes: Sizes, name: str) -> Seen:
     service.start_manager()
     manager = service.manager
-    camp = Camp(service.endpoint, service.http, keys, sizes.large, sizes.small, sizes.peers, sizes.waiting)
+    target = Target(
+        service.endpoint, service.http, keys, sizes.large, sizes.small, sizes.peers, sizes.waiting
+    )
     size = 0
     with watched(service.endpoint, keys["admin"], manager.pid) as seen:
         with contextlib.suppress(EOFError, OSError):  # the manager may cut off the attacker
-            size = ATTACKS[name](camp)
+            size = ATTACKS[name](target)
         time.sleep(sizes.settle)
     peak, lives = peak_bytes(manager.pid), manager.poll() is None
     turn = most_processor_seconds(service, keys["admin"]) if lives else math.inf

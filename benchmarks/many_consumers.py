@@ -30,7 +30,7 @@ _RUN_SECONDS = 1e-5
 _EXTEND_SECONDS = 1.0
 
 
-class Crowd:
+class ManyConsumers:
     """Connected consumers that wait for jobs of one queue, and end each as soon as they have it."""
 
     def __init__(self, address: tuple[str, int], authkey: bytes, count: int, queue: str = "default") -> None:
@@ -48,10 +48,10 @@ class Crowd:
     def __enter__(self) -> Self:
         """Connect all consumers, and let them wait for jobs."""
         for number in range(self._count):
-            worker = f"crowd-{number // WORKER_CONSUMERS}"
+            worker = f"many-{number // WORKER_CONSUMERS}"
             if number % WORKER_CONSUMERS == 0:
-                self._supervisors.append(self._joined("worker", worker, worker))
-            consumer = self._joined("consumer", f"{worker}-{number}", worker)
+                self._supervisors.append(self._connected("worker", worker, worker))
+            consumer = self._connected("consumer", f"{worker}-{number}", worker)
             self._consumers.append(consumer)
             self._selector.register(consumer, selectors.EVENT_READ)
             _send(consumer, [_REQUEST])
@@ -65,7 +65,7 @@ class Crowd:
             connection.close()
         self._selector.close()
 
-    def tend(self, seconds: float, jobs: int | None = None) -> float:
+    def serve(self, seconds: float, jobs: int | None = None) -> float:
         """Serve the consumers for *seconds*, or until *jobs* more jobs are ended; return the seconds taken.
 
         Raises:
@@ -75,14 +75,14 @@ class Crowd:
         wanted = None if jobs is None else self.jobs + jobs
         while now < started + seconds and (wanted is None or self.jobs < wanted):
             for key, _ in self._selector.select(min(0.05, started + seconds - now)):
-                self._hear(cast("Connection", key.fileobj))
+                self._answer(cast("Connection", key.fileobj))
             now = time.monotonic()
             self._extend(now)
         if wanted is not None and self.jobs < wanted:
             raise TimeoutError(f"{wanted - self.jobs} of {jobs} jobs did not come within {seconds:g} s")
         return now - started
 
-    def _hear(self, consumer: Connection) -> None:
+    def _answer(self, consumer: Connection) -> None:
         grant = _received(consumer)[-1]
         self.messages += 1
         reports: list[AnyCommand] = []
@@ -102,7 +102,7 @@ class Crowd:
         for supervisor in self._supervisors:
             _received(supervisor)
 
-    def _joined(self, role: str, name: str, worker: str) -> Connection:
+    def _connected(self, role: str, name: str, worker: str) -> Connection:
         connection = wire.Client(self._address, authkey=self._authkey)
         connection.send((None, "accept_connection", (name,), {}))
         connection.recv()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import start, stock, tasks, under_attack
+from benchmarks import flood, start, stock, tasks
 from benchmarks.figures import TRIP_SHARES, Figures, below
 from benchmarks.processes import cpu_seconds, parts_cpu, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
@@ -32,14 +32,14 @@ class Sizes:
     items: int = 2_000
     connects: int = 20
     naps: int = SEED_JOBS
-    siege_seconds: float = 5.0
+    flood_seconds: float = 5.0
     starts: int = 5
 
 
 FULL = Sizes()
 QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800, starts=3)
 SMOKE = Sizes(
-    jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, siege_seconds=0.2, starts=1
+    jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, flood_seconds=0.2, starts=1
 )
 
 
@@ -165,42 +165,42 @@ def memory(who: Field, sizes: Sizes, figures: Figures) -> None:
             figures.note(measure, "MiB", system.name, size / 2**20)
 
 
-def besieged(who: Field, sizes: Sizes, figures: Figures) -> None:
+def during_flood(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Run jobs and connect repeatedly: without attackers, with a thousand silent and slow peers, and without.
 
     The rate under attack is compared with the mean of both phases without, since the load by other users of
     the machine changes.
     """
     for service in who.services:
-        for crowd, sources in under_attack.CROWDS.items():
-            before = _phase(service, sizes, figures, f"calm around {crowd}")
-            with under_attack.besieged(service.endpoint, sources) as attackers:
+        for origin, sources in flood.SOURCES.items():
+            before = _phase(service, sizes, figures, f"calm around {origin}")
+            with flood.flooded(service.endpoint, sources) as attackers:
                 started, cpu = time.monotonic(), cpu_seconds(attackers)
-                rate = _phase(service, sizes, figures, crowd)
+                rate = _phase(service, sizes, figures, origin)
                 share = (cpu_seconds(attackers) - cpu) / (time.monotonic() - started)
-            figures.note("siege: CPU of the attackers", "of a core", f"{service.name}, {crowd}", share)
-            after = _phase(service, sizes, figures, f"calm around {crowd}")
+            figures.note("flood: CPU of the attackers", "of a core", f"{service.name}, {origin}", share)
+            after = _phase(service, sizes, figures, f"calm around {origin}")
             against = rate / statistics.mean((before, after))
-            figures.note("siege: jobs against calm", "ratio", f"{service.name}, {crowd}", against)
+            figures.note("flood: jobs against calm", "ratio", f"{service.name}, {origin}", against)
 
 
-def _phase(service: Service, sizes: Sizes, figures: Figures, crowd: str) -> float:
+def _phase(service: Service, sizes: Sizes, figures: Figures, origin: str) -> float:
     """Return the jobs a second, end to end, while honest clients connect; note the figures of both."""
-    name = f"{service.name}, {crowd}"
+    name = f"{service.name}, {origin}"
     manager = service.pids()["manager"]
     jobs = 0
-    with under_attack.connects(service.endpoint, service.authkey) as visits:
+    with flood.connects(service.endpoint, service.authkey) as visits:
         started, cpu = time.monotonic(), cpu_seconds(manager)
-        while jobs == 0 or time.monotonic() < started + sizes.siege_seconds:
+        while jobs == 0 or time.monotonic() < started + sizes.flood_seconds:
             _rate(service, list(range(sizes.jobs)))
             jobs += sizes.jobs
         rate = jobs / (time.monotonic() - started)
         spent = (cpu_seconds(manager) - cpu) / jobs * 1e6
-    figures.note("siege: no-op jobs", "jobs/s", name, rate)
-    figures.note("siege: CPU of manager, 1,000 jobs", "ms", name, spent)
-    figures.note("siege: connect + call p50", "ms", name, visits.part(0.5) * 1e3)
-    figures.note("siege: connect + call p99", "ms", name, visits.part(0.99) * 1e3)
-    figures.note("siege: clients not served", "of all", name, visits.refused / visits.count)
+    figures.note("flood: no-op jobs", "jobs/s", name, rate)
+    figures.note("flood: CPU of manager, 1,000 jobs", "ms", name, spent)
+    figures.note("flood: connect + call p50", "ms", name, visits.part(0.5) * 1e3)
+    figures.note("flood: connect + call p99", "ms", name, visits.part(0.99) * 1e3)
+    figures.note("flood: clients not served", "of all", name, visits.refused / visits.count)
     return rate
 
 
@@ -215,10 +215,10 @@ MEASURES: dict[str, Measure] = {
     "stock": stock_clients,
     "start": starts,
     "memory": memory,
-    "siege": besieged,
+    "flood": during_flood,
 }
 #: The measures that run by default: without the one that takes a minute by itself.
-USUAL = [name for name in MEASURES if name != "siege"]
+USUAL = [name for name in MEASURES if name != "flood"]
 
 
 def one_round(who: Field, sizes: Sizes, figures: Figures, chosen: list[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import tasks
-from benchmarks.many_consumers import TASK, Crowd
+from benchmarks.many_consumers import TASK, ManyConsumers
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.systems import PROCESSES, Service
 
@@ -58,12 +58,12 @@ def allow_files(count: int) -> None:
 
 
 def _one(service: Service, consumers: int, jobs: int, seconds: float) -> Width:
-    with Crowd(service.endpoint, service.authkey, consumers) as crowd:
-        crowd.tend(min(1.0, seconds))
-        spent, idle = _spent(service, lambda: crowd.tend(seconds))
+    with ManyConsumers(service.endpoint, service.authkey, consumers) as many:
+        many.serve(min(1.0, seconds))
+        spent, idle = _spent(service, lambda: many.serve(seconds))
         resident = resident_bytes(service.manager.pid)
-        messages = statistics.mean(_woken(service, crowd) for _ in range(_SINGLES))
-        rates, costs = zip(*(_active(service, crowd, jobs) for _ in range(3)), strict=True)
+        messages = statistics.mean(_woken(service, many) for _ in range(_SINGLES))
+        rates, costs = zip(*(_active(service, many, jobs) for _ in range(3)), strict=True)
     service.wait_for_consumers(0)
     return Width(
         consumers,
@@ -75,22 +75,22 @@ def _one(service: Service, consumers: int, jobs: int, seconds: float) -> Width:
     )
 
 
-def _woken(service: Service, crowd: Crowd) -> int:
+def _woken(service: Service, many: ManyConsumers) -> int:
     """Submit one job; return how many messages consumers got until no more came."""
-    before = crowd.messages
+    before = many.messages
     service.client.submit(TASK, 1)
-    crowd.tend(_PATIENCE_SECONDS, jobs=1)
-    crowd.tend(0.02)
-    return crowd.messages - before
+    many.serve(_PATIENCE_SECONDS, jobs=1)
+    many.serve(0.02)
+    return many.messages - before
 
 
-def _active(service: Service, crowd: Crowd, jobs: int) -> tuple[float, float]:
+def _active(service: Service, many: ManyConsumers, jobs: int) -> tuple[float, float]:
     """Return the jobs a second, and the manager's processor time for each, of *jobs* jobs."""
 
     def work() -> float:
         started = time.monotonic()
         service.submit(tasks.same, range(jobs), "default")
-        crowd.tend(_PATIENCE_SECONDS, jobs=jobs)
+        many.serve(_PATIENCE_SECONDS, jobs=jobs)
         return time.monotonic() - started
 
     spent, taken = _spent(service, work)

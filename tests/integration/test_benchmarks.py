@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import heavy
+from benchmarks.__main__ import command_line
 from benchmarks.measures import MEASURES
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +32,9 @@ PROMISED = {
     "stock put+get+task_done, 4+4 clients": {"svc, fsync", "stdlib BaseManager"},
     "stock connect + first call": {"svc, fsync", "stdlib BaseManager"},
     "RSS of manager": {"svc, fsync"},
-    "siege: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
-    "siege: CPU of the attackers": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
-    "siege: connect + call p99": {"svc, fsync, from one address", "svc, fsync, calm around from one address"},
+    "flood: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
+    "flood: CPU of the attackers": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
+    "flood: connect + call p99": {"svc, fsync, from one address", "svc, fsync, calm around from one address"},
     "start to end of a command": {"svc --help", "svc health", "svc status", "python -c pass", TYPER},
     "worker of 4 consumers, start to ready": {"svc, fsync"},
 }
@@ -85,7 +86,7 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
     figures = {(each["measure"], each["system"]): each for each in document["figures"]}
     assert {(measure, system) for measure, those in PROMISED.items() for system in those} <= set(figures)
     for figure in figures.values():
-        times = 2 if "calm around" in figure["system"] else 1  # before and after the siege
+        times = 2 if "calm around" in figure["system"] else 1  # before and after the flood
         assert len(figure["rounds"]) == times * document["rounds"] == times
 
     header, *lines = run.stdout.splitlines()
@@ -144,3 +145,7 @@ def smoke(output, *flags):
     )
     assert run.returncode == 0, run.stderr
     return run, json.loads(output.read_text())
+
+
+def test_the_former_name_of_a_measure_still_chooses_it():
+    assert command_line().parse_args(["--only", "siege", "noop"]).only == ["flood", "noop"]

@@ -23,7 +23,7 @@ ERROR = ErrorInfo("ConsumerDied", "it is gone")
 NAMES = ("w", "w-1", "w-2", "v", "v-1")
 
 
-class Crowd:
+class Members:
     """Connections with one key for work, which say of themselves what they like."""
 
     def __init__(self, seed: int) -> None:
@@ -101,13 +101,13 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", range(150))
 def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed):
-    crowd = Crowd(seed)
+    members = Members(seed)
     for _ in range(60):
-        crowd.step()
-        check_state(crowd.host.state)
+        members.step()
+        check_state(members.host.state)
 
-    crowd.rest()
+    members.rest()
 
-    assert not crowd.host.state.leases
-    assert not crowd.host.state.holders
-    assert crowd.host.state.ledger.counts[DEFAULT_QUEUE].leased == 0
+    assert not members.host.state.leases
+    assert not members.host.state.holders
+    assert members.host.state.ledger.counts[DEFAULT_QUEUE].leased == 0

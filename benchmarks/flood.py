@@ -1,6 +1,6 @@
 """A flood of connections: peers that connect and send nothing or a byte a second, while honest clients work.
 
-`besieged` keeps these attackers connected, from one process; an attacker that is refused or cut off connects
+`flooded` keeps these attackers connected, from one process; an attacker that is refused or cut off connects
 again some seconds later. `connects` is an honest client that connects again and again, in another process.
 """
 
@@ -32,7 +32,7 @@ SILENT = 900
 DRIPPING = 100
 #: The addresses of the attackers: the address of the honest clients, or so many addresses that no limit for
 #: one address keeps them out.
-CROWDS = {
+SOURCES = {
     "from one address": ["127.0.0.1"],
     "from 100 addresses": [f"127.0.1.{last}" for last in range(1, 101)],
 }
@@ -65,19 +65,19 @@ class Visits:
 
 
 @contextmanager
-def besieged(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
+def flooded(endpoint: Endpoint, sources: list[str]) -> Iterator[list[int]]:
     """Keep the attackers connected while the block runs, which begins once all have connected.
 
     They use the loopback addresses *sources*. The value is the list of the attackers' process ids.
     """
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=_besiege, args=(there, endpoint, sources))
+    child = context.Process(target=_flood, args=(there, endpoint, sources))
     child.start()
     there.close()
     try:
         if not here.poll(_SETTLE_SECONDS):
-            raise TimeoutError(f"the siege was not there within {_SETTLE_SECONDS:g} s")
+            raise TimeoutError(f"the flood was not there within {_SETTLE_SECONDS:g} s")
         here.recv()
         yield [child.pid] if child.pid else []
     finally:
@@ -119,14 +119,14 @@ def _visit(pipe: Pipe, endpoint: Endpoint, authkey: bytes) -> None:
     pipe.send((taken, refused))
 
 
-class Siege:
+class Flood:
     """All the attackers, in one loop."""
 
     def __init__(self, endpoint: Endpoint, sources: list[str]) -> None:
         """Prepare to connect to *endpoint*, from each of *sources* in turn."""
         self._endpoint = endpoint
         self._epoll = select.epoll()
-        self._inside: dict[int, socket.socket] = {}
+        self._sockets: dict[int, socket.socket] = {}
         self._sources = itertools.cycle(sources)
         #: A heap of times (monotonic), each with the descriptor that sends its next byte, or -1 to connect.
         self._due = [(0.0, -1)] * (SILENT + DRIPPING)
@@ -141,9 +141,9 @@ class Siege:
             while self._due and self._due[0][0] <= now:
                 _, who = heapq.heappop(self._due)
                 if who >= 0:
-                    self._drip(who, now)
+                    self._send_byte(who, now)
                     continue
-                self._come(now)
+                self._connect(now)
                 arrived += 1
                 if arrived == SILENT + DRIPPING:
                     pipe.send("there")
@@ -151,9 +151,9 @@ class Siege:
             for fd, _ in self._epoll.poll(pause):
                 if fd == pipe.fileno():
                     return
-                self._hear(fd)
+                self._read(fd)
 
-    def _come(self, now: float) -> None:
+    def _connect(self, now: float) -> None:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # no port left in TIME_WAIT
@@ -162,40 +162,40 @@ class Siege:
         sock.bind((next(self._sources), 0))
         if sock.connect_ex(self._endpoint) not in (0, errno.EINPROGRESS):
             sock.close()
-            self._come_back()
+            self._connect_later()
             return
         fd = sock.fileno()
-        self._inside[fd] = sock
+        self._sockets[fd] = sock
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
         if len(self._dripping) < DRIPPING:
             self._dripping.add(fd)
             heapq.heappush(self._due, (now + DRIP_SECONDS, fd))
 
-    def _drip(self, fd: int, now: float) -> None:
+    def _send_byte(self, fd: int, now: float) -> None:
         if fd not in self._dripping:
             return
-        with contextlib.suppress(OSError):  # if the connection has ended, `_hear` handles it
-            self._inside[fd].send(HEADER.pack(200)[:1])
+        with contextlib.suppress(OSError):  # if the connection has ended, `_read` handles it
+            self._sockets[fd].send(HEADER.pack(200)[:1])
         heapq.heappush(self._due, (now + DRIP_SECONDS, fd))
 
-    def _hear(self, fd: int) -> None:
+    def _read(self, fd: int) -> None:
         with contextlib.suppress(OSError):
-            if self._inside[fd].recv(4096):
+            if self._sockets[fd].recv(4096):
                 return  # the challenge, which is not answered
         self._epoll.unregister(fd)
-        self._inside.pop(fd).close()
+        self._sockets.pop(fd).close()
         if fd in self._dripping:
             self._dripping.discard(fd)
             self._due = [each for each in self._due if each[1] != fd]
             heapq.heapify(self._due)
-        self._come_back()
+        self._connect_later()
 
-    def _come_back(self) -> None:
+    def _connect_later(self) -> None:
         heapq.heappush(self._due, (time.monotonic() + random.uniform(*RETURN_SECONDS), -1))
 
 
-def _besiege(pipe: Pipe, endpoint: Endpoint, sources: list[str]) -> None:
+def _flood(pipe: Pipe, endpoint: Endpoint, sources: list[str]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.suppress(BrokenPipeError):
-        Siege(endpoint, sources).run(pipe)
+        Flood(endpoint, sources).run(pipe)

@@ -34,7 +34,7 @@ _UNBOUNDED = 1 << 20
 
 
 @dataclass(frozen=True)
-class Camp:
+class Target:
     """The manager's addresses, the attackers' keys, and how much they send.
 
     Attributes:
@@ -65,7 +65,7 @@ class Camp:
             line.close()
 
 
-Attack = Callable[[Camp], int]
+Attack = Callable[[Target], int]
 T = TypeVar("T")
 
 
@@ -98,13 +98,13 @@ def parts(values: Sequence[T], limit: int) -> Iterator[list[T]]:
         yield list(values[start : start + limit])
 
 
-def send(camp: Camp, role: str, *messages: bytes) -> int:
+def send(target: Target, role: str, *messages: bytes) -> int:
     """Send each message after the answer to the one before; the manager may end the connection.
 
     Returns:
         The bytes of the largest message.
     """
-    with camp.line(role) as line, contextlib.suppress(EOFError, OSError):
+    with target.line(role) as line, contextlib.suppress(EOFError, OSError):
         for message in messages:
             line.send(message)
             line.receive()
