@@ -1,7 +1,7 @@
 """Limits the size of the answers to one request, and the work that they make.
 
 A page of an answer ends at the limit that it reaches first. A unit of work is about a microsecond of the
-measuring host in `docs/performance.md`. Work is counted and not timed, so that equal requests have equal
+measuring host in `benchmarks/results`. Work is counted and not timed, so that equal requests have equal
 answers.
 """
 
