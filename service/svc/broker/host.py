@@ -2,9 +2,7 @@
 
 A *turn* applies requests as they come (`call`). Then `turn` answers the requests that wait, commits all
 events at once, and only then delivers the replies. Nothing is acknowledged before it is durable, and one
-fsync serves all requests of the turn. A grant of jobs acknowledges nothing, so it is sent before the commit,
-which then runs beside the first jobs. A consumer that reports outcomes in the same request gets the grant
-early too, if it understands that an early grant does not confirm its reports (decision 15).
+fsync serves all requests of the turn. Only early grants leave before the commit; see `broker.outbox`.
 
 An exception inside the queue is raised as `broker.broken.StateBroken`. The caller must then discard the state
 and recover it from the journal.
@@ -313,11 +311,7 @@ class QueueHost:
         return self._syncs and self.state.has_events
 
     def hand_out(self) -> None:
-        """Deliver grants before the turn's end if they confirm nothing that is not yet recorded.
-
-        The other grants stay back until the end of the turn: a consumer that got one could send its next
-        request in the same turn, and would take its last report as recorded.
-        """
+        """Deliver the early grants that need not wait for the end of the turn."""
         self._wake_ready(self.clock.now())
         self._outbox.hand_out()
 
