@@ -16,7 +16,7 @@ SEED ?= 1
 MINUTES ?= 3
 FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-.PHONY: help venv demo test faults faults-long fuzz fuzz-commands audit sbom lint format bench bench-peers lock clean
+.PHONY: help venv demo test faults faults-long fuzz fuzz-commands audit sbom lint format docs bench bench-peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ lint: $(VENV)/.dev ## Check style, format, types and import rules
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## Write the tables of options in docs/cli.md from the commands
+	@$(BIN)/python -m tools.options
 
 bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools (figures and a plot go to .bench)
 	@mkdir -p .bench

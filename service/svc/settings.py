@@ -1,35 +1,49 @@
-"""The settings and their sources: flags, then `SVC_*`, then `svc.toml`.
+"""The settings of each command, each declared once, as a field of a class.
 
-The command line declares each setting once, with its flag and its variable. This module parses the values:
-addresses, durations and names. `key_files` reads keys, `config_file` reads the settings file.
+A value comes from a flag, else from a variable `SVC_*`, else from `svc.toml`. `declarations` has the kinds of
+settings that are numbers; here are addresses, files, names and words. `key_files` reads keys, `config_file`
+the settings file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from svc.domain.limits import SECONDS_MAX, Limits
+from svc.declarations import (
+    CENTURY,
+    DISK_MAX,
+    Number,
+    count,
+    group,
+    parse_count,
+    parse_size,
+    seconds,
+    setting,
+    size,
+    switch,
+)
+from svc.domain.limits import CONSUMERS_MAX, Limits
 from svc.domain.names import NAME_MAX, QUEUES_MAX, is_free_name, is_name
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError
+from svc.key_files import read_authkey, read_pickle_keys
 from svc.wire_tls import TlsFiles
 
 #: The manager's port if none is named; the same as `svc.wire.DEFAULT_PORT`.
 DEFAULT_PORT = 7077
-#: The host of an address that is a port alone: what listens there is reached from this host only.
+#: The host of an address that is a port alone: only this host reaches it.
 LOOPBACK = "127.0.0.1"
-#: Where the manager is looked for where nothing is set.
+#: The manager's address if none is set.
 DEFAULT_MANAGER = f"{LOOPBACK}:{DEFAULT_PORT}"
-#: The ports where a manager and a worker serve metrics and health.
+#: The ports of the metrics and health of a manager and of a worker.
 MANAGER_HTTP_PORT, WORKER_HTTP_PORT = 9100, 9101
 _HOST = r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s-][^\[\]:\s]*))"
 _ADDRESS = re.compile(rf"{_HOST}(?::(?P<port>\d{{1,5}}))?")
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,140 +59,6 @@ class Address:
 
 
 MemoryLimit = int | Literal["auto"] | None
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerSettings:
-    """All settings of `svc manager`.
-
-    Attributes:
-        listen: the address at which jobs are served.
-        http: the address at which metrics and health are served; None for none.
-        http_hosts: further names under which these are served; see `telemetry.http_hosts`.
-        journal: the journal file; made if it is missing.
-        authkey: the shared secret.
-        durability: the moment at which a change counts as accepted: `fsync`, `os` or `memory`.
-        limits: bounds and retention of the queues.
-        max_connections: connections at a time.
-        max_per_address: connections at a time of one address (one /64 network for IPv6).
-        max_buffered: bytes of unfinished requests and unread answers, of all connections together.
-        strict_auth: refuse handshakes older than SHA-256, like those of stock clients of CPython 3.11.
-        authkey_file: the source of the authkey, to read it again on SIGHUP; None to keep it.
-        role_keys: folder with keys that have fewer rights: see `read_role_keys`.
-        tls: certificates to serve TLS with; None serves plain connections.
-        ballast_bytes: disk space kept beside the journal for acknowledgements on a full disk.
-        accept_loss: serve a journal whose end is lost, once a copy of it is kept.
-        journal_must_exist: make no journal if there is none.
-        journal_marker: a file on another disk that says that the journal was made, and has to exist.
-        accept_network_filesystem: serve a journal on a file system that other hosts share.
-        max_clock_jump: seconds that the host's time may be away from the journal's at the start, before the
-            manager goes on from the latter.
-        backups: the directory that online backups go into; None for one beside the journal.
-        memory_limit: bytes of memory near which new jobs are refused; `auto` for the limit of the control
-            group, None for no such bound.
-        announce: file that gets the bound addresses as JSON (`listen`, `http`) once they serve.
-        log_format: `auto` (JSON if stderr is not a terminal), `json` or `console`.
-        log_level: `debug`, `info`, `warning` or `error`.
-    """
-
-    listen: Address
-    http: Address | None
-    journal: Path
-    authkey: bytes = field(repr=False)
-    durability: str = "fsync"
-    limits: Limits = field(default_factory=Limits)
-    ballast_bytes: int = 16 * 1024 * 1024
-    accept_loss: bool = False
-    journal_must_exist: bool = False
-    journal_marker: Path | None = None
-    accept_network_filesystem: bool = False
-    max_clock_jump: float = 24 * 3600.0
-    backups: Path | None = None
-    memory_limit: MemoryLimit = "auto"
-    max_connections: int = 1024
-    max_per_address: int = 1024
-    max_buffered: int = 128 * 1024 * 1024
-    strict_auth: bool = False
-    authkey_file: Path | None = None
-    role_keys: Path | None = None
-    tls: TlsFiles | None = None
-    announce: Path | None = None
-    http_hosts: tuple[str, ...] = ()
-    log_format: str = "auto"
-    log_level: str = "info"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """All settings of `svc worker`. Times are in seconds.
-
-    Attributes:
-        manager: where jobs come from.
-        http: where metrics and health are served; None for nowhere.
-        http_moves: serve them at a free port if that one is taken.
-        http_hosts: further names under which these are served; see `telemetry.http_hosts`.
-        authkey: the shared secret.
-        tasks: modules whose tasks this worker runs.
-        queues: queues that it takes jobs from.
-        consumers: number of consumer processes; None for twice the CPUs that it may use.
-        accept: codecs of the jobs that it runs; `pickle` needs keys.
-        pickle_keys: the keys that verify pickled jobs and sign pickled results.
-        grace: time that running jobs have after SIGTERM.
-        import_timeout: time that a consumer may take to import the task modules.
-        name: the worker's name; empty for one made from the host's name.
-        tls: certificates to dial with; None for a plain connection.
-        announce: file that gets the bound address as JSON (`http`) once it serves.
-        log_format: `auto` (JSON if stderr is not a terminal), `json` or `console`.
-        log_level: `debug`, `info`, `warning` or `error`.
-    """
-
-    manager: Address
-    http: Address | None
-    authkey: bytes = field(repr=False)
-    tasks: tuple[str, ...] = ()
-    queues: tuple[str, ...] = ("default",)
-    consumers: int | None = None
-    accept: tuple[str, ...] = ("plain",)
-    pickle_keys: PickleKeys | None = None
-    grace: float = 30.0
-    import_timeout: float = 60.0
-    name: str = ""
-    tls: TlsFiles | None = None
-    announce: Path | None = None
-    http_hosts: tuple[str, ...] = ()
-    log_format: str = "auto"
-    log_level: str = "info"
-    http_moves: bool = False
-
-    def __post_init__(self) -> None:
-        if self.name and not is_name(self.name):
-            raise ConfigurationError(
-                f"{self.name[:NAME_MAX]!r} cannot name a worker; a name has up to {NAME_MAX} characters, "
-                "all of them printable"
-            )
-        if len(self.queues) > QUEUES_MAX or not all(map(is_free_name, self.queues)):
-            raise ConfigurationError(
-                f"a worker serves up to {QUEUES_MAX} queues, whose names have up to {NAME_MAX} printable "
-                "characters and begin with no '#'"
-            )
-        if "pickle" not in self.accept:
-            if not self.tasks:
-                raise ConfigurationError(
-                    "a worker without tasks would run nothing: name the modules with your tasks, --tasks "
-                    "MODULE (or SVC_TASKS)"
-                )
-            return
-        if self.pickle_keys is None:
-            raise ConfigurationError(
-                "--accept pickle needs the key that submitters sign with: make one with `svc auth generate "
-                "--pickle`, give it to submitters and workers and never to the manager, and name it with "
-                "--pickle-key-file FILE or SVC_PICKLE_KEY_FILE"
-            )
-        if self.authkey in self.pickle_keys.secrets:
-            raise ConfigurationError(
-                "the pickle key is the authkey, which the manager has too; make another one with `svc auth "
-                "generate --pickle`"
-            )
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
@@ -203,52 +83,24 @@ def parse_optional_address(text: str, default_port: int = DEFAULT_PORT) -> Addre
     return None if text.strip().lower() == "off" else parse_address(text, default_port)
 
 
-def parse_seconds(text: str | float) -> float:
-    """Return the seconds in a duration such as `90`, `1.5`, `500ms`, `10s`, `5m`, `2h` or `7d`.
-
-    Raises:
-        ConfigurationError: *text* is not a duration, or over a hundred years.
-    """
-    match = _DURATION.fullmatch(str(text).strip())
-    if match is None:
-        raise ConfigurationError(
-            f"{text!r} is not a duration; write seconds, or for instance 500ms, 5m, 2h, 7d"
-        )
-    seconds = float(match["number"]) * _SECONDS[match["unit"] or "s"]
-    if seconds > SECONDS_MAX:
-        raise ConfigurationError(f"{text!r} is too long; a duration is a hundred years at most (36500d)")
-    return seconds
-
-
-def parse_size(text: str | int) -> int:
-    """Return the bytes in a size such as `65536`, `512KiB`, `4MiB` or `1GiB`.
-
-    Raises:
-        ConfigurationError: *text* is not a size.
-    """
-    match = re.fullmatch(r"(\d+)\s*([KMG]i?B?|B)?", str(text).strip(), re.IGNORECASE)
-    if match is None:
-        raise ConfigurationError(f"{text!r} is not a size; write bytes, or for instance 512KiB, 4MiB")
-    return int(match[1]) << {"K": 10, "M": 20, "G": 30}.get((match[2] or "B")[0].upper(), 0)
-
-
-def parse_memory_limit(text: str) -> MemoryLimit:
-    """Return the bytes in *text* as `parse_size` reads them, `auto`, or None for `off`.
-
-    Raises:
-        ConfigurationError: *text* is none of these.
-    """
-    word = text.strip().lower()
-    if word in ("auto", "off"):
-        return "auto" if word == "auto" else None
-    if not (size := parse_size(text)):
-        raise ConfigurationError("a memory limit of 0 bytes allows nothing; write `off` for no limit")
-    return size
-
-
 def parse_names(text: str) -> tuple[str, ...]:
     """Return the names in a comma-separated list, without blanks and empty names, each once."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def parse_codecs(text: str) -> tuple[str, ...]:
+    """Return the codecs in a comma-separated list, and `plain` before them.
+
+    Raises:
+        ConfigurationError: there is no such codec.
+    """
+    from svc.codec import CODECS, PLAIN  # needs msgspec
+
+    names = parse_names(text)
+    for name in names:
+        if name not in CODECS:
+            raise ConfigurationError(f"there is no codec {name!r}; there are {', '.join(CODECS)}")
+    return tuple(dict.fromkeys((PLAIN, *names)))
 
 
 def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:
@@ -264,119 +116,265 @@ def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = 
     return TlsFiles(cert, key, ca, name)
 
 
-#: The settings of each command, by name; those of the commands in a group are one level below.
-Known = Mapping[str, "frozenset[str] | Known"]
-
-_TLS = frozenset({"tls_cert", "tls_key", "tls_ca"})
-_DIAL = _TLS | {"tls_name"}
-_REMOTE = frozenset({"manager", "authkey_file", "timeout"}) | _DIAL
-_PROCESS = frozenset({"authkey_file", "http", "http_hosts", "log_format", "log_level"})
-#: The settings in svc.toml. Each has a flag, a variable (`SVC_` and its name) and a key.
-SETTINGS: Known = {
-    "dev": frozenset({"tasks", "queues", "consumers", "accept"}),
-    "manager": _PROCESS
-    | {"listen", "journal", "durability", "lease", "retention", "dead_retention", "retain_count"}
-    | {
-        "max_queue",
-        "max_jobs",
-        "max_queues",
-        "max_keys",
-        "max_origins",
-        "max_job_bytes",
-        "suspicion_budget",
-        "max_connections",
-        "max_per_address",
-        "max_buffered",
-        "min_free",
-    }
-    | {"strict_auth", "role_keys"}
-    | {"ballast_bytes", "backups", "memory_limit"}
-    | {"journal_must_exist", "journal_marker", "accept_network_filesystem", "max_clock_jump"}
-    | _TLS,
-    "tunnel": _DIAL | {"manager"},
-    "worker": _PROCESS
-    | _DIAL
-    | {"manager", "tasks", "queues", "consumers", "accept", "pickle_key_file", "grace", "name"}
-    | {"import_timeout"},
-    "submit": _REMOTE,
-    "results": _REMOTE,
-    "jobs": {"list": _REMOTE, "show": _REMOTE, "cancel": _REMOTE, "requeue": _REMOTE},
-    "queues": _REMOTE,
-    "workers": _REMOTE,
-    "status": _REMOTE,
-    "drain": _REMOTE - {"timeout"},
-    "resume": _REMOTE - {"timeout"},
-    "metrics": _REMOTE,
-    "journal": {
-        "info": frozenset({"journal"}),
-        "verify": frozenset({"journal"}),
-        "backup": _REMOTE,
-        "restore": frozenset({"journal"}),
-        "accept-clock": _REMOTE,
-    },
-}
+def address(default: str, text: str, *, variable: bool = True) -> Any:
+    """Return a field with an address of a manager."""
+    return setting(parse_address, "HOST:PORT", default, text, variable=variable)
 
 
-def config_defaults(config: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    """Return the defaults of every command: its own table overrides the keys at the top of the file.
+def http_address(port: int) -> Any:
+    """Return a field with the address of metrics and health, on this host at *port* if none is named."""
+    read = partial(parse_optional_address, default_port=port)
+    return setting(read, "HOST:PORT", f"{LOOPBACK}:{port}", "Where to serve metrics and health, or `off`.")
 
-    A key at the top, such as `manager`, is for every command that has this setting. A key in a table,
-    such as `[worker]` or `[jobs.list]`, is for that command.
 
-    Raises:
-        ConfigurationError: a key is not a setting; the message has the most similar one.
+def path(default: str | None, metavar: str, text: str, *, variable: bool = True) -> Any:
+    """Return a field with a path of a file or folder."""
+    return setting(Path, metavar, default, text, variable=variable)
+
+
+def names(default: str, metavar: str, text: str) -> Any:
+    """Return a field with names, which a user separates by commas."""
+    return setting(parse_names, metavar, default, text)
+
+
+def choice(default: str, words: Sequence[str], text: str) -> Any:
+    """Return a field with one of *words*."""
+
+    def read(word: str) -> str:
+        if word not in words:
+            raise ConfigurationError(f"{word!r} is not one of {', '.join(words)}")
+        return word
+
+    return setting(read, "|".join(words), default, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsSettings:
+    """The certificates of each command that serves or calls a manager."""
+
+    tls_cert: Path | None = path(None, "FILE", "Our certificate (PEM); turns TLS 1.3 on.")
+    tls_key: Path | None = path(None, "FILE", "Its private key (PEM).")
+    tls_ca: Path | None = path(None, "FILE", "The CA of the other side's certificate (PEM).")
+    tls_name: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that all three are set, or none."""
+        parse_tls(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files for a TLS connection, or None for a plain one."""
+        return parse_tls(self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthkeySettings:
+    """The shared secret."""
+
+    authkey_file: Path | None = path(
+        None, "FILE", "File with the shared secret; else /run/secrets/svc_authkey."
+    )
+
+    def read_authkey(self) -> bytes:
+        """Return the authkey that is in its file now; as `key_files.read_authkey`."""
+        return read_authkey(self.authkey_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialSettings(TlsSettings):
+    """The manager that a command calls."""
+
+    manager: Address = address(DEFAULT_MANAGER, "The manager's address.")
+    tls_name: str = setting(
+        str, "NAME", "", "The name in the manager's certificate; else the host of --manager."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionSettings(AuthkeySettings, DialSettings):
+    """The manager that a command calls, and the key for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSettings(ConnectionSettings):
+    """The settings of a command that asks a manager something."""
+
+    timeout: float = seconds("10s", "0", "1d", "How long the manager may take to answer.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalSettings:
+    """The journal that a command reads or writes."""
+
+    journal: Path = path("svc.journal", "PATH", "The journal file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnounceSettings:
+    """A file by which a process tells others its addresses."""
+
+    announce: Path | None = path(
+        None,
+        "FILE",
+        "Write the bound addresses there as JSON once they serve; of use with port 0.",
+        variable=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunnelSettings(AnnounceSettings, DialSettings):
+    """The settings of `svc tunnel`."""
+
+    listen: Address = address(
+        DEFAULT_MANAGER, "Where plain clients connect; on loopback only.", variable=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings(AnnounceSettings, AuthkeySettings):
+    """The settings that manager and worker share."""
+
+    http_hosts: tuple[str, ...] = names(
+        "", "NAME[,…]", "Names with a dot by which that is asked for, or `*` for any."
+    )
+    log_format: str = choice("auto", ("auto", "json", "console"), "How log lines look.")
+    log_level: str = choice("info", ("debug", "info", "warning", "error"), "What is logged.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
+    """The settings of `svc manager`."""
+
+    listen: Address = address(DEFAULT_MANAGER, "Where to serve jobs.")
+    http: Address | None = http_address(MANAGER_HTTP_PORT)
+    durability: str = choice("fsync", ("fsync", "os", "memory"), "When a change counts as accepted.")
+    limits: Limits = group(Limits)
+    max_connections: int = count("1024", "1", "Connections at a time.")
+    max_per_address: int | None = count(
+        None, "1", "Connections at a time of one address.", shown="--max-connections"
+    )
+    max_buffered: int = size(
+        "128MiB", "1MiB", DISK_MAX, "Unfinished requests and unread answers of all connections."
+    )
+    strict_auth: bool = switch("SHA-256 handshakes only: refuses plain clients of CPython 3.11 and older.")
+    role_keys: Path | None = path(
+        None, "DIR", "Folder with submit.key, work.key, read.key, admin.key; read again on SIGHUP."
+    )
+    ballast_bytes: int = size(
+        "16MiB", "0", DISK_MAX, "Disk space kept for acknowledgements on a full disk; 0 for none."
+    )
+    accept_loss: bool = switch(
+        "Serve a journal whose end is lost, after a copy of it is kept beside it.", variable=False
+    )
+    journal_must_exist: bool = switch("Make no new journal if there is none: its disk may not be mounted.")
+    journal_marker: Path | None = path(
+        None, "FILE", "Say here, on another disk, that the journal was made; it must exist from then on."
+    )
+    accept_network_filesystem: bool = switch(
+        "Serve a journal on NFS or the like, whose locks may let two managers write at once."
+    )
+    max_clock_jump: float = seconds(
+        "1d",
+        "1s",
+        CENTURY,
+        "Hold the clock if the host's time is further than this from the journal's at the start.",
+    )
+    backups: Path | None = path(
+        None, "DIRECTORY", "Where online backups go; else the journal's path and `.backups`."
+    )
+    memory_limit: MemoryLimit = setting(
+        Number(parse_size, "1", DISK_MAX, {"auto": "auto", "off": None}),
+        "auto|BYTES|off",
+        "auto",
+        "Memory near which new jobs are refused; auto: the limit of its control group.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerSettings:
+    """The jobs that a worker takes, and the number of processes that run them."""
+
+    tasks: tuple[str, ...] = names("", "MODULE[,…]", "Modules whose tasks the worker runs.")
+    queues: tuple[str, ...] = names("default", "NAME[,…]", "Queues to take jobs from.")
+    consumers: int | None = setting(
+        Number(parse_count, "1", str(CONSUMERS_MAX), {"auto": None}),
+        "auto|N",
+        "auto",
+        "Consumer processes; auto: twice the CPUs.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevSettings(ConsumerSettings):
+    """The settings of `svc dev`."""
+
+    accept: tuple[str, ...] = setting(parse_codecs, "plain|pickle", "plain,pickle", "Codecs of its jobs.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(ConsumerSettings, ProcessSettings, ConnectionSettings):
+    """The settings of `svc worker`.
+
+    Attributes:
+        http_moves: serve metrics and health at a free port if that of *http* is taken.
     """
-    return _defaults(config, known, {}, "")
 
+    http: Address | None = http_address(WORKER_HTTP_PORT)
+    accept: tuple[str, ...] = setting(
+        parse_codecs,
+        "plain|pickle[,…]",
+        "plain",
+        "Codecs of the jobs it runs; pickle runs any code of whoever has the pickle key.",
+    )
+    pickle_key_file: Path | None = path(
+        None,
+        "FILE",
+        "Key shared with submitters and never with the manager; else /run/secrets/svc_pickle_key.",
+    )
+    grace: float = seconds("30s", "0", "7d", "How long running jobs may go on after SIGTERM.")
+    import_timeout: float = seconds(
+        "60s", "1s", "1d", "How long a consumer may take to import the task modules."
+    )
+    name: str = setting(str, "NAME", "", "The worker's name; else made from the host's.")
+    http_moves: bool = False
 
-def _defaults(
-    table: Mapping[str, Any], known: Known, inherited: Mapping[str, Any], path: str
-) -> dict[str, Any]:
-    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
-    own = {_underscored(key): _plain(value) for key, value in table.items() if key not in tables}
-    _check(tables, known, path, "table")
-    _check(own, _all_settings(known), path, "setting")
-    shared = {**inherited, **own}
-    return {
-        name: _defaults(tables.get(name, {}), settings, shared, f"{path}{name}.")
-        if isinstance(settings, Mapping)
-        else _command_defaults(tables.get(name, {}), settings, shared, f"{path}{name}.")
-        for name, settings in known.items()
-    }
+    def __post_init__(self) -> None:
+        """Check the names, and that there is something to run."""
+        super().__post_init__()
+        if self.name and not is_name(self.name):
+            raise ConfigurationError(
+                f"{self.name[:NAME_MAX]!r} cannot name a worker; a name has up to {NAME_MAX} characters, "
+                "all of them printable"
+            )
+        if len(self.queues) > QUEUES_MAX or not all(map(is_free_name, self.queues)):
+            raise ConfigurationError(
+                f"a worker serves up to {QUEUES_MAX} queues, whose names have up to {NAME_MAX} printable "
+                "characters and begin with no '#'"
+            )
+        if not self.tasks and "pickle" not in self.accept:
+            raise ConfigurationError(
+                "a worker without tasks would run nothing: name the modules with your tasks, --tasks "
+                "MODULE (or SVC_TASKS)"
+            )
 
+    def read_pickle_keys(self, authkey: bytes) -> PickleKeys | None:
+        """Return the keys that verify pickled jobs and sign pickled results, as `key_files.read_pickle_keys`.
 
-def _command_defaults(
-    table: Mapping[str, Any], settings: frozenset[str], inherited: Mapping[str, Any], path: str
-) -> dict[str, Any]:
-    own = {_underscored(key): _plain(value) for key, value in table.items()}
-    _check(own, settings, path, "setting")
-    return {key: value for key, value in {**inherited, **own}.items() if key in settings}
-
-
-def _underscored(key: str) -> str:
-    """Return the name of a setting that may be written like its flag."""
-    return key.replace("-", "_")
-
-
-def _check(found: Mapping[str, Any], known: frozenset[str] | Known, path: str, kind: str) -> None:
-    for key in found:
-        if key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-            hint = f"; the nearest {kind} is {path}{near[0]}" if near else ""
-            raise ConfigurationError(f"the settings file has an unknown {kind} {path}{key}{hint}")
-
-
-def _all_settings(known: Known) -> frozenset[str]:
-    names: set[str] = set()
-    for settings in known.values():
-        names |= _all_settings(settings) if isinstance(settings, Mapping) else settings
-    return frozenset(names)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as the text of a flag: a list with commas; a boolean stays one."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return value if isinstance(value, bool) else str(value)
+        Raises:
+            ConfigurationError: the worker accepts pickles and there is no key, or it is the *authkey*.
+        """
+        keys = read_pickle_keys(self.pickle_key_file)
+        if "pickle" not in self.accept:
+            return keys
+        if keys is None:
+            raise ConfigurationError(
+                "--accept pickle needs the key that submitters sign with: make one with `svc auth generate "
+                "--pickle`, give it to submitters and workers and never to the manager, and name it with "
+                "--pickle-key-file FILE or SVC_PICKLE_KEY_FILE"
+            )
+        if authkey in keys.secrets:
+            raise ConfigurationError(
+                "the pickle key is the authkey, which the manager has too; make another one with `svc auth "
+                "generate --pickle`"
+            )
+        return keys

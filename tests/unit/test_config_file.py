@@ -1,4 +1,4 @@
-"""Which settings file is believed that nobody has named: one's own, which nobody else can write."""
+"""The settings file: its keys, and when one is read that nobody has named."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from svc import config_file
-from svc.config_file import find_config
+from svc.config_file import Known, config_defaults, find_config, load_config
 from svc.errors import ConfigurationError
 
 OTHER = 12345
+KNOWN: Known = {
+    "worker": frozenset({"manager", "queues", "consumers"}),
+    "status": frozenset({"manager"}),
+    "jobs": {"list": frozenset({"manager", "timeout"}), "show": frozenset({"manager"})},
+}
 
 
 @pytest.fixture
@@ -90,3 +95,101 @@ def test_one_that_is_named_is_taken_as_it_is(folder):
     (folder / "svc.toml").chmod(0o666)
     folder.chmod(0o777)
     assert find_config(Path("svc.toml")) == {"tasks": "evil"}
+
+
+class TestConfig:
+    def test_a_key_at_the_top_is_for_every_command_that_has_it(self):
+        defaults = config_defaults({"manager": "h:1", "timeout": 3}, KNOWN)
+        assert defaults == {
+            "worker": {"manager": "h:1"},
+            "status": {"manager": "h:1"},
+            "jobs": {"list": {"manager": "h:1", "timeout": "3"}, "show": {"manager": "h:1"}},
+        }
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[manager]\naddress = "h:1"\nlease = "5s"\n',
+            'manager.address = "h:1"\nmanager.lease = "5s"\n',
+            'manager = { address = "h:1", lease = "5s" }\n',
+        ],
+    )
+    def test_the_managers_address_may_stand_in_its_own_table(self, tmp_path, text):
+        (tmp_path / "svc.toml").write_text(f'{text}[worker]\nmanager = "w:2"\n')
+        known: Known = {"manager": frozenset({"lease"}), **KNOWN}
+        defaults = config_defaults(load_config(tmp_path / "svc.toml"), known)
+        assert defaults["manager"] == {"lease": "5s"}
+        assert defaults["status"] == {"manager": "h:1"}
+        assert defaults["jobs"]["show"] == {"manager": "h:1"}
+        assert defaults["worker"] == {"manager": "w:2"}, "its own table goes before"
+
+    @pytest.mark.parametrize(
+        ("text", "cure"),
+        [
+            (
+                'manager = "h:1"\n\n[manager]\nlease = 5\n',
+                "a key `manager` beside a table [manager]; write the key into [manager], as `address`",
+            ),
+            (
+                '# ours\nmanager = "h:1"\ntimeout = 3\n[status]\ntimeout = 1\n[ manager ]\nlease = 5\n',
+                "a key `manager` beside a table [manager]; write the key into [manager], as `address`",
+            ),
+            (
+                'manager.address = "h:1"\n[manager]\nlease = 5\n',
+                "a key `manager` beside a table [manager]; write the key into [manager], as `address`",
+            ),
+            (
+                'journal = "/j"\n[journal.backup]\ntimeout = 5\n',
+                "a key `journal` beside a table [journal]; write the key into the tables of its commands",
+            ),
+            ('manager = "h:1"\n[worker]\nname = \n[status]\n', "Invalid value (at line 3, column 8)"),
+            ("manager = \n[manager]\n", "Invalid value (at line 1, column 11)"),
+        ],
+    )
+    def test_a_key_beside_a_table_of_its_name_is_told_with_the_cure(self, tmp_path, text, cure):
+        (tmp_path / "svc.toml").write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            load_config(tmp_path / "svc.toml")
+        assert str(caught.value).endswith(cure)
+
+    def test_a_commands_own_table_goes_before_it(self):
+        config = {"manager": "h:1", "worker": {"manager": "w:2", "queues": ["a", "b"]}}
+        defaults = config_defaults(config, KNOWN)
+        assert defaults["worker"] == {"manager": "w:2", "queues": "a,b"}
+        assert defaults["status"] == {"manager": "h:1"}
+
+    def test_a_groups_table_is_for_its_commands(self):
+        defaults = config_defaults({"jobs": {"manager": "g:1", "list": {"manager": "l:2"}}}, KNOWN)
+        assert defaults["jobs"] == {"list": {"manager": "l:2"}, "show": {"manager": "g:1"}}
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            ({"mangaer": 1}, "unknown setting mangaer; the nearest setting is manager"),
+            ({"worker": {"queue": 1}}, "unknown setting worker.queue; the nearest setting is worker.queues"),
+            ({"jobs": {"lst": {}}}, "unknown table jobs.lst; the nearest table is jobs.list"),
+            ({"jobs": {"list": {"consumers": 1}}}, "unknown setting jobs.list.consumers"),
+            ({"zzz": {}}, "unknown table zzz"),
+        ],
+    )
+    def test_what_is_unknown_is_an_error_that_names_the_nearest(self, config, said):
+        with pytest.raises(ConfigurationError) as caught:
+            config_defaults(config, KNOWN)
+        assert str(caught.value).endswith(said)
+
+    def test_dashes_are_as_good_as_underscores(self):
+        known: Known = {"worker": frozenset({"authkey_file"})}
+        assert config_defaults({"authkey-file": "k"}, known) == {"worker": {"authkey_file": "k"}}
+
+    def test_an_empty_file_changes_nothing(self):
+        assert config_defaults({}, KNOWN) == {
+            "worker": {}, "status": {}, "jobs": {"list": {}, "show": {}},
+        }  # fmt: skip
+
+    def test_a_file_that_is_not_toml_is_named(self, tmp_path):
+        path = tmp_path / "svc.toml"
+        path.write_text("a = [")
+        with pytest.raises(ConfigurationError, match=f"{path} is not TOML"):
+            load_config(path)
+        with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+            load_config(tmp_path / "other.toml")

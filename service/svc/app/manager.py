@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from svc.app.memory import memory_watch
 from svc.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
 from svc.errors import BrokerError, JournalError, ManagerBroken, ServiceError
-from svc.key_files import read_authkey, read_role_keys
+from svc.key_files import read_role_keys
 from svc.settings import Address, ManagerSettings
 from svc.telemetry.loading import load_structlog
 from svc.wire import RELEASE
@@ -75,7 +75,7 @@ def run_manager(settings: ManagerSettings) -> int:
         min_free_bytes=settings.limits.min_free_bytes,
         bounds=Bounds(
             connections=settings.max_connections,
-            address_connections=settings.max_per_address,
+            address_connections=settings.max_per_address or settings.max_connections,
             buffered_bytes=settings.max_buffered,
         ),
         strict=settings.strict_auth,
@@ -142,12 +142,12 @@ def _log_end(log: Any, error: ServiceError) -> None:
         log.error("journal_error", error=str(error))
 
 
-def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
+def _keys(settings: ManagerSettings) -> KeyRing:
     """Return all active keys: the authkey, which may do everything, and one or two for each role."""
     from svc.domain.roles import Role
     from svc.server.keys import Key, KeyRing
 
-    keys = [Key(Role.ADMIN, authkey or settings.authkey)]
+    keys = [Key(Role.ADMIN, settings.read_authkey())]
     if settings.role_keys is not None:
         keys += [Key(Role(role), secret) for role, secret in read_role_keys(settings.role_keys)]
     return KeyRing(keys)
@@ -156,8 +156,7 @@ def _keys(settings: ManagerSettings, authkey: bytes | None = None) -> KeyRing:
 def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
     """Read keys and certificates again; if that fails, keep the current ones."""
     try:
-        authkey = read_authkey(settings.authkey_file) if settings.authkey_file else None
-        keys, tls = _keys(settings, authkey), settings.tls.server_context() if settings.tls else None
+        keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
     except ServiceError as error:
         log.error("keys_not_read", error=str(error))  # noqa: TRY400  # the sentence says it all
         return
@@ -247,8 +246,7 @@ def _manager_http(
 
     def ready() -> tuple[bool, str]:
         # The authkey may have changed since the start.
-        key = read_authkey(settings.authkey_file) if settings.authkey_file else settings.authkey
-        return is_ready(own, key, own_tls)
+        return is_ready(own, settings.read_authkey(), own_tls)
 
     routes = manager_routes(
         exposition=exposition,

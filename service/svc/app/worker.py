@@ -45,6 +45,8 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def _run(settings: WorkerSettings) -> int:
+    authkey = settings.read_authkey()
+    pickle_keys = settings.read_pickle_keys(authkey)
     adopt_orphans()
     # Its start takes as long as the code from here to its first use, and runs in parallel.
     start_forkserver(PRELOAD)
@@ -59,7 +61,7 @@ def _run(settings: WorkerSettings) -> int:
     logs.configure()
     cpu = cpu_count()
     supervisors: list[Supervisor] = []
-    with _worker_http(settings, supervisors) as http:
+    with _worker_http(settings, authkey, supervisors) as http:
         options = WorkerOptions(
             name=name,
             host=socket.gethostname(),
@@ -67,7 +69,7 @@ def _run(settings: WorkerSettings) -> int:
             tasks=settings.tasks,
             queues=settings.queues,
             accept=settings.accept,
-            pickle_keys=settings.pickle_keys,
+            pickle_keys=pickle_keys,
             preload=PRELOAD,
             grace=settings.grace,
             import_timeout=settings.import_timeout,
@@ -76,7 +78,7 @@ def _run(settings: WorkerSettings) -> int:
             manager=str(settings.manager),
             release=RELEASE,
         )
-        dial = functools.partial(_dial, settings.manager, settings.authkey, settings.tls)
+        dial = functools.partial(_dial, settings.manager, authkey, settings.tls)
         supervisor = Supervisor(options, dial, logs.configure)
         supervisors.append(supervisor)
         announce(settings.announce, http=http)
@@ -91,7 +93,9 @@ def _dial(
 
 
 @contextmanager
-def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[Address | None]:
+def _worker_http(
+    settings: WorkerSettings, authkey: bytes, supervisors: list[Any]
+) -> Iterator[Address | None]:
     """Serve metrics and health beside the worker's supervisor, once there is one."""
     from svc.telemetry.routes import worker_routes
     from svc.telemetry.sharing import shared
@@ -102,7 +106,7 @@ def _worker_http(settings: WorkerSettings, supervisors: list[Any]) -> Iterator[A
         return
     routes = worker_routes(
         exposition=lambda: worker_exposition(_snapshot(supervisors)),
-        ready=lambda: _worker_is_ready(supervisors, settings),
+        ready=lambda: _worker_is_ready(supervisors, settings, authkey),
     )
     with serving(_http_server(settings.http, shared(routes), settings)) as address:
         yield address
@@ -149,7 +153,7 @@ def _snapshot(supervisors: list[Any]) -> Any:
     )
 
 
-def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings) -> tuple[bool, str]:
+def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings, authkey: bytes) -> tuple[bool, str]:
     """Return whether the worker has a consumer that can take jobs, and reaches the manager."""
     if not supervisors:
         return False, "starting"
@@ -158,4 +162,4 @@ def _worker_is_ready(supervisors: list[Any], settings: WorkerSettings) -> tuple[
         return False, f"no connection to the manager at {settings.manager}"
     if not seen.consumers.get("busy", 0) + seen.consumers.get("idle", 0):
         return False, "no consumer is ready"
-    return is_ready(settings.manager, settings.authkey, settings.tls)
+    return is_ready(settings.manager, authkey, settings.tls)

@@ -29,7 +29,11 @@ def generate(
     ] = None,
     role: Annotated[
         Literal["submit", "work", "read", "admin"] | None,
-        typer.Option("--role", help="What the key is for; without it, the authkey, which may do everything."),
+        typer.Option(
+            "--role",
+            metavar="|".join(ROLES),
+            help="What the key is for; without it, the authkey, which may do everything.",
+        ),
     ] = None,
     pickle: Annotated[
         bool,

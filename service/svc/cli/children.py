@@ -17,6 +17,7 @@ from types import FrameType
 
 from svc.cli.auth import write_authkey
 from svc.errors import ServiceError
+from svc.settings import ConnectionSettings, parse_address
 
 #: Seconds that a child may take until it serves.
 START_SECONDS = 30.0
@@ -127,6 +128,11 @@ class Service:
     listen: str
     manager_http: str
     worker_http: str
+
+    @property
+    def connection(self) -> ConnectionSettings:
+        """The settings of a client of the manager."""
+        return ConnectionSettings(manager=parse_address(self.listen), authkey_file=self.authkey_file)
 
 
 @contextmanager

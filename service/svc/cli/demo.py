@@ -48,8 +48,8 @@ def demo(ctx: typer.Context) -> int:
     with ended_by_signals(), running_service(manager_flags, worker_flags, quiet=True) as service:
         from svc.cli.wiring import open_client
 
-        files = {"authkey_file": service.authkey_file, "pickle_key_file": service.pickle_key_file}
-        with open_client(ctx, service.listen, timeout=10.0, **files) as client:
+        keys = service.pickle_key_file
+        with open_client(ctx, service.connection, 10.0, pickle_key_file=keys) as client:
             _tell_consumers(client)
             _fancy_objects(client)
             _tasks(client)

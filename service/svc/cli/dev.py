@@ -5,17 +5,16 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from svc.cli.bounds import consumers as consumer_count
-from svc.cli.options import Queues
 from svc.cli.output import tell, tell_lines
-from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT
+from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
     from svc.cli.children import Child, Service
@@ -35,27 +34,7 @@ _SOURCES_SECONDS = 1.0
 _FILES_MAX = 1000
 
 
-def dev(
-    ctx: typer.Context,
-    tasks: Annotated[
-        str,
-        typer.Option("--tasks", envvar="SVC_TASKS", metavar="MODULE[,…]", help="Modules with your tasks."),
-    ] = "",
-    queues: Queues = "default",
-    consumers: Annotated[
-        str,
-        typer.Option(
-            "--consumers",
-            envvar="SVC_CONSUMERS",
-            parser=consumer_count(),
-            metavar="auto|N",
-            help="Consumer processes.",
-        ),
-    ] = "auto",
-    accept: Annotated[
-        str, typer.Option("--accept", envvar="SVC_ACCEPT", metavar="plain|pickle", help="Codecs of its jobs.")
-    ] = "plain,pickle",
-) -> int:
+def dev(ctx: typer.Context, settings: DevSettings) -> int:
     """Run a manager and a worker in this terminal.
 
     They have a temporary journal and authkey, end with Ctrl-C, and listen on this host alone: on the
@@ -65,18 +44,16 @@ def dev(
     from svc.cli.children import ended_by_signals, running_service
     from svc.cli.wiring import open_client
 
-    modules = ",".join(name for name in (tasks, _DEMO_TASKS) if name)
     manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(MANAGER_HTTP_PORT))
-    terms = ("--queues", queues, "--consumers", str(consumers), "--accept", accept)
-    worker_flags = ("--name", _WORKER, "--tasks", modules, *terms, "--http", _local(WORKER_HTTP_PORT))
+    worker_flags = ("--name", _WORKER, *_terms(settings), "--http", _local(WORKER_HTTP_PORT))
     with ended_by_signals():
         try:
             with (
                 running_service(manager_flags, worker_flags, quiet=False) as service,
-                open_client(ctx, service.listen, service.authkey_file, _CALL_SECONDS) as client,
+                open_client(ctx, service.connection, _CALL_SECONDS) as client,
             ):
                 _welcome(service)
-                return _watch(service, client, Sources(tasks))
+                return _watch(service, client, Sources(settings.tasks))
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
@@ -111,9 +88,9 @@ def _watch(service: Service, client: Client, sources: Sources) -> int:
 class Sources:
     """The files in the working directory that the task modules are made of."""
 
-    def __init__(self, tasks: str) -> None:
-        """Look at the modules *tasks*, separated by commas."""
-        self._tops = {name.strip().partition(".")[0] for name in tasks.split(",")} - {""}
+    def __init__(self, tasks: Sequence[str]) -> None:
+        """Look at the modules *tasks*."""
+        self._tops = {name.partition(".")[0] for name in tasks}
         self._next = 0.0
         self._seen = self._look()
 
@@ -165,6 +142,12 @@ In another terminal:
 Ctrl-C here ends both and forgets all jobs.
 """
     )
+
+
+def _terms(settings: DevSettings) -> Iterator[str]:
+    """Yield the flags of the worker that say which jobs it takes."""
+    yield from ("--tasks", ",".join((*settings.tasks, _DEMO_TASKS)), "--queues", ",".join(settings.queues))
+    yield from ("--accept", ",".join(settings.accept), "--consumers", str(settings.consumers or "auto"))
 
 
 def _local(port: int) -> str:

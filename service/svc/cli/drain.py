@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.bounds import CENTURY, seconds
-from svc.cli.options import AuthkeyFile, Json, Manager
+from svc.cli.options import Json, seconds
 from svc.cli.output import tell, write, write_json
 from svc.cli.wiring import open_client
+from svc.declarations import CENTURY
 from svc.errors import ResultTimeout
-from svc.settings import DEFAULT_MANAGER
+from svc.settings import ConnectionSettings
 
 if TYPE_CHECKING:
     from svc.client.client import Client
@@ -32,6 +32,7 @@ Worker = Annotated[str, typer.Option("--worker", metavar="NAME", help="Only this
 
 def drain(
     ctx: typer.Context,
+    settings: ConnectionSettings,
     worker: Worker = "",
     timeout: Annotated[
         float | None,
@@ -45,8 +46,6 @@ def drain(
     refuse: Annotated[bool, typer.Option("--refuse", help="Take no new jobs either, meanwhile.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the drain and return.")] = False,
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
 ) -> int:
     """Let every consumer finish, and end.
 
@@ -55,7 +54,7 @@ def drain(
     the time ran out first; then, and after Ctrl-C, the drain stays in force.
     """
     started = time.monotonic()
-    with open_client(ctx, manager, authkey_file, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
+    with open_client(ctx, settings, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
         client.drain(worker=worker, refuse=refuse)
         try:
             left = _left(client, worker) if no_wait else _watch(client, worker, started, timeout)
@@ -75,16 +74,15 @@ def drain(
 
 def resume(
     ctx: typer.Context,
+    settings: ConnectionSettings,
     worker: Worker = "",
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
 ) -> int:
     """End a drain: consumers get jobs again.
 
     Harmless if there is none.
     """
-    with open_client(ctx, manager, authkey_file, CALL_SECONDS) as client:
+    with open_client(ctx, settings, CALL_SECONDS) as client:
         before = client.stats()
         client.resume(worker=worker)
     drained = worker in before.drained_workers if worker else bool(before.drain)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
+from svc.cli.options import Json, Ndjson
 from svc.cli.output import ago, facts, moment, show_items, span, table, write, write_json
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.errors import ConfigurationError, Conflict
-from svc.settings import DEFAULT_MANAGER
+from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
     from svc.domain.job import Attempt, JobView
@@ -36,8 +36,9 @@ def _state(word: str) -> str:
     return word
 
 
-def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+def list_jobs(
     ctx: typer.Context,
+    settings: RemoteSettings,
     state: Annotated[
         str,
         typer.Option(
@@ -55,14 +56,11 @@ def list_jobs(  # noqa: PLR0913, PLR0917 - a command's options are its parameter
     ] = 50,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """List jobs, newest first."""
     from svc.cli.documents import job_document
 
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         found = client.find(state=state, queue=queue, task=task, limit=limit)
     if not show_items(found, job_document, json=json, ndjson=ndjson):
         table(
@@ -93,12 +91,10 @@ def _note(job: JobView) -> str:
 
 def show(
     ctx: typer.Context,
+    settings: RemoteSettings,
     ids: Ids,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Show all there is to know of jobs.
 
@@ -107,7 +103,7 @@ def show(
     """
     from svc.cli.documents import job_document
 
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         found = [client.view(job_id) for job_id in ids]
     if json and len(found) == 1:
         write_json(job_document(found[0]))
@@ -121,32 +117,28 @@ def show(
 
 def cancel(
     ctx: typer.Context,
+    settings: RemoteSettings,
     ids: Ids,
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Cancel jobs that wait.
 
     Those that run or have ended are left alone. Exit code 6 where none of them waits, 7 where some do not.
     """
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         count = client.cancel(ids)
     return _counted("cancelled", count, len(set(ids)), "only a waiting job can be cancelled", json=json)
 
 
 def requeue(
     ctx: typer.Context,
+    settings: RemoteSettings,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of dead jobs.")] = None,
     queue: Annotated[
         str, typer.Option("--queue", metavar="NAME", help="In place of ids: all dead jobs of this queue.")
     ] = "",
     every: Annotated[bool, typer.Option("--all", help="In place of ids: all dead jobs.")] = False,
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Make dead jobs ready again.
 
@@ -155,7 +147,7 @@ def requeue(
     """
     if sum((bool(ids), bool(queue), every)) != 1:
         raise ConfigurationError("name either ids of dead jobs, or a --queue, or --all")
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         count = client.requeue(ids or (), queue=queue)
     asked = len(set(ids)) if ids else count
     return _counted("requeued", count, asked, "only a dead job can be requeued", json=json)

@@ -8,21 +8,17 @@ from typing import Annotated
 
 import typer
 
-from svc.cli.options import AuthkeyFile, Json, Manager, Timeout
+from svc.cli.options import Json
 from svc.cli.output import size, span, table, tell, write, write_exact, write_json
 from svc.cli.wiring import open_client
 from svc.errors import JournalError
-from svc.settings import DEFAULT_MANAGER
+from svc.settings import JournalSettings, RemoteSettings
 
 #: Seconds between two checks of the progress of a backup.
 LOOK_SECONDS = 0.1
 
-Journal = Annotated[
-    Path, typer.Option("--journal", envvar="SVC_JOURNAL", metavar="PATH", help="The journal file.")
-]
 
-
-def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
+def info(settings: JournalSettings, json: Json = False) -> int:
     """Say what a journal holds.
 
     Its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
@@ -30,7 +26,7 @@ def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
     """
     from svc.server.journal.inspection import info as inspect
 
-    found = inspect(journal)
+    found = inspect(settings.journal)
     if json:
         write_json(found)
         return 0
@@ -47,7 +43,7 @@ def info(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
     return 0
 
 
-def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
+def verify(settings: JournalSettings, json: Json = False) -> int:
     """Check that a journal is whole.
 
     SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
@@ -56,7 +52,7 @@ def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
     """
     from svc.server.journal.inspection import verify as check
 
-    checks = check(journal)
+    checks = check(settings.journal)
     bad = [each for each in checks if not each.ok]
     if json:
         write_json({"ok": not bad, "checks": checks})
@@ -73,20 +69,18 @@ def verify(journal: Journal = Path("svc.journal"), json: Json = False) -> int:
         )
     if bad:
         raise JournalError(
-            f"the journal {journal} is not whole; keep a copy of its files, then restore a backup"
+            f"the journal {settings.journal} is not whole; keep a copy of its files, then restore a backup"
         )
     return 0
 
 
 def backup(
     ctx: typer.Context,
+    settings: RemoteSettings,
     name: Annotated[
         str, typer.Argument(metavar="[NAME]", help="File name of the copy; else made from the time.")
     ] = "",
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Copy the journal of a running manager.
 
@@ -94,7 +88,7 @@ def backup(
     its path on the manager's host is printed. It holds all that was accepted before the command began.
     """
     name = name or time.strftime("journal-%Y%m%dT%H%M%SZ.db", time.gmtime())
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         while (copy := client.backup(name)).state in ("copying", "checking"):
             time.sleep(LOOK_SECONDS)
     if copy.state == "failed":
@@ -108,10 +102,8 @@ def backup(
 
 def accept_clock(
     ctx: typer.Context,
+    settings: RemoteSettings,
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Set a manager's clock to its host's time of day.
 
@@ -120,7 +112,7 @@ def accept_clock(
     right, this takes it over: what is due then runs, and what is past its retention is forgotten.
     Connections are made anew.
     """
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         before = client.stats()
         accepted = client.accept_clock()
         while accepted and client.stats().incarnation == before.incarnation:
@@ -139,7 +131,7 @@ def restore(
     backup: Annotated[
         Path, typer.Argument(metavar="BACKUP", help="The copy, as `svc journal backup` made it.")
     ],
-    journal: Journal = Path("svc.journal"),
+    settings: JournalSettings,
 ) -> int:
     """Make a journal from a backup.
 
@@ -148,6 +140,6 @@ def restore(
     """
     from svc.server.journal.inspection import restore as make
 
-    make(backup, journal)
-    tell(f"{journal} is restored from {backup}; start the manager on it")
+    make(backup, settings.journal)
+    tell(f"{settings.journal} is restored from {backup}; start the manager on it")
     return 0

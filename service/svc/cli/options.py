@@ -1,45 +1,42 @@
-"""The options that several commands share, each declared once. An option with a variable is a setting."""
+"""The options of commands: those of settings, made from their declarations, and those that several share."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from svc.cli.bounds import CENTURY, seconds
+from svc.declarations import CENTURY, Number, Setting, declared, made, parse_seconds
+from svc.errors import ConfigurationError
 
-Manager = Annotated[
-    str, typer.Option("--manager", envvar="SVC_MANAGER", metavar="HOST:PORT", help="The manager's address.")
-]
-AuthkeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--authkey-file",
-        envvar="SVC_AUTHKEY_FILE",
-        metavar="FILE",
-        help="File with the shared secret; else /run/secrets/svc_authkey.",
-    ),
-]
-PickleKeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--pickle-key-file",
-        envvar="SVC_PICKLE_KEY_FILE",
-        metavar="FILE",
-        help="Key shared with submitters and never with the manager; else /run/secrets/svc_pickle_key.",
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout",
-        envvar="SVC_TIMEOUT",
-        parser=seconds("0", "1d"),
-        metavar="SECONDS",
-        help="How long the manager may take to answer.",
-    ),
-]
+
+class Parser:
+    """Parses the value of an option for typer."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        """Parse by *read*, which raises `ConfigurationError` if a text has no value."""
+        self.read = read
+        self.__name__ = "value"
+
+    def __call__(self, text: object) -> Any:
+        """Return the value.
+
+        Raises:
+            typer.BadParameter: there is none; typer adds the name of the option.
+        """
+        try:
+            return self.read(str(text))
+        except ConfigurationError as error:
+            raise typer.BadParameter(error.message) from None
+
+
+def seconds(least: str, most: str) -> Parser:
+    """Return a parser of durations from *least* to *most*."""
+    return Parser(Number(parse_seconds, least, most))
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Ndjson = Annotated[bool, typer.Option("--ndjson", help="Print one JSON object a line.")]
 WaitTimeout = Annotated[
@@ -51,37 +48,44 @@ WaitTimeout = Annotated[
         help="How long to wait for jobs to end; without it, for ever.",
     ),
 ]
-Http = Annotated[
-    str,
-    typer.Option(
-        "--http", envvar="SVC_HTTP", metavar="HOST:PORT", help="Where to serve metrics and health, or `off`."
-    ),
-]
-HttpHosts = Annotated[
-    str,
-    typer.Option(
-        "--http-hosts",
-        envvar="SVC_HTTP_HOSTS",
-        metavar="NAME[,…]",
-        help="Names with a dot by which that is asked for, or `*` for any.",
-    ),
-]
-Announce = Annotated[
-    Path | None,
-    typer.Option(
-        "--announce",
-        metavar="FILE",
-        help="Write the bound addresses there as JSON once they serve; of use with port 0.",
-    ),
-]
-LogFormat = Annotated[
-    Literal["auto", "json", "console"],
-    typer.Option("--log-format", envvar="SVC_LOG_FORMAT", help="How log lines look."),
-]
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"],
-    typer.Option("--log-level", envvar="SVC_LOG_LEVEL", help="What is logged."),
-]
-Queues = Annotated[
-    str, typer.Option("--queues", envvar="SVC_QUEUES", metavar="NAME[,…]", help="Queues to take jobs from.")
-]
+
+
+def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command as *function*, with an option for each setting in its parameter `settings`."""
+    signature = inspect.signature(function, eval_str=True)
+    kind = settings_of(signature)
+    if kind is None:
+        return function
+    settings = declared(kind)
+
+    def command(**values: Any) -> Any:
+        of_settings = {name: values.pop(name) for name in settings}
+        return function(settings=made(kind, of_settings), **values)
+
+    own = [each for each in signature.parameters.values() if each.name != "settings"]
+    parameters = [*own, *(_parameter(name, setting) for name, setting in settings.items())]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def settings_of(signature: inspect.Signature) -> type[Any] | None:
+    """Return the class of the settings that a command takes, or None."""
+    found = signature.parameters.get("settings")
+    return None if found is None else found.annotation
+
+
+def _parameter(name: str, setting: Setting) -> inspect.Parameter:
+    """Return a setting as typer takes an option."""
+    flag, variable = f"--{name.replace('_', '-')}", f"SVC_{name.upper()}" if setting.variable else None
+    form: dict[str, Any] = {"envvar": variable, "help": setting.help}
+    kind: Any = bool
+    if setting.metavar:
+        kind = str | None
+        form |= {"parser": Parser(setting.read), "metavar": setting.metavar}
+        form |= {"show_default": setting.shown or True}
+    annotation = Annotated[kind, typer.Option(flag, **form)]
+    default = setting.default if setting.metavar else False
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

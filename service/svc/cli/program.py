@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from svc.cli.options import with_settings
 from svc.cli.output import report, report_usage, tell_lines
-from svc.cli.tls import with_tls
 from svc.cli.verbs import PROGRAM, Group, Verb
-from svc.config_file import find_config
+from svc.config_file import Known, config_defaults, find_config
 from svc.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -101,8 +101,23 @@ def command_of(name: str, verb: Verb) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "state:health" else {}
     decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
-    decorate(with_tls(getattr(importlib.import_module(f"svc.cli.{module}"), function)))
+    decorate(with_settings(getattr(importlib.import_module(f"svc.cli.{module}"), function)))
     return typer.main.get_command(app)
+
+
+def known_settings(group: Group) -> Known:
+    """Return the settings of each command that `svc.toml` may have."""
+    from svc import settings
+    from svc.declarations import declared
+
+    known: dict[str, frozenset[str] | Known] = {}
+    for name, verb in group.verbs.items():
+        if isinstance(verb, Group):
+            known[name] = known_settings(verb)
+        elif verb.settings:
+            found = declared(getattr(settings, verb.settings))
+            known[name] = frozenset(key for key, setting in found.items() if setting.variable)
+    return {name: inner for name, inner in known.items() if inner}
 
 
 def _nothing() -> None:
@@ -137,9 +152,7 @@ def _root(
     Settings come from flags, else from SVC_* variables, else from svc.toml.
     """
     if (found := find_config(config)) is not None:
-        from svc.settings import SETTINGS, config_defaults
-
-        ctx.default_map = config_defaults(found, SETTINGS)
+        ctx.default_map = config_defaults(found, known_settings(PROGRAM))
     if ctx.obj is None:
         from svc.cli.wiring import wiring_of_app
 

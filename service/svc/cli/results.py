@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
+from svc.cli.options import Json, Ndjson, WaitTimeout
 from svc.cli.output import Printer, json_text, tell
 from svc.cli.sources import ids_of
 from svc.cli.waiting import Waiting
 from svc.cli.wiring import open_client
 from svc.errors import ConfigurationError, JobError, ResultTimeout
-from svc.settings import DEFAULT_MANAGER
+from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
     from svc.client.client import Client
     from svc.domain.job import Outcome
 
 
-def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+def results(
     ctx: typer.Context,
+    settings: RemoteSettings,
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs; without one, all kept.")
     ] = None,
@@ -34,9 +35,6 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     wait_timeout: WaitTimeout = None,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Print results as the jobs end.
 
@@ -46,7 +44,7 @@ def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     if source and (ids or follow):
         raise ConfigurationError("name either ids, or a file of them with --from, or --follow for all")
     wanted = ids_of(source) if source else ids
-    with open_client(ctx, manager, authkey_file, timeout) as client, Printer(json=json, ndjson=ndjson) as out:
+    with open_client(ctx, settings, settings.timeout) as client, Printer(json=json, ndjson=ndjson) as out:
         if wanted or source:
             waiting = Waiting(client, wanted or (), as_json=not out.text, later=True)
             return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)

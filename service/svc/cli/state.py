@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout
+from svc.cli.options import Json, Ndjson
 from svc.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.errors import ServiceError
-from svc.settings import DEFAULT_MANAGER, Address, parse_address
+from svc.settings import Address, RemoteSettings, parse_address
 
 #: Seconds by which the queue's clock is off from the host's and that is told.
 CLOCK_TOLD_SECONDS = 60.0
@@ -33,35 +33,31 @@ _SPARE = ("CANCELLED", "SUCCEEDED", "RUNNING", "SCHEDULED", "OLDEST")
 
 def status(
     ctx: typer.Context,
+    settings: RemoteSettings,
     json: Json = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Show the whole service at a glance."""
     from svc.cli.documents import status_document
 
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         totals = client.stats()
     if json:
         write_json(status_document(totals))
     else:
-        _print_status(manager, totals)
+        _print_status(settings.manager, totals)
     return 0
 
 
 def queues(
     ctx: typer.Context,
+    settings: RemoteSettings,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """List queues, their counts and their ages."""
     from svc.cli.documents import queue_document
 
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         found = client.stats().queues
     if not show_items(found, queue_document, json=json, ndjson=ndjson):
         table(found, _queue_columns(), "no queues yet", spare=_SPARE)
@@ -70,16 +66,14 @@ def queues(
 
 def workers(
     ctx: typer.Context,
+    settings: RemoteSettings,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """List the connected workers."""
     from svc.cli.documents import worker_document
 
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         found = client.workers()
     if not show_items(found, worker_document, json=json, ndjson=ndjson):
         table(
@@ -104,19 +98,17 @@ def workers(
 
 def metrics(
     ctx: typer.Context,
+    settings: RemoteSettings,
     http: Annotated[
         str, typer.Option("--http", metavar="HOST:PORT", help="Serve them at /metrics there, until stopped.")
     ] = "",
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Print or serve the manager's metrics.
 
     They are in Prometheus' text format.
     """
     address = parse_address(http) if http else None
-    with open_client(ctx, manager, authkey_file, timeout) as client:
+    with open_client(ctx, settings, settings.timeout) as client:
         if address:
             return _serve(address, client)
         write_exact(client.metrics().rstrip("\n"))
@@ -133,7 +125,7 @@ def health(ctx: typer.Context) -> int:
     return probe.main(ctx.args)
 
 
-def _print_status(manager: str, totals: Totals) -> None:
+def _print_status(manager: Address, totals: Totals) -> None:
     drain = "yes: consumers get a pill; `svc resume` ends it" if totals.drain else ""
     facts(
         (

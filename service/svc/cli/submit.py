@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svc.cli.bounds import CENTURY, seconds
-from svc.cli.options import AuthkeyFile, Json, Manager, Ndjson, Timeout, WaitTimeout
+from svc.cli.options import Json, Ndjson, WaitTimeout, seconds
 from svc.cli.output import Printer, report, tell
 from svc.cli.results import print_outcomes
 from svc.cli.sources import opened
 from svc.cli.waiting import Waiting
 from svc.cli.wiring import open_client
+from svc.declarations import CENTURY
 from svc.domain.limits import NUMBER_MAX
 from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES, MAX_BACKOFF
 from svc.errors import ConfigurationError, ServiceError
-from svc.settings import DEFAULT_MANAGER
+from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
     from svc.client.client import Client
@@ -31,6 +31,7 @@ EXIT_PARTIAL = 7
 
 def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ctx: typer.Context,
+    settings: RemoteSettings,
     task: Annotated[
         str, typer.Argument(metavar="[TASK]", help="A registered name, or module:function.")
     ] = "",
@@ -81,7 +82,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             parser=seconds("0", f"{MAX_BACKOFF:g}s"),
             metavar="SECONDS",
             show_default=f"the task's, else {DEFAULT_BACKOFF:g}",
-            help="Wait at most so long before the first retry; doubled for each further one.",
+            help="Wait at most so long before the first retry; doubled for each further one, up to an hour.",
         ),
     ] = None,
     job_timeout: Annotated[
@@ -101,9 +102,6 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     wait_timeout: WaitTimeout = None,
     json: Json = False,
     ndjson: Ndjson = False,
-    manager: Manager = DEFAULT_MANAGER,
-    authkey_file: AuthkeyFile = None,
-    timeout: Timeout = 10.0,
 ) -> int:
     """Submit jobs; print their ids or results.
 
@@ -122,7 +120,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
     options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
     out = Printer(json=json, ndjson=ndjson, single=not source)
-    with open_client(ctx, manager, authkey_file, timeout) as client, out:
+    with open_client(ctx, settings, settings.timeout) as client, out:
         order = Order(client, options, out, wait, wait_timeout)
         return order.stream(source) if source else order.single(task, args or [], kwargs)
 

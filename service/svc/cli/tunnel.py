@@ -7,29 +7,17 @@ import contextlib
 import ipaddress
 import json
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from svc.cli.options import Announce, Manager
 from svc.cli.output import tell
-from svc.cli.tls import tls_of
 from svc.errors import ConfigurationError
-from svc.settings import DEFAULT_MANAGER, Address, parse_address
+from svc.settings import Address, TunnelSettings
 
 if TYPE_CHECKING:
     from svc.client.tunnel import Tunnel
 
 
-def tunnel(
-    ctx: typer.Context,
-    listen: Annotated[
-        str,
-        typer.Option("--listen", metavar="HOST:PORT", help="Where plain clients connect; on loopback only."),
-    ] = "127.0.0.1:7077",
-    manager: Manager = DEFAULT_MANAGER,
-    announce: Announce = None,
-) -> int:
+def tunnel(settings: TunnelSettings) -> int:
     """Let plain clients on this host reach a manager that asks for TLS.
 
     A client connects to --listen with its authkey as if the manager were there. Whoever can reach that
@@ -37,22 +25,22 @@ def tunnel(
     """
     from svc.client.tunnel import Tunnel
 
-    files = tls_of(ctx)
+    files = settings.tls
     if files is None:
         raise ConfigurationError("a tunnel needs --tls-cert, --tls-key and --tls-ca")
-    at = parse_address(listen)
+    at = settings.listen
     if not _is_loopback(at.host):
         raise ConfigurationError(
             f"--listen {at} is not a loopback address; what arrives there is not encrypted"
         )
 
     def ready(bound: Address) -> None:
-        if announce is not None:
-            announce.write_text(json.dumps({"listen": str(bound)}), encoding="utf-8")
-        tell(f"tunnel {bound} -> {manager}; Ctrl-C ends it")
+        if settings.announce is not None:
+            settings.announce.write_text(json.dumps({"listen": str(bound)}), encoding="utf-8")
+        tell(f"tunnel {bound} -> {settings.manager}; Ctrl-C ends it")
 
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_until_stopped(Tunnel(at, parse_address(manager), files), ready))
+        asyncio.run(_until_stopped(Tunnel(at, settings.manager, files), ready))
     return 0
 
 

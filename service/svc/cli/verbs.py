@@ -10,11 +10,19 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """One command: its function (`module:function` in this package), its line in the list, an example."""
+    """One command.
+
+    Attributes:
+        runs: its function, as `module:function` in this package.
+        summary: its line in the list.
+        example: one call of it.
+        settings: the class in `svc.settings` with its settings; empty if it has none.
+    """
 
     runs: str
     summary: str
     example: str
+    settings: str = ""
 
 
 class Group(NamedTuple):
@@ -28,10 +36,24 @@ class Group(NamedTuple):
 JOBS = Group(
     "Look at jobs, cancel or requeue them.",
     {
-        "list": Verb("jobs:list_jobs", "List jobs, newest first.", "svc jobs list --state dead --queue mail"),
-        "show": Verb("jobs:show", "Show all there is to know of jobs.", "svc jobs show k3v9x0m2q7w1z-0"),
-        "cancel": Verb("jobs:cancel", "Cancel jobs that wait.", "svc jobs cancel k3v9x0m2q7w1z-0"),
-        "requeue": Verb("jobs:requeue", "Make dead jobs ready again.", "svc jobs requeue --queue mail"),
+        "list": Verb(
+            "jobs:list_jobs",
+            "List jobs, newest first.",
+            "svc jobs list --state dead --queue mail",
+            "RemoteSettings",
+        ),
+        "show": Verb(
+            "jobs:show",
+            "Show all there is to know of jobs.",
+            "svc jobs show k3v9x0m2q7w1z-0",
+            "RemoteSettings",
+        ),
+        "cancel": Verb(
+            "jobs:cancel", "Cancel jobs that wait.", "svc jobs cancel k3v9x0m2q7w1z-0", "RemoteSettings"
+        ),
+        "requeue": Verb(
+            "jobs:requeue", "Make dead jobs ready again.", "svc jobs requeue --queue mail", "RemoteSettings"
+        ),
     },
 )
 
@@ -58,20 +80,32 @@ AUTH = Group(
 JOURNAL = Group(
     "Look at a journal, check it, back it up, restore it.",
     {
-        "info": Verb("journal:info", "Say what a journal holds.", "svc journal info --journal svc.journal"),
-        "verify": Verb(
-            "journal:verify", "Check that a journal is whole.", "svc journal verify --journal svc.journal"
+        "info": Verb(
+            "journal:info",
+            "Say what a journal holds.",
+            "svc journal info --journal svc.journal",
+            "JournalSettings",
         ),
-        "backup": Verb("journal:backup", "Copy the journal of a running manager.", "svc journal backup"),
+        "verify": Verb(
+            "journal:verify",
+            "Check that a journal is whole.",
+            "svc journal verify --journal svc.journal",
+            "JournalSettings",
+        ),
+        "backup": Verb(
+            "journal:backup", "Copy the journal of a running manager.", "svc journal backup", "RemoteSettings"
+        ),
         "accept-clock": Verb(
             "journal:accept_clock",
             "Set a manager's clock to its host's time of day.",
             "svc journal accept-clock",
+            "RemoteSettings",
         ),
         "restore": Verb(
             "journal:restore",
             "Make a journal from a backup.",
             "svc journal restore backups/monday.db --journal svc.journal",
+            "JournalSettings",
         ),
     },
 )
@@ -82,28 +116,56 @@ PROGRAM = Group(
     "Python's own multiprocessing queue as a durable service.",
     {
         "demo": Verb("demo:demo", "Run the textbook program on svc, end to end.", "svc demo"),
-        "dev": Verb("dev:dev", "Run a manager and a worker in this terminal.", "svc dev --tasks mytasks"),
+        "dev": Verb(
+            "dev:dev",
+            "Run a manager and a worker in this terminal.",
+            "svc dev --tasks mytasks",
+            "DevSettings",
+        ),
         "manager": Verb(
             "manager:manager",
             "Run the manager, until it is stopped.",
             "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/svc.journal",
+            "ManagerSettings",
         ),
         "worker": Verb(
             "worker:worker",
             "Run a worker, until it is stopped or drained.",
             "svc worker --manager queue-host:7077 --tasks mytasks --consumers 4",
+            "WorkerSettings",
         ),
         "submit": Verb(
-            "submit:submit", "Submit jobs; print their ids or results.", "svc submit mytasks:add 2 3 --wait"
+            "submit:submit",
+            "Submit jobs; print their ids or results.",
+            "svc submit mytasks:add 2 3 --wait",
+            "RemoteSettings",
         ),
-        "results": Verb("results:results", "Print results as the jobs end.", "svc results --follow --ndjson"),
+        "results": Verb(
+            "results:results",
+            "Print results as the jobs end.",
+            "svc results --follow --ndjson",
+            "RemoteSettings",
+        ),
         "jobs": JOBS,
-        "queues": Verb("state:queues", "List queues, their counts and their ages.", "svc queues --json"),
-        "workers": Verb("state:workers", "List the connected workers.", "svc workers"),
-        "status": Verb("state:status", "Show the whole service at a glance.", "svc status --json"),
-        "drain": Verb("drain:drain", "Let every consumer finish, and end.", "svc drain --timeout 10m"),
-        "resume": Verb("drain:resume", "End a drain: consumers get jobs again.", "svc resume"),
-        "metrics": Verb("state:metrics", "Print or serve the manager's metrics.", "svc metrics"),
+        "queues": Verb(
+            "state:queues", "List queues, their counts and their ages.", "svc queues --json", "RemoteSettings"
+        ),
+        "workers": Verb("state:workers", "List the connected workers.", "svc workers", "RemoteSettings"),
+        "status": Verb(
+            "state:status", "Show the whole service at a glance.", "svc status --json", "RemoteSettings"
+        ),
+        "drain": Verb(
+            "drain:drain",
+            "Let every consumer finish, and end.",
+            "svc drain --timeout 10m",
+            "ConnectionSettings",
+        ),
+        "resume": Verb(
+            "drain:resume", "End a drain: consumers get jobs again.", "svc resume", "ConnectionSettings"
+        ),
+        "metrics": Verb(
+            "state:metrics", "Print or serve the manager's metrics.", "svc metrics", "RemoteSettings"
+        ),
         "health": Verb(
             "state:health", "Ask whether a manager or worker is ready.", "svc health --http 127.0.0.1:9101"
         ),
@@ -111,6 +173,7 @@ PROGRAM = Group(
             "tunnel:tunnel",
             "Let plain clients on this host reach a manager that asks for TLS.",
             "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",
+            "TunnelSettings",
         ),
         "journal": JOURNAL,
         "auth": AUTH,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from svc.cli.tls import tls_of
-from svc.key_files import read_authkey, read_pickle_keys
-from svc.settings import Address, ManagerSettings, WorkerSettings, parse_address
+from svc.key_files import read_pickle_keys
+from svc.settings import Address, ConnectionSettings, ManagerSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from svc.broker.base import Broker
@@ -38,26 +37,19 @@ def wiring_of_app() -> Wiring:
 
 
 def open_client(
-    ctx: typer.Context,
-    manager: str,
-    authkey_file: Path | None,
-    timeout: float,
-    *,
-    pickle_key_file: Path | None = None,
+    ctx: typer.Context, settings: ConnectionSettings, timeout: float, *, pickle_key_file: Path | None = None
 ) -> Client:
-    """Return a client of *manager* whose calls take up to *timeout* seconds; it connects at the first use.
+    """Return a client of a manager whose calls take up to *timeout* seconds; it connects at the first use.
 
     Commands submit no pickles; a caller that needs them gives a *pickle_key_file*.
 
     Raises:
-        ConfigurationError: *manager* is not an address.
         AuthenticationFailed: there is no authkey, or it is not a safe one.
     """
     from svc.client.client import Client
 
-    address, authkey = parse_address(manager), read_authkey(authkey_file)
     wiring: Wiring = ctx.obj
-    connect = partial(wiring.connect, address, authkey, timeout, tls_of(ctx))
+    connect = partial(wiring.connect, settings.manager, settings.read_authkey(), timeout, settings.tls)
     keys = read_pickle_keys(pickle_key_file) if pickle_key_file else None
     return Client(connect, patience=timeout, pickle_keys=keys)
 

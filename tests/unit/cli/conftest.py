@@ -127,10 +127,12 @@ def svc(
         return LocalBroker(queue, lambda: c.Hello(PROTOCOL_VERSION, "client"))
 
     def run_manager(settings: ManagerSettings) -> int:
+        assert settings.read_authkey()
         started.managers.append(settings)
         return 0
 
     def run_worker(settings: WorkerSettings) -> int:
+        settings.read_pickle_keys(settings.read_authkey())  # as the real one does first
         started.workers.append(settings)
         return 0
 

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-import typer
 
-from svc.cli.bounds import Bounded, consumers, seconds, size
+from svc.declarations import Number, parse_count, parse_seconds, parse_size
+from svc.errors import ConfigurationError
 from tests.unit.cli.conftest import Started
 from tests.unit.cli.test_program import COMMANDS
 
@@ -22,17 +22,20 @@ def declared(option: Any) -> tuple[bool, Any]:
     """Return whether *option* is declared as a number, and the object that has its bounds."""
     if hasattr(option, "type_descriptor"):  # typer from 0.29 on
         descriptor = option.type_descriptor
-        return descriptor.annotation in (int, float), descriptor.parameter_info.parser or option
-    return option.type.name in KINDS, getattr(option.type, "func", option.type)
+        parser = descriptor.parameter_info.parser
+        return descriptor.annotation in (int, float), getattr(parser, "read", option)
+    return option.type.name in KINDS, getattr(getattr(option.type, "func", None), "read", option.type)
 
 
 def is_number(option: Any) -> bool:
     number, bounded = declared(option)
-    return number or isinstance(bounded, Bounded) or bool(option.metavar and NUMBER.search(option.metavar))
+    return number or isinstance(bounded, Number) or bool(option.metavar and NUMBER.search(option.metavar))
 
 
 def bounds(option: Any) -> tuple[Any, Any]:
     _, bounded = declared(option)
+    if isinstance(bounded, Number):
+        return bounded.least, bounded.most
     return getattr(bounded, "min", None), getattr(bounded, "max", None)
 
 
@@ -58,8 +61,12 @@ def test_every_number_has_bounds_and_its_default_lies_within(name, option):
     assert math.isfinite(low)
     assert math.isfinite(high)
     assert low < high
-    if isinstance(option.default, int | float):
-        assert low <= option.default <= high
+    _, bounded = declared(option)
+    default = option.default
+    if isinstance(default, str):
+        default = bounded(default)
+    if isinstance(default, int | float):
+        assert low <= default <= high
 
 
 @each_number
@@ -101,16 +108,32 @@ def test_bounds_hold_for_variables_and_the_settings_file_too(svc, started, tmp_p
 @pytest.mark.parametrize(
     ("reads", "taken", "refused"),
     [
-        (seconds("1s", "1d"), {"1": 1.0, "1000ms": 1.0, "24h": 86400.0}, ["0.999", "24.1h", "nan", ""]),
-        (size("1KiB", "2MiB"), {"1024": 1024, "1MiB": 1 << 20}, ["1023", "3MiB", "1.5MiB", "-1"]),
-        (size("1", "1GiB", "auto", "off"), {"AUTO": "auto", "off": "off", "7": 7}, ["on", "0"]),
-        (consumers(), {"auto": "auto", "3": 3, "10000": 10000}, ["0", "10001", "٣", "-1", "2.5", ""]),
+        (
+            Number(parse_seconds, "1s", "1d"),
+            {"1": 1.0, "1000ms": 1.0, "24h": 86400.0},
+            ["0.999", "24.1h", "nan", ""],
+        ),
+        (
+            Number(parse_size, "1KiB", "2MiB"),
+            {"1024": 1024, "1MiB": 1 << 20},
+            ["1023", "3MiB", "1.5MiB", "-1"],
+        ),
+        (
+            Number(parse_size, "1", "1GiB", {"auto": "auto", "off": None}),
+            {"AUTO": "auto", "off": None, "7": 7},
+            ["on", "0"],
+        ),
+        (
+            Number(parse_count, "1", "10000", {"auto": None}),
+            {"auto": None, "3": 3, "10000": 10000},
+            ["0", "10001", "٣", "-1", "2.5", ""],
+        ),
     ],
 )
 def test_a_value_is_a_number_within_the_bounds_or_a_word(reads, taken, refused):
     assert {text: reads(text) for text in taken} == taken
     for text in refused:
-        with pytest.raises(typer.BadParameter):
+        with pytest.raises(ConfigurationError):
             reads(text)
 
 

@@ -26,14 +26,15 @@ def worker(svc, started, *argv):
 
 
 def test_a_manager_without_flags_has_the_documented_defaults(svc, started, authkey_file):
-    assert manager(svc, started) == ManagerSettings(
+    found = manager(svc, started)
+    assert found == ManagerSettings(
         listen=Address("127.0.0.1", 7077),
         http=Address("127.0.0.1", 9100),
         journal=Path("svc.journal"),
-        authkey=KEY,
         authkey_file=authkey_file,
         limits=Limits(),
     )
+    assert found.read_authkey() == KEY
 
 
 def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
@@ -45,11 +46,12 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
     bounds = "--max-jobs 5 --max-queues 4 --max-keys 3 --max-origins 2 --suspicion-budget 1"
     rest += " --max-buffered 256MiB"
     face = "--strict-auth --role-keys /k --tls-cert c.pem --tls-key c.key --tls-ca ca.pem"
-    assert manager(svc, started, *f"{flags} {more} {bounds} {rest} {face} {disk}".split()) == ManagerSettings(
+    found = manager(svc, started, *f"{flags} {more} {bounds} {rest} {face} {disk}".split())
+    assert found.tls == TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"))
+    assert found == ManagerSettings(
         listen=Address("::", 1),
         http=None,
         journal=Path("/j"),
-        authkey=KEY,
         durability="memory",
         limits=Limits(
             lease_seconds=5.0,
@@ -71,7 +73,9 @@ def test_the_flags_of_a_manager_become_its_settings(svc, started, authkey_file):
         strict_auth=True,
         authkey_file=authkey_file,
         role_keys=Path("/k"),
-        tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem")),
+        tls_cert=Path("c.pem"),
+        tls_key=Path("c.key"),
+        tls_ca=Path("ca.pem"),
         ballast_bytes=1 << 20,
         accept_loss=True,
         journal_must_exist=True,
@@ -107,15 +111,17 @@ def test_the_authkey_is_no_key_for_pickles(svc, started, authkey_file):
 
 def test_the_pickle_key_is_found_by_its_variable(svc, started, pickle_key_file, monkeypatch):
     monkeypatch.setenv("SVC_PICKLE_KEY_FILE", str(pickle_key_file))
-    assert worker(svc, started, "--accept", "pickle").pickle_keys == PickleKeys((PICKLE_KEY,))
+    assert worker(svc, started, "--accept", "pickle").read_pickle_keys(KEY) == PickleKeys((PICKLE_KEY,))
 
 
-def test_a_worker_without_flags_has_the_documented_defaults(svc, started):
-    assert worker(svc, started, "--tasks", "m") == WorkerSettings(
+def test_a_worker_without_flags_has_the_documented_defaults(svc, started, authkey_file):
+    found = worker(svc, started, "--tasks", "m")
+    assert found.read_authkey() == KEY
+    assert found == WorkerSettings(
         manager=Address("127.0.0.1", 7077),
         http=Address("127.0.0.1", 9101),
         http_moves=True,
-        authkey=KEY,
+        authkey_file=authkey_file,
         tasks=("m",),
     )
 
@@ -161,7 +167,7 @@ def test_a_host_alone_has_the_usual_port(svc, started):
     assert (found.listen.port, found.http.port) == (7077, 9100)
 
 
-def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file):
+def test_the_flags_of_a_worker_become_its_settings(svc, started, authkey_file, pickle_key_file):
     flags = "--manager host:1 --tasks a,b.c --queues x,,y, --consumers 4 --http :: --accept pickle"
     assert svc("worker", *flags.split()).code == 2  # `::` has to be [::]:PORT
     flags += f" --pickle-key-file {pickle_key_file}"
@@ -170,19 +176,25 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, pickle_key_file
         + " --grace 1m --import-timeout 5s --name w --announce a --log-level error"
     )
     flags += " --tls-cert c.pem --tls-key c.key --tls-ca ca.pem --tls-name jobs"
-    assert worker(svc, started, *flags.split()) == WorkerSettings(
+    found = worker(svc, started, *flags.split())
+    assert found.read_pickle_keys(KEY) == PickleKeys((PICKLE_KEY,))
+    assert found.tls == TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs")
+    assert found == WorkerSettings(
         manager=Address("host", 1),
         http=Address("::", 9),
-        authkey=KEY,
+        authkey_file=authkey_file,
         tasks=("a", "b.c"),
         queues=("x", "y"),
         consumers=4,
         accept=("plain", "pickle"),
-        pickle_keys=PickleKeys((PICKLE_KEY,)),
+        pickle_key_file=pickle_key_file,
         grace=60.0,
         import_timeout=5.0,
         name="w",
-        tls=TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs"),
+        tls_cert=Path("c.pem"),
+        tls_key=Path("c.key"),
+        tls_ca=Path("ca.pem"),
+        tls_name="jobs",
         announce=Path("a"),
         log_level="error",
     )

@@ -14,24 +14,15 @@ import typer
 
 from svc import errors
 from svc.broker.base import Broker
-from svc.cli.program import LazyGroup, program, run
+from svc.cli.program import known_settings, program, run
+from svc.cli.verbs import PROGRAM
 from svc.cli.wiring import Wiring
 from svc.errors import ServiceError
-from svc.settings import SETTINGS, Address
+from svc.settings import Address
+from tools.options import commands, written
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-
-
-def commands(group=None, path=("svc",)):
-    group = group or program()
-    context = typer.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if isinstance(command, LazyGroup):
-            yield from commands(command, (*path, name))
-        else:
-            yield " ".join((*path, name)), command
 
 
 COMMANDS = dict(commands())
@@ -120,7 +111,7 @@ class TestSettings:
                 level = level.setdefault(group, {})
             if found := frozenset(param.name for param in command.params if param.envvar):
                 level[verb] = found
-        assert {name: value for name, value in declared.items() if value} == SETTINGS
+        assert {name: value for name, value in declared.items() if value} == known_settings(PROGRAM)
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_a_variable_is_named_like_its_flag(self, name):
@@ -153,6 +144,23 @@ class TestSettings:
         svc("worker", "--tasks", "m")
         for settings in started.workers:
             assert (str(settings.manager), settings.queues, settings.consumers) == ("there:2", ("a", "b"), 3)
+
+    def test_the_managers_address_and_its_own_settings_stand_in_one_file(self, svc, started, tmp_path):
+        (tmp_path / "svc.toml").write_text(
+            '[manager]\naddress = "file:1"\nlisten = "0.0.0.0:2"\nlease = "5s"\n[worker]\ntasks = ["m"]\n'
+        )
+        for verb in ("manager", "worker", "status"):
+            assert svc(verb).code == 0
+        assert str(started.managers[0].listen) == "0.0.0.0:2"
+        assert started.managers[0].limits.lease_seconds == 5.0
+        assert str(started.workers[0].manager) == "file:1"
+        assert str(started.connected[0][0]) == "file:1"
+
+    def test_both_an_address_and_a_table_of_the_manager_are_told_with_the_cure(self, svc, tmp_path):
+        (tmp_path / "svc.toml").write_text('manager = "file:1"\n[manager]\nlease = "5s"\n')
+        ended = svc("status")
+        assert (ended.code, ended.out) == (2, "")
+        assert "write the key into [manager], as `address`" in ended.err
 
     def test_a_list_and_a_dash_are_taken_as_they_are_written(self, svc, started, tmp_path):
         (tmp_path / "svc.toml").write_text('[manager]\nmax-queue = 5\nretention = "1h"\nlease = 2\n')
@@ -337,3 +345,7 @@ def test_the_help_needs_little_more_than_typer():
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert ended.stderr == "[]\n"
+
+
+def test_the_option_tables_of_the_docs_are_those_of_the_commands():
+    assert written(DOCUMENTED) == DOCUMENTED, "run `make docs`"

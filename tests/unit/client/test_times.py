@@ -8,9 +8,9 @@ import pytest
 
 from svc import task
 from svc.client.executor import Executor
+from svc.declarations import parse_seconds
 from svc.domain.limits import SECONDS_MAX
 from svc.errors import BadRequest, ConfigurationError
-from svc.settings import parse_seconds
 from svc.testing import local_client
 
 ENDLESS = [
