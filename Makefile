@@ -23,7 +23,7 @@ help: ## List the targets
 
 venv: $(VENV)/.dev ## Make .venv with everything, from the hash-pinned lock
 
-demo: $(VENV)/.runtime ## Run the seed's program on a manager and a worker on this host
+demo: $(VENV)/.runtime ## Run the textbook program of multiprocessing queues on a manager and a worker on this host
 	@$(BIN)/svc demo
 
 test: $(VENV)/.dev ## Run the whole suite (ARGS="-k journal -x" to choose)

@@ -22,7 +22,7 @@ from benchmarks.report import document, note, panels, table
 from benchmarks.systems import Executor, Pool, Service, StockServer
 
 #: Former names of measures, which `--only` still takes.
-OLD_NAMES = {"siege": "flood"}
+OLD_NAMES = {"siege": "flood", "seed": "textbook"}
 
 
 def main(arguments: list[str]) -> int:

@@ -112,13 +112,13 @@ def round_trip(who: Field, sizes: Sizes, figures: Figures) -> None:
             figures.note(f"round trip {name}", "ms", system.name, below(taken, share) * 1e3)
 
 
-def seed(who: Field, sizes: Sizes, figures: Figures) -> None:
+def textbook(who: Field, sizes: Sizes, figures: Figures) -> None:
     """Run 40 jobs of 0.1 s on 4 consumers, which takes 1 s at best."""
     for system in who.systems:
         started = time.perf_counter()
         for _ in system.all(tasks.nap, range(sizes.naps)):
             pass
-        figures.note("seed: 40 jobs of 0.1 s", "s", system.name, time.perf_counter() - started)
+        figures.note("textbook: 40 jobs of 0.1 s", "s", system.name, time.perf_counter() - started)
 
 
 def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
@@ -211,7 +211,7 @@ MEASURES: dict[str, Measure] = {
     "submit": submit_alone,
     "latency": round_trip,
     "executor": executor,
-    "seed": seed,
+    "textbook": textbook,
     "stock": stock_clients,
     "start": starts,
     "memory": memory,

@@ -24,7 +24,7 @@ _FORMS = {
     "consumers ms": "{:.1f}",
     "manager MiB": "{:.0f}",
     "consumers MiB": "{:.0f}",
-    "seed s": "{:.2f}",
+    "textbook s": "{:.2f}",
 }
 _LEGEND = (
     "ms of client, manager and consumers: processor time for 1,000 jobs; MiB: the largest process, resident",

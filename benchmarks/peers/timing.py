@@ -31,7 +31,7 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
 
     These are `jobs/s` from end to end, `submits/s` until the client's last call has returned, each part's
     processor time for 1,000 jobs (`client ms`, …) and the memory of its largest process (`manager MiB`, …),
-    the round trip (`p50 ms`, `p99 ms`, `p99.9 ms`), and `seed s`, the time for *naps* jobs of 0.1 s.
+    the round trip (`p50 ms`, `p99 ms`, `p99.9 ms`), and `textbook s`, the time for *naps* jobs of 0.1 s.
 
     Raises:
         RuntimeError: the results are not those of the jobs.
@@ -39,7 +39,7 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
     figures = {"jobs": float(jobs), **_in_bulk(system, jobs)}
     taken = [_round_trip(system) for _ in range(trips)]
     figures |= {f"{name} ms": below(taken, share) * 1e3 for name, share in TRIP_SHARES.items()}
-    figures["seed s"] = _seed_seconds(system, naps)
+    figures["textbook s"] = _textbook_seconds(system, naps)
     for part, pids in system.pids().items():
         figures[f"{part} MiB"] = max(map(resident_bytes, pids), default=0) / 2**20
     return figures
@@ -70,10 +70,10 @@ def _round_trip(system: System) -> float:
     return time.perf_counter() - started
 
 
-def _seed_seconds(system: System, naps: int) -> float:
+def _textbook_seconds(system: System, naps: int) -> float:
     started = time.perf_counter()
     results = list(system.all(tasks.nap, range(naps)))
     taken = time.perf_counter() - started
     if sorted(results) != [number * number for number in range(naps)]:
-        raise RuntimeError(f"the seed's results are wrong: {results}")
+        raise RuntimeError(f"the results of the textbook program are wrong: {results}")
     return taken

@@ -55,7 +55,7 @@ def test_not_more_than_the_limit_is_leased(engine, queue):
 
 
 def test_a_share_is_left_for_every_other_consumer(engine, queue):
-    """DESIGN promise 5: none hoards what another could run."""
+    """Promise 5 (docs/architecture.md): no consumer hoards a job that another could run."""
     submit(queue, chunk(0, 9))
     first, second, third = (engine.consumer(f"w-{number}") for number in range(3))
 
@@ -80,7 +80,7 @@ def test_of_a_task_that_has_not_run_yet_one_job_is_granted_to_who_reads_ahead_a_
 
 @pytest.mark.parametrize(("seconds", "granted"), [(0.000_01, 40), (0.001, 4), (0.1, 1)])
 def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engine, queue, seconds, granted):
-    """DESIGN promise 5."""
+    """Promise 5."""
     consumer = engine.consumer()
     have_run(consumer, queue, seconds)
     submit(queue, chunk(0, 40))
@@ -89,7 +89,7 @@ def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engin
 
 
 def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine, queue):
-    """DESIGN promise 5: it is the measured run time of the job's own task that counts."""
+    """Promise 5: the measured run time of the job's own task counts."""
     consumer = engine.consumer(tasks=["m:f", "m:g"])
     have_run(consumer, queue, 0.000_01)
     have_run(consumer, queue, 0.1, task="m:g")

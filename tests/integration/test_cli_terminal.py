@@ -104,7 +104,7 @@ class TestDev:
     def test_the_seed_as_a_user_writes_it(self, dev):
         _, env, folder, _ = dev
         ended = subprocess.run(
-            [sys.executable, str(EXAMPLES / "seed.py")],
+            [sys.executable, str(EXAMPLES / "textbook.py")],
             cwd=folder,
             env=env,
             capture_output=True,

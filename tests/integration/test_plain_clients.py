@@ -1,4 +1,4 @@
-"""Unmodified stdlib clients, of every CPython from 3.9 on that this machine has (DESIGN promise 9)."""
+"""Unmodified stdlib clients, of every CPython from 3.9 on that this machine has (promise 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DESIGN's promises 1 to 4 under a seeded scheduler that does its worst, and proof that it would notice."""
+"""Promises 1 to 4 under a seeded scheduler of faults, and proof that it would notice a broken one."""
 
 from __future__ import annotations
 

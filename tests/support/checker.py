@@ -1,7 +1,7 @@
 """Decides which invariants of the service held, from the records of clients, executions and the journal.
 
 It does not know how the service works. It gets `Books` (the records of the service) and a `History` (the
-observations from outside), and lists every contradiction. The invariants are those of DESIGN section 4:
+observations from outside), and lists every contradiction. The invariants are those of docs/architecture.md:
 
 I1 no loss · I2 no invention · I3 recorded once · I4 duplicates bounded by faults · I5 attempt budgets ·
 I6/I7 accepted is kept, a repeat makes no second job · I10 every call ends · I12 drain · I18 metrics.

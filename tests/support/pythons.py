@@ -9,7 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-#: Minor versions of CPython 3 whose stock clients must work (DESIGN promise 9).
+#: Minor versions of CPython 3 whose stock clients must work (promise 9).
 PROMISED = range(9, 14)
 
 

@@ -2,9 +2,9 @@
 
 One thread at a time uses the connection, but any thread may call `interrupt`. The protocol is the stdlib's: a
 handshake, `accept_connection`, then frames (`svc.wire`). If the connection breaks, the same request is sent
-again on a new one until its deadline, since every command may be repeated (DESIGN promise 3). If a call fails
-or is interrupted by an exception, its connection is closed, so a late answer is never taken for that of
-another call.
+again on a new one until its deadline, since every command may be repeated (promise 3 in
+docs/architecture.md). If a call fails or is interrupted by an exception, its connection is closed, so a late
+answer is never taken for that of another call.
 
 Nothing is done at exit: the kernel closes the socket. A forked child closes its copy, so that the manager
 notices at once if the parent ends.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The module that the worker imports; it is part of svc.
 DEMO_TASKS = "svc.cli.demo_tasks"
-#: The numbers of the textbook program: the example of multiprocessing queues that `examples/seed.py` has.
+#: The numbers of the textbook program: the example of multiprocessing queues that `examples/textbook.py` has.
 FANCY_OBJECTS = 3
 TASKS = 40
 #: Seconds that each part may take.

@@ -1,7 +1,7 @@
 """The tasks of `svc demo` and `svc dev`: those of the usual example of multiprocessing queues.
 
 They are here, and not in `examples/`, because a wheel has no examples: consumers import this module by
-its name in any installation. `examples/seed.py` is the same program in the form that a user would write.
+its name in any installation. `examples/textbook.py` is the same program in the form that a user would write.
 """
 
 from __future__ import annotations

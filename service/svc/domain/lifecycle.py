@@ -1,4 +1,4 @@
-"""The states of a job and the verbs that move it; DESIGN and the README have the same diagram.
+"""The states of a job and the verbs that move it; the README has the same diagram.
 
 ::
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Attempts whose process may die before the job is dead (DESIGN section 3).
+#: Attempts whose process may die before the job is dead (the README describes the counts).
 CRASH_BUDGET = 3
 #: Retries of a task without a setting of its own.
 DEFAULT_RETRIES = 3

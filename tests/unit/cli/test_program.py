@@ -212,7 +212,7 @@ class TestErrors:
 
         return call
 
-    #: The table of DESIGN section 7.
+    #: The exit codes of docs/cli.md.
     EXIT_CODES = {
         errors.ConfigurationError: 2,
         errors.ManagerUnreachable: 3,
