@@ -1,4 +1,4 @@
-"""One suite, every engine: what a test asks of `engine`, each of them must do."""
+"""One suite for every engine: each must do all that a test asks of `engine`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is out of bounds is refused by every engine, and leaves nothing behind."""
+"""Every engine refuses a command that is out of bounds, and nothing of it stays behind."""
 
 from __future__ import annotations
 

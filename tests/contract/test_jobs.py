@@ -1,4 +1,4 @@
-"""What is asked of jobs: cancel, requeue, get, find, wait, feed, stats."""
+"""Commands about jobs: cancel, requeue, get, find, wait, feed, stats."""
 
 from __future__ import annotations
 

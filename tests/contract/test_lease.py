@@ -14,7 +14,7 @@ from svc.errors import BadRequest, LeaseLost
 from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
 
 PATIENCE = timedelta(seconds=30)
-#: What a consumer lets reading ahead hide.
+#: The seconds of run time that a consumer reads ahead.
 AHEAD = timedelta(seconds=0.004)
 
 

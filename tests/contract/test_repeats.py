@@ -147,7 +147,7 @@ def test_a_leased_job_is_told_apart_too(engine, queue):
 
 
 def test_a_submit_reads_a_bounded_part_of_the_journal_to_compare(tmp_path):
-    """And it never says "known" of what it has not compared."""
+    """And it never says "known" of a job that it has not compared."""
     size = 1024 * 1024
     limits: Limits = replace(LIMITS, window_bytes=1, max_job_bytes=size, max_queue_jobs=100)
     engine = ENGINES["local-sqlite"][0](tmp_path / "journal.db", limits)

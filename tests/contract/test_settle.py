@@ -88,7 +88,7 @@ def test_a_late_ack_is_refused_and_changes_nothing(engine, queue):
 
 
 def test_an_ack_after_the_same_attempt_was_reported_crashed_is_refused(engine, queue):
-    """One attempt has one outcome: what came first."""
+    """One attempt has one outcome: the one that came first."""
     submit(queue)
     supervisor, consumer = engine.supervisor(), engine.consumer()
     delivery = lease_one(consumer)

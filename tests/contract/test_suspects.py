@@ -151,7 +151,7 @@ def test_a_suspicion_is_withdrawn_if_the_process_comes_back_later(engine, queue,
 
     assert again.welcome.lost == [delivery.token]
     assert suspicions(queue, "o-0") == [0]
-    assert only(queue).suspect  # for what was lost before
+    assert only(queue).suspect  # for the worker that it lost before
 
 
 @pytest.mark.parametrize("restarted", [False, True])

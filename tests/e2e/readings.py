@@ -1,4 +1,4 @@
-"""Read what the running service tells: metrics, outcomes, and what Prometheus knows."""
+"""Readings of the running service: metrics, outcomes, and the series in Prometheus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metrics:
     """The manager's own exposition."""
 
     def __init__(self, service: Project) -> None:
-        """Look up where it is published."""
+        """Look up its published address."""
         self._address = service.address("manager", 9100)
 
     def total(self, name: str, **labels: str) -> float:
@@ -77,7 +77,7 @@ class Prometheus:
         self._address = address
 
     def query(self, expression: str) -> float | None:
-        """Return the value of an expression that gives one, or None where it gives nothing."""
+        """Return the value of an expression that gives one, or None if it gives nothing."""
         found = self._ask("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))["result"]
         return float(found[0]["value"][1]) if found else None
 

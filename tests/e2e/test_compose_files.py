@@ -1,4 +1,4 @@
-"""What the compose files promise before anything runs."""
+"""The promises of the compose files, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.docker import ROOT, Project
 
 pytestmark = pytest.mark.docker
 OURS = ("keys", "manager", "worker", "cli")
-#: What a service is told by the files alone, and nobody sets.
+#: Settings that the files alone give to a service, and nobody sets.
 FIXED = {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL", "SVC_JOURNAL_MARKER", "SVC_AUTHKEY_FILE",
          "SVC_ROLE_KEYS", "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA"}  # fmt: skip
 
@@ -169,5 +169,5 @@ def test_a_clone_is_named_after_its_folder(client, tmp_path, name):
 
 
 def test_a_command_waits_for_no_other_service(services):
-    """What Compose says of each of them would stand before every answer."""
+    """Messages of Compose about each of them would precede every answer."""
     assert not services["cli"].get("depends_on")

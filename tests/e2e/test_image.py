@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 SERVICES = ("keys", "manager", "worker")
 ROLE_KEYS = {"submit.key", "work.key", "read.key", "admin.key"}
 PRIVATE_KEYS = {"ca.key", "manager.key", "worker.key", "cli.key"}
-#: What each running service has to have, and no more.
+#: The files that each running service must have, and no more.
 OWN = {
     "manager": ROLE_KEYS | {"manager.key"},
     "worker": {"work.key", "worker.key"},
@@ -39,7 +39,7 @@ def secrets(stack: Project, tmp_path_factory) -> dict[str, bytes]:
 
 
 def told(content: bytes) -> bytes:
-    """Return what nobody can guess of a key's file: the line after the heading, where it has one."""
+    """Return the secret part of a key's file: the line after the heading, if it has one."""
     lines = content.split(b"\n")
     return lines[1] if lines[0].startswith(b"-----") else lines[0]
 

@@ -60,7 +60,7 @@ def run_deadly_job(strikes: Strikes, kind: str) -> None:
 
 
 def _wrongs(broker: ManagerBroker, poison: str, good: Sequence[str], losses: int) -> list[str]:
-    """Return what is wrong if the poison job is not dead, for a bounded loss, and the good ones done."""
+    """Return an error if the poison job is not dead for a bounded loss, or the good ones are not done."""
     wrongs = []
     if not 1 < losses <= LOSSES_MAX:
         wrongs.append(f"I5: a job took {losses} workers or consumers down")

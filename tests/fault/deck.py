@@ -35,12 +35,12 @@ FAULTS: dict[str, Callable[[Strikes, str], None]] = {
     **SURROUNDINGS,
     **dict.fromkeys(DEADLY, run_deadly_job),
 }
-#: What kinds take of the machine that it may not give: the name of the site's attribute.
+#: The resource that a kind needs and the machine may refuse: the name of the site's attribute.
 NEEDS = {kind: need for kind, (_, need) in SCARCITY.items() if need} | {
     "F16 job takes all memory": "groups",
     AHEAD: "clock",
 }
-#: Bytes that the manager may keep beyond what is allowed after any fault. A backup reads the whole file
+#: Bytes that the manager may keep beyond the allowance after any fault. A backup reads the whole file
 #: through SQLite's page cache, which holds 16 MiB at most and keeps them. A deadly job takes so many seconds
 #: to its end that the cache of a young manager may fill meanwhile.
 ALLOWANCES = dict.fromkeys(("F23 backup under load", *DEADLY), 16 << 20)

@@ -1,6 +1,6 @@
-"""The faults of what is around the service: clients that fork, logs, files, tasks' processes, the clock.
+"""Faults around the service: clients that fork, logs, files, tasks' processes, the clock.
 
-Each takes the `Strikes` that notes it and its kind, and looks by itself whether the service did as it should.
+Each takes the `Strikes` that notes it and its kind, and checks by itself that the service coped with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.history import Recorder, read_leftovers
 from tests.support.leftovers import WAYS
 from tests.support.processes import ROOT, alive, descendants, free_port
 
-#: Seconds in which the service has to do what it should, on a machine that is busy with the campaign.
+#: Seconds that the service has to recover, on a machine that is busy with the campaign.
 PATIENCE_SECONDS = 30.0
 #: Forked children of a client, and jobs that each submits.
 CHILDREN, CHILD_JOBS = 4, 25
@@ -47,7 +47,7 @@ _AHEAD_JOBS = 20
 
 
 def fork_client(strikes: Strikes, kind: str) -> None:
-    """Run a client that submits, forks, and submits in every child as well, each over what it inherited."""
+    """Run a client that submits, forks, and submits in every child, each over its inherited connection."""
     at, site = time.monotonic(), strikes.site
     command = [sys.executable, "-m", "tests.support.forking_client", strikes.name("forking"), WORK]
     counts = [str(site.folder), str(CHILDREN), str(CHILD_JOBS)]
@@ -122,8 +122,8 @@ def take_journal_away(strikes: Strikes, kind: str) -> None:
 def start_second_manager(strikes: Strikes, kind: str) -> None:
     """Start a second manager on the journal, on a file system whose locks do nothing; the first has to end.
 
-    What both of them accept has to be in the journal. The first one is started anew for that, and the usual
-    one takes over in the end.
+    Every job that either accepts has to be in the journal. The first one is started anew for that, and the
+    usual one takes over in the end.
     """
     at, site = time.monotonic(), strikes.site
     site.service.stop_manager()
@@ -143,7 +143,7 @@ def start_second_manager(strikes: Strikes, kind: str) -> None:
 
 @contextlib.contextmanager
 def _second_manager(strikes: Strikes) -> Iterator[Callable[[], str | None]]:
-    """Run it in the block; what this yields has it accept a job, and tells why it did not."""
+    """Run it in the block; the value is a function that submits a job and returns a reason if it fails."""
     service = strikes.site.service
     host, _, _ = service.listen.rpartition(":")
     listen = f"{host}:{free_port(host)}"
@@ -190,7 +190,7 @@ def leave_processes(strikes: Strikes, kind: str) -> None:
         if killed and strikes.until(left, PATIENCE_SECONDS):
             strikes.kill([left()[0][1]], f"{kind}, consumer killed")
         broker.wait([label], timedelta(seconds=PATIENCE_SECONDS))
-    # What a supervisor ends for a dead consumer, or a consumer after the job, is gone soon after that.
+    # A supervisor ends such processes for a dead consumer, or a consumer after the job, and soon after that.
     if not strikes.until(lambda: left() and not any(alive(each) for each, _ in left()), PATIENCE_SECONDS):
         strikes.violations.append(f"I9: what a job had left as a {way} lived on")
         strikes.site.send([each for each, _ in left()], signal.SIGKILL)
@@ -247,7 +247,7 @@ def _kill_all(pid: int) -> None:
             os.kill(each, signal.SIGKILL)
 
 
-#: What is dealt beside the rest.
+#: The faults of this module, for the deck.
 SURROUNDINGS: dict[str, Callable[[Strikes, str], None]] = {
     "F24 a client forks": fork_client,
     "F25 a log that nobody reads": stall_log,

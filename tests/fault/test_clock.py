@@ -78,7 +78,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def seconds(offset: float) -> Any:
-    """Return what equals *offset*, but for the time that a test takes."""
+    """Return a value that equals *offset*, but for the time that a test takes."""
     return pytest.approx(offset, abs=120)
 
 

@@ -1,4 +1,4 @@
-"""The faults of what is around the service are noticed if svc does not bear them, and it bears them."""
+"""Faults around the service are noticed if svc does not bear them, and svc bears them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """The difference from other failures: the kind of the error, and the place where it was raised."""
+        """The difference from other failures: the kind of the error, and the place that raised it."""
         return _kind(self.error)
 
 

@@ -1,4 +1,4 @@
-"""`make bench` works and prints what it promises; no time is ever asserted."""
+"""`make bench` works and prints the promised rows; no time is ever asserted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.measures import MEASURES
 
 ROOT = Path(__file__).parents[2]
 TYPER = "python -c 'import typer'"
-#: What every run has to tell, of whom.
+#: The measures of every run, and the systems that each must have.
 PROMISED = {
     "no-op jobs, end to end": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "CPU of manager, 1,000 jobs": {"svc, fsync"},
@@ -38,7 +38,7 @@ PROMISED = {
     "start to end of a command": {"svc --help", "svc health", "svc status", "python -c pass", TYPER},
     "worker of 4 consumers, start to ready": {"svc, fsync"},
 }
-#: What the measures tell that are only done when they are asked for, each beside what it is compared with.
+#: The measures that run on request only, each with the systems or sizes that it compares.
 HEAVY = {
     "large arguments and results": {"4 jobs of 1 MiB, fsync", "the disk, synced"},
     "CPU of manager, 1 MiB of large jobs": {"4 jobs of 1 MiB, fsync"},

@@ -28,7 +28,7 @@ def host(tmp_path_factory):
 
 @pytest.fixture
 def alone(tmp_path):
-    """A folder with an authkey, and what a test starts there."""
+    """A folder with an authkey, and the processes that a test starts there."""
     host = Host(tmp_path)
     yield host
     host.log.close()

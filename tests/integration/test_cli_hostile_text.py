@@ -1,4 +1,4 @@
-"""What jobs say of themselves on a real terminal: it obeys none of it, and no line is forged."""
+"""Hostile text of jobs on a real terminal: the terminal obeys none of it, and no line is forged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fail(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """A service that logs for people, with tasks that say what they are told to say."""
+    """A service that logs for people, with tasks that print the text of their arguments."""
     host = Host(tmp_path_factory.mktemp("host"))
     (host.folder / "hostile.py").write_text(TASKS)
     manager = host.start_manager("127.0.0.1:0", "--log-format", "console")

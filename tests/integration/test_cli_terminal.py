@@ -1,4 +1,4 @@
-"""What one terminal is enough for: `svc demo`, `svc dev`, and the examples on it."""
+"""Commands for one terminal: `svc demo`, `svc dev`, and the examples on it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TestDev:
             assert consumer.wait(DEADLINE) == 0
 
     def test_ctrl_c_ends_dev_and_all_it_started(self, dev):
-        """The last of the class: it ends what the others used."""
+        """The last of the class: it ends the service that the others used."""
         process, env, _, _ = dev
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0

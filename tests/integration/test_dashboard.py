@@ -34,7 +34,7 @@ CORE = [
     for panel in rows()["Is it all right?"]
     for target in panel["targets"]
 ]
-#: What the kernel of this very host does not tell, for instance a memory limit where there is none.
+#: Series that the kernel of this very host does not have, for instance a memory limit if there is none.
 UNKNOWN_HERE = {
     name
     for name, number in zip(
@@ -52,7 +52,7 @@ class Service(NamedTuple):
 
 
 def until(claim: Callable[[], object], what: str, seconds: float = 60.0) -> Any:
-    """Return what *claim* gives once it is true."""
+    """Return the value of *claim* once it is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := claim():

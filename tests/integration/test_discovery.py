@@ -1,4 +1,4 @@
-"""Where Prometheus is sent by what workers say of themselves, and what a found settings file may do."""
+"""The targets that workers' own reports give to Prometheus, and the power of a found settings file."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def keyfile(tmp_path: Path) -> Path:
 
 
 def run_python(program: str, service: Manager, keyfile: Path, *arguments: str) -> str:
-    """Run *program* in a process that finds the manager by its environment; return what it prints."""
+    """Run *program* in a process that finds the manager by its environment; return its output."""
     host, port = service.address
     environment = {
         **os.environ,

@@ -1,9 +1,9 @@
 """CPython's own tests of `concurrent.futures` executors, run over ours with a real manager and worker.
 
-They are read at run time from the `test` package of the interpreter that runs this; where it ships none,
-`test_executor.py` beside this file and the unit tests have to do. What is not loaded: `FutureTests`
-(a Future is inherited unchanged), and the tests of how a ProcessPoolExecutor breaks as a whole, which ours
-must not do.
+They are read at run time from the `test` package of the interpreter that runs this. If it has none,
+`test_executor.py` beside this file and the unit tests must do. Two sets are not loaded: `FutureTests` (a
+Future is inherited unchanged), and the tests of how a ProcessPoolExecutor breaks as a whole, which ours must
+not do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.workers import KEY, Manager, Worker, options
 
 pytestmark = pytest.mark.slow
 
-#: Mixins by the module that has them, where the tests are a package.
+#: Mixins by the module that has them, if the tests are a package.
 _MIXINS = {
     "executor": "ExecutorTest",
     "test_wait": "WaitTests",

@@ -36,7 +36,7 @@ class Site(Host):
         end(self.start_manager())
 
     def refused(self) -> str:
-        """Start the manager, which must end; return what it says."""
+        """Start the manager, which must end; return its messages."""
         done = subprocess.run(
             [*SVC, "manager", "--listen", "127.0.0.1:0", "--http", "off"],
             env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,

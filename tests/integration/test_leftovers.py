@@ -1,4 +1,4 @@
-"""What tasks leave behind: processes end with the attempt or with the consumer, and its state is put back."""
+"""Leftovers of tasks: processes end with the attempt or with the consumer, and its state is put back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers and badly behaved clients can cost the manager (threats T1, T2, T7, T11, T17)."""
+"""The cost of strangers and badly behaved clients to the manager (threats T1, T2, T7, T11, T17)."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_client_that_never_reads_is_cut_off_and_others_go_on():
         with noted() as reasons:
             rude.send(call("tasks", "get", False) * 4)
             manager.until(lambda: bool(reasons("connection_cut_off")))
-        for _ in range(4):  # what it had taken is there again
+        for _ in range(4):  # its places are free again
             honest.send(call("tasks", "get"))
             assert len(pickle.loads(honest.receive())[1]) == 8_000_000
 

@@ -149,7 +149,7 @@ def test_without_descriptors_the_manager_waits_and_does_not_spin(tmp_path):
                 stack.enter_context(socket.create_connection((address.host, address.port), timeout=20))
             _logged(tmp_path / "log", "accept_paused")
             before = _cpu_seconds(manager.pid)
-            time.sleep(1.0)  # the measure is what it does when there is nothing that it could do
+            time.sleep(1.0)  # the test measures an idle second
             assert _cpu_seconds(manager.pid) - before < 0.5
         with service.broker() as broker:
             assert broker.connect().version

@@ -26,7 +26,7 @@ CONNECTIONS = 40
 RESERVED = 4
 KEYS = {role: secrets.token_bytes(32) for role in Role}
 RING = KeyRing([Key(role, secret) for role, secret in KEYS.items()])
-#: What one key gets: its own places and those that are nobody's.
+#: The places of one key: its own and those that are nobody's.
 SHARE = CONNECTIONS - RESERVED * (len(KEYS) - 1)
 
 
@@ -166,7 +166,7 @@ def test_a_flood_of_unfinished_messages_is_bounded_within_the_turn_and_spares_ot
                 lambda: sum(each.buffered for each in connection_limits.connections.values())
             )
             most = max(most, waiting.result(5))
-        # What one read may add, and the room that a message is given to grow.
+        # The bytes that one read may add, and the room that a message is given to grow.
         assert most <= bound + bound // 8 + 5 * PIECE
         honest.send(bytes(7 * PIECE))
         assert honest.receive()

@@ -209,7 +209,7 @@ def test_a_manager_that_is_stopped_while_its_state_is_broken_commits_nothing_of_
 
 
 def test_a_journal_with_a_contradiction_is_served_and_the_log_tells_of_it(tmp_path):
-    """An older release ended both jobs for one id; what it wrote must not keep this one from starting."""
+    """An older release ended both jobs for one id; its rows must not keep this one from starting."""
     journal = SqliteJournal.open(tmp_path / "journal.db")
     journal.append([(1, Submitted(1.0, "o", 0, Terms("nobody:knows", "bulk"), [b"", b""]))])
     journal.append([(2, Cancelled(2.0, "o", [0, 0]))])

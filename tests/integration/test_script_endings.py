@@ -1,4 +1,4 @@
-"""What a program has submitted by an Executor is sent, in whichever way the program ends."""
+"""Jobs that a program has submitted by an Executor are sent, in whichever way the program ends."""
 
 from __future__ import annotations
 

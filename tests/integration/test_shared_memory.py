@@ -26,7 +26,7 @@ STATES = {
 
 
 def inside(setup: str) -> tuple[str, ...]:
-    """Return what a command begins with that is to see *setup*'s mounts, and nobody else; takes root."""
+    """Return the first words of a command that alone sees *setup*'s mounts; takes root."""
     return ("unshare", "--mount", "sh", "-ec", f'{setup}; exec "$@"', "sh")
 
 

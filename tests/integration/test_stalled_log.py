@@ -1,4 +1,4 @@
-"""A worker whose log nobody reads, and what tasks print while others do."""
+"""A worker whose log nobody reads, and output of tasks while others read."""
 
 from __future__ import annotations
 

@@ -41,10 +41,10 @@ def test_no_job_runs_twice_because_the_manager_was_stopped(service, tmp_path, st
         until(lambda: all(map(lines, marks)), "both jobs run")
         for _ in range(stops):
             service.manager.send_signal(signal.SIGSTOP)
-            with pytest.raises(subprocess.TimeoutExpired):  # the wait is what the test is about
+            with pytest.raises(subprocess.TimeoutExpired):  # the test is about this wait
                 service.manager.wait(STOPPED)
             service.manager.send_signal(signal.SIGCONT)
-            assert client.stats().queues  # it is awake, and has listened to what waited
+            assert client.stats().queues  # it is awake, and has read the waiting requests
         for job in jobs:
             job.result()
         assert [lines(each) for each in marks] == [["begin", "end"]] * 2
@@ -71,7 +71,7 @@ def test_no_job_runs_twice_because_the_whole_host_was_frozen(service, tmp_path, 
         until(lambda: all(map(lines, marks)), "both jobs run")
         for _ in range(2):
             signal_all(service, signal.SIGSTOP, worker_first=worker_first)
-            with pytest.raises(subprocess.TimeoutExpired):  # the wait is what the test is about
+            with pytest.raises(subprocess.TimeoutExpired):  # the test is about this wait
                 service.manager.wait(STOPPED)
             signal_all(service, signal.SIGCONT, worker_first=worker_first)
             assert client.stats().queues

@@ -30,7 +30,7 @@ HUGE = 16 * 1024 * 1024
 
 
 def bodies(canary: Path) -> dict[str, bytes]:
-    """Return what none may be given as a pickle."""
+    """Return bytes that no client may get as a pickle."""
     touch = pickle.dumps(Call(Path.touch, canary))
     return {
         "writes a file": touch,
@@ -50,7 +50,7 @@ def bodies(canary: Path) -> dict[str, bytes]:
 
 
 class Victim(Stranger):
-    """A stock client that says what the bytes of a reply are before they are unpickled."""
+    """A stock client that shows the bytes of a reply before they are unpickled."""
 
     def ask(self, typeid: str, method: str, *args: object) -> object:
         self.send(with_header(pickle.dumps((typeid, method, args, {}), protocol=5)))
@@ -61,7 +61,7 @@ class Victim(Stranger):
 
 
 class Planted:
-    """Jobs put in from inside, where nothing is refused, as one could write them into the journal."""
+    """Jobs put in from inside, as somebody could write them into the journal: nothing is refused there."""
 
     def __init__(self, manager: RunningManager, tmp_path: Path) -> None:
         self.manager = manager
@@ -102,7 +102,7 @@ def victim(planted):
 
 
 def is_told_apart(value: object, job: str, codec: str) -> bool:
-    """Return whether *value* names a job and its codec, in place of what the job holds."""
+    """Return whether *value* names a job and its codec, in place of the job's content."""
     return isinstance(value, dict) and (value["id"], value["codec"]) == (job, codec)
 
 
@@ -190,7 +190,7 @@ def test_plain_data_goes_through_both_queues_as_it_is(planted, victim, item):
 
 
 def test_as_much_as_a_message_may_hold_goes_through_both_queues(planted, victim):
-    """What was accepted can be taken, although the manager's own pickle of it has more opcodes."""
+    """An accepted item can be taken, although the manager's own pickle of it has more opcodes."""
     items: list[object] = [[number / 8 for number in range(100_000)]]
     items += [[f"{number:06}" for number in range(100_000)], {str(key): key for key in range(50_000)}]
     for item in items:

@@ -1,4 +1,4 @@
-"""Task modules that crash, hang or end the process that imports them, and what is told of a crash."""
+"""Task modules that crash, hang or end the process that imports them, and the report of a crash."""
 
 from __future__ import annotations
 

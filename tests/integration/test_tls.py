@@ -169,7 +169,7 @@ class Rogue:
         self._thread.start()
 
     def ended(self) -> object:
-        """Return what the manager answered to the rogue's own request; None where it never came to one."""
+        """Return the manager's answer to the rogue's own request; None if it never came to one."""
         self._thread.join(20)
         self.listener.close()
         return self.answer
@@ -191,7 +191,7 @@ class Rogue:
 
 
 def test_a_relay_of_the_handshake_gets_a_session_on_a_plain_port():
-    """This is what TLS is for: without it, the very same relay owns the session."""
+    """The purpose of TLS: without it, the very same relay owns the session."""
     with running_manager() as manager:
         rogue = Rogue(manager.endpoint)
         with suppress(Exception):

@@ -1,4 +1,4 @@
-"""What stock clients and frames may cost in one turn of the loop, and what is told of it (threat T7)."""
+"""The cost of stock clients and frames in one turn of the loop, and its report (threat T7)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TURN_SECONDS = 0.05
 
 
 class Told(Observer):
-    """What is told of turns and refusals."""
+    """The reports of turns and refusals."""
 
     def __init__(self) -> None:
         self.refusals: list[tuple[str, str]] = []
@@ -109,7 +109,7 @@ def test_others_are_served_while_a_large_call_is_scanned(manager, name, monkeypa
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """Have the collector pass over what there is, as a manager does: here it is the whole test suite."""
+    """Have the collector pass over the present objects, as a manager does: here those of all tests."""
     gc.collect()
     gc.freeze()
     yield

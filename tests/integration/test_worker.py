@@ -126,7 +126,7 @@ def test_a_pickled_job_waits_for_a_worker_that_accepts_it(
     pair: Client, task: str, args: tuple[Any, ...]
 ) -> None:
     (job,) = pair.submit(task, args, codec="pickle")
-    # The workers of this queue, which accept plain data alone, have run what came after it.
+    # The workers of this queue, which accept plain data alone, have run the jobs after it.
     assert pair.results(pair.submit("echo", (2,), (3,))) == [2, 3]
     assert pair.view(job).state == "ready"
     assert "--accept pickle" in pair.view(job).reason

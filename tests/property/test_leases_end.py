@@ -24,7 +24,7 @@ NAMES = ("w", "w-1", "w-2", "v", "v-1")
 
 
 class Members:
-    """Connections with one key for work, which say of themselves what they like."""
+    """Connections with one key for work, whose hellos are arbitrary."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)

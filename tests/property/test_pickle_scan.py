@@ -137,7 +137,7 @@ class Assembler:
             self.kinds[-count:] = ["tuple"]
 
     def fill(self) -> None:
-        """Add what lies on top to a container below it, by one of the opcodes that fits."""
+        """Add the values on top to a container below them, by one of the opcodes that fits."""
         if self.marks and self.dice.random() < 0.7:
             below = self.kinds[self.marks[-1] - 1] if self.marks[-1] else ""
             code, kind = {"list": (b"e", "grow"), "set": (b"\x90", "grow")}.get(below, (b"t", "tuple"))

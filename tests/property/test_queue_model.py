@@ -44,7 +44,7 @@ class QueueMachine(QueueModel):
 
     @rule(name=st.sampled_from(CONSUMERS), forgets=st.booleans())
     def connect(self, name: str, forgets: bool) -> None:
-        """A consumer comes (back): it names what it holds, or the replies never reached it."""
+        """A consumer comes (back): it names its leases, or the replies never reached it."""
         mine = {token: lease for token, lease in self.held.items() if lease.consumer == name}
         if forgets and mine:
             token = max(mine)

@@ -78,7 +78,7 @@ def page_of(completions: Completions, cursor: int, limit: int) -> list[Completio
 @QUICK
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5)), max_size=20), st.integers(1, 7), st.data())
 def test_a_feed_read_page_by_page_gives_every_entry_once(steps, limit, data):
-    """Also where a restart drops what is forgotten: the cursor stays good."""
+    """Also if a restart drops the forgotten jobs: the cursor stays good."""
     completions, number = Completions(), 0
     entries = []
     for sequence, (parts, jobs) in enumerate(steps, start=1):
@@ -163,7 +163,7 @@ SIMPLE: dict[object, st.SearchStrategy[object]] = {
 
 
 def bounded(kind: object, bounds: msgspec.Meta) -> st.SearchStrategy[object]:
-    """Return a strategy for what an annotation with bounds allows."""
+    """Return a strategy for the values that an annotation with bounds allows."""
     if kind is int:
         return st.integers(int(bounds.ge or 0), int(bounds.le or 0))
     if kind is float:

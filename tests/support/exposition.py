@@ -27,7 +27,7 @@ def read(exposition: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 
 def live(metrics: ManagerMetrics) -> bytes:
-    """Tell it of everything once, and return what it exports."""
+    """Report each kind of event once, and return the exposition."""
     metrics.submitted(TERMS, 4, 400)
     metrics.rejected("images", "queue_full", 1)
     metrics.started(TERMS, 4, 0.02)

@@ -128,7 +128,7 @@ def close_descriptors(label: str, seconds: float, folder: str) -> None:
     """Close all files of this process, each time, its connections among them."""
     work(label, seconds, folder)
     _strike("descriptors closed", folder, _LINGER_SECONDS)
-    # What still runs here opens its records anew: other files may have the old numbers.
+    # A process that still runs here opens its records anew: other files may have the old numbers.
     _logs.clear()
     os.closerange(3, 1000)
 

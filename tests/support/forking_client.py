@@ -25,7 +25,7 @@ _OPTIONS: dict[str, Any] = {"priority": 10, "queue": "poison"}
 
 
 class Submitters:
-    """A client and an executor, and what they submit."""
+    """A client and an executor, and their jobs."""
 
     def __init__(self, client: Client, executor: Executor, task: str, folder: str) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""Tasks that take their consumer, its worker, or what connects them down."""
+"""Tasks that take down their consumer, its worker, or the connection of both."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Service:
     ) -> None:
         """Start the manager on the same address and journal as before; return once it serves.
 
-        *prefix* is what the command begins with; *environment* is added to that of all; *module* stands in
+        The command begins with *prefix*; *environment* is added to that of all; *module* stands in
         for `service`.
         """
         announced = self.folder / "manager.json"

@@ -39,7 +39,7 @@ FINISHED = ("succeeded", "dead", "cancelled")
 
 @dataclass
 class Job:
-    """What the model knows of one job."""
+    """One job in the model."""
 
     state: str
     due: float = 0.0
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass
 class Lease:
-    """What a consumer believes to hold: jobs in order, the settled ones gone."""
+    """A lease as its consumer sees it: jobs in order, without the settled ones."""
 
     consumer: str
     origin: str
@@ -188,7 +188,7 @@ class QueueModel(RuleBasedStateMachine):
             if token in self.before_tokens:
                 self._back(lease)
 
-    # --- what always holds --------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------
 
     @invariant()
     def states_are_the_models(self) -> None:

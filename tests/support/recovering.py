@@ -69,7 +69,7 @@ def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 10.0)
 
 
 def trip(manager: RunningManager, task: str, number: int = 0) -> list[r.AnyReply]:
-    """Have a job of *task* break the state; return what its sender is told once it has sent it again."""
+    """Have a job of *task* break the state; return the replies once its sender has sent it again."""
     replies = ask(manager, submit(task, number, SECRET.encode(), "b"))
     if task == GRANTS:
         consumer = manager.consumer("w-9")

@@ -11,7 +11,7 @@ from svc.domain.suspicion import TOGETHER_SECONDS
 from tests.support.asking import chunk, lease, numbers, submit
 from tests.support.engines import Engine
 
-#: What the queue is given to find out that nobody of a worker is there any more, and to judge.
+#: Seconds in which the queue notices that no process of a worker is there any more, and in which it judges.
 SOON = 0.6
 
 

@@ -124,7 +124,7 @@ def test_a_parameter_may_ask_for_a_path_or_a_scalar(numpy):
     assert list(args) == [Path("/a"), Scalar(1.5), Path("b"), Path("c")]
 
 
-# --- what an annotation refuses ----------------------------------------------------------------------------
+# --- refusals of an annotation -----------------------------------------------------------------------------
 
 
 @dataclass

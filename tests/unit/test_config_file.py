@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give *path* away; where that takes root, be somebody else instead."""
+    """Give *path* away; if that takes root, be somebody else instead."""
     try:
         os.lchown(path, OTHER, -1)
     except PermissionError:

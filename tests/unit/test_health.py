@@ -1,4 +1,4 @@
-"""`svc health` against a real HTTP server, and what it may cost."""
+"""`svc health` against a real HTTP server, and its cost."""
 
 from __future__ import annotations
 
@@ -161,5 +161,5 @@ def test_it_imports_nothing_that_an_http_request_does_not_need(server):
         "typer",
         "typing",
     }
-    # The standard library's socket needs enum and selectors; what a bare interpreter has costs nothing.
+    # The standard library's socket needs enum and selectors; modules of a bare interpreter cost nothing.
     assert not (heavy - {"enum"}) & imported - set(bare.stdout.split())

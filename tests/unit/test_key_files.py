@@ -1,4 +1,4 @@
-"""Where keys are read from, and which files are refused."""
+"""The files that keys are read from, and files that are refused."""
 
 from __future__ import annotations
 

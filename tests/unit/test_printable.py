@@ -1,4 +1,4 @@
-"""What strangers wrote is shown so that a terminal neither obeys it nor hides it."""
+"""Text of strangers is shown so that a terminal neither obeys it nor hides it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other people's programs import from us; to change this is to break them."""
+"""The names that other people's programs import from us; to change them is to break those programs."""
 
 from __future__ import annotations
 

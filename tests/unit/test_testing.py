@@ -1,4 +1,4 @@
-"""What is shipped for the tests of users."""
+"""The part of svc for the tests of users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of values in docs/clients.md says what the code does."""
+"""The table of values in docs/clients.md agrees with the code."""
 
 from __future__ import annotations
 

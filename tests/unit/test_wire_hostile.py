@@ -1,4 +1,4 @@
-"""Hostile frames: what `decode_request` makes of them, and what a real manager does."""
+"""Hostile frames: the result of `decode_request`, and the reaction of a real manager."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_manager_answers_every_hostile_frame_and_goes_on():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_manager_outlives_frames_with_bytes_changed_at_random(seed):
-    """What still decodes is carried out or refused: whatever numbers it has, nothing falls over."""
+    """A frame that still decodes is carried out or refused: whatever numbers it has, nothing falls over."""
     chance = random.Random(seed)
     whole = [encode((1, [command])) for command in EVERY]
     with running_manager() as manager, Stranger(manager.endpoint) as client:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def forks() -> None:
-    """A forked child goes on with what it has inherited."""
+    """A forked child goes on with its inherited connections."""
     from svc.broker import forks
 
     vars(forks)["begin_anew_in_children"] = lambda inherited: None
@@ -41,7 +41,7 @@ def ownership() -> None:
 
 
 def leftovers() -> None:
-    """Nobody ends what a task has left."""
+    """Nobody ends the processes that a task has left."""
     from svc.worker.leftovers import Leftovers
     from svc.worker.offspring import Offspring
 
@@ -50,7 +50,7 @@ def leftovers() -> None:
 
 
 def suspicion() -> None:
-    """No job is suspected, or dead, for what it does to its worker."""
+    """No job is suspected, or dead, for the loss of its worker."""
     from svc.domain import suspicion
 
     vars(suspicion)["_suspect"] = lambda *lost, **how: None

@@ -99,7 +99,7 @@ def many_queues(site: Site) -> list[str]:
 
 
 Prepare = Callable[[Site], list[str]]
-#: What there is to read, and what is asked of it.
+#: The stored jobs, and the requests for them.
 READINGS: dict[str, tuple[Prepare, Callable[[list[str]], list[c.AnyCommand]]]] = {
     "one large outcome 2,200 times": (large_results, lambda ids: [c.Await(ids[:1] * 2200)]),
     "large outcomes": (large_results, lambda ids: [c.Await(ids, paged=True)]),

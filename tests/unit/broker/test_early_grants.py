@@ -29,7 +29,7 @@ def test_jobs_are_handed_out_before_the_commit_and_nothing_is_acknowledged_if_it
 
 
 def test_who_has_only_just_asked_is_answered_in_turn_with_all_else(host, journal):
-    """A stock client's answers have no numbers: what it asked before has to be answered before."""
+    """A stock client's answers have no numbers: its calls must be answered in their order."""
     granted: list[list[r.Reply]] = []
     host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
     submit(host)
@@ -131,7 +131,7 @@ def test_who_takes_jobs_early_has_them_before_the_commit_of_its_report_and_is_to
 
 
 def test_once_a_commit_has_failed_nothing_is_handed_out_any_more(host, journal):
-    """It would tell that what was reported before is on record."""
+    """It would say that the earlier reports are on record."""
     submit(host)
     consumer = consumer_of(host)
     submit(host, 1)

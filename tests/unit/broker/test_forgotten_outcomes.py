@@ -17,13 +17,13 @@ from svc.domain.limits import Limits
 from tests.support.clock import FakeClock
 
 NOW = timedelta()
-#: So many other outcomes push those of a test out of what the host remembers.
+#: So many other outcomes push those of a test out of the host's memory.
 OTHERS = RECENT_EVENTS + 50
 LIMITS = Limits(retention_seconds=1.0)
 
 
 class Site:
-    """A queue that forgets what succeeded after a second, one consumer and one client."""
+    """A queue that forgets succeeded jobs after a second, one consumer and one client."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -100,7 +100,7 @@ def cancelled_between_dead(site: Site) -> list[str]:
 
 
 def dead_twice(site: Site) -> list[str]:
-    """What told of its first end is out of date."""
+    """The record of its first end is out of date."""
     dead = site.end(0, "m:bad")
     site.end(1, "m:good")
     site.broker.requeue([dead])

@@ -1,4 +1,4 @@
-"""Turns: what is applied, committed and delivered when."""
+"""Turns: the order of applying, committing and delivering."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def came(order: int) -> Member:
 
 
 def test_a_hello_that_was_overtaken_takes_nothing_from_the_newer_connection(host):
-    """It comes late, over a connection that its consumer has given up, and names what that held then."""
+    """It comes late, over a connection that its consumer has given up, and names the leases of that time."""
     hello = c.Hello(c.PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["m:f"])
     supervisor = c.Hello(c.PROTOCOL_VERSION, "worker", "w", "w", tasks=["m:f"])
     old, new = came(2), came(3)

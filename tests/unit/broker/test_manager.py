@@ -1,4 +1,4 @@
-"""The connection to a manager: what happens when it breaks; the verbs are in tests/contract."""
+"""The connection to a manager, and its breaks; the verbs are in tests/contract."""
 
 from __future__ import annotations
 

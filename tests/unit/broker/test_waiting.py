@@ -30,7 +30,7 @@ def host() -> QueueHost:
 
 
 class Answers(list[list[Any]]):
-    """What was delivered for one request."""
+    """The deliveries for one request."""
 
     @property
     def ids(self) -> list[str]:

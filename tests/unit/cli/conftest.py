@@ -57,7 +57,7 @@ class Consumer:
         return LocalBroker(queue, lambda: hello)
 
     def succeed(self, function: Callable[..., Any] = lambda *args: list(args), limit: int = 1) -> None:
-        """Take jobs and end each with what *function* makes of its arguments."""
+        """Take jobs and end each with the value of *function* for its arguments."""
         for delivery in self.broker.lease(limit=limit, wait=timedelta(seconds=5)).grant.deliveries:
             results = []
             for place, body in enumerate(delivery.bodies):
@@ -104,7 +104,7 @@ def authkey_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Started:
-    """What `svc manager` and `svc worker` were started with."""
+    """The settings with which `svc manager` and `svc worker` were started."""
 
     connected: list[tuple[Address, bytes, float]]
     managers: list[ManagerSettings]

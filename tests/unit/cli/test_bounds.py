@@ -13,7 +13,7 @@ from svc.errors import ConfigurationError
 from tests.unit.cli.conftest import Started
 from tests.unit.cli.test_program import COMMANDS
 
-#: What the help calls a number.
+#: The word for a number in the help.
 NUMBER = re.compile(r"\b(SECONDS|BYTES|N)\b")
 KINDS = ("integer", "float", "integer range", "float range")
 

@@ -1,4 +1,4 @@
-"""What the command line prints of text that is not its own, on a terminal and elsewhere."""
+"""Foreign text in the output of the command line, on a terminal and elsewhere."""
 
 from __future__ import annotations
 

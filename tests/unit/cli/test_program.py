@@ -1,4 +1,4 @@
-"""What holds for every command: help, where settings come from, how errors and exit codes are told."""
+"""Properties of every command: help, sources of settings, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_the_help_that_is_written_without_typer_loads_no_typer():
 
 
 def test_the_help_needs_little_more_than_typer():
-    """What `svc --help` imports decides how fast it is: nothing of the queue, the wire or rich."""
+    """The imports of `svc --help` decide its speed: nothing of the queue, the wire or rich."""
     script = (
         "import sys; from svc.cli.program import run; run(['--help']);"
         "print(sorted({name.partition('.')[0] for name in sys.modules} &"

@@ -1,4 +1,4 @@
-"""The first commands of runbooks show what stands beside them."""
+"""The first commands of runbooks show the things that their comments promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svc.wire import PROTOCOL_VERSION
 from tests.support.readme import blocks, lines, section
 from tests.support.svc import ROOT
 
-#: A runbook, the words of the comment, and what the command has to show.
+#: A runbook, the words of the comment, and the text that the command must show.
 SHOWN = [
     ("SvcUnknownTask", "tasks that nobody knows", "nobody:knows"),
     ("SvcUnknownTask", "which queues and tasks each worker knows", "t:known"),

@@ -1,4 +1,4 @@
-"""`Future.running` asks the manager, which alone knows what a consumer has."""
+"""`Future.running` asks the manager, which alone knows the jobs of a consumer."""
 
 from __future__ import annotations
 

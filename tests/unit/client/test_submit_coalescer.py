@@ -1,4 +1,4 @@
-"""What threads submit at the same time travels together, and each gets its own answer."""
+"""Jobs that threads submit at the same time travel together, and each thread gets its own answer."""
 
 from __future__ import annotations
 

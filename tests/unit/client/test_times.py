@@ -1,4 +1,4 @@
-"""Delays and timeouts that no clock can tell are refused where they are given."""
+"""Delays and timeouts that no clock can show are refused by the call that has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of the dashboard: what a linter of Grafana would ask; and the file is what the builder writes."""
+"""The form of the dashboard: the rules of a linter of Grafana; and the file equals the builder's output."""
 
 from __future__ import annotations
 

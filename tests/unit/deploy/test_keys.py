@@ -1,4 +1,4 @@
-"""`deploy/keys.sh`: who gets which key and certificate, what stays, and what is renewed."""
+"""`deploy/keys.sh`: the keys and certificates of each service, and their renewal."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.support.prometheus import ROOT, RULES, filled_in, grouped_by, panels,
 RUNBOOKS = ROOT / "docs" / "runbooks"
 HEADINGS = ["Meaning", "Impact", "First look", "Causes and remedies", "Silence"]
 
-#: Labels that Prometheus adds to what it scrapes, and those of our service discovery.
+#: Labels that Prometheus adds to scraped series, and those of our service discovery.
 TARGET_LABELS = {"job", "instance", "worker", "host", "version"}
 #: Series that Prometheus makes itself, with their labels.
 BUILT_IN: dict[str, set[str]] = {

@@ -144,7 +144,7 @@ def test_a_job_joins_no_chunk_that_ended_once_though_the_row_that_says_so_has_go
 
 
 def test_failures_in_journals_of_the_last_release_are_counted_up():
-    """Their events do not say what the ledgers were after them."""
+    """Their events do not have the charges after them."""
     journal = MemoryJournal()
     events: list[e.AnyEvent] = [e.Submitted(0.0, "o", 0, TERMS, [b"0"])]
     causes = [Cause.FAILED, Cause.CRASHED, Cause.INTERRUPTED, Cause.TIMED_OUT] * ATTEMPTS_KEPT
@@ -192,7 +192,7 @@ def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attemp
         state.take_events()  # to the journal, which is not in memory
         state.progressed.clear()
 
-    die()  # the first makes what all share
+    die()  # the first makes the things that all share
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(jobs):

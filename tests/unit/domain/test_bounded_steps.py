@@ -1,4 +1,4 @@
-"""One step of the queue does a bounded amount of work, however large what it is about."""
+"""One step of the queue does a bounded amount of work, however large its chunk or answer is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROW_BYTES = 256 * 1024
 GRANT_BYTES = 1024 * 1024
 
 
-# --- what a grant reads --------------------------------------------------------------------------------
+# --- the rows that a grant reads -----------------------------------------------------------------------
 
 
 def fill_rows(queue: Queue, jobs: int) -> None:

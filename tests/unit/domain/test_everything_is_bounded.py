@@ -22,7 +22,7 @@ from svc.domain.queue_state import QueueState
 from svc.domain.upkeep import ORIGIN_KEPT_SECONDS
 from tests.unit.domain.test_grown_chunks import Queue
 
-#: Every container, and what bounds it.
+#: Every container, and its bound.
 BOUNDS = {
     Ledger: {
         "_ended_items": "empty once a replay is over",

@@ -79,7 +79,7 @@ def joined(queue, name):
 
 
 def test_a_grant_is_never_below_a_sixteenth_of_what_was_asked_for():
-    """Of twenty jobs one of two consumers gets half, or more where it asks for very many."""
+    """Of twenty jobs one of two consumers gets half, or more if it asks for very many."""
     queue = LocalQueue()
     first, second = (joined(queue, name) for name in ("w-1", "w-2"))
     LocalBroker(queue).submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 20)])
@@ -93,7 +93,7 @@ def test_a_grant_is_never_below_a_sixteenth_of_what_was_asked_for():
 def test_a_grant_of_jobs_that_are_known_to_be_short_is_never_below_half_of_what_may_be_read_ahead():
     queue = LocalQueue()
     first, _second, _third, _fourth = (joined(queue, name) for name in ("w-1", "w-2", "w-3", "w-4"))
-    for _ in range(8):  # each report doubles what the queue trusts the task with
+    for _ in range(8):  # each report doubles the number of jobs that the queue trusts the task with
         queue.host.state.run_times.ran("m:f", 10, 0.001)
     LocalBroker(queue).submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 20)])
 

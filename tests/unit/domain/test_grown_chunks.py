@@ -25,7 +25,7 @@ LATER = Terms("m:f", priority=-1)
 
 
 class Queue:
-    """A queue state with its journal, where each submit is a turn of its own unless *commit* is false."""
+    """A queue state with its journal; each submit is a turn of its own unless *commit* is false."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.journal = MemoryJournal()

@@ -1,4 +1,4 @@
-"""What requests cost with very many priorities, tasks, queues and consumers: no look at each of them."""
+"""The cost of requests with very many priorities, tasks, queues and consumers: no look at each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is proposed in place of a name that nobody knows."""
+"""Proposals in place of a name that nobody knows."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_cancelled_items_beside_a_cancelled_job_leave_its_outcome(state, journal
 
 
 def test_settled_leases_are_remembered_up_to_a_bound_whatever_settles_them(state, consumer):
-    """Also where every single attempt fails."""
+    """Also if every single attempt fails."""
     submit(state, 1)
     for _ in range(SETTLED_KEPT + 50):
         apply(state, c.Nack(lease(state, consumer).token, 0, ERROR, 0.0), consumer, 0.0)
@@ -156,7 +156,7 @@ def test_a_grant_takes_no_more_bytes_than_its_bound_once_there_is_one_job(journa
 
 
 def test_a_job_with_a_history_is_delivered_alone(state, consumer):
-    """What a delivery says of its jobs' ledgers is true of all of them."""
+    """The charges in a delivery are those of each of its jobs."""
     submit(state, 3)
     apply(state, c.Nack(lease(state, consumer).token, 0, ERROR, 0.0), consumer, 0.0)
 
@@ -196,7 +196,7 @@ def test_a_forgotten_origin_takes_its_last_row_with_it(state, consumer, journal)
 
 
 def test_numbers_in_between_that_were_never_accepted_are_not_taken_for_known(state, consumer, journal):
-    """What was refused once, and forgotten around, may still be submitted."""
+    """A number that was refused once, and whose neighbours are forgotten, may still be submitted."""
     for first in (0, 2):
         submit(state, 1, first=first)
         ack(state, consumer, lease(state, consumer))

@@ -137,7 +137,7 @@ def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
 
 
 def _taken(state: QueueState, now: float) -> list[float]:
-    """Make ready what is due, and return when each of it was."""
+    """Make due jobs ready, and return the due time of each."""
     times = []
     for chunk, start, stop, at in state.scheduled.take_due(now, LOOK):
         state.ledger.move(chunk, start, stop, Verb.DUE)

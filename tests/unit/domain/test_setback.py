@@ -1,4 +1,4 @@
-"""A ledger whose clock was ahead for a while, set back: what was recorded then lies in the past again."""
+"""A ledger whose clock was ahead for a while, set back: its records of that time lie in the past again."""
 
 from __future__ import annotations
 

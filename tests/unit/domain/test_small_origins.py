@@ -1,4 +1,4 @@
-"""What an origin takes in memory, of which there may be hundreds of thousands with a job or two each."""
+"""The memory of an origin: there may be hundreds of thousands with a job or two each."""
 
 from __future__ import annotations
 

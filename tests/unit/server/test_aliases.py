@@ -25,7 +25,7 @@ from tests.support.manager import running_manager
 VICTIM = "k3v9x0m2q7w1z"
 KEY = "nightly-2026-11-22"
 TERMS = Terms("m:f")
-#: The victim's jobs: one has a key, the other is what nobody else may see.
+#: The victim's jobs: one has a key, the other must stay hidden from all others.
 JOBS = [NewChunk(0, TERMS, [b"arguments"], key=KEY), NewChunk(1, TERMS, [b"secret"])]
 
 

@@ -82,7 +82,7 @@ def test_a_message_may_come_byte_by_byte(ends):
     ],
 )
 def test_a_header_for_2_gib_and_more_ends_the_connection_whatever_follows(ends, sent):
-    """What such a header announced was gathered in small pieces: 64 MB took 3.5 s."""
+    """A body after such a header was once gathered in small pieces: 64 MB took 3.5 s."""
     connection, peer = ends
     peer.sendall(sent)
 

@@ -140,7 +140,7 @@ def test_texts_that_do_not_become_shorter_are_read_back(kept):
     assert texts_in(kept) == len(rows)
 
 
-# What only the journal in a file can do.
+# --- the journal in a file alone ---
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_journal_brought_up_to_date_has_the_form_of_a_new_one(tmp_path):
     assert forms[0] == forms[1] == forms[2]
 
 
-# What it is for.
+# --- the purpose ---
 
 JOBS, ATTEMPTS = 200, 4
 #: More than the row of a failed attempt takes whose texts are beside it.

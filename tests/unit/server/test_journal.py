@@ -1,4 +1,4 @@
-"""The contract of a journal, for every journal there is, and what only the one on disk promises."""
+"""The contract of every journal, and the further promises of the one on disk."""
 
 import stat
 from pathlib import Path
@@ -341,7 +341,7 @@ def test_another_database_is_left_alone(path):
 
 
 def test_an_empty_file_becomes_a_journal(path):
-    """What a manager leaves that was killed between making the file and writing its schema."""
+    """A manager leaves such a file if it is killed between making it and writing the schema."""
     path.touch()
     journal = SqliteJournal.open(path)
     assert journal.incarnation == 1

@@ -1,4 +1,4 @@
-"""The manager's event loop over real sockets: strangers, limits, and what a stock client asks first."""
+"""The manager's event loop over real sockets: strangers, limits, and the first calls of a stock client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MessagePack is counted before it is decoded for stock clients: what passes, msgspec reads within bounds."""
+"""MessagePack is counted before it is decoded for stock clients: msgspec reads it within bounds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_passes_is_one_whole_object(body):
 
 
 def complaint(body: bytes) -> str:
-    """Return what msgspec has to say against *body*."""
+    """Return the error of msgspec for *body*."""
     try:
         msgspec.msgpack.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:

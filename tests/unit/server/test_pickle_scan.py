@@ -1,4 +1,4 @@
-"""Requests of plain clients: what is read, what is refused, and that refusing is harmless."""
+"""Requests of plain clients: some are read, some are refused, and refusing is harmless."""
 
 import os
 import pickle
@@ -165,7 +165,7 @@ def test_a_hostile_request_is_refused_at_once_without_memory_or_effect(name, tmp
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_item_inside_a_good_request_is_refused(name, tmp_path, monkeypatch):
-    """The same bytes where a put has its item: behind an ident, a method and an open mark."""
+    """The same bytes at the place of a put's item: behind an ident, a method and an open mark."""
     monkeypatch.chdir(tmp_path)
     body = HOSTILE[name].removeprefix(b"\x80\x04").removeprefix(b"\x80\x02").removesuffix(b".")
     with pytest.raises(BadRequest):

@@ -1,4 +1,4 @@
-"""The face for plain clients: what each call means, and that no value a client sends can harm the queue."""
+"""The calls of plain clients: the meaning of each, and values that must not harm the queue."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Caller:
 
 
 def _read(value: object) -> object:
-    """Return what the client's end would make of a reply."""
+    """Return a reply as the client's end would read it."""
     kind, result = pickle.loads(reply_bytes(value))
     assert kind == ("#ERROR" if isinstance(value, BaseException) else "#RETURN")
     return result
@@ -321,7 +321,7 @@ ODD: list[object] = [
 
 @pytest.mark.parametrize("typeid", EXPOSED)
 def test_no_argument_of_a_call_ends_the_manager(typeid: str):
-    """What is wrong with it is told to who sent it: an exception that leaves the face would end the loop."""
+    """The sender gets the error: an exception that leaves this module would end the loop."""
     for method in set(EXPOSED[typeid]) - {"call"}:  # frames do not come this way
         for args in [(), *((odd,) for odd in ODD), *((odd, other) for odd in ODD[:8] for other in ODD)]:
             host = QueueHost(MemoryJournal(), clock=FakeClock())

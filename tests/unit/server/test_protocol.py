@@ -1,4 +1,4 @@
-"""What a manager keeps of a plain client's calls: the few that come again and again are read once."""
+"""The memory of a plain client's calls: the few that come again and again are read once."""
 
 from __future__ import annotations
 

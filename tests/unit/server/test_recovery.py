@@ -68,7 +68,7 @@ def test_a_fault_of_any_kind_is_recovered_from_and_nothing_accepted_is_lost(jour
         trip(manager, task)
 
         manager.until(lambda: bool(told.places))
-        # What armed the fault of later was accepted itself.
+        # The request that armed the later fault was accepted itself.
         assert ready(manager) == 50 + (task in (TICKS, GRANTS))
         assert journal.incarnation == incarnation + 1
         assert told.places == [PLACES[task]]

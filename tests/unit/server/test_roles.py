@@ -64,7 +64,7 @@ EXAMPLES: tuple[c.Command, ...] = (
 )
 PAIRS = [(role, command) for role in Role for command in EXAMPLES]
 CALL_PAIRS = [(role, right) for role in Role for right in CALLS]
-#: What a threat model would not forgive, written out so that a slip in the table is seen.
+#: The rights that matter most to the threat model, written out so that a slip in the table is seen.
 NEVER = {
     Role.SUBMIT: {"hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall", "drain",
                   "resume", "cancel", "requeue", "list", "feed_all", "get", "stats", "members"},
@@ -168,7 +168,7 @@ DECISIVE = {("hello", "role"), ("feed", "origin"), ("await", "ids")}
 
 
 def _variants(command: c.Command) -> Iterator[tuple[str, c.Command]]:
-    """Yield the command with one field changed, by what each field is: a name and what came of it."""
+    """Yield the command with one field changed, by the type of each field: a name and the result."""
     odd: dict[type, tuple[object, ...]] = {
         str: (
             "",
@@ -290,7 +290,7 @@ def test_the_documented_table_is_the_one_that_is_kept():
 
 
 def test_a_frame_with_one_forbidden_command_changes_nothing(manager, keys):
-    """What travels together was meant to happen together."""
+    """Commands of one frame were meant to happen together."""
     chunk = NewChunk(0, Terms("m:f"), [b"x"])
     broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
     replies = broker.call([c.Submit("together", [chunk]), c.Drain()])

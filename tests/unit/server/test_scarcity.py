@@ -1,4 +1,4 @@
-"""When a manager takes no new jobs, as disk or memory is nearly full, and what it takes all the same."""
+"""A manager that takes no new jobs, as disk or memory is nearly full, and the requests that it takes."""
 
 from __future__ import annotations
 

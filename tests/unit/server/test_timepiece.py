@@ -1,4 +1,4 @@
-"""What the manager's clock showed last, noted beside the journal."""
+"""The last time of the manager's clock, noted beside the journal."""
 
 from __future__ import annotations
 

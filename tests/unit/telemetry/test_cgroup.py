@@ -12,7 +12,7 @@ V1_NO_LIMIT = "9223372036854771712"
 
 
 def groups(folder: Path, process: str, **files: str) -> Bounded | None:
-    """Write what the system says of groups; *files* have `__` for a slash and `_s_` for a dot."""
+    """Write the system's files of control groups; *files* have `__` for a slash and `_s_` for a dot."""
     (folder / "process").write_text(process)
     for name, content in files.items():
         path = folder / "fs" / name.replace("__", "/").replace("_s_", ".")

@@ -17,13 +17,13 @@ LEVEL_OF = {
     "exception": "error",
     **{level: level for level in ("debug", "info", "warning", "error", "critical")},
 }
-#: What is logged by no call of ours: records of the `logging` module.
+#: Logged by no call of ours: records of the `logging` module.
 FOREIGN = {"log_message"}
 CATALOGUE = {event.name: event for event in EVENTS}
 
 
 class Call(NamedTuple):
-    """One call of a logger: where, what, at which level, with which fields."""
+    """One call of a logger: its place, event, level and fields."""
 
     place: str
     event: str | None

@@ -213,7 +213,7 @@ def test_prometheus_finds_the_workers_that_serve_http():
         (":9101", "::ffff:10.0.0.7", "10.0.0.7:9101"),
         ("127.0.0.1:9101", "127.0.0.1", "127.0.0.1:9101"),
         ("10.0.0.7:65535", "10.0.0.7", "10.0.0.7:65535"),
-        # What a worker says of its address is no reason to send Prometheus there.
+        # A worker's own report of its address is no reason to send Prometheus there.
         ("169.254.169.254:80", "10.0.0.7", "10.0.0.7:80"),
         ("metadata.internal:80", "10.0.0.7", "10.0.0.7:80"),
         ("10.0.0.1:9100", "10.0.0.7", "10.0.0.7:9100"),

@@ -19,7 +19,7 @@ LINE = b"x" * 999 + b"\n"
 
 @pytest.fixture(params=["pipe", "pipe of another user", "socket", "terminal"])
 def line(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
-    """The reading and the writing end of what a log may go to."""
+    """The reading and the writing end of a log's possible targets."""
     monkeypatch.setattr(lines, "PATIENCE_SECONDS", 0.05)
     if request.param == "socket":
         ours, theirs = socket.socketpair()

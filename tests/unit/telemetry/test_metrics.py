@@ -1,4 +1,4 @@
-"""What the manager counts, read back from the exposition as a scraper reads it."""
+"""The manager's counts, read back from the exposition as a scraper reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker tells of itself, read back from the exposition."""
+"""A worker's own figures, read back from the exposition."""
 
 from __future__ import annotations
 

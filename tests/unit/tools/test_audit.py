@@ -1,4 +1,4 @@
-"""What an audit that was none must never look like: one that found nothing."""
+"""An audit that did not take place must never look like one that found nothing."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Gate:
 
 
 class Flaky(LocalBroker):
-    """A broker whose next calls fail as if the manager were away; it remembers what was asked."""
+    """A broker whose next calls fail as if the manager were away; it remembers the requests."""
 
     def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
         self.failures = 0

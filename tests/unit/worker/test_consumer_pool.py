@@ -1,4 +1,4 @@
-"""Starting consumers where the system has no room for them."""
+"""Starting consumers if the system has no room for them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ HELLO = c.Hello(1, "worker", "w", "w")
 
 
 class Line(LocalBroker):
-    """A connection that can be away, and that lets a test wait for what was sent."""
+    """A connection that can be away, and that lets a test wait for a request."""
 
     def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
         self.away = False
