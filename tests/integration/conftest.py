@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from svc.cli.authority import make_authority
+from svc.cli.certificates import make_authority
 from tests.support.certificates import NAMES
 from tests.support.workers import KEY, Client, Manager, Start, Worker, options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from svc.cli.authority import make_authority, renew_certificates
+from svc.cli.certificates import make_authority, renew_certificates
 from svc.errors import ConfigurationError, Conflict
 from tests.support.certificates import NAMES, dial, files
 from tests.support.manager import running_manager

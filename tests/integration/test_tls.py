@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from svc.broker.manager import ManagerBroker
-from svc.cli.authority import make_authority
+from svc.cli.certificates import make_authority
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk

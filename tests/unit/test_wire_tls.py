@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from svc import key_files
-from svc.cli.authority import make_authority, renew_certificates
+from svc.cli.certificates import make_authority, renew_certificates
 from svc.errors import AuthenticationFailed, ConfigurationError
 from svc.wire_tls import TlsFiles
 

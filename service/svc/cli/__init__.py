@@ -23,7 +23,7 @@ def _said_at_once(words: list[str]) -> bool:
     """Answer a call that needs no parser; return whether it was one."""
     if words not in (["--help"], ["-h"]):
         return False
-    from svc.cli.overview import fits, overview
+    from svc.cli.quick_help import fits, overview
 
     if not fits():
         return False

@@ -34,7 +34,7 @@ class ChildFailed(ServiceError):
     code = "child_failed"
 
 
-class Child:
+class ChildProcess:
     """`svc VERB …` as a process in a session of its own, so that Ctrl-C reaches only its parent."""
 
     def __init__(self, verb: str, arguments: Sequence[str], folder: Path, *, quiet: bool) -> None:
@@ -122,9 +122,9 @@ class Service:
     folder: Path
     authkey_file: Path
     pickle_key_file: Path
-    manager: Child
-    worker: Child
-    start_worker: Callable[[], Child]
+    manager: ChildProcess
+    worker: ChildProcess
+    start_worker: Callable[[], ChildProcess]
     listen: str
     manager_http: str
     worker_http: str
@@ -150,13 +150,13 @@ def running_service(
         write_authkey(pickle_key)
         secret = ("--authkey-file", str(key))
         journal = ("--journal", str(folder / "svc.journal"))
-        manager = Child("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
+        manager = ChildProcess("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
         stack.callback(manager.stop)
         at = manager.wait_serving()
         own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
 
-        def start_worker() -> Child:
-            worker = Child("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
+        def start_worker() -> ChildProcess:
+            worker = ChildProcess("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
             stack.callback(worker.stop)
             worker.wait_serving()
             return worker

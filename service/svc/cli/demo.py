@@ -75,11 +75,11 @@ def _fancy_objects(client: Client) -> None:
 
 def _tasks(client: Client) -> None:
     """Print each product when its task ends."""
-    from svc.cli.demo_tasks import Task
+    from svc.cli.demo_tasks import Multiplication
     from svc.client.outcomes import value_of
     from svc.client.specs import JobSpec
 
-    jobs = client.submit_many("", [JobSpec(Task(number, number)) for number in range(TASKS)])
+    jobs = client.submit_many("", [JobSpec(Multiplication(number, number)) for number in range(TASKS)])
     with _progress(len(jobs)) as advance:
         for outcome in client.follow(jobs, timeout=PART_SECONDS):
             write(f"Result: {value_of(outcome)}")

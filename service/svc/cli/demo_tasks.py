@@ -13,7 +13,7 @@ import time
 from svc.worker.registry import task
 
 
-class Task:
+class Multiplication:
     """A product that takes some time. Its call returns a line of text."""
 
     def __init__(self, a: int, b: int) -> None:

@@ -17,7 +17,7 @@ from svc.cli.output import tell, tell_lines
 from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
-    from svc.cli.children import Child, Service
+    from svc.cli.children import ChildProcess, Service
     from svc.client.client import Client
 
 _LOOK_SECONDS = 0.1
@@ -111,7 +111,7 @@ class Sources:
         return found
 
 
-def _worker_after_drain(service: Service, client: Client) -> Child | None:
+def _worker_after_drain(service: Service, client: Client) -> ChildProcess | None:
     """Wait until no drain is in force, and return a new worker; None if the manager ends first."""
     if _drained(client):
         tell("svc: the worker has been drained; the jobs are kept, and it comes back at `svc resume`")

@@ -210,7 +210,7 @@ def table(
     if not items:
         tell(empty)
         return
-    from svc.cli.layout import lay_out
+    from svc.cli.tables import lay_out
 
     rows = [
         [title for title, _ in columns],

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from svc.cli.options import with_settings
 from svc.cli.output import report, report_usage, tell_lines
-from svc.cli.verbs import PROGRAM, Group, Verb
+from svc.cli.verbs import PROGRAM, CliGroup, CliVerb
 from svc.config_file import Known, config_defaults, find_config
 from svc.errors import ServiceError
 
@@ -32,7 +32,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 class LazyGroup(TyperGroup):
     """A group whose commands are made only when they are called."""
 
-    group: ClassVar[Group]
+    group: ClassVar[CliGroup]
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the base class's
         """Return the names in the order of the help."""
@@ -43,7 +43,7 @@ class LazyGroup(TyperGroup):
         verb = self.group.verbs.get(cmd_name)
         if verb is None:
             return None
-        return command_of(cmd_name, verb) if isinstance(verb, Verb) else group_of(verb, cmd_name)
+        return command_of(cmd_name, verb) if isinstance(verb, CliVerb) else group_of(verb, cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as above
         """Write the list of commands without making the commands."""
@@ -80,7 +80,7 @@ def program() -> Any:
     return group_of(PROGRAM, "svc", _root)
 
 
-def group_of(group: Group, name: str, callback: Any = None) -> Any:
+def group_of(group: CliGroup, name: str, callback: Any = None) -> Any:
     """Return a group as a command; *callback* takes the group's own options."""
     app = typer.Typer(
         cls=type("Commands", (LazyGroup,), {"group": group}),
@@ -95,24 +95,24 @@ def group_of(group: Group, name: str, callback: Any = None) -> Any:
     return typer.main.get_command(app)
 
 
-def command_of(name: str, verb: Verb) -> Any:
+def command_of(name: str, verb: CliVerb) -> Any:
     """Return a verb as a command."""
     module, _, function = verb.runs.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "state:health" else {}
+    own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "status:health" else {}
     decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
     decorate(with_settings(getattr(importlib.import_module(f"svc.cli.{module}"), function)))
     return typer.main.get_command(app)
 
 
-def known_settings(group: Group) -> Known:
+def known_settings(group: CliGroup) -> Known:
     """Return the settings of each command that `svc.toml` may have."""
     from svc import settings
     from svc.declarations import declared
 
     known: dict[str, frozenset[str] | Known] = {}
     for name, verb in group.verbs.items():
-        if isinstance(verb, Group):
+        if isinstance(verb, CliGroup):
             known[name] = known_settings(verb)
         elif verb.settings:
             found = declared(getattr(settings, verb.settings))

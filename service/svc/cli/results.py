@@ -9,8 +9,7 @@ import typer
 
 from svc.cli.options import Json, Ndjson, WaitTimeout
 from svc.cli.output import Printer, json_text, tell
-from svc.cli.sources import ids_of
-from svc.cli.waiting import Waiting
+from svc.cli.waiting import AwaitedJobs
 from svc.cli.wiring import open_client
 from svc.errors import ConfigurationError, JobError, ResultTimeout
 from svc.settings import RemoteSettings
@@ -43,10 +42,13 @@ def results(
     """
     if source and (ids or follow):
         raise ConfigurationError("name either ids, or a file of them with --from, or --follow for all")
-    wanted = ids_of(source) if source else ids
+    if source:
+        from svc.cli.input import ids_of
+
+        ids = ids_of(source)
     with open_client(ctx, settings, settings.timeout) as client, Printer(json=json, ndjson=ndjson) as out:
-        if wanted or source:
-            waiting = Waiting(client, wanted or (), as_json=not out.text, later=True)
+        if ids or source:
+            waiting = AwaitedJobs(client, ids or (), as_json=not out.text, later=True)
             return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)
         print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
     return 0

@@ -12,8 +12,7 @@ import typer
 from svc.cli.options import Json, Ndjson, WaitTimeout, seconds
 from svc.cli.output import Printer, report, tell
 from svc.cli.results import print_outcomes
-from svc.cli.sources import opened
-from svc.cli.waiting import Waiting
+from svc.cli.waiting import AwaitedJobs
 from svc.cli.wiring import open_client
 from svc.declarations import CENTURY
 from svc.domain.limits import NUMBER_MAX
@@ -22,6 +21,7 @@ from svc.errors import ConfigurationError, ServiceError
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
+    from svc.cli.input import JobLines
     from svc.client.client import Client
     from svc.client.specs import Options
 
@@ -154,9 +154,11 @@ class Order:
 
     def stream(self, source: str) -> int:
         """Submit the lines of *source*; return the exit code."""
+        from svc.cli.input import JobLines, opened
+
         accepted: list[str] = []
         with opened(source) as file:
-            refused = self._submit_lines(file, accepted)
+            refused = self._submit_lines(JobLines(file, self.options), accepted)
         code = 0
         if self.wait and accepted:
             code = self._print_outcomes(accepted, named=True)
@@ -166,13 +168,10 @@ class Order:
         return codes.pop() if not accepted and len(codes) == len({*map(type, refused)}) == 1 else EXIT_PARTIAL
 
     def _print_outcomes(self, ids: Sequence[str], *, named: bool) -> int:
-        waiting = Waiting(self.client, ids, as_json=not self.out.text)
+        waiting = AwaitedJobs(self.client, ids, as_json=not self.out.text)
         return print_outcomes(waiting.outcomes(self.wait_timeout), self.out, named=named)
 
-    def _submit_lines(self, file: int, accepted: list[str]) -> list[ServiceError]:
-        from svc.cli.lines import Lines
-
-        lines = Lines(file, self.options)
+    def _submit_lines(self, lines: JobLines, accepted: list[str]) -> list[ServiceError]:
         refused: list[ServiceError] = []
         try:
             for answers in self.client.options(strict=self.options.strict).submit_each(lines):

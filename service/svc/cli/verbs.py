@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Verb(NamedTuple):
+class CliVerb(NamedTuple):
     """One command.
 
     Attributes:
@@ -25,33 +25,33 @@ class Verb(NamedTuple):
     settings: str = ""
 
 
-class Group(NamedTuple):
+class CliGroup(NamedTuple):
     """Commands under one name: the group's line in the list, and its commands in the order of the help."""
 
     summary: str
-    verbs: Mapping[str, Verb | Group]
+    verbs: Mapping[str, CliVerb | CliGroup]
 
 
 #: `svc jobs`.
-JOBS = Group(
+JOBS = CliGroup(
     "Look at jobs, cancel or requeue them.",
     {
-        "list": Verb(
+        "list": CliVerb(
             "jobs:list_jobs",
             "List jobs, newest first.",
             "svc jobs list --state dead --queue mail",
             "RemoteSettings",
         ),
-        "show": Verb(
+        "show": CliVerb(
             "jobs:show",
             "Show all there is to know of jobs.",
             "svc jobs show k3v9x0m2q7w1z-0",
             "RemoteSettings",
         ),
-        "cancel": Verb(
+        "cancel": CliVerb(
             "jobs:cancel", "Cancel jobs that wait.", "svc jobs cancel k3v9x0m2q7w1z-0", "RemoteSettings"
         ),
-        "requeue": Verb(
+        "requeue": CliVerb(
             "jobs:requeue", "Make dead jobs ready again.", "svc jobs requeue --queue mail", "RemoteSettings"
         ),
     },
@@ -59,16 +59,16 @@ JOBS = Group(
 
 
 #: `svc auth`.
-AUTH = Group(
+AUTH = CliGroup(
     "Make keys and certificates.",
     {
-        "generate": Verb(
+        "generate": CliVerb(
             "auth:generate",
             "Make a new authkey, or keys that may do less.",
             "svc auth generate --output secrets/svc_authkey",
         ),
-        "ca": Verb(
-            "authority:ca",
+        "ca": CliVerb(
+            "certificates:ca",
             "Make a small CA, a certificate for the manager and one for its workers and clients.",
             "svc auth ca secrets/tls --names queue-host,10.0.0.7",
         ),
@@ -77,31 +77,31 @@ AUTH = Group(
 
 
 #: `svc journal`.
-JOURNAL = Group(
+JOURNAL = CliGroup(
     "Look at a journal, check it, back it up, restore it.",
     {
-        "info": Verb(
+        "info": CliVerb(
             "journal:info",
             "Say what a journal holds.",
             "svc journal info --journal svc.journal",
             "JournalSettings",
         ),
-        "verify": Verb(
+        "verify": CliVerb(
             "journal:verify",
             "Check that a journal is whole.",
             "svc journal verify --journal svc.journal",
             "JournalSettings",
         ),
-        "backup": Verb(
+        "backup": CliVerb(
             "journal:backup", "Copy the journal of a running manager.", "svc journal backup", "RemoteSettings"
         ),
-        "accept-clock": Verb(
+        "accept-clock": CliVerb(
             "journal:accept_clock",
             "Set a manager's clock to its host's time of day.",
             "svc journal accept-clock",
             "RemoteSettings",
         ),
-        "restore": Verb(
+        "restore": CliVerb(
             "journal:restore",
             "Make a journal from a backup.",
             "svc journal restore backups/monday.db --journal svc.journal",
@@ -112,64 +112,67 @@ JOURNAL = Group(
 
 
 #: `svc`.
-PROGRAM = Group(
+PROGRAM = CliGroup(
     "Python's own multiprocessing queue as a durable service.",
     {
-        "demo": Verb("demo:demo", "Run the textbook program on svc, end to end.", "svc demo"),
-        "dev": Verb(
+        "demo": CliVerb("demo:demo", "Run the textbook program on svc, end to end.", "svc demo"),
+        "dev": CliVerb(
             "dev:dev",
             "Run a manager and a worker in this terminal.",
             "svc dev --tasks mytasks",
             "DevSettings",
         ),
-        "manager": Verb(
+        "manager": CliVerb(
             "manager:manager",
             "Run the manager, until it is stopped.",
             "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/svc.journal",
             "ManagerSettings",
         ),
-        "worker": Verb(
+        "worker": CliVerb(
             "worker:worker",
             "Run a worker, until it is stopped or drained.",
             "svc worker --manager queue-host:7077 --tasks mytasks --consumers 4",
             "WorkerSettings",
         ),
-        "submit": Verb(
+        "submit": CliVerb(
             "submit:submit",
             "Submit jobs; print their ids or results.",
             "svc submit mytasks:add 2 3 --wait",
             "RemoteSettings",
         ),
-        "results": Verb(
+        "results": CliVerb(
             "results:results",
             "Print results as the jobs end.",
             "svc results --follow --ndjson",
             "RemoteSettings",
         ),
         "jobs": JOBS,
-        "queues": Verb(
-            "state:queues", "List queues, their counts and their ages.", "svc queues --json", "RemoteSettings"
+        "queues": CliVerb(
+            "status:queues",
+            "List queues, their counts and their ages.",
+            "svc queues --json",
+            "RemoteSettings",
         ),
-        "workers": Verb("state:workers", "List the connected workers.", "svc workers", "RemoteSettings"),
-        "status": Verb(
-            "state:status", "Show the whole service at a glance.", "svc status --json", "RemoteSettings"
+        "workers": CliVerb("status:workers", "List the connected workers.", "svc workers", "RemoteSettings"),
+        "status": CliVerb(
+            "status:status", "Show the whole service at a glance.", "svc status --json", "RemoteSettings"
         ),
-        "drain": Verb(
+        "drain": CliVerb(
             "drain:drain",
             "Let every consumer finish, and end.",
             "svc drain --timeout 10m",
             "ConnectionSettings",
         ),
-        "resume": Verb(
+        "resume": CliVerb(
             "drain:resume", "End a drain: consumers get jobs again.", "svc resume", "ConnectionSettings"
         ),
-        "metrics": Verb(
-            "state:metrics", "Print or serve the manager's metrics.", "svc metrics", "RemoteSettings"
+        "metrics": CliVerb(
+            "status:metrics", "Print or serve the manager's metrics.", "svc metrics", "RemoteSettings"
         ),
-        "health": Verb(
-            "state:health", "Ask whether a manager or worker is ready.", "svc health --http 127.0.0.1:9101"
+        "health": CliVerb(
+            "status:health", "Ask whether a manager or worker is ready.", "svc health --http 127.0.0.1:9101"
         ),
-        "tunnel": Verb(
+        "tunnel": CliVerb(
             "tunnel:tunnel",
             "Let plain clients on this host reach a manager that asks for TLS.",
             "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",

@@ -22,7 +22,7 @@ LATER_SECONDS = 10.0
 NAMED_MAX = 10
 
 
-class Waiting:
+class AwaitedJobs:
     """The jobs that a command waits for.
 
     Why they have not ended is told on stderr: of a single job each new reason, of several only what blocks

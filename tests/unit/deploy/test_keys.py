@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from svc.cli import authority
+from svc.cli import certificates
 from tests.support.processes import ROOT
 
 OWNERS = ("manager", "worker", "cli")
@@ -99,8 +99,8 @@ def test_a_run_that_was_killed_is_made_good_by_the_next(path, tmp_path):
 
 def test_certificates_that_will_end_or_lack_a_name_are_signed_again_for_their_keys(made, path, monkeypatch):
     before = contents(made)
-    monkeypatch.setattr(authority, "CERTIFICATE_DAYS", 59)
-    authority.renew_certificates(made / "authority/tls", ("manager",))
+    monkeypatch.setattr(certificates, "CERTIFICATE_DAYS", 59)
+    certificates.renew_certificates(made / "authority/tls", ("manager",))
     run(made, path, "queue-host,10.0.0.7")
 
     after = contents(made)

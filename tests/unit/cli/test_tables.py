@@ -7,7 +7,7 @@ import re
 import pytest
 
 from svc.cli import output
-from svc.cli.layout import broken, cells, lay_out
+from svc.cli.tables import broken, cells, lay_out
 
 ROWS = [
     ["ID", "TASK", "QUEUE", "NOTE"],

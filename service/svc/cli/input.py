@@ -1,26 +1,97 @@
-"""Jobs from NDJSON: one job a line. They are read as they come, and errors name the line's number."""
+"""The input of commands: files of jobs as NDJSON and files of ids, that `--from` names; one entry a line.
+
+They are read as they come, and errors name the line's number.
+"""
 
 from __future__ import annotations
 
 import os
 import select
+import stat
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from svc.client.specs import JobSpec, Options
-from svc.errors import BadRequest, ServiceError
+from svc.domain.job import parse_job_id
+from svc.errors import BadRequest, ConfigurationError, ServiceError, UnknownJob
 from svc.wire import MESSAGE_BYTES_MAX
 
+#: The name of the standard input.
+STDIN = "-"
 #: Bytes read at a time.
 CHUNK = 1 << 20
 #: Seconds without input after which the jobs read so far are submitted.
 PAUSE_SECONDS = 0.05
 
 
-class Line(msgspec.Struct, forbid_unknown_fields=True):
+@contextmanager
+def opened(source: str) -> Iterator[int]:
+    """Yield the file descriptor of the file *source*, or of stdin for `-`.
+
+    Raises:
+        ConfigurationError: it cannot be read, or it is a directory.
+    """
+    file = 0 if source == STDIN else _opened(source)
+    try:
+        _check(file, source)
+        yield file
+    finally:
+        if file:
+            os.close(file)
+
+
+def ids_of(source: str) -> list[str]:
+    """Return the ids of jobs in *source*, each once: the first word of each line that has one.
+
+    So it reads the output of `svc submit --from`, and also that of `svc results`.
+
+    Raises:
+        ConfigurationError: *source* cannot be read.
+        UnknownJob: a line does not begin with an id; the message has its number.
+    """
+    found: dict[str, None] = {}
+    with opened(source) as file:
+        lines = (line for line in lines_of(file) if line is not None)
+        for number, line in enumerate(lines, start=1):
+            for word in line.split(maxsplit=1)[:1]:
+                name = word.decode(errors="backslashreplace")
+                try:
+                    parse_job_id(name)
+                except ValueError as error:
+                    raise UnknownJob(f"{_shown(source)}, line {number}: {error}") from None
+                found[name] = None
+    return list(found)
+
+
+def _opened(source: str) -> int:
+    try:
+        return os.open(source, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, getattr(error, "strerror", "") or str(error)) from None
+
+
+def _check(file: int, source: str) -> None:
+    try:
+        mode = os.fstat(file).st_mode
+    except OSError as error:
+        raise _unreadable(source, error.strerror or "it is closed") from None
+    if stat.S_ISDIR(mode):
+        raise ConfigurationError(f"{_shown(source)} is a directory; name a file with one entry a line")
+
+
+def _unreadable(source: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"{_shown(source)} cannot be read: {why}")
+
+
+def _shown(source: str) -> str:
+    return "stdin" if source == STDIN else source
+
+
+class JobLine(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of one line; the flags replace missing ones."""
 
     task: str
@@ -49,7 +120,7 @@ class BadLine(BadRequest):
     code = "bad_line"
 
 
-class Lines:
+class JobLines:
     """The jobs in an open file, one a line; blank lines are skipped.
 
     Attributes:
@@ -64,7 +135,7 @@ class Lines:
 
     def __iter__(self) -> Iterator[JobSpec | ServiceError | None]:
         """Yield a job, or the error of a line; None if the input pauses."""
-        decoder = msgspec.json.Decoder(Line)
+        decoder = msgspec.json.Decoder(JobLine)
         number = 0
         for line in lines_of(self._file):
             if line is None:
@@ -76,7 +147,7 @@ class Lines:
                 yield _job(decoder, line, self._base)
 
 
-def _job(decoder: msgspec.json.Decoder[Line], line: bytes, base: Options) -> JobSpec | ServiceError:
+def _job(decoder: msgspec.json.Decoder[JobLine], line: bytes, base: Options) -> JobSpec | ServiceError:
     if len(line) > MESSAGE_BYTES_MAX:
         return BadLine(f"the line is longer than {MESSAGE_BYTES_MAX} bytes")
     try:

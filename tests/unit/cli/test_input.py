@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from svc.cli import lines
-from svc.cli.lines import BadLine, Lines
+from svc.cli import input as input_module
+from svc.cli.input import BadLine, JobLines
 from svc.client.specs import JobSpec, Options
 
 
@@ -20,7 +20,7 @@ def read(content: bytes, pipe, base: Options | None = None):
     reading, writing = pipe
     os.write(writing, content)
     os.close(writing)
-    found = Lines(reading, base or Options())
+    found = JobLines(reading, base or Options())
     return [job for job in found if job is not None], list(found.numbers)
 
 
@@ -56,7 +56,7 @@ def test_a_line_that_is_no_job_keeps_its_place_as_an_error(line, pipe):
 def test_a_pause_of_the_input_is_told(pipe):
     """So a producer that writes now and then sees each job accepted without closing its pipe."""
     reading, writing = pipe
-    jobs: Any = iter(Lines(reading, Options()))
+    jobs: Any = iter(JobLines(reading, Options()))
     os.write(writing, b'{"task": "a"}\n')
     assert [job and job.task for job in islice(jobs, 2)] == ["a", None]
     os.write(writing, b'{"task": "b"}\n')
@@ -65,8 +65,8 @@ def test_a_pause_of_the_input_is_told(pipe):
 
 
 def test_a_line_without_end_is_refused_and_not_kept(pipe, monkeypatch):
-    monkeypatch.setattr(lines, "MESSAGE_BYTES_MAX", 1000)
-    monkeypatch.setattr(lines, "CHUNK", 100)
+    monkeypatch.setattr(input_module, "MESSAGE_BYTES_MAX", 1000)
+    monkeypatch.setattr(input_module, "CHUNK", 100)
     jobs, numbers = read(b'{"task": "' + b"x" * 5000 + b'"}\n{"task": "b"}\n', pipe)
     assert isinstance(jobs[0], BadLine)
     assert "longer than 1000 bytes" in jobs[0].message
@@ -74,6 +74,6 @@ def test_a_line_without_end_is_refused_and_not_kept(pipe, monkeypatch):
 
 
 def test_a_line_may_span_many_reads(pipe, monkeypatch):
-    monkeypatch.setattr(lines, "CHUNK", 3)
+    monkeypatch.setattr(input_module, "CHUNK", 3)
     jobs, _ = read(b'{"task": "a"}\n{"task": "b"}\n', pipe)
     assert [job.task for job in jobs] == ["a", "b"]

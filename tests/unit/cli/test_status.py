@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.cli.state import _route
+from svc.cli.status import _route
 from svc.domain.commands import PROTOCOL_VERSION, Hello, Ping
 from svc.domain.job import NewChunk, Terms
 from svc.telemetry.http import HttpServer
