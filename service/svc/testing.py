@@ -71,9 +71,9 @@ def run_jobs(
 
 
 def _attempt(runner: Runner, delivery: Delivery) -> Ack | Nack:
-    attempts = runner.resolve(delivery.terms)
-    result = attempts.run(delivery.bodies[0], delivery.origin, delivery.first)
+    task = runner.resolve(delivery.terms)
+    result = task.run(delivery.bodies[0], delivery.origin, delivery.first)
     if not isinstance(result, Failure):
         return Ack(delivery.token, delivery.first, [result], [0.0])
-    retry_in = None if result.permanent else attempts.policy.retry_in(delivery.failures + 1, 0.0)
+    retry_in = None if result.permanent else task.policy.retry_in(delivery.failures + 1, 0.0)
     return Nack(delivery.token, delivery.first, result.error, retry_in, result.cause)

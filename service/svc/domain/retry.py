@@ -31,15 +31,23 @@ class RetryPolicy:
     def retry_in(self, failures: int, jitter: float) -> float | None:
         """Return the seconds to wait after failure number *failures* (1 is the first), or None to give up.
 
-        *jitter* is in [0, 1): the wait is between half and the whole of the exponential value, so that jobs
-        that failed together do not all run again together ("equal jitter").
+        *jitter* is as for `growing`.
         """
         if failures > self.retries:
             return None
-        exponent = min(failures - 1, 62)
         # The backoff in an older journal may be negative, or not a number at all.
-        full = min(max(0.0, self.backoff * 2.0**exponent), self.max_backoff)
-        return full / 2 + full / 2 * jitter
+        return max(0.0, growing(self.backoff, self.max_backoff, failures, jitter))
+
+
+def growing(first: float, longest: float, failures: int, jitter: float) -> float:
+    """Return the seconds to wait after failure number *failures* in a row (1 is the first).
+
+    The wait doubles from *first* to *longest*. *jitter* is in [0, 1): the wait is between half and the whole
+    of the exponential value, so that callers that failed together do not all try again together ("equal
+    jitter").
+    """
+    full = min(first * 2.0 ** min(failures - 1, 62), longest)
+    return full / 2 + full / 2 * jitter
 
 
 def crash_retry_in(crashes: int) -> float | None:

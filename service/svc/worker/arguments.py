@@ -15,13 +15,20 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 #: Types whose instances need no conversion; an instance of a subclass does.
 _EXACT = (int, str, bytes, bool, float, type(None))
 
-Bound = tuple[Sequence[Any], dict[str, Any]]
+#: Positional and keyword arguments.
+Arguments = tuple[Sequence[Any], dict[str, Any]]
 
 
 class Signature:
     """The parameters of one function, ready to check and convert arguments.
 
     A parameter without an annotation, or with one that msgspec cannot handle, takes any value.
+
+    Attributes:
+        fewest: the number of positional arguments that it needs.
+        most: the number that it takes; less than `fewest` if it also needs others.
+        exact: the types of positional arguments that need no conversion: Any for every type, None for none.
+            Empty if no argument needs one.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -31,37 +38,20 @@ class Signature:
         wanted = {parameter.name: annotation_of(function, parameter) for parameter in parameters}
         self._converter = _converter(parameters, wanted)
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
-        self._names = tuple(parameter.name for parameter in positional)
         required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-        self._exact = tuple(_exact(wanted[parameter.name]) for parameter in positional)
-        self._fewest = sum(parameter.kind in _POSITIONAL for parameter in required)
-        self._plain = all(
-            parameter.kind in _POSITIONAL or parameter.default is not parameter.empty
-            for parameter in parameters
-        )
+        self.fewest = len(required)
+        self.most = len(positional) if all(each.kind in _POSITIONAL for each in required) else -1
+        self.exact = tuple(_exact(wanted[each.name]) for each in positional) if self._converter else ()
+        self._names = tuple(parameter.name for parameter in positional)
 
-    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool = True) -> Bound:
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool = True) -> Arguments:
         """Return *args* and *kwargs*; if *convert* is set, converted to the annotations.
 
         Raises:
             ArgumentError: they do not fit; the message names the parameter.
         """
-        if not kwargs and self._plain and self._fewest <= len(args) <= len(self._exact):
-            # The hot path: only positional arguments, which need no `inspect`; mostly each has its type
-            # already.
-            if not convert or self._converter is None:
-                return args, kwargs
-            for value, exact in zip(args, self._exact, strict=False):
-                if exact is not Any and type(value) is not exact:
-                    return self._converted(args, self._converter), kwargs
-            return args, kwargs
-        return self._bind(args, kwargs, convert)
-
-    def _converted(self, args: Sequence[Any], converter: type[msgspec.Struct]) -> Sequence[Any]:
-        converted = _convert(dict(zip(self._names, args, strict=False)), converter)
-        return [getattr(converted, name) for name in self._names[: len(args)]]
-
-    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any], convert: bool) -> Bound:
+        if not kwargs and self.fewest <= len(args) <= self.most:
+            return self._converted(args, convert), kwargs
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -72,6 +62,13 @@ class Signature:
         for name in bound.arguments:
             bound.arguments[name] = getattr(converted, name)
         return bound.args, bound.kwargs
+
+    def _converted(self, args: Sequence[Any], convert: bool) -> Sequence[Any]:
+        """Return positional arguments, converted without `inspect`."""
+        if not convert or self._converter is None:
+            return args
+        converted = _convert(dict(zip(self._names, args, strict=False)), self._converter)
+        return [getattr(converted, name) for name in self._names[: len(args)]]
 
 
 def _exact(wanted: Any) -> Any:

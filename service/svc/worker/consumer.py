@@ -1,7 +1,7 @@
 """A consumer process: takes jobs, runs them in order, and reports their outcomes, until told to stop.
 
-The main thread does all of that. A second thread receives the supervisor's orders: `stop`; `flush`, if
-finished outcomes wait behind a long job; `rejoin`, if the manager was away and does not know the jobs that
+The main thread does all of that. A second thread receives the supervisor's orders (`orders`): to stop; to
+report, if finished outcomes wait behind a long job or the manager was away and does not know the jobs that
 run here. The threads share the connection with one lock, which is free only while a task runs.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -30,18 +29,25 @@ from svc.errors import (
     ProtocolMismatch,
 )
 from svc.wire import PROTOCOL_VERSION
+from svc.worker.backoff import Backoff
 from svc.worker.leftovers import LOOK_SECONDS, Leftovers
 from svc.worker.options import Connect, WorkerOptions
-from svc.worker.orders import FLUSH, NUDGE, REJOIN, STOP
-from svc.worker.outbox import Holdings, Outbox
+from svc.worker.orders import NUDGE, Orders
+from svc.worker.outbox import (
+    NEVER,
+    SHORT_SECONDS,
+    AttemptLog,
+    FinishedAttempt,
+    Holdings,
+    LeasedJobs,
+    Outbox,
+)
 from svc.worker.registry import Registry
-from svc.worker.report import SHORT_SECONDS, Attempt, AttemptLog, Chunk
-from svc.worker.runner import Failure, Runner
+from svc.worker.runner import Failure, ResolvedTask, Runner
 from svc.worker.slot import Phase, Slot
 
-#: Seconds between two attempts to wake a request that waits at the manager.
-_INTERRUPT_SECONDS = 0.2
-_PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0
+#: The longest pause in seconds between two attempts to reach the manager.
+_PAUSE_MAX = 2.0
 #: How long the reply to reported outcomes may wait for the next jobs. Most jobs come by then, so a consumer
 #: whose jobs come one at a time needs one request for each. The outcomes are recorded at once.
 _REPORTING_WAIT = timedelta(seconds=0.1)
@@ -82,6 +88,8 @@ class Consumer:
         self._registry = registry
         self._slot = slot
         self._pipe = pipe
+        self._orders = Orders(pipe, self._report_aside, self._interrupt)
+        self._stopping = self._orders.stopping
         self._connect = connect
         self._wait = timedelta(seconds=options.lease_wait)
         self._pid = os.getpid()
@@ -92,35 +100,34 @@ class Consumer:
         self._log = structlog.get_logger().bind(worker=options.name, consumer=name)
         self._attempt_log = AttemptLog(options.name, name)
         self._line = threading.Lock()
-        self._stopping = threading.Event()
-        self._left = threading.Event()
         self._broker: Broker | None = None
-        self._pauses = 0
+        self._backoff = Backoff(_PAUSE_MAX)
         self._busy_seconds = 0.0
         self._leftovers = leftovers
-        self._spoilt: list[str] = []
+        #: Changes to the process that cannot be put back: it leaves, and is replaced.
+        self._changed: list[str] = []
 
     def run(self) -> None:
         """Work until stopped or pilled, then leave."""
-        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        self._orders.start()
         with self._line:
             broker = self._connected()
             if broker is None:
                 self._rest(Phase.STOPPING)
             else:
                 self._leave(broker, self._serve(broker))
-        self._left.set()
+        self._orders.left.set()
 
     def _serve(self, broker: Broker) -> Phase:
         """Take and run jobs until there is a reason to leave; return the phase that stands for it."""
         limit, keys = broker.welcome.max_job_bytes, self._options.pickle_keys
         runner = Runner(self._registry, self._options.accept, limit, keys)
-        while not (self._stopping.is_set() or self._spoilt):
+        while not (self._stopping.is_set() or self._changed):
             grant = self._take(broker)
             if grant.pill:
                 return Phase.PILLED if grant.pill == PILL_PUT_BY_HAND else Phase.DRAINED
             self._work(broker, runner, grant)
-        return Phase.RENEWING if self._spoilt else Phase.STOPPING
+        return Phase.RENEWING if self._changed else Phase.STOPPING
 
     # --- the manager ----------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class Consumer:
     def _sent(
         self, outcomes: Sequence[Settlement], refused: Sequence[Refused], *, recorded: bool = True
     ) -> None:
-        self._pauses = 0
+        self._backoff.failures = 0
         self._outbox.sent(outcomes)
         self._holdings.settled(self._unrecorded)
         self._unrecorded = () if recorded else outcomes
@@ -219,16 +226,14 @@ class Consumer:
     def _pause(self, error: Exception) -> None:
         """Wait a little, longer each time, with jitter; a stop ends it. To complain is the supervisor's."""
         self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
-        longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
-        self._pauses = min(self._pauses + 1, 16)
-        pause = random.uniform(longest / 2, longest)
+        pause = self._backoff.fail()
         if self._stopping.is_set():
             time.sleep(pause)
         else:
             self._stopping.wait(pause)
 
     def _rest(self, phase: Phase) -> None:
-        self._slot.rest(phase, self._busy_seconds, unsent=self._outbox.since is not None)
+        self._slot.rest(phase, self._busy_seconds, unsent=self._outbox.due_at < NEVER)
 
     # --- jobs -----------------------------------------------------------------------------------------
 
@@ -241,89 +246,83 @@ class Consumer:
             self._give_up(deliveries, 0)
             return
         for index, delivery in enumerate(deliveries):
-            chunk = Chunk(delivery, runner.resolve(delivery.terms), received)
-            self._begin(chunk, deliveries[-1].token, ahead)
-            done = self._run(broker, chunk, ahead)
+            leased = LeasedJobs(delivery, runner.resolve(delivery.terms), received)
+            self._begin(leased, deliveries[-1].token, ahead)
+            done = self._run(broker, leased, ahead)
             self._attempt_log.end()
             ahead -= done
             if done < len(delivery.bodies):
                 self._give_up(deliveries[index:], delivery.first + done)
                 break
-            if not self._cleared(chunk):
+            if not self._cleared(leased.task):
                 self._give_up(deliveries[index + 1 :], 0)
                 break
 
-    def _cleared(self, chunk: Chunk | None = None) -> bool:
-        """Clear up after *chunk*, or earlier ones; return False if the process has to be replaced."""
+    def _cleared(self, task: ResolvedTask | None = None) -> bool:
+        """Clear up after jobs of *task*, or earlier ones; return False if the process has to be replaced."""
         leftovers = self._leftovers
-        if leftovers is not None and not self._spoilt:
-            if chunk is None:
-                self._spoilt = leftovers.catch_up()
+        if leftovers is not None and not self._changed:
+            if task is None:
+                self._changed = leftovers.catch_up()
             else:
-                self._spoilt = leftovers.clear(keep_children=chunk.attempts.keep_children)
-            if self._spoilt:
-                self._log.warning("consumer_renewed", changed=self._spoilt)
-        return not self._spoilt
+                self._changed = leftovers.clear(keep_children=task.keep_children)
+            if self._changed:
+                self._log.warning("consumer_renewed", changed=self._changed)
+        return not self._changed
 
-    def _begin(self, chunk: Chunk, last: int, ahead: int) -> None:
+    def _begin(self, leased: LeasedJobs, last: int, ahead: int) -> None:
         """Write the current lease into the slot, and wake the supervisor if it has to watch."""
-        policy, timeout = chunk.attempts.policy, chunk.attempts.timeout
-        if self._slot.begin(chunk.delivery, last, policy, timeout, watch=ahead > 1 or timeout is not None):
+        task = leased.task
+        watch = ahead > 1 or task.timeout is not None
+        if self._slot.begin(leased.delivery, last, task.policy, task.timeout, task.names, watch):
             self._pipe.send_bytes(NUDGE)
 
-    def _run(self, broker: Broker, chunk: Chunk, ahead: int) -> int:
+    def _run(self, broker: Broker, leased: LeasedJobs, ahead: int) -> int:
         """Run the jobs of one lease; return the number of jobs that were run."""
-        delivery, outbox, clock, log = chunk.delivery, self._outbox, time.monotonic, self._attempt_log
+        delivery, outbox, clock, log = leased.delivery, self._outbox, time.monotonic, self._attempt_log
         token, first = delivery.token, delivery.first
         is_stopping, claim = self._stopping.is_set, self._slot.claim
         for done, body in enumerate(delivery.bodies):
-            number, started, unsent = first + done, clock(), outbox.since is not None
+            number, started, unsent = first + done, clock(), outbox.due_at < NEVER
             if is_stopping() or not claim(number, ahead - done - 1, started, self._busy_seconds, unsent):
                 return done
-            result = self._execute(chunk, body, number)
+            result = self._execute(leased, body, number)
             ended = clock()
             seconds = ended - started
             self._busy_seconds += seconds
             if type(result) is bytes:
                 outbox.succeeded(token, number, result, seconds, ended)
                 if log.wants_successes and not (seconds < SHORT_SECONDS and log.add(seconds)):
-                    log.succeeded(chunk.attempt(number, result, started, ended))
+                    log.succeeded(leased.attempt(number, result, started, ended))
             elif isinstance(result, Failure):
-                self._failed(chunk, chunk.attempt(number, result, started, ended))
-            if outbox.due(ended):
+                self._failed(leased, result, leased.attempt(number, result, started, ended))
+            if ended > outbox.due_at:
                 self._report(broker)
-            if seconds > LOOK_SECONDS and not self._cleared(chunk):
+            if seconds > LOOK_SECONDS and not self._cleared(leased.task):
                 return done + 1
         return len(delivery.bodies)
 
-    def _execute(self, chunk: Chunk, body: bytes, number: int) -> bytes | Failure:
+    def _execute(self, leased: LeasedJobs, body: bytes, number: int) -> bytes | Failure:
         """Run one job; meanwhile the connection is free for the other thread."""
         self._line.release()
-        result = chunk.attempts.run(body, chunk.delivery.origin, number)
+        result = leased.task.run(body, leased.delivery.origin, number)
         self._line.acquire()
         if os.getpid() != self._pid:
             os._exit(1)  # a fork that the task made came back here; the lease is its parent's
         return result
 
-    def _failed(self, chunk: Chunk, attempt: Attempt) -> None:
-        failure = attempt.result
-        if not isinstance(failure, Failure):
-            return
+    def _failed(self, leased: LeasedJobs, failure: Failure, attempt: FinishedAttempt) -> None:
+        delivery = leased.delivery
         if not failure.permanent:
-            failures = chunk.delivery.failures + 1
-            attempt = attempt._replace(retry_in=chunk.attempts.policy.retry_in(failures, random.random()))
+            retry_in = leased.task.policy.retry_in(delivery.failures + 1, random.random())
+            attempt = attempt._replace(retry_in=retry_in)
         nack = Nack(
-            chunk.delivery.token,
-            attempt.number,
-            failure.error,
-            attempt.retry_in,
-            failure.cause,
-            attempt.seconds,
+            delivery.token, attempt.number, failure.error, attempt.retry_in, failure.cause, attempt.seconds
         )
         self._outbox.add(nack, time.monotonic())
         self._attempt_log.write(attempt)
         if failure.untrusted:
-            terms, name = chunk.delivery.terms, job_id(chunk.delivery.origin, attempt.number)
+            terms, name = delivery.terms, job_id(delivery.origin, attempt.number)
             self._log.error("pickle_refused", job_id=name, task=terms.shown_task, queue=terms.queue)
 
     def _give_up(self, deliveries: Sequence[Delivery], number: int) -> None:
@@ -334,34 +333,19 @@ class Consumer:
         for delivery in deliveries:
             first = max(number, delivery.first) if delivery is deliveries[0] else delivery.first
             self._holdings.drop(delivery.token, first)
-            if self._stopping.is_set() or self._spoilt:
+            if self._stopping.is_set() or self._changed:
                 self._outbox.add(Release(delivery.token, first), time.monotonic())
 
-    # --- the supervisor's orders ----------------------------------------------------------------------
+    # --- for the thread that receives orders ----------------------------------------------------------
 
-    def _listen(self) -> None:
-        """Obey the supervisor's orders; if the supervisor is gone, end this process."""
-        while True:
-            try:
-                order = self._pipe.recv_bytes()
-            except (EOFError, OSError):
-                if not self._left.is_set():
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return
-            if order in (FLUSH, REJOIN):
-                self._report_aside(order)
-            elif order == STOP and not self._stopping.is_set():
-                self._stopping.set()
-                threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()
-
-    def _report_aside(self, order: bytes) -> None:
+    def _report_aside(self, rejoin: bool) -> None:
         """Report outcomes while the main thread runs a task; at any other time it reports by itself.
 
         Any call makes the connection again if it is broken; its hello names the leases that are held.
         """
         if self._broker is not None and self._line.acquire(blocking=False):
             try:
-                if order == REJOIN:
+                if rejoin:
                     self._broker.ping()
                 self._flush(self._broker)
             except Exception as error:  # noqa: BLE001 - this thread has to hear the next order
@@ -369,10 +353,6 @@ class Consumer:
             finally:
                 self._line.release()
 
-    def _keep_interrupting(self) -> None:
-        """Wake the main thread from its wait at the manager, repeatedly, because it may be about to wait."""
-        while True:
-            if self._broker is not None:
-                self._broker.interrupt()
-            if self._left.wait(_INTERRUPT_SECONDS):
-                return
+    def _interrupt(self) -> None:
+        if self._broker is not None:
+            self._broker.interrupt()

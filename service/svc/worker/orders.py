@@ -1,8 +1,63 @@
-"""The messages between a supervisor and its consumers over a pipe; each begins with one of these."""
+"""The messages between a supervisor and its consumers over a pipe, and the thread that obeys orders."""
 
 from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 #: The supervisor's orders: leave; report finished outcomes; make the connection again.
 STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
 #: A consumer's messages: its tasks are loaded; they cannot be loaded; it has begun a job to be watched.
 READY, BROKEN, NUDGE = b"r", b"b", b"n"
+#: Seconds between two attempts to wake a request that waits at the manager.
+_INTERRUPT_SECONDS = 0.2
+
+
+class Orders:
+    """Obeys the supervisor's orders in a thread of its own; if the supervisor is gone, ends this process.
+
+    Args:
+        pipe: the line to the supervisor.
+        report: reports finished outcomes; with True, it also makes the connection again if that is broken.
+        interrupt: ends the wait of the main thread at the manager, if it waits.
+
+    Attributes:
+        stopping: set once the order to stop has come.
+        left: to be set when the consumer has left the manager.
+    """
+
+    def __init__(
+        self, pipe: Connection, report: Callable[[bool], None], interrupt: Callable[[], None]
+    ) -> None:
+        self.stopping = threading.Event()
+        self.left = threading.Event()
+        self._pipe = pipe
+        self._report = report
+        self._interrupt = interrupt
+
+    def start(self) -> None:
+        """Begin to listen."""
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                order = self._pipe.recv_bytes()
+            except (EOFError, OSError):
+                if not self.left.is_set():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+            if order in (FLUSH, REJOIN):
+                self._report(order == REJOIN)
+            elif order == STOP and not self.stopping.is_set():
+                self.stopping.set()
+                threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()
+
+    def _keep_interrupting(self) -> None:
+        """Wake the main thread from its wait at the manager, repeatedly, because it may be about to wait."""
+        while not self.left.is_set():
+            self._interrupt()
+            self.left.wait(_INTERRUPT_SECONDS)

@@ -1,13 +1,27 @@
-"""A consumer's outcomes that the manager does not have yet, and the leases that it holds until then."""
+"""A consumer's outcomes on their way to the manager, the leases that it holds until then, and the log.
+
+Each attempt that has ended is an outcome in the outbox and a line in the log.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
 
 from svc.broker.base import Settlement
 from svc.domain.commands import Ack, Held, Nack
+from svc.domain.job import job_id
 from svc.domain.replies import Delivery
+from svc.worker.runner import Failure, ResolvedTask
 
+#: The time at which an empty outbox is due.
+NEVER = math.inf
+#: Run time in seconds below which a success is added to a shared line of the log.
+SHORT_SECONDS = 0.001
 #: Seconds that an outcome may wait for the next request while short jobs follow each other.
 _UNSENT_SECONDS = 0.005
 #: Bytes of results above which no more are collected, because one message has to hold them all.
@@ -18,17 +32,23 @@ class Outbox:
     """Outcomes that wait to be sent; consecutive successes of one lease become one Ack.
 
     Attributes:
-        since: monotonic time since which outcomes wait, or None if there is none.
+        due_at: monotonic time after which the outcomes should no longer wait for the next request; `NEVER` if
+            there is none.
         size: bytes of the results among them.
     """
 
-    __slots__ = ("_ack", "_settlements", "since", "size")
+    __slots__ = ("_ack", "_settlements", "due_at", "size")
 
     def __init__(self) -> None:
+        self.due_at = NEVER
         self.size = 0
         self._settlements: list[Settlement] = []
         self._ack: Ack | None = None
-        self.since: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for more results."""
+        return self.size > _UNSENT_BYTES
 
     def succeeded(self, token: int, number: int, result: bytes, seconds: float, now: float) -> None:
         """Add the result of one job."""
@@ -37,33 +57,23 @@ class Outbox:
         if ack is not None and ack.token == token and ack.first + len(ack.results) == number:
             ack.results.append(result)
             ack.seconds.append(seconds)
-            return
-        self._ack = Ack(token, number, [result], [seconds])
-        self._add(self._ack, now)
+        else:
+            ack = Ack(token, number, [result], [seconds])
+            self.add(ack, now)
+            self._ack = ack
+        if self.size > _UNSENT_BYTES:
+            self.due_at = 0.0
 
     def add(self, settlement: Settlement, now: float) -> None:
         """Add any other outcome."""
         self._ack = None
-        self._add(settlement, now)
-
-    def _add(self, settlement: Settlement, now: float) -> None:
         self._settlements.append(settlement)
-        if self.since is None:
-            self.since = now
-
-    def due(self, now: float) -> bool:
-        """Whether the outcomes should wait no longer for the next request."""
-        since = self.since
-        return since is not None and (now - since > _UNSENT_SECONDS or self.full)
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for more results."""
-        return self.size > _UNSENT_BYTES
+        if self.due_at == NEVER:
+            self.due_at = now + _UNSENT_SECONDS
 
     def postpone(self, until: float) -> None:
         """Let no outcome be due before *until*, a monotonic time: the manager is away."""
-        self.since = until
+        self.due_at = until
 
     def content(self) -> Sequence[Settlement]:
         """Return all outcomes, oldest first; the returned sequence and its outcomes do not change later."""
@@ -73,7 +83,7 @@ class Outbox:
     def sent(self, settlements: Sequence[Settlement]) -> None:
         """Forget the outcomes that `content` returned, because the manager has them now."""
         del self._settlements[: len(settlements)]
-        self.since = None
+        self.due_at = NEVER
         self.size = 0
 
 
@@ -123,3 +133,129 @@ class Holdings:
             self._leases[token] = Held(token, self._leases[token].origin, first, stop - first)
         else:
             del self._leases[token]
+
+
+class FinishedAttempt(NamedTuple):
+    """One attempt that has ended. Times are in seconds.
+
+    Attributes:
+        delivery: the lease under which it ran.
+        number: the job.
+        result: its encoded result, or the failure.
+        waited: the time from ready to the start of the attempt.
+        seconds: the run time.
+        retry_in: the time until the retry, None if there is none.
+    """
+
+    delivery: Delivery
+    number: int
+    result: bytes | Failure
+    waited: float
+    seconds: float
+    retry_in: float | None = None
+
+
+class LeasedJobs(NamedTuple):
+    """The jobs of one lease, the task that runs them, and the monotonic time of their arrival."""
+
+    delivery: Delivery
+    task: ResolvedTask
+    received: float
+
+    def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> FinishedAttempt:
+        """Return the attempt at job *number*, with its start and end as monotonic times."""
+        waited = self.delivery.waited + started - self.received
+        return FinishedAttempt(self.delivery, number, result, waited, ended - started)
+
+
+class AttemptLog:
+    """Writes the record of each attempt: `attempt_finished`, or `attempts_finished` for short successes.
+
+    A line costs about as much as running a job that does nothing. So consecutive jobs of one lease that
+    succeed within `SHORT_SECONDS` each share one line, which names the first and the last of them.
+
+    Attributes:
+        wants_successes: whether the line of a successful attempt would be logged at all. Checking this first
+            saves the cost of the line if not.
+    """
+
+    def __init__(self, worker: str, consumer: str) -> None:
+        """Log for *consumer* of *worker*."""
+        self._log = structlog.get_logger().bind(worker=worker, consumer=consumer)
+        self.wants_successes: bool = self._log.is_enabled_for(logging.INFO)
+        self._first: FinishedAttempt | None = None
+        self._count = 0
+        self._seconds = 0.0
+        self._longest = 0.0
+
+    def succeeded(self, attempt: FinishedAttempt) -> None:
+        """Write the line of *attempt*; if it was short, begin a sum with it, to which `add` adds the next."""
+        if attempt.seconds >= SHORT_SECONDS:
+            self.write(attempt)
+            return
+        self._first, self._count = attempt, 1
+        self._seconds = self._longest = attempt.seconds
+
+    def add(self, seconds: float) -> bool:
+        """Add the success of the next job of the same lease; return False if no sum has begun."""
+        if not self._count:
+            return False
+        self._count += 1
+        self._seconds += seconds
+        self._longest = max(self._longest, seconds)
+        return True
+
+    def end(self) -> None:
+        """Write the line of the current sum, if there is one."""
+        first, count = self._first, self._count
+        self._first, self._count = None, 0
+        if first is None:
+            return
+        if count == 1:
+            self._log.info("attempt_finished", outcome="succeeded", **_fields(first))
+            return
+        fields = _fields(first)
+        self._log.info(
+            "attempts_finished",
+            outcome="succeeded",
+            jobs=count,
+            first_job_id=fields["job_id"],
+            last_job_id=job_id(first.delivery.origin, first.number + count - 1),
+            task=fields["task"],
+            queue=fields["queue"],
+            wait_s=fields["wait_s"],
+            run_s=round(self._seconds, 6),
+            longest_run_s=round(self._longest, 6),
+        )
+
+    def write(self, attempt: FinishedAttempt) -> None:
+        """Write the line of *attempt*, after the line of the current sum."""
+        self.end()
+        if isinstance(attempt.result, Failure):
+            self._log.warning("attempt_finished", **_fields(attempt), **_failure_fields(attempt))
+        else:
+            self._log.info("attempt_finished", outcome="succeeded", **_fields(attempt))
+
+
+def _fields(attempt: FinishedAttempt) -> dict[str, Any]:
+    delivery = attempt.delivery
+    return {
+        "job_id": job_id(delivery.origin, attempt.number),
+        "task": delivery.terms.shown_task,
+        "queue": delivery.terms.queue,
+        "attempt": delivery.failures + delivery.crashes + delivery.interruptions + 1,
+        "wait_s": round(attempt.waited, 6),
+        "run_s": round(attempt.seconds, 6),
+    }
+
+
+def _failure_fields(attempt: FinishedAttempt) -> dict[str, Any]:
+    failure = attempt.result
+    if not isinstance(failure, Failure):
+        return {}
+    fields: dict[str, Any] = {
+        "outcome": failure.cause.value,
+        "error_type": failure.error.type,
+        "error": failure.error.message,
+    }
+    return fields | ({} if attempt.retry_in is None else {"retry_in_s": round(attempt.retry_in, 3)})

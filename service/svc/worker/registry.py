@@ -11,7 +11,8 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import CoroutineType, ModuleType
+from functools import cached_property
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from svc.domain.field_bounds import TASKS_MAX
@@ -20,7 +21,7 @@ from svc.domain.limits import SECONDS_MAX
 from svc.domain.names import NAME_MAX, did_you_mean, is_name
 from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
 from svc.errors import ArgumentError, ConfigurationError, TaskNotFound
-from svc.worker.arguments import Bound, Signature
+from svc.worker.arguments import Arguments, Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,37 +123,27 @@ def task(
 class Task:
     """A function and the name by which jobs ask for it."""
 
-    __slots__ = ("_signature", "function", "name", "options")
-
     def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions | None = None) -> None:
         """Hold *function*; its signature is read when the first job needs it."""
         self.name = name
         self.function = function
         self.options = options or TaskOptions()
-        self._signature: Signature | None = None
 
-    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, convert: bool = True) -> Bound:
+    @cached_property
+    def signature(self) -> Signature:
+        """The parameters of the function."""
+        return Signature(self.function)
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, convert: bool = True) -> Arguments:
         """Return the arguments, converted to the function's annotations unless *convert* is false.
 
         Raises:
             ArgumentError: they do not fit; the message names the parameter.
         """
-        if self._signature is None:
-            self._signature = Signature(self.function)
         try:
-            return self._signature.bind(args, kwargs, convert)
+            return self.signature.bind(args, kwargs, convert)
         except ArgumentError as error:
             raise ArgumentError(f"{self.name}: {error}") from None
-
-    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Return the result of the function; a coroutine is run to its end."""
-        value = self.function(*args, **kwargs)
-        if isinstance(value, CoroutineType):
-            # Imported here, because most workers never need it.
-            import asyncio
-
-            return asyncio.run(value)
-        return value
 
 
 class Registry:

@@ -6,10 +6,10 @@ No exception of a task ends the process: each one becomes a Failure.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any
 
 from svc import codec
@@ -19,7 +19,9 @@ from svc.domain.names import shown_name
 from svc.domain.retry import RetryPolicy
 from svc.envelope import Envelopes, PickleKeys
 from svc.errors import ArgumentError, JobTooLarge, ServiceError, UntrustedPickle
+from svc.worker.arguments import Arguments
 from svc.worker.registry import Registry, Task
+from svc.worker.slot import encoded_names
 
 #: Characters that are kept of the beginning of a traceback; the rest that is kept is its end.
 _TRACEBACK_HEAD = 2048
@@ -64,96 +66,126 @@ class Runner:
         self._accept = frozenset(accept)
         self._max_result_bytes = max_result_bytes
         self._pickle_keys = pickle_keys
+        #: Most chunks have the terms of the one before.
+        self._last: ResolvedTask | None = None
 
-    def resolve(self, terms: Terms) -> Attempts:
-        """Return the object that runs jobs with these terms; without the task, each of them fails."""
-        try:
-            task: Task | ServiceError = self._registry.get(terms.task)
-            if terms.task == CALL and terms.codec != codec.PICKLE:
-                task = ArgumentError(f"{CALL} takes a pickled callable; submit with the pickle codec")
-        except ServiceError as error:
-            task = error
+    def resolve(self, terms: Terms) -> ResolvedTask:
+        """Return the task that runs jobs with these terms; if there is none, each of them fails."""
+        last = self._last
+        if last is None or last.terms != terms:
+            last = self._last = self._resolved(terms)
+        return last
+
+    def _resolved(self, terms: Terms) -> ResolvedTask:
         keys = self._pickle_keys if terms.codec == codec.PICKLE else None
-        return Attempts(task, terms, self._accept, self._max_result_bytes, keys)
+        resolved = ResolvedTask(terms, self._accept, self._max_result_bytes, keys)
+        try:
+            resolved.use(self._task_of(terms))
+        except BaseException as error:  # noqa: BLE001 - the annotations of a task run its code
+            resolved.refusal = error
+        return resolved
+
+    def _task_of(self, terms: Terms) -> Task:
+        if terms.task == CALL and terms.codec != codec.PICKLE:
+            raise ArgumentError(f"{CALL} takes a pickled callable; submit with the pickle codec")
+        return self._registry.get(terms.task)
 
 
-class Attempts:
-    """Runs jobs that have the same terms.
+class ResolvedTask:
+    """A task and the terms of jobs; runs the jobs that have these terms.
 
     Attributes:
+        terms: the terms.
+        names: the names of task and queue, as a slot holds them.
         policy: the retry policy, from the terms or, if they have none, from the task.
         timeout: seconds that an attempt may take, or None.
         keep_children: whether processes that the task starts outlive its attempts.
+        refusal: the reason why no job with these terms can run, or None.
     """
 
-    __slots__ = (
-        "_accept",
-        "_convert",
-        "_keys",
-        "_max_result_bytes",
-        "_task",
-        "_terms",
-        "keep_children",
-        "policy",
-        "timeout",
-    )
-
     def __init__(
-        self,
-        task: Task | ServiceError,
-        terms: Terms,
-        accept: frozenset[str],
-        max_result_bytes: int,
-        keys: PickleKeys | None,
+        self, terms: Terms, accept: frozenset[str], max_result_bytes: int, keys: PickleKeys | None
     ) -> None:
-        self._task = task
-        self._terms = terms
-        self._keys = keys
-        self._accept = accept
-        self._max_result_bytes = max_result_bytes
-        # A pickled argument is the very object of the sender; only plain data is converted.
-        self._convert = terms.codec != codec.PICKLE or terms.task == CALL
+        self.terms = terms
+        self.names = encoded_names(terms)
         self.policy = RetryPolicy()
         self.timeout = terms.timeout
         self.keep_children = False
-        if isinstance(task, Task):
-            options = task.options
-            self.policy = RetryPolicy(
-                options.retries if terms.retries is None else terms.retries,
-                options.backoff if terms.backoff is None else terms.backoff,
-            )
-            self.timeout = options.timeout if terms.timeout is None else terms.timeout
-            self.keep_children = options.keep_children
+        self.refusal: BaseException | None = None
+        self._accept = accept
+        self._max_result_bytes = max_result_bytes
+        self._keys = keys
+        # A pickled argument is the very object of the sender; only plain data is converted.
+        self._convert = terms.codec != codec.PICKLE or terms.task == CALL
+
+    def use(self, task: Task) -> None:
+        """Run *task*, with its own options if the terms have none."""
+        terms, options, signature = self.terms, task.options, task.signature
+        self.policy = RetryPolicy(
+            options.retries if terms.retries is None else terms.retries,
+            options.backoff if terms.backoff is None else terms.backoff,
+        )
+        self.timeout = options.timeout if terms.timeout is None else terms.timeout
+        self.keep_children = options.keep_children
+        self._task = task
+        self._function = task.function
+        self._fewest, self._most = signature.fewest, signature.most
+        self._exact = signature.exact if self._convert else ()
 
     def run(self, body: bytes, origin: str = "", number: int = 0) -> bytes | Failure:
         """Run job *number* of *origin*; return its encoded result, or the failure."""
-        task = self._task
-        if not isinstance(task, Task):
-            return _refused(task)
+        if self.refusal is not None:
+            return _refused(self.refusal)
         envelopes = None if self._keys is None else self._keys.of(job_id(origin, number))
-        opened = None if envelopes is None else partial(envelopes.open_arguments, self._terms)
         try:
-            arguments = codec.decode_arguments(self._terms.codec, body, self._accept, opened)
-            args, kwargs = task.bind(*arguments, convert=self._convert)
+            args, kwargs = self._arguments(body, envelopes)
         except BaseException as error:  # noqa: BLE001 - unpickling runs the sender's code, which may raise anything
             return _refused(error)
         try:
-            value = task.call(args, kwargs)
+            value = self._call(args, kwargs)
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a task are failures of it
             return _failed(error, envelopes)
         try:
-            result = codec.encode_result(self._terms.codec, value, envelopes)
+            return self._encoded(value, envelopes)
         except BaseException as error:  # noqa: BLE001 - pickling runs the task's code
             return _refused(error)
+
+    def _arguments(self, body: bytes, envelopes: Envelopes | None) -> Arguments:
+        """Decode the arguments, and bind them to the parameters of the task."""
+        opened = None if envelopes is None else partial(envelopes.open_arguments, self.terms)
+        args, kwargs = codec.decode_arguments(self.terms.codec, body, self._accept, opened)
+        # Positional arguments need no `inspect`, and mostly each has its type already.
+        if kwargs or not self._fewest <= len(args) <= self._most or (self._exact and not self._fit(args)):
+            return self._task.bind(args, kwargs, convert=self._convert)
+        return args, kwargs
+
+    def _fit(self, args: Sequence[Any]) -> bool:
+        """Whether no argument needs a conversion."""
+        for value, exact in zip(args, self._exact):  # noqa: B905 - a keyword would take as long as the loop
+            if exact is not Any and type(value) is not exact:
+                return False
+        return True
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function; a coroutine is run to its end."""
+        value = self._function(*args, **kwargs)
+        return _completed(value) if isinstance(value, CoroutineType) else value
+
+    def _encoded(self, value: Any, envelopes: Envelopes | None) -> bytes:
+        result = codec.encode_result(self.terms.codec, value, envelopes)
         if len(result) > self._max_result_bytes:
-            return _refused(self._too_large(len(result)))
+            raise JobTooLarge(
+                f"the result takes {len(result)} bytes and the manager's limit is {self._max_result_bytes}; "
+                "return less, or raise --max-job-bytes of the manager"
+            )
         return result
 
-    def _too_large(self, size: int) -> JobTooLarge:
-        return JobTooLarge(
-            f"the result takes {size} bytes and the manager's limit is {self._max_result_bytes}; "
-            "return less, or raise --max-job-bytes of the manager"
-        )
+
+def _completed(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    # Imported here, because most workers never need it.
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def _refused(error: BaseException) -> Failure:

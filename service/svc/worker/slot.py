@@ -16,7 +16,7 @@ from multiprocessing.sharedctypes import RawArray
 from multiprocessing.synchronize import Lock
 from typing import Any, NamedTuple
 
-from svc.domain.job import job_id
+from svc.domain.job import Terms, job_id
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
 
@@ -104,13 +104,18 @@ _NAMES_AT = 112
 #: Room for three names of 200 characters, of up to four bytes each.
 _NAMES = struct.Struct("@H2414s")
 _SIZE = _NAMES_AT + _NAMES.size
-_BUSY = int(Phase.BUSY)
+_IDLE, _BUSY = int(Phase.IDLE), int(Phase.BUSY)
+
+
+def encoded_names(terms: Terms) -> bytes:
+    """Return the names of task and queue, as `Slot.begin` takes them."""
+    return f"\0{terms.shown_task}\0{terms.queue}".encode()
 
 
 class Slot:
     """The shared memory of one consumer process."""
 
-    __slots__ = ("_acquire", "_lock", "_memory", "_release", "_view")
+    __slots__ = ("_acquire", "_lock", "_memory", "_names", "_release", "_view")
 
     def __init__(self, context: BaseContext) -> None:
         """Make a slot in phase STARTING, to be passed to a process of *context*."""
@@ -125,20 +130,31 @@ class Slot:
         self._view = memoryview(memory).cast("B")
         self._acquire = lock.acquire
         self._release = lock.release
+        #: The names that this process wrote last.
+        self._names = b""
 
     # --- the consumer ---------------------------------------------------------------------------------
 
     def begin(
-        self, delivery: Delivery, last: int, policy: RetryPolicy, timeout: float | None, watch: bool
+        self,
+        delivery: Delivery,
+        last: int,
+        policy: RetryPolicy,
+        timeout: float | None,
+        names: bytes,
+        watch: bool,
     ) -> bool:
         """Write the next lease; return True if *watch* is set and the supervisor does not watch yet.
 
         Then the caller nudges the supervisor. It gets no second True before the supervisor has stopped
-        watching.
+        watching. *names* are those of task and queue, from `encoded_names`.
         """
-        with self._lock:
+        view = self._view
+        names = delivery.origin.encode() + names
+        self._acquire()
+        try:
             _LEASE.pack_into(
-                self._view,
+                view,
                 _LEASE_AT,
                 delivery.token,
                 last,
@@ -148,13 +164,16 @@ class Slot:
                 timeout or 0.0,
                 delivery.failures + delivery.crashes + delivery.interruptions + 1,
             )
-            names = f"{delivery.origin}\0{delivery.terms.shown_task}\0{delivery.terms.queue}".encode()
-            _NAMES.pack_into(self._view, _NAMES_AT, min(len(names), _NAMES.size - 2), names)
+            if names != self._names:
+                self._names = names
+                _NAMES.pack_into(view, _NAMES_AT, min(len(names), _NAMES.size - 2), names)
             # No job executes until the first one is claimed: so a job's number never meets another lease.
-            self._view[_JOB_AT] = Phase.IDLE
-            nudge = watch and not self._view[_WATCHED_AT]
-            self._view[_WATCHED_AT] |= watch
+            view[_JOB_AT] = _IDLE
+            nudge = watch and not view[_WATCHED_AT]
+            view[_WATCHED_AT] |= watch
             return nudge
+        finally:
+            self._release()
 
     def claim(self, number: int, ahead: int, started: float, busy_seconds: float, unsent: bool) -> bool:
         """Begin one job; False if it was taken back, with all other jobs that were read ahead."""
@@ -170,8 +189,11 @@ class Slot:
 
     def rest(self, phase: Phase, busy_seconds: float, unsent: bool) -> None:
         """Note that no job executes."""
-        with self._lock:
+        self._acquire()
+        try:
             _JOB.pack_into(self._view, _JOB_AT, phase, 0, 0, 0.0, busy_seconds, unsent)
+        finally:
+            self._release()
 
     # --- the supervisor -------------------------------------------------------------------------------
 

@@ -181,13 +181,9 @@ def test_arguments_that_do_not_fit_name_task_and_parameter(module: str) -> None:
         Registry.load([module]).get(f"{module}:later").bind(["1"], {})
 
 
-def test_a_coroutine_is_awaited(module: str) -> None:
-    assert Registry.load([module]).get(f"{module}:later").call([1], {}) == 2
-
-
 def test_every_worker_can_call_a_callable() -> None:
     call = Registry().get(CALL)
-    assert call.call([max, 1, 2], {"key": lambda x: -x}) == 1
+    assert call.function(max, 1, 2, key=lambda x: -x) == 1
     with pytest.raises(ArgumentError, match="argument target"):
         call.bind([3], {})
     with pytest.raises(ArgumentError, match="target"):

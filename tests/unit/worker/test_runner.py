@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import pickle
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from svc.domain.retry import RetryPolicy
 from svc.envelope import PickleKeys
 from svc.errors import UntrustedPickle
 from svc.worker.registry import Registry, Task, TaskOptions
-from svc.worker.runner import Attempts, Failure, Runner
+from svc.worker.runner import Failure, ResolvedTask, Runner
 
 LIMIT = 1000
 KEYS = PickleKeys((b"k" * 32,))
@@ -27,7 +28,7 @@ def resolve(
     options: TaskOptions | None = None,
     accept: tuple[str, ...] = (PLAIN, PICKLE),
     **terms: Any,
-) -> Attempts:
+) -> ResolvedTask:
     registry = Registry([Task("m:f", function, options)])
     return Runner(registry, accept, LIMIT, KEYS).resolve(Terms("m:f", codec=codec, **terms))
 
@@ -52,6 +53,16 @@ def test_a_result_is_encoded() -> None:
     result = run(lambda a, b: {"sum": a + b}, 1, b=2)
     assert isinstance(result, bytes)
     assert decode_result(result) == {"sum": 3}
+
+
+def test_a_coroutine_is_awaited() -> None:
+    async def later(x: int) -> int:
+        await asyncio.sleep(0)
+        return x + 1
+
+    result = run(later, 1)
+    assert isinstance(result, bytes)
+    assert decode_result(result) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from svc.domain.job import Terms
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
-from svc.worker.slot import Phase, Slot
+from svc.worker.slot import Phase, Slot, encoded_names
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -21,7 +21,7 @@ def begin(
     slot: Slot, token: int = 7, last: int = 8, timeout: float | None = 1.5, watch: bool = False
 ) -> bool:
     delivery = Delivery(token, "origin", 100, Terms("m:f"), [b""], failures=2)
-    return slot.begin(delivery, last, RetryPolicy(4, 0.25), timeout, watch)
+    return slot.begin(delivery, last, RetryPolicy(4, 0.25), timeout, encoded_names(delivery.terms), watch)
 
 
 def test_a_new_slot_is_starting(slot: Slot) -> None:

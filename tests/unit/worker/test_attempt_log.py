@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from svc.domain.job import CALL, Cause, ErrorInfo, Terms
 from svc.domain.replies import Delivery
-from svc.worker.report import SHORT_SECONDS, Attempt, AttemptLog
+from svc.worker.outbox import SHORT_SECONDS, AttemptLog, FinishedAttempt
 from svc.worker.runner import Failure
 
 DELIVERY = Delivery(
@@ -26,7 +26,7 @@ def log_of_everything() -> Iterator[None]:
     structlog.configure(**before)
 
 
-def line(attempt: Attempt) -> dict[str, Any]:
+def line(attempt: FinishedAttempt) -> dict[str, Any]:
     with capture_logs() as logs:
         AttemptLog("w", "w-1").write(attempt)
     (found,) = logs
@@ -34,7 +34,7 @@ def line(attempt: Attempt) -> dict[str, Any]:
 
 
 def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
-    assert line(Attempt(DELIVERY, 12, b"", 1.5, 0.25)) == {
+    assert line(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.25)) == {
         "event": "attempt_finished",
         "log_level": "info",
         "worker": "w",
@@ -55,19 +55,19 @@ def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
 )
 def test_a_pickled_callable_has_its_own_name_in_the_log(task: str, label: str, shown: str) -> None:
     delivery = Delivery(1, "o", 0, Terms(task, label=label), [b""])
-    assert line(Attempt(delivery, 0, b"", 1.5, 0.25))["task"] == shown
+    assert line(FinishedAttempt(delivery, 0, b"", 1.5, 0.25))["task"] == shown
 
 
 def test_a_failure_says_why_and_when_it_is_tried_again() -> None:
     failure = Failure(ErrorInfo("ValueError", "bad", "Traceback…"), Cause.FAILED, permanent=False)
-    found = line(Attempt(DELIVERY, 12, failure, 0.0, 0.0, retry_in=2.5))
+    found = line(FinishedAttempt(DELIVERY, 12, failure, 0.0, 0.0, retry_in=2.5))
     assert (found["log_level"], found["outcome"]) == ("warning", "failed")
     assert (found["error_type"], found["error"], found["retry_in_s"]) == ("ValueError", "bad", 2.5)
 
 
 def test_a_job_that_is_given_up_has_no_next_time() -> None:
     failure = Failure(ErrorInfo("ArgumentError", "bad"), Cause.REFUSED, permanent=True)
-    assert "retry_in_s" not in line(Attempt(DELIVERY, 12, failure, 0.0, 0.0))
+    assert "retry_in_s" not in line(FinishedAttempt(DELIVERY, 12, failure, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(("level", "wanted"), [(logging.INFO, True), (logging.WARNING, False)])
@@ -87,7 +87,7 @@ def lines_of(write: Callable[[AttemptLog], object]) -> list[dict[str, Any]]:
 
 def test_neighbouring_short_successes_share_one_line_that_names_the_first_and_the_last() -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(Attempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.0002))
         assert log.add(0.0005)
         assert log.add(0.0003)
         log.end()
@@ -112,7 +112,7 @@ def test_neighbouring_short_successes_share_one_line_that_names_the_first_and_th
 
 def test_one_short_success_alone_has_the_usual_line() -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(Attempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.0002))
         log.end()
         log.end()
 
@@ -124,18 +124,18 @@ def test_one_short_success_alone_has_the_usual_line() -> None:
 @pytest.mark.parametrize(
     "between",
     [
-        Attempt(DELIVERY, 14, b"", 0.0, SHORT_SECONDS),
-        Attempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.FAILED, permanent=False), 0.0, 0.0),
-        Attempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.REFUSED, permanent=True), 0.0, 0.0),
+        FinishedAttempt(DELIVERY, 14, b"", 0.0, SHORT_SECONDS),
+        FinishedAttempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.FAILED, permanent=False), 0.0, 0.0),
+        FinishedAttempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.REFUSED, permanent=True), 0.0, 0.0),
     ],
 )
-def test_a_long_or_failed_attempt_between_short_ones_parts_their_sums(between: Attempt) -> None:
+def test_a_long_or_failed_attempt_between_short_ones_parts_their_sums(between: FinishedAttempt) -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(Attempt(DELIVERY, 12, b"", 0.0, 0.0))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 0.0, 0.0))
         assert log.add(0.0)
         log.write(between)
         assert not log.add(0.0)
-        log.succeeded(Attempt(DELIVERY, 15, b"", 0.0, 0.0))
+        log.succeeded(FinishedAttempt(DELIVERY, 15, b"", 0.0, 0.0))
         assert log.add(0.0)
         log.end()
 
