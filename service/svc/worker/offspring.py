@@ -13,14 +13,15 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
-
-from svc.worker.prctl import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER, prctl
 
 #: Seconds that killed processes may take to end: the kernel frees their memory one after the other.
 END_SECONDS = 2.0
+#: The options of `waitid` that return a child that has ended and is not collected, and leave it so.
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 _PAUSE_SECONDS = 0.002
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
 
 class Process(NamedTuple):
@@ -32,31 +33,37 @@ class Process(NamedTuple):
 
 def adopt_orphans() -> None:
     """Make this process the parent of all orphans below it; on Linux only."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends; on Linux only."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, argument: object) -> None:
+    """Set *option* of this process, or read it into the object that *argument* points to: prctl(2).
+
+    A kernel without the option changes nothing.
+    """
     if sys.platform == "linux":
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
 
 
 def adopts_orphans() -> bool:
     """Return whether this process is a subreaper, or process 1 of its container."""
-    if sys.platform != "linux":
-        return False
     answer = ctypes.c_int()
-    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
     return bool(answer.value) or os.getpid() == 1
 
 
 def has_children() -> bool:
     """Return whether this process has a child, ended or not; takes a microsecond."""
     try:
-        _ended_child()
+        os.waitid(os.P_ALL, 0, ENDED)
     except ChildProcessError:
         return False
     return True
-
-
-def _ended_child() -> os.waitid_result | None:
-    """Return a child that has ended and is not collected; raise ChildProcessError if there is no child."""
-    return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
@@ -136,32 +143,9 @@ def _processes() -> Iterator[tuple[Process, int, bool]]:
         yield Process(int(entry.name), int(fields[19])), int(fields[1]), fields[0] == b"Z"
 
 
-class Offspring:
-    """The processes below this consumer that may live on: of its modules, and of tasks that keep them."""
-
-    def __init__(self, helpers: Callable[[], Collection[int]]) -> None:
-        """Keep all processes that were started so far, and always those that *helpers* returns."""
-        self._helpers = helpers
-        self._kept = descendants(os.getpid()) if has_children() else set()
-
-    def settle(self, *, keep: bool) -> None:
-        """End the processes that were started since the last call, or *keep* them too."""
-        if not has_children():
-            self._kept.clear()
-        elif keep:
-            self._kept = descendants(os.getpid())
-        else:
-            end_descendants(os.getpid(), keep=self._kept, helpers=self._helpers())
-            self._collect()
-
-    def _collect(self) -> None:
-        """Collect the children that have ended, except the kept ones, which their module collects."""
-        with contextlib.suppress(ChildProcessError):
-            if _ended_child():
-                ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
-                _reap(ended - self._kept)
-
-    def end(self) -> None:
-        """End all processes."""
-        if has_children():
-            end_descendants(os.getpid())
+def collect_children(spare: Collection[Process]) -> None:
+    """Collect the children of this process that have ended, except *spare*, which their module collects."""
+    with contextlib.suppress(ChildProcessError):
+        if os.waitid(os.P_ALL, 0, ENDED):
+            ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
+            _reap(ended - set(spare))

@@ -13,8 +13,7 @@ import types
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 
-from svc.worker.offspring import adopt_orphans
-from svc.worker.prctl import PR_SET_PDEATHSIG, prctl
+from svc.worker.offspring import ENDED, adopt_orphans, die_with_parent
 from svc.worker.signals import STOP_SIGNALS
 
 
@@ -59,8 +58,7 @@ def _die_with_parent() -> None:
     before this call, a Python without that attribute) the thread that listens to the supervisor sees the end
     of its pipe.
     """
-    if sys.platform == "linux":
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     server = getattr(forkserver, "_forkserver", None)
     alive = getattr(server, "_forkserver_alive_fd", None)
     if server is not None and alive is not None:
@@ -159,7 +157,7 @@ def reap_strangers(known: set[int]) -> None:
     """
     while True:
         try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            ended = os.waitid(os.P_ALL, 0, ENDED)
         except ChildProcessError:
             return
         if ended is None or ended.si_pid in known:

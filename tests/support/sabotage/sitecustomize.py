@@ -43,10 +43,9 @@ def ownership() -> None:
 def leftovers() -> None:
     """Nobody ends the processes that a task has left."""
     from svc.worker.leftovers import Leftovers
-    from svc.worker.offspring import Offspring
 
     Leftovers.clear = lambda self, *, keep_children: []  # type: ignore[method-assign]
-    Offspring.end = lambda self: None  # type: ignore[method-assign]
+    Leftovers.end = lambda self: None  # type: ignore[method-assign]
 
 
 def suspicion() -> None:
