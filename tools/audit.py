@@ -92,7 +92,7 @@ def ask(service: str) -> Answer | None:
     return answer_in(done.stdout, done.stderr)
 
 
-def verdict(answer: Answer | None, *, allow_unreachable: bool) -> tuple[int, str]:
+def findings(answer: Answer | None, *, allow_unreachable: bool) -> tuple[int, str]:
     """Return the exit code and the text to print."""
     if answer is None:
         mark = "WARNING" if allow_unreachable else "error"
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     except AuditFailed as error:
         sys.stderr.write(f"pip-audit failed, and {AUDITED.name} was NOT AUDITED:\n{error}\n")
         return EXIT_VULNERABLE
-    code, text = verdict(answer, allow_unreachable=asked.allow_unreachable)
+    code, text = findings(answer, allow_unreachable=asked.allow_unreachable)
     sys.stderr.write(f"{text}\n")
     return code
 

@@ -1,4 +1,4 @@
-"""A campaign: load on a whole service, one fault after the other from a shuffled deck, and the verdict.
+"""A campaign: load on a whole service, one fault after the other from a shuffled deck, and the findings.
 
 The seed fixes the order of the faults, and their pauses, victims and lengths; their effect depends on the
 machine. Each round has every fault once. After each fault, the resources of the processes must return to
@@ -20,9 +20,9 @@ from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
 from tests.support.checker import Checker, Expectation, parse_counts, read_journal
 from tests.support.fault_tasks import LOOP_ATTEMPTS
+from tests.support.findings import Findings
 from tests.support.history import Fault, History, read_calls, read_executions, read_faults
 from tests.support.resources import Balance, Usage, strays
-from tests.support.verdict import Verdict
 
 #: The required end of jobs whose task is at fault, and the number of their attempts.
 EXPECTED = {
@@ -47,7 +47,7 @@ class Campaign:
         folder: the folder in which all processes run and write their records.
         seed: decides the order of the faults.
         kinds: the kinds of faults; those that this machine cannot produce are left out and named in the
-            verdict.
+            findings.
         progress: whether each fault is reported on stderr.
     """
 
@@ -64,8 +64,8 @@ class Campaign:
         self._violations: list[str] = []
         self._counted: dict[tuple[str, str], int] = {}
 
-    def run(self, seconds: float) -> Verdict:
-        """Inject faults for *seconds*, at least one round of all; wait for all jobs; return the verdict."""
+    def run(self, seconds: float) -> Findings:
+        """Inject faults for *seconds*, at least one round of all; wait for all jobs; return the findings."""
         try:
             self.site.start()
             producers = [
@@ -79,7 +79,7 @@ class Campaign:
             self._settle(producers)
         finally:
             self.site.close()
-        return self._verdict()
+        return self._findings()
 
     # --- the course -----------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Campaign:
         queues = broker.stats().queues
         return sum(queue.ready + queue.scheduled + queue.leased for queue in queues)
 
-    def _verdict(self) -> Verdict:
+    def _findings(self) -> Findings:
         folder, strikes = self.site.folder, self._strikes
         history = History(
             read_calls(folder),
@@ -160,15 +160,15 @@ class Campaign:
         )
         books = read_journal(self.site.service.journal)
         books.counted = self._counted
-        verdict = Checker(history, books, EXPECTED).check()
-        verdict.left_over = self._balance.worst
-        verdict.longest_return = self._balance.longest
-        verdict.aged = self._balance.aged
-        verdict.undealt = self._undealt
-        verdict.violations += [*self._violations, *strikes.violations, *self._balance.violations]
+        findings = Checker(history, books, EXPECTED).check()
+        findings.left_over = self._balance.worst
+        findings.longest_return = self._balance.longest
+        findings.aged = self._balance.aged
+        findings.undealt = self._undealt
+        findings.violations += [*self._violations, *strikes.violations, *self._balance.violations]
         if os.environ.get("CI") == "true":
-            verdict.violations += [f"not dealt: {kind}: {why}" for kind, why in self._undealt.items()]
-        return verdict
+            findings.violations += [f"not dealt: {kind}: {why}" for kind, why in self._undealt.items()]
+        return findings
 
     def _tell(self, kind: str) -> None:
         if self._progress:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.fault.campaign import Campaign
 from tests.fault.journal_rows import run_journal_tests
-from tests.support.verdict import Verdict, table
+from tests.support.findings import Findings, table
 
 
 def main() -> int:
@@ -21,8 +21,8 @@ def main() -> int:
     told = _parser().parse_args()
     folder = Path(tempfile.mkdtemp(prefix="svc-faults-"))
     started = time.monotonic()
-    verdict = Campaign(folder, told.seed, progress=True).run(told.minutes * 60)
-    text = _report(verdict, told.seed, told.minutes, time.monotonic() - started)
+    findings = Campaign(folder, told.seed, progress=True).run(told.minutes * 60)
+    text = _report(findings, told.seed, told.minutes, time.monotonic() - started)
     bad = 0
     if told.journal_tests:
         rows, bad = run_journal_tests()
@@ -30,7 +30,7 @@ def main() -> int:
     sys.stdout.write(text)
     if told.table is not None:
         told.table.write_text(text, encoding="utf-8")
-    if not verdict.violations and not bad:
+    if not findings.violations and not bad:
         shutil.rmtree(folder)
         return 0
     sys.stdout.write(f"\nall records are in {folder}\n")
@@ -48,17 +48,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(verdict: Verdict, seed: int, minutes: float, seconds: float) -> str:
+def _report(findings: Findings, seed: int, minutes: float, seconds: float) -> str:
     """Return the text that `docs/guarantees.md` contains: the command, the table, the violations."""
-    count = len(verdict.violations)
+    count = len(findings.violations)
     how = (
         f"`python -m tests.fault.run --seed {seed} --minutes {minutes:g}`, {seconds:.0f} s in all, "
         f"CPython {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs; "
         f"{count or 'no'} violation{'' if count == 1 else 's'}:"
     )
-    lines = [how, "", table(verdict), ""]
+    lines = [how, "", table(findings), ""]
     if count:
-        lines += [*(f"- {violation}" for violation in verdict.violations[:50]), ""]
+        lines += [*(f"- {violation}" for violation in findings.violations[:50]), ""]
     return "\n".join(lines)
 
 

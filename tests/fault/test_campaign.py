@@ -9,7 +9,7 @@ import pytest
 
 from tests.fault.campaign import Campaign
 from tests.fault.deck import FAULTS, hand
-from tests.support.verdict import table
+from tests.support.findings import table
 
 #: `SVC_FAULTS_SEED=7 pytest tests/fault/test_campaign.py` takes another hand; `make faults` runs all.
 SEED = int(os.environ.get("SVC_FAULTS_SEED", "1"))
@@ -22,11 +22,11 @@ HANDS = 5
 def test_nothing_is_lost_doubled_or_invented_and_all_comes_back_in_a_hand_of_faults(tmp_path: Path):
     dealt = hand(SEED, HANDS)
 
-    verdict = Campaign(tmp_path, SEED, dealt).run(seconds=0.0)
+    findings = Campaign(tmp_path, SEED, dealt).run(seconds=0.0)
 
-    assert verdict.violations == [], f"seed {SEED}\n{table(verdict)}"
-    assert verdict.faults.keys() | verdict.undealt.keys() >= set(dealt)
-    assert verdict.jobs > 1000, "too little load for the test to mean anything"
+    assert findings.violations == [], f"seed {SEED}\n{table(findings)}"
+    assert findings.faults.keys() | findings.undealt.keys() >= set(dealt)
+    assert findings.jobs > 1000, "too little load for the test to mean anything"
 
 
 def test_each_kind_of_fault_is_in_one_hand():

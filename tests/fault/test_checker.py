@@ -15,6 +15,7 @@ import pytest
 
 from tests.fault.site import ACTOR, TASKS, WORK
 from tests.support.checker import Books, Checker, Expectation, Job, parse_counts, read_journal
+from tests.support.findings import Findings, table
 from tests.support.history import (
     OK,
     UNKNOWN,
@@ -26,10 +27,9 @@ from tests.support.history import (
     read_calls,
     read_executions,
 )
-from tests.support.naive import Naive
 from tests.support.processes import Service
 from tests.support.resources import Excess
-from tests.support.verdict import Verdict, table
+from tests.support.textbook_service import TextbookService
 
 POISON = {"poison": Expectation("dead", 3)}
 
@@ -45,28 +45,28 @@ def sound() -> tuple[History, Books]:
 
 
 def test_a_sound_history_has_no_violations():
-    verdict = Checker(*sound(), POISON).check()
+    findings = Checker(*sound(), POISON).check()
 
-    assert verdict.violations == []
-    assert (verdict.lost, verdict.twice, verdict.invented) == (0, 0, 0)
-    assert (verdict.explained, verdict.unexplained) == (1, 0)
-    assert verdict.recoveries["kill"] == [pytest.approx(0.2)]
+    assert findings.violations == []
+    assert (findings.lost, findings.twice, findings.invented) == (0, 0, 0)
+    assert (findings.explained, findings.unexplained) == (1, 0)
+    assert findings.recoveries["kill"] == [pytest.approx(0.2)]
 
 
 def test_verdicts_add_up():
     """Suites with other faults (in a journal's file, in the network) bring rows of their own."""
-    verdict, other = Checker(*sound(), POISON).check(), Checker(*sound(), POISON).check()
-    verdict.add(other)
+    findings, other = Checker(*sound(), POISON).check(), Checker(*sound(), POISON).check()
+    findings.add(other)
 
-    assert (verdict.jobs, verdict.explained, verdict.faults["kill"]) == (4, 2, 2)
-    assert "| kill | 2 | 2 | 0.20 s | 0.20 s | – |" in table(verdict)
+    assert (findings.jobs, findings.explained, findings.faults["kill"]) == (4, 2, 2)
+    assert "| kill | 2 | 2 | 0.20 s | 0.20 s | – |" in table(findings)
 
 
 def test_the_table_tells_what_was_left_over_and_what_could_not_be_dealt_in_the_order_of_the_matrix():
-    verdict = Verdict(undealt={"F10 partition": "there is no `ip`"}, faults=Counter({"F2 kill": 3}))
-    verdict.left_over["F2 kill"] = Excess("memory", "the manager", 3 << 20, 0.04)
+    findings = Findings(undealt={"F10 partition": "there is no `ip`"}, faults=Counter({"F2 kill": 3}))
+    findings.left_over["F2 kill"] = Excess("memory", "the manager", 3 << 20, 0.04)
 
-    assert table(verdict).splitlines()[2:4] == [
+    assert table(findings).splitlines()[2:4] == [
         "| F2 kill | 3 | 0 | – | – | memory +3.0 MiB (4.0%) |",
         "| F10 partition | not dealt: there is no `ip` | – | – | – | – |",
     ]
@@ -77,10 +77,10 @@ def test_a_long_fault_is_found_behind_many_short_ones():
     short = [Fault("kill", at, at, frozenset({9}), fatal=True) for at in (0.1, 0.2, 1.0, 1.1, 1.4)]
     history.faults[:] = [Fault("freeze", 0.0, 1.3, frozenset({1})), *short]
 
-    verdict = Checker(history, books, POISON).check()
+    findings = Checker(history, books, POISON).check()
 
-    assert verdict.violations == []
-    assert verdict.repeats == {"freeze": 1}
+    assert findings.violations == []
+    assert findings.repeats == {"freeze": 1}
 
 
 def lose(history: History, books: Books) -> None:
@@ -190,19 +190,21 @@ def test_counts_are_read_from_an_exposition():
 
 @pytest.mark.slow
 def test_svc_passes_and_the_textbook_service_fails_under_the_same_faults(tmp_path: Path):
-    verdicts = {}
-    for name in ("naive", "svc"):
+    found = {}
+    for name in ("textbook", "svc"):
         folder = tmp_path / name
         folder.mkdir()
-        verdicts[name] = _break(Naive(folder) if name == "naive" else Service(folder, TASKS), folder)
+        found[name] = _break(
+            TextbookService(folder) if name == "textbook" else Service(folder, TASKS), folder
+        )
 
-    assert verdicts["svc"].violations == []
-    assert verdicts["svc"].jobs > 100
-    assert verdicts["naive"].lost > 3
-    assert any(line.startswith("I1:") for line in verdicts["naive"].violations)
+    assert found["svc"].violations == []
+    assert found["svc"].jobs > 100
+    assert found["textbook"].lost > 3
+    assert any(line.startswith("I1:") for line in found["textbook"].violations)
 
 
-def _break(target: Naive | Service, folder: Path) -> Verdict:
+def _break(target: TextbookService | Service, folder: Path) -> Findings:
     """Kill waiting and working stock consumers, and the manager, with the same seed for each target."""
     dice = random.Random(3)
     faults: list[Fault] = []
@@ -234,7 +236,7 @@ def _break(target: Naive | Service, folder: Path) -> Verdict:
     return Checker(history, books).check()
 
 
-def _actor(target: Naive | Service, folder: Path, role: str, name: str) -> subprocess.Popen[bytes]:
+def _actor(target: TextbookService | Service, folder: Path, role: str, name: str) -> subprocess.Popen[bytes]:
     host, _, port = target.listen.rpartition(":")
     key = target.authkey_file.read_bytes().hex()
     arguments = [role, host, port, key, name, str(folder), WORK]

@@ -233,18 +233,18 @@ def test_of_500_flipped_bits_and_200_cuts_none_loses_anything_silently(
 ):
     """Plain SQLite, on the same damaged files, loses or changes rows in many of these cases."""
     dice = random.Random(7)
-    verdicts, plain_losses = Counter[str](), 0
+    found, plain_losses = Counter[str](), 0
     expected = rows_without_protection(killed(whole, tmp_path / "plain.db"))
     for number in range(count):
         target = tmp_path / "damaged.db"
         damaged(whole, target, dice, cut=cut)
         plain = rows_without_protection(killed(target, tmp_path / "plain.db"))
         plain_losses += plain is not None and plain != expected
-        verdict = judged(target)
-        assert verdict != "silent loss", f"case {number}"
-        verdicts[verdict] += 1
+        ending = judged(target)
+        assert ending != "silent loss", f"case {number}"
+        found[ending] += 1
     assert plain_losses > count // 20, "the damage would not have been noticed by this test"
-    assert verdicts["refused"] > count // 5, verdicts
+    assert found["refused"] > count // 5, found
     record_property(
         f"F7 {'cut the file or its log short' if cut else 'flip a bit of the file or its log'}", count
     )

@@ -1,6 +1,6 @@
 """Conditions that must hold after each step of a story: fast enough for a thousand checks a second.
 
-`tests.support.ledgers` has the expensive checks, of lanes, outcomes and the journal.
+`tests.support.state_checks` has the expensive checks, of lanes, outcomes and the journal.
 """
 
 from __future__ import annotations

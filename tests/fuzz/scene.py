@@ -35,7 +35,7 @@ from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
 from tests.fuzz.oracle import Finding
 from tests.fuzz.targets import read_answer
 from tests.support.clock import FakeClock
-from tests.support.ledgers import check_journal, check_state, portrait
+from tests.support.state_checks import check_journal, check_state, portrait
 
 #: Seconds of processor time that one step may take; the states are small.
 STEP_SECONDS_MAX = 2.0

@@ -20,7 +20,7 @@ from svc.wire import HEADER, encode_request, with_header
 from tests.support.asking import chunk
 from tests.support.manager import running_manager
 from tests.support.pythons import interpreters
-from tests.support.strangers import connected, noted, serves
+from tests.support.stranger import connected, noted, serves
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from svc.domain.members import Member
 from svc.domain.upkeep import SWEEP_SECONDS
 from svc.wire import as_received
 from tests.support.clock import FakeClock
-from tests.support.ledgers import check_state
+from tests.support.state_checks import check_state
 
 JOBS = 200
 ERROR = ErrorInfo("ConsumerDied", "it is gone")

@@ -22,8 +22,8 @@ from svc.domain import events as e
 from svc.domain.job import Cause
 from svc.domain.retry import CRASH_BUDGET
 from svc.server.journal import SqliteJournal
+from tests.support.findings import Findings
 from tests.support.history import OK, Execution, Fault, History
-from tests.support.verdict import Verdict
 
 #: Seconds by which a call may exceed its deadline (I10).
 DEADLINE_SLACK = 1.0
@@ -112,7 +112,7 @@ class Checker:
         self._history = history
         self._books = books
         self._expected = expected or {}
-        self._verdict = Verdict(jobs=len(books.jobs))
+        self._findings = Findings(jobs=len(books.jobs))
         self._by_label: dict[str, list[Job]] = defaultdict(list)
         for job in books.jobs.values():
             self._by_label[job.label].append(job)
@@ -126,25 +126,25 @@ class Checker:
         self._starts = [fault.at for fault in self._striking_faults]
         self._longest = max((fault.until - fault.at for fault in self._striking_faults), default=0.0)
 
-    def check(self) -> Verdict:
-        """Return the verdict on all invariants."""
+    def check(self) -> Findings:
+        """Return the findings on all invariants."""
         self._check_loss_and_invention()
         self._check_ends()
         self._check_repeats()
         self._check_calls()
         self._check_drains()
         self._check_counts()
-        self._verdict.faults.update(fault.kind for fault in self._faults if fault.injected)
+        self._findings.faults.update(fault.kind for fault in self._faults if fault.injected)
         self._measure_recoveries()
-        return self._verdict
+        return self._findings
 
     def _blame(self, invariant: str, text: str) -> None:
-        self._verdict.violations.append(f"{invariant}: {text}")
+        self._findings.violations.append(f"{invariant}: {text}")
 
     # --- I1, I2, I6, I7 -------------------------------------------------------------------------------
 
     def _check_loss_and_invention(self) -> None:
-        verdict = self._verdict
+        findings = self._findings
         asked: set[str] = set()
         accepted: set[str] = set()
         for call in self._history.calls:
@@ -154,15 +154,15 @@ class Checker:
                 accepted |= labels if call.outcome == OK else set()
         for label in sorted(accepted):
             if not any(job.ends for job in self._by_label.get(label, ())):
-                verdict.lost += 1
+                findings.lost += 1
                 where = "never ended" if label in self._by_label else "is not on record"
                 self._blame("I1", f"{label} was accepted and {where}")
         for label in sorted((self._runs.keys() | self._by_label.keys()) - asked):
-            verdict.invented += 1
+            findings.invented += 1
             self._blame("I2", f"{label} was never submitted")
         for label, jobs in self._by_label.items():
             if len(jobs) > 1:
-                verdict.invented += len(jobs) - 1
+                findings.invented += len(jobs) - 1
                 self._blame("I7", f"{label} became {len(jobs)} jobs: {[job.id for job in jobs]}")
 
     # --- I3, I5 ---------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class Checker:
     def _check_ends(self) -> None:
         for job in self._books.jobs.values():
             if len(job.ends) > 1:
-                self._verdict.twice += 1
+                self._findings.twice += 1
                 self._blame("I3", f"{job.label} ended {len(job.ends)} times: {job.ends}")
             if not job.ends:
                 self._blame("I1", f"{job.label} never ended")
@@ -208,10 +208,10 @@ class Checker:
             for before, after in _gaps(runs):
                 fault = self._explanation(before, after)
                 if fault is not None:
-                    self._verdict.explained += 1
-                    self._verdict.repeats[fault.kind] += 1
+                    self._findings.explained += 1
+                    self._findings.repeats[fault.kind] += 1
                 elif not self._was_charged(label):
-                    self._verdict.unexplained += 1
+                    self._findings.unexplained += 1
                     self._blame(
                         "I4",
                         f"{label} ran again without a fault: by {before.pid} from {before.start:.3f} to "
@@ -258,7 +258,7 @@ class Checker:
                 self._blame("I10", f"{call.verb} of {call.client} from {call.call:.3f} on never ended")
                 continue
             over = call.returned - call.call - call.deadline
-            self._verdict.longest_overrun = max(self._verdict.longest_overrun, over)
+            self._findings.longest_overrun = max(self._findings.longest_overrun, over)
             if over > DEADLINE_SLACK:
                 self._blame("I10", f"{call.verb} of {call.client} ended {over:.2f} s after its deadline")
 
@@ -298,12 +298,12 @@ class Checker:
             if fault.pids is None:
                 ends = [returned for _, returned in answered[bisect_left(begun, fault.until) :][:50]]
                 if ends:
-                    self._verdict.recoveries[fault.kind].append(min(ends) - fault.until)
+                    self._findings.recoveries[fault.kind].append(min(ends) - fault.until)
         for runs in self._runs.values():
             for before, after in _gaps(runs):
                 cause = self._explanation(before, after)
                 if cause is not None and cause.pids is not None and before.end is None:
-                    self._verdict.recoveries[cause.kind].append(after.start - cause.at)
+                    self._findings.recoveries[cause.kind].append(after.start - cause.at)
 
 
 def _gaps(runs: Iterable[Execution]) -> Iterator[tuple[Execution, Execution]]:

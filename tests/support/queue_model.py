@@ -18,7 +18,7 @@ from svc.domain.job import ErrorInfo, NewChunk, parse_job_id
 from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, Member
 from svc.domain.queue_state import QueueState
-from tests.support.ledgers import check_journal, check_state
+from tests.support.state_checks import check_journal, check_state
 
 LIMITS = Limits(
     lease_seconds=15.0,

@@ -22,8 +22,8 @@ from svc.domain.limits import Limits
 from svc.domain.members import LeaseRecord, Member
 from svc.errors import JournalError
 from tests.support.clock import FakeClock
-from tests.support.ledgers import check_journal, check_state
 from tests.support.simulated_peers import Client, Consumer, Line, Peer, Plain, Supervisor, Violation
+from tests.support.state_checks import check_journal, check_state
 
 LIMITS = Limits(window_bytes=400, merge_seconds=0.5, reconnect_seconds=1.0)
 

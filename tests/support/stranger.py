@@ -1,4 +1,4 @@
-"""A peer of the manager that sends any bytes; for attacks."""
+"""A peer of the manager that sends any bytes, for attacks, and the reasons for its refusal in the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import pickle
 import secrets
 import socket
 import struct
+from contextlib import contextmanager
 from typing import Self
+
+from structlog.testing import capture_logs
 
 from svc.wire import HEADER, with_header
 
@@ -75,3 +78,19 @@ class Stranger:
             self._buffer += data
         part, self._buffer = self._buffer[:size], self._buffer[size:]
         return part
+
+
+def connected(running, source: str = "127.0.0.1") -> Stranger:
+    sock = socket.create_connection(running.endpoint, timeout=20, source_address=(source, 0))
+    return Stranger(running.endpoint, sock)
+
+
+def serves(running) -> bool:
+    with running.broker() as broker:
+        return bool(broker.connect().version)
+
+
+@contextmanager
+def noted():
+    with capture_logs() as logs:
+        yield lambda event: [log["reason"] for log in logs if log["event"] == event]

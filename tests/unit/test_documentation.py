@@ -74,3 +74,10 @@ def test_the_tests_that_the_threat_table_names_exist():
         for name in re.findall(r"`(…[\w…]+|test_[\w…]+)`", names):
             pattern = ".*".join(map(re.escape, name.split("…")))
             assert any(re.fullmatch(pattern, function) for function in functions), (file, name)
+
+
+def test_the_map_of_the_support_modules_has_each_once():
+    folder = ROOT / "tests" / "support"
+    listed = re.findall(r"^\| (.+?) \|", text_of(Path("tests/support/README.md")), re.MULTILINE)
+    linked = [name for row in listed for name in re.findall(r"\]\((\w+\.py)\)", row)]
+    assert sorted(linked) == sorted(each.name for each in folder.glob("*.py"))

@@ -18,7 +18,7 @@ from svc.domain.ledger import Ledger
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
-from tests.support.ledgers import check_journal, check_state
+from tests.support.state_checks import check_journal, check_state
 
 TERMS = Terms("m:f")
 LATER = Terms("m:f", priority=-1)

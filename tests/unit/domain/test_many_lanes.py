@@ -13,7 +13,7 @@ from svc.domain.job import ITEM, RESULTS_QUEUE, NewChunk, Terms
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.survey import UNKNOWN_NAMES_MAX
-from tests.support.ledgers import check_state
+from tests.support.state_checks import check_state
 from tests.support.work import instructions_of
 
 #: Enough for two leases of 256 jobs.

@@ -17,7 +17,7 @@ from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.settled import SETTLED_KEPT
-from tests.support.ledgers import check_journal, check_state
+from tests.support.state_checks import check_journal, check_state
 
 ERROR = ErrorInfo("E", "no")
 

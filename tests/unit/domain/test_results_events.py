@@ -18,7 +18,7 @@ from svc.domain.queue_state import (
     RESULTS_EVENT_BYTES,
 )
 from svc.domain.runs import EVENT_JOBS_MAX
-from tests.support.ledgers import check_journal, check_state
+from tests.support.state_checks import check_journal, check_state
 
 NOW = timedelta()
 KB = 1000

@@ -14,7 +14,7 @@ _HEAD = """\
 
 
 @dataclass
-class Verdict:
+class Findings:
     """The findings of the checker; `violations` is empty if all invariants held.
 
     Attributes:
@@ -40,8 +40,8 @@ class Verdict:
     aged: float = 0.0
     undealt: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: Verdict) -> None:
-        """Add the verdict of another run, for one table of several suites."""
+    def add(self, other: Findings) -> None:
+        """Add the findings of another run, for one table of several suites."""
         self.violations += other.violations
         for name in ("jobs", "lost", "twice", "invented", "explained", "unexplained"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -57,31 +57,31 @@ class Verdict:
         self.undealt |= other.undealt
 
 
-def table(verdict: Verdict) -> str:
-    """Return the verdict as a Markdown table, a row for each kind of fault, and a summary in words."""
-    kinds = sorted(verdict.faults.keys() | verdict.repeats.keys() | verdict.undealt.keys(), key=_rank)
+def table(findings: Findings) -> str:
+    """Return the findings as a Markdown table, a row for each kind of fault, and a summary in words."""
+    kinds = sorted(findings.faults.keys() | findings.repeats.keys() | findings.undealt.keys(), key=_rank)
     total = (
-        f"{verdict.faults.total()} faults of {len(verdict.faults)} kinds over {verdict.jobs:,} jobs: "
-        f"lost {verdict.lost}, recorded twice {verdict.twice}, invented {verdict.invented}, "
-        f"repeated executions {verdict.explained} explained and {verdict.unexplained} unexplained, "
-        f"latest answer {verdict.longest_overrun:+.2f} s from its deadline. Threads, descriptors, processes "
-        f"and memory were back {verdict.longest_return:.1f} s after a fault at the latest; a process that "
-        f"was replaced had at most {verdict.aged:.1%} more memory than its fresh successor."
+        f"{findings.faults.total()} faults of {len(findings.faults)} kinds over {findings.jobs:,} jobs: "
+        f"lost {findings.lost}, recorded twice {findings.twice}, invented {findings.invented}, "
+        f"repeated executions {findings.explained} explained and {findings.unexplained} unexplained, "
+        f"latest answer {findings.longest_overrun:+.2f} s from its deadline. Threads, descriptors, processes "
+        f"and memory were back {findings.longest_return:.1f} s after a fault at the latest; a process that "
+        f"was replaced had at most {findings.aged:.1%} more memory than its fresh successor."
     )
-    return "\n".join([_HEAD, *(_row(verdict, kind) for kind in kinds), "", total])
+    return "\n".join([_HEAD, *(_row(findings, kind) for kind in kinds), "", total])
 
 
-def _row(verdict: Verdict, kind: str) -> str:
-    if kind in verdict.undealt:
-        return f"| {kind} | not dealt: {verdict.undealt[kind]} | – | – | – | – |"
-    times = verdict.recoveries.get(kind)
+def _row(findings: Findings, kind: str) -> str:
+    if kind in findings.undealt:
+        return f"| {kind} | not dealt: {findings.undealt[kind]} | – | – | – | – |"
+    times = findings.recoveries.get(kind)
     shown = (f"{statistics.median(times):.2f} s", f"{max(times):.2f} s") if times else ("–", "–")
     cells = (
         kind,
-        verdict.faults[kind] or "–",
-        verdict.repeats[kind],
+        findings.faults[kind] or "–",
+        findings.repeats[kind],
         *shown,
-        verdict.left_over.get(kind, "–"),
+        findings.left_over.get(kind, "–"),
     )
     return f"| {' | '.join(map(str, cells))} |"
 

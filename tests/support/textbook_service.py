@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.processes import ROOT, free_port
 
 
-class Naive:
+class TextbookService:
     """Starts and kills the server, like `tests.support.processes.Service` for svc."""
 
     def __init__(self, folder: Path) -> None:
@@ -22,7 +22,7 @@ class Naive:
     def start_manager(self) -> None:
         port = self.listen.rpartition(":")[2]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.naive", port, self.authkey_file.read_text()],
+            [sys.executable, "-m", "tests.support.textbook_service", port, self.authkey_file.read_text()],
             stdout=subprocess.PIPE,
             cwd=ROOT,
         )
