@@ -113,7 +113,7 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
                 acknowledged += ack_all(consumer, JOBS)
                 filler.unlink()
                 manager.until(lambda: not manager.host.state.refusal)
-                manager.until(lambda: journal._ballast.held)
+                manager.until(lambda: not journal._ballast.missing)
             (queue,) = producer.stats().queues
             assert queue.succeeded == acknowledged == CYCLES * JOBS
         assert recovered_results(path) == CYCLES * JOBS

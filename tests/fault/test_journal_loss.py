@@ -155,14 +155,15 @@ class TestTheMark:
     def test_it_is_synced_at_most_once_a_second(self, tmp_path, monkeypatch):
         synced: list[int] = []
         now = iter([100.0, 100.4, 100.9, 101.1, 101.2])
-        monkeypatch.setattr("svc.server.journal.mark.os.fdatasync", synced.append)
-        monkeypatch.setattr("svc.server.journal.mark.time.monotonic", lambda: next(now))
-        written = mark.Mark(tmp_path / "m", 1, 0, "fsync")
-        for sequence in range(1, 6):
-            written.advance(sequence)
-        written.close()
+        journal = SqliteJournal.open(tmp_path / "j.db")
+        with monkeypatch.context() as patched:
+            patched.setattr("svc.server.journal.store.os.fdatasync", synced.append)
+            patched.setattr("svc.server.journal.store.time.monotonic", lambda: next(now))
+            for sequence in range(1, 6):
+                journal._advance_mark(sequence)
+        journal.close()
         assert len(synced) == 2
-        claim = mark.read_claim(tmp_path / "m")
+        claim = mark.read_claim(mark.mark_path(tmp_path / "j.db"))
         assert claim is not None
         assert claim.sequence == 5
 

@@ -18,9 +18,10 @@ import pytest
 from svc.domain.events import AnyEvent, Submitted
 from svc.domain.job import Terms
 from svc.errors import Conflict, JournalError
-from svc.server.journal import SqliteJournal, ownership
+from svc.server.journal import SqliteJournal, ownership, presence
+from svc.server.journal.file_systems import file_system, is_timed
 from tests.support.lockless import LocklessLayer
-from tests.support.small_disk import small_disk
+from tests.support.small_disk import bind_mount, small_disk
 
 TERMS = Terms("module:function")
 LARGE = 300_000
@@ -52,27 +53,82 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "j.db"
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_nothing_is_acknowledged_once_the_files_are_not_in_their_place(loss: str, path: Path):
+@pytest.fixture(params=["its directory has just changed", "its directory is as it was"])
+def journal(
+    request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SqliteJournal]:
+    """A journal with a large row; its directory has just changed, or has been the same for a while."""
+    monkeypatch.setattr(presence, "SETTLED_SECONDS", 0.05)
     journal = SqliteJournal.open(path)
     journal.append([(0, event(0, LARGE))])
     journal.append([(1, event(1))])
+    if request.param == "its directory is as it was":
+        if not is_timed(file_system(path)):
+            pytest.skip(f"each commit looks at all files on {file_system(path)}")
+        deadline = time.monotonic() + 10
+        while journal._place == presence.UNSETTLED:
+            assert time.monotonic() < deadline, "the directory did not settle"
+            journal.reserve()
+    yield journal
+    journal.close()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_is_acknowledged_once_the_files_are_not_in_their_place(
+    loss: str, path: Path, journal: SqliteJournal
+):
     LOSSES[loss](path)
     with pytest.raises(JournalError, match="though this manager has it open"):
         journal.append([(2, event(2))])
     with pytest.raises(JournalError):
         journal.append([(3, event(3))])
-    journal.close()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_manager_that_is_idle_notices_too(loss: str, path: Path):
-    journal = SqliteJournal.open(path)
-    journal.append([(0, event(0, LARGE))])
-    journal.reserve()
+def test_a_manager_that_is_idle_notices_too(loss: str, path: Path, journal: SqliteJournal):
     LOSSES[loss](path)
     with pytest.raises(JournalError, match="though this manager has it open"):
         journal.reserve()
+
+
+@pytest.mark.parametrize("part", ["", "-wal", ".large"])
+def test_a_part_that_another_mount_hides_is_noticed(part: str, path: Path, journal: SqliteJournal):
+    other = path.with_name("other")
+    other.mkdir() if part == ".large" else other.touch()
+    journal.reserve()
+    with bind_mount(other, Path(f"{path}{part}")):
+        with pytest.raises(JournalError, match="is another file now"):
+            journal.append([(2, event(2))])
+        journal.close()
+
+
+def test_files_that_stay_in_place_cost_one_look_at_their_directory(
+    path: Path, journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+):
+    settled = journal._place != presence.UNSETTLED
+    looks: list[None] = []
+    monkeypatch.setattr(journal, "_look", lambda: looks.append(None))
+    for number in range(2, 12):
+        journal.append([(number, event(number))])
+    assert len(looks) == (0 if settled else 10)
+    path.with_name("another file").touch()
+    journal.append([(12, event(12))])
+    assert looks, "a change of the directory is followed by a look at all files"
+
+
+def test_a_file_behind_a_symbolic_link_is_looked_at_with_each_commit(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(presence, "SETTLED_SECONDS", 0.0)
+    real = tmp_path / "elsewhere" / "j.db"
+    SqliteJournal.open(real).close()
+    path.parent.mkdir()
+    path.symlink_to(real)
+    journal = SqliteJournal.open(path)
+    journal.append([(0, event(0))])
+    real.unlink()
+    with pytest.raises(JournalError, match="is gone"):
+        journal.append([(1, event(1))])
     journal.close()
 
 
@@ -141,7 +197,7 @@ def test_locks_that_do_nothing_are_found_out_and_refused(path: Path):
 def test_a_network_file_system_is_refused_unless_it_is_accepted(
     kind: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ownership, "_file_system", lambda place: kind)
+    monkeypatch.setattr(ownership, "file_system", lambda place: kind)
     with pytest.raises(JournalError, match=kind):
         SqliteJournal.open(path)
     SqliteJournal.open(path, accept_network=True).close()
@@ -151,9 +207,9 @@ def test_the_file_system_of_a_place_is_what_the_kernel_says(tmp_path: Path):
     said = subprocess.run(
         ["findmnt", "-no", "FSTYPE", "-T", tmp_path], capture_output=True, text=True, check=True
     )
-    assert ownership._file_system(tmp_path / "file") == said.stdout.strip()
+    assert file_system(tmp_path / "file") == said.stdout.strip()
     with small_disk(tmp_path / "disk", 4096) as disk:
-        assert ownership._file_system(disk / "file") == "tmpfs"
+        assert file_system(disk / "file") == "tmpfs"
 
 
 @pytest.mark.usefixtures("lockless")

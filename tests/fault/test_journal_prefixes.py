@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from svc.errors import JournalError
 from svc.server.journal import SqliteJournal
-from svc.server.journal.mark import Mark, mark_path
+from svc.server.journal.mark import Claim, mark_path, open_mark, this_boot
 from tests.support.disk import Disk, Step, recorded_disk
 from tests.support.journals import event, remove, rows_of
 
@@ -60,7 +61,7 @@ class Image:
         remove(path)
         for file in self._directory.iterdir():
             shutil.copyfile(file, path.with_name(file.name))
-        Mark(mark_path(path), 1, acknowledged, "fsync").close()
+        os.close(open_mark(mark_path(path), Claim(1, acknowledged, durable=1, boot=this_boot())))
         return [number for number, _ in rows_of(path)]
 
 

@@ -52,7 +52,7 @@ def test_an_error_of_the_mark_ends_the_journal_too(tmp_path, monkeypatch):
     def fail(sequence: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(journal._mark, "advance", fail)
+    monkeypatch.setattr(journal, "_advance_mark", fail)
     with pytest.raises(JournalError, match=r"cannot be written \(Input/output error\)"):
         journal.append([(1, event(1))])
     with pytest.raises(JournalError, match="cannot be written"):

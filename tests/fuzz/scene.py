@@ -25,7 +25,8 @@ from svc.domain.roles import Role
 from svc.errors import BadRequest, JournalError
 from svc.server.connection import Connection, Stage
 from svc.server.journal import SqliteJournal
-from svc.server.journal.rows import Row, event_of, rows_of
+from svc.server.journal.rows import Row, event_of
+from svc.server.journal.store import rows_of
 from svc.server.keys import Key, KeyRing
 from svc.server.protocol import ConnectionProtocol
 from svc.server.turns import Turns

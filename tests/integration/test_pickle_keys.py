@@ -18,7 +18,7 @@ from svc.client.specs import JobSpec, Options
 from svc.domain.events import AnyEvent, Failed, Submitted, Succeeded
 from svc.errors import CodecError, JobFailed, UntrustedPickle
 from svc.server.journal import SqliteJournal
-from svc.server.journal.rows import rows_of
+from svc.server.journal.store import rows_of
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, TASKS, Manager, Worker, options, until
 

@@ -17,7 +17,7 @@ from svc.server.journal import SqliteJournal
 from svc.server.journal.large_rows import large_rows_path
 from svc.server.journal.mark import mark_path
 from svc.server.journal.rows import event_of
-from svc.server.journal.rows import rows_of as as_rows
+from svc.server.journal.store import rows_of as as_rows
 from svc.server.journal.texts import ErrorTexts
 
 TERMS = Terms("module:function")

@@ -14,7 +14,7 @@ from svc.domain.events import AnyEvent
 from svc.domain.job import NewChunk, Terms
 from svc.domain.observer import Observer
 from svc.server.fault_reports import FaultReports
-from svc.server.journal.rows import rows_of
+from svc.server.journal.store import rows_of
 from svc.server.recovery import Recovery
 from tests.support.broken_manager import CORRUPTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.manager import RunningManager, running_manager

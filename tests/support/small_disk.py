@@ -1,4 +1,4 @@
-"""A file system of a few MiB, which tests can fill."""
+"""A file system of a few MiB, which tests can fill; a file or directory that hides another one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,26 @@ def small_disk(directory: Path, kib: int) -> Iterator[Path]:
     """Mount a file system of that size; this needs root, which CI must have and a laptop need not."""
     directory.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=700", "tmpfs", str(directory)]
+    with _mounted(mount, directory):
+        yield directory
+
+
+@contextmanager
+def bind_mount(source: Path, target: Path) -> Iterator[None]:
+    """Hide *target*, which exists, behind *source*; needs root as well."""
+    with _mounted(["mount", "--bind", str(source), str(target)], target):
+        yield
+
+
+@contextmanager
+def _mounted(mount: list[str], target: Path) -> Iterator[None]:
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        message = "mounting a small tmpfs takes root"
+        message = "to mount a file system takes root"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     try:
-        yield directory
+        yield
     finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
 
 
 def remount(directory: Path, option: str) -> None:

@@ -38,8 +38,6 @@ def set_aside(
     records: Sequence[tuple[int, e.AnyEvent]],
 ) -> tuple[Sequence[tuple[int, e.AnyEvent]], dict[int, Texts]]:
     """Return *records* without long texts, and those texts by the numbers of their events."""
-    if not any(type(event) is e.Failed for _, event in records):
-        return records, {}
     texts: dict[int, Texts] = {}
     short = []
     for number, event in records:

@@ -1,14 +1,15 @@
-"""The interface of journals, which keep the queue's events, and the journal in memory.
+"""The contract of journals, which keep the queue's events, and the journal in memory.
 
-The durable journal is `svc.server.journal.SqliteJournal`. Both pass the same contract suite.
+The durable journal is `svc.server.journal.SqliteJournal`. Every engine passes
+`tests/contract/test_journals.py`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Protocol
 
 from svc.broker.error_texts import Packed, Packing, Texts, digests_of, put_back, set_aside, unpack
 from svc.domain.events import AnyEvent
@@ -16,21 +17,23 @@ from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
 
 
-class Journal(Protocol):
+class Journal(ABC):
     """Events under ascending sequence numbers, in one process, used by one thread at a time.
 
-    After an error in `append`, all earlier events are kept, but it is not known whether the events of that
-    call are. The journal then refuses every further call, and its owner exits and recovers from disk.
+    A new engine implements the abstract methods; the others have the behaviour of an engine without a disk of
+    its own. After an error in `append`, all earlier events are kept, but it is not known whether the events
+    of that call are. The journal then refuses every further call, and its owner exits and recovers from what
+    is stored.
+
+    Attributes:
+        durability: the failure that accepted events survive: `fsync` power loss, `os` kill -9, `memory` none.
+        incarnation: how many times the journal was opened or begun anew so far; never the same number twice.
     """
 
-    @property
-    def incarnation(self) -> int:
-        """How many times this journal was opened or begun anew so far; never the same number twice."""
+    durability: str
+    incarnation: int
 
-    @property
-    def durability(self) -> str:
-        """The failure that accepted events survive: `fsync` power loss, `os` kill -9, `memory` none."""
-
+    @abstractmethod
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
         """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
 
@@ -38,9 +41,11 @@ class Journal(Protocol):
         exist is ignored, and the newest row may be kept until there is a newer one.
 
         Raises:
-            JournalError: it could not be written (disk full, I/O error, a number exists already, closed).
+            JournalError: it could not be written (disk full, I/O error, a number exists already, closed), or
+                the journal does not belong to this process any more.
         """
 
+    @abstractmethod
     def read(self, sequence: int) -> AnyEvent:
         """Return one event.
 
@@ -49,15 +54,7 @@ class Journal(Protocol):
             JournalError: it cannot be read.
         """
 
-    def begin_incarnation(self) -> None:
-        """Add 1 to the incarnation of the open journal, so that its owner may replay it again.
-
-        Appended events stay; a transaction that a failed turn left unfinished is rolled back.
-
-        Raises:
-            JournalError: it could not be written, or its end is lost.
-        """
-
+    @abstractmethod
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in ascending order; nothing may be appended meanwhile.
 
@@ -67,47 +64,60 @@ class Journal(Protocol):
             JournalError: a row cannot be read.
         """
 
-    def size(self) -> int:
-        """Return the bytes that the journal takes on disk."""
+    @abstractmethod
+    def begin_incarnation(self) -> None:
+        """Add 1 to the incarnation of the open journal, so that its owner may replay it again.
 
-    def free_bytes(self) -> int | None:
-        """Return the bytes that its disk has left, or None if it is not on disk."""
-
-    def reserve(self) -> None:
-        """Reserve disk space again that was freed on a full disk, if there is enough; called regularly."""
-
-    def wal_bytes(self) -> int:
-        """Return the bytes that the next `checkpoint` has to move, to decide when to call it."""
-
-    def checkpoint(self) -> None:
-        """Do the housekeeping that commits have postponed. The pause grows with `wal_bytes`.
+        Appended events stay; a transaction that a failed turn left unfinished is rolled back.
 
         Raises:
-            JournalError: an I/O error. A full disk raises nothing; the next call tries again.
+            JournalError: it could not be written, or its end is lost.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the journal. May be called twice, and after an error."""
+
+    def maintain(self, *, idle: bool) -> bool:  # noqa: ARG002 - an engine with a disk needs it
+        """Do some of the work that commits have postponed, and check from time to time that nothing is lost.
+
+        The owner calls it after each turn; after an *idle* turn there is time for more work. A full disk
+        raises nothing: a later call tries again.
+
+        Returns:
+            Whether there is more to do at once.
+
+        Raises:
+            JournalError: an I/O error, or the journal does not belong to this process any more.
+        """
+        return False
+
+    def size(self) -> int:
+        """Return the bytes that the journal takes on disk; 0 if it is not on a disk of this host."""
+        return 0
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that its disk has left, or None if it is not on a disk of this host."""
+        return None
 
     def backup(self, name: str) -> Copy:
         """Begin a backup of that name, unless it is the last one that was begun; return its state.
 
-        Calls of `copy_slice` make it. It holds at least everything that was accepted before this call.
+        Calls of `maintain` make it. It holds at least everything that was accepted before this call.
 
         Raises:
             BadRequest: the name is not allowed.
-            Conflict: there is a file of that name, another backup is running, or the journal is in memory.
+            Conflict: there is a file of that name, another backup is running, or this engine makes none.
             JournalError: the backup cannot be made.
         """
+        raise Conflict(f"the backup {name} is not made: with --durability memory there is no journal")
 
-    def copy_slice(self) -> bool:
-        """Copy one slice of the running backup; return whether there is more to copy."""
-
-    def note_time(self, now: float) -> None:
+    def note_time(self, now: float) -> None:  # noqa: B027 - need not be implemented
         """Keep that the manager's clock shows *now*, a Unix time; called now and then, and not durable."""
 
     def expected_time(self) -> float:
         """Return the Unix time that it should be by what `note_time` has kept, or 0 if that is unknown."""
-
-    def close(self) -> None:
-        """Close the journal. May be called twice, and after an error."""
+        return 0.0
 
 
 class SharedTexts:
@@ -142,7 +152,7 @@ class SharedTexts:
         return len(self._packed)
 
 
-class MemoryJournal:
+class MemoryJournal(Journal):
     """A journal in memory. It keeps the event objects themselves, so reading costs nothing."""
 
     durability = "memory"
@@ -196,39 +206,10 @@ class MemoryJournal:
         self._require_open()
         yield from sorted(self._events.items(), key=lambda row: row[0])
 
-    def size(self) -> int:
-        """Return 0, since nothing is on disk."""
-        return 0
-
-    def free_bytes(self) -> int | None:
-        """Return None, since it is not on disk."""
-        return None
-
-    def reserve(self) -> None:
-        """Do nothing."""
-
-    def wal_bytes(self) -> int:
-        """Return 0, since nothing is postponed."""
-        return 0
-
-    def checkpoint(self) -> None:
-        """Do nothing."""
+    def maintain(self, *, idle: bool) -> bool:  # noqa: ARG002 - as above
+        """Do nothing; see `Journal.maintain`."""
         self._require_open()
-
-    def backup(self, name: str) -> Copy:
-        """Refuse, since there is nothing on disk."""
-        raise Conflict(f"the backup {name} is not made: with --durability memory there is no journal")
-
-    def copy_slice(self) -> bool:
-        """Return False."""
         return False
-
-    def note_time(self, now: float) -> None:
-        """Do nothing: it ends with its process."""
-
-    def expected_time(self) -> float:
-        """Return 0: nothing is known from before."""
-        return 0.0
 
     def close(self) -> None:
         """Refuse all further calls."""

@@ -40,9 +40,6 @@ STALL_SECONDS = 1.0
 TIME_NOTED_SECONDS = 10.0
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
-#: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
-CHECKPOINT_BYTES = 8 * 1024 * 1024
-CHECKPOINT_IDLE_BYTES = 1024 * 1024
 #: The events that tell that a peer has gone, while its connection is not read.
 _GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 
@@ -111,7 +108,7 @@ class Server(managers.Server):
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
-        self._copying = False
+        self._maintaining = False
         self._next_housekeeping = 0.0
         self._next_note = 0.0
         #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
@@ -217,18 +214,17 @@ class Server(managers.Server):
         if seconds > NOTED_SECONDS:
             self._telling.worked("commit", "none", seconds)
         self._resume()
-        self._copying = self._host.journal.copy_slice()
+        self._maintaining = self._host.journal.maintain(idle=not events)
         now = time.monotonic()
         self._connections.keep_time(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._housekeeping(now)
-        self._checkpoint(idle=not events)
         self._telling.turned(time.monotonic() - started)
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait until there is work; return the descriptors that are ready, each with its events."""
-        busy = self._copying or self._resumable or self._turns.pending
+        busy = self._maintaining or self._resumable or self._turns.pending
         timeout = 0.0 if busy else self._connections.seconds_to_next(self._host.seconds_to_next())
         self._allow_for_stall()
         events = self._epoll.poll(timeout)
@@ -346,17 +342,11 @@ class Server(managers.Server):
             self._calls.popleft()()
 
     def _housekeeping(self, now: float) -> None:
-        self._host.journal.reserve()
         if now >= self._next_note:
             self._next_note = now + TIME_NOTED_SECONDS
             self._host.journal.note_time(self._host.clock.now())
         self._connections.tend(now)
         self.scarcity.look(self._host, now)
-
-    def _checkpoint(self, *, idle: bool) -> None:
-        waiting = self._host.journal.wal_bytes()
-        if waiting > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
-            self._host.journal.checkpoint()
 
     # --- the end ------------------------------------------------------------------------------------
 

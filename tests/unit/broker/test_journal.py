@@ -44,4 +44,4 @@ def test_a_restart_finds_the_events_and_the_next_incarnation():
     assert again.incarnation == 4
     assert list(again.replay()) == [(1, EVENT)]
     with pytest.raises(JournalError):
-        journal.checkpoint()
+        journal.maintain(idle=True)

@@ -168,7 +168,7 @@ def test_a_number_that_is_taken_ends_the_journal_but_loses_nothing(kept):
         lambda journal: journal.append([]),
         lambda journal: journal.read(1),
         lambda journal: list(journal.replay()),
-        lambda journal: journal.checkpoint(),
+        lambda journal: journal.maintain(idle=True),
     ],
 )
 def test_a_closed_journal_refuses_everything(kept, use):
@@ -181,7 +181,7 @@ def test_a_closed_journal_refuses_everything(kept, use):
 def test_checkpoints_change_nothing_that_can_be_read(kept):
     for number, event in numbered(EVENTS):
         kept.journal.append([(number, event)])
-        kept.journal.checkpoint()
+        kept.journal.maintain(idle=True)
     assert list(kept.journal.replay()) == numbered(EVENTS)
     assert list(kept.reopen().replay()) == numbered(EVENTS)
 
@@ -189,7 +189,7 @@ def test_checkpoints_change_nothing_that_can_be_read(kept):
 def test_a_journal_in_memory_has_no_size_and_no_disk():
     journal = MemoryJournal()
     journal.append(numbered(EVENTS))
-    assert (journal.size(), journal.free_bytes(), journal.wal_bytes()) == (0, None, 0)
+    assert (journal.size(), journal.free_bytes()) == (0, None)
     assert journal.durability == "memory"
 
 

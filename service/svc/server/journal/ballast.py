@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from svc.server.journal.form import file_bytes
+
 
 class Ballast:
     """A file of *size* bytes beside the journal; 0 for none."""
@@ -17,12 +19,8 @@ class Ballast:
         """Find an existing ballast; make none yet."""
         self._path = Path(f"{journal}.ballast")
         self.size = size
-        self.held = bool(size) and self._bytes() == size
-
-    @property
-    def missing(self) -> int:
-        """How many bytes the ballast will take when there is space again."""
-        return 0 if self.held else self.size
+        #: How many bytes the ballast will take when there is space again.
+        self.missing = 0 if file_bytes(self._path) == size else size
 
     def take(self, free: int) -> None:
         """Make the file if *free* is at least twice its size."""
@@ -32,7 +30,7 @@ class Ballast:
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             os.posix_fallocate(file, 0, self.size)
-            self.held = True
+            self.missing = 0
         except OSError:
             self._path.unlink(missing_ok=True)  # another process took the space; a later call tries again
         finally:
@@ -41,17 +39,11 @@ class Ballast:
 
     def give_up(self) -> bool:
         """Free the space; return whether there was a ballast to free."""
-        if not self.held:
+        if self.missing == self.size:
             return False
-        self.held = False
+        self.missing = self.size
         try:
             self._path.unlink()
         except OSError:
             return False
         return True
-
-    def _bytes(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except OSError:
-            return 0

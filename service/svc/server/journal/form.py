@@ -217,6 +217,14 @@ def require_place(path: Path, *, must_exist: bool) -> None:
         ) from None
 
 
+def file_bytes(path: Path) -> int:
+    """Return the size of the file *path*, or 0 if it does not exist or cannot be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def draft_beside(path: Path) -> Path:
     """Return a new hidden path beside *path*, under which to make that file until it is complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")

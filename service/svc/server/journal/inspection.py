@@ -19,11 +19,20 @@ from svc.server.journal.form import (
     copy_synced,
     draft_beside,
     explained,
+    file_bytes,
     make_directory,
     open_to_read,
 )
 from svc.server.journal.large_rows import LargeRows, large_rows_bytes, large_rows_path
-from svc.server.journal.mark import Mark, TailLost, mark_path, read_claim, sync_directory
+from svc.server.journal.mark import (
+    Claim,
+    TailLost,
+    mark_path,
+    open_mark,
+    read_claim,
+    sync_directory,
+    this_boot,
+)
 from svc.server.journal.rows import checked_rows
 from svc.server.journal.texts import check_uses, checked_texts, count_texts
 
@@ -133,7 +142,7 @@ def restore(backup: Path, path: Path) -> None:
         make_directory(path.parent)
         copy_synced(backup, draft)
         incarnation, newest = _skip_incarnations(draft)
-        Mark(mark_path(path), incarnation, newest, "fsync").close()
+        os.close(open_mark(mark_path(path), Claim(incarnation, newest, durable=1, boot=this_boot())))
         os.link(draft, path)
         draft.unlink()
         sync_directory(path.parent)
@@ -249,12 +258,5 @@ def _newest(connection: apsw.Connection) -> int:
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    sizes = {part or "file": _size(Path(f"{path}{part}")) for part in ("", "-wal", ".mark", ".ballast")}
+    sizes = {part or "file": file_bytes(Path(f"{path}{part}")) for part in ("", "-wal", ".mark", ".ballast")}
     return sizes | {".large": large_rows_bytes(path)}
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

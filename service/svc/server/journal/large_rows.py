@@ -42,7 +42,7 @@ class LargeRows:
         #: The bytes of each of them, by the number of its row.
         self._sizes: dict[int, int] = {}
         #: Deleted rows whose files have to be removed.
-        self._leaving: set[int] = set()
+        self.dropped: set[int] = set()
         self._made = False
         self._remover: threading.Thread | None = None
 
@@ -58,8 +58,6 @@ class LargeRows:
             NoRoom: the disk is full.
             OSError: the disk reports an error.
         """
-        if not contents:
-            return
         self._make()
         for number, content in contents:
             self._note(number, len(content))
@@ -79,26 +77,25 @@ class LargeRows:
         self._note(number, len(content))
         return content
 
-    def leave(self, numbers: Iterable[int]) -> None:
+    def drop(self, numbers: Iterable[int]) -> None:
         """Note that these rows are deleted; `remove` removes their files, if they have any."""
-        if self._sizes:
-            self._leaving.update(self._sizes.keys() & numbers)
+        self.dropped.update(self._sizes.keys() & numbers)
 
     def remove(self) -> None:
         """Remove the files of deleted rows in a thread; call it regularly.
 
         While the file system commits, removing a file waits for that, which may take tens of milliseconds.
         """
-        if not self._leaving or (self._remover is not None and self._remover.is_alive()):
+        if self._remover is not None and self._remover.is_alive():
             return
-        numbers = frozenset(self._leaving)
+        numbers = frozenset(self.dropped)
         remover = threading.Thread(target=self._unlink, args=(numbers,), name="large-rows", daemon=True)
         try:
             remover.start()
         except RuntimeError:
             return  # no more threads are possible now; the next call tries again
         self._remover = remover
-        self._leaving.clear()
+        self.dropped.clear()
         self.size -= sum(self._sizes.pop(number) for number in numbers)
 
     def wait(self) -> None:

@@ -17,20 +17,19 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from pathlib import Path
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from svc.server.journal.checked_record import CHECK, packed, unpacked
 
 #: Seconds between two syncs of the mark while commits come: one more sync each second, not for each commit.
 SYNC_SECONDS: Final = 1.0
-_MAGIC: Final = b"svcmark1"
-_CLAIM: Final = struct.Struct("<8sqqqq")
-_CHECK: Final = struct.Struct("<I")
+#: The form of a claim in the file, after this magic word.
+MAGIC: Final = b"svcmark1"
+CLAIM: Final = struct.Struct("<8sqqqq")
 #: Two slots, written alternately and a sector apart: a torn write leaves the other claim intact.
-_SLOTS: Final = (0, 512)
+SLOTS: Final = (0, 512)
 _FILE_BYTES: Final = 1024
-_DURABLE: Final = {"fsync": 1, "os": 0}
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,60 +62,33 @@ class Claim(NamedTuple):
             )
 
 
-class Mark:
-    """The mark of an open journal. Used by the thread that commits."""
+def open_mark(path: Path, claim: Claim) -> int:
+    """Write *claim* to the file *path*, as `begin_mark` does; return the open file.
 
-    def __init__(self, path: Path, incarnation: int, sequence: int, durability: str) -> None:
-        """Write a first claim to the file *path*, in place of all earlier claims, and sync it.
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(file, 0, _FILE_BYTES)
+        begin_mark(file, claim)
+        sync_directory(path.parent)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
-        Raises:
-            OSError: it cannot be written.
-        """
-        self._durable = _DURABLE[durability]
-        self._boot = this_boot()
-        self._slot = 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._next_sync = 0.0
-        try:
-            os.posix_fallocate(self._file, 0, _FILE_BYTES)
-            self.begin(incarnation, sequence)
-            sync_directory(path.parent)
-        except BaseException:
-            os.close(self._file)
-            raise
 
-    def begin(self, incarnation: int, sequence: int) -> None:
-        """Claim the row *sequence* of a new *incarnation*, in place of all earlier claims, and sync it.
+def begin_mark(file: int, claim: Claim) -> None:
+    """Write *claim* to an open mark in place of all earlier claims, and sync it.
 
-        Raises:
-            OSError: the disk reports an error.
-        """
-        self._incarnation = incarnation
-        for _ in _SLOTS:
-            self._write(sequence)
-        os.fsync(self._file)
-
-    def advance(self, sequence: int) -> None:
-        """Claim the row *sequence*, which is committed; sync the claim if that is due.
-
-        Raises:
-            OSError: the disk reports an error.
-        """
-        self._write(sequence)
-        if self._durable:
-            now = time.monotonic()
-            if now >= self._next_sync:
-                os.fdatasync(self._file)
-                self._next_sync = now + SYNC_SECONDS
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
-
-    def _write(self, sequence: int) -> None:
-        claim = _CLAIM.pack(_MAGIC, self._incarnation, sequence, self._durable, self._boot)
-        os.pwrite(self._file, claim + _CHECK.pack(crc32(claim)), _SLOTS[self._slot])
-        self._slot ^= 1
+    Raises:
+        OSError: the disk reports an error.
+    """
+    content = packed(CLAIM, MAGIC, *claim)
+    for slot in SLOTS:
+        os.pwrite(file, content, slot)
+    os.fsync(file)
 
 
 def mark_path(journal: Path) -> Path:
@@ -135,7 +107,9 @@ def read_claim(path: Path) -> Claim | None:
         content = path.read_bytes()[:_FILE_BYTES]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    claims = [claim for start in _SLOTS if (claim := _claim_in(content[start:])) is not None]
+    size = CLAIM.size + CHECK.size
+    slots = [unpacked(CLAIM, MAGIC, content[start : start + size]) for start in SLOTS]
+    claims = [Claim(*fields) for fields in slots if fields is not None]
     if not claims and content.strip(b"\0"):
         raise TailLost(
             f"the mark {path} is damaged, so nothing shows that the journal beside it is whole; restore a "
@@ -159,11 +133,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _claim_in(slot: bytes) -> Claim | None:
-    whole = _CLAIM.size + _CHECK.size
-    if len(slot) < whole or slot[_CLAIM.size : whole] != _CHECK.pack(crc32(slot[: _CLAIM.size])):
-        return None
-    magic, *numbers = _CLAIM.unpack(slot[: _CLAIM.size])
-    return Claim(*numbers) if magic == _MAGIC else None

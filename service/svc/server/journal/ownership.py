@@ -18,9 +18,10 @@ import struct
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
-from zlib import crc32
 
 from svc.errors import Conflict, JournalError
+from svc.server.journal.checked_record import CHECK, packed, unpacked
+from svc.server.journal.file_systems import file_system, is_network
 
 #: Seconds after which the owner reads its name again before a commit.
 CHECK_SECONDS: Final = 1.0
@@ -28,25 +29,6 @@ CHECK_SECONDS: Final = 1.0
 TAKEOVER_SECONDS: Final = 5.0
 _MAGIC: Final = b"svcowner"
 _OWNER: Final = struct.Struct("<8s16s64sq")
-_CHECK: Final = struct.Struct("<I")
-#: Network file systems by their names in mountinfo; the names of FUSE begin with `fuse`.
-_NETWORK: Final = frozenset(
-    (
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "afs",
-        "gfs2",
-        "ocfs2",
-        "beegfs",
-    )
-)
 
 
 class Owner(NamedTuple):
@@ -84,20 +66,19 @@ class Ownership:
         except BaseException:
             os.close(self._file)
             raise
-        self._next_check = time.monotonic() + CHECK_SECONDS
+        #: When to call `check` again, in monotonic seconds.
+        self.next_check = time.monotonic() + CHECK_SECONDS
 
     def check(self) -> None:
-        """Check that no other manager has taken over the journal; reads the file once a second at most.
+        """Check that no other manager has taken over the journal; to be called from `next_check` on.
 
         Raises:
             JournalError: another manager has.
         """
-        if time.monotonic() < self._next_check:
-            return
         # A file that cannot be opened (no descriptor is left) tells nothing: the next call tries again.
         with contextlib.suppress(OSError):
             self._require_own()
-            self._next_check = time.monotonic() + CHECK_SECONDS
+            self.next_check = time.monotonic() + CHECK_SECONDS
 
     def close(self) -> None:
         """Give up the journal, so that the next owner need not wait."""
@@ -112,8 +93,8 @@ class Ownership:
             raise Conflict(
                 f"the journal {self._journal} is in use by another process; stop that manager first"
             )
-        kind = _file_system(self._path)
-        shared = _is_network(kind) or not self._lock_holds()
+        kind = file_system(self._path)
+        shared = is_network(kind) or not self._lock_holds()
         if shared and not accept_network:
             raise JournalError(
                 f"the journal {self._journal} is on a file system ({kind}) whose locks may not keep a second "
@@ -121,7 +102,9 @@ class Ownership:
                 "is started on it while this one runs"
             )
         before = read_owner(self._path)
-        os.pwrite(self._file, _packed(self._owner), 0)
+        owner = self._owner
+        content = packed(_OWNER, _MAGIC, owner.nonce, owner.host.encode()[:64], owner.pid)
+        os.pwrite(self._file, content, 0)
         os.fsync(self._file)
         if shared and before is not None:
             time.sleep(TAKEOVER_SECONDS)
@@ -153,21 +136,11 @@ def read_owner(path: Path) -> Owner | None:
         OSError: it cannot be read.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), path.open("rb", buffering=0) as file:
-        content = file.read(_OWNER.size + _CHECK.size)
-        if len(content) == _OWNER.size + _CHECK.size and content[_OWNER.size :] == _checksum(content):
-            magic, nonce, host, pid = _OWNER.unpack(content[: _OWNER.size])
-            if magic == _MAGIC:
-                return Owner(nonce, host.rstrip(b"\0").decode(errors="replace"), pid)
+        fields = unpacked(_OWNER, _MAGIC, file.read(_OWNER.size + CHECK.size))
+        if fields is not None:
+            nonce, host, pid = fields
+            return Owner(nonce, host.rstrip(b"\0").decode(errors="replace"), pid)
     return None
-
-
-def _packed(owner: Owner) -> bytes:
-    content = _OWNER.pack(_MAGIC, owner.nonce, owner.host.encode()[:64], owner.pid)
-    return content + _checksum(content)
-
-
-def _checksum(content: bytes) -> bytes:
-    return _CHECK.pack(crc32(content[: _OWNER.size]))
 
 
 def _lock(file: int) -> bool:
@@ -184,21 +157,3 @@ def _lock(file: int) -> bool:
     except OSError:
         return True  # the file system has no such locks, which `_lock_holds` detects
     return True
-
-
-def _file_system(path: Path) -> str:
-    """Return the type of the file system of *path*, from mountinfo (proc(5)); empty if unknown."""
-    found, length = "", -1
-    place = str(path.resolve())
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            head, _, tail = line.partition(" - ")
-            mount = head.split()[4].encode().decode("unicode_escape")
-            inside = place == mount or place.startswith(mount.rstrip("/") + "/")
-            if inside and len(mount) >= length:
-                found, length = tail.split()[0], len(mount)
-    return found
-
-
-def _is_network(kind: str) -> bool:
-    return kind in _NETWORK or kind.startswith("fuse")

@@ -1,4 +1,4 @@
-"""Events as rows, each with a checksum, so that a flipped bit is detected."""
+"""Reads rows back as events; each row has a checksum, so that a flipped bit is detected."""
 
 from __future__ import annotations
 
@@ -18,18 +18,12 @@ from svc.server.journal.large_rows import LARGE_BYTES, LargeRows
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError)
 
 _REPLAY = "SELECT seq, body, crc, total FROM events ORDER BY seq"
-_MASK = 0xFFFFFFFF
-_encode = msgspec.msgpack.Encoder().encode
+#: The checksum of a row begins with these bits of its number.
+CHECK_MASK = 0xFFFFFFFF
 _decode: Callable[[bytes], AnyEvent] = msgspec.msgpack.Decoder(AnyEvent).decode
 
 #: A row of the table: number, body, checksum, and in the newest row the number of all rows.
 Row = tuple[int, bytes, int, int | None]
-
-
-def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
-    """Return the rows of events."""
-    encode, check, mask = _encode, crc32, _MASK
-    return [(number, body := encode(event), check(body, number & mask), None) for number, event in records]
 
 
 def set_large_aside(rows: list[Row], least: int = LARGE_BYTES) -> list[tuple[int, bytes]]:
@@ -48,7 +42,7 @@ def event_of(sequence: int, body: bytes, check: int | None) -> AnyEvent:
     Raises:
         ValueError: the row is damaged; the other errors in `UNREADABLE` mean the same.
     """
-    if check is not None and crc32(body, sequence & _MASK) != check:
+    if check is not None and crc32(body, sequence & CHECK_MASK) != check:
         raise ValueError("its checksum is wrong")
     return _decode(body)
 

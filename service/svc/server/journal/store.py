@@ -20,39 +20,34 @@ row has a checksum, the newest row has the number of all rows, and the mark has 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn, Unpack
+from zlib import crc32
 
 import apsw
+import msgspec
 
 from svc.broker.error_texts import Texts, put_back, set_aside
-from svc.domain.events import AnyEvent
+from svc.broker.journal import Journal
+from svc.domain.events import AnyEvent, Failed
 from svc.domain.replies import Copy
-from svc.errors import ConfigurationError, Conflict, JournalError, RowMissing
+from svc.errors import Conflict, JournalError, RowMissing
 from svc.server.journal.backup import Backup
-from svc.server.journal.ballast import Ballast
-from svc.server.journal.form import (
-    DURABILITIES,
-    Opened,
-    begin_again,
-    keep_copies,
-    open_file,
-    reason,
-    require_place,
-    require_sqlite,
-    sqlite_release,
-)
-from svc.server.journal.large_rows import LargeRows, NoRoom, large_rows_path
-from svc.server.journal.mark import Mark, TailLost, mark_path, read_claim
-from svc.server.journal.ownership import Ownership
-from svc.server.journal.presence import Presence
+from svc.server.journal.checked_record import CHECK
+from svc.server.journal.form import file_bytes, reason
+from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
+from svc.server.journal.mark import CLAIM, MAGIC, SLOTS, SYNC_SECONDS
+from svc.server.journal.opening import OpenOptions, begin_anew, open_files
+from svc.server.journal.presence import UNSETTLED, Presence
 from svc.server.journal.rows import (
+    CHECK_MASK,
     UNREADABLE,
     Row,
     checked_rows,
     event_of,
-    rows_of,
     runs_of,
     set_large_aside,
     unreadable,
@@ -60,46 +55,48 @@ from svc.server.journal.rows import (
 from svc.server.journal.texts import ErrorTexts
 from svc.server.journal.timepiece import Timepiece
 
+#: Seconds between two checks of a journal to which nothing is written.
+CHECK_SECONDS: Final = 0.5
+#: Bytes in the write-ahead log at which it is checkpointed even under load, and when idle.
+CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
+CHECKPOINT_IDLE_BYTES: Final = 1024 * 1024
+
 _INSERT = "INSERT INTO events (seq, body, crc, total) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM events WHERE seq BETWEEN ? AND ?"
 _COUNT = "UPDATE events SET total = ? WHERE seq = ?"
 _READ = "SELECT body, crc FROM events WHERE seq = ?"
+_BODY = itemgetter(1)
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class SqliteJournal:
-    """A `svc.broker.journal.Journal` in a file; made by `open`."""
+class SqliteJournal(Journal):
+    """A journal in a file; made by `open`.
 
-    def __init__(
-        self,
-        opened: Opened,
-        path: Path,
-        durability: str,
-        ownership: Ownership,
-        mark: Mark,
-        ballast: Ballast,
-    ) -> None:
-        """Take over the parts that `open` has prepared."""
-        self.durability = durability
-        self.incarnation = opened.incarnation
-        #: The directory with a copy of a journal whose end was lost, if that loss was accepted; else None.
-        self.kept_copy: Path | None = None
-        #: The directory for backups.
-        self.backups = Path(f"{path}.backups")
-        self._backup: Backup | None = None
+    Attributes:
+        created: whether `open` made the file.
+        kept_copy: the directory with a copy of a journal whose end was lost, if that loss was accepted.
+        backups: the directory for backups.
+    """
+
+    def __init__(self, path: Path, durability: str, options: OpenOptions) -> None:
+        """Open the file at *path*; see `open_files`."""
+        files = open_files(path, durability, options)
+        opened = files.opened
+        self.durability, self.incarnation = durability, opened.incarnation
+        self.created, self.kept_copy, self.backups = opened.created, files.kept_copy, files.backups
+        self._path = path
         self._connection = connection = opened.connection
         self._newest, self._total = opened.newest, opened.total
         #: The newest row, if it is to be forgotten: the next commit with a newer row deletes it.
-        self._doomed: set[int] = set()
-        self._path = path
-        #: Whether `open` made the file.
-        self.created = opened.created
-        self._ownership = ownership
-        self._presence = Presence(path, (path, Path(f"{path}-wal"), large_rows_path(path)))
-        self._mark = mark
-        self._ballast = ballast
+        self._deferred: set[int] = set()
+        self._ownership, self._ballast = files.ownership, files.ballast
+        self._presence, self._place = Presence(path), UNSETTLED
+        self._claim, self._mark, self._slot = files.claim, files.mark, SLOTS[0]
+        self._next_mark_sync = self._next_check = 0.0
         self._large_rows = LargeRows(path)
         self._timepiece = Timepiece(path)
         self._texts = ErrorTexts(connection, opened.last_text)
+        self._backup: Backup | None = None
         self._broken = ""
         self._closed = False
         self._wal_pages = 0
@@ -110,68 +107,15 @@ class SqliteJournal:
 
     @classmethod
     def open(
-        cls,
-        path: Path | str,
-        durability: str = "fsync",
-        *,
-        ballast_bytes: int = 0,
-        accept_loss: bool = False,
-        backups: Path | None = None,
-        must_exist: bool = False,
-        accept_network: bool = False,
+        cls, path: Path | str, durability: str = "fsync", **options: Unpack[OpenOptions]
     ) -> SqliteJournal:
-        """Open the journal at *path*, make it and its directory if need be, and add 1 to its incarnation.
-
-        Args:
-            path: the file; there are others beside it, see the package.
-            durability: `fsync` or `os`.
-            ballast_bytes: size of the ballast; 0 for none.
-            accept_loss: keep a copy of a journal whose end is lost, and then serve it.
-            backups: the directory for backups; None for *path* with `.backups` appended.
-            must_exist: do not make a new journal.
-            accept_network: serve a journal on a network file system, which may let two managers write at
-                once.
-
-        Raises:
-            ConfigurationError: *durability* is neither `fsync` nor `os`.
-            Conflict: another process, or this one, has it open.
-            JournalError: it cannot be created or read, is no journal, is one of a newer release, has lost
-                its end, is missing and has to exist, or is on a network file system.
-        """
-        if durability not in DURABILITIES:
-            raise ConfigurationError(f"durability {durability!r} is unknown; choose one of fsync, os, memory")
-        require_sqlite(sqlite_release())
-        path = Path(path).absolute()
-        require_place(path, must_exist=must_exist)
+        """Open the journal at *path* with *durability* `fsync` or `os`; see `open_files`."""
+        journal = cls(Path(path).absolute(), durability, options)
         try:
-            ownership = Ownership(path, accept_network=accept_network)
-            try:
-                kept, opened = _opened(path, durability, accept_loss=accept_loss)
-                journal = cls._beside(opened, path, durability, ownership, ballast_bytes)
-            except BaseException:
-                ownership.close()
-                raise
-        except OSError as error:
-            raise JournalError(
-                f"the mark {mark_path(path)} cannot be read or written ({error.strerror}); see that this "
-                "user may, and that the disk has room"
-            ) from None
-        journal.kept_copy = kept
-        journal.backups = backups or Path(f"{path}.backups")
-        return journal
-
-    @classmethod
-    def _beside(
-        cls, opened: Opened, path: Path, durability: str, ownership: Ownership, ballast_bytes: int
-    ) -> SqliteJournal:
-        """Open the files beside the journal's file; return the journal."""
-        try:
-            mark = Mark(mark_path(path), opened.incarnation, opened.newest, durability)
-        except OSError:
-            opened.connection.close()
+            journal.reserve()
+        except BaseException:
+            journal.close()
             raise
-        journal = cls(opened, path, durability, ownership, mark, Ballast(path, ballast_bytes))
-        journal.reserve()
         return journal
 
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
@@ -182,25 +126,40 @@ class SqliteJournal:
         """
         self._require_sound()
         newest = max([self._newest, *[number for number, _ in records]])
-        gone = self._doomed.union(forget)
+        gone = self._deferred.union(forget)
         if gone:
             records = [record for record in records if record[0] == newest or record[0] not in gone]
-        records, texts = set_aside(records)
+        texts: Mapping[int, Texts] = {}
+        if any(type(event) is Failed for _, event in records):
+            records, texts = set_aside(records)
         rows = rows_of(records)
-        self._doomed = gone & {newest}
-        gone -= self._doomed
+        self._deferred = gone & {newest}
+        gone -= self._deferred
         if not rows and not gone:
             return
-        self._watch(self._ownership.check)
+        if time.monotonic() >= self._ownership.next_check:
+            self._watch(self._ownership.check)
         try:
             total = self._commit(rows, texts, sorted(gone), newest)
-            self._mark.advance(newest)
-            self._large_rows.leave(gone)
-            self._remove_large()
+            self._advance_mark(newest)
         except (apsw.Error, OSError) as error:
             self._fail("written", error)
-        self._watch(self._presence.check)
+        if gone and self._large_rows.size:
+            self._large_rows.drop(gone)
+            self._remove_large()
+        if not self._is_in_place():
+            self._watch(self._look)
         self._newest, self._total = newest, total
+
+    def maintain(self, *, idle: bool) -> bool:
+        """Check the files and the owner, checkpoint, and copy a slice of a backup; see `Journal.maintain`."""
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_SECONDS
+            self.reserve()
+        if self.wal_bytes() > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
+            self.checkpoint()
+        return self._backup is not None and self._backup.copy_slice()
 
     def read(self, sequence: int) -> AnyEvent:
         """Return one event; see `Journal.read`."""
@@ -220,16 +179,13 @@ class SqliteJournal:
         """Add 1 to the incarnation of the open file; see `Journal.begin_incarnation`."""
         self._require_sound()
         try:
-            claim = read_claim(mark_path(self._path))
-            opened = begin_again(self._connection, self._path, self.durability, claim)
-            self._mark.begin(opened.incarnation, opened.newest)
-        except TailLost as lost:
-            raise JournalError(str(lost)) from None
+            opened, self._claim = begin_anew(
+                self._connection, self._path, self.durability, self._mark, self._claim
+            )
         except (apsw.Error, OSError) as error:
             self._fail("written", error)
-        self.incarnation = opened.incarnation
+        self.incarnation, self._deferred = opened.incarnation, set()
         self._newest, self._total = opened.newest, opened.total
-        self._doomed = set()
 
     def replay(self) -> Iterator[tuple[int, AnyEvent]]:
         """Yield every (sequence number, event) in order; see `Journal.replay`.
@@ -245,7 +201,7 @@ class SqliteJournal:
 
     def size(self) -> int:
         """Return the bytes of the file, its write-ahead log and its large rows on disk."""
-        return _bytes_of(self._path) + _bytes_of(Path(f"{self._path}-wal")) + self._large_rows.size
+        return file_bytes(self._path) + file_bytes(Path(f"{self._path}-wal")) + self._large_rows.size
 
     def free_bytes(self) -> int:
         """Return the bytes that the file system has left for this user, without the ballast's space.
@@ -255,10 +211,17 @@ class SqliteJournal:
         return max(0, self._disk_bytes() - self._ballast.missing)
 
     def reserve(self) -> None:
-        """Remove the files of deleted large rows, and make the ballast again; see `Journal.reserve`."""
-        self._watch(self._ownership.check)
-        self._watch(self._presence.check)
-        self._remove_large()
+        """Check the owner and the files, remove those of deleted rows, and make the ballast again.
+
+        Raises:
+            JournalError: another manager has the journal, or its files are not in their place.
+        """
+        if time.monotonic() >= self._ownership.next_check:
+            self._watch(self._ownership.check)
+        if not self._is_in_place():
+            self._watch(self._look)
+        if self._large_rows.dropped:
+            self._remove_large()
         if self._ballast.missing:
             self._ballast.take(self._disk_bytes())
 
@@ -274,7 +237,13 @@ class SqliteJournal:
         return self._wal_pages * self._page_bytes
 
     def checkpoint(self) -> None:
-        """Move the log into the file, so that the next commit starts a new log; see `Journal.checkpoint`."""
+        """Move the log into the file, so that the next commit starts a new log.
+
+        The pause grows with `wal_bytes`. A full disk raises nothing; the next call tries again.
+
+        Raises:
+            JournalError: an I/O error.
+        """
         self._require_sound()
         try:
             frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -305,7 +274,7 @@ class SqliteJournal:
         return current.state()
 
     def copy_slice(self) -> bool:
-        """Copy one slice of the running backup; see `Journal.copy_slice`."""
+        """Copy one slice of the running backup; return whether there is more to copy."""
         return self._backup is not None and self._backup.copy_slice()
 
     def close(self) -> None:
@@ -320,7 +289,8 @@ class SqliteJournal:
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._broken = self._broken or f"the journal {self._path} is closed"
         self._connection.close()
-        self._mark.close()
+        os.close(self._mark)
+        self._presence.close()
         self._ownership.close()
         self._large_rows.wait()
 
@@ -332,16 +302,20 @@ class SqliteJournal:
         full disk allows one more attempt; an I/O error does not.
         """
         # With durability `os`, a file would not be on disk before its row.
-        large = set_large_aside(rows) if self.durability == "fsync" else []
+        large = []
+        if self.durability == "fsync" and max(map(len, map(_BODY, rows)), default=0) >= LARGE_BYTES:
+            large = set_large_aside(rows)
         try:
-            self._large_rows.write(large)
+            if large:
+                self._large_rows.write(large)
             return self._transact(rows, texts, gone, newest)
         except (apsw.FullError, NoRoom):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if not self._ballast.give_up():
                 raise
-        self._large_rows.write(large)
+        if large:
+            self._large_rows.write(large)
         return self._transact(rows, texts, gone, newest)
 
     def _transact(self, rows: list[Row], texts: Mapping[int, Texts], gone: list[int], newest: int) -> int:
@@ -352,16 +326,41 @@ class SqliteJournal:
             runs, before = runs_of(gone), connection.total_changes()
             connection.executemany(_DELETE, runs)
             total -= connection.total_changes() - before
-            self._texts.leave(runs)
+            if gone[0] <= self._texts.last:
+                self._texts.drop(runs)
         if rows and rows[-1][0] == newest:
             rows[-1] = (*rows[-1][:3], total)
             connection.executemany(_INSERT, rows)
         else:
             connection.executemany(_INSERT, rows)
             connection.execute(_COUNT, (total, newest))
-        self._texts.add(texts)
+        if texts:
+            self._texts.add(texts)
         connection.execute("COMMIT")
         return total
+
+    def _advance_mark(self, newest: int) -> None:
+        """Claim the row *newest*, which is committed, in the mark; sync the claim if that is due."""
+        _, _, durable, boot = self._claim
+        content = CLAIM.pack(MAGIC, self.incarnation, newest, durable, boot)
+        self._slot = SLOTS[0] if self._slot else SLOTS[1]
+        os.pwrite(self._mark, content + CHECK.pack(crc32(content)), self._slot)
+        if durable and (now := time.monotonic()) >= self._next_mark_sync:
+            os.fdatasync(self._mark)
+            self._next_mark_sync = now + SYNC_SECONDS
+
+    def _is_in_place(self) -> bool:
+        """Return whether the files are where they were at the last look; false if that is not certain."""
+        presence = self._presence
+        try:
+            found = os.stat(presence.directory)  # noqa: PTH116 - a third of the time of Path.stat
+        except OSError:
+            return False
+        place = found.st_dev, found.st_ino, found.st_ctime_ns
+        return place == self._place and not presence.mounts.poll(0)
+
+    def _look(self) -> None:
+        self._place = self._presence.check()
 
     def _disk_bytes(self) -> int:
         space = os.statvfs(self._path.parent)
@@ -393,18 +392,7 @@ class SqliteJournal:
         raise JournalError(self._broken) from error
 
 
-def _opened(path: Path, durability: str, *, accept_loss: bool) -> tuple[Path | None, Opened]:
-    """Open the file; return the directory of a copy if its end was lost (else None), and the open file."""
-    try:
-        return None, open_file(path, durability, read_claim(mark_path(path)))
-    except TailLost as lost:
-        if not accept_loss:
-            raise JournalError(str(lost)) from None
-        return keep_copies(path), open_file(path, durability, None)
-
-
-def _bytes_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
+    """Return the rows of events."""
+    encode, check, mask = _encode, crc32, CHECK_MASK
+    return [(number, body := encode(event), check(body, number & mask), None) for number, event in records]

@@ -17,7 +17,7 @@ _FIND = "SELECT id FROM texts WHERE digest = ?"
 _ADD = "INSERT INTO texts (digest, compressed, body) VALUES (?, ?, ?) RETURNING id"
 _USE = "INSERT INTO text_uses (seq, text) VALUES (?, ?)"
 _USED = "SELECT DISTINCT text FROM text_uses WHERE seq BETWEEN ? AND ?"
-_LEAVE = "DELETE FROM text_uses WHERE seq BETWEEN ? AND ?"
+_DROP_USES = "DELETE FROM text_uses WHERE seq BETWEEN ? AND ?"
 _DROP = "DELETE FROM texts WHERE id = ? AND NOT EXISTS (SELECT 1 FROM text_uses WHERE text = id)"
 _READ = "SELECT compressed, body FROM texts WHERE digest = ?"
 _ALL = "SELECT digest, compressed, body FROM texts"
@@ -32,13 +32,11 @@ class ErrorTexts:
     def __init__(self, connection: apsw.Connection, last: int) -> None:
         """Keep the texts in the file of *connection*; *last* is the newest row that has texts."""
         self._connection = connection
-        #: The newest row that may have texts: for later rows, `leave` does not read the tables.
-        self._last = last
+        #: The newest row that may have texts; there is nothing to drop for later rows.
+        self.last = last
 
     def add(self, texts: Mapping[int, Texts]) -> None:
         """Store the texts of rows, by the numbers of the rows."""
-        if not texts:
-            return
         packing, known, uses = Packing(), dict[bytes, int](), []
         for number, of_row in texts.items():
             for digest, text in of_row.items():
@@ -46,15 +44,15 @@ class ErrorTexts:
                     known[digest] = self._id_of(digest) or self._insert(digest, text, packing)
                 uses.append((number, known[digest]))
         self._connection.executemany(_USE, uses)
-        self._last = max(self._last, *texts)
+        self.last = max(self.last, *texts)
 
-    def leave(self, runs: Sequence[tuple[int, int]]) -> None:
+    def drop(self, runs: Sequence[tuple[int, int]]) -> None:
         """Delete the texts that only the rows in *runs*, as (first, last) each, refer to."""
         for first, last in runs:
-            if first <= self._last:
+            if first <= self.last:
                 used = self._connection.execute(_USED, (first, last)).fetchall()
                 if used:
-                    self._connection.execute(_LEAVE, (first, last))
+                    self._connection.execute(_DROP_USES, (first, last))
                     self._connection.executemany(_DROP, used)
 
     def read(self, digest: bytes) -> bytes:

@@ -13,13 +13,12 @@ import struct
 import time
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
+from svc.server.journal.checked_record import packed, unpacked
 from svc.server.journal.mark import this_boot
 
 _MAGIC: Final = b"svcclock"
 _NOTE: Final = struct.Struct("<8sdqd")
-_CHECK: Final = struct.Struct("<I")
 
 
 class Timepiece:
@@ -31,11 +30,11 @@ class Timepiece:
 
     def note(self, now: float) -> None:
         """Note that the manager's clock shows *now*, a Unix time."""
-        content = _NOTE.pack(_MAGIC, now, this_boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
+        content = packed(_NOTE, _MAGIC, now, this_boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
         with contextlib.suppress(OSError):
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.pwrite(file, content + _CHECK.pack(crc32(content)), 0)
+                os.pwrite(file, content, 0)
             finally:
                 os.close(file)
 
@@ -44,11 +43,9 @@ class Timepiece:
         content = b""
         with contextlib.suppress(OSError):
             content = self._path.read_bytes()
-        note, check = content[: _NOTE.size], content[_NOTE.size :]
-        if len(note) < _NOTE.size or check != _CHECK.pack(crc32(note)):
+        note = unpacked(_NOTE, _MAGIC, content)
+        if note is None:
             return 0.0
-        magic, noted, boot, up = _NOTE.unpack(note)
-        if magic != _MAGIC:
-            return 0.0
+        noted, boot, up = note
         elapsed = time.clock_gettime(time.CLOCK_BOOTTIME) - up
         return float(noted + max(0.0, elapsed) if boot == this_boot() != 0 else noted)
