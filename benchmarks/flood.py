@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 
 from benchmarks.figures import below
+from svc.addresses import Address
 from svc.app import connect
 from svc.errors import ServiceError
-from svc.settings import Address
 from svc.wire import HEADER
 
 #: The number of peers that send nothing, and of peers that send a byte each second.

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from svc.envelope import PickleKeys
-from svc.errors import AuthenticationFailed, ConfigurationError
+from svc.errors import AuthenticationFailed, ConfigurationError, ServiceError
 
 #: The authkey file if none is set: the mount point of container secrets.
 DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
@@ -25,32 +25,22 @@ ROLES = ("submit", "work", "read", "admin")
 _SECRETS_FOLDER = Path("/run/secrets")
 
 
-def find_authkey_file(path: str | os.PathLike[str] | None) -> Path | None:
-    """Return *path*, else the file in `SVC_AUTHKEY_FILE`, else the container secret if there is one."""
-    return _find(path, "SVC_AUTHKEY_FILE", DEFAULT_AUTHKEY_FILE)
-
-
 def read_authkey(path: str | os.PathLike[str] | None = None) -> bytes:
-    """Return the authkey in the file that `find_authkey_file` finds, without one newline at its end.
+    """Return the authkey in *path*, else in the file in `SVC_AUTHKEY_FILE`, else in the container secret.
+
+    One newline at the end of the file is no part of the key.
 
     Raises:
         AuthenticationFailed: there is no such file, it cannot be read, it is open to every user of the
             host (a secret under /run/secrets may be), or it holds fewer than 16 bytes.
     """
-    found = find_authkey_file(path)
+    found = _find(path, "SVC_AUTHKEY_FILE", DEFAULT_AUTHKEY_FILE)
     if found is None:
         raise AuthenticationFailed(
             "no authkey: name the manager's with --authkey-file FILE or SVC_AUTHKEY_FILE, as `svc dev` "
             "prints it; for a new manager make one with `svc auth generate --output FILE`"
         )
-    try:
-        key = _read_closed(found)
-    except AuthenticationFailed:
-        raise
-    except OSError as error:
-        raise AuthenticationFailed(
-            f"the authkey file {found} cannot be read ({error.strerror}); make one with `svc auth generate`"
-        ) from None
+    key = _read_closed(found, "authkey", "svc auth generate", AuthenticationFailed)
     if len(key) < AUTHKEY_BYTES_MIN:
         raise AuthenticationFailed(
             f"the authkey in {found} has {len(key)} bytes and needs at least {AUTHKEY_BYTES_MIN}; "
@@ -72,15 +62,7 @@ def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys |
     found = _find(path, "SVC_PICKLE_KEY_FILE", DEFAULT_PICKLE_KEY_FILE)
     if found is None:
         return None
-    try:
-        lines = _read_closed(found).splitlines()
-    except AuthenticationFailed:
-        raise
-    except OSError as error:
-        raise ConfigurationError(
-            f"the pickle key file {found} cannot be read ({error.strerror}); make one with "
-            "`svc auth generate --pickle`"
-        ) from None
+    lines = _read_closed(found, "pickle key", "svc auth generate --pickle", ConfigurationError).splitlines()
     if not lines or len(min(lines, key=len)) < AUTHKEY_BYTES_MIN:
         raise ConfigurationError(
             f"a line of {found} has fewer than the {AUTHKEY_BYTES_MIN} bytes of a pickle key; make one with "
@@ -124,10 +106,21 @@ def check_closed(path: Path, mode: int) -> None:
         )
 
 
-def _read_closed(path: Path) -> bytes:
-    with path.open("rb") as file:
-        check_closed(path, os.fstat(file.fileno()).st_mode)
-        key = file.read(1 << 16)
+def _read_closed(path: Path, kind: str, cure: str, unreadable: type[ServiceError]) -> bytes:
+    """Return the content of a key file without one newline at its end.
+
+    Raises:
+        AuthenticationFailed: it is open to every user of the host.
+        ServiceError: it cannot be read; of the class *unreadable*.
+    """
+    try:
+        with path.open("rb") as file:
+            mode, key = os.fstat(file.fileno()).st_mode, file.read(1 << 16)
+    except OSError as error:
+        raise unreadable(
+            f"the {kind} file {path} cannot be read ({error.strerror}); make one with `{cure}`"
+        ) from None
+    check_closed(path, mode)
     return key[:-1] if key.endswith(b"\n") else key
 
 

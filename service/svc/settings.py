@@ -7,13 +7,13 @@ the settings file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from svc.addresses import DEFAULT_PORT, LOOPBACK, Address, parse_address, parse_optional_address
 from svc.declarations import (
     CENTURY,
     DISK_MAX,
@@ -34,53 +34,11 @@ from svc.errors import ConfigurationError
 from svc.key_files import read_authkey, read_pickle_keys
 from svc.wire_tls import TlsFiles
 
-#: The manager's port if none is named; the same as `svc.wire.DEFAULT_PORT`.
-DEFAULT_PORT = 7077
-#: The host of an address that is a port alone: only this host reaches it.
-LOOPBACK = "127.0.0.1"
 #: The manager's address if none is set.
 DEFAULT_MANAGER = f"{LOOPBACK}:{DEFAULT_PORT}"
 #: The ports of the metrics and health of a manager and of a worker.
 MANAGER_HTTP_PORT, WORKER_HTTP_PORT = 9100, 9101
-_HOST = r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s-][^\[\]:\s]*))"
-_ADDRESS = re.compile(rf"{_HOST}(?::(?P<port>\d{{1,5}}))?")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host name or IP address, and a TCP port (0: any free one, if a server listens)."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return HOST:PORT, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 MemoryLimit = int | Literal["auto"] | None
-
-
-def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
-    """Return the address that HOST, HOST:PORT, [IPV6], [IPV6]:PORT or PORT names; PORT is of this host alone.
-
-    Raises:
-        ConfigurationError: *text* is none of these.
-    """
-    text = text.strip()
-    match = _ADDRESS.fullmatch(f"{LOOPBACK}:{text}" if text.isdigit() else text)
-    port = int(match["port"] or default_port) if match else 65536
-    if match is None or port > 65535:
-        raise ConfigurationError(
-            f"{text!r} is not an address; write HOST:PORT, or a PORT of up to 65535, with brackets around "
-            f"IPv6: [::1]:{default_port}"
-        )
-    return Address(match["v6"] or match["host"], port)
-
-
-def parse_optional_address(text: str, default_port: int = DEFAULT_PORT) -> Address | None:
-    """Return the address that *text* names, or None if it is `off`; as `parse_address`."""
-    return None if text.strip().lower() == "off" else parse_address(text, default_port)
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -237,7 +195,9 @@ class ProcessSettings(AnnounceSettings, AuthkeySettings):
     http_hosts: tuple[str, ...] = names(
         "", "NAME[,…]", "Names with a dot by which that is asked for, or `*` for any."
     )
-    log_format: str = choice("auto", ("auto", "json", "console"), "How log lines look.")
+    log_format: Literal["auto", "json", "console"] = choice(
+        "auto", ("auto", "json", "console"), "How log lines look."
+    )
     log_level: str = choice("info", ("debug", "info", "warning", "error"), "What is logged.")
 
 

@@ -24,7 +24,6 @@ from svc.domain.replies import AnyReply, Refused, Reply
 from svc.errors import BadRequest
 
 __all__ = [
-    "DEFAULT_PORT",
     "HEADER",
     "LONG_HEADER",
     "MESSAGE_BYTES_MAX",
@@ -43,8 +42,6 @@ __all__ = [
 
 #: Version of the package.
 RELEASE = "0.1.0"
-#: Port of the manager if none is named.
-DEFAULT_PORT = 7077
 #: Bytes that no message from the network may exceed, whatever the settings say.
 MESSAGE_BYTES_MAX = limits.MESSAGE_BYTES_MAX
 #: Bytes of an answer that a client takes.

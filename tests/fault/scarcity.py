@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from svc.addresses import parse_address
 from svc.key_files import read_authkey
-from svc.settings import parse_address
 from svc.wire import with_header
 from tests.fault.site import LEASE_SECONDS
 from tests.fault.strikes import Strikes

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from svc.addresses import parse_address
 from svc.broker.manager import ManagerBroker
 from svc.codec import PLAIN, encode_arguments
 from svc.domain import commands as c
 from svc.domain.job import NewChunk, Terms
 from svc.errors import ManagerUnreachable
 from svc.key_files import read_authkey
-from svc.settings import parse_address
 from tests.support.cgroups import Cgroup
 from tests.support.faketime import Clock
 from tests.support.history import Recorder

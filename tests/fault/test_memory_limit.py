@@ -9,11 +9,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from svc.addresses import parse_address
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain.job import NewChunk, Terms
 from svc.server.scarcity import REFUSE_SHARE
-from svc.settings import parse_address
 from tests.support.cgroups import Cgroup
 from tests.support.privileges import obtained
 from tests.support.svc import DEADLINE, Host, end, until

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from svc.addresses import parse_address
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.errors import AuthenticationFailed
 from svc.server.connection_limits import Bounds
-from svc.settings import parse_address
 from svc.wire import HEADER, with_header
 from tests.support.asking import chunk
 from tests.support.processes import ROOT, Service

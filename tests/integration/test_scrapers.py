@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from svc.addresses import parse_address
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Terms
-from svc.settings import parse_address
 from tests.support.svc import Host, end, until
 
 QUEUES = 2_000

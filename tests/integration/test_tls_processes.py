@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from svc.addresses import parse_address
 from svc.health import probe
-from svc.settings import parse_address
 from svc.wire import HEADER
 from tests.support.certificates import files
 from tests.support.processes import ROOT, Service

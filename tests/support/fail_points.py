@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from svc.addresses import Address
 from svc.app import worker
 from svc.app.worker import DIAL_SECONDS
 from svc.broker.manager import ManagerBroker
 from svc.cli import main as svc
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.settings import Address
 from svc.wire_tls import TlsFiles
 from tests.support.history import Log
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from svc.addresses import parse_address
 from svc.app import Client, connect
 from svc.broker.manager import ManagerBroker
 from svc.key_files import read_authkey
-from svc.settings import parse_address
 
 ROOT = Path(__file__).parents[2]
 

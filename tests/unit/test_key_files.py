@@ -8,7 +8,7 @@ import pytest
 
 from svc import key_files
 from svc.errors import AuthenticationFailed
-from svc.key_files import find_authkey_file, read_authkey
+from svc.key_files import read_authkey
 
 
 @pytest.fixture(autouse=True)
@@ -92,10 +92,14 @@ def test_the_key_is_in_no_message(key):
 def test_what_is_named_goes_before_the_variable_and_that_before_the_secret(key, monkeypatch):
     key_files.DEFAULT_AUTHKEY_FILE.parent.mkdir()
     key_files.DEFAULT_AUTHKEY_FILE.write_bytes(b"")
-    assert find_authkey_file(None) == key_files.DEFAULT_AUTHKEY_FILE
+    key_files.DEFAULT_AUTHKEY_FILE.chmod(0o600)
+    with pytest.raises(AuthenticationFailed, match="run/svc_authkey has 0 bytes"):
+        read_authkey(None)
     monkeypatch.setenv("SVC_AUTHKEY_FILE", "variable")
-    assert find_authkey_file(None) == Path("variable")
-    assert find_authkey_file("named") == Path("named")
+    with pytest.raises(AuthenticationFailed, match="authkey file variable cannot be read"):
+        read_authkey(None)
+    with pytest.raises(AuthenticationFailed, match="authkey file named cannot be read"):
+        read_authkey("named")
 
 
 def test_a_variable_with_the_key_itself_does_not_exist(monkeypatch):

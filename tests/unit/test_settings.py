@@ -1,19 +1,11 @@
 import pytest
 
-from svc import settings, wire
+from svc.addresses import Address, parse_address, parse_optional_address
 from svc.errors import ConfigurationError
-from svc.settings import (
-    Address,
-    parse_address,
-    parse_names,
-    parse_optional_address,
-)
+from svc.settings import parse_names
 
 
 class TestAddress:
-    def test_the_default_port_is_that_of_the_wire(self):
-        assert settings.DEFAULT_PORT == wire.DEFAULT_PORT
-
     @pytest.mark.parametrize(
         ("text", "address"),
         [

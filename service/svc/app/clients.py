@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from svc.addresses import Address, parse_address
 from svc.broker.manager import ManagerBroker
 from svc.client import client, executor
 from svc.client.session import PATIENCE_SECONDS
 from svc.codec import PLAIN
 from svc.domain.commands import Hello
 from svc.key_files import read_authkey, read_pickle_keys
-from svc.settings import Address, parse_address, parse_tls
+from svc.settings import parse_tls
 from svc.wire_tls import TlsFiles
 
 

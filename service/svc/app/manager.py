@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import signal
 import threading
@@ -14,11 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from svc.addresses import Address
 from svc.app.memory import memory_watch
-from svc.app.process import READY_SECONDS, announce, is_ready, log_format, logger, serving
+from svc.app.process import READY_SECONDS, announce, is_ready, logger, serving
 from svc.errors import BrokerError, JournalError, ManagerBroken, ServiceError
 from svc.key_files import read_role_keys
-from svc.settings import Address, ManagerSettings
+from svc.settings import ManagerSettings
 from svc.telemetry.loading import load_structlog
 from svc.wire import RELEASE
 from svc.wire_tls import ANY_NAME
@@ -56,7 +56,7 @@ def run_manager(settings: ManagerSettings) -> int:
     from svc.telemetry.logs import LogSettings
     from svc.telemetry.metrics import Build, ManagerMetrics
 
-    LogSettings(format=log_format(settings.log_format), level=settings.log_level).configure()
+    LogSettings(format=settings.log_format, level=settings.log_level).configure()
     log = logger()
     keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
     journal, sqlite = _open_journal(settings)
@@ -91,7 +91,7 @@ def run_manager(settings: ManagerSettings) -> int:
             _manager_http(settings, server, host, metrics) as http,
             _on_signals(server.stop, lambda: _renew(settings, server, log)),
         ):
-            if settings.tls is None and not _is_loopback(address.host):
+            if settings.tls is None and not address.is_loopback:
                 log.warning("listening_without_tls", listen=str(address))
             announce(settings.announce, listen=address, http=http)
             log.info(
@@ -104,7 +104,7 @@ def run_manager(settings: ManagerSettings) -> int:
             )
             server.serve_forever()
     except ServiceError as error:
-        _log_end(log, error)
+        log.error("manager_broken" if isinstance(error, ManagerBroken) else "journal_error", error=str(error))  # noqa: TRY400  # its text says it all
         raise
     log.info("manager_stopped")
     return 0
@@ -134,14 +134,6 @@ def _recovered_host(
     return host
 
 
-def _log_end(log: Any, error: ServiceError) -> None:
-    """Log in one clear line why the manager ends."""
-    if isinstance(error, ManagerBroken):
-        log.error("manager_broken", error=str(error))
-    else:
-        log.error("journal_error", error=str(error))
-
-
 def _keys(settings: ManagerSettings) -> KeyRing:
     """Return all active keys: the authkey, which may do everything, and one or two for each role."""
     from svc.domain.roles import Role
@@ -161,10 +153,6 @@ def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
         log.error("keys_not_read", error=str(error))  # noqa: TRY400  # the sentence says it all
         return
     server.ask(lambda: server.renew(keys, tls))
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:

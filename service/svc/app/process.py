@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from svc.addresses import Address
 from svc.app.clients import connect
 from svc.errors import ServiceError
-from svc.settings import Address
 from svc.wire_tls import TlsFiles
 
 if TYPE_CHECKING:
@@ -57,8 +57,3 @@ def logger(name: str = "svc.manager") -> Any:
     import structlog
 
     return structlog.get_logger(name)
-
-
-def log_format(name: str) -> Any:
-    """Return a format that `LogSettings` knows."""
-    return name if name in ("json", "console") else "auto"

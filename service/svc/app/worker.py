@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from svc.addresses import Address
 from svc.app.clients import connect
-from svc.app.process import announce, is_ready, log_format, logger, serving
+from svc.app.process import announce, is_ready, logger, serving
 from svc.broker.manager import ManagerBroker
 from svc.domain.commands import Hello
 from svc.errors import Conflict
-from svc.settings import Address, WorkerSettings
+from svc.settings import WorkerSettings
 from svc.telemetry.loading import load_structlog
 from svc.wire import RELEASE
 from svc.wire_tls import TlsFiles
@@ -57,7 +58,7 @@ def _run(settings: WorkerSettings) -> int:
     from svc.worker.supervisor import Supervisor
 
     name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    logs = LogSettings(format=log_format(settings.log_format), level=settings.log_level, worker=name)
+    logs = LogSettings(format=settings.log_format, level=settings.log_level, worker=name)
     logs.configure()
     cpu = cpu_count()
     supervisors: list[Supervisor] = []

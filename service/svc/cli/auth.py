@@ -46,7 +46,7 @@ def generate(
         Path | None,
         typer.Option("--all", metavar="DIR", help="Make a key for each role in this folder."),
     ] = None,
-) -> int:
+) -> None:
     """Make a new authkey, or keys that may do less.
 
     It is written to a file that only you can read; the file's path is printed, never the key. A key's
@@ -68,7 +68,6 @@ def generate(
     for file in files:
         write_authkey(file)
         write_exact(str(file))
-    return 0
 
 
 def _check_name(file: Path, role: str | None) -> None:

@@ -55,7 +55,7 @@ def ca(
             "--renew", help="Sign the certificates in the folder again, for their keys; the CA stays."
         ),
     ] = False,
-) -> int:
+) -> None:
     """Make a small CA, a certificate for the manager and one for its workers and clients.
 
     The manager takes manager.pem, manager.key and ca.pem; all others client.pem, client.key and ca.pem.
@@ -68,7 +68,6 @@ def ca(
         made = make_authority(folder, parse_names(names), parse_names(clients))
     for file in made:
         write_exact(str(file))
-    return 0
 
 
 def make_authority(

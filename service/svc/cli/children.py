@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from svc.addresses import parse_address
 from svc.cli.auth import write_authkey
 from svc.errors import ServiceError
-from svc.settings import ConnectionSettings, parse_address
+from svc.settings import ConnectionSettings
 
 #: Seconds that a child may take until it serves.
 START_SECONDS = 30.0
@@ -108,7 +109,6 @@ class Service:
     """A manager and a worker on this host.
 
     Attributes:
-        folder: temporary, with journal, authkey and logs; it is deleted afterwards.
         authkey_file: the generated secret.
         pickle_key_file: the generated key for pickles, which the manager does not get.
         manager: the manager's process.
@@ -119,7 +119,6 @@ class Service:
         worker_http: the address of the worker's metrics.
     """
 
-    folder: Path
     authkey_file: Path
     pickle_key_file: Path
     manager: ChildProcess
@@ -163,7 +162,7 @@ def running_service(
 
         worker = start_worker()
         http, worker_http = at.get("http", ""), worker.wait_serving().get("http", "")
-        yield Service(folder, key, pickle_key, manager, worker, start_worker, at["listen"], http, worker_http)
+        yield Service(key, pickle_key, manager, worker, start_worker, at["listen"], http, worker_http)
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -27,14 +27,7 @@ PART_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 
 
-class Advance(Protocol):
-    """Counts one more finished task."""
-
-    def __call__(self) -> None:
-        """Count it."""
-
-
-def demo(ctx: typer.Context) -> int:
+def demo(ctx: typer.Context) -> None:
     """Run the textbook program on svc, end to end.
 
     It starts a manager and a worker on free ports of this host, submits 3 objects and then 40 tasks of
@@ -54,7 +47,6 @@ def demo(ctx: typer.Context) -> int:
             _fancy_objects(client)
             _tasks(client)
             _drain(client, service)
-    return 0
 
 
 def _tell_consumers(client: Client) -> None:
@@ -100,8 +92,8 @@ def _drain(client: Client, service: Service) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Advance]:
-    """Show a progress bar on a terminal while results come; elsewhere show nothing."""
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on a terminal, elsewhere nothing; the value counts one more finished task."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from svc.addresses import DEFAULT_PORT, LOOPBACK
 from svc.cli.output import tell, tell_lines
-from svc.settings import DEFAULT_PORT, LOOPBACK, MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
+from svc.settings import MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
     from svc.cli.children import ChildProcess, Service

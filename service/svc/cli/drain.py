@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -46,7 +45,7 @@ def drain(
     refuse: Annotated[bool, typer.Option("--refuse", help="Take no new jobs either, meanwhile.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the drain and return.")] = False,
     json: Json = False,
-) -> int:
+) -> None:
     """Let every consumer finish, and end.
 
     Each finishes its job and gets one pill; when the last has gone, its worker exits 0. Waiting jobs
@@ -63,13 +62,11 @@ def drain(
             raise
     seconds = time.monotonic() - started
     if json:
-        done = left.done
-        write_json({"drained": done, "consumers": left.consumers, "leased": left.leased, "seconds": seconds})
+        write_json({"drained": not any(left), **left._asdict(), "seconds": seconds})
     else:
-        write(f"draining: {left}" if not left.done else f"drained in {seconds:.1f} s")
-    if not left.done and not no_wait:
+        write(f"draining: {left}" if any(left) else f"drained in {seconds:.1f} s")
+    if any(left) and not no_wait:
         raise ResultTimeout(f"{left} after {timeout:g} s; {_stays(worker)}")
-    return 0
 
 
 def resume(
@@ -77,7 +74,7 @@ def resume(
     settings: ConnectionSettings,
     worker: Worker = "",
     json: Json = False,
-) -> int:
+) -> None:
     """End a drain: consumers get jobs again.
 
     Harmless if there is none.
@@ -90,7 +87,6 @@ def resume(
         write_json({"resumed": drained})
     else:
         write("resumed" if drained else "nothing was draining")
-    return 0
 
 
 def _stays(worker: str) -> str:
@@ -99,17 +95,11 @@ def _stays(worker: str) -> str:
     return f"the drain stays in force until `{end}`"
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """The consumers and jobs that a drain still waits for."""
 
     consumers: int
     leased: int
-
-    @property
-    def done(self) -> bool:
-        """Whether every consumer has ended and no job is leased."""
-        return not self.consumers and not self.leased
 
     def __str__(self) -> str:
         """Return the numbers for people."""
@@ -129,7 +119,7 @@ def _watch(client: Client, worker: str, started: float, timeout: float | None) -
     progress = Progress()
     while True:
         left = _left(client, worker)
-        if left.done or (timeout is not None and time.monotonic() - started >= timeout):
+        if not any(left) or (timeout is not None and time.monotonic() - started >= timeout):
             progress.end()
             return left
         progress.show(str(left))
@@ -156,5 +146,4 @@ class Progress:
     def end(self) -> None:
         """Clear the line."""
         if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self.show("")

@@ -56,7 +56,7 @@ def list_jobs(
     ] = 50,
     json: Json = False,
     ndjson: Ndjson = False,
-) -> int:
+) -> None:
     """List jobs, newest first."""
     from svc.cli.documents import job_document
 
@@ -78,7 +78,6 @@ def list_jobs(
             spare=("QUEUE", "AGE", "FAILURES", "STATE", "TASK"),
             note="NOTE",
         )
-    return 0
 
 
 def _note(job: JobView) -> str:
@@ -95,7 +94,7 @@ def show(
     ids: Ids,
     json: Json = False,
     ndjson: Ndjson = False,
-) -> int:
+) -> None:
     """Show all there is to know of jobs.
 
     State, why one waits, its counts, and each attempt with its traceback. With --json one id
@@ -112,7 +111,6 @@ def show(
             if place:
                 write("")
             _print_job(job)
-    return 0
 
 
 def cancel(

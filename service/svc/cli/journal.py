@@ -18,7 +18,7 @@ from svc.settings import JournalSettings, RemoteSettings
 LOOK_SECONDS = 0.1
 
 
-def info(settings: JournalSettings, json: Json = False) -> int:
+def info(settings: JournalSettings, json: Json = False) -> None:
     """Say what a journal holds.
 
     Its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
@@ -29,7 +29,7 @@ def info(settings: JournalSettings, json: Json = False) -> int:
     found = inspect(settings.journal)
     if json:
         write_json(found)
-        return 0
+        return
     write(f"journal      {found.path}, format {found.version}, incarnation {found.incarnation}")
     write(f"rows         {found.rows}, from {found.first} to {found.newest}")
     write(
@@ -40,10 +40,9 @@ def info(settings: JournalSettings, json: Json = False) -> int:
     write("sizes        " + ", ".join(f"{part} {size(count)}" for part, count in found.bytes.items()))
     mark = f"row {found.mark_sequence} of incarnation {found.mark_incarnation}"
     write("mark         " + (mark if found.mark_incarnation >= 0 else "none"))
-    return 0
 
 
-def verify(settings: JournalSettings, json: Json = False) -> int:
+def verify(settings: JournalSettings, json: Json = False) -> None:
     """Check that a journal is whole.
 
     SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
@@ -71,7 +70,6 @@ def verify(settings: JournalSettings, json: Json = False) -> int:
         raise JournalError(
             f"the journal {settings.journal} is not whole; keep a copy of its files, then restore a backup"
         )
-    return 0
 
 
 def backup(
@@ -81,7 +79,7 @@ def backup(
         str, typer.Argument(metavar="[NAME]", help="File name of the copy; else made from the time.")
     ] = "",
     json: Json = False,
-) -> int:
+) -> None:
     """Copy the journal of a running manager.
 
     The manager makes the copy in its --backups directory, between its other work, syncs and checks it; then
@@ -97,14 +95,13 @@ def backup(
         write_json({"path": copy.path, "pages": copy.pages})
     else:
         write_exact(copy.path)
-    return 0
 
 
 def accept_clock(
     ctx: typer.Context,
     settings: RemoteSettings,
     json: Json = False,
-) -> int:
+) -> None:
     """Set a manager's clock to its host's time of day.
 
     A manager that starts over a day away from its journal's time (`--max-clock-jump`) goes on from that, so
@@ -124,7 +121,6 @@ def accept_clock(
         write(f"the clock is set {'forward' if offset > 0 else 'back'} by {span(offset)}")
     else:
         write("the clock is right already")
-    return 0
 
 
 def restore(
@@ -132,7 +128,7 @@ def restore(
         Path, typer.Argument(metavar="BACKUP", help="The copy, as `svc journal backup` made it.")
     ],
     settings: JournalSettings,
-) -> int:
+) -> None:
     """Make a journal from a backup.
 
     The backup is verified first. A journal that is there is never replaced: exit code 6. What was accepted
@@ -142,4 +138,3 @@ def restore(
 
     make(backup, settings.journal)
     tell(f"{settings.journal} is restored from {backup}; start the manager on it")
-    return 0

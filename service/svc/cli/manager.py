@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from svc.cli.wiring import Wiring
+from svc.cli.wiring import wiring_of
 from svc.settings import ManagerSettings
 
 
@@ -13,5 +13,4 @@ def manager(ctx: typer.Context, settings: ManagerSettings) -> int:
 
     It keeps the queues and their journal, which it makes if there is none, and serves workers and clients.
     """
-    wiring: Wiring = ctx.obj
-    return wiring.run_manager(settings)
+    return wiring_of(ctx).run_manager(settings)

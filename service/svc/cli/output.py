@@ -79,13 +79,11 @@ def write_ndjson(documents: Iterable[object]) -> None:
 def tell(text: str) -> None:
     """Print a one-line message for the person at the terminal."""
     _put(sys.stderr, printable_line(text))
-    sys.stderr.flush()
 
 
 def tell_lines(text: str) -> None:
     """Print a message of several lines for the person at the terminal."""
     _put(sys.stderr, printable_text(text))
-    sys.stderr.flush()
 
 
 def _put(stream: TextIO, text: str) -> None:

@@ -153,10 +153,6 @@ def _root(
     """
     if (found := find_config(config)) is not None:
         ctx.default_map = config_defaults(found, known_settings(PROGRAM))
-    if ctx.obj is None:
-        from svc.cli.wiring import wiring_of_app
-
-        ctx.obj = wiring_of_app()
 
 
 def _debug() -> None:

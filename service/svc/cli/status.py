@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from svc.addresses import Address, parse_address
 from svc.cli.options import Json, Ndjson
 from svc.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.errors import ServiceError
-from svc.settings import Address, RemoteSettings, parse_address
+from svc.settings import RemoteSettings
 
 #: Seconds by which the queue's clock is off from the host's and that is told.
 CLOCK_TOLD_SECONDS = 60.0
@@ -35,7 +36,7 @@ def status(
     ctx: typer.Context,
     settings: RemoteSettings,
     json: Json = False,
-) -> int:
+) -> None:
     """Show the whole service at a glance."""
     from svc.cli.documents import status_document
 
@@ -45,7 +46,6 @@ def status(
         write_json(status_document(totals))
     else:
         _print_status(settings.manager, totals)
-    return 0
 
 
 def queues(
@@ -53,7 +53,7 @@ def queues(
     settings: RemoteSettings,
     json: Json = False,
     ndjson: Ndjson = False,
-) -> int:
+) -> None:
     """List queues, their counts and their ages."""
     from svc.cli.documents import queue_document
 
@@ -61,7 +61,6 @@ def queues(
         found = client.stats().queues
     if not show_items(found, queue_document, json=json, ndjson=ndjson):
         table(found, _queue_columns(), "no queues yet", spare=_SPARE)
-    return 0
 
 
 def workers(
@@ -69,7 +68,7 @@ def workers(
     settings: RemoteSettings,
     json: Json = False,
     ndjson: Ndjson = False,
-) -> int:
+) -> None:
     """List the connected workers."""
     from svc.cli.documents import worker_document
 
@@ -93,7 +92,6 @@ def workers(
             "no workers are connected - start one with `svc worker`",
             spare=("HOST", "RESTARTS", "LEASED", "SEEN", "UP", "QUEUES", "BUSY"),
         )
-    return 0
 
 
 def metrics(
@@ -102,7 +100,7 @@ def metrics(
     http: Annotated[
         str, typer.Option("--http", metavar="HOST:PORT", help="Serve them at /metrics there, until stopped.")
     ] = "",
-) -> int:
+) -> None:
     """Print or serve the manager's metrics.
 
     They are in Prometheus' text format.
@@ -110,9 +108,9 @@ def metrics(
     address = parse_address(http) if http else None
     with open_client(ctx, settings, settings.timeout) as client:
         if address:
-            return _serve(address, client)
-        write_exact(client.metrics().rstrip("\n"))
-    return 0
+            _serve(address, client)
+        else:
+            write_exact(client.metrics().rstrip("\n"))
 
 
 def health(ctx: typer.Context) -> int:
@@ -173,7 +171,7 @@ def _count(state: str, queue: QueueStats) -> str:
     return str(getattr(queue, state))
 
 
-def _serve(address: Address, client: Client) -> int:
+def _serve(address: Address, client: Client) -> None:
     """Serve /metrics until interrupted."""
     from svc.telemetry.http import HttpServer
 
@@ -184,7 +182,6 @@ def _serve(address: Address, client: Client) -> int:
         threading.Event().wait()
     finally:
         server.stop()
-    return 0
 
 
 def _route(client: Client) -> Callable[[], Response]:

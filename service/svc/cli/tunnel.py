@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from svc.addresses import Address
 from svc.cli.output import tell
 from svc.errors import ConfigurationError
-from svc.settings import Address, TunnelSettings
+from svc.settings import TunnelSettings
 
 if TYPE_CHECKING:
     from svc.client.tunnel import Tunnel
 
 
-def tunnel(settings: TunnelSettings) -> int:
+def tunnel(settings: TunnelSettings) -> None:
     """Let plain clients on this host reach a manager that asks for TLS.
 
     A client connects to --listen with its authkey as if the manager were there. Whoever can reach that
@@ -29,7 +30,7 @@ def tunnel(settings: TunnelSettings) -> int:
     if files is None:
         raise ConfigurationError("a tunnel needs --tls-cert, --tls-key and --tls-ca")
     at = settings.listen
-    if not _is_loopback(at.host):
+    if not at.is_loopback:
         raise ConfigurationError(
             f"--listen {at} is not a loopback address; what arrives there is not encrypted"
         )
@@ -41,20 +42,10 @@ def tunnel(settings: TunnelSettings) -> int:
 
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_until_stopped(Tunnel(at, settings.manager, files), ready))
-    return 0
 
 
-async def _until_stopped(tunnel: Tunnel, ready: object) -> None:
-    serving = asyncio.ensure_future(tunnel.serve(ready))  # type: ignore[arg-type]  # a function of an address
+async def _until_stopped(tunnel: Tunnel, ready: Callable[[Address], None]) -> None:
+    serving = asyncio.ensure_future(tunnel.serve(ready))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     await serving
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

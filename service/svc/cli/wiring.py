@@ -6,20 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from svc.addresses import Address
 from svc.key_files import read_pickle_keys
-from svc.settings import Address, ConnectionSettings, ManagerSettings, WorkerSettings
+from svc.settings import ConnectionSettings, ManagerSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from svc.broker.base import Broker
     from svc.client.client import Client
     from svc.wire_tls import TlsFiles
 
-#: Connects to a manager: its address, the authkey, the time limit of a call in seconds, the TLS files.
-Connector = Callable[[Address, bytes, float, "TlsFiles | None"], "Broker"]
+
+class Connector(Protocol):
+    """Connects to a manager."""
+
+    def __call__(self, address: Address, authkey: bytes, timeout: float, *, tls: TlsFiles | None) -> Broker:
+        """Return a broker whose calls take up to *timeout* seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,14 @@ class Wiring:
     run_worker: Callable[[WorkerSettings], int]
 
 
-def wiring_of_app() -> Wiring:
-    """Return the real functions; the first call of one of them imports `svc.app`."""
-    return Wiring(_connect, _run_manager, _run_worker)
+def wiring_of(ctx: typer.Context) -> Wiring:
+    """Return the functions that a test has put into *ctx*, else the real ones."""
+    if ctx.obj is None:
+        from svc import app  # needs the client
+
+        ctx.obj = Wiring(app.connect, app.run_manager, app.run_worker)
+    wiring: Wiring = ctx.obj
+    return wiring
 
 
 def open_client(
@@ -48,25 +58,7 @@ def open_client(
     """
     from svc.client.client import Client
 
-    wiring: Wiring = ctx.obj
-    connect = partial(wiring.connect, settings.manager, settings.read_authkey(), timeout, settings.tls)
+    dial = wiring_of(ctx).connect
+    connect = partial(dial, settings.manager, settings.read_authkey(), timeout, tls=settings.tls)
     keys = read_pickle_keys(pickle_key_file) if pickle_key_file else None
     return Client(connect, patience=timeout, pickle_keys=keys)
-
-
-def _connect(address: Address, authkey: bytes, timeout: float, tls: TlsFiles | None) -> Broker:
-    from svc import app
-
-    return app.connect(address, authkey, timeout=timeout, tls=tls)
-
-
-def _run_manager(settings: ManagerSettings) -> int:
-    from svc import app
-
-    return app.run_manager(settings)
-
-
-def _run_worker(settings: WorkerSettings) -> int:
-    from svc import app
-
-    return app.run_worker(settings)

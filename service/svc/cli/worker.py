@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from svc.cli.output import tell
-from svc.cli.wiring import Wiring
+from svc.cli.wiring import wiring_of
 from svc.settings import WorkerSettings
 
 
@@ -21,9 +21,8 @@ def worker(ctx: typer.Context, settings: WorkerSettings) -> int:
     A worker is a supervisor and its consumer processes. It finds task modules in the working directory too. A
     second worker on a host serves its metrics at a free port, unless --http says where.
     """
-    wiring: Wiring = ctx.obj
     _import_from_here()
-    return wiring.run_worker(replace(settings, http_moves=_is_default(ctx, "http")))
+    return wiring_of(ctx).run_worker(replace(settings, http_moves=_is_default(ctx, "http")))
 
 
 def _is_default(ctx: typer.Context, option: str) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
+from svc.addresses import Address
 from svc.errors import Conflict
-from svc.settings import Address
 from svc.wire_tls import ANY_NAME, TlsFiles
 
 #: Connections at a time; more are closed at once.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from svc.addresses import Address
 from svc.broker.base import Broker
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.cli.program import run
@@ -18,7 +19,7 @@ from svc.cli.wiring import Wiring
 from svc.codec import decode_arguments, encode_result
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo
-from svc.settings import Address, ManagerSettings, WorkerSettings
+from svc.settings import ManagerSettings, WorkerSettings
 from svc.wire import PROTOCOL_VERSION
 from tests.support.pickle_keys import envelopes_of, opener
 
@@ -122,7 +123,7 @@ def svc(
 ) -> Callable[..., Ended]:
     """Run `svc` with arguments on the queue in memory."""
 
-    def connect(address: Address, authkey: bytes, timeout: float, tls: object = None) -> Broker:
+    def connect(address: Address, authkey: bytes, timeout: float, *, tls: object = None) -> Broker:
         started.connected.append((address, authkey, timeout))
         return LocalBroker(queue, lambda: c.Hello(PROTOCOL_VERSION, "client"))
 

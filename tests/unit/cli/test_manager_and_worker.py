@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from svc.addresses import Address
 from svc.domain.limits import Limits
 from svc.envelope import PickleKeys
-from svc.settings import Address, ManagerSettings, WorkerSettings
+from svc.settings import ManagerSettings, WorkerSettings
 from svc.wire_tls import TlsFiles
 
 KEY = b"0123456789abcdef"

@@ -13,12 +13,12 @@ import pytest
 import typer
 
 from svc import errors
+from svc.addresses import Address
 from svc.broker.base import Broker
 from svc.cli.program import known_settings, program, run
 from svc.cli.verbs import PROGRAM
 from svc.cli.wiring import Wiring
 from svc.errors import ServiceError
-from svc.settings import Address
 from tools.options import commands, written
 
 ROOT = Path(__file__).parents[3]
@@ -204,7 +204,7 @@ class TestErrors:
         """Run `svc` on a wiring whose connections fail with an error."""
 
         def call(error: BaseException, *argv: str) -> tuple[int, str, str]:
-            def connect(address: Address, authkey: bytes, timeout: float, tls: object) -> Broker:
+            def connect(address: Address, authkey: bytes, timeout: float, *, tls: object) -> Broker:
                 raise error
 
             code = run([*argv], Wiring(connect, lambda settings: 0, lambda settings: 0))
