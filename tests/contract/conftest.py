@@ -1,29 +1,29 @@
-"""One suite for every engine: each must do all that a test asks of `engine`."""
+"""One suite for every engine: each must do all that a test asks of `engine`, each journal that of `kept`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from svc.broker.base import Broker
-from tests.support.engines import Engine, LocalEngine, ManagerEngine
+from tests.support.engines import ENGINES, LIMITS, Engine
+from tests.support.journals import JOURNALS, Kept
 
-#: How each is made, and whether its journal is a file.
-ENGINES: dict[str, tuple[Callable[..., Engine], bool]] = {
-    "local-memory": (LocalEngine, False),
-    "local-sqlite": (LocalEngine, True),
-    "manager-memory": (ManagerEngine, False),
-    "manager-sqlite": (ManagerEngine, True),
-}
+
+@pytest.fixture(params=JOURNALS)
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    """A journal."""
+    kept = JOURNALS[request.param](tmp_path)
+    yield kept
+    kept.journal.close()
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    kind, on_disk = ENGINES[request.param]
-    made: Engine = kind(tmp_path / "journal.db" if on_disk else None)
+    made = ENGINES[request.param](tmp_path, LIMITS)
     yield made
     made.close()
 

@@ -9,9 +9,8 @@ import pytest
 
 from svc.domain.job import NewChunk
 from svc.domain.limits import Limits
-from tests.contract.conftest import ENGINES
 from tests.support.asking import ack_of, chunk, counts, lease, lease_one, submit
-from tests.support.engines import LIMITS
+from tests.support.engines import ENGINES, LIMITS
 
 #: Jobs that are not those of `chunk(0, 3)`, and have numbers of theirs.
 OTHERS = {
@@ -87,9 +86,8 @@ def test_it_is_one_after_the_jobs_were_merged_into_one_row(engine, queue, other)
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_it_is_one_if_the_jobs_are_in_the_journal_alone(kind, tmp_path, other):
-    made, on_disk = ENGINES[kind]
     limits: Limits = replace(LIMITS, window_bytes=1)
-    engine = made(tmp_path / "journal.db" if on_disk else None, limits)
+    engine = ENGINES[kind](tmp_path, limits)
     try:
         queue = engine.client()
         submit(queue, chunk(0, 3))
@@ -150,7 +148,7 @@ def test_a_submit_reads_a_bounded_part_of_the_journal_to_compare(tmp_path):
     """And it never says "known" of a job that it has not compared."""
     size = 1024 * 1024
     limits: Limits = replace(LIMITS, window_bytes=1, max_job_bytes=size, max_queue_jobs=100)
-    engine = ENGINES["local-sqlite"][0](tmp_path / "journal.db", limits)
+    engine = ENGINES["local-sqlite"](tmp_path, limits)
     try:
         queue = engine.client()
         jobs = [NewChunk(number, chunk(task=f"m:f{number}").terms, [bytes(size)]) for number in range(20)]

@@ -12,15 +12,14 @@ from typing import TypeVar
 
 from svc.broker.base import Broker
 from svc.broker.host import QueueHost
-from svc.broker.journal import Journal, MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain.limits import Limits
-from svc.server.journal import SqliteJournal
 from svc.server.manager import JobManager, listen
 from svc.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
+from tests.support.journals import JOURNALS, SLOW_JOURNALS, Kept
 
 #: Limits that are so small that a test can reach them.
 LIMITS = Limits(
@@ -32,12 +31,11 @@ T = TypeVar("T")
 class Engine(abc.ABC):
     """A queue, ways to join it, and actions on it."""
 
-    def __init__(self, path: Path | None, limits: Limits = LIMITS) -> None:
-        self.path = path
+    def __init__(self, journals: Kept, limits: Limits = LIMITS) -> None:
         self.limits = limits
         self.clock = LeapingClock()
         self._brokers: list[Broker] = []
-        self._journal: Journal = MemoryJournal() if path is None else SqliteJournal.open(path, "os")
+        self._journals = journals
         self._start()
 
     @abc.abstractmethod
@@ -98,10 +96,7 @@ class Engine(abc.ABC):
         """Stop the queue and recover it from its journal. Earlier brokers cannot be used any more."""
         self._drop_brokers()
         self._stop()
-        if self.path is not None:
-            self._journal = SqliteJournal.open(self.path, "os")
-        elif isinstance(self._journal, MemoryJournal):
-            self._journal = self._journal.reopened()
+        self._journals.reopen()
         self._start()
 
     def close(self) -> None:
@@ -146,7 +141,7 @@ class LocalEngine(Engine):
         return found
 
     def _start(self) -> None:
-        self.queue = LocalQueue(self._journal, clock=self.clock, limits=self.limits)
+        self.queue = LocalQueue(self._journals.journal, clock=self.clock, limits=self.limits)
 
     def _stop(self) -> None:
         self.queue.close()
@@ -177,7 +172,7 @@ class ManagerEngine(Engine):
         return self._server.ask(lambda: look(self._host)).result(10)
 
     def _start(self) -> None:
-        self._host = QueueHost(self._journal, clock=self.clock, limits=self.limits)
+        self._host = QueueHost(self._journals.journal, clock=self.clock, limits=self.limits)
         # The same port after a restart, as for a manager in production.
         self._server = JobManager(self._host, listen(*self._endpoint), self._authkey).get_server()
         self._endpoint = self._server.endpoint
@@ -192,3 +187,16 @@ class ManagerEngine(Engine):
     def _drop(self, broker: Broker) -> None:
         assert isinstance(broker, ManagerBroker)
         broker._discard()
+
+
+def _maker(kind: type[Engine], journal: str) -> Callable[[Path, Limits], Engine]:
+    return lambda folder, limits: kind(JOURNALS[journal](folder), limits)
+
+
+#: Each way to the queue with each journal: how a test begins it in a folder.
+ENGINES = {
+    f"{way}-{journal}": _maker(kind, journal)
+    for way, kind in (("local", LocalEngine), ("manager", ManagerEngine))
+    for journal in JOURNALS
+    if journal not in SLOW_JOURNALS
+}

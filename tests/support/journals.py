@@ -11,8 +11,22 @@ import apsw
 
 from svc.broker.error_texts import put_back
 from svc.broker.journal import Journal, MemoryJournal
-from svc.domain.events import AnyEvent, Submitted
-from svc.domain.job import Terms
+from svc.domain.events import (
+    Answered,
+    AnyEvent,
+    Cancelled,
+    Drained,
+    Failed,
+    Forgotten,
+    Merged,
+    Range,
+    Requeued,
+    Resumed,
+    Submitted,
+    Succeeded,
+)
+from svc.domain.field_bounds import TRACEBACK_MAX
+from svc.domain.job import Cause, ErrorInfo, Terms
 from svc.server.journal import SqliteJournal
 from svc.server.journal.large_rows import large_rows_path
 from svc.server.journal.mark import mark_path
@@ -21,6 +35,24 @@ from svc.server.journal.store import rows_of as as_rows
 from svc.server.journal.texts import ErrorTexts
 
 TERMS = Terms("module:function")
+SUBMITTED = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
+#: An event of each kind.
+EVENTS: list[AnyEvent] = [
+    Submitted(1.5, "k3v9x0m2q7w1z", 0, SUBMITTED, [b"", b"\x00\xff" * 50], due=2.5, key="naïve ⚙"),
+    Merged(1.75, "a", 7, SUBMITTED, [b"", b"x"], [1, 3], [1.0, 1.5]),
+    Succeeded(2.0, [Range("k3v9x0m2q7w1z", 0, 7, [b"one", b"two"], [0.25, 0.5])]),
+    Failed(3.0, "a", 1, Cause.CRASHED, ErrorInfo("OSError", "no\nluck", "Traceback …"), 9.5, 0.125, "c1"),
+    Failed(3.0, "a", 2, Cause.REFUSED, ErrorInfo("", ""), None),
+    Cancelled(4.0, "a", [3, 4]),
+    Requeued(5.0, "a", [2]),
+    Answered("a", [1]),
+    Drained(6.0, 1, worker="w"),
+    Resumed(7.0),
+    Forgotten(8.0, "a", 5),
+]
+_FRAMES = "Traceback (most recent call last):\n" + '  File "tasks.py", line 7, in add … ⚙\n' * 400
+#: The longest traceback that an event may have.
+LONG_TRACEBACK = _FRAMES[:TRACEBACK_MAX]
 #: The suffixes of the files that belong to a journal.
 PARTS = ("", "-wal", ".mark")
 
@@ -28,6 +60,20 @@ PARTS = ("", "-wal", ".mark")
 def event(number: int, size: int = 100) -> AnyEvent:
     """Return a submit of one job with about *size* bytes of arguments."""
     return Submitted(float(number), "o", number, TERMS, [b"%d" % number * (size // len(str(number)))])
+
+
+def failed(number: int, error: ErrorInfo) -> AnyEvent:
+    """Return an attempt without a result."""
+    return Failed(float(number), "o", number, Cause.FAILED, error, None, 0.5, "w.1", 7, 1, 0, 0)
+
+
+def traceback_with(message: str) -> str:
+    """Return a long traceback that ends with *message*."""
+    return f"{LONG_TRACEBACK[: TRACEBACK_MAX - len(message) - 20]}\nValueError: {message}\n"
+
+
+def numbered(events: list[AnyEvent], first: int = 1) -> list[tuple[int, AnyEvent]]:
+    return list(enumerate(events, start=first))
 
 
 def killed(source: Path, target: Path) -> Path:
@@ -113,3 +159,13 @@ def in_memory() -> Kept:
         return journal.reopened()
 
     return Kept(MemoryJournal, reopen)
+
+
+#: Every journal there is: how a test begins it in a folder. A new engine joins the contract suites here.
+JOURNALS: dict[str, Callable[[Path], Kept]] = {
+    "memory": lambda folder: in_memory(),
+    "sqlite": lambda folder: in_file(folder / "journal.db", "os"),
+    "sqlite-fsync": lambda folder: in_file(folder / "journal.db", "fsync"),
+}
+#: The journals that differ from another one only in the time that a commit takes.
+SLOW_JOURNALS = ("sqlite-fsync",)

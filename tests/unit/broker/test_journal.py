@@ -1,4 +1,4 @@
-"""The memory journal keeps the same promises as the one on disk (tests/unit/server/test_journal.py)."""
+"""What only the journal in memory promises; `tests/contract/test_journals.py` has what all journals do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain.events import Resumed
 from svc.errors import JournalError
+from tests.support.journals import EVENTS, numbered
 
 EVENT = Resumed(1.0)
 
@@ -45,3 +46,15 @@ def test_a_restart_finds_the_events_and_the_next_incarnation():
     assert list(again.replay()) == [(1, EVENT)]
     with pytest.raises(JournalError):
         journal.maintain(idle=True)
+
+
+def test_a_journal_in_memory_has_no_size_and_no_disk():
+    journal = MemoryJournal()
+    journal.append(numbered(EVENTS))
+    assert (journal.size(), journal.free_bytes()) == (0, None)
+    assert journal.durability == "memory"
+
+
+def test_a_journal_in_memory_can_be_told_its_incarnation():
+    """A manager without a file must not repeat the numbers of the manager before it."""
+    assert MemoryJournal(incarnation=1234).incarnation == 1234

@@ -1,4 +1,4 @@
-"""The contract of every journal, and the further promises of the one on disk."""
+"""What only the journal in a file promises; `tests/contract/test_journals.py` has what all journals do."""
 
 import stat
 from pathlib import Path
@@ -7,117 +7,17 @@ import apsw
 import msgspec
 import pytest
 
-from svc.broker.journal import MemoryJournal
-from svc.domain.events import (
-    Answered,
-    AnyEvent,
-    Cancelled,
-    Drained,
-    Failed,
-    Forgotten,
-    Merged,
-    Range,
-    Requeued,
-    Resumed,
-    Submitted,
-    Succeeded,
-)
-from svc.domain.job import Cause, ErrorInfo, Terms
-from svc.errors import ConfigurationError, Conflict, JournalError, RowMissing
+from svc.domain.events import AnyEvent, Resumed, Submitted
+from svc.errors import ConfigurationError, Conflict, JournalError
 from svc.server.journal import APPLICATION_ID, SCHEMA_VERSION, SqliteJournal, require_sqlite
 from svc.server.journal.inspection import info, verify
 from svc.server.journal.mark import mark_path, read_claim
-
-TERMS = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
-EVENTS: list[AnyEvent] = [
-    Submitted(1.5, "k3v9x0m2q7w1z", 0, TERMS, [b"", b"\x00\xff" * 50], due=2.5, key="naïve ⚙"),
-    Merged(1.75, "a", 7, TERMS, [b"", b"x"], [1, 3], [1.0, 1.5]),
-    Succeeded(2.0, [Range("k3v9x0m2q7w1z", 0, 7, [b"one", b"two"], [0.25, 0.5])]),
-    Failed(3.0, "a", 1, Cause.CRASHED, ErrorInfo("OSError", "no\nluck", "Traceback …"), 9.5, 0.125, "c1"),
-    Failed(3.0, "a", 2, Cause.REFUSED, ErrorInfo("", ""), None),
-    Cancelled(4.0, "a", [3, 4]),
-    Requeued(5.0, "a", [2]),
-    Answered("a", [1]),
-    Drained(6.0, 1, worker="w"),
-    Resumed(7.0),
-    Forgotten(8.0, "a", 5),
-]
+from tests.support.journals import EVENTS, TERMS, numbered
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
-
-
-def numbered(events: list[AnyEvent], first: int = 1) -> list[tuple[int, AnyEvent]]:
-    return list(enumerate(events, start=first))
-
-
-def test_what_was_appended_is_read_back_by_number(kept):
-    kept.journal.append(numbered(EVENTS))
-    assert [kept.journal.read(number) for number, _ in numbered(EVENTS)] == EVENTS
-
-
-def test_every_kind_of_event_survives_a_restart_in_order(kept):
-    kept.journal.append(numbered(EVENTS[:4]))
-    kept.journal.append(numbered(EVENTS[4:], first=5))
-    assert list(kept.reopen().replay()) == numbered(EVENTS)
-
-
-def test_replay_is_in_order_of_number_across_gaps(kept):
-    kept.journal.append([(40, EVENTS[0]), (7, EVENTS[1])])
-    kept.journal.append([(2**62, EVENTS[2]), (8, EVENTS[3])])
-    assert [number for number, _ in kept.journal.replay()] == [7, 8, 40, 2**62]
-
-
-def test_a_new_journal_replays_nothing(kept):
-    assert list(kept.journal.replay()) == []
-
-
-def test_forgotten_rows_are_gone_and_unknown_ones_are_passed_over(kept):
-    kept.journal.append(numbered(EVENTS))
-    kept.journal.append([], forget=[9, 2, 3, 4, 77, 3])
-    assert [number for number, _ in kept.reopen().replay()] == [1, 5, 6, 7, 8, 10, 11]
-
-
-def test_rows_are_appended_and_forgotten_in_one_call(kept):
-    kept.journal.append(numbered(EVENTS[:3]))
-    kept.journal.append([(4, EVENTS[3])], forget=[1, 2, 3])
-    assert list(kept.reopen().replay()) == [(4, EVENTS[3])]
-
-
-def test_an_empty_append_changes_nothing(kept):
-    kept.journal.append([])
-    assert list(kept.reopen().replay()) == []
-
-
-def test_reading_a_row_that_is_not_there_is_an_error_and_does_no_harm(kept):
-    with pytest.raises(JournalError, match="no row 3"):
-        kept.journal.read(3)
-    kept.journal.append([(3, EVENTS[0])])
-    assert kept.journal.read(3) == EVENTS[0]
-
-
-def test_each_opening_is_a_new_incarnation(kept):
-    seen = [kept.journal.incarnation, kept.reopen().incarnation, kept.reopen().incarnation]
-    assert seen == [1, 2, 3]
-
-
-def test_an_incarnation_begins_in_the_open_journal_and_keeps_every_row(kept):
-    kept.journal.append(numbered(EVENTS[:4]), forget=[4])
-    kept.journal.begin_incarnation()
-    assert kept.journal.incarnation == 2
-    replayed = [number for number, _ in kept.journal.replay()]
-    assert replayed[:3] == [1, 2, 3]
-
-    kept.journal.append([(5, EVENTS[4])], forget=[4])
-    assert [number for number, _ in kept.reopen().replay()] == [1, 2, 3, 5]
-    assert kept.journal.incarnation == 3
-
-
-def test_a_row_that_is_not_there_is_told_apart_from_a_disk_that_fails(kept):
-    with pytest.raises(RowMissing, match="no row 3"):
-        kept.journal.read(3)
 
 
 @pytest.mark.parametrize("durability", ["os", "fsync"])
@@ -150,52 +50,6 @@ def test_the_mark_names_the_incarnation_that_was_begun_in_place(path):
     assert claim is not None
     assert (claim.incarnation, claim.sequence) == (2, 2)
     journal.close()
-
-
-def test_a_number_that_is_taken_ends_the_journal_but_loses_nothing(kept):
-    kept.journal.append(numbered(EVENTS[:2]))
-    with pytest.raises(JournalError):
-        kept.journal.append([(3, EVENTS[2]), (1, EVENTS[3])])
-    with pytest.raises(JournalError):
-        kept.journal.append([(4, EVENTS[3])])
-    assert list(kept.reopen().replay()) == numbered(EVENTS[:2])
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda journal: journal.append([(1, EVENTS[0])]),
-        lambda journal: journal.append([]),
-        lambda journal: journal.read(1),
-        lambda journal: list(journal.replay()),
-        lambda journal: journal.maintain(idle=True),
-    ],
-)
-def test_a_closed_journal_refuses_everything(kept, use):
-    kept.journal.close()
-    kept.journal.close()
-    with pytest.raises(JournalError, match="closed"):
-        use(kept.journal)
-
-
-def test_checkpoints_change_nothing_that_can_be_read(kept):
-    for number, event in numbered(EVENTS):
-        kept.journal.append([(number, event)])
-        kept.journal.maintain(idle=True)
-    assert list(kept.journal.replay()) == numbered(EVENTS)
-    assert list(kept.reopen().replay()) == numbered(EVENTS)
-
-
-def test_a_journal_in_memory_has_no_size_and_no_disk():
-    journal = MemoryJournal()
-    journal.append(numbered(EVENTS))
-    assert (journal.size(), journal.free_bytes()) == (0, None)
-    assert journal.durability == "memory"
-
-
-def test_a_journal_in_memory_can_be_told_its_incarnation():
-    """A manager without a file must not repeat the numbers of the manager before it."""
-    assert MemoryJournal(incarnation=1234).incarnation == 1234
 
 
 @pytest.mark.parametrize(("durability", "synchronous"), [("fsync", 2), ("os", 1)])
