@@ -43,6 +43,8 @@ ERROR = ErrorInfo("ValueError", "no")
         chunk(0, delay=INF),
         chunk(0, delay=SECONDS_MAX * 2),
         NewChunk(bounds.NUMBER_MAX, Terms("m:f"), [b""]),
+        NewChunk(0, Terms("m:f"), [b"", b""], headers=[b"", b"h" * (bounds.HEADER_MAX + 1)]),
+        NewChunk(0, Terms("m:f"), [b"", b""], headers=[b"h"]),
     ],
 )
 def test_a_chunk_out_of_bounds_is_refused_alone(queue, wrong):

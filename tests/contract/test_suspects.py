@@ -309,7 +309,7 @@ def test_a_suspect_is_none_once_it_has_ended(engine, queue, names, how):
         worker.call([ack_of(delivery) if how == "ack" else nack_of(delivery)])
 
     assert not only(queue).suspect
-    assert not engine.inside(lambda host: bool(host.state.ledger.losses))
+    assert not engine.inside(lambda host: bool(host.state.ledger.losses.by_event))
 
 
 def test_a_suspect_that_fails_is_one_still_when_it_is_tried_again(engine, queue, names):

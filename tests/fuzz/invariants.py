@@ -31,7 +31,7 @@ def check_cheaply(state: QueueState) -> None:
     ready: Counter[_Lane] = Counter()
     leased = 0
     for chunk in state.ledger.chunks.values():
-        terms, states = chunk.terms, chunk.states
+        terms, states = chunk.terms, chunk._states
         found = [states.count(each) for each in _STATES]
         _require(sum(found) == chunk.count == len(states), "a chunk has states that are none")
         unfinished = sum([found[each] for each in _UNFINISHED])
@@ -43,7 +43,7 @@ def check_cheaply(state: QueueState) -> None:
         counted[terms.queue] = list(map(add, sums, found))
         leased += found[JobState.LEASED]
         if found[JobState.READY]:
-            apart = sum(1 for index in chunk.suspects or () if chunk.states[index] == JobState.READY)
+            apart = sum(1 for index in chunk.suspects if chunk._states[index] == JobState.READY)
             ready[False, terms.queue, terms.priority, terms.task, terms.codec] += (
                 found[JobState.READY] - apart
             )
@@ -62,7 +62,7 @@ def check_cheaply(state: QueueState) -> None:
 def _check_counts(state: QueueState, counted: dict[str, list[int]]) -> None:
     for name in state.ledger.counts.keys() | counted.keys():
         known = state.ledger.counts.get(name)
-        said = [getattr(known, word) for word in _WORDS] if known is not None else _NOTHING
+        said = [known[each] for each in JobState] if known is not None else _NOTHING
         if said != counted.get(name, _NOTHING):
             raise Finding(f"the counts of a queue are {said}, its jobs {counted.get(name)}: {name!r}")
 
@@ -71,7 +71,7 @@ def _check_leases(state: QueueState, leased: int) -> None:
     held = 0
     for token, lease in state.leases.items():
         held += lease.stop - lease.start
-        mine = lease.chunk.states[lease.start : lease.stop]
+        mine = lease.chunk._states[lease.start : lease.stop]
         _require(lease.start < lease.stop, f"a lease is empty: {token}")
         _require(mine.count(JobState.LEASED) == len(mine), f"a lease has jobs that are not leased: {token}")
         _require(lease.holder.leases.get(token) is lease, f"a holder does not know its lease: {token}")
@@ -102,7 +102,7 @@ def check_deserted(state: QueueState) -> None:
         Finding: a job is held.
     """
     _require(not state.leases, f"leases outlive all members: {sorted(state.leases)}")
-    pinned = sum(chunk.states.count(JobState.LEASED) for chunk in state.ledger.chunks.values())
+    pinned = sum(chunk._states.count(JobState.LEASED) for chunk in state.ledger.chunks.values())
     _require(not pinned, f"jobs are leased, and nobody is there: {pinned}")
 
 

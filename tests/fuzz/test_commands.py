@@ -13,12 +13,14 @@ import pytest
 import structlog
 from msgspec import inspect
 
+from svc.broker import host
 from svc.domain import admission, settlement, upkeep
 from svc.domain import commands as c
 from svc.domain.events import Failed
 from svc.domain.handlers import HANDLERS, READERS
-from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import JobState
 from svc.domain.queue_state import QueueState
+from svc.domain.replay import replay
 from svc.server import protocol
 from svc.server.plain import EXPOSED
 from tests.fuzz import author, commands
@@ -45,7 +47,7 @@ def a_handler_drops_a_count(monkeypatch):
     def forgetful(state, command, member, now):
         reply = cancel(state, command, member, now)
         for counts in state.ledger.counts.values():
-            counts.cancelled = 0
+            counts._by_state[JobState.CANCELLED] = 0
         return reply
 
     monkeypatch.setitem(HANDLERS, c.Cancel, forgetful)
@@ -70,13 +72,11 @@ def ready_jobs_are_in_no_lane(monkeypatch):
 
 
 def a_replay_leaves_failures_out(monkeypatch):
-    replay = Ledger.replay
-
     def forgetful(ledger, sequence, event):
         if not isinstance(event, Failed):
             replay(ledger, sequence, event)
 
-    monkeypatch.setattr(Ledger, "replay", forgetful)
+    monkeypatch.setattr(host, "replay", forgetful)
 
 
 def a_handler_cannot_take_a_number(monkeypatch):

@@ -88,7 +88,7 @@ class Crowd:
 
     @staticmethod
     def indexes(chunk: Chunk, state: JobState) -> list[int]:
-        return [index for index, each in enumerate(chunk.states) if each == state]
+        return [index for index, each in enumerate(chunk._states) if each == state]
 
 
 steps = st.lists(
@@ -179,13 +179,13 @@ def flood_of_falling_priorities(crowd: Crowd, number: int) -> None:
 def flood_of_cancelled_jobs(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", 0, 1)
     crowd.lanes.skip(crowd.chunks[-1], 1)
-    crowd.chunks[-1].states[0] = JobState.CANCELLED
+    crowd.chunks[-1]._states[0] = JobState.CANCELLED
 
 
 def flood_of_cancelled_priorities(crowd: Crowd, number: int) -> None:
     crowd.submit("a", "m:f", -number, 1)
     crowd.lanes.skip(crowd.chunks[-1], 1)
-    crowd.chunks[-1].states[0] = JobState.CANCELLED
+    crowd.chunks[-1]._states[0] = JobState.CANCELLED
 
 
 def flood_of_tasks(crowd: Crowd, number: int) -> None:

@@ -11,6 +11,7 @@ from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import DEFAULT_QUEUE, ErrorInfo, NewChunk, Terms
+from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.upkeep import SWEEP_SECONDS
@@ -110,4 +111,4 @@ def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed):
 
     assert not members.host.state.leases
     assert not members.host.state.holders
-    assert members.host.state.ledger.counts[DEFAULT_QUEUE].leased == 0
+    assert members.host.state.ledger.counts[DEFAULT_QUEUE][JobState.LEASED] == 0

@@ -22,7 +22,7 @@ from tests.support.queue_model import CONSUMERS, ERROR, LIMITS, WORKERS, Job, Le
 def few_attempts_kept() -> Iterator[None]:
     """So that jobs have more attempts than are kept."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("svc.domain.chunk.ATTEMPTS_KEPT", 2)
+        patch.setattr("svc.domain.job_records.ATTEMPTS_KEPT", 2)
         yield
 
 
@@ -123,7 +123,9 @@ class QueueMachine(QueueModel):
         for keyed, delay in jobs:
             number, self.next_number = self.next_number, self.next_number + 1
             key = f"key-{number}" if keyed else ""
-            chunks.append(NewChunk(number, Terms("m:f"), [b"%05d" % number], delay, key))
+            self.headers[number] = b"h%05d" % number if number % 3 == 0 else b""
+            headers = [self.headers[number]] if self.headers[number] else []
+            chunks.append(NewChunk(number, Terms("m:f"), [b"%05d" % number], delay, key, headers))
             self.jobs[f"o-{number}"] = Job("scheduled" if delay else "ready", self.now + delay)
         self.sent += chunks
         assert self.ask(c.Submit("o", chunks), self.client) == r.Accepted([])
@@ -135,7 +137,7 @@ class QueueMachine(QueueModel):
         chunk = data.draw(st.sampled_from([chunk for chunk in self.sent if chunk.key]))
         if self.state.ledger.find(f"o-{chunk.first}") is None:
             return
-        again = NewChunk(0, chunk.terms, chunk.bodies, 0.0, chunk.key)
+        again = NewChunk(0, chunk.terms, chunk.bodies, 0.0, chunk.key, chunk.headers)
         reply = self.ask(c.Submit("other", [again]), self.client)
         assert reply == r.Accepted([r.Note(0, f"o-{chunk.first}")])
 
@@ -163,7 +165,11 @@ class QueueMachine(QueueModel):
             return
         grant = self.ask(c.Lease(limit), member)
         assert isinstance(grant, r.Grant)
-        idle = self.state.ledger.drains or self.now < self.state.hold_until or member.unrenewed(self.now)
+        idle = (
+            self.state.ledger.drains.in_force
+            or self.now < self.state.hold_until
+            or member.unrenewed(self.now)
+        )
         ready = [known for known in self.jobs.values() if known.state == "ready"]
         suspects = [known for known in self.jobs.values() if known.suspect and known.state == "leased"]
         alone = not suspects and not any(lease.consumer == name for lease in self.held.values())
@@ -171,11 +177,13 @@ class QueueMachine(QueueModel):
             assert not grant.deliveries
         elif alone or not all(known.suspect for known in ready):
             assert grant.deliveries
-        assert bool(grant.pill) == bool(self.state.ledger.drains)
+        assert bool(grant.pill) == bool(self.state.ledger.drains.in_force)
         for each in grant.deliveries:
             assert each.token not in self.held
             numbers = list(range(each.first, each.first + len(each.bodies)))
             assert each.bodies == [b"%05d" % number for number in numbers]
+            headers = [self.headers.get(number, b"") for number in numbers]
+            assert (each.headers or [b""] * len(numbers)) == headers
             self.held[each.token] = Lease(name, each.origin, numbers)
             for number in numbers:
                 job = self.jobs[f"{each.origin}-{number}"]

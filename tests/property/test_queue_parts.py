@@ -134,7 +134,7 @@ def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
     for made in chunks:
         for index in range(made.count):
             if rng.random() < 0.2:
-                made.states[index] = JobState.CANCELLED
+                made._states[index] = JobState.CANCELLED
                 lanes.skip(made, 1)
                 expected.remove((-made.terms.priority, made.sequence, index))
     got, given_back = [], False

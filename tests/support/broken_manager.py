@@ -15,6 +15,7 @@ from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
 from svc.domain.handlers import HANDLERS, Handler
+from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 
@@ -53,7 +54,7 @@ class Faults:
                 case task if task == RAISES:
                     raise RuntimeError(f"what it was about: {chunk.bodies[0]!r}")
                 case task if task == CORRUPTS:
-                    state.ledger.counts_of(chunk.terms.queue).ready = 0
+                    state.ledger.counts_of(chunk.terms.queue)._by_state[JobState.READY] = 0
                     state.swallow(next(lane for lane in state.lanes if lane.task == task), now)
                 case task if task == WRITES:
                     state.record(e.Resumed(now, "\ud800"))

@@ -18,6 +18,7 @@ from svc.domain.job import ErrorInfo, NewChunk, parse_job_id
 from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, Member
 from svc.domain.queue_state import QueueState
+from svc.domain.replay import replay
 from tests.support.state_checks import check_journal, check_state
 
 LIMITS = Limits(
@@ -67,6 +68,7 @@ class QueueModel(RuleBasedStateMachine):
         self.journal = MemoryJournal()
         self.jobs: dict[str, Job] = {}
         self.next_number = 0
+        self.headers: dict[int, bytes] = {}
         self.sent: list[NewChunk] = []
         self.held: dict[int, Lease] = {}
         self.stale: list[c.Ack] = []
@@ -75,7 +77,7 @@ class QueueModel(RuleBasedStateMachine):
     def _open(self) -> None:
         self.state = QueueState(incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS)
         for sequence, event in self.journal.replay():
-            self.state.ledger.replay(sequence, event)
+            replay(self.state.ledger, sequence, event)
         self.state.recover(self.now)
         self._note_due()
         self.client = Member()

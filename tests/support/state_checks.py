@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from svc.broker.journal import MemoryJournal
-from svc.domain.chunk import ATTEMPTS_KEPT, Chunk
-from svc.domain.counts import Counts
+from svc.domain.chunk import Chunk
+from svc.domain.columns import DIGEST_BYTES
 from svc.domain.holders import Holders
-from svc.domain.keys import DIGEST_BYTES
-from svc.domain.ledger import Ledger
+from svc.domain.job_records import ATTEMPTS_KEPT
+from svc.domain.ledger import Counts, Ledger
 from svc.domain.lifecycle import JobState
 from svc.domain.members import ON_TRIAL, Member
 from svc.domain.origins import Completion, Origin
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import QueueState
+from svc.domain.replay import end_replay, replay
 
 
 def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
@@ -36,7 +37,7 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
     """Fail unless the journal has exactly the rows that the state needs, and replays to the same ledger."""
     ledger = state.ledger
     rows = {sequence for sequence, _ in journal.replay()}
-    drains = {sequence for _, sequence in ledger.drains.values()}
+    drains = {sequence for _, sequence in ledger.drains.in_force.values()}
     marks = {sequence for origin in ledger.origins for sequence in origin.forgotten_by}
     accepted = {sequence for chunk in ledger.chunks.values() for sequence in chunk.rows()}
     records = [record for chunk in ledger.chunks.values() for record in chunk.records.values()]
@@ -46,8 +47,8 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
 
     replayed = Ledger()
     for sequence, event in journal.replay():
-        replayed.replay(sequence, event)
-    replayed.settle_order()
+        replay(replayed, sequence, event)
+    end_replay(replayed)
     assert not replayed.forgotten
     live, again = portrait(ledger), portrait(replayed)
     for name, value in live.items():
@@ -65,8 +66,8 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
             b.sequence: [(b.key_of(i), b.due_of(i), b.at_of(i), b.sequence_of(i)) for i in range(b.count)]
             for b in chunks
         },
-        "states": {b.sequence: [_lasting(state) for state in b.states] for b in chunks},
-        "outcomes": {b.sequence: list(b.outcomes or [0] * b.count) for b in chunks},
+        "states": {b.sequence: [_lasting(state) for state in b._states] for b in chunks},
+        "outcomes": {b.sequence: [b.ended_by(index) for index in range(b.count)] for b in chunks},
         "records": {
             (b.sequence, index): (
                 r.failures,
@@ -88,7 +89,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         "keys": {key: _keyed(ledger, key) for key in ledger.keys},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
-        "drains": (ledger.drains, ledger.refusing),
+        "drains": (ledger.drains.in_force, ledger.drains.refusing),
         "references": ledger.references,
         "order of outcomes": [each for each in ledger.outcome_order if each in ledger.references],
         "feeds": {
@@ -113,7 +114,7 @@ def _is_kept(ledger: Ledger, origin: Origin, each: Completion) -> bool:
 def _losses(ledger: Ledger, chunk: Chunk) -> list[tuple[int, ...]]:
     """Return the suspects of *chunk*, and whether the losses that made them that can still be withdrawn."""
     found: list[tuple[int, ...]] = []
-    for index in sorted(chunk.suspects or ()):
+    for index in sorted(chunk.suspects):
         loss = ledger.losses.of(chunk, index)
         assert loss is not None, "a suspect has no loss"
         open_still = ledger.losses.of_lease(loss.token) is loss
@@ -123,10 +124,9 @@ def _losses(ledger: Ledger, chunk: Chunk) -> list[tuple[int, ...]]:
 
 def _keyed(ledger: Ledger, key: str) -> tuple[int, int, bytes]:
     chunk, index = ledger.keys.find(key) or pytest.fail(f"the key {key!r} has no job")
-    assert chunk.digests is not None
-    digest = bytes(chunk.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
-    assert len(chunk.digests) == chunk.count * DIGEST_BYTES
-    return chunk.sequence, index, digest
+    assert chunk.columns is not None
+    assert len(chunk.columns._digests) == chunk.count * DIGEST_BYTES
+    return chunk.sequence, index, chunk.columns.digest_of(index)
 
 
 def _lasting(state: int) -> str:
@@ -134,7 +134,7 @@ def _lasting(state: int) -> str:
 
 
 def _kept(counts: Counts) -> tuple[int, int, int, int]:
-    return counts.unfinished, counts.succeeded, counts.dead, counts.cancelled
+    return counts.unfinished, counts[JobState.SUCCEEDED], counts[JobState.DEAD], counts[JobState.CANCELLED]
 
 
 def _used(ledger: Ledger) -> list[tuple[str, Counts]]:
@@ -144,14 +144,14 @@ def _used(ledger: Ledger) -> list[tuple[str, Counts]]:
 def _check_counts(ledger: Ledger) -> None:
     seen: dict[str, Counter[str]] = {}
     for chunk in ledger.chunks.values():
-        seen.setdefault(chunk.terms.queue, Counter()).update(JobState(state).word for state in chunk.states)
-        assert chunk.unfinished == sum(1 for state in chunk.states if not JobState(state).finished)
+        seen.setdefault(chunk.terms.queue, Counter()).update(JobState(state).word for state in chunk._states)
+        assert chunk.unfinished == sum(1 for state in chunk._states if not JobState(state).finished)
     for name, counts in ledger.counts.items():
-        found = {state.word: getattr(counts, state.word) for state in JobState}
+        found = counts.by_state()
         assert found == {state.word: seen.get(name, Counter())[state.word] for state in JobState}, name
     assert ledger.unfinished == sum(chunk.unfinished for chunk in ledger.chunks.values())
-    resident = sum(b.weight for b in ledger.chunks.values() if b.bodies is not None)
-    assert ledger.resident_bytes == resident
+    resident = sum(b.weight for b in ledger.chunks.values() if b.in_memory)
+    assert ledger.window.used == resident
 
 
 def _check_leases(state: QueueState) -> None:
@@ -163,7 +163,7 @@ def _check_leases(state: QueueState) -> None:
     marked = {
         (chunk.sequence, index)
         for chunk in state.ledger.chunks.values()
-        for index, each in enumerate(chunk.states)
+        for index, each in enumerate(chunk._states)
         if each == JobState.LEASED
     }
     assert not leased or max(leased.values()) == 1, "a job has two live leases"
@@ -179,7 +179,7 @@ def _check_leases(state: QueueState) -> None:
 def _check_lanes(state: QueueState) -> None:
     ready: dict[tuple[bool, str, int, str, str], set[tuple[int, int]]] = {}
     for chunk in state.ledger.chunks.values():
-        for i, each in enumerate(chunk.states):
+        for i, each in enumerate(chunk._states):
             if each == JobState.READY:
                 apart = state.ledger.losses.of(chunk, i) is not None
                 key = (apart, chunk.terms.queue, chunk.terms.priority, chunk.terms.task, chunk.terms.codec)

@@ -178,7 +178,9 @@ def content_digest(command: c.Command, *, inside: bool) -> bytes:
     """
     content: object = command
     if inside and isinstance(command, c.Submit):
-        content = [(chunk.terms, chunk.bodies, chunk.delay, chunk.key) for chunk in command.chunks]
+        content = [
+            (chunk.terms, chunk.bodies, chunk.delay, chunk.key, chunk.headers) for chunk in command.chunks
+        ]
     elif hasattr(command, "wait"):
         content = msgspec.structs.replace(command, wait=0.0)
     try:

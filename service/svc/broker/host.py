@@ -36,6 +36,7 @@ from svc.domain.members import Member
 from svc.domain.observer import Observer
 from svc.domain.queue_state import Notice, QueueState
 from svc.domain.refusals import Refusal
+from svc.domain.replay import replay
 from svc.domain.room import Room
 from svc.errors import JournalError
 
@@ -231,7 +232,7 @@ class QueueHost:
     @property
     def passed_over(self) -> int:
         """How many steps the last replay skipped, because they contradict earlier ones."""
-        return self.state.ledger.steps.passed_over
+        return self.state.ledger.passed_over
 
     def totals(self, room: Room | None = None) -> r.Totals:
         """Return the counts of every queue, taken at once or before, in *room*; and what the host knows."""
@@ -394,7 +395,7 @@ class QueueHost:
         started = time.perf_counter()
         ledger = self.state.ledger
         for sequence, event in self.journal.replay():
-            ledger.replay(sequence, event)
+            replay(ledger, sequence, event)
         self.clock: Clock = clock or ManagerClock(
             ledger.last_at, expected=self.journal.expected_time(), jump_max=self._max_clock_jump
         )

@@ -192,8 +192,8 @@ class Waiters:
     def serve_lessees(self, now: float) -> None:
         """Hand ready jobs to the requests that wait for jobs, the oldest request first."""
         state = self._state
-        epoch, self._drain_epoch = self._drain_epoch, state.ledger.drain_epoch
-        if epoch != self._drain_epoch and state.ledger.drains:
+        epoch, self._drain_epoch = self._drain_epoch, state.ledger.drains.epoch
+        if epoch != self._drain_epoch and state.ledger.drains.in_force:
             for shelf in list(self._lessees.values()):
                 for waiting in list(shelf.values()):
                     if pill_for(state, waiting.member):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import suspicion
-from svc.domain.aliases import alias_of, is_reserved_origin
 from svc.domain.bounds import exceeded
 from svc.domain.chunk import Chunk
+from svc.domain.columns import content_digest
 from svc.domain.field_bounds import SUBMIT_JOBS_MAX
 from svc.domain.handlers import handles
-from svc.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewChunk, check_chunk
-from svc.domain.keys import content_digest, digest_at
+from svc.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewChunk, alias_of, check_chunk, is_reserved_origin
+from svc.domain.keys import digest_at
 from svc.domain.known_tasks import not_accepted
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Member, Worker
@@ -212,7 +212,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):
         # The reply that said so never arrived.
         start += 1
-    if not start < stop <= chunk.count or chunk.states.count(JobState.READY, start, stop) != stop - start:
+    if not start < stop <= chunk.count or chunk.count_in(JobState.READY, start, stop) != stop - start:
         return False
     state.skip_ready(chunk, start, stop)
     lease = state.grant_lease(chunk, start, stop, member, now, token=held.token)
@@ -224,7 +224,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
 def _settled(state: QueueState, token: int, chunk: Chunk, index: int) -> bool:
     """Return whether the outcome of the attempt under *token* at a job is recorded."""
     number = chunk.first + index
-    return chunk.state(index).finished or state.ledger.settled.has(token, number, 1, failed=True)
+    return chunk.has_ended(index) or state.ledger.settled.has(token, number, 1, failed=True)
 
 
 def _submit_one(
@@ -277,7 +277,7 @@ def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: 
         return r.Note(0, code="job_too_large", message=message)
     if (refusal := state.refusal) is not None:
         return r.Note(0, code=refusal.code, message=refusal.message)
-    if state.ledger.refusing:
+    if state.ledger.drains.refusing:
         return r.Note(0, code="draining")
     full = exceeded(state, chunk, run)
     if full is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from svc.domain import events as e
-from svc.domain.chunk import Chunk, ledgers_after
+from svc.domain import replay
 from svc.domain.job import Cause, ErrorInfo
+from svc.domain.job_records import NO_RECORD
 from svc.domain.lifecycle import JobState
 from svc.domain.members import LeaseRecord
 from svc.domain.queue_state import QueueState
@@ -27,9 +28,9 @@ def charge(
     chunk, index, error = lease.chunk, lease.start, error.within_bounds()
     retry_at = None if retry_in is None else now + retry_in
     _record(state, lease, cause, error, retry_at, seconds, now, token)
-    if chunk.states[index] == JobState.SCHEDULED and retry_at is not None:
+    if chunk.state(index) is JobState.SCHEDULED and retry_at is not None:
         state.schedule(chunk, index, index + 1, retry_at)
-    elif chunk.states[index] == JobState.READY:
+    elif chunk.state(index) is JobState.READY:
         state.make_ready(chunk, index, index + 1, now)
     settle_front(state, lease, index + 1)
     state.run_times.ran(chunk.terms.task, 1, seconds)
@@ -61,8 +62,8 @@ def _record(
     token: int = 0,
 ) -> None:
     chunk, index = lease.chunk, lease.start
-    record = chunk.records.get(index)
-    failures, crashes, interruptions, suspicions = ledgers_after(record, cause)
+    record = chunk.records.get(index, NO_RECORD)
+    failures, crashes, interruptions, suspicions = record.after(cause)
     event = e.Failed(
         at=now,
         origin=chunk.origin,
@@ -77,11 +78,7 @@ def _record(
         crashes=crashes,
         interruptions=interruptions,
         suspicions=suspicions,
-        attempt=1 + (record.ended if record is not None else 0),
-        suspect=_is_suspect(chunk, index),
+        attempt=1 + record.ended,
+        suspect=index in chunk.suspects,
     )
-    state.ledger.failed(state.record(event), event)
-
-
-def _is_suspect(chunk: Chunk, index: int) -> bool:
-    return chunk.suspects is not None and index in chunk.suspects
+    replay.failed(state.ledger, state.record(event), event)

@@ -8,104 +8,28 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import sub
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-from svc.domain.counts import Tally
-from svc.domain.events import Merged, Submitted
-from svc.domain.job import Cause, Terms, job_id
-from svc.domain.lifecycle import JobState
+from svc.domain.columns import Columns
+from svc.domain.events import Submitted
+from svc.domain.job import Terms, job_id
+from svc.domain.job_records import JobRecord
+from svc.domain.lifecycle import FINISHED, JobState
 
-if TYPE_CHECKING:
-    from svc.domain.due import Sleepers
-
-#: Ended attempts that the record of a job keeps; its counters go on beyond that.
-ATTEMPTS_KEPT = 20
 #: Jobs that a chunk may have and still grow. It grows by submits that continue its job numbers.
 GROWN_JOBS_MAX = 256
+#: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
+BODY_OVERHEAD_BYTES = 48
 #: A plain number, because appending a member of an enumeration takes three times as long.
 _READY = int(JobState.READY)
 #: Finds the runs of jobs in each state.
 _RUNS = {state: re.compile(re.escape(bytes((state,))) + b"+") for state in JobState}
-#: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
-BODY_OVERHEAD_BYTES = 48
+_NO_SUSPECTS: dict[int, int] = {}
 
-
-class JobRecord:
-    """What is particular about one job: its ledgers, and the rows of the journal about it alone."""
-
-    __slots__ = (
-        "answered",
-        "attempts",
-        "cleared",
-        "crashes",
-        "due",
-        "ended",
-        "failures",
-        "interruptions",
-        "requeued",
-        "suspicions",
-    )
-
-    def __init__(self) -> None:
-        """Start with all counters at 0."""
-        self.failures = 0
-        self.crashes = 0
-        self.interruptions = 0
-        self.suspicions = 0
-        #: Its attempts that have ended so far, those that are no longer kept included.
-        self.ended = 0
-        self.due: float | None = None
-        #: The events that ended its last attempts. The journal has everything else about an attempt.
-        self.attempts = array("Q")
-        #: The event that requeued the job, if no attempt has ended since; 0 if there is none.
-        self.requeued = 0
-        #: The last event that took its outcome out of `results`; 0 if there is none.
-        self.answered = 0
-        #: The event that withdrew its last suspicion, if no attempt has ended since.
-        self.cleared = 0
-
-    def drop_old_attempts(self) -> list[int]:
-        """Forget all attempts but the last ones; return the events that are no longer referred to."""
-        if len(self.attempts) <= ATTEMPTS_KEPT:
-            return []
-        dropped = list(self.attempts[:-ATTEMPTS_KEPT])
-        del self.attempts[:-ATTEMPTS_KEPT]
-        return dropped
-
-    def pardon(self) -> None:
-        """Give the job a fresh retry budget: reset the failures and the crashes, and keep its attempts."""
-        self.failures = 0
-        self.crashes = 0
-        self.suspicions = 0
-        self.due = None
-
-
-#: Failures, crashes, interruptions and suspicions of a job.
-Ledgers = tuple[int, int, int, int]
-
-
-def ledgers_after(record: JobRecord | None, cause: Cause) -> Ledgers:
-    """Return the ledgers of a job after one more attempt that ended for *cause*.
-
-    An attempt that brings a suspicion was interrupted too.
-    """
-    failures = crashes = interruptions = suspicions = 0
-    if record is not None:
-        failures, crashes = record.failures, record.crashes
-        interruptions, suspicions = record.interruptions, record.suspicions
-    match cause:
-        case Cause.CRASHED:
-            crashes += 1
-        case Cause.INTERRUPTED:
-            interruptions += 1
-        case Cause.SUSPECTED:
-            interruptions += 1
-            suspicions += 1
-        case _:
-            failures += 1
-    return failures, crashes, interruptions, suspicions
+#: The states of some jobs, by number, with the number of jobs in each.
+Tally: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Chunk:
@@ -113,95 +37,84 @@ class Chunk:
 
     Jobs that are submitted one by one would need a chunk each. Instead, a chunk *grows*: it takes jobs that
     continue its job numbers. After a while its rows are *merged* into one. Both steps depend on the events
-    alone, so a replay makes the same chunks. Keys and single due times are columns: one entry for each job.
-    Indexes count from 0 within the chunk; job numbers are `first + index`. `bodies` is None while only
-    the journal has them.
+    alone, so a replay makes the same chunks. Indexes count from 0 within the chunk; job numbers are
+    `first + index`. Other modules read the attributes below, and change a chunk by its verbs alone.
+
+    Attributes:
+        sequence: the event that accepted the first job; it names the chunk.
+        origin: the origin of the jobs, and `first`, the number of the first one.
+        count: the number of jobs.
+        terms: the properties that all jobs have in common.
+        size: the bytes of all bodies and headers.
+        columns: the keys, due times and headers of the jobs; None if no job has any of these.
+        records: the records of the jobs that have one, by index; `NO_RECORD` stands for the others.
+        unfinished: the number of jobs that have not ended.
+        finished_at: the time at which the last job ended.
+        has_gaps: whether a span of ready jobs may contain jobs that are not ready.
+        suspects: for each suspect the event that made it one. `losses.Losses` keeps it.
     """
 
     __slots__ = (
-        "accepted_at",
-        "accepted_by",
-        "at",
-        "bodies",
+        "_accepted_at",
+        "_accepted_by",
+        "_at",
+        "_bodies",
+        "_ended_by",
+        "_may_grow",
+        "_row",
+        "_states",
+        "columns",
         "count",
-        "digests",
-        "due",
-        "dues",
         "finished_at",
         "first",
-        "growing",
-        "keys",
+        "has_gaps",
         "origin",
-        "outcomes",
-        "ragged",
         "records",
-        "row",
         "sequence",
         "size",
-        "sleepers",
-        "states",
         "suspects",
         "terms",
         "unfinished",
     )
 
-    def __init__(self, sequence: int, event: Submitted, size: int | None = None) -> None:
-        """Hold the jobs of *event*, which the journal knows by *sequence*; *size* is that of all bodies."""
+    def __init__(
+        self, sequence: int, event: Submitted, size: int | None = None, terms: Terms | None = None
+    ) -> None:
+        """Hold the jobs of *event*, which the journal knows by *sequence*; *size* is that of all bodies.
+
+        *terms* equal those of the event, and may be an object that other chunks share.
+        """
+        bodies = event.bodies
         self.sequence = sequence
         self.origin = event.origin
         self.first = event.first
-        self.count = len(event.bodies)
-        self.terms: Terms = event.terms
+        self.count = self.unfinished = len(bodies)
+        self.terms = terms or event.terms
+        self.size = sum(map(len, bodies)) if size is None else size
         # A tuple of bytes, because the garbage collector stops tracking it at its first look. The window may
         # hold a million bodies, and walking over lists of them takes the collector tens of milliseconds.
-        self.bodies: tuple[bytes, ...] | list[bytes] | None = tuple(event.bodies)
-        self.size = sum(map(len, event.bodies)) if size is None else size
-        self.at = event.at
-        #: If the chunk has grown, the event that accepted each job, and the time of that event.
-        self.accepted_by: array[int] | None = None
-        self.accepted_at: array[float] | None = None
-        #: The due time that all its jobs share; None if `dues` has them or the jobs were ready at once.
-        self.due = event.due
-        #: The due time of each job, or 0 if it was ready at once.
-        self.dues = array("d", event.dues) if event.dues else None
-        #: The key of each job, or "" if it has none.
-        self.keys = _keys_of(event)
-        #: The digest of the content of each job that has a key; `keys.Keys` maintains it.
-        self.digests: bytearray | None = None
-        #: The jobs that wait for a due time of their own.
-        self.sleepers: Sleepers | None = None
-        #: The row that has all bodies after a merge; 0 while each job's body is in the row that accepted it.
-        self.row = 0
-        #: Whether the chunk may grow. It stops once it is merged or all its jobs have ended.
-        self.growing = True
-        self.states = _initial_states(event)
-        #: The sequence number of the event that ended each job; made when the first job ends.
-        self.outcomes: array[int] | None = None
+        # None while only the journal has the bodies.
+        self._bodies: tuple[bytes, ...] | list[bytes] | None = tuple(bodies)
+        self._at = event.at
+        # If the chunk has grown, the event that accepted each job, and the time of that event.
+        self._accepted_by: array[int] | None = None
+        self._accepted_at: array[float] | None = None
+        # The row that has all bodies after a merge; 0 while each job's body is in the row that accepted it.
+        self._row = 0
+        # It stops to grow once it is merged or all its jobs have ended.
+        self._may_grow = True
+        self._states = bytearray((_READY,)) * self.count
+        # The sequence number of the event that ended each job; made when the first job ends.
+        self._ended_by: array[int] | None = None
         self.records: dict[int, JobRecord] = {}
-        self.unfinished = self.count
         self.finished_at = 0.0
-        #: Whether a span of ready jobs may contain jobs that are not ready.
-        self.ragged = False
-        #: For each suspect the event that made it one; None if there never was one. `losses.Losses` keeps it.
-        self.suspects: dict[int, int] | None = None
+        self.has_gaps = False
+        self.suspects = _NO_SUSPECTS
+        self.columns: Columns | None = None
+        if _has_columns(event):
+            self._take_columns(event, 0)
 
-    @classmethod
-    def from_merged(cls, row: int, event: Merged) -> Chunk:
-        """Return the chunk that *event*, which is row *row* of the journal, has merged."""
-        first = Submitted(
-            event.accepted_at[0],
-            event.origin,
-            event.first,
-            event.terms,
-            event.bodies,
-            dues=event.dues,
-            keys=event.keys,
-        )
-        chunk = cls(event.accepted_by[0], first)
-        chunk.accepted_by = array("Q", event.accepted_by)
-        chunk.accepted_at = array("d", event.accepted_at)
-        chunk.merge(row)
-        return chunk
+    # --- growth and merging -------------------------------------------------------------------------
 
     @property
     def weight(self) -> int:
@@ -211,7 +124,7 @@ class Chunk:
     def goes_on_with(self, first: int, count: int, terms: Terms) -> bool:
         """Return whether `grow` may take *count* jobs from number *first* on; the chunk's own are older."""
         return (
-            self.growing
+            self._may_grow
             and first == self.first + self.count
             and self.count + count <= GROWN_JOBS_MAX
             and (terms is self.terms or terms == self.terms)
@@ -222,71 +135,109 @@ class Chunk:
 
         Their bodies stay in memory if those of the other jobs are there.
         """
-        if self.accepted_by is None or self.accepted_at is None:
-            self.accepted_by = array("Q", (self.sequence,)) * self.count
-            self.accepted_at = array("d", (self.at,)) * self.count
-        at, bodies = event.at, event.bodies
-        size = 0
-        for body in bodies:
-            size += len(body)
-            self.accepted_by.append(sequence)
-            self.accepted_at.append(at)
-        count = len(bodies)
-        if self.keys is not None or event.key or event.keys:
-            self.keys = [*(self.keys or [""] * self.count), *(_keys_of(event) or [""] * count)]
-        if event.due is None and not event.dues:
-            self.states += bytes((_READY,)) * count
-        else:
-            self.states += _initial_states(event)
-        if event.due is not None or event.dues or self.due is not None or self.dues is not None:
-            self._column_of_dues().extend(event.dues or [event.due or 0.0] * count)
-        if self.outcomes is not None:
-            self.outcomes.extend(array("Q", bytes(8 * count)))
-        if isinstance(self.bodies, list):
-            self.bodies += bodies
-        elif self.bodies is not None:
-            self.bodies = [*self.bodies, *bodies]
-        self.size += size
+        if self._accepted_by is None or self._accepted_at is None:
+            self._accepted_by = array("Q", (self.sequence,)) * self.count
+            self._accepted_at = array("d", (self._at,)) * self.count
+        before, size, bodies, count = self.count, self.size, event.bodies, len(event.bodies)
+        self._accepted_by.extend((sequence,) * count)
+        self._accepted_at.extend((event.at,) * count)
+        self._states += bytes((_READY,)) * count
+        if self._ended_by is not None:
+            self._ended_by.extend((0,) * count)
+        if isinstance(self._bodies, list):
+            self._bodies += bodies
+        elif self._bodies is not None:
+            self._bodies = [*self._bodies, *bodies]
+        self.size += sum(map(len, bodies))
         self.count += count
         self.unfinished += count
-        return size + count * BODY_OVERHEAD_BYTES
+        if self.columns is not None or _has_columns(event):
+            self._take_columns(event, before)
+        return self.size - size + count * BODY_OVERHEAD_BYTES
 
-    def _column_of_dues(self) -> array[float]:
-        if self.dues is None:
-            self.dues = array("d", (self.due or 0.0,)) * self.count
-            self.due = None
-        return self.dues
+    def _take_columns(self, event: Submitted, before: int) -> None:
+        """Take the columns of *event*, whose jobs come after *before* others."""
+        if self.columns is None:
+            self.columns = Columns()
+        self.columns.add(event, before, in_memory=self._bodies is not None)
+        self.size += sum(map(len, event.headers))
+        if event.dues:
+            self._states[before:] = (JobState.SCHEDULED if due else _READY for due in event.dues)
+        elif event.due is not None:
+            self.mark(before, self.count, JobState.SCHEDULED)
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether its jobs came by several events."""
+        return self._accepted_by is not None
 
     @property
     def mergeable(self) -> bool:
         """Whether its jobs came one by one, and nothing has happened to any of them since."""
-        touched = self.outcomes or self.records or self.suspects is not None
-        return not (self.accepted_by is None or self.row or touched)
+        touched = self._ended_by or self.records or self.suspects is not _NO_SUSPECTS
+        return not (self._accepted_by is None or self._row or touched)
 
     def merge(self, row: int) -> None:
         """Note that row *row* has all bodies from now on."""
-        self.row = row
-        self.growing = False
+        self._row = row
+        self._may_grow = False
+
+    def restore(self, row: int, accepted_by: Sequence[int], accepted_at: Sequence[float]) -> None:
+        """Note that row *row* has merged its jobs, which these events accepted at these times."""
+        self._accepted_by, self._accepted_at = array("Q", accepted_by), array("d", accepted_at)
+        self.merge(row)
+
+    # --- bodies and rows ----------------------------------------------------------------------------
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the bodies are in memory, and not in the journal alone."""
+        return self._bodies is not None
+
+    def bodies(self, start: int, stop: int) -> list[bytes]:
+        """Return the bodies of the jobs in [start, stop) if they are in memory, or []."""
+        return list(self._bodies[start:stop]) if self._bodies is not None else []
+
+    def drop_bodies(self) -> int:
+        """Leave the bodies to the journal; return the memory that they took: their `weight`, or 0."""
+        if self._bodies is None:
+            return 0
+        self._bodies = None
+        if self.columns is not None:
+            self.columns.drop_headers()
+        return self.weight
+
+    def row_of(self, index: int) -> int:
+        """Return the journal row that has the body of the job at *index*."""
+        return self._row or self.sequence_of(index)
+
+    def rows(self) -> list[int]:
+        """Return the journal rows that have the bodies, in order."""
+        if self._row or self._accepted_by is None:
+            return [self._row or self.sequence]
+        return list(dict.fromkeys(self._accepted_by))
+
+    # --- one job ------------------------------------------------------------------------------------
 
     def sequence_of(self, index: int) -> int:
         """Return the sequence number of the event that accepted the job at *index*."""
-        return self.sequence if self.accepted_by is None else self.accepted_by[index]
+        return self.sequence if self._accepted_by is None else self._accepted_by[index]
 
     def at_of(self, index: int) -> float:
         """Return the time at which the job at *index* was accepted."""
-        return self.at if self.accepted_at is None else self.accepted_at[index]
+        return self._at if self._accepted_at is None else self._accepted_at[index]
 
     def due_of(self, index: int) -> float | None:
         """Return the due time of the job at *index*, or None if it was ready at once."""
-        return self.due if self.dues is None else self.dues[index] or None
+        return None if self.columns is None else self.columns.due_of(index)
 
     def key_of(self, index: int) -> str:
         """Return the key of the job at *index*, or "" if it has none."""
-        return "" if self.keys is None else self.keys[index]
+        return self.columns.keys[index] if self.columns is not None and self.columns.keys else ""
 
     def unbroken(self, index: int) -> bool:
         """Return whether no other job can have come between the job at *index* and the one before it."""
-        return self.accepted_by is None or self.accepted_by[index] - self.accepted_by[index - 1] <= 1
+        return self._accepted_by is None or self._accepted_by[index] - self._accepted_by[index - 1] <= 1
 
     def id(self, index: int) -> str:
         """Return the id of the job at *index*."""
@@ -294,7 +245,19 @@ class Chunk:
 
     def state(self, index: int) -> JobState:
         """Return the state of the job at *index*."""
-        return JobState(self.states[index])
+        return JobState(self._states[index])
+
+    def has_ended(self, index: int) -> bool:
+        """Return whether the job at *index* is in a state in which jobs have ended."""
+        return self._states[index] in FINISHED
+
+    def ended_by(self, index: int) -> int:
+        """Return the event that ended the job at *index*; 0 if it has not ended."""
+        return 0 if self._ended_by is None else self._ended_by[index]
+
+    def endings(self) -> Sequence[int]:
+        """Return the events that ended the jobs, 0 for a job that has not ended; empty if none has."""
+        return self._ended_by or ()
 
     def record(self, index: int) -> JobRecord:
         """Return the record of the job at *index*; make one if there is none."""
@@ -302,6 +265,8 @@ class Chunk:
         if found is None:
             found = self.records[index] = JobRecord()
         return found
+
+    # --- states -------------------------------------------------------------------------------------
 
     def alike(self, start: int, limit: int, room: int) -> int:
         """Return how many jobs from *start* on, *limit* at most, can go into one delivery.
@@ -321,27 +286,34 @@ class Chunk:
 
     def tally(self, start: int, stop: int) -> Tally:
         """Return the states of the jobs in [start, stop), with the number of jobs in each."""
-        states, count = self.states, stop - start
+        states, count = self._states, stop - start
         first = states[start]
         if count == 1 or states.count(first, start, stop) == count:
             return ((first, count),)  # the usual case
         part = states[start:stop]
         return tuple((state, part.count(state)) for state in set(part))
 
+    def count_in(self, state: JobState, start: int = 0, stop: int | None = None) -> int:
+        """Return how many of the jobs in [start, stop), or from *start* on, are in *state*."""
+        return self._states.count(state, start, stop)
+
+    def last_in(self, state: JobState, stop: int) -> int:
+        """Return the last job before *stop* that is in *state*, or -1."""
+        return self._states.rfind(state, 0, stop)
+
     def next_ready(self, start: int, stop: int, *, apart: bool) -> int:
         """Return the first job in [start, stop) that is ready, and a suspect if *apart* or none if not.
 
         *stop* if there is none.
         """
-        suspects = self.suspects or ()
-        index = self.states.find(_READY, start, stop)
-        while index >= 0 and (index in suspects) != apart:
-            index = self.states.find(_READY, index + 1, stop)
+        index = self._states.find(_READY, start, stop)
+        while index >= 0 and (index in self.suspects) != apart:
+            index = self._states.find(_READY, index + 1, stop)
         return index if index >= 0 else stop
 
     def ready_until(self, start: int, stop: int, *, apart: bool) -> int:
         """Return the first job in [start, stop) that `next_ready` would pass over, or *stop*."""
-        states, suspects = self.states, self.suspects or ()
+        states, suspects = self._states, self.suspects
         while start < stop and states[start] == _READY and (start in suspects) == apart:
             start += 1
         return start
@@ -349,63 +321,79 @@ class Chunk:
     def mark(self, start: int, stop: int, state: JobState) -> None:
         """Set the state of the jobs in [start, stop)."""
         if stop - start == 1:
-            self.states[start] = state
+            self._states[start] = state
         else:
-            self.states[start:stop] = bytes((state,)) * (stop - start)
+            self._states[start:stop] = bytes((state,)) * (stop - start)
 
-    def end(self, start: int, stop: int, state: JobState, sequence: int) -> None:
-        """Record that the jobs in [start, stop) ended, by event *sequence*."""
-        if self.outcomes is None:
-            self.outcomes = array("Q", bytes(8 * self.count))
+    def end(self, start: int, stop: int, state: JobState, sequence: int, at: float) -> None:
+        """Record that the jobs in [start, stop) ended, by event *sequence* at time *at*."""
+        if self._ended_by is None:
+            self._ended_by = array("Q", bytes(8 * self.count))
         self.mark(start, stop, state)
         if stop - start == 1:
-            self.outcomes[start] = sequence
+            self._ended_by[start] = sequence
         else:
-            self.outcomes[start:stop] = array("Q", (sequence,)) * (stop - start)
+            self._ended_by[start:stop] = array("Q", (sequence,)) * (stop - start)
         self.unfinished -= stop - start
-        self.growing = self.growing and self.unfinished > 0
+        if not self.unfinished:
+            self._may_grow = False
+            self.finished_at = at
 
     def runs(self, state: JobState, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield the [start, stop) runs of jobs in [first, last) that are in *state*, cut if not `unbroken`.
 
         The caller must not change the state of a job meanwhile.
         """
-        for run in _RUNS[state].finditer(self.states, first, self.count if last is None else last):
-            start, end = run.span()
-            if self._is_broken(start, end):
-                for stop in range(start + 1, end):
-                    if not self.unbroken(stop):
-                        yield start, stop
-                        start = stop
-            yield start, end
+        for run in _RUNS[state].finditer(self._states, first, self.count if last is None else last):
+            yield from self.unbroken_runs(*run.span())
 
-    def _is_broken(self, start: int, stop: int) -> bool:
-        accepted_by = self.accepted_by
-        if accepted_by is None or stop - start < 2:
-            return False
-        gaps = map(sub, accepted_by[start + 1 : stop], accepted_by[start : stop - 1])
-        return any(gap > 1 for gap in gaps)
+    def unbroken_runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the jobs in [start, stop) as runs within which no other job can have come."""
+        by = self._accepted_by
+        if by is not None and any(gap > 1 for gap in map(sub, by[start + 1 : stop], by[start : stop - 1])):
+            for index in range(start + 1, stop):
+                if not self.unbroken(index):
+                    yield start, index
+                    start = index
+        yield start, stop
 
-    def row_of(self, index: int) -> int:
-        """Return the journal row that has the body of the job at *index*."""
-        return self.row or self.sequence_of(index)
+    # --- rare changes -------------------------------------------------------------------------------
 
-    def rows(self) -> list[int]:
-        """Return the journal rows that have the bodies, in order."""
-        if self.row or self.accepted_by is None:
-            return [self.row or self.sequence]
-        return list(dict.fromkeys(self.accepted_by))
+    def reopen(self, index: int) -> int:
+        """Let a job that has ended be unfinished again; return the event that had ended it."""
+        ended_by = self.ended_by(index)
+        if self._ended_by is not None:
+            self._ended_by[index] = 0
+        self.unfinished += 1
+        return ended_by
+
+    def note_gaps(self) -> None:
+        """Note that a span of ready jobs may contain jobs that are not ready from now on."""
+        self.has_gaps = True
+
+    def set_suspect(self, index: int, event: int) -> int:
+        """Make a job a suspect by *event*, or none by 0; return the event that made it one before, or 0."""
+        if self.suspects is _NO_SUSPECTS:
+            self.suspects = {}
+        before = self.suspects.pop(index, 0)
+        if event:
+            self.suspects[index] = event
+        return before
+
+    def set_back(self, at: float, by: float) -> None:
+        """Move the times after *at* back by *by* seconds; a delay counts from when its job was accepted."""
+        late = [self.at_of(index) > at for index in range(self.count)]
+        if self.columns is not None:
+            self.columns.set_back(late, by)
+        if self._accepted_at is not None:
+            self._accepted_at = array("d", (each - by if each > at else each for each in self._accepted_at))
+        for record in self.records.values():
+            # Retries wait for minutes: one that is due after *at* was scheduled while the clock was ahead.
+            if record.due is not None and record.due > at:
+                record.due -= by
+        self._at -= by if self._at > at else 0.0
+        self.finished_at -= by if self.finished_at > at else 0.0
 
 
-def _keys_of(event: Submitted) -> list[str] | None:
-    """Return the key of each job of *event*, "" if it has none; or None if no job has a key."""
-    if event.keys:
-        return list(event.keys)
-    return [event.key, *[""] * (len(event.bodies) - 1)] if event.key else None
-
-
-def _initial_states(event: Submitted) -> bytearray:
-    if event.dues:
-        return bytearray(JobState.SCHEDULED if due else JobState.READY for due in event.dues)
-    initial = JobState.READY if event.due is None else JobState.SCHEDULED
-    return bytearray((initial,)) * len(event.bodies)
+def _has_columns(event: Submitted) -> bool:
+    return bool(event.due is not None or event.key or event.dues or event.keys or event.headers)

@@ -7,9 +7,10 @@ their own. So a million jobs with their own due times take a few bytes each.
 from __future__ import annotations
 
 import heapq
+import math
 from array import array
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,29 +37,33 @@ class Due(NamedTuple):
 
 
 class Sleepers:
-    """The jobs of one chunk that wait for due times of their own."""
+    """The jobs of one chunk that wait for due times of their own, each until its time in *dues*."""
 
     __slots__ = ("_due_of", "_last_first")
 
-    def __init__(self, dues: array[float], indexes: Iterable[int]) -> None:
-        """Hold the jobs at *indexes*, each until its time in *dues*."""
-        self._due_of = dues
-        self._last_first = array("I", sorted(indexes, key=self._due_of.__getitem__, reverse=True))
+    def __init__(self, dues: Sequence[float]) -> None:
+        """Start with none."""
+        self._due_of = dues.__getitem__
+        self._last_first = array("I")
 
     @property
-    def next_at(self) -> float | None:
-        """The time at which the next job is due, or None if there is none."""
-        return self._due_of[self._last_first[-1]] if self._last_first else None
+    def next_at(self) -> float:
+        """The time at which the next job is due; infinite if there is none."""
+        return self._due_of(self._last_first[-1]) if self._last_first else math.inf
 
-    def add(self, index: int) -> None:
-        """Hold one more job."""
-        insort(self._last_first, index, key=lambda each: -self._due_of[each])
+    def add(self, indexes: Iterable[int]) -> None:
+        """Hold more jobs."""
+        if not self._last_first:
+            self._last_first.extend(sorted(indexes, key=self._due_of, reverse=True))
+            return
+        for index in indexes:
+            insort(self._last_first, index, key=lambda each: -self._due_of(each))
 
     def take_due(self, now: float) -> list[int]:
         """Remove and return the indexes of the due jobs, in order."""
         indexes, due_of = self._last_first, self._due_of
         found: list[int] = []
-        while indexes and due_of[indexes[-1]] <= now:
+        while indexes and due_of(indexes[-1]) <= now:
             found.append(indexes.pop())
         found.sort()
         return found
@@ -76,33 +81,38 @@ class Schedule:
         self._heap: list[Due] = []
         self._unswept: list[Due] = []
         self._cancelled = 0
+        self._sleepers: dict[Chunk, Sleepers] = {}
 
     def __len__(self) -> int:
         """Return the number of entries; a cancelled job may still have one."""
         return len(self._heap) + len(self._unswept)
 
     @property
-    def next_at(self) -> float | None:
-        """The time at which the next entry is due, or None if there is none."""
+    def next_at(self) -> float:
+        """The time at which the next entry is due; infinite if there is none."""
         heap = self._first_heap()
-        return heap[0].at if heap else None
+        return heap[0].at if heap else math.inf
 
     def add(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
         """Add the jobs [start, stop) of *chunk*, all due at time *at*."""
         heapq.heappush(self._heap, Due(at, chunk.sequence, start, stop, chunk))
 
-    def add_sleepers(self, chunk: Chunk, indexes: list[int]) -> None:
-        """Add jobs of *chunk*, each due at its own time in the chunk's column."""
-        if chunk.dues is None or not indexes:
+    def admit(self, chunk: Chunk, start: int, stop: int, but: Collection[int] = ()) -> None:
+        """Add the jobs [start, stop) of *chunk* *but* some, due at the times of its columns."""
+        columns = chunk.columns
+        if columns is None or not columns.dues:
+            due = columns.due or 0.0 if columns is not None else 0.0
+            for index in (*sorted(but), stop):
+                if start < index:
+                    self.add(chunk, start, index, due)
+                start = index + 1
             return
-        before = chunk.sleepers.next_at if chunk.sleepers is not None else None
-        if chunk.sleepers is None:
-            chunk.sleepers = Sleepers(chunk.dues, indexes)
-        else:
-            for index in indexes:
-                chunk.sleepers.add(index)
-        if chunk.sleepers.next_at != before:
-            self._push_sleepers(chunk)
+        sleepers = self._sleepers.get(chunk) or Sleepers(columns.dues)
+        before = sleepers.next_at
+        sleepers.add([index for index in range(start, stop) if index not in but])
+        self._sleepers[chunk] = sleepers
+        if sleepers.next_at != before:
+            self._push_sleepers(chunk, sleepers)
 
     def restore(self, chunk: Chunk, start: int, stop: int) -> None:
         """Add jobs after a replay: one that waits for a retry by itself, the others by their delays."""
@@ -110,13 +120,7 @@ class Schedule:
         waiting = {index: due for index, due in retried if due is not None}
         for index, due in waiting.items():
             self.add(chunk, index, index + 1, due)
-        if chunk.dues is not None:
-            self.add_sleepers(chunk, [each for each in range(start, stop) if each not in waiting])
-            return
-        for index in (*sorted(waiting), stop):
-            if start < index:
-                self.add(chunk, start, index, chunk.due or 0.0)
-            start = index + 1
+        self.admit(chunk, start, stop, but=waiting)
 
     def take_due(self, now: float, limit: int) -> Iterator[tuple[Chunk, int, int, float]]:
         """Remove due entries and yield their jobs as (chunk, start, stop, at), up to about *limit* jobs.
@@ -155,7 +159,9 @@ class Schedule:
             if _has_scheduled(due):
                 heapq.heappush(self._heap, due)
             elif not due.stop:
-                due.chunk.sleepers = None  # otherwise a job that joins the chunk would rely on this entry
+                self._sleepers.pop(
+                    due.chunk, None
+                )  # otherwise a job that joins the chunk would rely on this entry
 
     def _runs(self, due: Due, now: float, most: int) -> list[tuple[int, int, float]]:
         """Return (start, stop, at) of the jobs of *due* that are still scheduled.
@@ -168,34 +174,36 @@ class Schedule:
             if len(runs) == most and runs[-1][1] < due.stop:
                 heapq.heappush(self._heap, due._replace(start=runs[-1][1]))
             return [(start, stop, due.at) for start, stop in runs]
-        if chunk.sleepers is None or chunk.sleepers.next_at != due.at:
+        sleepers = self._sleepers.get(chunk)
+        if sleepers is None or sleepers.next_at != due.at:
             return []  # an out-of-date entry
-        states = chunk.states
-        woken = [each for each in chunk.sleepers.take_due(now) if states[each] == JobState.SCHEDULED]
-        self._push_sleepers(chunk)
+        woken = [each for each in sleepers.take_due(now) if chunk.state(each) is JobState.SCHEDULED]
+        self._push_sleepers(chunk, sleepers)
         return [(start, stop, chunk.due_of(start) or due.at) for start, stop in _spans(chunk, woken)]
 
-    def _push_sleepers(self, chunk: Chunk) -> None:
-        at = chunk.sleepers.next_at if chunk.sleepers is not None else None
-        if at is None:
-            chunk.sleepers = None
+    def _push_sleepers(self, chunk: Chunk, sleepers: Sleepers) -> None:
+        if sleepers.next_at == math.inf:
+            self._sleepers.pop(chunk, None)
         else:
-            heapq.heappush(self._heap, Due(at, chunk.sequence, 0, 0, chunk))
+            heapq.heappush(self._heap, Due(sleepers.next_at, chunk.sequence, 0, 0, chunk))
 
 
 def _has_scheduled(due: Due) -> bool:
-    states = due.chunk.states
-    return states.find(JobState.SCHEDULED, due.start, due.stop or len(states)) >= 0
+    return due.chunk.count_in(JobState.SCHEDULED, due.start, due.stop or None) > 0
 
 
 def _spans(chunk: Chunk, indexes: list[int]) -> Iterator[tuple[int, int]]:
     """Yield *indexes*, which are in order, as spans [start, stop), cut if not `unbroken`."""
-    start = stop = -1
+    for start, stop in runs_of(indexes):
+        yield from chunk.unbroken_runs(start, stop)
+
+
+def runs_of(indexes: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending indexes as runs [start, stop)."""
+    runs: list[tuple[int, int]] = []
     for index in indexes:
-        if index != stop or not chunk.unbroken(index):
-            if start >= 0:
-                yield start, stop
-            start = index
-        stop = index + 1
-    if start >= 0:
-        yield start, stop
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs

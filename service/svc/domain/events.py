@@ -21,7 +21,7 @@ class Submitted(Event, frozen=True, tag="submitted"):
     `key` is the key of the only job. If several jobs have keys or due times of their own, `keys` and `dues`
     have one entry for each job: its key or "", and its due time or 0; otherwise they are empty. `joins` says
     whether the jobs joined the chunk of the job before them; it is None in older journals, in which
-    `goes_on_with` decides that.
+    `goes_on_with` decides that. `headers` has the header of each job, or is empty if no job has one.
     """
 
     at: float
@@ -34,13 +34,14 @@ class Submitted(Event, frozen=True, tag="submitted"):
     dues: list[float] = []
     keys: list[str] = []
     joins: bool | None = None
+    headers: list[bytes] = []
 
 
 class Merged(Event, frozen=True, tag="merged"):
     """Waiting jobs `first`, `first + 1`, … of `origin`, accepted one by one, are in one row from now on.
 
     `accepted_by` has for each job the event that accepted it, whose row is gone, and `accepted_at` has the
-    time of that event. `dues` and `keys` are as in `Submitted`.
+    time of that event. `dues`, `keys` and `headers` are as in `Submitted`.
     """
 
     at: float
@@ -52,6 +53,7 @@ class Merged(Event, frozen=True, tag="merged"):
     accepted_at: list[float]
     dues: list[float] = []
     keys: list[str] = []
+    headers: list[bytes] = []
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True):
@@ -227,7 +229,7 @@ def weight(event: AnyEvent | None) -> int:
         case Succeeded():
             return sum(sum(map(len, span.results)) for span in event.ranges)
         case Submitted() | Merged():
-            return sum(map(len, event.bodies))
+            return sum(map(len, event.bodies)) + sum(map(len, event.headers))
         case Failed():
             error = event.error
             return len(error.message) + len(error.traceback) + len(error.exception)

@@ -45,6 +45,9 @@ CODECS_MAX: Final = 16
 #: Tasks that a consumer knows.
 TASKS_MAX: Final = 10_000
 
+#: Bytes of the header of a job.
+HEADER_MAX: Final = 1024
+
 #: Characters that are kept of an error's message and of its traceback; its type is kept as a name.
 MESSAGE_MAX: Final = 2048
 TRACEBACK_MAX: Final = 16 * 1024
@@ -74,6 +77,7 @@ Seconds = Annotated[float, Meta(ge=0.0, le=SECONDS_MAX)]
 #: Seconds from now; a negative delay is a time that has passed already.
 Delay = Annotated[float, Meta(ge=-SECONDS_MAX, le=SECONDS_MAX)]
 Bodies = Annotated[list[bytes], Meta(max_length=CHUNK_JOBS_MAX)]
+Headers = Annotated[list[bytes], Meta(max_length=CHUNK_JOBS_MAX)]
 Results = Annotated[list[bytes], Meta(max_length=CHUNK_JOBS_MAX)]
 RunTimes = Annotated[list[Seconds], Meta(max_length=CHUNK_JOBS_MAX)]
 Ids = Annotated[list[JobId], Meta(max_length=REPLY_JOBS_MAX)]

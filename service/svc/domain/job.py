@@ -1,7 +1,12 @@
-"""The values that describe jobs, on the wire and in the journal.
+"""The values that describe jobs, on the wire and in the journal, and the ids of jobs.
 
 All are `msgspec` structs that are encoded as MessagePack arrays: fields may be added at the end, with a
 default, and never removed or reordered (an older reader ignores fields that it does not know).
+
+An *alias* is a second name of a job that has an idempotency key. With the id of a job, a client that may wait
+for jobs can read its outcome; with its origin, the outcomes of all jobs of that submission. A client that
+repeats another client's keyed submit has shown that it knows the key and the content of one job. It gets an
+alias, made of just these two, which gives access to the outcome of that job and to nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +39,8 @@ IDLE = "waits for an idle consumer"
 ALONE = "a worker that held it was lost: it waits to run alone"
 #: The reasons of ready jobs that run without anybody doing something about it.
 PASSING = frozenset((IDLE, ALONE))
+_ALIAS_PREFIX = "key."
+_DIGEST_DIGITS = 32
 _DIGITS_MAX = len(str(bounds.NUMBER_MAX))
 
 
@@ -69,7 +76,8 @@ class NewChunk(Struct, frozen=True):
     """Jobs submitted together: numbers `first`, `first + 1`, … of their origin, one body each.
 
     `delay` is in seconds. `key` makes a chunk of one idempotent: the same key with the same task
-    and body is the same job.
+    and body is the same job. `headers` is empty, or has a header for each job: bytes that the manager keeps
+    beside the body and hands to the consumer.
     """
 
     first: int
@@ -77,6 +85,7 @@ class NewChunk(Struct, frozen=True):
     bodies: bounds.Bodies
     delay: float = 0.0
     key: str = ""
+    headers: bounds.Headers = []
 
 
 class Cause(enum.StrEnum):
@@ -207,6 +216,30 @@ def parse_job_id(text: str) -> tuple[str, int]:
     return origin, value
 
 
+def alias_of(key: str, digest: bytes) -> str:
+    """Return the alias of the job that has *key* and whose task and arguments have the digest *digest*."""
+    return job_id(f"{_ALIAS_PREFIX}{digest.hex()}.{key}", 0)
+
+
+def is_alias(origin: str) -> bool:
+    """Return whether *origin* is the origin of an alias."""
+    return origin.startswith(_ALIAS_PREFIX)
+
+
+def key_and_digest(origin: str) -> tuple[str, bytes]:
+    """Return the key and the content's digest in the origin of an alias; the digest is b"" if malformed."""
+    digits, _, key = origin.removeprefix(_ALIAS_PREFIX).partition(".")
+    try:
+        return key, bytes.fromhex(digits) if len(digits) == _DIGEST_DIGITS else b""
+    except ValueError:
+        return key, b""
+
+
+def is_reserved_origin(origin: str) -> bool:
+    """Return whether only the manager itself makes jobs of this origin."""
+    return is_alias(origin) or names.is_put_origin(origin)
+
+
 class ChunkBounds(Struct, frozen=True):
     """The bounds of a chunk's fields: its `Terms`, and the other fields but the bodies.
 
@@ -251,8 +284,17 @@ def check_chunk(chunk: NewChunk) -> None:
         raise ValueError("labels have printable characters")
     if not chunk.key.isprintable():
         raise ValueError("keys have printable characters")
+    if chunk.headers:
+        _check_headers(chunk)
     if chunk.first + len(chunk.bodies) > bounds.NUMBER_MAX:
         raise ValueError(f"numbers of jobs go up to {bounds.NUMBER_MAX}")
+
+
+def _check_headers(chunk: NewChunk) -> None:
+    if len(chunk.headers) != len(chunk.bodies):
+        raise ValueError(f"{len(chunk.headers)} headers came with {len(chunk.bodies)} bodies")
+    if max(map(len, chunk.headers)) > bounds.HEADER_MAX:
+        raise ValueError(f"a header has at most {bounds.HEADER_MAX} bytes")
 
 
 def _in_words(text: str) -> str:

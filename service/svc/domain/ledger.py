@@ -1,32 +1,140 @@
 """The durable state: every accepted job and its outcome, rebuilt by a replay of the events.
 
-The live queue and recovery call the same methods, so a replayed ledger equals the live one (a property test
-checks that). Connections and leases are not durable; they are in `queue_state`.
+The live queue and recovery call the same functions, so a replayed ledger equals the live one (a property test
+checks that). This module has the steps of jobs that simply run and succeed; `replay` has the other events.
+Connections and leases are not durable; they are in `queue_state`.
+
+Every change of a job's state is checked against the table of states before it is made. In a live queue a step
+that the table does not have is a fault of svc. In a replay, an older release with such a fault may have
+written it to the journal: of two events that contradict each other, the first one counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
-from typing import Any
 
 from svc.domain import events as e
-from svc.domain.aliases import is_alias, key_and_digest
-from svc.domain.chunk import Chunk, ledgers_after
-from svc.domain.counts import Counts
-from svc.domain.job import ITEM, PERMANENT_QUEUES, PILL, Cause, Terms, parse_job_id
+from svc.domain.chunk import Chunk, Tally
+from svc.domain.drains import Drains
+from svc.domain.job import ITEM, PERMANENT_QUEUES, PILL, Terms, is_alias, key_and_digest, parse_job_id
 from svc.domain.keys import Keys, digest_at
-from svc.domain.lifecycle import JobState, Verb
-from svc.domain.losses import Loss, Losses
-from svc.domain.origins import Origin, Origins
-from svc.domain.setback import clock_set
-from svc.domain.settled import Settled
-from svc.domain.steps import Steps
+from svc.domain.lifecycle import LIVE_STEPS, REPLAYED_STEPS, UNFINISHED, InvariantBroken, JobState, Verb
+from svc.domain.losses import Losses
+from svc.domain.origins import Origins
 
 #: Bytes of bodies above which a chunk stays in memory only while a third of the window is not full.
 LARGE_CHUNK_BYTES = 8 * 1024 * 1024
 #: Tasks whose terms are kept for chunks to share.
 TERMS_MAX = 1000
+#: Settled leases that are remembered.
+SETTLED_KEPT = 10_000
+
+
+class Counts:
+    """The number of jobs of one queue in each state; finished jobs count while they are kept.
+
+    Attributes:
+        submitted: all jobs that were ever submitted.
+    """
+
+    __slots__ = ("_by_state", "submitted")
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.submitted = 0
+        self._by_state = [0] * len(JobState)
+
+    def __getitem__(self, state: JobState) -> int:
+        """Return the number of jobs in *state*."""
+        return self._by_state[state]
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that have not ended."""
+        return sum(map(self._by_state.__getitem__, UNFINISHED))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the queue has no jobs, not even finished ones."""
+        return not any(self._by_state)
+
+    def by_state(self) -> dict[str, int]:
+        """Return the number of jobs in each state, by its word."""
+        return {state.word: self._by_state[state] for state in JobState}
+
+    def admit(self, ready: int, scheduled: int) -> None:
+        """Count new jobs."""
+        self.submitted += ready + scheduled
+        self._by_state[JobState.READY] += ready
+        self._by_state[JobState.SCHEDULED] += scheduled
+
+    def move(self, tally: Tally, to: JobState | None) -> None:
+        """Count the jobs of *tally* under state *to* from now on, or not at all.
+
+        Raises:
+            InvariantBroken: fewer than 0 jobs would be left in a state.
+        """
+        by_state = self._by_state
+        for state, count in tally:
+            left = by_state[state] - count
+            if left < 0:
+                raise InvariantBroken(f"a queue would count {left} jobs as {JobState(state).word}")
+            by_state[state] = left
+            if to is not None:
+                by_state[to] += count
+
+
+class Window:
+    """The memory for bodies of jobs that wait; those beyond it stay in the journal until they are leased.
+
+    Attributes:
+        used: the bytes that the bodies in memory take.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Hold up to *size* bytes."""
+        self._size = size
+        self.used = 0
+
+    def hold(self, chunk: Chunk, more: int) -> None:
+        """Count *more* bytes of bodies in a chunk, or drop all of its bodies if the window is full."""
+        if not chunk.in_memory:
+            return
+        self.used += more
+        # A few large chunks would fill the memory that saves thousands of small ones from being read back.
+        if self.used > (self._size if chunk.weight <= LARGE_CHUNK_BYTES else self._size // 3):
+            self.release(chunk)
+
+    def release(self, chunk: Chunk) -> None:
+        """Drop the bodies of a chunk from memory."""
+        self.used -= chunk.drop_bodies()
+
+
+class Settled:
+    """The job numbers that were settled under each of the last tokens; results and failures are apart.
+
+    They distinguish a report that is sent twice, which gets its answer again, from one that is too late.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        #: (token, whether it failed) -> ranges [first, stop) of job numbers.
+        self.ranges: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
+
+    def add(self, token: int, first: int, stop: int, *, failed: bool) -> None:
+        """Remember that jobs [first, stop) were settled under *token*."""
+        ranges = self.ranges.setdefault((token, failed), [])
+        if ranges and ranges[-1][1] == first:
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((first, stop))
+        if len(self.ranges) > SETTLED_KEPT:
+            self.ranges.popitem(last=False)
+
+    def has(self, token: int, first: int, count: int, *, failed: bool) -> bool:
+        """Return whether jobs `first` … `first + count - 1` were settled like this under *token*."""
+        ranges = self.ranges.get((token, failed), ())
+        return any(low <= first and first + count <= stop for low, stop in ranges)
 
 
 class Ledger:
@@ -34,8 +142,7 @@ class Ledger:
 
     def __init__(self, window_bytes: int = 64 * 1024 * 1024) -> None:
         """Start empty; bodies beyond *window_bytes* stay in the journal until they are leased."""
-        self.window_bytes = window_bytes
-        self.resident_bytes = 0
+        self.window = Window(window_bytes)
         self.origins = Origins()
         #: By the number of the event that accepted the first job of each chunk; oldest first after a replay.
         self.chunks: dict[int, Chunk] = {}
@@ -50,36 +157,33 @@ class Ledger:
         self.dead: dict[tuple[int, int], Chunk] = {}
         #: Answers for plain clients that wait in `results`: (chunk sequence, index) -> (chunk, event).
         self.answers: OrderedDict[tuple[int, int], tuple[Chunk, int]] = OrderedDict()
-        #: Drains in force: worker name, or "" for all -> (epoch, journal sequence).
-        self.drains: dict[str, tuple[int, int]] = {}
-        self.drain_epoch = 0
-        #: The keys of the drains that also refuse new jobs.
-        self.refusing: set[str] = set()
+        self.drains = Drains()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
         #: Entries of `outcome_order` that the current sweep has passed; it removes the forgotten ones.
-        self._swept = 0
+        self.swept = 0
         #: The number of kept jobs that each event is about. Failed attempts are in the records of the jobs.
         self.references: dict[int, int] = {}
-        self.losses = Losses(self._refer, self._unrefer)
-        #: Chunks in the order in which their last job ended, with that time.
+        #: Journal rows that can be deleted, because nothing refers to them any more.
+        self.forgotten: list[int] = []
+        self.losses = Losses(self.refer, self.unrefer)
+        #: Chunks in the order in which their last job ended, with that time; and the number of their jobs.
         self.finished: deque[tuple[float, Chunk]] = deque()
-        #: Jobs of the chunks in `finished`.
         self.finished_jobs = 0
-        #: Chunks past their retention that are kept because they have dead jobs.
+        #: Those past their retention that are kept because they have dead jobs.
         self.kept_dead: deque[tuple[float, Chunk]] = deque()
-        #: Jobs of the chunks in `kept_dead`.
         self.kept_dead_jobs = 0
         #: Origins without jobs, in the order in which they lost the last one, with that time.
         self.emptied: deque[tuple[float, str]] = deque()
-        #: Journal rows that can be deleted, because nothing refers to them any more.
-        self.forgotten: list[int] = []
         self.settled = Settled()
         self.last_sequence = 0
         self.last_at = 0.0
-        self.steps = Steps()
+        #: Whether no replay goes on.
+        self.live = True
+        #: Steps of a replay that were passed over, because they contradict earlier events.
+        self.passed_over = 0
         #: Chunks of items that ended in a replay. The event that requeued such an item may be gone.
-        self._ended_items: list[Chunk] = []
+        self.ended_items: list[Chunk] = []
 
     def counts_of(self, queue: str) -> Counts:
         """Return the counts of a queue; make them if there are none."""
@@ -88,6 +192,12 @@ class Ledger:
             found = self.counts[queue] = Counts()
         return found
 
+    def drop_idle(self, queue: str) -> None:
+        """Forget the name of a queue if no job of it is kept, not even a finished one."""
+        counts = self.counts.get(queue)
+        if counts is not None and counts.idle and queue not in PERMANENT_QUEUES:
+            del self.counts[queue]
+
     def find(self, job: str) -> tuple[Chunk, int] | None:
         """Return (chunk, index) of a job id, or None if it is not known.
 
@@ -95,26 +205,13 @@ class Ledger:
             ValueError: *job* does not have the form of an id.
         """
         origin, number = parse_job_id(job)
-        return self._find_alias(origin, number) if is_alias(origin) else self.origins.find(origin, number)
-
-    def _find_alias(self, origin: str, number: int) -> tuple[Chunk, int] | None:
+        if not is_alias(origin):
+            return self.origins.find(origin, number)
         key, digest = key_and_digest(origin)
         place = self.keys.find(key)
         return None if place is None or number or digest_at(*place) != digest else place
 
-    def replay(self, sequence: int, event: e.AnyEvent) -> None:
-        """Apply an event of the journal; of two that contradict each other, the first one counts."""
-        kind = type(event)
-        self.steps.live = False
-        self.last_sequence = max(self.last_sequence, sequence)
-        if not isinstance(event, e.Answered) and event.at > self.last_at:
-            self.last_at = event.at
-        _APPLIED_BY[kind](self, sequence, event)
-        if kind in _ABOUT_JOBS and sequence not in self.references:
-            # The newest row of the journal may stay there after it was forgotten.
-            self.forgotten.append(sequence)
-
-    # Each of the following methods applies one kind of event.
+    # --- new jobs -----------------------------------------------------------------------------------
 
     def submitted(self, sequence: int, event: e.Submitted, size: int | None = None) -> tuple[Chunk, int]:
         """Add jobs, to a chunk if they go on from it; return their chunk and first index.
@@ -122,18 +219,14 @@ class Ledger:
         *size* is the number of bytes in all bodies, if the caller has it.
         """
         chunk = self._joined(event)
-        if chunk is not None:
-            start = chunk.count
-            if chunk.accepted_by is None:
-                self.grown.append(chunk)
-            self._hold(chunk, chunk.grow(sequence, event))
-        else:
-            start = 0
-            chunk = Chunk(sequence, event, size)
-            chunk.terms = self._shared(chunk.terms)
-            self._add(chunk)
-        if chunk.keys is not None:
-            self.keys.add(chunk, start, event.bodies)
+        if chunk is None:
+            chunk = Chunk(sequence, event, size, self._shared(event.terms))
+            self.add(chunk)
+            return chunk, 0
+        start = chunk.count
+        if not chunk.has_grown:
+            self.grown.append(chunk)
+        self.window.hold(chunk, chunk.grow(sequence, event))
         self._count_new(chunk, start)
         return chunk, start
 
@@ -142,257 +235,6 @@ class Ledger:
             return self.origins.joined_by(event.origin, event.first, len(event.bodies), event.terms)
         place = self.origins.find(event.origin, event.first - 1) if event.joins else None
         return place[0] if place is not None else None
-
-    def merged(self, row: int, event: e.Merged) -> None:
-        """Add jobs that were merged before the restart, in the state that they had then: waiting."""
-        chunk = Chunk.from_merged(row, event)
-        self._add(chunk)
-        if chunk.keys is not None:
-            self.keys.add(chunk, 0, event.bodies)
-        self._count_new(chunk, 0)
-
-    def merge(self, row: int, chunk: Chunk) -> None:
-        """Forget the rows of a chunk whose bodies are all in row *row* now."""
-        self.forgotten.extend(chunk.rows())
-        chunk.merge(row)
-
-    def settle_order(self) -> None:
-        """End a replay: sort the chunks, because a replay meets merged ones late."""
-        self.steps.live = True
-        if any(chunk.row for chunk in self.chunks.values()):
-            self.chunks = dict(sorted(self.chunks.items()))
-        ended, self._ended_items = self._ended_items, []
-        for chunk in dict.fromkeys(ended):
-            if not chunk.unfinished:
-                self.forget(chunk)
-
-    def succeeded(
-        self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float, verb: Verb = Verb.ACK
-    ) -> None:
-        """End the jobs of *chunk* in *span* with results; *span* is part *part* of the event."""
-        start = span.first - chunk.first
-        stop = start + len(span.results)
-        self._end(chunk, start, stop, verb, sequence, part, at)
-        if chunk.terms.answer and not span.results[0]:
-            # A plain consumer acknowledged the job: if there is an answer, it puts that into `results`.
-            self.answers.pop((chunk.sequence, start), None)
-        if span.token:
-            self.settled.add(span.token, span.first, chunk.first + stop, failed=False)
-
-    def failed(self, sequence: int, event: e.Failed) -> tuple[Chunk, int] | None:
-        """Charge an attempt, and schedule the job again or make it dead."""
-        place = self.origins.find(event.origin, event.number)
-        if place is None:
-            self.forgotten.append(sequence)
-            return None
-        chunk, index = place
-        record = chunk.record(index)
-        told = event.ledgers
-        if told is not None and not self.steps.live and chunk.states[index] == JobState.DEAD:
-            # It was requeued in between: that event has gone, as this one tells all that matters of it.
-            self._reopen(chunk, index)
-        self._unrefer(record.requeued, 1)
-        self._unrefer(record.cleared, 1)
-        record.requeued = record.cleared = 0
-        ledgers = told or ledgers_after(record, event.cause)
-        record.failures, record.crashes, record.interruptions, record.suspicions = ledgers
-        record.ended = event.attempt or record.ended + 1
-        record.attempts.append(sequence)
-        if self.losses:
-            self._note_suspect(chunk, index, event)
-        if told is not None:
-            self.forgotten.extend(record.drop_old_attempts())
-        if event.token:
-            self.settled.add(event.token, event.number, event.number + 1, failed=True)
-        due = event.retry_at is not None and event.retry_at > event.at
-        record.due = event.retry_at if due else None
-        if event.retry_at is None:
-            self._end(chunk, index, index + 1, Verb.GIVE_UP, sequence, 0, event.at)
-            if chunk.sequence in self.chunks:  # an item or a pill is forgotten when it ends
-                self.dead[chunk.sequence, index] = chunk
-        else:
-            self.move(chunk, index, index + 1, Verb.RETRY_LATER if due else Verb.RETRY)
-        return chunk, index
-
-    def _note_suspect(self, chunk: Chunk, index: int, event: e.Failed) -> None:
-        loss = self.losses.of(chunk, index)
-        if loss is not None and not event.suspect:
-            self.losses.remove(chunk, index)  # it was forgiven, by an event that has gone
-        elif loss is not None and loss.again and event.cause != Cause.SUSPECTED:
-            self.losses.settle(loss)
-
-    def suspected(self, sequence: int, event: e.Suspected) -> None:
-        """Make jobs suspects."""
-        place = self.origins.find(event.origin, event.first)
-        if place is not None:
-            self.losses.add(Loss(sequence, *place, event))
-
-    def cleared(self, sequence: int, event: e.Cleared) -> None:
-        """Withdraw what the loss of a worker has done, which came back."""
-        loss = self.losses.of_lease(event.token)
-        if loss is not None:
-            self.losses.withdraw(loss)
-        place = self.origins.find(event.origin, event.first)
-        if place is None or event.suspicions is None:
-            self.forgotten.append(sequence)
-            return
-        record = place[0].record(place[1])
-        self._unrefer(record.cleared, 1)
-        record.suspicions, record.cleared = event.suspicions, sequence
-        self._refer(sequence, 1)
-
-    def cancelled(self, sequence: int, event: e.Cancelled) -> None:
-        """End waiting jobs that never ran."""
-        for part, number in enumerate(event.numbers):
-            place = self.origins.find(event.origin, number)
-            if place is not None:
-                chunk, index = place
-                self._end(chunk, index, index + 1, Verb.CANCEL, sequence, part, event.at)
-
-    def requeued(self, sequence: int, event: e.Requeued) -> list[tuple[Chunk, int]]:
-        """Make dead jobs ready again; return them."""
-        places = []
-        for number in event.numbers:
-            place = self.origins.find(event.origin, number)
-            if place is None:
-                continue
-            chunk, index = place
-            if chunk.states[index] != JobState.DEAD:
-                self.steps.contradicted(f"job {chunk.id(index)} would be requeued and is not dead")
-                continue
-            record = chunk.record(index)
-            record.pardon()
-            self._unrefer(record.requeued, 1)
-            record.requeued = sequence
-            self._refer(sequence, 1)
-            self._reopen(chunk, index)
-            places.append(place)
-        return places
-
-    def answered(self, sequence: int, event: e.Answered) -> None:
-        """Take answers out of the `results` queue."""
-        for number in event.numbers:
-            place = self.origins.find(event.origin, number)
-            if place is not None:
-                chunk, index = place
-                self.answers.pop((chunk.sequence, index), None)
-                record = chunk.record(index)
-                self._unrefer(record.answered, 1)
-                record.answered = sequence
-                self._refer(sequence, 1)
-
-    def drained(self, sequence: int, event: e.Drained) -> None:
-        """Put a drain in force."""
-        self._forget_drain(event.worker)
-        self.drains[event.worker] = (event.epoch, sequence)
-        self.drain_epoch = max(self.drain_epoch, event.epoch)
-        if event.refuse:
-            self.refusing.add(event.worker)
-
-    def resumed(self, sequence: int, event: e.Resumed) -> None:
-        """End a drain, or all of them; the journal keeps no row of it."""
-        for worker in [event.worker] if event.worker else list(self.drains):
-            self._forget_drain(worker)
-        self.forgotten.append(sequence)
-
-    def move(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> None:
-        """Take a step with jobs that stay unfinished, and keep the counts right.
-
-        Raises:
-            InvariantBroken: it is no step for one of them, and this is no replay.
-        """
-        taken = self.steps.taken(chunk, start, stop, verb)
-        if taken is None:
-            return
-        tally, state = taken
-        self.counts_of(chunk.terms.queue).move(tally, state)
-        chunk.mark(start, stop, state)
-
-    def forget(self, chunk: Chunk) -> None:
-        """Drop a finished chunk and all data about its jobs."""
-        del self.chunks[chunk.sequence]
-        origin = self.origins.make(chunk.origin)
-        origin.remove(chunk)
-        if chunk.keys is not None:
-            self.keys.forget(chunk)
-        self.counts_of(chunk.terms.queue).remove(chunk.tally(0, chunk.count))
-        self.forgotten.extend(chunk.rows())
-        if chunk.terms.answer:
-            for index in range(chunk.count):
-                self.answers.pop((chunk.sequence, index), None)
-        if chunk.count == 1 and chunk.outcomes and not chunk.records:  # such as each item of a plain client
-            self._unrefer(chunk.outcomes[0], 1)
-            return
-        about = Counter(chunk.outcomes or ())
-        for index, record in chunk.records.items():
-            about.update((record.requeued, record.answered, record.cleared))
-            # The last one may be the job's outcome, which is counted already.
-            self.forgotten.extend(each for each in record.attempts if each not in self.references)
-            self.dead.pop((chunk.sequence, index), None)
-        for sequence, count in about.items():
-            self._unrefer(sequence, count)
-
-    def succeeded_all(self, sequence: int, event: e.Succeeded) -> None:
-        """End all jobs that the event names with their results."""
-        for part, span in enumerate(event.ranges):
-            self._replay_range(sequence, part, span, event.at)
-
-    def forgotten_origin(self, sequence: int, event: e.Forgotten) -> None:
-        """Remember which numbers of an origin were accepted once."""
-        origin = self.origins.make(event.origin)
-        origin.note_forgotten([(0, event.below)] if event.below else event.ranges)
-        origin.floor = max(origin.floor, event.floor)
-        origin.forgotten_by.append(sequence)
-        self.note_emptied(origin, event.at)
-
-    def sweep_outcomes(self, count: int) -> None:
-        """Look at the next *count* outcomes in their order, and remove the forgotten ones."""
-        order, references, start = self.outcome_order, self.references, self._swept
-        kept = [each for each in order[start : start + count] if each in references]
-        order[start : start + count] = kept
-        self._swept = start + len(kept)
-        if self._swept >= len(order):
-            self._swept = 0
-
-    def note_emptied(self, origin: Origin, at: float) -> None:
-        """Note that an origin has lost its last job; `emptied` has at most one entry for each origin."""
-        if origin.emptied_at is None:
-            self.emptied.append((at, origin.name))
-        origin.emptied_at = at
-
-    def drop_idle(self, queue: str) -> None:
-        """Forget the name of a queue if no job of it is kept, not even a finished one."""
-        counts = self.counts.get(queue)
-        if counts is not None and counts.idle and queue not in PERMANENT_QUEUES:
-            del self.counts[queue]
-
-    def _replay_range(self, sequence: int, part: int, span: e.Range, at: float) -> None:
-        place = self.origins.find(span.origin, span.first)
-        if place is not None:
-            self.succeeded(sequence, part, place[0], span, at)
-
-    def _end(
-        self, chunk: Chunk, start: int, stop: int, verb: Verb, sequence: int, part: int, at: float
-    ) -> None:
-        taken = self.steps.taken(chunk, start, stop, verb)
-        if taken is None:
-            return
-        tally, state = taken
-        self.counts_of(chunk.terms.queue).move(tally, state)
-        chunk.end(start, stop, state, sequence)
-        if self.losses:
-            self.losses.ended(chunk, start, stop)
-        self.unfinished -= stop - start
-        if not self.outcome_order or self.outcome_order[-1] != sequence:
-            self.outcome_order.append(sequence)
-        self._refer(sequence, stop - start)
-        first = chunk.first + start
-        self.origins.make(chunk.origin).completed(sequence, part, first, stop - start)
-        if chunk.terms.answer:
-            for index in range(start, stop):
-                self.answers[chunk.sequence, index] = (chunk, sequence)
-        if not chunk.unfinished:
-            self._finish(chunk, at)
 
     def _shared(self, terms: Terms) -> Terms:
         """Return terms that equal *terms*; the object that other chunks share, if there is one."""
@@ -404,57 +246,149 @@ class Ledger:
         self.terms[terms.label or terms.task] = terms
         return terms
 
-    def _add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk of new jobs."""
         self.chunks[chunk.sequence] = chunk
         self.origins.make(chunk.origin).add(chunk)
-        self._hold(chunk, chunk.weight)
+        self.window.hold(chunk, chunk.weight)
+        self._count_new(chunk, 0)
 
     def _count_new(self, chunk: Chunk, start: int) -> None:
-        delayed = chunk.due is not None or chunk.dues is not None
-        self.counts_of(chunk.terms.queue).admit(chunk.states, start, delayed=delayed)
-        self.unfinished += chunk.count - start
+        count, scheduled = chunk.count - start, 0
+        if chunk.columns is not None:
+            self.keys.add(chunk, start)
+            scheduled = chunk.count_in(JobState.SCHEDULED, start)
+        self.counts_of(chunk.terms.queue).admit(count - scheduled, scheduled)
+        self.unfinished += count
 
-    def _hold(self, chunk: Chunk, more: int) -> None:
-        """Count *more* bytes of bodies in a chunk, or drop all of its bodies if the window is full."""
-        if chunk.bodies is None:
+    # --- steps --------------------------------------------------------------------------------------
+
+    def move(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> None:
+        """Take a step with jobs that stay unfinished, and keep the counts right.
+
+        Raises:
+            InvariantBroken: it is no step for one of them, and this is no replay.
+        """
+        state = self._step(chunk, start, stop, verb)
+        if state is not None:
+            chunk.mark(start, stop, state)
+
+    def end(
+        self, chunk: Chunk, start: int, stop: int, verb: Verb, sequence: int, part: int, at: float
+    ) -> None:
+        """Take a step that ends jobs by part *part* of event *sequence*, at time *at*.
+
+        Raises:
+            InvariantBroken: it is no step for one of them, and this is no replay.
+        """
+        state = self._step(chunk, start, stop, verb)
+        if state is None:
             return
-        self.resident_bytes += more
-        # A few large chunks would fill the memory that saves thousands of small ones from being read back.
-        window = self.window_bytes if chunk.weight <= LARGE_CHUNK_BYTES else self.window_bytes // 3
-        if self.resident_bytes > window:
-            self.resident_bytes -= chunk.weight
-            chunk.bodies = None
+        chunk.end(start, stop, state, sequence, at)
+        if self.losses.by_event:
+            self.losses.ended(chunk, start, stop)
+        self.unfinished -= stop - start
+        if not self.outcome_order or self.outcome_order[-1] != sequence:
+            self.outcome_order.append(sequence)
+        self.refer(sequence, stop - start)
+        self.origins.make(chunk.origin).completed(sequence, part, chunk.first + start, stop - start)
+        if chunk.terms.answer:
+            for index in range(start, stop):
+                self.answers[chunk.sequence, index] = (chunk, sequence)
+        if not chunk.unfinished:
+            self._finish(chunk, at)
 
-    def _finish(self, chunk: Chunk, at: float) -> None:
-        if chunk.bodies is not None:
-            chunk.bodies = None
-            self.resident_bytes -= chunk.weight
-        chunk.finished_at = at
-        if chunk.terms.task in (ITEM, PILL):
-            if self.steps.live:
-                self.forget(chunk)
-            else:
-                self._ended_items.append(chunk)
-        else:
-            self.finished.append((at, chunk))
-            self.finished_jobs += chunk.count
+    def succeeded(
+        self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float, verb: Verb = Verb.ACK
+    ) -> None:
+        """End the jobs of *chunk* in *span* with results; *span* is part *part* of the event."""
+        start = span.first - chunk.first
+        stop = start + len(span.results)
+        self.end(chunk, start, stop, verb, sequence, part, at)
+        if chunk.terms.answer and not span.results[0]:
+            # A plain consumer acknowledged the job: if there is an answer, it puts that into `results`.
+            self.answers.pop((chunk.sequence, start), None)
+        if span.token:
+            self.settled.add(span.token, span.first, chunk.first + stop, failed=False)
 
-    def _reopen(self, chunk: Chunk, index: int) -> None:
+    def _step(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> JobState | None:
+        """Count the jobs in [start, stop) under the state to which *verb* leads, and return that.
+
+        None if it is no step for one of them; that happens in a replay only.
+        """
+        if not 0 <= start < stop <= chunk.count:
+            self.contradicted(f"jobs [{start}, {stop}) are not all in a chunk of {chunk.count}")
+            return None
+        row = (LIVE_STEPS if self.live else REPLAYED_STEPS)[verb]
+        tally = chunk.tally(start, stop)
+        to = row[tally[0][0]]
+        counts = self.counts_of(chunk.terms.queue)
+        for state, _ in tally:
+            if to is None or row[state] is not to:
+                jobs = f"{chunk.id(start)} or one of the {stop - start - 1} jobs after it"
+                self.contradicted(f"{jobs} is {JobState(state).word}, from which no {verb.word} leads")
+                return None
+        counts.move(tally, to)
+        return to
+
+    def contradicted(self, how: str) -> None:
+        """Count a contradiction of a replay.
+
+        Raises:
+            InvariantBroken: the queue is live.
+        """
+        if self.live:
+            raise InvariantBroken(how)
+        self.passed_over += 1
+
+    def reopen(self, chunk: Chunk, index: int) -> None:
         """Make a dead job ready again."""
         self.dead.pop((chunk.sequence, index), None)
         self.answers.pop((chunk.sequence, index), None)
-        if chunk.outcomes is not None:
-            # The event stays in the journal as an attempt.
-            self.references.pop(chunk.outcomes[index], None)
-            chunk.outcomes[index] = 0
-        chunk.unfinished += 1
+        self.references.pop(chunk.reopen(index), None)  # the event stays in the journal as an attempt
         self.unfinished += 1
         self.move(chunk, index, index + 1, Verb.REQUEUE)
 
-    def _refer(self, sequence: int, count: int) -> None:
+    # --- the end of a chunk -------------------------------------------------------------------------
+
+    def _finish(self, chunk: Chunk, at: float) -> None:
+        self.window.release(chunk)
+        if chunk.terms.task not in (ITEM, PILL):
+            self.finished.append((at, chunk))
+            self.finished_jobs += chunk.count
+        elif self.live:
+            self.forget(chunk)
+        else:
+            self.ended_items.append(chunk)
+
+    def forget(self, chunk: Chunk) -> None:
+        """Drop a finished chunk and all data about its jobs."""
+        del self.chunks[chunk.sequence]
+        self.origins.make(chunk.origin).remove(chunk)
+        self.keys.forget(chunk)
+        self.counts_of(chunk.terms.queue).move(chunk.tally(0, chunk.count), None)
+        self.forgotten.extend(chunk.rows())
+        if chunk.terms.answer:
+            for index in range(chunk.count):
+                self.answers.pop((chunk.sequence, index), None)
+        if chunk.count == 1 and not chunk.records:  # such as each item of a plain client
+            self.unrefer(chunk.ended_by(0), 1)
+            return
+        about = Counter(chunk.endings())
+        for index, record in chunk.records.items():
+            about.update((record.requeued, record.answered, record.cleared))
+            # The last one may be the job's outcome, which is counted already.
+            self.forgotten.extend(each for each in record.attempts if each not in self.references)
+            self.dead.pop((chunk.sequence, index), None)
+        for sequence, count in about.items():
+            self.unrefer(sequence, count)
+
+    def refer(self, sequence: int, count: int) -> None:
+        """Note that *count* more jobs refer to an event."""
         self.references[sequence] = self.references.get(sequence, 0) + count
 
-    def _unrefer(self, sequence: int, count: int) -> None:
+    def unrefer(self, sequence: int, count: int) -> None:
+        """Note that *count* fewer jobs refer to an event; its row goes with the last. 0 is no event."""
         if not sequence:
             return
         left = self.references.get(sequence, 0) - count
@@ -462,28 +396,3 @@ class Ledger:
             self.references[sequence] = left
         elif self.references.pop(sequence, None) is not None:
             self.forgotten.append(sequence)
-
-    def _forget_drain(self, worker: str) -> None:
-        self.refusing.discard(worker)
-        known = self.drains.pop(worker, None)
-        if known is not None:
-            self.forgotten.append(known[1])
-
-
-#: Events that are kept only for the sake of the jobs that they are about.
-_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered, e.Suspected))
-_APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
-    e.Submitted: Ledger.submitted,
-    e.Merged: Ledger.merged,
-    e.Succeeded: Ledger.succeeded_all,
-    e.Failed: Ledger.failed,
-    e.Cancelled: Ledger.cancelled,
-    e.Requeued: Ledger.requeued,
-    e.Answered: Ledger.answered,
-    e.Drained: Ledger.drained,
-    e.Resumed: Ledger.resumed,
-    e.Forgotten: Ledger.forgotten_origin,
-    e.Suspected: Ledger.suspected,
-    e.Cleared: Ledger.cleared,
-    e.ClockSet: clock_set,
-}

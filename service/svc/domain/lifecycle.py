@@ -52,7 +52,7 @@ class JobState(enum.IntEnum):
 
 
 class Verb(enum.IntEnum):
-    """A step in the life of a job; the number is its row in the tables of `steps`."""
+    """A step in the life of a job; the number is its row in `LIVE_STEPS`."""
 
     #: The due time of a delay or of a backoff has come.
     DUE = 0
@@ -104,6 +104,28 @@ UNFINISHED = tuple(
 FINISHED = tuple(state for state in JobState if state not in UNFINISHED)
 #: The states in which a job waits: one that nobody holds and that can be cancelled.
 WAITING = tuple(state for state in JobState if (state, Verb.CANCEL) in TRANSITIONS)
+
+
+#: For each verb and state, by their numbers: the state that the verb leads to, or None.
+Table = tuple[tuple[JobState | None, ...], ...]
+
+
+def _table(transitions: dict[tuple[JobState, Verb], JobState]) -> Table:
+    return tuple(tuple(transitions.get((state, verb)) for state in JobState) for verb in Verb)
+
+
+#: The steps of a live queue.
+LIVE_STEPS = _table(TRANSITIONS)
+#: The steps of a replay. It sees no lease: a waiting job may have been leased, and have become due before.
+REPLAYED_STEPS = _table(
+    TRANSITIONS
+    | {
+        (waiting, verb): to
+        for (state, verb), to in TRANSITIONS.items()
+        if state is JobState.LEASED
+        for waiting in WAITING
+    }
+)
 
 
 class InvariantBroken(Exception):

@@ -39,7 +39,7 @@ class Loss:
 
     def jobs(self) -> list[int]:
         """Return the indexes of the jobs that are suspects by this loss still."""
-        suspects = self.chunk.suspects or {}
+        suspects = self.chunk.suspects
         return [index for index in range(self.start, self.stop) if suspects.get(index) == self.sequence]
 
 
@@ -50,17 +50,13 @@ class Losses:
         """Start with none."""
         self._refer = refer
         self._unrefer = unrefer
-        self._by_event: dict[int, Loss] = {}
+        #: The losses by which a job is a suspect still, by their events.
+        self.by_event: dict[int, Loss] = {}
         self._by_token: dict[int, Loss] = {}
-
-    def __bool__(self) -> bool:
-        """Return whether any job is a suspect."""
-        return bool(self._by_event)
 
     def of(self, chunk: Chunk, index: int) -> Loss | None:
         """Return the last loss of a job, or None if it is no suspect."""
-        suspects = chunk.suspects
-        return self._by_event.get(suspects.get(index, 0)) if suspects else None
+        return self.by_event.get(chunk.suspects.get(index, 0)) if chunk.suspects else None
 
     def of_lease(self, token: int) -> Loss | None:
         """Return the loss of a lease, if some job is a suspect by it still and it can be withdrawn."""
@@ -71,27 +67,24 @@ class Losses:
 
         In a replay one may seem to have ended: what requeued it has gone, and a later event tells the same.
         """
-        chunk = loss.chunk
-        if chunk.suspects is None:
-            chunk.suspects = {}
         for index in range(loss.start, loss.stop):
-            self.remove(chunk, index)
-            chunk.suspects[index] = loss.sequence
+            self.remove(loss.chunk, index)
+            loss.chunk.set_suspect(index, loss.sequence)
             loss.left += 1
         if loss.left:
-            self._by_event[loss.sequence] = self._by_token[loss.token] = loss
+            self.by_event[loss.sequence] = self._by_token[loss.token] = loss
             self._refer(loss.sequence, loss.left)
 
     def remove(self, chunk: Chunk, index: int) -> None:
         """Make a job no suspect any more, if it is one."""
-        sequence = chunk.suspects.pop(index, 0) if chunk.suspects else 0
-        loss = self._by_event.get(sequence)
+        sequence = chunk.set_suspect(index, 0) if index in chunk.suspects else 0
+        loss = self.by_event.get(sequence)
         if loss is None:
             return
         loss.left -= 1
         self._unrefer(sequence, 1)
         if not loss.left:
-            del self._by_event[sequence]
+            del self.by_event[sequence]
             if self._by_token.get(loss.token) is loss:
                 del self._by_token[loss.token]
 

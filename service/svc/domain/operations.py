@@ -8,8 +8,8 @@ from itertools import islice
 
 from svc.domain import commands as c
 from svc.domain import events as e
+from svc.domain import replay, suspicion
 from svc.domain import replies as r
-from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.commands import CHANGED_JOBS_MAX
 from svc.domain.handlers import handles
@@ -60,15 +60,15 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
     places = _places(state, command.ids)
     if isinstance(places, r.Refused):
         return places
-    waiting = [(chunk, index) for chunk, index in places if chunk.states[index] in WAITING]
-    scheduled = sum(1 for chunk, index in waiting if chunk.states[index] == JobState.SCHEDULED)
+    waiting = [(chunk, index) for chunk, index in places if chunk.state(index) in WAITING]
+    scheduled = sum(1 for chunk, index in waiting if chunk.state(index) is JobState.SCHEDULED)
     for chunk, index in waiting:
-        if chunk.states[index] == JobState.READY:
+        if chunk.state(index) is JobState.READY:
             state.skip_ready(chunk, index, index + 1)
         state.observer.cancelled(chunk.terms, 1)
     for origin, numbers in _by_origin(waiting):
         event = e.Cancelled(now, origin, numbers)
-        state.ledger.cancelled(state.record(event), event)
+        replay.cancelled(state.ledger, state.record(event), event)
         state.progressed.extend((origin, number, 1) for number in numbers)
     state.scheduled.cancelled(scheduled)
     return r.Done(len(waiting))
@@ -84,11 +84,11 @@ def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -
             return places
     else:
         places, more = _dead(state, command.queue, max(0, command.passed))
-    dead_places = [(chunk, index) for chunk, index in places if chunk.states[index] == JobState.DEAD]
+    dead_places = [(chunk, index) for chunk, index in places if chunk.state(index) is JobState.DEAD]
     for origin, numbers in _by_origin(dead_places):
         event = e.Requeued(now, origin, numbers)
-        for chunk, index in state.ledger.requeued(state.record(event), event):
-            chunk.ragged = True
+        for chunk, index in replay.requeued(state.ledger, state.record(event), event):
+            chunk.note_gaps()
             state.make_ready(chunk, index, index + 1, now)
             state.observer.requeued(chunk.terms, 1)
     return r.Done(len(dead_places), more)
@@ -115,13 +115,14 @@ def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int
 @handles(c.Drain)
 def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.Reply:
     """Put a drain in force and answer with its epoch; if it is in force already, change nothing."""
-    known = state.ledger.drains.get(command.worker)
-    if known is not None and (not command.refuse or command.worker in state.ledger.refusing):
+    drains = state.ledger.drains
+    known = drains.in_force.get(command.worker)
+    if known is not None and (not command.refuse or command.worker in drains.refusing):
         return r.Done(known[0])
-    if len(state.ledger.drains) >= DRAINS_MAX and command.worker:
+    if len(drains.in_force) >= DRAINS_MAX and command.worker:
         return r.Refused("bad_request", f"{DRAINS_MAX} workers drain already; resume some, or drain all")
-    event = e.Drained(now, state.ledger.drain_epoch + 1, command.worker, command.refuse)
-    state.ledger.drained(state.record(event), event)
+    event = e.Drained(now, drains.epoch + 1, command.worker, command.refuse)
+    replay.drained(state.ledger, state.record(event), event)
     state.notices.append(Notice("drained", command.worker))
     state.readied = True
     return r.Done(event.epoch)
@@ -130,11 +131,11 @@ def drain(state: QueueState, command: c.Drain, member: Member, now: float) -> r.
 @handles(c.Resume)
 def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> r.Reply:
     """End a drain; the answer is the number of drains that were in force."""
-    drains = state.ledger.drains
+    drains = state.ledger.drains.in_force
     count = len(drains) if not command.worker else int(command.worker in drains)
     if count:
         event = e.Resumed(now, command.worker)
-        state.ledger.resumed(state.record(event), event)
+        replay.resumed(state.ledger, state.record(event), event)
         state.notices.append(Notice("resumed", command.worker))
         state.readied = True
     return r.Done(count)
@@ -159,7 +160,7 @@ def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Re
 def _hand_out(state: QueueState, chunk: Chunk, index: int) -> r.Reply:
     found = outcome(state, chunk, index)
     event = e.Answered(chunk.origin, [chunk.first + index])
-    state.ledger.answered(state.record(event), event)
+    replay.answered(state.ledger, state.record(event), event)
     return r.Outcomes(0, [found])
 
 

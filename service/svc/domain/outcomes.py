@@ -10,11 +10,10 @@ import msgspec
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
-from svc.domain.aliases import is_alias
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import REPLY_JOBS_MAX
 from svc.domain.handlers import reads
-from svc.domain.job import Outcome, job_id
+from svc.domain.job import Outcome, is_alias, job_id
 from svc.domain.lifecycle import JobState
 from svc.domain.origins import PARTS, Completion
 from svc.domain.queue_state import QueueState
@@ -54,7 +53,7 @@ class Reader:
 
     def outcome(self, chunk: Chunk, index: int) -> Outcome:
         """Return the outcome of a job that has ended."""
-        event = self.event(_ended_by(chunk, index))
+        event = self.event(chunk.ended_by(index))
         ranges = len(event.ranges) if isinstance(event, e.Succeeded) else 0
         self._room.take(0, OUTCOME_WORK + RANGE_WORK * ranges)
         return _outcome(chunk, index, event)
@@ -66,7 +65,7 @@ def outcome(state: QueueState, chunk: Chunk, index: int) -> Outcome:
     Raises:
         JournalError: the journal does not have it.
     """
-    return _outcome(chunk, index, state.event(_ended_by(chunk, index)))
+    return _outcome(chunk, index, state.event(chunk.ended_by(index)))
 
 
 def place_of(state: QueueState, job: str) -> tuple[Chunk, int] | None:
@@ -95,7 +94,7 @@ def await_outcomes(state: QueueState, command: c.Await, room: Room, now: float) 
         place = place_of(state, job)
         if place is None:
             return r.Refused("unknown_job", f"there is no job {job}, or its retention time has passed")
-        if place[0].state(place[1]).finished:
+        if place[0].has_ended(place[1]):
             ended.append((job, *place))
         elif command.wait > 0:
             return None
@@ -118,7 +117,7 @@ def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[
         if found is None:
             return None
         chunk, index = found
-        if not chunk.state(index).finished:
+        if not chunk.has_ended(index):
             return place, chunk.origin, chunk.first + index
     return None
 
@@ -258,14 +257,10 @@ def _tells(chunk: Chunk, number: int, sequence: int) -> bool:
 
     It does not if the job was requeued since; then the journal may no longer have the event.
     """
-    return chunk.outcomes is not None and chunk.outcomes[number - chunk.first] == sequence
+    return chunk.ended_by(number - chunk.first) == sequence
 
 
 # --- from an event ----------------------------------------------------------------------------------
-
-
-def _ended_by(chunk: Chunk, index: int) -> int:
-    return chunk.outcomes[index] if chunk.outcomes is not None else 0
 
 
 def _outcome(chunk: Chunk, index: int, event: e.AnyEvent | None) -> Outcome:

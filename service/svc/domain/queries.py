@@ -13,6 +13,7 @@ from svc.domain.field_bounds import REPLY_JOBS_MAX
 from svc.domain.handlers import reads
 from svc.domain.holders import Holders
 from svc.domain.job import JobView
+from svc.domain.job_records import NO_RECORD
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Worker
 from svc.domain.origins import PARTS
@@ -90,7 +91,7 @@ def _matching(
             chunk.terms.shown_task,
         ):
             while index > 0:
-                index = index - 1 if wanted is None else chunk.states.rfind(wanted, 0, index)
+                index = index - 1 if wanted is None else chunk.last_in(wanted, index)
                 if index >= 0:
                     yield chunk, index
         yield chunk, -1
@@ -138,7 +139,7 @@ def _view_bytes(view: JobView) -> int:
 def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Reply:
     """Return the counts of every queue and of the members; goes on with the survey that *room* may have."""
     workers = state.workers.values()
-    drain = state.ledger.drains.get("")
+    drains = state.ledger.drains.in_force
     survey, room.survey = room.survey or Survey(state, now), None
     while survey.advance(_SURVEYED):
         pass
@@ -149,8 +150,8 @@ def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Repl
         workers=sum(1 for worker in workers if worker.present),
         consumers=state.consumers,
         busy=sum(1 for worker in workers for each in worker.consumers.values() if each.leases),
-        drain=drain[0] if drain else 0,
-        drained_workers=sorted(name for name in state.ledger.drains if name),
+        drain=drains[""][0] if "" in drains else 0,
+        drained_workers=sorted(name for name in drains if name),
         incarnation=state.incarnation,
     )
 
@@ -181,8 +182,8 @@ def _worker_bytes(view: r.WorkerView) -> int:
 
 def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: Reader) -> JobView:
     """Return the description of one job; *holders* are the current ones, *reader* reads its outcome."""
-    terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index)
-    due = record.due if record is not None and record.due is not None else chunk.due_of(index)
+    terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index, NO_RECORD)
+    due = record.due if record.due is not None else chunk.due_of(index)
     holder = holders.of(chunk, index) if job_state == JobState.LEASED else None
     ended = reader.outcome(chunk, index) if job_state.finished else None
     return JobView(
@@ -194,9 +195,9 @@ def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: 
         codec=terms.codec,
         submitted_at=chunk.at_of(index),
         due_at=due if job_state == JobState.SCHEDULED else None,
-        failures=record.failures if record else 0,
-        crashes=record.crashes if record else 0,
-        interruptions=record.interruptions if record else 0,
+        failures=record.failures,
+        crashes=record.crashes,
+        interruptions=record.interruptions,
         retries=terms.retries,
         timeout=terms.timeout,
         key=chunk.key_of(index),
@@ -204,7 +205,7 @@ def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: 
         reason=reason_of(state, chunk, index),
         finished_at=ended.finished_at if ended else None,
         attempts=attempts_of(reader.event, chunk, index),
-        suspicions=record.suspicions if record else 0,
+        suspicions=record.suspicions,
         suspect=state.ledger.losses.of(chunk, index) is not None,
     )
 
@@ -215,7 +216,7 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
     # Consumers of one kind have the same names: each set is looked through once, not once for each consumer.
     queues = {queue for names in {member.queues for member in consumers} for queue in names}
     tasks = {task for names in {member.tasks for member in consumers} for task in names or ()}
-    drains = state.ledger.drains
+    drains = state.ledger.drains.in_force
     return r.WorkerView(
         name=worker.name,
         host=hello.host if hello else "",

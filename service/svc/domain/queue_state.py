@@ -10,6 +10,7 @@ incarnation of the manager, so no token is ever given twice.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from operator import itemgetter
@@ -26,6 +27,7 @@ from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.observer import Observer
 from svc.domain.refusals import REFUSALS, Refusal
+from svc.domain.replay import end_replay
 from svc.domain.scheduling.lanes import Lane, Lanes
 from svc.domain.scheduling.run_times import RunTimes
 from svc.domain.scheduling.suspects import Suspects
@@ -172,7 +174,7 @@ class QueueState:
 
     def recover(self, now: float) -> None:
         """Make jobs ready that the replayed events left waiting, and give holders time to reconnect."""
-        self.ledger.settle_order()
+        end_replay(self.ledger)
         unfinished = [chunk for chunk in self.ledger.chunks.values() if chunk.unfinished]
         ready = [(chunk, *run) for chunk in unfinished for run in chunk.runs(JobState.READY)]
         for chunk, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
@@ -212,16 +214,13 @@ class QueueState:
 
     def admit(self, chunk: Chunk, start: int, now: float) -> None:
         """Put the newly accepted jobs of *chunk*, from *start* on, into their lane or into the schedule."""
-        if chunk.due is None and chunk.dues is None:
+        if chunk.columns is None:
             self.make_ready(chunk, start, chunk.count, now)
             return
         for first, stop in list(chunk.runs(JobState.READY, start)):
             self.make_ready(chunk, first, stop, now)
-        for first, stop in list(chunk.runs(JobState.SCHEDULED, start)):
-            if chunk.dues is None:
-                self.schedule(chunk, first, stop, chunk.due or 0.0)
-            else:
-                self.scheduled.add_sleepers(chunk, list(range(first, stop)))
+        for first, stop in chunk.runs(JobState.SCHEDULED, start):
+            self.scheduled.admit(chunk, first, stop)
 
     def schedule(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
         """Make jobs ready together at time *at*; their state is SCHEDULED already."""
@@ -235,10 +234,8 @@ class QueueState:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has work next, as far as the queue itself knows; None if it has none."""
-        due = self.scheduled.next_at
-        if not self.hold_until:
-            return due
-        return self.hold_until if due is None else min(due, self.hold_until)
+        due = min(self.scheduled.next_at, self.hold_until or math.inf)
+        return None if due == math.inf else due
 
     # --- leases -------------------------------------------------------------------------------------
 
@@ -273,7 +270,7 @@ class QueueState:
         """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
         if start < stop:
             # If an attempt at the first job was interrupted, the record of that has made it ready already.
-            leased = start + (lease.chunk.states[start] == JobState.READY)
+            leased = start + (lease.chunk.state(start) is JobState.READY)
             if leased < stop:
                 self.ledger.move(lease.chunk, leased, stop, Verb.RELEASE)
             self.make_ready(lease.chunk, start, stop, now)
@@ -377,15 +374,27 @@ class QueueState:
 
     def bodies(self, chunk: Chunk, start: int, stop: int) -> list[bytes]:
         """Return the bodies of jobs [start, stop), from the journal if they are not in memory."""
-        if chunk.bodies is not None:
-            return list(chunk.bodies[start:stop])
+        return chunk.bodies(start, stop) or self._stored(chunk, start, stop)[0]
+
+    def headers(self, chunk: Chunk, start: int, stop: int) -> list[bytes]:
+        """Return the headers of jobs [start, stop), b"" for one without a header; [] if none has one."""
+        columns = chunk.columns
+        if columns is None or not columns.has_headers:
+            return []
+        return columns.headers(start, stop) or self._stored(chunk, start, stop)[1]
+
+    def _stored(self, chunk: Chunk, start: int, stop: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the bodies and headers of jobs [start, stop) from the journal."""
         bodies: list[bytes] = []
+        headers: list[bytes] = []
         while start + len(bodies) < stop:
             index = start + len(bodies)
             event = self._event_with_bodies(chunk.row_of(index))
             offset = chunk.first + index - event.first
             bodies += event.bodies[offset : offset + stop - index]
-        return bodies
+            found = event.headers[offset : offset + stop - index]
+            headers += found or [b""] * (start + len(bodies) - index)
+        return bodies, headers
 
     def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
         event = self.event(sequence)

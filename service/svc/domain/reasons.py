@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from svc.domain.chunk import Chunk
 from svc.domain.job import ALONE, IDLE, ITEM, Terms
+from svc.domain.job_records import NO_RECORD
 from svc.domain.known_tasks import not_accepted
 from svc.domain.lifecycle import JobState
 from svc.domain.queue_state import QueueState
@@ -13,8 +14,7 @@ def reason_of(state: QueueState, chunk: Chunk, index: int) -> str:
     """Return why a job waits, or "" if it does not."""
     job_state = chunk.state(index)
     if job_state == JobState.SCHEDULED:
-        record = chunk.records.get(index)
-        retrying = record is not None and record.due is not None
+        retrying = chunk.records.get(index, NO_RECORD).due is not None
         return "waits for its retry after a failed attempt" if retrying else "waits for its delay to pass"
     if job_state != JobState.READY:
         return ""
@@ -26,7 +26,7 @@ def reason_of(state: QueueState, chunk: Chunk, index: int) -> str:
 def _block(state: QueueState, terms: Terms) -> str:
     """Return why no consumer takes a ready job on these terms, however idle it is; or ""."""
     known = state.known_tasks
-    if "" in state.ledger.drains:
+    if "" in state.ledger.drains.in_force:
         return "the service is draining; `svc resume` ends that"
     if terms.task == ITEM:
         return "plain data: only a plain client takes it"

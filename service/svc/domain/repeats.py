@@ -45,7 +45,7 @@ class Repeats:
 
     def _may_read(self, kept: Chunk) -> bool:
         """Return whether there is room to read the bodies of *kept*; the last chunk may have any size."""
-        if kept.bodies is not None or kept is self._read:
+        if kept.in_memory or kept is self._read:
             return True
         if not self._room.left:
             return False
@@ -58,7 +58,12 @@ class Repeats:
         start, stop = low - kept.first, high - kept.first
         if chunk.terms != kept.terms:
             return True
-        if (chunk.key or kept.keys) and any(kept.key_of(each) != chunk.key for each in range(start, stop)):
-            return True
+        if kept.columns is not None or chunk.key or chunk.headers:
+            none = [b""] * (stop - start)
+            headers = chunk.headers[low - chunk.first : high - chunk.first] or none
+            if any(kept.key_of(each) != chunk.key for each in range(start, stop)) or headers != (
+                self._state.headers(kept, start, stop) or none
+            ):
+                return True
         bodies = chunk.bodies[low - chunk.first : high - chunk.first]
         return self._state.bodies(kept, start, stop) != bodies

@@ -69,7 +69,10 @@ PILL_PUT_BY_HAND = -1
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """A lease: jobs `first`, `first + 1`, … of an origin, a body for each, and counts of earlier attempts."""
+    """A lease: jobs `first`, `first + 1`, … of an origin, a body for each, and counts of earlier attempts.
+
+    `headers` has the header of each job, or is empty if no job has one.
+    """
 
     token: int
     origin: str
@@ -81,6 +84,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     interruptions: int = 0
     submitted_at: float = 0.0
     waited: float = 0.0
+    headers: list[bytes] = []
 
 
 class Grant(Reply, frozen=True, tag="grant"):

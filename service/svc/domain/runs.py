@@ -89,13 +89,18 @@ class Run:
         joins = self._state.ledger.origins.joined_by(origin, first, self.count, terms) is not None
         if len(chunks) == 1:
             due, key, bodies = self._due(chunks[0]) or None, chunks[0].key, chunks[0].bodies
-            return e.Submitted(now, origin, first, terms, bodies, due, key, [], [], joins)
+            return e.Submitted(now, origin, first, terms, bodies, due, key, [], [], joins, chunks[0].headers)
         bodies = [body for chunk in chunks for body in chunk.bodies]
         dues = [self._due(chunk) for chunk in chunks for _ in chunk.bodies]
         keys = [chunk.key for chunk in chunks for _ in chunk.bodies] if self.keys else []
+        headers: list[bytes] = []
+        if any(chunk.headers for chunk in chunks):
+            headers = [header for each in chunks for header in each.headers or [b""] * len(each.bodies)]
         if dues.count(dues[0]) == len(dues):
-            return e.Submitted(now, origin, first, terms, bodies, dues[0] or None, "", [], keys, joins)
-        return e.Submitted(now, origin, first, terms, bodies, None, "", dues, keys, joins)
+            return e.Submitted(
+                now, origin, first, terms, bodies, dues[0] or None, "", [], keys, joins, headers
+            )
+        return e.Submitted(now, origin, first, terms, bodies, None, "", dues, keys, joins, headers)
 
     def _due(self, chunk: NewChunk) -> float:
         """Return the due time of the jobs of *chunk*; 0 if they are ready at once."""
@@ -109,5 +114,6 @@ def _parts(event: e.Submitted) -> Iterator[e.Submitted]:
         yield event
         return
     for start in range(0, len(bodies), EVENT_JOBS_MAX):
-        part = bodies[start : start + EVENT_JOBS_MAX]
-        yield msgspec.structs.replace(event, first=event.first + start, bodies=part)
+        stop = start + EVENT_JOBS_MAX
+        part, headers = bodies[start:stop], event.headers[start:stop]
+        yield msgspec.structs.replace(event, first=event.first + start, bodies=part, headers=headers)

@@ -17,6 +17,7 @@ from svc.domain.charges import charge, interrupt, settle_front
 from svc.domain.chunk import Chunk
 from svc.domain.handlers import handles
 from svc.domain.job import Cause
+from svc.domain.job_records import NO_RECORD
 from svc.domain.members import LeaseRecord, Member
 from svc.domain.queue_state import (
     RANGE_OVERHEAD_BYTES,
@@ -114,8 +115,7 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
         if lease.start <= index < lease.stop:
             state.give_back(lease, lease.start, index, now)
             lease.start = index
-            record = lease.chunk.records.get(index)
-            retry_in = crash_retry_in((record.crashes if record else 0) + 1)
+            retry_in = crash_retry_in(lease.chunk.records.get(index, NO_RECORD).crashes + 1)
             charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
     if member.worker is not None:
         state.ended(member.worker, command.consumer)

@@ -15,8 +15,11 @@ If it comes back later, the suspicion is withdrawn.
 from __future__ import annotations
 
 from svc.domain import events as e
+from svc.domain import replay
 from svc.domain.charges import charge, interrupt
+from svc.domain.due import runs_of
 from svc.domain.job import Cause, ErrorInfo
+from svc.domain.job_records import NO_RECORD
 from svc.domain.lifecycle import JobState
 from svc.domain.losses import Loss
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
@@ -127,8 +130,7 @@ def consumer_lost(state: QueueState, holder: Member, now: float) -> None:
 def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
     """Charge a suspicion to the first job of *lease*, which was running; the others are not touched."""
     chunk, index, budget = lease.chunk, lease.start, state.limits.suspicion_budget
-    record = chunk.records.get(index)
-    count = 1 + (record.suspicions if record is not None else 0)
+    count = 1 + chunk.records.get(index, NO_RECORD).suspicions
     _suspect(state, lease, now, count=1, charged=True)
     said = f"its worker, or all its processes, was lost while this job ran: suspicion {count}"
     error = ErrorInfo("WorkerLost", f"{said} of {budget}" if budget else said)
@@ -181,7 +183,7 @@ def _suspect(
     again = count == 1 and state.ledger.losses.of(chunk, index) is not None
     first = chunk.first + index
     event = e.Suspected(now, chunk.origin, first, count, lease.token, again=again, charged=charged)
-    state.ledger.suspected(state.record(event), event)
+    replay.suspected(state.ledger, state.record(event), event)
 
 
 # --- the verdict ------------------------------------------------------------------------------------
@@ -255,25 +257,14 @@ def came_back(state: QueueState, token: int, member: Member, now: float) -> None
     if loss is None or member.worker is None:
         return
     chunk = loss.chunk
-    waiting = [index for index in loss.jobs() if chunk.states[index] == JobState.READY]
+    waiting = [index for index in loss.jobs() if chunk.state(index) is JobState.READY]
     if loss.again:
         waiting = []  # it stays a suspect
-    for start, stop in _runs(waiting):
+    for start, stop in runs_of(waiting):
         state.skip_ready(chunk, start, stop)
     _withdraw(state, loss, now)
-    for start, stop in _runs(waiting):
+    for start, stop in runs_of(waiting):
         state.make_ready(chunk, start, stop, now)
-
-
-def _runs(indexes: list[int]) -> list[tuple[int, int]]:
-    """Return ascending indexes as runs [start, stop)."""
-    runs: list[tuple[int, int]] = []
-    for index in indexes:
-        if runs and runs[-1][1] == index:
-            runs[-1] = (runs[-1][0], index + 1)
-        else:
-            runs.append((index, index + 1))
-    return runs
 
 
 def _withdraw(state: QueueState, loss: Loss, now: float) -> None:
@@ -284,4 +275,4 @@ def _withdraw(state: QueueState, loss: Loss, now: float) -> None:
     elif loss.again:
         return
     event = e.Cleared(now, chunk.origin, chunk.first + loss.start, loss.token, left)
-    state.ledger.cleared(state.record(event), event)
+    replay.cleared(state.ledger, state.record(event), event)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from svc.domain import events as e
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
+from svc.domain.ledger import Ledger
 from svc.domain.members import RECONNECT_GRACE, Member, Worker
 from svc.domain.queue_state import Notice, QueueState
+from svc.domain.replay import merge, note_emptied
 from svc.domain.settlement import give_back_all
 
 #: Chunks that one tick forgets at most, so that retention never stalls the loop.
@@ -124,7 +126,15 @@ def _retire(state: QueueState, now: float) -> None:
         _, name = ledger.emptied.popleft()
         _forget_origin(state, name, now)
     if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
-        ledger.sweep_outcomes(SWEPT_OUTCOMES)
+        _sweep_outcomes(ledger)
+
+
+def _sweep_outcomes(ledger: Ledger) -> None:
+    """Look at the next outcomes in their order, and remove the forgotten ones."""
+    order, references, start = ledger.outcome_order, ledger.references, ledger.swept
+    kept = [each for each in order[start : start + SWEPT_OUTCOMES] if each in references]
+    order[start : start + SWEPT_OUTCOMES] = kept
+    ledger.swept = start + len(kept) if start + len(kept) < len(order) else 0
 
 
 def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
@@ -169,15 +179,27 @@ def _merge(state: QueueState, now: float) -> None:
     So a replay reads a long backlog of such jobs as fast as one that came in bulk.
     """
     grown, budget = state.ledger.grown, MERGE_CHUNKS_MAX
-    while grown and budget and now >= grown[0].at + state.limits.merge_seconds:
+    while grown and budget and now >= grown[0].at_of(0) + state.limits.merge_seconds:
         chunk = grown.popleft()
         if chunk.mergeable and state.ledger.chunks.get(chunk.sequence) is chunk:
-            bodies = state.bodies(chunk, 0, chunk.count)
-            by, at = list(chunk.accepted_by or ()), list(chunk.accepted_at or ())
-            dues, keys = list(chunk.dues or ()), list(chunk.keys or ())
-            event = e.Merged(now, chunk.origin, chunk.first, chunk.terms, bodies, by, at, dues, keys)
-            state.ledger.merge(state.record(event), chunk)
+            merge(state.ledger, state.record(_merged(state, chunk, now)), chunk)
             budget -= 1
+
+
+def _merged(state: QueueState, chunk: Chunk, now: float) -> e.Merged:
+    indexes, columns = range(chunk.count), chunk.columns
+    return e.Merged(
+        now,
+        chunk.origin,
+        chunk.first,
+        chunk.terms,
+        state.bodies(chunk, 0, chunk.count),
+        [chunk.sequence_of(index) for index in indexes],
+        [chunk.at_of(index) for index in indexes],
+        list(columns.dues) if columns is not None else [],
+        list(columns.keys) if columns is not None else [],
+        state.headers(chunk, 0, chunk.count),
+    )
 
 
 def _still(state: QueueState, finished_at: float, chunk: Chunk) -> bool:
@@ -196,7 +218,7 @@ def _keep_known(state: QueueState, name: str, now: float) -> None:
     ledger.forgotten.extend(origin.forgotten_by)
     origin.forgotten_by = [state.record(e.Forgotten(now, name, 0, origin.forgotten, origin.floor))]
     if not origin.chunks:
-        ledger.note_emptied(origin, now)
+        note_emptied(ledger, origin, now)
 
 
 def _forget_origin(state: QueueState, name: str, now: float) -> None:
@@ -209,7 +231,7 @@ def _forget_origin(state: QueueState, name: str, now: float) -> None:
     if origin.chunks:
         return
     if now < emptied_at + ORIGIN_KEPT_SECONDS:
-        ledger.note_emptied(origin, emptied_at)
+        note_emptied(ledger, origin, emptied_at)
         return
     ledger.forgotten.extend(origin.forgotten_by)
     ledger.origins.discard(name)

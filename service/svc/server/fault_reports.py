@@ -102,7 +102,7 @@ def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
 def _jobs(host: QueueHost) -> dict[str, int]:
     """Return how many jobs of all queues are in each state, by the counts of the queues."""
     counts = host.state.ledger.counts.values()
-    return {state.word: sum(getattr(each, state.word) for each in counts) for state in JobState}
+    return {state.word: sum(each[state] for each in counts) for state in JobState}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

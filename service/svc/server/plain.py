@@ -28,6 +28,7 @@ from svc.domain.job import (
     Terms,
     check_chunk,
 )
+from svc.domain.lifecycle import JobState
 from svc.domain.limits import SECONDS_MAX
 from svc.domain.members import Member
 from svc.domain.names import NAME_MAX, is_free_name, put_origin
@@ -231,7 +232,7 @@ class PlainFace:
 
     def _ready(self, name: str) -> int:
         counts = self._host.state.ledger.counts.get(name)
-        return counts.ready if counts is not None else 0
+        return counts[JobState.READY] if counts is not None else 0
 
     def _chunk_of(self, item: object) -> NewChunk:
         """Return the chunk for `put(item)`: a pill, a job for any worker, or an item for plain clients."""

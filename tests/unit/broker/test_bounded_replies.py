@@ -12,9 +12,9 @@ from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.domain import operations
 from svc.domain import replies as r
-from svc.domain.chunk import ATTEMPTS_KEPT
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.job_records import ATTEMPTS_KEPT
 from svc.domain.limits import Limits
 from svc.domain.room import REPLY_BYTES, REPLY_WORK
 from svc.errors import BadRequest

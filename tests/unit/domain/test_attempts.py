@@ -12,10 +12,12 @@ from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
 from svc.domain.apply import apply
-from svc.domain.chunk import ATTEMPTS_KEPT
 from svc.domain.job import Cause, ErrorInfo, JobView, NewChunk, Terms
+from svc.domain.job_records import ATTEMPTS_KEPT
+from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
+from svc.domain.replay import replay
 from svc.domain.retry import CRASH_BUDGET
 from tests.unit.domain.test_grown_chunks import Queue
 
@@ -111,7 +113,7 @@ def test_the_ledgers_and_the_history_survive_a_restart(queue):
     again.journal = queue.journal
     again.state = QueueState(read=queue.journal.read)
     for sequence, event in queue.journal.replay():
-        again.state.ledger.replay(sequence, event)
+        replay(again.state.ledger, sequence, event)
     again.state.recover(queue.now)
 
     assert shown(again) == before
@@ -154,7 +156,7 @@ def test_failures_in_journals_of_the_last_release_are_counted_up():
     queue.journal = journal
     queue.state = QueueState(read=journal.read)
     for sequence, event in journal.replay():
-        queue.state.ledger.replay(sequence, event)
+        replay(queue.state.ledger, sequence, event)
     queue.state.recover(0.0)
     queue.now = queue.state.hold_until
     queue.journal.append(*queue.state.take_events())
@@ -177,7 +179,7 @@ DEAD_JOB_BYTES = 1000
 
 @pytest.mark.parametrize("attempts", [CRASH_BUDGET, ATTEMPTS_KEPT])
 def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attempts, monkeypatch):
-    monkeypatch.setattr("svc.domain.settled.SETTLED_KEPT", 1)  # this has a bound of its own
+    monkeypatch.setattr("svc.domain.ledger.SETTLED_KEPT", 1)  # this has a bound of its own
     state, member, jobs = QueueState(), Member("plain"), 400
     apply(state, c.Submit("o", [NewChunk(0, TERMS, [b"x"] * (jobs + 1))]), Member(), 0.0)
 
@@ -200,5 +202,5 @@ def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attemp
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert state.ledger.counts["default"].dead == jobs + 1
+    assert state.ledger.counts["default"][JobState.DEAD] == jobs + 1
     assert (after - before) / jobs < DEAD_JOB_BYTES

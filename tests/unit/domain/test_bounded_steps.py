@@ -164,7 +164,7 @@ def test_a_lane_passes_over_cancelled_jobs_in_one_step_and_not_one_by_one():
             looked += 1
             return super().__getitem__(index)
 
-    chunk.states = Counting(chunk.states)
+    chunk._states = Counting(chunk._states)
     (delivery,) = queue.lease(1)
     assert delivery.bodies == [b"o-%d" % (EVENT_JOBS_MAX - 1)]
     assert looked < 20

@@ -13,8 +13,10 @@ from svc.domain.chunk import GROWN_JOBS_MAX
 from svc.domain.due import CANCELLED_MAX
 from svc.domain.job import NewChunk, Terms
 from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
+from svc.domain.replay import replay
 from svc.domain.runs import RUN_JOBS_MAX
 from tests.unit.domain.test_grown_chunks import Queue, bodies, kinds, merge
 
@@ -53,7 +55,7 @@ def restarted(queue: Queue) -> Queue:
     again.journal = queue.journal
     again.state = QueueState(read=queue.journal.read, limits=queue.state.limits)
     for sequence, event in queue.journal.replay():
-        again.state.ledger.replay(sequence, event)
+        replay(again.state.ledger, sequence, event)
     again.state.recover(queue.now)
     again.now = max(queue.now, again.state.hold_until)
     return again
@@ -177,7 +179,7 @@ def test_each_delayed_job_is_ready_at_its_own_time(queue, delays, together):
                 assert sorted(bodies(each.lease(9) + each.lease(9) + each.lease(9))) == [
                     b"%d" % n for n, delay in enumerate(delays) if delay == now
                 ]
-        assert each.state.scheduled.next_at is None
+        assert each.state.next_deadline() is None
 
 
 def test_jobs_that_become_ready_together_are_taken_in_the_order_of_their_age(queue):
@@ -211,7 +213,7 @@ def test_many_jobs_that_are_due_together_are_made_ready_by_several_looks(queue, 
     ready = []
     for _ in range(3):
         wake(queue, 1.0)
-        ready.append(queue.state.ledger.counts["default"].ready)
+        ready.append(queue.state.ledger.counts["default"][JobState.READY])
 
     assert ready == [COUNT, 2 * COUNT, 3 * COUNT]
 
@@ -226,7 +228,7 @@ def test_rows_of_the_last_release_with_a_key_or_a_delay_open():
     ]
     ledger = Ledger()
     for sequence, event in enumerate(old, start=1):
-        ledger.replay(sequence, event)
+        replay(ledger, sequence, event)
 
     (chunk,) = ledger.chunks.values()
     assert [chunk.due_of(index) for index in range(5)] == [5.0, None, 7.0, 7.0, 7.0]

@@ -12,8 +12,9 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import upkeep
 from svc.domain.apply import apply
+from svc.domain.drains import Drains
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.domain.ledger import Ledger
+from svc.domain.ledger import Ledger, Settled
 from svc.domain.limits import Limits
 from svc.domain.members import Member, Worker
 from svc.domain.operations import DRAINS_MAX
@@ -25,15 +26,13 @@ from tests.unit.domain.test_grown_chunks import Queue
 #: Every container, and its bound.
 BOUNDS = {
     Ledger: {
-        "_ended_items": "empty once a replay is over",
+        "ended_items": "empty once a replay is over",
         "chunks": "max_jobs to be done, retention_jobs finished, and as many beside dead ones",
         "grown": "the chunks; each leaves after merge_seconds",
         "counts": "max_queues; a queue without jobs is dropped",
         "dead": "retention_jobs twice",
         "answers": "the finished jobs",
         "terms": "TERMS_MAX",
-        "drains": "DRAINS_MAX",
-        "refusing": "the drains",
         "outcome_order": "twice the references, and 1,000",
         "references": "the kept jobs",
         "finished": "retention_jobs",
@@ -55,6 +54,13 @@ BOUNDS = {
         "forgotten": "FORGOTTEN_RANGES_MAX",
         "forgotten_by": "one for each commit of Forgotten, which replaces those before",
     },
+    Drains: {
+        "in_force": "DRAINS_MAX",
+        "refusing": "those in force",
+    },
+    Settled: {
+        "ranges": "SETTLED_KEPT",
+    },
     Worker: {
         "consumers": "the connections",
         "ended": "ENDED_KEPT",
@@ -64,7 +70,9 @@ _CONTAINERS = (dict, list, set, deque, OrderedDict)
 
 
 @pytest.mark.parametrize(
-    "made", [Ledger(), QueueState(), Origin("o"), Worker("w")], ids=lambda made: type(made).__name__
+    "made",
+    [Ledger(), QueueState(), Origin("o"), Drains(), Settled(), Worker("w")],
+    ids=lambda made: type(made).__name__,
 )
 def test_each_container_has_a_bound_on_record(made):
     """One that is added needs a bound, and its line here."""

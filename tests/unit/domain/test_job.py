@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from svc.domain import events as e
+from svc.domain.columns import content_digest
 from svc.domain.job import job_id, parse_job_id
-from svc.domain.keys import content_digest
 
 
 def test_an_id_is_its_origin_and_number():

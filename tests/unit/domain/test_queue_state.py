@@ -12,11 +12,10 @@ from svc.domain import settlement, upkeep
 from svc.domain.apply import apply
 from svc.domain.chunk import BODY_OVERHEAD_BYTES
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.domain.ledger import LARGE_CHUNK_BYTES
+from svc.domain.ledger import LARGE_CHUNK_BYTES, SETTLED_KEPT
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
-from svc.domain.settled import SETTLED_KEPT
 from tests.support.state_checks import check_journal, check_state
 
 ERROR = ErrorInfo("E", "no")
@@ -123,7 +122,7 @@ def test_settled_leases_are_remembered_up_to_a_bound_whatever_settles_them(state
         apply(state, c.Nack(lease(state, consumer).token, 0, ERROR, 0.0), consumer, 0.0)
         state.take_events()
 
-    assert len(state.ledger.settled) == SETTLED_KEPT
+    assert len(state.ledger.settled.ranges) == SETTLED_KEPT
 
 
 def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
@@ -131,7 +130,7 @@ def test_arguments_beyond_the_window_are_read_from_the_journal(journal):
     submit(state, 2)
     submit(state, 2, first=3)
     commit(state, journal)
-    assert [chunk.bodies is None for chunk in state.ledger.chunks.values()] == [False, True]
+    assert [not chunk.in_memory for chunk in state.ledger.chunks.values()] == [False, True]
 
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
     assert lease(state, Member("plain"), 2).bodies == [b"x", b"x"]
@@ -144,7 +143,7 @@ def test_large_arguments_leave_most_of_the_window_to_small_ones(journal):
     submit(state, 1, first=30)
     commit(state, journal)
 
-    assert [chunk.bodies is None for chunk in state.ledger.chunks.values()] == [False, True, True, False]
+    assert [not chunk.in_memory for chunk in state.ledger.chunks.values()] == [False, True, True, False]
 
 
 def test_a_grant_takes_no_more_bytes_than_its_bound_once_there_is_one_job(journal):

@@ -10,7 +10,7 @@ from svc.domain import replies as r
 from svc.domain.apply import apply
 from svc.domain.due import CANCELLED_MAX, RUN_COST_JOBS, SWEPT_AT_A_LOOK, SWEPT_FOR_EACH
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.domain.lifecycle import Verb
+from svc.domain.lifecycle import JobState, Verb
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from tests.unit.domain.test_grown_chunks import Queue
@@ -82,7 +82,7 @@ def test_a_look_takes_a_bounded_number_of_entries_and_runs_and_the_next_goes_on(
         assert len(made) <= RUNS + 1
 
     counts = queue.state.ledger.counts["default"]
-    assert (counts.scheduled, counts.ready) == (0, COUNT)
+    assert (counts[JobState.SCHEDULED], counts[JobState.READY]) == (0, COUNT)
     assert looks >= COUNT // LOOK
 
 
@@ -114,12 +114,12 @@ def test_cancelled_jobs_are_cleared_away_a_few_at_a_time(queue, monkeypatch):
         queue.state.wake_due(1.0)
         assert looked <= SWEPT_AT_A_LOOK
 
-    left = queue.state.ledger.counts["default"].scheduled
+    left = queue.state.ledger.counts["default"][JobState.SCHEDULED]
     assert left == CANCELLED_MAX
     assert left <= len(queue.state.scheduled) <= 2 * left
     while queue.state.next_deadline() is not None:
         queue.state.wake_due(2e6)
-    assert queue.state.ledger.counts["default"].ready == left
+    assert queue.state.ledger.counts["default"][JobState.READY] == left
 
 
 def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
@@ -157,4 +157,4 @@ def test_a_job_that_joins_a_chunk_whose_delayed_ones_were_cancelled_is_due_in_ti
     queue.submit(2, delay=9.0)
 
     queue.state.wake_due(9.0)
-    assert queue.state.ledger.counts["default"].scheduled == 0
+    assert queue.state.ledger.counts["default"][JobState.SCHEDULED] == 0

@@ -258,7 +258,7 @@ def test_a_damaged_row_that_a_stock_client_meets_ends_the_manager_as_a_fault_of_
     face.carry_out(face.method("tasks", "put"), Member("plain"), ("x",), {}, answers.append)
     host.turn()
     for chunk in host.state.ledger.chunks.values():
-        chunk.bodies = None
+        chunk.drop_bodies()
     host.state.read = read
     with pytest.raises(JournalError, match="cannot be read"):
         face.carry_out(face.method("tasks", "get"), Member("plain"), (), {}, answers.append)

@@ -19,6 +19,7 @@ from svc.broker.request import UNTIMED_COMMANDS, Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk
+from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.observer import Observer
@@ -178,7 +179,7 @@ def test_requests_pipelined_behind_a_long_one_are_answered_after_it(served):
     assert [number for number, _ in answers] == [1, 2, 3, 4, 5]
     assert [len(replies) for _, replies in answers] == [len(commands) for commands in frames]
     assert (
-        served.server.ask(lambda: served.host.state.ledger.counts_of("default").ready).result(5)
+        served.server.ask(lambda: served.host.state.ledger.counts_of("default")[JobState.READY]).result(5)
         == 2 * COMMANDS
     )
 

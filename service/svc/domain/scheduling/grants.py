@@ -8,6 +8,7 @@ from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.handlers import handles
 from svc.domain.job import PILL
+from svc.domain.job_records import NO_RECORD
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.scheduling.lanes import Lane, Lanes
@@ -41,7 +42,7 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
 
 def pill_for(state: QueueState, member: Member) -> int:
     """Return the epoch of the drain that is in force for *member*, or 0."""
-    drains = state.ledger.drains
+    drains = state.ledger.drains.in_force
     if not drains:
         return 0
     known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
@@ -84,7 +85,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         deliveries.append(delivery)
         chunk = state.leases[delivery.token].chunk
         room -= _counted_bytes(chunk, delivery.bodies, room)
-        if chunk.bodies is None and chunk is not last:
+        if not chunk.in_memory and chunk is not last:
             readable -= ROW_OVERHEAD_BYTES + chunk.size  # the whole row is read, even for one job
             last = chunk
     return r.Grant(deliveries) if deliveries else None
@@ -128,16 +129,17 @@ def _deliver(
     lease = state.grant_lease(chunk, start, stop, member, now)
     waited = max(0.0, now - max(ready_at, chunk.at_of(start)))
     state.observer.started(chunk.terms, stop - start, waited)
-    record = chunk.records.get(start)
+    record = chunk.records.get(start, NO_RECORD)
     return r.Delivery(
         lease.token,
         chunk.origin,
         chunk.first + start,
         chunk.terms,
         state.bodies(chunk, start, stop),
-        record.failures if record else 0,
-        record.crashes if record else 0,
-        record.interruptions if record else 0,
+        record.failures,
+        record.crashes,
+        record.interruptions,
         chunk.at_of(start),
         waited,
+        [] if chunk.columns is None else state.headers(chunk, start, stop),
     )

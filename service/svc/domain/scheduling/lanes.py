@@ -71,7 +71,7 @@ class Lane:
         """Return the span that begins with the oldest ready job, or None if no job is left."""
         while self.spans:
             span = self.spans[0]
-            if not span.chunk.ragged:
+            if not span.chunk.has_gaps:
                 return span
             start = span.chunk.next_ready(span.start, span.stop, apart=self.apart)
             if start == span.start:
@@ -86,7 +86,7 @@ class Lane:
             return None
         order, start, end, ready_at, chunk = span
         stop = min(end, start + limit)
-        if chunk.ragged:
+        if chunk.has_gaps:
             stop = chunk.ready_until(start, stop, apart=self.apart)
         self._replace_head(span, stop)
         self.count -= stop - start
@@ -270,7 +270,7 @@ class Lanes:
             for lane in road.lanes.values():
                 # The fast way needs no call for each lane, as there may be 100,000 of them.
                 spans = lane.spans
-                head = spans[0] if spans and not spans[0].chunk.ragged else lane.head()
+                head = spans[0] if spans and not spans[0].chunk.has_gaps else lane.head()
                 if head is not None and (oldest is None or head.ready_at < oldest):
                     oldest = head.ready_at
         return oldest
@@ -316,7 +316,7 @@ class Lanes:
 
     def skip(self, chunk: Chunk, count: int) -> None:
         """Account for *count* ready jobs of *chunk* that leave their state, or will, other than by `take`."""
-        chunk.ragged = True
+        chunk.note_gaps()
         terms = chunk.terms
         road = self._road(terms.queue, terms.task, terms.codec)
         lane = road.lanes.get(terms.priority) if road is not None else None

@@ -38,7 +38,7 @@ class Suspects:
 
     def push(self, others: Lanes, chunk: Chunk, start: int, stop: int, ready_at: float) -> None:
         """Make jobs ready: suspects behind all that was there when they became that, the rest in *others*."""
-        suspects = chunk.suspects or {}
+        suspects = chunk.suspects
         for index in suspects_in(chunk, start, stop):
             if start < index:
                 others.push(chunk, start, index, ready_at)

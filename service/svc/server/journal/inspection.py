@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from svc.domain.ledger import Ledger
+from svc.domain.replay import replay
 from svc.errors import Conflict, JournalError, ServiceError
 from svc.server.journal.form import (
     TEXTS_VERSION,
@@ -229,7 +230,7 @@ def _check_replay(connection: apsw.Connection, path: Path, version: int) -> Chec
     ledger = Ledger(window_bytes=0)
     try:
         for sequence, event in checked_rows(connection, path, LargeRows(path), version):
-            ledger.replay(sequence, event)
+            replay(ledger, sequence, event)
     except (apsw.Error, ServiceError, LookupError, ValueError, TypeError) as error:
         return Check("replay", False, str(error))
     unfinished = sum(chunk.unfinished for chunk in ledger.chunks.values())

@@ -1,0 +1,93 @@
+"""What is particular about one job; only a job with a history has a record."""
+
+from __future__ import annotations
+
+from array import array
+
+from svc.domain.events import Failed
+from svc.domain.job import Cause
+
+#: Ended attempts that the record of a job keeps; its counters go on beyond that.
+ATTEMPTS_KEPT = 20
+
+#: Failures, crashes, interruptions and suspicions of a job.
+Ledgers = tuple[int, int, int, int]
+
+
+class JobRecord:
+    """The ledgers of one job, and the rows of the journal about it alone."""
+
+    __slots__ = (
+        "answered",
+        "attempts",
+        "cleared",
+        "crashes",
+        "due",
+        "ended",
+        "failures",
+        "interruptions",
+        "requeued",
+        "suspicions",
+    )
+
+    def __init__(self) -> None:
+        """Start with all counters at 0."""
+        self.failures = self.crashes = self.interruptions = self.suspicions = 0
+        #: Its attempts that have ended so far, those that are no longer kept included.
+        self.ended = 0
+        #: When its retry is due, if it waits for one.
+        self.due: float | None = None
+        #: The events that ended its last attempts. The journal has everything else about an attempt.
+        self.attempts = array("Q")
+        #: The event that requeued the job, if no attempt has ended since; 0 if there is none.
+        self.requeued = 0
+        #: The last event that took its outcome out of `results`; 0 if there is none.
+        self.answered = 0
+        #: The event that withdrew its last suspicion, if no attempt has ended since.
+        self.cleared = 0
+
+    @property
+    def ledgers(self) -> Ledgers:
+        """Its failures, crashes, interruptions and suspicions."""
+        return self.failures, self.crashes, self.interruptions, self.suspicions
+
+    def after(self, cause: Cause) -> Ledgers:
+        """Return the ledgers of the job after one more attempt that ended for *cause*.
+
+        An attempt that brings a suspicion was interrupted too.
+        """
+        failures, crashes, interruptions, suspicions = self.ledgers
+        match cause:
+            case Cause.CRASHED:
+                crashes += 1
+            case Cause.INTERRUPTED:
+                interruptions += 1
+            case Cause.SUSPECTED:
+                interruptions += 1
+                suspicions += 1
+            case _:
+                failures += 1
+        return failures, crashes, interruptions, suspicions
+
+    def failed(self, sequence: int, event: Failed, due: float | None) -> list[int]:
+        """Take an attempt that *event* has ended; return the events that are no longer referred to."""
+        told = event.ledgers
+        self.failures, self.crashes, self.interruptions, self.suspicions = told or self.after(event.cause)
+        self.ended = event.attempt or self.ended + 1
+        self.due = due
+        self.requeued = self.cleared = 0
+        self.attempts.append(sequence)
+        if told is None or len(self.attempts) <= ATTEMPTS_KEPT:
+            return []
+        dropped = list(self.attempts[:-ATTEMPTS_KEPT])
+        del self.attempts[:-ATTEMPTS_KEPT]
+        return dropped
+
+    def renew_budgets(self) -> None:
+        """Reset the failures, the crashes and the suspicions; the attempts are kept."""
+        self.failures = self.crashes = self.suspicions = 0
+        self.due = None
+
+
+#: The record of a job without a history. Nothing changes it.
+NO_RECORD = JobRecord()

@@ -1,0 +1,243 @@
+"""Applies events to the ledger: all of them at a replay, and the rare ones in the live queue too.
+
+Each function of the second part applies one kind of event. The events of jobs that simply run and succeed are
+methods of the `Ledger`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from svc.domain import events as e
+from svc.domain.chunk import Chunk
+from svc.domain.job import Cause
+from svc.domain.ledger import Ledger
+from svc.domain.lifecycle import JobState, Verb
+from svc.domain.losses import Loss
+from svc.domain.origins import Origin
+
+
+def replay(ledger: Ledger, sequence: int, event: e.AnyEvent) -> None:
+    """Apply an event of the journal; of two that contradict each other, the first one counts."""
+    kind = type(event)
+    ledger.live = False
+    ledger.last_sequence = max(ledger.last_sequence, sequence)
+    if not isinstance(event, e.Answered) and event.at > ledger.last_at:
+        ledger.last_at = event.at
+    _APPLIED_BY[kind](ledger, sequence, event)
+    if kind in _ABOUT_JOBS and sequence not in ledger.references:
+        # The newest row of the journal may stay there after it was forgotten.
+        ledger.forgotten.append(sequence)
+
+
+def end_replay(ledger: Ledger) -> None:
+    """Sort the chunks, because a replay meets merged ones late; go on live."""
+    ledger.live = True
+    if list(ledger.chunks) != sorted(ledger.chunks):
+        ledger.chunks = dict(sorted(ledger.chunks.items()))
+    ended, ledger.ended_items = ledger.ended_items, []
+    for chunk in dict.fromkeys(ended):
+        if not chunk.unfinished:
+            ledger.forget(chunk)
+
+
+# --- one kind of event each -------------------------------------------------------------------------
+
+
+def failed(ledger: Ledger, sequence: int, event: e.Failed) -> None:
+    """Charge an attempt, and schedule the job again or make it dead."""
+    place = ledger.origins.find(event.origin, event.number)
+    if place is None:
+        ledger.forgotten.append(sequence)
+        return
+    chunk, index = place
+    record = chunk.record(index)
+    told = event.ledgers
+    if told is not None and not ledger.live and chunk.state(index) is JobState.DEAD:
+        # It was requeued in between: that event has gone, as this one tells all that matters of it.
+        ledger.reopen(chunk, index)
+    ledger.unrefer(record.requeued, 1)
+    ledger.unrefer(record.cleared, 1)
+    due = event.retry_at is not None and event.retry_at > event.at
+    ledger.forgotten.extend(record.failed(sequence, event, due=event.retry_at if due else None))
+    if ledger.losses.by_event:
+        _note_suspect(ledger, chunk, index, event)
+    if event.token:
+        ledger.settled.add(event.token, event.number, event.number + 1, failed=True)
+    if event.retry_at is None:
+        ledger.end(chunk, index, index + 1, Verb.GIVE_UP, sequence, 0, event.at)
+        if chunk.sequence in ledger.chunks:  # an item or a pill is forgotten when it ends
+            ledger.dead[chunk.sequence, index] = chunk
+    else:
+        ledger.move(chunk, index, index + 1, Verb.RETRY_LATER if due else Verb.RETRY)
+
+
+def _note_suspect(ledger: Ledger, chunk: Chunk, index: int, event: e.Failed) -> None:
+    loss = ledger.losses.of(chunk, index)
+    if loss is not None and not event.suspect:
+        ledger.losses.remove(chunk, index)  # it was forgiven, by an event that has gone
+    elif loss is not None and loss.again and event.cause != Cause.SUSPECTED:
+        ledger.losses.settle(loss)
+
+
+def suspected(ledger: Ledger, sequence: int, event: e.Suspected) -> None:
+    """Make jobs suspects."""
+    place = ledger.origins.find(event.origin, event.first)
+    if place is not None:
+        ledger.losses.add(Loss(sequence, *place, event))
+
+
+def cleared(ledger: Ledger, sequence: int, event: e.Cleared) -> None:
+    """Withdraw what the loss of a worker has done, which came back."""
+    loss = ledger.losses.of_lease(event.token)
+    if loss is not None:
+        ledger.losses.withdraw(loss)
+    place = ledger.origins.find(event.origin, event.first)
+    if place is None or event.suspicions is None:
+        ledger.forgotten.append(sequence)
+        return
+    record = place[0].record(place[1])
+    ledger.unrefer(record.cleared, 1)
+    record.suspicions, record.cleared = event.suspicions, sequence
+    ledger.refer(sequence, 1)
+
+
+def cancelled(ledger: Ledger, sequence: int, event: e.Cancelled) -> None:
+    """End waiting jobs that never ran."""
+    for part, number in enumerate(event.numbers):
+        place = ledger.origins.find(event.origin, number)
+        if place is not None:
+            chunk, index = place
+            ledger.end(chunk, index, index + 1, Verb.CANCEL, sequence, part, event.at)
+
+
+def requeued(ledger: Ledger, sequence: int, event: e.Requeued) -> list[tuple[Chunk, int]]:
+    """Make dead jobs ready again; return them."""
+    places = []
+    for number in event.numbers:
+        place = ledger.origins.find(event.origin, number)
+        if place is None:
+            continue
+        chunk, index = place
+        if chunk.state(index) is not JobState.DEAD:
+            ledger.contradicted(f"job {chunk.id(index)} would be requeued and is not dead")
+            continue
+        record = chunk.record(index)
+        record.renew_budgets()
+        ledger.unrefer(record.requeued, 1)
+        record.requeued = sequence
+        ledger.refer(sequence, 1)
+        ledger.reopen(chunk, index)
+        places.append(place)
+    return places
+
+
+def answered(ledger: Ledger, sequence: int, event: e.Answered) -> None:
+    """Take answers out of the `results` queue."""
+    for number in event.numbers:
+        place = ledger.origins.find(event.origin, number)
+        if place is not None:
+            chunk, index = place
+            ledger.answers.pop((chunk.sequence, index), None)
+            record = chunk.record(index)
+            ledger.unrefer(record.answered, 1)
+            record.answered = sequence
+            ledger.refer(sequence, 1)
+
+
+def drained(ledger: Ledger, sequence: int, event: e.Drained) -> None:
+    """Put a drain in force."""
+    ledger.forgotten += ledger.drains.begin(event.worker, event.epoch, sequence, refuse=event.refuse)
+
+
+def resumed(ledger: Ledger, sequence: int, event: e.Resumed) -> None:
+    """End a drain, or all of them; the journal keeps no row of it."""
+    for worker in [event.worker] if event.worker else list(ledger.drains.in_force):
+        ledger.forgotten += ledger.drains.end(worker)
+    ledger.forgotten.append(sequence)
+
+
+def merge(ledger: Ledger, row: int, chunk: Chunk) -> None:
+    """Forget the rows of a chunk whose bodies are all in row *row* now."""
+    ledger.forgotten.extend(chunk.rows())
+    chunk.merge(row)
+
+
+def _merged(ledger: Ledger, row: int, event: e.Merged) -> None:
+    """Add jobs that were merged before the restart, in the state that they had then: waiting."""
+    by, at, terms, bodies = event.accepted_by, event.accepted_at, event.terms, event.bodies
+    dues, keys, headers = event.dues, event.keys, event.headers
+    whole = e.Submitted(at[0], event.origin, event.first, terms, bodies, None, "", dues, keys, None, headers)
+    chunk = Chunk(by[0], whole)
+    chunk.restore(row, by, at)
+    ledger.add(chunk)
+
+
+def _succeeded(ledger: Ledger, sequence: int, event: e.Succeeded) -> None:
+    """End all jobs that the event names with their results."""
+    for part, span in enumerate(event.ranges):
+        place = ledger.origins.find(span.origin, span.first)
+        if place is not None:
+            ledger.succeeded(sequence, part, place[0], span, event.at)
+
+
+def _forgotten(ledger: Ledger, sequence: int, event: e.Forgotten) -> None:
+    """Remember which numbers of an origin were accepted once."""
+    origin = ledger.origins.make(event.origin)
+    origin.note_forgotten([(0, event.below)] if event.below else event.ranges)
+    origin.floor = max(origin.floor, event.floor)
+    origin.forgotten_by.append(sequence)
+    note_emptied(ledger, origin, event.at)
+
+
+def note_emptied(ledger: Ledger, origin: Origin, at: float) -> None:
+    """Note that an origin has lost its last job; `emptied` has at most one entry for each origin."""
+    if origin.emptied_at is None:
+        ledger.emptied.append((at, origin.name))
+    origin.emptied_at = at
+
+
+def _clock_set(ledger: Ledger, _sequence: int, event: e.ClockSet) -> None:
+    """Go on from the time that the clock was set to.
+
+    Times that were recorded while it was ahead lie in the future then: results would be kept until that
+    future, and delays would last as long. They are moved back by as much as the clock is. A job that was
+    accepted before keeps the time at which it is due.
+    """
+    ledger.last_at = at = event.at
+    by = event.before - at
+    if by <= 0:
+        return
+
+    def moved(time: float) -> float:
+        return time - by if time > at else time
+
+    for chunk in ledger.chunks.values():
+        chunk.set_back(at, by)
+    ledger.finished = deque((moved(ended), chunk) for ended, chunk in ledger.finished)
+    ledger.kept_dead = deque((moved(ended), chunk) for ended, chunk in ledger.kept_dead)
+    ledger.emptied = deque((moved(emptied), name) for emptied, name in ledger.emptied)
+    for origin in ledger.origins:
+        if origin.emptied_at is not None:
+            origin.emptied_at = moved(origin.emptied_at)
+
+
+#: Events that are kept only for the sake of the jobs that they are about.
+_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered, e.Suspected))
+_APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
+    e.Submitted: Ledger.submitted,
+    e.Merged: _merged,
+    e.Succeeded: _succeeded,
+    e.Failed: failed,
+    e.Cancelled: cancelled,
+    e.Requeued: requeued,
+    e.Answered: answered,
+    e.Drained: drained,
+    e.Resumed: resumed,
+    e.Forgotten: _forgotten,
+    e.Suspected: suspected,
+    e.Cleared: cleared,
+    e.ClockSet: _clock_set,
+}
