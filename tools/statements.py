@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.sources import python_files
+from tools.sources import files_of
 
 #: The most lines of a file (CONTRIBUTING.md).
 MOST_LINES = 400
@@ -31,7 +31,7 @@ def statements(file: Path) -> int:
 
 def long_files(folder: Path) -> Iterator[tuple[Path, int]]:
     """Yield each Python file below *folder* that has more than `MOST_LINES` lines, and its lines."""
-    for file in python_files(folder):
+    for file in files_of(folder, ".py"):
         lines = len(file.read_bytes().splitlines())
         if lines > MOST_LINES:
             yield file, lines
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     for folder in parser.parse_args(arguments).folders:
         counted: Counter[Path] = Counter()
-        for file in python_files(folder):
+        for file in files_of(folder, ".py"):
             counted[file.parent] += statements(file)
         for package, count in sorted(counted.items()):
             sys.stdout.write(f"{package}: {count:,} statements\n")

@@ -1,8 +1,8 @@
 """Count the words that make prose slow to read: `python -m tools.words [--list WORD] PATH …`.
 
 CONTRIBUTING.md asks for a noun in place of a clause with "what", and for *if* in place of "where" at a
-condition. The table shows how often both stand in 1,000 words of docstrings and comments. A path is a
-folder or a Python file. The table is no gate.
+condition. The table shows how often both stand in 1,000 words of docstrings, comments and Markdown pages. A
+path is a folder, a Python file or a page. The table is no gate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.sources import python_files
+from tools.sources import files_of
 
 #: The words that are counted, and how many of each 1,000 words may hold.
 WORDS = {"what": 3.0, "where": 1.5}
@@ -26,18 +26,21 @@ _WORD = re.compile(r"[a-z']+")
 
 
 class Line(NamedTuple):
-    """A line of a docstring or of a comment."""
+    """A line of a docstring, of a comment or of a page."""
 
     place: str
     text: str
 
 
 def prose(file: Path) -> Iterator[Line]:
-    """Yield the lines of the docstrings and comments of the Python file *file*.
+    """Yield the lines of a Markdown page outside its code blocks, or the docstrings and comments of a file.
 
     Raises:
-        SyntaxError: it is not Python.
+        SyntaxError: it is neither a page nor Python.
     """
+    if file.suffix == ".md":
+        yield from _prose_of_page(file)
+        return
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node, clean=False)
@@ -49,6 +52,15 @@ def prose(file: Path) -> Iterator[Line]:
         for token in tokenize.tokenize(source.readline):
             if token.type == tokenize.COMMENT and not token.string.startswith(("# noqa", "# type:")):
                 yield Line(f"{file}:{token.start[0]}", token.string)
+
+
+def _prose_of_page(page: Path) -> Iterator[Line]:
+    in_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("```"):
+            in_code = not in_code
+        elif not in_code:
+            yield Line(f"{page}:{number}", line)
 
 
 def words(lines: Iterable[Line]) -> Counter[str]:
@@ -68,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", metavar="WORD", help="print the lines that hold WORD")
     chosen = parser.parse_args(arguments)
     for path in chosen.paths:
-        lines = [line for file in python_files(path) for line in prose(file)]
+        lines = [line for file in files_of(path, ".py", ".md") for line in prose(file)]
         if chosen.list:
             for line in lines:
                 if chosen.list in _WORD.findall(line.text.lower()):
@@ -80,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _row(path: Path, counted: Counter[str]) -> str:
     figures = (f"{word} {per_thousand(counted, word):.1f} (at most {most:g})" for word, most in WORDS.items())
-    return f"{path}: of 1,000 words in docstrings and comments: {', '.join(figures)}\n"
+    return f"{path}: of 1,000 words in docstrings, comments and pages: {', '.join(figures)}\n"
 
 
 if __name__ == "__main__":

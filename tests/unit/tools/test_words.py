@@ -66,3 +66,10 @@ def test_a_path_may_be_a_single_file(folder, capsys):
 def test_a_path_that_is_not_there_is_an_error_and_not_a_zero(tmp_path):
     with pytest.raises(FileNotFoundError):
         main([str(tmp_path / "nowhere")])
+
+
+def test_a_page_counts_without_its_code_blocks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("What is here?\n\n```\nwhat is code\n```\n\nAnd what else?\n")
+    counted = words(prose(page))
+    assert (counted["what"], counted["code"]) == (2, 0)
