@@ -18,12 +18,11 @@ from typing import Any
 import msgspec
 
 from svc.annotations import as_data
+from svc.domain import names
 from svc.envelope import Envelopes
 from svc.errors import CodecError, UntrustedPickle
 
-PLAIN = "plain"
-PICKLE = "pickle"
-CODECS = (PLAIN, PICKLE)
+PLAIN, PICKLE = CODECS = names.CODECS
 #: Bytes of a pickled exception that are sent with a failure.
 EXCEPTION_BYTES_MAX = 16 * 1024
 _PICKLE_EXTENSION = 80

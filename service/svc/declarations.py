@@ -25,7 +25,9 @@ DISK_MAX = "1048576GiB"
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*([KMG]i?B?|B)?", re.IGNORECASE)
+#: Python converts no number of thousands of digits.
+_DIGITS_MAX = 20
+_SIZE = re.compile(rf"(\d{{1,{_DIGITS_MAX}}})\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _SETTING, _GROUP = "setting", "group"
 
 
@@ -64,7 +66,7 @@ def parse_count(text: str) -> int:
     Raises:
         ConfigurationError: *text* is not a whole number of at least 0, in digits.
     """
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
         raise ConfigurationError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 

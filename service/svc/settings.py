@@ -28,7 +28,7 @@ from svc.declarations import (
     switch,
 )
 from svc.domain.limits import CONSUMERS_MAX, Limits
-from svc.domain.names import NAME_MAX, QUEUES_MAX, is_free_name, is_name
+from svc.domain.names import CODECS, NAME_MAX, QUEUES_MAX, is_free_name, is_name
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError
 from svc.key_files import read_authkey, read_pickle_keys
@@ -52,13 +52,11 @@ def parse_codecs(text: str) -> tuple[str, ...]:
     Raises:
         ConfigurationError: there is no such codec.
     """
-    from svc.codec import CODECS, PLAIN  # needs msgspec
-
     names = parse_names(text)
     for name in names:
         if name not in CODECS:
             raise ConfigurationError(f"there is no codec {name!r}; there are {', '.join(CODECS)}")
-    return tuple(dict.fromkeys((PLAIN, *names)))
+    return tuple(dict.fromkeys((CODECS[0], *names)))
 
 
 def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:

@@ -15,6 +15,8 @@ NAME_MAX: Final = 200
 LABEL_MAX: Final = 255
 #: Queues that one consumer serves.
 QUEUES_MAX: Final = 1024
+#: The codecs of a job's arguments: data alone, and any Python object.
+CODECS: Final = ("plain", "pickle")
 
 #: Names that are proposed in place of one that is not known.
 _NEAR_MAX = 3

@@ -84,6 +84,7 @@ def test_what_is_out_of_bounds_is_refused_with_the_name_of_the_option(svc, start
         ended = svc(*words, *required, f"{option.opts[0]}={value}")
         assert (ended.code, ended.out) == (2, ""), value
         assert option.opts[0] in ended.err, ended.err
+        assert value in ended.err
         assert len(ended.err.splitlines()) == 1
     assert started == Started([], [], [])
 

@@ -333,10 +333,11 @@ def test_the_help_that_is_written_without_typer_loads_no_typer():
     assert ended.stderr == "[]\n"
 
 
-def test_the_help_needs_little_more_than_typer():
-    """The imports of `svc --help` decide its speed: nothing of the queue, the wire or rich."""
+@pytest.mark.parametrize("argv", [["--help"], ["manager", "--help"], ["status", "--help"]])
+def test_the_help_needs_little_more_than_typer(argv):
+    """What `--help` imports decides how fast it is: nothing of the queue, the wire or rich."""
     script = (
-        "import sys; from svc.cli.program import run; run(['--help']);"
+        f"import sys; from svc.cli.program import run; run({argv});"
         "print(sorted({name.partition('.')[0] for name in sys.modules} &"
         " {'msgspec', 'rich', 'structlog', 'apsw', 'prometheus_client', 'multiprocessing', 'asyncio'}),"
         " file=sys.stderr)"
