@@ -55,7 +55,7 @@ def test_a_replay_leaves_long_texts_alone_and_gives_all_else(kept, error):
     assert number == 4
     assert max(len(event.error.traceback), len(event.error.exception)) < LONG_BYTES
     assert (event.error.type, event.error.message) == (error.type, error.message)
-    assert event.ledgers == (1, 0, 0, 0)
+    assert event.charges == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_a_nack_gives_back_the_jobs_before_it_whose_results_never_came(engine, q
 
 
 @pytest.mark.parametrize(
-    ("cause", "ledger"),
+    ("cause", "charge"),
     [
         (Cause.FAILED, "failures"),
         (Cause.TIMED_OUT, "failures"),
@@ -189,7 +189,7 @@ def test_a_nack_gives_back_the_jobs_before_it_whose_results_never_came(engine, q
         (Cause.INTERRUPTED, "interruptions"),
     ],
 )
-def test_each_cause_has_its_ledger(engine, queue, cause, ledger):
+def test_each_cause_has_its_charge(engine, queue, cause, charge):
     submit(queue)
     consumer = engine.consumer()
     consumer.nack(c.Nack(lease_one(consumer).token, 0, ERROR, 0.0, cause))
@@ -197,7 +197,7 @@ def test_each_cause_has_its_ledger(engine, queue, cause, ledger):
     (view,) = queue.get(["o-0"])
 
     charged = {name: getattr(view, name) for name in ("failures", "crashes", "interruptions")}
-    assert charged == {"failures": 0, "crashes": 0, "interruptions": 0, ledger: 1}
+    assert charged == {"failures": 0, "crashes": 0, "interruptions": 0, charge: 1}
 
 
 def test_release_gives_jobs_back_uncharged_at_their_old_place(engine, queue):

@@ -120,7 +120,7 @@ class QueueModel(RuleBasedStateMachine):
         self._note_interruptions()
 
     def _note_interruptions(self) -> None:
-        """Take over the one ledger that has no budget: which job was executing, the model does not know."""
+        """Take over the one charge that has no budget: which job was executing, the model does not know."""
         for job, known in self.jobs.items():
             place = self.state.ledger.origins.find(*parse_job_id(job))
             if place is not None and (record := place[0].records.get(place[1])) is not None:

@@ -88,7 +88,7 @@ class Failed(Event, frozen=True, tag="failed"):
     """An attempt ended without a result; the job is retried at `retry_at`, or is dead if that is None.
 
     `token` is that of the lease whose holder reported it, or 0 where another did. `failures`, `crashes` and
-    `interruptions` are the job's ledgers after it, so that the events of earlier attempts need not be kept;
+    `interruptions` are the job's charges after it, so that the events of earlier attempts need not be kept;
     all are 0 in older journals, in which each event counts one of them up. `aside` is set by a journal alone:
     what it replays has no long texts. `suspicions` and `attempt`, the number of the attempt, are 0 in older
     journals too. `suspect` says whether the job is a suspect after it.
@@ -112,8 +112,8 @@ class Failed(Event, frozen=True, tag="failed"):
     suspect: bool = False
 
     @property
-    def ledgers(self) -> tuple[int, int, int, int] | None:
-        """The job's ledgers after the attempt, or None if an older release wrote the event."""
+    def charges(self) -> tuple[int, int, int, int] | None:
+        """The job's charges after the attempt, or None if an older release wrote the event."""
         known = (self.failures, self.crashes, self.interruptions, self.suspicions)
         return known if any(known) else None
 

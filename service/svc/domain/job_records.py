@@ -11,11 +11,11 @@ from svc.domain.job import Cause
 ATTEMPTS_KEPT = 20
 
 #: Failures, crashes, interruptions and suspicions of a job.
-Ledgers = tuple[int, int, int, int]
+Charges = tuple[int, int, int, int]
 
 
 class JobRecord:
-    """The ledgers of one job, and the rows of the journal about it alone."""
+    """The charges of one job, and the rows of the journal about it alone."""
 
     __slots__ = (
         "answered",
@@ -47,16 +47,16 @@ class JobRecord:
         self.cleared = 0
 
     @property
-    def ledgers(self) -> Ledgers:
+    def charges(self) -> Charges:
         """Its failures, crashes, interruptions and suspicions."""
         return self.failures, self.crashes, self.interruptions, self.suspicions
 
-    def after(self, cause: Cause) -> Ledgers:
-        """Return the ledgers of the job after one more attempt that ended for *cause*.
+    def after(self, cause: Cause) -> Charges:
+        """Return the charges of the job after one more attempt that ended for *cause*.
 
         An attempt that brings a suspicion was interrupted too.
         """
-        failures, crashes, interruptions, suspicions = self.ledgers
+        failures, crashes, interruptions, suspicions = self.charges
         match cause:
             case Cause.CRASHED:
                 crashes += 1
@@ -71,7 +71,7 @@ class JobRecord:
 
     def failed(self, sequence: int, event: Failed, due: float | None) -> list[int]:
         """Take an attempt that *event* has ended; return the events that are no longer referred to."""
-        told = event.ledgers
+        told = event.charges
         self.failures, self.crashes, self.interruptions, self.suspicions = told or self.after(event.cause)
         self.ended = event.attempt or self.ended + 1
         self.due = due

@@ -54,7 +54,7 @@ def failed(ledger: Ledger, sequence: int, event: e.Failed) -> None:
         return
     chunk, index = place
     record = chunk.record(index)
-    told = event.ledgers
+    told = event.charges
     if told is not None and not ledger.live and chunk.state(index) is JobState.DEAD:
         # It was requeued in between: that event has gone, as this one tells all that matters of it.
         ledger.reopen(chunk, index)
