@@ -80,7 +80,7 @@ def address(default: str, text: str, *, variable: bool = True) -> Any:
 def http_address(port: int) -> Any:
     """Return a field with the address of metrics and health, on this host at *port* if none is named."""
     read = partial(parse_optional_address, default_port=port)
-    return setting(read, "HOST:PORT", f"{LOOPBACK}:{port}", "Where to serve metrics and health, or `off`.")
+    return setting(read, "HOST:PORT", f"{LOOPBACK}:{port}", "Address of metrics and health, or `off`.")
 
 
 def path(default: str | None, metavar: str, text: str, *, variable: bool = True) -> Any:
@@ -155,7 +155,7 @@ class ConnectionSettings(AuthkeySettings, DialSettings):
 class RemoteSettings(ConnectionSettings):
     """The settings of a command that asks a manager something."""
 
-    timeout: float = seconds("10s", "0", "1d", "How long the manager may take to answer.")
+    timeout: float = seconds("10s", "0", "1d", "Time within which the manager has to answer.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +181,7 @@ class AnnounceSettings:
 class TunnelSettings(AnnounceSettings, DialSettings):
     """The settings of `svc tunnel`."""
 
-    listen: Address = address(
-        DEFAULT_MANAGER, "Where plain clients connect; on loopback only.", variable=False
-    )
+    listen: Address = address(DEFAULT_MANAGER, "Address for plain clients, on loopback only.", variable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,21 +189,25 @@ class ProcessSettings(AnnounceSettings, AuthkeySettings):
     """The settings that manager and worker share."""
 
     http_hosts: tuple[str, ...] = names(
-        "", "NAME[,…]", "Names with a dot by which that is asked for, or `*` for any."
+        "", "NAME[,…]", "Further host names of that address in requests, or `*` for any."
     )
     log_format: Literal["auto", "json", "console"] = choice(
-        "auto", ("auto", "json", "console"), "How log lines look."
+        "auto", ("auto", "json", "console"), "Format of log lines."
     )
-    log_level: str = choice("info", ("debug", "info", "warning", "error"), "What is logged.")
+    log_level: str = choice(
+        "info", ("debug", "info", "warning", "error"), "Least severe level that is logged."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
     """The settings of `svc manager`."""
 
-    listen: Address = address(DEFAULT_MANAGER, "Where to serve jobs.")
+    listen: Address = address(DEFAULT_MANAGER, "Address at which jobs are served.")
     http: Address | None = http_address(MANAGER_HTTP_PORT)
-    durability: str = choice("fsync", ("fsync", "os", "memory"), "When a change counts as accepted.")
+    durability: str = choice(
+        "fsync", ("fsync", "os", "memory"), "Moment at which a change counts as accepted."
+    )
     limits: Limits = group(Limits)
     max_connections: int = count("1024", "1", "Connections at a time.")
     max_per_address: int | None = count(
@@ -238,7 +240,7 @@ class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
         "Hold the clock if the host's time is further than this from the journal's at the start.",
     )
     backups: Path | None = path(
-        None, "DIRECTORY", "Where online backups go; else the journal's path and `.backups`."
+        None, "DIRECTORY", "Directory for online backups; else the journal's path and `.backups`."
     )
     memory_limit: MemoryLimit = setting(
         Number(parse_size, "1", DISK_MAX, {"auto": "auto", "off": None}),
@@ -282,16 +284,16 @@ class WorkerSettings(ConsumerSettings, ProcessSettings, ConnectionSettings):
         parse_codecs,
         "plain|pickle[,…]",
         "plain",
-        "Codecs of the jobs it runs; pickle runs any code of whoever has the pickle key.",
+        "Codecs of the jobs it runs; with pickle, the holders of the pickle key can run any code here.",
     )
     pickle_key_file: Path | None = path(
         None,
         "FILE",
         "Key shared with submitters and never with the manager; else /run/secrets/svc_pickle_key.",
     )
-    grace: float = seconds("30s", "0", "7d", "How long running jobs may go on after SIGTERM.")
+    grace: float = seconds("30s", "0", "7d", "Time that running jobs have after SIGTERM.")
     import_timeout: float = seconds(
-        "60s", "1s", "1d", "How long a consumer may take to import the task modules."
+        "60s", "1s", "1d", "Time within which a consumer has to import the task modules."
     )
     name: str = setting(str, "NAME", "", "The worker's name; else made from the host's.")
     http_moves: bool = False

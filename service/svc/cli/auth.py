@@ -32,7 +32,7 @@ def generate(
         typer.Option(
             "--role",
             metavar="|".join(ROLES),
-            help="What the key is for; without it, the authkey, which may do everything.",
+            help="Rights of the key; without it, the authkey, which may do everything.",
         ),
     ] = None,
     pickle: Annotated[

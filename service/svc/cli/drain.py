@@ -39,7 +39,7 @@ def drain(
             "--timeout",
             parser=seconds("0", CENTURY),
             metavar="SECONDS",
-            help="How long to wait for the consumers to go; without it, for ever.",
+            help="Time to wait for the consumers to go; without it, for ever.",
         ),
     ] = None,
     refuse: Annotated[bool, typer.Option("--refuse", help="Take no new jobs either, meanwhile.")] = False,

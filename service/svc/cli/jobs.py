@@ -52,7 +52,7 @@ def list_jobs(
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most.")
+        int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="Number of jobs at most.")
     ] = 50,
     json: Json = False,
     ndjson: Ndjson = False,
@@ -81,7 +81,7 @@ def list_jobs(
 
 
 def _note(job: JobView) -> str:
-    """Say why a job waits, or who has it; and what its last attempt ended with, if it failed."""
+    """Return why a job waits, or its consumer; and the error of its last attempt, if that failed."""
     failed = job.state in ("dead", "scheduled") and bool(job.attempts)
     error = job.attempts[-1].error if failed else None
     said = ": ".join(filter(None, (error.type, error.message.partition("\n")[0]))) if error else ""
@@ -121,7 +121,7 @@ def cancel(
 ) -> int:
     """Cancel jobs that wait.
 
-    Those that run or have ended are left alone. Exit code 6 where none of them waits, 7 where some do not.
+    Those that run or have ended are left alone. Exit code 6 if none of them waits, 7 if some do not.
     """
     with open_client(ctx, settings, settings.timeout) as client:
         count = client.cancel(ids)

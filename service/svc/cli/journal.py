@@ -46,8 +46,8 @@ def verify(settings: JournalSettings, json: Json = False) -> None:
     """Check that a journal is whole.
 
     SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
-    can be made of them, and that none is missing from the end. Nothing is changed. Exit code 1 where it is
-    not whole, 6 where a manager has it open.
+    can be made of them, and that none is missing from the end. Nothing is changed. Exit code 1 if it is
+    not whole, 6 if a manager has it open.
     """
     from svc.server.journal.inspection import verify as check
 
@@ -106,7 +106,7 @@ def accept_clock(
 
     A manager that starts over a day away from its journal's time (`--max-clock-jump`) goes on from that, so
     that no result is forgotten and no delayed job runs for a clock that is wrong. If the host's time is
-    right, this takes it over: what is due then runs, and what is past its retention is forgotten.
+    right, this takes it over: jobs that are due then run, and jobs past their retention are forgotten.
     Connections are made anew.
     """
     with open_client(ctx, settings, settings.timeout) as client:
@@ -131,8 +131,8 @@ def restore(
 ) -> None:
     """Make a journal from a backup.
 
-    The backup is verified first. A journal that is there is never replaced: exit code 6. What was accepted
-    after the backup is not in it; jobs that ended since then run again.
+    The backup is verified first. A journal that is there is never replaced: exit code 6. Jobs that were
+    accepted after the backup are not in it; jobs that ended since then run again.
     """
     from svc.server.journal.inspection import restore as make
 

@@ -45,7 +45,7 @@ WaitTimeout = Annotated[
         "--wait-timeout",
         parser=seconds("0", CENTURY),
         metavar="SECONDS",
-        help="How long to wait for jobs to end; without it, for ever.",
+        help="Time to wait for jobs to end; without it, for ever.",
     ),
 ]
 

@@ -157,7 +157,7 @@ def error_document(error: ServiceError) -> dict[str, Any]:
 
 
 def _hint(error: ServiceError) -> str:
-    """Return what to do next about *error*, with the job's id if it is about one."""
+    """Return the next step about *error*, with the job's id if it is about one."""
     return HINTS.get(error.code, "").replace("ID", getattr(error, "job_id", "") or "ID")
 
 

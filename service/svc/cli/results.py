@@ -38,7 +38,7 @@ def results(
     """Print results as the jobs end.
 
     A line is the id, a tab and the value. With IDs (or --from) it waits until all of these have ended; the
-    exit code is 8 if one did not succeed. What went wrong is told on stderr, and in JSON beside the values.
+    exit code is 8 if one did not succeed. Errors are told on stderr, and in JSON beside the values.
     """
     if source and (ids or follow):
         raise ConfigurationError("name either ids, or a file of them with --from, or --follow for all")

@@ -37,7 +37,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = "",
     args: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARG]...", help="Arguments: JSON where they parse as JSON, else text."),
+        typer.Argument(metavar="[ARG]...", help="Arguments: JSON if they parse as JSON, else text."),
     ] = None,
     kwargs: Annotated[
         str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments as a JSON object.")
@@ -45,7 +45,9 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     source: Annotated[
         str, typer.Option("--from", metavar="FILE|-", help="Read NDJSON, one job a line; - is stdin.")
     ] = "",
-    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Where the job waits.")] = "default",
+    queue: Annotated[
+        str, typer.Option("--queue", metavar="NAME", help="Queue in which the job waits.")
+    ] = "default",
     priority: Annotated[
         int,
         typer.Option(

@@ -1,6 +1,6 @@
-"""How a table is laid out: fewer columns where there is little room, and no cell broken but a note.
+"""Lays out tables: a narrow terminal gets fewer columns, and no cell but a note is broken.
 
-What is copied from a terminal, an id above all, has to be whole. So a narrow terminal gets fewer columns.
+People copy cells from a terminal, above all ids, so these have to be whole.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-#: What stands between two columns.
+#: The text between two columns.
 GAP = "  "
 #: Character cells that a column of notes gets at least, if its longest note needs so many.
 NOTE_CELLS = 24
@@ -21,7 +21,7 @@ def lay_out(
 
     If that does not fit into *width* cells, the columns of the titles *spare* are left out, one after the
     other; the last column, if its title is *note*, is broken into several lines. If it does not fit even so,
-    the lines are longer: a terminal breaks them, and what is copied from there is whole.
+    the lines are longer: a terminal breaks them, and copied cells are whole.
     """
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     kept = list(range(len(widths)))

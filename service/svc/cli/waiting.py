@@ -1,4 +1,4 @@
-"""Waiting for jobs at a terminal: nobody waits without a word, and no id is lost."""
+"""Waits for jobs at a terminal, tells why they have not ended, and names the rest after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two questions why jobs have not ended.
 ASK_SECONDS = 0.2
-#: Seconds after which `svc results` tells what blocks jobs: whoever submitted them was told at once.
+#: Seconds after which `svc results` tells the reasons that block jobs: `svc submit` told them at once.
 LATER_SECONDS = 10.0
 #: Ids of jobs that are named after a Ctrl-C.
 NAMED_MAX = 10
@@ -25,9 +25,9 @@ NAMED_MAX = 10
 class AwaitedJobs:
     """The jobs that a command waits for.
 
-    Why they have not ended is told on stderr: of a single job each new reason, of several only what blocks
-    them. As JSON it is told only if a job is blocked, one object a line. If it is told *later*, it is only
-    what blocks jobs, and not before `LATER_SECONDS`.
+    The reasons why they have not ended are told on stderr: for a single job each new one, for several only
+    those that block a job. As JSON only the latter are told, one object a line. If they are told *later*, it
+    is not before `LATER_SECONDS`, and again only the latter.
     """
 
     def __init__(self, client: Client, ids: Sequence[str], *, as_json: bool, later: bool = False) -> None:
@@ -68,7 +68,7 @@ class AwaitedJobs:
 
     def _tell(self, jobs: list[str], why: str) -> None:
         if self._single:
-            self._told.clear()  # what was true before may be true again
+            self._told.clear()  # an earlier reason may hold again
         self._told.add(why)
         if self._as_json:
             tell(json_text({"waiting": {"ids": jobs, "reason": why}}))

@@ -19,7 +19,7 @@ def worker(ctx: typer.Context, settings: WorkerSettings) -> int:
     """Run a worker, until it is stopped or drained.
 
     A worker is a supervisor and its consumer processes. It finds task modules in the working directory too. A
-    second worker on a host serves its metrics at a free port, unless --http says where.
+    second worker on a host serves its metrics at a free port, unless --http names one.
     """
     _import_from_here()
     return wiring_of(ctx).run_worker(replace(settings, http_moves=_is_default(ctx, "http")))

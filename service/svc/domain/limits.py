@@ -40,13 +40,13 @@ class Limits:
     """
 
     lease_seconds: float = seconds(
-        "15s", "1s", "1d", "How long a silent worker keeps its jobs.", name="lease"
+        "15s", "1s", "1d", "Time after which a silent worker loses its jobs.", name="lease"
     )
     retention_seconds: float = seconds(
-        "1d", "0", CENTURY, "How long finished jobs are kept.", name="retention"
+        "1d", "0", CENTURY, "Time for which finished jobs are kept.", name="retention"
     )
     dead_retention_seconds: float = seconds(
-        "30d", "0", CENTURY, "How long dead jobs are kept.", name="dead_retention"
+        "30d", "0", CENTURY, "Time for which dead jobs are kept.", name="dead_retention"
     )
     retention_jobs: int = count("1000000", "0", "Finished jobs kept at most.", name="retain_count")
     max_queue_jobs: int = count("10000000", "1", "Unfinished jobs of one queue.", name="max_queue")
