@@ -24,7 +24,7 @@ PACKAGE = ROOT / "service" / "svc"
 FILES = {
     "A command": 3,
     "A setting": 2,
-    "A job field": 4,
+    "A job field": 3,
     "A state": 3,
     "A metric": 4,
     "A CLI verb": 3,
