@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from svc.app import Client, Executor
+    from svc.client.client import Job
     from svc.client.futures import Future
-    from svc.client.jobs import Job
     from svc.client.specs import JobSpec, Options
     from svc.errors import (
         ArgumentError,
@@ -92,7 +92,7 @@ _HOMES = {
     "Client": "svc.app",
     "Executor": "svc.app",
     "Future": "svc.client.futures",
-    "Job": "svc.client.jobs",
+    "Job": "svc.client.client",
     "JobSpec": "svc.client.specs",
     "Options": "svc.client.specs",
     "task": "svc.worker.registry",

@@ -126,7 +126,7 @@ client.submit(ADD, 0, 0).result(timeout=30)
 fork = ctypes.PyDLL(None).fork
 pid = fork()
 if pid == 0:
-    client._session._connections.begin_anew()
+    client._session.begin_anew()
     jobs = client.submit_many(ADD, [(n, 100) for n in range(3)]) + [client.submit(ADD, 7, 100)]
     os.write(1, json.dumps([[job.id, job.result(timeout=30)] for job in jobs]).encode() + b"\\n")
     os._exit(0)

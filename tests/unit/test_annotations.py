@@ -15,9 +15,10 @@ import pytest
 
 from svc import codec
 from svc.annotations import Demands, demands_of
-from svc.client.specs import JobSpec, encode
+from svc.client.specs import JobSpec
 from svc.errors import ArgumentError, CodecError
 from svc.worker.arguments import Signature
+from tests.support.specs import encode
 
 
 class Scalar:

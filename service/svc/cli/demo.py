@@ -68,7 +68,7 @@ def _fancy_objects(client: Client) -> None:
 def _tasks(client: Client) -> None:
     """Print each product when its task ends."""
     from svc.cli.demo_tasks import Multiplication
-    from svc.client.outcomes import value_of
+    from svc.client.session import value_of
     from svc.client.specs import JobSpec
 
     jobs = client.submit_many("", [JobSpec(Multiplication(number, number)) for number in range(TASKS)])

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from svc import codec
 from svc.cli.output import moment
-from svc.client.outcomes import failure_of
+from svc.client.session import failure_of
 from svc.domain.job import Attempt, ErrorInfo, JobView, Outcome
 from svc.domain.lifecycle import JobState
 from svc.domain.replies import QueueStats, Totals, WorkerView

@@ -11,6 +11,7 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -108,7 +109,7 @@ class JobLine(msgspec.Struct, forbid_unknown_fields=True):
     def spec(self, base: Options) -> JobSpec:
         """Return the job; *base* has the options that the line does not name."""
         own = {name: value for name in _TERMS if (value := getattr(self, name)) is not None}
-        return JobSpec(self.task, self.args, self.kwargs, base.but(**own) if own else base)
+        return JobSpec(self.task, self.args, self.kwargs, replace(base, **own) if own else base)
 
 
 _TERMS = ("queue", "priority", "delay", "key", "retries", "backoff", "timeout")

@@ -77,7 +77,7 @@ def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) ->
 
 def _kept(client: Client, timeout: float | None) -> Iterator[Outcome]:
     """Yield all kept outcomes, then those of the next *timeout* seconds (None: without end)."""
-    from svc.client.outcomes import SLICE_SECONDS, Deadline
+    from svc.client.session import SLICE_SECONDS, Deadline
 
     deadline, cursor, seconds = Deadline(timeout), 0, 0.0
     while True:

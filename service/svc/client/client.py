@@ -14,29 +14,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from svc import codec
 from svc.broker.base import Broker
-from svc.client.jobs import Job
-from svc.client.outcomes import Idle, value_of
+from svc.client.outcomes import Idle, follow, late, reasons
+from svc.client.pipeline import PendingJob, SubmitPipeline, encoded, frames
 from svc.client.reasons import Reason
-from svc.client.session import PATIENCE_SECONDS, Origin, Session
-from svc.client.specs import JobSpec, Options, TaskLike, encode, frames
+from svc.client.session import PATIENCE_SECONDS, Deadline, Session, value_of
+from svc.client.specs import JobSpec, Options, TaskLike
 from svc.domain import commands as c
 from svc.domain.job import JobView, Outcome
+from svc.domain.lifecycle import JobState
 from svc.domain.names import NAME_MAX, did_you_mean
 from svc.domain.replies import Copy, Outcomes, Totals, WorkerView
 from svc.envelope import PickleKeys
-from svc.errors import ServiceError, UnknownWorker
+from svc.errors import ServiceError, UnknownJob, UnknownWorker
+
+
+class Job:
+    """A submitted job; it equals any other handle of the same job.
+
+    Attributes:
+        id: the job's id; valid in every client of the same manager.
+    """
+
+    __slots__ = ("_session", "id")
+
+    def __init__(self, session: Session, job_id: str) -> None:
+        """Hold the id; this makes no request."""
+        self._session = session
+        self.id = job_id
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the job's result; wait up to *timeout* seconds, or without limit.
+
+        Raises:
+            JobFailed: the job is dead; the error has the consumer's traceback.
+            JobCancelled: the job was cancelled.
+            ResultTimeout: the job has not ended in time; it goes on.
+        """
+        deadline = Deadline(timeout)
+        outcomes = self._session.outcomes([self.id], deadline)
+        if not outcomes:
+            raise late(self._session, [self.id], deadline, f"job {self.id} has")
+        return value_of(outcomes[0], self._session.reader)
+
+    def cancel(self) -> bool:
+        """Cancel the job if it is waiting; return whether it was cancelled."""
+        return self._session.ask(lambda broker: broker.cancel([self.id])) == 1
+
+    def view(self) -> JobView:
+        """Describe the job: its state, the reason why it waits, its attempts.
+
+        Raises:
+            UnknownJob: there is none of this id, or its retention has passed.
+        """
+        views = self._session.ask(lambda broker: broker.get([self.id]))
+        if not views:
+            raise UnknownJob(f"there is no job {self.id}, or its retention time has passed")
+        return views[0]
+
+    def done(self) -> bool:
+        """Return whether the job has ended, well or not."""
+        return JobState[self.view().state.upper()].finished
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether *other* is a handle of the same job."""
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        """Return the hash of the id."""
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        """Return `Job('id')`."""
+        return f"Job({self.id!r})"
 
 
 class Submitter:
     """Submits jobs with options of its own; `Client.options` makes one."""
 
-    def __init__(self, session: Session, options: Options) -> None:
+    def __init__(self, session: Session, pipeline: SubmitPipeline, options: Options) -> None:
         """Submit over *session*; every job gets *options*, unless its spec has others."""
         self._session = session
+        self._pipeline = pipeline
         self._options = options
 
     def options(self, **changes: Any) -> Submitter:
@@ -45,7 +108,7 @@ class Submitter:
         Raises:
             TypeError: there is no such option.
         """
-        return Submitter(self._session, self._options.but(**changes))
+        return Submitter(self._session, self._pipeline, replace(self._options, **changes))
 
     def submit(self, task: TaskLike, /, *args: object, **kwargs: object) -> Job:
         """Submit one job. When this returns, the job is durable.
@@ -68,7 +131,9 @@ class Submitter:
 
     def submit_spec(self, spec: JobSpec) -> Job:
         """Submit the job in *spec*; as `submit`."""
-        return Job(self._session, self._session.send_one(encode(spec), self._options.strict))
+        template = self._pipeline.template(spec.task, spec.options)
+        job = encoded(template, spec.args, spec.kwargs, self._options.strict)
+        return Job(self._session, self._pipeline.submit(job))
 
     def submit_many(self, task: TaskLike, arguments: Iterable[tuple[object, ...] | JobSpec]) -> list[Job]:
         """Submit a job for each tuple of positional arguments (or each `JobSpec`), in frames of 1,000.
@@ -95,9 +160,11 @@ class Submitter:
         An error in place of a spec keeps its place in the answer. None sends the jobs that there are, without
         waiting for the frame to fill.
         """
-        origin = Origin()
-        for frame in frames(specs):
-            yield [self._answer(got) for got in self._session.send(frame, origin, self._options.strict)]
+        # Jobs of one origin can be followed together, so each stream has its own.
+        pipeline = SubmitPipeline(self._session.submit, self._session.pickle_keys)
+        for frame in frames(pipeline.entries(specs, self._options.strict)):
+            pipeline.send(frame.jobs())
+            yield [self._answer(entry) for entry in frame.entries]
 
     def map(
         self, task: TaskLike, *iterables: Iterable[object], timeout: float | None = None
@@ -111,7 +178,7 @@ class Submitter:
             JobFailed: raised by the iterator, as are JobCancelled and ResultTimeout.
         """
         jobs = self.submit_many(task, zip(*iterables, strict=False))
-        return self._in_order(jobs, self._session.follow([job.id for job in jobs], timeout))
+        return self._in_order(jobs, follow(self._session, [job.id for job in jobs], timeout))
 
     def _in_order(self, jobs: Sequence[Job], outcomes: Iterator[Outcome]) -> Iterator[Any]:
         early: dict[str, Outcome] = {}
@@ -121,8 +188,10 @@ class Submitter:
                 early[outcome.id] = outcome
             yield value_of(early.pop(job.id), self._session.reader)
 
-    def _answer(self, got: str | ServiceError) -> Job | ServiceError:
-        return got if isinstance(got, ServiceError) else Job(self._session, got)
+    def _answer(self, entry: PendingJob | ServiceError) -> Job | ServiceError:
+        if isinstance(entry, ServiceError):
+            return entry
+        return entry.error or Job(self._session, entry.id)
 
     def _spec(self, task: TaskLike, item: tuple[object, ...] | JobSpec) -> JobSpec:
         if isinstance(item, JobSpec):
@@ -160,7 +229,8 @@ class Client(Submitter):
         Raises:
             ConfigurationError: *accept* names `pickle` and there are no keys.
         """
-        super().__init__(Session(connect, accept, patience, pickle_keys), Options())
+        session = Session(connect, accept, patience, pickle_keys)
+        super().__init__(session, SubmitPipeline(session.submit, pickle_keys), Options())
         #: The keys that sign pickles; None if none can be submitted.
         self.pickle_keys = pickle_keys
         #: Makes another connection to the same manager.
@@ -172,7 +242,7 @@ class Client(Submitter):
 
     def result(self, job_id: str, timeout: float | None = None) -> Any:
         """Return the result of the job *job_id*; as `Job.result`."""
-        return self._session.result(job_id, timeout)
+        return self.job(job_id).result(timeout)
 
     def results(self, jobs: Iterable[str | Job], timeout: float | None = None) -> list[Any]:
         """Return the results of *jobs*, in their order; wait for all of them.
@@ -181,7 +251,7 @@ class Client(Submitter):
             JobFailed: raised for the first dead job in that order; or JobCancelled, ResultTimeout.
         """
         names = [_id(job) for job in jobs]
-        found = {outcome.id: outcome for outcome in self._session.follow(names, timeout)}
+        found = {outcome.id: outcome for outcome in follow(self._session, names, timeout)}
         return [value_of(found[name], self._session.reader) for name in names]
 
     def as_completed(self, jobs: Iterable[str | Job], timeout: float | None = None) -> Iterator[Job]:
@@ -199,22 +269,23 @@ class Client(Submitter):
 
         While none ends, *idle* is called now and then with the ids of those that have not.
         """
-        return self._session.follow([_id(job) for job in jobs], timeout, idle)
+        return follow(self._session, [_id(job) for job in jobs], timeout, idle)
 
     def reasons(self, ids: Collection[str]) -> dict[str, Reason]:
         """Return why jobs have not ended, of the first 100 of *ids*; those that have ended are left out.
 
         It is empty if the key may not look at jobs, or the manager does not answer.
         """
-        return self._session.reasons(ids)
+        return reasons(self._session, ids)
 
     def feed(self, cursor: int = 0, *, origin: str = "", wait: float = 0.0) -> Outcomes:
         """Return outcomes recorded after *cursor*, and the next cursor; wait up to *wait* seconds for one."""
-        return self._session.wait(lambda broker: broker.feed(c.Feed(origin, cursor, wait=wait)))
+        ask = c.Feed(origin, cursor, wait=wait)
+        return self._session.wait(lambda broker: broker.feed(ask), Deadline(None))
 
     def outcomes(self, ids: Sequence[str], timeout: float | None = None) -> list[Outcome]:
         """Return the outcomes of all jobs, or of those that ended within *timeout* seconds."""
-        return self._session.outcomes(ids, timeout)
+        return self._session.outcomes(ids, Deadline(timeout))
 
     def view(self, job_id: str) -> JobView:
         """Describe the job *job_id*.
@@ -222,7 +293,7 @@ class Client(Submitter):
         Raises:
             UnknownJob: there is none, or its retention has passed.
         """
-        return self._session.view(job_id)
+        return self.job(job_id).view()
 
     def find(self, *, state: str = "", queue: str = "", task: str = "", limit: int = 50) -> list[JobView]:
         """Describe up to *limit* jobs, newest first, of a state, a queue and a task if these are named."""
@@ -230,7 +301,8 @@ class Client(Submitter):
 
     def cancel(self, ids: Iterable[str | Job]) -> int:
         """Cancel those of the jobs that are waiting; return their number."""
-        return self._session.cancel([_id(job) for job in ids])
+        names = [_id(job) for job in ids]
+        return self._session.ask(lambda broker: broker.cancel(names))
 
     def requeue(self, ids: Iterable[str | Job] = (), *, queue: str = "") -> int:
         """Make dead jobs ready again; without ids all of them, of *queue* or of all. Return their number."""

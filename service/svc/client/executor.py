@@ -13,31 +13,27 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import copy
 import itertools
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
+from dataclasses import replace
 from typing import Any
 
 from svc import codec as codecs
-from svc.annotations import demands_of
 from svc.broker.base import Broker
 from svc.callables import Each, Exactly
 from svc.client.at_exit import AT_EXIT
 from svc.client.client import Client
 from svc.client.dispatch import Dispatch
 from svc.client.futures import Future
+from svc.client.pipeline import PendingJob, encoded
 from svc.client.session import PATIENCE_SECONDS, Session
-from svc.client.specs import Encoded, JobSpec, Options, TaskLike, body_of, encode
-from svc.domain.job import CALL, Terms
+from svc.client.specs import Options, TaskLike
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError, ServiceError
-
-#: Functions whose terms are remembered, and the types of these functions.
-_KNOWN_MAX = 256
-_NAMED = (str, FunctionType)
 
 
 class Executor(concurrent.futures.Executor):
@@ -93,14 +89,13 @@ class Executor(concurrent.futures.Executor):
         connect = source.connect if isinstance(source, Client) else source
         keys = source.pickle_keys if pickle_keys is None and isinstance(source, Client) else pickle_keys
         dispatch = Dispatch(Session(connect, (codec,), patience, keys))
-        self._begin(dispatch, Options(codec=codec), _Lifeline(dispatch))
-
-    def _begin(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
         self._dispatch = dispatch
+        self._lifeline = _Lifeline(dispatch)
+        self._set_options(Options(codec=codec))
+
+    def _set_options(self, options: Options) -> None:
         self._options = options
-        self._once = options.but(retries=0) if options.retries is None else options
-        self._lifeline = lifeline
-        self._known: dict[TaskLike, Terms] = {}
+        self._once = replace(options, retries=0) if options.retries is None else options
 
     def options(self, **changes: Any) -> Executor:
         """Return an executor whose jobs have other options (see `Options`); they share all else, the end too.
@@ -111,7 +106,9 @@ class Executor(concurrent.futures.Executor):
         """
         if "key" in changes:
             raise TypeError("an executor's jobs have no key; submit them by Client.options(key=...)")
-        return _Other(self._dispatch, self._options.but(**changes), self._lifeline)
+        other = copy.copy(self)
+        other._set_options(replace(self._options, **changes))  # noqa: SLF001  # it is of the same class
+        return other
 
     def submit(self, fn: TaskLike, /, *args: Any, **kwargs: Any) -> Future:
         """Run `fn(*args, **kwargs)` as a job; return its future at once.
@@ -125,12 +122,13 @@ class Executor(concurrent.futures.Executor):
             AT_EXIT.check()
         try:
             job = self._encoded(fn, args, kwargs)
-            self._dispatch.session.check(job)
         except ServiceError as error:
-            return self._dispatch.failed(error)
-        future = self._dispatch.submit(job, self._options.strict)
+            future = self._dispatch.future("")
+            future.fail(error)
+            return future
+        future = self._dispatch.submit(job)
         if AT_EXIT.flushed:
-            AT_EXIT.send(self._dispatch)
+            AT_EXIT.send(self._dispatch.pipeline)
         return future
 
     def map(
@@ -184,7 +182,7 @@ class Executor(concurrent.futures.Executor):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all jobs are durable or refused; return whether that was within *timeout* seconds."""
-        return self._dispatch.flush(timeout)
+        return self._dispatch.pipeline.flush(timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls. When this returns, all accepted calls are durable.
@@ -196,11 +194,11 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         dispatch.close()
-        dispatch.flush()
+        dispatch.pipeline.flush()
         if cancel_futures:
             # If the manager does not answer, the futures soon fail by themselves.
             with contextlib.suppress(ServiceError):
-                dispatch.cancel_all(dispatch.own_futures())
+                dispatch.cancel_all(dispatch.collector.own())
         if wait:
             dispatch.join()
 
@@ -218,30 +216,15 @@ class Executor(concurrent.futures.Executor):
 
         return _in_order(futures, end, self._dispatch, more)
 
-    def _encoded(self, fn: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+    def _encoded(self, fn: TaskLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingJob:
+        options = self._options if _is_task(fn) else self._once
         if self._is_pickled(fn):
-            # No name is pickled, so this is a callable.
-            return encode(JobSpec(Exactly(fn), args, kwargs, self._once))  # type: ignore[arg-type]
-        terms = self._known.get(fn) if isinstance(fn, _NAMED) else None
-        if terms is not None:
-            return Encoded(terms, body_of(terms.codec, args, kwargs), self._options.delay)
-        job = encode(JobSpec(fn, args, kwargs, self._options if _is_task(fn) else self._once))
-        if isinstance(fn, _NAMED) and job.terms.task != CALL and not _is_demanding(fn, job.terms):
-            if len(self._known) >= _KNOWN_MAX:
-                self._known = {}
-            self._known[fn] = job.terms
-        return job
+            fn = Exactly(fn)  # type: ignore[arg-type]  # no name is pickled
+        template = self._dispatch.pipeline.template(fn, options)
+        return encoded(template, args, kwargs, options.strict)
 
     def _is_pickled(self, fn: TaskLike) -> bool:
         return self._options.codec == codecs.PICKLE and not _is_task(fn)
-
-
-class _Other(Executor):
-    """An executor that `options` made."""
-
-    def __init__(self, dispatch: Dispatch, options: Options, lifeline: _Lifeline) -> None:
-        """Share everything but the options."""
-        self._begin(dispatch, options, lifeline)
 
 
 class _Lifeline:
@@ -255,11 +238,6 @@ class _Lifeline:
 def _is_task(fn: TaskLike) -> bool:
     """Return whether workers know *fn* by a name and a policy of its own: it is a name, or marked."""
     return isinstance(fn, str) or hasattr(fn, "task_options")
-
-
-def _is_demanding(fn: TaskLike, terms: Terms) -> bool:
-    """Tell whether each call has to be held against the annotations of *fn*."""
-    return isinstance(fn, FunctionType) and terms.codec == codecs.PLAIN and demands_of(fn) is not None
 
 
 def _in_order(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from svc import codec
-from svc.client.outcomes import failure_of, value_of
+from svc.client.session import failure_of, value_of
 from svc.domain.job import Outcome, parse_job_id
 from svc.domain.lifecycle import JobState
 from svc.envelope import PickleKeys
@@ -116,12 +116,6 @@ class Future(concurrent.futures.Future[Any]):
         """End with *error*."""
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.set_exception(error)
-
-
-def end(outcome: Outcome, future: Future | None, pickle_keys: PickleKeys | None) -> None:
-    """End *future* like its job; do nothing if it is None."""
-    if future is not None:
-        future.end_as(outcome, pickle_keys)
 
 
 def error_of(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception:

@@ -1,236 +1,133 @@
-"""Reads outcomes: turns them into results or errors, and follows those of a submission as they come."""
+"""Follows jobs until they end, and tells why they have not."""
 
 from __future__ import annotations
 
-import math
 import random
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import timedelta
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
 
-from svc import codec
-from svc.broker.base import Broker
-from svc.client.connections import AllWaiting, Connections
+from svc.client.reasons import Reason, reasons_of
+from svc.client.session import PAGE, ROUND_SECONDS, SLICE_SECONDS, Deadline, Session
 from svc.domain import commands as c
 from svc.domain.job import Outcome, parse_job_id
-from svc.domain.lifecycle import JobState
-from svc.domain.replies import Outcomes
-from svc.envelope import PickleKeys
-from svc.errors import BadRequest, JobCancelled, JobFailed, ManagerUnreachable, ResultTimeout, UnknownJob
+from svc.errors import Forbidden, ResultTimeout, ServiceError, UnknownJob
 
-#: Seconds that one call waits at most, so that a dead connection is noticed.
-SLICE_SECONDS = 20.0
-#: Seconds between two checks of jobs that cannot be waited for in one call.
-ROUND_SECONDS = 0.25
-#: Outcomes in the answer to one call.
-PAGE = 1000
-
-#: Seconds without an outcome after which somebody who looks on is told so for the first time.
+#: Seconds without an outcome after which an observer is told so for the first time.
 IDLE_SECONDS = 0.2
-
-T = TypeVar("T")
-
-
-def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
-    """Return the result in *outcome*; a pickled one is verified with *pickle_keys*.
-
-    Raises:
-        JobFailed: the job is dead.
-        JobCancelled: it was cancelled.
-        CodecError: the result is a pickled object and *pickle_keys* is None.
-        UntrustedPickle: the pickle is not signed for this job.
-    """
-    if outcome.state == JobState.SUCCEEDED:
-        envelopes = None if pickle_keys is None else pickle_keys.of(outcome.id)
-        return codec.decode_result(outcome.result, envelopes)
-    raise failure_of(outcome)
-
-
-def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
-    """Return the error for a job that did not succeed."""
-    if outcome.state == JobState.CANCELLED:
-        return JobCancelled(f"job {outcome.id} was cancelled")
-    error = outcome.error
-    if error is None:
-        return JobFailed(f"job {outcome.id} failed", job_id=outcome.id)
-    said = f"{error.type}: {error.message}" if error.message else error.type
-    return JobFailed(
-        f"job {outcome.id} failed: {said}",
-        job_id=outcome.id,
-        type=error.type,
-        message=error.message,
-        attempts=outcome.attempts,
-        remote_traceback=error.traceback,
-    )
-
-
-class Deadline:
-    """A time limit for a wait, or none.
-
-    Attributes:
-        timeout: the requested seconds; None for no limit.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        """Start the count of *timeout* seconds.
-
-        Raises:
-            BadRequest: *timeout* is not a number; such a time would never pass.
-        """
-        if timeout is not None and math.isnan(timeout):
-            raise BadRequest("the timeout is not a number of seconds")
-        self.timeout = timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    @property
-    def passed(self) -> bool:
-        """Whether the time is up."""
-        return self._end is not None and time.monotonic() >= self._end
-
-    def slice(self, limit: float | None = None) -> float:
-        """Return the seconds that the next call may wait: at most *limit*, which is one slice by default."""
-        limit = SLICE_SECONDS if limit is None else limit
-        return limit if self._end is None else max(0.0, min(limit, self._end - time.monotonic()))
-
-
-class Patience:
-    """Repeats a call over broken connections, until the manager was away for too long at a time."""
-
-    def __init__(self, connections: Connections, deadline: Deadline, seconds: float) -> None:
-        """Repeat until *deadline*, and no longer than *seconds* without an answer."""
-        self._connections = connections
-        self._deadline = deadline
-        self._seconds = seconds
-
-    def call(self, ask: Callable[[Broker], T]) -> T:
-        """Return the answer to *ask*, which must be safe to repeat.
-
-        Raises:
-            ManagerUnreachable: the manager did not answer in time.
-            ResultTimeout: other threads had all connections until the deadline.
-        """
-        lost = Deadline(self._seconds)
-        while True:
-            try:
-                with self._connections.waiting(self._deadline.slice()) as broker:
-                    return ask(broker)
-            except AllWaiting:
-                if self._deadline.passed:
-                    raise ResultTimeout("too many threads of this client wait already") from None
-            except ManagerUnreachable:
-                if lost.passed or self._deadline.passed:
-                    raise
-                time.sleep(self._deadline.slice(ROUND_SECONDS))
-
-    def wait(self, ids: Sequence[str], seconds: float) -> list[Outcome]:
-        """Return the outcomes of *ids*; wait up to *seconds* for all of them."""
-        return self.call(lambda broker: broker.wait(ids, timedelta(seconds=seconds)))
-
-    def feed(self, feed: c.Feed) -> Outcomes:
-        """Return the outcomes that *feed* asks for."""
-        return self.call(lambda broker: broker.feed(feed))
-
+#: Seconds for which one asks why a job has not ended.
+REASON_SECONDS = 2.0
 
 #: Called with the jobs that have not ended.
 Idle = Callable[[Collection[str]], None]
-#: Makes the error for jobs that have not ended by a deadline.
-Late = Callable[[Collection[str], Deadline], ResultTimeout]
 
 
-def wait_for(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
-    """Return the outcomes of all *ids*, or of those that have ended at *deadline*."""
-    found: list[Outcome] = []
-    # Page by page: a reply is bounded, and thousands of results may be large.
-    for first in range(0, len(ids), PAGE):
-        found += _wait_for_page(patience, ids[first : first + PAGE], deadline)
-    return found
+def reasons(session: Session, ids: Collection[str]) -> dict[str, Reason]:
+    """Return why jobs have not ended, of the first 100 of *ids*.
+
+    It is empty if the key may not look at jobs, or the manager does not answer.
+    """
+    if not session.may_look:
+        return {}
+    try:
+        return session.wait(lambda broker: reasons_of(broker, ids), Deadline(REASON_SECONDS))
+    except Forbidden:
+        session.may_look = False
+    except ServiceError:
+        pass
+    return {}
 
 
-def _wait_for_page(patience: Patience, ids: list[str], deadline: Deadline) -> list[Outcome]:
-    while True:
-        found = patience.wait(ids, deadline.slice())
-        if len(found) >= len(set(ids)) or deadline.passed:
-            return found
+def late(session: Session, ids: Collection[str], deadline: Deadline, subject: str = "") -> ResultTimeout:
+    """Return the error for jobs that have not ended by the deadline: which ones, and why one has not."""
+    left = sorted(ids)
+    found = reasons(session, left)
+    job, reason = min(found.items(), key=lambda item: not item[1].blocked, default=(left[0], None))
+    which = subject or ("1 job has" if len(left) == 1 else f"{len(left)} jobs have")
+    text = f"{which} not ended within {deadline.timeout:g} s and will go on"
+    if reason is None:
+        return ResultTimeout(text, job_ids=left)
+    who = "it" if subject else f"job {job}"
+    first = [job, *(each for each in left if each != job)]
+    return ResultTimeout(f"{text}: {who} {reason.text}", job_ids=first, reason=reason.text)
 
 
-class Watch:
-    """What to do while jobs do not end, and what to raise if they have not ended in time."""
+def follow(
+    session: Session, ids: Iterable[str], timeout: float | None, idle: Idle | None = None
+) -> Iterator[Outcome]:
+    """Return the outcomes of the jobs as they end, each once, within *timeout* seconds.
 
-    def __init__(self, late: Late, idle: Idle | None = None) -> None:
-        """Call *idle*, now and then, with the jobs that have not ended; *late* makes the error."""
-        self.late = late
+    The jobs of one submission are followed as they end; a mixture is checked four times a second. While none
+    ends, *idle* is called now and then with the ids of those that have not.
+
+    Raises:
+        ResultTimeout: raised by the iterator if the time is up first.
+        UnknownJob: raised by the iterator if a job is not known, or its retention has passed.
+    """
+    return _Following(session, set(ids), Deadline(timeout), idle).outcomes()
+
+
+class _Following:
+    """A wait for the outcomes of jobs, one after the other."""
+
+    def __init__(self, session: Session, wanted: set[str], deadline: Deadline, idle: Idle | None) -> None:
+        self._session = session
+        self._wanted = wanted
+        self._deadline = deadline
         self._idle = idle
         self._pause = IDLE_SECONDS
 
-    def seconds(self, deadline: Deadline) -> float:
+    def outcomes(self) -> Iterator[Outcome]:
+        origins = {_origin_of(job_id) for job_id in self._wanted}
+        for page in self._fed(origins.pop()) if len(origins) == 1 else self._polled():
+            fresh = {outcome.id: outcome for outcome in page if outcome.id in self._wanted}
+            self._wanted.difference_update(fresh)
+            yield from fresh.values()
+
+    def _fed(self, origin: str) -> Iterator[list[Outcome]]:
+        feed = c.Feed(origin, 0, PAGE, 0.0)
+        while self._wanted:
+            page = self._session.wait(lambda broker: broker.feed(feed), self._deadline)  # noqa: B023  # called at once
+            yield page.outcomes
+            # A page may be short because its outcomes are large: only an empty page is the end.
+            if not page.outcomes and self._wanted:
+                yield self._looked_up(random.sample(sorted(self._wanted), min(PAGE, len(self._wanted))))
+                self._check_time()
+                if feed.wait:
+                    self._tell_idle()
+            feed = c.Feed(origin, page.cursor, PAGE, self._seconds())
+
+    def _polled(self) -> Iterator[list[Outcome]]:
+        while self._wanted:
+            yield self._looked_up(sorted(self._wanted))
+            self._check_time()
+            before = len(self._wanted)
+            yield self._session.wait_page(
+                sorted(self._wanted)[:PAGE], self._deadline.slice(ROUND_SECONDS), self._deadline
+            )
+            if len(self._wanted) == before:
+                self._tell_idle()
+
+    def _check_time(self) -> None:
+        if self._wanted and self._deadline.passed:
+            raise late(self._session, self._wanted, self._deadline)
+
+    def _tell_idle(self) -> None:
+        if self._wanted and self._idle is not None:
+            self._idle(self._wanted)
+
+    def _seconds(self) -> float:
         """Return how long to wait in the next call: first short and then longer, if somebody looks on."""
         if self._idle is None:
-            return deadline.slice()
+            return self._deadline.slice()
         pause = self._pause
         self._pause = min(2 * pause, SLICE_SECONDS)
-        return deadline.slice(pause)
+        return self._deadline.slice(pause)
 
-    def idle(self, wanted: Collection[str]) -> None:
-        """Say that none of *wanted* has ended."""
-        if self._idle is not None:
-            self._idle(wanted)
-
-
-def follow(patience: Patience, ids: Iterable[str], deadline: Deadline, watch: Watch) -> Iterator[Outcome]:
-    """Yield the outcome of each job of *ids* once, in the order in which they ended.
-
-    The jobs of one submission are followed as they end; a mixture is checked four times a second.
-
-    Raises:
-        ResultTimeout: the deadline came first.
-        UnknownJob: a job is not known, or its retention has passed.
-    """
-    wanted = set(ids)
-    origins = {_origin_of(job_id) for job_id in wanted}
-    pages = _fed(patience, origins.pop(), wanted, deadline, watch) if len(origins) == 1 else None
-    for page in pages or _polled(patience, wanted, deadline, watch):
-        fresh = {outcome.id: outcome for outcome in page if outcome.id in wanted}
-        wanted.difference_update(fresh)
-        yield from fresh.values()
-
-
-def _fed(
-    patience: Patience, origin: str, wanted: set[str], deadline: Deadline, watch: Watch
-) -> Iterator[list[Outcome]]:
-    cursor, seconds = 0, 0.0
-    while wanted:
-        page = patience.feed(c.Feed(origin, cursor, PAGE, seconds))
-        yield page.outcomes
-        if not page.outcomes and wanted:
-            yield _looked_up(patience, random.sample(sorted(wanted), min(PAGE, len(wanted))))
-        # A page may be short because its outcomes are large: only an empty page is the end.
-        if not page.outcomes and wanted and deadline.passed:
-            raise watch.late(wanted, deadline)
-        if not page.outcomes and wanted and seconds:
-            watch.idle(wanted)
-        cursor, seconds = page.cursor, watch.seconds(deadline)
-
-
-def _polled(
-    patience: Patience, wanted: set[str], deadline: Deadline, watch: Watch
-) -> Iterator[list[Outcome]]:
-    while wanted:
-        yield _looked_up(patience, sorted(wanted))
-        if wanted and deadline.passed:
-            raise watch.late(wanted, deadline)
-        before = len(wanted)
-        yield patience.wait(sorted(wanted)[:PAGE], deadline.slice(ROUND_SECONDS))
-        if len(wanted) == before:
-            watch.idle(wanted)
-
-
-def _looked_up(patience: Patience, ids: list[str]) -> list[Outcome]:
-    """Return the current outcomes; this also finds jobs that are unknown or no longer kept."""
-    found: list[Outcome] = []
-    for first in range(0, len(ids), PAGE):
-        found += patience.wait(ids[first : first + PAGE], 0.0)
-    return sorted(found, key=lambda outcome: outcome.finished_at)
+    def _looked_up(self, ids: list[str]) -> list[Outcome]:
+        """Return the current outcomes; this also finds jobs that are unknown or no longer kept."""
+        found: list[Outcome] = []
+        for first in range(0, len(ids), PAGE):
+            found += self._session.wait_page(ids[first : first + PAGE], 0.0, self._deadline)
+        return sorted(found, key=lambda outcome: outcome.finished_at)
 
 
 def _origin_of(job_id: str) -> str:

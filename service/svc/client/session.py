@@ -1,75 +1,91 @@
-"""The parts that all handles of one client share: its connections, its origin, and its requests."""
+"""The calls of one client: its connections to the manager, and how it reads outcomes.
+
+Short calls use one connection, in the order of their callers. A call that waits has a connection to itself,
+and is repeated while the manager is away. The locks are reentrant, because a signal handler may use the
+client while its own thread holds them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from svc import codec
 from svc.broker.base import Broker
 from svc.broker.forks import begin_anew_in_children
-from svc.client.connections import Connect, Connections
-from svc.client.outcomes import Deadline, Idle, Patience, Watch, follow, value_of, wait_for
-from svc.client.reasons import Reason, reasons_of
-from svc.client.specs import Encoded, Frame, Group, groups, new_origin
-from svc.client.submit_coalescer import SubmitCoalescer
-from svc.domain.job import JobView, NewChunk, Outcome
-from svc.domain.job import job_id as id_of
+from svc.client.specs import NEEDED
+from svc.domain.job import NewChunk, Outcome
 from svc.domain.lifecycle import JobState
+from svc.domain.replies import Note
 from svc.envelope import PickleKeys
 from svc.errors import (
-    CodecError,
+    BadRequest,
+    BrokerError,
     ConfigurationError,
-    Forbidden,
-    JobTooLarge,
+    JobCancelled,
+    JobFailed,
+    ManagerUnreachable,
     ResultTimeout,
-    ServiceError,
-    UnknownJob,
-    error_for,
 )
 
+#: Makes a connected broker.
+Connect = Callable[[], Broker]
 #: Seconds for which a wait keeps asking a manager that does not answer.
 PATIENCE_SECONDS = 60.0
-
-#: Advice for a missing pickle key.
-NEEDED = (
-    "make one with `svc auth generate --pickle`, give it to submitters and workers, and name it with "
-    "pickle_key_file or SVC_PICKLE_KEY_FILE"
-)
-
-#: Seconds for which one asks why a job has not ended.
-REASON_SECONDS = 2.0
+#: Threads of one client that can wait at the same time, each on a connection of its own.
+WAITERS_MAX = 16
+#: Seconds that one call waits at most, so that a dead connection is noticed.
+SLICE_SECONDS = 20.0
+#: Seconds between two attempts of a call, and between two checks of jobs that one call cannot wait for.
+ROUND_SECONDS = 0.25
+#: Outcomes in the answer to one call.
+PAGE = 1000
 
 T = TypeVar("T")
 
 
-class Origin:
-    """A source of job numbers: a job is identified by the name of its origin and its number."""
+class Deadline:
+    """A time limit for a wait, or none.
 
-    def __init__(self) -> None:
-        """Choose a random name."""
-        self.begin_anew()
-        begin_anew_in_children(self)
+    Attributes:
+        timeout: the requested seconds; None for no limit.
+    """
 
-    def begin_anew(self) -> None:
-        """Choose another random name: a parent and its child must not give two jobs the same id."""
-        self.name = new_origin()
-        self._next = 0
+    def __init__(self, timeout: float | None) -> None:
+        """Start the count of *timeout* seconds.
 
-    def take(self, count: int) -> int:
-        """Return the first of *count* numbers that no other job of this origin has."""
-        first = self._next
-        self._next += count
-        return first
+        Raises:
+            BadRequest: *timeout* is not a number; such a time would never pass.
+        """
+        if timeout is not None and math.isnan(timeout):
+            raise BadRequest("the timeout is not a number of seconds")
+        self.timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def slice(self, limit: float | None = None) -> float:
+        """Return the seconds that the next call may wait: at most *limit*, which is one slice by default."""
+        limit = SLICE_SECONDS if limit is None else limit
+        return limit if self._end is None else max(0.0, min(limit, self._end - time.monotonic()))
 
 
 class Session:
-    """One client's connections, and the requests over them. Many threads can use it safely.
+    """One client's connections and keys. Many threads can use it safely.
+
+    Connections are made when they are first needed and kept until `close`.
 
     Attributes:
         pickle_keys: the keys that sign pickled jobs; None if none can be submitted.
         reader: the keys that verify pickled results; None if these are not opened.
+        may_look: False once the manager has refused to describe jobs to this client's key.
     """
 
     def __init__(
@@ -92,183 +108,147 @@ class Session:
             codec.load_pickler()
         self.pickle_keys = pickle_keys
         self.reader = pickle_keys if codec.PICKLE in accept else None
-        self._connections = Connections(connect)
+        self.may_look = True
+        self._connect = connect
         self._patience = patience
-        self._may_not_look = False
-        self._singles = Origin()
-        self._coalescers = {
-            strict: SubmitCoalescer(partial(self.send, origin=None, strict=strict))
-            for strict in (False, True)
-        }
+        self._closed = False
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Start without connections; after a fork, brokers close the earlier ones, and the locks are new."""
+        self._main: Broker | None = None
+        self._main_lock = threading.RLock()
+        self._main_lent = False
+        self._idle: list[Broker] = []
+        self._all: list[Broker] = []
+        self._state_lock = threading.RLock()
+        self._free = threading.BoundedSemaphore(WAITERS_MAX)
 
     def ask(self, question: Callable[[Broker], T]) -> T:
-        """Return the answer to a call that does not wait."""
-        with self._connections.main() as broker:
-            return question(broker)
+        """Return the answer to a call that does not wait; calls are made in the order of their threads.
 
-    def check(self, job: Encoded) -> None:
-        """Refuse a job that no worker would run.
+        If a signal handler interrupts its own thread in such a call, it gets a separate connection, because
+        the answer to that call is still to come on the main one.
+        """
+        with self._main_lock:
+            if self._main_lent:
+                return self._ask_apart(question)
+            self._main_lent = True
+            try:
+                if self._main is None:
+                    self._main = self._made()
+                return question(self._main)
+            finally:
+                self._main_lent = False
+
+    def wait(self, question: Callable[[Broker], T], deadline: Deadline) -> T:
+        """Return the answer to a call that may wait and is safe to repeat.
 
         Raises:
-            CodecError: it is a pickle, and there is no key to sign it with.
+            ManagerUnreachable: the manager did not answer for the session's patience, or until *deadline*.
+            ResultTimeout: other threads had all connections until *deadline*.
         """
-        if job.terms.codec == codec.PICKLE and self.pickle_keys is None:
-            raise CodecError(f"a pickled job has to be signed; {NEEDED}")
+        lost = Deadline(self._patience)
+        while True:
+            if not self._free.acquire(timeout=deadline.slice()):
+                if deadline.passed:
+                    raise ResultTimeout("too many threads of this client wait already")
+                continue
+            try:
+                return self._ask_waiting(question)
+            except ManagerUnreachable:
+                if lost.passed or deadline.passed:
+                    raise
+            finally:
+                self._free.release()
+            time.sleep(deadline.slice(ROUND_SECONDS))
 
-    def sealed(self, origin: str, first: int, job: Encoded, bodies: list[bytes]) -> list[bytes]:
-        """Return *bodies* in the form in which they are sent, with pickles sealed.
+    def submit(self, origin: str, chunks: Sequence[NewChunk], strict: bool) -> list[Note]:
+        """Submit *chunks*; as `Broker.submit`."""
+        return self.ask(lambda broker: broker.submit(origin, chunks, strict=strict))
 
-        They are of jobs like *job*, numbered from *first* on.
-        """
-        keys = self.pickle_keys
-        if job.terms.codec != codec.PICKLE or keys is None:
-            return bodies
-        return [
-            keys.of(id_of(origin, number)).seal_arguments(job.terms, body, keyed=bool(job.key))
-            for number, body in enumerate(bodies, start=first)
-        ]
+    def outcomes(self, ids: Sequence[str], deadline: Deadline) -> list[Outcome]:
+        """Return the outcomes of all *ids*, or of those that have ended at *deadline*."""
+        found: list[Outcome] = []
+        # Page by page: a reply is bounded, and thousands of results may be large.
+        for first in range(0, len(ids), PAGE):
+            page = ids[first : first + PAGE]
+            while True:
+                ended = self.wait_page(page, deadline.slice(), deadline)
+                if len(ended) >= len(set(page)) or deadline.passed:
+                    break
+            found += ended
+        return found
 
-    def send(self, frame: Frame, origin: Origin | None, strict: bool) -> list[str | ServiceError]:
-        """Submit *frame*; return the id of each of its entries, or the error why it was not accepted."""
-        jobs = [self._signable(job) for job in frame.jobs]
-        answers: list[str | ServiceError] = [job if isinstance(job, ServiceError) else "" for job in jobs]
-        with self._connections.main() as broker:
-            # A signal handler may have interrupted this thread while it took numbers.
-            source = origin or (self._singles if self._connections.is_main(broker) else Origin())
-            again = self._send(broker, source, groups(jobs), strict, answers)
-            if again:
-                self._send(broker, source, again, strict, answers)
-        return answers
-
-    def send_one(self, job: Encoded, strict: bool) -> str:
-        """Submit one job, together with jobs that other threads submit at the same time; return its id.
-
-        Raises:
-            BrokerError: it was not accepted.
-        """
-        return self._coalescers[strict].submit(job)
-
-    def result(self, job_id: str, timeout: float | None) -> Any:
-        """Return a job's result; as `Job.result`."""
-        deadline = Deadline(timeout)
-        outcomes = wait_for(self._patient(deadline), [job_id], deadline)
-        if not outcomes:
-            raise self._late([job_id], deadline, f"job {job_id} has")
-        return value_of(outcomes[0], self.reader)
-
-    def outcomes(self, ids: Sequence[str], timeout: float | None) -> list[Outcome]:
-        """Return the outcomes of all jobs, or of those that ended within *timeout* seconds."""
-        deadline = Deadline(timeout)
-        return wait_for(self._patient(deadline), list(ids), deadline)
-
-    def follow(
-        self, ids: Iterable[str], timeout: float | None, idle: Idle | None = None
-    ) -> Iterator[Outcome]:
-        """Yield the outcomes of the jobs as they end, within *timeout* seconds.
-
-        While none ends, *idle* is called now and then with the ids of those that have not.
-        """
-        deadline = Deadline(timeout)
-        return follow(self._patient(deadline), ids, deadline, Watch(self._late, idle))
-
-    def reasons(self, ids: Collection[str]) -> dict[str, Reason]:
-        """Return why jobs have not ended, of the first 100 of *ids*.
-
-        It is empty if the key may not look at jobs, or the manager does not answer.
-        """
-        if self._may_not_look:
-            return {}
-        try:
-            return self._patient(Deadline(REASON_SECONDS)).call(lambda broker: reasons_of(broker, ids))
-        except Forbidden:
-            self._may_not_look = True
-        except ServiceError:
-            pass
-        return {}
-
-    def wait(self, question: Callable[[Broker], T]) -> T:
-        """Return the answer to a call that may wait and is safe to repeat."""
-        return self._patient(Deadline(None)).call(question)
-
-    def view(self, job_id: str) -> JobView:
-        """Describe a job.
-
-        Raises:
-            UnknownJob: there is none, or its retention has passed.
-        """
-        views = self.ask(lambda broker: broker.get([job_id]))
-        if not views:
-            raise UnknownJob(f"there is no job {job_id}, or its retention time has passed")
-        return views[0]
-
-    def is_leased(self, job_id: str) -> bool:
-        """Return whether a consumer has the job; also False if the manager does not answer or know it."""
-        try:
-            return self.view(job_id).state == JobState.LEASED.word
-        except ServiceError:
-            return False
-
-    def cancel(self, ids: Sequence[str]) -> int:
-        """Cancel those of the jobs that are waiting; return their number."""
-        return self.ask(lambda broker: broker.cancel(ids))
+    def wait_page(self, ids: Sequence[str], seconds: float, deadline: Deadline) -> list[Outcome]:
+        """Return the outcomes of *ids*; wait up to *seconds* for all of them."""
+        return self.wait(lambda broker: broker.wait(ids, timedelta(seconds=seconds)), deadline)
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
-        self._connections.close()
+        with self._state_lock:
+            self._closed = True
+            brokers, self._all, self._idle = self._all, [], []
+        for broker in brokers:
+            broker.close()
 
-    def _late(self, ids: Collection[str], deadline: Deadline, subject: str = "") -> ResultTimeout:
-        """Return the error for jobs that have not ended by the deadline: which ones, and why one has not."""
-        left = sorted(ids)
-        reasons = self.reasons(left)
-        job, reason = min(reasons.items(), key=lambda item: not item[1].blocked, default=(left[0], None))
-        which = subject or ("1 job has" if len(left) == 1 else f"{len(left)} jobs have")
-        text = f"{which} not ended within {deadline.timeout:g} s and will go on"
-        if reason is None:
-            return ResultTimeout(text, job_ids=left)
-        who = "it" if subject else f"job {job}"
-        first = [job, *(each for each in left if each != job)]
-        return ResultTimeout(f"{text}: {who} {reason.text}", job_ids=first, reason=reason.text)
-
-    def _patient(self, deadline: Deadline) -> Patience:
-        return Patience(self._connections, deadline, self._patience)
-
-    def _send(
-        self,
-        broker: Broker,
-        source: Origin,
-        chunks: list[Group],
-        strict: bool,
-        answers: list[str | ServiceError],
-    ) -> list[Group]:
-        """Submit *chunks* and note the answer to each job; return the chunks to send once more.
-
-        A job over the limit must not make the other jobs of its chunk fail. If the numbers belong to other
-        jobs, this process is a copy of another one, as in a cloned virtual machine: then *source* chooses a
-        new name.
-        """
-        sent = [self._chunk(source, group) for group in chunks]
-        for group, chunk in zip(chunks, sent, strict=True):
-            for number, place in enumerate(group.places, start=chunk.first):
-                answers[place] = id_of(source.name, number)
-        notes = broker.submit(source.name, sent, strict=strict)
-        for note in notes:
-            for place in chunks[note.chunk].places:
-                answers[place] = error_for(note.code, note.message) if note.code else note.id
-        too_large = [chunks[note.chunk] for note in notes if note.code == JobTooLarge.code]
-        again = [part for group in too_large if len(group.places) > 1 for part in group.parts()]
-        of_others = [chunks[note.chunk] for note in notes if note.anew]
-        if of_others:
-            source.begin_anew()
-        return again + of_others
-
-    def _signable(self, job: Encoded | ServiceError) -> Encoded | ServiceError:
+    def _ask_apart(self, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call over a connection that only this call uses."""
+        broker = self._made()
         try:
-            if not isinstance(job, ServiceError):
-                self.check(job)
-        except CodecError as error:
-            return error
-        return job
+            return question(broker)
+        finally:
+            with self._state_lock:
+                self._all.remove(broker)
+            broker.close()
 
-    def _chunk(self, source: Origin, group: Group) -> NewChunk:
-        number = source.take(len(group.bodies))
-        return group.chunk(number, self.sealed(source.name, number, group.first, group.bodies))
+    def _ask_waiting(self, question: Callable[[Broker], T]) -> T:
+        with self._state_lock:
+            broker = self._idle.pop() if self._idle else None
+        broker = broker or self._made()
+        try:
+            return question(broker)
+        finally:
+            with self._state_lock:
+                self._idle.append(broker)
+
+    def _made(self) -> Broker:
+        if self._closed:
+            raise BrokerError("this client is closed; make a new one")
+        broker = self._connect()
+        with self._state_lock:
+            self._all.append(broker)
+        return broker
+
+
+def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
+    """Return the result in *outcome*; a pickled one is verified with *pickle_keys*.
+
+    Raises:
+        JobFailed: the job is dead.
+        JobCancelled: it was cancelled.
+        CodecError: the result is a pickled object and *pickle_keys* is None.
+        UntrustedPickle: the pickle is not signed for this job.
+    """
+    if outcome.state != JobState.SUCCEEDED:
+        raise failure_of(outcome)
+    return codec.decode_result(outcome.result, None if pickle_keys is None else pickle_keys.of(outcome.id))
+
+
+def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:
+    """Return the error for a job that did not succeed."""
+    if outcome.state == JobState.CANCELLED:
+        return JobCancelled(f"job {outcome.id} was cancelled")
+    error = outcome.error
+    if error is None:
+        return JobFailed(f"job {outcome.id} failed", job_id=outcome.id)
+    said = f"{error.type}: {error.message}" if error.message else error.type
+    return JobFailed(
+        f"job {outcome.id} failed: {said}",
+        job_id=outcome.id,
+        type=error.type,
+        message=error.message,
+        attempts=outcome.attempts,
+        remote_traceback=error.traceback,
+    )

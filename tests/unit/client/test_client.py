@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from svc.broker.local import LocalBroker, LocalQueue
-from svc.client import outcomes, session
-from svc.client.client import Client
-from svc.client.connections import Connections
-from svc.client.jobs import Job
+from svc.client import session
+from svc.client.client import Client, Job
 from svc.client.specs import JobSpec
 from svc.codec import decode_arguments, encode_result
 from svc.domain import commands as c
@@ -327,7 +325,7 @@ class Flaky(LocalBroker):
 class TestConnections:
     @pytest.fixture
     def flaky(self, queue, monkeypatch):
-        monkeypatch.setattr(outcomes, "ROUND_SECONDS", 0.01)
+        monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
         monkeypatch.setattr(Flaky, "failures", 3)
         with Client(lambda: Flaky(queue), patience=5.0) as client:
             yield client
@@ -346,7 +344,7 @@ class TestConnections:
         thread.join()
 
     def test_but_not_for_ever(self, queue, monkeypatch):
-        monkeypatch.setattr(outcomes, "ROUND_SECONDS", 0.01)
+        monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
         monkeypatch.setattr(Flaky, "failures", 10**9)
         with Client(lambda: Flaky(queue), patience=0.05) as client, pytest.raises(ManagerUnreachable):
             client.submit("t:f").result()
@@ -354,7 +352,7 @@ class TestConnections:
     def test_a_wait_is_cut_into_slices(self, queue, consumer, monkeypatch):
         """So that a connection that died silently is found."""
         waits: list[float] = []
-        monkeypatch.setattr(outcomes, "SLICE_SECONDS", 0.02)
+        monkeypatch.setattr(session, "SLICE_SECONDS", 0.02)
 
         class Watched(LocalBroker):
             def call(self, commands, *, wait=0.0):
@@ -369,13 +367,11 @@ class TestConnections:
 
     def test_a_thread_too_many_has_its_time_too(self, queue, monkeypatch):
         """As many as may wait do; the next one is not made to wait longer than it wants."""
-        monkeypatch.setattr(session, "Connections", lambda connect: Connections(connect, waiters=1))
+        monkeypatch.setattr(session, "WAITERS_MAX", 1)
         with Client(lambda: LocalBroker(queue)) as client:
             job = client.submit("t:f")
-            with (
-                client._session._connections.waiting(1.0),
-                pytest.raises(ResultTimeout, match="too many threads"),
-            ):
+            client._session._free.acquire()
+            with pytest.raises(ResultTimeout, match="too many threads"):
                 job.result(timeout=0.05)
 
     def test_nothing_is_connected_before_it_is_used(self):
@@ -437,7 +433,6 @@ def test_a_handle_is_its_id(client):
     assert repr(job) == "Job('k3v9x0m2q7w1z-0')"
     assert job == client.job(job.id)
     assert job != job.id
-    assert session.Origin().take(5) == 0
 
 
 class TestLate:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from svc.client.executor import Executor
-from svc.client.session import Origin
+from svc.client.pipeline import SubmitPipeline
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
 
@@ -18,8 +18,8 @@ ADD = f"{tasks.__name__}:add"
 def clients(queue):
     """A client that has submitted a job, and a copy of it as it was before that."""
     original, copy = local_client(queue), local_client(queue)
-    copy._session._singles.name = original._session._singles.name
-    assert original.submit(ADD, 1, 2).id == f"{original._session._singles.name}-0"
+    copy._pipeline.origin = original._pipeline.origin
+    assert original.submit(ADD, 1, 2).id == f"{original._pipeline.origin}-0"
     return original, copy
 
 
@@ -42,7 +42,7 @@ def test_all_that_it_submits_afterwards_is_its_own_too(queue, clients):
 
 def test_the_original_goes_on_as_the_copy_has_used_its_next_numbers(queue, clients):
     original, copy = clients
-    copy._session._singles.take(1)
+    copy._pipeline._next += 1
     jobs = [client.submit(ADD, number, 10) for number, client in enumerate((copy, original, copy, original))]
     assert results(queue, jobs) == [10, 11, 12, 13]
     assert queue.host.totals().queues[0].submitted == 5
@@ -51,12 +51,12 @@ def test_the_original_goes_on_as_the_copy_has_used_its_next_numbers(queue, clien
 def test_streams_of_copies_keep_apart(queue, monkeypatch):
     """Each stream has an origin of its own, whose random name is the same in both copies."""
 
-    def of_the_snapshot():
-        origin = Origin()
-        origin.name = "same"
-        return origin
+    class OfTheSnapshot(SubmitPipeline):
+        def begin_anew(self):
+            super().begin_anew()
+            self.origin = "same"
 
-    monkeypatch.setattr("svc.client.client.Origin", of_the_snapshot)
+    monkeypatch.setattr("svc.client.client.SubmitPipeline", OfTheSnapshot)
     jobs = [
         job
         for offset in (0, 100)
@@ -70,7 +70,7 @@ class TestExecutors:
     def executors(self, queue):
         """An executor, and a copy of it before its first job."""
         original, copy = (Executor(local_client(queue), patience=5.0) for _ in range(2))
-        copy._dispatch.origin = original._dispatch.origin
+        copy._dispatch.pipeline.own_origin = original._dispatch.pipeline.own_origin
         yield original, copy
         for executor in (original, copy):
             executor.shutdown(wait=False, cancel_futures=True)
@@ -114,20 +114,20 @@ class TestExecutors:
         original.submit(ADD, 1, 0)
         original.flush(5)
         run_jobs(queue, [tasks.__name__])
-        fed, end = threading.Event(), copy._dispatch._end
+        fed, end = threading.Event(), copy._dispatch.collector._end
 
         def note(outcomes):
             end(outcomes)
             fed.set()
 
-        send = copy._dispatch._send
+        submit = copy._dispatch.pipeline._submit
 
         def send_late(*arguments):
             assert fed.wait(10)
-            send(*arguments)
+            return submit(*arguments)
 
-        monkeypatch.setattr(copy._dispatch, "_end", note)
-        monkeypatch.setattr(copy._dispatch, "_send", send_late)
+        monkeypatch.setattr(copy._dispatch.collector, "_end", note)
+        monkeypatch.setattr(copy._dispatch.pipeline, "_submit", send_late)
         future = copy.submit(ADD, 2, 0)
         assert fed.wait(10)
         assert not future.done()

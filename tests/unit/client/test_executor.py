@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client import dispatch
 from svc.client.executor import Executor
 from svc.client.futures import Future, RemoteTraceback
 from svc.errors import (
@@ -137,7 +136,7 @@ class TestSubmit:
             executor.shutdown(wait=False, cancel_futures=True)
 
     def test_submit_blocks_while_too_much_waits_to_be_sent(self, queue, monkeypatch):
-        monkeypatch.setattr(dispatch, "UNSENT_JOBS_MAX", 3)
+        monkeypatch.setattr("svc.client.pipeline.WAITING_JOBS_MAX", 3)
         gate = threading.Event()
 
         class Held(LocalBroker):
@@ -281,12 +280,12 @@ class TestErrors:
 
     def test_a_job_whose_retention_has_passed_is_noticed(self, queue, monkeypatch):
         """An outcome that was dropped before it could be collected must not be waited for for ever."""
-        monkeypatch.setattr(dispatch, "SLICE_SECONDS", 0.0)
-        monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr("svc.client.collector.SLICE_SECONDS", 0.0)
+        monkeypatch.setattr("svc.client.collector.LOOK_SECONDS", 0.01)
         with Executor(local_client(queue)) as executor:
             future = executor.submit(tasks.add, 1, 1)
             executor.flush(5)
-            queue.host.state.ledger.origins.discard(executor._dispatch.origin)
+            queue.host.state.ledger.origins.discard(executor._dispatch.pipeline.own_origin)
             assert isinstance(future.exception(timeout=5), UnknownJob)
 
     def test_mistakes_are_told_at_once(self, queue, executor):
@@ -536,8 +535,8 @@ class TestEnd:
 
     def test_all_threads_are_daemons(self, executor):
         executor.submit("t:f")
-        assert executor._dispatch._sender.daemon
-        assert executor._dispatch._collector.daemon
+        assert executor._dispatch.pipeline._thread.daemon
+        assert executor._dispatch.collector._thread.daemon
 
 
 class TestCallbacks:

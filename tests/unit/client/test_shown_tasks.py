@@ -11,11 +11,12 @@ import pytest
 
 from svc.client.client import Client
 from svc.client.executor import Executor
-from svc.client.specs import JobSpec, encode
+from svc.client.specs import JobSpec
 from svc.domain.job import CALL, Terms
 from svc.domain.names import NAME_MAX, is_name
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
+from tests.support.specs import encode
 
 HERE = __name__
 

@@ -1,26 +1,18 @@
 import functools
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 
 from svc import codec
-from svc.client import specs
-from svc.client.specs import (
-    FRAME_BYTES,
-    FRAME_JOBS,
-    Encoded,
-    JobSpec,
-    Options,
-    encode,
-    frames,
-    groups,
-    new_origin,
-    task_name,
-)
+from svc.client.pipeline import new_origin
+from svc.client.specs import JobSpec, Options, task_name
 from svc.domain.job import CALL, Terms
-from svc.errors import BadRequest, CodecError, JobTooLarge, QueueFull
+from svc.errors import BadRequest, CodecError
+from svc.testing import local_client
 from svc.worker.registry import task
+from tests.support.specs import encode
 
 
 @task(name="registered")
@@ -126,76 +118,13 @@ class TestEncode:
     )
     def test_a_task_or_an_option_of_a_wrong_kind_is_refused_by_the_caller(self, task, changes):
         with pytest.raises(BadRequest):
-            encode(JobSpec(task, (1,), {}, Options().but(**changes)))
+            encode(JobSpec(task, (1,), {}, replace(Options(), **changes)))
 
     def test_arguments_that_are_no_data_are_refused(self):
         with pytest.raises(CodecError, match="not plain data"):
             encode(JobSpec("t:f", (object(),)))
 
-    def test_what_no_message_can_carry_is_refused_with_the_limit(self, monkeypatch):
-        monkeypatch.setattr(specs, "BODY_BYTES_MAX", 1000)
-        with pytest.raises(JobTooLarge, match="over 1000"):
-            encode(JobSpec("t:f", ("x" * 1000,)))
 
-
-class TestFrames:
-    def test_a_frame_has_at_most_1000_jobs(self):
-        found = list(frames(JobSpec("t:f", (number,)) for number in range(2 * FRAME_JOBS + 1)))
-        assert [len(frame.jobs) for frame in found] == [FRAME_JOBS, FRAME_JOBS, 1]
-
-    def test_a_frame_takes_no_job_over_4_mib_but_a_single_one(self):
-        big, small = "x" * (FRAME_BYTES + 1), "x" * (FRAME_BYTES // 3)
-        found = list(frames(JobSpec("t:f", (text,)) for text in (small, small, small, small, big, small)))
-        assert [len(frame.jobs) for frame in found] == [2, 2, 1, 1]
-
-    def test_none_ends_a_frame_and_makes_no_empty_one(self):
-        found = list(frames([None, JobSpec("a"), None, None, JobSpec("b"), JobSpec("c")]))
-        assert [len(frame.jobs) for frame in found] == [1, 2]
-
-    def test_an_error_keeps_its_place(self):
-        full = QueueFull()
-        (frame,) = frames([JobSpec("a"), full, JobSpec("b", (object(),))])
-        assert isinstance(frame.jobs[0], Encoded)
-        assert frame.jobs[1] is full
-        assert isinstance(frame.jobs[2], CodecError)
-
-    def test_nothing_gives_nothing(self):
-        assert list(frames([])) == []
-
-
-def job(name: str, queue: str = "q", key: str = "", delay: float = 0.0, priority: int = 0) -> Encoded:
-    return Encoded(Terms(name, queue, priority), name.encode(), delay, key)
-
-
-class TestGroups:
-    def test_jobs_on_equal_terms_travel_as_one_chunk(self):
-        (group,) = groups([job("a")] * 5)
-        chunk = group.chunk(7, group.bodies)
-        assert (chunk.first, len(chunk.bodies), group.places) == (7, 5, [0, 1, 2, 3, 4])
-
-    def test_a_job_with_a_key_is_a_chunk_of_one(self):
-        found = groups([job("a"), job("a", key="k"), job("a", key="k"), job("a")])
-        assert [group.places for group in found] == [[0], [1], [2], [3]]
-        assert found[1].chunk(0, found[1].bodies).key == "k"
-
-    def test_none_overtakes_another_of_its_queue_and_priority(self):
-        found = groups([job("a"), job("b"), job("a")])
-        assert [group.places for group in found] == [[0], [1], [2]]
-
-    def test_queues_and_priorities_do_not_hold_each_other_up(self):
-        jobs = [job("a", "q1"), job("b", "q2"), job("a", "q1"), job("b", "q2"), job("a", "q1", priority=5)]
-        assert [group.places for group in groups(jobs)] == [[0, 2], [1, 3], [4]]
-
-    def test_a_delay_is_a_term_too(self):
-        assert [group.places for group in groups([job("a"), job("a", delay=1), job("a", delay=1)])] == [
-            [0],
-            [1, 2],
-        ]
-
-    def test_errors_are_passed_over(self):
-        assert [group.places for group in groups([QueueFull(), job("a"), QueueFull(), job("a")])] == [[1, 3]]
-
-
-def test_options_that_do_not_exist_are_refused():
+def test_options_that_do_not_exist_are_refused(queue):
     with pytest.raises(TypeError, match="qeue"):
-        Options().but(qeue="x")
+        local_client(queue).options(qeue="x")

@@ -1,0 +1,225 @@
+"""Ends the futures of an executor as the outcomes of their jobs come.
+
+Its thread is a daemon. It starts with the first future, and ends once the executor is closed and no future
+waits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from svc.broker.forks import begin_anew_in_children
+from svc.client.futures import Future, copied, unforeseen
+from svc.client.pipeline import PendingJob
+from svc.client.session import PAGE, ROUND_SECONDS, SLICE_SECONDS, Deadline, Session
+from svc.domain import commands as c
+from svc.domain.job import Outcome
+from svc.domain.lifecycle import JobState
+from svc.errors import ServiceError, UnknownJob
+
+#: Seconds that one request for outcomes waits: other work may be noticed so much later.
+LOOK_SECONDS = 1.0
+
+
+class Collector:
+    """The futures that wait for an outcome, by job id. Many threads can use it safely."""
+
+    def __init__(self, session: Session, origin: Callable[[], str], ended: Callable[[], None]) -> None:
+        """Start without futures.
+
+        Args:
+            session: asks for outcomes.
+            origin: returns the origin of the executor's own jobs.
+            ended: called at the end of the thread.
+        """
+        self._session = session
+        self._origin = origin
+        self._tell_ended = ended
+        self._closed = False
+        self._futures: dict[str, Future] = {}
+        self.begin_anew()
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Start without futures; in a forked child, those of the parent fail."""
+        left = self._futures
+        self._lock = threading.RLock()
+        self._expected = threading.Condition(self._lock)  # there are outcomes to collect, or the end has come
+        self._futures = {}
+        #: The futures of jobs of another origin than the executor's; their outcomes are asked for one by one.
+        self._foreign: dict[str, Future] = {}
+        #: Those of them that are the executor's own jobs, under another origin.
+        self._moved: dict[str, Future] = {}
+        #: Outcomes of jobs that are not acknowledged yet.
+        self._early: list[Outcome] = []
+        self._thread: threading.Thread | None = None
+        for future in left.values():
+            future.leave_to_parent()
+
+    def expect(self, future: Future) -> None:
+        """Let *future* wait for the outcome of its job, which is still to be sent."""
+        with self._lock:
+            self._futures[future.job_id] = future
+            self._collect_more()
+
+    def watch(self, future: Future) -> Future:
+        """Let *future* wait for a job that may be another client's; return the one that does already.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        with self._lock:
+            future = self._futures.setdefault(future.job_id, future)
+            self._foreign[future.job_id] = future
+            self._collect_more()
+            return future
+
+    def get(self, name: str) -> Future | None:
+        """Return the future of a job, or None if it does not wait."""
+        with self._lock:
+            return self._futures.get(name)
+
+    def own(self) -> list[Future]:
+        """Return the waiting futures of the executor's own jobs."""
+        with self._lock:
+            others = self._foreign.keys() - self._moved.keys()
+            return [future for name, future in self._futures.items() if name not in others]
+
+    def pop(self, name: str) -> Future | None:
+        """Remove and return the future of a job, or None; no other caller gets it after that."""
+        with self._lock:
+            if self._foreign:
+                self._foreign.pop(name, None)
+                self._moved.pop(name, None)
+            future = self._futures.pop(name, None)
+            if not self._futures:
+                self._expected.notify_all()
+            return future
+
+    def acknowledge(self, jobs: Sequence[PendingJob]) -> None:
+        """Take the answers to the submit of *jobs*, whose owners are futures."""
+        with self._lock:
+            for job in jobs:
+                if job.error is None:
+                    if job.owner.job_id != job.id:
+                        self._move(job.owner, job.id)
+                    job.owner.sent = True
+            early, self._early = self._early, []
+        for job in jobs:
+            if job.error is not None and self.pop(job.owner.job_id):
+                job.owner.fail(job.error)
+        self._end(early)
+
+    def close(self) -> None:
+        """Let the thread end when no future waits."""
+        with self._lock:
+            self._closed = True
+            self._expected.notify_all()
+
+    def is_started(self) -> bool:
+        """Return whether the thread was started in this process."""
+        return self._thread is not None
+
+    def join(self) -> None:
+        """Wait until the thread has ended; a call from it does not wait for itself."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _move(self, future: Future, name: str) -> None:
+        """Give a waiting future the id under which its job was accepted; the lock is held."""
+        # An early outcome with the id so far is that of another job.
+        self._early = [outcome for outcome in self._early if outcome.id != future.job_id]
+        if self.pop(future.job_id) is not None:
+            future.job_id = name
+            for futures in (self._futures, self._foreign, self._moved):
+                futures[name] = future
+
+    def _collect_more(self) -> None:
+        """Make sure that the thread collects outcomes; the lock is held."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="svc-executor-collect", daemon=True)
+            self._thread.start()
+        elif len(self._futures) == 1:
+            self._expected.notify()
+
+    def _run(self) -> None:
+        cursor, checked = 0, time.monotonic()
+        while self._wait_expected():
+            try:
+                cursor = self._collect(cursor)
+                if time.monotonic() - checked > SLICE_SECONDS:
+                    # The outcome of a job that was missed so far may not be kept any more.
+                    sent = self._sent_names()
+                    self._look_up(random.sample(sent, min(PAGE, len(sent))))
+                    checked = time.monotonic()
+            except ServiceError as error:
+                self._fail_sent(error)
+            except BaseException as error:  # noqa: BLE001  # for any error, futures must end and the thread go on
+                self._fail_sent(unforeseen(error))
+        self._tell_ended()
+
+    def _wait_expected(self) -> bool:
+        """Wait until a future waits for an outcome; return False at the end."""
+        with self._lock:
+            while not self._futures and not self._closed:
+                self._expected.wait()
+            return bool(self._futures)
+
+    def _collect(self, cursor: int) -> int:
+        foreign = list(self._foreign)
+        feed = c.Feed(self._origin(), cursor, PAGE, ROUND_SECONDS if foreign else LOOK_SECONDS)
+        page = self._session.wait(lambda broker: broker.feed(feed), Deadline(None))
+        self._end(page.outcomes)
+        self._look_up(foreign)
+        return page.cursor
+
+    def _end(self, outcomes: Sequence[Outcome]) -> None:
+        with self._lock:
+            ended = [(outcome, self._ended(outcome)) for outcome in reversed(outcomes)]
+        while ended:
+            # No local name may keep a future or its result alive until the next outcome.
+            _end(*ended.pop(), self._session)
+
+    def _ended(self, outcome: Outcome) -> Future | None:
+        """Remove and return the future that *outcome* ends, or None; the lock is held.
+
+        Until a job is acknowledged, its number may belong to another job, and the outcome to that one.
+        """
+        future = self._futures.get(outcome.id)
+        if future is not None and not future.sent:
+            self._early.append(outcome)
+            return None
+        return self.pop(outcome.id)
+
+    def _look_up(self, names: Sequence[str]) -> None:
+        """End the futures of those jobs that have ended, or that are no longer known."""
+        for first in range(0, len(names), PAGE):
+            page = names[first : first + PAGE]
+            views = {view.id: view for view in self._session.ask(lambda broker: broker.get(page))}  # noqa: B023  # called at once
+            ended = [name for name, view in views.items() if JobState[view.state.upper()].finished]
+            self._end(self._session.outcomes(ended, Deadline(0.0)))
+            for name in page:
+                if name not in views and (future := self.pop(name)):
+                    future.fail(UnknownJob(f"there is no job {name}, or its retention time has passed"))
+
+    def _fail_sent(self, error: ServiceError) -> None:
+        """Fail the futures of sent jobs: the manager was away for longer than the session's patience."""
+        for name in self._sent_names():
+            future = self.pop(name)
+            if future is not None:
+                future.fail(copied(error))
+        # Unsent jobs fail by themselves, if they do. There is no need to ask all the time until then.
+        with self._lock:
+            self._expected.wait(ROUND_SECONDS)
+
+    def _sent_names(self) -> list[str]:
+        with self._lock:
+            return [future.job_id for future in self._futures.values() if future.sent]
+
+
+def _end(outcome: Outcome, future: Future | None, session: Session) -> None:
+    if future is not None:
+        future.end_as(outcome, session.reader)
