@@ -42,8 +42,10 @@ class Told(Observer):
         self.turn = 0.0
         self.longest = (0.0, "", "")
 
-    def refused(self, kind: str, role: str) -> None:
-        self.refusals.append((kind, role))
+    def counted(self, metric: str, *labels: str, by: int = 1) -> None:
+        if metric == "svc_manager_refusals_total":
+            kind, role = labels
+            self.refusals += [(kind, role)] * by
 
     def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
         self.longest = processor_seconds, part, role

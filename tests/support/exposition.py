@@ -43,9 +43,9 @@ def live(metrics: ManagerMetrics) -> bytes:
     metrics.turned(0.003)
     metrics.turned(0.002)
     metrics.called("lease", "ok", 0.001)
-    metrics.connected(+1)
-    metrics.authentication_failed()
-    metrics.recovered(7, 0.05)
+    metrics.counted("svc_manager_connections")
+    metrics.counted("svc_manager_auth_failures_total")
+    metrics.measured("svc_journal_recovered_jobs", 7)
     return exposition(metrics, Totals([QueueStats("images", 1, 2, 3, 4, oldest=9.0)], workers=1, consumers=4))
 
 

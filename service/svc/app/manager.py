@@ -103,8 +103,11 @@ def run_manager(settings: ManagerSettings) -> int:
                 incarnation=journal.incarnation,
             )
             server.serve_forever()
+    except ManagerBroken as error:
+        log.error("manager_broken", error=str(error))  # noqa: TRY400  # its text says it all
+        raise
     except ServiceError as error:
-        log.error("manager_broken" if isinstance(error, ManagerBroken) else "journal_error", error=str(error))  # noqa: TRY400  # its text says it all
+        log.error("journal_error", error=str(error))  # noqa: TRY400  # as above
         raise
     log.info("manager_stopped")
     return 0

@@ -368,7 +368,7 @@ class QueueHost:
         except Exception as error:
             if is_told(error) or not only_reads(command):
                 raise
-            self.observer.broke(Place.READING)
+            self.observer.counted("svc_manager_recoveries_total", Place.READING)
             return unread(error)
 
     def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
@@ -402,7 +402,8 @@ class QueueHost:
         self.state.recover(self.clock.now())
         self.recovered_jobs = sum(chunk.unfinished for chunk in ledger.chunks.values())
         self.recovery_seconds = time.perf_counter() - started
-        self.observer.recovered(self.recovered_jobs, self.recovery_seconds)
+        self.observer.measured("svc_journal_recovered_jobs", self.recovered_jobs)
+        self.observer.measured("svc_journal_recovery_seconds", self.recovery_seconds)
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         waiting.replies.append(reply)

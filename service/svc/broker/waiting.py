@@ -303,7 +303,7 @@ class Waiters:
             if is_told(error):
                 raise
             if self._careful and only_reads(command):
-                self._state.observer.broke(Place.READING)
+                self._state.observer.counted("svc_manager_recoveries_total", Place.READING)
                 return unread(error)
             raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error
         self._room.take(waiting.size - room.size, REPLY_WORK - room.work)

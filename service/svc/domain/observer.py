@@ -2,7 +2,7 @@
 
 Every method here does nothing, so a queue without telemetry needs no special case. The manager's only thread
 calls them, once for each chunk and never once for each job. Implementations must be fast: they only add up
-numbers.
+numbers. Only `counted` and `measured` name a metric: what needs no method of its own is counted with them.
 """
 
 from __future__ import annotations
@@ -53,26 +53,17 @@ class Observer:
     def turned(self, seconds: float) -> None:
         """One turn of the manager's loop took *seconds*, in which no other request was served."""
 
-    def memory(self, used: int, limit: int, scarce: bool) -> None:
-        """The process has *used* of *limit* bytes of memory; new jobs are refused if that is *scarce*."""
-
     def called(self, method: str, result: str, seconds: float) -> None:
         """A request was served; result is `ok`, `error` or `denied`."""
 
     def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
         """The turn just reported took the most processor time so far, *part* of a *role*'s key most of it."""
 
-    def refused(self, kind: str, role: str) -> None:
-        """A request or a connection was refused; *role* is that of its key, "" if it had no key."""
+    def counted(self, metric: str, *labels: str, by: int = 1) -> None:
+        """Add *by* to the counter or gauge *metric* of the catalogue, with these values of its labels.
 
-    def connected(self, delta: int) -> None:
-        """An authenticated connection came (+1) or went (-1)."""
+        Any thread may call this. An event of the life cycle has its own method instead.
+        """
 
-    def authentication_failed(self) -> None:
-        """A handshake was refused."""
-
-    def recovered(self, jobs: int, seconds: float) -> None:
-        """The journal was replayed, at the start or in place."""
-
-    def broke(self, place: str) -> None:
-        """A fault of svc itself occurred at *place*, one of `svc.broker.broken.Place`."""
+    def measured(self, metric: str, value: float, *labels: str) -> None:
+        """Set the gauge *metric* of the catalogue; see `counted`."""

@@ -140,7 +140,7 @@ class Connections:
         if refusal:
             self._telling.refused_connection(connection.peer, refusal, str(connection.role))
         else:
-            self._host.observer.connected(+1)
+            self._host.observer.counted("svc_manager_connections")
         return refusal
 
     # --- one connection -----------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Connections:
         self.paused.pop(connection.fd, None)
         was_open = self._connection_limits.leave(connection)
         if was_open:
-            self._host.observer.connected(-1)
+            self._host.observer.counted("svc_manager_connections", by=-1)
         self._epoll.unregister(connection.fd)
         connection.close()
         return was_open

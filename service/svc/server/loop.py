@@ -329,7 +329,7 @@ class Server(managers.Server):
 
     def _give_up(self, connection: Connection, gone: PeerGone) -> None:
         if isinstance(gone, TlsRefused):
-            self._host.observer.authentication_failed()
+            self._host.observer.counted("svc_manager_auth_failures_total")
             self._log.warning("connection_refused", peer=connection.peer, reason=str(gone))
         elif isinstance(gone, TooLarge):
             self._telling.refused_message(connection)

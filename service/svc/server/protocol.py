@@ -147,7 +147,7 @@ class ConnectionProtocol:
 
     def _refuse_stranger(self, connection: Connection, reason: str) -> None:
         """Refuse a peer that has not proved a key, without telling it the reason."""
-        self._host.observer.authentication_failed()
+        self._host.observer.counted("svc_manager_auth_failures_total")
         self._log.warning("connection_refused", peer=connection.peer, reason=reason)
         connection.closing = True
         self._line.send(connection, with_header(handshake.FAILURE))

@@ -50,7 +50,7 @@ class Recovery:
         if command is not None:
             name = report.name if report is not None else ""
             digest = host.blamed.add(command, name, inside=member is not None and member.inside)
-        host.observer.broke(str(broken.place))
+        host.observer.counted("svc_manager_recoveries_total", broken.place)
         self._log.error(
             "state_broken",
             place=str(broken.place),

@@ -108,7 +108,9 @@ class Scarcity:
         before = memory.scarce
         memory.look(now)
         host.state.refuse(MEMORY, on=memory.scarce)
-        host.observer.memory(memory.used, memory.limit, memory.scarce)
+        host.observer.measured("svc_manager_memory_bytes", memory.used)
+        host.observer.measured("svc_manager_memory_limit_bytes", memory.limit)
+        host.observer.measured("svc_manager_memory_refusing", float(memory.scarce))
         if memory.scarce != before:
             self._log.warning(
                 "manager_memory", scarce=memory.scarce, used_b=memory.used, limit_b=memory.limit

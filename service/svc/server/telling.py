@@ -14,6 +14,7 @@ from svc.server.connection import Connection
 LONG_TURN_SECONDS = 0.05
 #: Parts of a turn that take fewer seconds need not be noted as the possible cause of a long turn.
 NOTED_SECONDS = 0.001
+_REFUSALS = "svc_manager_refusals_total"
 
 
 class Telling:
@@ -50,17 +51,17 @@ class Telling:
     def refused_call(self, connection: Connection, kind: str, method: str) -> None:
         """Count and log a refused request."""
         role = _role(connection)
-        self._observer.refused(kind, role)
+        self._observer.counted(_REFUSALS, kind, role)
         self._log.warning("call_refused", peer=connection.peer, role=role, kind=kind, method=method)
 
     def refused_connection(self, peer: str, reason: str, role: str = "none") -> None:
         """Count and log a peer for which there is no place."""
-        self._observer.refused("no_place", role)
+        self._observer.counted(_REFUSALS, "no_place", role)
         self._log.warning("connection_refused", peer=peer, reason=reason)
 
     def refused_message(self, connection: Connection) -> None:
         """Count a message over the limit, which ends its connection."""
-        self._observer.refused("too_large", _role(connection))
+        self._observer.counted(_REFUSALS, "too_large", _role(connection))
 
     def noticed(self, notice: Notice) -> None:
         """Log for the operator that a worker came or went, or that a drain began or ended."""

@@ -8,8 +8,8 @@ closed sets; no job id, message, user or host in a metric of jobs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from svc.broker.broken import Place
 from svc.domain.lifecycle import FINISHED, UNFINISHED, JobState
@@ -84,6 +84,7 @@ class Metric:
         labels: its label names, in the order in which values are given.
         help: one sentence, with the unit if the name does not tell it.
         buckets: upper bounds of a histogram, ascending, without infinity.
+        values: all values of those labels that have a closed set of them, the last ones.
     """
 
     name: str
@@ -91,20 +92,20 @@ class Metric:
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
-
-    @property
-    def series(self) -> tuple[str, ...]:
-        """The names of its samples."""
-        if self.kind != "histogram":
-            return (self.name,)
-        return tuple(f"{self.name}_{suffix}" for suffix in ("bucket", "sum", "count"))
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _JOB = ("queue", "task")
 
 MANAGER_METRICS: tuple[Metric, ...] = (
     Metric("svc_jobs_submitted_total", "counter", _JOB, "Jobs accepted."),
-    Metric("svc_jobs_rejected_total", "counter", ("queue", "reason"), "Submissions refused, by error code."),
+    Metric(
+        "svc_jobs_rejected_total",
+        "counter",
+        ("queue", "reason"),
+        "Submissions refused, by error code.",
+        values={"reason": REJECTIONS},
+    ),
     Metric("svc_jobs_started_total", "counter", _JOB, "Jobs handed to a consumer, retries included."),
     Metric(
         "svc_job_attempts_total",
@@ -112,6 +113,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         (*_JOB, "outcome"),
         "Attempts ended; released: handed back uncharged, lost: taken back from a holder that has gone, "
         "suspected: lost with its worker, and charged for it.",
+        values={"outcome": OUTCOMES},
     ),
     Metric("svc_job_retries_total", "counter", _JOB, "Jobs scheduled again after a failed attempt."),
     Metric(
@@ -119,6 +121,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "counter",
         (*_JOB, "outcome"),
         "Jobs that reached a final state; one that is dead and requeued counts again.",
+        values={"outcome": FINAL_OUTCOMES},
     ),
     Metric("svc_jobs_requeued_total", "counter", _JOB, "Dead jobs made ready again on request."),
     Metric(
@@ -149,7 +152,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "Size of submitted content; the jobs of one chunk count at their mean.",
         PAYLOAD_BYTES,
     ),
-    Metric("svc_queue_jobs", "gauge", ("queue", "state"), "Jobs by state."),
+    Metric("svc_queue_jobs", "gauge", ("queue", "state"), "Jobs by state.", values={"state": QUEUE_STATES}),
     Metric("svc_queue_oldest_job_age_seconds", "gauge", ("queue",), "Age of the oldest ready job, or 0."),
     Metric(
         "svc_queue_oldest_running_seconds",
@@ -166,7 +169,13 @@ MANAGER_METRICS: tuple[Metric, ...] = (
     Metric("svc_lease_expiries_total", "counter", ("queue",), "Jobs taken back from a holder that has gone."),
     Metric("svc_stale_acks_total", "counter", ("queue",), "Outcomes refused because the lease had moved on."),
     Metric("svc_workers", "gauge", (), "Connected workers."),
-    Metric("svc_consumers", "gauge", ("state",), "Consumers of the connected workers."),
+    Metric(
+        "svc_consumers",
+        "gauge",
+        ("state",),
+        "Consumers of the connected workers.",
+        values={"state": CONSUMER_STATES[:2]},
+    ),
     Metric("svc_draining", "gauge", (), "1 while a drain of the whole service is in force."),
     Metric("svc_drained_workers", "gauge", (), "Workers for which a drain of their own is in force."),
     Metric(
@@ -181,7 +190,13 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         (),
         "1 while the clock goes on from the journal's time, because the host's is too far from that.",
     ),
-    Metric("svc_manager_calls_total", "counter", ("method", "result"), "Remote calls served."),
+    Metric(
+        "svc_manager_calls_total",
+        "counter",
+        ("method", "result"),
+        "Remote calls served.",
+        values={"result": CALL_RESULTS},
+    ),
     Metric("svc_manager_call_seconds", "histogram", ("method",), "Time to serve one call.", MANAGER_SECONDS),
     Metric("svc_manager_connections", "gauge", (), "Open authenticated connections."),
     Metric("svc_manager_auth_failures_total", "counter", (), "Handshakes refused."),
@@ -195,6 +210,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "counter",
         ("kind", "role"),
         "Requests and connections refused; the role is that of the key, or `none`.",
+        values={"kind": REFUSALS, "role": KEY_ROLES},
     ),
     Metric("svc_manager_uptime_seconds", "gauge", (), "Time since the manager started."),
     Metric(
@@ -216,6 +232,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "counter",
         ("place",),
         "Faults of svc in the queue's state, each recovered from in place, but for those in `reading`.",
+        values={"place": RECOVERY_PLACES},
     ),
     Metric("svc_journal_commit_seconds", "histogram", (), "Duration of one group commit.", MANAGER_SECONDS),
     Metric("svc_journal_commit_records", "histogram", (), "Events in one group commit.", RECORDS),
@@ -229,6 +246,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "counter",
         ("label",),
         "Times that a new label value counted as `other`.",
+        values={"label": tuple(LABEL_BOUNDS)},
     ),
     Metric("svc_collector_seconds", "gauge", (), "Time that making this exposition took so far."),
     Metric(
@@ -246,7 +264,13 @@ WORKER_METRICS: tuple[Metric, ...] = (
         ("worker", "host", "version", "start_method"),
         "Always 1; its labels tell what runs.",
     ),
-    Metric("svc_worker_consumers", "gauge", ("worker", "state"), "Consumer processes."),
+    Metric(
+        "svc_worker_consumers",
+        "gauge",
+        ("worker", "state"),
+        "Consumer processes.",
+        values={"state": CONSUMER_STATES},
+    ),
     Metric(
         "svc_worker_consumer_busy_seconds_total",
         "counter",
@@ -258,6 +282,7 @@ WORKER_METRICS: tuple[Metric, ...] = (
         "counter",
         ("worker", "reason"),
         "Consumers replaced.",
+        values={"reason": RESTART_REASONS},
     ),
     Metric(
         "svc_worker_cpu_limit_cores",
@@ -299,18 +324,6 @@ and in `svc_label_overflow_total`:
 """
 
 
-def metric(name: str) -> Metric:
-    """Return the metric of that name.
-
-    Raises:
-        KeyError: it is not in the catalogue.
-    """
-    for known in (*MANAGER_METRICS, *WORKER_METRICS, *STANDARD_METRICS):
-        if known.name == name:
-            return known
-    raise KeyError(name)
-
-
 def markdown() -> str:
     """Return the page `docs/metrics.md`."""
     return "\n".join(_page()) + "\n"
@@ -345,20 +358,9 @@ def _values() -> Iterator[str]:
     yield ""
     yield "| label | of | values |"
     yield "|---|---|---|"
-    for label, of, values in (
-        ("outcome", "svc_job_attempts_total", OUTCOMES),
-        ("outcome", "svc_jobs_finished_total", FINAL_OUTCOMES),
-        ("reason", "svc_jobs_rejected_total", REJECTIONS),
-        ("state", "svc_queue_jobs", QUEUE_STATES),
-        ("state", "svc_consumers", CONSUMER_STATES[:2]),
-        ("state", "svc_worker_consumers", CONSUMER_STATES),
-        ("kind", "svc_manager_refusals_total", REFUSALS),
-        ("role", "svc_manager_refusals_total", KEY_ROLES),
-        ("result", "svc_manager_calls_total", CALL_RESULTS),
-        ("place", "svc_manager_recoveries_total", RECOVERY_PLACES),
-        ("reason", "svc_worker_consumer_restarts_total", RESTART_REASONS),
-    ):
-        yield f"| `{label}` | `{of}` | {', '.join(f'`{value}`' for value in values)} |"
+    for each in (*MANAGER_METRICS, *WORKER_METRICS):
+        for label, values in each.values.items():
+            yield f"| `{label}` | `{each.name}` | {', '.join(f'`{value}`' for value in values)} |"
 
 
 if __name__ == "__main__":

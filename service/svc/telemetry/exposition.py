@@ -13,57 +13,42 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client.core import Metric as TheirFamily
 from prometheus_client.process_collector import ProcessCollector
 
-from svc.telemetry.catalogue import Metric, metric
-from svc.telemetry.counting import Histogram
+from svc.telemetry.catalogue import Metric
 
 #: Content type of an exposition.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: The label values in the order of the catalogue, and the number.
-Sample = tuple[Sequence[str], float]
-#: A metric as text: its two comment lines, then a line for each sample.
-Family = str
+
+def number_family(metric: Metric, samples: Iterable[tuple[Sequence[str], float]]) -> str:
+    """Return the text of a counter or gauge: two comment lines, then a line for each sample."""
+    lines = [_line(metric.name, _labels(metric.labels, values), number) for values, number in samples]
+    return "".join([_head(metric), *lines])
 
 
-def counter(name: str, samples: Iterable[Sample]) -> Family:
-    """Return the counter of that name with *samples*."""
-    return _plain(name, samples)
-
-
-def gauge(name: str, samples: Iterable[Sample]) -> Family:
-    """Return the gauge of that name with *samples*."""
-    return _plain(name, samples)
-
-
-def histogram(name: str, samples: Iterable[tuple[Sequence[str], Histogram]]) -> Family:
-    """Return the histogram of that name with *samples*."""
-    known = metric(name)
-    lines = [_head(known)]
-    bounds = _bounds(known.buckets)
-    for values, counts in samples:
-        labels = _labels(known.labels, values)
+def histogram_family(
+    metric: Metric, samples: Iterable[tuple[Sequence[str], Sequence[tuple[float, int]], float]]
+) -> str:
+    """Return the text of a histogram; a sample has its label values, buckets and sum."""
+    name, lines = metric.name, [_head(metric)]
+    bounds = _bounds(metric.buckets)
+    for values, buckets, total in samples:
+        labels = _labels(metric.labels, values)
         before = f"{name}_bucket{{{labels}," if labels else f"{name}_bucket{{"
-        numbers = [number for _, number in counts.buckets()]
+        numbers = [number for _, number in buckets]
         lines += [f'{before}le="{bound}"}} {number}\n' for bound, number in zip(bounds, numbers, strict=True)]
-        lines.append(_line(f"{name}_sum", labels, counts.sum))
+        lines.append(_line(f"{name}_sum", labels, total))
         lines.append(_line(f"{name}_count", labels, numbers[-1]))
     return "".join(lines)
 
 
-def of_this_process() -> Iterator[Family]:
+def of_this_process() -> Iterator[str]:
     """Yield the metrics of this process that `prometheus_client` collects."""
     for family in ProcessCollector(registry=None).collect():
         yield "".join(_their_lines(family))
 
 
-def _plain(name: str, samples: Iterable[Sample]) -> Family:
-    known = metric(name)
-    lines = [_line(name, _labels(known.labels, values), number) for values, number in samples]
-    return "".join([_head(known), *lines])
-
-
-def _head(known: Metric) -> str:
-    return f"# HELP {known.name} {known.help}\n# TYPE {known.name} {known.kind}\n"
+def _head(metric: Metric) -> str:
+    return f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"
 
 
 def _line(name: str, labels: str, number: float) -> str:

@@ -1,41 +1,29 @@
-"""The manager's metrics. Only the manager sees every change of every job's state, so only it counts jobs.
+"""The numbers behind the metrics: a registry made from the catalogue, and what counts the manager's events.
 
-The manager's loop reports events to `ManagerMetrics` (see `domain.observer`), and also makes the exposition.
+Only the manager sees every change of every job's state, so only it counts jobs. Its loop reports events to
+`ManagerMetrics` (see `domain.observer`), and also makes the exposition.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import TypeVar
+from itertools import accumulate, product
 
 from svc.domain.job import DEFAULT_QUEUE, Cause, Terms
 from svc.domain.observer import Observer
 from svc.domain.replies import QueueStats, Totals
-from svc.telemetry.catalogue import (
-    CALL_RESULTS,
-    FINAL_OUTCOMES,
-    JOB_SECONDS,
-    KEY_ROLES,
-    MANAGER_SECONDS,
-    OTHER,
-    OUTCOMES,
-    PAYLOAD_BYTES,
-    QUEUE_STATES,
-    RECORDS,
-    RECOVERY_PLACES,
-    REFUSALS,
-    REJECTIONS,
-)
-from svc.telemetry.counting import Histogram, Labels
-from svc.telemetry.exposition import Family, Sample, counter, gauge, histogram, of_this_process
+from svc.telemetry.catalogue import MANAGER_METRICS, OTHER, Metric
+from svc.telemetry.exposition import histogram_family, number_family, of_this_process
+from svc.telemetry.labels import Labels
 
-T = TypeVar("T")
-K = TypeVar("K")
+#: The largest observation, in seconds or bytes (31,000 years; a terabyte), so that every sum stays finite.
+OBSERVATION_MAX = 1e12
 
 _OUTCOME_OF = {
     Cause.FAILED: "failed",
@@ -45,6 +33,118 @@ _OUTCOME_OF = {
     Cause.INTERRUPTED: "released",
     Cause.SUSPECTED: "suspected",
 }
+_LONGEST_TURN = "svc_manager_longest_turn_processor_seconds"
+
+
+class Number:
+    """A counter or a gauge."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float = 0
+
+
+class Histogram:
+    """Counts of observations between bucket bounds, and their sum."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """The number of observations."""
+        return sum(self._counts)
+
+    @property
+    def sum(self) -> float:
+        """The sum of all observations."""
+        return self._sum
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Add *count* observations of one *value*."""
+        if not 0 <= value <= OBSERVATION_MAX:
+            value = _sound(value)
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Add many observations; if all are in one bucket, they take a single step."""
+        if not values:
+            return
+        total, least, most = sum(values), min(values), max(values)
+        if not (least >= 0 and most <= OBSERVATION_MAX and total < math.inf):
+            values = [_sound(value) for value in values]
+            total, least, most = sum(values), min(values), max(values)
+        self._sum += total
+        low, high = bisect_left(self._bounds, least), bisect_left(self._bounds, most)
+        if low == high:
+            self._counts[low] += len(values)
+            return
+        for value in values:
+            self._counts[bisect_left(self._bounds, value, low, high)] += 1
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Return (upper bound, observations up to it), the last bound being infinity."""
+        # One copy, so that a scrape during an observation still gets consistent buckets.
+        return list(zip((*self._bounds, math.inf), accumulate(self._counts[:]), strict=True))
+
+
+def _sound(value: float) -> float:
+    # Run times come from consumers: one NaN or infinity would stay in the sum for ever.
+    return min(value, OBSERVATION_MAX) if 0 <= value < math.inf else 0.0
+
+
+class Registry:
+    """The series of each metric in a catalogue, by the values of its labels.
+
+    Series whose labels all have closed sets of values are there from the start, so that `rate()` sees their
+    first event.
+    """
+
+    def __init__(self, catalogue: Iterable[Metric]) -> None:
+        self._catalogue = {metric.name: metric for metric in catalogue}
+        self._numbers: dict[str, dict[tuple[str, ...], Number]] = {name: {} for name in self._catalogue}
+        self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name in self._catalogue}
+        for metric in self._catalogue.values():
+            if metric.values.keys() >= set(metric.labels):
+                for labels in product(*metric.values.values()):
+                    (self.histogram if metric.buckets else self.number)(metric.name, *labels)
+
+    def number(self, name: str, *labels: str) -> Number:
+        """Return the counter or gauge *name* with these values of its labels; it begins with 0."""
+        series = self._numbers[name]
+        return series.get(labels) or series.setdefault(labels, Number())
+
+    def numbers(self, name: str, *labels: str) -> dict[str, Number]:
+        """Return the counters of each value of the last label, whose set is closed, by that value."""
+        metric = self._catalogue[name]
+        return {last: self.number(name, *labels, last) for last in metric.values[metric.labels[-1]]}
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """Return the histogram *name* with these values of its labels."""
+        series = self._histograms[name]
+        return series.get(labels) or series.setdefault(labels, Histogram(self._catalogue[name].buckets))
+
+    def only(self, name: str, *labels: str) -> Number:
+        """Return the gauge *name* with these values of its labels, and drop its other series."""
+        self._numbers[name] = {labels: Number()}
+        return self._numbers[name][labels]
+
+    def expose(self) -> Iterator[str]:
+        """Yield the text of each metric that has a series."""
+        for name, metric in self._catalogue.items():
+            # `list` is a single step of the interpreter: the manager's thread may add a series meanwhile.
+            if numbers := list(self._numbers[name].items()):
+                yield number_family(metric, [(labels, number.value) for labels, number in numbers])
+            elif histograms := list(self._histograms[name].items()):
+                yield histogram_family(
+                    metric, [(labels, each.buckets(), each.sum) for labels, each in histograms]
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,98 +159,60 @@ class Build:
 class _JobSeries:
     """The numbers of one queue and task."""
 
-    __slots__ = (
-        "exceptions",
-        "finished",
-        "name",
-        "outcomes",
-        "requeued",
-        "retries",
-        "run",
-        "started",
-        "submitted",
-        "total",
-        "wait",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.submitted = self.started = self.retries = self.requeued = 0
-        self.outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.finished = dict.fromkeys(FINAL_OUTCOMES, 0)
-        self.exceptions: dict[str, int] = {}
-        self.wait = Histogram(JOB_SECONDS)
-        self.run = Histogram(JOB_SECONDS)
-        self.total = Histogram(JOB_SECONDS)
+    def __init__(self, registry: Registry, queue: str, task: str) -> None:
+        key = self.key = (queue, task)
+        self.submitted = registry.number("svc_jobs_submitted_total", *key)
+        self.started = registry.number("svc_jobs_started_total", *key)
+        self.retries = registry.number("svc_job_retries_total", *key)
+        self.requeued = registry.number("svc_jobs_requeued_total", *key)
+        self.outcomes = registry.numbers("svc_job_attempts_total", *key)
+        self.finished = registry.numbers("svc_jobs_finished_total", *key)
+        self.wait = registry.histogram("svc_job_queue_wait_seconds", *key)
+        self.run = registry.histogram("svc_job_run_seconds", *key)
+        self.total = registry.histogram("svc_job_total_seconds", *key)
 
 
 class _QueueSeries:
     """The numbers of one queue."""
 
-    __slots__ = ("expiries", "payload", "rejected", "stale")
-
-    def __init__(self) -> None:
-        self.expiries = self.stale = 0
-        self.rejected = dict.fromkeys(REJECTIONS, 0)
-        self.payload = Histogram(PAYLOAD_BYTES)
+    def __init__(self, registry: Registry, queue: str) -> None:
+        self.expiries = registry.number("svc_lease_expiries_total", queue)
+        self.stale = registry.number("svc_stale_acks_total", queue)
+        self.rejected = registry.numbers("svc_jobs_rejected_total", queue)
+        self.payload = registry.histogram("svc_job_payload_bytes", queue)
 
 
 class _MethodSeries:
     """The numbers of one remote method."""
 
-    __slots__ = ("results", "seconds")
-
-    def __init__(self) -> None:
-        self.results = dict.fromkeys(CALL_RESULTS, 0)
-        self.seconds = Histogram(MANAGER_SECONDS)
-
-
-class _Backlog:
-    """The backlog of one queue, or of all queues that share the name `other`."""
-
-    __slots__ = ("jobs", "oldest", "running", "unknown")
-
-    def __init__(self) -> None:
-        self.jobs = dict.fromkeys(QUEUE_STATES, 0)
-        self.oldest = self.running = 0.0
-        self.unknown = 0
-
-    def add(self, stats: QueueStats) -> None:
-        for state in QUEUE_STATES:
-            self.jobs[state] += getattr(stats, state)
-        self.oldest = max(self.oldest, stats.oldest)
-        self.running = max(self.running, stats.oldest_running)
-        self.unknown += stats.unknown_tasks
+    def __init__(self, registry: Registry, method: str) -> None:
+        self.results = registry.numbers("svc_manager_calls_total", method)
+        self.seconds = registry.histogram("svc_manager_call_seconds", method)
 
 
 class ManagerMetrics(Observer):
     """Counts the events of the manager.
 
-    The observer's methods are called only in the manager's thread, with two exceptions: any thread may call
-    `connected` and `authentication_failed`. Any thread may also call `mean_run_seconds` and `collect`.
+    The observer's methods are called only in the manager's thread, except `counted` and `measured`, which any
+    thread may call. Any thread may also call `mean_run_seconds` and `collect`.
     """
 
     def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
         """Start all counters at 0, including those of *queues*, so that `rate()` sees their first event."""
-        self._build = build or Build()
+        self._registry = registry = Registry(MANAGER_METRICS)
         self._labels = Labels()
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
         self._queues: dict[str, _QueueSeries] = {}
         self._methods: dict[str, _MethodSeries] = {}
-        self._turn_seconds = Histogram(MANAGER_SECONDS)
-        self._longest_turn = 0.0
-        self._longest_turn_of: dict[tuple[str, str], float] = {("none", "none"): 0.0}
-        self._refusals: dict[tuple[str, str], float] = dict.fromkeys(product(REFUSALS, KEY_ROLES), 0)
-        self._commit_seconds = Histogram(MANAGER_SECONDS)
-        self._commit_records = Histogram(RECORDS)
-        self._broken = dict.fromkeys(RECOVERY_PLACES, 0)
-        self._recovered_jobs = 0
-        self._recovery_seconds = 0.0
-        #: Memory in use, its limit, and 1 if new jobs are refused because of it.
-        self._memory: tuple[float, float, float] = (0, 0, 0)
-        self._handshakes = threading.Lock()
-        self._connections = 0
-        self._authentication_failures = 0
+        self._turn_seconds = registry.histogram("svc_manager_turn_seconds")
+        self._longest_turn = registry.number("svc_manager_longest_turn_seconds")
+        self._commit_seconds = registry.histogram("svc_journal_commit_seconds")
+        self._commit_records = registry.histogram("svc_journal_commit_records")
+        self._lock = threading.Lock()
+        registry.only(_LONGEST_TURN, "none", "none")
+        build = build or Build()
+        versions = (build.version, platform.python_version(), build.sqlite, build.engine)
+        registry.number("svc_build_info", *versions).value = 1
         for queue in queues:
             self._queue(queue)
 
@@ -158,25 +220,25 @@ class ManagerMetrics(Observer):
 
     def submitted(self, terms: Terms, count: int, size: int) -> None:
         """Count accepted jobs and their size."""
-        self._series(terms).submitted += count
+        self._series(terms).submitted.value += count
         self._queue(terms.queue).payload.observe(size / max(count, 1), count)
 
     def rejected(self, queue: str, reason: str, count: int) -> None:
         """Count refused jobs."""
         rejected = self._queue(queue or OTHER).rejected
-        rejected[reason if reason in rejected else OTHER] += count
+        rejected[reason if reason in rejected else OTHER].value += count
 
     def started(self, terms: Terms, count: int, waited: float) -> None:
         """Count started jobs, and the time that they waited."""
         series = self._series(terms)
-        series.started += count
+        series.started.value += count
         series.wait.observe(waited, count)
 
     def succeeded(self, terms: Terms, seconds: Sequence[float], age: float) -> None:
         """Count results, with their run times and total times."""
         series, count = self._series(terms), len(seconds)
-        series.outcomes["succeeded"] += count
-        series.finished["succeeded"] += count
+        series.outcomes["succeeded"].value += count
+        series.finished["succeeded"].value += count
         series.run.observe_all(seconds)
         series.total.observe(age, count)
 
@@ -185,37 +247,36 @@ class ManagerMetrics(Observer):
     ) -> None:
         """Count an attempt without a result, and the retry or dead job that follows."""
         series = self._series(terms)
-        series.outcomes[_OUTCOME_OF[cause]] += 1
+        series.outcomes[_OUTCOME_OF[cause]].value += 1
         series.run.observe(seconds)
-        if error_type not in series.exceptions:
-            error_type = self._labels.fold("exception", error_type, of=series.name)
-        series.exceptions[error_type] = series.exceptions.get(error_type, 0) + 1
+        error_type = self._labels.fold("exception", error_type, of=" ".join(series.key))
+        self._registry.number("svc_job_exceptions_total", *series.key, error_type).value += 1
         if retried:
-            series.retries += 1
+            series.retries.value += 1
         else:
-            series.finished["dead"] += 1
+            series.finished["dead"].value += 1
             series.total.observe(age)
 
     def released(self, terms: Terms, count: int) -> None:
         """Count jobs that a consumer gave back."""
-        self._series(terms).outcomes["released"] += count
+        self._series(terms).outcomes["released"].value += count
 
     def expired(self, terms: Terms, count: int) -> None:
         """Count jobs whose lease expired."""
-        self._series(terms).outcomes["lost"] += count
-        self._queue(terms.queue).expiries += count
+        self._series(terms).outcomes["lost"].value += count
+        self._queue(terms.queue).expiries.value += count
 
     def cancelled(self, terms: Terms, count: int) -> None:
         """Count cancelled jobs."""
-        self._series(terms).finished["cancelled"] += count
+        self._series(terms).finished["cancelled"].value += count
 
     def requeued(self, terms: Terms, count: int) -> None:
         """Count dead jobs that were re-queued."""
-        self._series(terms).requeued += count
+        self._series(terms).requeued.value += count
 
     def stale(self, queue: str, count: int) -> None:
         """Count outcomes that came too late; *queue* is empty if the job is already forgotten."""
-        self._queue(queue or OTHER).stale += count
+        self._queue(queue or OTHER).stale.value += count
 
     def committed(self, records: int, seconds: float) -> None:
         """Count a commit."""
@@ -225,47 +286,32 @@ class ManagerMetrics(Observer):
     def turned(self, seconds: float) -> None:
         """Count a turn of the loop."""
         self._turn_seconds.observe(seconds)
-        self._longest_turn = max(self._longest_turn, seconds)
-
-    def memory(self, used: int, limit: int, scarce: bool) -> None:
-        """Remember how much memory is in use."""
-        self._memory = used, limit, float(scarce)
+        self._longest_turn.value = max(self._longest_turn.value, seconds)
 
     def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
         """Keep the processor time of the turn that took most, and its longest part and role."""
-        self._longest_turn_of = {(part, role): processor_seconds}
-
-    def refused(self, kind: str, role: str) -> None:
-        """Count a refusal; there are few kinds and roles, and only the manager defines them."""
-        self._refusals[kind, role] = self._refusals.get((kind, role), 0) + 1
+        self._registry.only(_LONGEST_TURN, part, role).value = processor_seconds
 
     def called(self, method: str, result: str, seconds: float) -> None:
         """Count a request."""
         series = self._methods.get(method)
         if series is None:
             name = self._labels.fold("method", method)
-            series = self._methods.get(name) or self._methods.setdefault(name, _MethodSeries())
-        series.results[result] += 1
+            series = self._methods.get(name) or self._methods.setdefault(
+                name, _MethodSeries(self._registry, name)
+            )
+        series.results[result].value += 1
         series.seconds.observe(seconds)
 
-    def connected(self, delta: int) -> None:
-        """Add *delta* to the number of open connections."""
-        with self._handshakes:
-            self._connections += delta
+    def counted(self, metric: str, *labels: str, by: int = 1) -> None:
+        """Add *by* to a counter or gauge."""
+        with self._lock:
+            self._registry.number(metric, *labels).value += by
 
-    def authentication_failed(self) -> None:
-        """Count a refused handshake."""
-        with self._handshakes:
-            self._authentication_failures += 1
-
-    def recovered(self, jobs: int, seconds: float) -> None:
-        """Remember the last recovery."""
-        self._recovered_jobs = jobs
-        self._recovery_seconds = seconds
-
-    def broke(self, place: str) -> None:
-        """Count a broken state."""
-        self._broken[place] += 1
+    def measured(self, metric: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self._registry.number(metric, *labels).value = value
 
     # --- series -------------------------------------------------------------------------------------
 
@@ -273,7 +319,7 @@ class ManagerMetrics(Observer):
         """Return the mean run time of all attempts so far, for each queue with attempts."""
         counts: dict[str, int] = {}
         sums: dict[str, float] = {}
-        for (queue, _), series in _items(self._jobs):
+        for (queue, _), series in list(self._jobs.items()):
             counts[queue] = counts.get(queue, 0) + series.run.count
             sums[queue] = sums.get(queue, 0.0) + series.run.sum
         return {queue: sums[queue] / count for queue, count in counts.items() if count}
@@ -286,118 +332,58 @@ class ManagerMetrics(Observer):
             task = self._labels.fold("task", name, of=queue)
             series = self._jobs.get((queue, task))
             if series is None:
-                series = self._jobs.setdefault((queue, task), _JobSeries(f"{queue} {task}"))
+                series = self._jobs.setdefault((queue, task), _JobSeries(self._registry, queue, task))
         return series
 
     def _queue(self, queue: str) -> _QueueSeries:
         series = self._queues.get(queue)
         if series is None:
             name = self._labels.fold("queue", queue)
-            series = self._queues.get(name) or self._queues.setdefault(name, _QueueSeries())
+            series = self._queues.get(name) or self._queues.setdefault(
+                name, _QueueSeries(self._registry, name)
+            )
         return series
 
     # --- the exposition -----------------------------------------------------------------------------
 
-    def collect(self, totals: Totals) -> Iterator[Family]:
-        """Yield all metrics as text, with those of this process near the end."""
+    def collect(self, totals: Totals) -> Iterator[str]:
+        """Yield all metrics as text, those of this process first."""
         began = time.perf_counter()
-        yield from self._collect_jobs()
-        yield from self._collect_queues(totals)
-        yield from _collect_members(totals)
-        yield from self._collect_manager(totals)
-        yield from self._collect_journal(totals)
-        yield counter("svc_label_overflow_total", (((label,), n) for label, n in self._labels.overflow()))
-        yield gauge("svc_build_info", [(self._build_labels(), 1)])
         yield from of_this_process()
-        yield gauge("svc_collector_seconds", [((), time.perf_counter() - began)])
-
-    def _collect_jobs(self) -> Iterator[Family]:
-        jobs = _items(self._jobs)
-        yield counter("svc_jobs_submitted_total", ((key, one.submitted) for key, one in jobs))
-        yield counter("svc_jobs_started_total", ((key, one.started) for key, one in jobs))
-        yield counter("svc_job_attempts_total", _split(jobs, lambda one: one.outcomes))
-        yield counter("svc_job_retries_total", ((key, one.retries) for key, one in jobs))
-        yield counter("svc_jobs_finished_total", _split(jobs, lambda one: one.finished))
-        yield counter("svc_jobs_requeued_total", ((key, one.requeued) for key, one in jobs))
-        yield counter("svc_job_exceptions_total", _split(jobs, lambda one: one.exceptions))
-        yield histogram("svc_job_queue_wait_seconds", ((key, one.wait) for key, one in jobs))
-        yield histogram("svc_job_run_seconds", ((key, one.run) for key, one in jobs))
-        yield histogram("svc_job_total_seconds", ((key, one.total) for key, one in jobs))
-
-    def _collect_queues(self, totals: Totals) -> Iterator[Family]:
         for stats in totals.queues:
             if not self._labels.is_full("queue"):
                 self._queue(stats.name)
-        queues = [((name,), series) for name, series in _items(self._queues)]
-        yield counter("svc_jobs_rejected_total", _split(queues, lambda one: one.rejected))
-        yield histogram("svc_job_payload_bytes", ((key, one.payload) for key, one in queues))
-        yield counter("svc_lease_expiries_total", ((key, one.expiries) for key, one in queues))
-        yield counter("svc_stale_acks_total", ((key, one.stale) for key, one in queues))
-        yield from self._collect_backlog(totals.queues)
-
-    def _collect_backlog(self, queues: Sequence[QueueStats]) -> Iterator[Family]:
-        backlogs = {name: _Backlog() for name in list(self._queues)}
-        for stats in queues:
-            backlog = backlogs.get(stats.name) or backlogs.get(OTHER)
-            if backlog is None:
-                backlog = backlogs[OTHER] = _Backlog()
-            backlog.add(stats)
-        rows = [((name,), backlog) for name, backlog in backlogs.items()]
-        yield gauge("svc_queue_jobs", _split(rows, lambda one: one.jobs))
-        yield gauge("svc_queue_oldest_job_age_seconds", ((key, one.oldest) for key, one in rows))
-        yield gauge("svc_queue_oldest_running_seconds", ((key, one.running) for key, one in rows))
-        yield gauge("svc_queue_unknown_tasks", ((key, one.unknown) for key, one in rows))
-
-    def _collect_manager(self, totals: Totals) -> Iterator[Family]:
-        methods = [((name,), series) for name, series in _items(self._methods)]
-        yield counter("svc_manager_calls_total", _split(methods, lambda one: one.results))
-        yield histogram("svc_manager_call_seconds", ((key, one.seconds) for key, one in methods))
-        yield histogram("svc_manager_turn_seconds", [((), self._turn_seconds)])
-        yield gauge("svc_manager_longest_turn_seconds", [((), self._longest_turn)])
-        yield gauge("svc_manager_longest_turn_processor_seconds", self._longest_turn_of.items())
-        yield counter("svc_manager_refusals_total", list(self._refusals.items()))
-        yield gauge("svc_manager_connections", [((), self._connections)])
-        yield counter("svc_manager_auth_failures_total", [((), self._authentication_failures)])
-        yield counter("svc_manager_recoveries_total", _by_name(self._broken))
-        yield gauge("svc_manager_uptime_seconds", [((), totals.uptime)])
-        used, limit, refusing = self._memory
-        yield gauge("svc_manager_memory_bytes", [((), used)])
-        yield gauge("svc_manager_memory_limit_bytes", [((), limit)])
-        yield gauge("svc_manager_memory_refusing", [((), refusing)])
-
-    def _collect_journal(self, totals: Totals) -> Iterator[Family]:
-        yield histogram("svc_journal_commit_seconds", [((), self._commit_seconds)])
-        yield histogram("svc_journal_commit_records", [((), self._commit_records)])
-        yield gauge("svc_journal_size_bytes", [((), totals.journal_bytes)])
-        yield gauge("svc_journal_recovered_jobs", [((), self._recovered_jobs)])
-        yield gauge("svc_journal_recovery_seconds", [((), self._recovery_seconds)])
-
-    def _build_labels(self) -> tuple[str, ...]:
-        return (self._build.version, platform.python_version(), self._build.sqlite, self._build.engine)
+        set_gauges(self._registry, totals, list(self._queues))
+        for label, count in self._labels.overflow():
+            self._registry.number("svc_label_overflow_total", label).value = count
+        for family in self._registry.expose():
+            yield family
+            self._registry.number("svc_collector_seconds").value = time.perf_counter() - began
 
 
-def _collect_members(totals: Totals) -> Iterator[Family]:
-    yield gauge("svc_workers", [((), totals.workers)])
-    states = {"busy": totals.busy, "idle": max(0, totals.consumers - totals.busy)}
-    yield gauge("svc_consumers", _by_name(states))
-    yield gauge("svc_draining", [((), float(totals.drain != 0))])
-    yield gauge("svc_drained_workers", [((), len(totals.drained_workers))])
-    yield gauge("svc_manager_clock_offset_seconds", [((), totals.clock_offset)])
-    yield gauge("svc_manager_clock_held", [((), float(totals.clock_held))])
-
-
-def _items(numbers: Mapping[K, T]) -> list[tuple[K, T]]:
-    # A single step of the interpreter, since the manager's thread may add to *numbers* meanwhile.
-    return list(numbers.items())
-
-
-def _by_name(numbers: Mapping[str, float]) -> Iterator[Sample]:
-    return (((name,), number) for name, number in numbers.items())
-
-
-def _split(
-    series: Iterable[tuple[tuple[str, ...], T]], part: Callable[[T], Mapping[str, float]]
-) -> Iterator[Sample]:
-    for key, one in series:
-        for value, number in _items(part(one)):
-            yield (*key, value), number
+def set_gauges(registry: Registry, totals: Totals, queues: Iterable[str]) -> None:
+    """Set the gauges that *totals* tell; queues that are not among *queues* share the name `other`."""
+    for name, value in {
+        "svc_workers": totals.workers,
+        "svc_draining": float(totals.drain != 0),
+        "svc_drained_workers": len(totals.drained_workers),
+        "svc_manager_clock_offset_seconds": totals.clock_offset,
+        "svc_manager_clock_held": float(totals.clock_held),
+        "svc_manager_uptime_seconds": totals.uptime,
+        "svc_journal_size_bytes": totals.journal_bytes,
+    }.items():
+        registry.number(name).value = value
+    registry.number("svc_consumers", "busy").value = totals.busy
+    registry.number("svc_consumers", "idle").value = max(0, totals.consumers - totals.busy)
+    groups: dict[str, list[QueueStats]] = {name: [] for name in queues}
+    for stats in totals.queues:
+        groups.setdefault(stats.name if stats.name in groups else OTHER, []).append(stats)
+    for name, group in groups.items():
+        for state, number in registry.numbers("svc_queue_jobs", name).items():
+            number.value = sum(getattr(stats, state) for stats in group)
+        for metric, value in {
+            "svc_queue_oldest_job_age_seconds": max((stats.oldest for stats in group), default=0.0),
+            "svc_queue_oldest_running_seconds": max((stats.oldest_running for stats in group), default=0.0),
+            "svc_queue_unknown_tasks": sum(stats.unknown_tasks for stats in group),
+        }.items():
+            registry.number(metric, name).value = value

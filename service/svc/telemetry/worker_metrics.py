@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from svc.telemetry.catalogue import CONSUMER_STATES, OTHER, RESTART_REASONS
-from svc.telemetry.cgroup import Memory, read_memory
-from svc.telemetry.exposition import Family, Sample, counter, gauge, of_this_process
+from svc.telemetry.catalogue import OTHER, WORKER_METRICS
+from svc.telemetry.cgroup import read_memory
+from svc.telemetry.exposition import of_this_process
+from svc.telemetry.metrics import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +44,24 @@ class WorkerSnapshot:
 
 def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
     """Return the worker's metrics as Prometheus text, with the current memory of its control group."""
-    return "".join([*_collect(snapshot, read_memory()), *of_this_process()]).encode()
-
-
-def _collect(snapshot: WorkerSnapshot, memory: Memory) -> Iterator[Family]:
-    me = snapshot.worker
+    registry, me, memory = Registry(WORKER_METRICS), snapshot.worker, read_memory()
     info = (me, snapshot.host, snapshot.version, snapshot.start_method)
-    yield gauge("svc_worker_info", [(info, 1)])
-    yield gauge("svc_worker_consumers", _closed(me, CONSUMER_STATES, snapshot.consumers))
-    yield counter("svc_worker_consumer_busy_seconds_total", [((me,), snapshot.busy_seconds)])
-    yield counter("svc_worker_consumer_restarts_total", _closed(me, RESTART_REASONS, snapshot.restarts))
-    yield gauge("svc_worker_cpu_limit_cores", [((me, snapshot.cpu_source), snapshot.cpu_cores)])
-    yield counter("svc_worker_manager_reconnects_total", [((me,), snapshot.reconnects)])
-    yield gauge("svc_worker_draining", [((me,), float(snapshot.draining))])
-    if memory.used is not None:
-        yield gauge("svc_worker_memory_bytes", [((me,), memory.used)])
-    if memory.limit is not None:
-        yield gauge("svc_worker_memory_limit_bytes", [((me,), memory.limit)])
-
-
-def _closed(worker: str, known: Iterable[str], numbers: Mapping[str, int]) -> Iterator[Sample]:
-    folded = dict.fromkeys(known, 0)
-    for value, number in numbers.items():
-        name = value if value in folded else OTHER
-        folded[name] = folded.get(name, 0) + number
-    for value, number in folded.items():
-        yield (worker, value), number
+    registry.number("svc_worker_info", *info).value = 1
+    for name, counts in (
+        ("svc_worker_consumers", snapshot.consumers),
+        ("svc_worker_consumer_restarts_total", snapshot.restarts),
+    ):
+        known = registry.numbers(name, me)
+        for value, count in counts.items():
+            registry.number(name, me, value if value in known else OTHER).value += count
+    registry.number("svc_worker_cpu_limit_cores", me, snapshot.cpu_source).value = snapshot.cpu_cores
+    for name, number in {
+        "svc_worker_consumer_busy_seconds_total": snapshot.busy_seconds,
+        "svc_worker_manager_reconnects_total": snapshot.reconnects,
+        "svc_worker_draining": float(snapshot.draining),
+        "svc_worker_memory_bytes": memory.used,
+        "svc_worker_memory_limit_bytes": memory.limit,
+    }.items():
+        if number is not None:
+            registry.number(name, me).value = number
+    return "".join([*registry.expose(), *of_this_process()]).encode()

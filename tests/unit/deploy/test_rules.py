@@ -39,11 +39,17 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 CASES = yaml.safe_load((RULES / "tests" / "alerts.yml").read_text())["tests"]
 
 
+def series_of(metric: catalogue.Metric) -> list[str]:
+    """Return the names of a metric's samples."""
+    suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
+    return [metric.name + suffix for suffix in suffixes]
+
+
 def series() -> dict[str, set[str]]:
     """Return every series that may be read, with its labels."""
     known = dict(BUILT_IN)
     for metric in (*catalogue.MANAGER_METRICS, *catalogue.WORKER_METRICS, *catalogue.STANDARD_METRICS):
-        for name in metric.series:
+        for name in series_of(metric):
             known[name] = {*metric.labels, *TARGET_LABELS, *(["le"] if name.endswith("_bucket") else [])}
     for name, expr in RECORDED.items():
         known[name] = set().union(*(known[read] for read, _, _ in selectors(expr)))
@@ -73,11 +79,9 @@ def test_a_rule_or_panel_reads_only_what_the_catalogue_has(expr: str):
 
 
 VALUES = {
-    ("svc_job_attempts_total", "outcome"): catalogue.OUTCOMES,
-    ("svc_jobs_finished_total", "outcome"): catalogue.FINAL_OUTCOMES,
-    ("svc_queue_jobs", "state"): catalogue.QUEUE_STATES,
-    ("svc_consumers", "state"): catalogue.CONSUMER_STATES,
-    ("svc_worker_consumers", "state"): catalogue.CONSUMER_STATES,
+    (metric.name, label): values
+    for metric in (*catalogue.MANAGER_METRICS, *catalogue.WORKER_METRICS)
+    for label, values in metric.values.items()
 }
 
 

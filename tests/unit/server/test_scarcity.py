@@ -60,10 +60,10 @@ class Disk(MemoryJournal):
 
 class Told(Observer):
     def __init__(self) -> None:
-        self.told: list[tuple[int, int, bool]] = []
+        self.told: list[tuple[str, float]] = []
 
-    def memory(self, used: int, limit: int, scarce: bool) -> None:
-        self.told.append((used, limit, scarce))
+    def measured(self, metric: str, value: float, *labels: str) -> None:
+        self.told.append((metric.removeprefix("svc_manager_memory_"), value))
 
 
 def ask(host: QueueHost, *commands: c.Command, member: Member | None = None) -> list[Any]:
@@ -163,7 +163,10 @@ def test_new_jobs_are_refused_and_everything_else_goes_on():
     scarcity.look(host, 0.5)
     assert refused(host, 1) == ("", "")
     assert isinstance(host.observer, Told)
-    assert host.observer.told == [(ABOVE, LIMIT, True), (BELOW, LIMIT, False)]
+    assert [pair for pair in host.observer.told if "svc_journal" not in pair[0]] == [
+        *(("bytes", ABOVE), ("limit_bytes", LIMIT), ("refusing", 1)),
+        *(("bytes", BELOW), ("limit_bytes", LIMIT), ("refusing", 0)),
+    ]
 
 
 def test_both_reasons_hold_and_go_apart():

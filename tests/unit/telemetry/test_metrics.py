@@ -20,8 +20,7 @@ from svc.telemetry.catalogue import (
     OTHER,
     REJECTIONS,
 )
-from svc.telemetry.counting import Histogram
-from svc.telemetry.metrics import ManagerMetrics
+from svc.telemetry.metrics import Histogram, ManagerMetrics
 from tests.support.exposition import NOTHING, TERMS, exposition, live, read, value
 
 
@@ -226,10 +225,10 @@ def test_a_known_queue_starts_at_zero_so_that_its_first_event_is_seen(metrics: M
 def test_connections_are_those_that_came_less_those_that_went(metrics: ManagerMetrics):
     def come_and_go() -> None:
         for _ in range(2000):
-            metrics.connected(+1)
-            metrics.authentication_failed()
-            metrics.connected(-1)
-        metrics.connected(+1)
+            metrics.counted("svc_manager_connections")
+            metrics.counted("svc_manager_auth_failures_total")
+            metrics.counted("svc_manager_connections", by=-1)
+        metrics.counted("svc_manager_connections")
 
     threads = [threading.Thread(target=come_and_go) for _ in range(4)]
     for thread in threads:
