@@ -14,21 +14,21 @@ from svc.domain.events import Submitted
 from svc.domain.job import Terms
 from svc.domain.lifecycle import JobState
 from svc.domain.scheduling import lanes as lanes_module
-from svc.domain.scheduling.lanes import INTERESTS_MAX, STALE_MAX, Kind, Lanes, Span
+from svc.domain.scheduling.lanes import INDEXES_MAX, STALE_MAX, Lanes, Span, Subscription
 
 QUEUES = ("a", "b", "c")
 TASKS = ("m:f", "m:g", "m:h")
 CODECS = ("plain", "pickle", "other")
 EVERYTHING = (frozenset(QUEUES), None, None)
 
-interests = st.tuples(
+subscriptions = st.tuples(
     st.frozensets(st.sampled_from(QUEUES), min_size=1),
     st.none() | st.frozensets(st.sampled_from(TASKS)),
     st.none() | st.frozensets(st.sampled_from(CODECS)),
 )
 
 
-class Crowd:
+class ModelledLanes:
     """Lanes beside the plainest model of them: all jobs, of which the best is found by looking at each."""
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class Crowd:
         self.chunks.append(chunk)
         self.lanes.push(chunk, 0, count, 0.0)
 
-    def take(self, kind: Kind, limit: int) -> Span | None:
+    def take(self, subscription: Subscription, limit: int) -> Span | None:
         """Take from the lane that is offered, which must be the one that holds the expected job."""
-        expected = self.expected(*kind)
-        lane = self.lanes.best(kind)
+        expected = self.expected(*subscription)
+        lane = self.lanes.best(subscription)
         if expected is None:
             assert lane is None
             return None
@@ -101,7 +101,7 @@ steps = st.lists(
             st.integers(1, 4),
             st.sampled_from(CODECS),
         ),
-        st.tuples(st.just("take"), interests, st.integers(1, 3)),
+        st.tuples(st.just("take"), subscriptions, st.integers(1, 3)),
         st.tuples(st.just("give back")),
         st.tuples(st.just("cancel")),
     ),
@@ -113,128 +113,120 @@ steps = st.lists(
 @given(
     steps,
     st.randoms(use_true_random=False),
-    st.sampled_from((1, 2, INTERESTS_MAX)),
+    st.sampled_from((1, 2, INDEXES_MAX)),
     st.sampled_from((0, 2, 64)),
 )
 def test_the_lane_offered_is_the_one_that_a_look_at_every_job_would_choose(
-    done: list[tuple[Any, ...]], rng: random.Random, kinds: int, stale: int
+    done: list[tuple[Any, ...]], rng: random.Random, indexes: int, stale: int
 ) -> None:
     with pytest.MonkeyPatch.context() as bounds:
-        bounds.setattr(lanes_module, "INTERESTS_MAX", kinds)
+        bounds.setattr(lanes_module, "INDEXES_MAX", indexes)
         bounds.setattr(lanes_module, "STALE_MAX", stale)
-        crowd = Crowd()
+        both = ModelledLanes()
         for name, *details in done:
             match name:
                 case "submit":
-                    crowd.submit(*details)
+                    both.submit(*details)
                 case "take":
-                    crowd.take(*details)
+                    both.take(*details)
                 case "give back":
-                    crowd.give_back(rng)
+                    both.give_back(rng)
                 case "cancel":
-                    crowd.cancel(rng)
-        while crowd.take(EVERYTHING, 2):
+                    both.cancel(rng)
+        while both.take(EVERYTHING, 2):
             pass
-    assert not crowd.lanes
-    assert list(crowd.lanes) == []
+    assert not both.lanes
+    assert list(both.lanes) == []
 
 
 def sizes(lanes: Lanes) -> dict[str, int]:
     """Return how many entries each of the structures behind the choice has."""
-    codecs = [roads for queue in lanes._roads.values() for roads in queue.values()]
-    roads = [road for each in codecs for road in each.values()]
+    codecs = [tasks for queue in lanes._lanes.values() for tasks in queue.values()]
     return {
         "codecs": len(codecs),
-        "roads": len(roads),
-        "priorities": sum(len(road.priorities) for road in roads),
+        "tasks": sum(map(len, codecs)),
+        "lanes": sum(1 for _ in lanes),
         "spans": sum(len(lane.spans) for lane in lanes),
-        "interests": len(lanes._interests),
-        "places": max((len(each.places or ()) for each in lanes._interests.values()), default=0),
+        "indexes": len(lanes._indexes),
+        "places": max((len(each.places or ()) for each in lanes._indexes.values()), default=0),
     }
 
 
 def grown(**more: int) -> dict[str, int]:
-    """Return what one road with one waiting job has at most, beside out-of-date entries."""
+    """Return what one lane with one waiting job has at most, beside out-of-date entries."""
     bound = 2 + STALE_MAX + 1
-    return {
-        "codecs": 1,
-        "roads": 1,
-        "priorities": bound,
-        "spans": bound,
-        "interests": 1,
-        "places": bound,
-    } | more
+    return {"codecs": 1, "tasks": 1, "lanes": 1, "spans": bound, "indexes": 1, "places": bound} | more
 
 
-def flood_of_rising_priorities(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", "m:f", number, 1)
-    crowd.take((frozenset("a"), frozenset(("m:f",)), None), 1)
+def flood_of_rising_priorities(both: ModelledLanes, number: int) -> None:
+    both.submit("a", "m:f", number, 1)
+    both.take((frozenset("a"), frozenset(("m:f",)), None), 1)
 
 
-def flood_of_falling_priorities(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", "m:f", -number, 1)
-    crowd.take((frozenset("a"), frozenset(("m:f",)), None), 1)
+def flood_of_falling_priorities(both: ModelledLanes, number: int) -> None:
+    both.submit("a", "m:f", -number, 1)
+    both.take((frozenset("a"), frozenset(("m:f",)), None), 1)
 
 
-def flood_of_cancelled_jobs(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", "m:f", 0, 1)
-    crowd.lanes.skip(crowd.chunks[-1], 1)
-    crowd.chunks[-1]._states[0] = JobState.CANCELLED
+def flood_of_cancelled_jobs(both: ModelledLanes, number: int) -> None:
+    both.submit("a", "m:f", 0, 1)
+    both.lanes.skip(both.chunks[-1], 1)
+    both.chunks[-1]._states[0] = JobState.CANCELLED
 
 
-def flood_of_cancelled_priorities(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", "m:f", -number, 1)
-    crowd.lanes.skip(crowd.chunks[-1], 1)
-    crowd.chunks[-1]._states[0] = JobState.CANCELLED
+def flood_of_cancelled_priorities(both: ModelledLanes, number: int) -> None:
+    both.submit("a", "m:f", -number, 1)
+    both.lanes.skip(both.chunks[-1], 1)
+    both.chunks[-1]._states[0] = JobState.CANCELLED
 
 
-def flood_of_tasks(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", f"m:f{number}", 0, 1)
-    crowd.take((frozenset("a"), None, None), 1)
+def flood_of_tasks(both: ModelledLanes, number: int) -> None:
+    both.submit("a", f"m:f{number}", 0, 1)
+    both.take((frozenset("a"), None, None), 1)
 
 
-def flood_of_queues(crowd: Crowd, number: int) -> None:
-    crowd.submit(f"q{number}", "m:f", 0, 1)
-    crowd.take((frozenset((f"q{number}",)), None, None), 1)
+def flood_of_queues(both: ModelledLanes, number: int) -> None:
+    both.submit(f"q{number}", "m:f", 0, 1)
+    both.take((frozenset((f"q{number}",)), None, None), 1)
 
 
-def flood_of_codecs(crowd: Crowd, number: int) -> None:
-    crowd.submit("a", "m:f", 0, 1, f"codec{number}")
-    crowd.take((frozenset("a"), None, None), 1)
+def flood_of_codecs(both: ModelledLanes, number: int) -> None:
+    both.submit("a", "m:f", 0, 1, f"codec{number}")
+    both.take((frozenset("a"), None, None), 1)
 
 
 @pytest.mark.parametrize(
     ("flood", "bound"),
     [
-        (flood_of_rising_priorities, grown(interests=2)),
-        (flood_of_falling_priorities, grown(interests=2)),
+        (flood_of_rising_priorities, grown(indexes=2)),
+        (flood_of_falling_priorities, grown(indexes=2)),
         (flood_of_cancelled_jobs, grown()),
         (flood_of_cancelled_priorities, grown()),
-        (flood_of_tasks, grown(interests=2)),
-        (flood_of_codecs, grown(interests=2)),
-        (flood_of_queues, grown(interests=INTERESTS_MAX)),
+        (flood_of_tasks, grown(indexes=2)),
+        (flood_of_codecs, grown(indexes=2)),
+        (flood_of_queues, grown(indexes=INDEXES_MAX)),
     ],
 )
 def test_what_has_passed_through_leaves_nothing_behind(flood, bound) -> None:
-    """One job waits all the time, for a kind of consumer that asks no more."""
-    crowd = Crowd()
-    crowd.submit("idle", "m:idle", 0, 1)
-    assert crowd.lanes.best((frozenset(("a", "idle")), None, None))
+    """One job waits all the time, for consumers that ask no more."""
+    both = ModelledLanes()
+    both.submit("idle", "m:idle", 0, 1)
+    assert both.lanes.best((frozenset(("a", "idle")), None, None))
     for number in range(1, 5 * STALE_MAX):
-        flood(crowd, number)
+        flood(both, number)
 
-    found = sizes(crowd.lanes)
+    found = sizes(both.lanes)
 
     assert all(found[name] <= most for name, most in bound.items()), found
 
 
 def test_a_job_given_back_again_and_again_has_one_place() -> None:
-    crowd = Crowd()
-    crowd.submit("a", "m:f", 0, 2)
+    both = ModelledLanes()
+    both.submit("a", "m:f", 0, 2)
     for _ in range(5 * STALE_MAX):
         # As a consumer that comes back has it: the lease is made while the job stands in its lane.
-        crowd.lanes.skip(crowd.chunks[0], 1)
-        crowd.lanes.push(crowd.chunks[0], 0, 1, 1.0)
+        both.lanes.skip(both.chunks[0], 1)
+        both.lanes.push(both.chunks[0], 0, 1, 1.0)
 
-    assert sizes(crowd.lanes)["spans"] <= grown()["spans"] + 2
-    assert crowd.take(EVERYTHING, 1) is not None
+    assert sizes(both.lanes)["spans"] <= grown()["spans"] + 2
+    assert both.take(EVERYTHING, 1) is not None

@@ -240,7 +240,7 @@ class Waiters:
     def _place_of(self, waiting: Waiting) -> tuple[dict[Hashable, Shelf], Hashable]:
         match waiting.command:
             case c.Lease():
-                return self._lessees, waiting.member.kind
+                return self._lessees, waiting.member.subscription
             case c.Feed(origin=origin):
                 return self._feeds, origin
             case c.Join(queue=queue):

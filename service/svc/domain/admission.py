@@ -43,7 +43,7 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
         return r.Refused("conflict", message)
     said = Member.from_hello(command)
     member.role, member.name, member.life = said.role, said.name, said.life
-    member.kind = state.lanes.kind(said.kind)
+    member.subscription = state.lanes.shared(said.subscription)
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)

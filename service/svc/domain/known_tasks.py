@@ -26,7 +26,7 @@ class KnownTasks:
 
     def __init__(self, consumers: Iterable[Member]) -> None:
         """Look at the *consumers* that are connected."""
-        kinds = {member.kind for member in consumers if member.connected}
+        kinds = {member.subscription for member in consumers if member.connected}
         self._by_queue: defaultdict[str, list[tuple[_Tasks, _Codecs]]] = defaultdict(list)
         for queues, tasks, codecs in kinds:
             for queue in queues:

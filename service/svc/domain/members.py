@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from svc.domain.chunk import Chunk
 from svc.domain.commands import Extend, Hello
 from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
-from svc.domain.scheduling.lanes import Kind
+from svc.domain.scheduling.lanes import Subscription
 
 #: The role of who stands in for the holder of a lease that was lost, until `suspicion.judge` concludes.
 ON_TRIAL = "on trial"
@@ -48,7 +48,6 @@ class Member:
         "connected",
         "gone_at",
         "inside",
-        "kind",
         "leases",
         "life",
         "name",
@@ -57,6 +56,7 @@ class Member:
         "pills",
         "reads_all",
         "role",
+        "subscription",
         "worker",
     )
 
@@ -79,7 +79,7 @@ class Member:
         #: The life of its worker's process, as its hello says; a later process may have the worker's name.
         self.life = 0
         #: The jobs that it takes; by default all jobs of the default queue.
-        self.kind: Kind = (frozenset((DEFAULT_QUEUE,)), None, None)
+        self.subscription: Subscription = (frozenset((DEFAULT_QUEUE,)), None, None)
         self.leases: dict[int, LeaseRecord] = {}
         self.connected = True
         self.gone_at = 0.0
@@ -92,21 +92,21 @@ class Member:
     @property
     def queues(self) -> frozenset[str]:
         """The queues that it serves."""
-        return self.kind[0]
+        return self.subscription[0]
 
     @property
     def tasks(self) -> frozenset[str] | None:
         """The tasks that it knows; None means that it takes any task."""
-        return self.kind[1]
+        return self.subscription[1]
 
     @property
     def codecs(self) -> frozenset[str] | None:
         """The codecs that it accepts; None, as an older worker sends, means that it gets all."""
-        return self.kind[2]
+        return self.subscription[2]
 
     def takes(self, terms: Terms) -> bool:
         """Return whether it serves the queue of such jobs, knows their task and accepts their codec."""
-        queues, tasks, codecs = self.kind
+        queues, tasks, codecs = self.subscription
         return (
             terms.queue in queues
             and (tasks is None or terms.task in tasks)
@@ -121,14 +121,14 @@ class Member:
     def from_hello(cls, hello: Hello) -> Member:
         """Make a member from its hello."""
         member = cls(hello.role, hello.name)
-        queues, tasks, codecs = member.kind
+        queues, tasks, codecs = member.subscription
         if hello.queues:
             queues = frozenset(hello.queues)
         if hello.role == "consumer":
             tasks = frozenset((*hello.tasks, PILL, CALL))
         if hello.accept is not None:
             codecs = frozenset((*hello.accept, ITEM_CODEC))
-        member.kind = queues, tasks, codecs
+        member.subscription = queues, tasks, codecs
         member.life = hello.life
         return member
 

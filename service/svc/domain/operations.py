@@ -19,10 +19,10 @@ from svc.domain.members import Member
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import Notice, QueueState
 from svc.domain.scheduling.grants import pill_for
-from svc.domain.scheduling.lanes import Kind
+from svc.domain.scheduling.lanes import Subscription
 
 #: The kind of a plain client that takes results.
-_RESULTS: Kind = (frozenset((RESULTS_QUEUE,)), None, None)
+_RESULTS: Subscription = (frozenset((RESULTS_QUEUE,)), None, None)
 #: Dead jobs that one search for those of a queue passes at most: it takes some 10 ms.
 DEAD_LOOKED_AT_MAX = 100_000
 #: Workers that may have a drain of their own; a drain of all of them is always possible.

@@ -40,7 +40,7 @@ def lane_for(state: QueueState, member: Member) -> Lane | None:
     if not suspects.lanes or (member.role == "consumer" and member.leases):
         return None
     running = _running(state)
-    queues, tasks, codecs = member.kind
+    queues, tasks, codecs = member.subscription
     if running:
         alone = [lease for lease in running if not _shares(lease, member) or _lost_before(state, lease)]
         queues -= {lease.chunk.terms.queue for lease in alone}

@@ -166,7 +166,7 @@ def finish(queue: Queue) -> None:
     """Run all jobs that are ready, whatever their queue, and let their retention pass."""
     names = frozenset(queue.state.ledger.counts)
     member = Member("plain")
-    member.kind = names, None, None
+    member.subscription = names, None, None
     while True:
         grant = apply(queue.state, c.Lease(100), member, queue.now)
         if not isinstance(grant, r.Grant) or not grant.deliveries:

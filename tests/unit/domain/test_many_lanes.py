@@ -121,11 +121,36 @@ def test_a_kind_of_consumer_that_asks_late_does_not_look_at_all_that_others_have
     submit(state, [Terms(task) for _ in range(jobs_of_each) for task in tasks])
     submit(state, [Terms("m:last")], origin="p")
     late = consumer(state, tasks=[*tasks, "m:last"])
-    assert state.lanes.best(late.kind)
+    assert state.lanes.best(late.subscription)
     for number in range(-(-MANY_LANES // 256)):
         lease_256(state, consumer(state, tasks=tasks, name=f"busy-{number}"))
 
     assert instructions_of(lambda: apply(state, c.Lease(1), late, 2.0)) < 40 * MANY_LANES
+
+
+def test_a_job_that_is_given_back_again_and_again_makes_no_later_choice_more_work():
+    """Each time, its lane moves forward in the index, and leaves its old place there."""
+    state = QueueState()
+    submit(state, [Terms("m:f", priority=priority) for priority in range(MANY_LANES)])
+    first = Terms("m:f", priority=MANY_LANES)
+    submit(state, [first, Terms("m:g")] * 20, origin="p")
+    member = consumer(state)
+
+    def lease() -> None:
+        assert isinstance(apply(state, c.Lease(1), member, 2.0), r.Grant)
+
+    lease()
+    fresh = instructions_of(lease)
+    for _ in range(300):
+        lease()
+        assert state.lanes.best(member.subscription)
+        token = next(reversed(member.leases))
+        assert apply(state, c.Release(token, member.leases[token].start), member, 2.0) == r.Done(1)
+
+    for _ in range(3):
+        lease()  # one of them meets all the old places, once
+
+    assert max(instructions_of(lease) for _ in range(10)) < 2 * fresh
 
 
 def stats_with_many_queues(count: int) -> Callable[[], object]:

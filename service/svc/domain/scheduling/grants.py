@@ -51,7 +51,7 @@ def pill_for(state: QueueState, member: Member) -> int:
 
 def offers(state: QueueState, member: Member) -> bool:
     """Return whether there is a job that *member* may have now."""
-    if state.lanes.best(member.kind) is not None:
+    if state.lanes.best(member.subscription) is not None:
         return True
     return bool(state.suspects.lanes) and suspicion.lane_for(state, member) is not None
 
@@ -62,7 +62,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
     shares: dict[Lane, int] = {}
     last: Chunk | None = None
     while limit > 0 and room > 0 and readable > 0:
-        lane = state.lanes.best(member.kind)
+        lane = state.lanes.best(member.subscription)
         if lane is None:
             break
         if lane.task == PILL and member.role == "consumer":
@@ -94,7 +94,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
 def _grant_suspect(state: QueueState, member: Member, now: float) -> r.Grant | None:
     """Hand out a suspect, with nothing read ahead, if there is one that comes first."""
     lane = suspicion.lane_for(state, member)
-    if lane is None or not suspicion.goes_first(state, lane, state.lanes.best(member.kind)):
+    if lane is None or not suspicion.goes_first(state, lane, state.lanes.best(member.subscription)):
         return None
     delivery = _deliver(state, state.suspects.lanes, lane, member, 1, state.limits.grant_bytes, now)
     suspicion.granted(state, state.leases[delivery.token])
