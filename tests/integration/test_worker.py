@@ -307,7 +307,7 @@ def test_a_snapshot_tells_what_the_consumers_do(manager: Manager, client: Client
         client.outcomes(client.submit("die", (1,)))
         until(lambda: supervisor.snapshot().consumers["idle"] == 2)
         now = supervisor.snapshot()
-        assert (now.name, now.host, now.start_method, now.cpu) == (
+        assert (now.options.name, now.options.host, now.options.start_method, now.options.cpu) == (
             "w",
             "here",
             "forkserver",

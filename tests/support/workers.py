@@ -33,7 +33,7 @@ from tests.support.pickle_keys import PICKLE_KEYS, sealed
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
 #: Modules that the forkserver of a test's worker loads for all its consumers.
-PRELOAD = ("svc.worker.nursery", "svc.worker.entry", "tests.support.workers")
+PRELOAD = ("svc.worker.subreaper", "svc.worker.entry", "tests.support.workers")
 _ROOT = Path(__file__).parents[2]
 
 

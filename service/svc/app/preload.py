@@ -11,6 +11,6 @@ for _name in (
     "svc.app.worker",
     "svc.telemetry.logs",
     "svc.worker.entry",
-    "svc.worker.nursery",
+    "svc.worker.subreaper",
 ):
     importlib.import_module(_name)

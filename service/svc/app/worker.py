@@ -135,22 +135,23 @@ def _http_server(at: Address, routes: Mapping[str, Route], settings: WorkerSetti
 
 
 def _snapshot(supervisors: list[Any]) -> Any:
-    """Return the supervisor's snapshot as the type of telemetry, which must not import the worker."""
+    """Return the state of the worker as the type of telemetry, which must not import the worker."""
     from svc.telemetry.worker_metrics import WorkerSnapshot
 
-    seen = supervisors[0].snapshot()
+    state = supervisors[0].snapshot()
+    options = state.options
     return WorkerSnapshot(
-        worker=seen.name,
-        host=seen.host,
-        version=RELEASE,
-        start_method=seen.start_method,
-        consumers=seen.consumers,
-        busy_seconds=seen.busy_seconds,
-        restarts=seen.restarts,
-        cpu_cores=float(seen.cpu.count),
-        cpu_source=seen.cpu.source,
-        reconnects=seen.reconnects,
-        draining=seen.draining,
+        worker=options.name,
+        host=options.host,
+        version=options.release,
+        start_method=options.start_method,
+        consumers=state.consumers,
+        busy_seconds=state.busy_seconds,
+        restarts=state.restarts,
+        cpu_cores=float(options.cpu.count),
+        cpu_source=options.cpu.source,
+        reconnects=state.reconnects,
+        draining=state.draining,
     )
 
 

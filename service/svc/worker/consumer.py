@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 
@@ -185,12 +185,14 @@ class Consumer:
             self._pause(error)
 
     def _flush(self, broker: Broker) -> Exception | None:
-        """Report outcomes now; return the error if that failed: then they go with the next request."""
+        """Report outcomes now, if there are any; return the error if that failed."""
+        return self._send(broker.settle) if self._outbox.due_at < NEVER else None
+
+    def _send(self, verb: Callable[[Sequence[Settlement]], Sequence[Refused]]) -> Exception | None:
+        """Report outcomes with a verb of the broker; those of a failed request go with the next one."""
         outcomes = self._outbox.content()
-        if not outcomes:
-            return None
         try:
-            refused = broker.settle(outcomes)
+            refused = verb(outcomes)
         except _PASSING as error:
             self._outbox.postpone(time.monotonic() + _PAUSE_MAX)
             return error
@@ -212,19 +214,12 @@ class Consumer:
     def _leave(self, broker: Broker, phase: Phase) -> None:
         """Report the remaining outcomes and end the membership; only the supervisor can end this early."""
         self._rest(phase)
-        while True:
-            outcomes = self._outbox.content()
-            try:
-                refused = broker.leave(outcomes)
-            except _PASSING as error:
-                self._pause(error)
-            else:
-                self._sent(outcomes, refused)
-                broker.close()
-                return
+        while error := self._send(broker.leave):
+            self._pause(error)
+        broker.close()
 
     def _pause(self, error: Exception) -> None:
-        """Wait a little, longer each time, with jitter; a stop ends it. To complain is the supervisor's."""
+        """Wait a little, longer each time, with jitter; a stop ends it. The supervisor warns."""
         self._log.debug("manager_unreachable", manager=self._options.manager, error=str(error))
         pause = self._backoff.fail()
         if self._stopping.is_set():
@@ -293,9 +288,9 @@ class Consumer:
             if type(result) is bytes:
                 outbox.succeeded(token, number, result, seconds, ended)
                 if log.wants_successes and not (seconds < SHORT_SECONDS and log.add(seconds)):
-                    log.succeeded(leased.attempt(number, result, started, ended))
+                    log.succeeded(leased.attempt(number, None, started, seconds))
             elif isinstance(result, Failure):
-                self._failed(leased, result, leased.attempt(number, result, started, ended))
+                self._failed(leased, result, leased.attempt(number, result, started, seconds))
             if ended > outbox.due_at:
                 self._report(broker)
             if seconds > LOOK_SECONDS and not self._cleared(leased.task):

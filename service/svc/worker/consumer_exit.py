@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 from svc.broker.base import Report
 from svc.domain.commands import Lost, Nack, Release
 from svc.domain.job import Cause, ErrorInfo
-from svc.domain.retry import RetryPolicy
+from svc.domain.retry import RetryPolicy, growing
 from svc.worker.process import describe_exit
-from svc.worker.slot import Look, Phase
+from svc.worker.slot import Phase, SlotState
 
 #: Exit code of a consumer whose task modules cannot be loaded.
 EXIT_CONFIGURATION = 78
@@ -44,7 +45,7 @@ _OFFENDED = "the task sent its worker a signal to stop, and was killed for that"
 _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
 
-class Reason(enum.StrEnum):
+class ReplacementReason(enum.StrEnum):
     """The reason why a consumer was replaced."""
 
     #: It died while a job executed.
@@ -60,7 +61,7 @@ class Reason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ConsumerExit:
     """The end of a consumer.
 
     Attributes:
@@ -74,7 +75,7 @@ class Ending:
 
     consumer: str
     code: int
-    look: Look
+    look: SlotState
     killed: Killed | None
     at: float
     trace: str = ""
@@ -95,16 +96,16 @@ class Ending:
         return self.code == 0 and (self.pilled or self.look.phase in (Phase.STOPPING, Phase.RENEWING))
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> ReplacementReason:
         """The reason why it has to be replaced."""
         if self.killed is Killed.TIMED_OUT:
-            return Reason.TIMED_OUT
+            return ReplacementReason.TIMED_OUT
         if self.look.phase is Phase.STARTING:
-            return Reason.OTHER
+            return ReplacementReason.OTHER
         if self.look.phase is Phase.RENEWING and self.code == 0:
-            return Reason.RENEWED
+            return ReplacementReason.RENEWED
         at_fault = self.look.busy and self.killed is not Killed.ORPHANED
-        return Reason.CRASHED if at_fault else Reason.LOST
+        return ReplacementReason.CRASHED if at_fault else ReplacementReason.LOST
 
     @property
     def outcome(self) -> str:
@@ -114,7 +115,7 @@ class Ending:
         return Cause.CRASHED if self.killed in _AT_FAULT else Cause.INTERRUPTED
 
     @property
-    def stillborn(self) -> bool:
+    def failed_to_start(self) -> bool:
         """Whether it ended while it imported the task modules, for another reason than an error of theirs."""
         return self.look.phase is Phase.STARTING and self.code != EXIT_CONFIGURATION
 
@@ -149,6 +150,34 @@ class Ending:
             return [Release(look.token, look.number, started=True, seconds=seconds, suspect=suspect), lost]
         return [Lost(self.consumer, self.error, look.token, look.number, self.seconds)]
 
+    def log(self, log: Any, pid: int, *, expected: bool) -> None:
+        """Log the end of process *pid*, with the attempt whose record it cannot write any more.
+
+        If it died by itself, that is logged only if it was not *expected*.
+        """
+        look, error = self.look, self.error
+        if look.busy:
+            log.warning(
+                "attempt_finished",
+                consumer=self.consumer,
+                job_id=look.job_id,
+                task=look.task,
+                queue=look.queue,
+                attempt=look.attempt,
+                outcome=self.outcome,
+                run_s=round(self.seconds, 6),
+                error_type=error.type,
+                error=error.message,
+            )
+        if self.orderly:
+            log.info("consumer_left", consumer=self.consumer, pilled=self.pilled)
+        elif self.killed is not None:
+            log.warning("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value)
+        elif not expected:
+            log.warning(
+                "consumer_died", consumer=self.consumer, pid=pid, cause=error.message, executing=look.busy
+            )
+
     @property
     def _orphaned(self) -> bool:
         return self.killed is Killed.ORPHANED
@@ -171,12 +200,12 @@ class Ending:
         return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self.seconds)
 
 
-def pause_before(reason: Reason, start_failures: int) -> float:
+def pause_before(reason: ReplacementReason, start_failures: int) -> float:
     """Return the seconds before a consumer is replaced, after *start_failures* in a row.
 
     A consumer that its job has killed is replaced at once, because the job's own budgets limit that. A
     consumer that cannot start would otherwise be started again and again in vain.
     """
-    if reason is Reason.OTHER:
-        return min(_START_PAUSE * 2.0 ** min(max(0, start_failures - 1), 16), _START_PAUSE_MAX)
-    return _IDLE_PAUSE if reason is Reason.LOST else 0.0
+    if reason is ReplacementReason.OTHER:
+        return growing(_START_PAUSE, _START_PAUSE_MAX, start_failures, jitter=1.0)
+    return _IDLE_PAUSE if reason is ReplacementReason.LOST else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -12,43 +13,38 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 import structlog
 
-from svc.worker.child import Child
-from svc.worker.consumer_exit import Ending, Reason, pause_before
-from svc.worker.cpu import CpuCount
-from svc.worker.offspring import ancestors
+from svc.errors import ConfigurationError
+from svc.worker.consumer_exit import ConsumerExit, ReplacementReason, pause_before
+from svc.worker.consumer_process import ConsumerProcess
+from svc.worker.offspring import adopts_orphans, ancestors, end_descendants
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.shared_memory import require_shared_memory
-from svc.worker.slot import Look, Phase
+from svc.worker.process import forkserver_pid, helper_pids, reap_orphans
+from svc.worker.shared_memory import make_slot
+from svc.worker.slot import Phase, SlotState
 
 _STATES = {Phase.STARTING: "starting", Phase.BUSY: "busy"}
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSnapshot:
+class WorkerState:
     """A worker at one moment, for its metrics.
 
     Attributes:
-        name: the worker's name.
-        host: the host's name.
-        start_method: the method by which its consumers are started.
+        options: its settings.
         consumers: the numbers of consumers that are `busy`, `idle` and `starting`.
         restarts: the number of replaced consumers, by reason: `crashed` (while a job executed), `timed_out`,
             `lost` (without a job, or with the forkserver), `renewed` (a task had changed its process) and
             `other` (could not start).
         busy_seconds: time that all consumers together have spent in tasks so far.
-        cpu: the CPUs that determined the number of consumers.
         reconnects: how often the supervisor has made its connection again.
         draining: whether the worker takes no new jobs.
         connected: whether the manager answered the last request.
     """
 
-    name: str
-    host: str
-    start_method: str
+    options: WorkerOptions
     consumers: Mapping[str, int]
     restarts: Mapping[str, int]
     busy_seconds: float
-    cpu: CpuCount
     reconnects: int
     draining: bool
     connected: bool
@@ -70,21 +66,22 @@ class ConsumerPool:
     """
 
     def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
-        self.children: list[Child] = []
+        self.children: list[ConsumerProcess] = []
         self.restarts: Counter[str] = Counter()
         self.pilled = 0
         self.drained = 0
         self._options = options
         self._context = _context(options)
         self._log = structlog.get_logger()
-        self._start_child: Callable[[str], Child] = lambda name: Child.start(
+        self._start_child: Callable[[str], ConsumerProcess] = lambda name: ConsumerProcess.start(
             self._context, options, name, connect, configure_logging
         )
-        self._roll = threading.Lock()
+        self._lock = threading.Lock()
         self._vacancies: list[float] = [0.0] * options.consumers
         self._started = 0
         self._start_failures = 0
         self._ended_busy_seconds = 0.0
+        self._adopts_orphans = adopts_orphans()
 
     @property
     def gone(self) -> bool:
@@ -101,7 +98,10 @@ class ConsumerPool:
         Raises:
             ConfigurationError: /dev/shm is missing, full or closed.
         """
-        require_shared_memory(self._context)
+        try:
+            make_slot(self._context)
+        except OSError as error:
+            raise ConfigurationError(f"no consumer can be started: {error}") from None
 
     def close_vacancies(self) -> None:
         """Start no more consumers."""
@@ -130,43 +130,58 @@ class ConsumerPool:
         except OSError as error:
             self._log.error("consumer_not_started", consumer=name, error=str(error))
             self._start_failures += 1
-            self._vacancies.append(now + pause_before(Reason.OTHER, self._start_failures))
+            self._vacancies.append(now + pause_before(ReplacementReason.OTHER, self._start_failures))
             return
-        with self._roll:
+        with self._lock:
             self.children.append(child)
 
-    def bury(self, child: Child, now: float) -> Ending:
-        """Free the resources of an ended consumer; return its ending."""
-        code, look, trace = child.bury()
-        with self._roll:
+    def reap(self, child: ConsumerProcess, now: float) -> ConsumerExit:
+        """Free the resources of an ended consumer; return its exit."""
+        code, look, trace = child.reap()
+        with self._lock:
             self.children.remove(child)
             self._ended_busy_seconds += _busy_seconds(look, now)
-        ending = Ending(child.name, code, look, child.killed, now, trace)
-        self.pilled += ending.pilled
-        self.drained += ending.drained
-        return ending
+        ended = ConsumerExit(child.name, code, look, child.killed, now, trace)
+        self.pilled += ended.pilled
+        self.drained += ended.drained
+        return ended
 
-    def replace(self, ending: Ending) -> None:
+    def end_orphans(self, forkserver: int) -> None:
+        """End processes whose consumer is gone: their parent is now its forkserver, or this process."""
+        if forkserver and forkserver == forkserver_pid():
+            end_descendants(forkserver, spare={child.pid for child in self.children})
+        if self._adopts_orphans:
+            end_descendants(os.getpid(), spare=self._own_pids())
+
+    def reap_orphans(self) -> None:
+        """Collect ended processes that became children of this one, because it adopts orphans."""
+        if self._adopts_orphans:
+            reap_orphans(self._own_pids())
+
+    def _own_pids(self) -> set[int]:
+        return helper_pids() | {child.pid for child in self.children}
+
+    def replace(self, ended: ConsumerExit) -> None:
         """Plan the replacement of a consumer, at once or after a pause."""
-        reason = ending.reason
-        self._start_failures = self._start_failures + 1 if reason is Reason.OTHER else 0
+        reason = ended.reason
+        self._start_failures = self._start_failures + 1 if reason is ReplacementReason.OTHER else 0
         self.restarts[reason.value] += 1
-        self._vacancies.append(ending.at + pause_before(reason, self._start_failures))
+        self._vacancies.append(ended.at + pause_before(reason, self._start_failures))
 
     def names(self) -> list[str]:
         """Return the names of the current consumers. Thread-safe."""
-        with self._roll:
+        with self._lock:
             return [child.name for child in self.children]
 
     def consumer_above(self, pid: int) -> str:
         """Return the name of the consumer that is process *pid* or has started it, else "". Thread-safe."""
-        with self._roll:
+        with self._lock:
             consumers = {child.pid: child.name for child in self.children}
         return next((consumers[each] for each in ancestors(pid) if each in consumers), "")
 
     def count(self) -> tuple[dict[str, int], float]:
         """Return the number of consumers that are busy, idle and starting, and the seconds spent in tasks."""
-        with self._roll:
+        with self._lock:
             looks = [child.slot.look() for child in self.children]
             seconds = self._ended_busy_seconds
         now = time.monotonic()
@@ -177,7 +192,7 @@ class ConsumerPool:
         )
 
 
-def _busy_seconds(look: Look, now: float) -> float:
+def _busy_seconds(look: SlotState, now: float) -> float:
     return look.busy_seconds + (max(0.0, now - look.started) if look.busy else 0.0)
 
 

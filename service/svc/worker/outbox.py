@@ -73,7 +73,8 @@ class Outbox:
 
     def postpone(self, until: float) -> None:
         """Let no outcome be due before *until*, a monotonic time: the manager is away."""
-        self.due_at = until
+        if self._settlements:
+            self.due_at = until
 
     def content(self) -> Sequence[Settlement]:
         """Return all outcomes, oldest first; the returned sequence and its outcomes do not change later."""
@@ -141,7 +142,7 @@ class FinishedAttempt(NamedTuple):
     Attributes:
         delivery: the lease under which it ran.
         number: the job.
-        result: its encoded result, or the failure.
+        failure: the failure, or None if it succeeded.
         waited: the time from ready to the start of the attempt.
         seconds: the run time.
         retry_in: the time until the retry, None if there is none.
@@ -149,7 +150,7 @@ class FinishedAttempt(NamedTuple):
 
     delivery: Delivery
     number: int
-    result: bytes | Failure
+    failure: Failure | None
     waited: float
     seconds: float
     retry_in: float | None = None
@@ -162,10 +163,12 @@ class LeasedJobs(NamedTuple):
     task: ResolvedTask
     received: float
 
-    def attempt(self, number: int, result: bytes | Failure, started: float, ended: float) -> FinishedAttempt:
-        """Return the attempt at job *number*, with its start and end as monotonic times."""
+    def attempt(
+        self, number: int, failure: Failure | None, started: float, seconds: float
+    ) -> FinishedAttempt:
+        """Return the attempt at job *number*, which *started* at a monotonic time and took *seconds*."""
         waited = self.delivery.waited + started - self.received
-        return FinishedAttempt(self.delivery, number, result, waited, ended - started)
+        return FinishedAttempt(self.delivery, number, failure, waited, seconds)
 
 
 class AttemptLog:
@@ -211,10 +214,10 @@ class AttemptLog:
         self._first, self._count = None, 0
         if first is None:
             return
-        if count == 1:
-            self._log.info("attempt_finished", outcome="succeeded", **_fields(first))
-            return
         fields = _fields(first)
+        if count == 1:
+            self._log.info("attempt_finished", outcome="succeeded", **fields)
+            return
         self._log.info(
             "attempts_finished",
             outcome="succeeded",
@@ -231,10 +234,19 @@ class AttemptLog:
     def write(self, attempt: FinishedAttempt) -> None:
         """Write the line of *attempt*, after the line of the current sum."""
         self.end()
-        if isinstance(attempt.result, Failure):
-            self._log.warning("attempt_finished", **_fields(attempt), **_failure_fields(attempt))
-        else:
+        failure = attempt.failure
+        if failure is None:
             self._log.info("attempt_finished", outcome="succeeded", **_fields(attempt))
+            return
+        retry_in = attempt.retry_in
+        self._log.warning(
+            "attempt_finished",
+            **_fields(attempt),
+            outcome=failure.cause.value,
+            error_type=failure.error.type,
+            error=failure.error.message,
+            **({} if retry_in is None else {"retry_in_s": round(retry_in, 3)}),
+        )
 
 
 def _fields(attempt: FinishedAttempt) -> dict[str, Any]:
@@ -247,15 +259,3 @@ def _fields(attempt: FinishedAttempt) -> dict[str, Any]:
         "wait_s": round(attempt.waited, 6),
         "run_s": round(attempt.seconds, 6),
     }
-
-
-def _failure_fields(attempt: FinishedAttempt) -> dict[str, Any]:
-    failure = attempt.result
-    if not isinstance(failure, Failure):
-        return {}
-    fields: dict[str, Any] = {
-        "outcome": failure.cause.value,
-        "error_type": failure.error.type,
-        "error": failure.error.message,
-    }
-    return fields | ({} if attempt.retry_in is None else {"retry_in_s": round(attempt.retry_in, 3)})

@@ -26,8 +26,8 @@ def guard(title: str) -> None:
     """
     for number in STOP_SIGNALS:
         # A handler and not SIG_IGN, which programs that a task starts would inherit.
-        signal.signal(number, _hear_nothing)
-    os.register_at_fork(after_in_child=_hear_again)
+        signal.signal(number, _ignore)
+    os.register_at_fork(after_in_child=_restore_defaults)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.setsid()
     adopt_orphans()
@@ -39,11 +39,11 @@ def guard(title: str) -> None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
 
 
-def _hear_nothing(_number: int, _frame: types.FrameType | None) -> None:
+def _ignore(_number: int, _frame: types.FrameType | None) -> None:
     pass
 
 
-def _hear_again() -> None:
+def _restore_defaults() -> None:
     """Restore the default signal handlers in a process that a task forks."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -117,7 +117,7 @@ def _safe_path() -> Iterator[None]:
     """Let a Python that starts meanwhile import nothing from the working directory.
 
     multiprocessing starts its processes by `python -c`, for which a user's `types.py` or `queue.py` hides the
-    module of the standard library. The forkserver takes the variable back (see `nursery`).
+    module of the standard library. The forkserver takes the variable back (see `subreaper`).
     """
     if os.environ.get(SAFE_PATH):
         yield
@@ -150,7 +150,7 @@ def describe_exit(code: int) -> str:
     return f"killed by signal {-code} ({name}){hint}"
 
 
-def reap_strangers(known: set[int]) -> None:
+def reap_orphans(known: set[int]) -> None:
     """Collect ended children that no other code waits for: orphans that became ours because we are process 1.
 
     *known* are the children that multiprocessing waits for; this function leaves them alone.

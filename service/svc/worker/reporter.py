@@ -6,7 +6,6 @@ has answered them, however long that takes.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -20,13 +19,15 @@ from svc.domain.commands import Extend, Hello, Leave
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.replies import Extended, Refused
 from svc.errors import AuthenticationFailed, Forbidden, ProtocolMismatch, ServiceError
+from svc.worker.backoff import Backoff
 from svc.worker.options import Connect
 
 #: Seconds without an answer after which the manager counts as unreachable, and between two warnings.
-_SILENCE_SECONDS, _COMPLAINT_SECONDS = 3.0, 30.0
+_SILENCE_SECONDS, _WARNING_SECONDS = 3.0, 30.0
 #: Seconds between two renewals at most; a restart of the manager is noticed as fast as that.
 _EXTEND_SECONDS = 1.0
-_PAUSE_FIRST, _PAUSE_MAX = 0.1, 5.0
+#: The longest pause in seconds between two attempts to reach the manager, and the pause if leaving.
+_PAUSE_MAX, _LEAVING_PAUSE = 5.0, 0.1
 #: Reports in one request; this leaves room for the commands that the broker and this class add.
 _REPORTS_MAX = FRAME_COMMANDS_MAX // 2
 #: Errors that, at the first connection, come from the configuration and do not pass with time.
@@ -74,9 +75,9 @@ class Reporter:
         self._greeted = 0
         self._welcomed = False
         self._answered_at = time.monotonic()
-        self._complained_at: float | None = None
+        self._warned_at: float | None = None
         self._error = ""
-        self._pauses = 0
+        self._backoff = Backoff(_PAUSE_MAX)
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     @property
@@ -100,12 +101,12 @@ class Reporter:
             self._pending.extend(commands)
             self._news.notify()
 
-    def complain_of_silence(self, now: float) -> None:
+    def warn_of_silence(self, now: float) -> None:
         """Log if the manager does not answer: once, then every 30 s; *now* is monotonic."""
         if self._thread.ident is None or now - self._answered_at < _SILENCE_SECONDS:
             return
-        if self._complained_at is None or now - self._complained_at >= _COMPLAINT_SECONDS:
-            self._complained_at = now
+        if self._warned_at is None or now - self._warned_at >= _WARNING_SECONDS:
+            self._warned_at = now
             silence = round(now - self._answered_at, 1)
             error = self._error or f"no answer for {silence} s"
             self._log.warning("manager_unreachable", manager=self._manager, error=error)
@@ -182,19 +183,18 @@ class Reporter:
     def _answered(self) -> None:
         self._answered_at = time.monotonic()
         self._welcomed = True
-        self._pauses = 0
+        self._backoff.failures = 0
         self._error = ""
-        if self._complained_at is not None:
-            self._complained_at = None
+        if self._warned_at is not None:
+            self._warned_at = None
             self._log.info("manager_reconnected", manager=self._manager)
 
     def _pause(self, error: Exception) -> None:
         """Wait before the next attempt, longer each time, with jitter; only briefly if leaving."""
         self._error = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
-        longest = min(_PAUSE_FIRST * 2.0**self._pauses, _PAUSE_MAX)
-        self._pauses = min(self._pauses + 1, 16)
+        pause = self._backoff.fail()
         if self._leaving:
-            time.sleep(_PAUSE_FIRST)
+            time.sleep(_LEAVING_PAUSE)
             return
         with self._news:
-            self._news.wait_for(lambda: self._leaving, random.uniform(longest / 2, longest))
+            self._news.wait_for(lambda: self._leaving, pause)

@@ -6,12 +6,9 @@ multiprocessing makes its semaphores and shared arrays there, and tells the erro
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Final
 
-from svc.errors import ConfigurationError
 from svc.worker.slot import Slot
 
 _PLACE: Final = "/dev/shm"  # noqa: S108  # named in an error, not used
@@ -35,26 +32,8 @@ def make_slot(context: BaseContext) -> Slot:
     Raises:
         OSError: there is no room for it; says where.
     """
-    with _told_where():
+    try:
         return Slot(context)
-
-
-def require_shared_memory(context: BaseContext) -> None:
-    """See that slots can be made.
-
-    Raises:
-        ConfigurationError: they cannot.
-    """
-    try:
-        make_slot(context)
-    except OSError as error:
-        raise ConfigurationError(f"no consumer can be started: {error}") from None
-
-
-@contextmanager
-def _told_where() -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         state = _STATES.get(error.errno or 0)
         if state is None:

@@ -37,12 +37,15 @@ class Phase(enum.IntEnum):
     DRAINED = 6
 
 
-class Look(NamedTuple):
+class SlotState(NamedTuple):
     """A copy of a slot at one moment.
 
     Attributes:
         phase: the phase of the consumer.
         recalled: whether the jobs that it read ahead were taken back.
+        origin: the origin of the lease's jobs.
+        task: the task of the lease's jobs.
+        queue: the queue of the lease's jobs.
         number: the job that executes, if the phase is BUSY.
         ahead: the number of jobs that it holds behind that one.
         started: monotonic time at which that job began.
@@ -55,28 +58,25 @@ class Look(NamedTuple):
         backoff: seconds before the first retry.
         timeout: the longest run time in seconds, 0 for no limit.
         attempt: the number of this attempt at the job, from 1 on.
-        origin: the origin of the lease's jobs.
-        task: the task of the lease's jobs.
-        queue: the queue of the lease's jobs.
     """
 
     phase: Phase
-    recalled: bool
-    number: int
-    ahead: int
-    started: float
-    busy_seconds: float
-    unsent: bool
-    token: int
-    last: int
-    failures: int
-    retries: int
-    backoff: float
-    timeout: float
-    attempt: int = 0
+    recalled: bool = False
     origin: str = ""
     task: str = ""
     queue: str = ""
+    number: int = 0
+    ahead: int = 0
+    started: float = 0.0
+    busy_seconds: float = 0.0
+    unsent: bool = False
+    token: int = 0
+    last: int = 0
+    failures: int = 0
+    retries: int = 0
+    backoff: float = 0.0
+    timeout: float = 0.0
+    attempt: int = 0
 
     @property
     def job_id(self) -> str:
@@ -197,7 +197,7 @@ class Slot:
 
     # --- the supervisor -------------------------------------------------------------------------------
 
-    def look(self) -> Look:
+    def look(self) -> SlotState:
         """Return the state of the consumer."""
         with self.held():
             return self.peek()
@@ -221,31 +221,14 @@ class Slot:
             if got:
                 self._lock.release()
 
-    def peek(self) -> Look:
+    def peek(self) -> SlotState:
         """Return the same as `look` without taking the lock; for a caller that holds it."""
-        phase, number, ahead, started, busy_seconds, unsent = _JOB.unpack_from(self._view, _JOB_AT)
-        token, last, failures, retries, backoff, timeout, attempt = _LEASE.unpack_from(self._view, _LEASE_AT)
+        phase, *job = _JOB.unpack_from(self._view, _JOB_AT)
+        lease = _LEASE.unpack_from(self._view, _LEASE_AT)
         length, names = _NAMES.unpack_from(self._view, _NAMES_AT)
         origin, task, queue = (*names[:length].decode(errors="replace").split("\0"), "", "", "")[:3]
-        return Look(
-            Phase(phase),
-            bool(self._view[_RECALLED_AT]),
-            number,
-            ahead,
-            started,
-            busy_seconds,
-            unsent,
-            token,
-            last,
-            failures,
-            retries,
-            backoff,
-            timeout,
-            attempt,
-            origin,
-            task,
-            queue,
-        )
+        recalled = bool(self._view[_RECALLED_AT])
+        return SlotState(Phase(phase), recalled, origin, task, queue, *job, *lease)
 
 
 def _attached(memory: Any, lock: Lock) -> Slot:

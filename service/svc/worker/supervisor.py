@@ -16,16 +16,15 @@ from multiprocessing import connection
 
 import structlog
 
-from svc.domain.commands import Extend, Hello, Recall
+from svc.domain.commands import Extend, Hello
 from svc.errors import ConfigurationError, ServiceError
 from svc.wire import PROTOCOL_VERSION
-from svc.worker.child import LONG_SECONDS, Child
-from svc.worker.consumer_exit import Ending, Killed
-from svc.worker.consumer_pool import ConsumerPool, WorkerSnapshot
-from svc.worker.offspring import adopts_orphans, end_descendants
+from svc.worker.consumer_exit import ConsumerExit, Killed
+from svc.worker.consumer_pool import ConsumerPool, WorkerState
+from svc.worker.consumer_process import ConsumerProcess
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
 from svc.worker.orders import BROKEN, NUDGE, READY
-from svc.worker.process import describe_exit, forkserver_pid, helper_pids, reap_strangers
+from svc.worker.process import describe_exit
 from svc.worker.reporter import Reporter
 from svc.worker.signals import stop_signals_to
 
@@ -34,9 +33,9 @@ _TICK_CLOSE, _TICK_FAR = 0.05, 1.0
 #: Seconds without a turn of the loop after which it counts as hung; it makes at least one a second.
 _HUNG_SECONDS = 5.0
 #: Consumers that may end while they import the task modules, before any consumer has finished that.
-_STILLBORN_MAX = 3
+_FAILED_STARTS_MAX = 3
 #: Seconds that the last reports may take.
-_FAREWELL_SECONDS = 3.0
+_LAST_REPORTS_SECONDS = 3.0
 
 
 class Supervisor:
@@ -59,11 +58,10 @@ class Supervisor:
             self._refuse,
             self._ask_to_rejoin,
             self._renewed,
-            self._turns,
+            self._is_turning,
             options.manager,
         )
         self._turned_at = time.monotonic()
-        self._adopts_orphans = adopts_orphans()
         self._tasks: list[str] | None = None
         self._stop_requests = 0
         #: Consumers whose tasks have sent a stop signal.
@@ -72,10 +70,10 @@ class Supervisor:
         self._fatal: ServiceError | None = None
         self._rejoining = False
         self._resumed = False
-        self._stillborn = 0
-        self._alarm, self._bell = socket.socketpair()
-        self._alarm.setblocking(False)
-        self._bell.setblocking(False)
+        self._failed_starts = 0
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
 
     def run(self) -> int:
         """Run the worker until it is stopped or every consumer has had its pill; return the exit code 0.
@@ -88,14 +86,14 @@ class Supervisor:
             ConfigurationError: the task modules cannot be loaded, or there is no shared memory.
         """
         self._consumer_pool.require_shared_memory()
-        with stop_signals_to(self._signalled), self._alarm, self._bell:
+        with stop_signals_to(self._signalled), self._wake_reader, self._wake_writer:
             try:
                 self._consumer_pool.fill_vacancies(time.monotonic())
                 while not self._consumer_pool.gone:
                     self._wait()
                     self._turn(time.monotonic())
             finally:
-                self._farewell()
+                self._finish()
         if self._fatal is not None:
             raise self._fatal
         return 0
@@ -103,7 +101,7 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly end; the second call asks for a fast one. Safe in threads and in handlers."""
         self._stop_requests += 1
-        self._ring()
+        self._wake()
 
     def _signalled(self, sender: int) -> None:
         """Stop, unless it was a task of this worker that asked for it; from the thread for signals."""
@@ -112,19 +110,16 @@ class Supervisor:
             self.stop()
             return
         self._offenders.append(consumer)
-        self._ring()
+        self._wake()
 
-    def snapshot(self) -> WorkerSnapshot:
+    def snapshot(self) -> WorkerState:
         """Return the current state of the worker. Thread-safe."""
         consumers, busy_seconds = self._consumer_pool.count()
-        return WorkerSnapshot(
-            self._options.name,
-            self._options.host,
-            self._options.start_method,
+        return WorkerState(
+            self._options,
             consumers,
             dict(self._consumer_pool.restarts),
             busy_seconds,
-            self._options.cpu,
             self._reporter.reconnects,
             self._stop_deadline is not None,
             self._reporter.connected,
@@ -143,10 +138,10 @@ class Supervisor:
             self._stop_deadline,
         ]
         pause = min(at for at in times if at is not None) - now
-        waitables = [self._alarm, *(each for child in children for each in child.waitables())]
+        waitables = [self._wake_reader, *(each for child in children for each in child.waitables())]
         connection.wait(waitables, max(0.0, pause))
         with contextlib.suppress(BlockingIOError):
-            self._alarm.recv(4096)
+            self._wake_reader.recv(4096)
 
     def _turn(self, now: float) -> None:
         """Check every consumer once."""
@@ -158,11 +153,13 @@ class Supervisor:
             if rejoining:
                 child.rejoin()
             ended = child.ended()
-            self._hear(child, now)
+            self._read_messages(child, now)
             if ended:
-                self._bury(child, now)
+                self._reap(child, now)
             else:
-                self._oversee(child, now)
+                recall = child.check(now, self._options.grace, self._options.import_timeout)
+                if recall is not None:
+                    self._reporter.post(recall)
         while self._offenders:
             self._end_offender(self._offenders.popleft())
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
@@ -170,9 +167,8 @@ class Supervisor:
         if self._resumed:
             self._refill(now)
         self._consumer_pool.fill_vacancies(now)
-        self._reporter.complain_of_silence(now)
-        if self._adopts_orphans:
-            reap_strangers(self._own_pids())
+        self._reporter.warn_of_silence(now)
+        self._consumer_pool.reap_orphans()
 
     def _refill(self, now: float) -> None:
         """Replace the consumers that a drain has ended, if the drain was lifted before all had gone."""
@@ -181,7 +177,7 @@ class Supervisor:
         if places:
             self._log.info("worker_resumed", consumers=places)
 
-    def _hear(self, child: Child, now: float) -> None:
+    def _read_messages(self, child: ConsumerProcess, now: float) -> None:
         """Handle the messages of a consumer."""
         for message in child.messages():
             kind, text = message[:1], message[1:].decode()
@@ -218,85 +214,29 @@ class Supervisor:
                     if child.slot.peek().busy:
                         child.kill(Killed.OFFENDED)
 
-    def _oversee(self, child: Child, now: float) -> None:
-        """Act on the state of the job that a consumer executes."""
-        look = child.slot.look()
-        if look.overrun(now):
-            child.kill_overrun(now)
-        elif look.busy and now - look.started >= LONG_SECONDS:
-            child.flush(look)
-            taken = child.take_back(now) if look.ahead else None
-            if taken is not None:
-                self._reporter.post(Recall(child.name, taken.token, taken.number, taken.last))
-        elif child.lingers(look, now, self._options.grace):
-            child.kill(Killed.LINGERED)
-        elif child.hangs(look, now, self._options.import_timeout):
-            child.kill(Killed.HUNG)
-
-    def _bury(self, child: Child, now: float) -> None:
+    def _reap(self, child: ConsumerProcess, now: float) -> None:
         """Report the end of a consumer, and plan its replacement."""
-        ending = self._consumer_pool.bury(child, now)
-        self._end_orphans(child.forkserver)
-        self._reporter.post(*ending.reports(random.random()))
-        self._log_attempt(ending)
-        if ending.orderly:
-            self._log.info("consumer_left", consumer=child.name, pilled=ending.pilled)
-        elif ending.killed is not None:
-            self._log.warning(
-                "consumer_killed", consumer=child.name, pid=child.pid, reason=ending.killed.value
-            )
-        elif self._fatal is None:
-            self._log.warning(
-                "consumer_died",
-                consumer=child.name,
-                pid=child.pid,
-                cause=ending.error.message,
-                executing=ending.look.busy,
-            )
-        self._note_start(ending)
-        if self._stop_deadline is None and not ending.pilled and self._fatal is None:
-            self._consumer_pool.replace(ending)
+        ended = self._consumer_pool.reap(child, now)
+        self._consumer_pool.end_orphans(child.forkserver)
+        self._reporter.post(*ended.reports(random.random()))
+        ended.log(self._log, child.pid, expected=self._fatal is not None)
+        self._note_start(ended)
+        if self._stop_deadline is None and not ended.pilled and self._fatal is None:
+            self._consumer_pool.replace(ended)
 
-    def _log_attempt(self, ending: Ending) -> None:
-        """Write the log record of an attempt whose consumer cannot write it any more."""
-        look = ending.look
-        if look.busy:
-            self._log.warning(
-                "attempt_finished",
-                consumer=ending.consumer,
-                job_id=look.job_id,
-                task=look.task,
-                queue=look.queue,
-                attempt=look.attempt,
-                outcome=ending.outcome,
-                run_s=round(ending.seconds, 6),
-                error_type=ending.error.type,
-                error=ending.error.message,
-            )
-
-    def _note_start(self, ending: Ending) -> None:
+    def _note_start(self, ended: ConsumerExit) -> None:
         """Give up if no consumer ever finishes the import of the task modules."""
-        if not ending.stillborn or self._tasks is not None:
+        if not ended.failed_to_start or self._tasks is not None:
             return
-        self._stillborn += 1
-        if self._stillborn < _STILLBORN_MAX:
+        self._failed_starts += 1
+        if self._failed_starts < _FAILED_STARTS_MAX:
             return
         modules = ", ".join(self._options.tasks) or "none"
-        how = describe_exit(ending.code)
-        if ending.killed is Killed.HUNG:
+        how = describe_exit(ended.code)
+        if ended.killed is Killed.HUNG:
             how = f"it took longer than {self._options.import_timeout:g} s"
         said = f"the process that imports the task modules ({modules}) ends each time: {how}"
-        self._refuse(ConfigurationError("\n".join(filter(None, (said, ending.trace)))))
-
-    def _end_orphans(self, forkserver: int) -> None:
-        """End processes whose consumer is gone: their parent is now the forkserver, or this process."""
-        if forkserver and forkserver == forkserver_pid():
-            end_descendants(forkserver, spare={child.pid for child in self._consumer_pool.children})
-        if self._adopts_orphans:
-            end_descendants(os.getpid(), spare=self._own_pids())
-
-    def _own_pids(self) -> set[int]:
-        return helper_pids() | {child.pid for child in self._consumer_pool.children}
+        self._refuse(ConfigurationError("\n".join(filter(None, (said, ended.trace)))))
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -308,7 +248,7 @@ class Supervisor:
            reports and leaves. Meanwhile leases are renewed, and timeouts and crashes handled.
         3. When the grace is over (or at a second signal), consumers that still run are killed, and their jobs
            go back uncharged: `_end_grace`.
-        4. The remaining reports are delivered, and the supervisor leaves: `_farewell`.
+        4. The remaining reports are delivered, and the supervisor leaves: `_finish`.
         """
         grace = self._options.grace if self._fatal is None else 0.0
         self._stop_deadline = now + grace
@@ -324,20 +264,20 @@ class Supervisor:
                 with child.slot.held():
                     child.kill(Killed.GRACE)
 
-    def _farewell(self) -> None:
+    def _finish(self) -> None:
         """Kill the remaining consumers, deliver the last reports, and log the end."""
         for child in self._consumer_pool.children:
             child.kill(Killed.GRACE)
-        self._reporter.close(_FAREWELL_SECONDS)
+        self._reporter.close(_LAST_REPORTS_SECONDS)
         if self._stop_deadline is None and self._consumer_pool.gone:
             self._log.info("worker_drained", consumers=self._consumer_pool.pilled)
         else:
             self._log.info("worker_stopped")
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         """End the wait of the loop."""
         with contextlib.suppress(OSError):
-            self._bell.send(b"!")
+            self._wake_writer.send(b"!")
 
     def _ask_to_rejoin(self) -> None:
         """Let busy consumers notice that the manager was away; the reporter's thread calls this.
@@ -346,20 +286,20 @@ class Supervisor:
         time.
         """
         self._rejoining = True
-        self._ring()
+        self._wake()
 
     def _renewed(self, draining: bool) -> None:
         """Note that a drain has ended; the reporter's thread calls this."""
         if self._consumer_pool.drained and not draining:
             self._resumed = True
-            self._ring()
+            self._wake()
 
     def _refuse(self, error: ServiceError) -> None:
         """End because this worker can never work; the reporter's thread calls this too."""
         self._fatal = self._fatal or error
         self.stop()
 
-    def _turns(self) -> bool:
+    def _is_turning(self) -> bool:
         """Return whether the loop ran recently: if it hangs, it must not keep jobs from other workers."""
         return time.monotonic() - self._turned_at < _HUNG_SECONDS
 

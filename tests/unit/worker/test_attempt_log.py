@@ -34,7 +34,7 @@ def line(attempt: FinishedAttempt) -> dict[str, Any]:
 
 
 def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
-    assert line(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.25)) == {
+    assert line(FinishedAttempt(DELIVERY, 12, None, 1.5, 0.25)) == {
         "event": "attempt_finished",
         "log_level": "info",
         "worker": "w",
@@ -55,7 +55,7 @@ def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
 )
 def test_a_pickled_callable_has_its_own_name_in_the_log(task: str, label: str, shown: str) -> None:
     delivery = Delivery(1, "o", 0, Terms(task, label=label), [b""])
-    assert line(FinishedAttempt(delivery, 0, b"", 1.5, 0.25))["task"] == shown
+    assert line(FinishedAttempt(delivery, 0, None, 1.5, 0.25))["task"] == shown
 
 
 def test_a_failure_says_why_and_when_it_is_tried_again() -> None:
@@ -87,7 +87,7 @@ def lines_of(write: Callable[[AttemptLog], object]) -> list[dict[str, Any]]:
 
 def test_neighbouring_short_successes_share_one_line_that_names_the_first_and_the_last() -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, None, 1.5, 0.0002))
         assert log.add(0.0005)
         assert log.add(0.0003)
         log.end()
@@ -112,7 +112,7 @@ def test_neighbouring_short_successes_share_one_line_that_names_the_first_and_th
 
 def test_one_short_success_alone_has_the_usual_line() -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 1.5, 0.0002))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, None, 1.5, 0.0002))
         log.end()
         log.end()
 
@@ -124,18 +124,18 @@ def test_one_short_success_alone_has_the_usual_line() -> None:
 @pytest.mark.parametrize(
     "between",
     [
-        FinishedAttempt(DELIVERY, 14, b"", 0.0, SHORT_SECONDS),
+        FinishedAttempt(DELIVERY, 14, None, 0.0, SHORT_SECONDS),
         FinishedAttempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.FAILED, permanent=False), 0.0, 0.0),
         FinishedAttempt(DELIVERY, 14, Failure(ErrorInfo("E", ""), Cause.REFUSED, permanent=True), 0.0, 0.0),
     ],
 )
 def test_a_long_or_failed_attempt_between_short_ones_parts_their_sums(between: FinishedAttempt) -> None:
     def write(log: AttemptLog) -> None:
-        log.succeeded(FinishedAttempt(DELIVERY, 12, b"", 0.0, 0.0))
+        log.succeeded(FinishedAttempt(DELIVERY, 12, None, 0.0, 0.0))
         assert log.add(0.0)
         log.write(between)
         assert not log.add(0.0)
-        log.succeeded(FinishedAttempt(DELIVERY, 15, b"", 0.0, 0.0))
+        log.succeeded(FinishedAttempt(DELIVERY, 15, None, 0.0, 0.0))
         assert log.add(0.0)
         log.end()
 

@@ -7,18 +7,20 @@ import pytest
 
 from svc.domain.commands import Lost, Nack, Release
 from svc.domain.job import Cause
-from svc.worker.consumer_exit import Ending, Killed, Reason, pause_before
+from svc.worker.consumer_exit import ConsumerExit, Killed, ReplacementReason, pause_before
 from svc.worker.process import describe_exit
-from svc.worker.slot import Look, Phase
+from svc.worker.slot import Phase, SlotState
 
 
-def ending(phase: Phase, code: int = 1, killed: Killed | None = None, failures: int = 0) -> Ending:
-    look = Look(phase, False, 42, 3, 10.0, 0.0, False, 7, 8, failures, 2, 0.5, 1.0)
-    return Ending("w-1", code, look, killed, at=12.0)
+def consumer_exit(
+    phase: Phase, code: int = 1, killed: Killed | None = None, failures: int = 0
+) -> ConsumerExit:
+    look = SlotState(phase, False, "", "", "", 42, 3, 10.0, 0.0, False, 7, 8, failures, 2, 0.5, 1.0)
+    return ConsumerExit("w-1", code, look, killed, at=12.0)
 
 
 def test_a_death_at_work_charges_the_executing_job_with_the_cause() -> None:
-    (lost,) = ending(Phase.BUSY, -signal.SIGSEGV).reports(0.0)
+    (lost,) = consumer_exit(Phase.BUSY, -signal.SIGSEGV).reports(0.0)
     assert isinstance(lost, Lost)
     assert (lost.consumer, lost.token, lost.number, lost.seconds) == ("w-1", 7, 42, 2.0)
     assert "killed by signal 11 (SIGSEGV)" in lost.error.message
@@ -26,7 +28,7 @@ def test_a_death_at_work_charges_the_executing_job_with_the_cause() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.IDLE])
 def test_a_death_with_nothing_to_do_charges_no_job(phase: Phase) -> None:
-    (lost,) = ending(phase).reports(0.0)
+    (lost,) = consumer_exit(phase).reports(0.0)
     assert isinstance(lost, Lost)
     assert lost.token == 0
 
@@ -35,7 +37,7 @@ def test_a_death_with_nothing_to_do_charges_no_job(phase: Phase) -> None:
 def test_a_timeout_is_a_failure_that_is_tried_again_by_the_policy(
     failures: int, retry_in: float | None
 ) -> None:
-    nack, lost = ending(Phase.BUSY, -9, Killed.TIMED_OUT, failures).reports(0.0)
+    nack, lost = consumer_exit(Phase.BUSY, -9, Killed.TIMED_OUT, failures).reports(0.0)
     assert isinstance(nack, Nack)
     assert (nack.token, nack.number, nack.cause, nack.retry_in) == (7, 42, Cause.TIMED_OUT, retry_in)
     assert nack.error.type == "TimedOut"
@@ -44,20 +46,20 @@ def test_a_timeout_is_a_failure_that_is_tried_again_by_the_policy(
 
 
 def test_a_job_killed_at_the_end_of_the_grace_goes_back_uncharged() -> None:
-    release, lost = ending(Phase.BUSY, -9, Killed.GRACE).reports(0.0)
+    release, lost = consumer_exit(Phase.BUSY, -9, Killed.GRACE).reports(0.0)
     assert release == Release(7, 42, started=True, seconds=2.0)
     assert isinstance(lost, Lost)
     assert lost.token == 0
 
 
 def test_a_job_whose_consumer_died_with_the_forkserver_gets_a_suspicion_and_no_crash() -> None:
-    orphan = ending(Phase.BUSY, 255, Killed.ORPHANED)
+    orphan = consumer_exit(Phase.BUSY, 255, Killed.ORPHANED)
     release, lost = orphan.reports(0.0)
     assert release == Release(7, 42, started=True, seconds=2.0, suspect=True)
     assert isinstance(lost, Lost)
     assert (lost.token, lost.suspect, lost.error.type) == (0, False, "Interrupted")
     assert "forkserver" in lost.error.message
-    assert orphan.reason is Reason.LOST
+    assert orphan.reason is ReplacementReason.LOST
 
 
 @pytest.mark.parametrize(
@@ -74,35 +76,35 @@ def test_who_dies_with_unsent_outcomes_leaves_suspects(
     phase: Phase, killed: Killed | None, suspect: bool
 ) -> None:
     """Nobody can tell whether the job that executes or one before it was to blame."""
-    found = ending(phase, -9, killed)
+    found = consumer_exit(phase, -9, killed)
     (lost,) = dataclasses.replace(found, look=found.look._replace(unsent=True)).reports(0.0)
     assert isinstance(lost, Lost)
     assert (lost.token, lost.suspect) == (0, suspect)
 
 
 def test_a_job_that_told_its_worker_to_stop_has_crashed() -> None:
-    offence = ending(Phase.BUSY, -9, Killed.OFFENDED)
+    offence = consumer_exit(Phase.BUSY, -9, Killed.OFFENDED)
     (lost,) = offence.reports(0.0)
     assert isinstance(lost, Lost)
     assert (lost.token, lost.number, lost.suspect, lost.error.type) == (7, 42, False, "StopSignalSent")
-    assert (offence.outcome, offence.reason) == (Cause.CRASHED, Reason.CRASHED)
+    assert (offence.outcome, offence.reason) == (Cause.CRASHED, ReplacementReason.CRASHED)
 
 
 @pytest.mark.parametrize("phase", [Phase.PILLED, Phase.DRAINED, Phase.STOPPING])
 def test_who_leaves_as_told_is_not_reported(phase: Phase) -> None:
-    assert ending(phase, 0).orderly
-    assert ending(phase, 0).reports(0.0) == []
+    assert consumer_exit(phase, 0).orderly
+    assert consumer_exit(phase, 0).reports(0.0) == []
 
 
 def test_who_dies_while_leaving_is_reported_lost() -> None:
-    assert not ending(Phase.PILLED, -9).orderly
-    assert ending(Phase.PILLED, -9).pilled
-    assert len(ending(Phase.PILLED, -9).reports(0.0)) == 1
+    assert not consumer_exit(Phase.PILLED, -9).orderly
+    assert consumer_exit(Phase.PILLED, -9).pilled
+    assert len(consumer_exit(Phase.PILLED, -9).reports(0.0)) == 1
 
 
 def test_an_exit_by_code_0_at_work_is_a_death_all_the_same() -> None:
     """A task that calls os._exit(0) has not answered."""
-    (lost,) = ending(Phase.BUSY, 0).reports(0.0)
+    (lost,) = consumer_exit(Phase.BUSY, 0).reports(0.0)
     assert isinstance(lost, Lost)
     assert (lost.token, "exit code 0" in lost.error.message) == (7, True)
 
@@ -110,28 +112,28 @@ def test_an_exit_by_code_0_at_work_is_a_death_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("phase", "killed", "reason"),
     [
-        (Phase.BUSY, None, Reason.CRASHED),
-        (Phase.BUSY, Killed.TIMED_OUT, Reason.TIMED_OUT),
-        (Phase.IDLE, None, Reason.LOST),
-        (Phase.STARTING, None, Reason.OTHER),
+        (Phase.BUSY, None, ReplacementReason.CRASHED),
+        (Phase.BUSY, Killed.TIMED_OUT, ReplacementReason.TIMED_OUT),
+        (Phase.IDLE, None, ReplacementReason.LOST),
+        (Phase.STARTING, None, ReplacementReason.OTHER),
     ],
 )
-def test_the_reason_for_a_replacement(phase: Phase, killed: Killed | None, reason: Reason) -> None:
-    assert ending(phase, -9, killed).reason is reason
+def test_the_reason_for_a_replacement(phase: Phase, killed: Killed | None, reason: ReplacementReason) -> None:
+    assert consumer_exit(phase, -9, killed).reason is reason
 
 
 def test_who_was_killed_by_a_job_is_replaced_at_once() -> None:
-    assert pause_before(Reason.CRASHED, 0) == pause_before(Reason.TIMED_OUT, 0) == 0.0
+    assert pause_before(ReplacementReason.CRASHED, 0) == pause_before(ReplacementReason.TIMED_OUT, 0) == 0.0
 
 
 def test_who_cannot_start_is_replaced_ever_more_slowly() -> None:
-    pauses = [pause_before(Reason.OTHER, failures) for failures in range(1, 12)]
+    pauses = [pause_before(ReplacementReason.OTHER, failures) for failures in range(1, 12)]
     assert pauses[:3] == [0.5, 1.0, 2.0]
     assert pauses[-1] == 30.0
 
 
 def test_who_dies_with_nothing_to_do_is_not_replaced_in_a_tight_loop() -> None:
-    assert pause_before(Reason.LOST, 0) > 0
+    assert pause_before(ReplacementReason.LOST, 0) > 0
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_guarded_process_leads_its_own_session() -> None:
 def test_orphans_are_reaped_and_children_of_multiprocessing_are_left_to_it() -> None:
     program = """
         import ctypes, os, multiprocessing, time
-        from svc.worker.process import helper_pids, reap_strangers
+        from svc.worker.process import helper_pids, reap_orphans
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come here, as to process 1
 
         def ended():
@@ -70,7 +70,7 @@ def test_orphans_are_reaped_and_children_of_multiprocessing_are_left_to_it() -> 
         os.waitpid(middle, 0)
         while not ended():
             time.sleep(0.01)
-        reap_strangers(set())
+        reap_orphans(set())
         try:
             os.waitpid(-1, os.WNOHANG)
             print("left over")
@@ -81,7 +81,7 @@ def test_orphans_are_reaped_and_children_of_multiprocessing_are_left_to_it() -> 
         process.start()
         while ended() != process.pid:
             time.sleep(0.01)
-        reap_strangers({process.pid} | helper_pids())
+        reap_orphans({process.pid} | helper_pids())
         process.join()
         print(process.exitcode)
     """

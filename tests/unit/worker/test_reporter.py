@@ -214,7 +214,7 @@ def test_complaints_about_silence_do_not_flood(desk: Desk) -> None:
     now = time.monotonic()
     with capture_logs() as logs:
         for seconds in range(100):
-            desk.reporter.complain_of_silence(now + seconds)
+            desk.reporter.warn_of_silence(now + seconds)
     complaints = [log for log in logs if log["event"] == "manager_unreachable"]
     assert len(complaints) == 4
     line.away = False

@@ -10,20 +10,21 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
+from svc.domain.commands import Recall
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
 from svc.worker.orders import FLUSH, REJOIN, STOP
 from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
 from svc.worker.shared_memory import make_slot
-from svc.worker.slot import Look, Phase, Slot
+from svc.worker.slot import Phase, Slot, SlotState
 
 #: Seconds that a consumer is still watched closely after the last reason for it.
 _WATCH_SECONDS = 1.0
 #: Seconds that a consumer without a job or outcomes may take to leave.
 _LEAVE_SECONDS = 2.0
 #: Seconds that a job runs before the jobs behind it are taken back, and finished outcomes are sent.
-LONG_SECONDS = 0.02
+_LONG_SECONDS = 0.02
 #: Bytes of a crashed consumer's stack that are kept.
 _STACK_BYTES_MAX = 16 * 1024
 #: The exit code of a consumer if its forkserver could not report one, or if it really ended with it.
@@ -33,7 +34,7 @@ _FORKSERVER_SECONDS = 0.1
 
 
 @dataclass(slots=True, eq=False)
-class Child:
+class ConsumerProcess:
     """One consumer process, its slot and the pipe to it.
 
     Attributes:
@@ -52,7 +53,7 @@ class Child:
     pid: int
     forkserver: int = 0
     killed: Killed | None = None
-    executing: Look | None = None
+    executing: SlotState | None = None
     born: float = 0.0
     _leaving_since: float = 0.0
     _open: bool = True
@@ -67,7 +68,7 @@ class Child:
         name: str,
         connect: Connect,
         configure_logging: ConfigureLogging,
-    ) -> Child:
+    ) -> ConsumerProcess:
         """Start a consumer process.
 
         Raises:
@@ -120,32 +121,44 @@ class Child:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(what)
 
-    def flush(self, look: Look) -> None:
+    def rejoin(self) -> None:
+        """Order it to make its connection again while it runs a task, if the connection is broken."""
+        self.order(REJOIN)
+
+    def check(self, now: float, grace: float, import_timeout: float) -> Recall | None:
+        """Act on the state of the job that it executes; return a report of jobs that it has to lose.
+
+        *grace* and *import_timeout* are the worker's, in seconds.
+        """
+        look = self.slot.look()
+        if look.overrun(now):
+            self._kill_overrun(now)
+        elif look.busy and now - look.started >= _LONG_SECONDS:
+            self._flush(look)
+            return self._take_back(now) if look.ahead else None
+        elif self._lingers(look, now, grace):
+            self.kill(Killed.LINGERED)
+        elif look.phase is Phase.STARTING and now - self.born > import_timeout:
+            self.kill(Killed.HUNG)
+        return None
+
+    def _flush(self, look: SlotState) -> None:
         """Order it to send finished outcomes that wait behind a long job; once for each job."""
         if look.unsent and self._flushed != (look.token, look.number):
             self._flushed = (look.token, look.number)
             self.order(FLUSH)
 
-    def rejoin(self) -> None:
-        """Order it to make its connection again while it runs a task, if the connection is broken."""
-        self.order(REJOIN)
-
-    def take_back(self, now: float) -> Look | None:
-        """Take back the jobs that it has read ahead if it is on a long job; return its look, else None."""
+    def _take_back(self, now: float) -> Recall | None:
+        """Take back the jobs that it has read ahead if it is on a long job."""
         with self.slot.held() as held:
             look = self.slot.peek()
-            if (
-                not held
-                or not look.busy
-                or look.recalled
-                or not look.ahead
-                or now - look.started < LONG_SECONDS
-            ):
+            long = look.busy and now - look.started >= _LONG_SECONDS
+            if not (held and long and look.ahead) or look.recalled:
                 return None
             self.slot.recall()
-            return look
+        return Recall(self.name, look.token, look.number, look.last)
 
-    def kill_overrun(self, now: float) -> None:
+    def _kill_overrun(self, now: float) -> None:
         """Kill it if its job is over its timeout."""
         # The slot is held meanwhile, or the consumer could begin another job just before it dies.
         with self.slot.held():
@@ -170,7 +183,7 @@ class Child:
             self.slot.watch(closely=False)
         return self._watched_until > 0
 
-    def needs_watching(self, look: Look) -> bool:
+    def needs_watching(self, look: SlotState) -> bool:
         """Whether its job may need action from the supervisor while it executes."""
         flushable = look.unsent and self._flushed != (look.token, look.number)
         return look.busy and (look.timeout > 0 or flushable or (look.ahead > 0 and not look.recalled))
@@ -180,7 +193,7 @@ class Child:
         self._leaving_since = self._leaving_since or time.monotonic()
         self.order(STOP)
 
-    def lingers(self, look: Look, now: float, grace: float) -> bool:
+    def _lingers(self, look: SlotState, now: float, grace: float) -> bool:
         """Whether it was ordered to leave and is still there for no good reason.
 
         Without a job and outcomes it has a short time: it may be waiting for a manager that is away. After
@@ -197,7 +210,7 @@ class Child:
         """Whether the process has ended."""
         return self.process.exitcode is not None
 
-    def bury(self) -> tuple[int, Look, str]:
+    def reap(self) -> tuple[int, SlotState, str]:
         """Free the resources of the process; return its exit code, last look, and stack after a crash."""
         self.process.join()
         code = self.process.exitcode or 0
@@ -220,7 +233,3 @@ class Child:
             return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")
         except BlockingIOError:
             return ""
-
-    def hangs(self, look: Look, now: float, seconds: float) -> bool:
-        """Whether it has been importing the task modules for longer than *seconds*."""
-        return look.phase is Phase.STARTING and now - self.born > seconds
