@@ -15,11 +15,10 @@ import structlog
 
 from svc.errors import ConfigurationError
 from svc.worker.consumer_exit import ConsumerExit, ReplacementReason, pause_before
-from svc.worker.consumer_process import ConsumerProcess
+from svc.worker.consumer_process import ConsumerProcess, make_slot
 from svc.worker.offspring import adopts_orphans, ancestors, end_descendants
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
 from svc.worker.process import forkserver_pid, helper_pids, reap_orphans
-from svc.worker.shared_memory import make_slot
 from svc.worker.slot import Phase, SlotState
 
 _STATES = {Phase.STARTING: "starting", Phase.BUSY: "busy"}

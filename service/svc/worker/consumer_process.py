@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from typing import Final
 
 from svc.domain.commands import Recall
 from svc.worker.consumer_exit import Killed
@@ -16,7 +19,6 @@ from svc.worker.entry import consume
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
 from svc.worker.orders import FLUSH, REJOIN, STOP
 from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
-from svc.worker.shared_memory import make_slot
 from svc.worker.slot import Phase, Slot, SlotState
 
 #: Seconds that a consumer is still watched closely after the last reason for it.
@@ -31,6 +33,21 @@ _STACK_BYTES_MAX = 16 * 1024
 _UNTOLD = 255
 #: Seconds that a forkserver may take to end after it has closed its files: the kernel does that first.
 _FORKSERVER_SECONDS = 0.1
+
+#: The directory in which multiprocessing makes semaphores and shared arrays.
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # named in an error, not used
+_CLOSED: Final = "cannot be written by this user"
+#: What the error's number means there; any other one is no fault of that directory.
+_SHARED_MEMORY_STATES: Final = {
+    errno.ENOENT: "is missing",
+    errno.ENOTDIR: "is missing",
+    errno.ENOSYS: "is missing, or no file system in memory",
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is full",
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -206,9 +223,11 @@ class ConsumerProcess:
             return False
         return now - self._leaving_since > (grace if look.unsent or pilled else _LEAVE_SECONDS)
 
-    def ended(self) -> bool:
-        """Whether the process has ended."""
-        return self.process.exitcode is not None
+    def ended(self, ready: Collection[object]) -> bool:
+        """Whether the process has ended; *ready* are those of the `waitables` that became readable."""
+        # To ask a forkserver for the exit code takes 50 µs, and it knows it by the sentinel.
+        asks = not self.forkserver or self.process.sentinel in ready
+        return asks and self.process.exitcode is not None
 
     def reap(self) -> tuple[int, SlotState, str]:
         """Free the resources of the process; return its exit code, last look, and stack after a crash."""
@@ -233,3 +252,22 @@ class ConsumerProcess:
             return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")
         except BlockingIOError:
             return ""
+
+
+def make_slot(context: BaseContext) -> Slot:
+    """Return a new slot.
+
+    Raises:
+        OSError: there is no room for it; says where.
+    """
+    try:
+        return Slot(context)
+    except OSError as error:
+        state = _SHARED_MEMORY_STATES.get(error.errno or 0)
+        if state is None:
+            raise
+        raise OSError(
+            f"{_SHARED_MEMORY} {state}; a worker's processes have their locks and shared memory there: mount "
+            "a tmpfs of some MiB on it (in containers `--shm-size` or `shm_size`), make room, or let this "
+            "user write there"
+        ) from None

@@ -46,21 +46,15 @@ def _quota(root: Path) -> float | None:
 
 
 def _quotas(root: Path) -> Iterator[float | None]:
-    for controllers, path in _cgroups(root):
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        # proc(5): hierarchy:controllers:path; version 2 has no controllers.
+        controllers, _, path = line.partition(":")[2].partition(":")
         if not controllers:
             for folder in _upwards(root / "sys/fs/cgroup", path):
-                yield _version_2(folder)
+                yield _ratio(_read(folder / "cpu.max"))
         elif "cpu" in controllers.split(","):
             for folder in _upwards(root / "sys/fs/cgroup/cpu", path):
-                yield _version_1(folder)
-
-
-def _cgroups(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield (controllers, path) of the cgroups of this process; version 2 has no controllers."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        yield controllers, path
+                yield _ratio(f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}")
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
@@ -71,17 +65,9 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
         yield mount.joinpath(*parts[:depth])
 
 
-def _version_2(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
-    return _ratio(quota, period)
-
-
-def _version_1(folder: Path) -> float | None:
-    return _ratio(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
-
-
-def _ratio(quota: str, period: str) -> float | None:
-    """Return quota / period; `max` (version 2) and -1 (version 1) mean that there is no limit."""
+def _ratio(text: str) -> float | None:
+    """Return the quota divided by the period; `max` (version 2) and -1 (version 1) mean none."""
+    quota, _, period = " ".join(text.split()).partition(" ")
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None
     return int(quota) / int(period)

@@ -151,10 +151,8 @@ class Reporter:
     def _turn(self, broker: Broker) -> bool:
         """Send all reports, then wait for more or for the next renewal; return True after leaving."""
         leaving = self._leaving
-        if leaving:
-            self._send(broker, [Leave()])
-        elif self._alive():
-            self._send(broker, [self._extend()])
+        if leaving or self._alive():
+            self._send(broker, [Leave() if leaving else self._extend()])
         if not leaving:
             every = min(broker.welcome.lease_seconds / 3 or _EXTEND_SECONDS, _EXTEND_SECONDS)
             with self._news:

@@ -12,6 +12,7 @@ import random
 import socket
 import time
 from collections import deque
+from collections.abc import Collection
 from multiprocessing import connection
 
 import structlog
@@ -90,8 +91,8 @@ class Supervisor:
             try:
                 self._consumer_pool.fill_vacancies(time.monotonic())
                 while not self._consumer_pool.gone:
-                    self._wait()
-                    self._turn(time.monotonic())
+                    ready = self._wait()
+                    self._turn(time.monotonic(), ready)
             finally:
                 self._finish()
         if self._fatal is not None:
@@ -127,8 +128,8 @@ class Supervisor:
 
     # --- the loop -------------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
-        """Sleep until something happens or a check is due."""
+    def _wait(self) -> Collection[object]:
+        """Sleep until something happens or a check is due; return the waitables that became readable."""
         now = time.monotonic()
         children = self._consumer_pool.children
         closely = [child.watch(now, child.needs_watching(child.slot.look())) for child in children]
@@ -139,12 +140,13 @@ class Supervisor:
         ]
         pause = min(at for at in times if at is not None) - now
         waitables = [self._wake_reader, *(each for child in children for each in child.waitables())]
-        connection.wait(waitables, max(0.0, pause))
+        ready = set(connection.wait(waitables, max(0.0, pause)))
         with contextlib.suppress(BlockingIOError):
             self._wake_reader.recv(4096)
+        return ready
 
-    def _turn(self, now: float) -> None:
-        """Check every consumer once."""
+    def _turn(self, now: float, ready: Collection[object]) -> None:
+        """Check every consumer once; *ready* are the waitables that became readable."""
         self._turned_at = now
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
@@ -152,8 +154,9 @@ class Supervisor:
         for child in list(self._consumer_pool.children):
             if rejoining:
                 child.rejoin()
-            ended = child.ended()
-            self._read_messages(child, now)
+            ended = child.ended(ready)
+            if ended or child.pipe in ready:
+                self._read_messages(child, now)
             if ended:
                 self._reap(child, now)
             else:
