@@ -116,6 +116,7 @@ def test_a_worker_that_is_told_to_stop_during_a_drain_fills_no_place(client: Cli
     worker = start(grace=2.0)
     drain_down(client)
     worker.signal(signal.SIGTERM)
+    until(lambda: worker.events("worker_stopping"))
     client.broker.resume()
     assert worker.wait() == 0
     assert not worker.events("worker_resumed")

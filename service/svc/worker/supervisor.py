@@ -167,7 +167,7 @@ class Supervisor:
             self._end_offender(self._offenders.popleft())
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
             self._end_grace()
-        if self._resumed:
+        if self._resumed and self._stop_deadline is None:
             self._refill(now)
         self._consumer_pool.fill_vacancies(now)
         self._reporter.warn_of_silence(now)
