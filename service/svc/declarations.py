@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -186,11 +186,9 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**found)
 
 
-def _own_first(kind: type[Any]) -> Iterator[Field[Any]]:
-    order: dict[str, None] = {}
-    for owner in kind.__mro__:
-        for name in inspect.get_annotations(owner):
-            order.pop(name, None)  # a field that is declared anew stays beside those of the first class
-            order[name] = None
-    all_fields = {each.name: each for each in fields(kind)}
-    yield from map(all_fields.__getitem__, order)
+def _own_first(kind: type[Any]) -> list[Field[Any]]:
+    """Return the fields of a class, its own first; one that is declared anew stands beside its first ones."""
+    places = {
+        name: place for place, owner in enumerate(kind.__mro__) for name in inspect.get_annotations(owner)
+    }
+    return sorted(fields(kind), key=lambda each: places[each.name])

@@ -36,11 +36,16 @@ class ChildFailed(ServiceError):
 
 
 class ChildProcess:
-    """`svc VERB …` as a process in a session of its own, so that Ctrl-C reaches only its parent."""
+    """`svc VERB …` as a process in a session of its own, so that Ctrl-C reaches only its parent.
+
+    Attributes:
+        addresses: its addresses by name (`listen`, `http`), once it serves.
+    """
 
     def __init__(self, verb: str, arguments: Sequence[str], folder: Path, *, quiet: bool) -> None:
         """Start it; if *quiet*, its log goes to a file in *folder*."""
         self.verb = verb
+        self.addresses: dict[str, str] = {}
         self._announced = folder / f"{verb}.json"
         self._announced.unlink(missing_ok=True)  # of an earlier child
         self._log = folder / f"{verb}.log" if quiet else None
@@ -58,8 +63,8 @@ class ChildProcess:
                 start_new_session=True,
             )
 
-    def wait_serving(self) -> dict[str, str]:
-        """Return the addresses of the child, once it serves.
+    def wait_serving(self) -> None:
+        """Wait until the child serves, and take its addresses.
 
         Raises:
             ChildFailed: it has ended, or did not serve in time.
@@ -67,7 +72,8 @@ class ChildProcess:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self._announced.exists():
-                return {name: str(at) for name, at in json.loads(self._announced.read_text()).items()}
+                self.addresses = json.loads(self._announced.read_text())
+                return
             if self.process.poll() is not None:
                 raise ChildFailed(
                     f"the {self.verb} ended with exit code {self.process.returncode}{self._said()}"
@@ -109,29 +115,18 @@ class Service:
     """A manager and a worker on this host.
 
     Attributes:
-        authkey_file: the generated secret.
+        connection: the settings of a client of the manager.
         pickle_key_file: the generated key for pickles, which the manager does not get.
         manager: the manager's process.
         worker: the worker's process.
         start_worker: starts another such worker after the end of the first, and returns it once it serves.
-        listen: the address at which the manager serves jobs.
-        manager_http: the address of the manager's metrics.
-        worker_http: the address of the worker's metrics.
     """
 
-    authkey_file: Path
+    connection: ConnectionSettings
     pickle_key_file: Path
     manager: ChildProcess
     worker: ChildProcess
     start_worker: Callable[[], ChildProcess]
-    listen: str
-    manager_http: str
-    worker_http: str
-
-    @property
-    def connection(self) -> ConnectionSettings:
-        """The settings of a client of the manager."""
-        return ConnectionSettings(manager=parse_address(self.listen), authkey_file=self.authkey_file)
 
 
 @contextmanager
@@ -151,8 +146,9 @@ def running_service(
         journal = ("--journal", str(folder / "svc.journal"))
         manager = ChildProcess("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
         stack.callback(manager.stop)
-        at = manager.wait_serving()
-        own = ("--manager", at["listen"], "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
+        manager.wait_serving()
+        listen = manager.addresses["listen"]
+        own = ("--manager", listen, "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
 
         def start_worker() -> ChildProcess:
             worker = ChildProcess("worker", (*secret, *own, *worker_flags), folder, quiet=quiet)
@@ -160,9 +156,8 @@ def running_service(
             worker.wait_serving()
             return worker
 
-        worker = start_worker()
-        http, worker_http = at.get("http", ""), worker.wait_serving().get("http", "")
-        yield Service(key, pickle_key, manager, worker, start_worker, at["listen"], http, worker_http)
+        connection = ConnectionSettings(manager=parse_address(listen), authkey_file=key)
+        yield Service(connection, pickle_key, manager, start_worker(), start_worker)
 
 
 @contextmanager

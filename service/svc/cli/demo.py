@@ -87,7 +87,7 @@ def _drain(client: Client, service: Service) -> None:
         raise ServiceError(f"the worker ended with exit code {code} instead of 0")
     tell(
         f"drained with {consumers} pills, one for each consumer; metrics were served at "
-        f"http://{service.manager_http}/metrics and http://{service.worker_http}/metrics"
+        f"http://{service.manager.addresses['http']}/metrics and http://{service.worker.addresses['http']}/metrics"
     )
 
 

@@ -131,12 +131,12 @@ def _drained(client: Client) -> bool:
 def _welcome(service: Service) -> None:
     tell_lines(
         f"""
-svc is ready: manager {service.listen}, metrics http://{service.manager_http}/metrics
+svc is ready: manager {service.connection.manager}, metrics http://{service.manager.addresses["http"]}/metrics
 In another terminal:
 
   PATH="{Path(sys.executable).parent}:$PATH"
-  export SVC_MANAGER={service.listen}
-  export SVC_AUTHKEY_FILE={service.authkey_file}
+  export SVC_MANAGER={service.connection.manager}
+  export SVC_AUTHKEY_FILE={service.connection.authkey_file}
   export SVC_PICKLE_KEY_FILE={service.pickle_key_file}
   svc submit multiply 6 7 --wait
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,13 +35,18 @@ def opened(source: str) -> Iterator[int]:
     Raises:
         ConfigurationError: it cannot be read, or it is a directory.
     """
-    file = 0 if source == STDIN else _opened(source)
+    stdin = source == STDIN
     try:
-        _check(file, source)
-        yield file
-    finally:
-        if file:
-            os.close(file)
+        file = open(0 if stdin else source, "rb", buffering=0, closefd=not stdin)  # noqa: SIM115 - `with` below
+    except IsADirectoryError:
+        raise ConfigurationError(
+            f"{_shown(source)} is a directory; name a file with one entry a line"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", "") or str(error)
+        raise ConfigurationError(f"{_shown(source)} cannot be read: {reason}") from None
+    with file:
+        yield file.fileno()
 
 
 def ids_of(source: str) -> list[str]:
@@ -66,26 +70,6 @@ def ids_of(source: str) -> list[str]:
                     raise UnknownJob(f"{_shown(source)}, line {number}: {error}") from None
                 found[name] = None
     return list(found)
-
-
-def _opened(source: str) -> int:
-    try:
-        return os.open(source, os.O_RDONLY)
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, getattr(error, "strerror", "") or str(error)) from None
-
-
-def _check(file: int, source: str) -> None:
-    try:
-        mode = os.fstat(file).st_mode
-    except OSError as error:
-        raise _unreadable(source, error.strerror or "it is closed") from None
-    if stat.S_ISDIR(mode):
-        raise ConfigurationError(f"{_shown(source)} is a directory; name a file with one entry a line")
-
-
-def _unreadable(source: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{_shown(source)} cannot be read: {why}")
 
 
 def _shown(source: str) -> str:

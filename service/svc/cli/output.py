@@ -145,17 +145,6 @@ class Printer:
             write_json(self._kept[0] if self._single else self._kept)
 
 
-def error_document(error: ServiceError) -> dict[str, Any]:
-    """Return the document that `--json` prints for an error."""
-    return {
-        "code": error.code,
-        "message": str(error),
-        "hint": _hint(error),
-        "retryable": error.retryable,
-        **({"job_ids": ids} if (ids := getattr(error, "job_ids", ())) else {}),
-    }
-
-
 def _hint(error: ServiceError) -> str:
     """Return the next step about *error*, with the job's id if it is about one."""
     return HINTS.get(error.code, "").replace("ID", getattr(error, "job_id", "") or "ID")
@@ -163,11 +152,13 @@ def _hint(error: ServiceError) -> str:
 
 def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
     """Print *error* on stderr; *where* names its place, such as `line=3`."""
+    hint = _hint(error)
     if as_json:
-        tell(json_text({"error": {**error_document(error), **where}}))
+        document = {"code": error.code, "message": str(error), "hint": hint, "retryable": error.retryable}
+        ids = {"job_ids": found} if (found := getattr(error, "job_ids", ())) else {}
+        tell(json_text({"error": document | ids | where}))
         return
     place = "".join(f"{name} {value}: " for name, value in where.items())
-    hint = _hint(error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     tell(f"svc: {place}{error}{notes}" + (f" - {hint}" if hint else ""))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -57,10 +58,6 @@ def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
     try:
         code = program().main(list(argv), "svc", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
-    except ServiceError as error:
-        report(error, as_json=as_json)
-        _debug()
-        return error.exit_code
     except typer.TyperException as error:
         report_usage(error, as_json=as_json)
         return error.exit_code
@@ -69,9 +66,12 @@ def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
-        report(ServiceError(f"unexpected {type(error).__name__}: {error}"), as_json=as_json)
-        _debug()
-        return EXIT_UNEXPECTED
+        if not isinstance(error, ServiceError):
+            error = ServiceError(f"unexpected {type(error).__name__}: {error}")
+        report(error, as_json=as_json)
+        if os.environ.get("SVC_DEBUG"):
+            tell_lines(traceback.format_exc())
+        return error.exit_code
     return int(code or 0)
 
 
@@ -153,13 +153,6 @@ def _root(
     """
     if (found := find_config(config)) is not None:
         ctx.default_map = config_defaults(found, known_settings(PROGRAM))
-
-
-def _debug() -> None:
-    if os.environ.get("SVC_DEBUG"):
-        import traceback
-
-        tell_lines(traceback.format_exc())
 
 
 def _reader_gone() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ def tunnel(settings: TunnelSettings) -> None:
     A client connects to --listen with its authkey as if the manager were there. Whoever can reach that
     port uses this host's certificate, but still needs an authkey.
     """
+    from svc.app.process import announce
     from svc.client.tunnel import Tunnel
 
     files = settings.tls
@@ -36,8 +36,7 @@ def tunnel(settings: TunnelSettings) -> None:
         )
 
     def ready(bound: Address) -> None:
-        if settings.announce is not None:
-            settings.announce.write_text(json.dumps({"listen": str(bound)}), encoding="utf-8")
+        announce(settings.announce, listen=bound)
         tell(f"tunnel {bound} -> {settings.manager}; Ctrl-C ends it")
 
     with contextlib.suppress(asyncio.CancelledError):
