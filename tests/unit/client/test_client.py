@@ -2,88 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from svc.broker.local import LocalBroker, LocalQueue
-from svc.client import session
+from svc.broker.local import LocalBroker
 from svc.client.client import Client, Job
 from svc.client.specs import JobSpec
-from svc.codec import decode_arguments, encode_result
-from svc.domain import commands as c
-from svc.domain.job import ErrorInfo
 from svc.errors import (
-    BrokerError,
     CodecError,
     Conflict,
     JobCancelled,
     JobFailed,
     JobTooLarge,
-    ManagerUnreachable,
     QueueFull,
     ResultTimeout,
     UnknownJob,
     UnknownTask,
 )
-from svc.wire import PROTOCOL_VERSION
-from tests.support.pickle_keys import PICKLE_KEYS, envelopes_of, opener
-
-
-@pytest.fixture
-def client(queue):
-    with Client(lambda: LocalBroker(queue), patience=5.0, pickle_keys=PICKLE_KEYS) as client:
-        yield client
-
-
-class Consumer:
-    """Runs jobs when it is told to, one lease at a time."""
-
-    def __init__(self, queue: LocalQueue, function: Callable[..., Any]) -> None:
-        hello = c.Hello(PROTOCOL_VERSION, "consumer", "w/1", "w", "host", 1, ["t:f"], ["default", "other"])
-        self.broker = LocalBroker(queue, lambda: hello)
-        self.function = function
-
-    def run(self, jobs: int = 1) -> None:
-        while jobs:
-            grant = self.broker.lease(limit=jobs, wait=timedelta(seconds=5)).grant
-            assert grant.deliveries, "no job came"
-            for delivery in grant.deliveries:
-                jobs -= len(delivery.bodies)
-                self.end(delivery)
-
-    def end(self, delivery) -> None:
-        for place, body in enumerate(delivery.bodies):
-            number = delivery.first + place
-            opened, envelopes = opener(delivery, place), envelopes_of(delivery, place)
-            args, kwargs = decode_arguments(delivery.terms.codec, body, ["plain", "pickle"], opened)
-            try:
-                value = self.function(*args, **kwargs)
-            except ValueError as error:
-                info = ErrorInfo("ValueError", str(error), "Traceback: far away")
-                self.broker.nack(c.Nack(delivery.token, number, info))
-            else:
-                result = encode_result(delivery.terms.codec, value, envelopes)
-                self.broker.ack(c.Ack(delivery.token, number, [result], [0.1]))
-
-    def later(self, jobs: int = 1) -> threading.Thread:
-        thread = threading.Thread(target=self.run, args=[jobs])
-        thread.start()
-        return thread
-
-
-@pytest.fixture
-def consumer(queue):
-    def function(value=None, *rest, **kwargs):
-        if value == "fail":
-            raise ValueError("as told")
-        return [value, *rest, kwargs] if rest or kwargs else value
-
-    return Consumer(queue, function)
+from tests.support.local_consumer import Consumer
+from tests.support.pickle_keys import PICKLE_KEYS
 
 
 class TestSubmit:
@@ -310,188 +248,8 @@ class TestAsCompleted:
         assert list(client.as_completed([])) == []
 
 
-class Flaky(LocalBroker):
-    """Loses the first answers, as a manager does that is restarted."""
-
-    failures = 0
-
-    def call(self, commands, *, wait=0.0):
-        if wait and Flaky.failures:
-            Flaky.failures -= 1
-            raise ManagerUnreachable("it restarts")
-        return super().call(commands, wait=wait)
-
-
-class TestConnections:
-    @pytest.fixture
-    def flaky(self, queue, monkeypatch):
-        monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
-        monkeypatch.setattr(Flaky, "failures", 3)
-        with Client(lambda: Flaky(queue), patience=5.0) as client:
-            yield client
-
-    def test_a_wait_outlives_a_restart(self, flaky, consumer):
-        job = flaky.submit("t:f", 1)
-        thread = consumer.later()
-        assert job.result() == 1
-        thread.join()
-        assert Flaky.failures == 0
-
-    def test_so_does_a_map(self, flaky, consumer):
-        results = flaky.map("t:f", [1, 2])
-        thread = consumer.later(2)
-        assert list(results) == [1, 2]
-        thread.join()
-
-    def test_but_not_for_ever(self, queue, monkeypatch):
-        monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
-        monkeypatch.setattr(Flaky, "failures", 10**9)
-        with Client(lambda: Flaky(queue), patience=0.05) as client, pytest.raises(ManagerUnreachable):
-            client.submit("t:f").result()
-
-    def test_a_wait_is_cut_into_slices(self, queue, consumer, monkeypatch):
-        """So that a connection that died silently is found."""
-        waits: list[float] = []
-        monkeypatch.setattr(session, "SLICE_SECONDS", 0.02)
-
-        class Watched(LocalBroker):
-            def call(self, commands, *, wait=0.0):
-                waits.append(wait)
-                if len(waits) == 5:
-                    consumer.run()
-                return super().call(commands, wait=wait)
-
-        with Client(lambda: Watched(queue)) as client:
-            assert client.submit("t:f", 7).result() == 7
-        assert max(waits) == 0.02
-
-    def test_a_thread_too_many_has_its_time_too(self, queue, monkeypatch):
-        """As many as may wait do; the next one is not made to wait longer than it wants."""
-        monkeypatch.setattr(session, "WAITERS_MAX", 1)
-        with Client(lambda: LocalBroker(queue)) as client:
-            job = client.submit("t:f")
-            client._session._free.acquire()
-            with pytest.raises(ResultTimeout, match="too many threads"):
-                job.result(timeout=0.05)
-
-    def test_nothing_is_connected_before_it_is_used(self):
-        def connect():
-            raise AssertionError("connected")
-
-        Client(connect).close()
-
-    def test_a_closed_client_says_so(self, queue):
-        client = Client(lambda: LocalBroker(queue))
-        client.close()
-        client.close()
-        with pytest.raises(BrokerError, match="closed"):
-            client.submit("t:f")
-
-    def test_an_error_of_connecting_reaches_the_caller(self):
-        def connect():
-            raise ManagerUnreachable("nobody there")
-
-        with pytest.raises(ManagerUnreachable):
-            Client(connect, patience=0.0).stats()
-
-
-class TestOperating:
-    def test_dead_jobs_are_requeued(self, client, consumer):
-        job = client.submit("t:f", "fail")
-        consumer.run()
-        assert client.requeue() == 1
-        assert job.view().state == "ready"
-        assert client.requeue([job]) == 0
-
-    def test_jobs_are_found(self, client):
-        job = client.submit("t:f")
-        client.options(queue="other").submit("t:f")
-        assert [view.id for view in client.find(queue="default")] == [job.id]
-
-    def test_a_drain_and_its_end(self, client):
-        client.drain()
-        assert client.stats().drain == 1
-        client.resume()
-        assert client.stats().drain == 0
-
-    def test_the_feed_reads_on_from_its_cursor(self, client, consumer):
-        client.submit("t:f", 1)
-        consumer.run()
-        page = client.feed()
-        assert len(page.outcomes) == 1
-        assert client.feed(page.cursor).outcomes == []
-
-    def test_metrics_are_text(self, client):
-        assert isinstance(client.metrics(), str)
-
-    def test_workers_are_described(self, client, consumer):
-        assert [worker.name for worker in client.workers()] == ["w"]
-
-
 def test_a_handle_is_its_id(client):
     job = client.job("k3v9x0m2q7w1z-0")
     assert repr(job) == "Job('k3v9x0m2q7w1z-0')"
     assert job == client.job(job.id)
     assert job != job.id
-
-
-class TestLate:
-    """The error for a job that has not ended in time says which, and why."""
-
-    @pytest.mark.parametrize(
-        "wait",
-        [
-            lambda client, job: job.result(timeout=0.05),
-            lambda client, job: client.result(job.id, timeout=0.05),
-            lambda client, job: client.results([job], timeout=0.05),
-            lambda client, job: list(client.as_completed([job], timeout=0.05)),
-            lambda client, job: list(client.follow([job.id], timeout=0.05)),
-        ],
-    )
-    def test_it_has_the_id_and_the_reason(self, client, queue, wait):
-        Consumer(queue, print)
-        job = client.submit("t:ff")
-        with pytest.raises(ResultTimeout) as raised:
-            wait(client, job)
-        assert (raised.value.job_id, raised.value.job_ids) == (job.id, (job.id,))
-        assert raised.value.reason == (
-            "waits: no connected worker of queue 'default' knows the task 't:ff'; did you mean t:f?"
-        )
-        assert str(raised.value).endswith(raised.value.reason)
-
-    @pytest.mark.parametrize(
-        ("submit", "reason"),
-        [
-            (lambda client: client.submit("t:f"), "waits: no worker is connected"),
-            (lambda client: client.options(delay=60).submit("t:f"), "waits for its delay to pass"),
-            (
-                lambda client: (client.drain(), client.submit("t:f"))[1],
-                "waits: the service is draining; `svc resume` ends that",
-            ),
-        ],
-    )
-    def test_each_reason_has_its_own_sentence(self, client, submit, reason):
-        job = submit(client)
-        with pytest.raises(ResultTimeout) as raised:
-            job.result(timeout=0.01)
-        assert raised.value.reason == reason
-
-    def test_of_several_it_names_all_and_the_reason_of_one_that_is_blocked(self, client):
-        jobs = [client.options(delay=delay).submit("t:f") for delay in (60, 0, 60)]
-        with pytest.raises(ResultTimeout, match="3 jobs have not ended") as raised:
-            client.results(jobs, timeout=0.05)
-        assert sorted(raised.value.job_ids) == sorted(job.id for job in jobs)
-        assert raised.value.job_id == jobs[1].id
-        assert raised.value.reason == "waits: no worker is connected"
-
-    def test_it_travels_between_processes(self, client):
-        with pytest.raises(ResultTimeout) as raised:
-            client.submit("t:f").result(timeout=0.01)
-        copy = pickle.loads(pickle.dumps(raised.value))
-        assert (str(copy), vars(copy)) == (str(raised.value), vars(raised.value))
-
-    def test_an_answer_in_time_asks_nothing(self, client, queue, monkeypatch):
-        job = client.submit("t:f", 1)
-        Consumer(queue, lambda value: value).run()
-        monkeypatch.setattr(LocalBroker, "get", None)
-        assert job.result(timeout=5) == 1
