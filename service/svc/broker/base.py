@@ -103,7 +103,7 @@ class Broker(abc.ABC):
         seconds = wait.total_seconds()
         request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
         replies = self.call([*outcomes, request], wait=seconds)
-        grant = _expect(replies[-1], r.Grant)
+        grant = expect(replies[-1], r.Grant)
         return Turn(grant, _refusals(replies[:-1]))
 
     def ping(self) -> None:
@@ -268,7 +268,7 @@ class Broker(abc.ABC):
         self.close()
 
     def _one(self, command: c.AnyCommand, kind: type[R], *, wait: float = 0.0) -> R:
-        return _expect(self.call([command], wait=wait)[0], kind)
+        return expect(self.call([command], wait=wait)[0], kind)
 
 
 def _refusals(replies: Sequence[r.AnyReply]) -> list[r.Refused]:
@@ -282,7 +282,12 @@ def _pages(ids: Sequence[str]) -> Iterator[list[str]]:
         yield names[first : first + c.CHANGED_JOBS_MAX]
 
 
-def _expect(reply: r.Reply, kind: type[R]) -> R:
+def expect(reply: r.Reply, kind: type[R]) -> R:
+    """Return *reply*, which is of *kind* unless it is a refusal.
+
+    Raises:
+        ServiceError: the command was refused, or answered by something else.
+    """
     if isinstance(reply, r.Refused):
         raise error_for(reply.code, reply.message)
     if not isinstance(reply, kind):

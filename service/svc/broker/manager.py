@@ -13,41 +13,22 @@ notices at once if the parent ends.
 from __future__ import annotations
 
 import contextlib
-
-# `socket` imports it at the first host name. A child forked during that import would wait for ever.
-import encodings.idna  # noqa: F401
-import pickle
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
 
-from svc.broker.base import Broker
+from svc.broker.base import Broker, expect
+from svc.broker.dial import Dialer
 from svc.broker.forks import begin_anew_in_children
-from svc.broker.stream import Stream
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.errors import AuthenticationFailed, BadRequest, ManagerUnreachable, ServiceError, error_for
-from svc.wire import (
-    PROTOCOL_VERSION,
-    decode_response,
-    encode_request,
-    response_frame,
-    with_header,
-)
-from svc.wire_handshake import CHALLENGE, WELCOME, answer, is_right, make_challenge
-from svc.wire_tls import TlsError, TlsFiles
-
-if TYPE_CHECKING:
-    import ssl
+from svc.errors import BadRequest, ManagerUnreachable, ServiceError, error_for
+from svc.wire import PROTOCOL_VERSION, Stream, decode_response, encode_request, response_frame
+from svc.wire_tls import TlsFiles
 
 #: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
 CONNECT_SECONDS = 5.0
-#: Seconds without data before the first probe, seconds between two probes, and the number of unanswered
-#: probes after which the connection is dead. The first option has another name under macOS.
-KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 #: Seconds between two attempts to connect: doubled from the first value up to the last, with full jitter.
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_LAST = 2.0
@@ -82,11 +63,9 @@ class ManagerBroker(Broker):
         self.welcome = r.Welcome(0, 0, "", 15.0, 0)
         #: How many connections were made after the first one.
         self.reconnects = 0
-        self._authkey = authkey
         self._hello = hello or _client_hello
         self._timeout = timeout
-        self._tls = tls
-        self._context: ssl.SSLContext | None = None
+        self._dialer = Dialer(address, authkey, tls)
         self._stream: Stream | None = None
         #: Reports that were answered before they were recorded; they are repeated first on a new connection.
         self._unrecorded: list[c.AnyCommand] = []
@@ -198,83 +177,22 @@ class ManagerBroker(Broker):
     def _open(self, deadline: float | None) -> Stream:
         limit = time.monotonic() + CONNECT_SECONDS
         limit = limit if deadline is None else min(limit, deadline)
-        plain = socket.create_connection(self.address, timeout=max(0.001, limit - time.monotonic()))
+        stream = self._dialer.connect(limit)
         try:
-            _keep_alive(plain)
-            stream = self._secured(plain, limit)
-            welcome = self._exchange(stream, [self._hello(), *self._unrecorded], limit, 0.0)[0]
-        except TlsError as error:
-            plain.close()
-            raise AuthenticationFailed(
-                f"no TLS with the manager at {self.address[0]}:{self.address[1]}: {error}; "
-                "both sides need certificates of one CA, and the manager's must have the name that is dialled"
-            ) from None
+            replies = self._exchange(stream, [self._hello(), *self._unrecorded], limit, 0.0)
+            welcome = expect(replies[0], r.Welcome)
         except BaseException:
-            plain.close()
-            raise
-        if isinstance(welcome, r.Refused):
             stream.close()
-            raise error_for(welcome.code, welcome.message)
+            raise
         self.reconnects += self.welcome.version != 0
-        self.welcome = cast(r.Welcome, welcome)
+        self.welcome = welcome
         self._stream = stream
         return stream
-
-    def _secured(self, plain: socket.socket, deadline: float) -> Stream:
-        """Return the connection after both sides have proved the authkey, over TLS if that is set."""
-        stream = Stream(plain)
-        if self._tls is not None:
-            self._context = self._context or self._tls.client_context()
-            stream.allow(deadline)
-            stream = Stream(self._tls.dial(plain, self._context, self.address[0]))
-        stream.allow(deadline)
-        self._shake_hands(stream, deadline)
-        return stream
-
-    def _shake_hands(self, stream: Stream, deadline: float) -> None:
-        """Prove to the manager that we know the key, verify that it does, and send `accept_connection`."""
-        response = answer(self._authkey, self._challenge(stream, deadline))
-        if response is None:
-            raise BadRequest(f"{self.address[0]}:{self.address[1]} is not a manager: no challenge came")
-        stream.send(with_header(response))
-        if stream.receive(deadline) != WELCOME:
-            raise AuthenticationFailed(
-                f"the manager at {self.address[0]}:{self.address[1]} refused the authkey; "
-                "both sides must read the same key file"
-            )
-        challenge = make_challenge()
-        stream.send(with_header(CHALLENGE + challenge))
-        if not is_right(self._authkey, challenge, stream.receive(deadline)):
-            raise AuthenticationFailed(
-                f"whoever answers at {self.address[0]}:{self.address[1]} does not know the authkey"
-            )
-        request = pickle.dumps((None, "accept_connection", ("svc",), {}), protocol=4)
-        stream.send(with_header(WELCOME) + with_header(request))
-        stream.receive(deadline)
-
-    def _challenge(self, stream: Stream, deadline: float) -> bytes:
-        try:
-            return stream.receive(deadline)
-        except (EOFError, TimeoutError) as error:
-            if self._tls is not None:
-                raise
-            # A manager with TLS waits for the client's first message, and then closes the connection.
-            raise type(error)("no challenge came; is it overloaded, or does it ask for TLS?") from None
 
     def _discard(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-
-def _keep_alive(plain: socket.socket) -> None:
-    """Send small messages at once and detect a dead peer soon, with the options that the system has."""
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, number in KEEP_ALIVE.items():
-        option = getattr(socket, name, None)
-        if option is not None:
-            plain.setsockopt(socket.IPPROTO_TCP, option, number)
 
 
 def _client_hello() -> c.Hello:

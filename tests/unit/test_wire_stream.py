@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from svc.broker.stream import Stream
 from svc.errors import BadRequest
-from svc.wire import HEADER, LONG_HEADER, with_header
+from svc.wire import HEADER, LONG_HEADER, Stream, with_header
 
 
 @pytest.fixture
