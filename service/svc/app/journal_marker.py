@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from svc.errors import JournalError
-from svc.server.journal.mark import sync_directory
+from svc.server.journal.files import sync
 
 
 def require_journal(marker: Path, journal: Path) -> None:
@@ -41,7 +41,7 @@ def leave_marker(marker: Path, journal: Path) -> None:
             os.fsync(file)
         finally:
             os.close(file)
-        sync_directory(marker.parent)
+        sync(marker.parent)
     except OSError as error:
         raise JournalError(
             f"{marker} (--journal-marker) cannot be written ({error.strerror}); name a file in a directory "

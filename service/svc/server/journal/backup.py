@@ -19,10 +19,10 @@ import structlog
 
 from svc.domain.replies import Copy
 from svc.errors import BadRequest, Conflict, JournalError, ServiceError
-from svc.server.journal.form import draft_beside, make_directory, reason
+from svc.server.journal.files import create, draft_beside, make_directory, sync
+from svc.server.journal.form import reason
 from svc.server.journal.inspection import check_copy
 from svc.server.journal.large_rows import LargeRows
-from svc.server.journal.mark import sync_directory
 
 #: Pages of 4 KiB in one slice. The loop waits for them, which takes some milliseconds even on a busy machine.
 SLICE_PAGES: Final = 64
@@ -64,7 +64,7 @@ class Backup:
             make_directory(directory)
             if self._path.exists():
                 raise Conflict(f"the backup {self._path} exists and stays as it is; choose another name")
-            os.close(os.open(self._draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            os.close(create(self._draft))
             self._target = apsw.Connection(str(self._draft), flags=apsw.SQLITE_OPEN_READWRITE)
             # The thread syncs the complete file at the end.
             self._target.pragma("synchronous", "OFF")
@@ -138,11 +138,11 @@ class Backup:
         """Sync, check and name the copy."""
         log = structlog.get_logger("svc.manager")
         try:
-            _sync(self._draft)
+            sync(self._draft)
             check_copy(self._draft, _rest)
             os.link(self._draft, self._path)  # unlike a rename, this replaces no file
             self._draft.unlink()
-            sync_directory(self._path.parent)
+            sync(self._path.parent)
         except (OSError, apsw.Error, ServiceError) as error:
             self._draft.unlink(missing_ok=True)
             self._state, self._error = "failed", str(error)
@@ -150,14 +150,6 @@ class Backup:
         else:
             self._state = "done"
             log.info("backup_made", path=str(self._path), size_b=self._path.stat().st_size)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _rest(count: int) -> None:

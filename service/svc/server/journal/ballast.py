@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from svc.server.journal.form import file_bytes
+from svc.server.journal.files import file_bytes
 
 
 class Ballast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import suppress
 from importlib import resources
@@ -13,8 +12,9 @@ from typing import Final, NamedTuple
 import apsw
 
 from svc.errors import Conflict, JournalError
+from svc.server.journal.files import copy_synced, create, make_directory, sync
 from svc.server.journal.large_rows import keep_large_rows
-from svc.server.journal.mark import Claim, mark_path, sync_directory
+from svc.server.journal.mark import Claim, mark_path
 
 #: `user_version` of the files that this release writes; see schema.sql.
 SCHEMA_VERSION: Final = 3
@@ -133,27 +133,14 @@ def keep_copies(path: Path) -> Path:
             if file.exists():
                 copy_synced(file, kept / file.name)
         keep_large_rows(path, kept)
-        sync_directory(kept)
-        sync_directory(kept.parent)
+        sync(kept)
+        sync(kept.parent)
     except OSError as error:
         shutil.rmtree(kept, ignore_errors=True)
         raise JournalError(
             f"no copy of the journal {path} could be kept ({error.strerror}); nothing was changed: make room"
         ) from None
     return kept
-
-
-def copy_synced(source: Path, target: Path) -> None:
-    """Copy a file to the new file *target*, and sync it.
-
-    Raises:
-        OSError: *target* exists, the disk is full, or this user may not write there.
-    """
-    with source.open("rb") as read, target.open("xb") as written:
-        shutil.copyfileobj(read, written, 1 << 20)
-        written.flush()
-        os.fsync(written.fileno())
-    target.chmod(0o600)
 
 
 def require_sqlite(version: str) -> None:
@@ -209,34 +196,12 @@ def require_place(path: Path, *, must_exist: bool) -> None:
     try:
         make_directory(path.parent)
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            os.close(create(path))
     except OSError as error:
         raise JournalError(
             f"the journal {path} cannot be created ({error.strerror}); "
             "choose a directory that this user may write to"
         ) from None
-
-
-def file_bytes(path: Path) -> int:
-    """Return the size of the file *path*, or 0 if it does not exist or cannot be looked at."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def draft_beside(path: Path) -> Path:
-    """Return a new hidden path beside *path*, under which to make that file until it is complete."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-
-
-def make_directory(directory: Path) -> None:
-    """Make a directory and its parents, so that their names survive power loss too."""
-    if directory.is_dir():
-        return
-    make_directory(directory.parent)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    sync_directory(directory.parent)
 
 
 def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 import msgspec
 
+from svc.domain.events import AnyEvent
 from svc.domain.ledger import Ledger
 from svc.domain.replay import replay
 from svc.errors import Conflict, JournalError, ServiceError
+from svc.server.journal.files import copy_synced, draft_beside, file_bytes, make_directory, sync
 from svc.server.journal.form import (
     TEXTS_VERSION,
-    copy_synced,
-    draft_beside,
     explained,
-    file_bytes,
-    make_directory,
     open_to_read,
 )
 from svc.server.journal.large_rows import LargeRows, large_rows_bytes, large_rows_path
@@ -31,7 +29,6 @@ from svc.server.journal.mark import (
     mark_path,
     open_mark,
     read_claim,
-    sync_directory,
     this_boot,
 )
 from svc.server.journal.rows import checked_rows
@@ -77,9 +74,35 @@ def info(path: Path) -> Info:
         Conflict: a manager has it open.
         JournalError: it cannot be read.
     """
-    with suppress(TailLost):
-        return _info(path)
-    raise JournalError(f"the mark {mark_path(path)} is damaged; run `svc journal verify`")
+    try:
+        claim = read_claim(mark_path(path))
+    except TailLost:
+        raise JournalError(f"the mark {mark_path(path)} is damaged; run `svc journal verify`") from None
+    kinds: Counter[str] = Counter()
+    first = newest = -1
+    with _reading(path) as journal:
+        try:
+            meta = _meta(journal.connection)
+            for newest, event in journal.rows():
+                kinds[str(event.__struct_config__.tag)] += 1
+                first = newest if first < 0 else first
+            texts = count_texts(journal.connection) if journal.version >= TEXTS_VERSION else 0
+        except apsw.Error as error:
+            raise explained(path, error) from None
+    return Info(
+        path=str(path),
+        version=journal.version,
+        incarnation=meta["incarnation"],
+        created=meta["created"],
+        first=first,
+        newest=newest,
+        rows=kinds.total(),
+        events=dict(kinds),
+        bytes=_sizes(path),
+        mark_incarnation=claim.incarnation if claim else -1,
+        mark_sequence=claim.sequence if claim else -1,
+        texts=texts,
+    )
 
 
 def verify(path: Path) -> list[Check]:
@@ -89,15 +112,8 @@ def verify(path: Path) -> list[Check]:
         Conflict: a manager has it open.
         JournalError: it does not exist, or is no journal.
     """
-    connection, version = open_to_read(path)
-    try:
-        checks = [_check_structure(connection), _check_rows(connection, path, version)]
-        checks.append(_check_texts(connection, path, version))
-        checks.append(_check_replay(connection, path, version))
-        checks.append(_check_end(connection, path))
-    finally:
-        connection.close()
-    return checks
+    with _reading(path) as journal:
+        return [_checked(name, look, journal) for name, look in _CHECKS.items()]
 
 
 def check_copy(path: Path, each: Callable[[int], None]) -> None:
@@ -107,20 +123,14 @@ def check_copy(path: Path, each: Callable[[int], None]) -> None:
         JournalError: the copy is not sound.
         Conflict: another process has it open.
     """
-    connection, version = open_to_read(path)
-    try:
-        structure = _check_structure(connection)
-        if not structure.ok:
-            raise JournalError(f"the copy {path} is damaged ({structure.found}); run the backup again")
-        for count, _ in enumerate(checked_rows(connection, path, LargeRows(path), version), start=1):
-            each(count)
-        texts = _check_texts(connection, path, version, each)
-        if not texts.ok:
-            raise JournalError(f"the copy {path} is damaged ({texts.found}); run the backup again")
-    except apsw.Error as error:
-        raise explained(path, error) from None
-    finally:
-        connection.close()
+    with _reading(path) as journal:
+        try:
+            _structure(journal)
+            for count, _ in enumerate(journal.rows(), start=1):
+                each(count)
+            _texts(journal, each)
+        except (apsw.Error, ValueError) as error:
+            raise JournalError(f"the copy {path} is damaged ({error}); run the backup again") from None
 
 
 def restore(backup: Path, path: Path) -> None:
@@ -146,7 +156,7 @@ def restore(backup: Path, path: Path) -> None:
         os.close(open_mark(mark_path(path), Claim(incarnation, newest, durable=1, boot=this_boot())))
         os.link(draft, path)
         draft.unlink()
-        sync_directory(path.parent)
+        sync(path.parent)
     except (OSError, apsw.Error) as error:
         draft.unlink(missing_ok=True)
         raise JournalError(f"the journal {path} cannot be made from {backup} ({error})") from None
@@ -162,91 +172,82 @@ def _skip_incarnations(path: Path) -> tuple[int, int]:
     return found
 
 
-def _info(path: Path) -> Info:
-    claim = read_claim(mark_path(path))
+class _Reading(NamedTuple):
+    """A journal that is open to be read."""
+
+    path: Path
+    connection: apsw.Connection
+    version: int
+
+    def rows(self) -> Iterator[tuple[int, AnyEvent]]:
+        return checked_rows(self.connection, self.path, LargeRows(self.path), self.version)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[_Reading]:
     connection, version = open_to_read(path)
-    kinds: Counter[str] = Counter()
-    first = newest = -1
     try:
-        meta = _meta(connection)
-        for newest, event in checked_rows(connection, path, LargeRows(path), version):
-            kinds[str(event.__struct_config__.tag)] += 1
-            first = newest if first < 0 else first
-        texts = count_texts(connection) if version >= TEXTS_VERSION else 0
-    except apsw.Error as error:
-        raise explained(path, error) from None
+        yield _Reading(path, connection, version)
     finally:
         connection.close()
-    return Info(
-        path=str(path),
-        version=version,
-        incarnation=meta["incarnation"],
-        created=meta["created"],
-        first=first,
-        newest=newest,
-        rows=kinds.total(),
-        events=dict(kinds),
-        bytes=_sizes(path),
-        mark_incarnation=claim.incarnation if claim else -1,
-        mark_sequence=claim.sequence if claim else -1,
-        texts=texts,
-    )
 
 
-def _check_structure(connection: apsw.Connection) -> Check:
+def _checked(name: str, look: Callable[[_Reading], str], journal: _Reading) -> Check:
+    """Return the result of a check: what *look* has found, or the error that it raised."""
     try:
-        found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
-    except apsw.Error as error:
-        found = [str(error)]
-    return Check("structure", found == ["ok"], "; ".join(map(str, found)))
+        return Check(name, True, look(journal))
+    except (apsw.Error, ServiceError, TailLost, OSError, LookupError, ValueError, TypeError) as error:
+        return Check(name, False, str(error))
 
 
-def _check_rows(connection: apsw.Connection, path: Path, version: int) -> Check:
-    try:
-        count = sum(1 for _ in checked_rows(connection, path, LargeRows(path), version))
-    except (apsw.Error, JournalError) as error:
-        return Check("rows", False, str(error))
-    old = "; they have no checksums, being of version 1" if version == 1 else ""
-    return Check("rows", True, f"{count} rows{old}")
+def _structure(journal: _Reading) -> str:
+    found = "; ".join(str(row[0]) for row in journal.connection.execute("PRAGMA integrity_check(10)"))
+    if found != "ok":
+        raise ValueError(found)
+    return found
 
 
-def _check_texts(
-    connection: apsw.Connection, path: Path, version: int, each: Callable[[int], None] = lambda count: None
-) -> Check:
-    count = 0
-    if version >= TEXTS_VERSION:
+def _rows(journal: _Reading) -> str:
+    count = sum(1 for _ in journal.rows())
+    return f"{count} rows{'; they have no checksums, being of version 1' if journal.version == 1 else ''}"
+
+
+def _texts(journal: _Reading, each: Callable[[int], None] = lambda count: None) -> str:
+    count, damaged = 0, ""
+    if journal.version >= TEXTS_VERSION:
+        for count, _ in enumerate(checked_texts(journal.connection), start=1):
+            each(count)
         try:
-            for count, _ in enumerate(checked_texts(connection), start=1):
-                each(count)
-            check_uses(connection, checked_rows(connection, path, LargeRows(path), version))
+            check_uses(journal.connection, journal.rows())
         except JournalError:
-            return Check("texts", True, f"{count} texts of errors; the rows are too damaged to compare them")
-        except (apsw.Error, ValueError) as error:
-            return Check("texts", False, str(error))
-    return Check("texts", True, f"{count} texts of errors")
+            damaged = "; the rows are too damaged to compare them"
+    return f"{count} texts of errors{damaged}"
 
 
-def _check_replay(connection: apsw.Connection, path: Path, version: int) -> Check:
+def _replay(journal: _Reading) -> str:
     ledger = Ledger(window_bytes=0)
-    try:
-        for sequence, event in checked_rows(connection, path, LargeRows(path), version):
-            replay(ledger, sequence, event)
-    except (apsw.Error, ServiceError, LookupError, ValueError, TypeError) as error:
-        return Check("replay", False, str(error))
+    for sequence, event in journal.rows():
+        replay(ledger, sequence, event)
     unfinished = sum(chunk.unfinished for chunk in ledger.chunks.values())
     finished = sum(chunk.count for chunk in ledger.chunks.values()) - unfinished
-    return Check("replay", True, f"{unfinished} jobs to be done, {finished} finished ones kept")
+    return f"{unfinished} jobs to be done, {finished} finished ones kept"
 
 
-def _check_end(connection: apsw.Connection, path: Path) -> Check:
-    try:
-        claim = read_claim(mark_path(path))
-        if claim is None:
-            return Check("end", True, "there is no mark to compare with, as with a backup")
-        claim.check(path, _meta(connection)["incarnation"], _newest(connection))
-    except (TailLost, apsw.Error, OSError, LookupError) as error:
-        return Check("end", False, str(error))
-    return Check("end", True, f"the mark at row {claim.sequence} is reached")
+def _end(journal: _Reading) -> str:
+    claim = read_claim(mark_path(journal.path))
+    if claim is None:
+        return "there is no mark to compare with, as with a backup"
+    claim.check(journal.path, _meta(journal.connection)["incarnation"], _newest(journal.connection))
+    return f"the mark at row {claim.sequence} is reached"
+
+
+_CHECKS: dict[str, Callable[[_Reading], str]] = {
+    "structure": _structure,
+    "rows": _rows,
+    "texts": _texts,
+    "replay": _replay,
+    "end": _end,
+}
 
 
 def _meta(connection: apsw.Connection) -> dict[str, int]:

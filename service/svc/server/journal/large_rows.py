@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from svc.server.journal.mark import sync_directory
+from svc.server.journal.files import create, sync
 
 #: A row of this many bytes or more gets a file of its own.
 LARGE_BYTES: Final = 256 * 1024
@@ -62,7 +62,7 @@ class LargeRows:
         for number, content in contents:
             self._note(number, len(content))
             _write_synced(self._path(number), content)
-        sync_directory(self._directory)
+        sync(self._directory)
 
     def read(self, number: int) -> bytes:
         """Return the content of a row; the caller has to verify its checksum.
@@ -123,7 +123,7 @@ class LargeRows:
     def _make(self) -> None:
         if not self._made:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            sync_directory(self._directory.parent)
+            sync(self._directory.parent)
             self._made = True
 
     def _path(self, number: int) -> Path:
@@ -154,24 +154,17 @@ def keep_large_rows(journal: Path, target: Path) -> None:
     source = large_rows_path(journal)
     if source.is_dir():
         shutil.copytree(source, target / source.name, copy_function=os.link)
-        sync_directory(target / source.name)
+        sync(target / source.name)
 
 
 def _write_synced(path: Path, content: bytes) -> None:
     # A file that a crash left under this name may be linked elsewhere, so it is replaced, not overwritten.
     path.unlink(missing_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(file, memoryview(content))
-        os.fdatasync(file)
-    finally:
-        os.close(file)
-
-
-def _write_all(file: int, rest: memoryview) -> None:
-    try:
-        while rest:
-            rest = rest[os.write(file, rest) :]
+        with os.fdopen(create(path), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fdatasync(file.fileno())
     except OSError as error:
         if error.errno in _FULL:
             raise NoRoom(*error.args) from None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from svc.server.journal.checked_record import CHECK, packed, unpacked
+from svc.server.journal.files import sync
 
 #: Seconds between two syncs of the mark while commits come: one more sync each second, not for each commit.
 SYNC_SECONDS: Final = 1.0
@@ -72,7 +73,7 @@ def open_mark(path: Path, claim: Claim) -> int:
     try:
         os.posix_fallocate(file, 0, _FILE_BYTES)
         begin_mark(file, claim)
-        sync_directory(path.parent)
+        sync(path.parent)
     except BaseException:
         os.close(file)
         raise
@@ -124,12 +125,3 @@ def this_boot() -> int:
         return int(_BOOT_ID.read_text(encoding="ascii").replace("-", "")[:15], 16)
     except (OSError, ValueError):
         return 0
-
-
-def sync_directory(directory: Path) -> None:
-    """Sync *directory*, so that the names in it survive power loss."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

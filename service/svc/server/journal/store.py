@@ -37,7 +37,8 @@ from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
 from svc.server.journal.backup import Backup
 from svc.server.journal.checked_record import CHECK
-from svc.server.journal.form import file_bytes, reason
+from svc.server.journal.files import file_bytes
+from svc.server.journal.form import reason
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
 from svc.server.journal.mark import CLAIM, MAGIC, SLOTS, SYNC_SECONDS
 from svc.server.journal.opening import OpenOptions, begin_anew, open_files
