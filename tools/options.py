@@ -1,4 +1,4 @@
-"""Writes the tables of options in docs/cli.md, from the commands themselves. `make docs` runs it."""
+"""Writes the tables of options in docs/cli.md, and sections of new commands; `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,32 @@ def table(command: Any) -> str:
 
 
 def written(page: str) -> str:
-    """Return the *page* with the tables of all commands that have one and are parsed by `svc` itself."""
+    """Return the *page* with the present tables, and with a section for each command that has none yet.
+
+    `svc health` has no table here, because it reads its options itself.
+    """
+    previous = ""
     for name, command in commands():
+        if f"\n## `{name}`\n" not in page:
+            page = _with_section(page, name, command, previous)
         if command.params:
             before, title, rest = page.partition(f"\n## `{name}`\n")
             section, end, after = rest.partition("\n## ")
-            page = before + title + _replaced(section, table(command)) + end + after
+            old = TABLE.search(section)
+            if old is not None:
+                section = section.replace(old[0], table(command))
+            page = before + title + section + end + after
+        previous = name
     return page
 
 
-def _replaced(section: str, new: str) -> str:
-    return TABLE.sub(lambda _: new, section, count=1)
+def _with_section(page: str, name: str, command: Any, previous: str) -> str:
+    """Return the *page* with a section for a command, behind that of the *previous* one."""
+    before, title, rest = page.partition(f"\n## `{previous}`\n")
+    section, end, after = rest.partition("\n## ")
+    example = command.epilog.removeprefix("Example: ")
+    new = f"\n## `{name}`\n\n{command.help}\n\n```\n{example}\n```\n\n{HEAD}"
+    return f"{before}{title}{section}{new}{end}{after}"
 
 
 def _row(option: Any) -> Iterator[str]:
