@@ -125,7 +125,7 @@ def test_a_requeued_job_is_no_suspect_and_has_a_fresh_budget(engine, queue, name
     assert (view.state, view.suspicions, view.suspect) == ("ready", 0, False)
 
 
-def test_the_process_goes_on_with_its_job_if_it_is_back_before_the_verdict(engine, queue, names):
+def test_the_process_goes_on_with_its_job_if_it_is_back_before_the_judgement(engine, queue, names):
     suspect_each(engine, queue, names, 1)
     worker = consumer_of(engine, "p")
     delivery = lease_one(worker)

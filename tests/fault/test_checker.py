@@ -53,7 +53,7 @@ def test_a_sound_history_has_no_violations():
     assert findings.recoveries["kill"] == [pytest.approx(0.2)]
 
 
-def test_verdicts_add_up():
+def test_findings_add_up():
     """Suites with other faults (in a journal's file, in the network) bring rows of their own."""
     findings, other = Checker(*sound(), POISON).check(), Checker(*sound(), POISON).check()
     findings.add(other)

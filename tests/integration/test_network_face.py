@@ -216,11 +216,11 @@ def test_an_answer_that_cannot_be_pickled_is_replaced_by_its_id_and_codec(manage
 
 def test_unfinished_messages_are_bounded_in_sum():
     with running_manager(bounds=Bounds(buffered_bytes=1 << 20)) as manager, noted() as reasons:
-        with connected(manager) as hoarder, connected(manager) as honest:
-            for client in (hoarder, honest):
+        with connected(manager) as greedy, connected(manager) as honest:
+            for client in (greedy, honest):
                 client.serve(manager.authkey)
-            hoarder.send(HEADER.pack(10 << 20) + b"x" * (2 << 20))
-            assert hoarder.rest() == b""
+            greedy.send(HEADER.pack(10 << 20) + b"x" * (2 << 20))
+            assert greedy.rest() == b""
             honest.send(call("tasks", "qsize"))
             assert pickle.loads(honest.receive()) == ("#RETURN", 0)
         assert len(reasons("connection_cut_off")) == 1
