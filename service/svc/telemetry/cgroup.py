@@ -22,7 +22,7 @@ class Memory(NamedTuple):
     limit: int | None
 
 
-class Bounded(NamedTuple):
+class MemoryUse(NamedTuple):
     """Memory in use and its limit, in bytes."""
 
     used: int
@@ -46,7 +46,7 @@ def read_memory(mount: Path = Path("/sys/fs/cgroup"), process: Path = Path("/pro
 
 def read_tightest(
     mount: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
-) -> Bounded | None:
+) -> MemoryUse | None:
     """Return the current memory of the group nearest to its limit: this process's own, or one above it.
 
     Its `used` is the memory that the kernel cannot reclaim: if that reaches the limit, the kernel kills a
@@ -56,11 +56,11 @@ def read_tightest(
     return max(groups, key=lambda group: group.used / group.limit, default=None)
 
 
-def _bounded(folder: Path) -> Bounded | None:
+def _bounded(folder: Path) -> MemoryUse | None:
     for _, name in _FILES:
         limit = _number(folder / name)
         if limit:
-            return Bounded(_kept(folder, _KEPT[name]), limit)
+            return MemoryUse(_kept(folder, _KEPT[name]), limit)
     return None
 
 

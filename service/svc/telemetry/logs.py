@@ -21,7 +21,7 @@ from svc.telemetry.events import repeating_events
 from svc.telemetry.lines import LineWriter
 from svc.telemetry.records import (
     AddFields,
-    Bounded,
+    BoundedRenderer,
     DropRepeats,
     Renderer,
     name_foreign,
@@ -85,7 +85,7 @@ class LogSettings:
         ]
 
     def _last_steps(self) -> list[Processor]:
-        return [format_exc_info, redact, Bounded(self._renderer())]
+        return [format_exc_info, redact, BoundedRenderer(self._renderer())]
 
     def _renderer(self) -> Renderer:
         if self.format == "json" or (self.format == "auto" and not os.isatty(_STDERR)):

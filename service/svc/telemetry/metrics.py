@@ -36,7 +36,7 @@ _OUTCOME_OF = {
 _LONGEST_TURN = "svc_manager_longest_turn_processor_seconds"
 
 
-class Number:
+class Value:
     """A counter or a gauge."""
 
     __slots__ = ("value",)
@@ -99,7 +99,7 @@ def _sound(value: float) -> float:
     return min(value, OBSERVATION_MAX) if 0 <= value < math.inf else 0.0
 
 
-class Registry:
+class MetricSeries:
     """The series of each metric in a catalogue, by the values of its labels.
 
     Series whose labels all have closed sets of values are there from the start, so that `rate()` sees their
@@ -108,19 +108,19 @@ class Registry:
 
     def __init__(self, catalogue: Iterable[Metric]) -> None:
         self._catalogue = {metric.name: metric for metric in catalogue}
-        self._numbers: dict[str, dict[tuple[str, ...], Number]] = {name: {} for name in self._catalogue}
+        self._numbers: dict[str, dict[tuple[str, ...], Value]] = {name: {} for name in self._catalogue}
         self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name in self._catalogue}
         for metric in self._catalogue.values():
             if metric.values.keys() >= set(metric.labels):
                 for labels in product(*metric.values.values()):
                     (self.histogram if metric.buckets else self.number)(metric.name, *labels)
 
-    def number(self, name: str, *labels: str) -> Number:
+    def number(self, name: str, *labels: str) -> Value:
         """Return the counter or gauge *name* with these values of its labels; it begins with 0."""
         series = self._numbers[name]
-        return series.get(labels) or series.setdefault(labels, Number())
+        return series.get(labels) or series.setdefault(labels, Value())
 
-    def numbers(self, name: str, *labels: str) -> dict[str, Number]:
+    def numbers(self, name: str, *labels: str) -> dict[str, Value]:
         """Return the counters of each value of the last label, whose set is closed, by that value."""
         metric = self._catalogue[name]
         return {last: self.number(name, *labels, last) for last in metric.values[metric.labels[-1]]}
@@ -130,9 +130,9 @@ class Registry:
         series = self._histograms[name]
         return series.get(labels) or series.setdefault(labels, Histogram(self._catalogue[name].buckets))
 
-    def only(self, name: str, *labels: str) -> Number:
+    def only(self, name: str, *labels: str) -> Value:
         """Return the gauge *name* with these values of its labels, and drop its other series."""
-        self._numbers[name] = {labels: Number()}
+        self._numbers[name] = {labels: Value()}
         return self._numbers[name][labels]
 
     def expose(self) -> Iterator[str]:
@@ -159,7 +159,7 @@ class Build:
 class _JobSeries:
     """The numbers of one queue and task."""
 
-    def __init__(self, registry: Registry, queue: str, task: str) -> None:
+    def __init__(self, registry: MetricSeries, queue: str, task: str) -> None:
         key = self.key = (queue, task)
         self.submitted = registry.number("svc_jobs_submitted_total", *key)
         self.started = registry.number("svc_jobs_started_total", *key)
@@ -175,7 +175,7 @@ class _JobSeries:
 class _QueueSeries:
     """The numbers of one queue."""
 
-    def __init__(self, registry: Registry, queue: str) -> None:
+    def __init__(self, registry: MetricSeries, queue: str) -> None:
         self.expiries = registry.number("svc_lease_expiries_total", queue)
         self.stale = registry.number("svc_stale_acks_total", queue)
         self.rejected = registry.numbers("svc_jobs_rejected_total", queue)
@@ -185,7 +185,7 @@ class _QueueSeries:
 class _MethodSeries:
     """The numbers of one remote method."""
 
-    def __init__(self, registry: Registry, method: str) -> None:
+    def __init__(self, registry: MetricSeries, method: str) -> None:
         self.results = registry.numbers("svc_manager_calls_total", method)
         self.seconds = registry.histogram("svc_manager_call_seconds", method)
 
@@ -199,7 +199,7 @@ class ManagerMetrics(Observer):
 
     def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
         """Start all counters at 0, including those of *queues*, so that `rate()` sees their first event."""
-        self._registry = registry = Registry(MANAGER_METRICS)
+        self._registry = registry = MetricSeries(MANAGER_METRICS)
         self._labels = Labels()
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
         self._queues: dict[str, _QueueSeries] = {}
@@ -361,7 +361,7 @@ class ManagerMetrics(Observer):
             self._registry.number("svc_collector_seconds").value = time.perf_counter() - began
 
 
-def set_gauges(registry: Registry, totals: Totals, queues: Iterable[str]) -> None:
+def set_gauges(registry: MetricSeries, totals: Totals, queues: Iterable[str]) -> None:
     """Set the gauges that *totals* tell; queues that are not among *queues* share the name `other`."""
     for name, value in {
         "svc_workers": totals.workers,

@@ -1,6 +1,7 @@
 """Our own processors of log records.
 
-Each takes and returns a structlog event dictionary, except `Bounded`, which ends the chain and returns text.
+Each takes and returns a structlog event dictionary, except `BoundedRenderer`, which ends the chain and
+returns text.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _described(value: object) -> str:
         return f"<{type(value).__name__}: its repr failed>"
 
 
-class Bounded:
+class BoundedRenderer:
     """Renders with *renderer* in at most *limit* bytes, newline included; cuts the longest field first.
 
     A field that was cut ends in `…[+N]`, with N missing characters. A record of too many short fields keeps

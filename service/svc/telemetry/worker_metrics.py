@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from svc.telemetry.catalogue import OTHER, WORKER_METRICS
 from svc.telemetry.cgroup import read_memory
 from svc.telemetry.exposition import of_this_process
-from svc.telemetry.metrics import Registry
+from svc.telemetry.metrics import MetricSeries
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WorkerSnapshot:
 
 def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
     """Return the worker's metrics as Prometheus text, with the current memory of its control group."""
-    registry, me, memory = Registry(WORKER_METRICS), snapshot.worker, read_memory()
+    registry, me, memory = MetricSeries(WORKER_METRICS), snapshot.worker, read_memory()
     info = (me, snapshot.host, snapshot.version, snapshot.start_method)
     registry.number("svc_worker_info", *info).value = 1
     for name, counts in (

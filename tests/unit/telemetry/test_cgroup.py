@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from svc.telemetry.cgroup import Bounded, read_tightest
+from svc.telemetry.cgroup import MemoryUse, read_tightest
 
 V1_NO_LIMIT = "9223372036854771712"
 
 
-def groups(folder: Path, process: str, **files: str) -> Bounded | None:
+def groups(folder: Path, process: str, **files: str) -> MemoryUse | None:
     """Write the system's files of control groups; *files* have `__` for a slash and `_s_` for a dot."""
     (folder / "process").write_text(process)
     for name, content in files.items():
@@ -29,7 +29,7 @@ def test_version_2_counts_what_cannot_be_taken_back(tmp_path):
         memory_s_max="1000",
         memory_s_stat="anon 300\nfile 500\nkernel 60\nshmem 20\nsock 7\ninactive_anon 300",
     )
-    assert found == Bounded(327, 1000)
+    assert found == MemoryUse(327, 1000)
 
 
 def test_version_1_counts_the_groups_below_too(tmp_path):
@@ -40,7 +40,7 @@ def test_version_1_counts_the_groups_below_too(tmp_path):
         memory__a__memory_s_limit_in_bytes="1000",
         memory__a__memory_s_stat="cache 500\nrss 100\ntotal_cache 600\ntotal_rss 300\ntotal_shmem 20",
     )
-    assert found == Bounded(320, 1000)
+    assert found == MemoryUse(320, 1000)
 
 
 def test_the_group_that_is_nearest_to_its_limit_counts_also_if_it_is_above(tmp_path):
@@ -52,7 +52,7 @@ def test_the_group_that_is_nearest_to_its_limit_counts_also_if_it_is_above(tmp_p
         pod__memory_s_max="2000",
         pod__memory_s_stat="anon 1500",
     )
-    assert found == Bounded(1500, 2000)
+    assert found == MemoryUse(1500, 2000)
 
 
 def test_in_a_container_of_version_1_its_group_is_the_root_of_the_mount(tmp_path):
@@ -62,7 +62,7 @@ def test_in_a_container_of_version_1_its_group_is_the_root_of_the_mount(tmp_path
         memory__memory_s_limit_in_bytes="1000",
         memory__memory_s_stat="total_rss 10\ntotal_shmem 0",
     )
-    assert found == Bounded(10, 1000)
+    assert found == MemoryUse(10, 1000)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from svc.telemetry.records import (
     RECORD_BYTES_MAX,
     REDACTED,
     AddFields,
-    Bounded,
+    BoundedRenderer,
     DropRepeats,
     Throttle,
     redact,
@@ -82,7 +82,7 @@ def test_a_field_of_the_record_wins_over_the_process_wide_one():
 
 def test_the_longest_field_is_cut_and_the_others_stay_whole():
     record = {"event": "attempt_finished", "job_id": "o-1", "traceback": "x" * 100_000, "message": "y" * 300}
-    text = Bounded(to_json)(None, "", record)
+    text = BoundedRenderer(to_json)(None, "", record)
     shown = json.loads(text)
     assert RECORD_BYTES_MAX - 200 < len(text.encode()) < RECORD_BYTES_MAX
     assert shown["message"] == "y" * 300
@@ -92,7 +92,7 @@ def test_the_longest_field_is_cut_and_the_others_stay_whole():
 
 def test_a_record_that_fits_is_left_alone():
     record = {"event": "e", "text": "ä" * 100}
-    assert json.loads(Bounded(to_json)(None, "", record)) == record
+    assert json.loads(BoundedRenderer(to_json)(None, "", record)) == record
 
 
 class Broken:
@@ -106,7 +106,7 @@ class Broken:
     "value", [Broken(), object(), float("nan"), {1: {2}}, "\ud800", b"\xff", 2**100, [Broken()]]
 )
 def test_whatever_is_logged_comes_out_as_json(value: object):
-    text = Bounded(to_json)(None, "", {"event": "e", "value": value})
+    text = BoundedRenderer(to_json)(None, "", {"event": "e", "value": value})
     assert json.loads(text)["event"] == "e"
 
 
@@ -130,7 +130,7 @@ values = st.recursive(
 )
 def test_every_record_is_one_bounded_line_of_json(fields: dict[str, object], text: str, many: int):
     record = {"event": "e", **{f"f{n}": n for n in range(many)}, **fields, "text": text}
-    line = Bounded(to_json)(None, "", record)
+    line = BoundedRenderer(to_json)(None, "", record)
     assert "\n" not in line
     assert len(line.encode()) < RECORD_BYTES_MAX
     json.loads(line)
