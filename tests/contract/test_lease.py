@@ -12,6 +12,7 @@ from svc.domain import commands as c
 from svc.domain.members import RECONNECT_GRACE
 from svc.errors import BadRequest, LeaseLost
 from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.inside import waiting_lessees
 
 PATIENCE = timedelta(seconds=30)
 #: The seconds of run time that a consumer reads ahead.
@@ -129,7 +130,7 @@ def test_a_lease_waits_for_the_first_job(engine, queue):
     consumer, got = engine.consumer(), []
     thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))
     thread.start()
-    engine.until(lambda host: host.waiting_lessees() == 1)
+    engine.until(lambda host: waiting_lessees(host) == 1)
 
     submit(queue)
 
@@ -175,7 +176,7 @@ def test_interrupt_ends_the_wait_of_another_thread_and_loses_nothing(engine, que
     consumer, got = engine.consumer(), []
     thread = threading.Thread(target=lambda: got.append(lease(consumer, 1, PATIENCE)))
     thread.start()
-    engine.until(lambda host: host.waiting_lessees() == 1)
+    engine.until(lambda host: waiting_lessees(host) == 1)
 
     consumer.interrupt()
     thread.join(5)
@@ -202,7 +203,7 @@ def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
         consumer, got = engine.consumer(f"w-{number}"), []
         thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))  # noqa: B023
         thread.start()
-        engine.until(lambda host: host.waiting_lessees() == 1)
+        engine.until(lambda host: waiting_lessees(host) == 1)
         submit(queue, chunk(number))
         consumer.interrupt()
         thread.join(5)

@@ -12,6 +12,7 @@ from svc.domain import replies as r
 from svc.errors import BadRequest, LeaseLost, ProtocolMismatch
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.inside import waiting_lessees
 
 
 def held(delivery: r.Delivery) -> c.Held:
@@ -216,7 +217,7 @@ def test_a_drain_reaches_a_consumer_that_waits_already(engine, queue):
         target=lambda: got.append(consumer.lease(limit=1, wait=timedelta(seconds=30)).grant.pill)
     )
     thread.start()
-    engine.until(lambda host: host.waiting_lessees() == 1)
+    engine.until(lambda host: waiting_lessees(host) == 1)
 
     queue.drain()
     thread.join(5)

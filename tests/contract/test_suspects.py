@@ -12,6 +12,7 @@ from svc.domain import replies as r
 from svc.domain.suspicion import TOGETHER_SECONDS
 from svc.errors import LeaseLost
 from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, states, submit
+from tests.support.inside import waiting_lessees
 from tests.support.suspects import (
     BUDGET,
     JUDGED,
@@ -239,7 +240,7 @@ def test_a_suspect_that_ends_two_workers_in_a_row_is_charged_for_the_second(engi
     # It waits, and gets the job in the very turn in which the first worker is found to be lost.
     waiting = threading.Thread(target=lease, args=(second, 1, timedelta(seconds=30)))
     waiting.start()
-    engine.until(lambda host: host.waiting_lessees() == 1)
+    engine.until(lambda host: waiting_lessees(host) == 1)
     engine.advance(SOON - 0.2)
     waiting.join(10)
     engine.advance(0.1)

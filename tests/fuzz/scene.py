@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Self
 
 from svc import wire
+from svc.broker.commit import RecentEvents
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
-from svc.broker.recent import Recent
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.events import AnyEvent
@@ -28,14 +28,16 @@ from svc.server.journal import SqliteJournal
 from svc.server.journal.rows import Row, event_of
 from svc.server.journal.store import rows_of
 from svc.server.keys import Key, KeyRing
+from svc.server.loop import Turns
+from svc.server.peer_log import PeerLog
 from svc.server.protocol import ConnectionProtocol
-from svc.server.turns import Turns
 from svc.telemetry.metrics import ManagerMetrics
 from tests.fuzz import steps as s
 from tests.fuzz.invariants import check_cheaply, check_deserted, check_renewed
 from tests.fuzz.oracle import Finding
 from tests.fuzz.targets import read_answer
 from tests.support.clock import FakeClock
+from tests.support.inside import waiting_lessees
 from tests.support.state_checks import check_journal, check_state, portrait
 
 #: Seconds of processor time that one step may take; the states are small.
@@ -153,7 +155,7 @@ class Scene:
 
     def method(self, typeid: str, name: str) -> Callable[..., None]:
         """Return the function for a stock client's call; its signature has the arguments."""
-        return self.protocol._plain.method(typeid, name)
+        return self.protocol.plain.objects.method(typeid, name)
 
     def tell(self, step: s.Step) -> None:
         """Run one step, and check the invariants after it.
@@ -281,7 +283,7 @@ class Scene:
             self.clock.advance(seconds)
             self.host.turn()
         check_deserted(self.host.state)
-        if self.host.waiting_lessees():
+        if waiting_lessees(self.host):
             raise Finding("requests for jobs outlive those who made them")
 
     def _review(self, step: s.Review) -> None:
@@ -321,10 +323,11 @@ class Scene:
             observer=metrics,
             exposition=metrics.collect,
         )
-        self.host._recent = Recent(self._recent_bytes)
+        self.host.commits.recent = RecentEvents(self._recent_bytes)
+        self.peer_log = PeerLog(metrics)
         self.turns = Turns()
         self.turns.until = -math.inf if self._hurried else math.inf
-        self.protocol = ConnectionProtocol(self.host, KeyRing.of_authkey(_SECRET), self, turns=self.turns)
+        self.protocol = ConnectionProtocol(self.host, KeyRing.of_authkey(_SECRET), self, self.turns)
 
     def _submitted(self) -> int:
         return sum(counts.submitted for counts in self.host.state.ledger.counts.values())

@@ -27,10 +27,11 @@ from svc.envelope import PickleKeys
 from svc.errors import BadRequest, CodecError
 from svc.server.connection import OUTSTANDING_MAX, Connection, Stage
 from svc.server.keys import Key, KeyRing
-from svc.server.loop import Server
+from svc.server.manager import Server
 from svc.server.pickle_scan import loads_plain
 from svc.server.pickle_stack import NESTING_MAX
 from tests.fuzz.oracle import Finding
+from tests.support.inside import connection_count, waiting_lessees
 
 #: The size that shared values may add when they are written out: small, so each value can be compared fully.
 EXPANDED_BYTES_MAX = 100_000
@@ -153,7 +154,7 @@ def connection(data: bytes) -> None:
             raise Finding(f"{peer.outstanding} requests of one peer wait for an answer")
         _check_answers(manager.said(), served=bool(how & SERVED))
         manager.hang_up()
-        if manager.server.connection_count or manager.host.waiting_lessees():
+        if connection_count(manager.server) or waiting_lessees(manager.host):
             raise Finding("something of the peer is left after it has gone")
 
 
@@ -226,7 +227,7 @@ class _Manager:
     def accepted(self) -> Connection:
         """Return the manager's end of the connection."""
         self._turn()
-        (found,) = self.server._connection_limits.connections.values()
+        (found,) = self.server._connections.limits.connections.values()
         found.challenge = CHALLENGE
         return found
 
@@ -250,13 +251,13 @@ class _Manager:
         self._peer.close()
         end = time.monotonic() + GONE_SECONDS
         self._turn()
-        while self.server.connection_count and time.monotonic() < end:
+        while connection_count(self.server) and time.monotonic() < end:
             self._turn()
 
     def _turn(self) -> None:
         for _ in range(2):
             self.server.wake()
-            self.server._turn()
+            self.server._loop.turn()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

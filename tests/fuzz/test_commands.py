@@ -13,15 +13,15 @@ import pytest
 import structlog
 from msgspec import inspect
 
-from svc.broker import host
+from svc.broker import durable_state
 from svc.domain import admission, settlement, upkeep
 from svc.domain import commands as c
+from svc.domain.apply import HANDLERS, READERS
 from svc.domain.events import Failed
-from svc.domain.handlers import HANDLERS, READERS
 from svc.domain.lifecycle import JobState
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
-from svc.server import protocol
+from svc.server import plain_calls
 from svc.server.plain import EXPOSED
 from tests.fuzz import author, commands
 from tests.fuzz.scene import Scene
@@ -76,7 +76,7 @@ def a_replay_leaves_failures_out(monkeypatch):
         if not isinstance(event, Failed):
             replay(ledger, sequence, event)
 
-    monkeypatch.setattr(host, "replay", forgetful)
+    monkeypatch.setattr(durable_state, "replay", forgetful)
 
 
 def a_handler_cannot_take_a_number(monkeypatch):
@@ -89,7 +89,7 @@ def a_handler_cannot_take_a_number(monkeypatch):
 
 
 def an_answer_names_a_function(monkeypatch):
-    monkeypatch.setattr(protocol, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
+    monkeypatch.setattr(plain_calls, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
 
 
 #: Deliberate faults, and the kind of failure that shows each.

@@ -18,6 +18,7 @@ from svc.domain.job import NewChunk
 from svc.server.connection_limits import Bounds
 from svc.wire import HEADER, encode_request, with_header
 from tests.support.asking import chunk
+from tests.support.inside import connection_count
 from tests.support.manager import running_manager
 from tests.support.pythons import interpreters
 from tests.support.stranger import connected, noted, serves
@@ -142,7 +143,7 @@ def test_connections_above_the_quota_are_closed_at_once(bounds, reason):
             assert fourth.rest() == b""
         assert reasons("connection_refused") == [reason]
         honest.pop().socket.close()
-        manager.until(lambda: manager.server.connection_count < 3)
+        manager.until(lambda: connection_count(manager.server) < 3)
         assert serves(manager)
         if bounds.address_connections == 3:
             with connected(manager, "127.0.0.2") as elsewhere:
@@ -232,7 +233,7 @@ def test_a_connection_whose_host_has_vanished_is_found_by_the_kernel(manager):
         idle.serve(manager.authkey)
 
         def options() -> list[int]:
-            (connection,) = manager.server._connection_limits.connections.values()
+            (connection,) = manager.server._connections.limits.connections.values()
             names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
             keep = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             return [keep, *(connection.sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)]

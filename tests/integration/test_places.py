@@ -66,7 +66,7 @@ def test_a_key_that_takes_all_the_places_it_can_leaves_each_other_key_its_own(gr
                 stack.enter_context(connected(manager, role))
             with pytest.raises(ManagerUnreachable):
                 ManagerBroker(manager.endpoint, KEYS[role], timeout=0.3).connect()
-        assert manager.server.ask(lambda: manager.server._connection_limits.open).result(5) <= CONNECTIONS
+        assert manager.server.ask(lambda: manager.server._connections.limits.open).result(5) <= CONNECTIONS
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_two_keys_together_lock_nobody_out():
 def test_a_place_that_is_given_up_can_be_taken_again():
     with served() as manager, ExitStack() as stack:
         fill(manager, Role.SUBMIT, stack)
-        guests = manager.server._connection_limits
+        guests = manager.server._connections.limits
         with ExitStack() as others:
             others.enter_context(connected(manager, Role.WORK))
         manager.until(lambda: guests.open == SHARE)
@@ -157,7 +157,7 @@ def announce(stranger: Stranger, size: int, sent: int) -> None:
 def test_a_flood_of_unfinished_messages_is_bounded_within_the_turn_and_spares_other_keys():
     bound = 32 * PIECE
     with served(buffered_bytes=bound) as manager, ExitStack() as stack:
-        connection_limits, most = manager.server._connection_limits, 0
+        connection_limits, most = manager.server._connections.limits, 0
         honest = guest(manager, Role.WORK, stack)
         announce(honest, 8 * PIECE, PIECE)
         for _ in range(SHARE):

@@ -18,12 +18,12 @@ from svc.domain import commands as c
 from svc.domain.limits import Limits
 from svc.domain.observer import Observer
 from svc.domain.roles import Role
-from svc.server import turns
+from svc.server import loop
 from svc.server.connection_limits import Bounds
 from svc.server.keys import Key, KeyRing
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_stack import CONTAINERS_MAX
-from svc.server.protocol import CODING_BYTES_MAX
+from svc.server.plain_calls import CODING_BYTES_MAX
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
@@ -92,7 +92,7 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 def test_others_are_served_while_a_large_call_is_scanned(manager, name, monkeypatch):
     """Without time the scan goes on a few thousand opcodes in each turn, and answers the same in the end."""
-    monkeypatch.setattr(turns, "SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "TURN_SECONDS", 0.0)
     deferred = threading.Event()
     defer = manager.server._turns.defer
 

@@ -93,7 +93,7 @@ class HastyHost(QueueHost):
         self, commands: Sequence[c.Command], member: Member, deliver: Callable[[list[r.Reply]], None]
     ) -> None:
         super().call(commands, member, deliver)
-        self._outbox.deliver()
+        self.commits.outbox.deliver()
 
 
 def _notices(host: type[QueueHost] = QueueHost) -> bool:

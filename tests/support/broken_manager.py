@@ -14,7 +14,8 @@ from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
-from svc.domain.handlers import HANDLERS, Handler
+from svc.domain.apply import HANDLERS
+from svc.domain.handlers import Handler
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState

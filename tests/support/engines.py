@@ -16,9 +16,10 @@ from svc.broker.local import LocalBroker, LocalQueue
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain.limits import Limits
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 from svc.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
+from tests.support.inside import connection_count
 from tests.support.journals import JOURNALS, SLOW_JOURNALS, Kept
 
 #: Limits that are so small that a test can reach them.
@@ -164,9 +165,9 @@ class ManagerEngine(Engine):
 
     def cut(self, broker: Broker) -> None:
         assert isinstance(broker, ManagerBroker)
-        before = self._server.connection_count
+        before = connection_count(self._server)
         self._drop(broker)
-        self.until(lambda host: self._server.connection_count < before)
+        self.until(lambda host: connection_count(self._server) < before)
 
     def inside(self, look: Callable[[QueueHost], T]) -> T:
         return self._server.ask(lambda: look(self._host)).result(10)
@@ -174,7 +175,7 @@ class ManagerEngine(Engine):
     def _start(self) -> None:
         self._host = QueueHost(self._journals.journal, clock=self.clock, limits=self.limits)
         # The same port after a restart, as for a manager in production.
-        self._server = JobManager(self._host, listen(*self._endpoint), self._authkey).get_server()
+        self._server = Server(self._host, listen(*self._endpoint), self._authkey)
         self._endpoint = self._server.endpoint
         self._thread = threading.Thread(target=self._server.serve_forever, name="manager")
         self._thread.start()

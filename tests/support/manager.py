@@ -16,10 +16,10 @@ from svc.domain.limits import Limits
 from svc.domain.observer import Observer
 from svc.server.connection_limits import Bounds
 from svc.server.keys import KeyRing
-from svc.server.loop import Server
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 from svc.wire import PROTOCOL_VERSION
 from svc.wire_tls import TlsFiles
+from tests.support.inside import waiting_lessees
 
 
 class RunningManager:
@@ -44,7 +44,7 @@ class RunningManager:
 
     def waiting(self) -> int:
         """Return the number of requests for a job that wait at the manager."""
-        return self.server.ask(self.host.waiting_lessees).result(5)
+        return self.server.ask(lambda: waiting_lessees(self.host)).result(5)
 
     def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         """Call the manager repeatedly until *condition* holds; fail after *seconds*."""
@@ -69,9 +69,7 @@ def running_manager(
     authkey = secrets.token_bytes(32)
     host = QueueHost(journal or MemoryJournal(), limits=limits, observer=observer)
     context = tls.server_context() if tls else None
-    server = JobManager(
-        host, listen("127.0.0.1", 0), keys or authkey, bounds=bounds, strict=strict, tls=context
-    ).get_server()
+    server = Server(host, listen("127.0.0.1", 0), keys or authkey, bounds=bounds, strict=strict, tls=context)
     thread = threading.Thread(target=server.serve_forever, name="manager")
     thread.start()
     try:

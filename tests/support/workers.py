@@ -24,8 +24,7 @@ from svc.codec import decode_result, encode_arguments
 from svc.domain import commands as c
 from svc.domain.job import JobView, NewChunk, Outcome, Terms, job_id
 from svc.domain.limits import Limits
-from svc.server.loop import Server
-from svc.server.manager import listen
+from svc.server.manager import Server, listen
 from svc.telemetry.logs import configure
 from svc.worker.options import WorkerOptions
 from tests.support.pickle_keys import PICKLE_KEYS, sealed

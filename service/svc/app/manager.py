@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from svc.domain.replies import Reply
     from svc.server.fault_reports import FaultReports
     from svc.server.keys import KeyRing
-    from svc.server.loop import Server
+    from svc.server.manager import Server
     from svc.telemetry.metrics import ManagerMetrics
 
 R = TypeVar("R", bound="Reply")
@@ -51,7 +51,7 @@ def run_manager(settings: ManagerSettings) -> int:
     load_structlog()
     from svc.server.connection_limits import Bounds
     from svc.server.heap import Heap
-    from svc.server.manager import JobManager, listen
+    from svc.server.manager import JobManager, Server, listen
     from svc.server.recovery import Recovery
     from svc.telemetry.logs import LogSettings
     from svc.telemetry.metrics import Build, ManagerMetrics
@@ -69,18 +69,20 @@ def run_manager(settings: ManagerSettings) -> int:
         raise
     heap = Heap()
     manager = JobManager(
-        host,
-        listener,
-        keys,
-        min_free_bytes=settings.limits.min_free_bytes,
-        bounds=Bounds(
-            connections=settings.max_connections,
-            address_connections=settings.max_per_address or settings.max_connections,
-            buffered_bytes=settings.max_buffered,
-        ),
-        strict=settings.strict_auth,
-        tls=tls,
-        heap=heap,
+        Server(
+            host,
+            listener,
+            keys,
+            min_free_bytes=settings.limits.min_free_bytes,
+            bounds=Bounds(
+                connections=settings.max_connections,
+                address_connections=settings.max_per_address or settings.max_connections,
+                buffered_bytes=settings.max_buffered,
+            ),
+            strict=settings.strict_auth,
+            tls=tls,
+            heap=heap,
+        )
     )
     server = manager.get_server()
     server.recovery = Recovery(_fault_reports(settings, sqlite))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -19,12 +19,15 @@ import msgspec
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
-from svc.domain.handlers import READERS
+from svc.domain.apply import READERS
 from svc.domain.members import Member
 from svc.errors import JournalError, RowMissing
 
 #: The most requests that are remembered as having broken the state; a new one replaces the oldest.
-BLAMED_MAX: Final = 1000
+BLOCKED_MAX: Final = 1000
+
+#: A command that made events: the last number before the events, the command, and its sender.
+Cause = tuple[int, c.Command, Member]
 
 
 class Place(enum.StrEnum):
@@ -80,37 +83,27 @@ def only_reads(command: c.Command) -> bool:
     return type(command) in READERS or isinstance(command, c.Exposition)
 
 
-class Guard:
-    """A context manager that raises `StateBroken`, without a command, for exceptions in its block."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: Place) -> None:
-        """Name *place* in the error."""
-        self._place = place
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        """Raise `StateBroken` in place of an exception that must not leave the host unchanged."""
-        if isinstance(error, Exception) and not is_told(error):
-            raise StateBroken(self._place, error) from error
+@contextmanager
+def guarded(place: Place) -> Iterator[None]:
+    """Raise `StateBroken`, without a command, for an exception that must not leave the host unchanged."""
+    try:
+        yield
+    except Exception as error:
+        if is_told(error):
+            raise
+        raise StateBroken(place, error) from error
 
 
-class Makers(list[tuple[int, c.Command, Member]]):
-    """The commands of a turn that made events: the last number before the events, the command, its sender."""
+def cause_of(
+    causes: Sequence[Cause], events: Sequence[tuple[int, e.AnyEvent]]
+) -> tuple[c.Command | None, Member | None]:
+    """Return the command, and its sender, that made the first of *events* that cannot be encoded."""
+    odd = next((sequence for sequence, event in events if not _is_encodable(event)), 0)
+    found = ((command, member) for before, command, member in reversed(causes) if before < odd)
+    return next(found, (None, None))
 
-    def of(self, events: Sequence[tuple[int, e.AnyEvent]]) -> tuple[c.Command | None, Member | None]:
-        """Return the command (and its sender) that made the first of *events* that cannot be encoded."""
-        odd = next((sequence for sequence, event in events if not _is_encodable(event)), 0)
-        makers = [(command, member) for before, command, member in self if before < odd]
-        return makers[-1] if makers else (None, None)
 
-
-class Blamed:
+class Blocklist:
     """The requests that have broken the state, by digests of their content. False if there are none."""
 
     def __init__(self) -> None:
@@ -137,7 +130,7 @@ class Blamed:
         self._kinds.add(kind)
         self._reports[digest] = report
         self._reports.move_to_end(digest)
-        if len(self._reports) > BLAMED_MAX:
+        if len(self._reports) > BLOCKED_MAX:
             self._reports.popitem(last=False)
         return digest
 

@@ -45,17 +45,14 @@ class Expositions:
         self._totals = totals
         self._conclude = conclude
         self._clock = clock
-        self._waiting: list[Waiting] = []
+        #: The requests that get the next text, once it is complete; for those `answer` returned None.
+        self.waiting: list[Waiting] = []
         #: How often each connection has asked for the current text.
         self._asked: Counter[Member] = Counter()
         self._parts: Iterator[str] | None = None
         self._begun_at = 0.0
         self._text: list[str] = []
         self._made: r.Text | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether requests wait, so that `step` has work to do."""
-        return bool(self._waiting)
 
     def answer(self, member: Member) -> r.Reply | None:
         """Return the text of the last second, or None if there is none; refuse if *member* asks too often."""
@@ -66,21 +63,15 @@ class Expositions:
         self._asked[member] += 1
         return made if self._asked[member] <= COPIES_MAX else _TOO_MANY
 
-    def ask(self, waiting: Waiting) -> None:
-        """Answer a request when the next text is complete; for requests for which `answer` returned None."""
-        self._waiting.append(waiting)
-
     def forget(self, member: Member) -> None:
         """Forget the requests of a connection that has ended."""
         del self._asked[member]
-        self._waiting = [each for each in self._waiting if each.member is not member]
-        if not self._waiting:
+        self.waiting = [each for each in self.waiting if each.member is not member]
+        if not self.waiting:
             self._parts, self._text = None, []
 
     def step(self) -> None:
-        """Continue the text if requests wait for it, and answer them when it is complete."""
-        if not self._waiting:
-            return
+        """Continue the text for the requests that wait for it, and answer them when it is complete."""
         try:
             complete = self._advance()
         except Exception as error:  # noqa: BLE001  # it must not affect other requests
@@ -113,7 +104,7 @@ class Expositions:
                 yield from self._collect(totals)
 
     def _finish(self, reply: r.Reply) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         self._parts, self._text = None, []
         if self._made is None:
             self._asked.clear()

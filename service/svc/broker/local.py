@@ -119,7 +119,7 @@ class LocalBroker(Broker):
         """Join *queue*."""
         self.queue = queue
         self.member = Member()
-        self.queue.host.state.arrived(self.member)
+        self.queue.host.connected(self.member)
         self.welcome = r.Welcome(0, 0, "", 0.0, 0)
         if hello is not None:
             self.welcome = self._one(hello(), r.Welcome)

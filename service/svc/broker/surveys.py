@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-from svc.broker.broken import Guard, Place
+from svc.broker.broken import Place, guarded
 from svc.domain import replies as r
 from svc.domain.queue_state import QueueState
 from svc.domain.room import Room
@@ -14,7 +14,6 @@ from svc.domain.survey import Survey
 
 #: Queues that are counted between two looks at the time: it takes some hundred microseconds.
 COUNTED_AT_ONCE = 50
-_READING = Guard(Place.REQUEST)
 
 
 class Surveys:
@@ -36,7 +35,7 @@ class Surveys:
         """
         if not room.left:
             return True  # it is refused
-        with _READING:
+        with guarded(Place.REQUEST):
             if room.survey is None:
                 if self._current is not None and not _finish(self._current, until):
                     return False

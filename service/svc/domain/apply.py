@@ -11,6 +11,8 @@ from svc.domain.queue_state import QueueState
 from svc.domain.room import REPLY_BYTES, REPLY_WORK, Room
 from svc.domain.scheduling import grants
 
+__all__ = ["HANDLERS", "HANDLER_MODULES", "READERS", "apply", "charge"]
+
 #: The modules that have handlers; to import them fills the tables.
 HANDLER_MODULES = (admission, grants, operations, outcomes, queries, settlement)
 #: The answer to a reading command if the answers to its request are already too long.

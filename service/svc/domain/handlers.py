@@ -1,4 +1,7 @@
-"""The tables of handlers; each handler is registered where it is defined."""
+"""The tables of handlers; each handler is registered where it is defined.
+
+Import the tables from `domain.apply`, which imports all modules that have handlers.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from svc import wire_handshake as handshake
+from svc.domain.commands import Command
 from svc.domain.members import Member
 from svc.domain.roles import Role
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
@@ -87,6 +88,7 @@ class Connection:
         "challenge",
         "closing",
         "fd",
+        "free_commands",
         "key",
         "mask",
         "member",
@@ -121,6 +123,8 @@ class Connection:
         self.member.address = address[0]
         #: The key that the peer has proved to know.
         self.key: Key | None = None
+        #: The commands that the role of this key may send whatever their fields are.
+        self.free_commands: frozenset[type[Command]] = frozenset()
         #: Decoded requests of a plain client, by their bytes; the protocol fills and reads it.
         self.calls: dict[bytes, Any] = {}
         #: The time (monotonic) since which bytes have always been waiting for the peer to read them.

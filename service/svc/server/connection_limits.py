@@ -125,10 +125,8 @@ class ConnectionLimits:
         _count_down(self._half_open_by_address, _network(connection.address))
         return True
 
-    def next_deadline(self) -> float | None:
-        """Return when (monotonic) the oldest handshake has to be over; None if there is none."""
-        if not self.half_open:
-            return None
+    def next_deadline(self) -> float:
+        """Return when (monotonic) the oldest of the half-open connections has to finish its handshake."""
         return next(iter(self.half_open.values())).since + self.bounds.handshake_seconds
 
     def overdue(self, now: float) -> list[Connection]:
@@ -146,7 +144,7 @@ class ConnectionLimits:
             connection.since += seconds
             connection.waiting_since += seconds
 
-    def hoarder(self) -> Connection | None:
+    def largest_buffer(self) -> Connection | None:
         """Return the connection to cut off if too many bytes are buffered in all.
 
         It is the connection with the most bytes, of the key with the most bytes. Connections with other keys

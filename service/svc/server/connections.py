@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from svc.broker.host import QueueHost
-from svc.server.connection import Connection, PeerGone
+from svc.server.connection import Connection, PeerGone, TlsRefused, TooLarge
 from svc.server.connection_limits import ConnectionLimits
 from svc.server.heap import LARGE_BYTES, Heap
 from svc.server.keys import KeyRing
-from svc.server.telling import Telling
+from svc.server.peer_log import PeerLog
 
 if TYPE_CHECKING:
     import ssl
@@ -38,10 +38,10 @@ class Connections:
         self,
         host: QueueHost,
         listener: socket.socket,
-        connection_limits: ConnectionLimits,
+        limits: ConnectionLimits,
         epoll: select.epoll,
         *,
-        telling: Telling,
+        peer_log: PeerLog,
         tls: ssl.SSLContext | None = None,
         heap: Heap | None = None,
     ) -> None:
@@ -50,17 +50,19 @@ class Connections:
         Args:
             host: the queue, which learns here of members that come and go.
             listener: a bound socket that listens.
-            connection_limits: the register of connections, and their bounds.
+            limits: the register of connections, and their bounds.
             epoll: the epoll object on which the loop waits.
-            telling: counts and logs refusals.
+            peer_log: counts and logs refusals.
             tls: the TLS context of all connections; None serves without TLS.
             heap: the C library's heap, to tune for large messages; only if the process is the manager's own.
         """
         self._host = host
         self._listener = listener
-        self._connection_limits = connection_limits
+        #: The register of connections, and their bounds.
+        self.limits = limits
         self._epoll = epoll
-        self._telling = telling
+        #: Counts and logs refusals.
+        self.peer_log = peer_log
         self._tls = tls
         self._heap = heap
         #: Connections that are not read at present, by descriptor.
@@ -85,15 +87,15 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection, and the listener."""
-        for connection in list(self._connection_limits.connections.values()):
+        for connection in list(self.limits.connections.values()):
             connection.close()
-        self._connection_limits.connections.clear()
+        self.limits.connections.clear()
         self._listener.close()
 
     def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
         """Use *tls* for new connections, and end the connections whose key is not among *keys*."""
-        self._tls, self._connection_limits.keys = tls, len(keys)
-        for connection in list(self._connection_limits.connections.values()):
+        self._tls, self.limits.keys = tls, len(keys)
+        for connection in list(self.limits.connections.values()):
             if connection.key is not None and connection.key not in keys:
                 self.drop(connection, "its key is not active any more")
 
@@ -114,9 +116,9 @@ class Connections:
             self._admit(sock, address[:2])
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        refusal = self._connection_limits.refusal(address[0])
+        refusal = self.limits.refusal(address[0])
         if refusal:
-            self._telling.refused_connection(f"{address[0]}:{address[1]}", refusal)
+            self.peer_log.refused_connection(f"{address[0]}:{address[1]}", refusal)
             sock.close()
             return
         try:
@@ -124,10 +126,10 @@ class Connections:
         except OSError:
             sock.close()
             return
-        self._host.state.arrived(connection.member)
+        self._host.connected(connection.member)
         connection.mask = select.EPOLLIN
         self._epoll.register(connection.fd, connection.mask)
-        if evicted := self._connection_limits.enter(connection):
+        if evicted := self.limits.enter(connection):
             self.drop(evicted, "too many half-open connections")
         try:
             connection.start()
@@ -136,9 +138,9 @@ class Connections:
 
     def opened(self, connection: Connection) -> str:
         """Give a place to a peer that has proved a key; return why it gets none, or an empty text."""
-        refusal = self._connection_limits.opened(connection)
+        refusal = self.limits.opened(connection)
         if refusal:
-            self._telling.refused_connection(connection.peer, refusal, str(connection.role))
+            self.peer_log.refused_connection(connection.peer, refusal, str(connection.role))
         else:
             self._host.observer.counted("svc_manager_connections")
         return refusal
@@ -184,25 +186,33 @@ class Connections:
         """End a connection, and tell the host, which deals with the member's leases and waiting requests."""
         if connection.closed:
             return
-        if self._part_from(connection):
+        if self._remove(connection):
             self._host.disconnected(connection.member)
         if reason != "done":
             self._log.debug("connection_closed", peer=connection.peer, reason=reason)
 
-    def _part_from(self, connection: Connection) -> bool:
+    def _remove(self, connection: Connection) -> bool:
         """Close a connection and forget it; return whether its handshake was complete and it had a place."""
         self.paused.pop(connection.fd, None)
-        was_open = self._connection_limits.leave(connection)
+        was_open = self.limits.leave(connection)
         if was_open:
             self._host.observer.counted("svc_manager_connections", by=-1)
         self._epoll.unregister(connection.fd)
         connection.close()
         return was_open
 
-    def part_from_all(self) -> None:
+    def close_all(self) -> None:
         """Close and forget every connection without telling the host."""
-        for connection in list(self._connection_limits.connections.values()):
-            self._part_from(connection)
+        for connection in list(self.limits.connections.values()):
+            self._remove(connection)
+
+    def give_up(self, connection: Connection, gone: PeerGone) -> None:
+        """End a connection whose peer has gone or broken the rules."""
+        if isinstance(gone, TlsRefused):
+            self.peer_log.refused_stranger(connection.peer, str(gone))
+        elif isinstance(gone, TooLarge):
+            self.peer_log.refused_message(connection)
+        self.drop(connection, str(gone))
 
     def _cut_off(self, connection: Connection, reason: str) -> None:
         self._log.warning("connection_cut_off", peer=connection.peer, reason=reason)
@@ -212,8 +222,8 @@ class Connections:
 
     def seconds_to_next(self, until: float) -> float:
         """Return the seconds until there is work here, *until* at most."""
-        if (deadline := self._connection_limits.next_deadline()) is not None:
-            until = min(until, deadline - time.monotonic())
+        if self.limits.half_open:
+            until = min(until, self.limits.next_deadline() - time.monotonic())
         if self._accept_after:
             until = min(until, self._accept_after - time.monotonic())
         if self.paused:
@@ -222,31 +232,33 @@ class Connections:
 
     def keep_time(self, now: float) -> None:
         """End handshakes that took too long, and accept again after a pause."""
-        for connection in self._connection_limits.overdue(now):
-            self.drop(connection, "the handshake took too long")
+        if self.limits.half_open:
+            for connection in self.limits.overdue(now):
+                self.drop(connection, "the handshake took too long")
         if self._accept_after and now >= self._accept_after:
             self._accept_after = 0.0
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
-    def tend(self, now: float) -> None:
+    def cut_off_slow(self, now: float) -> None:
         """Cut off peers that do not read, and those with too many buffered bytes.
 
         Call it every `HOUSEKEEPING_SECONDS`.
         """
         if self._heap is not None:
             self._heap.tidy(now)
-        bounds = self._connection_limits.bounds
+        bounds = self.limits.bounds
         for connection in list(self.paused.values()):
             allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
             if connection.wants_to_write and now - connection.waiting_since > allowed:
                 self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
-        self._bound_buffers()
+        if self._unchecked:
+            self._bound_buffers()
 
     def _bound_buffers(self) -> None:
         """Cut off connections until the buffered bytes are within their bound."""
         self._unchecked = 0
-        while hoarder := self._connection_limits.hoarder():
-            self._cut_off(hoarder, f"it had the most of too many bytes that wait: {hoarder.buffered}")
+        while largest := self.limits.largest_buffer():
+            self._cut_off(largest, f"it had the most of too many bytes that wait: {largest.buffered}")
 
     def note_buffered(self, connection: Connection) -> None:
         """Note that a connection has buffered bytes; check the bound again after enough of them."""
@@ -254,7 +266,7 @@ class Connections:
         if not waiting:
             return  # the usual case
         self._unchecked += waiting
-        if self._unchecked >= self._connection_limits.bounds.buffered_bytes // BUFFER_LOOKS:
+        if self._unchecked >= self.limits.bounds.buffered_bytes // BUFFER_LOOKS:
             self._bound_buffers()
 
     def note_large(self) -> None:

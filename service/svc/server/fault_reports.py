@@ -12,7 +12,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from traceback import walk_tb
@@ -22,7 +21,7 @@ import msgspec
 
 from svc.broker.broken import StateBroken
 from svc.broker.host import QueueHost
-from svc.domain.lifecycle import InvariantBroken, JobState
+from svc.domain.lifecycle import InvariantBroken
 from svc.wire import RELEASE
 
 #: The most reports that are kept; a new one replaces the oldest.
@@ -82,7 +81,6 @@ class FaultReports:
 
 def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
     """Return the report of *broken*; call it while *host* still has the broken state."""
-    ledger = host.state.ledger
     return {
         "release": RELEASE,
         "python": sys.version,
@@ -91,18 +89,8 @@ def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
         "errors": [_told(error) for error in _chain(broken.error)],
         "command": None if broken.command is None else _command(broken.command),
         "role": broken.member.role if broken.member is not None else "",
-        "jobs": _jobs(host),
-        "incarnation": host.state.incarnation,
-        "last_sequence": ledger.last_sequence,
-        "durability": host.journal.durability,
-        "limits": asdict(host.state.limits),
+        **host.figures(),
     }
-
-
-def _jobs(host: QueueHost) -> dict[str, int]:
-    """Return how many jobs of all queues are in each state, by the counts of the queues."""
-    counts = host.state.ledger.counts.values()
-    return {state.word: sum(each[state] for each in counts) for state in JobState}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

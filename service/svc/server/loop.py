@@ -3,308 +3,379 @@
 Each turn reads the readable connections, applies every command to the queue, commits once, and then sends the
 replies (`broker.host`). Handshakes are stages of a connection, not threads. A waiting `get` is an entry in
 the host, which removes it if its socket closes.
+
+No turn takes long, whatever is requested, and every connection is served. A turn has some milliseconds, of
+which each kind of work gets a share. A request that takes longer goes on in later turns. Its connection is
+not read meanwhile, so the order of its requests stays the same. Work for which there was no time comes first
+in the next turn.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import math
 import select
-import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from multiprocessing import managers
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
-from svc.broker.broken import StateBroken, is_told
+from svc.broker.broken import is_told
 from svc.broker.host import QueueHost
-from svc.errors import ManagerBroken
-from svc.server.connection import Connection, PeerGone, TlsRefused, TooLarge
-from svc.server.connection_limits import Bounds, ConnectionLimits
+from svc.domain.observer import Observer
+from svc.server.connection import Connection, PeerGone
 from svc.server.connections import HOUSEKEEPING_SECONDS, Connections
-from svc.server.heap import LARGE_BYTES, Heap
-from svc.server.keys import KeyRing
-from svc.server.protocol import SERVER_METHODS, ConnectionProtocol
-from svc.server.recovery import Recovery
-from svc.server.scarcity import Scarcity
-from svc.server.telling import NOTED_SECONDS, Telling
-from svc.server.turns import BACKLOG_PART, Turns
+from svc.server.heap import LARGE_BYTES
 
 #: From this many seconds without reading, as in a stopped process, leases and timeouts are extended by them.
 STALL_SECONDS = 1.0
-#: Seconds between two notes of what the clock shows, for the next start.
-TIME_NOTED_SECONDS = 10.0
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
+#: Seconds of work in one turn, its commit not counted. The step that is under way at the end is finished.
+TURN_SECONDS = 0.02
+#: Shares of these: for requests that earlier turns left over, and for connections that were paused. The
+#: commit of what they do takes as long.
+BACKLOG_SHARE = 0.25
+#: The share for the messages that have come.
+MESSAGES_SHARE = 0.5
+#: So many connections are served even if no time is left, unless they take longer than so many seconds.
+_UNTIMED = 8
+_UNTIMED_SECONDS = 0.002
+#: Turns in a row in which those whose last request took long may be passed over, if their share is used up;
+#: twice as many if the whole turn is.
+PASSED_OVER_MAX = 4
+#: A turn of more seconds is logged.
+LONG_TURN_SECONDS = 0.05
+#: Parts of a turn that take fewer seconds need not be noted as the possible cause of a long turn.
+NOTED_SECONDS = 0.001
 #: The events that tell that a peer has gone, while its connection is not read.
 _GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 
-if TYPE_CHECKING:
-    import ssl
-
-T = TypeVar("T")
+Ready = tuple[int, int]  # a file descriptor and the events that are ready there
 
 
-class Server(managers.Server):
-    """A replacement of the stdlib's manager server: it serves the same clients without a thread for each.
+class Turns:
+    """The time of a turn, the requests that are not done, and the connections that are to be served first."""
 
-    `svc.server.manager.JobManager.get_server` makes it. The stdlib's `shutdown`, `debug_info`,
-    `number_of_objects` and `#GETVALUE` do not exist here.
-    """
+    def __init__(self) -> None:
+        """Begin with nothing left over."""
+        #: When the current share ends (by `time.perf_counter`); the rest is left to later turns.
+        self.until = math.inf
+        #: When the whole turn ends, likewise.
+        self.end = math.inf
+        self.began = 0.0
+        self._unfinished: deque[Connection] = deque()
+        #: The descriptors for which the turn before had no time.
+        self._unserved: list[int] = []
+        #: Descriptors on which the last thing that was served took long.
+        self._slow: set[int] = set()
+        #: Turns in a row in which there was no time for these.
+        self._passed_over = 0
+        #: The longest part of this turn: its seconds, its name and the role of the key that it was for.
+        self._part = (0.0, "other", "none")
+        #: The most seconds of processor time that a turn has taken.
+        self._longest = 0.0
+        self._processor = time.thread_time()
+        self._log = structlog.get_logger("svc.manager")
 
-    public = list(SERVER_METHODS)
+    # --- time ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a turn."""
+        self.began = time.perf_counter()
+        self.until = self.end = self.began + TURN_SECONDS
+
+    def begin_share(self, share: float = 1.0) -> None:
+        """Begin with another kind of work, which gets this *share* of the turn at most."""
+        self.until = min(time.perf_counter() + share * TURN_SECONDS, self.end)
+
+    @property
+    def over(self) -> bool:
+        """Whether the current share is used up."""
+        return time.perf_counter() >= self.until
+
+    @property
+    def ended(self) -> bool:
+        """Whether the whole turn is used up, so that other work has to wait for the next one."""
+        return time.perf_counter() >= self.end
+
+    def note_part(self, name: str, role: str, seconds: float) -> None:
+        """Note the name, role and *seconds* of a part of this turn that took long."""
+        if seconds > self._part[0]:
+            self._part = seconds, name, role
+
+    def finish_turn(self, observer: Observer) -> None:
+        """Count a turn that is over, and log it if it was long."""
+        seconds = time.perf_counter() - self.began
+        observer.turned(seconds)
+        before, self._processor = self._processor, time.thread_time()
+        (_, part, role), self._part = self._part, (0.0, "other", "none")
+        processor = self._processor - before
+        if processor > self._longest:
+            self._longest = processor
+            observer.longest_turn(processor, part, role)
+        if seconds > LONG_TURN_SECONDS:
+            times = {"turn_s": round(seconds, 4), "processor_s": round(processor, 4)}
+            self._log.warning("long_turn", **times, part=part, role=role)
+
+    # --- requests that are not done -----------------------------------------------------------------
+
+    @property
+    def pending(self) -> bool:
+        """Whether requests are left over from earlier turns."""
+        return bool(self._unfinished)
+
+    def defer(self, connection: Connection, work: Callable[[float], bool]) -> None:
+        """Leave a request to later turns: they call *work* until it returns true, which means done."""
+        connection.work = work
+        self._unfinished.append(connection)
+
+    def put_off(self, connection: Connection) -> None:
+        """Leave the other messages of *connection* to the next turn."""
+        self.defer(connection, lambda until: True)
+
+    def go_on(self) -> None:
+        """Continue the unfinished requests one after the other, until the share is used up."""
+        for _ in range(len(self._unfinished)):
+            connection = self._unfinished.popleft()
+            if connection.work is None or connection.closed:
+                continue
+            if connection.work(self.until):
+                connection.work = None
+            else:
+                self._unfinished.append(connection)
+            if self.over:
+                return
+
+    def finish(self) -> None:
+        """Do all unfinished work, however long it takes."""
+        self.until = math.inf
+        self.go_on()
+
+    def forget(self) -> None:
+        """Drop all unfinished work, because its connections are closed."""
+        self._unfinished.clear()
+        self._unserved = []
+        self._slow.clear()
+
+    # --- connections that are ready -----------------------------------------------------------------
+
+    def serve_all(self, events: list[Ready], serve: Callable[[int, int], None]) -> None:
+        """Serve each of *events* until the share is used up.
+
+        Those whose last request took long come last: an operator's ping must not wait for the lists of a
+        hundred others. If no time is left for them, they are passed over a few times.
+        """
+        if self._unserved:
+            ready = dict(events)
+            first = [(fd, ready.pop(fd)) for fd in self._unserved if fd in ready]
+            events = [*first, *ready.items()]
+        late = [event for event in events if event[0] in self._slow] if self._slow else []
+        if late:
+            events = [event for event in events if event[0] not in self._slow]
+        left = self._serve(events, serve)
+        if late:
+            most = 2 * PASSED_OVER_MAX if self.ended else PASSED_OVER_MAX
+            if self.over and self._passed_over < most:
+                self._passed_over += 1
+                left += late
+            else:
+                self._passed_over = 0
+                left += self._serve(late, serve)
+        self._unserved = [fd for fd, _ in left]
+
+    def _serve(self, events: list[Ready], serve: Callable[[int, int], None]) -> list[Ready]:
+        """Serve *events*, the first few even without time if they take none; return the others."""
+        began = time.perf_counter()
+        enough = began + _UNTIMED_SECONDS
+        for place, (fd, mask) in enumerate(events, 1):
+            serve(fd, mask)
+            at = time.perf_counter()
+            if at - began > _UNTIMED_SECONDS:
+                self._slow.add(fd)
+            elif self._slow:
+                self._slow.discard(fd)
+            began = at
+            if at >= self.until and (place >= _UNTIMED or at >= enough):
+                return events[place:]
+        return []
+
+
+class Loop:
+    """Runs turns: waits for events, serves them, commits, and does what is due."""
 
     def __init__(
         self,
         host: QueueHost,
-        listener: socket.socket,
-        keys: KeyRing | bytes,
+        connections: Connections,
+        turns: Turns,
+        epoll: select.epoll,
         *,
-        min_free_bytes: int = 0,
-        bounds: Bounds | None = None,
-        strict: bool = False,
-        tls: ssl.SSLContext | None = None,
-        heap: Heap | None = None,
+        handle: Callable[[Connection, memoryview], None],
+        readers: Mapping[int, Callable[[], None]],
+        keep_house: Callable[[float], None],
     ) -> None:
-        """Serve the queue of *host* on *listener*.
+        """Serve the queue of *host* on *connections*.
 
         Args:
             host: the queue.
-            listener: a bound socket that listens.
-            keys: the keys that are accepted, each with its role; or one key that may do everything.
-            min_free_bytes: free disk space below which new jobs are refused.
-            bounds: limits for connections, and for the bytes that wait on them.
-            strict: refuse peers that answer the challenge with anything older than SHA-256.
-            tls: the TLS context of all connections; None serves without TLS.
-            heap: the C library's heap, to tune for large messages; only if the process is the manager's own.
+            connections: all connections.
+            turns: the time of each turn.
+            epoll: the epoll object on which to wait.
+            handle: handles a message of a connection.
+            readers: functions by the other descriptors on which the loop waits; each reads from its own.
+            keep_house: called twice a second with the time (monotonic).
         """
-        # Not the stdlib's __init__: it would open a listener of its own.
+        self.connections = connections
+        self.turns = turns
+        self.stopping = False
         self._host = host
-        self._listener = listener
-        #: Makes the queue refuse new jobs while disk space or memory is short.
-        self.scarcity = Scarcity(min_free_bytes)
-        #: Host and port that are served.
-        self.endpoint: tuple[str, int] = listener.getsockname()[:2]
-        self.address = self.endpoint
-        ring = KeyRing.of_authkey(keys) if isinstance(keys, bytes) else keys
-        self._turns = Turns()
-        self._telling = Telling(host.observer)
-        self._epoll = select.epoll()
-        self._connection_limits = ConnectionLimits(bounds or Bounds(), len(ring))
-        self._connections = Connections(
-            host, listener, self._connection_limits, self._epoll, telling=self._telling, tls=tls, heap=heap
-        )
-        self._protocol = ConnectionProtocol(
-            host, ring, self._connections, strict=strict, turns=self._turns, telling=self._telling
-        )
-        #: Whether paused connections may be read again, but this turn has no time left for them.
-        self._resumable = False
-        #: When the loop last read messages or waited for them (monotonic).
-        self._listened_at = 0.0
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._calls: deque[Callable[[], None]] = deque()
-        self._stopping = False
-        self._maintaining = False
+        self._handle_message = handle
+        self._epoll = epoll
+        self._readers = readers
+        self._keep_house = keep_house
         self._next_housekeeping = 0.0
-        self._next_note = 0.0
-        #: What is done if the queue's state breaks; may be replaced by one that leaves reports.
-        self.recovery = Recovery()
+        #: The kinds of work of a turn, in their usual order and in that of the next turn. Those for which
+        #: there was no time come first: so a turn takes one step longer than its time at most.
+        self._kinds = (self._go_on, self._serve_events, self._serve_waiting, self._resume)
+        self._order: tuple[Callable[[], None], ...] = self._kinds
+        self._events: list[Ready] = []
+        self._listened_at = time.monotonic()
+        #: Whether the journal has more to do at once.
+        self._maintaining = False
         self._log = structlog.get_logger("svc.manager")
 
-    # --- life ---------------------------------------------------------------------------------------
-
-    def serve_forever(self) -> None:
-        """Serve until `stop`; then finish the current commit, answer its requests, and close everything.
+    def run(self) -> None:
+        """Serve turns until `stopping` is set, or until the host's clock is to be set.
 
         Raises:
-            JournalError: a commit failed; nothing was acknowledged after the last successful commit.
-            ManagerBroken: the queue's state broke and could not be recovered in place.
+            JournalError: a commit failed.
+            StateBroken: the queue's state broke.
         """
-        self._connections.listen()
-        self._epoll.register(self._wake_read, select.EPOLLIN)
-        self._listened_at = time.monotonic()
-        try:
-            while not self._stopping:
-                self._turn_or_recover()
-            self._finish()
-        finally:
-            self._close()
+        while not (self.stopping or self._host.clock_accepted):
+            self.turn()
 
-    def stop(self) -> None:
-        """Make `serve_forever` return soon. Safe from any thread and from a signal handler."""
-        self._stopping = True
-        self.wake()
-
-    def wake(self) -> None:
-        """End the wait of the current turn."""
-        # A full pipe wakes the loop too, and a closed pipe means that the loop has ended.
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"\0")
-
-    def ask(self, function: Callable[[], T]) -> Future[T]:
-        """Run *function* in the loop's thread; any thread may wait for the future."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except StateBroken as broken:
-                future.set_exception(ManagerBroken(f"{broken}; the manager recovers in place"))
-                raise
-            except Exception as error:  # noqa: BLE001  # it is raised in the thread that asked
-                future.set_exception(error)
-
-        self._calls.append(run)
-        self.wake()
-        return future
-
-    @property
-    def connection_count(self) -> int:
-        """How many connections there are, including those in their handshake."""
-        return len(self._connection_limits.connections)
-
-    def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
-        """Accept only peers with one of *keys* from now on, and end connections whose key is not among them.
-
-        Only for the loop's own thread: see `ask`.
-        """
-        self._protocol.keys = keys
-        self._connections.renew(keys, tls)
-        self._log.info("keys_read", keys=len(keys))
-
-    # --- one turn -----------------------------------------------------------------------------------
-
-    def _turn_or_recover(self) -> None:
-        """Serve a turn; if the queue's state breaks in it, close every connection and recover in place."""
-        broke = False
-        try:
-            self._turn()
-        except StateBroken as broken:
-            self.recovery.discard(self._host, broken)
-            broke = True
-        if not broke and not self._host.clock_accepted:
-            return
-        # After the except block, the exception's frames no longer hold references to the old state.
-        self._connections.part_from_all()
-        self._turns.forget()
-        if broke:
-            self.recovery.recover(self._host)
-        else:
-            self._log.warning("clock_accepted", leap_s=round(self._host.set_clock(), 3))
-        self._protocol.begin_anew()
-
-    def _turn(self) -> None:
-        events = self._wait()
-        started = time.monotonic()
-        if self._turns.pending:
-            self._turns.begin(BACKLOG_PART)
-            self._turns.go_on()
-        self._turns.begin()
-        self._attend(events)
-        self._gather(started)
-        self._allow_for_stall()
-        begun = time.perf_counter()
-        for notice in self._host.turn():
-            self._telling.noticed(notice)
-        seconds = time.perf_counter() - begun
-        if seconds > NOTED_SECONDS:
-            self._telling.worked("commit", "none", seconds)
-        self._resume()
-        self._maintaining = self._host.journal.maintain(idle=not events)
+    def turn(self) -> None:
+        """Wait for events, and serve one turn; see `run`."""
+        self._events = events = self._wait()
+        self.turns.begin()
+        passed_over: list[Callable[[], None]] = []
+        for kind in self._order:
+            if passed_over or (kind is not self._order[0] and self.turns.ended):
+                passed_over.append(kind)
+            else:
+                kind()
+        others = (kind for kind in self._kinds if kind not in passed_over)
+        self._order = (*passed_over, *others) if passed_over else self._kinds
+        self._commit()
+        self._maintaining = self._host.maintain_journal(idle=not events)
         now = time.monotonic()
-        self._connections.keep_time(now)
+        self.connections.keep_time(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
-            self._housekeeping(now)
-        self._telling.turned(time.monotonic() - started)
+            self._keep_house(now)
+        self.turns.finish_turn(self._host.observer)
 
-    def _wait(self) -> list[tuple[int, int]]:
+    def _wait(self) -> list[Ready]:
         """Wait until there is work; return the descriptors that are ready, each with its events."""
-        busy = self._maintaining or self._resumable or self._turns.pending
-        timeout = 0.0 if busy else self._connections.seconds_to_next(self._host.seconds_to_next())
+        paused = self.connections.paused
+        busy = self._maintaining or self.turns.pending or self._order is not self._kinds
+        if busy or (paused and not all(each.paused for each in paused.values())):
+            timeout = 0.0
+        else:
+            timeout = self.connections.seconds_to_next(self._host.seconds_to_next())
         self._allow_for_stall()
         events = self._epoll.poll(timeout)
         self._allow_for_stall(timeout)
         return events
 
     def _allow_for_stall(self, listening: float = 0.0) -> None:
-        """Extend leases and timeouts if the loop did not read messages for a long time.
-
-        Args:
-            listening: the most seconds since the last call that may have been spent waiting for messages.
-        """
+        """Extend leases and timeouts after a long time without this call, *listening* seconds not counted."""
         before, self._listened_at = self._listened_at, time.monotonic()
         stalled = self._listened_at - before - listening
-        if stalled < STALL_SECONDS:
-            return
-        self._log.warning("manager_stalled", stalled_s=round(stalled, 3))
-        self._host.pause(stalled)
-        self._connection_limits.pause(stalled)
+        if stalled >= STALL_SECONDS:
+            self._log.warning("manager_stalled", stalled_s=round(stalled, 3))
+            self._host.pause(stalled)
+            self.connections.limits.pause(stalled)
 
-    def _attend(self, events: list[tuple[int, int]]) -> None:
-        self._turns.attend(events, self._serve_descriptor)
+    # --- the kinds of work --------------------------------------------------------------------------
 
-    def _serve_descriptor(self, fd: int, mask: int) -> None:
-        connection = self._connection_limits.connections.get(fd)
-        if connection is not None:
-            self._serve(connection, mask)
-        elif fd == self._wake_read:
-            self._run_calls()
-        elif fd == self._listener.fileno():
-            self._connections.accept()
+    def _go_on(self) -> None:
+        """Go on with the requests that earlier turns left over."""
+        if self.turns.pending:
+            self.turns.begin_share(BACKLOG_SHARE)
+            self.turns.go_on()
+
+    def _serve_events(self) -> None:
+        """Serve the descriptors that are ready.
+
+        If the commit syncs, also serve the requests that come meanwhile, so that they share it. Without
+        this, the first client to answer after a commit would have the next commit alone, and the others
+        would wait for it.
+        """
+        self.turns.begin_share(MESSAGES_SHARE)
+        events = self._events
+        while events:
+            self.turns.serve_all(events, self._serve_descriptor)
+            if not self._host.has_to_sync or time.perf_counter() >= self.turns.began + GATHER_SECONDS:
+                return
+            self._host.hand_out()
+            events = self._epoll.poll(0)
+
+    def _serve_waiting(self) -> None:
+        """Answer the requests that have waited, and do the work of the queue that is due."""
+        self._allow_for_stall()
+        self._host.serve(self.turns.end)
 
     def _resume(self) -> None:
         """Read on from connections that were paused and may go on, until the turn's share is used up."""
-        self._resumable = False
-        paused = self._connections.paused
+        paused = self.connections.paused
         if not paused:
             return
-        self._turns.begin(BACKLOG_PART)
+        self.turns.begin_share(BACKLOG_SHARE)
         for fd, connection in list(paused.items()):
             if connection.paused:
                 continue
             paused[fd] = paused.pop(fd)  # to the end of the order
             self._serve(connection, 0)
-            if self._turns.over:
-                self._resumable = True
+            if self.turns.over:
                 return
 
-    def _gather(self, started: float) -> None:
-        """Serve the requests that come meanwhile, so that they share this turn's commit, if it syncs.
+    def _commit(self) -> None:
+        begun = time.perf_counter()
+        for notice in self._host.end_turn():
+            self.connections.peer_log.noticed(notice)
+        if (seconds := time.perf_counter() - begun) > NOTED_SECONDS:
+            self.turns.note_part("commit", "none", seconds)
 
-        Without this, the first client to answer after a commit would have the next commit alone, and the
-        others would wait for it.
-        """
-        while self._host.has_to_sync and time.monotonic() < started + GATHER_SECONDS:
-            self._host.hand_out()
-            events = self._epoll.poll(0)
-            if not events:
-                return
-            self._attend(events)
+    # --- one connection -----------------------------------------------------------------------------
+
+    def _serve_descriptor(self, fd: int, mask: int) -> None:
+        connection = self.connections.limits.connections.get(fd)
+        if connection is not None:
+            self._serve(connection, mask)
+        elif fd in self._readers:
+            self._readers[fd]()
 
     def _serve(self, connection: Connection, mask: int) -> None:
         try:
             if mask & select.EPOLLOUT:
                 connection.flush()
-            self._hear(connection, mask)
+            self._read(connection, mask)
         except PeerGone as gone:
-            self._give_up(connection, gone)
+            self.connections.give_up(connection, gone)
         except Exception as error:
             if is_told(error):
                 raise
             # The host raises its own faults as StateBroken. This fault is in the protocol code, so it ends
             # only this connection.
             self._log.error("message_not_handled", peer=connection.peer, error_type=type(error).__name__)
-            self._connections.drop(connection, "a fault of the manager's own")
+            self.connections.drop(connection, "a fault of the manager's own")
         else:
-            self._connections.watch(connection)
-            self._connections.note_buffered(connection)
+            self.connections.watch(connection)
+            self.connections.note_buffered(connection)
 
-    def _hear(self, connection: Connection, mask: int) -> None:
+    def _read(self, connection: Connection, mask: int) -> None:
         """Handle the messages of a connection: first those that came while it was paused, then new ones.
 
         Raises:
@@ -314,7 +385,7 @@ class Server(managers.Server):
             if mask & _GONE:
                 raise PeerGone("closed by the peer")
             return
-        if connection.fd in self._connections.paused:
+        if connection.fd in self.connections.paused:
             self._handle(connection, connection.left_over())
         if mask & ~select.EPOLLOUT:
             self._handle(connection, connection.receive())
@@ -322,48 +393,7 @@ class Server(managers.Server):
     def _handle(self, connection: Connection, messages: Iterator[memoryview]) -> None:
         for message in messages:
             if len(message) >= LARGE_BYTES:
-                self._connections.note_large()
-            self._protocol.handle(connection, message)
-            if self._turns.over and connection.work is None:
-                self._turns.rest(connection)
-
-    def _give_up(self, connection: Connection, gone: PeerGone) -> None:
-        if isinstance(gone, TlsRefused):
-            self._host.observer.counted("svc_manager_auth_failures_total")
-            self._log.warning("connection_refused", peer=connection.peer, reason=str(gone))
-        elif isinstance(gone, TooLarge):
-            self._telling.refused_message(connection)
-        self._connections.drop(connection, str(gone))
-
-    def _run_calls(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
-        while self._calls:
-            self._calls.popleft()()
-
-    def _housekeeping(self, now: float) -> None:
-        if now >= self._next_note:
-            self._next_note = now + TIME_NOTED_SECONDS
-            self._host.journal.note_time(self._host.clock.now())
-        self._connections.tend(now)
-        self.scarcity.look(self._host, now)
-
-    # --- the end ------------------------------------------------------------------------------------
-
-    def _finish(self) -> None:
-        """Stop accepting connections; commit and answer the requests that have been read."""
-        self._connections.stop_listening()
-        try:
-            self._turns.finish()
-            self._run_calls()
-            self._host.answer_reports()
-            self._host.turn()
-        except StateBroken as broken:
-            self.recovery.discard(self._host, broken)
-
-    def _close(self) -> None:
-        self._connections.close()
-        self._epoll.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-        self._host.close()
+                self.connections.note_large()
+            self._handle_message(connection, message)
+            if self.turns.over and connection.work is None:
+                self.turns.put_off(connection)

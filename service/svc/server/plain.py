@@ -28,7 +28,6 @@ from svc.domain.job import (
     Terms,
     check_chunk,
 )
-from svc.domain.lifecycle import JobState
 from svc.domain.limits import SECONDS_MAX
 from svc.domain.members import Member
 from svc.domain.names import NAME_MAX, is_free_name, put_origin
@@ -59,13 +58,13 @@ _JOB_FIELDS = frozenset(
 Return = Callable[[object], None]
 
 
-class PlainFace:
+class SharedObjects:
     """Serves the calls of all connections, one at a time; `done` gets the value or the exception."""
 
     def __init__(self, host: QueueHost) -> None:
         """Serve the queue of *host*."""
         self._host = host
-        self._origin = put_origin(host.journal.incarnation)
+        self._origin = put_origin(host.incarnation)
         self._next_number = 0
         #: The member for calls made here: only they may use the reserved names.
         self._inside = Member("plain", inside=True)
@@ -143,15 +142,13 @@ class PlainFace:
         self._host.call((c.Join(DEFAULT_QUEUE, math.inf),), member, partial(_acknowledged, done))
 
     def _tasks_qsize(self, member: Member, done: Return) -> None:
-        done(self._ready(DEFAULT_QUEUE))
+        done(self._host.takeable(DEFAULT_QUEUE))
 
     def _tasks_empty(self, member: Member, done: Return) -> None:
-        done(not self._ready(DEFAULT_QUEUE))
+        done(not self._host.takeable(DEFAULT_QUEUE))
 
     def _tasks_full(self, member: Member, done: Return) -> None:
-        state = self._host.state
-        counts = state.ledger.counts.get(DEFAULT_QUEUE)
-        done(counts is not None and counts.unfinished >= state.limits.max_queue_jobs)
+        done(self._host.is_full(DEFAULT_QUEUE))
 
     # --- results ------------------------------------------------------------------------------------
 
@@ -186,10 +183,10 @@ class PlainFace:
         self._host.call((c.Join(RESULTS_QUEUE, math.inf),), member, partial(_acknowledged, done))
 
     def _results_qsize(self, member: Member, done: Return) -> None:
-        done(self._ready(RESULTS_QUEUE) + len(self._host.state.ledger.answers))
+        done(self._host.takeable(RESULTS_QUEUE))
 
     def _results_empty(self, member: Member, done: Return) -> None:
-        done(not (self._ready(RESULTS_QUEUE) + len(self._host.state.ledger.answers)))
+        done(not self._host.takeable(RESULTS_QUEUE))
 
     def _results_full(self, member: Member, done: Return) -> None:
         done(False)
@@ -229,10 +226,6 @@ class PlainFace:
 
     def _put(self, done: Return, chunk: NewChunk, value: object = None) -> None:
         self._host.call((c.Submit(self._origin, [chunk]),), self._inside, partial(_accepted, done, value))
-
-    def _ready(self, name: str) -> int:
-        counts = self._host.state.ledger.counts.get(name)
-        return counts[JobState.READY] if counts is not None else 0
 
     def _chunk_of(self, item: object) -> NewChunk:
         """Return the chunk for `put(item)`: a pill, a job for any worker, or an item for plain clients."""

@@ -49,7 +49,7 @@ class Recovery:
         digest = None
         if command is not None:
             name = report.name if report is not None else ""
-            digest = host.blamed.add(command, name, inside=member is not None and member.inside)
+            digest = host.blocklist.add(command, name, inside=member is not None and member.inside)
         host.observer.counted("svc_manager_recoveries_total", broken.place)
         self._log.error(
             "state_broken",
@@ -90,7 +90,7 @@ class Recovery:
             "recovered_in_place",
             jobs=host.recovered_jobs,
             recovery_s=round(host.recovery_seconds, 3),
-            incarnation=host.journal.incarnation,
+            incarnation=host.incarnation,
         )
 
     def _report(self, host: QueueHost, broken: StateBroken) -> Path | None:

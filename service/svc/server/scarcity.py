@@ -92,14 +92,13 @@ class Scarcity:
 
     def look(self, host: QueueHost, now: float) -> None:
         """Check disk space and memory at *now* (monotonic seconds)."""
-        self._look_at_disk(host)
+        self._look_at_disk(host, host.look_at_journal())
         if self.memory is not None:
             self._look_at_memory(host, self.memory, now)
 
-    def _look_at_disk(self, host: QueueHost) -> None:
-        free = host.journal.free_bytes()
+    def _look_at_disk(self, host: QueueHost, free: int | None) -> None:
         full = free is not None and free < self.min_free_bytes
-        host.state.refuse(DISK, on=full)
+        host.refuse(DISK, on=full)
         if full != self._full:
             self._full = full
             self._log.warning("journal_space", full=full, free_b=free, limit_b=self.min_free_bytes)
@@ -107,7 +106,7 @@ class Scarcity:
     def _look_at_memory(self, host: QueueHost, memory: MemoryWatch, now: float) -> None:
         before = memory.scarce
         memory.look(now)
-        host.state.refuse(MEMORY, on=memory.scarce)
+        host.refuse(MEMORY, on=memory.scarce)
         host.observer.measured("svc_manager_memory_bytes", memory.used)
         host.observer.measured("svc_manager_memory_limit_bytes", memory.limit)
         host.observer.measured("svc_manager_memory_refusing", float(memory.scarce))

@@ -31,14 +31,14 @@ class Maker:
         waiting = Waiting(c.Exposition(), member or Member(), 0.0, [], lambda replies: None, 0)
         answer = self.expositions.answer(waiting.member)
         if answer is None:
-            self.expositions.ask(waiting)
+            self.expositions.waiting.append(waiting)
         else:
             self._conclude(waiting, answer)
 
     def steps(self) -> list[float]:
         """Go on until nobody waits; return how long each step took."""
         taken = []
-        while self.expositions:
+        while self.expositions.waiting:
             began = self.now
             self.expositions.step()
             taken.append(self.now - began)
@@ -110,7 +110,7 @@ def test_who_has_gone_is_not_answered_and_the_next_one_gets_a_new_text():
     maker.ask(gone)
     maker.expositions.step()
     maker.expositions.forget(gone)
-    assert not maker.expositions
+    assert not maker.expositions.waiting
     maker.ask()
     maker.steps()
     assert [reply for _, reply in maker.answers] == [r.Text("2 2 2 ")]
@@ -130,8 +130,8 @@ def test_metrics_that_cannot_be_made_are_refused_and_asked_for_again():
     )
     for _ in range(2):
         assert expositions.answer(Member()) is None
-        expositions.ask(Waiting(c.Exposition(), Member(), 0.0, [], lambda replies: None, 0))
-        while expositions:
+        expositions.waiting.append(Waiting(c.Exposition(), Member(), 0.0, [], lambda replies: None, 0))
+        while expositions.waiting:
             expositions.step()
     assert isinstance(answers[0], r.Refused)
     assert answers[1] == r.Text("a")

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from svc.broker.commit import RECENT_EVENTS
 from svc.broker.journal import MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
-from svc.broker.recent import RECENT_EVENTS
 from svc.client.client import Client
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms

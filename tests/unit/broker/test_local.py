@@ -8,6 +8,7 @@ from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.errors import ManagerUnreachable
 from svc.wire import PROTOCOL_VERSION
+from tests.support.inside import waiting_lessees
 
 
 def consumer(queue: LocalQueue) -> LocalBroker:
@@ -37,7 +38,7 @@ def test_closing_the_queue_ends_the_calls_that_wait():
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while not queue.host.waiting_lessees():
+    while not waiting_lessees(queue.host):
         threading.Event().wait(0.001)
     queue.close()
     thread.join(5)

@@ -16,7 +16,7 @@ from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
 from svc.errors import BadRequest, JournalError, ManagerUnreachable
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.asking import NOW, ack_of, chunk, counts, lease_one, states, submit
 from tests.support.manager import running_manager
@@ -77,7 +77,7 @@ class Breaking(MemoryJournal):
 @contextmanager
 def serving(journal: MemoryJournal, authkey: bytes, port: int = 0) -> Iterator[tuple[str, int]]:
     """Serve *journal* at *port* until the block ends, or until it breaks."""
-    server = JobManager(QueueHost(journal), listen("127.0.0.1", port), authkey).get_server()
+    server = Server(QueueHost(journal), listen("127.0.0.1", port), authkey)
 
     def serve() -> None:
         with suppress(JournalError):

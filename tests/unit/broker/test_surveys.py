@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from svc.broker.host import QueueHost
+from svc.broker.host import QueueHost, Request
 from svc.broker.journal import MemoryJournal
-from svc.broker.request import Request
 from svc.broker.surveys import COUNTED_AT_ONCE
 from svc.domain import commands as c
 from svc.domain import replies as r

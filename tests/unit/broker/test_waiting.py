@@ -17,6 +17,7 @@ from svc.domain.members import Member
 from svc.domain.room import REPLY_BYTES
 from tests.support.clock import FakeClock
 from tests.support.effort import calls_of
+from tests.support.inside import waiting_lessees
 
 FOREVER = 1e9
 #: How many jobs a waiting `Await` names, and how many requests wait, in the issue that asked for this.
@@ -144,7 +145,7 @@ def test_a_submit_costs_little_while_idle_consumers_of_other_queues_wait(host):
         ask(host, consumer(host, f"w-{number}", "quiet"), c.Lease(1, FOREVER))
 
     assert calls_of(lambda: submit(host, 1, "crowded")) < 2 * effort_alone
-    assert host.waiting_lessees() == idle
+    assert waiting_lessees(host) == idle
 
 
 def test_consumers_that_take_the_same_jobs_are_served_in_the_order_in_which_they_came(host):
@@ -162,7 +163,7 @@ def test_consumers_that_take_the_same_jobs_are_served_in_the_order_in_which_they
     host.turn()
 
     assert order == ["a", "b", "c", "d"]
-    assert host.waiting_lessees() == 1
+    assert waiting_lessees(host) == 1
 
 
 def test_a_drain_reaches_those_who_wait_for_jobs_that_there_are_none_of(host):

@@ -10,7 +10,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.limits import Limits
 from svc.domain.members import Member
-from svc.server.plain import PlainFace
+from svc.server.plain import SharedObjects
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import chunk
 
@@ -71,7 +71,7 @@ def test_another_member_is_not_concerned(host, member):
 
 def test_a_stock_client_that_acknowledges_nothing_is_told(host):
     told: list[object] = []
-    face, member = PlainFace(host), Member("plain")
+    face, member = SharedObjects(host), Member("plain")
     for _ in range(MOST + 1):
         face.carry_out(face.method("tasks", "get"), member, (), {}, told.append)
         host.turn()

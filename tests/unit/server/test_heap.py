@@ -11,7 +11,7 @@ from svc.broker.journal import MemoryJournal
 from svc.broker.manager import ManagerBroker
 from svc.domain.job import NewChunk, Terms
 from svc.server.heap import IDLE_SECONDS, LARGE_BYTES, Heap
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 
 # In a process of its own: the setting is for the whole of one.
 _RESIDENT = """
@@ -58,7 +58,7 @@ def test_it_is_given_back_only_after_a_while_and_only_once(heap):
 @pytest.mark.parametrize(("size", "keeps"), [(LARGE_BYTES // 2, False), (LARGE_BYTES, True)])
 def test_the_manager_notes_large_messages_and_no_others(heap, size, keeps):
     host = QueueHost(MemoryJournal())
-    server = JobManager(host, listen("127.0.0.1", 0), b"k" * 32, heap=heap).get_server()
+    server = Server(host, listen("127.0.0.1", 0), b"k" * 32, heap=heap)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     client = ManagerBroker(server.endpoint, b"k" * 32)

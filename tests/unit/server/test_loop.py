@@ -25,7 +25,7 @@ from svc.domain.observer import Observer
 from svc.errors import AuthenticationFailed, ManagerUnreachable
 from svc.server import loop
 from svc.server.connection_limits import Bounds
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 from svc.wire import HEADER, encode_request
 from tests.support.manager import RunningManager, running_manager
 
@@ -78,7 +78,7 @@ def test_half_open_connections_are_bounded_and_honest_ones_still_served():
         broker = manager.broker()
 
         assert broker.connect().version == wire.PROTOCOL_VERSION
-        assert manager.server.ask(lambda: len(manager.server._connection_limits.half_open)).result(5) <= 4
+        assert manager.server.ask(lambda: len(manager.server._connections.limits.half_open)).result(5) <= 4
         broker._discard()
         for stranger in strangers:
             stranger.close()
@@ -97,7 +97,7 @@ def test_a_handshake_that_takes_too_long_is_cut_off():
 
 def test_connections_are_bounded():
     host = QueueHost(MemoryJournal())
-    server = JobManager(host, listen("127.0.0.1", 0), b"key", bounds=Bounds(connections=2)).get_server()
+    server = Server(host, listen("127.0.0.1", 0), b"key", bounds=Bounds(connections=2))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

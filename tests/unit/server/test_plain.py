@@ -18,7 +18,7 @@ from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.refusals import DISK
 from svc.server.journal import SqliteJournal
-from svc.server.plain import EXPOSED, PlainFace
+from svc.server.plain import EXPOSED, SharedObjects
 from svc.server.plain_values import reply_bytes
 from svc.telemetry.metrics import ManagerMetrics
 from tests.support.clock import FakeClock
@@ -27,7 +27,7 @@ from tests.support.clock import FakeClock
 class Caller:
     """A plain client without a socket: each call is answered within one turn, or still waits."""
 
-    def __init__(self, host: QueueHost, face: PlainFace) -> None:
+    def __init__(self, host: QueueHost, face: SharedObjects) -> None:
         self.host = host
         self.face = face
         self.member = Member()
@@ -60,12 +60,12 @@ def host() -> QueueHost:
 
 
 @pytest.fixture
-def face(host: QueueHost) -> PlainFace:
-    return PlainFace(host)
+def face(host: QueueHost) -> SharedObjects:
+    return SharedObjects(host)
 
 
 @pytest.fixture
-def call(host: QueueHost, face: PlainFace) -> Iterator[Caller]:
+def call(host: QueueHost, face: SharedObjects) -> Iterator[Caller]:
     return Caller(host, face)  # type: ignore[return-value]
 
 
@@ -169,7 +169,7 @@ def test_a_job_that_makes_no_sense_is_refused_and_the_journal_stays_readable(tmp
     """One such value, once in the journal, would keep the manager from ever starting again."""
     path = tmp_path / "journal.db"
     host = QueueHost(SqliteJournal.open(path, "os"))
-    caller = Caller(host, PlainFace(host))
+    caller = Caller(host, SharedObjects(host))
 
     try:
         with pytest.raises((ValueError, TypeError)):
@@ -244,7 +244,7 @@ def test_a_submit_of_an_odd_task_leaves_nothing_behind(host, call, task):
 def test_a_refused_put_leaves_no_label_and_the_metrics_stay_readable(name):
     metrics = ManagerMetrics()
     host = QueueHost(MemoryJournal(), observer=metrics)
-    caller = Caller(host, PlainFace(host))
+    caller = Caller(host, SharedObjects(host))
     host.state.refuse(DISK, on=True)
 
     for _ in range(2):
@@ -325,7 +325,7 @@ def test_no_argument_of_a_call_ends_the_manager(typeid: str):
     for method in set(EXPOSED[typeid]) - {"call"}:  # frames do not come this way
         for args in [(), *((odd,) for odd in ODD), *((odd, other) for odd in ODD[:8] for other in ODD)]:
             host = QueueHost(MemoryJournal(), clock=FakeClock())
-            Caller(host, PlainFace(host)).begin(typeid, method, *args)
+            Caller(host, SharedObjects(host)).begin(typeid, method, *args)
 
 
 @pytest.mark.parametrize("body", [b"\xc1", b"\xa1x", b""])

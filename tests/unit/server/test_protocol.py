@@ -11,9 +11,11 @@ import pytest
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.domain.roles import Role
-from svc.server import protocol as subject
+from svc.server import plain_calls as subject
 from svc.server.connection import Connection, Stage
 from svc.server.keys import Key, KeyRing
+from svc.server.loop import Turns
+from svc.server.peer_log import PeerLog
 from svc.server.protocol import ConnectionProtocol
 from tests.support.clock import FakeClock
 
@@ -25,7 +27,8 @@ class Peer:
         self.connection = Connection(sock, ("peer", 1))
         self.connection.stage, self.connection.key = Stage.SERVING, Key(role, b"secret")
         self.host = QueueHost(MemoryJournal(), clock=FakeClock())
-        self.protocol = ConnectionProtocol(self.host, KeyRing([]), self)
+        self.protocol = ConnectionProtocol(self.host, KeyRing([]), self, Turns())
+        self.peer_log = PeerLog(self.host.observer)
         self.said: list[tuple[str, object]] = []
 
     def send(self, connection: Connection, message: bytes | bytearray) -> None:

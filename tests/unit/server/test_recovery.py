@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from svc.broker.broken import BLAMED_MAX, Blamed, Place
+from svc.broker.broken import BLOCKED_MAX, Blocklist, Place
 from svc.broker.host import QueueHost
 from svc.broker.journal import Journal, MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.apply import HANDLERS
 from svc.domain.events import AnyEvent
-from svc.domain.handlers import HANDLERS
 from svc.domain.members import Member
 from svc.errors import JournalError, ManagerUnreachable
 from svc.server.journal import SqliteJournal
-from svc.server.plain import PlainFace
+from svc.server.plain import SharedObjects
 from svc.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
@@ -167,31 +167,31 @@ def test_a_request_that_waits_and_breaks_when_it_is_asked_again_is_blamed(journa
 
 @pytest.mark.parametrize("command", [c.Ping(), c.Stats(), c.Lease(), c.Extend(), c.Leave(), c.Members()])
 def test_a_command_without_content_is_never_remembered(command):
-    blamed = Blamed()
+    blocklist = Blocklist()
 
-    assert blamed.add(command, "report") is None
-    assert not blamed
+    assert blocklist.add(command, "report") is None
+    assert not blocklist
     assert command.contentless
 
 
 def test_requests_that_are_remembered_are_bounded_and_the_oldest_is_forgotten():
-    blamed = Blamed()
-    for number in range(BLAMED_MAX + 1):
-        blamed.add(c.Get([f"o-{number}"]), "")
+    blocklist = Blocklist()
+    for number in range(BLOCKED_MAX + 1):
+        blocklist.add(c.Get([f"o-{number}"]), "")
 
-    assert len(blamed) == BLAMED_MAX
-    assert blamed.refusal(c.Get(["o-0"]), inside=False) is None
-    assert blamed.refusal(c.Get(["o-1"]), inside=False) is not None
-    assert blamed.refusal(c.Cancel(["o-1"]), inside=False) is None
+    assert len(blocklist) == BLOCKED_MAX
+    assert blocklist.refusal(c.Get(["o-0"]), inside=False) is None
+    assert blocklist.refusal(c.Get(["o-1"]), inside=False) is not None
+    assert blocklist.refusal(c.Cancel(["o-1"]), inside=False) is None
 
 
 def test_what_cannot_be_encoded_is_remembered_all_the_same():
-    blamed = Blamed()
+    blocklist = Blocklist()
     odd = submit("m:f", 2**70, origin="\ud800")
-    blamed.add(odd, "", inside=True)
+    blocklist.add(odd, "", inside=True)
 
-    assert blamed.refusal(submit("m:f", 2**71, origin="\ud801"), inside=True) is not None
-    assert blamed.refusal(odd, inside=False) is None
+    assert blocklist.refusal(submit("m:f", 2**71, origin="\ud801"), inside=True) is not None
+    assert blocklist.refusal(odd, inside=False) is None
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.1])
@@ -249,7 +249,7 @@ def test_an_answer_that_cannot_be_encoded_is_a_refusal(journal, tmp_path, monkey
 def test_a_damaged_row_that_a_stock_client_meets_ends_the_manager_as_a_fault_of_the_disk(tmp_path):
     """A stock client is told of its own mistakes; this is none."""
     host = QueueHost(MemoryJournal())
-    face = PlainFace(host)
+    face = SharedObjects(host)
     answers: list[object] = []
 
     def read(sequence: int) -> AnyEvent:

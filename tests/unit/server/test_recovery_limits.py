@@ -21,7 +21,7 @@ from svc.domain.members import Member
 from svc.errors import ManagerBroken, ManagerUnreachable
 from svc.server.fault_reports import REPORTS_MAX, FaultReports, describe
 from svc.server.journal import SqliteJournal
-from svc.server.manager import JobManager, listen
+from svc.server.manager import Server, listen
 from svc.server.recovery import WINDOW_SECONDS, Recovery
 from tests.support import broken_manager
 from tests.support.broken_manager import RAISES
@@ -80,7 +80,7 @@ def test_a_fault_now_and_then_is_recovered_from_for_ever():
 
 def test_the_third_fault_within_a_minute_ends_the_manager_and_leaves_its_journal_whole(tmp_path):
     host = QueueHost(SqliteJournal.open(tmp_path / "j.db", "os"))
-    server = JobManager(host, listen("127.0.0.1", 0), b"key").get_server()
+    server = Server(host, listen("127.0.0.1", 0), b"key")
     ends: list[Exception] = []
 
     def serve() -> None:
@@ -201,6 +201,6 @@ def test_a_report_that_cannot_be_written_keeps_nobody_from_recovering(tmp_path):
     recovery.discard(host, broken)
     recovery.recover(host)
 
-    refusal = host.blamed.refusal(submit(RAISES, body=SECRET.encode()), inside=False)
+    refusal = host.blocklist.refusal(submit(RAISES, body=SECRET.encode()), inside=False)
     assert refusal is not None
     assert "log tells more" in refusal.message

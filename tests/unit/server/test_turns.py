@@ -12,10 +12,9 @@ import pytest
 
 from svc import wire
 from svc.broker import host as broker_host
-from svc.broker.host import QueueHost
+from svc.broker.host import UNTIMED_COMMANDS, QueueHost, Request
 from svc.broker.journal import MemoryJournal
 from svc.broker.manager import ManagerBroker
-from svc.broker.request import UNTIMED_COMMANDS, Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk
@@ -23,8 +22,8 @@ from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.observer import Observer
-from svc.server import turns as subject
-from svc.server.turns import Turns
+from svc.server import loop as subject
+from svc.server.loop import Turns
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import ack_of, chunk, lease_one
 from tests.support.clock import FakeClock
@@ -44,7 +43,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> QueueHost:
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each share of a turn is used up as soon as it begins; the first connections take no time."""
-    monkeypatch.setattr(subject, "SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(subject, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(subject, "_UNTIMED_SECONDS", math.inf)
 
 
@@ -111,7 +110,7 @@ def test_connections_that_take_long_are_served_one_in_a_turn_without_time(no_tim
     turns, served = Turns(), []
     for _ in range(3):
         turns.begin()
-        turns.attend([(fd, 1) for fd in range(3)], lambda fd, mask: served.append(fd))
+        turns.serve_all([(fd, 1) for fd in range(3)], lambda fd, mask: served.append(fd))
 
     assert served == [0, 1, 2]
 
@@ -130,11 +129,11 @@ def test_who_asks_for_little_is_served_before_those_whose_requests_take_long(oth
     turns, events = Turns(), [(fd, 1) for fd in range(others + 1)]
     for _ in range(others):
         turns.begin()
-        turns.attend(events, serve)
+        turns.serve_all(events, serve)
     for _ in range(2 * others):
         turns.begin()
         heard.clear()
-        turns.attend(events, serve)
+        turns.serve_all(events, serve)
         assert heard[0] == others
         assert len(heard) == 2  # and one of the others
 
@@ -143,9 +142,9 @@ def test_those_whose_requests_take_long_are_passed_over_a_few_times_only(no_time
     turns, served = Turns(), []
     turns._slow.add(99)
     events = [*((fd, 1) for fd in range(20)), (99, 1)]
-    for _ in range(subject.PASSED_OVER_MAX + 1):
+    for _ in range(2 * subject.PASSED_OVER_MAX + 1):
         turns.begin()
-        turns.attend(events, lambda fd, mask: served.append(fd))
+        turns.serve_all(events, lambda fd, mask: served.append(fd))
 
     assert 99 in served
 
@@ -188,7 +187,7 @@ def put_off(manager: RunningManager, work: Callable[[float], bool]) -> None:
     """Give the first connection a request that goes on for as long as *work* says."""
 
     def defer() -> None:
-        connection = next(iter(manager.server._connection_limits.connections.values()))
+        connection = next(iter(manager.server._connections.limits.connections.values()))
         manager.server._turns.defer(connection, work)
         manager.server._connections.watch(connection)
 
@@ -258,7 +257,7 @@ def test_nobody_is_passed_over_for_longer_than_it_takes_to_serve_all(no_time):
     events = [(fd, 1) for fd in range(20)]
     for _ in range(9):
         turns.begin()
-        turns.attend(events, lambda fd, mask: served.append(fd))
+        turns.serve_all(events, lambda fd, mask: served.append(fd))
 
     for start in range(0, len(served) - 24 + 1, 8):
         assert set(served[start : start + 24]) == set(range(20))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from svc.broker.host import QueueHost
 from svc.domain import commands as c
-from svc.domain.apply import HANDLER_MODULES
-from svc.domain.handlers import HANDLERS, READERS
+from svc.domain.apply import HANDLER_MODULES, HANDLERS, READERS
 from tools.commands import markdown
 
 ROOT = Path(__file__).parents[3]

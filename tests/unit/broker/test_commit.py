@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from svc.broker.recent import RECENT_EVENT_BYTES, RECENT_EVENTS, Recent
+from svc.broker.commit import RECENT_EVENT_BYTES, RECENT_EVENTS, RecentEvents
 from svc.domain import events as e
 from svc.domain.job import Terms
 
@@ -16,7 +16,7 @@ def succeeded(size: int) -> e.Succeeded:
 
 
 def test_outcomes_are_kept_as_they_are_committed_and_arguments_as_they_are_read_again():
-    recent, outcome, arguments = Recent(), succeeded(1), submitted(1)
+    recent, outcome, arguments = RecentEvents(), succeeded(1), submitted(1)
     recent.committed(1, outcome)
     recent.committed(2, arguments)
     recent.read(3, arguments)
@@ -27,7 +27,7 @@ def test_outcomes_are_kept_as_they_are_committed_and_arguments_as_they_are_read_
 
 def test_arguments_read_again_are_kept_only_up_to_a_bound():
     """A backlog of large arguments must not come back into memory by way of this."""
-    recent = Recent(most_bytes=1000)
+    recent = RecentEvents(most_bytes=1000)
     for number in range(20):
         recent.read(number, submitted(400))
 
@@ -35,7 +35,7 @@ def test_arguments_read_again_are_kept_only_up_to_a_bound():
 
 
 def test_one_that_is_larger_than_all_may_be_is_kept_alone():
-    recent = Recent(most_bytes=1000)
+    recent = RecentEvents(most_bytes=1000)
     for number in range(3):
         recent.read(number, submitted(4000))
 
@@ -43,7 +43,7 @@ def test_one_that_is_larger_than_all_may_be_is_kept_alone():
 
 
 def test_large_results_are_not_kept_at_all():
-    recent = Recent()
+    recent = RecentEvents()
     recent.committed(1, succeeded(RECENT_EVENT_BYTES))
 
     assert recent.get(1) is None
@@ -51,7 +51,7 @@ def test_large_results_are_not_kept_at_all():
 
 @pytest.mark.parametrize("size", [0, 10])
 def test_no_more_than_a_number_are_kept(size):
-    recent = Recent()
+    recent = RecentEvents()
     for number in range(RECENT_EVENTS + 5):
         recent.committed(number, succeeded(size))
 

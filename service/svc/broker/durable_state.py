@@ -1,0 +1,209 @@
+"""The state of a queue with its journal and its clock: recovery, upkeep of the journal, and facts."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from svc.broker.broken import Blocklist
+from svc.broker.clock import Clock, ManagerClock, behind, is_held
+from svc.broker.commit import GroupCommit
+from svc.broker.journal import Journal
+from svc.domain import events as e
+from svc.domain import replies as r
+from svc.domain.job import RESULTS_QUEUE
+from svc.domain.lifecycle import JobState
+from svc.domain.limits import Limits
+from svc.domain.members import Member
+from svc.domain.observer import Observer
+from svc.domain.queue_state import QueueState
+from svc.domain.refusals import Refusal
+from svc.domain.replay import replay
+from svc.errors import ServiceError
+from svc.wire import RELEASE
+
+#: Seconds between two notes of what the clock shows, for the next start.
+TIME_NOTED_SECONDS = 10.0
+#: Seconds by which the clock may be off, and is right.
+_CLOCK_RIGHT_SECONDS = 1.0
+
+
+class DurableState:
+    """A `QueueState` whose events are in a journal; `host.QueueHost` serves requests to it.
+
+    Attributes:
+        state: the queue.
+        commits: commits its events.
+        clock: tells the time.
+        clock_accepted: whether the clock is to be set once this turn is over: see `set_clock`.
+        recovered_jobs: the unfinished jobs of the last recovery.
+        recovery_seconds: the seconds that it took.
+        blocklist: requests that are refused because they broke the state before.
+        careful: whether the state has been recovered in place. If so, a request that only reads is refused
+            if it fails; it does not break the state again.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock | None,
+        limits: Limits | None,
+        observer: Observer | None,
+        max_clock_jump: float,
+    ) -> None:
+        """Recover the queue from *journal*; the parameters are those of `host.QueueHost`.
+
+        Raises:
+            JournalError: a row cannot be read.
+        """
+        self.journal = journal
+        self.observer = observer or Observer()
+        self.limits = limits or Limits()
+        self._max_clock_jump = max_clock_jump
+        self._may_set_clock = clock is None and max_clock_jump < math.inf
+        self.clock_accepted = False
+        self.blocklist = Blocklist()
+        self.careful = False
+        self._next_note = 0.0
+        self._begin_empty()
+        self._recover(clock)
+        self._started_at = self.clock.now()
+
+    @property
+    def incarnation(self) -> int:
+        """The number of this life of the journal."""
+        return self.journal.incarnation
+
+    @property
+    def passed_over(self) -> int:
+        """How many steps the last replay skipped, because they contradict earlier ones."""
+        return self.state.ledger.passed_over
+
+    # --- recovery -----------------------------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Replace the state by an empty one; all that was not committed or answered is lost."""
+        self._begin_empty(self.state.refusals)
+
+    def _begin_empty(self, refusals: frozenset[Refusal] = frozenset()) -> None:
+        self.state = QueueState(incarnation=self.incarnation, observer=self.observer, limits=self.limits)
+        self.state.refusals = refusals
+        self.commits = GroupCommit(self.state, self.journal, self.observer)
+
+    def _recover(self, clock: Clock | None) -> None:
+        started = time.perf_counter()
+        ledger = self.state.ledger
+        for sequence, event in self.journal.replay():
+            replay(ledger, sequence, event)
+        self.clock: Clock = clock or ManagerClock(
+            ledger.last_at, expected=self.journal.expected_time(), jump_max=self._max_clock_jump
+        )
+        self.state.recover(self.clock.now())
+        self.recovered_jobs = sum(chunk.unfinished for chunk in ledger.chunks.values())
+        self.recovery_seconds = time.perf_counter() - started
+        self.observer.measured("svc_journal_recovered_jobs", self.recovered_jobs)
+        self.observer.measured("svc_journal_recovery_seconds", self.recovery_seconds)
+
+    def recover_in_place(self) -> None:
+        """Begin a new incarnation of the journal, and recover the state from it after `discard`.
+
+        Raises:
+            JournalError: the journal cannot be written or read.
+        """
+        self.journal.begin_incarnation()
+        self.careful = True
+        self.discard()
+        self._recover(self.clock)
+
+    # --- clock --------------------------------------------------------------------------------------
+
+    def accept_clock(self) -> bool:
+        """Have the clock set after this turn if it is off and may be set; return whether it will be."""
+        self.clock_accepted = self._may_set_clock and abs(behind(self.clock)) >= _CLOCK_RIGHT_SECONDS
+        return self.clock_accepted
+
+    def set_clock(self) -> float:
+        """Set the clock to the host's time of day, and recover the queue on that; return by how much.
+
+        Nothing else may hold any of the old state, which is dropped: its deadlines are of another time.
+
+        Raises:
+            JournalError: the journal cannot be written or read.
+        """
+        now, leap = self.clock.now(), behind(self.clock)
+        self.clock_accepted = False
+        self.state.record(e.ClockSet(now + leap, now))
+        self.commits.commit()
+        self.journal.begin_incarnation()
+        self.discard()
+        self._recover(ManagerClock())
+        self.journal.note_time(self.clock.now())
+        self._started_at += leap
+        return leap
+
+    # --- journal ------------------------------------------------------------------------------------
+
+    def look_at_journal(self) -> int | None:
+        """Note the time for the next start, now and then; return the free bytes of the journal's disk."""
+        now = self.clock.now()
+        if now >= self._next_note:
+            self._next_note = now + TIME_NOTED_SECONDS
+            self.journal.note_time(now)
+        return self.journal.free_bytes()
+
+    # --- facts and members ----------------------------------------------------------------------------
+
+    def backup(self, name: str) -> r.Reply:
+        """Begin a backup of the journal, or tell its progress."""
+        try:
+            return self.journal.backup(name)
+        except ServiceError as error:
+            return r.Refused(error.code, str(error))
+
+    def completed(self, reply: r.Totals | r.Welcome) -> r.Reply:
+        """Return a reply of the state with the facts about the journal, the clock and the program."""
+        if isinstance(reply, r.Welcome):
+            return msgspec.structs.replace(reply, release=RELEASE)
+        return msgspec.structs.replace(
+            reply,
+            uptime=self.clock.now() - self._started_at,
+            journal_bytes=self.journal.size(),
+            durability=self.journal.durability,
+            release=RELEASE,
+            clock_offset=behind(self.clock),
+            clock_held=is_held(self.clock),
+        )
+
+    def connected(self, member: Member) -> None:
+        """Take in a new connection."""
+        self.state.arrived(member)
+
+    def refuse(self, refusal: Refusal, *, on: bool) -> None:
+        """Refuse new jobs for this reason, or stop refusing them for it."""
+        self.state.refuse(refusal, on=on)
+
+    def takeable(self, queue: str) -> int:
+        """Return how many entries of *queue* a plain client could take now."""
+        counts = self.state.ledger.counts.get(queue)
+        ready = counts[JobState.READY] if counts is not None else 0
+        return ready + len(self.state.ledger.answers) if queue == RESULTS_QUEUE else ready
+
+    def is_full(self, queue: str) -> bool:
+        """Return whether *queue* takes no more jobs."""
+        counts = self.state.ledger.counts.get(queue)
+        return counts is not None and counts.unfinished >= self.limits.max_queue_jobs
+
+    def figures(self) -> dict[str, Any]:
+        """Return numbers and settings for a report of a fault; nothing in them is of a job's content."""
+        counts = self.state.ledger.counts.values()
+        return {
+            "jobs": {state.word: sum(each[state] for each in counts) for state in JobState},
+            "incarnation": self.state.incarnation,
+            "last_sequence": self.state.ledger.last_sequence,
+            "durability": self.journal.durability,
+            "limits": asdict(self.limits),
+        }

@@ -1,0 +1,150 @@
+"""The opening of a connection: the handshake, and the first requests of the stdlib, to the server itself."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from svc import wire_handshake as handshake
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.errors import BadRequest, ManagerUnreachable
+from svc.server.connection import Connection, PeerGone, Stage
+from svc.server.keys import KeyRing
+from svc.server.peer_log import PeerLog
+from svc.server.pickle_scan import loads_plain
+from svc.server.plain import EXPOSED
+from svc.server.plain_values import reply_bytes
+from svc.server.roles import free_commands, reads_all
+from svc.wire import decode_request, encode_response, request_frame, with_header
+
+#: The methods of the server itself that a client may call, on a fresh connection.
+SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
+
+
+class Line(Protocol):
+    """The methods of the loop's connections that the protocol needs."""
+
+    @property
+    def peer_log(self) -> PeerLog:
+        """Counts and logs refusals."""
+
+    def send(self, connection: Connection, message: bytes | bytearray) -> None:
+        """Send a complete message."""
+
+    def opened(self, connection: Connection) -> str | None:
+        """Note that the peer has proved a key; return why it gets no place, if it gets none."""
+
+
+class Opening:
+    """Serves the messages of connections that have not yet chosen a shared object."""
+
+    def __init__(self, keys: KeyRing, line: Line, *, strict: bool = False) -> None:
+        """Let in peers that know one of *keys*; if *strict* is set, only those that prove it with SHA-256."""
+        #: The accepted keys; may be replaced.
+        self.keys = keys
+        self._line = line
+        self._strict = strict
+
+    def handle(self, connection: Connection, message: memoryview) -> None:
+        """Serve one message according to the connection's stage.
+
+        Raises:
+            PeerGone: the peer broke the rules of the handshake.
+        """
+        match connection.stage:
+            case Stage.CHALLENGED:
+                self._handle_response(connection, bytes(message))
+            case Stage.WELCOMED:
+                self._answer_challenge(connection, bytes(message))
+            case Stage.ANSWERED:
+                if message != handshake.WELCOME:
+                    raise PeerGone("the peer did not accept our answer")
+                connection.refusal = self._line.opened(connection) or ""
+                connection.stage = Stage.REFUSED if connection.refusal else Stage.OPEN
+            case Stage.REFUSED:
+                self._refuse_place(connection, message)
+            case _:
+                self._handle_request(connection, message)
+
+    def _handle_response(self, connection: Connection, message: bytes) -> None:
+        if self._strict and not handshake.is_sha256(message):
+            self._refuse_stranger(connection, "older than SHA-256, as CPython 3.11 is; --strict-auth is set")
+            return
+        key = connection.key = self.keys.who_answered(connection.challenge, message)
+        if key is None:
+            self._refuse_stranger(connection, "wrong authkey")
+            return
+        connection.free_commands = free_commands(key.role)
+        connection.member.reads_all = reads_all(key.role)
+        connection.stage = Stage.WELCOMED
+        self._line.send(connection, with_header(handshake.WELCOME))
+
+    def _answer_challenge(self, connection: Connection, message: bytes) -> None:
+        response = handshake.answer(connection.key.secret, message) if connection.key else None
+        if response is None:
+            raise PeerGone("no challenge where one was due")
+        connection.stage = Stage.ANSWERED
+        self._line.send(connection, with_header(response))
+
+    def _refuse_stranger(self, connection: Connection, reason: str) -> None:
+        """Refuse a peer that has not proved a key, without telling it the reason."""
+        self._line.peer_log.refused_stranger(connection.peer, reason)
+        connection.closing = True
+        self._line.send(connection, with_header(handshake.FAILURE))
+
+    def _refuse_place(self, connection: Connection, message: memoryview) -> None:
+        """Tell a peer that has proved a key why it gets no place; our clients get it in reply to hello."""
+        why = f"the manager has no place for this connection: {connection.refusal}; try again later"
+        frame = request_frame(message)
+        if frame is None:
+            self._line.send(connection, with_header(reply_bytes(ConnectionRefusedError(why))))
+            return
+        connection.closing = True
+        request, commands = _request_or_none(frame)
+        refusals = [r.Refused(ManagerUnreachable.code, why)] * len(commands)
+        self._line.send(connection, encode_response(request, refusals))
+
+    def _handle_request(self, connection: Connection, message: memoryview) -> None:
+        """Serve a request to the server itself; the stdlib sends one on each fresh connection."""
+        try:
+            _, method, args, kwds = parts_of(loads_plain(message))
+            value = _server_call(str(method), args, kwds)
+        except (BadRequest, LookupError, TypeError, ValueError) as error:
+            # The stdlib raises RemoteError with the text at the client.
+            self._line.send(connection, with_header(pickle.dumps(("#TRACEBACK", str(error)), protocol=4)))
+            return
+        if method == "accept_connection":
+            connection.stage = Stage.SERVING
+        self._line.send(connection, with_header(reply_bytes(value)))
+
+
+def _server_call(method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:
+    if method not in SERVER_METHODS:
+        raise BadRequest(f"{method!r} is not served here")
+    if method == "create":
+        typeid = args[0] if args else kwds.get("typeid")
+        if typeid not in EXPOSED:
+            raise BadRequest(f"there is no shared object {typeid!r}; there are {', '.join(EXPOSED)}")
+        return (typeid, EXPOSED[typeid])
+    return None
+
+
+def _request_or_none(frame: memoryview) -> tuple[int, Sequence[c.Command]]:
+    try:
+        return decode_request(frame)
+    except BadRequest:
+        return 0, ()
+
+
+def parts_of(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
+    """Return a stdlib request as (ident, method, args, kwds).
+
+    Raises:
+        BadRequest: *request* has another form.
+    """
+    match request:
+        case (ident, method, tuple() as args, dict() as kwds):
+            return ident, method, args, kwds
+    raise BadRequest("a request is (ident, method, args, kwds)")
