@@ -60,8 +60,11 @@ format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/.dev ## Write the tables of options in docs/cli.md from the commands
+docs: $(VENV)/.dev ## Write the generated parts of docs/ from the code
 	@$(BIN)/python -m tools.options
+	@$(BIN)/python -m tools.commands > docs/commands.md
+	@$(BIN)/python -m svc.telemetry.catalogue > docs/metrics.md
+	@$(BIN)/python -m svc.telemetry.events > docs/events.md
 
 bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard library's pools (figures and a plot go to .bench)
 	@mkdir -p .bench
