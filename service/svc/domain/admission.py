@@ -217,7 +217,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     state.skip_ready(chunk, start, stop)
     lease = state.grant_lease(chunk, start, stop, member, now, token=held.token)
     if state.ledger.losses.of(chunk, start) is not None:
-        suspicion.granted(state, lease)
+        state.suspects.running.append(lease)
     return True
 
 

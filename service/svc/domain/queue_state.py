@@ -80,10 +80,10 @@ class QueueState:
         self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes = Lanes()
-        self.suspects = Suspects()
         self.run_times = RunTimes()
         self.scheduled = Schedule()
         self.leases: dict[int, LeaseRecord] = {}
+        self.suspects = Suspects(self.leases, self.ledger.losses)
         #: The members that hold leases.
         self.holders: set[Member] = set()
         #: When `upkeep` next looks for holders whose leases no other rule ends.

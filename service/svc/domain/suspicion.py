@@ -1,4 +1,4 @@
-"""Jobs that take their workers down: who is a suspect, when one may run, and when it gets a suspicion.
+"""Jobs that take their workers down: which are suspects, when one may run, and when it gets a suspicion.
 
 The manager cannot see which job of a lost worker was to blame. So all jobs that it held are *suspects* from
 then on, until they end: each is handed out alone, at the back of its lane. The suspects of one queue run on
@@ -24,75 +24,10 @@ from svc.domain.lifecycle import JobState
 from svc.domain.losses import Loss
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.queue_state import QueueState
-from svc.domain.scheduling.lanes import Lane
 from svc.domain.scheduling.suspects import Trial
 
 #: Workers that are lost within so many seconds of each other are lost together.
 TOGETHER_SECONDS = 1.0
-
-
-# --- who may run ------------------------------------------------------------------------------------
-
-
-def lane_for(state: QueueState, member: Member) -> Lane | None:
-    """Return the lane of the suspect that *member* may have now, or None."""
-    suspects = state.suspects
-    if not suspects.lanes or (member.role == "consumer" and member.leases):
-        return None
-    running = _running(state)
-    queues, tasks, codecs = member.subscription
-    if running:
-        alone = [lease for lease in running if not _shares(lease, member) or _lost_before(state, lease)]
-        queues -= {lease.chunk.terms.queue for lease in alone}
-    while queues:
-        lane = suspects.lanes.best((queues, tasks, codecs))
-        head = lane.head() if lane is not None else None
-        if lane is None or head is None:
-            return None
-        loss = state.ledger.losses.of(head.chunk, head.start)
-        if loss is None or not loss.again or not _in_the_way(state, running, lane.queue):
-            return lane
-        queues -= {lane.queue}
-    return None
-
-
-def goes_first(state: QueueState, suspect: Lane, lane: Lane | None) -> bool:
-    """Return whether the first job of *suspect* comes before that of *lane*."""
-    first, other = suspect.head(), lane.head() if lane is not None else None
-    if first is None or lane is None or other is None:
-        return first is not None
-    return (-suspect.priority, first.order) < (-lane.priority, other.order)
-
-
-def granted(state: QueueState, lease: LeaseRecord) -> None:
-    """Note that a suspect was handed out."""
-    state.suspects.running.append(lease)
-
-
-def _running(state: QueueState) -> list[LeaseRecord]:
-    """Return the leases of suspects that are in force; those who wait are asked again when one has ended."""
-    suspects, leases = state.suspects, state.leases
-    running = [lease for lease in suspects.running if leases.get(lease.token) is lease]
-    if len(running) < len(suspects.running):
-        suspects.running = running
-        state.readied = True
-    return running
-
-
-def _shares(lease: LeaseRecord, member: Member) -> bool:
-    """Return whether *member* may have a suspect of the same queue beside the one under *lease*."""
-    on_trial, worker = lease.holder.role == ON_TRIAL, lease.holder.worker
-    return not on_trial and worker is not None and worker is member.worker
-
-
-def _in_the_way(state: QueueState, running: list[LeaseRecord], queue: str) -> bool:
-    """Return whether one that has lost a worker as a suspect has to wait."""
-    return any(lease.chunk.terms.queue == queue or _lost_before(state, lease) for lease in running)
-
-
-def _lost_before(state: QueueState, lease: LeaseRecord) -> bool:
-    loss = state.ledger.losses.of(lease.chunk, lease.start)
-    return loss is not None and loss.again
 
 
 # --- a worker or a consumer is lost -------------------------------------------------------------------
@@ -218,7 +153,7 @@ def reclaim(state: QueueState, member: Member) -> None:
 def judge(state: QueueState, now: float) -> None:
     """Conclude the trials that have taken long enough."""
     suspects = state.suspects
-    _running(state)
+    state.readied = suspects.forget_ended() or state.readied
     while suspects.trials and now >= suspects.trials[0].at + TOGETHER_SECONDS:
         trial = suspects.trials.pop(0)
         lease = trial.lease

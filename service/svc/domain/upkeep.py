@@ -41,7 +41,9 @@ def tick(state: QueueState, now: float) -> None:
     if state.hold_until and now >= state.hold_until:
         state.hold_until = 0.0
         state.readied = True
-    suspicion.judge(state, now)
+    suspects = state.suspects
+    if suspects.running or suspects.trials or suspects.lost_at:
+        suspicion.judge(state, now)
     for worker in list(state.workers.values()):
         _reap(state, worker, now)
     if now >= state.next_sweep:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.handlers import handles
 from svc.domain.job import PILL
@@ -53,7 +52,7 @@ def offers(state: QueueState, member: Member) -> bool:
     """Return whether there is a job that *member* may have now."""
     if state.lanes.best(member.subscription) is not None:
         return True
-    return bool(state.suspects.lanes) and suspicion.lane_for(state, member) is not None
+    return bool(state.suspects.lanes) and _suspect_lane(state, member) is not None
 
 
 def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
@@ -93,12 +92,18 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
 
 def _grant_suspect(state: QueueState, member: Member, now: float) -> r.Grant | None:
     """Hand out a suspect, with nothing read ahead, if there is one that comes first."""
-    lane = suspicion.lane_for(state, member)
-    if lane is None or not suspicion.goes_first(state, lane, state.lanes.best(member.subscription)):
+    lane, other = _suspect_lane(state, member), state.lanes.best(member.subscription)
+    if lane is None or (other is not None and not lane.comes_before(other)):
         return None
     delivery = _deliver(state, state.suspects.lanes, lane, member, 1, state.limits.grant_bytes, now)
-    suspicion.granted(state, state.leases[delivery.token])
+    state.suspects.running.append(state.leases[delivery.token])
     return r.Grant([delivery])
+
+
+def _suspect_lane(state: QueueState, member: Member) -> Lane | None:
+    """Return the lane of the suspect that *member* may have now; others are asked again if one has ended."""
+    state.readied = state.suspects.forget_ended() or state.readied
+    return state.suspects.lane_for(member)
 
 
 def _counted_bytes(chunk: Chunk, bodies: list[bytes], room: int) -> int:

@@ -109,6 +109,11 @@ class Lane:
             self.place = (rank, self.number, self)
         return self.place
 
+    def comes_before(self, other: Lane) -> bool:
+        """Return whether the first job of this lane is to be taken before that of *other*."""
+        place, others = self.settle(), other.settle()
+        return place is not None and (others is None or place[0] < others[0])
+
     def take(self, limit: int) -> Span | None:
         """Remove and return up to *limit* of the oldest jobs that follow each other in one chunk."""
         span = self.head()
