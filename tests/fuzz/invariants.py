@@ -51,7 +51,7 @@ def check_cheaply(state: QueueState) -> None:
     _check_counts(state, counted)
     _check_leases(state, leased)
     lanes = {
-        (lane.apart, lane.queue, lane.priority, lane.task, lane.codec): lane.count
+        (lane.apart, lane.terms.queue, lane.terms.priority, lane.terms.task, lane.terms.codec): lane.count
         for lane in (*state.lanes, *state.suspects.lanes)
         if lane.count
     }

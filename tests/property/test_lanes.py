@@ -51,9 +51,7 @@ class ModelledLanes:
             assert lane is None
             return None
         assert lane is not None
-        span = lane.take(limit)
-        self.lanes.tidy(lane)
-        assert span is not None
+        span = self.lanes.take(lane, limit)
         assert (span.chunk, span.start) == expected
         span.chunk.mark(span.start, span.stop, JobState.LEASED)
         self.leased.append(span)
@@ -148,7 +146,7 @@ def sizes(lanes: Lanes) -> dict[str, int]:
         "lanes": sum(1 for _ in lanes),
         "spans": sum(len(lane.spans) for lane in lanes),
         "indexes": len(lanes._indexes),
-        "places": max((len(each.places or ()) for each in lanes._indexes.values()), default=0),
+        "places": max(map(len, lanes._indexes.values()), default=0),
     }
 
 

@@ -139,14 +139,12 @@ def test_lanes_give_each_ready_job_once_by_priority_then_age(sizes, rng):
                 expected.remove((-made.terms.priority, made.sequence, index))
     got, given_back = [], False
     while lane := lanes.best((frozenset(("default",)), None, None)):
-        span = lane.take(rng.randint(1, 3))
-        assert span is not None
-        lanes.tidy(lane)
+        span = lanes.take(lane, rng.randint(1, 3))
         if not given_back and rng.random() < 0.3:
             lanes.push(span.chunk, span.start, span.stop, 1.0)
             given_back = True
             continue
-        got += [(-lane.priority, span.order, index) for index in range(span.start, span.stop)]
+        got += [(-lane.terms.priority, span.order, index) for index in range(span.start, span.stop)]
 
     assert got == sorted(expected)
     assert not lanes

@@ -56,7 +56,7 @@ class Faults:
                     raise RuntimeError(f"what it was about: {chunk.bodies[0]!r}")
                 case task if task == CORRUPTS:
                     state.ledger.counts_of(chunk.terms.queue)._by_state[JobState.READY] = 0
-                    state.swallow(next(lane for lane in state.lanes if lane.task == task), now)
+                    state.take_and_forget(next(lane for lane in state.lanes if lane.terms.task == task), now)
                 case task if task == WRITES:
                     state.record(e.Resumed(now, "\ud800"))
                 case task if task in (TICKS, GRANTS):

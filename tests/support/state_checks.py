@@ -185,7 +185,7 @@ def _check_lanes(state: QueueState) -> None:
                 key = (apart, chunk.terms.queue, chunk.terms.priority, chunk.terms.task, chunk.terms.codec)
                 ready.setdefault(key, set()).add((chunk.sequence, i))
     lanes = {
-        (lane.apart, lane.queue, lane.priority, lane.task, lane.codec): lane
+        (lane.apart, lane.terms.queue, lane.terms.priority, lane.terms.task, lane.terms.codec): lane
         for lane in (*state.lanes, *state.suspects.lanes)
     }
     for key, places in ready.items():

@@ -18,6 +18,7 @@ from svc.domain.members import Member, Worker
 from svc.domain.names import NAME_MAX, are_printable, is_address, is_name
 from svc.domain.queue_state import Notice, QueueState
 from svc.domain.runs import Run
+from svc.domain.scheduling.lanes import covers
 from svc.domain.settlement import give_back_all
 
 #: The roles that a connection may claim.
@@ -206,7 +207,7 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     if place is None or held.count < 1 or not 0 < held.token <= state.incarnation << 40:
         return False
     chunk, start = place
-    if not member.takes(chunk.terms):
+    if not covers(member.subscription, chunk.terms):
         return False
     stop = start + held.count
     while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from svc.domain.chunk import Chunk
 from svc.domain.commands import Extend, Hello
-from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL, Terms
+from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL
 from svc.domain.scheduling.lanes import Subscription
 
 #: The role of who stands in for the holder of a lease that was lost, until `suspicion.judge` concludes.
@@ -103,15 +103,6 @@ class Member:
     def codecs(self) -> frozenset[str] | None:
         """The codecs that it accepts; None, as an older worker sends, means that it gets all."""
         return self.subscription[2]
-
-    def takes(self, terms: Terms) -> bool:
-        """Return whether it serves the queue of such jobs, knows their task and accepts their codec."""
-        queues, tasks, codecs = self.subscription
-        return (
-            terms.queue in queues
-            and (tasks is None or terms.task in tasks)
-            and (codecs is None or terms.codec in codecs)
-        )
 
     def unrenewed(self, now: float) -> bool:
         """Return whether its worker was silent for a whole lease time, so that no new lease would last."""

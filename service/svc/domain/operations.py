@@ -148,10 +148,8 @@ def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Re
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):
-        item = state.swallow(lane, now)
-        if item is not None:
-            outcome_of_item = Outcome(item[0], JobState.SUCCEEDED, item[1], codec=ITEM_CODEC, task=ITEM)
-            return r.Outcomes(0, [outcome_of_item])
+        name, body = state.take_and_forget(lane, now)
+        return r.Outcomes(0, [Outcome(name, JobState.SUCCEEDED, body, codec=ITEM_CODEC, task=ITEM)])
     if answer is not None:
         return _hand_out(state, answer[1][0], answer[0][1])
     return None if command.wait > 0 else r.Outcomes(0, [])

@@ -28,8 +28,7 @@ from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
 from svc.domain.observer import Observer
 from svc.domain.refusals import REFUSALS, Refusal
 from svc.domain.replay import end_replay
-from svc.domain.scheduling.lanes import Lane, Lanes
-from svc.domain.scheduling.run_times import RunTimes
+from svc.domain.scheduling.lanes import Lane, Lanes, RunTimes
 from svc.domain.scheduling.suspects import Suspects
 from svc.errors import RowMissing
 
@@ -239,19 +238,16 @@ class QueueState:
 
     # --- leases -------------------------------------------------------------------------------------
 
-    def swallow(self, lane: Lane, now: float) -> tuple[str, bytes] | None:
-        """Take the oldest job of *lane* for good, without a lease; return its id and body, or None."""
-        span = lane.take(1)
-        if span is None:
-            return None
-        self.lanes.tidy(lane)
-        swallowed = span.chunk.id(span.start), self.bodies(span.chunk, span.start, span.stop)[0]
+    def take_and_forget(self, lane: Lane, now: float) -> tuple[str, bytes]:
+        """Take the oldest job of *lane* for good, without a lease; return its id and body."""
+        span = self.lanes.take(lane, 1)
+        taken = span.chunk.id(span.start), self.bodies(span.chunk, span.start, span.stop)[0]
         sequence, event = self.results_event(now, 1, 0)
         chunk, number = span.chunk, span.chunk.first + span.start
         event.ranges.append(e.Range(chunk.origin, number, 0, [b""], [0.0]))
         self.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, event.ranges[-1], event.at, Verb.TAKE)
         self.progressed.append((chunk.origin, number, 1))
-        return swallowed
+        return taken
 
     def grant_lease(
         self, chunk: Chunk, start: int, stop: int, member: Member, now: float, token: int = 0

@@ -44,6 +44,7 @@ BOUNDS = {
         "leases": "the jobs, and the connections that hold them",
         "holders": "the connections",
         "workers": "the connections, and those that ended within the grace",
+        "run_times": "1,024 tasks",
         "progressed": "one turn",
         "notices": "one turn",
         "_events": "one turn: the commit takes it",

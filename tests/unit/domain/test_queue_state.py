@@ -86,7 +86,7 @@ def test_results_of_one_turn_share_an_event_as_long_as_nothing_comes_between(sta
     assert len(events[0].ranges) == 2
 
 
-def test_a_result_beside_a_swallowed_pill_stays_in_the_journal(state, consumer, journal):
+def test_a_result_beside_a_forgotten_pill_stays_in_the_journal(state, consumer, journal):
     """The pill's end and the result share an event, which the forgotten pill must not take with it."""
     submit(state, 1)
     submit(state, 1, "#pill", first=1, inside=True)

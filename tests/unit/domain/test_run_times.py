@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from svc.domain.scheduling.run_times import Pace, RunTimes
+from svc.domain.scheduling.lanes import RunTime, RunTimes
 
 AHEAD = 0.004
 
 
-def learn(run_time: Pace, seconds: float, rounds: int) -> list[int]:
+def learn(run_time: RunTime, seconds: float, rounds: int) -> list[int]:
     limits = []
     for _ in range(rounds):
         count = max(1, run_time.fitting(AHEAD))
@@ -19,30 +19,30 @@ def learn(run_time: Pace, seconds: float, rounds: int) -> list[int]:
 
 
 def test_of_a_task_that_never_ran_nothing_is_read_ahead() -> None:
-    assert Pace().fitting(3600.0) == 0
+    assert RunTime().fitting(3600.0) == 0
 
 
 def test_long_jobs_are_never_read_ahead() -> None:
-    assert learn(Pace(), 0.1, 20) == [0] * 20
+    assert learn(RunTime(), 0.1, 20) == [0] * 20
 
 
 def test_short_jobs_are_read_ahead_with_a_doubling_limit_up_to_256() -> None:
-    assert learn(Pace(), 0.000_01, 10) == [2, 4, 8, 16, 32, 64, 128, 256, 256, 256]
+    assert learn(RunTime(), 0.000_01, 10) == [2, 4, 8, 16, 32, 64, 128, 256, 256, 256]
 
 
 def test_no_more_is_read_ahead_than_runs_in_the_time() -> None:
-    assert learn(Pace(), 0.001, 10)[-1] == 4
+    assert learn(RunTime(), 0.001, 10)[-1] == 4
 
 
 def test_one_long_job_ends_the_reading_ahead_at_once() -> None:
-    run_time = Pace()
+    run_time = RunTime()
     learn(run_time, 0.000_01, 10)
     run_time.ran(1, 0.1)
     assert run_time.fitting(AHEAD) == 0
 
 
 def test_after_a_long_job_it_takes_a_while_to_trust_again() -> None:
-    run_time = Pace()
+    run_time = RunTime()
     run_time.ran(1, 1.0)
     assert learn(run_time, 0.000_01, 5) == [0] * 5
     assert learn(run_time, 0.000_01, 40)[-1] == 256
@@ -70,7 +70,7 @@ def test_of_very_many_tasks_those_first_seen_are_forgotten() -> None:
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0, 0.0, 1e300])
 def test_no_run_time_that_a_peer_may_report_breaks_it(seconds: float) -> None:
-    run_time = Pace()
+    run_time = RunTime()
     run_time.ran(1, seconds)
     for ahead in (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e300):
         assert 0 <= run_time.fitting(ahead) <= 2

@@ -64,12 +64,12 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         lane = state.lanes.best(member.subscription)
         if lane is None:
             break
-        if lane.task == PILL and member.role == "consumer":
+        if lane.terms.task == PILL and member.role == "consumer":
             if not deliveries:
-                state.swallow(lane, now)
+                state.take_and_forget(lane, now)
                 return r.Grant([], r.PILL_PUT_BY_HAND)
             break
-        run_time = state.run_times.of(lane.task)
+        run_time = state.run_times.of(lane.terms.task)
         fitting = limit if ahead is None else min(limit, run_time.fitting(ahead))
         if not fitting and deliveries:
             break
@@ -126,11 +126,7 @@ def _deliver(
     head = lane.head()
     if head is not None:
         limit = head.chunk.alike(head.start, limit, room)
-    span = lane.take(limit)
-    if span is None:
-        raise AssertionError("a lane that `best` returned has a head")
-    lanes.tidy(lane)
-    _, start, stop, ready_at, chunk = span
+    _, start, stop, ready_at, chunk = lanes.take(lane, limit)
     lease = state.grant_lease(chunk, start, stop, member, now)
     waited = max(0.0, now - max(ready_at, chunk.at_of(start)))
     state.observer.started(chunk.terms, stop - start, waited)

@@ -1,4 +1,4 @@
-"""The ready jobs, in the order in which consumers take them.
+"""The ready jobs, in the order in which consumers take them, and the run times of their tasks.
 
 A *lane* holds the ready jobs of one queue, priority, task and codec, oldest first, as spans of chunks. A
 consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it knows
@@ -8,6 +8,9 @@ lanes of their own.
 Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. The choice of a lane
 takes time in the logarithm of their number: there is an *index* of lanes for each distinct subscription of
 consumers. A *subscription* is the queues, tasks and codecs that a consumer takes.
+
+A consumer does not know the tasks of the jobs that it asks for. The manager gets all run times and knows the
+next jobs, so the run times here limit the number of jobs in a grant that is read ahead.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from svc.domain.chunk import Chunk
+from svc.domain.job import Terms
+from svc.domain.limits import GRANT_JOBS
 
 V = TypeVar("V")
 
@@ -29,6 +34,10 @@ STALE_MAX = 64
 _CORRECTED_PART = 16
 #: Bits of the order of a job, which is the number of an event.
 _ORDER_BITS = 64
+#: Weight of a new run time in the mean, if it is shorter than the mean.
+_WEIGHT = 0.3
+#: Tasks whose run times are remembered; a new task replaces the one that was first seen.
+_TASKS_MAX = 1024
 
 
 class Span(NamedTuple):
@@ -45,25 +54,18 @@ class Lane:
     """The ready jobs of one queue, priority, task and codec.
 
     Attributes:
+        terms: those of its first job; other jobs may have other retries, for example.
         count: the number of its jobs.
         place: its place among the other lanes. It may be too far in front, never too far behind; `settle`
             corrects it. None before the first job.
     """
 
-    __slots__ = ("apart", "codec", "count", "number", "place", "priority", "queue", "spans", "task")
+    __slots__ = ("apart", "count", "number", "place", "spans", "terms")
 
-    def __init__(
-        self, queue: str, priority: int, task: str, codec: str, number: int, *, apart: bool = False
-    ) -> None:
-        """Start empty; *number* is that of no other lane.
-
-        It is for suspects alone if *apart*, and otherwise for all others.
-        """
+    def __init__(self, terms: Terms, number: int, *, apart: bool = False) -> None:
+        """Start empty; *number* is that of no other lane. It is for suspects alone if *apart*."""
         self.apart = apart
-        self.queue = queue
-        self.priority = priority
-        self.task = task
-        self.codec = codec
+        self.terms = terms
         self.number = number
         self.count = 0
         self.spans: list[Span] = []
@@ -75,13 +77,19 @@ class Lane:
         Return the place of the lane if that moved it to the front.
         """
         self.count += stop - start
-        last = self.spans[-1] if self.spans else None
-        if last is not None and not order and _goes_on(last, chunk, start, ready_at):
+        last = self.spans[-1] if self.spans and not order else None
+        if (
+            last is not None
+            and last.chunk is chunk
+            and last.stop == start
+            and chunk.unbroken(start)
+            and ready_at <= chunk.at_of(start)
+        ):  # they were ready on acceptance, and continue the last span directly
             self.spans[-1] = Span(last.order, last.start, stop, last.ready_at, chunk)
             return None
         order = order or chunk.sequence_of(start)
         heapq.heappush(self.spans, Span(order, start, stop, ready_at, chunk))
-        rank = order - (self.priority << _ORDER_BITS)
+        rank = order - (self.terms.priority << _ORDER_BITS)
         if self.place is not None and self.place[0] <= rank:
             return None
         self.place = (rank, self.number, self)
@@ -104,7 +112,7 @@ class Lane:
         head = self.head()
         if head is None:
             return None
-        rank = head.order - (self.priority << _ORDER_BITS)
+        rank = head.order - (self.terms.priority << _ORDER_BITS)
         if self.place is None or self.place[0] != rank:
             self.place = (rank, self.number, self)
         return self.place
@@ -114,11 +122,11 @@ class Lane:
         place, others = self.settle(), other.settle()
         return place is not None and (others is None or place[0] < others[0])
 
-    def take(self, limit: int) -> Span | None:
+    def take(self, limit: int) -> Span:
         """Remove and return up to *limit* of the oldest jobs that follow each other in one chunk."""
         span = self.head()
         if span is None:
-            return None
+            raise AssertionError("an empty lane is forgotten")
         order, start, end, ready_at, chunk = span
         stop = min(end, start + limit)
         if chunk.has_gaps:
@@ -130,12 +138,10 @@ class Lane:
     def drop_stale_spans(self) -> None:
         """Remove the spans without a ready job, if most spans may be such."""
         if len(self.spans) > 2 * self.count + STALE_MAX:
-            spans = {span[:3]: span for span in self.spans if self._any_ready(span)}
-            self.spans = list(spans.values())
+            apart = self.apart
+            ready = [s for s in self.spans if s.chunk.next_ready(s.start, s.stop, apart=apart) < s.stop]
+            self.spans = list({span[:3]: span for span in ready}.values())
             heapq.heapify(self.spans)
-
-    def _any_ready(self, span: Span) -> bool:
-        return span.chunk.next_ready(span.start, span.stop, apart=self.apart) < span.stop
 
     def _replace_head(self, span: Span, start: int) -> None:
         if start < span.stop:
@@ -143,16 +149,6 @@ class Lane:
             heapq.heapreplace(self.spans, Span(span.order, start, span.stop, span.ready_at, span.chunk))
         else:
             heapq.heappop(self.spans)
-
-
-def _goes_on(span: Span, chunk: Chunk, start: int, ready_at: float) -> bool:
-    """Return whether jobs that were ready on acceptance continue *span* directly."""
-    return (
-        span.chunk is chunk
-        and span.stop == start
-        and chunk.unbroken(start)
-        and ready_at <= chunk.at_of(start)
-    )
 
 
 #: The place of a lane: its rank, its number and itself. Jobs are taken from the lane with the smallest place;
@@ -166,42 +162,21 @@ _QueueLanes: TypeAlias = dict[str, dict[str, dict[int, Lane]]]
 _NO_LANES: _QueueLanes = {}
 
 
-class LaneIndex:
-    """The lanes of one subscription, by their places.
-
-    Attributes:
-        places: a heap, or None if it has to be built. It has at least one place for each lane, and that place
-            is not behind the lane's own. Out-of-date places are corrected when they come to the top.
-    """
-
-    __slots__ = ("codecs", "places", "queues", "subscription", "tasks")
-
-    def __init__(self, subscription: Subscription) -> None:
-        """Start without places."""
-        self.subscription = subscription
-        self.queues, self.tasks, self.codecs = subscription
-        self.places: list[Place] | None = None
-
-    def add(self, lane: Lane, place: Place, lanes: int) -> None:
-        """Note that *lane* has moved forward to *place*; *lanes* is the number of all lanes."""
-        if (
-            self.places is None
-            or lane.queue not in self.queues
-            or (self.tasks is not None and lane.task not in self.tasks)
-            or (self.codecs is not None and lane.codec not in self.codecs)
-        ):
-            return
-        if len(self.places) > 2 * lanes + STALE_MAX:
-            self.places = None
-        else:
-            heapq.heappush(self.places, place)
+def covers(subscription: Subscription, terms: Terms) -> bool:
+    """Return whether jobs with these terms are for a consumer with this subscription."""
+    queues, tasks, codecs = subscription
+    return (
+        terms.queue in queues
+        and (tasks is None or terms.task in tasks)
+        and (codecs is None or terms.codec in codecs)
+    )
 
 
 class Lanes:
     """All lanes that hold jobs.
 
-    To take jobs, call `best` for a lane, take from it with `Lane.take`, and then call `tidy` with it. Report
-    jobs that stop being ready in any other way with `skip`.
+    To take jobs, call `best` for a lane, and `take` with it. Report jobs that stop being ready in any other
+    way with `skip`.
     """
 
     def __init__(self, *, apart: bool = False) -> None:
@@ -211,8 +186,10 @@ class Lanes:
         self._lanes: dict[str, _QueueLanes] = {}
         self._count = 0
         self._made = 0
-        #: The index that was used last is the last.
-        self._indexes: dict[Subscription, LaneIndex] = {}
+        #: For each subscription a heap of places; that which was used last is the last. It has at least one
+        #: place for each lane, and that place is not behind the lane's own.
+        self._indexes: dict[Subscription, list[Place]] = {}
+        self._shared: dict[Subscription, Subscription] = {}
 
     def __bool__(self) -> bool:
         """Return whether any job is ready."""
@@ -230,8 +207,7 @@ class Lanes:
         """Return the earliest time at which the first job of one of the queue's lanes became ready."""
         oldest: float | None = None
         for lane in self._lanes_of(queue):
-            # The fast way needs no call for each lane, as there may be 100,000 of them.
-            spans = lane.spans
+            spans = lane.spans  # no call for each lane: there may be 100,000 of them
             head = spans[0] if spans and not spans[0].chunk.has_gaps else lane.head()
             if head is not None and (oldest is None or head.ready_at < oldest):
                 oldest = head.ready_at
@@ -239,18 +215,26 @@ class Lanes:
 
     def push(self, chunk: Chunk, start: int, stop: int, ready_at: float, order: int = 0) -> None:
         """Make jobs [start, stop) of *chunk* ready, at the place of their age or at *order*."""
-        lane = self._lane_of(chunk) or self._new_lane(chunk)
+        lane = self._lane(chunk.terms) or self._new_lane(chunk.terms)
         place = lane.push(chunk, start, stop, ready_at, order)
         if place is not None:
-            for index in self._indexes.values():
-                index.add(lane, place, self._count)
+            overgrown = None
+            for subscription, places in self._indexes.items():
+                if covers(subscription, lane.terms):
+                    heapq.heappush(places, place)
+                    if len(places) > 2 * self._count + STALE_MAX:
+                        overgrown = subscription  # its consumers ask no more
+            if overgrown is not None:
+                del self._indexes[overgrown]
 
     def shared(self, subscription: Subscription) -> Subscription:
         """Return *subscription* as the object that all its consumers share.
 
         So thousands of consumers have one set of names, and `best` finds their index fast.
         """
-        return (self._indexes.get(subscription) or self._keep(LaneIndex(subscription))).subscription
+        if len(self._shared) >= INDEXES_MAX:
+            self._shared.clear()
+        return self._shared.setdefault(subscription, subscription)
 
     def best(self, subscription: Subscription) -> Lane | None:
         """Return the lane that consumers with this subscription take from next, or None."""
@@ -263,7 +247,7 @@ class Lanes:
             if place == top:
                 return top[2]
             if patience == 0:
-                places = self._build(self._indexes[subscription])
+                places[:] = self._build(subscription)
             elif place is None:
                 heapq.heappop(places)
             else:
@@ -273,10 +257,17 @@ class Lanes:
             patience -= 1
         return None
 
+    def take(self, lane: Lane, limit: int) -> Span:
+        """Take up to *limit* of the oldest jobs of *lane*, as `Lane.take` does; forget it if it is empty."""
+        span = lane.take(limit)
+        if not lane.count:
+            self._remove(lane)
+        return span
+
     def skip(self, chunk: Chunk, count: int) -> None:
         """Account for *count* ready jobs of *chunk* that leave their state, or will, other than by `take`."""
         chunk.note_gaps()
-        lane = self._lane_of(chunk)
+        lane = self._lane(chunk.terms)
         if lane is None:
             return
         lane.count -= count
@@ -285,14 +276,8 @@ class Lanes:
         else:
             self._remove(lane)
 
-    def tidy(self, lane: Lane) -> None:
-        """Forget a lane that has become empty."""
-        if not lane.count:
-            self._remove(lane)
-
-    def _lane_of(self, chunk: Chunk) -> Lane | None:
-        """Return the lane of the jobs of *chunk*, if it holds any job."""
-        terms = chunk.terms
+    def _lane(self, terms: Terms) -> Lane | None:
+        """Return the lane of jobs with these terms, if it holds any job."""
         tasks = self._lanes.get(terms.queue, _NO_LANES).get(terms.codec)
         lanes = tasks.get(terms.task) if tasks is not None else None
         return lanes.get(terms.priority) if lanes is not None else None
@@ -301,56 +286,49 @@ class Lanes:
         tasks = (lanes for codec in self._lanes.get(queue, _NO_LANES).values() for lanes in codec.values())
         return (lane for lanes in tasks for lane in lanes.values())
 
-    def _new_lane(self, chunk: Chunk) -> Lane:
-        terms = chunk.terms
+    def _new_lane(self, terms: Terms) -> Lane:
         self._made += 1
         self._count += 1
-        lane = Lane(terms.queue, terms.priority, terms.task, terms.codec, self._made, apart=self._apart)
         tasks = self._lanes.setdefault(terms.queue, {}).setdefault(terms.codec, {})
-        tasks.setdefault(terms.task, {})[terms.priority] = lane
+        lane = tasks.setdefault(terms.task, {})[terms.priority] = Lane(terms, self._made, apart=self._apart)
         return lane
 
     def _remove(self, lane: Lane) -> None:
         """Forget a lane without jobs; its places in an index go when they come to the top."""
         lane.spans.clear()  # jobs in stale spans may become ready again, in another lane
-        codecs = self._lanes[lane.queue]
-        tasks = codecs[lane.codec]
-        lanes = tasks[lane.task]
-        del lanes[lane.priority]
+        terms = lane.terms
+        codecs = self._lanes[terms.queue]
+        tasks = codecs[terms.codec]
+        lanes = tasks[terms.task]
+        del lanes[terms.priority]
         self._count -= 1
         if not lanes:
-            del tasks[lane.task]
+            del tasks[terms.task]
             if not tasks:
-                del codecs[lane.codec]
+                del codecs[terms.codec]
                 if not codecs:
-                    del self._lanes[lane.queue]
+                    del self._lanes[terms.queue]
 
     def _places(self, subscription: Subscription) -> list[Place]:
-        """Return the heap of an index, built if need be."""
+        """Return the heap of a subscription, built if need be."""
         if self._lanes.keys().isdisjoint(subscription[0]):
             return []
-        index = self._indexes.pop(subscription, None)
-        if index is None:
-            index = LaneIndex(subscription)
-            if not self._build(index):
-                return []  # consumers that nothing is there for do not replace the index of others
-        self._keep(index)
-        if index.places is None or len(index.places) > 2 * self._count + STALE_MAX:
-            return self._build(index)
-        return index.places
-
-    def _keep(self, index: LaneIndex) -> LaneIndex:
-        """Keep *index* as the one that was used last."""
+        places = self._indexes.pop(subscription, None)
+        if places is None or len(places) > 2 * self._count + STALE_MAX:
+            places = self._build(subscription)
+            if not places:
+                return places  # consumers that nothing is there for do not replace the index of others
         if len(self._indexes) >= INDEXES_MAX:
             del self._indexes[next(iter(self._indexes))]
-        self._indexes[index.subscription] = index
-        return index
+        self._indexes[subscription] = places
+        return places
 
-    def _build(self, index: LaneIndex) -> list[Place]:
-        index.places = places = []
-        for codecs in _named(self._lanes, index.queues):
-            for tasks in _named(codecs, index.codecs):
-                groups = _named(tasks, index.tasks)
+    def _build(self, subscription: Subscription) -> list[Place]:
+        places: list[Place] = []
+        queues, known, accepted = subscription
+        for codecs in _named(self._lanes, queues):
+            for tasks in _named(codecs, accepted):
+                groups = _named(tasks, known)
                 places += [lane.place for lanes in groups for lane in lanes.values() if lane.place]
         heapq.heapify(places)
         return places
@@ -366,3 +344,54 @@ def _named(entries: dict[str, V], names: frozenset[str] | None) -> Iterable[V]:
     if len(names) < len(entries):
         return [entries[name] for name in names if name in entries]
     return [entry for name, entry in entries.items() if name in names]
+
+
+class RunTime:
+    """The exponentially weighted mean run time of one task's jobs.
+
+    Attributes:
+        mean: the mean, in seconds.
+        trusted: how many jobs may be granted at once: 1 at first, doubled by each report, up to `GRANT_JOBS`.
+    """
+
+    __slots__ = ("mean", "trusted")
+
+    def __init__(self) -> None:
+        """Start without run times: one job may be granted, and no other beside it."""
+        self.mean = float("inf")
+        self.trusted = 1
+
+    def ran(self, count: int, seconds: float) -> None:
+        """Add the run time of *count* jobs, one or more, that took *seconds* together."""
+        sample = seconds / count
+        if not sample >= 0:
+            return  # a peer may report any number
+        # The mean rises at once and falls slowly: if it is too long, that costs a few calls; if it is too
+        # short, other jobs have to wait.
+        known = self.mean if self.mean < float("inf") else sample
+        self.mean = sample if sample > known else known + _WEIGHT * (sample - known)
+        self.trusted = min(GRANT_JOBS, 2 * self.trusted)
+
+    def fitting(self, seconds: float) -> int:
+        """Return how many jobs in one grant run within *seconds*; 0 if not even one is sure to."""
+        if self.mean > seconds:
+            return 0
+        jobs = seconds / max(self.mean, 1e-9)
+        return int(jobs) if jobs < self.trusted else self.trusted
+
+
+class RunTimes(dict[str, RunTime]):
+    """The run times of all tasks that ran recently."""
+
+    def ran(self, task: str, count: int, seconds: float) -> None:
+        """Add the run time of *count* jobs of *task*, one or more, that took *seconds* together."""
+        run_time = self.get(task)
+        if run_time is None:
+            if len(self) >= _TASKS_MAX:
+                del self[next(iter(self))]
+            run_time = self[task] = RunTime()
+        run_time.ran(count, seconds)
+
+    def of(self, task: str) -> RunTime:
+        """Return the run times of *task*; they are empty if no job of it has ended yet."""
+        return self.get(task) or RunTime()

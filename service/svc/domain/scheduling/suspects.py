@@ -65,9 +65,9 @@ class Suspects:
             if lane is None or head is None:
                 return None
             loss = self._losses.of(head.chunk, head.start)
-            if loss is None or not loss.again or not self._in_the_way(lane.queue):
+            if loss is None or not loss.again or not self._in_the_way(lane.terms.queue):
                 return lane
-            queues -= {lane.queue}
+            queues -= {lane.terms.queue}
         return None
 
     def _in_the_way(self, queue: str) -> bool:
