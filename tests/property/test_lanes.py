@@ -14,7 +14,7 @@ from svc.domain.events import Submitted
 from svc.domain.job import Terms
 from svc.domain.lifecycle import JobState
 from svc.domain.scheduling import lanes as lanes_module
-from svc.domain.scheduling.lanes import INDEXES_MAX, STALE_MAX, Lanes, Span, Subscription
+from svc.domain.scheduling.lanes import INDEXES_MAX, STALE_MAX, Lanes, ReadySpan, Subscription
 
 QUEUES = ("a", "b", "c")
 TASKS = ("m:f", "m:g", "m:h")
@@ -34,7 +34,7 @@ class ModelledLanes:
     def __init__(self) -> None:
         self.lanes = Lanes()
         self.chunks: list[Chunk] = []
-        self.leased: list[Span] = []
+        self.leased: list[ReadySpan] = []
 
     def submit(self, queue: str, task: str, priority: int, count: int, codec: str = "plain") -> None:
         sequence = len(self.chunks) + 1
@@ -43,7 +43,7 @@ class ModelledLanes:
         self.chunks.append(chunk)
         self.lanes.push(chunk, 0, count, 0.0)
 
-    def take(self, subscription: Subscription, limit: int) -> Span | None:
+    def take(self, subscription: Subscription, limit: int) -> ReadySpan | None:
         """Take from the lane that is offered, which must be the one that holds the expected job."""
         expected = self.expected(*subscription)
         lane = self.lanes.best(subscription)

@@ -2,7 +2,7 @@
 
 Nothing is acknowledged before it is durable, and one fsync serves all requests of the turn. An *early grant*
 need not wait: it hands out jobs and confirms nothing, so it leaves before the commit, which then runs beside
-the first job (decision 15). `Outbox` alone decides which grants are early, and when they leave.
+the first job (decision 15). `ReplyOutbox` alone decides which grants are early, and when they leave.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RECENT_EVENT_BYTES = 2 * 1024 * 1024
 _Deliveries: TypeAlias = list[tuple[Deliver, list[r.Reply]]]
 
 
-class Outbox:
+class ReplyOutbox:
     """The replies that are not delivered yet."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class GroupCommit:
 
     def __init__(self, state: QueueState, journal: Journal, observer: Observer) -> None:
         """Commit to *journal*, and read from it for *state*."""
-        self.outbox = Outbox()
+        self.outbox = ReplyOutbox()
         self.recent = RecentEvents()
         self.causes: list[Cause] = []
         self._state = state
@@ -186,7 +186,7 @@ class GroupCommit:
         sizes, state.result_bytes = state.result_bytes, {}
         if self._failure is not None and self.outbox.ready:
             # The state holds changes of the failed turn that are not durable, so no reply may tell of them.
-            self.outbox = Outbox()
+            self.outbox = ReplyOutbox()
             raise self._failure
         if not events and not forgotten:
             return
@@ -194,7 +194,7 @@ class GroupCommit:
         try:
             self._journal.append(events, forgotten)
         except JournalError as error:
-            self.outbox, self._failure = Outbox(), error
+            self.outbox, self._failure = ReplyOutbox(), error
             raise
         except Exception as error:
             raise StateBroken(Place.COMMIT, error, *cause_of(self.causes, events)) from error

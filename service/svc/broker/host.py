@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from svc.broker.broken import Place, StateBroken, guarded, is_told, only_reads, unread
 from svc.broker.clock import CLOCK_JUMP_MAX, Clock, settle
-from svc.broker.commit import Outbox
+from svc.broker.commit import ReplyOutbox
 from svc.broker.durable_state import DurableState
 from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
@@ -395,5 +395,5 @@ class QueueHost(DurableState):
         try:
             self.commits.commit()
         finally:
-            self.commits.outbox = Outbox()
+            self.commits.outbox = ReplyOutbox()
             self.journal.close()

@@ -40,7 +40,7 @@ _WEIGHT = 0.3
 _TASKS_MAX = 1024
 
 
-class Span(NamedTuple):
+class ReadySpan(NamedTuple):
     """Ready jobs [start, stop) of a chunk, ordered by the age of the first one. `ready_at` is a Unix time."""
 
     order: int
@@ -68,7 +68,7 @@ class Lane:
         self.terms = terms
         self.number = number
         self.count = 0
-        self.spans: list[Span] = []
+        self.spans: list[ReadySpan] = []
         self.place: Place | None = None
 
     def push(self, chunk: Chunk, start: int, stop: int, ready_at: float, order: int = 0) -> Place | None:
@@ -85,17 +85,17 @@ class Lane:
             and chunk.unbroken(start)
             and ready_at <= chunk.at_of(start)
         ):  # they were ready on acceptance, and continue the last span directly
-            self.spans[-1] = Span(last.order, last.start, stop, last.ready_at, chunk)
+            self.spans[-1] = ReadySpan(last.order, last.start, stop, last.ready_at, chunk)
             return None
         order = order or chunk.sequence_of(start)
-        heapq.heappush(self.spans, Span(order, start, stop, ready_at, chunk))
+        heapq.heappush(self.spans, ReadySpan(order, start, stop, ready_at, chunk))
         rank = order - (self.terms.priority << _ORDER_BITS)
         if self.place is not None and self.place[0] <= rank:
             return None
         self.place = (rank, self.number, self)
         return self.place
 
-    def head(self) -> Span | None:
+    def head(self) -> ReadySpan | None:
         """Return the span that begins with the oldest ready job, or None if no job is left."""
         while self.spans:
             span = self.spans[0]
@@ -122,7 +122,7 @@ class Lane:
         place, others = self.settle(), other.settle()
         return place is not None and (others is None or place[0] < others[0])
 
-    def take(self, limit: int) -> Span:
+    def take(self, limit: int) -> ReadySpan:
         """Remove and return up to *limit* of the oldest jobs that follow each other in one chunk."""
         span = self.head()
         if span is None:
@@ -133,7 +133,7 @@ class Lane:
             stop = chunk.ready_until(start, stop, apart=self.apart)
         self._replace_head(span, stop)
         self.count -= stop - start
-        return span if stop == end else Span(order, start, stop, ready_at, chunk)
+        return span if stop == end else ReadySpan(order, start, stop, ready_at, chunk)
 
     def drop_stale_spans(self) -> None:
         """Remove the spans without a ready job, if most spans may be such."""
@@ -143,10 +143,10 @@ class Lane:
             self.spans = list({span[:3]: span for span in ready}.values())
             heapq.heapify(self.spans)
 
-    def _replace_head(self, span: Span, start: int) -> None:
+    def _replace_head(self, span: ReadySpan, start: int) -> None:
         if start < span.stop:
             # Not `_replace`, which takes five times as long.
-            heapq.heapreplace(self.spans, Span(span.order, start, span.stop, span.ready_at, span.chunk))
+            heapq.heapreplace(self.spans, ReadySpan(span.order, start, span.stop, span.ready_at, span.chunk))
         else:
             heapq.heappop(self.spans)
 
@@ -257,7 +257,7 @@ class Lanes:
             patience -= 1
         return None
 
-    def take(self, lane: Lane, limit: int) -> Span:
+    def take(self, lane: Lane, limit: int) -> ReadySpan:
         """Take up to *limit* of the oldest jobs of *lane*, as `Lane.take` does; forget it if it is empty."""
         span = lane.take(limit)
         if not lane.count:
