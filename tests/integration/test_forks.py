@@ -314,8 +314,8 @@ def test_a_script_whose_manager_is_away_ends_in_bounded_time_and_says_what_was_n
 ):
     program = """
 from svc import Executor
-from svc.client import at_exit
-at_exit.EXIT_SECONDS = 1.5
+from svc.client import background
+background.EXIT_SECONDS = 1.5
 executor = Executor("127.0.0.1:1")
 for number in range(20):
     executor.submit(ADD, number, 1)

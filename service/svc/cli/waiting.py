@@ -11,7 +11,7 @@ from svc.cli.output import json_text, tell
 
 if TYPE_CHECKING:
     from svc.client.client import Client
-    from svc.client.reasons import Reason
+    from svc.client.outcomes import Reason
     from svc.domain.job import Outcome
 
 #: Seconds between two questions why jobs have not ended.

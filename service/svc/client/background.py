@@ -1,23 +1,31 @@
 """A submit pipeline whose own thread sends: whoever adds a job has its id at once and waits for no answer.
 
-The thread is a daemon. It starts with the first job and ends once the pipeline is closed and empty.
-`client.at_exit` has it send the remaining jobs before the interpreter ends.
+The thread is a daemon. It starts with the first job and ends once the pipeline is closed and empty. At its
+exit the interpreter would end the thread and lose its jobs. So exit waits for them, for a limited time. It
+starts no thread, because CPython forbids that from 3.12 on.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
+import sys
 import threading
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import Callable, Sequence
 
-from svc.client.at_exit import AT_EXIT
 from svc.client.pipeline import FRAME_JOBS, PendingJob, Submit, SubmitPipeline, new_origin
 from svc.domain.job import job_id
 from svc.envelope import PickleKeys
 
 #: Seconds that a job waits for others, if several jobs were sent together just before.
 FLUSH_SECONDS = 0.001
+#: Seconds that the exit of the program waits for jobs to be sent, for all executors together.
+EXIT_SECONDS = 30.0
+#: Seconds after which a line on stderr explains the wait, and between two such lines.
+PROGRESS_SECONDS = 1.0
 #: The message of the RuntimeError for calls after the end, as in the standard library.
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 
@@ -45,7 +53,7 @@ class BackgroundPipeline(SubmitPipeline):
             pickle_keys: the keys that sign pickles, as there.
             named: called with each new job, before it can be sent.
             answered: called in the thread with the jobs of each frame, once all are answered.
-            ended: called at the end of the thread.
+            ended: called once the pipeline is closed and the thread, if there is one, at its end.
         """
         self._named = named
         self._tell_answered = answered
@@ -92,12 +100,8 @@ class BackgroundPipeline(SubmitPipeline):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all jobs so far are answered; return False after *timeout* seconds."""
         with self.lock:
-            return self.wait_answered(self._added(), timeout)
-
-    def wait_answered(self, number: int, timeout: float | None = None) -> bool:
-        """Wait until all jobs with lower numbers are answered; return False after *timeout* seconds."""
-        with self.lock:
-            return self._room.wait_for(lambda: self._answered >= number, timeout)
+            added = self._added()
+            return self._room.wait_for(lambda: self._answered >= added, timeout)
 
     def unsent(self) -> int:
         """Return the number of jobs without an answer."""
@@ -112,13 +116,11 @@ class BackgroundPipeline(SubmitPipeline):
     def close(self) -> None:
         """Accept no more jobs; the thread ends when no job is left."""
         with self.lock:
-            self._closed = True
+            is_first, self._closed = not self._closed, True
             self._work.notify_all()
             self._room.notify_all()
-
-    def is_started(self) -> bool:
-        """Return whether the thread was started in this process."""
-        return self._thread is not None
+            if is_first and self._thread is None:
+                self._tell_ended()
 
     def join(self) -> None:
         """Wait until the thread has ended; a call from it does not wait for itself."""
@@ -169,3 +171,71 @@ class BackgroundPipeline(SubmitPipeline):
                 self._taken = jobs[-1].number + 1
             self._room.notify_all()
             return jobs
+
+
+class _Exit:
+    """All pipelines of this process that may hold a job when it ends.
+
+    Attributes:
+        flushed: whether that was done; handlers of `atexit` that were registered earlier still run.
+    """
+
+    def __init__(self) -> None:
+        self._pipelines: weakref.WeakSet[BackgroundPipeline] = weakref.WeakSet()
+        self._is_hooked = False
+        self._end = 0.0
+        self.flushed = False
+
+    def add(self, pipeline: BackgroundPipeline) -> None:
+        """Have *pipeline* flushed at exit. Called when it is made, and by its first job in each process."""
+        if not self._is_hooked:
+            atexit.register(self._flush)
+            self._is_hooked = True
+        self._pipelines.add(pipeline)
+        util = sys.modules.get("multiprocessing.util")
+        process = sys.modules.get("multiprocessing.process")
+        if util is not None and process is not None and process.parent_process() is not None:
+            # A child of multiprocessing ends without atexit.
+            util.Finalize(None, self._flush, exitpriority=100)
+
+    def check(self) -> None:
+        """See that a job can still be sent.
+
+        Raises:
+            RuntimeError: the interpreter has stopped the threads that would send it.
+        """
+        if sys.is_finalizing():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def send(self, pipelines: Sequence[BackgroundPipeline]) -> None:
+        """Have the jobs of *pipelines* sent now, and report those that will not run: no caller is left."""
+        refused = [pipeline.refusals()[0] for pipeline in pipelines]
+        for pipeline in pipelines:
+            while not pipeline.flush(max(0.0, min(PROGRESS_SECONDS, self._end - time.monotonic()))):
+                if time.monotonic() >= self._end:
+                    break
+                _say(f"sending {_jobs(pipeline.unsent())} before this program ends")
+        for pipeline, before in zip(pipelines, refused, strict=True):
+            count, reason = pipeline.refusals()
+            if count > before:
+                _say(f"{_jobs(count - before)} not accepted: {reason}")
+            if left := pipeline.unsent():
+                _say(f"{_jobs(left)} not sent: the manager did not answer within {EXIT_SECONDS:g} s")
+
+    def _flush(self) -> None:
+        self._end = time.monotonic() + EXIT_SECONDS
+        self.send([pipeline for pipeline in self._pipelines if pipeline.unsent()])
+        self.flushed = True
+
+
+#: Has the waiting jobs of all executors sent before this process ends.
+AT_EXIT = _Exit()
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"svc: {text}\n")

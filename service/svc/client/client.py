@@ -19,9 +19,8 @@ from typing import Any, Self
 
 from svc import codec
 from svc.broker.base import Broker
-from svc.client.outcomes import Idle, follow, late, reasons
+from svc.client.outcomes import Idle, Reason, follow, late, reasons
 from svc.client.pipeline import PendingJob, SubmitPipeline, encoded, frames
-from svc.client.reasons import Reason
 from svc.client.session import PATIENCE_SECONDS, Deadline, Session, value_of
 from svc.client.specs import JobSpec, Options, TaskLike
 from svc.domain import commands as c
@@ -163,8 +162,8 @@ class Submitter:
         # Jobs of one origin can be followed together, so each stream has its own.
         pipeline = SubmitPipeline(self._session.submit, self._session.pickle_keys)
         for frame in frames(pipeline.entries(specs, self._options.strict)):
-            pipeline.send(frame.jobs())
-            yield [self._answer(entry) for entry in frame.entries]
+            pipeline.send([entry for entry in frame if isinstance(entry, PendingJob)])
+            yield [self._answer(entry) for entry in frame]
 
     def map(
         self, task: TaskLike, *iterables: Iterable[object], timeout: float | None = None

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from svc.broker.forks import begin_anew_in_children
-from svc.client.futures import Future, copied, unforeseen
-from svc.client.pipeline import PendingJob
+from svc.client.background import AFTER_SHUTDOWN
+from svc.client.futures import Future
+from svc.client.pipeline import PendingJob, copy_of
 from svc.client.session import PAGE, ROUND_SECONDS, SLICE_SECONDS, Deadline, Session
 from svc.domain import commands as c
 from svc.domain.job import Outcome
 from svc.domain.lifecycle import JobState
-from svc.errors import ServiceError, UnknownJob
+from svc.errors import UnknownJob
 
 #: Seconds that one request for outcomes waits: other work may be noticed so much later.
 LOOK_SECONDS = 1.0
@@ -33,7 +34,7 @@ class Collector:
         Args:
             session: asks for outcomes.
             origin: returns the origin of the executor's own jobs.
-            ended: called at the end of the thread.
+            ended: called once the collector is closed and the thread, if there is one, at its end.
         """
         self._session = session
         self._origin = origin
@@ -49,10 +50,8 @@ class Collector:
         self._lock = threading.RLock()
         self._expected = threading.Condition(self._lock)  # there are outcomes to collect, or the end has come
         self._futures = {}
-        #: The futures of jobs of another origin than the executor's; their outcomes are asked for one by one.
-        self._foreign: dict[str, Future] = {}
-        #: Those of them that are the executor's own jobs, under another origin.
-        self._moved: dict[str, Future] = {}
+        #: The ids of jobs of another origin than the executor's; their outcomes are asked for one by one.
+        self._foreign: set[str] = set()
         #: Outcomes of jobs that are not acknowledged yet.
         self._early: list[Outcome] = []
         self._thread: threading.Thread | None = None
@@ -60,8 +59,9 @@ class Collector:
             future.leave_to_parent()
 
     def expect(self, future: Future) -> None:
-        """Let *future* wait for the outcome of its job, which is still to be sent."""
+        """Let *future* wait for the outcome of the executor's own job, which is still to be sent."""
         with self._lock:
+            future.is_own = True
             self._futures[future.job_id] = future
             self._collect_more()
 
@@ -72,8 +72,10 @@ class Collector:
             RuntimeError: the executor was shut down.
         """
         with self._lock:
+            if self._closed:
+                raise RuntimeError(AFTER_SHUTDOWN)
             future = self._futures.setdefault(future.job_id, future)
-            self._foreign[future.job_id] = future
+            self._foreign.add(future.job_id)
             self._collect_more()
             return future
 
@@ -85,15 +87,12 @@ class Collector:
     def own(self) -> list[Future]:
         """Return the waiting futures of the executor's own jobs."""
         with self._lock:
-            others = self._foreign.keys() - self._moved.keys()
-            return [future for name, future in self._futures.items() if name not in others]
+            return [future for future in self._futures.values() if future.is_own]
 
     def pop(self, name: str) -> Future | None:
         """Remove and return the future of a job, or None; no other caller gets it after that."""
         with self._lock:
-            if self._foreign:
-                self._foreign.pop(name, None)
-                self._moved.pop(name, None)
+            self._foreign.discard(name)
             future = self._futures.pop(name, None)
             if not self._futures:
                 self._expected.notify_all()
@@ -116,12 +115,10 @@ class Collector:
     def close(self) -> None:
         """Let the thread end when no future waits."""
         with self._lock:
-            self._closed = True
+            is_first, self._closed = not self._closed, True
             self._expected.notify_all()
-
-    def is_started(self) -> bool:
-        """Return whether the thread was started in this process."""
-        return self._thread is not None
+            if is_first and self._thread is None:
+                self._tell_ended()
 
     def join(self) -> None:
         """Wait until the thread has ended; a call from it does not wait for itself."""
@@ -134,8 +131,8 @@ class Collector:
         self._early = [outcome for outcome in self._early if outcome.id != future.job_id]
         if self.pop(future.job_id) is not None:
             future.job_id = name
-            for futures in (self._futures, self._foreign, self._moved):
-                futures[name] = future
+            self._futures[name] = future
+            self._foreign.add(name)
 
     def _collect_more(self) -> None:
         """Make sure that the thread collects outcomes; the lock is held."""
@@ -155,10 +152,8 @@ class Collector:
                     sent = self._sent_names()
                     self._look_up(random.sample(sent, min(PAGE, len(sent))))
                     checked = time.monotonic()
-            except ServiceError as error:
-                self._fail_sent(error)
             except BaseException as error:  # noqa: BLE001  # for any error, futures must end and the thread go on
-                self._fail_sent(unforeseen(error))
+                self._fail_sent(error)
         self._tell_ended()
 
     def _wait_expected(self) -> bool:
@@ -205,12 +200,12 @@ class Collector:
                 if name not in views and (future := self.pop(name)):
                     future.fail(UnknownJob(f"there is no job {name}, or its retention time has passed"))
 
-    def _fail_sent(self, error: ServiceError) -> None:
+    def _fail_sent(self, error: BaseException) -> None:
         """Fail the futures of sent jobs: the manager was away for longer than the session's patience."""
         for name in self._sent_names():
             future = self.pop(name)
             if future is not None:
-                future.fail(copied(error))
+                future.fail(copy_of(error))
         # Unsent jobs fail by themselves, if they do. There is no need to ask all the time until then.
         with self._lock:
             self._expected.wait(ROUND_SECONDS)

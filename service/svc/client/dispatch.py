@@ -5,10 +5,10 @@ Nothing here refers to the executor, so that its threads end once it is gone and
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Collection
 
-from svc.client.background import AFTER_SHUTDOWN, BackgroundPipeline
+from svc.client.background import BackgroundPipeline
 from svc.client.collector import Collector
 from svc.client.futures import Future
 from svc.client.pipeline import PendingJob
@@ -31,19 +31,7 @@ class Dispatch:
             answered=self.collector.acknowledge,
             ended=self._leave,
         )
-        self._closed = False
-        self._lock = threading.Lock()
-        self._left = 0
-
-    def submit(self, job: PendingJob) -> Future:
-        """Return the future of *job*, which is sent soon; block while too many jobs wait to be sent.
-
-        Raises:
-            RuntimeError: the executor was shut down.
-        """
-        self.pipeline.put(job)
-        future: Future = job.owner
-        return future
+        self._ends = itertools.count()
 
     def future(self, name: str) -> Future:
         """Return a future that belongs to the job *name*, and that nothing ends yet."""
@@ -65,8 +53,6 @@ class Dispatch:
         if ended:
             future.end_as(ended[0], self.session.reader)
             return future
-        if self._closed:
-            raise RuntimeError(AFTER_SHUTDOWN)
         return self.collector.watch(future)
 
     def cancel(self, future: Future) -> bool:
@@ -87,21 +73,16 @@ class Dispatch:
             BrokerError: the manager does not answer, or does not know one of them.
         """
         # A callback may run in the thread that would have to send, so it cannot wait for that.
-        if not self.pipeline.is_own_thread():
-            origin = self.pipeline.own_origin
-            last = max((each.number_in(origin) for each in futures if not each.done()), default=-1)
-            self.pipeline.wait_answered(last + 1)
+        if not (self.pipeline.is_own_thread() or all(each.sent or each.done() for each in futures)):
+            self.pipeline.flush()
         names = [future.job_id for future in futures if not future.done()]
         pages = [names[first : first + PAGE] for first in range(0, len(names), PAGE)]
         return sum(self.session.ask(lambda broker: broker.cancel(page)) for page in pages)  # noqa: B023  # called at once
 
     def close(self) -> None:
         """Accept no more jobs; the threads end when no work is left."""
-        self._closed = True
         self.pipeline.close()
         self.collector.close()
-        if not self._threads():
-            self.session.close()
 
     def join(self) -> None:
         """Wait until the threads have ended; a call from one of them does not wait for itself."""
@@ -121,13 +102,6 @@ class Dispatch:
         return any(view.state == JobState.LEASED.word for view in views)
 
     def _leave(self) -> None:
-        """End a thread; the last one closes the connections, which the other thread may need until then."""
-        with self._lock:
-            self._left += 1
-            is_last = self._left == self._threads()
-        if is_last:
+        """Close the connections once both threads have ended: one may still need them after the other."""
+        if next(self._ends):
             self.session.close()
-
-    def _threads(self) -> int:
-        """Return the number of threads that were started; each ends only after `close`."""
-        return self.pipeline.is_started() + self.collector.is_started()

@@ -25,7 +25,7 @@ from typing import Any
 from svc import codec as codecs
 from svc.broker.base import Broker
 from svc.callables import Each, Exactly
-from svc.client.at_exit import AT_EXIT
+from svc.client.background import AT_EXIT
 from svc.client.client import Client
 from svc.client.dispatch import Dispatch
 from svc.client.futures import Future
@@ -126,10 +126,11 @@ class Executor(concurrent.futures.Executor):
             future = self._dispatch.future("")
             future.fail(error)
             return future
-        future = self._dispatch.submit(job)
+        self._dispatch.pipeline.put(job)
         if AT_EXIT.flushed:
-            AT_EXIT.send(self._dispatch.pipeline)
-        return future
+            AT_EXIT.send([self._dispatch.pipeline])
+        accepted: Future = job.owner
+        return accepted
 
     def map(
         self,

@@ -11,10 +11,10 @@ from typing import Any
 
 from svc import codec
 from svc.client.session import failure_of, value_of
-from svc.domain.job import Outcome, parse_job_id
+from svc.domain.job import Outcome
 from svc.domain.lifecycle import JobState
 from svc.envelope import PickleKeys
-from svc.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle, error_for
+from svc.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle
 
 #: Seconds for which a future remembers the answer to `running`.
 RUNNING_SECONDS = 0.05
@@ -36,6 +36,7 @@ class Future(concurrent.futures.Future[Any]):
     Attributes:
         job_id: the job's id, in every process and for as long as the manager keeps the job.
         sent: whether the manager has answered the job's submit; until then the id may still change.
+        is_own: whether the job was submitted by this executor.
     """
 
     def __init__(
@@ -45,14 +46,10 @@ class Future(concurrent.futures.Future[Any]):
         super().__init__()
         self.job_id = job_id
         self.sent = False
+        self.is_own = False
         self._ask_to_cancel = cancel
         self._ask_if_leased = is_leased
         self._looked_at, self._leased = 0.0, False
-
-    def number_in(self, origin: str) -> int:
-        """Return the number of the job if it is of *origin*; otherwise -1: it was sent long ago."""
-        name, number = parse_job_id(self.job_id)
-        return number if name == origin else -1
 
     def running(self) -> bool:
         """Return whether a consumer has the job now: it runs, or is one of the few that come next there.
@@ -156,13 +153,3 @@ def unreadable(error: BaseException) -> CodecError:
     found = CodecError(f"the result cannot be read: {type(error).__name__}: {error}")
     found.__cause__ = error
     return found
-
-
-def unforeseen(error: BaseException) -> BrokerError:
-    """Return the error for futures whose executor's thread failed with *error*."""
-    return BrokerError(f"the executor's thread met {type(error).__name__}: {error}")
-
-
-def copied(error: ServiceError) -> ServiceError:
-    """Return a copy of *error*: a single one, shared by futures, would collect all their tracebacks."""
-    return error_for(error.code, error.message)

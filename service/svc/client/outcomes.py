@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
-from svc.client.reasons import Reason, reasons_of
+from svc.broker.base import Broker
 from svc.client.session import PAGE, ROUND_SECONDS, SLICE_SECONDS, Deadline, Session
 from svc.domain import commands as c
-from svc.domain.job import Outcome, parse_job_id
+from svc.domain.job import IDLE, PASSING, JobView, Outcome, parse_job_id
+from svc.domain.lifecycle import JobState
+from svc.domain.names import did_you_mean
+from svc.domain.replies import WorkerView
 from svc.errors import Forbidden, ResultTimeout, ServiceError, UnknownJob
 
 #: Seconds without an outcome after which an observer is told so for the first time.
@@ -16,8 +21,22 @@ IDLE_SECONDS = 0.2
 #: Seconds for which one asks why a job has not ended.
 REASON_SECONDS = 2.0
 
+#: Jobs of which one question asks.
+SAMPLE = 100
 #: Called with the jobs that have not ended.
 Idle = Callable[[Collection[str]], None]
+
+
+class Reason(NamedTuple):
+    """Why a job has not ended.
+
+    Attributes:
+        text: the rest of a sentence that begins with the job, for instance `waits: no worker is connected`.
+        blocked: whether the job goes on only if somebody does something about it.
+    """
+
+    text: str
+    blocked: bool
 
 
 def reasons(session: Session, ids: Collection[str]) -> dict[str, Reason]:
@@ -28,7 +47,7 @@ def reasons(session: Session, ids: Collection[str]) -> dict[str, Reason]:
     if not session.may_look:
         return {}
     try:
-        return session.wait(lambda broker: reasons_of(broker, ids), Deadline(REASON_SECONDS))
+        return session.wait(lambda broker: _reasons_of(broker, ids), Deadline(REASON_SECONDS))
     except Forbidden:
         session.may_look = False
     except ServiceError:
@@ -63,6 +82,40 @@ def follow(
         UnknownJob: raised by the iterator if a job is not known, or its retention has passed.
     """
     return _Following(session, set(ids), Deadline(timeout), idle).outcomes()
+
+
+def _reasons_of(broker: Broker, ids: Collection[str]) -> dict[str, Reason]:
+    """Return why jobs have not ended, of the first `SAMPLE` of *ids*; those that have are left out."""
+    views = broker.get(list(islice(ids, SAMPLE)))
+    blocked = any(view.state == JobState.READY.word and view.reason not in PASSING for view in views)
+    roster = broker.members() if blocked else []
+    return {view.id: _reason(view, roster) for view in views if not JobState[view.state.upper()].finished}
+
+
+def _reason(view: JobView, roster: list[WorkerView]) -> Reason:
+    if view.state == JobState.LEASED.word:
+        return Reason(f"is with the consumer {view.consumer}", blocked=False)
+    if view.state == JobState.SCHEDULED.word or view.reason == IDLE:
+        return Reason(view.reason + _last_error(view), blocked=False)
+    if view.reason in PASSING:
+        return Reason(f"waits: {view.reason}", blocked=False)
+    return Reason(f"waits: {view.reason}{_nearest(view, roster)}", blocked=True)
+
+
+def _last_error(view: JobView) -> str:
+    if not view.attempts:
+        return ""
+    error = view.attempts[-1].error
+    return f" ({': '.join(filter(None, (error.type, error.message)))})"
+
+
+def _nearest(view: JobView, roster: list[WorkerView]) -> str:
+    """Return the end of a sentence that names what the job's queue or task may have been meant to be."""
+    queues = {queue for worker in roster for queue in worker.queues}
+    if view.queue not in queues:
+        return did_you_mean(view.queue, queues)
+    tasks = {task for worker in roster if view.queue in worker.queues for task in worker.tasks}
+    return "" if view.task in tasks else did_you_mean(view.task, tasks)
 
 
 class _Following:

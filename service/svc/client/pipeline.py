@@ -82,28 +82,8 @@ class PendingJob(msgspec.Struct, eq=False):
     owner: Any = None
 
 
-class Frame:
-    """Jobs to send together; an error stands for a call that cannot become a job."""
-
-    __slots__ = ("entries", "size")
-
-    def __init__(self) -> None:
-        """Start without jobs."""
-        self.entries: list[PendingJob | ServiceError] = []
-        self.size = 0
-
-    def add(self, entry: PendingJob | ServiceError) -> bool:
-        """Add *entry* and return True, or return False if it has to wait for the next frame."""
-        size = len(entry.body) if isinstance(entry, PendingJob) else 0
-        if self.entries and (len(self.entries) >= FRAME_JOBS or self.size + size > FRAME_BYTES):
-            return False
-        self.entries.append(entry)
-        self.size += size
-        return True
-
-    def jobs(self) -> list[PendingJob]:
-        """Return the entries that are jobs."""
-        return [entry for entry in self.entries if isinstance(entry, PendingJob)]
+#: Jobs to send together; an error stands for a call that cannot become a job.
+Frame = list[PendingJob | ServiceError]
 
 
 class SubmitPipeline:
@@ -195,13 +175,9 @@ class SubmitPipeline:
     def take(self) -> list[PendingJob]:
         """Remove the jobs of the next frame from those that wait; return them."""
         with self.lock:
-            frame = Frame()
-            for job in self._waiting:
-                if not frame.add(job):
-                    break
-            taken = self._waiting[: len(frame.entries)]
+            taken = self._waiting[: len(next(frames(self._waiting), ()))]
             del self._waiting[: len(taken)]
-            self._waiting_bytes -= frame.size
+            self._waiting_bytes -= sum(len(job.body) for job in taken)
             return taken
 
     def _send_next(self, own: PendingJob) -> None:
@@ -234,7 +210,7 @@ class SubmitPipeline:
         """Submit *jobs*, and return once each of them is answered.
 
         Raises:
-            ServiceError: a request failed; this error, or one like it, is that of the jobs without an answer.
+            ServiceError: a request failed; the jobs without an answer have errors like this one.
         """
         left = jobs
         try:
@@ -244,11 +220,9 @@ class SubmitPipeline:
                     again += self._sent(origin, strict, chunks)
                 left = again
         except BaseException as error:
-            unanswered = [job for job in jobs if not job.answered]
-            for place, job in enumerate(unanswered):
-                # A shared error would collect the tracebacks of all threads that raise it.
-                job.error = error if isinstance(error, ServiceError) and not place else _same(error)
-                job.answered = True
+            for job in jobs:
+                if not job.answered:
+                    job.error, job.answered = copy_of(error), True
             raise
 
     def _sent(self, origin: str, strict: bool, chunks: list[list[PendingJob]]) -> list[PendingJob]:
@@ -327,16 +301,17 @@ def encoded(
 
 def frames(entries: Iterable[PendingJob | ServiceError | None]) -> Iterator[Frame]:
     """Divide jobs into frames, in their order; None ends the current frame."""
-    frame = Frame()
+    frame: Frame = []
+    size = 0
     for entry in entries:
-        if entry is not None and frame.add(entry):
-            continue
-        if frame.entries:
+        more = len(entry.body) if isinstance(entry, PendingJob) else 0
+        if frame and (entry is None or len(frame) >= FRAME_JOBS or size + more > FRAME_BYTES):
             yield frame
-        frame = Frame()
+            frame, size = [], 0
         if entry is not None:
-            frame.add(entry)
-    if frame.entries:
+            frame.append(entry)
+            size += more
+    if frame:
         yield frame
 
 
@@ -373,11 +348,11 @@ def _continues(job: PendingJob, last: PendingJob) -> bool:
     )
 
 
-def _same(error: BaseException) -> ServiceError:
-    """Return the error for a job whose frame failed with *error*."""
+def copy_of(error: BaseException) -> ServiceError:
+    """Return the error for a job or future: a shared one would collect the tracebacks of all who raise it."""
     if isinstance(error, ServiceError):
-        return type(error)(str(error))
+        return error_for(error.code, error.message)
     return ManagerUnreachable(
-        f"the thread that was sending this job was stopped by {type(error).__name__}: {error}; it is not "
-        "known whether the job was accepted"
+        f"a thread of this client was stopped by {type(error).__name__}: {error}; it is not known whether "
+        "the job was accepted, or how it ended"
     )

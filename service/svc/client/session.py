@@ -128,12 +128,12 @@ class Session:
     def ask(self, question: Callable[[Broker], T]) -> T:
         """Return the answer to a call that does not wait; calls are made in the order of their threads.
 
-        If a signal handler interrupts its own thread in such a call, it gets a separate connection, because
-        the answer to that call is still to come on the main one.
+        If a signal handler interrupts its own thread in such a call, it gets another connection, because the
+        answer to that call is still to come on the main one.
         """
         with self._main_lock:
             if self._main_lent:
-                return self._ask_apart(question)
+                return self._ask_beside(question)
             self._main_lent = True
             try:
                 if self._main is None:
@@ -156,7 +156,7 @@ class Session:
                     raise ResultTimeout("too many threads of this client wait already")
                 continue
             try:
-                return self._ask_waiting(question)
+                return self._ask_beside(question)
             except ManagerUnreachable:
                 if lost.passed or deadline.passed:
                     raise
@@ -193,17 +193,8 @@ class Session:
         for broker in brokers:
             broker.close()
 
-    def _ask_apart(self, question: Callable[[Broker], T]) -> T:
-        """Return the answer to a call over a connection that only this call uses."""
-        broker = self._made()
-        try:
-            return question(broker)
-        finally:
-            with self._state_lock:
-                self._all.remove(broker)
-            broker.close()
-
-    def _ask_waiting(self, question: Callable[[Broker], T]) -> T:
+    def _ask_beside(self, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call over a connection that no other call uses meanwhile."""
         with self._state_lock:
             broker = self._idle.pop() if self._idle else None
         broker = broker or self._made()

@@ -86,7 +86,7 @@ def stream(line: Line, jobs: Sequence[PendingJob]) -> None:
     pipeline = SubmitPipeline(line.submit)
     for frame in frames(jobs):
         with contextlib.suppress(ManagerUnreachable):
-            pipeline.send(frame.jobs())
+            pipeline.send([job for job in frame if isinstance(job, PendingJob)])
 
 
 def background(line: Line, jobs: Sequence[PendingJob]) -> None:
@@ -274,33 +274,33 @@ class TestBackground:
         before = (pipeline.origin, pipeline.own_origin)
         pipeline.begin_anew()
         assert pipeline.unsent() == 0
-        assert not pipeline.is_started()
+        assert pipeline._thread is None
         assert not {pipeline.origin, pipeline.own_origin} & {*before}
 
 
 class TestFrames:
     def test_a_frame_has_at_most_1000_jobs(self):
         found = list(frames(jobs_of(*[b""] * (2 * FRAME_JOBS + 1))))
-        assert [len(frame.jobs()) for frame in found] == [FRAME_JOBS, FRAME_JOBS, 1]
+        assert [len(frame) for frame in found] == [FRAME_JOBS, FRAME_JOBS, 1]
 
     def test_a_frame_takes_no_job_over_4_mib_but_a_single_one(self):
         big, small = bytes(FRAME_BYTES + 1), bytes(FRAME_BYTES // 3)
         found = list(frames(jobs_of(small, small, small, small, big, small)))
-        assert [len(frame.jobs()) for frame in found] == [3, 1, 1, 1]
+        assert [len(frame) for frame in found] == [3, 1, 1, 1]
 
     def test_none_ends_a_frame_and_makes_no_empty_one(self):
         one, *others = jobs_of(b"a", b"b", b"c")
         found = list(frames([None, one, None, None, *others]))
-        assert [frame.jobs() for frame in found] == [[one], others]
+        assert found == [[one], others]
 
     def test_an_error_keeps_its_place(self, line):
         full = QueueFull()
         specs: list[JobSpec | ServiceError | None] = [JobSpec("a"), full, JobSpec("b", (object(),))]
         (frame,) = frames(SubmitPipeline(line.submit).entries(specs, strict=False))
-        assert isinstance(frame.entries[0], PendingJob)
-        assert frame.entries[1] is full
-        assert isinstance(frame.entries[2], CodecError)
-        assert len(frame.jobs()) == 1
+        assert isinstance(frame[0], PendingJob)
+        assert frame[1] is full
+        assert isinstance(frame[2], CodecError)
+        assert len(frame) == 3
 
     def test_nothing_gives_nothing(self):
         assert list(frames([])) == []
