@@ -187,48 +187,44 @@ class AttemptLog:
         self._log = structlog.get_logger().bind(worker=worker, consumer=consumer)
         self.wants_successes: bool = self._log.is_enabled_for(logging.INFO)
         self._first: FinishedAttempt | None = None
-        self._count = 0
-        self._seconds = 0.0
-        self._longest = 0.0
+        #: The run times that share one line, that of `_first` included.
+        self._seconds: list[float] = []
 
     def succeeded(self, attempt: FinishedAttempt) -> None:
         """Write the line of *attempt*; if it was short, begin a sum with it, to which `add` adds the next."""
         if attempt.seconds >= SHORT_SECONDS:
             self.write(attempt)
             return
-        self._first, self._count = attempt, 1
-        self._seconds = self._longest = attempt.seconds
+        self._first, self._seconds = attempt, [attempt.seconds]
 
     def add(self, seconds: float) -> bool:
         """Add the success of the next job of the same lease; return False if no sum has begun."""
-        if not self._count:
+        if self._first is None:
             return False
-        self._count += 1
-        self._seconds += seconds
-        self._longest = max(self._longest, seconds)
+        self._seconds.append(seconds)
         return True
 
     def end(self) -> None:
         """Write the line of the current sum, if there is one."""
-        first, count = self._first, self._count
-        self._first, self._count = None, 0
+        first, seconds = self._first, self._seconds
         if first is None:
             return
+        self._first = None
         fields = _fields(first)
-        if count == 1:
+        if len(seconds) == 1:
             self._log.info("attempt_finished", outcome="succeeded", **fields)
             return
         self._log.info(
             "attempts_finished",
             outcome="succeeded",
-            jobs=count,
+            jobs=len(seconds),
             first_job_id=fields["job_id"],
-            last_job_id=job_id(first.delivery.origin, first.number + count - 1),
+            last_job_id=job_id(first.delivery.origin, first.number + len(seconds) - 1),
             task=fields["task"],
             queue=fields["queue"],
             wait_s=fields["wait_s"],
-            run_s=round(self._seconds, 6),
-            longest_run_s=round(self._longest, 6),
+            run_s=round(sum(seconds), 6),
+            longest_run_s=round(max(seconds), 6),
         )
 
     def write(self, attempt: FinishedAttempt) -> None:

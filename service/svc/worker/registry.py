@@ -120,14 +120,13 @@ def task(
     return mark if fn is None else mark(fn)
 
 
+@dataclass(frozen=True)
 class Task:
-    """A function and the name by which jobs ask for it."""
+    """A function and the name by which jobs ask for it; its signature is read when the first job needs it."""
 
-    def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions | None = None) -> None:
-        """Hold *function*; its signature is read when the first job needs it."""
-        self.name = name
-        self.function = function
-        self.options = options or TaskOptions()
+    name: str
+    function: Callable[..., Any]
+    options: TaskOptions = TaskOptions()
 
     @cached_property
     def signature(self) -> Signature:

@@ -119,17 +119,17 @@ class Slot:
 
     def __init__(self, context: BaseContext) -> None:
         """Make a slot in phase STARTING, to be passed to a process of *context*."""
-        self._attach(RawArray(ctypes.c_char, _SIZE), context.Lock())
+        self.__setstate__((RawArray(ctypes.c_char, _SIZE), context.Lock()))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (self._memory, self._lock)
+    def __getstate__(self) -> tuple[Any, Lock]:
+        """Return the shared parts, from which another process makes its view of the slot."""
+        return self._memory, self._lock
 
-    def _attach(self, memory: Any, lock: Lock) -> None:
-        self._memory = memory
-        self._lock = lock
-        self._view = memoryview(memory).cast("B")
-        self._acquire = lock.acquire
-        self._release = lock.release
+    def __setstate__(self, shared: tuple[Any, Lock]) -> None:
+        """Use the *shared* parts of a slot."""
+        self._memory, self._lock = shared
+        self._view = memoryview(self._memory).cast("B")
+        self._acquire, self._release = self._lock.acquire, self._lock.release
         #: The names that this process wrote last.
         self._names = b""
 
@@ -229,10 +229,3 @@ class Slot:
         origin, task, queue = (*names[:length].decode(errors="replace").split("\0"), "", "", "")[:3]
         recalled = bool(self._view[_RECALLED_AT])
         return SlotState(Phase(phase), recalled, origin, task, queue, *job, *lease)
-
-
-def _attached(memory: Any, lock: Lock) -> Slot:
-    """Return a slot that another process made."""
-    slot = Slot.__new__(Slot)
-    slot._attach(memory, lock)  # noqa: SLF001 - the rest of `__reduce__`
-    return slot

@@ -19,13 +19,14 @@ from svc.worker.registry import Registry, Task, TaskOptions
 from svc.worker.runner import Failure, ResolvedTask, Runner
 
 LIMIT = 1000
+DEFAULTS = TaskOptions()
 KEYS = PickleKeys((b"k" * 32,))
 
 
 def resolve(
     function: Callable[..., Any],
     codec: str = PLAIN,
-    options: TaskOptions | None = None,
+    options: TaskOptions = DEFAULTS,
     accept: tuple[str, ...] = (PLAIN, PICKLE),
     **terms: Any,
 ) -> ResolvedTask:
