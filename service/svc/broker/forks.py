@@ -20,7 +20,7 @@ class Inherited(Protocol):
         """Give up everything that belongs to the parent; called in the child before it has other threads."""
 
 
-class _Heirlooms:
+class _ForkHook:
     """The objects to reset, by weak references."""
 
     def __init__(self) -> None:
@@ -42,4 +42,4 @@ class _Heirlooms:
 
 
 #: Registers an object: its `begin_anew` is called in each child that this process forks.
-begin_anew_in_children = _Heirlooms().add
+begin_anew_in_children = _ForkHook().add
