@@ -282,24 +282,22 @@ class QueueHost(DurableState):
             StateBroken: the state cannot be trusted any more. Nothing of this turn was acknowledged.
         """
         self.serve()
+        self.go_on()
         return self.end_turn()
 
-    def serve(self, until: float = math.inf) -> None:
-        """Do the work that is due, and answer waiting requests; after *until* the rest waits.
-
-        Raises:
-            StateBroken: the state cannot be trusted any more.
-        """
+    def serve(self) -> None:
+        """Do the work that is due, and answer waiting requests, as many as fit into one answer."""
         now = self.clock.now()
         if now >= self._next_tick or self._is_due(now):
             now = self._keep_time(now)
         self._wake_ready(now)
         if self._waiters.due:
             self._waiters.answer_due(now)
-        if self._asked:
-            end = min(until, time.perf_counter() + OWNER_SECONDS)
-            if self.proceed(self._asked[0], end):
-                self._asked.popleft()
+
+    def go_on(self, until: float = math.inf) -> None:
+        """Go on with the requests of the owner and with the text of the metrics for a few milliseconds."""
+        if self._asked and self.proceed(self._asked[0], min(until, time.perf_counter() + OWNER_SECONDS)):
+            self._asked.popleft()
         if self._expositions.waiting:
             self._expositions.step()
 

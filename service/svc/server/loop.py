@@ -147,11 +147,6 @@ class Turns:
             if self.over:
                 return
 
-    def finish(self) -> None:
-        """Do all unfinished work, however long it takes."""
-        self.until = math.inf
-        self.go_on()
-
     def forget(self) -> None:
         """Drop all unfinished work, because its connections are closed."""
         self._unfinished.clear()
@@ -237,7 +232,7 @@ class Loop:
         self._next_housekeeping = 0.0
         #: The kinds of work of a turn, in their usual order and in that of the next turn. Those for which
         #: there was no time come first: so a turn takes one step longer than its time at most.
-        self._kinds = (self._go_on, self._serve_events, self._serve_waiting, self._resume)
+        self._kinds = (self._go_on, self._serve_events, self._serve_waiting, self._serve_owner, self._resume)
         self._order: tuple[Callable[[], None], ...] = self._kinds
         self._events: list[Ready] = []
         self._listened_at = time.monotonic()
@@ -325,7 +320,11 @@ class Loop:
     def _serve_waiting(self) -> None:
         """Answer the requests that have waited, and do the work of the queue that is due."""
         self._allow_for_stall()
-        self._host.serve(self.turns.end)
+        self._host.serve()
+
+    def _serve_owner(self) -> None:
+        """Go on with the requests of the manager's own HTTP server, and with the text of the metrics."""
+        self._host.go_on(self.turns.end)
 
     def _resume(self) -> None:
         """Read on from connections that were paused and may go on, until the turn's share is used up."""

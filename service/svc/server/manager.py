@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import select
@@ -210,7 +211,8 @@ class Server(managers.Server):
         """Stop accepting connections; commit and answer the requests that have been read."""
         self._connections.stop_listening()
         try:
-            self._turns.finish()
+            self._turns.until = math.inf
+            self._turns.go_on()
             self._run_calls()
             self._host.answer_reports()
             self._host.turn()
