@@ -25,7 +25,7 @@ from svc.domain import commands as c
 from svc.domain.job import JobView, NewChunk, Outcome, Terms, job_id
 from svc.domain.limits import Limits
 from svc.server.manager import Server, listen
-from svc.telemetry.logs import configure
+from svc.telemetry.logs import LogSettings
 from svc.worker.options import WorkerOptions
 from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
@@ -43,7 +43,7 @@ def connect(address: tuple[str, int], key: bytes, hello: Callable[[], c.Hello]) 
 
 def configure_logging(level: str) -> None:
     """Log as JSON on stderr."""
-    configure("json", level)
+    LogSettings("json", level).configure()
 
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:

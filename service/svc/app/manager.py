@@ -54,13 +54,13 @@ def run_manager(settings: ManagerSettings) -> int:
     from svc.server.manager import JobManager, Server, listen
     from svc.server.recovery import Recovery
     from svc.telemetry.logs import LogSettings
-    from svc.telemetry.metrics import Build, ManagerMetrics
+    from svc.telemetry.metrics import ManagerMetrics
 
     LogSettings(format=settings.log_format, level=settings.log_level).configure()
     log = logger()
     keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
     journal, sqlite = _open_journal(settings)
-    metrics = ManagerMetrics(Build(RELEASE, sqlite))
+    metrics = ManagerMetrics(RELEASE, sqlite)
     try:
         listener = listen(settings.listen.host, settings.listen.port)
         host = _recovered_host(settings, journal, metrics, log)

@@ -14,6 +14,7 @@ import stat
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 #: Seconds that a line waits for room. After a failure, lines do not wait until one is written again. A slow
 #: reader loses nothing.
@@ -33,7 +34,7 @@ class LineWriter:
         """Write to *descriptor* without changing its flags, since other processes share them."""
         self.dropped = 0
         self._descriptor = descriptor
-        self._write = _writer(descriptor)
+        self._write = self._writer(descriptor)
         self._stalled = False
 
     def write(self, line: bytes) -> bool:
@@ -50,6 +51,27 @@ class LineWriter:
         count, self.dropped = self.dropped, 0
         return count
 
+    def _writer(self, descriptor: int) -> Write:
+        """Return a function that writes a line to *descriptor* and returns how many bytes were written."""
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError:
+            return lambda line: 0
+        if stat.S_ISREG(mode):
+            # A file never blocks. A second descriptor would have a separate offset.
+            return partial(os.write, descriptor)
+        if stat.S_ISSOCK(mode):
+            # Other processes rely on the flags of the socket, so each send has its own flag not to wait.
+            shared = socket.socket(fileno=os.dup(descriptor))
+            weakref.finalize(self, shared.close).atexit = False
+            return lambda line: shared.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        own = _reopened(descriptor)
+        if own is not None:
+            weakref.finalize(self, os.close, own).atexit = False
+            return partial(os.write, own)
+        # Another process may take the room before this one uses it: rare, and only blocks on a full pipe.
+        return lambda line: os.write(descriptor, line) if _has_room(descriptor, 0.0) else 0
+
     def _try(self, line: bytes) -> bool:
         try:
             return self._write(line) == len(line)
@@ -64,46 +86,6 @@ class LineWriter:
             if self._try(line):
                 return True
         return False
-
-
-def _writer(descriptor: int) -> Write:
-    """Return a function that writes a line to *descriptor* and returns how many bytes were written."""
-    try:
-        mode = os.fstat(descriptor).st_mode
-    except OSError:
-        return lambda line: 0
-    if stat.S_ISREG(mode):
-        # A file never blocks. A second descriptor would have a separate offset.
-        return lambda line: os.write(descriptor, line)
-    if stat.S_ISSOCK(mode):
-        return _Shared(descriptor).write
-    own = _reopened(descriptor)
-    if own is not None:
-        return _Own(own).write
-    # Another process may take the room before this one uses it; that is rare, and only blocks on a full pipe.
-    return lambda line: os.write(descriptor, line) if _has_room(descriptor, 0.0) else 0
-
-
-class _Shared:
-    """A socket whose flags other processes rely on; each send has its own flag not to wait."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=os.dup(descriptor))
-        weakref.finalize(self, self._socket.close).atexit = False
-
-    def write(self, line: bytes) -> int:
-        return self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-
-class _Own:
-    """A descriptor that is closed when this object is no longer in use."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor).atexit = False
-
-    def write(self, line: bytes) -> int:
-        return os.write(self._descriptor, line)
 
 
 def _reopened(descriptor: int) -> int | None:

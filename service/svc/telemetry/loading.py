@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -15,19 +13,11 @@ def load_structlog() -> None:
     structlog imports rich for tracebacks, which `svc.telemetry.logs` prints without it. That import takes
     longer than the rest of the start of a worker or manager. Other modules can still import rich.
     """
-    with _without("rich"):
-        importlib.import_module("structlog")
-
-
-@contextmanager
-def _without(name: str) -> Iterator[None]:
-    """Let imports of *name* fail while the block runs, unless it has been imported before."""
-    if name in sys.modules:
-        yield
-        return
     modules: dict[str, Any] = sys.modules
-    modules[name] = None  # the import system takes this as "there is no such module"
+    if "rich" in modules or "structlog" in modules:
+        return
+    modules["rich"] = None  # the import system takes this as "there is no such module"
     try:
-        yield
+        importlib.import_module("structlog")
     finally:
-        del modules[name]
+        del modules["rich"]

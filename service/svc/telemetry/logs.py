@@ -115,21 +115,6 @@ class LogSettings:
         root.setLevel(_LEVELS[self.level])
 
 
-def configure(
-    format: Format = "auto",  # noqa: A002 - the name of the flag and the setting
-    level: str = "info",
-    *,
-    worker: str = "",
-    consumer: str = "",
-) -> None:
-    """Let this process log with the `LogSettings` of the same arguments.
-
-    Raises:
-        ConfigurationError: there is no such format or level.
-    """
-    LogSettings(format, level, worker, consumer).configure()
-
-
 class _StderrLogger:
     """Writes the finished text from structlog."""
 

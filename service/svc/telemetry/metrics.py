@@ -12,7 +12,6 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, product
 
 from svc.domain.job import DEFAULT_QUEUE, Cause, Terms
@@ -147,15 +146,6 @@ class MetricSeries:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
-    """The values of `svc_build_info`: the releases of svc and of SQLite, and the engine."""
-
-    version: str = ""
-    sqlite: str = ""
-    engine: str = "manager"
-
-
 class _JobSeries:
     """The numbers of one queue and task."""
 
@@ -197,8 +187,11 @@ class ManagerMetrics(Observer):
     thread may call. Any thread may also call `mean_run_seconds` and `collect`.
     """
 
-    def __init__(self, build: Build | None = None, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
-        """Start all counters at 0, including those of *queues*, so that `rate()` sees their first event."""
+    def __init__(self, release: str = "", sqlite: str = "") -> None:
+        """Start all counters at 0, including those of the usual queue, so that `rate()` sees its first event.
+
+        *release* and *sqlite* are the releases of svc and of SQLite.
+        """
         self._registry = registry = MetricSeries(MANAGER_METRICS)
         self._labels = Labels()
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
@@ -210,11 +203,9 @@ class ManagerMetrics(Observer):
         self._commit_records = registry.histogram("svc_journal_commit_records")
         self._lock = threading.Lock()
         registry.only(_LONGEST_TURN, "none", "none")
-        build = build or Build()
-        versions = (build.version, platform.python_version(), build.sqlite, build.engine)
+        versions = (release, platform.python_version(), sqlite, "manager")
         registry.number("svc_build_info", *versions).value = 1
-        for queue in queues:
-            self._queue(queue)
+        self._queue(DEFAULT_QUEUE)
 
     # --- the observer's methods ---------------------------------------------------------------------
 

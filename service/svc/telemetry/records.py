@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
@@ -46,48 +48,31 @@ _INDENT = "    "
 Renderer = Callable[[WrappedLogger, str, EventDict], str]
 
 
-class Throttle:
-    """Lets the first record of a kind pass, then at most one in *seconds*, and counts those held back.
+class DropRepeats:
+    """Lets the first record of each of *kinds* pass, and then at most one in `REPEAT_SECONDS`.
 
-    *clock* returns seconds that never go back.
+    A record that passes says how many before it were `suppressed`. Records are held back here so that the
+    modules that log them do not depend on telemetry. Debug records are not held back.
     """
 
-    def __init__(self, seconds: float = REPEAT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
+    def __init__(self, kinds: Collection[str], clock: Callable[[], float] = time.monotonic) -> None:
+        """Hold back records of the events *kinds*; *clock* returns seconds that never go back."""
+        self._kinds = frozenset(kinds)
         self._clock = clock
         self._shown: dict[str, float] = {}
-        self._suppressed: dict[str, int] = {}
-
-    def admit(self, kind: str) -> int | None:
-        """Return how many of *kind* were held back since the last passed, or None to hold this one back."""
-        now = self._clock()
-        last = self._shown.get(kind)
-        if last is not None and now - last < self._seconds:
-            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
-            return None
-        self._shown[kind] = now
-        return self._suppressed.pop(kind, 0)
-
-
-class DropRepeats:
-    """Throttles the events named in *kinds*; a record that passes says how many before it were `suppressed`.
-
-    Records are throttled here so that the modules that log them do not depend on telemetry. Debug records are
-    not throttled.
-    """
-
-    def __init__(self, kinds: Collection[str], throttle: Throttle | None = None) -> None:
-        self._kinds = frozenset(kinds)
-        self._throttle = throttle or Throttle()
+        self._suppressed: Counter[str] = Counter()
 
     def __call__(self, _logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
         """Return *record*, or raise `structlog.DropEvent` to hold it back."""
-        if record["event"] not in self._kinds or method == "debug":
+        kind = record["event"]
+        if kind not in self._kinds or method == "debug":
             return record
-        suppressed = self._throttle.admit(record["event"])
-        if suppressed is None:
+        now = self._clock()
+        if now - self._shown.get(kind, -math.inf) < REPEAT_SECONDS:
+            self._suppressed[kind] += 1
             raise structlog.DropEvent
-        if suppressed:
+        self._shown[kind] = now
+        if suppressed := self._suppressed.pop(kind, 0):
             record["suppressed"] = suppressed
         return record
 

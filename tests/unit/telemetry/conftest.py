@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from svc.telemetry.metrics import Build, ManagerMetrics
+from svc.telemetry.metrics import ManagerMetrics
 
 
 @pytest.fixture
 def metrics() -> ManagerMetrics:
-    return ManagerMetrics(Build("0.1.0", "3.54.1"))
+    return ManagerMetrics("0.1.0", "3.54.1")

@@ -22,7 +22,7 @@ from tests.support.hostile_text import HOSTILE, raw_in
 ROOT = Path(__file__).parents[3]
 PROLOGUE = """
 import logging, structlog
-from svc.telemetry.logs import LogSettings, configure
+from svc.telemetry.logs import LogSettings
 log = structlog.get_logger()
 """
 
@@ -43,7 +43,7 @@ def records(program: str) -> list[dict[str, object]]:
 
 def test_a_pipe_gets_one_json_object_a_line():
     first, second = records("""
-        configure()
+        LogSettings().configure()
         log.info("worker_joined", worker="w1", consumers=4)
         log.warning("worker_lost", worker="w1")
     """)
@@ -54,7 +54,7 @@ def test_a_pipe_gets_one_json_object_a_line():
 
 
 def test_times_are_utc_in_iso_8601():
-    (record,) = records("configure()\nlog.info('started')")
+    (record,) = records("LogSettings().configure()\nlog.info('started')")
     text = str(record["timestamp"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", text)
     assert abs((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()) < 60
@@ -63,7 +63,7 @@ def test_times_are_utc_in_iso_8601():
 def test_a_terminal_gets_columns_and_not_json():
     parent, child = pty.openpty()
     try:
-        done = run("configure()\nlog.info('worker_joined', consumers=4)", stderr=child)
+        done = run("LogSettings().configure()\nlog.info('worker_joined', consumers=4)", stderr=child)
         text = os.read(parent, 65536).decode()
     finally:
         os.close(parent)
@@ -78,7 +78,7 @@ def test_a_terminal_gets_columns_and_not_json():
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_terminal_obeys_nothing_that_is_logged_and_no_record_is_forged(text: str, form: str):
     done = run(f"""
-        configure({form!r})
+        LogSettings({form!r}).configure()
         text = {text!r}
         log.info(text, error=text, nested={{"of": [text]}}, **{{text: 1}})
         logging.getLogger(text).warning(text)
@@ -97,7 +97,7 @@ def test_a_terminal_obeys_nothing_that_is_logged_and_no_record_is_forged(text: s
 
 def test_task_code_that_uses_logging_comes_out_in_the_same_form():
     (record,) = records("""
-        configure(worker="w1")
+        LogSettings(worker="w1").configure()
         structlog.contextvars.bind_contextvars(job_id="o-7")
         logging.getLogger("mytasks").warning("disk %s is %d%% full", "sda", 91, extra={"disk": "sda"})
     """)
@@ -113,7 +113,7 @@ def test_task_code_that_uses_logging_comes_out_in_the_same_form():
 @pytest.mark.parametrize("call", ["log.exception('task_failed')", "logging.exception('task failed')"])
 def test_an_exception_brings_its_traceback_in_the_same_record(call: str):
     (record,) = records(f"""
-        configure()
+        LogSettings().configure()
         try:
             1 / 0
         except ZeroDivisionError:
@@ -125,7 +125,7 @@ def test_an_exception_brings_its_traceback_in_the_same_record(call: str):
 
 def test_what_is_below_the_level_is_not_written():
     shown = records("""
-        configure(level="warning")
+        LogSettings(level="warning").configure()
         log.info("quiet")
         logging.info("quiet too")
         log.warning("loud")
@@ -145,8 +145,8 @@ def test_settings_cross_to_another_process_by_pickle():
 
 def test_a_second_configure_replaces_the_first():
     shown = records("""
-        configure(level="error")
-        configure(level="info")
+        LogSettings(level="error").configure()
+        LogSettings(level="info").configure()
         log.info("once")
         logging.getLogger("mytasks").info("once")
     """)
@@ -186,7 +186,7 @@ def test_a_reader_that_went_away_does_not_stop_the_program():
         reading, writing = os.pipe()
         os.dup2(writing, 2)
         os.close(reading)
-        configure()
+        LogSettings().configure()
         log.info("into_the_void")
         logging.warning("into the void")
         print("still here")
@@ -197,7 +197,7 @@ def test_a_reader_that_went_away_does_not_stop_the_program():
 def test_a_burst_of_a_repeating_event_shows_as_one_record():
     shown = records("""
         from svc.telemetry.events import repeating_events
-        configure()
+        LogSettings().configure()
         kind = sorted(repeating_events())[0]
         for _ in range(1000):
             log.warning(kind)

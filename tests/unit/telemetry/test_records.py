@@ -15,7 +15,6 @@ from svc.telemetry.records import (
     AddFields,
     BoundedRenderer,
     DropRepeats,
-    Throttle,
     redact,
     to_json,
 )
@@ -30,29 +29,37 @@ class Clock:
         return self.now
 
 
+def admitted(drop: DropRepeats, kind: str) -> int | None:
+    """Return how many were held back before a record of that kind; None if it is held back itself."""
+    try:
+        return int(drop(None, "", {"event": kind}).get("suppressed", 0))
+    except structlog.DropEvent:
+        return None
+
+
 def test_the_first_of_a_kind_passes_and_the_next_waits_its_time():
     clock = Clock()
-    throttle = Throttle(30, clock)
-    assert throttle.admit("lost") == 0
-    assert throttle.admit("lost") is None
-    assert throttle.admit("lost") is None
+    drop = DropRepeats(["lost"], clock)
+    assert admitted(drop, "lost") == 0
+    assert admitted(drop, "lost") is None
+    assert admitted(drop, "lost") is None
     clock.now += 29.9
-    assert throttle.admit("lost") is None
+    assert admitted(drop, "lost") is None
     clock.now += 0.1
-    assert throttle.admit("lost") == 3
+    assert admitted(drop, "lost") == 3
     clock.now += 30
-    assert throttle.admit("lost") == 0
+    assert admitted(drop, "lost") == 0
 
 
 def test_one_kind_does_not_silence_another():
-    throttle = Throttle(30, Clock())
-    assert throttle.admit("lost") == 0
-    assert throttle.admit("found") == 0
+    drop = DropRepeats(["lost", "found"], Clock())
+    assert admitted(drop, "lost") == 0
+    assert admitted(drop, "found") == 0
 
 
 def test_a_repeating_event_that_passes_tells_how_many_were_held_back():
     clock = Clock()
-    drop = DropRepeats(["lost"], Throttle(30, clock))
+    drop = DropRepeats(["lost"], clock)
     assert drop(None, "", {"event": "lost"}) == {"event": "lost"}
     with pytest.raises(structlog.DropEvent):
         drop(None, "", {"event": "lost"})
