@@ -10,7 +10,7 @@ from operator import add
 
 from svc.domain.lifecycle import JobState
 from svc.domain.members import ON_TRIAL
-from svc.domain.queue_state import QueueState
+from svc.domain.queue_state import QueueState, may_lease
 from tests.fuzz.oracle import Finding
 
 #: Whether it is for suspects; its queue, priority, task and codec.
@@ -75,7 +75,7 @@ def _check_leases(state: QueueState, leased: int) -> None:
         _require(lease.start < lease.stop, f"a lease is empty: {token}")
         _require(mine.count(JobState.LEASED) == len(mine), f"a lease has jobs that are not leased: {token}")
         _require(lease.holder.leases.get(token) is lease, f"a holder does not know its lease: {token}")
-        allowed = lease.holder.may_lease or lease.holder.role == ON_TRIAL
+        allowed = may_lease(lease.holder) or lease.holder.role == ON_TRIAL
         _require(allowed, f"a member holds jobs that may not: {lease.holder.role!r}")
     if held != leased:
         raise Finding(f"leases hold other jobs than are leased: {held}, {leased}")

@@ -14,8 +14,8 @@ import structlog
 from msgspec import inspect
 
 from svc.broker import durable_state
-from svc.domain import admission, settlement, upkeep
 from svc.domain import commands as c
+from svc.domain import membership, settlement, upkeep
 from svc.domain.apply import HANDLERS, READERS
 from svc.domain.events import Failed
 from svc.domain.lifecycle import JobState
@@ -58,7 +58,7 @@ def a_settled_lease_stays(monkeypatch):
 
 
 def whoever_goes_keeps_the_jobs(monkeypatch):
-    for module in (admission, settlement, upkeep):
+    for module in (membership, settlement, upkeep):
         monkeypatch.setattr(module, "give_back_all", lambda *arguments, **named: 0)
 
 

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from svc.domain import admission, upkeep
 from svc.domain import commands as c
+from svc.domain import membership, upkeep
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Terms
 from svc.domain.members import RECONNECT_GRACE, Member
+from svc.domain.queue_state import is_silent, may_lease
 from svc.domain.retry import CRASH_BUDGET
 from tests.support.queue_model import CONSUMERS, ERROR, LIMITS, WORKERS, Job, Lease, QueueModel
 
@@ -40,7 +41,7 @@ class QueueMachine(QueueModel):
     def supervisor_gone(self, worker: str) -> None:
         member = self.supervisors.pop(worker, None)
         if member is not None:
-            admission.disconnected(self.state, member, self.now)
+            membership.disconnected(self.state, member, self.now)
 
     @rule(name=st.sampled_from(CONSUMERS), forgets=st.booleans())
     def connect(self, name: str, forgets: bool) -> None:
@@ -69,14 +70,14 @@ class QueueMachine(QueueModel):
                     assert self.jobs[job].state in ("ready", "leased")
                     self.jobs[job].state = "leased"
         if old is not None:
-            admission.disconnected(self.state, old, self.now)
+            membership.disconnected(self.state, old, self.now)
             self.commit()
 
     @rule(name=st.sampled_from(CONSUMERS))
     def cut(self, name: str) -> None:
         member = self.members.pop(name, None)
         if member is not None:
-            admission.disconnected(self.state, member, self.now)
+            membership.disconnected(self.state, member, self.now)
             self.commit()
 
     @rule(name=st.sampled_from(CONSUMERS))
@@ -161,14 +162,14 @@ class QueueMachine(QueueModel):
     @rule(name=st.sampled_from(CONSUMERS), limit=st.integers(1, 6))
     def lease(self, name: str, limit: int) -> None:
         member = self.members.get(name)
-        if member is None or not member.may_lease:
+        if member is None or not may_lease(member):
             return
         grant = self.ask(c.Lease(limit), member)
         assert isinstance(grant, r.Grant)
         idle = (
             self.state.ledger.drains.in_force
             or self.now < self.state.hold_until
-            or member.unrenewed(self.now)
+            or is_silent(member, self.now)
         )
         ready = [known for known in self.jobs.values() if known.state == "ready"]
         suspects = [known for known in self.jobs.values() if known.suspect and known.state == "leased"]
@@ -297,11 +298,24 @@ class QueueMachine(QueueModel):
         if renewed:
             for supervisor in self.supervisors.values():
                 self.ask(c.Extend(), supervisor)
+        needed, before = self.state.needs_upkeep(self.now), self._picture()
         upkeep.tick(self.state, self.now)
+        assert needed or self._picture() == before, "upkeep had work that the state did not announce"
         self.commit()
         self._note_due()
         self._note_expired()
         self._note_forgotten()
+
+    def _picture(self) -> tuple[object, ...]:
+        state = self.state
+        return (
+            set(state.leases),
+            {name: set(worker.consumers) for name, worker in state.workers.items()},
+            len(state.scheduled),
+            state.hold_until,
+            state.readied,
+            state.ledger.last_sequence,
+        )
 
     @rule()
     def restart(self) -> None:

@@ -18,6 +18,7 @@ from svc.domain.apply import HANDLERS
 from svc.domain.handlers import Handler
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
+from svc.domain.outcomes import take_and_forget
 from svc.domain.queue_state import QueueState
 
 #: Task names. A submit of this one raises an error.
@@ -56,7 +57,7 @@ class Faults:
                     raise RuntimeError(f"what it was about: {chunk.bodies[0]!r}")
                 case task if task == CORRUPTS:
                     state.ledger.counts_of(chunk.terms.queue)._by_state[JobState.READY] = 0
-                    state.take_and_forget(next(lane for lane in state.lanes if lane.terms.task == task), now)
+                    take_and_forget(state, next(lane for lane in state.lanes if lane.terms.task == task), now)
                 case task if task == WRITES:
                     state.record(e.Resumed(now, "\ud800"))
                 case task if task in (TICKS, GRANTS):

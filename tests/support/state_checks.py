@@ -11,7 +11,6 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain.chunk import Chunk
 from svc.domain.columns import DIGEST_BYTES
-from svc.domain.holders import Holders
 from svc.domain.job_records import ATTEMPTS_KEPT
 from svc.domain.ledger import Counts, Ledger
 from svc.domain.lifecycle import JobState
@@ -20,6 +19,7 @@ from svc.domain.origins import Completion, Origin
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import end_replay, replay
+from svc.domain.views import Holders
 
 
 def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:

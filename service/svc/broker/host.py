@@ -23,16 +23,16 @@ from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
 from svc.broker.surveys import Surveys
 from svc.broker.waiting import Deliver, Waiters, Waiting, impatient
-from svc.domain import admission, upkeep
 from svc.domain import commands as c
+from svc.domain import membership, upkeep
 from svc.domain import replies as r
 from svc.domain.apply import apply, charge
+from svc.domain.handlers import Room
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.observer import Observer
 from svc.domain.queue_state import Notice
 from svc.domain.refusals import Refusal
-from svc.domain.room import Room
 
 #: Seconds between two checks for changes that time alone causes: expired leases, retention.
 TICK_SECONDS = 0.1
@@ -250,7 +250,7 @@ class QueueHost(DurableState):
         """Forget the waiting requests of *member*, and take back the leases that it must not keep."""
         self._waiters.disconnect(member)
         self._expositions.forget(member)
-        admission.disconnected(self.state, member, self.clock.now())
+        membership.disconnected(self.state, member, self.clock.now())
 
     @guarded(Place.WAITING)
     def wake(self, member: Member) -> None:
@@ -288,7 +288,7 @@ class QueueHost(DurableState):
     def serve(self) -> None:
         """Do the work that is due, and answer waiting requests, as many as fit into one answer."""
         now = self.clock.now()
-        if now >= self._next_tick or self._is_due(now):
+        if now >= self._next_tick or self.state.needs_upkeep(now):
             now = self._keep_time(now)
         self._wake_ready(now)
         if self._waiters.due:
@@ -323,7 +323,8 @@ class QueueHost(DurableState):
             self.pause(leap)
             now = self.clock.now()
         try:
-            upkeep.tick(self.state, now)
+            if self.state.needs_upkeep(now):
+                upkeep.tick(self.state, now)
             self._waiters.expire(now)
         except Exception as error:
             if is_told(error):
@@ -331,10 +332,6 @@ class QueueHost(DurableState):
             raise StateBroken(Place.UPKEEP, error) from error
         self._next_tick = now + TICK_SECONDS
         return now
-
-    def _is_due(self, now: float) -> bool:
-        deadline = self.state.next_deadline()
-        return deadline is not None and deadline <= now
 
     @property
     def has_to_sync(self) -> bool:
@@ -378,11 +375,10 @@ class QueueHost(DurableState):
         ):
             return 0.0
         now = self.clock.now()
-        deadline = state.next_deadline()
         # If no worker is connected and no request waits, only due jobs and retention need a check.
         busy = self._waiters or state.workers or state.ledger.grown
         soon = self._next_tick if busy else now + 5.0
-        return max(0.0, min(soon, deadline or soon) - now)
+        return max(0.0, min(soon, state.upkeep_at) - now)
 
     def maintain_journal(self, *, idle: bool) -> bool:
         """Have the journal do work that commits have postponed; return whether there is more."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from svc.broker.broken import Place, guarded
 from svc.domain import replies as r
+from svc.domain.handlers import Room
 from svc.domain.queue_state import QueueState
-from svc.domain.room import Room
 from svc.domain.survey import Survey
 
 #: Queues that are counted between two looks at the time: it takes some hundred microseconds.

@@ -17,12 +17,12 @@ import msgspec
 
 from svc.broker.broken import Place, StateBroken, is_told, only_reads, unread
 from svc.domain import commands as c
-from svc.domain import outcomes
+from svc.domain import feeds, outcomes
 from svc.domain import replies as r
 from svc.domain.apply import apply
+from svc.domain.handlers import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
-from svc.domain.room import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
 from svc.domain.scheduling.grants import offers, pill_for
 
 Deliver = Callable[[list[r.Reply]], None]
@@ -76,7 +76,7 @@ class Waiting:
         self.given_up = False
         self.turn = turn
         self.asked = command
-        self.command = (isinstance(command, c.Feed) and outcomes.awaited(command)) or command
+        self.command = (isinstance(command, c.Feed) and feeds.awaited(command)) or command
         self.member = member
         self.deadline = deadline
         self.replies = replies
@@ -250,7 +250,7 @@ class Waiters:
     def _put(self, waiting: Waiting, home: dict[Hashable, Shelf], key: Hashable) -> None:
         shelf = home.get(key)
         if shelf is None:
-            newest = outcomes.newest(self._state, str(key)) if home is self._feeds else 0
+            newest = feeds.newest(self._state, str(key)) if home is self._feeds else 0
             shelf = home[key] = Shelf(home, key, newest)
         shelf[waiting.order] = waiting
         waiting.shelf = shelf
@@ -349,7 +349,7 @@ class Waiters:
         shelf = self._feeds.get(origin)
         if shelf is None:
             return
-        newest = outcomes.newest(self._state, origin)
+        newest = feeds.newest(self._state, origin)
         for place, waiting in enumerate(list(shelf.values())):
             waiting.command = msgspec.structs.replace(waiting.command, cursor=shelf.cursor)
             if place:

@@ -1,69 +1,49 @@
-"""Members and jobs that come in: hello, submit, leave, and connections that end."""
+"""New jobs: a submit is checked, and its jobs become durable as few events.
+
+Consecutive chunks of one submit are a *run*, which one event accepts together. A client sends each job with
+a key, or with a delay of its own, as a chunk of one job. If each of these were recorded by itself, it would
+take a row and a chunk.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
 from svc.domain import commands as c
+from svc.domain import events as e
 from svc.domain import replies as r
-from svc.domain import suspicion
-from svc.domain.bounds import exceeded
-from svc.domain.chunk import Chunk
 from svc.domain.columns import content_digest
 from svc.domain.field_bounds import SUBMIT_JOBS_MAX
 from svc.domain.handlers import handles
-from svc.domain.job import DEFAULT_QUEUE, ITEM_CODEC, NewChunk, alias_of, check_chunk, is_reserved_origin
+from svc.domain.job import (
+    DEFAULT_QUEUE,
+    ITEM_CODEC,
+    PERMANENT_QUEUES,
+    NewChunk,
+    alias_of,
+    check_chunk,
+    is_reserved_origin,
+)
 from svc.domain.keys import digest_at
 from svc.domain.known_tasks import not_accepted
-from svc.domain.lifecycle import JobState
-from svc.domain.members import Member, Worker
-from svc.domain.names import NAME_MAX, are_printable, is_address, is_name
-from svc.domain.queue_state import Notice, QueueState
-from svc.domain.runs import Run
-from svc.domain.scheduling.lanes import covers
-from svc.domain.settlement import give_back_all
+from svc.domain.members import Member
+from svc.domain.names import NAME_MAX, is_name
+from svc.domain.origins import Origin
+from svc.domain.queue_state import QueueState
+from svc.domain.repeats import Repeats
 
-#: The roles that a connection may claim.
-ROLES = ("client", "consumer", "worker")
-
-
-@handles(c.Hello)
-def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.Reply:
-    """Give *member* the role and names in the command; a consumer that reconnects gets its leases back."""
-    if command.version != c.PROTOCOL_VERSION:
-        return r.Refused(
-            "protocol",
-            f"this manager speaks version {c.PROTOCOL_VERSION}, the client {command.version}; "
-            "upgrade the older",
-        )
-    unfit = _unfit(command)
-    if unfit:
-        return r.Refused("bad_request", unfit)
-    if member.worker is not None and not _same_again(command, member, member.worker):
-        return r.Refused("bad_request", "this connection has said hello as another member; open a new one")
-    if _overtaken(state, command, member):
-        message = f"{command.name!r} has ended, or come back on a newer connection than this one"
-        return r.Refused("conflict", message)
-    said = Member.from_hello(command)
-    member.role, member.name, member.life = said.role, said.name, said.life
-    member.subscription = state.lanes.shared(said.subscription)
-    state.consumers_changed()
-    if member.role in ("consumer", "worker"):
-        _enrol(state, command, member, now)
-    lost = [held.token for held in command.held if not _restore(state, held, member, now)]
-    for token in set(member.leases) - {held.token for held in command.held}:
-        # The grant was made, but its reply never arrived.
-        lease = member.leases[token]
-        state.give_back(lease, lease.start, lease.stop, now)
-        state.end_lease(lease)
-    limits = state.limits
-    return r.Welcome(
-        c.PROTOCOL_VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost
-    )
+#: Jobs that one event accepts at most if they come as several chunks.
+RUN_JOBS_MAX = 1000
+#: Jobs that one event accepts at most: they become a chunk, which is read and forgotten in one step.
+EVENT_JOBS_MAX = 5000
 
 
 @handles(c.Submit)
 def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> r.Reply:
     """Accept chunks; a note reports each one that was refused or known already."""
-    if not is_name(command.origin):
+    if state.ledger.origins.get(command.origin) is None and not is_name(command.origin):
         return r.Refused("bad_request", f"an origin has 1 to {NAME_MAX} printable characters")
     if not member.inside and is_reserved_origin(command.origin):
         return r.Refused("bad_request", f"the origin {command.origin!r} is the manager's own; choose another")
@@ -86,146 +66,6 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
             notes.append(r.Note(place, note.id, note.code, note.message, note.anew))
     run.record()
     return r.Accepted(notes)
-
-
-@handles(c.Leave)
-def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.Reply:
-    """End a membership in order."""
-    suspicion.reclaim(state, member)
-    count = give_back_all(state, member, now)
-    worker = member.worker
-    if worker is not None and member.role == "consumer":
-        state.ended(worker, member.name)
-    state.dismiss(member)
-    if worker is not None and worker.name not in state.workers:
-        state.notices.append(Notice("left", worker.name))
-    return r.Done(count)
-
-
-def disconnected(state: QueueState, member: Member, now: float) -> None:
-    """Note that a member's connection has ended without a `leave`.
-
-    The jobs of a plain client go back at once. The jobs of a consumer stay while its supervisor is
-    connected: it either sees the consumer return or reports it lost. Without a supervisor, `upkeep.tick`
-    gives them back soon.
-    """
-    member.connected = False
-    member.gone_at = now
-    state.consumers_changed()
-    if member.role == "plain" or (member.worker is None and member.leases):
-        give_back_all(state, member, now, expired=True)
-
-
-def _unfit(command: c.Hello) -> str:
-    """Return the reason why no member may introduce itself like that, or ""."""
-    if command.role not in ROLES:
-        return f"{command.role!r} is not a role; roles are {', '.join(ROLES)}"
-    if not are_printable((command.name, command.worker, command.host, command.release)):
-        return "the names of members, hosts and releases have printable characters"
-    if command.http and not is_address(command.http):
-        return f"{command.http!r} is not an address; write HOST:PORT"
-    if command.role == "client":
-        works = command.worker or command.tasks or command.queues or command.held or command.accept
-        return "only a consumer or a supervisor has a worker, tasks, queues, codecs or jobs" if works else ""
-    if not command.name:
-        return "a consumer and a supervisor have names"
-    if command.held and command.role != "consumer":
-        return "only a consumer holds jobs"
-    names = (*command.tasks, *command.queues, *(command.accept or ()))
-    if not are_printable(names) or any(name.startswith("#") for name in names):
-        return "queues, tasks and codecs have printable names; those that begin with # are the manager's own"
-    return ""
-
-
-def _same_again(command: c.Hello, member: Member, worker: Worker) -> bool:
-    return (command.role, command.name) == (member.role, member.name) and (
-        command.worker or command.name
-    ) == worker.name
-
-
-def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
-    """Return whether the sender of a hello has ended since, or said hello on a newer connection.
-
-    A client opens a new connection only after it has given up the last one, so messages that still arrive
-    over the old one are out of date.
-    """
-    worker = state.workers.get(command.worker or command.name)
-    if worker is None or command.role == "client":
-        return False
-    if command.role == "consumer" and 0 < member.order <= worker.ended.get(command.name, 0):
-        return True
-    now_there = worker.supervisor if command.role == "worker" else worker.consumers.get(command.name)
-    return now_there is not None and now_there.order > member.order
-
-
-def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
-    name = command.worker or command.name
-    worker = state.workers.get(name)
-    if worker is not None and command.life != worker.life:
-        suspicion.process_replaced(state, worker, now)
-        worker = state.workers.get(name)
-    if worker is None:
-        worker = state.workers[name] = Worker(name, connected_at=now)
-    worker.life = command.life
-    worker.seen_at = now
-    worker.expires = now + state.limits.lease_seconds
-    member.worker = worker
-    if member.role == "worker":
-        if worker.supervisor is None:
-            state.notices.append(Notice("joined", name))
-        elif worker.supervisor is not member:
-            # Messages that still arrive over its connection are out of date, and must not change the worker.
-            worker.supervisor.worker = None
-        worker.supervisor = member
-        worker.hello = command
-        return
-    previous = worker.consumers.get(member.name)
-    if previous is not None and previous is not member:
-        _take_over(state, previous, member, now)
-    worker.consumers[member.name] = member
-    member.connected = True
-    state.count_consumers()
-
-
-def _take_over(state: QueueState, previous: Member, member: Member, now: float) -> None:
-    """Move the leases of a consumer's old connection to its new one, unless that was another process's."""
-    if previous.life != member.life:
-        suspicion.worker_lost(state, previous, now)
-    state.hand_over(previous, member)
-    previous.worker = None
-
-
-def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> bool:
-    """Return whether *member* has the lease that it claims; after a restart, grant it anew."""
-    lease = state.leases.get(held.token)
-    if lease is not None:
-        if suspicion.on_trial(lease, member):
-            state.pass_on(lease, member)
-        return lease.holder is member
-    suspicion.came_back(state, held.token, member, now)
-    place = state.ledger.origins.find(held.origin, held.first)
-    if place is None or held.count < 1 or not 0 < held.token <= state.incarnation << 40:
-        return False
-    chunk, start = place
-    if not covers(member.subscription, chunk.terms):
-        return False
-    stop = start + held.count
-    while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):
-        # The reply that said so never arrived.
-        start += 1
-    if not start < stop <= chunk.count or chunk.count_in(JobState.READY, start, stop) != stop - start:
-        return False
-    state.skip_ready(chunk, start, stop)
-    lease = state.grant_lease(chunk, start, stop, member, now, token=held.token)
-    if state.ledger.losses.of(chunk, start) is not None:
-        state.suspects.running.append(lease)
-    return True
-
-
-def _settled(state: QueueState, token: int, chunk: Chunk, index: int) -> bool:
-    """Return whether the outcome of the attempt under *token* at a job is recorded."""
-    number = chunk.first + index
-    return chunk.has_ended(index) or state.ledger.settled.has(token, number, 1, failed=True)
 
 
 def _submit_one(
@@ -280,7 +120,7 @@ def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: 
         return r.Note(0, code=refusal.code, message=refusal.message)
     if state.ledger.drains.refusing:
         return r.Note(0, code="draining")
-    full = exceeded(state, chunk, run)
+    full = _exceeded(state, chunk, run)
     if full is not None:
         return r.Note(0, code="queue_full", message=full)
     if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
@@ -310,3 +150,122 @@ def _same_key(state: QueueState, origin: str, chunk: NewChunk, member: Member) -
     whose = f"job {known}, which has" if own else "a job that has"
     message = f"the key {chunk.key!r} belongs to {whose} another task or arguments"
     return r.Note(0, id=known if own else "", code="conflict", message=message)
+
+
+def _exceeded(state: QueueState, chunk: NewChunk, run: Run) -> str | None:
+    """Return a message about the bound that *chunk* would exceed after the jobs of *run*, or None."""
+    ledger, limits = state.ledger, state.limits
+    queue, more = chunk.terms.queue, run.count + len(chunk.bodies)
+    counts = ledger.counts.get(queue)
+    if (counts.unfinished if counts is not None else 0) + more > limits.max_queue_jobs:
+        return _full(f"queue {queue!r} holds its {limits.max_queue_jobs} jobs", "--max-queue")
+    if ledger.unfinished + more > limits.max_jobs:
+        return _full(f"all queues together hold their {limits.max_jobs} jobs", "--max-jobs")
+    if counts is None and len(ledger.counts) >= limits.max_queues and queue not in PERMANENT_QUEUES:
+        return _full(f"there are {limits.max_queues} queues with jobs, and {queue!r} is none", "--max-queues")
+    if chunk.key and len(ledger.keys) + len(run.keys) >= limits.max_keys:
+        return _full(f"the jobs that are kept have {limits.max_keys} keys", "--max-keys")
+    if len(ledger.origins) >= limits.max_origins and run.begins_origin:
+        return _full(f"jobs of {limits.max_origins} clients are known", "--max-origins")
+    return None
+
+
+def _full(bound: str, setting: str) -> str:
+    return f"{bound}; submit again later (`svc manager {setting}`)"
+
+
+class Run:
+    """Chunks that were found acceptable and are not recorded yet."""
+
+    __slots__ = ("_chunks", "_inside", "_now", "_origin", "_repeats", "_size", "_state", "count", "keys")
+
+    def __init__(self, state: QueueState, origin: str, now: float, *, inside: bool = False) -> None:
+        """Start empty. Chunks will be of *origin*, the manager's own if *inside*, and come at time *now*."""
+        self._inside = inside
+        self._state = state
+        self._origin = origin
+        self._now = now
+        self._chunks: list[NewChunk] = []
+        self._repeats: Repeats | None = None
+        #: The number of jobs, and the keys, that the next event accepts.
+        self.count = 0
+        self.keys: set[str] = set()
+        #: Bytes of the jobs' bodies.
+        self._size = 0
+
+    @property
+    def begins_origin(self) -> bool:
+        """Whether no job of the client is known before these chunks."""
+        return not self._inside and self._state.ledger.origins.get(self._origin) is None
+
+    def repeats(self, origin: Origin) -> Repeats:
+        """Return the comparison of chunks with known jobs of their *origin*; made at the first need."""
+        if self._repeats is None:
+            self._repeats = Repeats(self._state, origin)
+        return self._repeats
+
+    def goes_on_with(self, chunk: NewChunk) -> bool:
+        """Return whether the event of the held chunks can accept *chunk* too."""
+        if not self._chunks or self.count + len(chunk.bodies) > RUN_JOBS_MAX:
+            return False
+        first = self._chunks[0]
+        return (
+            chunk.first == first.first + self.count
+            and (chunk.terms is first.terms or chunk.terms == first.terms)
+            and chunk.key not in self.keys
+        )
+
+    def add(self, chunk: NewChunk, size: int) -> None:
+        """Hold *chunk*, which is acceptable after the held ones; its bodies have *size* bytes."""
+        self._chunks.append(chunk)
+        self._size += size
+        self.count += len(chunk.bodies)
+        if chunk.key:
+            self.keys.add(chunk.key)
+
+    def record(self) -> None:
+        """Accept the held chunks with one event or, if it is one very large chunk, with several."""
+        if not self._chunks:
+            return
+        state, whole = self._state, self._event()
+        state.observer.submitted(whole.terms, self.count, self._size)
+        for event in _parts(whole):
+            size = self._size if event is whole else None
+            added, start = state.ledger.submitted(state.record(event), event, size)
+            state.admit(added, start, self._now)
+        self._chunks, self.keys, self.count, self._size = [], set(), 0, 0
+
+    def _event(self) -> e.Submitted:
+        now, origin, chunks = self._now, self._origin, self._chunks
+        first, terms = chunks[0].first, chunks[0].terms
+        joins = self._state.ledger.origins.joined_by(origin, first, self.count, terms) is not None
+        if len(chunks) == 1:
+            due, key, bodies = self._due(chunks[0]) or None, chunks[0].key, chunks[0].bodies
+            return e.Submitted(now, origin, first, terms, bodies, due, key, [], [], joins, chunks[0].headers)
+        bodies = [body for chunk in chunks for body in chunk.bodies]
+        dues = [self._due(chunk) for chunk in chunks for _ in chunk.bodies]
+        keys = [chunk.key for chunk in chunks for _ in chunk.bodies] if self.keys else []
+        headers: list[bytes] = []
+        if any(chunk.headers for chunk in chunks):
+            headers = [header for each in chunks for header in each.headers or [b""] * len(each.bodies)]
+        if dues.count(dues[0]) == len(dues):
+            return e.Submitted(
+                now, origin, first, terms, bodies, dues[0] or None, "", [], keys, joins, headers
+            )
+        return e.Submitted(now, origin, first, terms, bodies, None, "", dues, keys, joins, headers)
+
+    def _due(self, chunk: NewChunk) -> float:
+        """Return the due time of the jobs of *chunk*; 0 if they are ready at once."""
+        return self._now + chunk.delay if chunk.delay > 0 else 0.0
+
+
+def _parts(event: e.Submitted) -> Iterator[e.Submitted]:
+    """Yield *event*, or several that accept its jobs; an event that is split has no keys or dues columns."""
+    bodies = event.bodies
+    if len(bodies) <= EVENT_JOBS_MAX:
+        yield event
+        return
+    for start in range(0, len(bodies), EVENT_JOBS_MAX):
+        stop = start + EVENT_JOBS_MAX
+        part, headers = bodies[start:stop], event.headers[start:stop]
+        yield msgspec.structs.replace(event, first=event.first + start, bodies=part, headers=headers)

@@ -32,7 +32,7 @@ def charge(
         state.schedule(chunk, index, index + 1, retry_at)
     elif chunk.state(index) is JobState.READY:
         state.make_ready(chunk, index, index + 1, now)
-    settle_front(state, lease, index + 1)
+    state.settle_front(lease, index + 1)
     state.run_times.ran(chunk.terms.task, 1, seconds)
     state.progressed.append((chunk.origin, chunk.first + index, 1))
     retried = retry_in is not None
@@ -42,13 +42,6 @@ def charge(
 def interrupt(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
     """Put an interruption into the ledger of the first job of *lease*; the caller gives it back."""
     _record(state, lease, Cause.INTERRUPTED, _INTERRUPTED, now, seconds, now)
-
-
-def settle_front(state: QueueState, lease: LeaseRecord, stop: int) -> None:
-    """Take the jobs before *stop* out of *lease*."""
-    lease.start = stop
-    if lease.start >= lease.stop:
-        state.end_lease(lease)
 
 
 def _record(

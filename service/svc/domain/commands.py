@@ -15,8 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from svc.domain import field_bounds as b
-from svc.domain.job import Cause, ErrorInfo, NewChunk
-from svc.domain.names import is_put_origin
+from svc.domain.job import Cause, ErrorInfo, NewChunk, is_put_origin
 from svc.domain.roles import ADMIN_ALONE, EVERY_ROLE, Role, Roles
 
 #: Version of the commands and replies; a manager and a client with different versions refuse each other.

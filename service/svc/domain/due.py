@@ -93,6 +93,11 @@ class Schedule:
         heap = self._first_heap()
         return heap[0].at if heap else math.inf
 
+    @property
+    def has_unswept(self) -> bool:
+        """Whether entries wait to be checked for cancelled jobs."""
+        return bool(self._unswept)
+
     def add(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
         """Add the jobs [start, stop) of *chunk*, all due at time *at*."""
         heapq.heappush(self._heap, Due(at, chunk.sequence, start, stop, chunk))

@@ -12,6 +12,7 @@ alias, made of just these two, which gives access to the outcome of that job and
 from __future__ import annotations
 
 import enum
+import re
 
 import msgspec
 
@@ -41,6 +42,7 @@ ALONE = "a worker that held it was lost: it waits to run alone"
 PASSING = frozenset((IDLE, ALONE))
 _ALIAS_PREFIX = "key."
 _DIGEST_DIGITS = 32
+_PUT_ORIGIN = re.compile(r"put[0-9]+")
 _DIGITS_MAX = len(str(bounds.NUMBER_MAX))
 
 
@@ -235,9 +237,19 @@ def key_and_digest(origin: str) -> tuple[str, bytes]:
         return key, b""
 
 
+def put_origin(incarnation: int) -> str:
+    """Return the origin of the jobs that plain clients put during one life of the manager."""
+    return f"put{incarnation}"
+
+
+def is_put_origin(origin: str) -> bool:
+    """Return whether *origin* is one of `put_origin`: it can be guessed, so to know it proves nothing."""
+    return origin.startswith("put") and _PUT_ORIGIN.fullmatch(origin) is not None
+
+
 def is_reserved_origin(origin: str) -> bool:
     """Return whether only the manager itself makes jobs of this origin."""
-    return is_alias(origin) or names.is_put_origin(origin)
+    return is_alias(origin) or is_put_origin(origin)
 
 
 class ChunkBounds(Struct, frozen=True):

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, deque
 from svc.domain import events as e
 from svc.domain.chunk import Chunk, Tally
 from svc.domain.drains import Drains
-from svc.domain.job import ITEM, PERMANENT_QUEUES, PILL, Terms, is_alias, key_and_digest, parse_job_id
+from svc.domain.job import ITEM, PILL, Terms, is_alias, key_and_digest, parse_job_id
 from svc.domain.keys import Keys, digest_at
 from svc.domain.lifecycle import LIVE_STEPS, REPLAYED_STEPS, UNFINISHED, InvariantBroken, JobState, Verb
 from svc.domain.losses import Losses
@@ -191,12 +191,6 @@ class Ledger:
         if found is None:
             found = self.counts[queue] = Counts()
         return found
-
-    def drop_idle(self, queue: str) -> None:
-        """Forget the name of a queue if no job of it is kept, not even a finished one."""
-        counts = self.counts.get(queue)
-        if counts is not None and counts.idle and queue not in PERMANENT_QUEUES:
-            del self.counts[queue]
 
     def find(self, job: str) -> tuple[Chunk, int] | None:
         """Return (chunk, index) of a job id, or None if it is not known.
@@ -382,6 +376,11 @@ class Ledger:
             self.dead.pop((chunk.sequence, index), None)
         for sequence, count in about.items():
             self.unrefer(sequence, count)
+
+    @property
+    def has_stale_outcomes(self) -> bool:
+        """Whether most of `outcome_order` are about forgotten jobs."""
+        return len(self.outcome_order) > 2 * len(self.references) + 1000
 
     def refer(self, sequence: int, count: int) -> None:
         """Note that *count* more jobs refer to an event."""

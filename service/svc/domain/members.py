@@ -7,6 +7,7 @@ clock is the only authority; it never runs backwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from svc.domain.chunk import Chunk
@@ -20,24 +21,21 @@ ON_TRIAL = "on trial"
 RECONNECT_GRACE = 0.5
 
 
+@dataclass(slots=True, eq=False)
 class LeaseRecord:
     """The right of one member to one attempt at the jobs [start, stop) of a chunk, under one token.
 
-    Jobs are settled from the front, and given back from the end or all together.
+    Jobs are settled from the front, and given back from the end or all together. Since `since`, its first job
+    may run.
     """
 
-    __slots__ = ("chunk", "granted_at", "holder", "since", "start", "stop", "token")
-
-    def __init__(self, token: int, chunk: Chunk, start: int, stop: int, holder: Member, now: float) -> None:
-        """Grant the jobs to *holder*."""
-        self.token = token
-        self.chunk = chunk
-        self.start = start
-        self.stop = stop
-        self.holder = holder
-        self.granted_at = now
-        #: Since when its first job may run.
-        self.since = now
+    token: int
+    chunk: Chunk
+    start: int
+    stop: int
+    holder: Member
+    granted_at: float
+    since: float
 
 
 class Member:
@@ -85,11 +83,6 @@ class Member:
         self.gone_at = 0.0
 
     @property
-    def may_lease(self) -> bool:
-        """Whether jobs may be handed to this member: only if its end will be noticed."""
-        return self.role == "plain" or (self.role == "consumer" and self.worker is not None)
-
-    @property
     def queues(self) -> frozenset[str]:
         """The queues that it serves."""
         return self.subscription[0]
@@ -103,10 +96,6 @@ class Member:
     def codecs(self) -> frozenset[str] | None:
         """The codecs that it accepts; None, as an older worker sends, means that it gets all."""
         return self.subscription[2]
-
-    def unrenewed(self, now: float) -> bool:
-        """Return whether its worker was silent for a whole lease time, so that no new lease would last."""
-        return self.worker is not None and now >= self.worker.expires
 
     @classmethod
     def from_hello(cls, hello: Hello) -> Member:
@@ -146,6 +135,12 @@ class Worker:
     def lacks(self, consumer: str) -> bool:
         """Return whether the supervisor names its consumers, and this is none of them."""
         return self.report.consumers is not None and consumer not in self.report.consumers
+
+    def members(self) -> Iterator[Member]:
+        """Iterate over the supervisor, if there is one, and the consumers."""
+        if self.supervisor is not None:
+            yield self.supervisor
+        yield from self.consumers.values()
 
     @property
     def supervised(self) -> bool:

@@ -22,7 +22,6 @@ CODECS: Final = ("plain", "pickle")
 _NEAR_MAX = 3
 #: How alike a proposed name is at least: 1 for the same one.
 _LIKENESS = 0.5
-_PUT_ORIGIN = re.compile(r"put[0-9]+")
 _ADDRESS = re.compile(r"(\[[0-9A-Za-z:.%_-]+\]|[0-9A-Za-z._-]+):(?P<port>[0-9]{1,5})")
 _PORT_MAX = 65535
 
@@ -36,16 +35,6 @@ def is_name(text: str) -> bool:
 def are_printable(names: Iterable[str]) -> bool:
     """Return whether all of *names* can be shown; empty ones count as such."""
     return "".join(names).isprintable()
-
-
-def put_origin(incarnation: int) -> str:
-    """Return the origin of the jobs that plain clients put during one life of the manager."""
-    return f"put{incarnation}"
-
-
-def is_put_origin(origin: str) -> bool:
-    """Return whether *origin* is one of `put_origin`: it can be guessed, so to know it proves nothing."""
-    return origin.startswith("put") and _PUT_ORIGIN.fullmatch(origin) is not None
 
 
 def is_free_name(text: str) -> bool:

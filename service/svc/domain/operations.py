@@ -16,8 +16,8 @@ from svc.domain.handlers import handles
 from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from svc.domain.lifecycle import WAITING, JobState
 from svc.domain.members import Member
-from svc.domain.outcomes import outcome
-from svc.domain.queue_state import Notice, QueueState
+from svc.domain.outcomes import outcome, take_and_forget
+from svc.domain.queue_state import Notice, QueueState, is_silent
 from svc.domain.scheduling.grants import pill_for
 from svc.domain.scheduling.lanes import Subscription
 
@@ -42,7 +42,7 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     worker = member.worker
     if worker is None:
         return r.Refused("bad_request", "say hello as a worker before extending leases")
-    state.readied = state.readied or member.unrenewed(now)
+    state.readied = state.readied or is_silent(member, now)
     if state.suspects.trials:
         for consumer in worker.consumers.values():
             if consumer.connected:
@@ -148,7 +148,7 @@ def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Re
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):
-        name, body = state.take_and_forget(lane, now)
+        name, body = take_and_forget(state, lane, now)
         return r.Outcomes(0, [Outcome(name, JobState.SUCCEEDED, body, codec=ITEM_CODEC, task=ITEM)])
     if answer is not None:
         return _hand_out(state, answer[1][0], answer[0][1])

@@ -1,8 +1,12 @@
-"""The outcomes of jobs: those that a client waits for, and all in the order in which they were recorded."""
+"""The outcomes of jobs: consumers report results, and clients wait for what became of their jobs.
+
+A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
+token. A report with a token that is no longer in force changes nothing. If it repeats a report that was
+recorded, it gets the same answer again.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -10,14 +14,10 @@ import msgspec
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
+from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import REPLY_JOBS_MAX
-from svc.domain.handlers import reads
-from svc.domain.job import Outcome, is_alias, job_id
-from svc.domain.lifecycle import JobState
-from svc.domain.origins import PARTS, Completion
-from svc.domain.queue_state import QueueState
-from svc.domain.room import (
+from svc.domain.handlers import (
     FIND_WORK,
     ITEM_BYTES,
     OUTCOME_WORK,
@@ -25,13 +25,111 @@ from svc.domain.room import (
     READ_BYTE_WORK,
     READ_WORK,
     Room,
-    outcome_bytes,
-    text_bytes,
+    handles,
+    reads,
 )
+from svc.domain.job import ErrorInfo, Outcome, is_alias
+from svc.domain.lifecycle import JobState, Verb
+from svc.domain.members import Member
+from svc.domain.queue_state import RANGE_OVERHEAD_BYTES, RESULTS_EVENT_BYTES, QueueState, results_weight
+from svc.domain.scheduling.lanes import Lane
 from svc.errors import JournalError
 
+#: Bytes up to which the results of one acknowledgement stay together.
+RESULTS_PART_BYTES = RESULTS_EVENT_BYTES - RANGE_OVERHEAD_BYTES
+LEASE_LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the outcome was not recorded")
+DONE = r.Done(1)
 TOO_MANY = r.Refused("bad_request", f"ask for at most {REPLY_JOBS_MAX} jobs at a time")
 TOO_LARGE = r.Refused("bad_request", "the answer is too large for one reply; ask for fewer jobs at a time")
+
+
+# --- results that consumers report ------------------------------------------------------------------
+
+
+@handles(c.Ack)
+def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
+    """Record results from the front of a lease."""
+    count = len(command.results)
+    if count != len(command.seconds):
+        return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
+    lease = state.lease_of(command.token, member)
+    if lease is None:
+        suspicion.came_back(state, command.token, member, now)
+        return late(state, command.token, command.first, count)
+    chunk = lease.chunk
+    start = command.first - chunk.first
+    skip = lease.start - start
+    if skip < 0:
+        return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
+    if skip >= count:
+        return late(state, command.token, command.first, count)
+    stop = min(start + count, lease.stop)
+    _record_results(state, command, chunk, start + skip, stop, skip, now)
+    state.settle_front(lease, stop)
+    lease.since = now
+    if stop < start + count:
+        state.observer.stale(chunk.terms.queue, start + count - stop)
+        return LEASE_LOST
+    return DONE
+
+
+def late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
+    """Answer a report whose token is not in force: a repeat is fine, any other is refused and counted."""
+    if state.ledger.settled.has(token, first, count, failed=failed):
+        return DONE
+    state.observer.stale("", count)
+    return LEASE_LOST
+
+
+def _record_results(
+    state: QueueState, command: c.Ack, chunk: Chunk, start: int, stop: int, skip: int, now: float
+) -> None:
+    results, seconds = command.results, command.seconds
+    if skip or len(results) != stop - start:
+        results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
+    first, size = chunk.first + start, sum(map(len, results))
+    if results_weight(len(results), size) <= RESULTS_PART_BYTES:
+        _record_part(state, chunk, e.Range(chunk.origin, first, command.token, results, seconds), size, now)
+    else:
+        for part, times, size in _parts(results, seconds):
+            _record_part(state, chunk, e.Range(chunk.origin, first, command.token, part, times), size, now)
+            first += len(part)
+    state.run_times.ran(chunk.terms.task, stop - start, sum(seconds))
+    state.observer.succeeded(chunk.terms, seconds, now - chunk.at_of(start))
+    state.progressed.append((chunk.origin, chunk.first + start, stop - start))
+
+
+def _record_part(
+    state: QueueState, chunk: Chunk, span: e.Range, size: int, now: float, verb: Verb = Verb.ACK
+) -> None:
+    sequence, event = state.results_event(now, len(span.results), size)
+    event.ranges.append(span)
+    state.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, span, event.at, verb)
+
+
+def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
+    """Yield results with their run times and total bytes, in parts that fit into one event."""
+    start = size = 0
+    for place, result in enumerate(results):
+        more = size + len(result)
+        if place > start and results_weight(place + 1 - start, more) > RESULTS_PART_BYTES:
+            yield results[start:place], seconds[start:place], size
+            start, more = place, len(result)
+        size = more
+    yield results[start:], seconds[start:], size
+
+
+def take_and_forget(state: QueueState, lane: Lane, now: float) -> tuple[str, bytes]:
+    """Take the oldest job of *lane* for good, without a lease; return its id and body."""
+    span = state.lanes.take(lane, 1)
+    chunk, start = span.chunk, span.start
+    body = state.bodies(chunk, start, span.stop)[0]
+    _record_part(state, chunk, e.Range(chunk.origin, chunk.first + start, 0, [b""], [0.0]), 0, now, Verb.TAKE)
+    state.progressed.append((chunk.origin, chunk.first + start, 1))
+    return chunk.id(start), body
+
+
+# --- outcomes that a client waits for ---------------------------------------------------------------
 
 
 class Reader:
@@ -56,7 +154,7 @@ class Reader:
         event = self.event(chunk.ended_by(index))
         ranges = len(event.ranges) if isinstance(event, e.Succeeded) else 0
         self._room.take(0, OUTCOME_WORK + RANGE_WORK * ranges)
-        return _outcome(chunk, index, event)
+        return outcome_of(chunk, index, event)
 
 
 def outcome(state: QueueState, chunk: Chunk, index: int) -> Outcome:
@@ -65,7 +163,7 @@ def outcome(state: QueueState, chunk: Chunk, index: int) -> Outcome:
     Raises:
         JournalError: the journal does not have it.
     """
-    return _outcome(chunk, index, state.event(chunk.ended_by(index)))
+    return outcome_of(chunk, index, state.event(chunk.ended_by(index)))
 
 
 def place_of(state: QueueState, job: str) -> tuple[Chunk, int] | None:
@@ -74,9 +172,6 @@ def place_of(state: QueueState, job: str) -> tuple[Chunk, int] | None:
         return state.ledger.find(job)
     except ValueError:
         return None
-
-
-# --- outcomes that a client waits for ---------------------------------------------------------------
 
 
 @reads(c.Await)
@@ -122,11 +217,6 @@ def last_unfinished(state: QueueState, ids: Sequence[str], count: int) -> tuple[
     return None
 
 
-def awaited(feed: c.Feed) -> c.Await | None:
-    """Return the command that replaces the feed of an alias, which has one job; None for other feeds."""
-    return c.Await([job_id(feed.origin, 0)], feed.wait) if is_alias(feed.origin) else None
-
-
 def _page(reader: Reader, ended: Sequence[tuple[str, Chunk, int]], room: Room) -> list[Outcome]:
     """Return the outcomes of as many jobs as fit, of at least one.
 
@@ -145,125 +235,15 @@ def _page(reader: Reader, ended: Sequence[tuple[str, Chunk, int]], room: Room) -
     return found
 
 
-# --- outcomes in the order in which they were recorded ----------------------------------------------
-
-
-@reads(c.Feed)
-def feed(state: QueueState, command: c.Feed, room: Room, now: float) -> r.Reply | None:
-    """Return outcomes in the order in which they were recorded; None if the member should wait for one.
-
-    If a page has no outcomes and its cursor has moved, all outcomes up to the cursor are forgotten.
-    """
-    instead = awaited(command)
-    if instead is not None:
-        return await_outcomes(state, instead, room, now)
-    limit = max(1, min(command.limit, REPLY_JOBS_MAX))
-    read = _feed_origin if command.origin else _feed_all
-    page = read(state, command, limit, room)
-    if page.outcomes or page.spans or not command.wait > 0 or not room.left:
-        return page if command.folded else page.unfolded()
-    return None
-
-
-def newest(state: QueueState, origin: str) -> int:
-    """Return the cursor after all outcomes of an origin, or of all if it is ""."""
-    if not origin:
-        order = state.ledger.outcome_order
-        return order[-1] if order else 0
-    known = state.ledger.origins.get(origin)
-    return known.completions.newest if known is not None else 0
-
-
-def _feed_origin(state: QueueState, command: c.Feed, limit: int, room: Room) -> r.Outcomes:
-    page = r.Outcomes(command.cursor, [], 0, [])
-    origin = state.ledger.origins.get(command.origin)
-    if origin is None:
-        return page
-    reader = Reader(state, room)
-    cursor, named = command.cursor, 0
-    for entry in origin.completions.after(cursor):
-        if named >= limit or not room.left:
-            break
-        room.take(0, FIND_WORK)
-        chunk = origin.find(entry.first)
-        if chunk is not None and _tells(chunk, entry.first, entry.sequence):
-            told = _completed(chunk, entry, reader.event(entry.sequence))
-            size = _span_bytes(told) if isinstance(told, r.Span) else outcome_bytes(told)
-            if named and not room.holds(size):
-                break
-            room.take(size, OUTCOME_WORK * entry.jobs)
-            named += entry.jobs
-            if isinstance(told, r.Span):
-                page.spans.append(told)
-            else:
-                page.outcomes.append(told)
-        cursor = entry.cursor
-    return msgspec.structs.replace(page, cursor=cursor)
-
-
-def _completed(chunk: Chunk, entry: Completion, event: e.AnyEvent | None) -> Outcome | r.Span:
-    """Return the outcomes that an entry of a feed stands for."""
-    if isinstance(event, e.Succeeded):
-        return _span(chunk, event.ranges[entry.part], event.at)
-    return _outcome(chunk, entry.first - chunk.first, event)
-
-
-def _feed_all(state: QueueState, command: c.Feed, limit: int, room: Room) -> r.Outcomes:
-    """Read the outcomes of all origins.
-
-    A cursor is the number of the last event that was read. A negative cursor means that the event is longer
-    than a page: -(its number * PARTS + the parts that were read).
-    """
-    cursor = command.cursor
-    order = state.ledger.outcome_order
-    sequence, read = divmod(-cursor, PARTS) if cursor < 0 else (cursor, 0)
-    place = bisect_left(order, sequence) if read else bisect_right(order, sequence)
-    found: list[Outcome] = []
-    reader = Reader(state, room)
-    while place < len(order) and len(found) < limit and room.left:
-        sequence = order[place]
-        room.take(0, FIND_WORK)
-        event = reader.event(sequence) if sequence in state.ledger.references else None
-        for part, told in enumerate(_parts_of(state, sequence, event)):
-            size = sum(map(outcome_bytes, told))
-            if part < read:
-                continue
-            if found and not room.holds(size):
-                return r.Outcomes(-(sequence * PARTS + part) if part else cursor, found)
-            room.take(size, OUTCOME_WORK * len(told))
-            found += told
-        cursor, read = sequence, 0
-        place += 1
-    return r.Outcomes(cursor, found)
-
-
-def _parts_of(state: QueueState, sequence: int, event: e.AnyEvent | None) -> Iterator[list[Outcome]]:
-    """Yield the outcomes in an event, of jobs that are still known, range by range."""
-    origins = state.ledger.origins
-    if isinstance(event, e.Succeeded):
-        for span in event.ranges:
-            place = origins.find(span.origin, span.first)
-            yield [] if place is None else _span(place[0], span, event.at).outcomes()
-    elif isinstance(event, e.Failed | e.Cancelled):
-        numbers = event.numbers if isinstance(event, e.Cancelled) else [event.number]
-        for number in numbers:
-            place = origins.find(event.origin, number)
-            known = place is not None and _tells(place[0], number, sequence)
-            yield [_outcome(*place, event)] if place is not None and known else []
-
-
-def _tells(chunk: Chunk, number: int, sequence: int) -> bool:
-    """Return whether event *sequence* has the outcome of a job of *chunk*.
-
-    It does not if the job was requeued since; then the journal may no longer have the event.
-    """
-    return chunk.ended_by(number - chunk.first) == sequence
-
-
 # --- from an event ----------------------------------------------------------------------------------
 
 
-def _outcome(chunk: Chunk, index: int, event: e.AnyEvent | None) -> Outcome:
+def outcome_of(chunk: Chunk, index: int, event: e.AnyEvent | None) -> Outcome:
+    """Return the outcome of a job, which *event* has ended.
+
+    Raises:
+        JournalError: the event is not in the journal, or tells nothing of the job.
+    """
     number, terms = chunk.first + index, chunk.terms
     match event:
         case e.Succeeded(ranges=ranges, at=at):
@@ -291,12 +271,23 @@ def _outcome(chunk: Chunk, index: int, event: e.AnyEvent | None) -> Outcome:
     raise JournalError(f"the journal does not tell how job {chunk.id(index)} ended")
 
 
-def _span(chunk: Chunk, part: e.Range, at: float) -> r.Span:
-    terms = chunk.terms
-    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.shown_task)
+# --- sizes ------------------------------------------------------------------------------------------
 
 
-def _span_bytes(span: r.Span) -> int:
-    """Return the estimated bytes of the outcomes in *span*, one by one."""
-    each = ITEM_BYTES + len(span.origin) + text_bytes(span.task)
-    return sum(map(len, span.results)) + each * len(span.results)
+def outcome_bytes(outcome: Outcome) -> int:
+    """Return the estimated bytes of an outcome in an answer."""
+    size = ITEM_BYTES + len(outcome.result) + len(outcome.id) + text_bytes(outcome.task)
+    return size if outcome.error is None else size + error_bytes(outcome.error)
+
+
+def error_bytes(error: ErrorInfo) -> int:
+    """Return an upper bound for the bytes of an error's texts in an answer."""
+    return text_bytes(error.type, error.message, error.traceback) + len(error.exception)
+
+
+def text_bytes(*texts: str) -> int:
+    """Return an upper bound for the bytes of *texts* in UTF-8."""
+    size = 0
+    for text in texts:
+        size += len(text) if text.isascii() else 4 * len(text)
+    return size

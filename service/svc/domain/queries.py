@@ -7,20 +7,9 @@ from collections.abc import Iterator
 
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.attempts import attempts_of
 from svc.domain.chunk import Chunk
 from svc.domain.field_bounds import REPLY_JOBS_MAX
-from svc.domain.handlers import reads
-from svc.domain.holders import Holders
-from svc.domain.job import JobView
-from svc.domain.job_records import NO_RECORD
-from svc.domain.lifecycle import JobState
-from svc.domain.members import Worker
-from svc.domain.origins import PARTS
-from svc.domain.outcomes import TOO_LARGE, TOO_MANY, Reader, place_of
-from svc.domain.queue_state import QueueState
-from svc.domain.reasons import reason_of
-from svc.domain.room import (
+from svc.domain.handlers import (
     FIND_WORK,
     ITEM_BYTES,
     NAME_WORK,
@@ -28,10 +17,15 @@ from svc.domain.room import (
     QUEUE_WORK,
     VIEW_WORK,
     Room,
-    attempts_bytes,
-    text_bytes,
+    reads,
 )
+from svc.domain.lifecycle import JobState
+from svc.domain.members import Worker
+from svc.domain.origins import PARTS
+from svc.domain.outcomes import TOO_LARGE, TOO_MANY, place_of, text_bytes
+from svc.domain.queue_state import QueueState
 from svc.domain.survey import Survey
+from svc.domain.views import Page
 
 #: Queues that are counted in one step where it does not matter.
 _SURVEYED = 1000
@@ -106,35 +100,6 @@ def _chunks_before(state: QueueState, sequence: int) -> Iterator[Chunk]:
     return (chunks[numbers[place]] for place in range(bisect_right(numbers, sequence) - 1, -1, -1))
 
 
-class Page:
-    """Descriptions of jobs for one answer, as many as its room holds."""
-
-    def __init__(self, state: QueueState, room: Room) -> None:
-        """Start empty."""
-        self.views: list[JobView] = []
-        self._state = state
-        self._room = room
-        self._reader = Reader(state, room)
-        self._holders = Holders(state.leases.values())
-
-    def add(self, chunk: Chunk, index: int) -> bool:
-        """Add the description of a job; return whether there was room, as there is for the first one."""
-        if self.views and not self._room.left:
-            return False
-        found = view(self._state, chunk, index, self._holders, self._reader)
-        size = _view_bytes(found)
-        if self.views and not self._room.holds(size):
-            return False
-        self._room.take(size, VIEW_WORK)
-        self.views.append(found)
-        return True
-
-
-def _view_bytes(view: JobView) -> int:
-    names = text_bytes(view.id, view.task, view.queue, view.key, view.consumer, view.reason)
-    return 2 * ITEM_BYTES + names + attempts_bytes(view.attempts)
-
-
 @reads(c.Stats)
 def stats(state: QueueState, command: c.Stats, room: Room, now: float) -> r.Reply:
     """Return the counts of every queue and of the members; goes on with the survey that *room* may have."""
@@ -178,36 +143,6 @@ def _queue_bytes(queue: r.QueueStats) -> int:
 
 def _worker_bytes(view: r.WorkerView) -> int:
     return ITEM_BYTES + text_bytes(view.name, view.host, view.release, view.http, *view.queues, *view.tasks)
-
-
-def view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: Reader) -> JobView:
-    """Return the description of one job; *holders* are the current ones, *reader* reads its outcome."""
-    terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index, NO_RECORD)
-    due = record.due if record.due is not None else chunk.due_of(index)
-    holder = holders.of(chunk, index) if job_state == JobState.LEASED else None
-    ended = reader.outcome(chunk, index) if job_state.finished else None
-    return JobView(
-        id=chunk.id(index),
-        task=terms.shown_task,
-        queue=terms.queue,
-        state=job_state.word,
-        priority=terms.priority,
-        codec=terms.codec,
-        submitted_at=chunk.at_of(index),
-        due_at=due if job_state == JobState.SCHEDULED else None,
-        failures=record.failures,
-        crashes=record.crashes,
-        interruptions=record.interruptions,
-        retries=terms.retries,
-        timeout=terms.timeout,
-        key=chunk.key_of(index),
-        consumer=holder.name if holder else "",
-        reason=reason_of(state, chunk, index),
-        finished_at=ended.finished_at if ended else None,
-        attempts=attempts_of(reader.event, chunk, index),
-        suspicions=record.suspicions,
-        suspect=state.ledger.losses.of(chunk, index) is not None,
-    )
 
 
 def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:

@@ -10,7 +10,6 @@ incarnation of the manager, so no token is ever given twice.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable
 from operator import itemgetter
@@ -24,16 +23,18 @@ from svc.domain.known_tasks import KnownTasks
 from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import JobState, Verb
 from svc.domain.limits import Limits
-from svc.domain.members import ON_TRIAL, LeaseRecord, Member, Worker
+from svc.domain.members import LeaseRecord, Member, Worker
 from svc.domain.observer import Observer
 from svc.domain.refusals import REFUSALS, Refusal
 from svc.domain.replay import end_replay
-from svc.domain.scheduling.lanes import Lane, Lanes, RunTimes
+from svc.domain.scheduling.lanes import Lanes, RunTimes
 from svc.domain.scheduling.suspects import Suspects
 from svc.errors import RowMissing
 
 #: Scheduled jobs that one call makes ready, about, or a tenth of that if each has its own time: some ms.
 WAKE_JOBS_MAX = 10_000
+#: Seconds between two looks of `upkeep` at a state that it cannot wait for otherwise.
+POLL_SECONDS = 0.1
 _TOKENS_PER_INCARNATION = 1 << 40
 #: Ended consumers of one worker that are remembered, so that a late hello of theirs is recognised.
 ENDED_KEPT = 256
@@ -85,8 +86,12 @@ class QueueState:
         self.suspects = Suspects(self.leases, self.ledger.losses)
         #: The members that hold leases.
         self.holders: set[Member] = set()
-        #: When `upkeep` next looks for holders whose leases no other rule ends.
+        #: When `upkeep` has work next at the latest, and when it looked last.
+        self.upkeep_at = 0.0
+        self.looked_at = 0.0
+        #: When `upkeep` may look for holders whose leases no other rule ends, and whether it has to.
         self.next_sweep = 0.0
+        self.sweep_due = True
         self.workers: dict[str, Worker] = {}
         self.consumers = 0
         self._known_tasks: KnownTasks | None = None
@@ -186,6 +191,7 @@ class QueueState:
         if self.any_ready:
             self.hold_until = now + self.limits.reconnect_seconds
         self.readied = True
+        self.upkeep_at = 0.0
 
     # --- ready and scheduled ------------------------------------------------------------------------
 
@@ -220,10 +226,12 @@ class QueueState:
             self.make_ready(chunk, first, stop, now)
         for first, stop in chunk.runs(JobState.SCHEDULED, start):
             self.scheduled.admit(chunk, first, stop)
+        self.upkeep_at = min(self.upkeep_at, self.scheduled.next_at)
 
     def schedule(self, chunk: Chunk, start: int, stop: int, at: float) -> None:
         """Make jobs ready together at time *at*; their state is SCHEDULED already."""
         self.scheduled.add(chunk, start, stop, at)
+        self.upkeep_at = min(self.upkeep_at, at)
 
     def wake_due(self, now: float) -> None:
         """Make due jobs ready; if they are many, the next call does the rest."""
@@ -231,23 +239,14 @@ class QueueState:
             self.ledger.move(chunk, start, stop, Verb.DUE)
             self.make_ready(chunk, start, stop, at)
 
-    def next_deadline(self) -> float | None:
-        """Return when `tick` has work next, as far as the queue itself knows; None if it has none."""
-        due = min(self.scheduled.next_at, self.hold_until or math.inf)
-        return None if due == math.inf else due
+    def needs_upkeep(self, now: float) -> bool:
+        """Return whether `upkeep.tick` may have work: some is due, or too many finished jobs are kept."""
+        if now >= self.upkeep_at:
+            return True
+        crowded = self.ledger.finished_jobs > self.limits.retention_jobs
+        return crowded and now >= self.looked_at + POLL_SECONDS
 
     # --- leases -------------------------------------------------------------------------------------
-
-    def take_and_forget(self, lane: Lane, now: float) -> tuple[str, bytes]:
-        """Take the oldest job of *lane* for good, without a lease; return its id and body."""
-        span = self.lanes.take(lane, 1)
-        taken = span.chunk.id(span.start), self.bodies(span.chunk, span.start, span.stop)[0]
-        sequence, event = self.results_event(now, 1, 0)
-        chunk, number = span.chunk, span.chunk.first + span.start
-        event.ranges.append(e.Range(chunk.origin, number, 0, [b""], [0.0]))
-        self.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, event.ranges[-1], event.at, Verb.TAKE)
-        self.progressed.append((chunk.origin, number, 1))
-        return taken
 
     def grant_lease(
         self, chunk: Chunk, start: int, stop: int, member: Member, now: float, token: int = 0
@@ -256,7 +255,7 @@ class QueueState:
         if not token:
             self._tokens += 1
             token = self._tokens
-        lease = LeaseRecord(token, chunk, start, stop, member, now)
+        lease = LeaseRecord(token, chunk, start, stop, member, now, now)
         self.leases[token] = member.leases[token] = lease
         self.holders.add(member)
         self.ledger.move(chunk, start, stop, Verb.LEASE)
@@ -271,6 +270,12 @@ class QueueState:
                 self.ledger.move(lease.chunk, leased, stop, Verb.RELEASE)
             self.make_ready(lease.chunk, start, stop, now)
 
+    def settle_front(self, lease: LeaseRecord, stop: int) -> None:
+        """Take the jobs before *stop* out of *lease*."""
+        lease.start = stop
+        if stop >= lease.stop:
+            self.end_lease(lease)
+
     def end_lease(self, lease: LeaseRecord) -> None:
         """Forget a lease."""
         holder = lease.holder
@@ -278,16 +283,6 @@ class QueueState:
         holder.leases.pop(lease.token, None)
         if not holder.leases:
             self.holders.discard(holder)
-
-    def hand_over(self, holder: Member, heir: Member) -> None:
-        """Move all leases of one member to another."""
-        for lease in holder.leases.values():
-            lease.holder = heir
-        if holder.leases:
-            self.holders.add(heir)
-        heir.leases.update(holder.leases)
-        holder.leases = {}
-        self.holders.discard(holder)
 
     def pass_on(self, lease: LeaseRecord, heir: Member) -> None:
         """Move one lease to another member."""
@@ -308,19 +303,6 @@ class QueueState:
         if lease is None or lease.holder is member or not member.order:
             return lease
         return lease if member.worker is not None and lease.holder.worker is member.worker else None
-
-    def attends(self, holder: Member) -> bool:
-        """Return whether a rule beside the sweep of `upkeep` ends the leases of *holder* some day."""
-        if holder.role == "plain":
-            return holder.connected
-        if holder.role == ON_TRIAL:
-            return True
-        worker = holder.worker
-        return (
-            worker is not None
-            and self.workers.get(worker.name) is worker
-            and worker.consumers.get(holder.name) is holder
-        )
 
     # --- members ------------------------------------------------------------------------------------
 
@@ -349,6 +331,7 @@ class QueueState:
         if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
         member.worker = None
+        self.sweep_due = True
         self.consumers_changed()
 
     def count_consumers(self) -> None:
@@ -357,8 +340,9 @@ class QueueState:
         self.consumers_changed()
 
     def consumers_changed(self) -> None:
-        """Note that a consumer came or went, or announced other queues or tasks."""
+        """Note that a member came or went, or announced other queues or tasks."""
         self._known_tasks = None
+        self.upkeep_at = 0.0
 
     @property
     def known_tasks(self) -> KnownTasks:
@@ -402,3 +386,13 @@ class QueueState:
 def results_weight(count: int, size: int) -> int:
     """Return the weight of *count* results of *size* bytes in an event."""
     return count * RESULT_OVERHEAD_BYTES + size
+
+
+def may_lease(member: Member) -> bool:
+    """Return whether jobs may be handed to *member*: only if its end will be noticed."""
+    return member.role == "plain" or (member.role == "consumer" and member.worker is not None)
+
+
+def is_silent(member: Member, now: float) -> bool:
+    """Return whether its worker was silent for a whole lease time, so that no new lease would last."""
+    return member.worker is not None and now >= member.worker.expires

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from svc.domain import replies as r
 from svc.domain.chunk import Chunk
+from svc.domain.handlers import READ_BYTE_WORK, READ_WORK, Room
 from svc.domain.job import NewChunk
 from svc.domain.origins import Origin
 from svc.domain.queue_state import QueueState
-from svc.domain.room import READ_BYTE_WORK, READ_WORK, Room
 
 
 class Repeats:

@@ -1,4 +1,4 @@
-"""The end of attempts: ack, nack, release, and a supervisor's reports about a dead consumer.
+"""Attempts that end without a result: nack, release, and a supervisor's reports about a dead consumer.
 
 A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
 token. A report with a token that is no longer in force changes nothing. If it repeats a report that was
@@ -7,57 +7,17 @@ recorded, it gets the same answer again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from svc.domain import commands as c
-from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import suspicion
-from svc.domain.charges import charge, interrupt, settle_front
-from svc.domain.chunk import Chunk
+from svc.domain.charges import charge, interrupt
 from svc.domain.handlers import handles
 from svc.domain.job import Cause
 from svc.domain.job_records import NO_RECORD
 from svc.domain.members import LeaseRecord, Member
-from svc.domain.queue_state import (
-    RANGE_OVERHEAD_BYTES,
-    RESULTS_EVENT_BYTES,
-    QueueState,
-    results_weight,
-)
+from svc.domain.outcomes import DONE, LEASE_LOST, late
+from svc.domain.queue_state import QueueState
 from svc.domain.retry import crash_retry_in
-
-#: Bytes up to which the results of one acknowledgement stay together.
-RESULTS_PART_BYTES = RESULTS_EVENT_BYTES - RANGE_OVERHEAD_BYTES
-_LOST = r.Refused("lease_lost", "the lease has expired or was superseded; the outcome was not recorded")
-_DONE = r.Done(1)
-
-
-@handles(c.Ack)
-def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
-    """Record results from the front of a lease."""
-    count = len(command.results)
-    if count != len(command.seconds):
-        return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
-    lease = state.lease_of(command.token, member)
-    if lease is None:
-        suspicion.came_back(state, command.token, member, now)
-        return _late(state, command.token, command.first, count)
-    chunk = lease.chunk
-    start = command.first - chunk.first
-    skip = lease.start - start
-    if skip < 0:
-        return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
-    if skip >= count:
-        return _late(state, command.token, command.first, count)
-    stop = min(start + count, lease.stop)
-    _record_results(state, command, chunk, start + skip, stop, skip, now)
-    settle_front(state, lease, stop)
-    lease.since = now
-    if stop < start + count:
-        state.observer.stale(chunk.terms.queue, start + count - stop)
-        return _LOST
-    return _DONE
 
 
 @handles(c.Nack)
@@ -67,13 +27,13 @@ def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Re
     index = -1 if lease is None else command.number - lease.chunk.first
     if lease is None or not lease.start <= index < lease.stop:
         suspicion.came_back(state, command.token, member, now)
-        return _late(state, command.token, command.number, 1, failed=True)
+        return late(state, command.token, command.number, 1, failed=True)
     state.give_back(lease, lease.start, index, now)
     lease.start = index
     cause, retry_in, seconds = command.cause, command.retry_in, command.seconds
     charge(state, lease, cause, command.error, retry_in, seconds, now, token=lease.token)
     lease.since = now
-    return _DONE
+    return DONE
 
 
 @handles(c.Release)
@@ -81,11 +41,11 @@ def release(state: QueueState, command: c.Release, member: Member, now: float) -
     """Give jobs of a lease back, uncharged."""
     lease = state.lease_of(command.token, member)
     if lease is None:
-        return _LOST
+        return LEASE_LOST
     start = max(lease.start, command.first - lease.chunk.first)
     if start < lease.stop:
         _give_back_from(state, lease, start, now, command)
-    return _DONE
+    return DONE
 
 
 @handles(c.Recall)
@@ -143,50 +103,6 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
         state.give_back(lease, lease.start, lease.stop, now)
         state.end_lease(lease)
     return count
-
-
-def _late(state: QueueState, token: int, first: int, count: int, *, failed: bool = False) -> r.Reply:
-    """Answer a report whose token is not in force: a repeat is fine, any other is refused and counted."""
-    if state.ledger.settled.has(token, first, count, failed=failed):
-        return _DONE
-    state.observer.stale("", count)
-    return _LOST
-
-
-def _record_results(
-    state: QueueState, command: c.Ack, chunk: Chunk, start: int, stop: int, skip: int, now: float
-) -> None:
-    results, seconds = command.results, command.seconds
-    if skip or len(results) != stop - start:
-        results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
-    first, size = chunk.first + start, sum(map(len, results))
-    if results_weight(len(results), size) <= RESULTS_PART_BYTES:
-        _record_part(state, chunk, e.Range(chunk.origin, first, command.token, results, seconds), size, now)
-    else:
-        for part, times, size in _parts(results, seconds):
-            _record_part(state, chunk, e.Range(chunk.origin, first, command.token, part, times), size, now)
-            first += len(part)
-    state.run_times.ran(chunk.terms.task, stop - start, sum(seconds))
-    state.observer.succeeded(chunk.terms, seconds, now - chunk.at_of(start))
-    state.progressed.append((chunk.origin, chunk.first + start, stop - start))
-
-
-def _record_part(state: QueueState, chunk: Chunk, span: e.Range, size: int, now: float) -> None:
-    sequence, event = state.results_event(now, len(span.results), size)
-    event.ranges.append(span)
-    state.ledger.succeeded(sequence, len(event.ranges) - 1, chunk, span, event.at)
-
-
-def _parts(results: list[bytes], seconds: list[float]) -> Iterator[tuple[list[bytes], list[float], int]]:
-    """Yield results with their run times and total bytes, in parts that fit into one event."""
-    start = size = 0
-    for place, result in enumerate(results):
-        more = size + len(result)
-        if place > start and results_weight(place + 1 - start, more) > RESULTS_PART_BYTES:
-            yield results[start:place], seconds[start:place], size
-            start, more = place, len(result)
-        size = more
-    yield results[start:], seconds[start:], size
 
 
 def _give_back_from(

@@ -131,6 +131,7 @@ def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds
     absent.worker, absent.life = Worker(worker.name), holder.life
     absent.connected = False
     state.pass_on(lease, absent)
+    state.upkeep_at = 0.0
     state.suspects.trials.append(Trial(now, (worker.name, holder.life), lease, seconds))
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from svc.domain import events as e
 from svc.domain import suspicion
 from svc.domain.chunk import Chunk
+from svc.domain.job import PERMANENT_QUEUES
 from svc.domain.ledger import Ledger
-from svc.domain.members import RECONNECT_GRACE, Member, Worker
-from svc.domain.queue_state import Notice, QueueState
+from svc.domain.members import ON_TRIAL, RECONNECT_GRACE, Member, Worker
+from svc.domain.queue_state import POLL_SECONDS, Notice, QueueState
 from svc.domain.replay import merge, note_emptied
 from svc.domain.settlement import give_back_all
 
@@ -21,6 +23,8 @@ SMALL_CHUNK_JOBS = 250
 RECORD_COST_JOBS = 20
 #: Seconds between two searches for leases whose holder no other rule reaches.
 SWEEP_SECONDS = 1.0
+#: Seconds between two looks at the most: what nothing announces is seen by then.
+IDLE_SECONDS = 5.0
 #: Outcomes that one tick checks for forgotten ones: that takes some milliseconds.
 SWEPT_OUTCOMES = 20_000
 #: Chunks that one tick merges at most: where their bodies have to be read for it, each takes some 3 ms.
@@ -37,6 +41,7 @@ def tick(state: QueueState, now: float) -> None:
     measured on the manager's own clock, which never runs backwards and does not follow changes of the host's
     time of day.
     """
+    state.looked_at = now
     state.wake_due(now)
     if state.hold_until and now >= state.hold_until:
         state.hold_until = 0.0
@@ -48,9 +53,38 @@ def tick(state: QueueState, now: float) -> None:
         _reap(state, worker, now)
     if now >= state.next_sweep:
         state.next_sweep = now + SWEEP_SECONDS
+        state.sweep_due = False
         _sweep(state, now)
     _retire(state, now)
     _merge(state, now)
+    state.upkeep_at = min(
+        state.scheduled.next_at,
+        state.hold_until or math.inf,
+        max(now + POLL_SECONDS, _next_look(state, now)),
+    )
+
+
+def _next_look(state: QueueState, now: float) -> float:
+    """Return when work may be due next, beside jobs that are due; what comes sooner lowers `upkeep_at`."""
+    ledger, limits, suspects = state.ledger, state.limits, state.suspects
+    workers = state.workers.values()
+    if suspects.trials or suspects.running or state.scheduled.has_unswept or ledger.has_stale_outcomes:
+        return now
+    if any(not member.connected for worker in workers for member in worker.members()):
+        return now
+    grown = ledger.grown[0].at_of(0) if ledger.grown else now
+    finished = ledger.finished[0][0] if ledger.finished else now
+    kept_dead = ledger.kept_dead[0][0] if ledger.kept_dead else now
+    emptied = ledger.emptied[0][0] if ledger.emptied else now
+    return min(
+        now + IDLE_SECONDS,
+        grown + limits.merge_seconds,
+        finished + limits.retention_seconds,
+        kept_dead + limits.dead_retention_seconds,
+        emptied + ORIGIN_KEPT_SECONDS,
+        state.next_sweep if state.sweep_due else math.inf,
+        *(worker.expires for worker in workers),
+    )
 
 
 def pause(state: QueueState, seconds: float, now: float) -> None:
@@ -59,12 +93,12 @@ def pause(state: QueueState, seconds: float, now: float) -> None:
     Whoever was heard of before that gets the rest of the lease time, or of the grace, from now on. So do
     those that are expected to come back after a restart.
     """
+    state.upkeep_at = 0.0
     if state.hold_until:
         state.hold_until = min(state.hold_until + seconds, now + state.limits.reconnect_seconds)
     for worker in state.workers.values():
         worker.expires = min(worker.expires + seconds, now + state.limits.lease_seconds)
-        supervisor = [worker.supervisor] if worker.supervisor is not None else []
-        for member in (*supervisor, *worker.consumers.values()):
+        for member in worker.members():
             member.gone_at = min(member.gone_at + seconds, now)
 
 
@@ -92,11 +126,25 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
 
 def _sweep(state: QueueState, now: float) -> None:
     """Give back the jobs of holders that no other rule reaches any more."""
-    for holder in [holder for holder in state.holders if not state.attends(holder)]:
+    for holder in [holder for holder in state.holders if not _ends_otherwise(state, holder)]:
         if holder.worker is not None:
             suspicion.worker_lost(state, holder, now)
         else:
             give_back_all(state, holder, now, expired=True)
+
+
+def _ends_otherwise(state: QueueState, holder: Member) -> bool:
+    """Return whether a rule beside the sweep ends the leases of *holder* some day."""
+    if holder.role == "plain":
+        return holder.connected
+    if holder.role == ON_TRIAL:
+        return True
+    worker = holder.worker
+    return (
+        worker is not None
+        and state.workers.get(worker.name) is worker
+        and worker.consumers.get(holder.name) is holder
+    )
 
 
 def _disowned(state: QueueState, worker: Worker, member: Member, now: float) -> bool:
@@ -123,11 +171,12 @@ def _retire(state: QueueState, now: float) -> None:
     for name in dict.fromkeys(chunk.origin for chunk in forgotten):
         _keep_known(state, name, now)
     for queue in {chunk.terms.queue for chunk in forgotten}:
-        ledger.drop_idle(queue)
+        if queue not in PERMANENT_QUEUES and ledger.counts_of(queue).idle:
+            del ledger.counts[queue]
     while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
         _, name = ledger.emptied.popleft()
         _forget_origin(state, name, now)
-    if len(ledger.outcome_order) > 2 * len(ledger.references) + 1000:
+    if ledger.has_stale_outcomes:
         _sweep_outcomes(ledger)
 
 

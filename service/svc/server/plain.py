@@ -27,10 +27,11 @@ from svc.domain.job import (
     NewChunk,
     Terms,
     check_chunk,
+    put_origin,
 )
 from svc.domain.limits import SECONDS_MAX
 from svc.domain.members import Member
-from svc.domain.names import NAME_MAX, is_free_name, put_origin
+from svc.domain.names import NAME_MAX, is_free_name
 from svc.errors import JournalError, ServiceError
 from svc.server.plain_values import as_answer, as_put, as_taken, pickled
 

@@ -13,10 +13,10 @@ from svc.domain import commands as c
 from svc.domain import operations
 from svc.domain import replies as r
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
+from svc.domain.handlers import REPLY_BYTES, REPLY_WORK
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.job_records import ATTEMPTS_KEPT
 from svc.domain.limits import Limits
-from svc.domain.room import REPLY_BYTES, REPLY_WORK
 from svc.errors import BadRequest
 from svc.wire import HEADER, RESPONSE_BYTES_MAX, decode_response, encode_response, response_frame
 from tests.support.effort import calls_of

@@ -12,9 +12,9 @@ from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.handlers import REPLY_BYTES
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.members import Member
-from svc.domain.room import REPLY_BYTES
 from tests.support.clock import FakeClock
 from tests.support.effort import calls_of
 from tests.support.inside import waiting_lessees

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -10,12 +11,12 @@ from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
+from svc.domain.admission import EVENT_JOBS_MAX
 from svc.domain.apply import apply
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
-from svc.domain.runs import EVENT_JOBS_MAX
 from tests.unit.domain.test_columns import restarted
 from tests.unit.domain.test_grown_chunks import Queue, bodies
 
@@ -100,7 +101,7 @@ def test_a_very_large_chunk_becomes_several_chunks_with_the_same_ids(count, dela
 
 def bodies_of_all(queue: Queue) -> list[bytes]:
     """Make ready and lease all that can be."""
-    while queue.state.next_deadline() is not None:
+    while queue.state.scheduled.next_at < math.inf:
         upkeep.tick(queue.state, queue.now)
     found = []
     while deliveries := queue.lease(256):

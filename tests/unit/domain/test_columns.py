@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
+from svc.domain.admission import RUN_JOBS_MAX
 from svc.domain.apply import apply
 from svc.domain.chunk import GROWN_JOBS_MAX
 from svc.domain.due import CANCELLED_MAX
@@ -17,7 +20,6 @@ from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
-from svc.domain.runs import RUN_JOBS_MAX
 from tests.unit.domain.test_grown_chunks import Queue, bodies, kinds, merge
 
 TERMS = Terms("m:f")
@@ -173,13 +175,13 @@ def test_each_delayed_job_is_ready_at_its_own_time(queue, delays, together):
 
     for each in (restarted(queue), queue):
         for now in range(1, max(delays) + 1):
-            assert each.state.next_deadline() is not None
+            assert each.state.scheduled.next_at < math.inf
             wake(each, max(float(now), each.now))
             if now >= each.now:
                 assert sorted(bodies(each.lease(9) + each.lease(9) + each.lease(9))) == [
                     b"%d" % n for n, delay in enumerate(delays) if delay == now
                 ]
-        assert each.state.next_deadline() is None
+        assert each.state.scheduled.next_at == math.inf
 
 
 def test_jobs_that_become_ready_together_are_taken_in_the_order_of_their_age(queue):

@@ -7,10 +7,10 @@ import pytest
 
 from svc.domain import events as e
 from svc.domain import replies as r
+from svc.domain.admission import EVENT_JOBS_MAX
 from svc.domain.chunk import BODY_OVERHEAD_BYTES
 from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
-from svc.domain.runs import EVENT_JOBS_MAX
 from tests.unit.domain.test_columns import restarted, submit
 from tests.unit.domain.test_grown_chunks import Queue, kinds, merge
 

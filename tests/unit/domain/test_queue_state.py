@@ -7,8 +7,8 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import events as e
+from svc.domain import outcomes, upkeep
 from svc.domain import replies as r
-from svc.domain import settlement, upkeep
 from svc.domain.apply import apply
 from svc.domain.chunk import BODY_OVERHEAD_BYTES
 from svc.domain.job import ErrorInfo, NewChunk, Terms
@@ -212,4 +212,4 @@ def test_a_command_of_the_host_is_refused_by_the_state():
 
 
 def test_a_lost_lease_is_told_by_one_sentence():
-    assert settlement._LOST.code == "lease_lost"
+    assert outcomes.LEASE_LOST.code == "lease_lost"

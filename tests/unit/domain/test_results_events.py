@@ -10,6 +10,7 @@ from svc.broker.journal import MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.domain import events as e
+from svc.domain.admission import EVENT_JOBS_MAX
 from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.domain.queue_state import (
@@ -17,7 +18,6 @@ from svc.domain.queue_state import (
     RESULT_OVERHEAD_BYTES,
     RESULTS_EVENT_BYTES,
 )
-from svc.domain.runs import EVENT_JOBS_MAX
 from tests.support.state_checks import check_journal, check_state
 
 NOW = timedelta()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from svc.domain import commands as c
@@ -73,7 +75,7 @@ def test_a_look_takes_a_bounded_number_of_entries_and_runs_and_the_next_goes_on(
     made: list[tuple[object, ...]] = []
     monkeypatch.setattr(queue.state, "make_ready", lambda *run: made.append(run))
     looks = 0
-    while queue.state.next_deadline() is not None:
+    while queue.state.scheduled.next_at < math.inf:
         entries = len(queue.state.scheduled)
         made.clear()
         queue.state.wake_due(2.0)
@@ -117,7 +119,7 @@ def test_cancelled_jobs_are_cleared_away_a_few_at_a_time(queue, monkeypatch):
     left = queue.state.ledger.counts["default"][JobState.SCHEDULED]
     assert left == CANCELLED_MAX
     assert left <= len(queue.state.scheduled) <= 2 * left
-    while queue.state.next_deadline() is not None:
+    while queue.state.scheduled.next_at < math.inf:
         queue.state.wake_due(2e6)
     assert queue.state.ledger.counts["default"][JobState.READY] == left
 
@@ -129,7 +131,7 @@ def test_jobs_are_due_in_order_while_cancelled_ones_are_cleared_away(queue):
         apply(queue.state, c.Submit(f"o{number}", [NewChunk(0, TERMS, [b"x"], delay)]), Member(), 0.0)
     cancel(queue, [f"o{number}-0" for number in range(origins // 2 + 1)])
     woken: list[float] = []
-    while (at := queue.state.next_deadline()) is not None:
+    while (at := queue.state.scheduled.next_at) < math.inf:
         woken += _taken(queue.state, at)
 
     assert woken == sorted(woken)

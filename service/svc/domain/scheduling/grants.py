@@ -9,7 +9,8 @@ from svc.domain.handlers import handles
 from svc.domain.job import PILL
 from svc.domain.job_records import NO_RECORD
 from svc.domain.members import Member
-from svc.domain.queue_state import QueueState
+from svc.domain.outcomes import take_and_forget
+from svc.domain.queue_state import QueueState, is_silent, may_lease
 from svc.domain.scheduling.lanes import Lane, Lanes
 
 #: Bytes that are counted for each row that a grant has read, beside the arguments in it.
@@ -21,7 +22,7 @@ SMALL_PARTS = 64
 @handles(c.Lease)
 def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.Reply | None:
     """Hand out ready jobs, or a pill; None if there is no job and the member would wait."""
-    if not member.may_lease:
+    if not may_lease(member):
         return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
     pill = pill_for(state, member)
     if pill:
@@ -30,7 +31,7 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
         return r.Refused(
             "conflict", f"{len(member.leases)} leases are held; acknowledge or release some first"
         )
-    if now >= state.hold_until and not member.unrenewed(now):
+    if now >= state.hold_until and not is_silent(member, now):
         limit = min(command.limit, state.limits.grant_jobs)
         grant = _grant_suspect(state, member, now) if state.suspects.lanes else None
         grant = grant or _grant(state, member, limit, command.ahead, now)
@@ -66,7 +67,7 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
             break
         if lane.terms.task == PILL and member.role == "consumer":
             if not deliveries:
-                state.take_and_forget(lane, now)
+                take_and_forget(state, lane, now)
                 return r.Grant([], r.PILL_PUT_BY_HAND)
             break
         run_time = state.run_times.of(lane.terms.task)
@@ -97,6 +98,7 @@ def _grant_suspect(state: QueueState, member: Member, now: float) -> r.Grant | N
         return None
     delivery = _deliver(state, state.suspects.lanes, lane, member, 1, state.limits.grant_bytes, now)
     state.suspects.running.append(state.leases[delivery.token])
+    state.upkeep_at = 0.0
     return r.Grant([delivery])
 
 
