@@ -126,7 +126,7 @@ def _fail(service: Service, jobs: int, error_of: Callable[[int, int], ErrorInfo]
     with _broker(service, supervisor) as worker, _broker(service, consumer) as broker:
         left = ATTEMPTS * jobs
         while left:
-            worker.extend(c.Extend(busy=1, consumers=[_CONSUMER]))
+            worker.report([c.Extend(busy=1, consumers=[_CONSUMER])])
             nacks = []
             for each in broker.lease(limit=_GRANT, wait=_PATIENCE).grant.deliveries:
                 attempt = each.failures + 1

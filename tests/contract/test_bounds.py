@@ -16,7 +16,7 @@ from svc.domain import replies as r
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import SECONDS_MAX
 from svc.errors import BadRequest, UnknownJob
-from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, states, submit
+from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, record, states, submit
 
 NAN, INF = math.nan, math.inf
 ERROR = ErrorInfo("ValueError", "no")
@@ -125,7 +125,7 @@ def test_a_command_out_of_bounds_is_refused_and_changes_nothing(engine, queue, c
         queue.call([command])
 
     assert states(queue, "o-0") == ["leased"]
-    consumer.ack(ack_of(delivery))
+    record(consumer, ack_of(delivery))
     assert states(queue, "o-0") == ["succeeded"]
 
 
@@ -136,7 +136,7 @@ def test_a_run_time_out_of_bounds_is_refused(engine, queue, seconds):
     delivery = lease_one(consumer)
 
     with pytest.raises(BadRequest):
-        consumer.ack(c.Ack(delivery.token, 0, [b"r"], [seconds]))
+        record(consumer, c.Ack(delivery.token, 0, [b"r"], [seconds]))
 
     assert states(queue, "o-0") == ["leased"]
 
@@ -200,7 +200,7 @@ def test_a_job_that_is_named_twice_is_requeued_once(engine, queue, ids):
     submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     for _ in range(2):
-        consumer.nack(nack_of(lease_one(consumer)))
+        record(consumer, nack_of(lease_one(consumer)))
 
     assert queue.requeue(ids) == len(set(ids))
     assert len(numbers(lease(consumer, 9))) == len(set(ids))
@@ -227,7 +227,7 @@ def test_a_report_of_an_odd_error_is_taken_and_cut(engine, queue, error):
     consumer = engine.consumer()
     delivery = lease_one(consumer)
 
-    consumer.nack(c.Nack(delivery.token, 0, error))
+    record(consumer, c.Nack(delivery.token, 0, error))
 
     (view,) = queue.get(["o-0"])
     kept = view.attempts[0].error

@@ -13,7 +13,7 @@ from svc.domain import commands as c
 from svc.domain.job import CALL, NewChunk
 from svc.domain.members import Member
 from svc.errors import BadRequest
-from tests.support.asking import ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.asking import ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
 
 PICKLED: dict[str, Any] = {"codec": "pickle"}
 
@@ -110,7 +110,7 @@ def test_a_job_given_back_waits_for_the_codec_again(engine, queue):
     submit(queue, chunk(0, **PICKLED))
     wide = engine.consumer("w-1", accept=["pickle"])
     delivery = lease_one(wide)
-    wide.release(c.Release(delivery.token, delivery.first))
+    record(wide, c.Release(delivery.token, delivery.first))
 
     assert lease(engine.consumer("w-2", accept=["plain"])) == []
     assert numbers(lease(wide)) == [0]
@@ -123,7 +123,7 @@ def test_a_lease_that_is_held_over_a_restart_comes_back_to_its_holder(engine, qu
 
     engine.restart()
     consumer = engine.consumer(held=held, accept=["pickle"])
-    consumer.ack(ack_of(delivery))
+    record(consumer, ack_of(delivery))
 
     assert states(engine.client(), "o-0") == ["succeeded"]
 

@@ -23,6 +23,7 @@ from tests.support.asking import (
     lease_one,
     nack_of,
     numbers,
+    record,
     states,
     submit,
 )
@@ -31,7 +32,7 @@ from tests.support.asking import (
 def test_cancel_ends_waiting_jobs_and_leaves_all_others_alone(engine, queue):
     submit(queue, chunk(0, 3), chunk(3, delay=60.0))
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
     lease_one(consumer)
 
     assert queue.cancel([f"o-{number}" for number in range(4)]) == 2
@@ -90,7 +91,7 @@ def test_requeue_without_ids_takes_all_dead_jobs_of_a_queue_or_of_all(engine, qu
     submit(queue, chunk(0, 2), chunk(2, queue="other"))
     consumer = engine.consumer(queues=["default", "other"])
     for _ in range(3):
-        consumer.nack(nack_of(lease_one(consumer)))
+        record(consumer, nack_of(lease_one(consumer)))
 
     assert queue.requeue(queue="other") == 1
     assert queue.requeue() == 2
@@ -100,10 +101,10 @@ def test_requeue_without_ids_takes_all_dead_jobs_of_a_queue_or_of_all(engine, qu
 def test_a_requeued_job_has_the_outcome_of_its_last_life(engine):
     queue, consumer = engine.client(), engine.consumer()
     submit(queue)
-    consumer.nack(nack_of(lease_one(consumer)))
+    record(consumer, nack_of(lease_one(consumer)))
     queue.requeue()
     assert queue.wait(["o-0"], NOW) == []
-    consumer.ack(ack_of(lease_one(consumer), b"second life"))
+    record(consumer, ack_of(lease_one(consumer), b"second life"))
     engine.restart()
 
     (outcome,) = engine.client().wait(["o-0"], NOW)
@@ -157,10 +158,10 @@ def test_wait_returns_once_all_have_ended(engine, queue):
     consumer, got = engine.consumer(), []
     thread = threading.Thread(target=lambda: got.extend(queue.wait(["o-0", "o-1"], timedelta(seconds=30))))
     thread.start()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
     delivery = lease_one(consumer)
     assert thread.is_alive()
-    consumer.ack(ack_of(delivery))
+    record(consumer, ack_of(delivery))
     thread.join(10)
 
     assert [outcome.id for outcome in got] == ["o-0", "o-1"]
@@ -169,7 +170,7 @@ def test_wait_returns_once_all_have_ended(engine, queue):
 def test_wait_returns_what_there_is_when_time_is_up(engine, queue):
     submit(queue, chunk(0, 2))
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
     started = time.monotonic()
 
     outcomes = queue.wait(["o-0", "o-1"], timedelta(seconds=0.2))
@@ -196,7 +197,7 @@ def _finish_five(engine, queue):
     ack = c.Ack(delivery.token, 0, [b"a", b"b"], [0.0, 0.0])
     consumer.call([ack, c.Nack(delivery.token, 2, ERROR)])
     queue.cancel(["o-3"])
-    consumer.ack(ack_of(lease_one(consumer), b"e"))
+    record(consumer, ack_of(lease_one(consumer), b"e"))
 
 
 EXPECTED = [
@@ -253,7 +254,7 @@ def test_a_feed_waits_for_the_next_outcome(engine, queue):
     thread = threading.Thread(target=lambda: got.extend(queue.feed(c.Feed("o", wait=30.0)).outcomes))
     thread.start()
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
     thread.join(10)
 
     assert [outcome.id for outcome in got] == ["o-0"]
@@ -289,7 +290,7 @@ def test_finished_jobs_are_forgotten_after_their_retention_and_never_run_again(e
     submit(queue, chunk(0, 2))
     consumer.call([ack_of(lease_one(consumer)), nack_of(lease_one(consumer))])
     submit(queue, chunk(2))
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
 
     engine.advance(engine.limits.retention_seconds + 1)
     assert states(queue, "o-0", "o-1", "o-2") == ["succeeded", "dead"], "kept for the dead one's sake"
@@ -304,7 +305,7 @@ def test_finished_jobs_are_forgotten_after_their_retention_and_never_run_again(e
 def test_forgotten_jobs_are_not_run_again_after_a_restart_either(engine):
     queue, consumer = engine.client(), engine.consumer()
     submit(queue, chunk(0), chunk(2))
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
     engine.advance(engine.limits.retention_seconds + 1)
     assert states(queue, "o-0", "o-2") == ["ready"]
     engine.restart()

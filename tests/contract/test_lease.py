@@ -11,7 +11,7 @@ import pytest
 from svc.domain import commands as c
 from svc.domain.members import RECONNECT_GRACE
 from svc.errors import BadRequest, LeaseLost
-from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
 from tests.support.inside import waiting_lessees
 
 PATIENCE = timedelta(seconds=30)
@@ -70,7 +70,7 @@ def have_run(consumer, queue, seconds, task="m:f"):
     submit(queue, chunk(0, 32, task=task), origin=task[-1])
     for _ in range(8):
         (delivery,) = lease(consumer, 4)
-        consumer.ack(c.Ack(delivery.token, delivery.first, [b"r"] * 4, [seconds] * 4))
+        record(consumer, c.Ack(delivery.token, delivery.first, [b"r"] * 4, [seconds] * 4))
 
 
 def test_of_a_task_that_has_not_run_yet_one_job_is_granted_to_who_reads_ahead_a_little(engine, queue):
@@ -165,9 +165,9 @@ def test_a_delay_goes_on_over_a_restart(engine):
     consumer = engine.consumer()
     engine.advance(30)
     assert lease(consumer) == []
-    consumer.extend(c.Extend())
+    record(consumer, c.Extend())
     engine.advance(31)
-    consumer.extend(c.Extend())
+    record(consumer, c.Extend())
 
     assert numbers(lease(consumer)) == [0]
 
@@ -209,7 +209,7 @@ def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
         thread.join(5)
         got += lease(consumer)
         assert numbers(got) == [number]
-        consumer.ack(ack_of(got[0]))
+        record(consumer, ack_of(got[0]))
         consumer.close()
 
 
@@ -239,7 +239,7 @@ def test_a_worker_not_heard_of_for_a_lease_time_loses_its_jobs(engine, queue):
 
     assert states(queue, "o-0") == ["ready"]
     with pytest.raises(LeaseLost):
-        consumer.ack(ack_of(delivery))
+        record(consumer, ack_of(delivery))
     assert queue.get(["o-0"])[0].interruptions == 1
 
 
@@ -252,11 +252,11 @@ def test_extend_renews_the_leases_of_all_consumers_of_the_worker(engine, queue):
 
     for _ in range(3):
         engine.advance(engine.limits.lease_seconds - 1)
-        assert supervisor.extend(c.Extend(busy=2)) == 2
+        assert record(supervisor, c.Extend(busy=2)) == 2
 
     assert counts(queue).leased == 2
     with pytest.raises(LeaseLost):
-        other.ack(c.Ack(1, 0, [b""], [0.0]))
+        record(other, c.Ack(1, 0, [b""], [0.0]))
 
 
 def test_a_worker_not_heard_of_gets_no_new_job_until_it_is(engine, queue):
@@ -266,14 +266,14 @@ def test_a_worker_not_heard_of_gets_no_new_job_until_it_is(engine, queue):
     submit(queue)
 
     assert lease(consumer) == []
-    supervisor.extend(c.Extend())
+    record(supervisor, c.Extend())
 
     assert numbers(lease(consumer)) == [0]
 
 
 def test_extend_is_refused_to_who_is_no_worker(queue):
     with pytest.raises(BadRequest, match="hello"):
-        queue.extend(c.Extend())
+        record(queue, c.Extend())
 
 
 def test_jobs_of_a_consumer_whose_whole_worker_is_gone_return_within_a_second(engine, queue):

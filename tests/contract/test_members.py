@@ -11,7 +11,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.errors import BadRequest, LeaseLost, ProtocolMismatch
 from svc.wire import PROTOCOL_VERSION
-from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
 from tests.support.inside import waiting_lessees
 
 
@@ -61,7 +61,7 @@ def test_a_consumer_that_comes_back_keeps_the_leases_it_names(engine, queue):
 
     assert again.welcome.lost == []
     assert states(queue, "o-0") == ["leased"]
-    again.ack(ack_of(delivery))
+    record(again, ack_of(delivery))
     assert states(queue, "o-0") == ["succeeded"]
 
 
@@ -103,7 +103,7 @@ def test_a_lease_that_moved_on_meanwhile_is_told_as_lost(engine, queue):
 
     assert again.welcome.lost == [delivery.token]
     with pytest.raises(LeaseLost):
-        again.ack(ack_of(delivery))
+        record(again, ack_of(delivery))
 
 
 def test_held_leases_are_adopted_after_a_restart(engine):
@@ -117,7 +117,7 @@ def test_held_leases_are_adopted_after_a_restart(engine):
 
     assert again.welcome.lost == []
     assert numbers(lease(other, 9)) == [2]
-    again.ack(ack_of(delivery))
+    record(again, ack_of(delivery))
     assert states(engine.client(), "o-0", "o-1") == ["succeeded", "succeeded"]
 
 
@@ -126,11 +126,11 @@ def test_a_lease_of_which_some_results_are_recorded_is_adopted_from_there_on(eng
     submit(engine.client(), chunk(0, 3))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
-    consumer.ack(c.Ack(delivery.token, 0, [b"a"], [0.1]))
+    record(consumer, c.Ack(delivery.token, 0, [b"a"], [0.1]))
     engine.restart()
 
     again = engine.consumer(held=[held(delivery)])
-    again.ack(ack_of(delivery, b"x"))
+    record(again, ack_of(delivery, b"x"))
 
     assert again.welcome.lost == []
     outcomes = engine.client().wait(["o-0", "o-1", "o-2"], NOW)
@@ -179,7 +179,7 @@ def test_members_describes_the_workers(engine, queue):
     submit(queue, chunk(0, 2))
     lease(engine.consumer("w-1"), 2)
     engine.consumer("w-2", tasks=["m:g"])
-    supervisor.extend(c.Extend(restarts=3))
+    record(supervisor, c.Extend(restarts=3))
 
     (worker,) = queue.members()
 
@@ -260,7 +260,7 @@ def test_outcomes_are_taken_during_a_drain(engine, queue):
     delivery = lease_one(consumer)
     queue.drain(refuse=True)
 
-    consumer.ack(ack_of(delivery))
+    record(consumer, ack_of(delivery))
 
     assert states(queue, "o-0") == ["succeeded"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from svc.domain.job import NewChunk
 from svc.domain.limits import Limits
-from tests.support.asking import ack_of, chunk, counts, lease, lease_one, submit
+from tests.support.asking import ack_of, chunk, counts, lease, lease_one, record, submit
 from tests.support.engines import ENGINES, LIMITS
 
 #: Jobs that are not those of `chunk(0, 3)`, and have numbers of theirs.
@@ -61,7 +61,7 @@ def test_it_is_one_once_the_jobs_have_ended(engine, queue, other):
     submit(queue, chunk(0, 3))
     consumer = engine.consumer()
     for delivery in lease(consumer, 3):
-        consumer.ack(ack_of(delivery))
+        record(consumer, ack_of(delivery))
     assert refused(queue, other)
     assert submit(queue, chunk(0, 3)) == []
 
@@ -130,7 +130,7 @@ def test_the_numbers_of_jobs_that_are_no_longer_kept_only_count_as_known(engine,
     submit(queue, chunk(0, 3))
     consumer = engine.consumer()
     for delivery in lease(consumer, 3):
-        consumer.ack(ack_of(delivery))
+        record(consumer, ack_of(delivery))
     engine.advance(engine.limits.retention_seconds + 1)
     engine.restart()
     assert submit(engine.client(), OTHERS["all bodies"]) == []

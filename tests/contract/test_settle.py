@@ -19,6 +19,7 @@ from tests.support.asking import (
     lease_one,
     nack_of,
     numbers,
+    record,
     states,
     submit,
 )
@@ -27,7 +28,7 @@ from tests.support.asking import (
 def test_an_ack_records_the_result(engine, queue):
     submit(queue)
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer), b"result"))
+    record(consumer, ack_of(lease_one(consumer), b"result"))
 
     (outcome,) = queue.wait(["o-0"], NOW)
 
@@ -40,9 +41,9 @@ def test_the_same_ack_again_changes_nothing(engine, queue):
     submit(queue)
     consumer = engine.consumer()
     ack = ack_of(lease_one(consumer), b"first")
-    consumer.ack(ack)
+    record(consumer, ack)
 
-    consumer.ack(c.Ack(ack.token, ack.first, [b"second"], [9.0]))
+    record(consumer, c.Ack(ack.token, ack.first, [b"second"], [9.0]))
 
     assert queue.wait(["o-0"], NOW)[0].result == b"first"
     assert counts(queue).succeeded == 1
@@ -52,10 +53,10 @@ def test_the_same_ack_again_changes_nothing_after_a_restart_either(engine):
     submit(engine.client())
     consumer = engine.consumer()
     ack = ack_of(lease_one(consumer), b"first")
-    consumer.ack(ack)
+    record(consumer, ack)
     engine.restart()
 
-    engine.consumer().ack(ack)
+    record(engine.consumer(), ack)
 
     assert engine.client().wait(["o-0"], NOW)[0].result == b"first"
 
@@ -64,10 +65,10 @@ def test_the_same_nack_again_changes_nothing_not_even_after_a_restart(engine):
     submit(engine.client(), chunk(0))
     consumer = engine.consumer()
     nack = nack_of(lease_one(consumer), retry_in=60.0)
-    consumer.nack(nack)
-    consumer.nack(nack)
+    record(consumer, nack)
+    record(consumer, nack)
     engine.restart()
-    engine.consumer().nack(nack)
+    record(engine.consumer(), nack)
 
     assert engine.client().get(["o-0"])[0].failures == 1
 
@@ -80,9 +81,9 @@ def test_a_late_ack_is_refused_and_changes_nothing(engine, queue):
     fresh = lease_one(other)
 
     with pytest.raises(LeaseLost):
-        engine.consumer("u-1", "u").ack(ack_of(stale, b"stale"))
+        record(engine.consumer("u-1", "u"), ack_of(stale, b"stale"))
     assert states(queue, "o-0") == ["leased"]
-    other.ack(ack_of(fresh, b"fresh"))
+    record(other, ack_of(fresh, b"fresh"))
 
     assert queue.wait(["o-0"], NOW)[0].result == b"fresh"
 
@@ -95,7 +96,7 @@ def test_an_ack_after_the_same_attempt_was_reported_crashed_is_refused(engine, q
     supervisor.call([c.Lost("w-1", ERROR, delivery.token, 0)])
 
     with pytest.raises(LeaseLost):
-        engine.consumer("w-2").ack(ack_of(delivery))
+        record(engine.consumer("w-2"), ack_of(delivery))
 
     assert states(queue, "o-0") == ["ready"]
 
@@ -105,10 +106,10 @@ def test_results_of_several_jobs_are_acked_from_the_front(engine, queue):
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 4)
 
-    consumer.ack(c.Ack(delivery.token, 0, [b"a", b"b"], [0.1, 0.1]))
+    record(consumer, c.Ack(delivery.token, 0, [b"a", b"b"], [0.1, 0.1]))
     assert states(queue, *(f"o-{n}" for n in range(4))) == ["succeeded", "succeeded", "leased", "leased"]
-    consumer.ack(c.Ack(delivery.token, 0, [b"x", b"x", b"c"], [0.1] * 3))
-    consumer.ack(c.Ack(delivery.token, 3, [b"d"], [0.1]))
+    record(consumer, c.Ack(delivery.token, 0, [b"x", b"x", b"c"], [0.1] * 3))
+    record(consumer, c.Ack(delivery.token, 3, [b"d"], [0.1]))
 
     outcomes = queue.wait([f"o-{n}" for n in range(4)], NOW)
     assert [outcome.result for outcome in outcomes] == [b"a", b"b", b"c", b"d"]
@@ -120,9 +121,9 @@ def test_an_ack_that_leaves_a_job_out_is_refused(engine, queue):
     (delivery,) = lease(consumer, 2)
 
     with pytest.raises(BadRequest):
-        consumer.ack(c.Ack(delivery.token, 1, [b"r"], [0.1]))
+        record(consumer, c.Ack(delivery.token, 1, [b"r"], [0.1]))
     with pytest.raises(BadRequest):
-        consumer.ack(c.Ack(delivery.token, 0, [b"r"], []))
+        record(consumer, c.Ack(delivery.token, 0, [b"r"], []))
 
     assert counts(queue).leased == 2
 
@@ -142,7 +143,7 @@ def test_outcomes_travel_with_the_next_lease(engine, queue):
 def test_a_nack_with_a_time_tries_the_job_again_then(engine, queue):
     submit(queue)
     consumer = engine.consumer()
-    consumer.nack(nack_of(lease_one(consumer), retry_in=5.0))
+    record(consumer, nack_of(lease_one(consumer), retry_in=5.0))
 
     assert states(queue, "o-0") == ["scheduled"]
     assert lease(consumer) == []
@@ -155,8 +156,8 @@ def test_a_nack_with_a_time_tries_the_job_again_then(engine, queue):
 def test_a_nack_without_a_time_makes_a_dead_letter_with_its_history(engine, queue):
     submit(queue)
     consumer = engine.consumer()
-    consumer.nack(nack_of(lease_one(consumer), retry_in=0.0))
-    consumer.nack(nack_of(lease_one(consumer)))
+    record(consumer, nack_of(lease_one(consumer), retry_in=0.0))
+    record(consumer, nack_of(lease_one(consumer)))
 
     (outcome,) = queue.wait(["o-0"], NOW)
     (view,) = queue.get(["o-0"])
@@ -172,11 +173,11 @@ def test_a_nack_gives_back_the_jobs_before_it_whose_results_never_came(engine, q
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
 
-    consumer.nack(c.Nack(delivery.token, 1, ERROR))
+    record(consumer, c.Nack(delivery.token, 1, ERROR))
 
     assert states(queue, "o-0", "o-1", "o-2") == ["ready", "dead", "leased"]
     with pytest.raises(LeaseLost):
-        consumer.ack(c.Ack(delivery.token, 0, [b"late"], [0.0]))
+        record(consumer, c.Ack(delivery.token, 0, [b"late"], [0.0]))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_a_nack_gives_back_the_jobs_before_it_whose_results_never_came(engine, q
 def test_each_cause_has_its_charge(engine, queue, cause, charge):
     submit(queue)
     consumer = engine.consumer()
-    consumer.nack(c.Nack(lease_one(consumer).token, 0, ERROR, 0.0, cause))
+    record(consumer, c.Nack(lease_one(consumer).token, 0, ERROR, 0.0, cause))
 
     (view,) = queue.get(["o-0"])
 
@@ -205,7 +206,7 @@ def test_release_gives_jobs_back_uncharged_at_their_old_place(engine, queue):
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 3)
 
-    consumer.release(c.Release(delivery.token, 1))
+    record(consumer, c.Release(delivery.token, 1))
 
     assert states(queue, "o-0", "o-1", "o-2") == ["leased", "ready", "ready"]
     assert numbers(lease(consumer, 9)) == [1, 2, 3]
@@ -217,14 +218,14 @@ def test_release_of_a_started_job_counts_as_an_interruption_of_that_one_alone(en
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 2)
 
-    consumer.release(c.Release(delivery.token, 0, started=True))
+    record(consumer, c.Release(delivery.token, 0, started=True))
 
     assert [view.interruptions for view in queue.get(["o-0", "o-1"])] == [1, 0]
 
 
 def test_release_of_a_lost_lease_says_so(engine):
     with pytest.raises(LeaseLost):
-        engine.consumer().release(c.Release(1, 0))
+        record(engine.consumer(), c.Release(1, 0))
 
 
 def test_recall_takes_back_what_was_read_ahead_at_its_old_place(engine, queue):
@@ -236,9 +237,9 @@ def test_recall_takes_back_what_was_read_ahead_at_its_old_place(engine, queue):
 
     assert reply.count == 4
     assert states(queue, *(f"o-{n}" for n in (0, 1, 2, 4, 5, 7))) == ["leased"] + ["ready"] * 5
-    consumer.ack(c.Ack(first.token, 0, [b"r"], [0.1]))
+    record(consumer, c.Ack(first.token, 0, [b"r"], [0.1]))
     with pytest.raises(LeaseLost):
-        consumer.ack(c.Ack(first.token, 1, [b"r"], [0.1]))
+        record(consumer, c.Ack(first.token, 1, [b"r"], [0.1]))
     assert numbers(lease(engine.consumer("w-2"), 9))[:1] == [1]
     assert all(view.interruptions == 0 for view in queue.get([f"o-{n}" for n in range(8)]))
 
@@ -252,14 +253,14 @@ def test_recall_leaves_what_was_leased_since_alone(engine, queue):
     supervisor.call([c.Recall("w-1", first.token, 0, first.token)])
 
     assert states(queue, "o-0", "o-1", "o-2") == ["leased", "ready", "leased"]
-    consumer.ack(ack_of(later))
+    record(consumer, ack_of(later))
 
 
 def test_a_lost_consumer_costs_only_the_job_that_was_executing(engine, queue):
     submit(queue, chunk(0, 3))
     supervisor, consumer = engine.supervisor(), engine.consumer()
     (delivery,) = lease(consumer, 3)
-    consumer.ack(c.Ack(delivery.token, 0, [b"r"], [0.1]))
+    record(consumer, c.Ack(delivery.token, 0, [b"r"], [0.1]))
 
     supervisor.call([c.Lost("w-1", ERROR, delivery.token, 1)])
 
@@ -309,7 +310,7 @@ def test_the_outcome_of_a_dead_job_counts_its_attempts(engine, queue, causes, at
     for cause in causes:
         delivery = lease_one(consumer)
         last = cause is causes[-1] and len(queue.get(["o-0"])[0].attempts) == attempts - 1
-        consumer.nack(c.Nack(delivery.token, 0, ERROR, None if last else 0.0, cause))
+        record(consumer, c.Nack(delivery.token, 0, ERROR, None if last else 0.0, cause))
 
     (outcome,) = queue.wait(["o-0"], NOW)
 

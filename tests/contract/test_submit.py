@@ -6,7 +6,7 @@ import pytest
 
 from svc.domain.job import NewChunk
 from svc.errors import BadRequest
-from tests.support.asking import ack_of, chunk, counts, lease, lease_one, numbers, states, submit
+from tests.support.asking import ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
 
 
 def test_a_submitted_job_is_ready_and_is_delivered_as_it_was(engine, queue):
@@ -41,7 +41,7 @@ def test_submitting_again_changes_nothing_after_a_restart_either(engine):
 def test_finished_jobs_are_not_run_again_by_a_repeated_submit(engine, queue):
     submit(queue)
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
 
     submit(queue)
 
@@ -118,7 +118,7 @@ def test_a_full_queue_accepts_again_when_a_job_has_ended(engine, queue):
     bound = engine.limits.max_queue_jobs
     submit(queue, chunk(0, bound))
     consumer = engine.consumer()
-    consumer.ack(ack_of(lease_one(consumer)))
+    record(consumer, ack_of(lease_one(consumer)))
 
     assert submit(queue, chunk(bound)) == []
 

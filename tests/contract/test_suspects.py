@@ -11,7 +11,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.suspicion import TOGETHER_SECONDS
 from svc.errors import LeaseLost
-from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, states, submit
+from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, numbers, record, states, submit
 from tests.support.inside import waiting_lessees
 from tests.support.suspects import (
     BUDGET,
@@ -30,7 +30,7 @@ def test_all_that_a_lost_worker_held_is_granted_alone_from_then_on(engine, queue
     worker = consumer_of(engine, next(names))
 
     first = lease(worker, 9)
-    worker.ack(ack_of(first[0]))
+    record(worker, ack_of(first[0]))
 
     assert numbers(first) == [0]
     assert numbers(lease(worker, 9)) == [1]
@@ -50,7 +50,7 @@ def test_suspects_stand_at_the_back_of_their_lane(engine, queue, names):
     for _ in range(5):
         delivery = lease_one(other)
         order += numbers([delivery])
-        other.ack(ack_of(delivery))
+        record(other, ack_of(delivery))
 
     assert order == [1, 2, 3, 0, 4]
 
@@ -105,7 +105,7 @@ def test_a_job_behind_a_poison_job_is_done_and_never_charged(engine, queue, name
         if numbers([delivery]) == [0]:
             lose(engine, worker)
         else:
-            worker.ack(ack_of(delivery))
+            record(worker, ack_of(delivery))
             ended += numbers([delivery])
         assert len(ended) < 3
 
@@ -135,7 +135,7 @@ def test_the_process_goes_on_with_its_job_if_it_is_back_before_the_judgement(eng
     held = c.Held(delivery.token, "o", 0, 1)
     again = engine.consumer("p-1", "p", held=[held])
     engine.advance(JUDGED)
-    again.ack(ack_of(delivery))
+    record(again, ack_of(delivery))
 
     assert again.welcome.lost == []
     assert (only(queue).state, only(queue).suspicions) == ("succeeded", 0)
@@ -184,7 +184,7 @@ def test_a_late_outcome_withdraws_a_suspicion_too(engine, queue, names):
     assert suspicions(queue, "o-0") == [1]
 
     with pytest.raises(LeaseLost):
-        worker.ack(ack_of(delivery))
+        record(worker, ack_of(delivery))
 
     assert suspicions(queue, "o-0") == [0]
 
@@ -274,7 +274,7 @@ def test_one_that_lost_a_worker_as_a_suspect_runs_while_no_other_does(engine, qu
 
     assert numbers([delivery]) == [1]
     assert lease(second) == []
-    first.ack(ack_of(delivery))
+    record(first, ack_of(delivery))
     assert numbers(lease(second)) == [0]
 
 
@@ -294,7 +294,7 @@ def test_a_waiting_consumer_gets_a_suspect_once_the_one_before_has_ended(engine,
     suspect_each(engine, queue, names, 2)
     first = consumer_of(engine, next(names))
     delivery = lease_one(first)
-    first.ack(ack_of(delivery))
+    record(first, ack_of(delivery))
 
     assert numbers(lease(consumer_of(engine, next(names)))) == [1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from svc.domain import commands as c
-from tests.support.asking import chunk, lease, lease_one, numbers, states, submit
+from tests.support.asking import chunk, lease, lease_one, numbers, record, states, submit
 from tests.support.suspects import (
     BUDGET,
     DIED,
@@ -22,7 +22,7 @@ def test_a_planned_stop_makes_no_suspects(engine, queue, names):
     supervisor = engine.supervisor("p")
     worker = consumer_of(engine, "p")
     lease(worker, 2)
-    supervisor.extend(c.Extend(stopping=True))
+    record(supervisor, c.Extend(stopping=True))
 
     engine.cut(supervisor)
     lose(engine, worker)
@@ -109,7 +109,7 @@ def test_a_process_that_takes_the_name_of_a_lost_one_does_not_get_its_suspect(en
     supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-1", "p", life=2)
     for broker in rest:
         engine.cut(broker)
-    supervisor.extend(c.Extend(consumers=["p-1"]))
+    record(supervisor, c.Extend(consumers=["p-1"]))
     engine.advance(JUDGED)
 
     assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
@@ -123,9 +123,9 @@ def test_a_process_may_begin_before_the_connections_of_the_lost_one_are_seen_to_
     supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-2", "p", life=2)
     for broker in lost:
         engine.cut(broker)
-    supervisor.extend(c.Extend(consumers=["p-2"]))
+    record(supervisor, c.Extend(consumers=["p-2"]))
     engine.consumer("p-1", "p", life=2)
-    supervisor.extend(c.Extend(consumers=["p-1", "p-2"]))
+    record(supervisor, c.Extend(consumers=["p-1", "p-2"]))
     engine.advance(JUDGED)
 
     assert (only(queue).state, only(queue).suspicions) == ("ready", 1)
@@ -138,7 +138,7 @@ def test_a_consumer_that_takes_the_name_of_a_lost_one_does_not_get_its_suspect(e
     lease(engine.consumer("p-1", "p", life=1), 1)
 
     supervisor, _ = engine.supervisor("p", life=2), engine.consumer("p-1", "p", life=2)
-    supervisor.extend(c.Extend(consumers=["p-1"]))
+    record(supervisor, c.Extend(consumers=["p-1"]))
     engine.advance(JUDGED)
 
     assert (only(queue).state, only(queue).suspicions) == ("ready", 1)

@@ -21,6 +21,7 @@ from tests.support.asking import (
     lease_one,
     nack_of,
     numbers,
+    record,
     states,
     submit,
 )
@@ -99,7 +100,7 @@ def test_a_supervisor_that_another_has_followed_renews_nothing(engine):
     engine.supervisor()
 
     with pytest.raises(BadRequest):
-        stale.extend(c.Extend())
+        record(stale, c.Extend())
 
 
 @pytest.mark.parametrize("known", [[], ["w-2", "w-3"]])
@@ -111,7 +112,7 @@ def test_a_consumer_that_is_gone_and_not_its_supervisors_keeps_no_job(engine, qu
     engine.cut(consumer)
     for _ in range(3):
         engine.advance(engine.limits.lease_seconds / 2)
-        supervisor.extend(c.Extend(consumers=known))
+        record(supervisor, c.Extend(consumers=known))
 
     engine.advance(0.2)
 
@@ -125,7 +126,7 @@ def test_a_consumer_of_its_supervisor_keeps_its_job_over_a_broken_connection(eng
     engine.cut(consumer)
     for _ in range(4):
         engine.advance(engine.limits.lease_seconds / 2)
-        supervisor.extend(c.Extend(consumers=["w-1"]))
+        record(supervisor, c.Extend(consumers=["w-1"]))
 
     assert states(queue, "o-0") == ["leased"]
 
@@ -136,7 +137,7 @@ def test_consumers_that_are_gone_and_hold_nothing_are_forgotten(engine, queue):
         engine.cut(engine.consumer(f"w-{number}"))
     for _ in range(3):
         engine.advance(engine.limits.lease_seconds / 2)
-        supervisor.extend(c.Extend())
+        record(supervisor, c.Extend())
 
     assert queue.stats().consumers == 0
 
@@ -157,7 +158,7 @@ def test_who_guesses_a_token_settles_nothing(engine, queue, report, other):
         stranger._one(report(delivery), r.Done)
 
     assert states(queue, "o-0") == ["leased"]
-    consumer.ack(ack_of(delivery))
+    record(consumer, ack_of(delivery))
     assert states(queue, "o-0") == ["succeeded"]
 
 

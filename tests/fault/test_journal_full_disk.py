@@ -15,6 +15,7 @@ from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.errors import JournalError
 from svc.server.journal import SqliteJournal
+from tests.support.asking import record
 from tests.support.journals import event, rows_of
 from tests.support.manager import running_manager
 from tests.support.small_disk import small_disk
@@ -126,7 +127,7 @@ def ack_all(consumer: ManagerBroker, count: int) -> int:
     while done < count:
         turn = consumer.lease(limit=1, wait=timedelta(seconds=5))
         (delivery,) = turn.grant.deliveries
-        consumer.ack(c.Ack(delivery.token, delivery.first, [b"r" * 1000], [0.1]))
+        record(consumer, c.Ack(delivery.token, delivery.first, [b"r" * 1000], [0.1]))
         done += 1
     return done
 

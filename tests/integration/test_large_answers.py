@@ -11,6 +11,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.job import NewChunk, Terms
+from tests.support.asking import record
 from tests.support.manager import RunningManager, running_manager
 
 MB = 1_000_000
@@ -34,7 +35,7 @@ def finish(manager: RunningManager, count: int, size: int, origin: str = "o") ->
             (grant,) = consumer.call([c.Lease(1)])
             assert isinstance(grant, r.Grant)
             (each,) = grant.deliveries
-            consumer.ack(c.Ack(each.token, each.first, [bytes(size)], [0.0]))
+            record(consumer, c.Ack(each.token, each.first, [bytes(size)], [0.0]))
     return [f"{origin}-{number}" for number in range(count)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from svc.broker.base import Broker
+from svc.broker.base import Broker, expect
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import ErrorInfo, NewChunk, Terms
@@ -35,6 +35,15 @@ def lease_one(consumer: Broker) -> r.Delivery:
     """Lease one job; fail if there is none."""
     (delivery,) = lease(consumer)
     return delivery
+
+
+def record(queue: Broker, command: c.Ack | c.Nack | c.Release | c.Extend) -> int:
+    """Send one report alone; return the count in its answer.
+
+    Raises:
+        ServiceError: it was refused.
+    """
+    return expect(queue.call([command])[0], r.Done).count
 
 
 def numbers(deliveries: Sequence[r.Delivery]) -> list[int]:

@@ -12,6 +12,7 @@ from svc.codec import decode_arguments, encode_result
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo
 from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import record
 from tests.support.pickle_keys import envelopes_of, opener
 
 
@@ -40,10 +41,10 @@ class Consumer:
                 value = self.function(*args, **kwargs)
             except ValueError as error:
                 info = ErrorInfo("ValueError", str(error), "Traceback: far away")
-                self.broker.nack(c.Nack(delivery.token, number, info))
+                record(self.broker, c.Nack(delivery.token, number, info))
             else:
                 result = encode_result(delivery.terms.codec, value, envelopes)
-                self.broker.ack(c.Ack(delivery.token, number, [result], [0.1]))
+                record(self.broker, c.Ack(delivery.token, number, [result], [0.1]))
 
     def later(self, jobs: int = 1) -> threading.Thread:
         thread = threading.Thread(target=self.run, args=[jobs])

@@ -59,7 +59,8 @@ class Broker(abc.ABC):
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
         """Apply *commands* in order, in one round trip; return a reply for each, refusals included.
 
-        *wait* is the longest time in seconds that one of the commands itself may wait.
+        The verbs below are made of it; workers and clients use them alone. *wait* is the longest time in
+        seconds that one of the commands itself may wait.
         """
 
     @abc.abstractmethod
@@ -111,7 +112,12 @@ class Broker(abc.ABC):
         self._one(c.Ping(), r.Done)
 
     def settle(self, outcomes: Sequence[Settlement]) -> list[r.Refused]:
-        """Record *outcomes* of attempts; return the refusals. The same ones again change nothing."""
+        """Record *outcomes* of attempts in order; return the refusals. The same ones again change nothing.
+
+        A job that fails is tried again after `retry_in`, or is dead if that is None. A release charges no
+        attempt, and its jobs are ready again at their old place. If a lease has expired or was replaced by a
+        newer one, the outcome is refused with the code `lease_lost`, and nothing is recorded of it.
+        """
         return _refusals(self.call(outcomes)) if outcomes else []
 
     def leave(self, outcomes: Sequence[Settlement]) -> list[r.Refused]:
@@ -121,30 +127,6 @@ class Broker(abc.ABC):
     def report(self, reports: Sequence[Report]) -> list[r.AnyReply]:
         """Tell what a supervisor has seen, in order; return the answer to each, refusals included."""
         return self.call(reports)
-
-    def ack(self, ack: c.Ack) -> None:
-        """Record results. To send the same ack again changes nothing.
-
-        Raises:
-            LeaseLost: the lease has expired or was replaced by a newer one; nothing was recorded.
-        """
-        self._one(ack, r.Done)
-
-    def nack(self, nack: c.Nack) -> None:
-        """Record a failed attempt: the job is tried again after `retry_in`, or is dead if that is None.
-
-        Raises:
-            LeaseLost: as for `ack`.
-        """
-        self._one(nack, r.Done)
-
-    def release(self, release: c.Release) -> None:
-        """Give back jobs of a lease without charging an attempt; they are ready again at their old place."""
-        self._one(release, r.Done)
-
-    def extend(self, report: c.Extend) -> int:
-        """Renew the leases of all consumers of this worker; return how many leases they hold."""
-        return self._one(report, r.Done).count
 
     def cancel(self, ids: Sequence[str]) -> int:
         """Cancel those of the jobs that wait; return how many. Jobs that run or have ended are not changed.

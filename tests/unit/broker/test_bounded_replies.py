@@ -19,6 +19,7 @@ from svc.domain.job_records import ATTEMPTS_KEPT
 from svc.domain.limits import Limits
 from svc.errors import BadRequest
 from svc.wire import HEADER, RESPONSE_BYTES_MAX, decode_response, encode_response, response_frame
+from tests.support.asking import record
 from tests.support.effort import calls_of
 
 NOW = timedelta()
@@ -51,7 +52,7 @@ class Site:
         ids = self.submit(count, origin)
         for each in self.consumer.lease(limit=count, wait=NOW).grant.deliveries:
             jobs = len(each.bodies)
-            self.consumer.ack(c.Ack(each.token, each.first, [result] * jobs, [0.0] * jobs))
+            record(self.consumer, c.Ack(each.token, each.first, [result] * jobs, [0.0] * jobs))
         return ids
 
     def die(self, count: int, text: int = 0, attempts: int = 1, origin: str = "o") -> list[str]:
@@ -236,7 +237,7 @@ def test_dead_jobs_of_other_queues_are_passed_over_and_stay_dead(site, monkeypat
         site.submit(5, f"p{number}", "ab"[number % 2])
         for _ in range(5):
             (each,) = consumer.lease(limit=1, wait=NOW).grant.deliveries
-            consumer.nack(c.Nack(each.token, each.first, ErrorInfo("E", "m")))
+            record(consumer, c.Nack(each.token, each.first, ErrorInfo("E", "m")))
 
     assert site.broker.requeue(queue="b") == 30
     assert {

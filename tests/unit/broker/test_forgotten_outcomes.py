@@ -14,6 +14,7 @@ from svc.client.client import Client
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import Limits
+from tests.support.asking import record
 from tests.support.clock import FakeClock
 
 NOW = timedelta()
@@ -55,9 +56,9 @@ class Site:
         for _ in range(count):
             (each,) = self.consumer.lease(limit=1, wait=NOW).grant.deliveries
             if each.terms.task == "m:bad":
-                self.consumer.nack(c.Nack(each.token, each.first, ErrorInfo("E", "no")))
+                record(self.consumer, c.Nack(each.token, each.first, ErrorInfo("E", "no")))
             else:
-                self.consumer.ack(c.Ack(each.token, each.first, [b"\xa1r"], [0.0]))
+                record(self.consumer, c.Ack(each.token, each.first, [b"\xa1r"], [0.0]))
 
     def end(self, number: int, task: str) -> str:
         job = self.submit(number, task, key=f"key-{number}")

@@ -21,6 +21,7 @@ from svc.domain import commands as c
 from svc.domain.job import ErrorInfo
 from svc.settings import ManagerSettings, WorkerSettings
 from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import record
 from tests.support.pickle_keys import envelopes_of, opener
 
 
@@ -65,13 +66,13 @@ class Consumer:
                 opened, envelopes = opener(delivery, place), envelopes_of(delivery, place)
                 args, kwargs = decode_arguments(delivery.terms.codec, body, ("plain", "pickle"), opened)
                 results.append(encode_result(delivery.terms.codec, function(*args, **kwargs), envelopes))
-            self.broker.ack(c.Ack(delivery.token, delivery.first, results, [0.5] * len(results)))
+            record(self.broker, c.Ack(delivery.token, delivery.first, results, [0.5] * len(results)))
 
     def fail(self, message: str = "no such mailbox", retry_in: float | None = None) -> None:
         """Take a job and end its attempt with an error."""
         (delivery,) = self.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
         error = ErrorInfo("ValueError", message, 'Traceback (most recent call last):\n  File "m.py", line 3')
-        self.broker.nack(c.Nack(delivery.token, delivery.first, error, retry_in, seconds=0.25))
+        record(self.broker, c.Nack(delivery.token, delivery.first, error, retry_in, seconds=0.25))
 
     def leave(self) -> None:
         self.broker.close()

@@ -12,7 +12,7 @@ from svc.client import futures
 from svc.client.executor import Executor
 from svc.domain import commands as c
 from svc.testing import local_client
-from tests.support.asking import ack_of, lease_one, nack_of
+from tests.support.asking import ack_of, lease_one, nack_of, record
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def test_it_is_true_while_a_consumer_has_the_job(future, consumer):
     delivery = lease_one(consumer)
     assert future.running()
 
-    consumer.ack(ack_of(delivery, b"\x01"))
+    record(consumer, ack_of(delivery, b"\x01"))
 
     assert future.result(timeout=5) == 1
     assert not future.running()
 
 
 def test_a_job_that_waits_for_its_next_attempt_does_not_run(future, consumer):
-    consumer.nack(nack_of(lease_one(consumer), 60.0))
+    record(consumer, nack_of(lease_one(consumer), 60.0))
     assert not future.running()
     assert not future.done()
 
@@ -62,7 +62,7 @@ def test_a_job_that_waits_for_its_next_attempt_does_not_run(future, consumer):
 def test_a_job_that_was_given_back_does_not_run(future, consumer):
     delivery = lease_one(consumer)
     assert future.running()
-    consumer.release(c.Release(delivery.token, delivery.first))
+    record(consumer, c.Release(delivery.token, delivery.first))
     assert not future.running()
 
 

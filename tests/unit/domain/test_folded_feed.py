@@ -9,6 +9,7 @@ from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Outcome, Terms
 from svc.domain.lifecycle import JobState
 from svc.domain.replies import Outcomes, Span
+from tests.support.asking import record
 
 NOW = timedelta()
 
@@ -21,9 +22,9 @@ def ended() -> tuple[LocalBroker, LocalQueue]:
     consumer = LocalBroker(queue, lambda: hello)
     client.submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"] * 5)])
     (first,) = consumer.lease(limit=5, wait=NOW).grant.deliveries
-    consumer.ack(c.Ack(first.token, 0, [b"a", b"b", b"c"], [0.1, 0.2, 0.3]))
-    consumer.nack(c.Nack(first.token, 3, ErrorInfo("E", "no")))
-    consumer.ack(c.Ack(first.token, 4, [b"e"], [0.5]))
+    record(consumer, c.Ack(first.token, 0, [b"a", b"b", b"c"], [0.1, 0.2, 0.3]))
+    record(consumer, c.Nack(first.token, 3, ErrorInfo("E", "no")))
+    record(consumer, c.Ack(first.token, 4, [b"e"], [0.5]))
     return client, queue
 
 
@@ -69,7 +70,7 @@ def test_a_folded_feed_that_has_only_spans_is_not_kept_waiting():
     consumer = LocalBroker(queue, lambda: hello)
     client.submit("o", [NewChunk(0, Terms("m:f"), [b"\x01"])])
     (lease,) = consumer.lease(limit=1, wait=NOW).grant.deliveries
-    consumer.ack(c.Ack(lease.token, 0, [b"a"], [0.1]))
+    record(consumer, c.Ack(lease.token, 0, [b"a"], [0.1]))
 
     assert [each.result for each in client.feed(c.Feed("o", wait=30.0)).outcomes] == [b"a"]
 

@@ -19,7 +19,7 @@ from svc.domain.roles import Role
 from svc.errors import Conflict, UnknownJob
 from svc.server.keys import Key, KeyRing
 from svc.wire import PROTOCOL_VERSION
-from tests.support.asking import NOW
+from tests.support.asking import NOW, record
 from tests.support.manager import running_manager
 
 VICTIM = "k3v9x0m2q7w1z"
@@ -64,7 +64,7 @@ def work(join):
         for delivery in consumer.lease(limit=9, wait=timedelta(seconds=5)).grant.deliveries:
             count = len(delivery.bodies)
             results = [encode_result("plain", number) for number in range(count)]
-            consumer.ack(c.Ack(delivery.token, delivery.first, results, [0.0] * count))
+            record(consumer, c.Ack(delivery.token, delivery.first, results, [0.0] * count))
 
     return run
 
