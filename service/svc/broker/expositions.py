@@ -66,7 +66,7 @@ class Expositions:
     def forget(self, member: Member) -> None:
         """Forget the requests of a connection that has ended."""
         del self._asked[member]
-        self.waiting = [each for each in self.waiting if each.member is not member]
+        self.waiting = [each for each in self.waiting if each.request.member is not member]
         if not self.waiting:
             self._parts, self._text = None, []
 

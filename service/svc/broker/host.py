@@ -22,7 +22,7 @@ from svc.broker.durable_state import DurableState
 from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
 from svc.broker.surveys import Surveys
-from svc.broker.waiting import Deliver, Waiters, Waiting, impatient
+from svc.broker.waiting import Deliver, Request, Waiters, Waiting, impatient
 from svc.domain import commands as c
 from svc.domain import membership, upkeep
 from svc.domain import replies as r
@@ -45,21 +45,6 @@ OWNER_SECONDS = 0.005
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
 R = TypeVar("R", bound=r.Reply)
-
-
-class Request:
-    """The commands of one request, and the replies to those that are applied; a long one takes many turns."""
-
-    __slots__ = ("commands", "deliver", "member", "replies", "room")
-
-    def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
-        """Hold *commands* of *member*, of which none is applied yet."""
-        self.commands = commands
-        self.member = member
-        self.deliver = deliver
-        self.replies: list[r.Reply] = []
-        #: The room that is left for the other replies.
-        self.room = Room()
 
 
 class QueueHost(DurableState):
@@ -209,19 +194,17 @@ class QueueHost(DurableState):
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
         """Let a request wait because its last command, *command*, has no answer yet."""
-        until = now + float(getattr(command, "wait", 0.0))
-        member, replies, room = request.member, request.replies, request.room
-        waiting = Waiting(command, member, until, replies, request.deliver, self._turns, room.size)
+        waiting = Waiting(request, now + float(getattr(command, "wait", 0.0)), self._turns)
         if isinstance(command, c.Exposition):
             self._expositions.waiting.append(waiting)
         else:
             self._waiters.park(waiting, now)
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
-        waiting.replies.append(reply)
-        recorded = waiting.turn < self._turns
+        request, recorded = waiting.request, waiting.turn < self._turns
+        request.replies.append(reply)
         self.commits.outbox.put(
-            waiting.command, waiting.replies, waiting.deliver, waiting.member, recorded=recorded
+            waiting.command, request.replies, request.deliver, request.member, recorded=recorded
         )
 
     # --- the owner's questions ----------------------------------------------------------------------

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,7 +22,7 @@ from svc.domain import commands as c
 from svc.domain import feeds, outcomes
 from svc.domain import replies as r
 from svc.domain.apply import apply
-from svc.domain.handlers import FIND_WORK, REPLY_BYTES, REPLY_WORK, Room
+from svc.domain.handlers import FIND_WORK, REPLY_WORK, Room
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
 from svc.domain.scheduling.grants import offers, pill_for
@@ -28,11 +30,26 @@ from svc.domain.scheduling.grants import offers, pill_for
 Deliver = Callable[[list[r.Reply]], None]
 
 
+class Request:
+    """The commands of one request, and the replies to those that are applied; a long one takes many turns."""
+
+    __slots__ = ("commands", "deliver", "member", "replies", "room")
+
+    def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
+        """Hold *commands* of *member*, of which none is applied yet."""
+        self.commands = commands
+        self.member = member
+        self.deliver = deliver
+        self.replies: list[r.Reply] = []
+        #: The room that is left for the other replies.
+        self.room = Room()
+
+
 class Waiting:
     """A request whose last command cannot be answered yet.
 
     Attributes:
-        asked: the command as it came.
+        command: that command, or another one that is applied in its place.
         deadline: a Unix time.
         turn: the host's turn in which the request came.
         order: its number among all requests that have waited, from 1.
@@ -40,70 +57,57 @@ class Waiting:
         given_up: whether its time is up, so that it is answered with the jobs or outcomes so far.
         ids: of an `Await`, the jobs that it names.
         unseen: of an `Await`, how many jobs at the start of *ids* may not have ended.
-        shelf: the shelf on which it waits.
-        size: how many bytes its answer may have.
+        list: the list on which it waits.
     """
 
     __slots__ = (
-        "asked",
         "command",
         "deadline",
-        "deliver",
         "given_up",
         "ids",
-        "member",
+        "list",
         "order",
         "origin",
-        "replies",
-        "shelf",
-        "size",
+        "request",
         "turn",
         "unseen",
     )
 
-    def __init__(
-        self,
-        command: c.Command,
-        member: Member,
-        deadline: float,
-        replies: list[r.Reply],
-        deliver: Deliver,
-        turn: int,
-        size: float = REPLY_BYTES,
-    ) -> None:
-        """Keep the request, so that its last command can be applied again."""
-        self.size = size
-        self.given_up = False
-        self.turn = turn
-        self.asked = command
+    def __init__(self, request: Request, deadline: float, turn: int) -> None:
+        """Keep *request*, so that its last command can be applied again."""
+        command = request.commands[-1]
         self.command = (isinstance(command, c.Feed) and feeds.awaited(command)) or command
-        self.member = member
+        self.request = request
         self.deadline = deadline
-        self.replies = replies
-        self.deliver = deliver
+        self.turn = turn
         self.order = 0
+        self.given_up = False
         self.origin = ""
         self.ids = list(dict.fromkeys(self.command.ids)) if isinstance(self.command, c.Await) else []
         self.unseen = len(self.ids)
-        self.shelf: Shelf | None = None
+        self.list: WaitList | None = None
 
 
-class Shelf(dict[int, Waiting]):
+class WaitList(dict[int, Waiting]):
     """Requests that wait for the same thing, oldest first.
 
     Attributes:
-        home: the dict that holds this shelf under *key* while it is not empty.
+        lists: the dict that holds this list under *key* while it is not empty.
         cursor: of a feed, the cursor up to which there are no outcomes for any of the requests.
     """
 
-    __slots__ = ("cursor", "home", "key")
+    __slots__ = ("cursor", "key", "lists")
 
-    def __init__(self, home: dict[Hashable, Shelf], key: Hashable, cursor: int = 0) -> None:
-        """Begin empty, and not yet in *home*."""
+    def __init__(self, lists: _WaitLists, key: Hashable, cursor: int = 0) -> None:
+        """Begin empty, and not yet in *lists*."""
         super().__init__()
-        self.home = home
+        self.lists = lists
         self.key = key
         self.cursor = cursor
+
+
+#: Lists by the key of the thing that is waited for.
+_WaitLists: TypeAlias = dict[Any, WaitList]
 
 
 class Waiters:
@@ -122,15 +126,16 @@ class Waiters:
         self._parked = 0
         self._all: dict[int, Waiting] = {}
         self._of_member: dict[Member, dict[int, Waiting]] = {}
-        self._lessees: dict[Hashable, Shelf] = {}
-        self._awaiting: dict[Hashable, Shelf] = {}
-        #: How many requests wait for a job of each origin.
-        self._awaited: Counter[str] = Counter()
-        self._feeds: dict[Hashable, Shelf] = {}
-        self._takers: dict[Hashable, Shelf] = {}
-        self._joins: dict[Hashable, Shelf] = {}
-        #: Requests that can be answered, or whose time is up; they are on no shelf.
-        self._due: deque[Waiting] = deque()
+        #: The requests for jobs, by subscription.
+        self._lessees: _WaitLists = {}
+        #: The requests for the end of a job, by its origin and then its number.
+        self._awaiting: dict[str, _WaitLists] = {}
+        #: The feeds by origin, "" for those of all origins.
+        self._feeds: _WaitLists = {}
+        #: Each `Join` by its queue, and under None each `Take`.
+        self._others: _WaitLists = {}
+        #: Requests that can be answered, or whose time is up; they are on no list.
+        self.due: deque[Waiting] = deque()
         #: The room that is left for the answers of this turn.
         self._room = Room()
         #: The epoch of the newest drain whose pills were handed out.
@@ -142,27 +147,16 @@ class Waiters:
         """Return how many requests wait."""
         return len(self._all)
 
-    @property
-    def lessees(self) -> int:
-        """How many requests wait for jobs."""
-        return sum(map(len, self._lessees.values()))
-
-    @property
-    def due(self) -> bool:
-        """Whether some requests are to be answered at the next turn."""
-        return bool(self._due)
-
     def park(self, waiting: Waiting, now: float) -> None:
         """Let a request wait that cannot be answered yet."""
         self._parked += 1
-        waiting.order = self._parked
-        self._all[waiting.order] = waiting
-        self._of_member.setdefault(waiting.member, {})[waiting.order] = waiting
+        order = waiting.order = self._parked
+        self._all[order] = self._of_member.setdefault(waiting.request.member, {})[order] = waiting
         self._soonest = min(self._soonest, waiting.deadline)
         if isinstance(waiting.command, c.Await):
             self._await_next(waiting, now)
         else:
-            self._put(waiting, *self._place_of(waiting))
+            self._put(waiting)
 
     def wake(self, member: Member) -> None:
         """Make all waiting requests of *member* due, to be answered with the jobs or outcomes so far."""
@@ -181,7 +175,7 @@ class Waiters:
     def answer_reports(self) -> None:
         """Answer, without jobs, the requests that wait for jobs and also reported outcomes."""
         for waiting in list(self._all.values()):
-            if waiting.replies and isinstance(waiting.command, c.Lease):
+            if waiting.request.replies and isinstance(waiting.command, c.Lease):
                 self._answer(waiting, r.Grant())
 
     def disconnect(self, member: Member) -> None:
@@ -190,41 +184,41 @@ class Waiters:
             self._remove(waiting)
 
     def serve_lessees(self, now: float) -> None:
-        """Hand ready jobs to the requests that wait for jobs, the oldest request first."""
+        """Hand ready jobs to the requests that wait for jobs, the oldest request first.
+
+        Subscriptions without jobs cost a look at their queues, or at the index of their lanes.
+        """
         state = self._state
-        epoch, self._drain_epoch = self._drain_epoch, state.ledger.drains.epoch
-        if epoch != self._drain_epoch and state.ledger.drains.in_force:
-            for shelf in list(self._lessees.values()):
-                for waiting in list(shelf.values()):
-                    if pill_for(state, waiting.member):
-                        self._try(waiting, now)
-        if now < state.hold_until or not self._lessees:
+        if self._drain_epoch != state.ledger.drains.epoch:
+            self._hand_out_pills(now)
+        if now < state.hold_until:
             return
-        candidates = [self._candidates(shelf) for shelf in self._lessees.values()]
-        for waiting in heapq.merge(*candidates, key=_order):
-            if not state.any_ready:
-                return
+        lists = list(self._lessees.values())
+        if not state.suspects.lanes:
+            queues, best = state.lanes.queues, state.lanes.best
+            lessees = self._lessees.items()
+            lists = [each for key, each in lessees if not queues.isdisjoint(key[0]) and best(key) is not None]
+        for waiting in heapq.merge(*map(self._candidates, lists), key=attrgetter("order")):
             self._try(waiting, now)
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
         """Answer or make due the requests that wait for the end of one of these jobs, or of any job."""
-        if not (self._awaiting or self._feeds or self._takers or self._joins):
-            return
-        for waiting in list(self._awaiting_one_of(ended)):
-            self._make_due(waiting)
-        for origin in {"", *(origin for origin, _, _ in ended)}:
-            self._serve_feeds(origin, now)
-        for shelf in [*self._takers.values(), *self._joins.values()]:
-            for waiting in list(shelf.values()):
+        if self._awaiting:
+            for waiting in list(self._awaiting_one_of(ended)):
+                self._make_due(waiting)
+        if self._feeds:
+            for origin in {"", *(origin for origin, _, _ in ended)}:
+                self._serve_feeds(origin, now)
+        for each in list(self._others.values()):
+            for waiting in list(each.values()):
                 if not self._try(waiting, now):
-                    break  # nor can the others on the shelf be answered
+                    break  # nor can the others on the list be answered
 
     def answer_due(self, now: float) -> None:
         """Answer due requests; all answers of one turn together have no more room than a single answer."""
-        if self._due:
-            self._room = Room()
-        while self._due and self._room.left:
-            waiting = self._due.popleft()
+        self._room = Room()
+        while self.due and self._room.left:
+            waiting = self.due.popleft()
             if waiting.order not in self._all:
                 continue  # its member has disconnected
             self._room.take(0, FIND_WORK * (1 + len(waiting.ids)))
@@ -233,47 +227,47 @@ class Waiters:
             elif isinstance(waiting.command, c.Await):
                 self._await_next(waiting, now)
             elif not self._try(waiting, now):
-                self._put(waiting, *self._place_of(waiting))
+                self._put(waiting)
 
-    # --- shelves ------------------------------------------------------------------------------------
+    # --- lists --------------------------------------------------------------------------------------
 
-    def _place_of(self, waiting: Waiting) -> tuple[dict[Hashable, Shelf], Hashable]:
+    def _put(self, waiting: Waiting, number: int = 0) -> None:
+        """Put a request on its list; *number* is that of the job that an `Await` waits for."""
+        lists: _WaitLists = self._others
+        key: Hashable = None
         match waiting.command:
             case c.Lease():
-                return self._lessees, waiting.member.subscription
+                lists, key = self._lessees, waiting.request.member.subscription
+            case c.Await():
+                lists, key = self._awaiting.setdefault(waiting.origin, {}), number
             case c.Feed(origin=origin):
-                return self._feeds, origin
+                lists, key = self._feeds, origin
             case c.Join(queue=queue):
-                return self._joins, queue
-        return self._takers, None
+                key = queue
+        if key not in lists:
+            newest = feeds.newest(self._state, str(key)) if lists is self._feeds else 0
+            lists[key] = WaitList(lists, key, newest)
+        waiting.list = lists[key]
+        waiting.list[waiting.order] = waiting
 
-    def _put(self, waiting: Waiting, home: dict[Hashable, Shelf], key: Hashable) -> None:
-        shelf = home.get(key)
-        if shelf is None:
-            newest = feeds.newest(self._state, str(key)) if home is self._feeds else 0
-            shelf = home[key] = Shelf(home, key, newest)
-        shelf[waiting.order] = waiting
-        waiting.shelf = shelf
-
-    def _unshelve(self, waiting: Waiting) -> None:
-        shelf, waiting.shelf = waiting.shelf, None
-        if shelf is None:
+    def _take_off(self, waiting: Waiting) -> None:
+        """Take a request off its list, if it is on one."""
+        found, waiting.list = waiting.list, None
+        if found is None:
             return
-        del shelf[waiting.order]
-        if not shelf:
-            del shelf.home[shelf.key]
-        if shelf.home is self._awaiting:
-            self._awaited[waiting.origin] -= 1
-            if not self._awaited[waiting.origin]:
-                del self._awaited[waiting.origin]
+        del found[waiting.order]
+        if not found:
+            del found.lists[found.key]
+            if waiting.origin and not found.lists:
+                del self._awaiting[waiting.origin]
 
     def _remove(self, waiting: Waiting) -> None:
-        self._unshelve(waiting)
+        self._take_off(waiting)
         del self._all[waiting.order]
-        own = self._of_member[waiting.member]
+        own = self._of_member[waiting.request.member]
         del own[waiting.order]
         if not own:
-            del self._of_member[waiting.member]
+            del self._of_member[waiting.request.member]
 
     # --- answers ------------------------------------------------------------------------------------
 
@@ -283,9 +277,9 @@ class Waiters:
         self._make_due(waiting)
 
     def _make_due(self, waiting: Waiting) -> None:
-        if waiting.shelf is not None:
-            self._unshelve(waiting)
-            self._due.append(waiting)
+        if waiting.list is not None:
+            self._take_off(waiting)
+            self.due.append(waiting)
 
     def _try(self, waiting: Waiting, now: float) -> bool:
         reply = self._ask(waiting, waiting.command, now)
@@ -296,33 +290,39 @@ class Waiters:
 
     def _ask(self, waiting: Waiting, command: c.Command, now: float) -> r.Reply | None:
         """Apply *command*: that of *waiting*, perhaps with a later cursor or without a wait."""
-        room = Room(waiting.size)
+        request = waiting.request
+        room = Room(request.room.size)
         try:
-            reply = apply(self._state, command, waiting.member, now, room)
+            reply = apply(self._state, command, request.member, now, room)
         except Exception as error:
             if is_told(error):
                 raise
             if self._careful and only_reads(command):
                 self._state.observer.counted("svc_manager_recoveries_total", Place.READING)
                 return unread(error)
-            raise StateBroken(Place.WAITING, error, waiting.asked, waiting.member) from error
-        self._room.take(waiting.size - room.size, REPLY_WORK - room.work)
+            raise StateBroken(Place.WAITING, error, request.commands[-1], request.member) from error
+        self._room.take(request.room.size - room.size, REPLY_WORK - room.work)
         return reply
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
         self._remove(waiting)
         self._conclude(waiting, reply)
 
-    def _candidates(self, shelf: Shelf) -> Iterator[Waiting]:
+    def _candidates(self, waiting_list: WaitList) -> Iterator[Waiting]:
         """Yield those who take the same jobs, oldest first, until nothing is left for them."""
-        state = self._state
-        for waiting in list(shelf.values()):
-            member = waiting.member
-            if state.suspects.lanes and not offers(state, member):
-                continue  # but a suspect may be for another one
-            yield waiting
-            if waiting.shelf is shelf and not state.suspects.lanes and not offers(state, member):
-                return
+        for waiting in list(waiting_list.values()):
+            if offers(self._state, waiting.request.member):
+                yield waiting
+            elif not self._state.suspects.lanes:
+                return  # but a suspect may be for another one
+
+    def _hand_out_pills(self, now: float) -> None:
+        """Answer the requests for jobs that a new drain concerns."""
+        self._drain_epoch = self._state.ledger.drains.epoch
+        for each in list(self._lessees.values()):
+            for waiting in list(each.values()):
+                if pill_for(self._state, waiting.request.member):
+                    self._try(waiting, now)
 
     def _await_next(self, waiting: Waiting, now: float) -> None:
         """Let an `Await` wait for the last of its jobs that has not ended, or answer it if all have ended.
@@ -336,33 +336,29 @@ class Waiters:
             # A job that had ended was made ready again.
             found = outcomes.last_unfinished(self._state, waiting.ids, len(waiting.ids))
         waiting.unseen, waiting.origin, number = found
-        self._awaited[waiting.origin] += 1
-        self._put(waiting, self._awaiting, (waiting.origin, number))
+        self._put(waiting, number)
 
     def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[Waiting]:
         for origin, first, count in ended:
-            if origin in self._awaited:
+            lists = self._awaiting.get(origin)
+            if lists is not None:
                 for number in range(first, first + count):
-                    yield from self._awaiting.get((origin, number), {}).values()
+                    yield from lists.get(number, {}).values()
 
     def _serve_feeds(self, origin: str, now: float) -> None:
-        shelf = self._feeds.get(origin)
-        if shelf is None:
+        waiting_list = self._feeds.get(origin)
+        if waiting_list is None:
             return
         newest = feeds.newest(self._state, origin)
-        for place, waiting in enumerate(list(shelf.values())):
-            waiting.command = msgspec.structs.replace(waiting.command, cursor=shelf.cursor)
+        for place, waiting in enumerate(list(waiting_list.values())):
+            waiting.command = msgspec.structs.replace(waiting.command, cursor=waiting_list.cursor)
             if place:
                 self._make_due(waiting)
             elif not self._try(waiting, now):
-                shelf.cursor = newest  # there is no kept outcome up to here
+                waiting_list.cursor = newest  # there is no kept outcome up to here
                 return
 
 
 def impatient(command: c.Command) -> c.Command:
     """Return the same command with no time to wait."""
     return msgspec.structs.replace(command, wait=0.0)
-
-
-def _order(waiting: Waiting) -> int:
-    return waiting.order

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from svc.broker.host import QueueHost, Request
+from svc.broker.host import QueueHost
+from svc.broker.waiting import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.roles import Role

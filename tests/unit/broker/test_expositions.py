@@ -10,7 +10,7 @@ from svc.broker import expositions as under_test
 from svc.broker.expositions import COPIES_MAX, SHARED_SECONDS, SLICE_SECONDS, Expositions
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
-from svc.broker.waiting import Waiting
+from svc.broker.waiting import Request, Waiting
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.members import Member
@@ -28,8 +28,8 @@ class Maker:
         self.expositions = Expositions(self._collect, self._totals, self._conclude, clock=lambda: self.now)
 
     def ask(self, member: Member | None = None) -> None:
-        waiting = Waiting(c.Exposition(), member or Member(), 0.0, [], lambda replies: None, 0)
-        answer = self.expositions.answer(waiting.member)
+        waiting = Waiting(Request([c.Exposition()], member or Member(), lambda replies: None), 0.0, 0)
+        answer = self.expositions.answer(waiting.request.member)
         if answer is None:
             self.expositions.waiting.append(waiting)
         else:
@@ -54,7 +54,7 @@ class Maker:
             yield f"{totals.workers} "
 
     def _conclude(self, waiting: Waiting, reply: r.Reply) -> None:
-        self.answers.append((waiting.member, reply))
+        self.answers.append((waiting.request.member, reply))
 
 
 @pytest.mark.parametrize("parts", [1, 10, 1_000])
@@ -130,7 +130,7 @@ def test_metrics_that_cannot_be_made_are_refused_and_asked_for_again():
     )
     for _ in range(2):
         assert expositions.answer(Member()) is None
-        expositions.waiting.append(Waiting(c.Exposition(), Member(), 0.0, [], lambda replies: None, 0))
+        expositions.waiting.append(Waiting(Request([c.Exposition()], Member(), lambda replies: None), 0.0, 0))
         while expositions.waiting:
             expositions.step()
     assert isinstance(answers[0], r.Refused)

@@ -15,6 +15,7 @@ from svc.domain import replies as r
 from svc.domain.handlers import REPLY_BYTES
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.members import Member
+from svc.domain.scheduling.lanes import INDEXES_MAX
 from tests.support.clock import FakeClock
 from tests.support.effort import calls_of
 from tests.support.inside import waiting_lessees
@@ -146,6 +147,35 @@ def test_a_submit_costs_little_while_idle_consumers_of_other_queues_wait(host):
 
     assert calls_of(lambda: submit(host, 1, "crowded")) < 2 * effort_alone
     assert waiting_lessees(host) == idle
+
+
+def submit_beside_waiting(count: int, *, lanes: int = 0, own_queues: bool = False) -> int:
+    """Return the effort of a submit while so many consumers wait, each with a subscription of its own.
+
+    Meanwhile jobs that nobody takes stand in *lanes*.
+    """
+    host = QueueHost(MemoryJournal(), clock=FakeClock())
+    ask(
+        host,
+        Member(),
+        c.Submit("p", [NewChunk(number, Terms(f"m:g{number}"), [b""]) for number in range(lanes)]),
+    )
+    for number in range(count):
+        member, queue = Member(), f"q{number}" if own_queues else "default"
+        ask(host, member, c.Hello(1, "consumer", f"w-{number}", "w", tasks=[f"m:h{number}"], queues=[queue]))
+        ask(host, member, c.Lease(1, FOREVER))
+    return calls_of(lambda: submit(host, 1))
+
+
+def test_a_submit_costs_a_look_at_most_for_each_subscription_that_waits():
+    """More wait than are indexed. The number of lanes does not matter."""
+    count = 2 * INDEXES_MAX
+
+    alone = submit_beside_waiting(0)
+    assert submit_beside_waiting(count, own_queues=True) < alone + 2 * count
+    beside_few = submit_beside_waiting(count)
+    assert beside_few < alone + 25 * count
+    assert submit_beside_waiting(count, lanes=2_000) < 1.2 * beside_few
 
 
 def test_consumers_that_take_the_same_jobs_are_served_in_the_order_in_which_they_came(host):

@@ -12,9 +12,10 @@ import pytest
 
 from svc import wire
 from svc.broker import host as broker_host
-from svc.broker.host import UNTIMED_COMMANDS, QueueHost, Request
+from svc.broker.host import UNTIMED_COMMANDS, QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.broker.manager import ManagerBroker
+from svc.broker.waiting import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk

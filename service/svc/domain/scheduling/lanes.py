@@ -9,14 +9,13 @@ Clients choose priorities, queues and tasks, so there may be as many lanes as jo
 takes time in the logarithm of their number: there is an *index* of lanes for each distinct subscription of
 consumers. A *subscription* is the queues, tasks and codecs that a consumer takes.
 
-A consumer does not know the tasks of the jobs that it asks for. The manager gets all run times and knows the
-next jobs, so the run times here limit the number of jobs in a grant that is read ahead.
+Run times limit the jobs in a grant that is read ahead: a consumer does not know the tasks of the next jobs.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -144,8 +143,7 @@ class Lane:
             heapq.heapify(self.spans)
 
     def _replace_head(self, span: ReadySpan, start: int) -> None:
-        if start < span.stop:
-            # Not `_replace`, which takes five times as long.
+        if start < span.stop:  # not `_replace`, which takes five times as long
             heapq.heapreplace(self.spans, ReadySpan(span.order, start, span.stop, span.ready_at, span.chunk))
         else:
             heapq.heappop(self.spans)
@@ -186,8 +184,7 @@ class Lanes:
         self._lanes: dict[str, _QueueLanes] = {}
         self._count = 0
         self._made = 0
-        #: For each subscription a heap of places; that which was used last is the last. It has at least one
-        #: place for each lane, and that place is not behind the lane's own.
+        #: A heap for each subscription: no place in it is behind its lane's own. The last one was used last.
         self._indexes: dict[Subscription, list[Place]] = {}
         self._shared: dict[Subscription, Subscription] = {}
 
@@ -198,6 +195,11 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold jobs."""
         return (lane for queue in self._lanes for lane in self._lanes_of(queue))
+
+    @property
+    def queues(self) -> KeysView[str]:
+        """The queues that have ready jobs."""
+        return self._lanes.keys()
 
     def tasks(self, queue: str) -> dict[str, AbstractSet[str]]:
         """Return the tasks of one queue's ready jobs, by codec."""
@@ -218,12 +220,12 @@ class Lanes:
         lane = self._lane(chunk.terms) or self._new_lane(chunk.terms)
         place = lane.push(chunk, start, stop, ready_at, order)
         if place is not None:
-            overgrown = None
+            overgrown = None  # a heap whose consumers ask no more
             for subscription, places in self._indexes.items():
                 if covers(subscription, lane.terms):
                     heapq.heappush(places, place)
                     if len(places) > 2 * self._count + STALE_MAX:
-                        overgrown = subscription  # its consumers ask no more
+                        overgrown = subscription
             if overgrown is not None:
                 del self._indexes[overgrown]
 
@@ -311,7 +313,7 @@ class Lanes:
 
     def _places(self, subscription: Subscription) -> list[Place]:
         """Return the heap of a subscription, built if need be."""
-        if self._lanes.keys().isdisjoint(subscription[0]):
+        if self.queues.isdisjoint(subscription[0]):
             return []
         places = self._indexes.pop(subscription, None)
         if places is None or len(places) > 2 * self._count + STALE_MAX:
