@@ -105,7 +105,7 @@ def made(tmp_path: Path, rows: int = 100) -> tuple[SqliteJournal, Path]:
 def copied(journal: SqliteJournal, name: str) -> Path:
     journal.backup(name)
     while journal.backup(name).state in ("copying", "checking"):
-        journal.copy_slice()
+        journal.maintain(idle=False)
     copy = journal.backup(name)
     assert copy.state == "done", copy.error
     return Path(copy.path)
@@ -130,7 +130,7 @@ def test_what_is_committed_between_two_slices_is_in_the_backup(tmp_path):
     journal = SqliteJournal.open(tmp_path / "j.db")
     journal.append([(number, event(number, 2000)) for number in range(2000)])
     journal.backup("b.db")
-    assert journal.copy_slice(), "it was copied in one go"
+    assert journal.maintain(idle=False), "it was copied in one go"
     journal.append([(2000, event(2000))], forget=[0, 5])
     backup = copied(journal, "b.db")
     expected = list(journal.replay())
@@ -172,7 +172,7 @@ def test_a_damaged_journal_gives_no_backup(tmp_path):
     journal = SqliteJournal.open(path)
     journal.backup("b.db")
     while (copy := journal.backup("b.db")).state in ("copying", "checking"):
-        journal.copy_slice()
+        journal.maintain(idle=False)
     journal.close()
     assert copy.state == "failed"
     assert "checksum" in copy.error
@@ -205,7 +205,7 @@ def test_a_manager_that_stops_meanwhile_leaves_no_half_a_backup(tmp_path):
     journal = SqliteJournal.open(tmp_path / "j.db")
     journal.append([(number, event(number, 3000)) for number in range(1500)])
     journal.backup("b.db")
-    journal.copy_slice()
+    journal.maintain(idle=False)
     journal.close()
     assert not list((tmp_path / "j.db.backups").iterdir())
     assert len(rows_of(tmp_path / "j.db")) == 1500

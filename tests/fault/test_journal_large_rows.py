@@ -176,7 +176,7 @@ def test_a_backup_is_one_file_and_holds_large_rows_that_were_deleted_while_it_wa
     journal.append([*rows, (3, event(3))])
     journal.backup("b.db")
     while journal._backup._large is None:
-        journal.copy_slice()
+        journal.maintain(idle=False)
     journal.append([(4, event(4))], forget=[0, 1, 2])
     assert files(path) == {"0", "1", "2"}
     backup = copied(journal, "b.db")
@@ -192,7 +192,7 @@ def test_a_backup_of_a_journal_whose_large_row_is_gone_fails_and_says_so(journal
     (large_rows_path(path) / "1").unlink()
     journal.backup("b.db")
     while (copy := journal.backup("b.db")).state in ("copying", "checking"):
-        journal.copy_slice()
+        journal.maintain(idle=False)
     assert copy.state == "failed"
     assert "large row" in copy.error
     assert not list(journal.backups.iterdir())

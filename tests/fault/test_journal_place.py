@@ -19,7 +19,7 @@ from svc.domain.events import AnyEvent, Submitted
 from svc.domain.job import Terms
 from svc.errors import Conflict, JournalError
 from svc.server.journal import SqliteJournal, ownership, presence
-from svc.server.journal.file_systems import file_system, is_timed
+from svc.server.journal.file_systems import TIMED, file_system
 from tests.support.lockless import LocklessLayer
 from tests.support.small_disk import bind_mount, small_disk
 
@@ -63,7 +63,7 @@ def journal(
     journal.append([(0, event(0, LARGE))])
     journal.append([(1, event(1))])
     if request.param == "its directory is as it was":
-        if not is_timed(file_system(path)):
+        if file_system(path) not in TIMED:
             pytest.skip(f"each commit looks at all files on {file_system(path)}")
         deadline = time.monotonic() + 10
         while journal._place == presence.UNSETTLED:

@@ -26,6 +26,7 @@ FILES = {
     "A job field": 3,
     "A state": 3,
     "A metric": 3,
+    "A log event": 3,
     "A CLI verb": 3,
     "A journal": 3,
 }

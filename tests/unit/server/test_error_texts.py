@@ -97,7 +97,7 @@ def test_what_a_kill_leaves_has_its_texts(tmp_path):
 def test_a_backup_has_the_texts(whole, tmp_path):
     journal = SqliteJournal.open(whole, "os", backups=tmp_path / "backups")
     journal.backup("b.db")
-    while journal.copy_slice():
+    while journal.maintain(idle=False):
         pass
     journal.close()
     restored = tmp_path / "restored.db"

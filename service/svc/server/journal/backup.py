@@ -120,7 +120,7 @@ class Backup:
         self._pages, self._left = self._copy.page_count, self._copy.remaining
         if done:
             self._copy.finish()
-            self._large = self._large_rows.numbers
+            self._large = list(self._large_rows.sizes)
         return done and not self._large
 
     def _copy_large(self, left: list[int]) -> bool:

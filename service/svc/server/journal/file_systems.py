@@ -26,8 +26,8 @@ _NETWORK: Final = frozenset(
         "beegfs",
     )
 )
-#: Local file systems, known to change a directory's `st_ctime` with each of its names.
-_TIMED: Final = frozenset(
+#: Local file systems that are known to change a directory's `st_ctime` with each of its names.
+TIMED: Final = frozenset(
     ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
 )
 
@@ -49,8 +49,3 @@ def file_system(path: Path) -> str:
 def is_network(kind: str) -> bool:
     """Return whether this is a network file system, whose locks may not keep another host away."""
     return kind in _NETWORK or kind.startswith("fuse")
-
-
-def is_timed(kind: str) -> bool:
-    """Return whether a directory's `st_ctime` shows each change of the names in it."""
-    return kind in _TIMED

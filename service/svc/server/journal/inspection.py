@@ -32,7 +32,7 @@ from svc.server.journal.mark import (
     this_boot,
 )
 from svc.server.journal.rows import checked_rows
-from svc.server.journal.texts import check_uses, checked_texts, count_texts
+from svc.server.journal.texts import check_uses, checked_texts
 
 #: Added to the incarnation of a restored journal. No lease that was granted after the backup may look like a
 #: lease of the restored journal, however often the manager was restarted in between.
@@ -86,7 +86,8 @@ def info(path: Path) -> Info:
             for newest, event in journal.rows():
                 kinds[str(event.__struct_config__.tag)] += 1
                 first = newest if first < 0 else first
-            texts = count_texts(journal.connection) if journal.version >= TEXTS_VERSION else 0
+            count = "SELECT count(*) FROM texts" if journal.version >= TEXTS_VERSION else "SELECT 0"
+            texts = journal.connection.execute(count).get
         except apsw.Error as error:
             raise explained(path, error) from None
     return Info(

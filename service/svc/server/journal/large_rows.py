@@ -39,17 +39,12 @@ class LargeRows:
         self._directory = large_rows_path(journal)
         #: The bytes of all known files.
         self.size = 0
-        #: The bytes of each of them, by the number of its row.
-        self._sizes: dict[int, int] = {}
+        #: The bytes of each of them, by the number of its row; with deleted rows until their file is removed.
+        self.sizes: dict[int, int] = {}
         #: Deleted rows whose files have to be removed.
         self.dropped: set[int] = set()
         self._made = False
         self._remover: threading.Thread | None = None
-
-    @property
-    def numbers(self) -> list[int]:
-        """The rows that have a file, including deleted rows whose file is not yet removed."""
-        return list(self._sizes)
 
     def write(self, contents: Sequence[tuple[int, bytes]]) -> None:
         """Write the files of these rows, and sync them and their names.
@@ -79,7 +74,7 @@ class LargeRows:
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Note that these rows are deleted; `remove` removes their files, if they have any."""
-        self.dropped.update(self._sizes.keys() & numbers)
+        self.dropped.update(self.sizes.keys() & numbers)
 
     def remove(self) -> None:
         """Remove the files of deleted rows in a thread; call it regularly.
@@ -96,7 +91,7 @@ class LargeRows:
             return  # no more threads are possible now; the next call tries again
         self._remover = remover
         self.dropped.clear()
-        self.size -= sum(self._sizes.pop(number) for number in numbers)
+        self.size -= sum(self.sizes.pop(number) for number in numbers)
 
     def wait(self) -> None:
         """Wait until the running removal is done."""
@@ -107,7 +102,7 @@ class LargeRows:
         """Remove the files that a crash left: all files that were neither written nor read here."""
         with suppress(OSError):
             for path in self._directory.iterdir():
-                if not (path.name.isdigit() and int(path.name) in self._sizes):
+                if not (path.name.isdigit() and int(path.name) in self.sizes):
                     path.unlink()
 
     def _unlink(self, numbers: Iterable[int]) -> None:
@@ -117,8 +112,8 @@ class LargeRows:
                 self._path(number).unlink()
 
     def _note(self, number: int, size: int) -> None:
-        self.size += size - self._sizes.get(number, 0)
-        self._sizes[number] = size
+        self.size += size - self.sizes.get(number, 0)
+        self.sizes[number] = size
 
     def _make(self) -> None:
         if not self._made:

@@ -44,13 +44,11 @@ class OpenOptions(TypedDict, total=False):
 class Files(NamedTuple):
     """The open files of a journal; `kept_copy` has a copy of them if the loss of the end was accepted."""
 
-    path: Path
     opened: Opened
     claim: Claim
     mark: int
     ownership: Ownership
     ballast: Ballast
-    backups: Path
     kept_copy: Path | None
 
 
@@ -116,5 +114,4 @@ def _open_owned(path: Path, durability: str, ownership: Ownership, options: Open
         opened.connection.close()
         raise
     ballast = Ballast(path, options.get("ballast_bytes", 0))
-    backups = options.get("backups") or Path(f"{path}.backups")
-    return Files(path, opened, claim, mark, ownership, ballast, backups, kept)
+    return Files(opened, claim, mark, ownership, ballast, kept)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from svc.errors import JournalError
-from svc.server.journal.file_systems import MOUNTS, file_system, is_timed
+from svc.server.journal.file_systems import MOUNTS, TIMED, file_system
 from svc.server.journal.large_rows import large_rows_path
 
 #: Seconds after a change of the directory in which each commit looks at all files: two changes within one
@@ -46,7 +46,7 @@ class Presence:
         #: Its `poll` tells of mounts since the last call.
         self.mounts = select.poll()
         self._table = -1
-        self._timed = is_timed(file_system(journal)) and self._watch_mounts()
+        self._timed = file_system(journal) in TIMED and self._watch_mounts()
 
     def check(self) -> Place:
         """Compare the files with the noted ones.

@@ -84,7 +84,8 @@ class SqliteJournal(Journal):
         files = open_files(path, durability, options)
         opened = files.opened
         self.durability, self.incarnation = durability, opened.incarnation
-        self.created, self.kept_copy, self.backups = opened.created, files.kept_copy, files.backups
+        self.created, self.kept_copy = opened.created, files.kept_copy
+        self.backups = options.get("backups") or Path(f"{path}.backups")
         self._path = path
         self._connection = connection = opened.connection
         self._newest, self._total = opened.newest, opened.total
@@ -273,10 +274,6 @@ class SqliteJournal(Journal):
         elif current.name != name:
             raise Conflict(f"the backup {current.name} is being made; wait for it")
         return current.state()
-
-    def copy_slice(self) -> bool:
-        """Copy one slice of the running backup; return whether there is more to copy."""
-        return self._backup is not None and self._backup.copy_slice()
 
     def close(self) -> None:
         """Close the file; a sound journal is checkpointed, a broken one is not changed."""

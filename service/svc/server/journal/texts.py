@@ -21,7 +21,6 @@ _DROP_USES = "DELETE FROM text_uses WHERE seq BETWEEN ? AND ?"
 _DROP = "DELETE FROM texts WHERE id = ? AND NOT EXISTS (SELECT 1 FROM text_uses WHERE text = id)"
 _READ = "SELECT compressed, body FROM texts WHERE digest = ?"
 _ALL = "SELECT digest, compressed, body FROM texts"
-_COUNT = "SELECT count(*) FROM texts"
 _USES = "SELECT seq, digest FROM text_uses LEFT JOIN texts ON id = text ORDER BY seq"
 _UNUSED = "SELECT count(*) FROM texts WHERE NOT EXISTS (SELECT 1 FROM text_uses WHERE text = id)"
 
@@ -41,7 +40,8 @@ class ErrorTexts:
         for number, of_row in texts.items():
             for digest, text in of_row.items():
                 if digest not in known:
-                    known[digest] = self._id_of(digest) or self._insert(digest, text, packing)
+                    found: int | None = self._connection.execute(_FIND, (digest,)).get
+                    known[digest] = found or self._connection.execute(_ADD, (digest, *packing.pack(text))).get
                 uses.append((number, known[digest]))
         self._connection.executemany(_USE, uses)
         self.last = max(self.last, *texts)
@@ -65,24 +65,6 @@ class ErrorTexts:
         if row is None:
             raise ValueError("the text of its error is missing")
         return unpack(digest, row)
-
-    def _id_of(self, digest: bytes) -> int | None:
-        found: int | None = self._connection.execute(_FIND, (digest,)).get
-        return found
-
-    def _insert(self, digest: bytes, text: bytes, packing: Packing) -> int:
-        made: int = self._connection.execute(_ADD, (digest, *packing.pack(text))).get
-        return made
-
-
-def count_texts(connection: apsw.Connection) -> int:
-    """Return how many texts there are.
-
-    Raises:
-        apsw.Error: the file cannot be read.
-    """
-    count: int = connection.execute(_COUNT).get
-    return count
 
 
 def checked_texts(connection: apsw.Connection) -> Iterator[bytes]:
