@@ -175,12 +175,12 @@ def declared(kind: type[Any]) -> dict[str, Setting]:
     return found
 
 
-def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     """Return the settings of a class with the *values* of all settings, by name."""
     found: dict[str, Any] = {}
     for each in fields(kind):
         if inner := each.metadata.get(_GROUP):
-            found[each.name] = made(inner, values)
+            found[each.name] = build(inner, values)
         elif declaration := each.metadata.get(_SETTING):
             found[each.name] = values[declaration.name or each.name]
     return kind(**found)

@@ -14,9 +14,9 @@ from svc.cli.verbs import PROGRAM, CliGroup
 from svc.declarations import (
     Number,
     Setting,
+    build,
     declared,
     group,
-    made,
     parse_seconds,
     parse_size,
     seconds,
@@ -120,7 +120,7 @@ class TestDerived:
 
     def test_a_field_without_a_declaration_keeps_its_default(self):
         values: dict[str, Any] = {"lease": 3.0, "first": True, "second": False}
-        assert made(Outer, values) == Outer(inner=Inner(lease_seconds=3.0), first=True)
+        assert build(Outer, values) == Outer(inner=Inner(lease_seconds=3.0), first=True)
 
     def test_a_default_is_read_like_a_value(self):
         assert Inner() == Inner(lease_seconds=15.0, other=5)

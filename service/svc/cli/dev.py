@@ -31,7 +31,7 @@ _KEPT = (
     "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
 )
 #: Seconds between two looks at the files of the tasks, and how many files of one module are looked at.
-_SOURCES_SECONDS = 1.0
+_FILES_SECONDS = 1.0
 _FILES_MAX = 1000
 
 
@@ -54,13 +54,13 @@ def dev(ctx: typer.Context, settings: DevSettings) -> int:
                 open_client(ctx, service.connection, _CALL_SECONDS) as client,
             ):
                 _welcome(service)
-                return _watch(service, client, Sources(settings.tasks))
+                return _watch(service, client, TaskFiles(settings.tasks))
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
 
 
-def _watch(service: Service, client: Client, sources: Sources) -> int:
+def _watch(service: Service, client: Client, files: TaskFiles) -> int:
     """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
 
     A worker that ends takes no job with it: one that was drained comes back when the drain is over, and one
@@ -69,7 +69,7 @@ def _watch(service: Service, client: Client, sources: Sources) -> int:
     worker, failed = service.worker, False
     while service.manager.process.poll() is None:
         code = worker.process.poll()
-        if sources.have_changed():
+        if files.have_changed():
             tell("svc: the tasks have changed; a new worker takes the place of the one that runs")
             worker.stop()
             worker, failed = service.start_worker(), False
@@ -86,7 +86,7 @@ def _watch(service: Service, client: Client, sources: Sources) -> int:
     return 1
 
 
-class Sources:
+class TaskFiles:
     """The files in the working directory that the task modules are made of."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ class Sources:
         if time.monotonic() < self._next:
             return False
         before, self._seen = self._seen, self._look()
-        self._next = time.monotonic() + _SOURCES_SECONDS
+        self._next = time.monotonic() + _FILES_SECONDS
         return self._seen != before
 
     def _look(self) -> dict[Path, int]:

@@ -56,7 +56,7 @@ def drain(
     with open_client(ctx, settings, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
         client.drain(worker=worker, refuse=refuse)
         try:
-            left = _left(client, worker) if no_wait else _watch(client, worker, started, timeout)
+            left = _remaining(client, worker) if no_wait else _watch(client, worker, started, timeout)
         except KeyboardInterrupt:
             tell(f"svc: not waited for any longer; {_stays(worker)}")
             raise
@@ -95,7 +95,7 @@ def _stays(worker: str) -> str:
     return f"the drain stays in force until `{end}`"
 
 
-class Left(NamedTuple):
+class Remaining(NamedTuple):
     """The consumers and jobs that a drain still waits for."""
 
     consumers: int
@@ -106,19 +106,19 @@ class Left(NamedTuple):
         return f"{self.consumers} consumers and {self.leased} running jobs are left"
 
 
-def _left(client: Client, worker: str) -> Left:
+def _remaining(client: Client, worker: str) -> Remaining:
     if worker:
         found = [view for view in client.workers() if view.name == worker]
-        return Left(sum(view.consumers for view in found), sum(view.leased for view in found))
+        return Remaining(sum(view.consumers for view in found), sum(view.leased for view in found))
     totals = client.stats()
-    return Left(totals.consumers, sum(queue.leased for queue in totals.queues))
+    return Remaining(totals.consumers, sum(queue.leased for queue in totals.queues))
 
 
-def _watch(client: Client, worker: str, started: float, timeout: float | None) -> Left:
+def _watch(client: Client, worker: str, started: float, timeout: float | None) -> Remaining:
     """Wait until nothing is left or *timeout* seconds have passed since *started*; show the progress."""
     progress = Progress()
     while True:
-        left = _left(client, worker)
+        left = _remaining(client, worker)
         if not any(left) or (timeout is not None and time.monotonic() - started >= timeout):
             progress.end()
             return left

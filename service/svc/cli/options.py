@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from svc.declarations import CENTURY, Number, Setting, declared, made, parse_seconds
+from svc.declarations import CENTURY, Number, Setting, build, declared, parse_seconds
 from svc.errors import ConfigurationError
 
 
@@ -53,14 +53,14 @@ WaitTimeout = Annotated[
 def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command as *function*, with an option for each setting in its parameter `settings`."""
     signature = inspect.signature(function, eval_str=True)
-    kind = settings_of(signature)
-    if kind is None:
+    if "settings" not in signature.parameters:
         return function
+    kind = signature.parameters["settings"].annotation
     settings = declared(kind)
 
     def command(**values: Any) -> Any:
         of_settings = {name: values.pop(name) for name in settings}
-        return function(settings=made(kind, of_settings), **values)
+        return function(settings=build(kind, of_settings), **values)
 
     own = [each for each in signature.parameters.values() if each.name != "settings"]
     parameters = [*own, *(_parameter(name, setting) for name, setting in settings.items())]
@@ -69,12 +69,6 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
-
-
-def settings_of(signature: inspect.Signature) -> type[Any] | None:
-    """Return the class of the settings that a command takes, or None."""
-    found = signature.parameters.get("settings")
-    return None if found is None else found.annotation
 
 
 def _parameter(name: str, setting: Setting) -> inspect.Parameter:

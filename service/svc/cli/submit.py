@@ -123,8 +123,8 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
     out = Printer(json=json, ndjson=ndjson, single=not source)
     with open_client(ctx, settings, settings.timeout) as client, out:
-        order = Order(client, options, out, wait, wait_timeout)
-        return order.stream(source) if source else order.single(task, args or [], kwargs)
+        submission = Submission(client, options, out, wait, wait_timeout)
+        return submission.stream(source) if source else submission.single(task, args or [], kwargs)
 
 
 def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
@@ -134,7 +134,7 @@ def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Submission:
     """The jobs to submit, their options, and the output to print."""
 
     client: Client
