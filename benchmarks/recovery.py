@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
 from svc import Client
+from svc.broker.clock import Clock
 from svc.broker.host import TICK_SECONDS, QueueHost
 from svc.domain.events import Submitted
 from svc.domain.job import Terms
@@ -89,7 +90,7 @@ def _merge(path: Path) -> None:
     host.close()
 
 
-class _Hurried:
+class _Hurried(Clock):
     """A clock by which the next tick is due at each reading."""
 
     def __init__(self) -> None:

@@ -150,8 +150,8 @@ def connection(data: bytes) -> None:
             manager.hear(data[place : place + step])
             if peer.closed:
                 break
-        if not peer.closed and peer.outstanding > OUTSTANDING_MAX:
-            raise Finding(f"{peer.outstanding} requests of one peer wait for an answer")
+        if not peer.closed and peer.member.outstanding > OUTSTANDING_MAX:
+            raise Finding(f"{peer.member.outstanding} requests of one peer wait for an answer")
         _check_answers(manager.said(), served=bool(how & SERVED))
         manager.hang_up()
         if connection_count(manager.server) or waiting_lessees(manager.host):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from svc.broker.clock import ManagerClock
+from svc.broker.clock import Clock, ManagerClock
 
 
-class FakeClock:
+class FakeClock(Clock):
     """A clock that moves only if a test advances it."""
 
     def __init__(self, start: float = 1_000_000.0) -> None:
@@ -20,7 +20,7 @@ class FakeClock:
         self.time += seconds
 
 
-class LeapingClock:
+class LeapingClock(Clock):
     """The real clock, which a test can also set forward from any thread."""
 
     def __init__(self) -> None:

@@ -13,25 +13,37 @@ host's.
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 #: Seconds between the journal's time and the host's from which the clock is held: a day.
 CLOCK_JUMP_MAX: Final = 24 * 3600.0
 
 
-class Clock(Protocol):
-    """Tells the time."""
-
-    def now(self) -> float:
-        """Return the Unix time in seconds; never less than a time returned before."""
-
-
-class ManagerClock:
-    """The clock described above.
+class Clock(ABC):
+    """Tells the time.
 
     Attributes:
         held: whether it goes on from the journal's time because the host's is too far from that.
     """
+
+    held = False
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the Unix time in seconds; never less than a time returned before."""
+
+    def behind(self) -> float:
+        """Return by how many seconds the host's time of day is ahead of this clock."""
+        return 0.0
+
+    def settle(self) -> float:
+        """Stop to be held if the host's time is near again; return by how many seconds that leaps."""
+        return 0.0
+
+
+class ManagerClock(Clock):
+    """The clock described above."""
 
     def __init__(
         self, at_least: float = 0.0, *, expected: float = 0.0, jump_max: float = CLOCK_JUMP_MAX
@@ -50,15 +62,15 @@ class ManagerClock:
         self._offset = start - time.monotonic()
 
     def now(self) -> float:
-        """Return the Unix time in seconds."""
+        """See `Clock.now`."""
         return self._offset + time.monotonic()
 
     def behind(self) -> float:
-        """Return by how many seconds the host's time of day is ahead of this clock."""
+        """See `Clock.behind`."""
         return time.time() - self.now()
 
     def settle(self) -> float:
-        """Stop to be held if the host's time is near again; return by how many seconds that leaps."""
+        """See `Clock.settle`."""
         behind = self.behind()
         if not self.held or abs(behind) > self._jump_max:
             return 0.0
@@ -66,18 +78,3 @@ class ManagerClock:
         leap = max(0.0, behind)
         self._offset += leap
         return leap
-
-
-def behind(clock: Clock) -> float:
-    """Return by how many seconds the host's time of day is ahead of *clock*, 0 for one of a test's own."""
-    return clock.behind() if isinstance(clock, ManagerClock) else 0.0
-
-
-def is_held(clock: Clock) -> bool:
-    """Return whether *clock* is held."""
-    return isinstance(clock, ManagerClock) and clock.held
-
-
-def settle(clock: Clock) -> float:
-    """Let *clock* follow the host's time again if that is near; return by how many seconds that leaps."""
-    return clock.settle() if isinstance(clock, ManagerClock) else 0.0

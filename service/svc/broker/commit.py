@@ -159,14 +159,8 @@ class GroupCommit:
         self._state = state
         self._journal = journal
         self._observer = observer
-        self._syncs = journal.durability == "fsync"
         self._failure: JournalError | None = None
         state.read = self.read
-
-    @property
-    def has_to_sync(self) -> bool:
-        """Whether the next commit will wait for a disk."""
-        return self._syncs and self._state.has_events
 
     def commit(self) -> None:
         """Deliver the grants, write the events, and deliver the replies that waited for that.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from svc.broker.broken import Blocklist
-from svc.broker.clock import Clock, ManagerClock, behind, is_held
+from svc.broker.clock import Clock, ManagerClock
 from svc.broker.commit import GroupCommit
 from svc.broker.journal import Journal
 from svc.domain import events as e
@@ -123,7 +123,7 @@ class DurableState:
 
     def accept_clock(self) -> bool:
         """Have the clock set after this turn if it is off and may be set; return whether it will be."""
-        self.clock_accepted = self._may_set_clock and abs(behind(self.clock)) >= _CLOCK_RIGHT_SECONDS
+        self.clock_accepted = self._may_set_clock and abs(self.clock.behind()) >= _CLOCK_RIGHT_SECONDS
         return self.clock_accepted
 
     def set_clock(self) -> float:
@@ -134,7 +134,7 @@ class DurableState:
         Raises:
             JournalError: the journal cannot be written or read.
         """
-        now, leap = self.clock.now(), behind(self.clock)
+        now, leap = self.clock.now(), self.clock.behind()
         self.clock_accepted = False
         self.state.record(e.ClockSet(now + leap, now))
         self.commits.commit()
@@ -174,8 +174,8 @@ class DurableState:
             journal_bytes=self.journal.size(),
             durability=self.journal.durability,
             release=RELEASE,
-            clock_offset=behind(self.clock),
-            clock_held=is_held(self.clock),
+            clock_offset=self.clock.behind(),
+            clock_held=self.clock.held,
         )
 
     def connected(self, member: Member) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from svc.broker.broken import Place, StateBroken, guarded, is_told, only_reads, unread
-from svc.broker.clock import CLOCK_JUMP_MAX, Clock, settle
+from svc.broker.clock import CLOCK_JUMP_MAX, Clock
 from svc.broker.commit import ReplyOutbox
 from svc.broker.durable_state import DurableState
 from svc.broker.expositions import Expositions
@@ -73,6 +73,7 @@ class QueueHost(DurableState):
         self._exposition = exposition or (lambda totals: ())
         #: How many turns have been committed.
         self._turns = 0
+        self._syncs = journal.durability == "fsync"
         self._next_tick = 0.0
         super().__init__(journal, clock, limits, observer, max_clock_jump)
 
@@ -301,8 +302,7 @@ class QueueHost(DurableState):
 
     def _keep_time(self, now: float) -> float:
         """Do the work that time alone makes due; return the time, which a held clock may leap."""
-        leap = settle(self.clock)
-        if leap:
+        if self.clock.held and (leap := self.clock.settle()):
             self.pause(leap)
             now = self.clock.now()
         try:
@@ -319,7 +319,7 @@ class QueueHost(DurableState):
     @property
     def has_to_sync(self) -> bool:
         """Whether the commit of this turn will wait for a disk."""
-        return self.commits.has_to_sync
+        return self._syncs and self.state.has_events
 
     def hand_out(self) -> None:
         """Deliver the early grants that need not wait for the end of the turn."""

@@ -30,6 +30,14 @@ OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
 #: The size limit of the first request on a connection.
 OPENING_BYTES_MAX = 64 * 1024
+#: A peer that has gone without a word is found out after 25 s.
+_TCP_OPTIONS = {
+    socket.TCP_NODELAY: 1,
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 25_000,
+}
 #: The length in a header that announces a second length of 64 bits. CPython writes it from 2 GiB on (in
 #: `Connection._send_bytes`), which is over every limit.
 _LONG = -1
@@ -81,7 +89,6 @@ class Connection:
         "_input",
         "_output",
         "_tls",
-        "_unsent",
         "_whole",
         "address",
         "calls",
@@ -97,6 +104,7 @@ class Connection:
         "since",
         "sock",
         "stage",
+        "unsent",
         "waiting_since",
         "work",
     )
@@ -106,12 +114,9 @@ class Connection:
     ) -> None:
         """Take over an accepted socket; with a *context* the peer has to speak TLS."""
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000)
+        for option, value in _TCP_OPTIONS.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self.sock = sock
         self.fd = sock.fileno()
         self.address = address[0]
@@ -146,7 +151,7 @@ class Connection:
         self._filled = self._whole = 0
         #: The data that waits to be sent, and its size in bytes.
         self._output: deque[memoryview] = deque()
-        self._unsent = 0
+        self.unsent = 0
 
     @property
     def closed(self) -> bool:
@@ -154,29 +159,14 @@ class Connection:
         return self.fd < 0
 
     @property
-    def wants_to_write(self) -> bool:
-        """Whether bytes wait to be sent."""
-        return bool(self._output)
-
-    @property
     def paused(self) -> bool:
         """Whether nothing more is read until earlier requests are done and the peer has read the answers."""
         return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output) or self.work is not None
 
     @property
-    def outstanding(self) -> int:
-        """How many requests have no answer yet."""
-        return self.member.outstanding
-
-    @property
     def buffered(self) -> int:
         """How many bytes are buffered: of incomplete messages, and of answers that the peer has not read."""
-        return len(self._input) + len(self._gathered) + self._unsent
-
-    @property
-    def unread(self) -> int:
-        """How many bytes the peer has still to read."""
-        return self._unsent
+        return len(self._input) + len(self._gathered) + self.unsent
 
     @property
     def role(self) -> Role | None:
@@ -334,16 +324,16 @@ class Connection:
         if not self._output:
             self.waiting_since = time.monotonic()
         self._output.append(memoryview(data)[sent:])
-        self._unsent += len(data) - sent
-        if self._unsent > WRITE_BYTES_MAX:
-            raise PeerGone(f"{self._unsent} bytes wait for a peer that does not read")
+        self.unsent += len(data) - sent
+        if self.unsent > WRITE_BYTES_MAX:
+            raise PeerGone(f"{self.unsent} bytes wait for a peer that does not read")
 
     def flush(self) -> None:
         """Send the waiting data, as far as the socket takes it."""
         while self._output:
             first = self._output[0]
             sent = self._try_send(first)
-            self._unsent -= sent
+            self.unsent -= sent
             if sent < len(first):
                 self._output[0] = first[sent:]
                 return

@@ -153,13 +153,13 @@ class Connections:
             return  # the usual case
         if connection.closed:
             return
-        if connection.closing and not connection.wants_to_write:
+        if connection.closing and not connection.unsent:
             self.drop(connection, "done")
             return
         if connection.paused:
             # Reading goes on once the peer has read its answers, so the memory for one peer is bounded.
             self.paused[connection.fd] = connection
-            mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.wants_to_write else 0)
+            mask = select.EPOLLRDHUP | (select.EPOLLOUT if connection.unsent else 0)
         else:
             self.paused.pop(connection.fd, None)
             mask = select.EPOLLIN
@@ -178,7 +178,7 @@ class Connections:
         except PeerGone as gone:
             self.drop(connection, str(gone))
         else:
-            if connection.wants_to_write or connection.closing:
+            if connection.unsent or connection.closing:
                 self.watch(connection)
                 self.note_buffered(connection)
 
@@ -248,9 +248,9 @@ class Connections:
             self._heap.tidy(now)
         bounds = self.limits.bounds
         for connection in list(self.paused.values()):
-            allowed = bounds.stalled_seconds + connection.unread / bounds.trickle
-            if connection.wants_to_write and now - connection.waiting_since > allowed:
-                self._cut_off(connection, f"{connection.unread} bytes wait for a peer that does not read")
+            allowed = bounds.stalled_seconds + connection.unsent / bounds.trickle
+            if connection.unsent and now - connection.waiting_since > allowed:
+                self._cut_off(connection, f"{connection.unsent} bytes wait for a peer that does not read")
         if self._unchecked:
             self._bound_buffers()
 

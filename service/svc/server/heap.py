@@ -27,20 +27,16 @@ class Heap:
         """Keep freed memory from now on, up to 128 MiB."""
         self._library = ctypes.CDLL(None)
         self._known = all(hasattr(self._library, name) for name in ("mallopt", "malloc_trim"))
-        self._kept = False
+        #: Whether unused memory of large messages may still be kept.
+        self.keeps = False
         self._used_at = 0.0
         if self._known:
             self._library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
             self._library.mallopt(_M_TRIM_THRESHOLD, _FREE_BYTES)
 
-    @property
-    def keeps(self) -> bool:
-        """Whether unused memory of large messages may still be kept."""
-        return self._kept
-
     def passes(self, now: float) -> None:
         """Note that a large message passes at *now*, monotonic seconds."""
-        self._kept = self._known
+        self.keeps = self._known
         self._used_at = now
 
     def trim(self) -> None:
@@ -50,6 +46,6 @@ class Heap:
 
     def tidy(self, now: float) -> None:
         """Return free memory once no large message has passed for two seconds. Call it regularly."""
-        if self._kept and now >= self._used_at + IDLE_SECONDS:
+        if self.keeps and now >= self._used_at + IDLE_SECONDS:
             self.trim()
-            self._kept = False
+            self.keeps = False

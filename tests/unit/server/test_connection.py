@@ -152,14 +152,14 @@ def test_what_the_peer_does_not_read_yet_waits_and_arrives_whole(ends):
     payload = bytes(range(256)) * 40_000
     connection.send(payload)
     connection.send(b"end")
-    assert connection.wants_to_write
+    assert connection.unsent
     got = bytearray()
     while len(got) < len(payload) + 3:
         got += peer.recv(1 << 20)
         connection.flush()
 
     assert bytes(got) == payload + b"end"
-    assert not connection.wants_to_write
+    assert not connection.unsent
 
 
 def test_a_peer_that_does_not_read_is_cut_off(ends, monkeypatch):
