@@ -32,12 +32,12 @@ STALL_SECONDS = 1.0
 #: Seconds in a turn after which a commit does not wait for requests that still come.
 GATHER_SECONDS = 0.002
 #: Seconds of work in one turn, its commit not counted. The step that is under way at the end is finished.
-TURN_SECONDS = 0.02
+TURN_SECONDS = 0.015
 #: Shares of these: for requests that earlier turns left over, and for connections that were paused. The
 #: commit of what they do takes as long.
-BACKLOG_SHARE = 0.25
+BACKLOG_SHARE = 1 / 3
 #: The share for the messages that have come.
-MESSAGES_SHARE = 0.5
+MESSAGES_SHARE = 2 / 3
 #: So many connections are served even if no time is left, unless they take longer than so many seconds.
 _UNTIMED = 8
 _UNTIMED_SECONDS = 0.002
