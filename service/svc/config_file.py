@@ -36,10 +36,10 @@ def find_config(named: Path | None) -> dict[str, Any] | None:
         link = CONFIG_FILE.lstat()
     except OSError:
         return None
-    for doubt in (_doubt(CONFIG_FILE, link), *map(_doubt, _ways(CONFIG_FILE))):
-        if doubt:
+    for reason in (_distrust(CONFIG_FILE, link), *map(_distrust, _deciding_paths(CONFIG_FILE))):
+        if reason:
             raise ConfigurationError(
-                f"the settings file {CONFIG_FILE} is not read: {doubt}; if you trust it, name it: "
+                f"the settings file {CONFIG_FILE} is not read: {reason}; if you trust it, name it: "
                 f"svc --config {CONFIG_FILE} (or SVC_CONFIG)"
             )
     return load_config(CONFIG_FILE)
@@ -83,7 +83,7 @@ def config_defaults(config: Mapping[str, Any], known: Known) -> dict[str, Any]:
     return _defaults(config, known, {}, "")
 
 
-def others_can_write(path: Path) -> bool:
+def _others_can_write(path: Path) -> bool:
     """Return whether a user other than its owner and root could change *path* or put a file there.
 
     Many systems give each user a group of their own, which may write: such a group counts as its user.
@@ -94,14 +94,14 @@ def others_can_write(path: Path) -> bool:
     )
 
 
-def _ways(path: Path) -> tuple[Path, ...]:
+def _deciding_paths(path: Path) -> tuple[Path, ...]:
     """Return the paths that decide about the content of *path*: the file, its folder, that of the link."""
     real = path.resolve()
     return (real, real.parent, path.absolute().parent)
 
 
-def _doubt(path: Path, found: os.stat_result | None = None) -> str:
-    """Return why *path* may come from another user; "" if it cannot, or if that is not known."""
+def _distrust(path: Path, found: os.stat_result | None = None) -> str:
+    """Return the reason why *path* may come from another user; "" if it cannot, or if that is not known."""
     if not hasattr(os, "geteuid"):
         return ""
     try:
@@ -110,7 +110,7 @@ def _doubt(path: Path, found: os.stat_result | None = None) -> str:
         return f"{path} cannot be looked at ({error.strerror})"
     if status.st_uid not in (os.geteuid(), 0):
         return f"{path} belongs to another user (uid {status.st_uid})"
-    if found is None and others_can_write(path):
+    if found is None and _others_can_write(path):
         return f"other users can write {path}"
     return ""
 

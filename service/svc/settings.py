@@ -46,17 +46,24 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
 
 
+def parse_word(word: str, words: Sequence[str]) -> str:
+    """Return *word*.
+
+    Raises:
+        ConfigurationError: it is not one of *words*.
+    """
+    if word not in words:
+        raise ConfigurationError(f"{word!r} is not one of {', '.join(filter(None, words))}")
+    return word
+
+
 def parse_codecs(text: str) -> tuple[str, ...]:
     """Return the codecs in a comma-separated list, and `plain` before them.
 
     Raises:
         ConfigurationError: there is no such codec.
     """
-    names = parse_names(text)
-    for name in names:
-        if name not in CODECS:
-            raise ConfigurationError(f"there is no codec {name!r}; there are {', '.join(CODECS)}")
-    return tuple(dict.fromkeys((CODECS[0], *names)))
+    return tuple(dict.fromkeys((CODECS[0], *(parse_word(name, CODECS) for name in parse_names(text)))))
 
 
 def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:
@@ -95,13 +102,7 @@ def names(default: str, metavar: str, text: str) -> Any:
 
 def choice(default: str, words: Sequence[str], text: str) -> Any:
     """Return a field with one of *words*."""
-
-    def read(word: str) -> str:
-        if word not in words:
-            raise ConfigurationError(f"{word!r} is not one of {', '.join(words)}")
-        return word
-
-    return setting(read, "|".join(words), default, text)
+    return setting(partial(parse_word, words=words), "|".join(words), default, text)
 
 
 @dataclass(frozen=True, kw_only=True)

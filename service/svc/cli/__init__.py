@@ -12,24 +12,11 @@ def main() -> None:
         from svc import health
 
         sys.exit(health.main(words[1:]))
-    if _said_at_once(words):
-        return
+    if words in (["--help"], ["-h"]):
+        from svc.cli.quick_help import print_help
+
+        if print_help():
+            return
     from svc.cli.program import run
 
     sys.exit(run(words))
-
-
-def _said_at_once(words: list[str]) -> bool:
-    """Answer a call that needs no parser; return whether it was one."""
-    if words not in (["--help"], ["-h"]):
-        return False
-    from svc.cli.quick_help import fits, overview
-
-    if not fits():
-        return False
-    try:
-        sys.stdout.write(overview())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return False  # the program handles a closed pipe
-    return True

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import Json, Ndjson
+from svc.cli.options import Json, Ndjson, Parser
 from svc.cli.output import ago, facts, moment, show_items, span, table, write, write_json
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.errors import ConfigurationError, Conflict
-from svc.settings import RemoteSettings
+from svc.settings import RemoteSettings, parse_word
 
 if TYPE_CHECKING:
     from svc.domain.job import Attempt, JobView
@@ -25,30 +26,18 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
 _STATES = tuple(state.word for state in JobState)
 
 
-def _state(word: str) -> str:
-    """Return *word*, which names a state or none.
-
-    Raises:
-        typer.BadParameter: it is no state.
-    """
-    if word and word not in _STATES:
-        raise typer.BadParameter(f"{word!r} is no state; states are {', '.join(_STATES)}")
-    return word
-
-
 def list_jobs(
     ctx: typer.Context,
     settings: RemoteSettings,
     state: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--state",
-            parser=_state,
+            parser=Parser(partial(parse_word, words=("", *_STATES))),
             metavar="|".join(_STATES),
             help="Only jobs in this state.",
-            show_default=False,
         ),
-    ] = "",
+    ] = None,
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
     limit: Annotated[
@@ -61,7 +50,7 @@ def list_jobs(
     from svc.cli.documents import job_document
 
     with open_client(ctx, settings, settings.timeout) as client:
-        found = client.find(state=state, queue=queue, task=task, limit=limit)
+        found = client.find(state=state or "", queue=queue, task=task, limit=limit)
     if not show_items(found, job_document, json=json, ndjson=ndjson):
         table(
             found,

@@ -27,14 +27,21 @@ Commands:
 """
 
 
-def overview() -> str:
-    """Return the help of `svc` itself."""
+def print_help() -> bool:
+    """Print the help of `svc` itself; return False if the program has to do it."""
+    if not _fits():
+        return False
     width = max(map(len, PROGRAM.verbs))
     lines = [f"  {name.ljust(width)}  {verb.summary}\n" for name, verb in PROGRAM.verbs.items()]
-    return _HEAD.format(summary=PROGRAM.summary) + "".join(lines)
+    try:
+        sys.stdout.write(_HEAD.format(summary=PROGRAM.summary) + "".join(lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
-def fits() -> bool:
+def _fits() -> bool:
     """Return whether the terminal is wide enough for the text."""
     try:
         columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(sys.stdout.fileno()).columns
