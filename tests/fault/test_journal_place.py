@@ -19,7 +19,7 @@ from svc.domain.events import AnyEvent, Submitted
 from svc.domain.job import Terms
 from svc.errors import Conflict, JournalError
 from svc.server.journal import SqliteJournal, ownership, presence
-from svc.server.journal.file_systems import TIMED, file_system
+from svc.server.journal.files import TIMED, file_system
 from tests.support.lockless import LocklessLayer
 from tests.support.small_disk import bind_mount, small_disk
 

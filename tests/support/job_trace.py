@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 
 from svc import Client
+from svc.server.journal.presence import SETTLED_SECONDS
 from svc.server.journal.store import SqliteJournal
 from svc.telemetry.metrics import ManagerMetrics
 from svc.worker.consumer import Consumer
@@ -33,7 +34,8 @@ from svc.worker.slot import Slot
 from tests.support.manager import running_manager
 from tests.support.workers import connect
 
-WARM_JOBS = 30
+#: Seconds of jobs before the traced ones: a commit looks at all files of a journal that was just made.
+WARM_SECONDS = SETTLED_SECONDS + 0.5
 TRACED_JOBS = 9
 #: Seconds without a call in svc after which a job is over; a consumer that waits makes none.
 QUIET_SECONDS = 0.05
@@ -95,7 +97,8 @@ def traced_jobs(folder: Path) -> list[dict[str, list[str]]]:
         key.touch(0o600)
         key.write_bytes(manager.authkey + b"\n")
         client = Client("{}:{}".format(*manager.endpoint), authkey_file=key)
-        for _ in range(WARM_JOBS):
+        end = time.monotonic() + WARM_SECONDS
+        while time.monotonic() < end:
             client.submit("traced", 1).result()
         found = [trace.of_job(client) for _ in range(TRACED_JOBS)]
         sys.stdout.write(json.dumps(found))

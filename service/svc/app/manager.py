@@ -212,8 +212,7 @@ def _manager_http(
     from svc.domain.commands import Exposition, Stats
     from svc.domain.replies import Text, Totals
     from svc.telemetry.http import HttpServer
-    from svc.telemetry.routes import manager_routes, scale_figures
-    from svc.telemetry.sharing import shared
+    from svc.telemetry.routes import manager_routes, scale_figures, shared
 
     if settings.http is None:
         yield None

@@ -98,8 +98,7 @@ def _worker_http(
     settings: WorkerSettings, authkey: bytes, supervisors: list[Any]
 ) -> Iterator[Address | None]:
     """Serve metrics and health beside the worker's supervisor, once there is one."""
-    from svc.telemetry.routes import worker_routes
-    from svc.telemetry.sharing import shared
+    from svc.telemetry.routes import shared, worker_routes
     from svc.telemetry.worker_metrics import worker_exposition
 
     if settings.http is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
+import re
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +21,6 @@ from typing import Any, NamedTuple
 import structlog
 
 from svc.errors import ConfigurationError, Conflict
-from svc.telemetry.http_hosts import KnownHosts
 
 #: Seconds after which a request is cut off, while it is read or answered.
 REQUEST_SECONDS = 5.0
@@ -31,6 +32,10 @@ _MISDIRECTED = (
     "this server is not known by the name in your Host header; ask for its address, or name it in "
     "--http-hosts (SVC_HTTP_HOSTS)"
 )
+
+#: In a list of names: answer requests for any name.
+ANY_HOST = "*"
+_HOST = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 
 log = structlog.get_logger()
 
@@ -49,6 +54,40 @@ Route = Callable[[], Response]
 def text(status: int, message: str) -> Response:
     """Return a plain-text answer."""
     return Response(status, "text/plain; charset=utf-8", f"{message}\n".encode())
+
+
+class KnownHosts:
+    """The accepted values of `Host`: addresses, names without a dot, this host's name, and given names.
+
+    So no web page reaches the server by DNS rebinding: the owner of a web page may let its own host name
+    point to an address of this network, so that the page can read the answers from there. The browser still
+    sends the page's name in `Host`. Such a name has a dot, is no address, and is none of ours.
+    """
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        """Accept *names* too; `ANY_HOST` among them accepts all names."""
+        self._any = ANY_HOST in names
+        self._names = {name.lower().rstrip(".") for name in (*names, socket.gethostname())}
+
+    def knows(self, said: str) -> bool:
+        """Return whether to answer a request whose `Host` is *said*."""
+        if self._any:
+            return True
+        match = _HOST.fullmatch(said.strip())
+        if match is None:
+            return False
+        if match["v6"]:
+            return _is_address(match["v6"])
+        name = match["name"].lower()
+        return "." not in name or name.rstrip(".") in self._names or _is_address(name)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class HttpServer:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 
 import msgspec
 
 from svc.domain.replies import Totals, WorkerView
 from svc.printable import printable_line
 from svc.telemetry.exposition import CONTENT_TYPE
-from svc.telemetry.http import Response, Route, text
+from svc.telemetry.http import REQUEST_SECONDS, Response, Route, text
 
 #: Seconds in which `desired_consumers` would finish the backlog.
 DRAIN_TARGET_SECONDS = 60.0
 #: The assumed run time, in seconds, of jobs in a queue of which none has ended yet.
 ASSUMED_RUN_SECONDS = 1.0
+
+#: Seconds for which the same answer is returned again, since clients need no key and may ask at any rate.
+SHARED_SECONDS = 1.0
 
 Ready = Callable[[], tuple[bool, str]]
 
@@ -119,3 +125,33 @@ def _readiness(ok: bool, reason: str) -> Response:
 
 def _json(content: object) -> Response:
     return Response(200, "application/json", msgspec.json.encode(content))
+
+
+def shared(routes: Mapping[str, Route]) -> dict[str, Route]:
+    """Return *routes*, each wrapped so that it is called at most once in `SHARED_SECONDS`."""
+    return {path: Shared(route) for path, route in routes.items()}
+
+
+class Shared:
+    """A route with the answer of another route within the last second; one thread calls that, others wait."""
+
+    def __init__(self, route: Route, clock: Callable[[], float] = time.monotonic) -> None:
+        """Share the answers of *route*; *clock* returns seconds that never go back."""
+        self._route = route
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answer: Response | None = None
+        self._fresh_until = 0.0
+
+    def __call__(self) -> Response:
+        """Return an answer of the last second. An exception of the route is raised, and not shared."""
+        if not self._lock.acquire(timeout=REQUEST_SECONDS):
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "no answer yet; try again")
+        try:
+            if self._answer is None or self._clock() >= self._fresh_until:
+                self._answer = None
+                self._answer = self._route()
+                self._fresh_until = self._clock() + SHARED_SECONDS
+            return self._answer
+        finally:
+            self._lock.release()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from svc.telemetry.http import Response, text
-from svc.telemetry.sharing import SHARED_SECONDS, Shared, shared
+from svc.telemetry.routes import SHARED_SECONDS, Shared, shared
 
 
 class Counted:

@@ -20,8 +20,7 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from svc.server.journal.checked_record import CHECK, packed, unpacked
-from svc.server.journal.files import sync
+from svc.server.journal.files import CHECK, packed, sync, unpacked
 
 #: Seconds between two syncs of the mark while commits come: one more sync each second, not for each commit.
 SYNC_SECONDS: Final = 1.0

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from svc.errors import Conflict, JournalError
-from svc.server.journal.checked_record import CHECK, packed, unpacked
-from svc.server.journal.file_systems import file_system, is_network
+from svc.server.journal.files import CHECK, file_system, is_network, packed, unpacked
 
 #: Seconds after which the owner reads its name again before a commit.
 CHECK_SECONDS: Final = 1.0

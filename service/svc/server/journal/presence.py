@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from svc.errors import JournalError
-from svc.server.journal.file_systems import MOUNTS, TIMED, file_system
+from svc.server.journal.files import MOUNTS, TIMED, file_system
 from svc.server.journal.large_rows import large_rows_path
 
 #: Seconds after a change of the directory in which each commit looks at all files: two changes within one

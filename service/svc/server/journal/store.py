@@ -36,8 +36,7 @@ from svc.domain.events import AnyEvent, Failed
 from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
 from svc.server.journal.backup import Backup
-from svc.server.journal.checked_record import CHECK
-from svc.server.journal.files import file_bytes
+from svc.server.journal.files import CHECK, file_bytes
 from svc.server.journal.form import reason
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
 from svc.server.journal.mark import CLAIM, MAGIC, SLOTS, SYNC_SECONDS

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from svc.server.journal.checked_record import packed, unpacked
+from svc.server.journal.files import packed, unpacked
 from svc.server.journal.mark import this_boot
 
 _MAGIC: Final = b"svcclock"
