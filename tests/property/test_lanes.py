@@ -133,7 +133,7 @@ def test_the_lane_offered_is_the_one_that_a_look_at_every_job_would_choose(
                     both.cancel(rng)
         while both.take(EVERYTHING, 2):
             pass
-    assert not both.lanes
+    assert not both.lanes.queues
     assert list(both.lanes) == []
 
 

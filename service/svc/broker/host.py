@@ -308,7 +308,8 @@ class QueueHost(DurableState):
         try:
             if self.state.needs_upkeep(now):
                 upkeep.tick(self.state, now)
-            self._waiters.expire(now)
+            if now >= self._waiters.soonest:
+                self._waiters.expire(now)
         except Exception as error:
             if is_told(error):
                 raise
@@ -359,7 +360,7 @@ class QueueHost(DurableState):
             return 0.0
         now = self.clock.now()
         # If no worker is connected and no request waits, only due jobs and retention need a check.
-        busy = self._waiters or state.workers or state.ledger.grown
+        busy = self._waiters.all or state.workers or state.ledger.grown
         soon = self._next_tick if busy else now + 5.0
         return max(0.0, min(soon, state.upkeep_at) - now)
 

@@ -50,11 +50,10 @@ class Waiting:
 
     Attributes:
         command: that command, or another one that is applied in its place.
-        deadline: a Unix time.
+        deadline: a Unix time, from which on it is answered with the jobs or outcomes so far.
         turn: the host's turn in which the request came.
         order: its number among all requests that have waited, from 1.
         origin: of an `Await`, the origin of the job that it waits for.
-        given_up: whether its time is up, so that it is answered with the jobs or outcomes so far.
         ids: of an `Await`, the jobs that it names.
         unseen: of an `Await`, how many jobs at the start of *ids* may not have ended.
         list: the list on which it waits.
@@ -63,7 +62,6 @@ class Waiting:
     __slots__ = (
         "command",
         "deadline",
-        "given_up",
         "ids",
         "list",
         "order",
@@ -81,7 +79,6 @@ class Waiting:
         self.deadline = deadline
         self.turn = turn
         self.order = 0
-        self.given_up = False
         self.origin = ""
         self.ids = list(dict.fromkeys(self.command.ids)) if isinstance(self.command, c.Await) else []
         self.unseen = len(self.ids)
@@ -124,7 +121,8 @@ class Waiters:
         self._careful = careful
         self._conclude = conclude
         self._parked = 0
-        self._all: dict[int, Waiting] = {}
+        #: All requests that wait, by their order.
+        self.all: dict[int, Waiting] = {}
         self._of_member: dict[Member, dict[int, Waiting]] = {}
         #: The requests for jobs, by subscription.
         self._lessees: _WaitLists = {}
@@ -141,18 +139,14 @@ class Waiters:
         #: The epoch of the newest drain whose pills were handed out.
         self._drain_epoch = 0
         #: No waiting request has a deadline before this time.
-        self._soonest = 0.0
-
-    def __len__(self) -> int:
-        """Return how many requests wait."""
-        return len(self._all)
+        self.soonest = 0.0
 
     def park(self, waiting: Waiting, now: float) -> None:
         """Let a request wait that cannot be answered yet."""
         self._parked += 1
         order = waiting.order = self._parked
-        self._all[order] = self._of_member.setdefault(waiting.request.member, {})[order] = waiting
-        self._soonest = min(self._soonest, waiting.deadline)
+        self.all[order] = self._of_member.setdefault(waiting.request.member, {})[order] = waiting
+        self.soonest = min(self.soonest, waiting.deadline)
         if isinstance(waiting.command, c.Await):
             self._await_next(waiting, now)
         else:
@@ -161,20 +155,19 @@ class Waiters:
     def wake(self, member: Member) -> None:
         """Make all waiting requests of *member* due, to be answered with the jobs or outcomes so far."""
         for waiting in self._of_member.get(member, {}).values():
-            self._give_up(waiting)
+            waiting.deadline = 0.0
+            self._make_due(waiting)
 
     def expire(self, now: float) -> None:
         """Make the requests due whose time is up, to be answered with the jobs or outcomes so far."""
-        if now < self._soonest:
-            return
-        for waiting in self._all.values():
+        for waiting in self.all.values():
             if waiting.deadline <= now:
-                self._give_up(waiting)
-        self._soonest = min((each.deadline for each in self._all.values()), default=math.inf)
+                self._make_due(waiting)
+        self.soonest = min((each.deadline for each in self.all.values()), default=math.inf)
 
     def answer_reports(self) -> None:
         """Answer, without jobs, the requests that wait for jobs and also reported outcomes."""
-        for waiting in list(self._all.values()):
+        for waiting in list(self.all.values()):
             if waiting.request.replies and isinstance(waiting.command, c.Lease):
                 self._answer(waiting, r.Grant())
 
@@ -194,7 +187,7 @@ class Waiters:
         if now < state.hold_until:
             return
         lists = list(self._lessees.values())
-        if not state.suspects.lanes:
+        if not state.suspects.lanes.queues:
             queues, best = state.lanes.queues, state.lanes.best
             lessees = self._lessees.items()
             lists = [each for key, each in lessees if not queues.isdisjoint(key[0]) and best(key) is not None]
@@ -219,10 +212,10 @@ class Waiters:
         self._room = Room()
         while self.due and self._room.left:
             waiting = self.due.popleft()
-            if waiting.order not in self._all:
+            if waiting.order not in self.all:
                 continue  # its member has disconnected
             self._room.take(0, FIND_WORK * (1 + len(waiting.ids)))
-            if waiting.given_up:
+            if waiting.deadline <= now:
                 self._answer(waiting, self._ask(waiting, impatient(waiting.command), now) or r.Done())
             elif isinstance(waiting.command, c.Await):
                 self._await_next(waiting, now)
@@ -263,18 +256,13 @@ class Waiters:
 
     def _remove(self, waiting: Waiting) -> None:
         self._take_off(waiting)
-        del self._all[waiting.order]
+        del self.all[waiting.order]
         own = self._of_member[waiting.request.member]
         del own[waiting.order]
         if not own:
             del self._of_member[waiting.request.member]
 
     # --- answers ------------------------------------------------------------------------------------
-
-    def _give_up(self, waiting: Waiting) -> None:
-        waiting.given_up = True
-        waiting.deadline = math.inf
-        self._make_due(waiting)
 
     def _make_due(self, waiting: Waiting) -> None:
         if waiting.list is not None:
@@ -313,7 +301,7 @@ class Waiters:
         for waiting in list(waiting_list.values()):
             if offers(self._state, waiting.request.member):
                 yield waiting
-            elif not self._state.suspects.lanes:
+            elif not self._state.suspects.lanes.queues:
                 return  # but a suspect may be for another one
 
     def _hand_out_pills(self, now: float) -> None:

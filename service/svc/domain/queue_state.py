@@ -188,7 +188,7 @@ class QueueState:
                 self.scheduled.restore(chunk, start, stop)
         # A job that was leased when the manager stopped may be due long ago: its holder may ask for it now.
         self.wake_due(now)
-        if self.any_ready:
+        if self.lanes.queues or self.suspects.lanes.queues:
             self.hold_until = now + self.limits.reconnect_seconds
         self.readied = True
         self.upkeep_at = 0.0
@@ -211,11 +211,6 @@ class QueueState:
     def skip_ready(self, chunk: Chunk, start: int, stop: int) -> None:
         """Account for ready jobs that left their state, or will, other than by a grant."""
         self.suspects.skip(self.lanes, chunk, start, stop)
-
-    @property
-    def any_ready(self) -> bool:
-        """Whether a job is ready."""
-        return bool(self.lanes or self.suspects.lanes)
 
     def admit(self, chunk: Chunk, start: int, now: float) -> None:
         """Put the newly accepted jobs of *chunk*, from *start* on, into their lane or into the schedule."""

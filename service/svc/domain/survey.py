@@ -48,7 +48,7 @@ class Survey:
         state, now = self._state, self._now
         counts, known = state.ledger.counts[name], state.known_tasks
         oldest, tasks = state.lanes.oldest(name), state.lanes.tasks(name)
-        if state.suspects.lanes:
+        if state.suspects.lanes.queues:
             apart = state.suspects.lanes
             oldest = min((at for at in (oldest, apart.oldest(name)) if at is not None), default=None)
             for codec, names in apart.tasks(name).items():

@@ -33,7 +33,7 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
         )
     if now >= state.hold_until and not is_silent(member, now):
         limit = min(command.limit, state.limits.grant_jobs)
-        grant = _grant_suspect(state, member, now) if state.suspects.lanes else None
+        grant = _grant_suspect(state, member, now) if state.suspects.lanes.queues else None
         grant = grant or _grant(state, member, limit, command.ahead, now)
         if grant is not None:
             return grant
@@ -53,7 +53,7 @@ def offers(state: QueueState, member: Member) -> bool:
     """Return whether there is a job that *member* may have now."""
     if state.lanes.best(member.subscription) is not None:
         return True
-    return bool(state.suspects.lanes) and _suspect_lane(state, member) is not None
+    return bool(state.suspects.lanes.queues) and _suspect_lane(state, member) is not None
 
 
 def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, now: float) -> r.Grant | None:
@@ -125,9 +125,8 @@ def _share(state: QueueState, lane: Lane, limit: int, *, short: bool) -> int:
 def _deliver(
     state: QueueState, lanes: Lanes, lane: Lane, member: Member, limit: int, room: int, now: float
 ) -> r.Delivery:
-    head = lane.head()
-    if head is not None:
-        limit = head.chunk.alike(head.start, limit, room)
+    head = lane.spans[0]
+    limit = head.chunk.alike(head.start, limit, room)
     _, start, stop, ready_at, chunk = lanes.take(lane, limit)
     lease = state.grant_lease(chunk, start, stop, member, now)
     waited = max(0.0, now - max(ready_at, chunk.at_of(start)))

@@ -15,7 +15,7 @@ Run times limit the jobs in a grant that is read ahead: a consumer does not know
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -122,10 +122,11 @@ class Lane:
         return place is not None and (others is None or place[0] < others[0])
 
     def take(self, limit: int) -> ReadySpan:
-        """Remove and return up to *limit* of the oldest jobs that follow each other in one chunk."""
-        span = self.head()
-        if span is None:
-            raise AssertionError("an empty lane is forgotten")
+        """Remove and return up to *limit* of the jobs of the head that follow each other.
+
+        `head`, `settle` or `Lanes.best` has found the head, and nothing has changed since.
+        """
+        span = self.spans[0]
         order, start, end, ready_at, chunk = span
         stop = min(end, start + limit)
         if chunk.has_gaps:
@@ -182,24 +183,17 @@ class Lanes:
         self._apart = apart
         #: By queue; only those that hold something.
         self._lanes: dict[str, _QueueLanes] = {}
+        #: The queues that have ready jobs, at any time.
+        self.queues = self._lanes.keys()
         self._count = 0
         self._made = 0
         #: A heap for each subscription: no place in it is behind its lane's own. The last one was used last.
         self._indexes: dict[Subscription, list[Place]] = {}
         self._shared: dict[Subscription, Subscription] = {}
 
-    def __bool__(self) -> bool:
-        """Return whether any job is ready."""
-        return bool(self._lanes)
-
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold jobs."""
         return (lane for queue in self._lanes for lane in self._lanes_of(queue))
-
-    @property
-    def queues(self) -> KeysView[str]:
-        """The queues that have ready jobs."""
-        return self._lanes.keys()
 
     def tasks(self, queue: str) -> dict[str, AbstractSet[str]]:
         """Return the tasks of one queue's ready jobs, by codec."""
@@ -240,6 +234,8 @@ class Lanes:
 
     def best(self, subscription: Subscription) -> Lane | None:
         """Return the lane that consumers with this subscription take from next, or None."""
+        if self.queues.isdisjoint(subscription[0]):
+            return None
         places = self._places(subscription)
         # If others have taken from very many lanes, it is less work to build the index again.
         patience = len(places) // _CORRECTED_PART + STALE_MAX
@@ -260,7 +256,7 @@ class Lanes:
         return None
 
     def take(self, lane: Lane, limit: int) -> ReadySpan:
-        """Take up to *limit* of the oldest jobs of *lane*, as `Lane.take` does; forget it if it is empty."""
+        """Take jobs of *lane*, as `Lane.take` does; forget it if it is empty."""
         span = lane.take(limit)
         if not lane.count:
             self._remove(lane)
@@ -313,8 +309,6 @@ class Lanes:
 
     def _places(self, subscription: Subscription) -> list[Place]:
         """Return the heap of a subscription, built if need be."""
-        if self.queues.isdisjoint(subscription[0]):
-            return []
         places = self._indexes.pop(subscription, None)
         if places is None or len(places) > 2 * self._count + STALE_MAX:
             places = self._build(subscription)
