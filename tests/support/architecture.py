@@ -14,7 +14,7 @@ from tests.support.svc import ROOT
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = ROOT / "service" / "svc"
 _LINK = re.compile(r"\[`([\w.]+)`\]\(\.\./service/svc/([\w/]+\.py)\)")
-_ROW = re.compile(r"^\| `([\w/]+\.py)` \|", re.MULTILINE)
+_ROW = re.compile(r"^\| \[`([\w/]+\.py)`\]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
