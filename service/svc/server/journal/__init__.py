@@ -3,7 +3,7 @@
 Only this package uses SQLite. Beside the file `PATH` there are `PATH-wal` (SQLite's log: commits not yet
 moved into the file), `PATH.mark` (how far it once reached, see `mark`), `PATH.large` (a directory with the
 content of large rows, see `large rows`), `PATH.ballast` (room for acknowledgements on a full disk, see
-`ballast`), `PATH.clock` (what the manager's clock showed last, see `timepiece`) and, while a manager serves
+`ballast`), `PATH.clock` (what the manager's clock showed last, see `clock_file`) and, while a manager serves
 it, `PATH.owner` (which one, see `ownership`). They belong together: move or delete all of them or none.
 """
 

@@ -19,7 +19,7 @@ import structlog
 
 from svc.domain.replies import Copy
 from svc.errors import BadRequest, Conflict, JournalError, ServiceError
-from svc.server.journal.files import create, draft_beside, make_directory, sync
+from svc.server.journal.files import create, draft_beside, make_directory, publish, sync
 from svc.server.journal.form import reason
 from svc.server.journal.inspection import check_copy
 from svc.server.journal.large_rows import LargeRows
@@ -34,7 +34,7 @@ _FILL: Final = "UPDATE events SET body = ? WHERE seq = ?"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
-class Backup:
+class OnlineBackup:
     """One backup, from its first slice to its name."""
 
     def __init__(self, source: apsw.Connection, large_rows: LargeRows, directory: Path, name: str) -> None:
@@ -70,9 +70,7 @@ class Backup:
             self._target.pragma("synchronous", "OFF")
             self._target.pragma("journal_mode", "OFF")
             self._copy = self._target.backup("main", source, "main")
-        except OSError as error:
-            raise JournalError(f"the backup {self._path} cannot be made ({error.strerror})") from None
-        except apsw.Error as error:
+        except (OSError, apsw.Error) as error:
             raise JournalError(f"the backup {self._path} cannot be made ({reason(error)})") from None
 
     @property
@@ -140,9 +138,7 @@ class Backup:
         try:
             sync(self._draft)
             check_copy(self._draft, _rest)
-            os.link(self._draft, self._path)  # unlike a rename, this replaces no file
-            self._draft.unlink()
-            sync(self._path.parent)
+            publish(self._draft, self._path)
         except (OSError, apsw.Error, ServiceError) as error:
             self._draft.unlink(missing_ok=True)
             self._state, self._error = "failed", str(error)

@@ -86,6 +86,18 @@ def draft_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
 
 
+def publish(draft: Path, path: Path) -> None:
+    """Give the complete file *draft* its name *path*.
+
+    Raises:
+        FileExistsError: there is such a file, which is not replaced.
+        OSError: the directory cannot be written.
+    """
+    os.link(draft, path)
+    draft.unlink()
+    sync(path.parent)
+
+
 def make_directory(directory: Path) -> None:
     """Make a directory and its parents, so that their names survive power loss too."""
     if directory.is_dir():

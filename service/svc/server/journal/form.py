@@ -162,8 +162,10 @@ def sqlite_release() -> str:
     return apsw.sqlite_lib_version()
 
 
-def reason(error: apsw.Error) -> str:
-    """Return SQLite's message of an error."""
+def reason(error: apsw.Error | OSError) -> str:
+    """Return the message of an error of SQLite or of the system."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     return str(error).removeprefix(f"{type(error).__name__}: ") or type(error).__name__
 
 

@@ -16,7 +16,7 @@ from svc.domain.events import AnyEvent
 from svc.domain.ledger import Ledger
 from svc.domain.replay import replay
 from svc.errors import Conflict, JournalError, ServiceError
-from svc.server.journal.files import copy_synced, draft_beside, file_bytes, make_directory, sync
+from svc.server.journal.files import copy_synced, draft_beside, file_bytes, make_directory, publish
 from svc.server.journal.form import (
     TEXTS_VERSION,
     explained,
@@ -155,9 +155,7 @@ def restore(backup: Path, path: Path) -> None:
         copy_synced(backup, draft)
         incarnation, newest = _skip_incarnations(draft)
         os.close(open_mark(mark_path(path), Claim(incarnation, newest, durable=1, boot=this_boot())))
-        os.link(draft, path)
-        draft.unlink()
-        sync(path.parent)
+        publish(draft, path)
     except (OSError, apsw.Error) as error:
         draft.unlink(missing_ok=True)
         raise JournalError(f"the journal {path} cannot be made from {backup} ({error})") from None

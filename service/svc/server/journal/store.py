@@ -35,7 +35,8 @@ from svc.broker.journal import Journal
 from svc.domain.events import AnyEvent, Failed
 from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
-from svc.server.journal.backup import Backup
+from svc.server.journal.backup import OnlineBackup
+from svc.server.journal.clock_file import ClockFile
 from svc.server.journal.files import CHECK, file_bytes
 from svc.server.journal.form import reason
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
@@ -53,7 +54,6 @@ from svc.server.journal.rows import (
     unreadable,
 )
 from svc.server.journal.texts import ErrorTexts
-from svc.server.journal.timepiece import Timepiece
 
 #: Seconds between two checks of a journal to which nothing is written.
 CHECK_SECONDS: Final = 0.5
@@ -95,9 +95,9 @@ class SqliteJournal(Journal):
         self._claim, self._mark, self._slot = files.claim, files.mark, SLOTS[0]
         self._next_mark_sync = self._next_check = 0.0
         self._large_rows = LargeRows(path)
-        self._timepiece = Timepiece(path)
+        self._clock_file = ClockFile(path)
         self._texts = ErrorTexts(connection, opened.last_text)
-        self._backup: Backup | None = None
+        self._backup: OnlineBackup | None = None
         self._broken = ""
         self._closed = False
         self._wal_pages = 0
@@ -258,18 +258,18 @@ class SqliteJournal(Journal):
 
     def note_time(self, now: float) -> None:
         """Note the manager's time beside the file; see `Journal.note_time`."""
-        self._timepiece.note(now)
+        self._clock_file.note(now)
 
     def expected_time(self) -> float:
         """Return the time that it should be; see `Journal.expected_time`."""
-        return self._timepiece.expected()
+        return self._clock_file.expected()
 
     def backup(self, name: str) -> Copy:
         """Begin a backup, or return the state of the one with that name; see `Journal.backup`."""
         self._require_sound()
         current = self._backup
         if current is None or (current.name != name and not current.running):
-            current = self._backup = Backup(self._connection, self._large_rows, self.backups, name)
+            current = self._backup = OnlineBackup(self._connection, self._large_rows, self.backups, name)
         elif current.name != name:
             raise Conflict(f"the backup {current.name} is being made; wait for it")
         return current.state()
@@ -381,9 +381,8 @@ class SqliteJournal(Journal):
 
     def _fail(self, verb: str, error: apsw.Error | OSError) -> NoReturn:
         """Refuse all calls from now on: after a failed sync the page cache cannot be trusted any more."""
-        told = reason(error) if isinstance(error, apsw.Error) else error.strerror
         self._broken = (
-            f"the journal {self._path} cannot be {verb} ({told}); nothing accepted is lost: "
+            f"the journal {self._path} cannot be {verb} ({reason(error)}); nothing accepted is lost: "
             "see to the disk, then start the manager again"
         )
         raise JournalError(self._broken) from error

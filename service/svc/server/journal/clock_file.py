@@ -21,7 +21,7 @@ _MAGIC: Final = b"svcclock"
 _NOTE: Final = struct.Struct("<8sdqd")
 
 
-class Timepiece:
+class ClockFile:
     """The file beside one journal. What cannot be written or read is left out: the events tell less."""
 
     def __init__(self, journal: Path) -> None:
