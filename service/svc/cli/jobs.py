@@ -23,6 +23,14 @@ EXIT_PARTIAL = 7
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
 
 
+#: The fields of a job that `show` prints in a way of their own; it prints each other one by its name.
+_WITH_A_LINE = frozenset(
+    (
+        *("id", "task", "queue", "state", "reason", "priority", "key", "codec", "submitted_at", "due_at"),
+        *("finished_at", "consumer", "failures", "retries", "crashes", "interruptions", "suspicions"),
+        *("suspect", "timeout", "attempts"),
+    )
+)
 _STATES = tuple(state.word for state in JobState)
 
 
@@ -151,6 +159,7 @@ def _counted(done: str, count: int, asked: int, why: str, *, json: bool) -> int:
 
 
 def _print_job(job: JobView) -> None:
+    others = (name for name in job.__struct_fields__ if name not in _WITH_A_LINE)
     facts(
         (
             ("id", job.id),
@@ -172,6 +181,7 @@ def _print_job(job: JobView) -> None:
             ("interruptions", str(job.interruptions)),
             ("suspicions", _suspicions(job)),
             ("timeout", span(job.timeout) if job.timeout else ""),
+            *((name.replace("_", " "), str(getattr(job, name) or "")) for name in others),
         )
     )
     for place, attempt in enumerate(job.attempts, start=1):
