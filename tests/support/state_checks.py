@@ -210,15 +210,12 @@ def _check_known_tasks(state: QueueState) -> None:
     consumers = [each for worker in state.workers.values() for each in worker.consumers.values()]
     for terms in {chunk.terms for chunk in state.ledger.chunks.values()}:
         queue, task = terms.queue, terms.task
-        knows = [
-            each
-            for each in consumers
-            if each.connected and queue in each.queues and (each.tasks is None or task in each.tasks)
-        ]
+        there = [each.subscription for each in consumers if each.connected]
+        knows = [each for each in there if queue in each[0] and (each[1] is None or task in each[1])]
         assert state.known_tasks.has(queue, task) == bool(knows), (
             f"who knows {task} of {queue} is out of date"
         )
-        accepts = any(each.codecs is None or terms.codec in each.codecs for each in knows)
+        accepts = any(codecs is None or terms.codec in codecs for _, _, codecs in knows)
         assert state.known_tasks.accepts(terms) == accepts, f"who accepts {terms} is out of date"
 
 

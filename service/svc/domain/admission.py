@@ -52,7 +52,7 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, chunk in enumerate(command.chunks):
-        if run.count and not run.goes_on_with(chunk):
+        if run.count and not run.may_add(chunk):
             run.record()
         if member.inside or not _reserved(chunk):
             note = _submit_one(state, command, chunk, member, run)
@@ -204,7 +204,7 @@ class Run:
             self._repeats = Repeats(self._state, origin)
         return self._repeats
 
-    def goes_on_with(self, chunk: NewChunk) -> bool:
+    def may_add(self, chunk: NewChunk) -> bool:
         """Return whether the event of the held chunks can accept *chunk* too."""
         if not self._chunks or self.count + len(chunk.bodies) > RUN_JOBS_MAX:
             return False

@@ -121,7 +121,7 @@ class Chunk:
         """Estimated bytes of memory that the bodies take: each one is an object of its own in a list."""
         return self.size + self.count * BODY_OVERHEAD_BYTES
 
-    def goes_on_with(self, first: int, count: int, terms: Terms) -> bool:
+    def may_take(self, first: int, count: int, terms: Terms) -> bool:
         """Return whether `grow` may take *count* jobs from number *first* on; the chunk's own are older."""
         return (
             self._may_grow
@@ -131,7 +131,7 @@ class Chunk:
         )
 
     def grow(self, sequence: int, event: Submitted) -> int:
-        """Take in the jobs of *event*, which `goes_on_with` allows; return the growth of `weight`.
+        """Take in the jobs of *event*, which `may_take` allows; return the growth of `weight`.
 
         Their bodies stay in memory if those of the other jobs are there.
         """
@@ -235,7 +235,7 @@ class Chunk:
         """Return the key of the job at *index*, or "" if it has none."""
         return self.columns.keys[index] if self.columns is not None and self.columns.keys else ""
 
-    def unbroken(self, index: int) -> bool:
+    def is_consecutive(self, index: int) -> bool:
         """Return whether no other job can have come between the job at *index* and the one before it."""
         return self._accepted_by is None or self._accepted_by[index] - self._accepted_by[index - 1] <= 1
 
@@ -268,7 +268,7 @@ class Chunk:
 
     # --- states -------------------------------------------------------------------------------------
 
-    def alike(self, start: int, limit: int, room: int) -> int:
+    def deliverable(self, start: int, limit: int, room: int) -> int:
         """Return how many jobs from *start* on, *limit* at most, can go into one delivery.
 
         These jobs have equal counters. Their bodies take at most *room* bytes if each has the mean size.
@@ -340,19 +340,19 @@ class Chunk:
             self.finished_at = at
 
     def runs(self, state: JobState, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield the [start, stop) runs of jobs in [first, last) that are in *state*, cut if not `unbroken`.
+        """Yield the [start, stop) runs of jobs in [first, last) that are in *state*; see `consecutive_runs`.
 
         The caller must not change the state of a job meanwhile.
         """
         for run in _RUNS[state].finditer(self._states, first, self.count if last is None else last):
-            yield from self.unbroken_runs(*run.span())
+            yield from self.consecutive_runs(*run.span())
 
-    def unbroken_runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    def consecutive_runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the jobs in [start, stop) as runs within which no other job can have come."""
         by = self._accepted_by
         if by is not None and any(gap > 1 for gap in map(sub, by[start + 1 : stop], by[start : stop - 1])):
             for index in range(start + 1, stop):
-                if not self.unbroken(index):
+                if not self.is_consecutive(index):
                     yield start, index
                     start = index
         yield start, stop

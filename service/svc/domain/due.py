@@ -27,7 +27,7 @@ RUN_COST_JOBS = 10
 
 
 class Due(NamedTuple):
-    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, its sleepers that are due first."""
+    """Scheduled jobs [start, stop) of a chunk; if `stop` is 0, its delayed jobs that are due first."""
 
     at: float
     order: int
@@ -36,7 +36,7 @@ class Due(NamedTuple):
     chunk: Chunk
 
 
-class Sleepers:
+class DelayedJobs:
     """The jobs of one chunk that wait for due times of their own, each until its time in *dues*."""
 
     __slots__ = ("_due_of", "_last_first")
@@ -81,7 +81,7 @@ class Schedule:
         self._heap: list[Due] = []
         self._unswept: list[Due] = []
         self._cancelled = 0
-        self._sleepers: dict[Chunk, Sleepers] = {}
+        self._delayed: dict[Chunk, DelayedJobs] = {}
 
     def __len__(self) -> int:
         """Return the number of entries; a cancelled job may still have one."""
@@ -112,12 +112,12 @@ class Schedule:
                     self.add(chunk, start, index, due)
                 start = index + 1
             return
-        sleepers = self._sleepers.get(chunk) or Sleepers(columns.dues)
-        before = sleepers.next_at
-        sleepers.add([index for index in range(start, stop) if index not in but])
-        self._sleepers[chunk] = sleepers
-        if sleepers.next_at != before:
-            self._push_sleepers(chunk, sleepers)
+        delayed = self._delayed.get(chunk) or DelayedJobs(columns.dues)
+        before = delayed.next_at
+        delayed.add([index for index in range(start, stop) if index not in but])
+        self._delayed[chunk] = delayed
+        if delayed.next_at != before:
+            self._push_delayed(chunk, delayed)
 
     def restore(self, chunk: Chunk, start: int, stop: int) -> None:
         """Add jobs after a replay: one that waits for a retry by itself, the others by their delays."""
@@ -164,7 +164,7 @@ class Schedule:
             if _has_scheduled(due):
                 heapq.heappush(self._heap, due)
             elif not due.stop:
-                self._sleepers.pop(
+                self._delayed.pop(
                     due.chunk, None
                 )  # otherwise a job that joins the chunk would rely on this entry
 
@@ -179,18 +179,18 @@ class Schedule:
             if len(runs) == most and runs[-1][1] < due.stop:
                 heapq.heappush(self._heap, due._replace(start=runs[-1][1]))
             return [(start, stop, due.at) for start, stop in runs]
-        sleepers = self._sleepers.get(chunk)
-        if sleepers is None or sleepers.next_at != due.at:
+        delayed = self._delayed.get(chunk)
+        if delayed is None or delayed.next_at != due.at:
             return []  # an out-of-date entry
-        woken = [each for each in sleepers.take_due(now) if chunk.state(each) is JobState.SCHEDULED]
-        self._push_sleepers(chunk, sleepers)
+        woken = [each for each in delayed.take_due(now) if chunk.state(each) is JobState.SCHEDULED]
+        self._push_delayed(chunk, delayed)
         return [(start, stop, chunk.due_of(start) or due.at) for start, stop in _spans(chunk, woken)]
 
-    def _push_sleepers(self, chunk: Chunk, sleepers: Sleepers) -> None:
-        if sleepers.next_at == math.inf:
-            self._sleepers.pop(chunk, None)
+    def _push_delayed(self, chunk: Chunk, delayed: DelayedJobs) -> None:
+        if delayed.next_at == math.inf:
+            self._delayed.pop(chunk, None)
         else:
-            heapq.heappush(self._heap, Due(sleepers.next_at, chunk.sequence, 0, 0, chunk))
+            heapq.heappush(self._heap, Due(delayed.next_at, chunk.sequence, 0, 0, chunk))
 
 
 def _has_scheduled(due: Due) -> bool:
@@ -198,9 +198,9 @@ def _has_scheduled(due: Due) -> bool:
 
 
 def _spans(chunk: Chunk, indexes: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield *indexes*, which are in order, as spans [start, stop), cut if not `unbroken`."""
+    """Yield *indexes*, which are in order, as spans [start, stop), cut if not `is_consecutive`."""
     for start, stop in runs_of(indexes):
-        yield from chunk.unbroken_runs(start, stop)
+        yield from chunk.consecutive_runs(start, stop)
 
 
 def runs_of(indexes: Iterable[int]) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ class Submitted(Event, frozen=True, tag="submitted"):
     `key` is the key of the only job. If several jobs have keys or due times of their own, `keys` and `dues`
     have one entry for each job: its key or "", and its due time or 0; otherwise they are empty. `joins` says
     whether the jobs joined the chunk of the job before them; it is None in older journals, in which
-    `goes_on_with` decides that. `headers` has the header of each job, or is empty if no job has one.
+    `may_take` decides that. `headers` has the header of each job, or is empty if no job has one.
     """
 
     at: float

@@ -82,35 +82,12 @@ class Member:
         self.connected = True
         self.gone_at = 0.0
 
-    @property
-    def queues(self) -> frozenset[str]:
-        """The queues that it serves."""
-        return self.subscription[0]
 
-    @property
-    def tasks(self) -> frozenset[str] | None:
-        """The tasks that it knows; None means that it takes any task."""
-        return self.subscription[1]
-
-    @property
-    def codecs(self) -> frozenset[str] | None:
-        """The codecs that it accepts; None, as an older worker sends, means that it gets all."""
-        return self.subscription[2]
-
-    @classmethod
-    def from_hello(cls, hello: Hello) -> Member:
-        """Make a member from its hello."""
-        member = cls(hello.role, hello.name)
-        queues, tasks, codecs = member.subscription
-        if hello.queues:
-            queues = frozenset(hello.queues)
-        if hello.role == "consumer":
-            tasks = frozenset((*hello.tasks, PILL, CALL))
-        if hello.accept is not None:
-            codecs = frozenset((*hello.accept, ITEM_CODEC))
-        member.subscription = queues, tasks, codecs
-        member.life = hello.life
-        return member
+def subscription_of(hello: Hello) -> Subscription:
+    """Return the subscription of a member that says *hello*."""
+    queues = frozenset(hello.queues or (DEFAULT_QUEUE,))
+    tasks = frozenset((*hello.tasks, PILL, CALL)) if hello.role == "consumer" else None
+    return queues, tasks, None if hello.accept is None else frozenset((*hello.accept, ITEM_CODEC))
 
 
 @dataclass(slots=True)

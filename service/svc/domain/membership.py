@@ -8,7 +8,7 @@ from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.handlers import handles
 from svc.domain.lifecycle import JobState
-from svc.domain.members import Member, Worker
+from svc.domain.members import Member, Worker, subscription_of
 from svc.domain.names import are_printable, is_address
 from svc.domain.queue_state import Notice, QueueState
 from svc.domain.scheduling.lanes import covers
@@ -35,9 +35,8 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     if _overtaken(state, command, member):
         message = f"{command.name!r} has ended, or come back on a newer connection than this one"
         return r.Refused("conflict", message)
-    said = Member.from_hello(command)
-    member.role, member.name, member.life = said.role, said.name, said.life
-    member.subscription = state.lanes.shared(said.subscription)
+    member.role, member.name, member.life = command.role, command.name, command.life
+    member.subscription = state.lanes.shared(subscription_of(command))
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)

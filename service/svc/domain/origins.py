@@ -38,56 +38,53 @@ class Completion(NamedTuple):
         return self.sequence * PARTS + self.part + 1
 
 
+#: The numbers of an entry.
+_NUMBERS = len(Completion._fields)
+
+
 class Completions:
     """The jobs that ended, in order: four numbers an entry. A cursor stays valid over a restart."""
 
-    __slots__ = ("_rest", "_sequence", "_start")
+    __slots__ = ("_entries", "_start")
 
     def __init__(self) -> None:
         """Start with none."""
-        self._sequence = array("Q")
-        #: The part, first number and job count of each entry. Separate arrays for these would take more
-        #: memory, because there are many origins with one entry.
-        self._rest = array("Q")
+        #: The numbers of each entry, one after the other.
+        self._entries = array("Q")
         #: Leading entries that are forgotten and not yet removed.
         self._start = 0
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        return len(self._sequence) - self._start
+        return len(self._entries) // _NUMBERS - self._start
 
     @property
     def newest(self) -> int:
         """The cursor after the last entry, or 0 if there is none."""
-        return self._entry(len(self._sequence) - 1).cursor if self._sequence else 0
+        return Completion(*self._entries[-_NUMBERS:]).cursor if self._entries else 0
 
     def append(self, sequence: int, part: int, first: int, count: int) -> None:
         """Add an entry, which must be later in (sequence, part) than all others."""
-        self._sequence.append(sequence)
-        self._rest.extend((part, first, count))
+        self._entries.extend((sequence, part, first, count))
 
     def after(self, cursor: int) -> Iterator[Completion]:
         """Yield the entries after *cursor* (0: all of them); none may be added meanwhile."""
-        sequences = self._sequence
-        start = bisect_left(sequences, max(0, cursor) // PARTS, self._start)
-        for index in range(start, len(sequences)):
-            entry = self._entry(index)
+        entries = self._entries
+        places = range(_NUMBERS * self._start, len(entries), _NUMBERS)
+        for place in places[bisect_left(places, max(0, cursor) // PARTS, key=entries.__getitem__) :]:
+            entry = Completion(*entries[place : place + _NUMBERS])
             if entry.cursor > cursor:
                 yield entry
 
     def drop_below(self, number: int) -> None:
         """Forget leading entries about jobs below *number*; if they are many, the next call does the rest."""
-        last = min(len(self._sequence), self._start + DROPPED_MAX)
-        while self._start < last and self._rest[3 * self._start + 1] < number:
+        last = min(len(self._entries) // _NUMBERS, self._start + DROPPED_MAX)
+        while self._start < last and self._entries[_NUMBERS * self._start + 2] < number:
             self._start += 1
         # Removing a few entries at the front of many moves all the others, so wait for half of them.
         if self._start > len(self):
-            del self._sequence[: self._start]
-            del self._rest[: 3 * self._start]
+            del self._entries[: _NUMBERS * self._start]
             self._start = 0
-
-    def _entry(self, index: int) -> Completion:
-        return Completion(self._sequence[index], *self._rest[3 * index : 3 * index + 3])
 
 
 #: The completions of an origin none of whose kept jobs has ended. Entries are never added to it.
@@ -245,4 +242,4 @@ class Origins:
         """Return the chunk that *count* new jobs from number *first* on join, or None if they begin one."""
         # Not simply the newest chunk: in a replay that one may be gone.
         place = self.find(name, first - 1)
-        return place[0] if place is not None and place[0].goes_on_with(first, count, terms) else None
+        return place[0] if place is not None and place[0].may_take(first, count, terms) else None

@@ -149,8 +149,9 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
     hello = worker.hello
     consumers = worker.consumers.values()
     # Consumers of one kind have the same names: each set is looked through once, not once for each consumer.
-    queues = {queue for names in {member.queues for member in consumers} for queue in names}
-    tasks = {task for names in {member.tasks for member in consumers} for task in names or ()}
+    subscriptions = {member.subscription for member in consumers}
+    queues = {queue for names, _, _ in subscriptions for queue in names}
+    tasks = {task for _, names, _ in subscriptions for task in names or ()}
     drains = state.ledger.drains.in_force
     return r.WorkerView(
         name=worker.name,

@@ -166,15 +166,12 @@ class QueueState:
         # An event may have been forgotten with its first jobs, and have taken more jobs since.
         return events, [sequence for sequence in forgotten if sequence not in self.ledger.references]
 
-    def pending_event(self, sequence: int) -> e.AnyEvent | None:
-        """Return an event that is not yet committed, or None."""
+    def event(self, sequence: int) -> e.AnyEvent | None:
+        """Return an event that is not yet committed or in the journal, or None."""
         events = self._events
         place = bisect_left(events, sequence, key=itemgetter(0))
-        return events[place][1] if place < len(events) and events[place][0] == sequence else None
-
-    def event(self, sequence: int) -> e.AnyEvent | None:
-        """Return an event that is pending or in the journal, or None."""
-        return self.pending_event(sequence) or self.read(sequence)
+        pending = place < len(events) and events[place][0] == sequence
+        return events[place][1] if pending else self.read(sequence)
 
     def recover(self, now: float) -> None:
         """Make jobs ready that the replayed events left waiting, and give holders time to reconnect."""

@@ -263,10 +263,10 @@ def test_stats_name_a_bounded_number_of_unknown_tasks_and_count_all():
 def test_consumers_of_one_kind_share_their_sets_of_names():
     state = QueueState()
     tasks = [f"m:f{number}" for number in range(FEW)]
-    first, second = (consumer(state, tasks=tasks, name=f"w-{number}") for number in range(2))
-    other = consumer(state, tasks=tasks[1:], name="w-3")
+    first, second = (consumer(state, tasks=tasks, name=f"w-{number}").subscription for number in range(2))
+    other = consumer(state, tasks=tasks[1:], name="w-3").subscription
 
-    assert first.tasks is not None
-    assert first.tasks is second.tasks
-    assert first.queues is second.queues
-    assert other.tasks == first.tasks.difference(tasks[:1])
+    assert first[1] is not None
+    assert first[1] is second[1]
+    assert first[0] is second[0]
+    assert other[1] == first[1].difference(tasks[:1])

@@ -126,7 +126,7 @@ def _deliver(
     state: QueueState, lanes: Lanes, lane: Lane, member: Member, limit: int, room: int, now: float
 ) -> r.Delivery:
     head = lane.spans[0]
-    limit = head.chunk.alike(head.start, limit, room)
+    limit = head.chunk.deliverable(head.start, limit, room)
     _, start, stop, ready_at, chunk = lanes.take(lane, limit)
     lease = state.grant_lease(chunk, start, stop, member, now)
     waited = max(0.0, now - max(ready_at, chunk.at_of(start)))

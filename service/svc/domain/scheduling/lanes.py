@@ -81,7 +81,7 @@ class Lane:
             last is not None
             and last.chunk is chunk
             and last.stop == start
-            and chunk.unbroken(start)
+            and chunk.is_consecutive(start)
             and ready_at <= chunk.at_of(start)
         ):  # they were ready on acceptance, and continue the last span directly
             self.spans[-1] = ReadySpan(last.order, last.start, stop, last.ready_at, chunk)
