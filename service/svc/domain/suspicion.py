@@ -8,7 +8,7 @@ that two of them do not end two workers at once.
 
 A suspect that loses its worker gets a *suspicion*. With `Limits.suspicion_budget` of them it is dead.
 Planned stops charge nobody. Nor do workers that were lost together, as those of one rack are. So the
-verdict waits for a moment, in which the lease stays in force: if the same process comes back, it goes on.
+charge waits for a moment, in which the lease stays in force: if the same process comes back, it goes on.
 If it comes back later, the suspicion is withdrawn.
 """
 
@@ -121,7 +121,7 @@ def _suspect(
     replay.suspected(state.ledger, state.record(event), event)
 
 
-# --- the verdict ------------------------------------------------------------------------------------
+# --- the charge -------------------------------------------------------------------------------------
 
 
 def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds: float, now: float) -> None:
