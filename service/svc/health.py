@@ -22,9 +22,9 @@ Usage: svc health [OPTIONS]
   Ask the manager or worker on this host whether it is ready to work.
 
 Options:
-  --http HOST:PORT   Where it serves HTTP.  [env var: SVC_HTTP; default: 127.0.0.1:9100]
+  --http HOST:PORT   Address of its metrics and health.  [env var: SVC_HTTP; default: 127.0.0.1:9100]
   --live             Ask only whether the process is alive, not whether it can work.
-  --timeout SECONDS  How long to wait for the answer.  [default: 3]
+  --timeout SECONDS  Time to wait for the answer.  [default: 3]
   --json             Print one JSON document.
   --quiet            Print nothing.
   --help             Show this message and exit.
