@@ -17,7 +17,7 @@ from svc.domain.commands import Recall
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import FLUSH, REJOIN, STOP
+from svc.worker.orders import FLUSH, STOP
 from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
 from svc.worker.slot import Phase, Slot, SlotState
 
@@ -102,17 +102,15 @@ class ConsumerProcess:
         try:
             with signals_held_back(), main_hidden():
                 process.start()
-        except EOFError:
+        except BaseException as error:
             ours.close()
             trace.close()
+            if not isinstance(error, EOFError):
+                raise
             # The forkserver ends if it cannot fork; the next start makes another.
             raise OSError(
                 "the forkserver ended before the process began; is there a bound on processes?"
             ) from None
-        except BaseException:
-            ours.close()
-            trace.close()
-            raise
         finally:
             theirs.close()
             written.close()
@@ -138,10 +136,6 @@ class ConsumerProcess:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(what)
 
-    def rejoin(self) -> None:
-        """Order it to make its connection again while it runs a task, if the connection is broken."""
-        self.order(REJOIN)
-
     def check(self, now: float, grace: float, import_timeout: float) -> Recall | None:
         """Act on the state of the job that it executes; return a report of jobs that it has to lose.
 
@@ -149,7 +143,10 @@ class ConsumerProcess:
         """
         look = self.slot.look()
         if look.overrun(now):
-            self._kill_overrun(now)
+            # The slot is held meanwhile, or the consumer could begin another job just before it dies.
+            with self.slot.held():
+                if self.slot.peek().overrun(now):
+                    self.kill(Killed.TIMED_OUT)
         elif look.busy and now - look.started >= _LONG_SECONDS:
             self._flush(look)
             return self._take_back(now) if look.ahead else None
@@ -174,13 +171,6 @@ class ConsumerProcess:
                 return None
             self.slot.recall()
         return Recall(self.name, look.token, look.number, look.last)
-
-    def _kill_overrun(self, now: float) -> None:
-        """Kill it if its job is over its timeout."""
-        # The slot is held meanwhile, or the consumer could begin another job just before it dies.
-        with self.slot.held():
-            if self.slot.peek().overrun(now):
-                self.kill(Killed.TIMED_OUT)
 
     def kill(self, why: Killed) -> None:
         """Kill the process; remember the reason and its last look. Hold the slot if it might go on."""

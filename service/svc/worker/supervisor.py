@@ -24,7 +24,7 @@ from svc.worker.consumer_exit import ConsumerExit, Killed
 from svc.worker.consumer_pool import ConsumerPool, WorkerState
 from svc.worker.consumer_process import ConsumerProcess
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import BROKEN, NUDGE, READY
+from svc.worker.orders import BROKEN, NUDGE, READY, REJOIN
 from svc.worker.process import describe_exit
 from svc.worker.reporter import Reporter
 from svc.worker.signals import stop_signals_to
@@ -153,7 +153,7 @@ class Supervisor:
         rejoining, self._rejoining = self._rejoining, False
         for child in list(self._consumer_pool.children):
             if rejoining:
-                child.rejoin()
+                child.order(REJOIN)
             ended = child.ended(ready)
             if ended or child.pipe in ready:
                 self._read_messages(child, now)
