@@ -135,6 +135,7 @@ def test_the_lane_offered_is_the_one_that_a_look_at_every_job_would_choose(
             pass
     assert not both.lanes.queues
     assert list(both.lanes) == []
+    assert not any(both.lanes._indexes.values())
 
 
 def sizes(lanes: Lanes) -> dict[str, int]:

@@ -24,8 +24,7 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
     """Hand out ready jobs, or a pill; None if there is no job and the member would wait."""
     if not may_lease(member):
         return r.Refused("bad_request", "say hello as a consumer before asking for jobs")
-    pill = pill_for(state, member)
-    if pill:
+    if state.ledger.drains.in_force and (pill := pill_for(state, member)):
         return r.Grant([], pill)
     if len(member.leases) >= state.limits.member_leases:
         return r.Refused(
@@ -43,8 +42,6 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
 def pill_for(state: QueueState, member: Member) -> int:
     """Return the epoch of the drain that is in force for *member*, or 0."""
     drains = state.ledger.drains.in_force
-    if not drains:
-        return 0
     known = drains.get("") or (drains.get(member.worker.name) if member.worker is not None else None)
     return known[0] if known else 0
 
@@ -74,10 +71,11 @@ def _grant(state: QueueState, member: Member, limit: int, ahead: float | None, n
         fitting = limit if ahead is None else min(limit, run_time.fitting(ahead))
         if not fitting and deliveries:
             break
-        share = shares.setdefault(lane, _share(state, lane, max(1, fitting), short=ahead is not None))
-        if not share:
+        if lane not in shares:
+            shares[lane] = _share(state, lane, max(1, fitting), short=ahead is not None)
+        if not shares[lane]:
             break
-        delivery = _deliver(state, state.lanes, lane, member, min(limit, share), room, now)
+        delivery = _deliver(state, state.lanes, lane, member, min(limit, shares[lane]), room, now)
         shares[lane] -= len(delivery.bodies)
         limit -= len(delivery.bodies)
         if ahead is not None:

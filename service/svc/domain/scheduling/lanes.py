@@ -238,13 +238,13 @@ class Lanes:
             return None
         places = self._places(subscription)
         # If others have taken from very many lanes, it is less work to build the index again.
-        patience = len(places) // _CORRECTED_PART + STALE_MAX
+        corrections = len(places) // _CORRECTED_PART + STALE_MAX
         while places:
             top = places[0]
             place = top[2].settle()
             if place == top:
                 return top[2]
-            if patience == 0:
+            if corrections == 0:
                 places[:] = self._build(subscription)
             elif place is None:
                 heapq.heappop(places)
@@ -252,7 +252,7 @@ class Lanes:
                 heapq.heapreplace(places, place)
                 while places[0] == top:  # the lane has moved forward to the same place before
                     heapq.heappop(places)
-            patience -= 1
+            corrections -= 1
         return None
 
     def take(self, lane: Lane, limit: int) -> ReadySpan:
@@ -294,6 +294,7 @@ class Lanes:
     def _remove(self, lane: Lane) -> None:
         """Forget a lane without jobs; its places in an index go when they come to the top."""
         lane.spans.clear()  # jobs in stale spans may become ready again, in another lane
+        lane.place = None  # it refers to the lane, which would have to wait for a collection of garbage
         terms = lane.terms
         codecs = self._lanes[terms.queue]
         tasks = codecs[terms.codec]
@@ -306,6 +307,9 @@ class Lanes:
                 del codecs[terms.codec]
                 if not codecs:
                     del self._lanes[terms.queue]
+        if not self._count:
+            for places in self._indexes.values():
+                places.clear()
 
     def _places(self, subscription: Subscription) -> list[Place]:
         """Return the heap of a subscription, built if need be."""
