@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from svc import wire
 from svc.broker.commit import RecentEvents
@@ -24,6 +24,7 @@ from svc.domain.members import RECONNECT_GRACE
 from svc.domain.roles import Role
 from svc.errors import BadRequest, JournalError
 from svc.server.connection import Connection, Stage
+from svc.server.connections import Connections
 from svc.server.journal import SqliteJournal
 from svc.server.journal.rows import Row, event_of
 from svc.server.journal.store import rows_of
@@ -327,7 +328,9 @@ class Scene:
         self.peer_log = PeerLog(metrics)
         self.turns = Turns()
         self.turns.until = -math.inf if self._hurried else math.inf
-        self.protocol = ConnectionProtocol(self.host, KeyRing.of_authkey(_SECRET), self, self.turns)
+        self.protocol = ConnectionProtocol(
+            self.host, KeyRing.of_authkey(_SECRET), cast(Connections, self), self.turns
+        )
 
     def _submitted(self) -> int:
         return sum(counts.submitted for counts in self.host.state.ledger.counts.values())

@@ -73,18 +73,14 @@ class Expositions:
     def step(self) -> None:
         """Continue the text for the requests that wait for it, and answer them when it is complete."""
         try:
-            complete = self._advance()
+            reply = self._advance()
         except Exception as error:  # noqa: BLE001  # it must not affect other requests
-            self._finish(r.Refused("broker", f"the metrics cannot be told: {error!r}"))
-            return
-        if complete:
-            # A name that cannot be encoded must not prevent the rest of the text.
-            text = "".join(self._text).encode(errors="replace").decode()
-            self._made = r.Text(text)
-            self._finish(self._made)
+            reply = r.Refused("broker", f"the metrics cannot be told: {error!r}")
+        if reply is not None:
+            self._finish(reply)
 
-    def _advance(self) -> bool:
-        """Do one slice; return whether the text is complete."""
+    def _advance(self) -> r.Reply | None:
+        """Do one slice; return the text if it is complete."""
         began = self._clock()
         if self._parts is None:
             self._begun_at = began
@@ -92,8 +88,10 @@ class Expositions:
         for part in self._parts:
             self._text.append(part)
             if self._clock() >= began + SLICE_SECONDS:
-                return False
-        return True
+                return None
+        # A name that cannot be encoded must not prevent the rest of the text.
+        self._made = r.Text("".join(self._text).encode(errors="replace").decode())
+        return self._made
 
     def _all_parts(self) -> Iterator[str]:
         """Yield the text in parts; the first ones are empty, while the queues are counted."""

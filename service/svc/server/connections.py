@@ -87,9 +87,7 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection, and the listener."""
-        for connection in list(self.limits.connections.values()):
-            connection.close()
-        self.limits.connections.clear()
+        self.close_all()
         self._listener.close()
 
     def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from svc import wire_handshake as handshake
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.errors import BadRequest, ManagerUnreachable
 from svc.server.connection import Connection, PeerGone, Stage
+from svc.server.connections import Connections
 from svc.server.keys import KeyRing
-from svc.server.peer_log import PeerLog
 from svc.server.pickle_scan import loads_plain
 from svc.server.plain import EXPOSED
 from svc.server.plain_values import reply_bytes
@@ -23,28 +23,14 @@ from svc.wire import decode_request, encode_response, request_frame, with_header
 SERVER_METHODS = ("dummy", "create", "incref", "decref", "get_methods", "accept_connection")
 
 
-class Line(Protocol):
-    """The methods of the loop's connections that the protocol needs."""
-
-    @property
-    def peer_log(self) -> PeerLog:
-        """Counts and logs refusals."""
-
-    def send(self, connection: Connection, message: bytes | bytearray) -> None:
-        """Send a complete message."""
-
-    def opened(self, connection: Connection) -> str | None:
-        """Note that the peer has proved a key; return why it gets no place, if it gets none."""
-
-
 class Opening:
     """Serves the messages of connections that have not yet chosen a shared object."""
 
-    def __init__(self, keys: KeyRing, line: Line, *, strict: bool = False) -> None:
+    def __init__(self, keys: KeyRing, connections: Connections, *, strict: bool = False) -> None:
         """Let in peers that know one of *keys*; if *strict* is set, only those that prove it with SHA-256."""
         #: The accepted keys; may be replaced.
         self.keys = keys
-        self._line = line
+        self._connections = connections
         self._strict = strict
 
     def handle(self, connection: Connection, message: memoryview) -> None:
@@ -61,7 +47,7 @@ class Opening:
             case Stage.ANSWERED:
                 if message != handshake.WELCOME:
                     raise PeerGone("the peer did not accept our answer")
-                connection.refusal = self._line.opened(connection) or ""
+                connection.refusal = self._connections.opened(connection)
                 connection.stage = Stage.REFUSED if connection.refusal else Stage.OPEN
             case Stage.REFUSED:
                 self._refuse_place(connection, message)
@@ -79,32 +65,32 @@ class Opening:
         connection.free_commands = free_commands(key.role)
         connection.member.reads_all = reads_all(key.role)
         connection.stage = Stage.WELCOMED
-        self._line.send(connection, with_header(handshake.WELCOME))
+        self._connections.send(connection, with_header(handshake.WELCOME))
 
     def _answer_challenge(self, connection: Connection, message: bytes) -> None:
         response = handshake.answer(connection.key.secret, message) if connection.key else None
         if response is None:
             raise PeerGone("no challenge where one was due")
         connection.stage = Stage.ANSWERED
-        self._line.send(connection, with_header(response))
+        self._connections.send(connection, with_header(response))
 
     def _refuse_stranger(self, connection: Connection, reason: str) -> None:
         """Refuse a peer that has not proved a key, without telling it the reason."""
-        self._line.peer_log.refused_stranger(connection.peer, reason)
+        self._connections.peer_log.refused_stranger(connection.peer, reason)
         connection.closing = True
-        self._line.send(connection, with_header(handshake.FAILURE))
+        self._connections.send(connection, with_header(handshake.FAILURE))
 
     def _refuse_place(self, connection: Connection, message: memoryview) -> None:
         """Tell a peer that has proved a key why it gets no place; our clients get it in reply to hello."""
         why = f"the manager has no place for this connection: {connection.refusal}; try again later"
         frame = request_frame(message)
         if frame is None:
-            self._line.send(connection, with_header(reply_bytes(ConnectionRefusedError(why))))
+            self._connections.send(connection, with_header(reply_bytes(ConnectionRefusedError(why))))
             return
         connection.closing = True
         request, commands = _request_or_none(frame)
         refusals = [r.Refused(ManagerUnreachable.code, why)] * len(commands)
-        self._line.send(connection, encode_response(request, refusals))
+        self._connections.send(connection, encode_response(request, refusals))
 
     def _handle_request(self, connection: Connection, message: memoryview) -> None:
         """Serve a request to the server itself; the stdlib sends one on each fresh connection."""
@@ -113,11 +99,12 @@ class Opening:
             value = _server_call(str(method), args, kwds)
         except (BadRequest, LookupError, TypeError, ValueError) as error:
             # The stdlib raises RemoteError with the text at the client.
-            self._line.send(connection, with_header(pickle.dumps(("#TRACEBACK", str(error)), protocol=4)))
+            answer = pickle.dumps(("#TRACEBACK", str(error)), protocol=4)
+            self._connections.send(connection, with_header(answer))
             return
         if method == "accept_connection":
             connection.stage = Stage.SERVING
-        self._line.send(connection, with_header(reply_bytes(value)))
+        self._connections.send(connection, with_header(reply_bytes(value)))
 
 
 def _server_call(method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:

@@ -11,8 +11,9 @@ from svc.broker.host import QueueHost
 from svc.domain.roles import Role
 from svc.errors import BadRequest
 from svc.server.connection import Connection
+from svc.server.connections import Connections
 from svc.server.loop import Turns
-from svc.server.opening import Line, parts_of
+from svc.server.opening import parts_of
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import PlainReader, loads_plain
 from svc.server.plain import SharedObjects
@@ -41,11 +42,11 @@ Count = Callable[[Connection, str, str, float], None]
 class PlainCalls:
     """Serves the calls of plain clients to the shared objects."""
 
-    def __init__(self, host: QueueHost, line: Line, turns: Turns, count: Count) -> None:
-        """Serve the queue of *host* over *line*; *turns* moves long calls to later turns."""
+    def __init__(self, host: QueueHost, connections: Connections, turns: Turns, count: Count) -> None:
+        """Serve the queue of *host* over *connections*; *turns* moves long calls to later turns."""
         self.objects = SharedObjects(host)
         self._host = host
-        self._line = line
+        self._connections = connections
         self._turns = turns
         self._count = count
 
@@ -114,7 +115,7 @@ class PlainCalls:
         method = self.objects.method(typeid, name)
         right = call_right(typeid, name, args, kwds)
         if not may_call(connection.role or Role.READ, right):
-            raise PermissionError(self._line.peer_log.forbidden(connection, ".".join(right)))
+            raise PermissionError(self._connections.peer_log.forbidden(connection, ".".join(right)))
         if 0 < len(message) <= _KNOWN_BYTES_MAX and name in _REPEATED and _is_constant(args, kwds):
             if len(connection.calls) >= _KNOWN_CALLS_MAX:
                 connection.calls.clear()
@@ -131,7 +132,7 @@ class PlainCalls:
     ) -> None:
         """Answer a call with the reason for its refusal."""
         if isinstance(refusal, BadRequest):
-            self._line.peer_log.refused_call(connection, kind, "plain")
+            self._connections.peer_log.refused_call(connection, kind, "plain")
             refusal = ValueError(str(refusal))
         self._answer(connection, refusal)
         result = "denied" if isinstance(refusal, PermissionError) else "error"
@@ -139,7 +140,7 @@ class PlainCalls:
 
     def _answer(self, connection: Connection, value: object) -> None:
         connection.member.outstanding -= 1
-        self._line.send(connection, _NOTHING if value is None else with_header(_reply(value)))
+        self._connections.send(connection, _NOTHING if value is None else with_header(_reply(value)))
 
 
 def _is_constant(args: tuple[Any, ...], kwds: dict[str, Any]) -> bool:

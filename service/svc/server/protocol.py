@@ -13,9 +13,10 @@ from svc.domain import replies as r
 from svc.domain.roles import Role
 from svc.errors import BadRequest
 from svc.server.connection import Connection, Stage
+from svc.server.connections import Connections
 from svc.server.keys import KeyRing
 from svc.server.loop import NOTED_SECONDS, Turns
-from svc.server.opening import Line, Opening
+from svc.server.opening import Opening
 from svc.server.plain_calls import PlainCalls
 from svc.server.roles import may_command
 from svc.wire import decode_request, encode_response, request_frame
@@ -29,26 +30,26 @@ class ConnectionProtocol:
     """Turns messages into calls of the queue, and replies into messages."""
 
     def __init__(
-        self, host: QueueHost, keys: KeyRing, line: Line, turns: Turns, *, strict: bool = False
+        self, host: QueueHost, keys: KeyRing, connections: Connections, turns: Turns, *, strict: bool = False
     ) -> None:
-        """Serve the queue of *host* to peers that know one of *keys*, over *line*.
+        """Serve the queue of *host* to peers that know one of *keys*, over *connections*.
 
         Args:
             host: the queue.
             keys: the accepted keys.
-            line: sends the messages.
+            connections: send the messages.
             turns: moves long work to later turns.
             strict: accept only challenges answered with SHA-256.
         """
         self._host = host
-        self._line = line
+        self._connections = connections
         self._turns = turns
-        self._opening = Opening(keys, line, strict=strict)
-        self.plain = PlainCalls(host, line, turns, self._count)
+        self._opening = Opening(keys, connections, strict=strict)
+        self.plain = PlainCalls(host, connections, turns, self._count)
 
     def begin_anew(self) -> None:
         """Start a new numbering of plain clients' puts, under the journal's new incarnation."""
-        self.plain = PlainCalls(self._host, self._line, self._turns, self._count)
+        self.plain = PlainCalls(self._host, self._connections, self._turns, self._count)
 
     def renew(self, keys: KeyRing) -> None:
         """Accept only *keys* from now on."""
@@ -72,7 +73,7 @@ class ConnectionProtocol:
         try:
             request, commands = decode_request(frame)
         except BadRequest as error:
-            self._line.peer_log.refused_call(connection, "malformed", "frame")
+            self._connections.peer_log.refused_call(connection, "malformed", "frame")
             self._respond(connection, 0, [r.Refused(error.code, str(error))])
             return
 
@@ -80,7 +81,7 @@ class ConnectionProtocol:
             if type(command) not in connection.free_commands and not may_command(
                 connection.role or Role.READ, command
             ):
-                refusal = self._line.peer_log.forbidden(connection, command.right())
+                refusal = self._connections.peer_log.forbidden(connection, command.right())
                 # All or nothing: the commands of one request are meant to be applied together.
                 self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
                 self._count(connection, command.right(), "denied", started)
@@ -117,7 +118,7 @@ class ConnectionProtocol:
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
         if not connection.closed:
-            self._line.send(connection, _response(request, replies))
+            self._connections.send(connection, _response(request, replies))
 
 
 def _response(request: int, replies: list[r.Reply]) -> bytearray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from svc.broker.journal import MemoryJournal
 from svc.domain.roles import Role
 from svc.server import plain_calls as subject
 from svc.server.connection import Connection, Stage
+from svc.server.connections import Connections
 from svc.server.keys import Key, KeyRing
 from svc.server.loop import Turns
 from svc.server.peer_log import PeerLog
@@ -27,7 +29,7 @@ class Peer:
         self.connection = Connection(sock, ("peer", 1))
         self.connection.stage, self.connection.key = Stage.SERVING, Key(role, b"secret")
         self.host = QueueHost(MemoryJournal(), clock=FakeClock())
-        self.protocol = ConnectionProtocol(self.host, KeyRing([]), self, Turns())
+        self.protocol = ConnectionProtocol(self.host, KeyRing([]), cast(Connections, self), Turns())
         self.peer_log = PeerLog(self.host.observer)
         self.said: list[tuple[str, object]] = []
 
