@@ -21,7 +21,7 @@ def texts_in(kept: Kept) -> int:
     """Return how many texts there are."""
     journal = kept.journal
     if isinstance(journal, MemoryJournal):
-        return len(journal._texts)
+        return len(journal._texts._packed)
     assert isinstance(journal, SqliteJournal)
     return int(journal._connection.execute("SELECT count(*) FROM texts").get)
 

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from tests.support.journals import reopened
 from tests.support.workers import Client, Manager, Start, command_of, descendants, until
 
 
@@ -30,7 +31,7 @@ def test_a_worker_waits_for_a_manager_that_is_not_there_yet(manager: Manager, st
     manager.stop()
     worker = start(1)
     until(lambda: worker.events("manager_unreachable"))
-    manager.journal = manager.journal.reopened()
+    manager.journal = reopened(manager.journal)
     manager.start()
     with manager.client() as client:
         assert client.results(client.submit("echo", (1,))) == [1]
@@ -46,7 +47,7 @@ def test_an_idle_worker_stops_soon_while_the_manager_is_away(manager: Manager, s
         worker.signal(signal.SIGTERM)
         assert worker.wait(20.0) == 0
     finally:
-        manager.journal = manager.journal.reopened()
+        manager.journal = reopened(manager.journal)
         manager.start()
 
 

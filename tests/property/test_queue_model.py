@@ -16,6 +16,7 @@ from svc.domain.job import NewChunk, Terms
 from svc.domain.members import RECONNECT_GRACE, Member
 from svc.domain.queue_state import is_silent, may_lease
 from svc.domain.retry import CRASH_BUDGET
+from tests.support.journals import reopened
 from tests.support.queue_model import CONSUMERS, ERROR, LIMITS, WORKERS, Job, Lease, QueueModel
 
 
@@ -320,7 +321,7 @@ class QueueMachine(QueueModel):
     @rule()
     def restart(self) -> None:
         """Stop and start: leases are gone, all else is as before; consumers come back or do not."""
-        self.journal = self.journal.reopened()
+        self.journal = reopened(self.journal)
         for job in self.jobs.values():
             if job.state == "leased":
                 job.state = "scheduled" if job.due > self.now else "ready"

@@ -153,10 +153,18 @@ def in_file(path: Path, durability: str) -> Kept:
     return Kept(lambda: SqliteJournal.open(path, durability), reopen)
 
 
+def reopened(journal: MemoryJournal) -> MemoryJournal:
+    """Close a journal; return one with the same events and the next incarnation, as a restart does."""
+    successor = MemoryJournal(journal.incarnation + 1)
+    successor._events, successor._texts = journal._events, journal._texts
+    journal.close()
+    return successor
+
+
 def in_memory() -> Kept:
     def reopen(journal: Journal) -> Journal:
         assert isinstance(journal, MemoryJournal)
-        return journal.reopened()
+        return reopened(journal)
 
     return Kept(MemoryJournal, reopen)
 

@@ -22,6 +22,7 @@ from svc.domain.limits import Limits
 from svc.domain.members import LeaseRecord, Member
 from svc.errors import JournalError
 from tests.support.clock import FakeClock
+from tests.support.journals import reopened
 from tests.support.simulated_peers import Client, Consumer, Line, Peer, Plain, Supervisor, Violation
 from tests.support.state_checks import check_journal, check_state
 
@@ -192,7 +193,7 @@ class World:
             if self.rng.random() < 0.5:
                 line.to_peer.clear()
         self.lines.clear()
-        self.journal = self.journal.reopened()
+        self.journal = reopened(self.journal)
         self.host = self._new_host()
         check_journal(self.host.state, self.journal)
 

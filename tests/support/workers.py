@@ -27,6 +27,7 @@ from svc.domain.limits import Limits
 from svc.server.manager import Server, listen
 from svc.telemetry.logs import LogSettings
 from svc.worker.options import WorkerOptions
+from tests.support.journals import reopened
 from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
 KEY = b"k" * 32
@@ -89,7 +90,7 @@ class Manager:
     def restart(self) -> None:
         """Restart at the same address from the journal."""
         self.stop()
-        self.journal = self.journal.reopened()
+        self.journal = reopened(self.journal)
         self.start()
 
     @contextlib.contextmanager

@@ -147,10 +147,6 @@ class SharedTexts:
         """Return a text."""
         return unpack(digest, self._packed[digest])
 
-    def __len__(self) -> int:
-        """Return how many texts there are."""
-        return len(self._packed)
-
 
 class MemoryJournal(Journal):
     """A journal in memory. It keeps the event objects themselves, so reading costs nothing."""
@@ -163,13 +159,6 @@ class MemoryJournal(Journal):
         self._events: dict[int, AnyEvent] = {}
         self._texts = SharedTexts()
         self._closed = False
-
-    def reopened(self) -> MemoryJournal:
-        """Close this journal; return one with the same events and the next incarnation, as a restart does."""
-        successor = MemoryJournal(self.incarnation + 1)
-        successor._events, successor._texts = self._events, self._texts
-        self.close()
-        return successor
 
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
         """Keep *records* and delete the rows in *forget*; see `Journal.append`."""

@@ -16,6 +16,7 @@ from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import Limits
 from tests.support.asking import record
 from tests.support.clock import FakeClock
+from tests.support.journals import reopened
 
 NOW = timedelta()
 #: So many other outcomes push those of a test out of the host's memory.
@@ -39,7 +40,7 @@ class Site:
         self.client = Client(lambda: LocalBroker(self.queue))
 
     def reopen(self) -> None:
-        self.journal = self.journal.reopened()
+        self.journal = reopened(self.journal)
         self._open()
         self.pass_time(LIMITS.reconnect_seconds)
 

@@ -11,6 +11,7 @@ from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.members import Member
 from svc.errors import JournalError
 from tests.support.hosts import ask, submit
+from tests.support.journals import reopened
 
 
 def test_nothing_is_answered_before_it_is_durable(host, journal):
@@ -45,7 +46,7 @@ def test_after_a_failed_commit_nobody_is_answered(host, journal):
         host.turn()
 
     assert answers == []
-    assert list(QueueHost(journal.reopened()).journal.replay()) == []
+    assert list(QueueHost(reopened(journal)).journal.replay()) == []
 
 
 def test_a_waiting_request_is_answered_in_the_turn_that_brings_what_it_waits_for(host):
@@ -116,7 +117,7 @@ def test_closing_commits_and_answers_what_is_pending(host, journal):
     host.close()
 
     assert answers
-    assert len(list(journal.reopened().replay())) == 1
+    assert len(list(reopened(journal).replay())) == 1
 
 
 def test_totals_say_what_the_host_is(host):

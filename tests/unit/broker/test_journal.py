@@ -7,7 +7,7 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain.events import Resumed
 from svc.errors import JournalError
-from tests.support.journals import EVENTS, numbered
+from tests.support.journals import EVENTS, numbered, reopened
 
 EVENT = Resumed(1.0)
 
@@ -40,7 +40,7 @@ def test_a_restart_finds_the_events_and_the_next_incarnation():
     journal = MemoryJournal(3)
     journal.append([(1, EVENT)])
 
-    again = journal.reopened()
+    again = reopened(journal)
 
     assert again.incarnation == 4
     assert list(again.replay()) == [(1, EVENT)]

@@ -19,6 +19,7 @@ from svc.errors import BadRequest, JournalError, ManagerUnreachable
 from svc.server.manager import Server, listen
 from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.asking import NOW, ack_of, chunk, counts, lease_one, record, states, submit
+from tests.support.journals import reopened
 from tests.support.manager import running_manager
 
 
@@ -110,7 +111,7 @@ def test_a_report_that_was_answered_before_a_commit_that_never_came_is_repeated_
     (second,) = turn.grant.deliveries
     held += [c.Held(each.token, each.origin, each.first, 1) for each in (first, second)]
 
-    with serving(journal.reopened(), authkey, endpoint[1]):
+    with serving(reopened(journal), authkey, endpoint[1]):
         record(consumer, ack_of(second))
 
         assert states(client, "o-0", "o-1") == ["succeeded", "succeeded"]

@@ -19,6 +19,7 @@ from svc.domain.queue_state import (
     RESULTS_EVENT_BYTES,
 )
 from tests.support.asking import record
+from tests.support.journals import reopened
 from tests.support.state_checks import check_journal, check_state
 
 NOW = timedelta()
@@ -82,7 +83,7 @@ def test_no_event_holds_more_than_a_megabyte_of_results_unless_it_has_one_alone(
     assert recorded == everything
     check_state(site.queue.host.state)
     check_journal(site.queue.host.state, site.journal)
-    again = LocalQueue(site.journal.reopened())
+    again = LocalQueue(reopened(site.journal))
     views = LocalBroker(again).stats().queues
     assert [each.succeeded for each in views] == [len(everything)]
 

@@ -74,20 +74,37 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
         raise
 
 
-def begin_again(connection: apsw.Connection, path: Path, durability: str, claim: Claim | None) -> Opened:
-    """Add 1 to the incarnation of an open file; roll back the transaction if one is open.
+def begin_incarnation(
+    connection: apsw.Connection, path: Path, durability: str, claim: Claim | None, *, new: bool = False
+) -> Opened:
+    """Add 1 to the incarnation, which takes the exclusive lock; make or upgrade tables in the same commit.
+
+    A transaction that is open is rolled back.
 
     Raises:
-        apsw.Error: it cannot be written.
-        TailLost: the file holds less than *claim* says.
+        apsw.Error: the file cannot be written.
+        TailLost: it holds less than *claim* says.
     """
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     # No token may be given twice, so the new incarnation has to be on disk with any durability.
     _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
-    opened = _begin_incarnation(connection, path, claim, new=False)
+    connection.execute("BEGIN IMMEDIATE")
+    if new:
+        _run(connection, "schema.sql")
+    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
+        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
+    incarnation = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").get
+    if not isinstance(incarnation, int):
+        raise apsw.CorruptError("the table meta has no incarnation")
+    newest, total = connection.execute(_NEWEST).fetchone() or (-1, 0)
+    last_text = connection.execute(_LAST_TEXT).get or 0
+    if claim is not None:
+        claim.check(path, incarnation, newest)
+    connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'incarnation'")
+    connection.execute("COMMIT")
     _set(connection, "synchronous", *_SYNCHRONOUS[durability])
-    return opened
+    return Opened(connection, incarnation + 1, newest, total or 0, new, last_text)
 
 
 def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
@@ -216,10 +233,7 @@ def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Cl
     _set(connection, "journal_mode", "WAL", "wal")
     connection.pragma("journal_size_limit", _WAL_FILE_BYTES)
     connection.pragma("cache_size", -_CACHE_KIB)
-    _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
-    opened = _begin_incarnation(connection, path, claim, new=new)
-    _set(connection, "synchronous", *_SYNCHRONOUS[durability])
-    return opened
+    return begin_incarnation(connection, path, durability, claim, new=new)
 
 
 def _is_journal(connection: apsw.Connection, path: Path) -> bool:
@@ -242,25 +256,6 @@ def _is_journal(connection: apsw.Connection, path: Path) -> bool:
             f"{path} is a database, but not a journal of svc; name another file with --journal"
         )
     return False
-
-
-def _begin_incarnation(connection: apsw.Connection, path: Path, claim: Claim | None, *, new: bool) -> Opened:
-    """Add 1 to the incarnation, which takes the exclusive lock; make or upgrade tables in the same commit."""
-    connection.execute("BEGIN IMMEDIATE")
-    if new:
-        _run(connection, "schema.sql")
-    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
-        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
-    incarnation = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").get
-    if not isinstance(incarnation, int):
-        raise apsw.CorruptError("the table meta has no incarnation")
-    newest, total = connection.execute(_NEWEST).fetchone() or (-1, 0)
-    last_text = connection.execute(_LAST_TEXT).get or 0
-    if claim is not None:
-        claim.check(path, incarnation, newest)
-    connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'incarnation'")
-    connection.execute("COMMIT")
-    return Opened(connection, incarnation + 1, newest, total or 0, new, last_text)
 
 
 def _run(connection: apsw.Connection, script: str) -> None:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from svc.server.journal.files import create, sync
+from svc.server.journal.files import create, make_directory, sync
 
 #: A row of this many bytes or more gets a file of its own.
 LARGE_BYTES: Final = 256 * 1024
@@ -43,7 +43,6 @@ class LargeRows:
         self.sizes: dict[int, int] = {}
         #: Deleted rows whose files have to be removed.
         self.dropped: set[int] = set()
-        self._made = False
         self._remover: threading.Thread | None = None
 
     def write(self, contents: Sequence[tuple[int, bytes]]) -> None:
@@ -53,7 +52,7 @@ class LargeRows:
             NoRoom: the disk is full.
             OSError: the disk reports an error.
         """
-        self._make()
+        make_directory(self._directory)
         for number, content in contents:
             self._note(number, len(content))
             _write_synced(self._path(number), content)
@@ -114,12 +113,6 @@ class LargeRows:
     def _note(self, number: int, size: int) -> None:
         self.size += size - self.sizes.get(number, 0)
         self.sizes[number] = size
-
-    def _make(self) -> None:
-        if not self._made:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            sync(self._directory.parent)
-            self._made = True
 
     def _path(self, number: int) -> Path:
         return self._directory / str(number)

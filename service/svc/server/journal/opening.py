@@ -12,7 +12,7 @@ from svc.server.journal.ballast import Ballast
 from svc.server.journal.form import (
     DURABILITIES,
     Opened,
-    begin_again,
+    begin_incarnation,
     keep_copies,
     open_file,
     require_place,
@@ -21,6 +21,7 @@ from svc.server.journal.form import (
 )
 from svc.server.journal.mark import Claim, TailLost, begin_mark, mark_path, open_mark, read_claim, this_boot
 from svc.server.journal.ownership import Ownership
+from svc.server.journal.presence import Presence
 
 
 class OpenOptions(TypedDict, total=False):
@@ -49,6 +50,7 @@ class Files(NamedTuple):
     mark: int
     ownership: Ownership
     ballast: Ballast
+    presence: Presence
     kept_copy: Path | None
 
 
@@ -90,7 +92,7 @@ def begin_anew(
         OSError: the mark cannot be read or written.
     """
     try:
-        opened = begin_again(connection, path, durability, read_claim(mark_path(path)))
+        opened = begin_incarnation(connection, path, durability, read_claim(mark_path(path)))
     except TailLost as lost:
         raise JournalError(str(lost)) from None
     claim = claim._replace(incarnation=opened.incarnation, sequence=opened.newest)
@@ -114,4 +116,4 @@ def _open_owned(path: Path, durability: str, ownership: Ownership, options: Open
         opened.connection.close()
         raise
     ballast = Ballast(path, options.get("ballast_bytes", 0))
-    return Files(opened, claim, mark, ownership, ballast, kept)
+    return Files(opened, claim, mark, ownership, ballast, Presence(path), kept)

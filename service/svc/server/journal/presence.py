@@ -37,7 +37,11 @@ class Presence:
     """The files of an open journal, each known by its device and inode."""
 
     def __init__(self, journal: Path) -> None:
-        """Note the files of *journal*; a file that does not exist yet is noted once it does."""
+        """Note the files of *journal*; a file that does not exist yet is noted once it does.
+
+        Raises:
+            OSError: the table of mounts cannot be opened.
+        """
         self._journal = journal
         paths = (journal, f"{journal}-wal", large_rows_path(journal))
         #: By plain strings, which `os.stat` takes in half the time of a Path.
@@ -45,8 +49,11 @@ class Presence:
         self.directory = str(journal.parent)
         #: Its `poll` tells of mounts since the last call.
         self.mounts = select.poll()
+        #: The table of mounts; not open if the directory's `st_ctime` may not tell of each change.
         self._table = -1
-        self._timed = file_system(journal) in TIMED and self._watch_mounts()
+        if file_system(journal) in TIMED:
+            self._table = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+            self.mounts.register(self._table, select.POLLPRI)
 
     def check(self) -> Place:
         """Compare the files with the noted ones.
@@ -80,7 +87,7 @@ class Presence:
 
     def _place(self) -> Place:
         # The target of a symbolic link goes without a change of this directory.
-        if not self._timed or any(map(os.path.islink, self._known)):
+        if self._table < 0 or any(map(os.path.islink, self._known)):
             return UNSETTLED
         try:
             found = os.stat(self.directory)  # noqa: PTH116 - as above
@@ -88,14 +95,6 @@ class Presence:
             return UNSETTLED
         settled = found.st_ctime < time.time() - SETTLED_SECONDS
         return (found.st_dev, found.st_ino, found.st_ctime_ns) if settled else UNSETTLED
-
-    def _watch_mounts(self) -> bool:
-        try:
-            self._table = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        self.mounts.register(self._table, select.POLLPRI)
-        return True
 
 
 def _identity(path: str) -> _Identity | None:

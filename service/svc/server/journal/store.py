@@ -42,7 +42,7 @@ from svc.server.journal.form import reason
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
 from svc.server.journal.mark import CLAIM, MAGIC, SLOTS, SYNC_SECONDS
 from svc.server.journal.opening import OpenOptions, begin_anew, open_files
-from svc.server.journal.presence import UNSETTLED, Presence
+from svc.server.journal.presence import UNSETTLED
 from svc.server.journal.rows import (
     CHECK_MASK,
     UNREADABLE,
@@ -91,7 +91,7 @@ class SqliteJournal(Journal):
         #: The newest row, if it is to be forgotten: the next commit with a newer row deletes it.
         self._deferred: set[int] = set()
         self._ownership, self._ballast = files.ownership, files.ballast
-        self._presence, self._place = Presence(path), UNSETTLED
+        self._presence, self._place = files.presence, UNSETTLED
         self._claim, self._mark, self._slot = files.claim, files.mark, SLOTS[0]
         self._next_mark_sync = self._next_check = 0.0
         self._large_rows = LargeRows(path)
