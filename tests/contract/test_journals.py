@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from svc.errors import JournalError, RowMissing
+from svc.errors import Conflict, JournalError, RowMissing
 from tests.support.journals import EVENTS, numbered
 
 
@@ -107,3 +107,28 @@ def test_checkpoints_change_nothing_that_can_be_read(kept):
         kept.journal.maintain(idle=True)
     assert list(kept.journal.replay()) == numbered(EVENTS)
     assert list(kept.reopen().replay()) == numbered(EVENTS)
+
+
+def test_a_backup_is_made_by_maintenance_or_refused_as_such(kept):
+    kept.journal.append(numbered(EVENTS))
+    try:
+        begun = kept.journal.backup("copy.db")
+    except Conflict:
+        return  # this engine makes none
+    assert begun.state == "copying"
+    while kept.journal.maintain(idle=False):
+        pass
+    assert kept.journal.backup("copy.db").state in ("checking", "done")
+    assert list(kept.journal.replay()) == numbered(EVENTS)
+
+
+def test_a_time_that_was_noted_is_expected_again_or_nothing_is(kept):
+    kept.journal.note_time(1_000_000.0)
+    assert kept.journal.expected_time() == 0.0 or kept.journal.expected_time() >= 1_000_000.0
+
+
+def test_a_journal_on_a_disk_tells_its_size_and_the_room_that_is_left(kept):
+    kept.journal.append(numbered(EVENTS))
+    on_disk = kept.journal.free_bytes() is not None
+    assert on_disk == (kept.journal.size() > 0)
+    assert not on_disk or kept.journal.free_bytes() > 0
