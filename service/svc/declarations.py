@@ -27,6 +27,7 @@ _DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: Python converts no number of thousands of digits.
 _DIGITS_MAX = 20
+_INTEGER = re.compile(rf"-?[0-9]{{1,{_DIGITS_MAX}}}")
 _SIZE = re.compile(rf"(\d{{1,{_DIGITS_MAX}}})\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _SETTING, _GROUP = "setting", "group"
 
@@ -60,14 +61,14 @@ def parse_size(text: str | int) -> int:
     return int(match[1]) << {"K": 10, "M": 20, "G": 30}.get((match[2] or "B")[0].upper(), 0)
 
 
-def parse_count(text: str) -> int:
+def parse_integer(text: str) -> int:
     """Return the number in *text*.
 
     Raises:
-        ConfigurationError: *text* is not a whole number of at least 0, in digits.
+        ConfigurationError: *text* is not a whole number in digits.
     """
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ConfigurationError(f"{text!r} is not a whole number of 0 or more")
+    if not _INTEGER.fullmatch(text):
+        raise ConfigurationError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -156,7 +157,7 @@ def size(default: str, least: str, most: str, text: str, *, name: str = "") -> A
 
 def count(default: str | None, least: str, text: str, **more: Any) -> Any:
     """Return a field with a number of things."""
-    return setting(Number(parse_count, least, COUNT_MAX), "N", default, text, **more)
+    return setting(Number(parse_integer, least, COUNT_MAX), "N", default, text, **more)
 
 
 def group(kind: type[Any]) -> Any:

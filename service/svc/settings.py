@@ -20,7 +20,7 @@ from svc.declarations import (
     Number,
     count,
     group,
-    parse_count,
+    parse_integer,
     parse_size,
     seconds,
     setting,
@@ -258,7 +258,7 @@ class ConsumerSettings:
     tasks: tuple[str, ...] = names("", "MODULE[,…]", "Modules whose tasks the worker runs.")
     queues: tuple[str, ...] = names("default", "NAME[,…]", "Queues to take jobs from.")
     consumers: int | None = setting(
-        Number(parse_count, "1", str(CONSUMERS_MAX), {"auto": None}),
+        Number(parse_integer, "1", str(CONSUMERS_MAX), {"auto": None}),
         "auto|N",
         "auto",
         "Consumer processes; auto: twice the CPUs.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import Json, Ndjson, Parser
+from svc.cli.options import Json, Ndjson, Parser, integer
 from svc.cli.output import ago, facts, moment, show_items, span, table, write, write_json
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
@@ -49,7 +49,7 @@ def list_jobs(
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only jobs of this queue.")] = "",
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Only jobs of this task.")] = "",
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="Number of jobs at most.")
+        int, typer.Option("--limit", parser=integer(1, 10_000), metavar="N", help="Number of jobs at most.")
     ] = 50,
     json: Json = False,
     ndjson: Ndjson = False,

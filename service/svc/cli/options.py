@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from svc.declarations import CENTURY, Number, Setting, build, declared, parse_seconds
+from svc.declarations import CENTURY, Number, Setting, build, declared, parse_integer, parse_seconds
 from svc.errors import ConfigurationError
 
 
@@ -35,6 +35,11 @@ class Parser:
 def seconds(least: str, most: str) -> Parser:
     """Return a parser of durations from *least* to *most*."""
     return Parser(Number(parse_seconds, least, most))
+
+
+def integer(least: int, most: int) -> Parser:
+    """Return a parser of whole numbers from *least* to *most*."""
+    return Parser(Number(parse_integer, str(least), str(most)))
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svc.cli.options import Json, Ndjson, WaitTimeout, seconds
+from svc.cli.options import Json, Ndjson, WaitTimeout, integer, seconds
 from svc.cli.output import Printer, report, tell
 from svc.cli.results import print_outcomes
 from svc.cli.waiting import AwaitedJobs
@@ -51,7 +51,10 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     priority: Annotated[
         int,
         typer.Option(
-            "--priority", min=-NUMBER_MAX, max=NUMBER_MAX, metavar="N", help="Higher ones are taken first."
+            "--priority",
+            parser=integer(-NUMBER_MAX, NUMBER_MAX),
+            metavar="N",
+            help="Higher ones are taken first.",
         ),
     ] = 0,
     delay: Annotated[
@@ -70,8 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         int | None,
         typer.Option(
             "--retries",
-            min=0,
-            max=NUMBER_MAX,
+            parser=integer(0, NUMBER_MAX),
             metavar="N",
             show_default=f"the task's, else {DEFAULT_RETRIES}",
             help="Attempts after the first.",

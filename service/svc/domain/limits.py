@@ -13,7 +13,7 @@ from svc.declarations import CENTURY, DAYS_MAX, DISK_MAX, count, seconds, size
 #: Jobs that one request may lease. A consumer asks for jobs of a few milliseconds; this bounds their number
 #: if each of them takes almost no time.
 GRANT_JOBS: Final = 256
-#: What every number of a job is at most: msgpack and the numbers of other languages hold it exactly.
+#: The largest number of a job: msgpack and the numbers of other languages hold it exactly.
 NUMBER_MAX: Final = (1 << 53) - 1
 #: Consumers of one worker.
 CONSUMERS_MAX: Final = 10_000

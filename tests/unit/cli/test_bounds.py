@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from svc.declarations import Number, parse_count, parse_seconds, parse_size
+from svc.declarations import Number, parse_integer, parse_seconds, parse_size
 from svc.errors import ConfigurationError
 from tests.unit.cli.conftest import Started
 from tests.unit.cli.test_program import COMMANDS
@@ -19,24 +19,22 @@ KINDS = ("integer", "float", "integer range", "float range")
 
 
 def declared(option: Any) -> tuple[bool, Any]:
-    """Return whether *option* is declared as a number, and the object that has its bounds."""
+    """Return whether the type of *option* is a number, and the object that parses it."""
     if hasattr(option, "type_descriptor"):  # typer from 0.29 on
         descriptor = option.type_descriptor
-        parser = descriptor.parameter_info.parser
-        return descriptor.annotation in (int, float), getattr(parser, "read", option)
-    return option.type.name in KINDS, getattr(getattr(option.type, "func", None), "read", option.type)
+        return descriptor.annotation in (int, float), descriptor.parameter_info.parser
+    return option.type.name in KINDS, getattr(option.type, "func", None)
+
+
+def bounded(option: Any) -> Number | None:
+    """Return the reader of an option that is a number, or None."""
+    read = getattr(declared(option)[1], "read", None)
+    return read if isinstance(read, Number) else None
 
 
 def is_number(option: Any) -> bool:
-    number, bounded = declared(option)
-    return number or isinstance(bounded, Number) or bool(option.metavar and NUMBER.search(option.metavar))
-
-
-def bounds(option: Any) -> tuple[Any, Any]:
-    _, bounded = declared(option)
-    if isinstance(bounded, Number):
-        return bounded.least, bounded.most
-    return getattr(bounded, "min", None), getattr(bounded, "max", None)
+    named = bool(option.metavar and NUMBER.search(option.metavar))
+    return declared(option)[0] or bounded(option) is not None or named
 
 
 NUMBERS = [
@@ -55,23 +53,20 @@ def test_there_are_numbers_of_every_kind():
 
 @each_number
 def test_every_number_has_bounds_and_its_default_lies_within(name, option):
-    low, high = bounds(option)
-    assert low is not None, "it may be as little as one likes"
-    assert high is not None, "it may be as much as one likes"
-    assert math.isfinite(low)
-    assert math.isfinite(high)
-    assert low < high
-    _, bounded = declared(option)
-    default = option.default
-    if isinstance(default, str):
-        default = bounded(default)
-    if isinstance(default, int | float):
-        assert low <= default <= high
+    number = bounded(option)
+    assert number is not None, "it may be as much or as little as one likes"
+    assert math.isfinite(number.least)
+    assert math.isfinite(number.most)
+    assert number.least < number.most
+    if option.default is not None:
+        number(str(option.default))
 
 
 @each_number
 def test_what_is_out_of_bounds_is_refused_with_the_name_of_the_option(svc, started, name, option):
-    low, high = bounds(option)
+    number = bounded(option)
+    assert number is not None
+    low, high = number.least, number.most
     words = name.split()[1:]
     required = ["x-0"] if words[-1] in ("show", "cancel") else []
     odd = ["nan", "inf", "-1", "1e400", f"{int(high) + 1}", str(10**30)]
@@ -125,7 +120,7 @@ def test_bounds_hold_for_variables_and_the_settings_file_too(svc, started, tmp_p
             ["on", "0"],
         ),
         (
-            Number(parse_count, "1", "10000", {"auto": None}),
+            Number(parse_integer, "1", "10000", {"auto": None}),
             {"auto": None, "3": 3, "10000": 10000},
             ["0", "10001", "٣", "-1", "2.5", ""],
         ),
