@@ -11,6 +11,7 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain.chunk import Chunk
 from svc.domain.columns import DIGEST_BYTES
+from svc.domain.due import Schedule
 from svc.domain.job_records import ATTEMPTS_KEPT
 from svc.domain.ledger import Counts, Ledger
 from svc.domain.lifecycle import JobState
@@ -57,6 +58,11 @@ def check_journal(state: QueueState, journal: MemoryJournal) -> None:
         assert all(any(a <= low and stop <= b for a, b in ledger.settled.ranges[key]) for low, stop in ranges)
 
 
+def entries(schedule: Schedule) -> int:
+    """Return the number of entries; a cancelled job may still have one."""
+    return len(schedule._heap) + len(schedule._unswept)
+
+
 def portrait(ledger: Ledger) -> dict[str, Any]:
     """Return all parts of a ledger that a restart must keep; an unfinished job may wait in another state."""
     chunks = ledger.chunks.values()
@@ -86,7 +92,7 @@ def portrait(ledger: Ledger) -> dict[str, Any]:
         },
         "counts": {name: _kept(counts) for name, counts in _used(ledger)},
         "suspects": {b.sequence: _losses(ledger, b) for b in chunks if b.suspects},
-        "keys": {key: _keyed(ledger, key) for key in ledger.keys},
+        "keys": {key: _keyed(ledger, key) for part in ledger.keys._parts for key in part},
         "dead": set(ledger.dead),
         "answers": [(key, sequence) for key, (_, sequence) in ledger.answers.items()],
         "drains": (ledger.drains.in_force, ledger.drains.refusing),

@@ -44,6 +44,21 @@ def interrupt(state: QueueState, lease: LeaseRecord, seconds: float, now: float)
     _record(state, lease, Cause.INTERRUPTED, _INTERRUPTED, now, seconds, now)
 
 
+def return_jobs(
+    state: QueueState, lease: LeaseRecord, seconds: float | None, now: float, *, expired: bool = True
+) -> None:
+    """End a lease and give back its jobs; the first one was executing if it has run for some *seconds*.
+
+    The lease has *expired*, or its holder gives it up.
+    """
+    tell = state.observer.expired if expired else state.observer.released
+    tell(lease.chunk.terms, lease.stop - lease.start)
+    if seconds is not None:
+        interrupt(state, lease, seconds, now)
+    state.give_back(lease, lease.start, lease.stop, now)
+    state.end_lease(lease)
+
+
 def _record(
     state: QueueState,
     lease: LeaseRecord,

@@ -83,10 +83,6 @@ class Schedule:
         self._cancelled = 0
         self._delayed: dict[Chunk, DelayedJobs] = {}
 
-    def __len__(self) -> int:
-        """Return the number of entries; a cancelled job may still have one."""
-        return len(self._heap) + len(self._unswept)
-
     @property
     def next_at(self) -> float:
         """The time at which the next entry is due; infinite if there is none."""

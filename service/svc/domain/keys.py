@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
 from svc.domain.chunk import Chunk
 
 _PARTS = 256
@@ -25,10 +22,6 @@ class Keys:
     def __len__(self) -> int:
         """Return the number of known keys."""
         return self._count
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys."""
-        return chain.from_iterable(self._parts)
 
     def find(self, key: str) -> tuple[Chunk, int] | None:
         """Return (chunk, index) of the job with *key*, or None if there is none."""

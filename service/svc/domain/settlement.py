@@ -10,7 +10,7 @@ from __future__ import annotations
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import suspicion
-from svc.domain.charges import charge, interrupt
+from svc.domain.charges import charge, interrupt, return_jobs
 from svc.domain.handlers import handles
 from svc.domain.job import Cause
 from svc.domain.job_records import NO_RECORD
@@ -93,15 +93,10 @@ def give_back_all(state: QueueState, holder: Member, now: float, *, expired: boo
     """End all leases of a member, uncharged; return the number of jobs that went back."""
     count = 0
     for place, lease in enumerate(list(holder.leases.values())):
-        number = lease.stop - lease.start
-        count += number
-        tell = state.observer.expired if expired else state.observer.released
-        tell(lease.chunk.terms, number)
-        if expired and (place == 0 or holder.role == "plain"):
-            # A consumer runs its jobs in order: only the very first one was executing.
-            interrupt(state, lease, suspicion.run_time(lease, now), now)
-        state.give_back(lease, lease.start, lease.stop, now)
-        state.end_lease(lease)
+        count += lease.stop - lease.start
+        # A consumer runs its jobs in order: only the very first one was executing.
+        ran = expired and (place == 0 or holder.role == "plain")
+        return_jobs(state, lease, suspicion.run_time(lease, now) if ran else None, now, expired=expired)
     return count
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from svc.domain import events as e
 from svc.domain import replay
-from svc.domain.charges import charge, interrupt
+from svc.domain.charges import charge, return_jobs
 from svc.domain.due import runs_of
 from svc.domain.job import Cause, ErrorInfo
 from svc.domain.job_records import NO_RECORD
@@ -59,7 +59,7 @@ def consumer_lost(state: QueueState, holder: Member, now: float) -> None:
             accuse(state, lease, seconds, now)
         else:
             _suspect(state, lease, now)
-            _return(state, lease, None if place else seconds, now)
+            return_jobs(state, lease, None if place else seconds, now)
 
 
 def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
@@ -92,16 +92,7 @@ def _give_back(
         if not planned:
             _suspect(state, lease, now)
         # A consumer runs its jobs in order: only the very first one was executing.
-        _return(state, lease, None if place else seconds, now)
-
-
-def _return(state: QueueState, lease: LeaseRecord, seconds: float | None, now: float) -> None:
-    """End a lease and give back its jobs; the first one was executing if it has run for some *seconds*."""
-    state.observer.expired(lease.chunk.terms, lease.stop - lease.start)
-    if seconds is not None:
-        interrupt(state, lease, seconds, now)
-    state.give_back(lease, lease.start, lease.stop, now)
-    state.end_lease(lease)
+        return_jobs(state, lease, None if place else seconds, now)
 
 
 def _is_alone(state: QueueState, lease: LeaseRecord) -> bool:
@@ -169,7 +160,7 @@ def _conclude(state: QueueState, trial: Trial, now: float) -> None:
     lease = trial.lease
     if _lost_with_others(state, trial):
         _suspect(state, lease, now)
-        _return(state, lease, trial.seconds, now)
+        return_jobs(state, lease, trial.seconds, now)
     else:
         accuse(state, lease, trial.seconds, now)
 

@@ -15,6 +15,7 @@ from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.lifecycle import JobState, Verb
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
+from tests.support.state_checks import entries
 from tests.unit.domain.test_grown_chunks import Queue
 
 TERMS = Terms("m:f")
@@ -76,11 +77,11 @@ def test_a_look_takes_a_bounded_number_of_entries_and_runs_and_the_next_goes_on(
     monkeypatch.setattr(queue.state, "make_ready", lambda *run: made.append(run))
     looks = 0
     while queue.state.scheduled.next_at < math.inf:
-        entries = len(queue.state.scheduled)
+        before = entries(queue.state.scheduled)
         made.clear()
         queue.state.wake_due(2.0)
         looks += 1
-        assert entries - len(queue.state.scheduled) <= RUNS + 1
+        assert before - entries(queue.state.scheduled) <= RUNS + 1
         assert len(made) <= RUNS + 1
 
     counts = queue.state.ledger.counts["default"]
@@ -110,7 +111,7 @@ def test_cancelled_jobs_are_cleared_away_a_few_at_a_time(queue, monkeypatch):
         looked = 0
         apply(queue.state, c.Cancel([job]), Member(), 0.0)
         assert looked <= SWEPT_FOR_EACH
-    longest = len(queue.state.scheduled)
+    longest = entries(queue.state.scheduled)
     for _ in range(longest // SWEPT_AT_A_LOOK + 1):
         looked = 0
         queue.state.wake_due(1.0)
@@ -118,7 +119,7 @@ def test_cancelled_jobs_are_cleared_away_a_few_at_a_time(queue, monkeypatch):
 
     left = queue.state.ledger.counts["default"][JobState.SCHEDULED]
     assert left == CANCELLED_MAX
-    assert left <= len(queue.state.scheduled) <= 2 * left
+    assert left <= entries(queue.state.scheduled) <= 2 * left
     while queue.state.scheduled.next_at < math.inf:
         queue.state.wake_due(2e6)
     assert queue.state.ledger.counts["default"][JobState.READY] == left
@@ -154,7 +155,7 @@ def test_a_job_that_joins_a_chunk_whose_delayed_ones_were_cancelled_is_due_in_ti
     others = fill_with_cancelled(queue, 2 * CANCELLED_MAX)
     cancel(queue, ["o-1", *others])
     apply(queue.state, c.Cancel([]), Member(), 0.0)
-    for _ in range(len(queue.state.scheduled) // SWEPT_AT_A_LOOK + 1):
+    for _ in range(entries(queue.state.scheduled) // SWEPT_AT_A_LOOK + 1):
         queue.state.wake_due(0.0)
     queue.submit(2, delay=9.0)
 
