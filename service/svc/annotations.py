@@ -1,4 +1,4 @@
-"""What a task's annotations ask for, and how that is made of the data that MessagePack gives.
+"""The types that a task's annotations ask for, and their values from the data that MessagePack gives.
 
 A worker converts arguments to it. A submitter that has the function at hand refuses a value that could not
 be given so, before anything is sent.
@@ -136,7 +136,7 @@ class Demands:
 
 @lru_cache(maxsize=_KNOWN_MAX)
 def demands_of(function: Callable[..., Any]) -> Demands | None:
-    """Return what *function* asks for beyond plain data; None if it asks for nothing of the kind."""
+    """Return the parameters of *function* that ask for more than plain data; None if there are none."""
     return Demands(function) or None
 
 

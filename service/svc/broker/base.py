@@ -24,7 +24,7 @@ from svc.errors import BadRequest, error_for
 
 #: The commands that report the outcome of an attempt.
 Settlement = c.Ack | c.Nack | c.Release
-#: The news of a supervisor: what its consumers hold, what one that ended leaves behind, and its own end.
+#: The news of a supervisor: the leases of its consumers, the jobs that one leaves behind, and its own end.
 Report = c.Extend | c.Nack | c.Lost | c.Recall | c.Release | c.Leave
 
 R = TypeVar("R", bound=r.Reply)
@@ -125,7 +125,7 @@ class Broker(abc.ABC):
         return _refusals(self.call([*outcomes, c.Leave()])[:-1])
 
     def report(self, reports: Sequence[Report]) -> list[r.AnyReply]:
-        """Tell what a supervisor has seen, in order; return the answer to each, refusals included."""
+        """Send the observations of a supervisor, in order; return the answer to each, refusals included."""
         return self.call(reports)
 
     def cancel(self, ids: Sequence[str]) -> int:

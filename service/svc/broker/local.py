@@ -43,7 +43,7 @@ class LocalQueue:
         self._changed = threading.Condition(self._lock)
         self._closed = False
         self._impatient: set[Member] = set()
-        # Its clock is never held: whoever runs it in his own process sees what the time is.
+        # Its clock is never held: whoever runs it in his own process sees the time.
         self.host = QueueHost(
             journal or MemoryJournal(), clock=clock, limits=limits, observer=observer, max_clock_jump=math.inf
         )
