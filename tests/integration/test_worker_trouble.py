@@ -74,11 +74,15 @@ def test_a_task_module_that_kills_its_process_is_not_tried_in_a_tight_loop(start
     assert worker.wait() == 2
 
 
-def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(client: Client, start: Start) -> None:
+def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
     """That the worker lost a helper is no job's fault: three times would be the end of every job that ran."""
     worker = start(2)
-    jobs = client.submit("sleep", (0.5,), (0.5,), (0.5,))
-    until(lambda: client.state(jobs[0]) == client.state(jobs[1]) == "leased")
+    marks = tmp_path / "marks"
+    marks.touch()
+    jobs = client.submit("mark", *[(str(marks), 0.5)] * 3)
+    until(lambda: marks.read_text().count("begin") == 2)
     (server,) = [pid for pid in descendants(worker.process.pid) if b"forkserver" in command_of(pid)][:1]
     os.kill(server, signal.SIGKILL)
     client.results(jobs)
