@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from svc import codec
 from svc.broker.local import LocalBroker, LocalQueue
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.domain.commands import Ack, Hello, Nack
 from svc.domain.job import DEFAULT_QUEUE
 from svc.domain.replies import Delivery
@@ -33,9 +33,9 @@ _KEYS = PickleKeys((b"of a queue in memory",))
 _RESULT_BYTES_MAX = 16 * 1024 * 1024
 
 
-def local_client(queue: LocalQueue, *, patience: float = 10.0) -> Client:
+def local_client(queue: LocalQueue, *, patience: float = 10.0) -> BrokerClient:
     """Return a client of *queue*, whose calls take up to *patience* seconds."""
-    return Client(lambda: LocalBroker(queue), patience=patience, pickle_keys=_KEYS)
+    return BrokerClient(lambda: LocalBroker(queue), patience=patience, pickle_keys=_KEYS)
 
 
 def run_jobs(

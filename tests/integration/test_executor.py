@@ -13,7 +13,7 @@ import pytest
 
 from svc.app import Executor
 from svc.broker.manager import ManagerBroker
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.errors import CodecError, JobFailed
 from tests.support import executor_tasks as tasks
 from tests.support.pickle_keys import PICKLE_KEYS
@@ -36,13 +36,13 @@ def service() -> Iterator[Manager]:
 
 
 @pytest.fixture
-def client(service: Manager) -> Iterator[Client]:
-    with Client(lambda: ManagerBroker(service.address, KEY), pickle_keys=PICKLE_KEYS) as client:
+def client(service: Manager) -> Iterator[BrokerClient]:
+    with BrokerClient(lambda: ManagerBroker(service.address, KEY), pickle_keys=PICKLE_KEYS) as client:
         yield client
 
 
 @pytest.fixture
-def executor(client: Client) -> Iterator[Executor]:
+def executor(client: BrokerClient) -> Iterator[Executor]:
     with Executor(client, codec="pickle") as executor:
         yield executor
 
@@ -122,7 +122,7 @@ def test_another_process_finds_a_future_by_its_id(
 
 
 def test_a_process_that_just_ends_hangs_on_nothing_and_its_jobs_go_on(
-    client: Client, service: Manager, keyfile: Path, tmp_path: Path
+    client: BrokerClient, service: Manager, keyfile: Path, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -171,7 +171,7 @@ def test_futures_outlive_a_restart_of_the_manager() -> None:
     manager = Manager()
     manager.start()
     worker = Worker(manager.address, options(1, tasks=(tasks.__name__,)), "warning")
-    with Executor(Client(lambda: ManagerBroker(manager.address, KEY))) as executor:
+    with Executor(BrokerClient(lambda: ManagerBroker(manager.address, KEY))) as executor:
         futures = [executor.submit(tasks.add, number, 1) for number in range(50)]
         assert executor.flush(10)
         manager.restart()
@@ -193,7 +193,7 @@ def test_a_loop_of_submits_needs_few_round_trips(service: Manager) -> None:
             requests += 1
             return super().call(commands, wait=wait)
 
-    with Executor(Client(lambda: Counting(service.address, KEY))) as executor:
+    with Executor(BrokerClient(lambda: Counting(service.address, KEY))) as executor:
         futures = [executor.submit(tasks.add, number, 1) for number in range(5000)]
         assert [future.result(timeout=60) for future in futures] == list(range(1, 5001))
     assert requests < 2500

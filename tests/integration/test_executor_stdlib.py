@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from tests.support.pickle_keys import PICKLE_KEYS
 from tests.support.workers import KEY, Manager, Worker, options
 
@@ -71,8 +71,10 @@ class Case(unittest.TestCase):
     def tearDown(self) -> None:
         self.executor.shutdown(wait=True)
 
-    def executor_type(self, max_workers: int) -> Executor:
-        return Executor(lambda: ManagerBroker(self.address, KEY), codec="pickle", pickle_keys=PICKLE_KEYS)
+    def executor_type(self, max_workers: int) -> BrokerExecutor:
+        return BrokerExecutor(
+            lambda: ManagerBroker(self.address, KEY), codec="pickle", pickle_keys=PICKLE_KEYS
+        )
 
 
 @pytest.fixture(scope="module")

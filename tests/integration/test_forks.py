@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from tests.support import executor_tasks as tasks
 from tests.support.workers import KEY, Manager, Worker, options
 
@@ -34,8 +34,8 @@ def service() -> Iterator[Manager]:
 
 
 @pytest.fixture
-def client(service: Manager) -> Iterator[Client]:
-    with Client(lambda: ManagerBroker(service.address, KEY)) as client:
+def client(service: Manager) -> Iterator[BrokerClient]:
+    with BrokerClient(lambda: ManagerBroker(service.address, KEY)) as client:
         yield client
 
 
@@ -256,7 +256,7 @@ found = [out.get(timeout=30) for process in processes]
 # --- the end of a program ---------------------------------------------------------------------------
 
 
-def submitted(client: Client, queue: str) -> int:
+def submitted(client: BrokerClient, queue: str) -> int:
     """Return how many jobs a queue was ever given."""
     return next((each.submitted for each in client.stats().queues if each.name == queue), 0)
 
@@ -265,7 +265,7 @@ def submitted(client: Client, queue: str) -> int:
     "ending", ["", "raise SystemExit(0)", "import threading; threading.Thread(target=print).start()"]
 )
 def test_a_script_that_ends_after_its_submits_loses_none(
-    ending: str, client: Client, service: Manager, tmp_path: Path
+    ending: str, client: BrokerClient, service: Manager, tmp_path: Path
 ):
     queue = f"end{len(ending)}"
     program = f"""
@@ -280,7 +280,9 @@ for number in range(5000):
     assert submitted(client, queue) == 5000
 
 
-def test_a_child_of_multiprocessing_that_ends_loses_none(client: Client, service: Manager, tmp_path: Path):
+def test_a_child_of_multiprocessing_that_ends_loses_none(
+    client: BrokerClient, service: Manager, tmp_path: Path
+):
     program = """
 import multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)

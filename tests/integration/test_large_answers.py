@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
@@ -42,7 +42,7 @@ def finish(manager: RunningManager, count: int, size: int, origin: str = "o") ->
 def test_results_that_are_larger_together_than_any_message_are_read_by_id(manager):
     ids = finish(manager, COUNT, LARGE)
 
-    with Client(manager.broker) as client:
+    with BrokerClient(manager.broker) as client:
         found = client.outcomes(ids, 30.0)
 
     assert [each.id for each in found] == ids
@@ -53,7 +53,7 @@ def test_they_are_read_as_the_jobs_end(manager):
     ids = finish(manager, COUNT, LARGE)
     seen = []
 
-    with Client(manager.broker) as client:
+    with BrokerClient(manager.broker) as client:
         for outcome in client.follow(ids, 30.0):
             assert len(outcome.result) == LARGE
             seen.append(outcome.id)
@@ -64,7 +64,7 @@ def test_they_are_read_as_the_jobs_end(manager):
 def test_jobs_that_have_ended_are_all_read_though_no_time_is_left_to_wait(manager):
     ids = finish(manager, 5, LARGE)
 
-    with Client(manager.broker) as client:
+    with BrokerClient(manager.broker) as client:
         assert [each.id for each in client.follow(ids, 0.0)] == ids
         assert [each.id for each in client.outcomes(ids, 0.0)] == ids
 
@@ -73,7 +73,7 @@ def test_they_are_read_in_the_order_of_all_jobs(manager):
     ids = finish(manager, COUNT, LARGE)
     seen, cursor = [], 0
 
-    with Client(manager.broker) as client:
+    with BrokerClient(manager.broker) as client:
         while (page := client.feed(cursor)).outcomes:
             seen += [each.id for each in page.outcomes]
             cursor = page.cursor
@@ -84,7 +84,7 @@ def test_they_are_read_in_the_order_of_all_jobs(manager):
 def test_those_of_two_origins_are_read_together(manager):
     ids = [*finish(manager, 5, LARGE, "o"), *finish(manager, 5, LARGE, "p")]
 
-    with Client(manager.broker) as client:
+    with BrokerClient(manager.broker) as client:
         assert sorted(each.id for each in client.follow(ids, 30.0)) == ids
 
 
@@ -104,7 +104,7 @@ def test_those_of_two_origins_are_read_together(manager):
 def test_who_asks_for_too_much_in_one_frame_is_refused_and_others_are_served(manager, size, commands):
     ids = finish(manager, 3, size)
 
-    with manager.broker() as greedy, Client(manager.broker) as client:
+    with manager.broker() as greedy, BrokerClient(manager.broker) as client:
         replies = greedy.call(commands)
         assert len(replies) == len(commands)
         assert all(reply.code == "bad_request" for reply in replies if isinstance(reply, r.Refused))

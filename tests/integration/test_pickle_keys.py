@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.client import Client
-from svc.client.executor import Executor
+from svc.client.client import BrokerClient
+from svc.client.executor import BrokerExecutor
 from svc.client.specs import JobSpec, Options
 from svc.domain.events import AnyEvent, Failed, Submitted, Succeeded
 from svc.errors import CodecError, JobFailed, UntrustedPickle
@@ -54,8 +54,8 @@ class StolenManager:
         self.manager.start()
         self.worker: Worker | None = None
 
-    def client(self) -> Client:
-        return Client(
+    def client(self) -> BrokerClient:
+        return BrokerClient(
             lambda: ManagerBroker(self.manager.address, KEY), accept=["pickle"], pickle_keys=PICKLE_KEYS
         )
 
@@ -129,7 +129,7 @@ def test_a_worker_runs_nothing_that_a_stolen_manager_made_up_or_moved(
 def test_a_client_unpickles_nothing_that_a_stolen_manager_made_up_or_moved(
     stolen: StolenManager, canary: Path
 ) -> None:
-    with stolen.client() as client, Executor(client, codec="pickle") as executor:
+    with stolen.client() as client, BrokerExecutor(client, codec="pickle") as executor:
         futures = [
             executor.submit(set, "a"),
             executor.submit(set, "b"),
@@ -165,7 +165,7 @@ def test_a_client_unpickles_nothing_that_a_stolen_manager_made_up_or_moved(
             return msgspec.structs.replace(event, ranges=ranges)
 
         stolen.rewrite(tamper)
-        with stolen.client() as reader, Executor(reader, codec="pickle") as another:
+        with stolen.client() as reader, BrokerExecutor(reader, codec="pickle") as another:
             assert reader.result(honest, timeout=30) == {"c"}
             for job in (forged, replayed):
                 with pytest.raises(UntrustedPickle, match="not opened"):
@@ -179,10 +179,10 @@ def test_a_client_unpickles_nothing_that_a_stolen_manager_made_up_or_moved(
 
 
 def test_a_client_without_the_key_submits_no_pickle(stolen: StolenManager) -> None:
-    with Client(lambda: ManagerBroker(stolen.manager.address, KEY)) as client:
+    with BrokerClient(lambda: ManagerBroker(stolen.manager.address, KEY)) as client:
         with pytest.raises(CodecError, match="svc auth generate --pickle"):
             client.submit(lambda: 1)
         (answers,) = client.submit_each([JobSpec(len, ("x",)), JobSpec(lambda: 1), JobSpec(len, ("y",))])
         assert [isinstance(answer, CodecError) for answer in answers] == [False, True, False]
-        with Executor(client) as executor:
+        with BrokerExecutor(client) as executor:
             assert isinstance(executor.submit(lambda: 1).exception(), CodecError)

@@ -18,8 +18,8 @@ from svc.settings import parse_tls
 from svc.wire_tls import TlsFiles
 
 
-class Client(client.Client):
-    """A client of the manager at an address; see `svc.client.client.Client` for its verbs."""
+class Client(client.BrokerClient):
+    """A client of the manager at an address; see `svc.client.client.BrokerClient` for its verbs."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class Client(client.Client):
         super().__init__(source, patience=timeout, accept=accept, pickle_keys=keys)
 
 
-class Executor(executor.Executor):
-    """The interface of `concurrent.futures` over a manager; see `svc.client.executor.Executor`."""
+class Executor(executor.BrokerExecutor):
+    """The interface of `concurrent.futures` over a manager; see `svc.client.executor.BrokerExecutor`."""
 
     def __init__(
         self,
-        manager: str | client.Client | None = None,
+        manager: str | client.BrokerClient | None = None,
         *,
         authkey_file: str | os.PathLike[str] | None = None,
         codec: str = PLAIN,
@@ -82,7 +82,9 @@ class Executor(executor.Executor):
             AuthenticationFailed: there is no authkey, or it is not a safe one.
         """
         source = (
-            manager if isinstance(manager, client.Client) else _source(manager, authkey_file, timeout, tls)
+            manager
+            if isinstance(manager, client.BrokerClient)
+            else _source(manager, authkey_file, timeout, tls)
         )
         keys = read_pickle_keys(pickle_key_file)
         super().__init__(source, codec=codec, patience=patience, pickle_keys=keys)

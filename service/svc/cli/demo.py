@@ -15,7 +15,7 @@ from svc.errors import ServiceError
 
 if TYPE_CHECKING:
     from svc.cli.children import Service
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
 
 #: The module that the worker imports; it is part of svc.
 DEMO_TASKS = "svc.cli.demo_tasks"
@@ -49,14 +49,14 @@ def demo(ctx: typer.Context) -> None:
             _drain(client, service)
 
 
-def _tell_consumers(client: Client) -> None:
+def _tell_consumers(client: BrokerClient) -> None:
     end = time.monotonic() + PART_SECONDS
     while not (totals := client.stats()).consumers and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
     tell(f"svc {totals.release}: a manager and a worker are up, {totals.consumers} consumers so far")
 
 
-def _fancy_objects(client: Client) -> None:
+def _fancy_objects(client: BrokerClient) -> None:
     """Send objects to consumers, which print their actions."""
     from svc.cli.demo_tasks import MyFancyClass
 
@@ -65,7 +65,7 @@ def _fancy_objects(client: Client) -> None:
     client.results(jobs, timeout=PART_SECONDS)
 
 
-def _tasks(client: Client) -> None:
+def _tasks(client: BrokerClient) -> None:
     """Print each product when its task ends."""
     from svc.cli.demo_tasks import Multiplication
     from svc.client.session import value_of
@@ -78,7 +78,7 @@ def _tasks(client: Client) -> None:
             advance()
 
 
-def _drain(client: Client, service: Service) -> None:
+def _drain(client: BrokerClient, service: Service) -> None:
     """Hand every consumer its pill, and wait for the end of the worker."""
     consumers = client.stats().consumers
     client.drain()

@@ -19,7 +19,7 @@ from svc.settings import MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
     from svc.cli.children import ChildProcess, Service
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
 
 _LOOK_SECONDS = 0.1
 #: Seconds that one call to the manager may take.
@@ -60,7 +60,7 @@ def dev(ctx: typer.Context, settings: DevSettings) -> int:
             return 0
 
 
-def _watch(service: Service, client: Client, files: TaskFiles) -> int:
+def _watch(service: Service, client: BrokerClient, files: TaskFiles) -> int:
     """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
 
     A worker that ends takes no job with it: one that was drained comes back when the drain is over, and one
@@ -112,7 +112,7 @@ class TaskFiles:
         return found
 
 
-def _worker_after_drain(service: Service, client: Client) -> ChildProcess | None:
+def _worker_after_drain(service: Service, client: BrokerClient) -> ChildProcess | None:
     """Wait until no drain is in force, and return a new worker; None if the manager ends first."""
     if _drained(client):
         tell("svc: the worker has been drained; the jobs are kept, and it comes back at `svc resume`")
@@ -123,7 +123,7 @@ def _worker_after_drain(service: Service, client: Client) -> ChildProcess | None
     return None
 
 
-def _drained(client: Client) -> bool:
+def _drained(client: BrokerClient) -> bool:
     totals = client.stats()
     return bool(totals.drain) or _WORKER in totals.drained_workers
 

@@ -17,7 +17,7 @@ from svc.errors import ResultTimeout
 from svc.settings import ConnectionSettings
 
 if TYPE_CHECKING:
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
 
 #: Seconds between two checks of the progress of a drain.
 LOOK_SECONDS = 0.1
@@ -106,7 +106,7 @@ class Remaining(NamedTuple):
         return f"{self.consumers} consumers and {self.leased} running jobs are left"
 
 
-def _remaining(client: Client, worker: str) -> Remaining:
+def _remaining(client: BrokerClient, worker: str) -> Remaining:
     if worker:
         found = [view for view in client.workers() if view.name == worker]
         return Remaining(sum(view.consumers for view in found), sum(view.leased for view in found))
@@ -114,7 +114,7 @@ def _remaining(client: Client, worker: str) -> Remaining:
     return Remaining(totals.consumers, sum(queue.leased for queue in totals.queues))
 
 
-def _watch(client: Client, worker: str, started: float, timeout: float | None) -> Remaining:
+def _watch(client: BrokerClient, worker: str, started: float, timeout: float | None) -> Remaining:
     """Wait until nothing is left or *timeout* seconds have passed since *started*; show the progress."""
     progress = Progress()
     while True:

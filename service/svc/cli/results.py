@@ -15,7 +15,7 @@ from svc.errors import ConfigurationError, JobError, ResultTimeout
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
     from svc.domain.job import Outcome
 
 
@@ -75,7 +75,7 @@ def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) ->
     return JobError.exit_code if failed else 0
 
 
-def _kept(client: Client, timeout: float | None) -> Iterator[Outcome]:
+def _kept(client: BrokerClient, timeout: float | None) -> Iterator[Outcome]:
     """Yield all kept outcomes, then those of the next *timeout* seconds (None: without end)."""
     from svc.client.session import SLICE_SECONDS, Deadline
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from svc.cli.output import Column
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
     from svc.domain.replies import QueueStats, Totals
     from svc.telemetry.http import Response
 
@@ -171,7 +171,7 @@ def _count(state: str, queue: QueueStats) -> str:
     return str(getattr(queue, state))
 
 
-def _serve(address: Address, client: Client) -> None:
+def _serve(address: Address, client: BrokerClient) -> None:
     """Serve /metrics until interrupted."""
     from svc.telemetry.http import HttpServer
 
@@ -184,7 +184,7 @@ def _serve(address: Address, client: Client) -> None:
         server.stop()
 
 
-def _route(client: Client) -> Callable[[], Response]:
+def _route(client: BrokerClient) -> Callable[[], Response]:
     """Return a function that answers with the manager's metrics, one request after the other."""
     from svc.telemetry.exposition import CONTENT_TYPE
     from svc.telemetry.http import Response, text

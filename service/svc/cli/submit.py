@@ -22,7 +22,7 @@ from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
     from svc.cli.input import JobLines
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
     from svc.client.specs import Options
 
 #: Exit code if some lines of the input were not accepted.
@@ -139,7 +139,7 @@ def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
 class Submission:
     """The jobs to submit, their options, and the output to print."""
 
-    client: Client
+    client: BrokerClient
     options: Options
     out: Printer
     wait: bool

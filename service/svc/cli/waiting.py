@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from svc.cli.output import json_text, tell
 
 if TYPE_CHECKING:
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
     from svc.client.outcomes import Reason
     from svc.domain.job import Outcome
 
@@ -30,7 +30,9 @@ class AwaitedJobs:
     is not before `LATER_SECONDS`, and again only the latter.
     """
 
-    def __init__(self, client: Client, ids: Sequence[str], *, as_json: bool, later: bool = False) -> None:
+    def __init__(
+        self, client: BrokerClient, ids: Sequence[str], *, as_json: bool, later: bool = False
+    ) -> None:
         """Wait for *ids* over *client*."""
         self._client = client
         self._left = dict.fromkeys(ids)

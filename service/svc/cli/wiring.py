@@ -16,7 +16,7 @@ from svc.settings import ConnectionSettings, ManagerSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from svc.broker.base import Broker
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
     from svc.wire_tls import TlsFiles
 
 
@@ -48,7 +48,7 @@ def wiring_of(ctx: typer.Context) -> Wiring:
 
 def open_client(
     ctx: typer.Context, settings: ConnectionSettings, timeout: float, *, pickle_key_file: Path | None = None
-) -> Client:
+) -> BrokerClient:
     """Return a client of a manager whose calls take up to *timeout* seconds; it connects at the first use.
 
     Commands submit no pickles; a caller that needs them gives a *pickle_key_file*.
@@ -56,9 +56,9 @@ def open_client(
     Raises:
         AuthenticationFailed: there is no authkey, or it is not a safe one.
     """
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
 
     dial = wiring_of(ctx).connect
     connect = partial(dial, settings.manager, settings.read_authkey(), timeout, tls=settings.tls)
     keys = read_pickle_keys(pickle_key_file) if pickle_key_file else None
-    return Client(connect, patience=timeout, pickle_keys=keys)
+    return BrokerClient(connect, patience=timeout, pickle_keys=keys)

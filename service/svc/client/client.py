@@ -200,7 +200,7 @@ class Submitter:
         return JobSpec(task, item, {}, self._options)
 
 
-class Client(Submitter):
+class BrokerClient(Submitter):
     """A client of one manager. Many threads can use it safely; it starts none.
 
     Waits use connections of their own, so they do not delay a submit. The client stores nothing: a job

@@ -20,13 +20,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from svc import codec as codecs
 from svc.broker.base import Broker
 from svc.callables import Each, Exactly
 from svc.client.background import AT_EXIT
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.client.dispatch import Dispatch
 from svc.client.futures import Future
 from svc.client.pipeline import PendingJob, encoded
@@ -36,7 +36,7 @@ from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError, ServiceError
 
 
-class Executor(concurrent.futures.Executor):
+class BrokerExecutor(concurrent.futures.Executor):
     """Runs calls as durable jobs, and returns a `concurrent.futures.Future` for each.
 
     **When a job is durable.** `submit` returns at once, with the `job_id` known. A thread sends the job
@@ -64,7 +64,7 @@ class Executor(concurrent.futures.Executor):
 
     def __init__(
         self,
-        source: Client | Callable[[], Broker],
+        source: BrokerClient | Callable[[], Broker],
         *,
         codec: str = codecs.PLAIN,
         patience: float = PATIENCE_SECONDS,
@@ -86,8 +86,8 @@ class Executor(concurrent.futures.Executor):
         """
         if codec not in codecs.CODECS:
             raise ConfigurationError(f"{codec!r} is not a codec; codecs are {', '.join(codecs.CODECS)}")
-        connect = source.connect if isinstance(source, Client) else source
-        keys = source.pickle_keys if pickle_keys is None and isinstance(source, Client) else pickle_keys
+        connect = source.connect if isinstance(source, BrokerClient) else source
+        keys = source.pickle_keys if pickle_keys is None and isinstance(source, BrokerClient) else pickle_keys
         dispatch = Dispatch(Session(connect, (codec,), patience, keys))
         self._dispatch = dispatch
         self._lifeline = _Lifeline(dispatch)
@@ -97,7 +97,7 @@ class Executor(concurrent.futures.Executor):
         self._options = options
         self._once = replace(options, retries=0) if options.retries is None else options
 
-    def options(self, **changes: Any) -> Executor:
+    def options(self, **changes: Any) -> Self:
         """Return an executor whose jobs have other options (see `Options`); they share all else, the end too.
 
         Raises:

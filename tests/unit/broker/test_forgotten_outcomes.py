@@ -10,7 +10,7 @@ import pytest
 from svc.broker.commit import RECENT_EVENTS
 from svc.broker.journal import MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import Limits
@@ -37,7 +37,7 @@ class Site:
         self.broker = LocalBroker(self.queue)
         hello = c.Hello(1, "consumer", "w-1", "w", tasks=["m:good", "m:bad", "m:other"])
         self.consumer = LocalBroker(self.queue, lambda: hello)
-        self.client = Client(lambda: LocalBroker(self.queue))
+        self.client = BrokerClient(lambda: LocalBroker(self.queue))
 
     def reopen(self) -> None:
         self.journal = reopened(self.journal)

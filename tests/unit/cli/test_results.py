@@ -111,9 +111,9 @@ def test_follow_prints_what_is_kept_and_what_comes(svc, submitted, consumer):
 
 
 def test_a_pickled_result_is_not_opened(svc, queue, consumer):
-    from svc.client.client import Client
+    from svc.client.client import BrokerClient
 
-    client = Client(lambda: consumer.supervisor, pickle_keys=PICKLE_KEYS)
+    client = BrokerClient(lambda: consumer.supervisor, pickle_keys=PICKLE_KEYS)
     job = client.options(codec="pickle").submit("t:f", 1)
     consumer.succeed(lambda value: {value, object})
     ended = svc("results", job.id, "--ndjson")

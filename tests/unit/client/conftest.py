@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from svc.broker.local import LocalBroker, LocalQueue
-from svc.client.client import Client
-from svc.client.executor import Executor
+from svc.client.client import BrokerClient
+from svc.client.executor import BrokerExecutor
 from svc.domain.limits import Limits
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
@@ -28,7 +28,7 @@ def queue() -> Iterator[LocalQueue]:
 
 @pytest.fixture
 def client(queue):
-    with Client(lambda: LocalBroker(queue), patience=5.0, pickle_keys=PICKLE_KEYS) as client:
+    with BrokerClient(lambda: LocalBroker(queue), patience=5.0, pickle_keys=PICKLE_KEYS) as client:
         yield client
 
 
@@ -45,7 +45,7 @@ def consumer(queue):
 @pytest.fixture
 def executor(queue):
     """An executor of tasks and data."""
-    executor = Executor(local_client(queue), patience=5.0)
+    executor = BrokerExecutor(local_client(queue), patience=5.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -53,7 +53,7 @@ def executor(queue):
 @pytest.fixture
 def pickling(queue):
     """An executor of any callable."""
-    executor = Executor(local_client(queue), codec="pickle", patience=5.0)
+    executor = BrokerExecutor(local_client(queue), codec="pickle", patience=5.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 

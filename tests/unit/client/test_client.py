@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client.client import Client, Job
+from svc.client.client import BrokerClient, Job
 from svc.client.specs import JobSpec
 from svc.errors import (
     CodecError,
@@ -155,7 +155,7 @@ class TestResults:
         consumer.run()
         with pytest.raises(CodecError, match="accept pickle"):
             job.result(timeout=5)
-        with Client(lambda: LocalBroker(queue), accept=["pickle"], pickle_keys=PICKLE_KEYS) as trusting:
+        with BrokerClient(lambda: LocalBroker(queue), accept=["pickle"], pickle_keys=PICKLE_KEYS) as trusting:
             assert trusting.result(job.id) == {1, object}
 
     def test_a_waiting_thread_holds_up_no_submit(self, client, consumer):
@@ -224,7 +224,7 @@ class TestAsCompleted:
         thread.join()
 
     def test_so_do_jobs_of_several(self, client, queue, consumer):
-        with Client(lambda: LocalBroker(queue)) as other:
+        with BrokerClient(lambda: LocalBroker(queue)) as other:
             jobs = [client.submit("t:f", 1), other.submit("t:f", 2), *client.submit_many("t:f", [(3,)])]
         thread = consumer.later(3)
         assert set(client.as_completed(jobs, timeout=10)) == set(jobs)
@@ -236,7 +236,7 @@ class TestAsCompleted:
         assert list(client.as_completed([job, job.id, job], timeout=5)) == [job]
 
     def test_those_that_do_not_end_in_time_raise(self, client, queue, consumer):
-        with Client(lambda: LocalBroker(queue)) as other:
+        with BrokerClient(lambda: LocalBroker(queue)) as other:
             mixed = [client.submit("t:f", 1), other.submit("t:f", 2)]
         consumer.run(1)
         found = client.as_completed(mixed, timeout=0.1)

@@ -8,7 +8,7 @@ import pytest
 
 from svc.broker.local import LocalBroker
 from svc.client import session
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.errors import (
     BrokerError,
     ManagerUnreachable,
@@ -34,7 +34,7 @@ class TestConnections:
     def flaky(self, queue, monkeypatch):
         monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
         monkeypatch.setattr(Flaky, "failures", 3)
-        with Client(lambda: Flaky(queue), patience=5.0) as client:
+        with BrokerClient(lambda: Flaky(queue), patience=5.0) as client:
             yield client
 
     def test_a_wait_outlives_a_restart(self, flaky, consumer):
@@ -53,7 +53,7 @@ class TestConnections:
     def test_but_not_for_ever(self, queue, monkeypatch):
         monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
         monkeypatch.setattr(Flaky, "failures", 10**9)
-        with Client(lambda: Flaky(queue), patience=0.05) as client, pytest.raises(ManagerUnreachable):
+        with BrokerClient(lambda: Flaky(queue), patience=0.05) as client, pytest.raises(ManagerUnreachable):
             client.submit("t:f").result()
 
     def test_a_wait_is_cut_into_slices(self, queue, consumer, monkeypatch):
@@ -68,14 +68,14 @@ class TestConnections:
                     consumer.run()
                 return super().call(commands, wait=wait)
 
-        with Client(lambda: Watched(queue)) as client:
+        with BrokerClient(lambda: Watched(queue)) as client:
             assert client.submit("t:f", 7).result() == 7
         assert max(waits) == 0.02
 
     def test_a_thread_too_many_has_its_time_too(self, queue, monkeypatch):
         """As many as may wait do; the next one is not made to wait longer than it wants."""
         monkeypatch.setattr(session, "WAITERS_MAX", 1)
-        with Client(lambda: LocalBroker(queue)) as client:
+        with BrokerClient(lambda: LocalBroker(queue)) as client:
             job = client.submit("t:f")
             client._session._free.acquire()
             with pytest.raises(ResultTimeout, match="too many threads"):
@@ -85,10 +85,10 @@ class TestConnections:
         def connect():
             raise AssertionError("connected")
 
-        Client(connect).close()
+        BrokerClient(connect).close()
 
     def test_a_closed_client_says_so(self, queue):
-        client = Client(lambda: LocalBroker(queue))
+        client = BrokerClient(lambda: LocalBroker(queue))
         client.close()
         client.close()
         with pytest.raises(BrokerError, match="closed"):
@@ -99,7 +99,7 @@ class TestConnections:
             raise ManagerUnreachable("nobody there")
 
         with pytest.raises(ManagerUnreachable):
-            Client(connect, patience=0.0).stats()
+            BrokerClient(connect, patience=0.0).stats()
 
 
 class TestOperating:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.client.pipeline import SubmitPipeline
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
@@ -69,7 +69,7 @@ class TestExecutors:
     @pytest.fixture
     def executors(self, queue):
         """An executor, and a copy of it before its first job."""
-        original, copy = (Executor(local_client(queue), patience=5.0) for _ in range(2))
+        original, copy = (BrokerExecutor(local_client(queue), patience=5.0) for _ in range(2))
         copy._dispatch.pipeline.own_origin = original._dispatch.pipeline.own_origin
         yield original, copy
         for executor in (original, copy):

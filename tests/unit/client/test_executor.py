@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.client.futures import Future
 from svc.errors import (
     JobFailed,
@@ -78,7 +78,7 @@ class TestSubmit:
                 frames.append(sum(len(chunk.bodies) for chunk in chunks))
                 return super().submit(origin, chunks, strict=strict)
 
-        with Executor(lambda: Counting(queue)) as executor:
+        with BrokerExecutor(lambda: Counting(queue)) as executor:
             for number in range(1000):
                 executor.submit(tasks.add, number, 1)
             executor.flush(5)
@@ -95,7 +95,7 @@ class TestSubmit:
                 gate.wait(10)
                 return super().submit(origin, chunks, strict=strict)
 
-        executor = Executor(lambda: Held(queue))
+        executor = BrokerExecutor(lambda: Held(queue))
         sent: list[Future] = []
         thread = threading.Thread(target=lambda: sent.extend(executor.submit("t:f") for _ in range(8)))
         thread.start()
@@ -204,7 +204,7 @@ class TestFutureById:
     def test_another_executor_finds_it_before_and_after_its_end(self, queue, executor, run):
         future = executor.submit(tasks.add, 1, 1)
         executor.flush(5)
-        with Executor(local_client(queue)) as other:
+        with BrokerExecutor(local_client(queue)) as other:
             early = other.future(future.job_id)
             assert not early.done()
             assert other.future(future.job_id) is early
@@ -215,7 +215,7 @@ class TestFutureById:
     def test_it_can_be_cancelled_from_there(self, queue, executor):
         future = executor.submit(tasks.add, 1, 1)
         executor.flush(5)
-        with Executor(local_client(queue)) as other:
+        with BrokerExecutor(local_client(queue)) as other:
             assert other.future(future.job_id).cancel() is True
         with pytest.raises(concurrent.futures.CancelledError):
             future.result(timeout=5)

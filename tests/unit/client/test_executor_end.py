@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.client.futures import Future
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
@@ -21,7 +21,7 @@ from tests.unit.client.conftest import TASKS
 
 class TestEnd:
     def test_leaving_the_block_waits_for_all(self, queue):
-        with Executor(local_client(queue)) as executor:
+        with BrokerExecutor(local_client(queue)) as executor:
             future = executor.submit(tasks.add, 1, 1)
             executor.flush(5)
             timer = threading.Timer(0.05, run_jobs, [queue, TASKS])
@@ -64,7 +64,7 @@ class TestEnd:
 
     def test_a_dropped_executor_ends_its_threads_when_its_last_future_ends(self, queue):
         before = set(threading.enumerate())
-        executor = Executor(local_client(queue))
+        executor = BrokerExecutor(local_client(queue))
         future = executor.options(queue="default").submit(tasks.add, 1, 1)
         executor.flush(5)
         threads = set(threading.enumerate()) - before
@@ -99,7 +99,7 @@ class TestEnd:
             def close(self):
                 self.closed = True
 
-        executor = Executor(lambda: Late(queue))
+        executor = BrokerExecutor(lambda: Late(queue))
         before = set(threading.enumerate())
         executor.submit(tasks.add, 1, 1).add_done_callback(lambda _: ended.set())
         (collector,) = (
@@ -114,7 +114,7 @@ class TestEnd:
             raise AssertionError("connected")
 
         before = threading.active_count()
-        Executor(connect).shutdown()
+        BrokerExecutor(connect).shutdown()
         assert threading.active_count() == before
 
     def test_all_threads_are_daemons(self, executor):
@@ -170,7 +170,7 @@ class TestWithTheStandardLibrary:
         assert set(concurrent.futures.as_completed(futures, timeout=5)) == set(futures)
 
     def test_it_is_an_executor(self, executor):
-        assert issubclass(Executor, concurrent.futures.Executor)
+        assert issubclass(BrokerExecutor, concurrent.futures.Executor)
         assert isinstance(executor.submit("t:f"), concurrent.futures.Future)
 
     def test_a_coroutine_can_await_it(self, executor, queue):

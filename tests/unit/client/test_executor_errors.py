@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.client.futures import RemoteTraceback
 from svc.errors import (
     BadRequest,
@@ -120,7 +120,7 @@ class TestErrors:
                     raise ManagerUnreachable("away")
                 return super().submit(origin, chunks, strict=strict)
 
-        with Executor(lambda: Flaky(queue)) as executor:
+        with BrokerExecutor(lambda: Flaky(queue)) as executor:
             assert isinstance(executor.submit(tasks.add, 1, 1).exception(timeout=5), ManagerUnreachable)
             away.clear()
             future = executor.submit(tasks.add, 1, 2)
@@ -129,7 +129,7 @@ class TestErrors:
             assert future.result(timeout=5) == 3
 
     def test_one_that_stays_away_fails_what_it_had(self, queue):
-        executor = Executor(local_client(queue), patience=0.1)
+        executor = BrokerExecutor(local_client(queue), patience=0.1)
         future = executor.submit(tasks.add, 1, 1)
         executor.flush(5)
         queue.close()
@@ -140,7 +140,7 @@ class TestErrors:
         """An outcome that was dropped before it could be collected must not be waited for for ever."""
         monkeypatch.setattr("svc.client.collector.SLICE_SECONDS", 0.0)
         monkeypatch.setattr("svc.client.collector.LOOK_SECONDS", 0.01)
-        with Executor(local_client(queue)) as executor:
+        with BrokerExecutor(local_client(queue)) as executor:
             future = executor.submit(tasks.add, 1, 1)
             executor.flush(5)
             queue.host.state.ledger.origins.discard(executor._dispatch.pipeline.own_origin)
@@ -148,7 +148,7 @@ class TestErrors:
 
     def test_mistakes_are_told_at_once(self, queue, executor):
         with pytest.raises(ConfigurationError, match="codecs are plain, pickle"):
-            Executor(local_client(queue), codec="json")
+            BrokerExecutor(local_client(queue), codec="json")
         with pytest.raises(TypeError, match="key"):
             executor.options(key="k")
         with pytest.raises(TypeError):

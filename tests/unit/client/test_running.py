@@ -9,7 +9,7 @@ import pytest
 
 from svc.broker.local import LocalBroker
 from svc.client import futures
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.domain import commands as c
 from svc.testing import local_client
 from tests.support.asking import ack_of, lease_one, nack_of, record
@@ -17,7 +17,7 @@ from tests.support.asking import ack_of, lease_one, nack_of, record
 
 @pytest.fixture
 def executor(queue):
-    executor = Executor(local_client(queue), patience=5.0)
+    executor = BrokerExecutor(local_client(queue), patience=5.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -76,7 +76,7 @@ def test_one_that_was_cancelled_or_refused_does_not_run(executor, at_once):
 
 def test_a_future_found_by_its_id_tells_too(executor, future, consumer, queue):
     lease_one(consumer)
-    other = Executor(local_client(queue))
+    other = BrokerExecutor(local_client(queue))
     assert other.future(future.job_id).running()
     other.shutdown(wait=False)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from svc.client.client import Client
-from svc.client.executor import Executor
+from svc.client.client import BrokerClient
+from svc.client.executor import BrokerExecutor
 from svc.client.specs import JobSpec
 from svc.domain.job import CALL, Terms
 from svc.domain.names import NAME_MAX, is_name
@@ -54,13 +54,13 @@ CALLABLES = [
 
 
 @pytest.fixture
-def client(queue) -> Client:
+def client(queue) -> BrokerClient:
     return local_client(queue)
 
 
 @pytest.fixture
 def pickling(client):
-    executor = Executor(client, codec="pickle", patience=5.0)
+    executor = BrokerExecutor(client, codec="pickle", patience=5.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 

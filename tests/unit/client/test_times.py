@@ -7,7 +7,7 @@ import math
 import pytest
 
 from svc import task
-from svc.client.executor import Executor
+from svc.client.executor import BrokerExecutor
 from svc.declarations import parse_seconds
 from svc.domain.limits import SECONDS_MAX
 from svc.errors import BadRequest, ConfigurationError
@@ -42,7 +42,7 @@ class TestSubmits:
         assert client.submit("t:f").id
 
     def test_so_does_an_executor(self, queue, option, seconds):
-        with Executor(local_client(queue)) as executor:
+        with BrokerExecutor(local_client(queue)) as executor:
             future = executor.options(**{option: seconds}).submit("t:f")
             assert isinstance(future.exception(timeout=5), BadRequest)
 

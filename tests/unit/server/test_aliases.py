@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from svc.broker.manager import ManagerBroker
-from svc.client.client import Client
+from svc.client.client import BrokerClient
 from svc.client.specs import JobSpec, Options
 from svc.codec import encode_result
 from svc.domain import commands as c
@@ -159,8 +159,8 @@ def test_an_alias_and_an_id_name_one_job(join):
 def test_a_client_uses_an_alias_as_any_id(join, keys, manager, work, ended):
     spec = JobSpec("m:f", (1,), {}, Options(key=KEY))
     with (
-        Client(lambda: ManagerBroker(manager.endpoint, keys[Role.SUBMIT])) as first,
-        Client(lambda: ManagerBroker(manager.endpoint, keys[Role.SUBMIT])) as second,
+        BrokerClient(lambda: ManagerBroker(manager.endpoint, keys[Role.SUBMIT])) as first,
+        BrokerClient(lambda: ManagerBroker(manager.endpoint, keys[Role.SUBMIT])) as second,
     ):
         job = first.submit_spec(spec)
         if ended:
