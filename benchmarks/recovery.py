@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
 from svc import Client
-from svc.broker.clock import Clock
+from svc.broker.clock import ManagerClock
 from svc.broker.host import TICK_SECONDS, QueueHost
 from svc.domain.events import Submitted
 from svc.domain.job import Terms
@@ -90,10 +90,11 @@ def _merge(path: Path) -> None:
     host.close()
 
 
-class _Hurried(Clock):
+class _Hurried(ManagerClock):
     """A clock by which the next tick is due at each reading."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._now = time.time()
 
     def now(self) -> float:

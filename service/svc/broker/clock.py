@@ -13,37 +13,18 @@ host's.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from typing import Final
 
 #: Seconds between the journal's time and the host's from which the clock is held: a day.
 CLOCK_JUMP_MAX: Final = 24 * 3600.0
 
 
-class Clock(ABC):
-    """Tells the time.
+class ManagerClock:
+    """The clock described above.
 
     Attributes:
         held: whether it goes on from the journal's time because the host's is too far from that.
     """
-
-    held = False
-
-    @abstractmethod
-    def now(self) -> float:
-        """Return the Unix time in seconds; never less than a time returned before."""
-
-    def behind(self) -> float:
-        """Return by how many seconds the host's time of day is ahead of this clock."""
-        return 0.0
-
-    def settle(self) -> float:
-        """Stop to be held if the host's time is near again; return by how many seconds that leaps."""
-        return 0.0
-
-
-class ManagerClock(Clock):
-    """The clock described above."""
 
     def __init__(
         self, at_least: float = 0.0, *, expected: float = 0.0, jump_max: float = CLOCK_JUMP_MAX
@@ -62,15 +43,15 @@ class ManagerClock(Clock):
         self._offset = start - time.monotonic()
 
     def now(self) -> float:
-        """See `Clock.now`."""
+        """Return the Unix time in seconds; never less than a time returned before."""
         return self._offset + time.monotonic()
 
     def behind(self) -> float:
-        """See `Clock.behind`."""
+        """Return by how many seconds the host's time of day is ahead of this clock."""
         return time.time() - self.now()
 
     def settle(self) -> float:
-        """See `Clock.settle`."""
+        """Stop to be held if the host's time is near again; return by how many seconds that leaps."""
         behind = self.behind()
         if not self.held or abs(behind) > self._jump_max:
             return 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from svc.broker.broken import Blocklist
-from svc.broker.clock import Clock, ManagerClock
+from svc.broker.clock import ManagerClock
 from svc.broker.commit import GroupCommit
 from svc.broker.journal import Journal
 from svc.domain import events as e
@@ -50,7 +50,7 @@ class DurableState:
     def __init__(
         self,
         journal: Journal,
-        clock: Clock | None,
+        clock: ManagerClock | None,
         limits: Limits | None,
         observer: Observer | None,
         max_clock_jump: float,
@@ -94,12 +94,12 @@ class DurableState:
         self.state.refusals = refusals
         self.commits = GroupCommit(self.state, self.journal, self.observer)
 
-    def _recover(self, clock: Clock | None) -> None:
+    def _recover(self, clock: ManagerClock | None) -> None:
         started = time.perf_counter()
         ledger = self.state.ledger
         for sequence, event in self.journal.replay():
             replay(ledger, sequence, event)
-        self.clock: Clock = clock or ManagerClock(
+        self.clock: ManagerClock = clock or ManagerClock(
             ledger.last_at, expected=self.journal.expected_time(), jump_max=self._max_clock_jump
         )
         self.state.recover(self.clock.now())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from svc.broker.broken import Place, StateBroken, guarded, is_told, only_reads, unread
-from svc.broker.clock import CLOCK_JUMP_MAX, Clock
+from svc.broker.clock import CLOCK_JUMP_MAX, ManagerClock
 from svc.broker.commit import ReplyOutbox
 from svc.broker.durable_state import DurableState
 from svc.broker.expositions import Expositions
@@ -57,7 +57,7 @@ class QueueHost(DurableState):
         self,
         journal: Journal,
         *,
-        clock: Clock | None = None,
+        clock: ManagerClock | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
         exposition: Callable[[r.Totals], Iterable[str]] | None = None,

@@ -15,7 +15,7 @@ import msgspec
 
 from svc.broker.base import Broker
 from svc.broker.broken import StateBroken
-from svc.broker.clock import Clock
+from svc.broker.clock import ManagerClock
 from svc.broker.host import QueueHost
 from svc.broker.journal import Journal, MemoryJournal
 from svc.domain import commands as c
@@ -34,7 +34,7 @@ class LocalQueue:
         self,
         journal: Journal | None = None,
         *,
-        clock: Clock | None = None,
+        clock: ManagerClock | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
