@@ -12,6 +12,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import count
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -120,7 +121,7 @@ class Waiters:
         self._state = state
         self._careful = careful
         self._conclude = conclude
-        self._parked = 0
+        self._orders = count(1)
         #: All requests that wait, by their order.
         self.all: dict[int, Waiting] = {}
         self._of_member: dict[Member, dict[int, Waiting]] = {}
@@ -143,8 +144,7 @@ class Waiters:
 
     def park(self, waiting: Waiting, now: float) -> None:
         """Let a request wait that cannot be answered yet."""
-        self._parked += 1
-        order = waiting.order = self._parked
+        order = waiting.order = next(self._orders)
         self.all[order] = self._of_member.setdefault(waiting.request.member, {})[order] = waiting
         self.soonest = min(self.soonest, waiting.deadline)
         if isinstance(waiting.command, c.Await):
@@ -327,10 +327,10 @@ class Waiters:
         self._put(waiting, number)
 
     def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[Waiting]:
-        for origin, first, count in ended:
+        for origin, first, jobs in ended:
             lists = self._awaiting.get(origin)
             if lists is not None:
-                for number in range(first, first + count):
+                for number in range(first, first + jobs):
                     yield from lists.get(number, {}).values()
 
     def _serve_feeds(self, origin: str, now: float) -> None:
