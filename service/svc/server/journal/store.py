@@ -131,7 +131,7 @@ class SqliteJournal(Journal):
         if gone:
             records = [record for record in records if record[0] == newest or record[0] not in gone]
         texts: Mapping[int, Texts] = {}
-        if any(type(event) is Failed for _, event in records):
+        if Failed in [type(event) for _, event in records]:
             records, texts = set_aside(records)
         rows = rows_of(records)
         self._deferred = gone & {newest}
