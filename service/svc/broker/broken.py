@@ -69,7 +69,7 @@ class StateBroken(Exception):
         self.member = member
 
 
-def is_told(error: Exception) -> bool:
+def passes_through(error: Exception) -> bool:
     """Return whether an exception leaves the host unchanged, and not as `StateBroken`.
 
     Such an exception says that the state broke, or that the journal cannot be trusted, which no recovery can
@@ -89,7 +89,7 @@ def guarded(place: Place) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_told(error):
+        if passes_through(error):
             raise
         raise StateBroken(place, error) from error
 
@@ -148,7 +148,7 @@ class Blocklist:
         )
 
 
-def unread(error: Exception) -> r.Refused:
+def refused_reading(error: Exception) -> r.Refused:
     """Return the refusal of a request that only reads and failed with *error*."""
     return r.Refused(
         "bad_request", f"a fault of the manager's own ({type(error).__name__}); it changed nothing"

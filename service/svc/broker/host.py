@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from svc.broker.broken import Place, StateBroken, guarded, is_told, only_reads, unread
+from svc.broker.broken import Place, StateBroken, guarded, only_reads, passes_through, refused_reading
 from svc.broker.clock import CLOCK_JUMP_MAX, ManagerClock
 from svc.broker.commit import ReplyOutbox
 from svc.broker.durable_state import DurableState
@@ -153,7 +153,7 @@ class QueueHost(DurableState):
         try:
             reply = apply_one(command, member, now, request.room)
         except Exception as error:
-            if is_told(error):
+            if passes_through(error):
                 raise
             raise StateBroken(Place.REQUEST, error, command, member) from error
         if ledger.last_sequence != before:
@@ -171,10 +171,10 @@ class QueueHost(DurableState):
         try:
             return self._apply(command, member, now, room)
         except Exception as error:
-            if is_told(error) or not only_reads(command):
+            if passes_through(error) or not only_reads(command):
                 raise
             self.observer.counted("svc_manager_recoveries_total", Place.READING)
-            return unread(error)
+            return refused_reading(error)
 
     def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
         if isinstance(command, self.OWN_COMMANDS):
@@ -311,7 +311,7 @@ class QueueHost(DurableState):
             if now >= self._waiters.soonest:
                 self._waiters.expire(now)
         except Exception as error:
-            if is_told(error):
+            if passes_through(error):
                 raise
             raise StateBroken(Place.UPKEEP, error) from error
         self._next_tick = now + TICK_SECONDS
@@ -340,7 +340,7 @@ class QueueHost(DurableState):
                 ended, state.progressed = state.progressed, []
                 self._waiters.progress(ended, now)
         except Exception as error:
-            if is_told(error):
+            if passes_through(error):
                 raise
             raise StateBroken(Place.WAITING, error) from error
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from svc.broker.broken import Place, StateBroken, is_told, only_reads, unread
+from svc.broker.broken import Place, StateBroken, only_reads, passes_through, refused_reading
 from svc.domain import commands as c
 from svc.domain import feeds, outcomes
 from svc.domain import replies as r
@@ -283,11 +283,11 @@ class Waiters:
         try:
             reply = apply(self._state, command, request.member, now, room)
         except Exception as error:
-            if is_told(error):
+            if passes_through(error):
                 raise
             if self._careful and only_reads(command):
                 self._state.observer.counted("svc_manager_recoveries_total", Place.READING)
-                return unread(error)
+                return refused_reading(error)
             raise StateBroken(Place.WAITING, error, request.commands[-1], request.member) from error
         self._room.take(request.room.size - room.size, REPLY_WORK - room.work)
         return reply

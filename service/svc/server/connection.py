@@ -42,7 +42,7 @@ _TCP_OPTIONS = {
 #: `Connection._send_bytes`), which is over every limit.
 _LONG = -1
 #: From this many received bytes on, a partial message gets a buffer of its own.
-_GATHERED_BYTES = 256 * 1024
+_LARGE_BYTES = 256 * 1024
 #: The buffer may be this many times as large as its content: if it grew with each piece, it would be copied
 #: each time.
 _GROWTH = 4
@@ -84,12 +84,12 @@ class Connection:
     """A peer, its buffers and its stage."""
 
     __slots__ = (
-        "_filled",
-        "_gathered",
+        "_announced",
         "_input",
+        "_large",
         "_output",
+        "_received",
         "_tls",
-        "_whole",
         "address",
         "calls",
         "challenge",
@@ -146,9 +146,9 @@ class Connection:
         self._tls = None if context is None else Tls(context, server_side=True)
         self._input = bytearray()
         #: The buffer of a large message that is incomplete.
-        self._gathered = bytearray()
+        self._large = bytearray()
         #: How many of its bytes have come, and how many it has in all.
-        self._filled = self._whole = 0
+        self._received = self._announced = 0
         #: The data that waits to be sent, and its size in bytes.
         self._output: deque[memoryview] = deque()
         self.unsent = 0
@@ -166,7 +166,7 @@ class Connection:
     @property
     def buffered(self) -> int:
         """How many bytes are buffered: of incomplete messages, and of answers that the peer has not read."""
-        return len(self._input) + len(self._gathered) + self.unsent
+        return len(self._input) + len(self._large) + self.unsent
 
     @property
     def role(self) -> Role | None:
@@ -191,13 +191,13 @@ class Connection:
                 return
             received += len(raw)
             data = raw if self._tls is None else self._decrypt(raw)
-            if self._gathered:
-                data = yield from self._gather(data)
+            if self._large:
+                data = yield from self._complete_large(data)
             if self._input or self.paused:
                 self._input += data
                 if not self.paused:
                     yield from self.left_over()
-                if len(self._input) >= _GATHERED_BYTES:
+                if len(self._input) >= _LARGE_BYTES:
                     rest = bytes(self._input)
                     self._input.clear()
                     self._keep(rest)
@@ -217,36 +217,36 @@ class Connection:
 
     def _keep(self, rest: bytes) -> None:
         """Keep the first part of a message; a large one gets a buffer of its own."""
-        if len(rest) < _GATHERED_BYTES or self.paused:
+        if len(rest) < _LARGE_BYTES or self.paused:
             self._input += rest
             return
         (length,) = HEADER.unpack_from(rest)
-        self._whole = HEADER.size + length
-        if self._whole > len(rest):
-            self._filled = 0
-            self._fill(rest)
+        self._announced = HEADER.size + length
+        if self._announced > len(rest):
+            self._received = 0
+            self._add_to_large(rest)
         else:
             self._input += rest
 
-    def _gather(self, data: bytes) -> Generator[memoryview, None, bytes]:
+    def _complete_large(self, data: bytes) -> Generator[memoryview, None, bytes]:
         """Add *data* to the large message, and yield it if it is complete; return the bytes after it."""
-        missing = self._whole - self._filled
-        self._fill(data[:missing])
+        missing = self._announced - self._received
+        self._add_to_large(data[:missing])
         if len(data) < missing:
             return b""
-        message, self._gathered = self._gathered, bytearray()
+        message, self._large = self._large, bytearray()
         yield from self._messages(message)
         return data[missing:]
 
-    def _fill(self, data: bytes) -> None:
+    def _add_to_large(self, data: bytes) -> None:
         """Add *data* to the large message; its buffer grows by steps, not at once to the announced length."""
-        filled = self._filled + len(data)
-        if filled > len(self._gathered):
-            larger = bytearray(min(self._whole, _GROWTH * filled))
-            larger[: self._filled] = memoryview(self._gathered)[: self._filled]
-            self._gathered = larger
-        memoryview(self._gathered)[self._filled : filled] = data
-        self._filled = filled
+        filled = self._received + len(data)
+        if filled > len(self._large):
+            larger = bytearray(min(self._announced, _GROWTH * filled))
+            larger[: self._received] = memoryview(self._large)[: self._received]
+            self._large = larger
+        memoryview(self._large)[self._received : filled] = data
+        self._received = filled
 
     def _read(self) -> bytes | None:
         try:

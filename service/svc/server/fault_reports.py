@@ -86,7 +86,7 @@ def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
         "python": sys.version,
         "platform": platform.platform(),
         "place": str(broken.place),
-        "errors": [_told(error) for error in _chain(broken.error)],
+        "errors": [_described(error) for error in _chain(broken.error)],
         "command": None if broken.command is None else _command(broken.command),
         "role": broken.member.role if broken.member is not None else "",
         **host.figures(),
@@ -101,12 +101,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _described(error: BaseException) -> dict[str, Any]:
     frames = [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in _frames(error)]
-    told: dict[str, Any] = {"type": type(error).__qualname__, "at": frames}
+    described: dict[str, Any] = {"type": type(error).__qualname__, "at": frames}
     if isinstance(error, InvariantBroken):
-        told["message"] = str(error)  # made of ids, states and numbers
-    return told
+        described["message"] = str(error)  # made of ids, states and numbers
+    return described
 
 
 def _frames(error: BaseException) -> Iterable[Any]:

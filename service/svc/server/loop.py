@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
-from svc.broker.broken import is_told
+from svc.broker.broken import passes_through
 from svc.broker.host import QueueHost
 from svc.domain.observer import Observer
 from svc.server.connection import Connection, PeerGone
@@ -364,7 +364,7 @@ class Loop:
         except PeerGone as gone:
             self.connections.give_up(connection, gone)
         except Exception as error:
-            if is_told(error):
+            if passes_through(error):
                 raise
             # The host raises its own faults as StateBroken. This fault is in the protocol code, so it ends
             # only this connection.
