@@ -2,7 +2,7 @@
 
 Only `apply.apply(state, command, member, now)` and `upkeep.tick(state, now)` change it. It reads no clock and
 does no I/O. The time comes in as an argument, journal rows come in through `read`, and the events that must
-become durable go out through `take_events`. Recovery calls `Ledger.replay` for each event, then `recover`.
+become durable go out through `take_events`. Recovery calls `replay.replay` for each event, then `recover`.
 
 Tokens are in the order of the leases: each grant gets the next one. The upper part of a token is the
 incarnation of the manager, so no token is ever given twice.
@@ -59,8 +59,8 @@ class Notice(NamedTuple):
 class QueueState:
     """The ledger of all jobs, the members that are connected, and the leases that they hold.
 
-    `settlement` has the verbs that settle attempts, `admission` those that admit members, and `queries`
-    those that only read. This class has the parts that they share: the ready lanes, leases and events.
+    New jobs come in by `admission`, results by `outcomes`, failures by `settlement` and members by
+    `membership`. This class has the parts that they share: the ready lanes, leases and events.
     """
 
     def __init__(
