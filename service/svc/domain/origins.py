@@ -133,10 +133,13 @@ class Origin:
 
     def count_known(self, first: int, count: int) -> int:
         """Return how many of the jobs `first` … `first + count - 1` were accepted before."""
-        if self._ends_before(first):
-            return 0  # the usual case
+        forgotten, chunks = self.forgotten, self.chunks
+        if (not forgotten or forgotten[-1][1] <= first) and (
+            not chunks or chunks[-1].first + chunks[-1].count <= first
+        ):
+            return 0  # the usual case: all numbers that were ever accepted are below
         stop = first + count
-        known = sum(max(0, min(stop, high) - max(first, low)) for low, high in self.forgotten)
+        known = sum(max(0, min(stop, high) - max(first, low)) for low, high in forgotten)
         return known + sum(high - low for _, low, high in self.overlaps(first, stop))
 
     def overlaps(self, first: int, stop: int) -> Iterator[tuple[Chunk, int, int]]:
@@ -149,13 +152,6 @@ class Origin:
             low, high = max(first, chunk.first), min(stop, chunk.first + chunk.count)
             if low < high:
                 yield chunk, low, high
-
-    def _ends_before(self, number: int) -> bool:
-        """Return whether all numbers that were ever accepted are below *number*."""
-        forgotten, chunks = self.forgotten, self.chunks
-        if forgotten and forgotten[-1][1] > number:
-            return False
-        return not chunks or chunks[-1].first + chunks[-1].count <= number
 
     def completed(self, sequence: int, part: int, first: int, count: int) -> None:
         """Note that *count* jobs from number *first* on were ended by part *part* of event *sequence*."""
