@@ -14,7 +14,7 @@ import math
 import struct
 import time
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -24,6 +24,11 @@ from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.replies import AnyReply, Refused, Reply
 from svc.errors import BadRequest
 
+if TYPE_CHECKING:
+    from socket import socket
+
+    from svc.wire_tls import TlsSocket
+
 __all__ = [
     "HEADER",
     "LONG_HEADER",
@@ -31,7 +36,6 @@ __all__ = [
     "PROTOCOL_VERSION",
     "RELEASE",
     "RESPONSE_BYTES_MAX",
-    "Channel",
     "Stream",
     "as_received",
     "decode_request",
@@ -179,28 +183,12 @@ def _cut(message: bytes | bytearray | memoryview, head: bytes, tail: bytes) -> m
     return view[start : start + length] if start + length + len(tail) == len(view) else None
 
 
-class Channel(Protocol):
-    """The socket methods that `Stream` uses; a TLS socket has them too."""
-
-    def settimeout(self, seconds: float | None, /) -> None:
-        """Let each operation take up to *seconds*."""
-
-    def sendall(self, data: bytes | bytearray, /) -> None:
-        """Send all of *data*."""
-
-    def recv(self, size: int, /) -> bytes:
-        """Return up to *size* bytes; none if the connection has ended."""
-
-    def close(self) -> None:
-        """Close the socket."""
-
-
 class Stream:
-    """A channel, and the bytes that were read from it after the last message."""
+    """A blocking connection, and the bytes that were read from it after the last message."""
 
     __slots__ = ("_channel", "_rest")
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: socket | TlsSocket) -> None:
         """Read and write *channel*, which `close` closes."""
         self._channel = channel
         self._rest = b""

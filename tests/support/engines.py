@@ -133,7 +133,11 @@ class LocalEngine(Engine):
 
     def cut(self, broker: Broker) -> None:
         assert isinstance(broker, LocalBroker)
-        broker.disconnect()
+        queue = broker.queue
+        with queue._changed:
+            queue.host.disconnected(broker.member)
+            queue.host.turn()
+            queue._changed.notify_all()
 
     def inside(self, look: Callable[[QueueHost], T]) -> T:
         with self.queue._changed:

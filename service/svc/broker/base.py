@@ -149,21 +149,21 @@ class Broker(abc.ABC):
 
     def get(self, ids: Sequence[str]) -> list[JobView]:
         """Describe jobs; ids that are not known are left out."""
-        page = self._one(c.Get(list(ids), paged=True), r.Views)
-        found = page.jobs
-        while page.left:
-            page = self._one(c.Get(list(ids[-page.left :]), paged=True), r.Views)
-            found += page.jobs
+        found: list[JobView] = []
+        left = len(ids)
+        while left:
+            page = self._one(c.Get(list(ids[-left:]), paged=True), r.Views)
+            found, left = found + page.jobs, page.left
         return found
 
     def find(self, query: c.List) -> list[JobView]:
         """Describe the jobs that match a query, newest first."""
-        page = self._one(msgspec.structs.replace(query, paged=True), r.Views)
+        ask = msgspec.structs.replace(query, paged=True)
+        page = self._one(ask, r.Views)
         found = page.jobs
         while page.before and len(found) < query.limit:
             rest = query.limit - len(found)
-            following = msgspec.structs.replace(query, limit=rest, before=page.before, paged=True)
-            page = self._one(following, r.Views)
+            page = self._one(msgspec.structs.replace(ask, limit=rest, before=page.before), r.Views)
             found += page.jobs
         return found
 
@@ -213,11 +213,11 @@ class Broker(abc.ABC):
 
     def members(self) -> list[r.WorkerView]:
         """Describe the connected workers."""
-        page = self._one(c.Members(paged=True), r.Roster)
-        found = page.workers
-        while page.after:
-            page = self._one(c.Members(page.after, paged=True), r.Roster)
-            found += page.workers
+        found: list[r.WorkerView] = []
+        after: str | None = ""
+        while after is not None:
+            page = self._one(c.Members(after, paged=True), r.Roster)
+            found, after = found + page.workers, page.after or None
         return found
 
     def backup(self, name: str) -> r.Copy:

@@ -78,14 +78,6 @@ class LocalQueue:
                 self.host.wake(member)
                 self._changed.notify_all()
 
-    def disconnect(self, member: Member) -> None:
-        """End the membership of *member* without a leave, as a broken connection does."""
-        with self._changed, self._closed_if_broken():
-            if not self._closed:
-                self.host.disconnected(member)
-                self.host.turn()
-                self._changed.notify_all()
-
     def close(self) -> None:
         """Close the journal; callers that wait get `ManagerUnreachable`."""
         with self._changed:
@@ -140,10 +132,6 @@ class LocalBroker(Broker):
     def interrupt(self) -> None:
         """Let a call that waits in another thread return at once."""
         self.queue.wake(self.member)
-
-    def disconnect(self) -> None:
-        """Disconnect without a leave, as a killed process does."""
-        self.queue.disconnect(self.member)
 
     def close(self) -> None:
         """See `Broker.close`."""

@@ -79,7 +79,8 @@ class Future(concurrent.futures.Future[Any]):
         try:
             self._end_as(outcome, pickle_keys)
         except BaseException as error:  # noqa: BLE001  # unpickling runs any code, and the future must end
-            self.fail(error if isinstance(error, ServiceError) else unreadable(error))
+            said = f"the result cannot be read: {type(error).__name__}: {error}"
+            self.fail(error if isinstance(error, ServiceError) else CodecError(said))
 
     def _end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
         if outcome.state == JobState.CANCELLED:
@@ -146,10 +147,3 @@ def _raised(outcome: Outcome, pickle_keys: PickleKeys | None) -> Exception | Non
     except BaseException:  # noqa: BLE001  # its own code may do anything; what the manager tells of it remains
         return None
     return error
-
-
-def unreadable(error: BaseException) -> CodecError:
-    """Return the error for a result whose own code raised *error* when it was unpickled."""
-    found = CodecError(f"the result cannot be read: {type(error).__name__}: {error}")
-    found.__cause__ = error
-    return found
