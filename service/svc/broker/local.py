@@ -39,8 +39,7 @@ class LocalQueue:
         observer: Observer | None = None,
     ) -> None:
         """Recover the queue from *journal*, or start an empty one in memory."""
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._impatient: set[Member] = set()
         # Its clock is never held: whoever runs it in his own process sees the time.

@@ -213,17 +213,23 @@ class SubmitPipeline:
             ServiceError: a request failed; the jobs without an answer have errors like this one.
         """
         left = jobs
+        failed: ServiceError | None = None
         try:
             while left:
                 again: list[PendingJob] = []
                 for (origin, strict), chunks in _requests(left).items():
-                    again += self._sent(origin, strict, chunks)
+                    try:
+                        again += self._sent(origin, strict, chunks)
+                    except ServiceError as error:
+                        # The other requests may well succeed: a refusal of this one need not be theirs.
+                        failed = error
+                        _fail((job for chunk in chunks for job in chunk), error)
                 left = again
         except BaseException as error:
-            for job in jobs:
-                if not job.answered:
-                    job.error, job.answered = copy_of(error), True
+            _fail(jobs, error)
             raise
+        if failed is not None:
+            raise failed
 
     def _sent(self, origin: str, strict: bool, chunks: list[list[PendingJob]]) -> list[PendingJob]:
         """Submit *chunks* and note the answers; return the jobs that are to be sent once more."""
@@ -346,6 +352,13 @@ def _continues(job: PendingJob, last: PendingJob) -> bool:
         and not (job.alone or last.alone)
         and (job.number < 0 or job.number == last.number + 1)
     )
+
+
+def _fail(jobs: Iterable[PendingJob], error: BaseException) -> None:
+    """Answer those of *jobs* that have no answer with an error."""
+    for job in jobs:
+        if not job.answered:
+            job.error, job.answered = copy_of(error), True
 
 
 def copy_of(error: BaseException) -> ServiceError:

@@ -142,6 +142,17 @@ class TestContract:
         assert [str(job.error) for job in jobs] == ["no answer"] * 3
         assert len({id(job.error) for job in jobs}) == 3
 
+    def test_a_request_that_fails_fails_no_job_of_another_request(self, line: Line):
+        def submit(origin: str, chunks: Sequence[NewChunk], strict: bool) -> list[Note]:
+            if not strict:
+                raise BadRequest("refused as a whole")
+            return line.submit(origin, chunks, False)
+
+        jobs = jobs_of(b"a") + jobs_of(b"b", strict=True)
+        with pytest.raises(BadRequest):
+            SubmitPipeline(submit).send(jobs)
+        assert [type(job.error) for job in jobs] == [BadRequest, type(None)]
+
     def test_jobs_whose_numbers_belong_to_others_get_other_numbers(self, queue, line, monkeypatch, send):
         names = iter(["taken", "taken", *(f"fresh{number}" for number in range(9))])
         monkeypatch.setattr(pipelines, "new_origin", lambda: next(names))
