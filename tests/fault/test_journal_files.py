@@ -37,7 +37,7 @@ while True:
     journal.append(records, forget)
     first += size
     print(first - 1, *forget, flush=True)
-    if journal.wal_bytes() > 300_000:
+    if journal.wal_bytes > 300_000:
         journal.checkpoint()
 """
 
@@ -278,12 +278,12 @@ def test_a_checkpoint_on_a_full_disk_is_put_off(tmp_path):
         fill(journal, range(100), size=1000)
         free = journal.free_bytes()
         (disk / "filler").write_bytes(b"\0" * (free - 65536))
-        waiting = journal.wal_bytes()
+        waiting = journal.wal_bytes
         journal.checkpoint()
-        assert journal.wal_bytes() == waiting
+        assert journal.wal_bytes == waiting
         (disk / "filler").unlink()
         journal.checkpoint()
-        assert journal.wal_bytes() == 0
+        assert journal.wal_bytes == 0
         fill(journal, range(100, 110))
         journal.close()
         assert numbers_in(disk / "j.db") == list(range(110))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from svc.domain.names import NAME_MAX
 from svc.telemetry.catalogue import LABEL_BOUNDS, OTHER
@@ -14,7 +14,8 @@ class Labels:
     def __init__(self, bounds: Mapping[str, int] = LABEL_BOUNDS) -> None:
         self._bounds = bounds
         self._known: dict[str, set[tuple[str, str]]] = {label: set() for label in self._bounds}
-        self._overflow = dict.fromkeys(self._bounds, 0)
+        #: How often a value of each label was replaced by `other`.
+        self.overflow = dict.fromkeys(self._bounds, 0)
 
     def fold(self, label: str, value: str, of: str = "") -> str:
         """Return *value*, or `other` if *label* already has as many other values as it may have.
@@ -30,16 +31,12 @@ class Labels:
         if not self.is_full(label):
             known.add((of, value))
             return value
-        self._overflow[label] += 1
+        self.overflow[label] += 1
         return OTHER
 
     def is_full(self, label: str) -> bool:
         """Return whether the next new value of *label* counts as `other`."""
         return len(self._known[label]) >= self._bounds[label]
-
-    def overflow(self) -> Iterator[tuple[str, int]]:
-        """Yield each label, with how often one of its values was replaced by `other`."""
-        yield from list(self._overflow.items())
 
 
 def _encodable(text: str) -> bool:

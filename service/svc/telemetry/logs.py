@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -20,10 +21,10 @@ from svc.errors import ConfigurationError
 from svc.telemetry.events import repeating_events
 from svc.telemetry.lines import LineWriter
 from svc.telemetry.records import (
-    AddFields,
     BoundedRenderer,
     DropRepeats,
     Renderer,
+    add_fields,
     name_foreign,
     printable,
     redact,
@@ -77,10 +78,11 @@ class LogSettings:
         self._bridge_logging(writer, first, last)
 
     def _first_steps(self, consumer: str) -> list[Processor]:
+        writer = {"worker": self.worker, "consumer": consumer}
         return [
             DropRepeats(repeating_events()),
             structlog.processors.add_log_level,
-            AddFields({"worker": self.worker, "consumer": consumer}),
+            partial(add_fields, {name: value for name, value in writer.items() if value}),
             TimeStamper(fmt="iso", utc=True),
         ]
 

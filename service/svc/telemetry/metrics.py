@@ -47,29 +47,25 @@ class Value:
 class Histogram:
     """Counts of observations between bucket bounds, and their sum."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        #: The sum of all observations.
+        self.sum = 0.0
 
     @property
     def count(self) -> int:
         """The number of observations."""
         return sum(self._counts)
 
-    @property
-    def sum(self) -> float:
-        """The sum of all observations."""
-        return self._sum
-
     def observe(self, value: float, count: int = 1) -> None:
         """Add *count* observations of one *value*."""
         if not 0 <= value <= OBSERVATION_MAX:
             value = _sound(value)
         self._counts[bisect_left(self._bounds, value)] += count
-        self._sum += value * count
+        self.sum += value * count
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Add many observations; if all are in one bucket, they take a single step."""
@@ -79,7 +75,7 @@ class Histogram:
         if not (least >= 0 and most <= OBSERVATION_MAX and total < math.inf):
             values = [_sound(value) for value in values]
             total, least, most = sum(values), min(values), max(values)
-        self._sum += total
+        self.sum += total
         low, high = bisect_left(self._bounds, least), bisect_left(self._bounds, most)
         if low == high:
             self._counts[low] += len(values)
@@ -345,7 +341,7 @@ class ManagerMetrics(Observer):
             if not self._labels.is_full("queue"):
                 self._queue(stats.name)
         set_gauges(self._registry, totals, list(self._queues))
-        for label, count in self._labels.overflow():
+        for label, count in self._labels.overflow.items():
             self._registry.number("svc_label_overflow_total", label).value = count
         for family in self._registry.expose():
             yield family

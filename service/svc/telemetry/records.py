@@ -77,15 +77,11 @@ class DropRepeats:
         return record
 
 
-class AddFields:
-    """Adds fields that name the writer to every record, unless the record already has them."""
-
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        self._fields = {name: value for name, value in fields.items() if value}
-
-    def __call__(self, _logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
-        """Return *record* with the fields added."""
-        return {**self._fields, **record}
+def add_fields(
+    fields: Mapping[str, str], _logger: WrappedLogger, _method: str, record: EventDict
+) -> EventDict:
+    """Add *fields*, which name the writer, to a record unless it has them; for use with `partial`."""
+    return {**fields, **record}
 
 
 def redact(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:

@@ -67,14 +67,17 @@ def discovered(workers: Iterable[WorkerView]) -> list[dict[str, object]]:
     The worker reports its port and its name; its address is the one from which it connects to the manager.
     """
     return [
-        {"targets": [target], "labels": {"worker": _label(worker.name), **_labels(worker)}}
+        {
+            "targets": [target],
+            "labels": {
+                "worker": _label(worker.name),
+                "host": _label(worker.host),
+                "version": _label(worker.release),
+            },
+        }
         for worker in workers
         if (target := _target(worker)) is not None
     ]
-
-
-def _labels(worker: WorkerView) -> dict[str, str]:
-    return {"host": _label(worker.host), "version": _label(worker.release)}
 
 
 def _label(said: str) -> str:

@@ -73,13 +73,13 @@ def test_the_size_covers_the_log_and_the_log_is_reused_after_a_checkpoint(path):
     body = Submitted(1.0, "a", 0, TERMS, [b"x" * 10_000] * 10)
     for number in range(10):
         journal.append([(number, body)])
-    assert journal.wal_bytes() > 1_000_000
+    assert journal.wal_bytes > 1_000_000
     assert journal.size() > 1_000_000
     before = journal.size()
     journal.checkpoint()
-    assert journal.wal_bytes() == 0
+    assert journal.wal_bytes == 0
     journal.append([(10, body)])
-    assert 0 < journal.wal_bytes() < 300_000
+    assert 0 < journal.wal_bytes < 300_000
     assert journal.size() < before + 2_000_000
     free = journal.free_bytes()
     assert free is not None
@@ -94,7 +94,7 @@ def test_sqlite_never_checkpoints_by_itself(path):
     for number in range(20):
         journal.append([(number, Submitted(1.0, "a", 0, TERMS, [b"x" * 400_000]))])
     assert path.stat().st_size == at_start
-    assert journal.wal_bytes() > 1500 * 4096
+    assert journal.wal_bytes > 1500 * 4096
     journal.close()
     assert not path.with_name("journal.db-wal").exists()
 

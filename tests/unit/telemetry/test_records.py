@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import structlog
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from svc.telemetry.records import (
     RECORD_BYTES_MAX,
     REDACTED,
-    AddFields,
     BoundedRenderer,
     DropRepeats,
+    add_fields,
     redact,
     to_json,
 )
@@ -82,7 +83,7 @@ def test_what_only_resembles_a_secret_stays():
 
 
 def test_a_field_of_the_record_wins_over_the_process_wide_one():
-    add = AddFields({"worker": "w1", "consumer": ""})
+    add = partial(add_fields, {"worker": "w1"})
     assert add(None, "", {"event": "e"}) == {"event": "e", "worker": "w1"}
     assert add(None, "", {"event": "e", "worker": "w2"})["worker"] == "w2"
 

@@ -59,7 +59,8 @@ class OnlineBackup:
         self._large_rows = large_rows
         #: Large rows that are still to be put into the copy; None while pages are copied.
         self._large: list[int] | None = None
-        self._state, self._error = "copying", ""
+        #: `copying` while it reads the journal and its large rows, then `checking`, `done` or `failed`.
+        self.status, self._error = "copying", ""
         try:
             make_directory(directory)
             if self._path.exists():
@@ -73,23 +74,13 @@ class OnlineBackup:
         except (OSError, apsw.Error) as error:
             raise JournalError(f"the backup {self._path} cannot be made ({reason(error)})") from None
 
-    @property
-    def running(self) -> bool:
-        """Whether it is neither done nor failed."""
-        return self._state in ("copying", "checking")
-
-    @property
-    def copying(self) -> bool:
-        """Whether it still reads the journal and its large rows."""
-        return self._state == "copying"
-
     def state(self) -> Copy:
         """Return the state and progress of the backup."""
-        return Copy(str(self._path), self._state, self._pages - self._left, self._pages, self._error)
+        return Copy(str(self._path), self.status, self._pages - self._left, self._pages, self._error)
 
     def copy_slice(self) -> bool:
         """Copy one slice; return whether there is more to copy. A failure is shown by `state`."""
-        if self._state != "copying":
+        if self.status != "copying":
             return False
         try:
             done = self._copy_pages() if self._large is None else self._copy_large(self._large)
@@ -101,14 +92,14 @@ class OnlineBackup:
             self.abandon(reason(error) if isinstance(error, apsw.Error) else f"a large row: {error}")
             return False
         if done:
-            self._state = "checking"
+            self.status = "checking"
             threading.Thread(target=self._finish, name="backup", daemon=True).start()
         return not done
 
     def abandon(self, error: str) -> None:
         """Give up an incomplete copy; a complete one is still checked and named."""
-        if self._state == "copying":
-            self._state, self._error = "failed", error
+        if self.status == "copying":
+            self.status, self._error = "failed", error
             self._target.close(True)
             self._draft.unlink(missing_ok=True)
 
@@ -141,10 +132,10 @@ class OnlineBackup:
             publish(self._draft, self._path)
         except (OSError, apsw.Error, ServiceError) as error:
             self._draft.unlink(missing_ok=True)
-            self._state, self._error = "failed", str(error)
+            self.status, self._error = "failed", str(error)
             log.warning("backup_failed", path=str(self._path), error=str(error))
         else:
-            self._state = "done"
+            self.status = "done"
             log.info("backup_made", path=str(self._path), size_b=self._path.stat().st_size)
 
 

@@ -27,6 +27,9 @@ APPLICATION_ID: Final = 0x73766371
 #: Older releases of SQLite may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
 SQLITE_MINIMUM: Final = (3, 51, 3)
 
+#: Returns the version of the SQLite library in use.
+sqlite_release = apsw.sqlite_lib_version
+
 _SYNCHRONOUS = {"fsync": ("FULL", 2), "os": ("NORMAL", 1)}
 DURABILITIES = tuple(_SYNCHRONOUS)
 _PAGE_BYTES = 4096
@@ -172,11 +175,6 @@ def require_sqlite(version: str) -> None:
         raise JournalError(
             f"SQLite {version} can damage a journal; install an apsw that carries SQLite {least} or newer"
         )
-
-
-def sqlite_release() -> str:
-    """Return the version of the SQLite library in use."""
-    return apsw.sqlite_lib_version()
 
 
 def reason(error: apsw.Error | OSError) -> str:

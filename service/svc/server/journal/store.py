@@ -100,7 +100,9 @@ class SqliteJournal(Journal):
         self._backup: OnlineBackup | None = None
         self._broken = ""
         self._closed = False
-        self._wal_pages = 0
+        #: The bytes committed since the last checkpoint that moved the whole log. The size of the log's file
+        #: does not show this: the file is overwritten from its start, not truncated.
+        self.wal_bytes = 0
         self._page_bytes = int(connection.pragma("page_size"))
         # The hook also replaces SQLite's own checkpoints, which would delay the commit that writes the
         # thousandth page.
@@ -158,7 +160,7 @@ class SqliteJournal(Journal):
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
             self.reserve()
-        if self.wal_bytes() > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
+        if self.wal_bytes > (CHECKPOINT_IDLE_BYTES if idle else CHECKPOINT_BYTES):
             self.checkpoint()
         return self._backup is not None and self._backup.copy_slice()
 
@@ -227,15 +229,10 @@ class SqliteJournal(Journal):
             self._ballast.take(self._disk_bytes())
 
     def _remove_large(self) -> None:
-        if self._backup is None or not self._backup.copying:  # a running backup may still read the files
+        if (
+            self._backup is None or self._backup.status != "copying"
+        ):  # a running backup may still read the files
             self._large_rows.remove()
-
-    def wal_bytes(self) -> int:
-        """Return the bytes committed since the last checkpoint that moved the whole log.
-
-        The size of the log's file does not show this: the file is overwritten from its start, not truncated.
-        """
-        return self._wal_pages * self._page_bytes
 
     def checkpoint(self) -> None:
         """Move the log into the file, so that the next commit starts a new log.
@@ -254,7 +251,7 @@ class SqliteJournal(Journal):
         except apsw.Error as error:
             self._fail("checkpointed", error)
         if frames == moved:
-            self._wal_pages = 0
+            self.wal_bytes = 0
 
     def note_time(self, now: float) -> None:
         """Note the manager's time beside the file; see `Journal.note_time`."""
@@ -268,7 +265,7 @@ class SqliteJournal(Journal):
         """Begin a backup, or return the state of the one with that name; see `Journal.backup`."""
         self._require_sound()
         current = self._backup
-        if current is None or (current.name != name and not current.running):
+        if current is None or (current.name != name and current.status not in ("copying", "checking")):
             current = self._backup = OnlineBackup(self._connection, self._large_rows, self.backups, name)
         elif current.name != name:
             raise Conflict(f"the backup {current.name} is being made; wait for it")
@@ -364,7 +361,7 @@ class SqliteJournal(Journal):
         return space.f_bavail * space.f_frsize
 
     def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self._wal_pages = pages
+        self.wal_bytes = pages * self._page_bytes
         return apsw.SQLITE_OK
 
     def _require_sound(self) -> None:
