@@ -53,3 +53,12 @@ def test_a_key_finds_its_job_whatever_the_header(queue):
 
     (note,) = submit(queue, NewChunk(1, TERMS, [b"0"], 0.0, "key", [b"another trace"]))
     assert (note.id, note.code) == ("o-0", "")
+
+
+def test_headers_are_kept_over_a_restart(engine, queue):
+    submit(queue, NewChunk(0, TERMS, [b"0", b"1"], headers=[b"a", b""]))
+    engine.restart()
+    engine.advance(engine.limits.reconnect_seconds + 1)
+
+    (delivery,) = lease(engine.consumer(), 9)
+    assert delivery.headers == [b"a", b""]

@@ -12,7 +12,7 @@ from svc.broker.journal import MemoryJournal
 from svc.domain.chunk import Chunk
 from svc.domain.columns import DIGEST_BYTES
 from svc.domain.due import Schedule
-from svc.domain.job_records import ATTEMPTS_KEPT
+from svc.domain.job_records import ATTEMPTS_KEPT, NO_RECORD
 from svc.domain.ledger import Counts, Ledger
 from svc.domain.lifecycle import JobState
 from svc.domain.members import ON_TRIAL, Member
@@ -32,6 +32,8 @@ def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
     _check_known_tasks(state)
     assert state.consumers == sum(len(worker.consumers) for worker in state.workers.values())
     _check_holders(state)
+    assert NO_RECORD.charges == (0, 0, 0, 0), "the record of all jobs without a history was changed"
+    assert (NO_RECORD.due, list(NO_RECORD.attempts), NO_RECORD.ended) == (None, [], 0)
 
 
 def check_journal(state: QueueState, journal: MemoryJournal) -> None:
