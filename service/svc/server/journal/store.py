@@ -229,9 +229,8 @@ class SqliteJournal(Journal):
             self._ballast.take(self._disk_bytes())
 
     def _remove_large(self) -> None:
-        if (
-            self._backup is None or self._backup.status != "copying"
-        ):  # a running backup may still read the files
+        # A running backup may still read the files.
+        if self._backup is None or self._backup.status != "copying":
             self._large_rows.remove()
 
     def checkpoint(self) -> None:
