@@ -156,11 +156,9 @@ class ConnectionLimits:
         if waiting.total() <= self.bounds.buffered_bytes:
             return None
         ((key, _),) = waiting.most_common(1)
-        return max((each for each in self.connections.values() if each.key == key), key=_buffered)
-
-
-def _buffered(connection: Connection) -> int:
-    return connection.buffered
+        return max(
+            (each for each in self.connections.values() if each.key == key), key=lambda each: each.buffered
+        )
 
 
 def _first_stranger(half_open: Iterable[Connection]) -> Connection:

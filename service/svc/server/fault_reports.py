@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from traceback import walk_tb
@@ -81,13 +81,14 @@ class FaultReports:
 
 def describe(broken: StateBroken, host: QueueHost) -> dict[str, Any]:
     """Return the report of *broken*; call it while *host* still has the broken state."""
+    command = broken.command
     return {
         "release": RELEASE,
         "python": sys.version,
         "platform": platform.platform(),
         "place": str(broken.place),
         "errors": [_described(error) for error in _chain(broken.error)],
-        "command": None if broken.command is None else _command(broken.command),
+        "command": None if command is None else {"type": type(command).__name__, **_fields(command)},
         "role": broken.member.role if broken.member is not None else "",
         **host.figures(),
     }
@@ -102,19 +103,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _described(error: BaseException) -> dict[str, Any]:
-    frames = [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in _frames(error)]
+    frames = [
+        f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}"
+        for frame, line in walk_tb(error.__traceback__)
+    ]
     described: dict[str, Any] = {"type": type(error).__qualname__, "at": frames}
     if isinstance(error, InvariantBroken):
         described["message"] = str(error)  # made of ids, states and numbers
     return described
-
-
-def _frames(error: BaseException) -> Iterable[Any]:
-    return walk_tb(error.__traceback__)
-
-
-def _command(command: msgspec.Struct) -> dict[str, Any]:
-    return {"type": type(command).__name__, **_fields(command)}
 
 
 def _fields(value: msgspec.Struct) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from collections.abc import Sequence
 from typing import Any
 
 from svc import wire_handshake as handshake
@@ -88,7 +88,9 @@ class Opening:
             self._connections.send(connection, with_header(reply_bytes(ConnectionRefusedError(why))))
             return
         connection.closing = True
-        request, commands = _request_or_none(frame)
+        request, commands = 0, list[c.Command]()
+        with contextlib.suppress(BadRequest):
+            request, commands = decode_request(frame)
         refusals = [r.Refused(ManagerUnreachable.code, why)] * len(commands)
         self._connections.send(connection, encode_response(request, refusals))
 
@@ -116,13 +118,6 @@ def _server_call(method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> ob
             raise BadRequest(f"there is no shared object {typeid!r}; there are {', '.join(EXPOSED)}")
         return (typeid, EXPOSED[typeid])
     return None
-
-
-def _request_or_none(frame: memoryview) -> tuple[int, Sequence[c.Command]]:
-    try:
-        return decode_request(frame)
-    except BadRequest:
-        return 0, ()
 
 
 def parts_of(request: object) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
