@@ -178,20 +178,15 @@ def _loads(signed: memoryview) -> Any:
     return _Unpickler(io.BytesIO(signed)).load()
 
 
-def load_pickler() -> None:
-    """Import the pickler now: if a thread imported it during a fork, the child would hang."""
-    _pickler()
-
-
 def _pickled(value: object) -> bytes:
     try:
-        return bytes(_pickler().dumps(value))
+        return bytes(pickler().dumps(value))
     except Exception as error:
         raise CodecError(f"{type(value).__name__} cannot be pickled: {error}") from error
 
 
-def _pickler() -> ModuleType:
-    """Return cloudpickle if it is installed (for lambdas and local classes), else the stdlib's pickle."""
+def pickler() -> ModuleType:
+    """Import and return cloudpickle if it is installed (for lambdas and local classes), else `pickle`."""
     try:
         import cloudpickle
     except ImportError:

@@ -68,11 +68,11 @@ class Envelopes:
 
     def seal_answer(self, kind: str, content: bytes) -> bytes:
         """Return the envelope for the outcome of the job; *kind* is `result` or `exception`."""
-        return _OF_JOB + self._signature(self.secrets[0], self._answer(kind), content) + content
+        return _OF_JOB + self._signature(self.secrets[0], _context(kind, self.job_id), content) + content
 
     def open_answer(self, kind: str, envelope: bytes | memoryview) -> memoryview:
         """Return the pickle of the job's outcome; as `open_arguments`."""
-        return self._opened(self._answer(kind), envelope, (_OF_JOB,))
+        return self._opened(_context(kind, self.job_id), envelope, (_OF_JOB,))
 
     def _opened(self, context: bytes, envelope: bytes | memoryview, kinds: tuple[bytes, ...]) -> memoryview:
         content = memoryview(envelope)
@@ -94,9 +94,6 @@ class Envelopes:
     def _arguments(self, kind: bytes, terms: Terms) -> bytes:
         name = self.job_id if kind == _OF_JOB else ""
         return _context("arguments", kind.hex(), terms.queue, terms.task, name)
-
-    def _answer(self, kind: str) -> bytes:
-        return _context(kind, self.job_id)
 
     @staticmethod
     def _signature(secret: bytes, context: bytes, content: bytes | memoryview) -> bytes:

@@ -30,7 +30,7 @@ Report = c.Extend | c.Nack | c.Lost | c.Recall | c.Release | c.Leave
 R = TypeVar("R", bound=r.Reply)
 
 
-class Turn(NamedTuple):
+class Leased(NamedTuple):
     """The result of `lease`.
 
     Attributes:
@@ -92,7 +92,7 @@ class Broker(abc.ABC):
         ahead: timedelta | None = None,
         early: bool = False,
         outcomes: Sequence[Settlement] = (),
-    ) -> Turn:
+    ) -> Leased:
         """Report *outcomes*, then take up to *limit* ready jobs, waiting at most *wait* for the first.
 
         The highest priority comes first; jobs of equal priority come in the order of their submission. No job
@@ -105,7 +105,7 @@ class Broker(abc.ABC):
         request = c.Lease(limit, seconds, None if ahead is None else ahead.total_seconds(), early)
         replies = self.call([*outcomes, request], wait=seconds)
         grant = expect(replies[-1], r.Grant)
-        return Turn(grant, _refusals(replies[:-1]))
+        return Leased(grant, _refusals(replies[:-1]))
 
     def ping(self) -> None:
         """Connect if need be, and return once the queue has answered."""

@@ -90,7 +90,7 @@ class BrokerExecutor(concurrent.futures.Executor):
         keys = source.pickle_keys if pickle_keys is None and isinstance(source, BrokerClient) else pickle_keys
         dispatch = Dispatch(Session(connect, (codec,), patience, keys))
         self._dispatch = dispatch
-        self._lifeline = _Lifeline(dispatch)
+        self._last_reference = _LastReference(dispatch)
         self._set_options(Options(codec=codec))
 
     def _set_options(self, options: Options) -> None:
@@ -228,7 +228,7 @@ class BrokerExecutor(concurrent.futures.Executor):
         return self._options.codec == codecs.PICKLE and not _is_task(fn)
 
 
-class _Lifeline:
+class _LastReference:
     """Shared by an executor and those made by its `options`: when the last is gone, the threads end."""
 
     def __init__(self, dispatch: Dispatch) -> None:

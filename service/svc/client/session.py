@@ -105,7 +105,8 @@ class Session:
                 f"pickles are read with the key that signs them, and there is none; {NEEDED}"
             )
         if pickle_keys is not None:
-            codec.load_pickler()
+            # If a thread imported it during a fork, the child would hang.
+            codec.pickler()
         self.pickle_keys = pickle_keys
         self.reader = pickle_keys if codec.PICKLE in accept else None
         self.may_look = True

@@ -92,7 +92,16 @@ class JobTemplate(msgspec.Struct, frozen=True):
         """
         _check_kinds(task, options)
         name = task_name(task)
-        terms = _terms(task, name, options)
+        terms = Terms(
+            task=CALL if name is None else name,
+            queue=options.queue,
+            priority=options.priority,
+            codec=codec.PICKLE if name is None else options.codec,
+            retries=options.retries,
+            backoff=options.backoff,
+            timeout=options.timeout,
+            label="" if name is not None or isinstance(task, str) else shown_name(name_of(task)),
+        )
         try:
             check_chunk(NewChunk(0, terms, [], options.delay, options.key))
         except ValueError as error:
@@ -146,16 +155,3 @@ def _check_kinds(task: object, options: Options) -> None:
         raise BadRequest(f"{options.codec!r:.60} is not a codec; codecs are {', '.join(codec.CODECS)}")
     if not isinstance(options.strict, bool):
         raise BadRequest(f"strict is True or False, not {options.strict!r:.60}")
-
-
-def _terms(task: TaskLike, name: str | None, options: Options) -> Terms:
-    return Terms(
-        task=CALL if name is None else name,
-        queue=options.queue,
-        priority=options.priority,
-        codec=codec.PICKLE if name is None else options.codec,
-        retries=options.retries,
-        backoff=options.backoff,
-        timeout=options.timeout,
-        label="" if name is not None or isinstance(task, str) else shown_name(name_of(task)),
-    )
