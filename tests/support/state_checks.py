@@ -12,6 +12,7 @@ from svc.broker.journal import MemoryJournal
 from svc.domain.chunk import Chunk
 from svc.domain.columns import DIGEST_BYTES
 from svc.domain.due import Schedule
+from svc.domain.handlers import Room
 from svc.domain.job_records import ATTEMPTS_KEPT, NO_RECORD
 from svc.domain.ledger import Counts, Ledger
 from svc.domain.lifecycle import JobState
@@ -20,7 +21,7 @@ from svc.domain.origins import Completion, Origin
 from svc.domain.outcomes import outcome
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import end_replay, replay
-from svc.domain.views import Holders
+from svc.domain.views import Page
 
 
 def check_state(state: QueueState, leavers: Iterable[Member] = ()) -> None:
@@ -228,7 +229,7 @@ def _check_known_tasks(state: QueueState) -> None:
 
 
 def _check_holders(state: QueueState) -> None:
-    holders = Holders(state.leases.values())
+    page = Page(state, Room())
     held = {
         (lease.chunk.sequence, index): lease.holder
         for lease in state.leases.values()
@@ -236,4 +237,4 @@ def _check_holders(state: QueueState) -> None:
     }
     for chunk in state.ledger.chunks.values():
         for index in range(chunk.count):
-            assert holders.of(chunk, index) is held.get((chunk.sequence, index))
+            assert page.holder_of(chunk, index) is held.get((chunk.sequence, index))

@@ -180,7 +180,8 @@ class Schedule:
             return []  # an out-of-date entry
         woken = [each for each in delayed.take_due(now) if chunk.state(each) is JobState.SCHEDULED]
         self._push_delayed(chunk, delayed)
-        return [(start, stop, chunk.due_of(start) or due.at) for start, stop in _spans(chunk, woken)]
+        spans = (span for run in runs_of(woken) for span in chunk.consecutive_runs(*run))
+        return [(start, stop, chunk.due_of(start) or due.at) for start, stop in spans]
 
     def _push_delayed(self, chunk: Chunk, delayed: DelayedJobs) -> None:
         if delayed.next_at == math.inf:
@@ -191,12 +192,6 @@ class Schedule:
 
 def _has_scheduled(due: Due) -> bool:
     return due.chunk.count_in(JobState.SCHEDULED, due.start, due.stop or None) > 0
-
-
-def _spans(chunk: Chunk, indexes: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield *indexes*, which are in order, as spans [start, stop), cut if not `is_consecutive`."""
-    for start, stop in runs_of(indexes):
-        yield from chunk.consecutive_runs(start, stop)
 
 
 def runs_of(indexes: Iterable[int]) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 from svc.domain import events as e
 from svc.domain.chunk import Chunk
@@ -36,19 +37,55 @@ class Page:
         self._state = state
         self._room = room
         self._reader = Reader(state, room)
-        self._holders = Holders(state.leases.values())
 
     def add(self, chunk: Chunk, index: int) -> bool:
         """Add the description of a job; return whether there was room, as there is for the first one."""
         if self.views and not self._room.left:
             return False
-        found = _view(self._state, chunk, index, self._holders, self._reader)
+        found = self._view(chunk, index)
         size = _view_bytes(found)
         if self.views and not self._room.holds(size):
             return False
         self._room.take(size, VIEW_WORK)
         self.views.append(found)
         return True
+
+    def _view(self, chunk: Chunk, index: int) -> JobView:
+        """Return the description of one job."""
+        state, reader = self._state, self._reader
+        terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index, NO_RECORD)
+        due = record.due if record.due is not None else chunk.due_of(index)
+        holder = self.holder_of(chunk, index) if job_state == JobState.LEASED else None
+        ended = reader.outcome(chunk, index) if job_state.finished else None
+        shown = {name: getattr(terms, name) for name in _OF_TERMS}
+        return JobView(
+            **{**shown, **{name: getattr(record, name) for name in _OF_RECORD}},
+            id=chunk.id(index),
+            task=terms.shown_task,
+            state=job_state.word,
+            submitted_at=chunk.at_of(index),
+            due_at=due if job_state == JobState.SCHEDULED else None,
+            key=chunk.key_of(index),
+            consumer=holder.name if holder else "",
+            reason=_reason_of(state, chunk, index),
+            finished_at=ended.finished_at if ended else None,
+            attempts=_attempts_of(reader.event, record),
+            suspect=state.ledger.losses.of(chunk, index) is not None,
+        )
+
+    def holder_of(self, chunk: Chunk, index: int) -> Member | None:
+        """Return the member that holds the job at *index* of *chunk*, or None."""
+        leases = self._leases_of.get(chunk.sequence, [])
+        place = bisect_right(leases, index, key=lambda lease: lease.start) - 1
+        return leases[place].holder if place >= 0 and index < leases[place].stop else None
+
+    @cached_property
+    def _leases_of(self) -> dict[int, list[LeaseRecord]]:
+        """The leases of each chunk, by its sequence number, in the order of their jobs: one pass over all."""
+        found: defaultdict[int, list[LeaseRecord]] = defaultdict(list)
+        for lease in sorted(self._state.leases.values(), key=lambda lease: lease.start):
+            found[lease.chunk.sequence].append(lease)
+        return found
 
 
 def _view_bytes(view: JobView) -> int:
@@ -59,29 +96,6 @@ def _view_bytes(view: JobView) -> int:
 def _attempts_bytes(attempts: Sequence[Attempt]) -> int:
     """Return the estimated bytes of attempts in an answer."""
     return sum(ITEM_BYTES + error_bytes(each.error) + text_bytes(each.consumer) for each in attempts)
-
-
-def _view(state: QueueState, chunk: Chunk, index: int, holders: Holders, reader: Reader) -> JobView:
-    """Return the description of one job; *holders* are the current ones, *reader* reads its outcome."""
-    terms, job_state, record = chunk.terms, chunk.state(index), chunk.records.get(index, NO_RECORD)
-    due = record.due if record.due is not None else chunk.due_of(index)
-    holder = holders.of(chunk, index) if job_state == JobState.LEASED else None
-    ended = reader.outcome(chunk, index) if job_state.finished else None
-    shown = {name: getattr(terms, name) for name in _OF_TERMS}
-    return JobView(
-        **{**shown, **{name: getattr(record, name) for name in _OF_RECORD}},
-        id=chunk.id(index),
-        task=terms.shown_task,
-        state=job_state.word,
-        submitted_at=chunk.at_of(index),
-        due_at=due if job_state == JobState.SCHEDULED else None,
-        key=chunk.key_of(index),
-        consumer=holder.name if holder else "",
-        reason=_reason_of(state, chunk, index),
-        finished_at=ended.finished_at if ended else None,
-        attempts=_attempts_of(reader.event, record),
-        suspect=state.ledger.losses.of(chunk, index) is not None,
-    )
 
 
 def _reason_of(state: QueueState, chunk: Chunk, index: int) -> str:
@@ -125,30 +139,3 @@ def _attempt(event: e.Failed) -> Attempt:
     return Attempt(
         event.at, cause, event.error, event.seconds, event.consumer, event.attempt, suspected=suspected
     )
-
-
-class Holders:
-    """The holders of jobs; the first question makes one pass over all leases."""
-
-    def __init__(self, leases: Iterable[LeaseRecord]) -> None:
-        """Look at *leases*, which must not change while this object is in use."""
-        self._leases = leases
-        self._by_chunk: dict[int, list[LeaseRecord]] | None = None
-
-    def of(self, chunk: Chunk, index: int) -> Member | None:
-        """Return the member that holds the job at *index* of *chunk*, or None."""
-        if self._by_chunk is None:
-            self._by_chunk = _by_chunk(self._leases)
-        leases = self._by_chunk.get(chunk.sequence, [])
-        place = bisect_right(leases, index, key=lambda lease: lease.start) - 1
-        return leases[place].holder if place >= 0 and index < leases[place].stop else None
-
-
-def _by_chunk(leases: Iterable[LeaseRecord]) -> dict[int, list[LeaseRecord]]:
-    """Return the leases of each chunk, by its sequence number, in the order of their jobs."""
-    found: defaultdict[int, list[LeaseRecord]] = defaultdict(list)
-    for lease in leases:
-        found[lease.chunk.sequence].append(lease)
-    for those in found.values():
-        those.sort(key=lambda lease: lease.start)
-    return found
