@@ -254,14 +254,12 @@ class Loop:
         """Wait for events, and serve one turn; see `run`."""
         self._events = events = self._wait()
         self.turns.begin()
-        passed_over: list[Callable[[], None]] = []
-        for kind in self._order:
-            if passed_over or (kind is not self._order[0] and self.turns.ended):
-                passed_over.append(kind)
-            else:
-                kind()
-        others = (kind for kind in self._kinds if kind not in passed_over)
-        self._order = (*passed_over, *others) if passed_over else self._kinds
+        order, end, self._order = self._order, self.turns.end, self._kinds
+        for place, kind in enumerate(order, 1):
+            kind()
+            if place < len(order) and time.perf_counter() >= end:
+                self._order = (*order[place:], *order[:place])
+                break
         self._commit()
         self._maintaining = self._host.maintain_journal(idle=not events)
         now = time.monotonic()
