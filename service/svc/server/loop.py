@@ -41,8 +41,8 @@ MESSAGES_SHARE = 2 / 3
 #: So many connections are served even if no time is left, unless they take longer than so many seconds.
 _UNTIMED = 8
 _UNTIMED_SECONDS = 0.002
-#: Turns in a row in which those whose last request took long may be passed over, if their share is used up;
-#: twice as many if the whole turn is.
+#: Turns in a row in which those whose last request took long may be passed over, if their share is used up.
+#: After twice as many, in which the whole turn was, they come first once.
 PASSED_OVER_MAX = 4
 #: A turn of more seconds is logged.
 LONG_TURN_SECONDS = 0.05
@@ -168,15 +168,15 @@ class Turns:
         late = [event for event in events if event[0] in self._slow] if self._slow else []
         if late:
             events = [event for event in events if event[0] not in self._slow]
+        if self._passed_over >= 2 * PASSED_OVER_MAX:
+            events, late, self._passed_over = [*late, *events], [], 0
         left = self._serve(events, serve)
-        if late:
-            most = 2 * PASSED_OVER_MAX if self.ended else PASSED_OVER_MAX
-            if self.over and self._passed_over < most:
-                self._passed_over += 1
-                left += late
-            else:
-                self._passed_over = 0
-                left += self._serve(late, serve)
+        if late and self.over and (self.ended or self._passed_over < PASSED_OVER_MAX):
+            self._passed_over += 1
+            left += late
+        elif late:
+            self._passed_over = 0
+            left += self._serve(late, serve)
         self._unserved = [fd for fd, _ in left]
 
     def _serve(self, events: list[Ready], serve: Callable[[int, int], None]) -> list[Ready]:

@@ -128,7 +128,7 @@ def test_who_asks_for_little_is_served_before_those_whose_requests_take_long(oth
         now[0] += 0.05 if fd < others else 0.0
 
     turns, events = Turns(), [(fd, 1) for fd in range(others + 1)]
-    for _ in range(others):
+    for _ in range(2 * others):
         turns.begin()
         turns.serve_all(events, serve)
     for _ in range(2 * others):
