@@ -124,7 +124,7 @@ class RecentEvents:
 
         *size* is its `events.weight`, if that is already known.
         """
-        if isinstance(event, e.Submitted | e.Merged):
+        if isinstance(event, e.WITH_BODIES):
             return
         weight = e.weight(event) if size is None else size
         if weight < RECENT_EVENT_BYTES:
@@ -132,7 +132,7 @@ class RecentEvents:
 
     def read(self, sequence: int, event: e.AnyEvent) -> None:
         """Keep an event that was read from the journal, if it has arguments."""
-        if isinstance(event, e.Submitted | e.Merged):
+        if isinstance(event, e.WITH_BODIES):
             self._keep(sequence, event, e.weight(event))
 
     def _keep(self, sequence: int, event: e.AnyEvent, weight: int) -> None:

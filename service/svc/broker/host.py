@@ -42,6 +42,8 @@ UNTIMED_COMMANDS = 4
 UNTIMED_SECONDS = 0.002
 #: Seconds in one turn for the requests of the host's owner.
 OWNER_SECONDS = 0.005
+#: Replies to which the host adds its own facts.
+_COMPLETED = (r.Totals, r.Welcome)
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
 R = TypeVar("R", bound=r.Reply)
@@ -180,7 +182,7 @@ class QueueHost(DurableState):
         if isinstance(command, self.OWN_COMMANDS):
             return self._answer_own(command, member)
         reply = apply(self.state, command, member, now, room)
-        return self.completed(reply) if isinstance(reply, r.Totals | r.Welcome) else reply
+        return self.completed(reply) if isinstance(reply, _COMPLETED) else reply
 
     def _answer_own(self, command: c.Command, member: Member) -> r.Reply | None:
         match command:

@@ -6,6 +6,8 @@ arrays: fields may be added at the end, with a default, and never removed or reo
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from svc.domain.job import Cause, ErrorInfo, Terms
@@ -221,6 +223,10 @@ AnyEvent = (
     | Cleared
     | ClockSet
 )
+
+
+#: The events that have arguments of jobs.
+WITH_BODIES: Final = (Submitted, Merged)
 
 
 def weight(event: AnyEvent | None) -> int:

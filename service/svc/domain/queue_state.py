@@ -370,7 +370,7 @@ class QueueState:
 
     def _event_with_bodies(self, sequence: int) -> e.Submitted | e.Merged:
         event = self.event(sequence)
-        if not isinstance(event, e.Submitted | e.Merged):
+        if not isinstance(event, e.WITH_BODIES):
             raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
         return event
 
