@@ -1,16 +1,12 @@
-"""Settings of the manager's memory: of the C library's heap, and of Python's garbage collector.
+"""Settings of the C library's heap: keep the memory of one large message for the next one.
 
 By default glibc maps a large buffer anew each time and returns it at once. The kernel then zeroes each page
 of it at the first access, which took two fifths of the manager's time for jobs of 16 MiB.
-
-The collector looks for cycles, of which the manager makes few: 700 for 200,000 jobs. With Python's own
-threshold of 700 new objects it took 0.12 µs of the 2 µs of a no-op job, mostly to visit long lists.
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 
 #: A message of this many bytes or more is large.
 LARGE_BYTES = 1024 * 1024
@@ -22,16 +18,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAPPED_BYTES = 64 * 1024 * 1024
 #: So many bytes may be free at the end of the heap.
 _FREE_BYTES = 128 * 1024 * 1024
-#: New objects after which the collector looks at them; they take a few MiB.
-_COLLECT_AFTER = 10_000
 
 
 class Heap:
-    """Keeps freed memory while large messages pass, and returns it afterwards, if the C library is glibc."""
+    """Keeps freed memory while large messages pass, and returns it afterwards; does nothing without glibc."""
 
     def __init__(self) -> None:
-        """Keep freed memory from now on, up to 128 MiB, and collect garbage less often."""
-        gc.set_threshold(_COLLECT_AFTER)
+        """Keep freed memory from now on, up to 128 MiB."""
         self._library = ctypes.CDLL(None)
         self._known = all(hasattr(self._library, name) for name in ("mallopt", "malloc_trim"))
         #: Whether unused memory of large messages may still be kept.
