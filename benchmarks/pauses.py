@@ -17,7 +17,7 @@ from benchmarks import tasks
 from benchmarks.depth import longest_turn
 from benchmarks.systems import Service
 
-#: Jobs of one call; calls alternate between jobs without content and jobs with 1 KiB each way.
+#: Jobs of one call at most; calls alternate between jobs without content and jobs with 1 KiB each way.
 _CALL = 20_000
 _KIBIBYTE = "x" * 1024
 _PROBE_SECONDS = 0.02
@@ -42,13 +42,14 @@ class Pauses:
 
 def measure(durability: str, jobs: int, kept: int) -> Pauses:
     """Return the figures of *jobs* jobs: *kept* finished ones are kept, and a backup is made half-way."""
+    call = min(_CALL, kept)  # a client that is late must find the result of each job
     with Service(durability, "--retain-count", str(kept)) as service, _Probe(service.folder) as probe:
         started = time.perf_counter()
-        for done in range(0, jobs, _CALL):
-            content = _KIBIBYTE if done // _CALL % 2 else ""
-            for _ in service.all(tasks.same, [content] * min(_CALL, jobs - done)):
+        for done in range(0, jobs, call):
+            content = _KIBIBYTE if done // call % 2 else ""
+            for _ in service.all(tasks.same, [content] * min(call, jobs - done)):
                 pass
-            if durability != "memory" and done <= jobs // 2 < done + _CALL:
+            if durability != "memory" and done <= jobs // 2 < done + call:
                 service.client.backup("half-way")
         taken = time.perf_counter() - started
         left = sum(queue.succeeded for queue in service.client.stats().queues)

@@ -124,10 +124,17 @@ def test_a_process_that_does_not_come_back_is_reported(leaky: Leaky):
 
 
 def test_a_process_that_belongs_to_nobody_is_found():
-    process = subprocess.Popen(["sleep", "60"], env={"MARK": "of this test alone"})
+    process = subprocess.Popen(
+        ["cat"], env={"MARK": "of this test alone"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"!")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"!"  # only now does it surely show its environment
         assert strays("MARK=of this test alone", {process.pid}) == []
         assert strays("MARK=of this test alone", set()) == [process.pid]
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
