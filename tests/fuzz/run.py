@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -95,6 +96,7 @@ def fuzz(target: str, seconds: float, seed: int) -> Result:
         code = subprocess.run(
             _command(target, corpus, seconds, seed),
             cwd=ROOT,
+            env=environment(),
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
@@ -113,6 +115,11 @@ def fuzz(target: str, seconds: float, seed: int) -> Result:
         _last(r"stat::peak_rss_mb: +(\d+)", text) or _last(r"rss: (\d+)Mb", text),
         max(found, int(code != 0)),
     )
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the fuzzer, whose interpreter is not the one that svc is installed for."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'service'}{os.pathsep}{ROOT}"}
 
 
 def _command(target: str, corpus: Path, seconds: float, seed: int) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+import subprocess
+import sys
 
 import pytest
 import structlog
 
-from tests.fuzz import targets
+from tests.fuzz import run, targets
 from tests.fuzz.corpus import dictionary, every
 from tests.fuzz.oracle import Finding, Watch
 from tests.fuzz.targets import TARGETS
@@ -39,6 +41,14 @@ def test_nothing_is_found_in_what_fuzzing_starts_from(target, watch):
         except BaseException as error:
             error.add_note(name)
             raise
+
+
+def test_an_interpreter_that_svc_is_not_installed_for_finds_it():
+    find = "from importlib.util import find_spec as find"
+    looks = f"{find}; raise SystemExit(not (find('svc') and find('tests')))"
+    bare = [sys.executable, "-S", "-c", looks]
+    assert subprocess.run(bare, env=run.environment(), check=False).returncode == 0
+    assert subprocess.run(bare, env={}, cwd="/", check=False).returncode == 1
 
 
 def test_each_target_starts_from_hundreds_of_inputs():
