@@ -1,27 +1,6 @@
 import pytest
 
-JOB = {
-    "id",
-    "task",
-    "queue",
-    "state",
-    "reason",
-    "priority",
-    "codec",
-    "key",
-    "submitted_at",
-    "due_at",
-    "finished_at",
-    "consumer",
-    "failures",
-    "crashes",
-    "interruptions",
-    "suspicions",
-    "suspect",
-    "retries",
-    "timeout",
-    "attempts",
-}
+from tests.support.document_names import JOB
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from svc.cli.status import _route
 from svc.domain.commands import PROTOCOL_VERSION, Hello, Ping
 from svc.domain.job import NewChunk, Terms
 from svc.telemetry.http import HttpServer
+from tests.support.document_names import WORKER
 
 QUEUE = {
     "name",
@@ -23,23 +24,6 @@ QUEUE = {
     "oldest_running_seconds",
     "unknown_tasks",
     "unaccepted_codecs",
-}
-WORKER = {
-    "name",
-    "host",
-    "address",
-    "pid",
-    "release",
-    "consumers",
-    "busy",
-    "restarts",
-    "leased",
-    "queues",
-    "tasks",
-    "connected_at",
-    "seen_at",
-    "draining",
-    "http",
 }
 STATUS = {
     "release",
