@@ -25,7 +25,8 @@ FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 svc \
  && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /app --shell /usr/sbin/nologin svc \
  && install -d -m 0700 -o 10001 -g 10001 /run/secrets /run/svc /var/lib/svc /var/lib/svc-marker \
-    /run/keys/authority /run/keys/manager /run/keys/worker /run/keys/cli \
+    /run/keys/authority /run/keys/manager /run/keys/worker /run/keys/cli /run/keys/nats \
+    /var/lib/nats/1 /var/lib/nats/2 /var/lib/nats/3 \
  && install -d /app/tasks
 COPY --from=builder /opt/svc /opt/svc
 COPY --from=builder /app/examples /app/examples

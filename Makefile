@@ -13,8 +13,9 @@ ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 
 SEED ?= 1
+JOURNAL ?= sqlite
 MINUTES ?= 3
-FAULTS = $(BIN)/python -m tests.fault.run --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+FAULTS = $(BIN)/python -m tests.fault.run --journal $(JOURNAL) --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 .PHONY: help venv demo test faults faults-long fuzz fuzz-commands audit sbom lint format docs bench bench-peers lock clean
 
@@ -26,14 +27,17 @@ venv: $(VENV)/.dev ## Make .venv with everything, from the hash-pinned lock
 demo: $(VENV)/.runtime ## Run the textbook program of multiprocessing queues on a manager and a worker on this host
 	@$(BIN)/svc demo
 
-test: $(VENV)/.dev ## Run the whole suite (ARGS="-k journal -x" to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run the suite, without the few tests that take minutes (ARGS="-k journal -x" to choose)
+	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
 
-faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (SEED=1 ARGS="--table FILE")
+test-long: $(VENV)/.dev ## Run the tests that take minutes and that `make test` leaves out
+	@$(BIN)/python -m pytest -m long $(ARGS)
+
+faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (JOURNAL=jetstream SEED=1 ARGS="--table FILE")
 	@$(FAULTS)
 
 faults-long: MINUTES = 30
-faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 SEED=1)
+faults-long: $(VENV)/.dev ## The same for longer (MINUTES=30 JOURNAL=jetstream SEED=1)
 	@$(FAULTS)
 
 fuzz: MINUTES = 10
@@ -70,7 +74,7 @@ bench: $(VENV)/.runtime ## Measure jobs/s and latency beside the standard librar
 	@mkdir -p .bench
 	@$(BIN)/python -m benchmarks --output .bench/bench.json --plot .bench/bench.png $(ARGS)
 
-bench-peers: $(VENV)/.runtime ## Measure it beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray (installs them into .bench)
+bench-peers: $(VENV)/.runtime ## Measure it beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask, Ray and HyperQueue (installs them into .bench)
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 # uv writes one file for every supported Python and machine, which pip alone cannot.
@@ -109,14 +113,14 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.made requirements.lock pyproject.toml
-	@echo "installing requirements.lock" >&2
+	@echo "installing requirements.lock, which takes a minute or so" >&2
 	@$(PIP_INSTALL) --require-hashes -r requirements.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The development lock holds the whole runtime lock, so one install serves both stamps.
 $(VENV)/.dev: $(VENV)/.made requirements-dev.lock pyproject.toml
-	@echo "installing requirements-dev.lock" >&2
+	@echo "installing requirements-dev.lock, which takes a minute or two" >&2
 	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.runtime $@

@@ -48,9 +48,11 @@ def main(arguments: list[str]) -> int:
 
 def _heavy_ones(options: argparse.Namespace, figures: Figures) -> None:
     """Do the chosen long measures, which only run on request, with the first durability; once by default."""
-    extent = heavy.SMOKE if options.smoke else heavy.Extent()
+    extent = heavy.SMOKE if options.smoke else heavy.QUICK if options.quick else heavy.Extent()
     if options.jobs:
-        extent = replace(extent, waiting=options.jobs)
+        extent = replace(extent, waiting=options.jobs, hosts=extent.hosts.with_jobs(options.jobs))
+    if options.no_peers:
+        extent = replace(extent, with_peers=False)
     chosen = [name for name in options.only if name in heavy.HEAVY]
     for number in range(options.rounds or 1):
         for name in chosen:
@@ -95,7 +97,10 @@ def command_line() -> argparse.ArgumentParser:
         default=USUAL,
         help="do these measures alone; flood and what takes minutes are done only so",
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="jobs that wait in depth (1,000,000)")
+    parser.add_argument("--no-peers", action="store_true", help="svc alone, where a measure has peers")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="jobs of depth (1,000,000), of taking-back (100,000)"
+    )
     parser.add_argument(
         "--durability",
         nargs="+",

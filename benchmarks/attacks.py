@@ -11,7 +11,8 @@ import contextlib
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast, get_args
 
 import msgspec
@@ -49,8 +50,23 @@ def _pings(target: Target) -> int:
 
 
 def _tiny_chunks(target: Target) -> int:
+    return send(target, "submit", submits(target.small, partial(_tiny, 0)))
+
+
+def _many_tiny_chunks(target: Target) -> int:
+    """Send forty frames of chunks, so that all that has an entry for each chunk grows several times."""
+
+    def frames() -> Iterator[bytes]:
+        for place in range(40):
+            first = place << 18
+            yield submits(target.small, partial(_tiny, first))
+
+    return send(target, "submit", *frames())
+
+
+def _tiny(first: int, number: int) -> NewChunk:
     # Every other number, so that no chunk continues the one before.
-    return send(target, "submit", submits(target.small, lambda n: NewChunk(2 * n, Terms(TASK), [b""])))
+    return NewChunk(2 * (first + number), Terms(TASK), [b""])
 
 
 def _distinct_queues(target: Target) -> int:
@@ -152,6 +168,38 @@ def _lease_frame(target: Target) -> int:
         line.ask([c.Lease(256, _PATIENCE)])
         line.ask([c.Lease(256)] * 1000)
     return 0
+
+
+def _lost_worker(target: Target) -> int:
+    """Let eight consumers of a worker go at once, each with as many leases as it may have."""
+    lines = [Line(target.endpoint, target.keys["work"]) for _ in range(8)]
+    for number, line in enumerate(lines):
+        line.ask([c.Hello(1, "consumer", f"w-{number}", "w", tasks=[TASK])])
+        line.ask([c.Lease(256, _PATIENCE)])
+        for _ in range(20):
+            line.ask([c.Lease(256)])
+    for line in lines:
+        line.close()
+    return 0
+
+
+def _parked_leases(target: Target) -> int:
+    """Let forty requests wait for jobs that become ready at once, each with a priority of its own."""
+    lines = [Line(target.endpoint, target.keys["work"]) for _ in range(40)]
+    for number, line in enumerate(lines):
+        line.ask([c.Hello(1, "consumer", f"w-{number}", "w", tasks=[TASK], queues=["fed"])])
+    lines[0].ask([c.Lease(1, 4.0)])  # until a manager that has just started hands out jobs
+    for line in lines:
+        line.send(frame([c.Lease(256, 8.0)]))
+
+    def delayed(number: int) -> NewChunk:
+        return NewChunk(2 * number, Terms(TASK, "fed", priority=number), [b""], 2.0)
+
+    size = send(target, "submit", submits(target.small // 2, delayed))
+    for line in lines:
+        line.answer()
+        line.close()
+    return size
 
 
 def _tasks(target: Target) -> int:
@@ -284,6 +332,7 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
 ATTACKS: dict[str, Attack] = {
     "57 MB of pings in a frame, by submit": _pings,
     "1 MiB of chunks of one job, by submit": _tiny_chunks,
+    "40 frames of 1 MiB of chunks of one job, by submit": _many_tiny_chunks,
     "1 MiB of chunks for distinct queues, by submit": _distinct_queues,
     "1 MiB of chunks with keys, by submit": _keyed,
     "1 MiB of empty jobs in chunks of 100,000, by submit": _bodies,
@@ -298,6 +347,8 @@ ATTACKS: dict[str, Attack] = {
     "60 awaits of 10,000 jobs, and acks, by submit and work": _awaits,
     "leases of 256 over all priorities, by work": _leases,
     "1,000 leases of 256 in a frame, by work": _lease_frame,
+    "16,000 leases of a lost worker, by work": _lost_worker,
+    "40 requests for jobs that become ready at once, by submit and work": _parked_leases,
     "1 MiB of tasks in a hello, by work": _tasks,
     "1 MiB of held leases in a hello, by work": _held,
     "20 stats in a frame, by read": _stats,

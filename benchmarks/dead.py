@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benchmarks.processes import cpu_seconds, peak_bytes
 from benchmarks.systems import Service
-from svc import Client
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain.field_bounds import TRACEBACK_MAX
@@ -89,13 +88,7 @@ def measure(durability: str, jobs: int) -> Iterator[Dead]:
             _fail(service, jobs, error_of)
             rate = ATTEMPTS * jobs / (time.perf_counter() - started)
             peak = peak_bytes(service.manager.pid)
-            service.manager.kill()
-            service.manager.wait()
-            started = time.perf_counter()
-            service.start_manager()
-            with Client(service.address, authkey_file=service.keyfile) as client:
-                client.stats()
-            recovery, spent = time.perf_counter() - started, cpu_seconds([service.manager.pid])
+            recovery, spent = service.replace_manager(), cpu_seconds([service.manager.pid])
             complete = _complete(service, jobs, error_of)
             again = peak_bytes(service.manager.pid)
             service.manager.kill()

@@ -101,7 +101,7 @@ def _fill(service: Service, jobs: int) -> None:
 
 def _drain_rate(service: Service, jobs: int) -> float:
     """Return the jobs a second that consumers end, after the first tenth of *jobs* until all are done."""
-    done = _done(service)
+    done = done_jobs(service)
     begun, first = _when_done(service, done + jobs // 10)
     ended, last = _when_done(service, done + jobs)
     return (last - first) / (ended - begun)
@@ -115,7 +115,7 @@ def _when_done(service: Service, jobs: int) -> tuple[float, int]:
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        done = _done(service)
+        done = done_jobs(service)
         now = time.monotonic()
         if done >= jobs:
             return now, done
@@ -124,7 +124,8 @@ def _when_done(service: Service, jobs: int) -> tuple[float, int]:
         time.sleep(_LOOK_SECONDS)
 
 
-def _done(service: Service) -> int:
+def done_jobs(service: Service) -> int:
+    """Return how many jobs have succeeded and are still kept."""
     return sum(each.succeeded for each in service.client.stats().queues)
 
 

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-from benchmarks import dead, depth, floors, hostile, keyed, lanes, large, pauses, recovery, width
+from benchmarks import (
+    commands,
+    dead,
+    depth,
+    floors,
+    hostile,
+    hosts,
+    keyed,
+    lanes,
+    large,
+    large_values,
+    lists,
+    output,
+    pauses,
+    recovery,
+    recycling,
+    replicated,
+    reports,
+    restart,
+    stock_beside,
+    stopping,
+    waits,
+    width,
+)
 from benchmarks.figures import Figures
 
 #: The systems with which the other rows of the same measure are compared.
@@ -25,6 +50,8 @@ class Extent:
     handed: int = 100_000
     idle_seconds: float = 10.0
     waiting: int = 1_000_000
+    backlog: int = 10_000
+    restarts: int = 20
     shallow: int = 10_000
     taken: int = 100_000
     busy: int = 1_000_000
@@ -39,31 +66,65 @@ class Extent:
     settle_seconds: float = 2.0
     lanes: int = 100_000
     dead: int = 100_000
+    dozes: int = 10_000
+    commands: int = 3_000
+    coroutines: int = 1_000
+    listed: int = 20_000
+    with_peers: bool = True
+    stops: int = 5
+    lines: int = 100
+    flood_bytes: int = 10**9
+    flood_jobs: int = 200
+    items: int = 2_000
+    reporting: int = 1_000
+    report_seconds: float = 20.0
+    value_bytes: int = 1024 * _MEBIBYTE
+    hosts: hosts.Sizes = hosts.FULL
+    replicated: replicated.Sizes = replicated.FULL
 
 
 SMOKE = Extent(
-    4,
-    _MEBIBYTE,
-    40,
-    400,
-    2_000,
-    0.2,
-    2_000,
-    1_000,
-    500,
-    400,
-    100,
-    20,
-    200,
-    50,
-    _MEBIBYTE // 2,
-    16 * 1024,
-    24,
-    6,
-    0.1,
-    1_000,
-    40,
+    large_jobs=4,
+    large_bytes=_MEBIBYTE,
+    consumers=40,
+    jobs=400,
+    handed=2_000,
+    idle_seconds=0.2,
+    waiting=2_000,
+    shallow=1_000,
+    taken=500,
+    busy=400,
+    kept=100,
+    trips=20,
+    priorities=200,
+    queues=50,
+    large_frame=_MEBIBYTE // 2,
+    small_frame=16 * 1024,
+    peers=24,
+    attacks=6,
+    settle_seconds=0.1,
+    lanes=1_000,
+    dead=40,
+    dozes=200,
+    commands=20,
+    coroutines=50,
+    listed=200,
+    with_peers=False,
+    stops=1,
+    lines=5,
+    flood_bytes=4 * 10**6,
+    flood_jobs=4,
+    items=40,
+    reporting=20,
+    report_seconds=1.0,
+    value_bytes=24 * _MEBIBYTE,
+    backlog=100,
+    restarts=1,
+    hosts=hosts.SMOKE,
+    replicated=replicated.SMOKE,
 )
+#: Less work, for the measures that know it.
+QUICK = replace(Extent(), hosts=hosts.QUICK, replicated=replicated.QUICK)
 
 
 def large_jobs(durability: str, extent: Extent, figures: Figures) -> None:
@@ -117,6 +178,13 @@ def recovered(durability: str, extent: Extent, figures: Figures) -> None:
         name = f"{extent.waiting:,} jobs {seen.shape}"
         figures.note("killed manager, start to first answer", "s", name, seen.seconds)
         figures.note("RSS of manager, started again", "MiB", name, seen.resident / _MEBIBYTE)
+
+
+def restarted(durability: str, extent: Extent, figures: Figures) -> None:
+    """Stop and start a manager with a backlog and busy consumers."""
+    for seen in restart.measure(durability, extent.backlog, extent.restarts):
+        figures.note("from ready to the first job, median", "s", seen.name, seen.median)
+        figures.note("from ready to the first job, longest", "s", seen.name, seen.longest)
 
 
 def with_keys(durability: str, extent: Extent, figures: Figures) -> None:
@@ -187,6 +255,116 @@ def of_lanes(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note(measure, "us", f"{seen.lanes:,} lanes", seen.seconds * 1e6)
 
 
+def recycled(durability: str, extent: Extent, figures: Figures) -> None:
+    """Run short sleeps on a worker that replaces its consumers all the time, and on one that does not."""
+    for seen in recycling.measure(durability, extent.dozes):
+        figures.note("sleeps of 20 ms", "jobs/s", seen.name, seen.rate)
+        figures.note("fewest consumers at any look", "", seen.name, seen.fewest)
+
+
+def stopped(durability: str, extent: Extent, figures: Figures) -> None:
+    """End tasks that would run for ever, by their timeout and by a cancel."""
+    for seen in stopping.measure(durability, extent.stops):
+        figures.note(f"end beyond a timeout of {stopping.LIMIT:g} s", "s", seen.name, seen.beyond_timeout)
+        figures.note(f"end after a cancel, grace {stopping.LIMIT:g} s", "s", seen.name, seen.after_cancel)
+
+
+def waiting_jobs(durability: str, extent: Extent, figures: Figures) -> None:
+    """Run coroutines that wait for a second, all at once in one consumer."""
+    seen = waits.measure(durability, extent.coroutines)
+    name = f"{extent.coroutines:,} coroutines that wait 1 s, 1 consumer, {durability}"
+    figures.note("jobs that wait at once", "s", name, seen.seconds)
+    for part, seconds in seen.cpu.items():
+        figures.note(f"CPU of {part}, 1,000 jobs that wait", "ms", name, seconds / extent.coroutines * 1e6)
+
+
+def listed_jobs(durability: str, extent: Extent, figures: Figures) -> None:
+    """Run jobs that do nothing, in lists of up to 100, in lists of one, and without lists."""
+    rates: dict[str, float] = {}
+    for seen in lists.measure(durability, extent.listed):
+        name = f"{seen.name}, {durability}"
+        rates[seen.name] = seen.rate
+        figures.note("no-op jobs by the size of lists", "jobs/s", name, seen.rate)
+        for part, seconds in seen.cpu.items():
+            figures.note(f"CPU of {part}, 1,000 jobs in lists", "ms", name, seconds * 1e6)
+    ratio = rates["batch=100"] / rates["batch=1"]
+    figures.note("no-op jobs, batch=100 beside batch=1", "times", durability, ratio)
+
+
+def shell_commands(durability: str, extent: Extent, figures: Figures) -> None:
+    """Run a command for each line, beside HyperQueue if it can be installed."""
+    name = f"{extent.commands:,} x true"
+    own = commands.service_rate(durability, extent.commands)
+    figures.note("shell commands", "jobs/s", f"{name}, svc run, {durability}", own)
+    if extent.with_peers:
+        peer = commands.hyperqueue_rate(extent.commands)
+        figures.note("shell commands", "jobs/s", f"{name}, HyperQueue", peer)
+        figures.note("shell commands, svc beside HyperQueue", "times", name, own / peer)
+
+
+def of_output(durability: str, extent: Extent, figures: Figures) -> None:
+    """Capture the output of jobs: of many that write nothing, of one that writes lines, and of floods."""
+    turns = list(output.capture_rates(durability, extent.jobs))
+    for turn in turns:
+        figures.note("no-op jobs with output", "jobs/s", turn.name, turn.rate)
+        figures.note("CPU of worker, 1,000 jobs with output", "ms", turn.name, turn.cpu * 1e6)
+    for pair in zip(turns[::2], turns[1::2], strict=True):
+        on, off = sorted(pair, key=lambda turn: turn.name)
+        figures.note("no-op jobs, captured to not captured", "ratio", "rate", on.rate / off.rate)
+        figures.note("no-op jobs, captured to not captured", "ratio", "CPU of worker", on.cpu / off.cpu)
+    delays = output.line_delays(durability, extent.lines)
+    figures.note("print to `svc logs --follow`", "s", "median", statistics.median(delays))
+    figures.note("print to `svc logs --follow`", "s", "longest", max(delays))
+    alone = output.pipe_rate(extent.flood_bytes)
+    for seen in output.floods(durability, extent.flood_bytes, extent.flood_jobs):
+        figures.note("flood of output", "MB/s", seen.name, seen.rate / 1e6)
+        figures.note("flood of output", "MB/s", "a pipe that is only read", alone / 1e6)
+        figures.note("files of output", "MiB", seen.name, seen.disk / _MEBIBYTE)
+        figures.note("files of output", "MiB", f"{seen.name}, the bound", seen.bound / _MEBIBYTE)
+        figures.note("growth of manager in a flood", "MiB", seen.name, seen.grown / _MEBIBYTE)
+        figures.note("CPU of manager in a flood", "s", seen.name, seen.cpu)
+
+
+def reporting_jobs(durability: str, extent: Extent, figures: Figures) -> None:
+    """Run very many jobs at once that tell their progress and leave checkpoints, beside silent ones."""
+    for seen in reports.measure(durability, extent.reporting, extent.report_seconds):
+        name = f"{extent.reporting:,} jobs, {seen.name}"
+        figures.note("CPU of manager, jobs that report", "% of a core", name, 100 * seen.share)
+        figures.note("CPU of worker, jobs that report", "% of a core", name, 100 * seen.consumers)
+
+
+def large_values_moved(durability: str, extent: Extent, figures: Figures) -> None:
+    """Move bytes and files in pieces, and see how much memory each process takes for it."""
+    size = f"{extent.value_bytes // _MEBIBYTE:,} MiB"
+    for seen in large_values.measure(durability, extent.value_bytes):
+        name = f"{size}, {seen.name}"
+        figures.note("large value, submit to result", "s", name, seen.seconds)
+        figures.note("memory of manager, large value", "MiB more", name, seen.manager / _MEBIBYTE)
+        figures.note("memory of client beside the value", "MiB more", name, seen.client / _MEBIBYTE)
+        figures.note("memory of consumer beside the value", "MiB more", name, seen.consumer / _MEBIBYTE)
+
+
+def stock_clients_beside(durability: str, extent: Extent, figures: Figures) -> None:
+    """Pass items of four stock producers to four consumers while other processes use the cores."""
+    for seen in stock_beside.measure((durability,), extent.items):
+        beside = f"{seen.busy} busy processes"
+        figures.note(f"stock, 4+4 clients beside {beside}", "items/s", seen.server, seen.rate)
+        figures.note(
+            f"stock, server's processor time beside {beside}", "ms", seen.server, seen.server_seconds * 1e3
+        )
+
+
+def of_stream(durability: str, extent: Extent, figures: Figures) -> None:
+    """Compare the journal on three NATS servers with the one in a file, and with a bare queue there."""
+    replicated.measure(extent.replicated, figures)
+
+
+def of_hosts(name: str, durability: str, extent: Extent, figures: Figures) -> None:
+    """Do the measure of many hosts that has this name."""
+    sizes = extent.hosts if extent.with_peers else extent.hosts.without_peers()
+    hosts.MEASURES[name](durability, sizes, figures)
+
+
 #: The long measures, by the names that `--only` takes.
 HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "large": large_jobs,
@@ -194,9 +372,21 @@ HEAVY: dict[str, Callable[[str, Extent, Figures], None]] = {
     "depth": deep,
     "pauses": paused,
     "recovery": recovered,
+    "restart": restarted,
     "keyed": with_keys,
     "dead": dead_jobs,
     "floors": below,
     "hostile": attacked,
     "lanes": of_lanes,
+    "recycling": recycled,
+    "waiting": waiting_jobs,
+    "lists": listed_jobs,
+    "commands": shell_commands,
+    "stopping": stopped,
+    "output": of_output,
+    "reports": reporting_jobs,
+    "stock-beside": stock_clients_beside,
+    "large-values": large_values_moved,
+    "replicated": of_stream,
+    **{name: partial(of_hosts, name) for name in hosts.MEASURES},
 }

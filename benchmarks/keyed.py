@@ -6,13 +6,11 @@ journal.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from benchmarks.processes import resident_bytes
 from benchmarks.systems import Service
-from svc import Client
 from svc.client.specs import JobSpec, Options
 
 _TASK = "benchmarks.tasks:same"
@@ -51,13 +49,7 @@ def measure(durability: str, jobs: int) -> Iterator[Keyed]:
             empty = resident_bytes(service.manager.pid)
             _fill(service, jobs, options)
             full = resident_bytes(service.manager.pid)
-            service.manager.kill()
-            service.manager.wait()
-            started = time.perf_counter()
-            service.start_manager()
-            with Client(service.address, authkey_file=service.keyfile) as client:
-                client.stats()
-            taken = time.perf_counter() - started
+            taken = service.replace_manager()
             again = resident_bytes(service.manager.pid)
             yield Keyed(shape, (full - empty) / jobs, (again - empty) / jobs, taken)
 

@@ -19,12 +19,12 @@ from svc.domain.limits import GRANT_JOBS
 from svc.domain.replies import Grant
 from svc.wire import HEADER, PROTOCOL_VERSION, decode_response, encode_request, response_frame
 
-#: Consumers of one worker; each worker also has a supervisor.
+#: Consumers of one worker by default; each worker also has a supervisor.
 WORKER_CONSUMERS = 32
 #: The task that the consumers name as known.
 TASK = "benchmarks.tasks:same"
 #: The request of a real consumer: it waits 20 s, and asks for further jobs of 4 ms of run time.
-_REQUEST = Lease(GRANT_JOBS, wait=20.0, ahead=0.004, early=True)
+_REQUEST = Lease(GRANT_JOBS, wait=20.0, ahead=0.02, early=True)
 #: The reported run time of a job in seconds: about that of a job that does nothing.
 _RUN_SECONDS = 1e-5
 _EXTEND_SECONDS = 1.0
@@ -33,8 +33,16 @@ _EXTEND_SECONDS = 1.0
 class ManyConsumers:
     """Connected consumers that wait for jobs of one queue, and end each as soon as they have it."""
 
-    def __init__(self, address: tuple[str, int], authkey: bytes, count: int, queue: str = "default") -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        authkey: bytes,
+        count: int,
+        queue: str = "default",
+        of_one_worker: int = WORKER_CONSUMERS,
+    ) -> None:
         """Prepare *count* consumers of *queue*."""
+        self._each = of_one_worker
         self._address, self._authkey, self._queue = address, authkey, queue
         self._count = count
         self._selector = selectors.DefaultSelector()
@@ -48,8 +56,8 @@ class ManyConsumers:
     def __enter__(self) -> Self:
         """Connect all consumers, and let them wait for jobs."""
         for number in range(self._count):
-            worker = f"many-{number // WORKER_CONSUMERS}"
-            if number % WORKER_CONSUMERS == 0:
+            worker = f"many-{number // self._each}"
+            if number % self._each == 0:
                 self._supervisors.append(self._connected("worker", worker, worker))
             consumer = self._connected("consumer", f"{worker}-{number}", worker)
             self._consumers.append(consumer)
@@ -98,7 +106,7 @@ class ManyConsumers:
             return
         self._extend_at = now + _EXTEND_SECONDS
         for supervisor in self._supervisors:
-            _send(supervisor, [Extend(idle=WORKER_CONSUMERS)])
+            _send(supervisor, [Extend(idle=self._each)])
         for supervisor in self._supervisors:
             _received(supervisor)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks import flood, start, stock, tasks
 from benchmarks.figures import TRIP_SHARES, Figures, below
-from benchmarks.processes import cpu_seconds, parts_cpu, resident_bytes
+from benchmarks.processes import cpu_seconds, parts_cpu, processor_clock, resident_bytes
 from benchmarks.systems import Executor, Pool, Service, StockServer, System
 from svc import Executor as OurExecutor
 
@@ -27,7 +27,6 @@ class Sizes:
     """The amounts of work in one round."""
 
     jobs: int = 20_000
-    large_jobs: int = 10_000
     round_trips: int = 1_000
     items: int = 2_000
     connects: int = 20
@@ -37,10 +36,8 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(jobs=10_000, large_jobs=5_000, round_trips=300, items=800, starts=3)
-SMOKE = Sizes(
-    jobs=200, large_jobs=100, round_trips=20, items=40, connects=3, naps=4, flood_seconds=0.2, starts=1
-)
+QUICK = Sizes(jobs=10_000, round_trips=300, items=800, starts=3)
+SMOKE = Sizes(jobs=200, round_trips=20, items=40, connects=3, naps=4, flood_seconds=0.2, starts=1)
 
 
 @dataclass(frozen=True)
@@ -89,10 +86,22 @@ def end_to_end(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def kibibytes(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Do the same as `end_to_end`, with 1 KiB of arguments and of results."""
+    """Do the same as `end_to_end`, with 1 KiB of arguments and of results; compare the multiples of the Pool.
+
+    That at 1 KiB should be no less than that for no-op jobs. (A rate beside the system's own rate of no-op
+    jobs is better, the slower these are.) Each system does both kinds one after the other, as many of each.
+    """
+    rates: dict[str, tuple[float, float]] = {}
     for system in who.systems:
-        rate = _rate(system, [_KIBIBYTE] * sizes.large_jobs)
-        figures.note("1 KiB jobs, end to end", "jobs/s", system.name, rate)
+        small = _rate(system, list(range(sizes.jobs)))
+        rates[system.name] = small, _rate(system, [_KIBIBYTE] * sizes.jobs)
+        figures.note("1 KiB jobs, end to end", "jobs/s", system.name, rates[system.name][1])
+    of_pool = rates[who.pool.name]
+    for service in who.services:
+        small, large = (rate / pool for rate, pool in zip(rates[service.name], of_pool, strict=True))
+        figures.note("multiple of the Pool, no-op jobs", "x", service.name, small)
+        figures.note("multiple of the Pool, 1 KiB jobs", "x", service.name, large)
+        figures.note("multiple at 1 KiB beside that of no-op", "ratio", service.name, large / small)
 
 
 def submit_alone(who: Field, sizes: Sizes, figures: Figures) -> None:
@@ -122,12 +131,21 @@ def textbook(who: Field, sizes: Sizes, figures: Figures) -> None:
 
 
 def stock_clients(who: Field, sizes: Sizes, figures: Figures) -> None:
-    """Put, get and acknowledge items with clients that have only the stdlib."""
+    """Put, get and acknowledge items with clients that have only the stdlib.
+
+    The processor time of the server tells more than the rate if other programs use the cores, too.
+    """
     for server in who.servers:
+        spent = processor_clock(server.pid)
+        before = spent()
         one = stock.one_client(server, sizes.items // 2)
         figures.note("stock put+get+task_done, 1 client", "items/s", server.name, one)
+        alone, before = (spent() - before) / (sizes.items // 2), spent()
+        figures.note("stock, 1 client: server's processor time", "ms", server.name, alone * 1e3)
         many = stock.many_clients(server, sizes.items)
         figures.note("stock put+get+task_done, 4+4 clients", "items/s", server.name, many)
+        together = (spent() - before) / sizes.items
+        figures.note("stock, 4+4 clients: server's processor time", "ms", server.name, together * 1e3)
         connect = stock.connect_seconds(server, sizes.connects)
         figures.note("stock connect + first call", "ms", server.name, connect * 1e3)
 

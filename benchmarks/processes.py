@@ -13,7 +13,10 @@ _PROC = Path("/proc")
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """Return the processor time, in seconds, that the processes have used so far, all together."""
+    """Return the processor time, in seconds, that the processes have used so far, all together.
+
+    It includes that of their children that have ended.
+    """
     return sum(_ticks(pid) for pid in pids) * _TICK
 
 
@@ -71,7 +74,7 @@ def _status_bytes(pid: int, field: str) -> int:
 def _ticks(pid: int) -> int:
     # The command's name, in parentheses, may contain anything; the fields are counted from its end.
     fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12]) if fields else 0
+    return sum(map(int, fields[11:15])) if fields else 0
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ BASES = (start.PYTHON, heavy.FEW, heavy.SHALLOW, heavy.FEW_LANES, heavy.DISK, *Q
 PLOTTED = {
     "no-op jobs, end to end": ("no-op jobs a second, in bulk (more is better)", "{:,.0f}"),
     "Executor.submit one by one, end to end": ("the same, one call at a time (more is better)", "{:,.0f}"),
+    "restart: connections a second": ("new connections a second after a restart", "{:,.0f}"),
     "round trip p50": ("ms from submit to result, one job (less is better)", "{:.2f}"),
 }
 _HEADER = ("measure", "system", "median", "unit", *REFERENCES.values(), "/ base")

@@ -19,6 +19,10 @@ class Server(Protocol):
     name: str
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+
+    @property
     def endpoint(self) -> Any:
         """Host and port."""
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +50,23 @@ class System(Protocol):
         """Return the process ids of the system by part, without the caller's own."""
 
 
+@dataclass(frozen=True)
+class Release:
+    """The source tree of a manager or a worker.
+
+    Attributes:
+        package: its import name, which was `service` once.
+        path: the folder that holds the package, and nothing else; None for the tree of this benchmark.
+    """
+
+    package: str = "svc"
+    path: Path | None = None
+
+
+#: The release whose tree this is.
+THIS = Release()
+
+
 class Service:
     """A manager and a worker with four consumers, as commands, and a client of them.
 
@@ -56,7 +74,12 @@ class Service:
     """
 
     def __init__(
-        self, durability: str, *manager_flags: str, consumers: int = PROCESSES, logs: bool = True
+        self,
+        durability: str,
+        *manager_flags: str,
+        consumers: int = PROCESSES,
+        logs: bool = True,
+        release: Release = THIS,
     ) -> None:
         """Prepare a service.
 
@@ -66,13 +89,17 @@ class Service:
             consumers: of the worker; 0 for no worker.
             logs: whether the log level is the default, `info`, at which each attempt is on record; otherwise
                 it is `warning`, and the name says so.
+            release: of the manager that is started first.
         """
         self.name = f"svc, {durability}{'' if logs else LOGS_OFF}"
         self._logs = logs
-        self._durability = durability
+        self.durability = durability
         self._flags = manager_flags
         self._consumers = consumers
+        self._release = release
         self._stack = ExitStack()
+        #: The manager's address, which it has again when it is started again.
+        self.address = "127.0.0.1:0"
 
     def __enter__(self) -> Self:
         """Start both on loopback, in a temporary folder, and wait until all consumers are connected."""
@@ -80,7 +107,7 @@ class Service:
         self.keyfile = self.folder / "authkey"
         self.keyfile.write_text(secrets.token_hex(32))
         self.keyfile.chmod(0o600)
-        self.start_manager()
+        self.start_manager(self._release)
         self.worker = self.start_worker(self._consumers) if self._consumers else None
         self.client = self._stack.enter_context(Client(self.address, authkey_file=self.keyfile))
         self.wait_for_consumers(self._consumers)
@@ -96,6 +123,11 @@ class Service:
         return self.keyfile.read_bytes().strip()
 
     @property
+    def pid(self) -> int:
+        """The manager's process."""
+        return self.manager.pid
+
+    @property
     def endpoint(self) -> tuple[str, int]:
         """Host and port, as a stock client passes them."""
         host, _, port = self.address.rpartition(":")
@@ -103,49 +135,66 @@ class Service:
 
     def all(self, function: _Function, arguments: Iterable[object]) -> Iterator[object]:
         """Submit all jobs, then follow their results."""
-        return self.client.map(_task(function), arguments)
+        return self.client.map(task_name(function), arguments)
 
     def one(self, function: _Function, argument: object) -> object:
         """Submit one job and wait for its result."""
-        return self.client.submit(_task(function), argument).result()
+        return self.client.submit(task_name(function), argument).result()
 
     def submit(self, function: _Function, arguments: Iterable[object], queue_name: str) -> None:
         """Submit jobs to a queue, and do not wait for them."""
         submitter = self.client.options(queue=queue_name)
-        submitter.submit_many(_task(function), ((each,) for each in arguments))
+        submitter.submit_many(task_name(function), ((each,) for each in arguments))
 
     def pids(self) -> dict[str, list[int]]:
         """Return the manager's process, and the supervisor with its consumers."""
         worker = family(self.worker.pid) if self.worker is not None else []
         return {"manager": [self.manager.pid], "consumers": worker}
 
-    def start_manager(self) -> None:
-        """Start the manager on the current journal, and wait until it serves."""
+    def start_manager(self, release: Release = THIS) -> None:
+        """Start a manager of *release* on the current journal, and wait until it serves."""
         announced = self.folder / "manager.json"
         announced.unlink(missing_ok=True)
         self.manager = self._child(
-            ["manager", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--durability", self._durability,
-             "--journal", str(self.folder / "journal"), "--announce", str(announced), *self._flags]
+            ["manager", "--listen", self.address, "--http", "127.0.0.1:0", "--durability", self.durability,
+             "--journal", str(self.folder / "journal"), "--announce", str(announced), *self._flags],
+            release,
         )  # fmt: skip
-        _until(announced.exists)
+        until(announced.exists)
         places = json.loads(announced.read_text())
         self.address, self.http = str(places["listen"]), str(places["http"])
 
-    def start_worker(self, consumers: int, *flags: str) -> subprocess.Popen[bytes]:
-        """Start a worker; it is stopped with the service, unless `end` stops it before."""
-        command = ["worker", "--manager", self.address, "--tasks", "benchmarks.tasks", "--http", "off"]
-        return self._child([*command, "--consumers", str(consumers), *flags])
+    def replace_manager(self) -> float:
+        """Kill the manager and start another one; return the seconds from its start to its first answer."""
+        self.manager.kill()
+        self.manager.wait()
+        started = time.perf_counter()
+        self.start_manager()
+        with Client(self.address, authkey_file=self.keyfile) as client:
+            client.stats()
+        return time.perf_counter() - started
+
+    def start_worker(
+        self, consumers: int, *flags: str, manager: str | None = None, release: Release = THIS
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker of *release*, which reaches the manager at another address if *manager* names one.
+
+        It is stopped with the service, unless `end` stops it before.
+        """
+        place = manager or self.address
+        command = ["worker", "--manager", place, "--tasks", "benchmarks.tasks", "--http", "off"]
+        return self._child([*command, "--consumers", str(consumers), *flags], release)
 
     def wait_for_consumers(self, count: int) -> None:
         """Wait until *count* consumers are connected."""
-        _until(lambda: self.client.stats().consumers == count)
+        until(lambda: self.client.stats().consumers == count)
 
-    def _child(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "svc", *arguments]
+    def _child(self, arguments: list[str], release: Release) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", release.package, *arguments]
         command += ["--authkey-file", str(self.keyfile)]
         command += [] if self._logs else ["--log-level", "warning"]
         with (self.folder / "log").open("ab") as log:
-            child = subprocess.Popen(command, env=environment(), stderr=log)
+            child = subprocess.Popen(command, env=environment(release), stdout=subprocess.DEVNULL, stderr=log)
         self._stack.callback(end, child)
         return child
 
@@ -186,10 +235,14 @@ class Executor:
 
     name = "ProcessPoolExecutor"
 
+    def __init__(self, processes: int = PROCESSES) -> None:
+        """Prepare so many processes."""
+        self._processes = processes
+
     def __enter__(self) -> Self:
         """Start its processes."""
         before = {child.pid for child in multiprocessing.active_children()}
-        self.pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork"))
+        self.pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("fork"))
         list(self.pool.map(tasks.same, range(100)))
         after = {child.pid for child in multiprocessing.active_children()}
         self._pids = [pid for pid in after - before if pid]
@@ -222,9 +275,11 @@ class StockServer:
         """Start its server in a process."""
         self.authkey = secrets.token_hex(32).encode()
         context = multiprocessing.get_context("fork")
+        before = {child.pid for child in multiprocessing.active_children()}
         self._manager = _Stock(("127.0.0.1", 0), self.authkey, ctx=context)
         self._manager.start()
         self.endpoint = self._manager.address
+        (self.pid,) = {child.pid or 0 for child in multiprocessing.active_children()} - before
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -246,18 +301,20 @@ def _shared_queue() -> queue.Queue[object]:
 _Stock.register("tasks", _shared_queue)
 
 
-def _task(function: _Function) -> str:
+def task_name(function: Callable[..., Any]) -> str:
+    """Return the name by which a worker knows *function*."""
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of all commands: no settings, this source tree, and bytecode as if installed."""
+def environment(release: Release = THIS) -> dict[str, str]:
+    """Return the environment of all commands: no settings, a source tree, and bytecode as if installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
-    return kept | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    folders = [release.path] if release.path is not None else []
+    return kept | {"PYTHONPATH": os.pathsep.join(map(str, [*folders, Path(__file__).parents[1]]))}
 
 
-def _until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object]) -> None:
     """Wait until *condition* holds.
 
     Raises:

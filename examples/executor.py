@@ -1,7 +1,10 @@
 """`concurrent.futures` over the queue: what a ProcessPoolExecutor does, on the workers of any host.
 
-In one terminal: `svc dev`. In another, after the `export` lines that it prints:
+In one terminal: `svc dev`. In another, after the lines that it prints:
 `python examples/executor.py`.
+
+It needs `pip install '.[pickle]'`, which `make venv` does: `is_prime` is in the program itself, so it travels
+as code. A function in a module that the workers have goes as its name, without that package.
 
 `codec="pickle"` lets any callable go, as a process pool does; `svc dev` accepts it, and so does a worker
 elsewhere with `--accept pickle`. Pickles are signed with the key in SVC_PICKLE_KEY_FILE, which client and

@@ -1,6 +1,6 @@
 """The textbook program of `multiprocessing` queues, with its consumers anywhere on the network.
 
-In one terminal: `svc dev`. In another, after its `export` lines: `python examples/textbook.py`.
+In one terminal: `svc dev`. In another, after the lines that it prints: `python examples/textbook.py`.
 
 The classes are the textbook's. Consumers know neither: the objects travel as pickles (by cloudpickle, since
 a script is no module that others can import), which `svc dev` accepts and a worker elsewhere does with

@@ -19,8 +19,8 @@ _HEAD = """\
 # Commands
 
 svc's own clients and workers send these commands to the manager; a request is a list of them in one frame.
-A test compares this page with the declarations in `service/svc/domain/commands.py`. After a change of these,
-run `python -m tools.commands > docs/commands.md`.
+A test compares this page with the declarations, which `service/svc/domain/commands.py` collects. After a
+change of these, run `python -m tools.commands > docs/commands.md`.
 
 ## Rights
 

@@ -1,4 +1,4 @@
-"""Measure svc beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask and Ray, in one run, on this machine.
+"""Measure svc beside Celery, RQ, Dramatiq, Huey, TaskIQ, Dask, Ray and HyperQueue, in one run here.
 
 Each peer is installed from its lock into an environment of its own under `.bench/`. Every round starts each
 peer, does all measures with it, and stops it, so that no idle peer disturbs another. svc and the standard
@@ -14,18 +14,20 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.commands import service_rate
 from benchmarks.drawing import draw
 from benchmarks.peers.environments import FOLDER, interpreter
 from benchmarks.peers.redis_server import RedisServer
 from benchmarks.peers.remote import Remote
 from benchmarks.peers.report import Rounds, document, note, panels, table
 from benchmarks.peers.table import PEERS, Peer
-from benchmarks.peers.timing import SEED_JOBS, System, measure
+from benchmarks.peers.timing import SEED_JOBS, measure
 from benchmarks.systems import Executor, Pool, Service
 
 _OWN_JOBS = 20_000
 _TRIPS = 1_000
 _SECONDS = 3.0
+_PROGRAMS = 2_000
 _OWN_FACTS = {
     "svc, fsync": {
         "durable": "yes, fsynced",
@@ -77,10 +79,11 @@ def _rounds(pythons: dict[Peer, Path], count: int, failed: dict[str, str]) -> Ro
         own: list[Pool | Executor | Service] = [stack.enter_context(Pool()), stack.enter_context(Executor())]
         redis = stack.enter_context(RedisServer()) if any(each.redis for each in pythons) else None
         own += [stack.enter_context(Service(durability)) for durability in ("fsync", "memory")]
+        programs = any(each.programs for each in pythons)
         for number in range(count):
             print(f"round {number + 1} of {count}", file=sys.stderr)
             for system in own:
-                rounds.setdefault(system.name, []).append(_own(system))
+                rounds.setdefault(system.name, []).append(_own(system, programs))
             for peer, python in pythons.items():
                 try:
                     rounds.setdefault(peer.title, []).append(_peer(peer, python, redis))
@@ -89,8 +92,10 @@ def _rounds(pythons: dict[Peer, Path], count: int, failed: dict[str, str]) -> Ro
     return rounds
 
 
-def _own(system: System) -> dict[str, float]:
+def _own(system: Pool | Executor | Service, programs: bool) -> dict[str, float]:
     figures = measure(system, _OWN_JOBS, _TRIPS)
+    if programs and isinstance(system, Service):
+        figures["true/s"] = service_rate(system.durability, _PROGRAMS)
     if isinstance(system, Pool):
         del figures["submits/s"]  # a thread of the pool submits after the call has returned
     return figures
@@ -100,7 +105,10 @@ def _peer(peer: Peer, python: Path, redis: RedisServer | None) -> dict[str, floa
     if redis is not None:
         redis.clear()
     with Remote(peer.module, python, FOLDER / f"{peer.name}.log", redis if peer.redis else None) as remote:
-        return remote.measure(_SECONDS, _TRIPS, SEED_JOBS)
+        figures = remote.measure(_SECONDS, _TRIPS, SEED_JOBS)
+        if peer.programs:
+            figures["true/s"] = remote.ask({"programs": _PROGRAMS})["rate"]
+        return figures
 
 
 def _facts(peers: list[Peer]) -> dict[str, dict[str, str]]:

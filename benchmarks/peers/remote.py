@@ -7,20 +7,33 @@ import os
 import selectors
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self
 
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.redis_server import RedisServer
 
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 300.0
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Remote:
     """One peer with its workers, which run within a `with` block."""
 
-    def __init__(self, module: str, python: Path, log: Path, redis: RedisServer | None = None) -> None:
-        """Prepare to run the adapter *module* with *python*; its and its workers' output goes to *log*."""
+    def __init__(
+        self,
+        module: str,
+        python: Path,
+        log: Path,
+        redis: RedisServer | None = None,
+        settings: Mapping[str, str] = _NO_SETTINGS,
+    ) -> None:
+        """Prepare to run the adapter *module* with *python*; its and its workers' output goes to *log*.
+
+        *settings* are variables of its environment, as the adapters read them.
+        """
         self._command = [str(python), "-m", "benchmarks.peers.client", module]
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SVC_", "PYTHON"))},
@@ -28,6 +41,7 @@ class Remote:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PEERS_REDIS": redis.url if redis else "",
             "PEERS_REDIS_PID": str(redis.pid) if redis else "",
+            **settings,
         }
         self._log = log
 
@@ -67,11 +81,24 @@ class Remote:
         Raises:
             RuntimeError: it ended or did not answer; see its log.
         """
-        stdin = _pipe(self._child.stdin)
-        stdin.write(json.dumps({"seconds": seconds, "trips": trips, "naps": naps}) + "\n")
-        stdin.flush()
-        figures: dict[str, float] = json.loads(self._answer())
+        figures: dict[str, float] = self.ask({"seconds": seconds, "trips": trips, "naps": naps})
         return figures
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Return the client's answer to another request: see `benchmarks.peers.client`.
+
+        Raises:
+            RuntimeError: it ended or did not answer; see its log.
+        """
+        stdin = _pipe(self._child.stdin)
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        return json.loads(self._answer())
+
+    def producer(self) -> tuple[list[str], dict[str, str]]:
+        """Return the command of another client of the same peer, and its environment."""
+        python, *_, module = self._command
+        return [python, "-m", "benchmarks.peers.producer", module], self._environment
 
     def _answer(self) -> str:
         stdout = _pipe(self._child.stdout)

@@ -25,10 +25,12 @@ _FORMS = {
     "manager MiB": "{:.0f}",
     "consumers MiB": "{:.0f}",
     "textbook s": "{:.2f}",
+    "true/s": "{:,.0f}",
 }
 _LEGEND = (
     "ms of client, manager and consumers: processor time for 1,000 jobs; MiB: the largest process, resident",
-    "manager: svc's, or Redis; Dask's is in its client, Ray's among the consumers",
+    "manager: svc's, or Redis; Dask's is in its client, Ray's and HyperQueue's among the consumers",
+    "true/s: the program `true`, by `svc run --each-line` with its start, and by HyperQueue",
 )
 Rounds = dict[str, list[dict[str, float]]]
 

@@ -12,7 +12,12 @@ _IN_REDIS = "in Redis, not fsynced"
 
 @dataclass(frozen=True)
 class Peer:
-    """One peer. Its name is also that of its adapter, its lock and its environment."""
+    """One peer. Its name is also that of its adapter, its lock and its environment.
+
+    Attributes:
+        redis: whether it needs a Redis server.
+        programs: whether it runs programs beside functions.
+    """
 
     name: str
     title: str
@@ -20,6 +25,7 @@ class Peer:
     durable: str
     settings: str
     redis: bool = True
+    programs: bool = False
 
     @property
     def module(self) -> str:
@@ -71,5 +77,10 @@ PEERS = (
     Peer(
         "ray", "Ray", "ray", "no",
         "local, 4 processors; one get for all; no dashboard", redis=False,
+    ),
+    Peer(
+        "hyperqueue", "HyperQueue", "hyperqueue", "no",
+        "LocalCluster, one worker of 4 cores, no journal; one job of many tasks; a new Python for each call, "
+        "whose result comes as a file; the client looks every 1 ms", redis=False, programs=True,
     ),
 )  # fmt: skip

@@ -26,8 +26,15 @@ class System(Protocol):
         """Return the process ids of the system by part, without the caller's own."""
 
 
+class RunsPrograms(Protocol):
+    """A system that runs programs, too."""
+
+    def programs(self, count: int) -> float:
+        """Return how many times a second it runs `true`, for *count* of them."""
+
+
 def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dict[str, float]:
-    """Do each measure once; return `jobs` (how many) and the figures.
+    """Do each measure once; return `jobs` and `trips` (how many) and the figures.
 
     These are `jobs/s` from end to end, `submits/s` until the client's last call has returned, each part's
     processor time for 1,000 jobs (`client ms`, …) and the memory of its largest process (`manager MiB`, …),
@@ -36,7 +43,7 @@ def measure(system: System, jobs: int, trips: int, naps: int = SEED_JOBS) -> dic
     Raises:
         RuntimeError: the results are not those of the jobs.
     """
-    figures = {"jobs": float(jobs), **_in_bulk(system, jobs)}
+    figures = {"jobs": float(jobs), "trips": float(trips), **_in_bulk(system, jobs)}
     taken = [_round_trip(system) for _ in range(trips)]
     figures |= {f"{name} ms": below(taken, share) * 1e3 for name, share in TRIP_SHARES.items()}
     figures["textbook s"] = _textbook_seconds(system, naps)
@@ -55,6 +62,26 @@ def seconds_for_all(system: System, jobs: int) -> tuple[float, float]:
     if sorted(results) != list(range(jobs)):
         raise RuntimeError(f"{len(results)} results for {jobs} jobs, or the wrong ones")
     return submitted, taken
+
+
+def rate_of(system: System, function: Callable[[Any], Any], arguments: list[Any]) -> float:
+    """Return the calls of *function* a second, from the first submit to the last result.
+
+    Raises:
+        RuntimeError: there are fewer or more results than jobs.
+    """
+    started = time.perf_counter()
+    count = sum(1 for _ in system.all(function, arguments))
+    if count != len(arguments):
+        raise RuntimeError(f"{count} results for {len(arguments)} jobs")
+    return count / (time.perf_counter() - started)
+
+
+def sleep_times(system: System, pauses: list[float]) -> list[tuple[float, float]]:
+    """Run a sleep for each of *pauses*; return when each began and ended, in seconds since the submit."""
+    submitted = time.monotonic()
+    times = sorted(tuple(each) for each in system.all(tasks.stamped, pauses))
+    return [(began - submitted, ended - submitted) for began, ended, _ in times]
 
 
 def _in_bulk(system: System, jobs: int) -> dict[str, float]:

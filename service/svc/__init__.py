@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from svc.app import Client, Executor
-    from svc.client.client import Job
     from svc.client.futures import Future
     from svc.client.specs import JobSpec, Options
+    from svc.client.submitter import Job
+    from svc.domain.job_view import Progress
     from svc.errors import (
         ArgumentError,
         AuthenticationFailed,
+        BadOutcomes,
         BadRequest,
         BrokerError,
+        Cancelled,
         CodecError,
         ConfigurationError,
         Conflict,
@@ -31,13 +34,18 @@ if TYPE_CHECKING:
         JobTooLarge,
         JournalError,
         JournalFull,
+        LargeValueLost,
         LeaseLost,
         ManagerBroken,
         ManagerUnreachable,
+        OutsideJob,
         ProtocolMismatch,
         QueueFull,
         ResultTimeout,
         ServiceError,
+        SoftTimeout,
+        StreamRestarted,
+        StreamTooLong,
         TaskError,
         TaskNotFound,
         UnknownJob,
@@ -45,21 +53,30 @@ if TYPE_CHECKING:
         UnknownWorker,
         UntrustedPickle,
     )
+    from svc.large import File
+    from svc.worker.attempt_ends import GiveUp, Retry, Snooze
+    from svc.worker.context import CurrentJob, ListedJob, current_job
+    from svc.worker.hooks import on_start, on_stop
     from svc.worker.registry import task
 
 __all__ = [
     "ArgumentError",
     "AuthenticationFailed",
+    "BadOutcomes",
     "BadRequest",
     "BrokerError",
+    "Cancelled",
     "Client",
     "CodecError",
     "ConfigurationError",
     "Conflict",
+    "CurrentJob",
     "Draining",
     "Executor",
+    "File",
     "Forbidden",
     "Future",
+    "GiveUp",
     "Job",
     "JobCancelled",
     "JobError",
@@ -68,14 +85,23 @@ __all__ = [
     "JobTooLarge",
     "JournalError",
     "JournalFull",
+    "LargeValueLost",
     "LeaseLost",
+    "ListedJob",
     "ManagerBroken",
     "ManagerUnreachable",
     "Options",
+    "OutsideJob",
+    "Progress",
     "ProtocolMismatch",
     "QueueFull",
     "ResultTimeout",
+    "Retry",
     "ServiceError",
+    "Snooze",
+    "SoftTimeout",
+    "StreamRestarted",
+    "StreamTooLong",
     "TaskError",
     "TaskNotFound",
     "UnknownJob",
@@ -83,6 +109,9 @@ __all__ = [
     "UnknownWorker",
     "UntrustedPickle",
     "__version__",
+    "current_job",
+    "on_start",
+    "on_stop",
     "task",
 ]
 __version__ = "0.1.0"
@@ -90,11 +119,21 @@ __version__ = "0.1.0"
 #: The modules of the names that are no errors.
 _HOMES = {
     "Client": "svc.app",
+    "CurrentJob": "svc.worker.context",
     "Executor": "svc.app",
+    "File": "svc.large",
     "Future": "svc.client.futures",
-    "Job": "svc.client.client",
+    "GiveUp": "svc.worker.attempt_ends",
+    "ListedJob": "svc.worker.context",
+    "Job": "svc.client.submitter",
     "JobSpec": "svc.client.specs",
     "Options": "svc.client.specs",
+    "Progress": "svc.domain.job_view",
+    "current_job": "svc.worker.context",
+    "Retry": "svc.worker.attempt_ends",
+    "Snooze": "svc.worker.attempt_ends",
+    "on_start": "svc.worker.hooks",
+    "on_stop": "svc.worker.hooks",
     "task": "svc.worker.registry",
 }
 

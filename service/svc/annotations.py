@@ -18,28 +18,12 @@ from typing import Any
 import msgspec
 
 from svc.errors import CodecError
+from svc.extensions import as_data, travelled
+from svc.large import File, may_be_large
 
 #: Functions whose demands are remembered.
 _KNOWN_MAX = 256
-#: Kinds of numpy's scalars (`dtype.kind`) that are data: truth values, whole and other numbers, bytes, text.
-_NUMPY_KINDS = frozenset("biufSU")
 _PLAIN = (bool, int, float, bytes, str)
-
-
-def as_data(value: object) -> object:
-    """Return *value* as data if it is a path or a scalar of numpy; msgspec's `enc_hook`.
-
-    Raises:
-        TypeError: it is anything else.
-    """
-    if isinstance(value, PurePath):
-        return str(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in _NUMPY_KINDS:
-        plain = value.item()
-        if type(plain) in _PLAIN:
-            return plain
-    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def from_data(wanted: Any, value: object) -> object:
@@ -56,6 +40,8 @@ def from_data(wanted: Any, value: object) -> object:
         if isinstance(value, str):
             return kind(value)
         raise ValueError(said)
+    if issubclass(kind, File):
+        raise ValueError(f"{said}; pass svc.File(path)")  # noqa: TRY004 - msgspec names the place of it
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, numpy.generic) and isinstance(value, _PLAIN):
         return kind(value)
@@ -128,7 +114,7 @@ class Demands:
         for name in self._wanted.keys() & given.keys():
             for value in _values(self._signature.parameters[name], given[name]):
                 try:
-                    msgspec.convert(_sent(value), self._wanted[name], dec_hook=from_data)
+                    _check(value, self._wanted[name])
                 except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
                     said = str(error)
                     raise CodecError(f"argument {name}: {said[:1].lower()}{said[1:]}") from None
@@ -149,8 +135,21 @@ def _values(parameter: inspect.Parameter, given: Any) -> Iterator[object]:
         yield given
 
 
-def _sent(value: object) -> object:
-    """Return *value* as it arrives."""
+def _check(value: object, wanted: Any) -> None:
+    """See whether *value* can be given as *wanted* once it has travelled, or in its plain form."""
+    try:
+        arrived = value if isinstance(value, File) or may_be_large(value) else travelled(value)
+        msgspec.convert(arrived, wanted, dec_hook=from_data)
+    except (msgspec.ValidationError, ValueError):
+        msgspec.convert(as_plain(value), wanted, dec_hook=from_data)
+
+
+def as_plain(value: object) -> object:
+    """Return *value* as plain data: lists and text in place of other objects.
+
+    Raises:
+        TypeError, ValueError, OverflowError: it is not data.
+    """
     return msgspec.msgpack.decode(msgspec.msgpack.encode(value, enc_hook=as_data))
 
 

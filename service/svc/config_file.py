@@ -10,8 +10,9 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from svc.errors import ConfigurationError
 
@@ -21,6 +22,69 @@ CONFIG_FILE = Path("svc.toml")
 Known = Mapping[str, "frozenset[str] | Known"]
 #: The setting that has the name of a command, and its key in that command's table.
 _MANAGER, _ADDRESS = "manager", "address"
+#: A message about an unknown setting has up to this number of those that a table may have.
+_SHOWN_MAX = 12
+
+
+class Written(str):
+    """A value of the settings file as the text of a flag: a list with commas.
+
+    Attributes:
+        place: the key and the file, for messages.
+        kind: the type that it has in the file.
+    """
+
+    __slots__ = ("kind", "place")
+    place: str
+    kind: type[Any]
+
+    @classmethod
+    def of(cls, value: Any, place: str) -> Self:
+        """Return the text of *value*, which stands at *place*.
+
+        Raises:
+            ConfigurationError: no setting is of its type.
+        """
+        items = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str | int | float) for item in items):
+            raise ConfigurationError(
+                f"{place} is not a text, a number, true or false, or a list of texts or numbers"
+            )
+        text = cls(",".join(str(item).lower() if isinstance(item, bool) else str(item) for item in items))
+        text.place, text.kind = place, type(value)
+        return text
+
+    def misfit(self, *, several: bool) -> str:
+        """Return why an option cannot have a value of its type; "" if it can. It may take *several*."""
+        if self.kind is bool:
+            return f"{self} is not a text or a number"
+        is_many = self.kind is list and "," in self
+        return "it is a list and takes one value" if is_many and not several else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of the settings file: the name of the file, and its own with a dot at its end."""
+
+    file: Path
+    path: str = ""
+
+    def place(self, key: str) -> str:
+        """Return where *key* stands."""
+        return f"{self.path}{key} in the settings file {self.file}"
+
+    def takes(self, allowed: frozenset[str], kind: str) -> str:
+        """Return what is *allowed* here, or how to see it if that is much."""
+        name = self.path.rstrip(".")
+        if len(allowed) <= _SHOWN_MAX:
+            return f"{f'[{name}]' if name else 'the file'} takes the {kind}s {', '.join(sorted(allowed))}"
+        if kind == "table":
+            return "`svc --help` shows the commands, which may have tables"
+        return f"`svc {name.replace('.', ' ') or 'COMMAND'} --help` shows the settings of that command"
+
+    def inner(self, name: str) -> _Table:
+        """Return a table in this one."""
+        return _Table(self.file, f"{self.path}{name}.")
 
 
 def find_config(named: Path | None) -> dict[str, Any] | None:
@@ -65,22 +129,44 @@ def load_config(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def config_defaults(config: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    """Return the defaults of every command: its own table overrides the keys at the top of the file.
+def config_defaults(config: Mapping[str, Any], known: Known, file: Path | None = None) -> dict[str, Any]:
+    """Return the defaults of every command: its own table overrides the keys at the top of the *file*.
 
     A key at the top, such as `manager`, is for every command that has this setting. A key in a table,
     such as `[worker]` or `[jobs.list]`, is for that command. TOML allows no key beside a table of the same
     name, so the key `address` in the table `[manager]` is the same as `manager` at the top.
 
     Raises:
-        ConfigurationError: a key is not a setting; the message has the most similar one.
+        ConfigurationError: a key is not a setting; the message has the most similar one. Or its value is of a
+            type that no setting has.
     """
-    table = config.get(_MANAGER)
+    table, top = config.get(_MANAGER), _Table(file or CONFIG_FILE)
     if isinstance(table, dict) and _ADDRESS in table:
         rest = {key: value for key, value in table.items() if key != _ADDRESS}
-        shared = {_MANAGER: _text(table[_ADDRESS])}
-        return _defaults({**config, _MANAGER: rest}, known, shared, "")
-    return _defaults(config, known, {}, "")
+        place = top.inner(_MANAGER).place(_ADDRESS)
+        shared = {_MANAGER: Written.of(table[_ADDRESS], place)}
+        return _defaults({**config, _MANAGER: rest}, known, shared, top)
+    return _defaults(config, known, {}, top)
+
+
+def written_values(context: Any) -> dict[str, Written]:
+    """Return the values that a command has from the settings file, by the setting's name.
+
+    Args:
+        context: typer's context of the command.
+    """
+    defaults = context.default_map if context is not None else None
+    return {
+        name: value
+        for name, value in (defaults or {}).items()
+        if isinstance(value, Written) and _source(context, name) == "DEFAULT_MAP"
+    }
+
+
+def _source(context: Any, name: str) -> str:
+    """Return where typer has the value of an option from; "" if an error came before it was read."""
+    source = context.get_parameter_source(name)
+    return source.name if source else ""
 
 
 def _others_can_write(path: Path) -> bool:
@@ -143,33 +229,50 @@ def _key_and_table(text: str) -> str:
 
 
 def _defaults(
-    table: Mapping[str, Any], known: frozenset[str] | Known, inherited: Mapping[str, Any], path: str
+    table: Mapping[str, Any], known: frozenset[str] | Known, inherited: Mapping[str, Any], at: _Table
 ) -> dict[str, Any]:
     """Return the defaults of a command or of a group's commands, from its *table* and *inherited* keys."""
-    tables: dict[str, Any] = {}
-    if isinstance(known, Mapping):
-        tables = {key: value for key, value in table.items() if isinstance(value, dict)}
-        _check(tables, known, path, "table")
-    own = {key.replace("-", "_"): _text(value) for key, value in table.items() if key not in tables}
-    names = _names(known)
-    _check(own, names, path, "setting")
-    shared = {**inherited, **own}
-    if isinstance(known, Mapping):
+    names, inner = _names(known), known if isinstance(known, Mapping) else {}
+    tables = {
+        key: value
+        for key, value in table.items()
+        if isinstance(value, dict) and inner and (key in inner or key not in names)
+    }
+    _check(tables, frozenset(inner), at, "table")
+    rest = {key.replace("-", "_"): value for key, value in table.items() if key not in tables}
+    _check(rest, names, at, "setting", frozenset(inner))
+    shared = {**inherited, **{key: Written.of(value, at.place(key)) for key, value in rest.items()}}
+    if inner:
         return {
-            name: _defaults(tables.get(name, {}), inner, shared, f"{path}{name}.")
-            for name, inner in known.items()
+            name: _defaults(tables.get(name, {}), deeper, shared, at.inner(name))
+            for name, deeper in inner.items()
         }
     return {key: value for key, value in shared.items() if key in names}
 
 
-def _check(found: Mapping[str, Any], known: frozenset[str] | Known, path: str, kind: str) -> None:
-    for key in found:
-        if key not in known:
-            import difflib
+def _check(
+    found: Mapping[str, Any],
+    allowed: frozenset[str],
+    at: _Table,
+    kind: str,
+    commands: frozenset[str] = frozenset(),
+) -> None:
+    """Check the keys of a table; *commands* are the names that a table has, and no value.
 
-            near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-            hint = f"; the nearest {kind} is {path}{near[0]}" if near else ""
-            raise ConfigurationError(f"the settings file has an unknown {kind} {path}{key}{hint}")
+    Raises:
+        ConfigurationError: one is not *allowed*.
+    """
+    for key in found:
+        if key in allowed:
+            continue
+        if key in commands:
+            raise ConfigurationError(f"{at.place(key)} is a command; write a table [{at.path}{key}]")
+        import difflib
+
+        near = difflib.get_close_matches(key, sorted(allowed), n=1, cutoff=0.5)
+        hint = f"; the nearest {kind} is {at.path}{near[0]}" if near else ""
+        unknown = f"the settings file {at.file} has an unknown {kind} {at.path}{key}"
+        raise ConfigurationError(f"{unknown}{hint}; {at.takes(allowed, kind)}")
 
 
 def _names(known: frozenset[str] | Known) -> frozenset[str]:
@@ -177,10 +280,3 @@ def _names(known: frozenset[str] | Known) -> frozenset[str]:
     if isinstance(known, Mapping):
         return frozenset().union(*map(_names, known.values()))
     return known
-
-
-def _text(value: Any) -> Any:
-    """Return a value as the text of a flag: a list with commas; a boolean stays one."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return value if isinstance(value, bool) else str(value)

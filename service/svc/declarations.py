@@ -23,12 +23,12 @@ COUNT_MAX = "1000000000"
 #: The most space on a disk, or of memory, that a setting may name.
 DISK_MAX = "1048576GiB"
 
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?")
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|s|m|h|d)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: Python converts no number of thousands of digits.
 _DIGITS_MAX = 20
 _INTEGER = re.compile(rf"-?[0-9]{{1,{_DIGITS_MAX}}}")
-_SIZE = re.compile(rf"(\d{{1,{_DIGITS_MAX}}})\s*([KMG]i?B?|B)?", re.IGNORECASE)
+_SIZE = re.compile(rf"(\d{{1,{_DIGITS_MAX}}})\s*([KMG]i?B?|B)?", re.IGNORECASE | re.ASCII)
 _SETTING, _GROUP = "setting", "group"
 
 
@@ -59,6 +59,12 @@ def parse_size(text: str | int) -> int:
     if match is None:
         raise ConfigurationError(f"{text!r} is not a size; write bytes, or for instance 512KiB, 4MiB")
     return int(match[1]) << {"K": 10, "M": 20, "G": 30}.get((match[2] or "B")[0].upper(), 0)
+
+
+def written_size(count: int) -> str:
+    """Return a number of bytes as `parse_size` reads it, in the largest unit that leaves no rest."""
+    units = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+    return next((f"{count >> by}{unit}" for by, unit in units if count and not count % (1 << by)), str(count))
 
 
 def parse_integer(text: str) -> int:

@@ -45,6 +45,10 @@ class PickleKeys:
         """Return the envelopes that sign and verify the pickles of one job."""
         return Envelopes(self.secrets, job_id)
 
+    def of_value(self, job_id: str, token: int, index: int) -> Envelopes:
+        """Return the envelopes for one partial result, number *index* of the attempt under *token*."""
+        return Envelopes(self.secrets, f"{job_id} partial result {index} of {token}")
+
 
 @dataclass(frozen=True, slots=True)
 class Envelopes:

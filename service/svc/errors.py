@@ -13,31 +13,40 @@
     │   ├── JournalFull         the manager's disk is nearly full            (safe to retry later)
     │   ├── Draining            submissions are refused while a drain is on  (safe to retry later)
     │   ├── JobTooLarge         arguments over the size limit
+    │   ├── LargeValueLost      the manager does not have it, or not all of it (safe to submit again)
     │   ├── UnknownJob          no such job, or its retention has passed
     │   ├── UnknownTask         no worker knows the task (strict submit only)
     │   ├── UnknownWorker       no worker of that name is connected
     │   ├── Conflict            same key with other content, or a state that forbids it
     │   ├── LeaseLost           the attempt is no longer yours; nothing was changed
+    │   ├── StreamTooLong       a job gives more partial results than the manager keeps
     │   ├── BadRequest          the manager could not read the request
     │   ├── ManagerBroken       the manager's state contradicts itself, and cannot be recovered in place
     │   └── JournalError        the journal cannot be opened, read or written
-    │       └── RowMissing      a row that the manager refers to is not there
+    │       ├── RowMissing      a row that the manager refers to is not there
+    │       ├── JournalUnreachable  the servers that keep the journal do not answer (safe to retry)
+    │       ├── Deposed         another manager leads the journal from now on
+    │       ├── JournalMoved    the journal was moved to another place
+    │       └── CopyIncomplete  it is a copy of another journal that is not complete
     ├── JobError                a job did not end well
     │   ├── JobFailed           it was given up on; carries the remote traceback
     │   ├── JobCancelled        it was cancelled
+    │   ├── StreamRestarted     another attempt gives its partial results anew
     │   └── ResultTimeout       it did not end within the time that was asked for
     └── TaskError               a task cannot be found, called or answered
+        ├── SoftTimeout         it runs longer than its soft timeout; raised in the task itself
         ├── TaskNotFound        no such module, function or registered name
         ├── ArgumentError       arguments do not fit the task's annotations
+        ├── BadOutcomes         a task with a batch did not return an outcome for each job
+        ├── OutsideJob          code asks for its job, and no job runs there
         └── CodecError          content cannot be encoded or decoded, or its codec is not accepted
             └── UntrustedPickle  a pickle that nobody with a pickle key made for this job
 
-Every class has a ``code`` (its name on the wire), an ``exit_code`` (of the command line), and ``retryable``:
-whether the same call may be made again.
+``Cancelled`` is raised in a running task, and is no error of anybody: it has another root, BaseException.
 
-If the standard library has a class for the same condition, the class here inherits from it as well:
-``except ConnectionError``, ``PermissionError``, ``LookupError``, ``ValueError``, ``TimeoutError``,
-``queue.Full`` or ``concurrent.futures.CancelledError`` catches it.
+Every class has a ``code`` (its name on the wire), an ``exit_code`` (of the command line), and ``retryable``:
+whether the same call may be made again. A class of the standard library for the same condition is a base:
+``except ConnectionError``, ``PermissionError``, ``LookupError``, ``ValueError`` or ``queue.Full`` catches it.
 """
 
 from __future__ import annotations
@@ -116,7 +125,7 @@ class QueueFull(BrokerError, queue.Full):
 
 
 class JournalFull(BrokerError):
-    """The manager's disk is nearly full, so new jobs are refused; free space and submit again."""
+    """The manager's disk or stream is nearly full, so new jobs are refused; free space and submit again."""
 
     code = "journal_full"
     exit_code = 9
@@ -136,6 +145,14 @@ class JobTooLarge(BrokerError, ValueError):
 
     code = "job_too_large"
     exit_code = 2
+
+
+class LargeValueLost(BrokerError, LookupError):
+    """The manager does not have a large value, or not all of it."""
+
+    code = "large_value_lost"
+    exit_code = 5
+    retryable = True
 
 
 class UnknownJob(BrokerError, LookupError):
@@ -173,10 +190,18 @@ class LeaseLost(BrokerError):
     exit_code = 6
 
 
+class StreamTooLong(BrokerError, ValueError):
+    """The job gives more partial results than the manager keeps."""
+
+    code = "stream_too_long"
+    exit_code = 2
+
+
 class BadRequest(BrokerError, ValueError):
     """The manager could not read the request."""
 
     code = "bad_request"
+    exit_code = 2
 
 
 class JournalError(BrokerError):
@@ -189,6 +214,35 @@ class RowMissing(JournalError):
     """The journal has no such row; the disk is sound, so this is a fault of the manager."""
 
     code = "row_missing"
+
+
+class JournalUnreachable(JournalError, ConnectionError):
+    """The servers that keep the journal do not answer, or not enough of them are left."""
+
+    code = "journal_unreachable"
+    exit_code = 3
+    retryable = True
+
+
+class Deposed(JournalError):
+    """Another manager leads the journal from now on; this one has written nothing since."""
+
+    code = "deposed"
+    exit_code = 6
+
+
+class JournalMoved(JournalError):
+    """The journal was moved to another place, and no manager may serve it here."""
+
+    code = "journal_moved"
+    exit_code = 6
+
+
+class CopyIncomplete(JournalError):
+    """The journal is a copy of another one that is not complete; no manager may serve it."""
+
+    code = "copy_incomplete"
+    exit_code = 6
 
 
 class ManagerBroken(BrokerError):
@@ -247,6 +301,25 @@ class JobCancelled(JobError, CancelledError):
     code = "job_cancelled"
 
 
+class StreamRestarted(JobError):
+    """Another attempt at the job gives its partial results anew; read them from the beginning.
+
+    Attributes:
+        job_id: the job's id.
+        number: the number of the new stream.
+        attempt: the number of the attempt that gives it.
+    """
+
+    code = "stream_restarted"
+
+    def __init__(self, text: str = "", *, job_id: str = "", number: int = 0, attempt: int = 0) -> None:
+        """Say *text*, and carry what is known of the new stream."""
+        super().__init__(text)
+        self.job_id = job_id
+        self.number = number
+        self.attempt = attempt
+
+
 class ResultTimeout(JobError, TimeoutError):
     """The job did not end within the time that was asked for; it goes on regardless.
 
@@ -274,6 +347,20 @@ class TaskError(ServiceError):
     code = "task"
 
 
+class SoftTimeout(TaskError, TimeoutError):
+    """The attempt has run longer than its soft timeout; clean up and end, before its timeout kills it."""
+
+    code = "soft_timeout"
+
+
+class Cancelled(BaseException):
+    """The job was cancelled while it runs; clean up and end, before the grace is over.
+
+    Raised in the task itself, as asyncio raises its own error of that kind. It is no `Exception`, so that a
+    task does not catch it by accident. To catch it for good saves nothing: no result counts any more.
+    """
+
+
 class TaskNotFound(TaskError, LookupError):
     """There is no such task."""
 
@@ -288,6 +375,18 @@ class ArgumentError(TaskError, ValueError):
     exit_code = 2
 
 
+class OutsideJob(TaskError, RuntimeError):
+    """No job runs here."""
+
+    code = "outside_job"
+
+
+class BadOutcomes(TaskError, ValueError):
+    """A task with a batch did not return a list with one outcome for each job."""
+
+    code = "bad_outcomes"
+
+
 class CodecError(TaskError, ValueError):
     """Content cannot be encoded or decoded, or its codec is not accepted here."""
 
@@ -299,18 +398,3 @@ class UntrustedPickle(CodecError):
     """A pickle is not signed by a holder of a pickle key for this very job; it was not opened."""
 
     code = "untrusted_pickle"
-
-
-def error_for(code: str, message: str) -> ServiceError:
-    """Return an error of the class that has *code*; for an unknown code, a BrokerError."""
-    return _by_code().get(code, BrokerError)(message)
-
-
-def _by_code() -> dict[str, type[ServiceError]]:
-    found: dict[str, type[ServiceError]] = {}
-    pending: list[type[ServiceError]] = [ServiceError]
-    while pending:
-        kind = pending.pop()
-        found[kind.code] = kind
-        pending.extend(kind.__subclasses__())
-    return found

@@ -1,4 +1,4 @@
-"""The key files: the authkey, a key for each role, the keys that sign pickles.
+"""The key files: the authkey, a key for each role, the keys that sign pickles, the user of a NATS cluster.
 
 A key file that every user of the host can read is refused.
 """
@@ -16,11 +16,13 @@ from svc.errors import AuthenticationFailed, ConfigurationError, ServiceError
 DEFAULT_AUTHKEY_FILE = Path("/run/secrets/svc_authkey")
 #: The same for the key that signs pickles.
 DEFAULT_PICKLE_KEY_FILE = Path("/run/secrets/svc_pickle_key")
+#: The same for the user and the password of a NATS cluster.
+DEFAULT_NATS_CREDENTIALS_FILE = Path("/run/secrets/svc_nats_credentials")
 #: The smallest length of a key in bytes.
 AUTHKEY_BYTES_MIN = 16
 
 #: The roles of keys; `svc.server.roles` has the rights of each.
-ROLES = ("submit", "work", "read", "admin")
+ROLES = ("submit", "work", "read", "admin", "shell")
 
 _SECRETS_FOLDER = Path("/run/secrets")
 
@@ -71,8 +73,27 @@ def read_pickle_keys(path: str | os.PathLike[str] | None = None) -> PickleKeys |
     return PickleKeys(tuple(lines))
 
 
+def read_nats_credentials(path: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the content of *path*, else of the file in `SVC_NATS_CREDENTIALS_FILE`, else of the secret.
+
+    None if no file is named and there is no secret.
+
+    Raises:
+        AuthenticationFailed: the file is open to every user of the host.
+        ConfigurationError: it cannot be read, or is no text.
+    """
+    found = _find(path, "SVC_NATS_CREDENTIALS_FILE", DEFAULT_NATS_CREDENTIALS_FILE)
+    if found is None:
+        return None
+    cure = "printf 'USER:PASSWORD' >FILE"
+    try:
+        return _read_closed(found, "NATS credentials", cure, ConfigurationError).decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the file of NATS credentials {found} is no text") from None
+
+
 def read_role_keys(folder: Path) -> list[tuple[str, bytes]]:
-    """Return the keys in *folder* with their roles, from `submit.key`, `work.key`, `read.key`, `admin.key`.
+    """Return the keys in *folder* with their roles, from `submit.key`, `work.key` and so on.
 
     Beside each there may be a second active key, such as `work.key.next`: while keys are changed, holders of
     the old key and of the new one are both served.

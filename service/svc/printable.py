@@ -41,7 +41,14 @@ def printable_json(text: str) -> str:
     """
     if _is_plain(text):
         return text
-    return "".join(each if each == "\n" or _is_visible(each) else _json_escape(each) for each in text)
+    # Line by line, because most lines are plain, and a look at each character takes long.
+    return "\n".join(
+        line if _is_plain(line) else "".join(map(_json_shown, line)) for line in text.split("\n")
+    )
+
+
+def _json_shown(character: str) -> str:
+    return character if _is_visible(character) else _json_escape(character)
 
 
 def _is_plain(text: str) -> bool:

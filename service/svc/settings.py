@@ -1,37 +1,48 @@
 """The settings of each command, each declared once, as a field of a class.
 
 A value comes from a flag, else from a variable `SVC_*`, else from `svc.toml`. `declarations` has the kinds of
-settings that are numbers; here are addresses, files, names and words. `key_files` reads keys, `config_file`
-the settings file.
+settings that are numbers, `setting_kinds` the others; `key_files` reads keys, `config_file` the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from svc.addresses import DEFAULT_PORT, LOOPBACK, Address, parse_address, parse_optional_address
+from svc.addresses import DEFAULT_PORT, LOOPBACK, Address, ManagerAddresses, parse_address
 from svc.declarations import (
     CENTURY,
+    COUNT_MAX,
     DISK_MAX,
     Number,
     count,
     group,
     parse_integer,
+    parse_seconds,
     parse_size,
     seconds,
     setting,
     size,
     switch,
 )
-from svc.domain.limits import CONSUMERS_MAX, Limits
-from svc.domain.names import CODECS, NAME_MAX, QUEUES_MAX, is_free_name, is_name
+from svc.domain.limits import CONSUMERS_MAX, MESSAGE_SPARE, Limits
+from svc.domain.names import NAME_MAX, QUEUES_MAX, is_free_name, is_name
 from svc.envelope import PickleKeys
 from svc.errors import ConfigurationError
-from svc.key_files import read_authkey, read_pickle_keys
+from svc.journal_address import NatsUser, StreamAddress, parse_user
+from svc.key_files import read_authkey, read_nats_credentials, read_pickle_keys
+from svc.setting_kinds import (
+    address,
+    choice,
+    http_address,
+    journal_place,
+    manager_addresses,
+    names,
+    parse_codecs,
+    path,
+)
+from svc.tls_settings import TlsSettings, parse_tls
 from svc.wire_tls import TlsFiles
 
 #: The manager's address if none is set.
@@ -39,89 +50,6 @@ DEFAULT_MANAGER = f"{LOOPBACK}:{DEFAULT_PORT}"
 #: The ports of the metrics and health of a manager and of a worker.
 MANAGER_HTTP_PORT, WORKER_HTTP_PORT = 9100, 9101
 MemoryLimit = int | Literal["auto"] | None
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated list, without blanks and empty names, each once."""
-    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
-
-
-def parse_word(word: str, words: Sequence[str]) -> str:
-    """Return *word*.
-
-    Raises:
-        ConfigurationError: it is not one of *words*.
-    """
-    if word not in words:
-        raise ConfigurationError(f"{word!r} is not one of {', '.join(filter(None, words))}")
-    return word
-
-
-def parse_codecs(text: str) -> tuple[str, ...]:
-    """Return the codecs in a comma-separated list, and `plain` before them.
-
-    Raises:
-        ConfigurationError: there is no such codec.
-    """
-    return tuple(dict.fromkeys((CODECS[0], *(parse_word(name, CODECS) for name in parse_names(text)))))
-
-
-def parse_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str = "") -> TlsFiles | None:
-    """Return the files in the TLS settings, or None if none is set.
-
-    Raises:
-        ConfigurationError: some are set and others not.
-    """
-    if cert is None and key is None and ca is None:
-        return None
-    if cert is None or key is None or ca is None:
-        raise ConfigurationError("TLS needs all three: --tls-cert, --tls-key and --tls-ca")
-    return TlsFiles(cert, key, ca, name)
-
-
-def address(default: str, text: str, *, variable: bool = True) -> Any:
-    """Return a field with an address of a manager."""
-    return setting(parse_address, "HOST:PORT", default, text, variable=variable)
-
-
-def http_address(port: int) -> Any:
-    """Return a field with the address of metrics and health, on this host at *port* if none is named."""
-    read = partial(parse_optional_address, default_port=port)
-    return setting(read, "HOST:PORT", f"{LOOPBACK}:{port}", "Address of metrics and health, or `off`.")
-
-
-def path(default: str | None, metavar: str, text: str, *, variable: bool = True) -> Any:
-    """Return a field with a path of a file or folder."""
-    return setting(Path, metavar, default, text, variable=variable)
-
-
-def names(default: str, metavar: str, text: str) -> Any:
-    """Return a field with names, which a user separates by commas."""
-    return setting(parse_names, metavar, default, text)
-
-
-def choice(default: str, words: Sequence[str], text: str) -> Any:
-    """Return a field with one of *words*."""
-    return setting(partial(parse_word, words=words), "|".join(words), default, text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TlsSettings:
-    """The certificates of each command that serves or calls a manager."""
-
-    tls_cert: Path | None = path(None, "FILE", "Our certificate (PEM); turns TLS 1.3 on.")
-    tls_key: Path | None = path(None, "FILE", "Its private key (PEM).")
-    tls_ca: Path | None = path(None, "FILE", "The CA of the other side's certificate (PEM).")
-    tls_name: str = ""
-
-    def __post_init__(self) -> None:
-        """Check that all three are set, or none."""
-        parse_tls(self.tls_cert, self.tls_key, self.tls_ca)
-
-    @property
-    def tls(self) -> TlsFiles | None:
-        """The files for a TLS connection, or None for a plain one."""
-        return parse_tls(self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +69,9 @@ class AuthkeySettings:
 class DialSettings(TlsSettings):
     """The manager that a command calls."""
 
-    manager: Address = address(DEFAULT_MANAGER, "The manager's address.")
+    manager: ManagerAddresses = manager_addresses(
+        DEFAULT_MANAGER, "The manager's address, or several: the first that answers."
+    )
     tls_name: str = setting(
         str, "NAME", "", "The name in the manager's certificate; else the host of --manager."
     )
@@ -156,14 +86,56 @@ class ConnectionSettings(AuthkeySettings, DialSettings):
 class RemoteSettings(ConnectionSettings):
     """The settings of a command that asks a manager something."""
 
-    timeout: float = seconds("10s", "0", "1d", "Time within which the manager has to answer.")
+    timeout: float = seconds("10s", "1ms", "1d", "Time within which the manager has to answer.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JournalSettings:
+class NatsSettings:
+    """The user and the certificate for journals that are in streams of NATS."""
+
+    nats_credentials_file: Path | None = path(
+        None, "FILE", "File with USER:PASSWORD for NATS; else /run/secrets/svc_nats_credentials."
+    )
+    nats_tls_cert: Path | None = path(None, "FILE", "Our certificate (PEM) for a journal at tls://….")
+    nats_tls_key: Path | None = path(None, "FILE", "Its private key (PEM).")
+    nats_tls_ca: Path | None = path(None, "FILE", "The CA of the NATS servers' certificates (PEM).")
+
+    def nats_user(self) -> NatsUser | None:
+        """Return the user in the credentials file, or None.
+
+        Raises:
+            AuthenticationFailed: the file is open to every user of the host.
+            ConfigurationError: it cannot be read, or has another content.
+        """
+        text = read_nats_credentials(self.nats_credentials_file)
+        return None if text is None else parse_user(text)
+
+    @property
+    def nats_tls(self) -> TlsFiles | None:
+        """The files for TLS to the NATS servers, or None."""
+        return parse_tls(self.nats_tls_cert, self.nats_tls_key, self.nats_tls_ca, option="--nats-tls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStreamSettings(NatsSettings):
+    """The settings of a command that may make a stream for a journal."""
+
+    journal_replicas: int = count("3", "1", "NATS servers that keep each change; 1 survives no lost disk.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalSettings(NatsSettings):
     """The journal that a command reads or writes."""
 
-    journal: Path = path("svc.journal", "PATH", "The journal file.")
+    journal: Path | StreamAddress = journal_place(
+        "journal.sqlite",
+        "The journal: a file, or the stream tls://HOST:PORT[,…]/NAME (without TLS nats://…).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJournalSettings(JournalSettings, NewStreamSettings):
+    """The journal that a command makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +173,7 @@ class ProcessSettings(AnnounceSettings, AuthkeySettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
+class ManagerSettings(NewJournalSettings, ProcessSettings, TlsSettings):
     """The settings of `svc manager`."""
 
     listen: Address = address(DEFAULT_MANAGER, "Address at which jobs are served.")
@@ -210,7 +182,9 @@ class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
         "fsync", ("fsync", "os", "memory"), "Moment at which a change counts as accepted."
     )
     limits: Limits = group(Limits)
-    max_connections: int = count("1024", "1", "Connections at a time.")
+    max_connections: int = count(
+        "4096", "1", "Connections at a time: 3 for a worker of 2 consumers. Each takes a file descriptor."
+    )
     max_per_address: int | None = count(
         None, "1", "Connections at a time of one address.", shown="--max-connections"
     )
@@ -218,8 +192,14 @@ class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
         "128MiB", "1MiB", DISK_MAX, "Unfinished requests and unread answers of all connections."
     )
     strict_auth: bool = switch("SHA-256 handshakes only: refuses plain clients of CPython 3.11 and older.")
+    max_output: int = size(
+        "1GiB",
+        "1MiB",
+        DISK_MAX,
+        "Output of tasks that is kept; the oldest goes first. In memory it is 64 MiB.",
+    )
     role_keys: Path | None = path(
-        None, "DIR", "Folder with submit.key, work.key, read.key, admin.key; read again on SIGHUP."
+        None, "DIR", "Folder with submit.key, work.key, read.key, admin.key, shell.key; read again on SIGHUP."
     )
     ballast_bytes: int = size(
         "16MiB", "0", DISK_MAX, "Disk space kept for acknowledgements on a full disk; 0 for none."
@@ -233,6 +213,14 @@ class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
     )
     accept_network_filesystem: bool = switch(
         "Serve a journal on NFS or the like, whose locks may let two managers write at once."
+    )
+    advertise: Address | None = setting(
+        parse_address, "HOST:PORT", None, "Address of this manager for clients, if --listen is not the one."
+    )
+    mirror: Path | None = path(
+        None,
+        "DIRECTORY",
+        "Folder for this host's copy of a stream; emptied at the start. Else svc-NAME.mirror.",
     )
     max_clock_jump: float = seconds(
         "1d",
@@ -250,6 +238,16 @@ class ManagerSettings(JournalSettings, ProcessSettings, TlsSettings):
         "Memory near which new jobs are refused; auto: the limit of its control group.",
     )
 
+    def __post_init__(self) -> None:
+        """Check that the largest message fits into the buffers of connections: it could never arrive."""
+        super().__post_init__()
+        needed = max(self.limits.max_job_bytes, self.limits.grant_bytes) + MESSAGE_SPARE
+        if self.max_buffered < needed:
+            raise ConfigurationError(
+                f"--max-buffered {self.max_buffered} is less than one message may take, {needed} bytes with "
+                f"--max-job-bytes {self.limits.max_job_bytes}: raise the one or lower the other"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerSettings:
@@ -263,13 +261,20 @@ class ConsumerSettings:
         "auto",
         "Consumer processes; auto: twice the CPUs.",
     )
+    shell: bool = switch("Run shell commands (`svc run`): who may submit them can run anything here.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DevSettings(ConsumerSettings):
     """The settings of `svc dev`."""
 
-    accept: tuple[str, ...] = setting(parse_codecs, "plain|pickle", "plain,pickle", "Codecs of its jobs.")
+    accept: tuple[str, ...] = setting(parse_codecs, "plain|pickle[,…]", "plain,pickle", "Codecs of its jobs.")
+    journal: Path | None = path(
+        None, "FILE", "Keep the jobs in this journal; else they are forgotten at the end.", variable=False
+    )
+    reload: bool = switch(
+        "When a file of the tasks is changed, load them again in the same worker, as at SIGHUP."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,8 +298,55 @@ class WorkerSettings(ConsumerSettings, ProcessSettings, ConnectionSettings):
         "Key shared with submitters and never with the manager; else /run/secrets/svc_pickle_key.",
     )
     grace: float = seconds("30s", "0", "7d", "Time that running jobs have after SIGTERM.")
+    default_timeout: float = seconds(
+        "0",
+        "0",
+        CENTURY,
+        "Kill an attempt after this time if neither its job nor its task has a timeout; 0: never.",
+    )
     import_timeout: float = seconds(
-        "60s", "1s", "1d", "Time within which a consumer has to import the task modules."
+        "60s", "1s", "1d", "Time in which a consumer has to import the task modules and run @on_start hooks."
+    )
+    shell_output: int = size(
+        "64KiB",
+        "0",
+        "1MiB",
+        "Bytes kept of each output of a shell command, half of them its end.",
+    )
+    preload: tuple[str, ...] = names(
+        "", "MODULE[,…]", "Modules loaded once, in the process that consumers are forked from and share."
+    )
+    recycle_jobs: int | None = setting(
+        Number(parse_integer, "1", COUNT_MAX, {"off": None}),
+        "N|off",
+        "off",
+        "Replace a consumer after about this number of jobs.",
+    )
+    recycle_age: float | None = setting(
+        Number(parse_seconds, "1s", CENTURY, {"off": None}),
+        "SECONDS|off",
+        "off",
+        "Replace a consumer at this age, or up to a tenth earlier.",
+    )
+    recycle_rss: int | None = setting(
+        Number(parse_size, "1MiB", DISK_MAX, {"off": None}),
+        "BYTES|off",
+        "off",
+        "Replace a consumer when its memory has grown by this since its start.",
+    )
+    output_bytes: int = size(
+        "256KiB",
+        "0",
+        "16MiB",
+        "Output kept of the beginning and of the end of each attempt's stdout and stderr; 0 for none.",
+    )
+    until_empty: bool = switch("End the worker once its consumers have had no job for the time of --idle.")
+    idle: float = seconds("30s", "1s", "7d", "Time without a job after which --until-empty ends the worker.")
+    time_limit: float | None = setting(
+        Number(parse_seconds, "1s", CENTURY, {"off": None}),
+        "SECONDS|off",
+        "off",
+        "Stop the worker this long after its start, as SIGTERM does.",
     )
     name: str = setting(str, "NAME", "", "The worker's name; else made from the host's.")
     http_moves: bool = False
@@ -307,15 +359,17 @@ class WorkerSettings(ConsumerSettings, ProcessSettings, ConnectionSettings):
                 f"{self.name[:NAME_MAX]!r} cannot name a worker; a name has up to {NAME_MAX} characters, "
                 "all of them printable"
             )
+        if not self.queues:
+            raise ConfigurationError("a worker without queues would get no jobs: name them with --queues")
         if len(self.queues) > QUEUES_MAX or not all(map(is_free_name, self.queues)):
             raise ConfigurationError(
                 f"a worker serves up to {QUEUES_MAX} queues, whose names have up to {NAME_MAX} printable "
                 "characters and begin with no '#'"
             )
-        if not self.tasks and "pickle" not in self.accept:
+        if not (self.tasks or self.shell or "pickle" in self.accept):
             raise ConfigurationError(
                 "a worker without tasks would run nothing: name the modules with your tasks, --tasks "
-                "MODULE (or SVC_TASKS)"
+                "MODULE (or SVC_TASKS), or let it run shell commands, --shell"
             )
 
     def read_pickle_keys(self, authkey: bytes) -> PickleKeys | None:

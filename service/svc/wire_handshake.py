@@ -13,6 +13,9 @@ import secrets
 CHALLENGE = b"#CHALLENGE#"
 WELCOME = b"#WELCOME#"
 FAILURE = b"#FAILURE#"
+#: A client's question to a standby, which closes connections without a challenge; the begin of its answer.
+LEADER_QUESTION = b"#LEADER"
+LEADER_ANSWER = b"#LEADER "
 #: The largest message before the end of the handshake in bytes; the stdlib has the same bound.
 MESSAGE_BYTES_MAX = 256
 _SHA256 = b"{sha256}"
@@ -56,3 +59,15 @@ def answer(authkey: bytes, message: bytes) -> bytes | None:
     if len(challenge) == _LEGACY_CHALLENGE_BYTES:
         return hmac.new(authkey, challenge, "md5").digest()
     return None
+
+
+def who_leads(addresses: tuple[str, ...]) -> bytes:
+    """Return a standby's answer to `LEADER_QUESTION`: the leader's addresses; none if it knows no leader."""
+    return LEADER_ANSWER + ",".join(addresses).encode()
+
+
+def leader_named(message: bytes) -> str | None:
+    """Return the addresses in a standby's answer: "" if it knows none, None if *message* is no answer."""
+    if not message.startswith(LEADER_ANSWER):
+        return None
+    return message[len(LEADER_ANSWER) :].decode("ascii", "replace")

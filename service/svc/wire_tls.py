@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from svc.errors import AuthenticationFailed, ConfigurationError
 from svc.key_files import check_closed
+from svc.wire_duplex import SHORT_BYTES, send_and_read
 
 if TYPE_CHECKING:
     import socket
@@ -74,9 +75,9 @@ class TlsFiles:
         context.check_hostname = self.name != ANY_NAME
         return self._filled(context)
 
-    def dial(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsSocket:
-        """Return a TLS connection over *sock*, which is connected to *host*; see `TlsSocket`."""
-        return TlsSocket(sock, context, host if self.name in ("", ANY_NAME) else self.name)
+    def dialled(self, host: str) -> str:
+        """Return the name that the certificate of the manager at *host* must have."""
+        return host.partition("%")[0] if self.name in ("", ANY_NAME) else self.name
 
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
         import ssl
@@ -163,40 +164,29 @@ class Tls:
 class TlsSocket:
     """A blocking TLS connection with the methods of a socket; one thread may read while another writes."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, name: str) -> None:
-        """Do the handshake over the connected *sock*, within its timeout.
-
-        Raises:
-            TlsError: one side does not trust the certificate of the other.
-            EOFError: the other side closed the connection.
-            OSError: the connection broke, or its timeout passed.
-        """
+    def __init__(self, sock: socket.socket, tls: Tls) -> None:
+        """Go on over *sock*, over which the handshake of *tls* was made."""
         import threading
 
         self._socket = sock
-        self._tls = Tls(context, server_side=False, name=name)
+        self._tls = tls
         self._engine = threading.Lock()
         self._order = threading.Lock()
         self._buffer = bytearray()
-        self._feed(b"")
-        while not self._tls.ready:
-            self._socket.sendall(self._tls.output())
-            data = sock.recv(_CHUNK_BYTES)
-            if not data:
-                raise EOFError("the connection was closed in the TLS handshake")
-            self._feed(data)
-        self._socket.sendall(self._tls.output())
 
     def settimeout(self, seconds: float | None) -> None:
         """Set the time limit of each operation in seconds; None for no limit."""
         self._socket.settimeout(seconds)
 
     def sendall(self, data: bytes | bytearray) -> None:
-        """Send all of *data*; as a socket does."""
+        """Send all of *data*; as a socket does, and see `Stream.send` for what is long."""
         with self._order:
             with self._engine:
                 sealed = self._tls.encrypt(data)
-            self._socket.sendall(sealed)
+            if len(data) > SHORT_BYTES:
+                send_and_read(self._socket, sealed, self._feed)
+            else:
+                self._socket.sendall(sealed)
 
     def recv(self, size: int) -> bytes:
         """Return up to *size* bytes, at least one unless the connection has ended; as a socket does."""
@@ -208,6 +198,24 @@ class TlsSocket:
         part = bytes(self._buffer[:size])
         del self._buffer[:size]
         return part
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Write into *buffer* what `recv` returns; return the number of bytes."""
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def pending(self) -> int:
+        """Return how many bytes were received that `recv` has not returned."""
+        return len(self._buffer)
+
+    def shutdown(self, how: int) -> None:
+        """End the connection, as a socket does."""
+        self._socket.shutdown(how)
 
     def close(self) -> None:
         """Close the socket."""

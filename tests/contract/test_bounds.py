@@ -94,6 +94,7 @@ PLAIN: dict[type[c.Command], c.Command] = {
         c.Lost("w-1", ERROR),
         c.Recall("w-1", 1, 0, 1),
         c.Requeue(),
+        c.Purge(every=True),
         c.List(),
         c.Await(["o-0"]),
         c.Feed("o"),
@@ -159,6 +160,7 @@ def test_a_frame_has_a_bounded_number_of_commands(queue):
         c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"] * (bounds.TASKS_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", accept=["plain"] * (bounds.CODECS_MAX + 1)),
         c.Hello(1, "consumer", "w-1", "w", held=[c.Held(1, "o", 0, 1)] * (bounds.HELD_MAX + 1)),
+        c.Extend(claims=[c.ClaimedJob("w-1", 1, "o", 0)] * (bounds.HELD_MAX + 1)),
     ],
     ids=lambda command: type(command).__name__,
 )

@@ -21,7 +21,13 @@ PICKLED: dict[str, Any] = {"codec": "pickle"}
 @pytest.mark.parametrize("task", ["m:f", CALL])
 @pytest.mark.parametrize(
     ("codec", "accept"),
-    [("pickle", ["plain"]), ("plain", ["pickle"]), ("pickle", []), ("newer", ["plain", "pickle"])],
+    [
+        ("pickle", ["plain"]),
+        ("plain", ["pickle"]),
+        ("pickle", []),
+        ("newer", ["plain", "pickle"]),
+        ("typed", ["plain"]),
+    ],
 )
 def test_a_job_waits_for_a_consumer_that_accepts_its_codec(engine, queue, task, codec, accept):
     narrow = engine.consumer("w-1", accept=accept)
@@ -136,3 +142,10 @@ def test_odd_names_of_codecs_are_refused(engine, accept):
 
 def _put_inside(host: QueueHost, pill: NewChunk) -> None:
     admission.submit(host.state, c.Submit("put1", [pill]), Member("plain", inside=True), host.clock.now())
+
+
+def test_a_job_with_extension_types_names_the_worker_that_it_waits_for(engine, queue):
+    engine.consumer("w-1", tasks=["m:f"], accept=["plain"])
+    submit(queue, chunk(task="m:f", codec="typed"))
+
+    assert queue.get(["o-0"])[0].reason.endswith("accepts the codec 'typed'; start one of this release")

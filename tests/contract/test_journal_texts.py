@@ -13,6 +13,7 @@ from svc.domain.events import Failed
 from svc.domain.field_bounds import EXCEPTION_MAX, MESSAGE_MAX, TRACEBACK_MAX
 from svc.domain.job import ErrorInfo
 from svc.server.journal import SqliteJournal
+from svc.server.journal.jetstream.journal import JetStreamJournal
 from tests.support.journals import LONG_TRACEBACK as LONG
 from tests.support.journals import Kept, event, failed, traceback_with
 
@@ -20,6 +21,8 @@ from tests.support.journals import Kept, event, failed, traceback_with
 def texts_in(kept: Kept) -> int:
     """Return how many texts there are."""
     journal = kept.journal
+    if isinstance(journal, JetStreamJournal):
+        journal = journal._mirror
     if isinstance(journal, MemoryJournal):
         return len(journal._texts._packed)
     assert isinstance(journal, SqliteJournal)

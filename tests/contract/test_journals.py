@@ -32,7 +32,8 @@ def test_a_new_journal_replays_nothing(kept):
 def test_forgotten_rows_are_gone_and_unknown_ones_are_passed_over(kept):
     kept.journal.append(numbered(EVENTS))
     kept.journal.append([], forget=[9, 2, 3, 4, 77, 3])
-    assert [number for number, _ in kept.reopen().replay()] == [1, 5, 6, 7, 8, 10, 11]
+    rest = [number for number, _ in numbered(EVENTS) if number not in {2, 3, 4, 9}]
+    assert [number for number, _ in kept.reopen().replay()] == rest
 
 
 def test_rows_are_appended_and_forgotten_in_one_call(kept):

@@ -9,14 +9,18 @@ from datetime import timedelta
 import pytest
 
 from svc.domain import commands as c
+from svc.domain.limits import GRANT_JOBS
 from svc.domain.members import RECONNECT_GRACE
 from svc.errors import BadRequest, LeaseLost
+from svc.worker.requests import READ_AHEAD
 from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
 from tests.support.inside import waiting_lessees
 
 PATIENCE = timedelta(seconds=30)
-#: The seconds of run time that a consumer reads ahead.
+#: The seconds of run time that a consumer of an earlier release reads ahead.
 AHEAD = timedelta(seconds=0.004)
+#: Jobs that share no lease, as each has another origin.
+MORE_LEASES = 40
 
 
 def test_jobs_come_first_in_first_out(engine, queue):
@@ -55,6 +59,15 @@ def test_not_more_than_the_limit_is_leased(engine, queue):
     assert counts(queue).leased == 4
 
 
+def test_a_grant_has_leases_within_their_bound_however_many_jobs_may_be_in_it(engine, queue):
+    for number in range(MORE_LEASES):
+        submit(queue, origin=f"o{number}")
+    consumer = engine.consumer()
+
+    assert len(lease(consumer, GRANT_JOBS)) == engine.limits.grant_leases
+    assert len(lease(consumer, GRANT_JOBS)) == MORE_LEASES - engine.limits.grant_leases
+
+
 def test_a_share_is_left_for_every_other_consumer(engine, queue):
     """Promise 5 (docs/architecture.md): no consumer hoards a job that another could run."""
     submit(queue, chunk(0, 9))
@@ -87,6 +100,34 @@ def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engin
     submit(queue, chunk(0, 40))
 
     assert len(numbers(lease(consumer, 256, ahead=AHEAD))) == granted
+
+
+@pytest.mark.parametrize(
+    ("backlog", "consumers", "granted"), [(50, 1, 22), (30, 1, 15), (40, 4, 5), (9, 4, 2)]
+)
+def test_so_much_more_is_read_ahead_as_leaves_each_other_consumer_its_share(
+    engine, queue, backlog: int, consumers: int, granted: int
+):
+    """Promise 5: of jobs of 1 ms at most 22, of fewer half an equal share, and of very few the old 2 ms."""
+    first = engine.consumer("w-0")
+    have_run(first, queue, 0.001)
+    others = [engine.consumer(f"w-{number}") for number in range(1, consumers)]
+    submit(queue, chunk(0, backlog))
+
+    assert len(numbers(lease(first, 256, ahead=READ_AHEAD))) == granted
+    assert all(lease(each, 1) for each in others)
+
+
+@pytest.mark.parametrize(("seconds", "granted"), [(0.0053, 4), (0.0106, 2), (0.0212, 1)])
+def test_a_consumers_request_has_room_for_jobs_that_take_a_little_longer_than_they_should(
+    engine, queue, seconds: float, granted: int
+):
+    """Promise 5: four sleeps of 5 ms, two of 10 ms and one of 20 ms run in the time of one request."""
+    consumer = engine.consumer()
+    have_run(consumer, queue, seconds)
+    submit(queue, chunk(0, 40))
+
+    assert len(numbers(lease(consumer, 256, ahead=READ_AHEAD))) == granted
 
 
 def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine, queue):
@@ -269,6 +310,24 @@ def test_a_worker_not_heard_of_gets_no_new_job_until_it_is(engine, queue):
     record(supervisor, c.Extend())
 
     assert numbers(lease(consumer)) == [0]
+
+
+@pytest.mark.parametrize("sign", ["renewal", "consumer", "supervisor"])
+def test_a_request_that_came_in_silence_is_answered_at_the_next_sign_of_life(engine, queue, sign):
+    supervisor, consumer, got = engine.supervisor(), engine.consumer(), []
+    engine.advance(engine.limits.lease_seconds + 1)
+    submit(queue)
+    thread = threading.Thread(target=lambda: got.extend(lease(consumer, 1, PATIENCE)))
+    thread.start()
+    engine.until(lambda host: waiting_lessees(host) == 1)
+
+    if sign == "renewal":
+        record(supervisor, c.Extend())
+    else:
+        engine.consumer("w-2") if sign == "consumer" else engine.supervisor()
+
+    thread.join(10)
+    assert numbers(got) == [0]
 
 
 def test_extend_is_refused_to_who_is_no_worker(queue):

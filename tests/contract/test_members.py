@@ -179,11 +179,12 @@ def test_members_describes_the_workers(engine, queue):
     submit(queue, chunk(0, 2))
     lease(engine.consumer("w-1"), 2)
     engine.consumer("w-2", tasks=["m:g"])
-    record(supervisor, c.Extend(restarts=3))
+    record(supervisor, c.Extend(restarts=3, round_trip=0.02))
 
     (worker,) = queue.members()
 
     assert (worker.name, worker.consumers, worker.busy, worker.leased) == ("w", 2, 1, 2)
+    assert (worker.round_trip, worker.read_ahead) == (0.02, 1)
     assert {"m:f", "m:g"} <= set(worker.tasks)
     assert (worker.restarts, worker.draining) == (3, False)
     totals = queue.stats()

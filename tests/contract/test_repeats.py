@@ -28,6 +28,8 @@ OTHERS = {
     "codec": chunk(0, 3, codec="pickle"),
     "retries": chunk(0, 3, retries=0),
     "timeout": chunk(0, 3, timeout=1.0),
+    "soft timeout": chunk(0, 3, soft_timeout=1.0),
+    "memory": chunk(0, 3, max_rss=1 << 30),
     "key": chunk(1, 1, key="k"),
 }
 

@@ -115,17 +115,33 @@ def test_results_of_several_jobs_are_acked_from_the_front(engine, queue):
     assert [outcome.result for outcome in outcomes] == [b"a", b"b", b"c", b"d"]
 
 
-def test_an_ack_that_leaves_a_job_out_is_refused(engine, queue):
+def test_an_ack_whose_run_times_are_missing_or_whose_job_is_not_of_the_lease_is_refused(engine, queue):
     submit(queue, chunk(0, 2))
     consumer = engine.consumer()
     (delivery,) = lease(consumer, 2)
 
     with pytest.raises(BadRequest):
-        record(consumer, c.Ack(delivery.token, 1, [b"r"], [0.1]))
-    with pytest.raises(BadRequest):
         record(consumer, c.Ack(delivery.token, 0, [b"r"], []))
+    with pytest.raises(BadRequest):
+        record(consumer, c.Ack(delivery.token, 2, [b"r"], [0.1]))
 
     assert counts(queue).leased == 2
+
+
+def test_jobs_whose_results_an_ack_leaves_out_run_again(engine, queue):
+    """Reports come in order, so theirs were lost, and nobody would report them any more."""
+    submit(queue, chunk(0, 4))
+    consumer = engine.consumer()
+    (delivery,) = lease(consumer, 4)
+
+    record(consumer, c.Ack(delivery.token, 2, [b"r"], [0.1]))
+
+    assert states(queue, "o-0", "o-1", "o-2", "o-3") == ["ready", "ready", "succeeded", "leased"]
+    with pytest.raises(LeaseLost):
+        record(consumer, c.Ack(delivery.token, 0, [b"late"], [0.1]))
+    other = engine.consumer("w-2")
+    assert [lease_one(other).first for _ in range(2)] == [0, 1]
+    assert [view.crashes + view.failures for view in queue.get(["o-0", "o-1"])] == [0, 0]
 
 
 def test_outcomes_travel_with_the_next_lease(engine, queue):

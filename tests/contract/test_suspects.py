@@ -189,6 +189,31 @@ def test_a_late_outcome_withdraws_a_suspicion_too(engine, queue, names):
     assert suspicions(queue, "o-0") == [0]
 
 
+@pytest.mark.parametrize("how", ["ack", "nack", "release", "checkpoint", "yield"])
+def test_a_report_before_the_judgement_counts_although_the_worker_was_silent(engine, queue, names, how):
+    """Otherwise the job would stay with a consumer that has already reported it."""
+    suspect_each(engine, queue, names, 1)
+    supervisor = engine.supervisor("p")
+    worker = consumer_of(engine, "p")
+    delivery = lease_one(worker)
+    engine.advance(engine.limits.lease_seconds + 1)
+    token = delivery.token
+    reports: dict[str, c.Ack | c.Nack | c.Release | c.Checkpoint | c.Yield] = {
+        "ack": ack_of(delivery),
+        "nack": nack_of(delivery),
+        "release": c.Release(token, 0),
+        "checkpoint": c.Checkpoint(token, 0, b"data"),
+        "yield": c.Yield(token, 0, 0, [b"value"]),
+    }
+
+    assert record(worker, reports[how]) == 1
+    record(supervisor, c.Extend())
+    engine.advance(JUDGED)
+
+    state = {"ack": "succeeded", "nack": "dead", "release": "ready"}.get(how, "leased")
+    assert (only(queue).state, only(queue).suspicions) == (state, 0)
+
+
 def test_another_process_of_the_same_name_withdraws_nothing(engine, queue, names):
     suspect_each(engine, queue, names, 1)
     worker = consumer_of(engine, "p")

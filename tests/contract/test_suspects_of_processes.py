@@ -56,6 +56,18 @@ def test_a_consumer_that_dies_with_unsent_outcomes_makes_suspects_and_then_charg
     assert (only(queue).state, only(queue).suspicions) == ("dead", BUDGET)
 
 
+def test_a_job_ran_until_its_supervisor_told_that_its_consumer_has_died(engine, queue):
+    submit(queue)
+    supervisor = engine.supervisor("p")
+    lease_one(consumer_of(engine, "p"))
+    for _ in range(2):
+        engine.advance(4.0)
+        supervisor.call([c.Lost("p-1", DIED, suspect=True)])
+        lease(consumer_of(engine, "p"), 1)
+    times = [(attempt.how, int(attempt.seconds)) for attempt in only(queue).attempts]
+    assert times == [("interrupted", 4), ("suspected", 4)]
+
+
 def test_a_job_that_had_begun_is_charged_at_once(engine, queue):
     submit(queue, chunk(0, 3))
     supervisor = engine.supervisor("p")

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.docker
 OURS = ("keys", "manager", "worker", "cli")
 #: Settings that the files alone give to a service, and nobody sets.
 FIXED = {"SVC_MANAGER", "SVC_LISTEN", "SVC_HTTP", "SVC_JOURNAL", "SVC_JOURNAL_MARKER", "SVC_AUTHKEY_FILE",
-         "SVC_ROLE_KEYS", "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA"}  # fmt: skip
+         "SVC_ROLE_KEYS", "SVC_TLS_CERT", "SVC_TLS_KEY", "SVC_TLS_CA", "SVC_ADVERTISE", "SVC_MIRROR",
+         "SVC_NATS_TLS_CERT", "SVC_NATS_TLS_KEY", "SVC_NATS_TLS_CA"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def secrets(stack: Project, tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("keys") / "authority"
     stack.compose("cp", "keys:/run/keys/authority", str(folder))
     found = {each.name: told(each.read_bytes()) for each in folder.rglob("*.key")}
-    assert set(found) == {*ROLE_KEYS, *PRIVATE_KEYS}
+    assert set(found) == {*ROLE_KEYS, "shell.key", *PRIVATE_KEYS}
     assert min(map(len, found.values())) >= 32
     return found
 

@@ -16,7 +16,7 @@ from tests.support.readme import blocks, section
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 #: The Dockerfile for tasks of one's own, as the README has it.
-(SIX_LINES,) = blocks(section("Two commands"), "dockerfile")
+(SIX_LINES,) = blocks(section("Deploy"), "dockerfile")
 KEY = "a key from the operator's own store\n"
 PACKAGE = """\
 import humanize

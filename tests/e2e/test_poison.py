@@ -10,7 +10,7 @@ from svc.domain.limits import Limits
 from tests.e2e.readings import results, submit_naps
 from tests.support.docker import Project, wait_for
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.long]
 GOOD = 100
 BUDGET = Limits().suspicion_budget
 

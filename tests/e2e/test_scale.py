@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from docker.models.containers import Container
 
 from tests.e2e.readings import Metrics, results, submit_naps
 from tests.support.docker import wait_for
@@ -67,7 +68,15 @@ def test_a_worker_whose_supervisor_is_killed_comes_back(service, client):
 def test_a_killed_manager_comes_back_with_every_job(service, client):
     ids = submit_naps(service, 100, seconds=0.1)
     (manager,) = service.containers(client, "manager")
+    before = manager.attrs["RestartCount"]
     manager.exec_run(["sh", "-c", "kill -9 $(cat /proc/1/task/1/children)"])
+    wait_for(lambda: _has_restarted(manager, before), 60, "the manager's container runs again")
     assert results(service, ids) == list(range(100))
     manager.reload()
     assert manager.attrs["RestartCount"] == 1
+
+
+def _has_restarted(container: Container, before: int) -> bool:
+    """Return whether Docker has started *container* again, so that commands can be run in it."""
+    container.reload()
+    return bool(container.attrs["RestartCount"] > before and container.status == "running")

@@ -14,14 +14,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from svc.broker.manager import ManagerBroker
+from svc.errors import ManagerUnreachable
 from tests.fault.deadly_jobs import DEADLY, LOSSES_MAX
-from tests.fault.deck import ALLOWANCES, FAULTS, NEEDS, TABLE_BYTES
+from tests.fault.deck import ALLOWANCES, DECKS, NEEDS, SERVICES, TABLE_BYTES
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.strikes import Strikes
-from tests.support.checker import Checker, Expectation, parse_counts, read_journal
+from tests.support.checker import Checker, Expectation, parse_counts, read_books
 from tests.support.fault_tasks import LOOP_ATTEMPTS
 from tests.support.findings import Findings
-from tests.support.history import Fault, History, read_calls, read_executions, read_faults
+from tests.support.history import (
+    Fault,
+    History,
+    read_calls,
+    read_cancels,
+    read_checkpoints,
+    read_executions,
+    read_faults,
+)
 from tests.support.resources import Balance, Usage, strays
 
 #: The required end of jobs whose task is at fault, and the number of their attempts.
@@ -46,15 +55,24 @@ class Campaign:
     Args:
         folder: the folder in which all processes run and write their records.
         seed: decides the order of the faults.
-        kinds: the kinds of faults; those that this machine cannot produce are left out and named in the
-            findings.
+        kinds: the kinds of faults, by default all of the journal's deck; those that this machine cannot
+            produce are left out and named in the findings.
+        journal: the kind of journal.
         progress: whether each fault is reported on stderr.
     """
 
     def __init__(
-        self, folder: Path, seed: int, kinds: Sequence[str] = tuple(FAULTS), *, progress: bool = False
+        self,
+        folder: Path,
+        seed: int,
+        kinds: Sequence[str] = (),
+        *,
+        journal: str = "sqlite",
+        progress: bool = False,
     ) -> None:
-        self.site = Site(folder, seed)
+        self._deck = DECKS[journal]
+        self.site = Site(folder, seed, SERVICES[journal])
+        kinds = kinds or tuple(self._deck)
         self._strikes = Strikes(self.site)
         self._balance = Balance(self._usage)
         self._progress = progress
@@ -72,14 +90,20 @@ class Campaign:
                 Producer(self.site, "chunks", 400, proxied=False),
                 Producer(self.site, "behind", 250, proxied=True),
                 Producer(self.site, "singles", 1, proxied=False),
+                Producer(self.site, "lists", 60, f"{TASKS}:work_listed", proxied=False),
+                Producer(self.site, "beside", 60, f"{TASKS}:work_beside", proxied=True),
             ]
             for producer in producers:
                 producer.start()
             self._break_things(time.monotonic() + seconds, producers)
-            self._settle(producers)
+            try:
+                self._settle(producers)
+            except ManagerUnreachable as error:
+                self._violations.append(f"I6: nobody serves any more: {error}")
+            self.site.stop()
+            return self._findings()
         finally:
             self.site.close()
-        return self._findings()
 
     # --- the course -----------------------------------------------------------------------------------
 
@@ -91,7 +115,7 @@ class Campaign:
             time.sleep(self.site.random.uniform(*_PAUSES))
             self._tell(kind)
             self._balance.before()
-            FAULTS[kind](self._strikes, kind)
+            self._deck[kind](self._strikes, kind)
             tables = TABLE_BYTES * sum(producer.submitted for producer in producers)
             self._balance.after(kind, ALLOWANCES.get(kind, 0) + tables)
 
@@ -113,9 +137,10 @@ class Campaign:
         return self.site.usage()
 
     def _mend(self) -> None:
-        """Start workers and stock clients that have ended, as an operator's supervisor would do."""
+        """Start managers, workers and stock clients that have ended, as a supervisor would do."""
+        managers = self.site.service.replace_managers()
         self.site.replace_actors()
-        for ended in self.site.replace_workers():
+        for ended in (*managers, *self.site.replace_workers()):
             # Mostly the fault's doing; if it is not, this tells a kill by the kernel from a crash.
             self._tell(f"{ended} at {time.monotonic():.3f}")
 
@@ -157,8 +182,12 @@ class Campaign:
             read_executions(folder),
             [*strikes.faults, *read_faults(folder)],
             strikes.drains,
+            strikes.streams,
+            read_cancels(folder),
+            read_checkpoints(folder),
         )
-        books = read_journal(self.site.service.journal)
+        books = read_books(self.site.service.own_records())
+        self._violations += self.site.service.contradictions()
         books.counted = self._counted
         findings = Checker(history, books, EXPECTED).check()
         findings.left_over = self._balance.worst

@@ -13,6 +13,7 @@ from datetime import timedelta
 from svc.broker.manager import ManagerBroker
 from svc.codec import PLAIN, encode_arguments
 from svc.domain.job import NewChunk, Outcome, Terms
+from svc.domain.job_view import JobView
 from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
 from tests.fault.site import TASKS, WORK, submit
@@ -70,12 +71,21 @@ def _wrongs(broker: ManagerBroker, poison: str, good: Sequence[str], losses: int
     done = sum(outcome.state == JobState.SUCCEEDED for outcome in broker.wait(good, _NOW))
     if done < len(good):
         wrongs.append(f"I1: {len(good) - done} good jobs were not done behind one that takes workers down")
-    most = max(view.suspicions for view in broker.get(good))
-    if most > _SHARED_SUSPICIONS:
-        wrongs.append(f"I5: a good job has {most} suspicions beside one that takes workers down")
+    most = max(broker.get(good), key=lambda view: view.suspicions)
+    if most.suspicions > _SHARED_SUSPICIONS:
+        (taken,) = broker.get([poison])
+        wrongs.append(
+            f"I5: a good job has {most.suspicions} suspicions beside one that takes workers down: "
+            f"{most.id} {_told(most)}, {poison} {_told(taken)}"
+        )
     return wrongs
+
+
+def _told(view: JobView) -> list[tuple[str, str, float, float]]:
+    """Return cause, consumer, time and run time of each attempt."""
+    return [(each.cause, each.consumer, each.at, round(each.seconds, 3)) for each in view.attempts]
 
 
 def _is_blamed(outcome: Outcome) -> bool:
     dead = outcome.state == JobState.DEAD
-    return dead and outcome.error is not None and outcome.error.type == "WorkerLost"
+    return dead and outcome.error is not None and outcome.error.type in ("WorkerLost", "ConsumerDied")

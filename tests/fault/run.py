@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests.fault.campaign import Campaign
+from tests.fault.deck import DECKS
 from tests.fault.journal_rows import run_journal_tests
 from tests.support.findings import Findings, table
 
@@ -21,8 +22,10 @@ def main() -> int:
     told = _parser().parse_args()
     folder = Path(tempfile.mkdtemp(prefix="svc-faults-"))
     started = time.monotonic()
-    findings = Campaign(folder, told.seed, progress=True).run(told.minutes * 60)
-    text = _report(findings, told.seed, told.minutes, time.monotonic() - started)
+    findings = Campaign(folder, told.seed, told.kind, journal=told.journal, progress=True).run(
+        told.minutes * 60
+    )
+    text = _report(findings, told, time.monotonic() - started)
     bad = 0
     if told.journal_tests:
         rows, bad = run_journal_tests()
@@ -43,16 +46,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=3.0, help="at least one round of all faults is dealt"
     )
+    parser.add_argument("--journal", choices=sorted(DECKS), default="sqlite", help="where the queue is kept")
+    parser.add_argument(
+        "--kind", action="append", default=[], metavar="FAULT", help="deal only this kind; may be repeated"
+    )
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--journal-tests", action="store_true", help="run these too, and add their rows")
     return parser
 
 
-def _report(findings: Findings, seed: int, minutes: float, seconds: float) -> str:
+def _report(findings: Findings, told: argparse.Namespace, seconds: float) -> str:
     """Return the text that `docs/guarantees.md` contains: the command, the table, the violations."""
     count = len(findings.violations)
     how = (
-        f"`python -m tests.fault.run --seed {seed} --minutes {minutes:g}`, {seconds:.0f} s in all, "
+        f"`python -m tests.fault.run --journal {told.journal} --seed {told.seed} "
+        f"--minutes {told.minutes:g}`, {seconds:.0f} s in all, "
         f"CPython {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} CPUs; "
         f"{count or 'no'} violation{'' if count == 1 else 's'}:"
     )

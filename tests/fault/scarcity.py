@@ -66,7 +66,7 @@ def _lose(strikes: Strikes, kind: str, seconds: float, *chains: str, share: floa
 def peers(strikes: Strikes, kind: str) -> None:
     """Silent, slow, foreign and hostile peers, all at once; one more does its handshake very slowly."""
     at = time.monotonic()
-    address = parse_address(strikes.site.service.listen)
+    address = parse_address(strikes.site.service.serves_at)
     with contextlib.ExitStack() as open_ones:
         strangers: list[Stranger] = []
         for _ in range(90):
@@ -128,7 +128,7 @@ def starve_manager(strikes: Strikes, kind: str) -> None:
 
 def _send_too_much(strikes: Strikes) -> None:
     """Send messages with the right key that never end."""
-    address = parse_address(strikes.site.service.listen)
+    address = parse_address(strikes.site.service.serves_at)
     with suppress(OSError, AssertionError), Stranger((address.host, address.port)) as stranger:
         stranger.socket.settimeout(2.0)
         stranger.serve(read_authkey(strikes.site.service.authkey_file))
@@ -157,7 +157,7 @@ def take_descriptors(strikes: Strikes, kind: str) -> None:
 
 @contextmanager
 def _flood(strikes: Strikes, count: int) -> Iterator[None]:
-    address = parse_address(strikes.site.service.listen)
+    address = parse_address(strikes.site.service.serves_at)
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             peer = stack.enter_context(socket.socket())
@@ -263,7 +263,8 @@ def back_up(strikes: Strikes, kind: str) -> None:
     if code:
         strikes.violations.append(f"I13: a backup under load ended with code {code}")
     strikes.note(kind, at)
-    shutil.rmtree(Path(f"{service.journal}.backups"), ignore_errors=True)
+    for made in service.folder.glob("*.backups"):
+        shutil.rmtree(made)
 
 
 #: Further faults, and the feature of the machine that each needs: an attribute of the site.

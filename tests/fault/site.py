@@ -15,21 +15,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from svc.addresses import parse_address
+from svc.addresses import parse_manager
+from svc.app import connect
 from svc.broker.manager import ManagerBroker
 from svc.codec import PLAIN, encode_arguments
 from svc.domain import commands as c
 from svc.domain.job import NewChunk, Terms
 from svc.errors import ManagerUnreachable
 from svc.key_files import read_authkey
-from tests.support.cgroups import Cgroup
+from tests.support.cgroups import Cgroup, WriteLimit
 from tests.support.faketime import Clock
 from tests.support.history import Recorder
 from tests.support.namespaces import Namespace
 from tests.support.processes import Service, children, descendants
-from tests.support.proxy import Proxy
 from tests.support.pythons import interpreters
 from tests.support.resources import Usage, sockets, usage
+from tests.support.small_disk import mounted_memory
 
 TASKS = "tests.support.fault_tasks"
 WORK = f"{TASKS}:work"
@@ -44,7 +45,7 @@ WORKER_BYTES = 512 << 20
 #: Consumers of a worker; other children of its supervisor (a forkserver and a resource tracker).
 CONSUMERS, HELPERS = 3, 2
 #: Threads of the campaign that submit jobs, each over a connection of its own.
-PRODUCERS = 3
+PRODUCERS = 5
 #: Flags of every manager. Nothing is ever forgotten: the checker reads all of it.
 MANAGER_FLAGS = (
     "--lease", f"{LEASE_SECONDS:g}", "--max-job-bytes", "1MiB",
@@ -60,17 +61,18 @@ class Site:
         missing: features that this machine lacks, by the name of their attribute, with the reason.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, kind: type[Service] = Service) -> None:
+        """Prepare the processes; the managers are a service of this *kind*."""
         self.folder = folder
         self.random = random.Random(seed)
         self.missing: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._obtain()
         host = "127.0.0.1" if "network" in self.missing else self.network.host
-        self.service = Service(folder, TASKS, host=host)
-        address = parse_address(self.service.listen)
-        target = (address.host, address.port)
-        self.worker_proxy, self.client_proxy = Proxy(target), Proxy(target)
+        self.service = kind(folder, TASKS, host=host)
+        self.worker_proxy, self.client_proxy = self.service.proxy(), self.service.proxy()
+        #: Sockets of a manager without peers.
+        self._own_sockets = 1
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.actors: dict[str, subprocess.Popen[bytes]] = {}
         self.stock_pids: set[int] = set()
@@ -86,6 +88,10 @@ class Site:
             self.groups = {name: self._group(name) for name in ("manager", "direct", "proxied")}
             for name in ("direct", "proxied"):
                 self.groups[name].limit_memory(WORKER_BYTES)
+        with self._or_missing("mounts"), mounted_memory(self.folder / "mounted", 64):
+            pass
+        with self._or_missing("slow_disks"), WriteLimit(self.folder, 1):
+            pass
         with self._or_missing("clock"):
             self.clock = Clock(self.folder / "time_of_day")
 
@@ -108,6 +114,8 @@ class Site:
 
     def start(self) -> None:
         self.start_manager()
+        assert self.service.manager is not None
+        self._own_sockets = sockets(self.service.manager.pid)
         self.start_worker("direct")
         self.start_worker("proxied")
         for place in range(3):
@@ -144,7 +152,7 @@ class Site:
     def start_actor(self, role: str, python: str) -> None:
         """Start a stock client of another CPython; each has its own name, and so its own labels."""
         name = f"plain{next(self._names)}"
-        host, _, port = self.service.listen.rpartition(":")
+        host, _, port = self.service.serves_at.rpartition(":")
         key = self.service.authkey_file.read_bytes().hex()
         with (self.folder / "plain.log").open("ab") as log:
             self.actors[name] = subprocess.Popen(
@@ -183,16 +191,16 @@ class Site:
         return f"SVC_AUTHKEY_FILE={self.service.authkey_file}"
 
     def processes(self) -> set[int]:
-        """Return the manager's process and those of the workers."""
-        manager = self.service.manager
-        return {pid for name in self.workers for pid in self.tree(name)} | (
-            {manager.pid} if manager else set()
-        )
+        """Return the managers' processes and those of the workers."""
+        managers = [each for each in (self.service.manager, *self.service.standbys) if each]
+        return {pid for name in self.workers for pid in self.tree(name)} | {each.pid for each in managers}
 
     def usage(self) -> dict[str, Usage | None]:
-        """Return the resources of the manager and the supervisors, these with their number of descendants."""
+        """Return the resources of managers and supervisors, the latter with their number of descendants."""
         assert self.service.manager is not None
         held = {"the manager": usage(self.service.manager.pid)}
+        for standby in self.service.standbys:
+            held["the standby"] = usage(standby.pid)
         for name in self.workers:
             supervisor, *below = self.tree(name)
             held[f"worker {name}"] = usage(supervisor, 1 + len(below))
@@ -202,7 +210,7 @@ class Site:
         """Whether each worker has all its processes, and all members are connected."""
         assert self.service.manager is not None
         whole = 1 + HELPERS + CONSUMERS
-        connected = sockets(self.service.manager.pid) - 1
+        connected = sockets(self.service.manager.pid) - self._own_sockets
         members = len(self.workers) * (1 + CONSUMERS) + len(self.actors) + PRODUCERS
         return connected >= members and all(len(self.tree(name)) == whole for name in self.workers)
 
@@ -231,10 +239,8 @@ class Site:
     def broker(
         self, timeout: float = CALL_SECONDS, *, proxied: bool = False, listen: str = ""
     ) -> ManagerBroker:
-        address = parse_address(listen or (self.client_proxy.address if proxied else self.service.listen))
-        return ManagerBroker(
-            (address.host, address.port), read_authkey(self.service.authkey_file), timeout=timeout
-        )
+        managers = parse_manager(listen or (self.client_proxy.address if proxied else self.service.listen))
+        return connect(managers, read_authkey(self.service.authkey_file), timeout)
 
     def svc(self, *arguments: str, timeout: float) -> int:
         """Run a command of `svc` to its end; return its exit code."""
@@ -245,10 +251,15 @@ class Site:
             )  # fmt: skip
         return done.returncode
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """End all processes; only the servers of the journal go on, to be read."""
         for process in (*self.actors.values(), *self.workers.values()):
             process.kill()
             process.wait()
+        self.service.stop()
+
+    def close(self) -> None:
+        self.stop()
         self.service.close()
         self.worker_proxy.close()
         self.client_proxy.close()
@@ -261,7 +272,7 @@ class Producer(threading.Thread):
     A submit whose outcome is not known is repeated unchanged until it is known.
     """
 
-    def __init__(self, site: Site, name: str, chunk: int, *, proxied: bool) -> None:
+    def __init__(self, site: Site, name: str, chunk: int, task: str = WORK, *, proxied: bool) -> None:
         super().__init__(name=name, daemon=True)
         self.stopping = threading.Event()
         self.error: BaseException | None = None
@@ -269,6 +280,7 @@ class Producer(threading.Thread):
         self.submitted = 0
         self._site = site
         self._chunk = chunk
+        self._task = task
         self._proxied = proxied
         self._seen = self._cursor = 0
         self._random = random.Random(f"{site.random.random()}{name}")
@@ -279,7 +291,7 @@ class Producer(threading.Thread):
             with self._site.broker(proxied=self._proxied) as broker:
                 first = 0
                 while not self.stopping.is_set():
-                    submit(broker, recorder, NewChunk(first, Terms(WORK), self._bodies(first)))
+                    submit(broker, recorder, NewChunk(first, Terms(self._task), self._bodies(first)))
                     self.submitted = first = first + self._chunk
                     self._follow(broker, recorder, first)
         except BaseException as error:  # noqa: BLE001  # the campaign raises it at its end

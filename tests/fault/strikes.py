@@ -14,7 +14,7 @@ from svc.codec import PLAIN, encode_arguments
 from svc.domain.job import NewChunk, Terms
 from tests.fault.site import LEASE_SECONDS, TASKS, Site, submit
 from tests.support.fail_points import order
-from tests.support.history import Drain, Fault, Recorder
+from tests.support.history import Drain, Fault, Recorder, StreamRead
 from tests.support.processes import descendants
 from tests.support.proxy import Proxy
 from tests.support.resources import usage
@@ -43,6 +43,7 @@ class Strikes:
         self.random: random.Random = site.random
         self.faults: list[Fault] = []
         self.drains: list[Drain] = []
+        self.streams: list[StreamRead] = []
         self.violations: list[str] = []
         self._names = itertools.count()
 

@@ -83,6 +83,7 @@ def seconds(offset: float) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("jump", [365 * DAY, 2 * DAY])
 def test_a_start_with_the_clock_ahead_holds_retention_and_delays_until_somebody_accepts_it(
     site: Site, jump: int
@@ -110,6 +111,7 @@ def test_a_start_with_the_clock_ahead_holds_retention_and_delays_until_somebody_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_start_with_the_clock_behind_goes_on_from_the_journal_s_time(site: Site):
     site.start_at(0)
     done, delayed = site.run_one(), site.submit("--delay", str(DELAY))
@@ -127,6 +129,7 @@ def test_a_start_with_the_clock_behind_goes_on_from_the_journal_s_time(site: Sit
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_was_recorded_while_the_clock_was_ahead_is_set_back_with_it(site: Site):
     """As an earlier release did it: a journal that has been a year ahead."""
     jump = 365 * DAY
@@ -150,6 +153,7 @@ def test_what_was_recorded_while_the_clock_was_ahead_is_set_back_with_it(site: S
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_runs_while_the_clock_is_set_runs_once(site: Site, tmp_path: Path):
     site.start_at(0)
     site.run_one()

@@ -16,7 +16,8 @@ from svc.domain.replies import Copy
 from svc.errors import BadRequest, Conflict, JournalError
 from svc.server.journal import SqliteJournal
 from svc.server.journal.backup import SLICE_PAGES
-from svc.server.journal.inspection import INCARNATIONS_SKIPPED, info, restore, verify
+from svc.server.journal.copying import INCARNATIONS_SKIPPED
+from svc.server.journal.inspection import info, restore, verify
 from tests.support.journals import event, rows_of
 from tests.support.manager import running_manager
 

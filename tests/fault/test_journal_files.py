@@ -218,9 +218,15 @@ def test_a_log_that_was_cut_short_is_refused_and_then_gives_the_commits_before_t
         assert len(found) % 5 == 0
 
 
-@pytest.mark.parametrize("place", ["/proc/nowhere/j.db", "/dev/null/j.db"])
-def test_a_directory_that_cannot_be_made_is_told(place):
-    with pytest.raises(JournalError, match=rf"{place} cannot be created .*choose a directory"):
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("/proc/j.db", r"/proc/j.db cannot be created .*choose a directory"),
+        ("/dev/null/j.db", r"there is no directory /dev/null for the journal j.db"),
+    ],
+)
+def test_a_place_where_no_file_can_be_made_is_told(place, told):
+    with pytest.raises(JournalError, match=told):
         SqliteJournal.open(place)
 
 

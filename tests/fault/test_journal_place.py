@@ -50,7 +50,9 @@ LOSSES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "j.db"
+    path = tmp_path / "data" / "j.db"
+    path.parent.mkdir()
+    return path
 
 
 @pytest.fixture(params=["its directory has just changed", "its directory is as it was"])
@@ -116,13 +118,29 @@ def test_files_that_stay_in_place_cost_one_look_at_their_directory(
     assert looks, "a change of the directory is followed by a look at all files"
 
 
+@pytest.mark.parametrize(
+    ("changed_ns", "now", "settled"),
+    [
+        (1_700_000_000_004_000_000, 1_700_000_000.05, False),
+        (1_700_000_000_004_000_000, 1_700_000_000.2, True),
+        (1_700_000_000_000_000_000, 1_700_000_000.99, False),
+        (1_700_000_000_000_000_000, 1_700_000_001.6, True),
+        (1_700_000_000_004_000_000, 1_699_999_999.0, False),
+    ],
+)
+def test_a_clock_of_whole_seconds_takes_longer_to_tell_two_changes_apart(
+    changed_ns: int, now: float, settled: bool
+):
+    assert presence.has_settled(changed_ns, now) is settled
+
+
 def test_a_file_behind_a_symbolic_link_is_looked_at_with_each_commit(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(presence, "SETTLED_SECONDS", 0.0)
     real = tmp_path / "elsewhere" / "j.db"
+    real.parent.mkdir()
     SqliteJournal.open(real).close()
-    path.parent.mkdir()
     path.symlink_to(real)
     journal = SqliteJournal.open(path)
     journal.append([(0, event(0))])
@@ -141,11 +159,10 @@ def test_a_disk_that_is_mounted_over_the_directory_is_noticed(path: Path):
         journal.close()
 
 
-def test_a_manager_process_ends_by_itself_with_one_clear_line(tmp_path: Path):
+def test_a_manager_process_ends_by_itself_with_one_clear_line(path: Path, tmp_path: Path):
     key = tmp_path / "key"
     key.write_text("k" * 64)
     key.chmod(0o600)
-    path = tmp_path / "data" / "j.db"
     command = [sys.executable, "-m", "svc", "manager", "--listen", "127.0.0.1:0", "--http", "off"]
     command += ["--authkey-file", str(key), "--journal", str(path), "--log-format", "json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as manager:
@@ -162,11 +179,12 @@ def test_a_manager_process_ends_by_itself_with_one_clear_line(tmp_path: Path):
 
 @pytest.mark.parametrize("missing", ["the file", "the directory"])
 def test_a_journal_that_has_to_exist_is_not_made(missing: str, path: Path):
-    if missing == "the file":
-        path.parent.mkdir()
+    if missing == "the directory":
+        path.parent.rmdir()
     with pytest.raises(JournalError, match="is its disk mounted"):
         SqliteJournal.open(path, must_exist=True)
     assert not path.exists()
+    path.parent.mkdir(exist_ok=True)
     SqliteJournal.open(path).close()
     journal = SqliteJournal.open(path, must_exist=True)
     assert not journal.created

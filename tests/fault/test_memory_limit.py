@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -68,10 +69,13 @@ def fill(host: Host, first: int) -> tuple[int, str]:
 
 
 def work(host: Host, count: int) -> int:
-    """Take jobs and report results for them; return their number."""
-    done = 0
-    with broker(host, "worker", "w"), broker(host, "consumer", "w/1") as consumer:
+    """Take jobs and report results for them, and renew the leases; return their number."""
+    done, renew_at = 0, 0.0
+    with broker(host, "worker", "w") as supervisor, broker(host, "consumer", "w/1") as consumer:
         while done < count:
+            if time.monotonic() >= renew_at:
+                supervisor.call([c.Extend()])
+                renew_at = time.monotonic() + 1.0
             grant = consumer.lease(limit=256, wait=timedelta(seconds=DEADLINE)).grant
             acks = [
                 c.Ack(each.token, each.first, [b"r" * 100] * len(each.bodies), [0.0] * len(each.bodies))
@@ -121,7 +125,7 @@ def test_a_full_manager_that_is_killed_comes_back_below_its_limit_and_takes_resu
 
 @pytest.mark.slow
 def test_it_takes_jobs_again_once_those_it_had_have_ended_and_are_forgotten(host, group):
-    group.limit_memory(LIMIT // 2)
+    group.limit_memory(LIMIT * 3 // 4)
     manager = host.start_manager(ANYWHERE, "--retention", "1", *QUICK)
     try:
         first, _ = fill(host, 0)

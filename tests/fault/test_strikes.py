@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault import surroundings
+from tests.fault.controlled_jobs import CONTROLLED
 from tests.fault.deadly_jobs import DEADLY
 from tests.fault.deck import FAULTS, NEEDS
 from tests.fault.site import Site
@@ -28,6 +29,8 @@ PROTECTIONS = {
     "F28 tasks leave processes": "leftovers",
     AHEAD: "clock",
     **dict.fromkeys(DEADLY, "suspicion"),
+    "F30 a job closes its descriptors": "crashes",
+    **dict(zip(CONTROLLED, ("cancels", "checkpoints", "leaving", "leaving"), strict=True)),
 }
 
 
@@ -57,10 +60,11 @@ def strike(strikes: Strikes, kind: str) -> None:
 
 
 def test_each_has_a_protection_that_is_taken_away():
-    assert PROTECTIONS.keys() == SURROUNDINGS.keys() | DEADLY.keys()
+    assert PROTECTIONS.keys() == SURROUNDINGS.keys() | DEADLY.keys() | CONTROLLED.keys()
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "site"), PROTECTIONS.items(), indirect=["site"])
 def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
     kind: str, site: Site, monkeypatch: pytest.MonkeyPatch

@@ -36,7 +36,8 @@ _CALL_CHOICES = [each for each in _CALLS for _ in range(3 if each[1] in ("put", 
 #: The frequency of a command, if it is not 1.
 _WEIGHTS: dict[type[c.Command], int] = {
     c.Submit: 7, c.Lease: 8, c.Ack: 7, c.Nack: 4, c.Extend: 2, c.Feed: 3, c.Await: 2, c.Cancel: 2,
-    c.Requeue: 2, c.Release: 2, c.Hello: 3, c.Drain: 1, c.Resume: 2,
+    c.Requeue: 2, c.Purge: 2, c.Release: 2, c.Hello: 3, c.Drain: 1, c.Resume: 2, c.StorePiece: 3,
+    c.StoreResultPiece: 2,
 }  # fmt: skip
 _CHOICES = [each for each in _WIRE for _ in range(_WEIGHTS.get(each, 1))]
 #: The usual roles of a member that sends a command.
@@ -48,14 +49,26 @@ _SENDERS: dict[type[c.Command], tuple[str, ...]] = {
 }
 #: The usual lengths of its lists.
 _SIZES: dict[type[c.Command], tuple[int, ...]] = {c.Submit: (1, 1, 1, 2)}
-_ABOUT_LEASES = (c.Ack, c.Nack, c.Release)
+_ABOUT_LEASES = (c.Ack, c.Nack, c.Release, c.Checkpoint, c.Yield, c.StoreResultPiece, c.FetchArgument)
 _PEERS_MAX = 9
 _ORIGINS = ("a", "b", "c")
 _TASKS = ("m:f", "m:g")
 _QUEUES = (DEFAULT_QUEUE, DEFAULT_QUEUE, "q")
 _KEYS = ("", "", "", "k1", "k2")
 _WORKERS = ("w1", "w2")
-_ITEM_FIELDS = ("queue", "priority", "delay", "key", "retries", "backoff", "timeout", "args", "kwargs")
+_ITEM_FIELDS = (
+    "queue",
+    "priority",
+    "delay",
+    "key",
+    "retries",
+    "backoff",
+    "timeout",
+    "args",
+    "kwargs",
+    "soft_timeout",
+    "max_rss",
+)
 #: The share of commands without an odd field, and the share of odd fields in the others.
 _SOBER = 0.55
 _ODDITY = 0.35
@@ -132,7 +145,7 @@ class Author:
         return c.Hello(
             1, "consumer", f"{worker}-{self._rng.randint(1, 2)}", worker, tasks=list(_TASKS),
             queues=list(set(_QUEUES)) if self._rng.random() < 0.5 else [], held=held,
-            accept=self._rng.choice((None, ["plain"], ["plain", "pickle"])),
+            accept=self._rng.choice((None, ["plain"], ["plain", "pickle"], ["plain", "large"])),
             life=self._rng.choice((0, 1, 1, 2)),
         )  # fmt: skip
 
@@ -209,7 +222,10 @@ class Author:
             "queue": _QUEUES if rng.random() < 0.8 else ("", "q"),
             "task": _TASKS,
             "key": _KEYS,
-            "codec": ("plain", "plain", "pickle", ""),
+            "codec": ("plain", "plain", "pickle", "large", ""),
+            "place": (1, 1, 2),
+            "offset": (0, 0, 1, 2),
+            "data": (b"a", b"b"),
             "priority": (0, 0, 1, -1),
             "version": (1,),
             "role": ("consumer", "consumer", "worker", "client"),
@@ -295,6 +311,7 @@ class Author:
         usual: dict[str, Sequence[Any]] = {
             "queue": _QUEUES, "priority": (0, 1), "delay": (0.0, 0.5), "key": _KEYS, "retries": (0, 3),
             "backoff": (0.0, 1.0), "timeout": (1.0,), "args": ((), (1,)), "kwargs": ({},),
+            "soft_timeout": (1.0,), "max_rss": (1 << 30,),
         }  # fmt: skip
         chosen = [name for name in _ITEM_FIELDS if self._rng.random() < 0.3]
         return {

@@ -24,7 +24,7 @@ import structlog
 from svc.broker.broken import StateBroken
 from svc.broker.host import QueueHost
 from tests.fuzz.author import Author
-from tests.fuzz.oracle import limit_memory
+from tests.fuzz.oracle import Hang, limit_memory
 from tests.fuzz.scene import Scene
 from tests.fuzz.steps import Desert, Frame, Restart, Review, Step, Story, Typed
 
@@ -75,7 +75,7 @@ def tell(seed: str, tally: Tally, host: type[QueueHost] = QueueHost) -> Failure 
             for step in _END:
                 told.append(step)
                 scene.tell(step)
-        except Exception as error:  # noqa: BLE001  # the fuzzer looks for any error
+        except (Exception, Hang) as error:  # noqa: BLE001  # the fuzzer looks for any error
             return Failure(Story(seed, told), error)
         finally:
             tally.steps += len(told)
@@ -88,7 +88,7 @@ def retell(story: Story, host: type[QueueHost] = QueueHost) -> Failure | None:
         for number, step in enumerate(story.steps):
             try:
                 scene.tell(step)
-            except Exception as error:  # noqa: BLE001  # as in `tell`
+            except (Exception, Hang) as error:  # noqa: BLE001  # as in `tell`
                 return Failure(Story(story.seed, story.steps[: number + 1]), error)
     return None
 

@@ -7,7 +7,11 @@ import hmac
 import pickle
 import struct
 from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from fractions import Fraction
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from svc import codec, wire
 from svc import wire_handshake as handshake
@@ -120,9 +124,18 @@ def _frames() -> Iterator[tuple[str, bytes]]:
     pickled = codec.encode_arguments(codec.PICKLE, (Fraction(1, 2),), {})
     yield "pickled arguments, not signed", pickled
     yield "pickled arguments, signed for another", ENVELOPES.seal_arguments(TERMS, pickled)[:-1] + b"x"
+    yield "arguments with extension types", codec.encode_call(codec.PLAIN, _TYPED, {})[0]
+    yield "a result with extension types", codec.encode_result(codec.PLAIN, _TYPED, typed=True)
     yield "a result", codec.encode_result(codec.PLAIN, {"a": [1, None]})
     sealed = codec.encode_result(codec.PICKLE, Fraction(1, 2), ENVELOPES)
     yield "a signed result with a byte changed", sealed[:-1] + b"x"
+
+
+#: A value of each extension type.
+_TYPED = (
+    *((1,), {2}, frozenset((3,)), bytearray(b"4"), 2**70, date(2026, 3, 1), time(12), timedelta(1)),
+    *(datetime(2026, 3, 1, tzinfo=ZoneInfo("Europe/Berlin")), Decimal("1.1"), UUID(int=5)),
+)
 
 
 def _frame(message: bytes | bytearray) -> bytes:

@@ -10,7 +10,8 @@ from operator import add
 
 from svc.domain.lifecycle import JobState
 from svc.domain.members import ON_TRIAL
-from svc.domain.queue_state import QueueState, may_lease
+from svc.domain.queue_state import QueueState
+from svc.domain.scheduling.grants import may_lease
 from tests.fuzz.oracle import Finding
 
 #: Whether it is for suspects; its queue, priority, task and codec.
@@ -33,7 +34,8 @@ def check_cheaply(state: QueueState) -> None:
     for chunk in state.ledger.chunks.values():
         terms, states = chunk.terms, chunk._states
         found = [states.count(each) for each in _STATES]
-        _require(sum(found) == chunk.count == len(states), "a chunk has states that are none")
+        _require(sum(found) == chunk.known, "a chunk has states that are none")
+        _require(chunk.count == len(states), "a chunk has another number of states than jobs")
         unfinished = sum([found[each] for each in _UNFINISHED])
         if chunk.unfinished != unfinished:
             raise Finding(
@@ -50,12 +52,11 @@ def check_cheaply(state: QueueState) -> None:
             ready[True, terms.queue, terms.priority, terms.task, terms.codec] += apart
     _check_counts(state, counted)
     _check_leases(state, leased)
-    lanes = {
-        (lane.apart, lane.terms.queue, lane.terms.priority, lane.terms.task, lane.terms.codec): lane.count
-        for lane in (*state.lanes, *state.suspects.lanes)
-        if lane.count
-    }
-    if lanes != +ready:
+    lanes: Counter[tuple[bool, str, int, str, str]] = Counter()
+    for lane in (*state.lanes, *state.suspects.lanes, *state.absentees.lanes):
+        terms = lane.terms
+        lanes[lane.apart, terms.queue, terms.priority, terms.task, terms.codec] += lane.count
+    if +lanes != +ready:
         raise Finding(f"the lanes do not hold the ready jobs: {lanes}, {dict(ready)}")
 
 
@@ -69,7 +70,8 @@ def _check_counts(state: QueueState, counted: dict[str, list[int]]) -> None:
 
 def _check_leases(state: QueueState, leased: int) -> None:
     held = 0
-    for token, lease in state.leases.items():
+    for lease in state.leases.values():
+        token = lease.token
         held += lease.stop - lease.start
         mine = lease.chunk._states[lease.start : lease.stop]
         _require(lease.start < lease.stop, f"a lease is empty: {token}")

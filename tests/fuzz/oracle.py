@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 #: Seconds of CPU time that one input may take, and bytes by which the process may grow.
 CPU_SECONDS_MAX = 2.0
+#: Seconds after which an input that has not ended is taken for one that never does.
+HANG_SECONDS = 20.0
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
 #: Audit events of CPython that no input may cause. `pickle.find_class` is the lookup of a global.
@@ -24,6 +27,34 @@ _FORBIDDEN = (
 
 class Finding(AssertionError):
     """An input had a forbidden effect."""
+
+
+class Hang(BaseException):
+    """An input does not end. No `Exception`: the code that runs must not take it for an error of its own."""
+
+
+@contextmanager
+def bounded_time(seconds: float = CPU_SECONDS_MAX) -> Iterator[None]:
+    """Bound the processor time of a block, which runs in the main thread.
+
+    Raises:
+        Finding: it has taken more than *seconds*.
+        Hang: it has not ended after `HANG_SECONDS`.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Hang(f"it has not ended after {HANG_SECONDS:g} s of processor time")
+
+    before, started = signal.signal(signal.SIGVTALRM, end), time.process_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+    taken = time.process_time() - started
+    if taken > seconds:
+        raise Finding(f"it took {taken:.1f} s of processor time")
 
 
 class Watch:

@@ -120,6 +120,7 @@ def frames(data: bytes) -> None:
     opened = partial(ENVELOPES.open_arguments, TERMS)
     for read in (
         partial(codec.decode_arguments, codec.PLAIN, data, (codec.PLAIN,)),
+        partial(codec.decode_arguments, codec.TYPED, data, (codec.PLAIN,)),
         partial(codec.decode_arguments, codec.PICKLE, data, codec.CODECS, opened),
         partial(codec.decode_result, data),
         partial(codec.decode_result, data, ENVELOPES),

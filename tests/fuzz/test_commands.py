@@ -23,7 +23,7 @@ from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
 from svc.server import plain_calls
 from svc.server.plain import EXPOSED
-from tests.fuzz import author, commands
+from tests.fuzz import author, commands, oracle
 from tests.fuzz.scene import Scene
 from tests.fuzz.steps import Call, Connect, Frame, Story, Typed
 from tests.fuzz.values import Values
@@ -92,6 +92,18 @@ def an_answer_names_a_function(monkeypatch):
     monkeypatch.setattr(plain_calls, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
 
 
+def a_request_is_looked_for_for_ever(monkeypatch):
+    monkeypatch.setattr(oracle, "HANG_SECONDS", 0.5)
+    feed = READERS[c.Feed]
+
+    def endless(state, command, room, now):
+        while command.limit == 8:
+            pass
+        return feed(state, command, room, now)
+
+    monkeypatch.setitem(READERS, c.Feed, endless)
+
+
 #: Deliberate faults, and the kind of failure that shows each.
 FAULTS = {
     a_handler_drops_a_count: "the counts of a queue",
@@ -101,6 +113,7 @@ FAULTS = {
     a_replay_leaves_failures_out: "differ",
     a_handler_cannot_take_a_number: "ZeroDivisionError",
     an_answer_names_a_function: "answer names",
+    a_request_is_looked_for_for_ever: "has not ended",
 }
 
 

@@ -21,6 +21,9 @@ PROMISED = {
     "CPU of manager, 1,000 jobs": {"svc, fsync"},
     "CPU of consumers, 1,000 jobs": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "1 KiB jobs, end to end": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
+    "multiple of the Pool, no-op jobs": {"svc, fsync"},
+    "multiple of the Pool, 1 KiB jobs": {"svc, fsync"},
+    "multiple at 1 KiB beside that of no-op": {"svc, fsync"},
     "submit alone": {"svc, fsync"},
     "round trip p50": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "round trip p99": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
@@ -30,6 +33,8 @@ PROMISED = {
     "textbook: 40 jobs of 0.1 s": {"svc, fsync", "multiprocessing.Pool", "ProcessPoolExecutor"},
     "stock put+get+task_done, 1 client": {"svc, fsync", "stdlib BaseManager"},
     "stock put+get+task_done, 4+4 clients": {"svc, fsync", "stdlib BaseManager"},
+    "stock, 1 client: server's processor time": {"svc, fsync", "stdlib BaseManager"},
+    "stock, 4+4 clients: server's processor time": {"svc, fsync", "stdlib BaseManager"},
     "stock connect + first call": {"svc, fsync", "stdlib BaseManager"},
     "RSS of manager": {"svc, fsync"},
     "flood: jobs against calm": {"svc, fsync, from one address", "svc, fsync, from 100 addresses"},
@@ -40,6 +45,10 @@ PROMISED = {
 }
 #: The measures that run on request only, each with the systems or sizes that it compares.
 HEAVY = {
+    "large value, submit to result": {"24 MiB, bytes as argument", "24 MiB, a file there and back"},
+    "memory of manager, large value": {"24 MiB, bytes as argument", "24 MiB, bytes as result"},
+    "memory of client beside the value": {"24 MiB, bytes as argument", "24 MiB, bytes as result"},
+    "memory of consumer beside the value": {"24 MiB, bytes as argument", "24 MiB, bytes as result"},
     "large arguments and results": {"4 jobs of 1 MiB, fsync", "the disk, synced"},
     "CPU of manager, 1 MiB of large jobs": {"4 jobs of 1 MiB, fsync"},
     "peak RSS of manager, large jobs": {"4 jobs of 1 MiB, fsync"},
@@ -53,6 +62,8 @@ HEAVY = {
     "killed manager, start to ready": {"2,000 waiting", "10,000 waiting"},
     "longest turn, or sync of a page": {"400 jobs, 100 kept, fsync", "the disk, synced"},
     "peak RSS of manager, dead jobs": {"40 dead jobs, 4 attempts each, equal tracebacks"},
+    "sleeps of 20 ms": {"no recycling", "--recycle-jobs 50"},
+    "fewest consumers at any look": {"no recycling", "--recycle-jobs 50"},
     "floor of a round trip": {"4 messages, 3 processes", "one page, synced"},
     "floor of arguments and results": {"SQLite alone, 1 KiB", "SQLite alone, 16 MiB"},
     "floor of CPU, 1,000 jobs carried": {"1 KiB", "3 bytes"},
@@ -76,6 +87,51 @@ HEAVY = {
         "2,000 jobs with a delay of its own each",
         "2,000 jobs with neither",
     },
+    "no-op jobs on the stream": {"of bare nats-py work queue", "of svc, fsync"},
+    "stream": {"2,000 jobs, finished and forgotten"},
+    "recovery": {"2,000 jobs wait, cold: start to first answer", "2,000 jobs wait, warm: takeover to ready"},
+    "round trip p50, beside a backlog": {"svc, fsync", "svc, stream of 3 servers"},
+    "jobs that wait at once": {"50 coroutines that wait 1 s, 1 consumer, fsync"},
+    "no-op jobs by the size of lists": {"no batch, fsync", "batch=1, fsync", "batch=100, fsync"},
+    "shell commands": {"20 x true, svc run, fsync"},
+    "no-op jobs with output": {"captured", "not captured"},
+    "print to `svc logs --follow`": {"median", "longest"},
+    "flood of output": {"1 job of 4 MB", "4 jobs of 1 MB", "a pipe that is only read"},
+    "files of output": {"1 job of 4 MB", "4 jobs of 1 MB", "4 jobs of 1 MB, the bound"},
+    "growth of manager in a flood": {"1 job of 4 MB", "4 jobs of 1 MB"},
+    "CPU of manager, jobs that report": {"20 jobs, silent", "20 jobs, progress", "20 jobs, both"},
+    "link: tasks of 5 ms": {
+        "8 local processes, the ideal",
+        "ProcessPoolExecutor, 0 ms one way",
+        "svc, fsync, 0 ms one way",
+        "svc, fsync, 2 ms one way",
+    },
+    "link: no-op jobs": {"svc, fsync, 0 ms one way", "svc, fsync, 2 ms one way"},
+    "link: round trip": {"direct, no proxy", "0 ms one way", "2 ms one way"},
+    "mixed load: all jobs": {
+        "8 local processes, the ideal",
+        "ProcessPoolExecutor, 0 ms one way",
+        "svc, fsync, 2 ms one way",
+    },
+    "mixed load: short jobs": {"8 local processes, the ideal", "svc, fsync, 2 ms one way"},
+    "2 clients, one job at a time each": {"svc, fsync, 0 ms one way"},
+    "no-op jobs on 3 hosts x 8 consumers": {"svc, fsync, 1 ms one way"},
+    "one long job: all short ones ended": {
+        "of another task, first, 2 ms one way",
+        "of the same task, first, 2 ms one way",
+        "of the same task, amid the others, 2 ms one way",
+        "of the same task, amid the others, 2 ms one way, the bound",
+    },
+    "taking back: a consumer was idle": {"2 ms one way, longest", "2 ms one way, bound"},
+    "restart: from start until all are back": {"10 workers, 30 connections"},
+    "end beyond a timeout of 1 s": {
+        "sleep",
+        "loop of NumPy",
+        "loop in C",
+        "regular expression",
+        "socket.recv",
+    },
+    "end after a cancel, grace 1 s": {"sleep", "loop of NumPy", "loop in C"},
 }
 
 
@@ -114,12 +170,15 @@ def test_the_benchmark_prints_every_promised_row_with_its_ratio_and_writes_the_s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # each measure is a run of its own, and has its own bound
 def test_the_measures_that_are_done_only_when_asked_for_have_their_rows(tmp_path):
     documents = [smoke(tmp_path / f"{name}.json", "--only", name)[1] for name in heavy.HEAVY]
     figures = {(each["measure"], each["system"]): each for found in documents for each in found["figures"]}
     assert {(measure, system) for measure, those in HEAVY.items() for system in those} <= set(figures)
     assert figures["messages to consumers for one job", "40 consumers"]["median"] == 1
+    assert figures["taking back: jobs that ran twice", "2 ms one way"]["median"] == 0
+    assert figures["taking back: jobs that never ran", "2 ms one way"]["median"] == 0
     # Retention has its own moments: it need not have come to all of them yet.
     assert figures["jobs forgotten meanwhile", "400 jobs, 100 kept, fsync"]["median"] <= 300
 

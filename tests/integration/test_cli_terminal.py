@@ -56,7 +56,7 @@ class TestDemo:
         results = {line for line in ended.stdout.splitlines() if line.startswith("Result: ")}
         assert results == {f"Result: {i} * {i} = {i * i}" for i in range(40)}
         assert len(ended.stdout.splitlines()) == 43
-        assert re.search(r"drained with \d+ pills, one for each consumer", ended.stderr)
+        assert re.search(r"drained with \d+ pills \(the order to stop\), one for each consumer", ended.stderr)
         assert ended.stderr.count("/metrics") == 2
         assert list(tmp_path.iterdir()) == []
         assert processes_with(str(tmp_path)) == []

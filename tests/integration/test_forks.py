@@ -157,6 +157,27 @@ in_children(2, work)
     assert len({job_id for ids, _ in lines for job_id in ids}) == 9
 
 
+def test_a_stream_of_submits_with_frames_on_their_way_gives_other_ids_in_a_child(
+    service: Manager, tmp_path: Path
+):
+    program = """
+from svc import Client
+from svc.client.specs import JobSpec
+client = Client()
+client.submit(ADD, 0, 0).result(timeout=30)
+stream = client.submit_each([JobSpec(ADD, (n, 0)) for n in range(20_000)])
+first = next(stream)
+def work(number):
+    jobs = [job for jobs in stream for job in jobs]
+    return [[job.id for job in jobs[::1000]], [job.result(timeout=30) for job in jobs[::1000]], len(jobs)]
+in_children(1, work)
+"""
+    lines = output(IN_CHILDREN + program, service, tmp_path)
+    assert [results for _, results, _ in lines] == [list(range(1000, 20_000, 1000))] * 2
+    assert len({job_id for ids, _, _ in lines for job_id in ids}) == 2 * 19
+    assert [count for _, _, count in lines] == [19_000] * 2
+
+
 def test_a_fork_while_other_threads_submit_leaves_no_lock_behind(service: Manager, tmp_path: Path):
     program = """
 import threading

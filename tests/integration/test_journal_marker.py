@@ -30,6 +30,7 @@ class Site(Host):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.journal, self.marker = folder / "data" / "j.db", folder / "marker"
+        self.journal.parent.mkdir()
         self.env |= {"SVC_JOURNAL": str(self.journal), "SVC_JOURNAL_MARKER": str(self.marker)}
 
     def once(self) -> None:
@@ -65,7 +66,6 @@ def test_a_journal_that_was_made_must_be_there_at_the_next_start(site: Site, los
 
 
 def test_a_disk_that_is_not_mounted_is_noticed_and_one_that_is_back_is_served(site: Site, tmp_path: Path):
-    site.journal.parent.mkdir()
     with small_disk(site.journal.parent, 64 * 1024 * 1024):
         site.once()
         kept = tmp_path / "kept"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from svc.domain.job import JobView
+from svc.domain.job_view import JobView
 from svc.domain.limits import Limits
 from tests.support.workers import Client, Manager, Worker, options
 
@@ -97,13 +97,16 @@ def test_a_job_that_kills_its_worker_is_dead_after_six_workers(client: Client, w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["close_descriptors", "close_descriptors_and_sleep"])
+@pytest.mark.parametrize("task", ["close_descriptors", "close_descriptors_and_sleep", "close_all"])
 def test_a_job_that_closes_its_consumers_descriptors_is_dead_after_a_few_consumers(
     client: Client, worker: Restarting, task: str
 ) -> None:
     view = poisoned(client, task)
 
     assert view.state == "dead"
+    assert (
+        "as its pipes and connections were closed; a task may close only" in view.attempts[-1].error.message
+    )
     assert worker.consumers_lost() <= BUDGET + 1
     assert worker.lost == 0
 

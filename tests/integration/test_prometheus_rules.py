@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from tests.support.prometheus import RULES, program
 
 
@@ -13,8 +15,9 @@ def promtool(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_settings_are_valid():
-    promtool("check", "config", RULES / "prometheus.yml")
+@pytest.mark.parametrize("settings", ["prometheus.yml", "prometheus.ha.yml"])
+def test_the_settings_are_valid(settings):
+    promtool("check", "config", RULES / settings)
 
 
 def test_the_rules_are_valid():

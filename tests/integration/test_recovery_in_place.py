@@ -15,7 +15,7 @@ from svc.broker.manager import ManagerBroker
 from svc.codec import PLAIN, encode_arguments
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.events import Cancelled, Submitted
+from svc.domain.events import JobsCancelled, Submitted
 from svc.domain.job import NewChunk, Terms
 from svc.errors import BadRequest, ManagerUnreachable
 from svc.server.journal import SqliteJournal
@@ -212,7 +212,7 @@ def test_a_journal_with_a_contradiction_is_served_and_the_log_tells_of_it(tmp_pa
     """An older release ended both jobs for one id; its rows must not keep this one from starting."""
     journal = SqliteJournal.open(tmp_path / "journal.db")
     journal.append([(1, Submitted(1.0, "o", 0, Terms("nobody:knows", "bulk"), [b"", b""]))])
-    journal.append([(2, Cancelled(2.0, "o", [0, 0]))])
+    journal.append([(2, JobsCancelled(2.0, "o", [0, 0]))])
     journal.close()
     with breakable(tmp_path) as running, running.broker() as broker:
         assert jobs_waiting(broker) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,16 +45,25 @@ def secured(certificates, tmp_path_factory):
     try:
         service.start_manager("--durability", "memory", *flags)
         service.start_worker()
-        tunnel = service.run("tunnel", "--listen", "127.0.0.1:0", "--announce", str(announced))
-        try:
-            service._await_file(announced, tunnel)
-            host, _, port = json.loads(announced.read_text())["listen"].rpartition(":")
-            yield service, (host, port)
-        finally:
-            tunnel.send_signal(signal.SIGTERM)
-            assert tunnel.wait(20) == 0
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            hosts = f"127.0.0.1:1,127.0.0.1:{silent.getsockname()[1]},{service.listen}"
+            yield from tunnelled(service, hosts, announced)
     finally:
         service.close()
+
+
+def tunnelled(service, hosts, announced):
+    """Run a tunnel to the first of *hosts* that answers; the others refuse, and stay silent."""
+    tunnel = service.run(
+        *("tunnel", "--listen", "127.0.0.1:0", "--announce", str(announced), "--manager", hosts)
+    )
+    try:
+        service._await_file(announced, tunnel)
+        host, _, port = json.loads(announced.read_text())["listen"].rpartition(":")
+        yield service, (host, port)
+    finally:
+        tunnel.send_signal(signal.SIGTERM)
+        assert tunnel.wait(20) == 0
 
 
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).parts[-3])
@@ -93,7 +103,7 @@ def test_a_manager_with_tls_is_ready(tmp_path, certificates):
     try:
         service.start_manager("--durability", "memory", "--http", "127.0.0.1:0", *flags)
         http = parse_address(json.loads((tmp_path / "manager.json").read_text())["http"])
-        assert probe(http.host, http.port, "/readyz", 20) == (200, "ok")
+        assert probe([(http.host, http.port)], "/readyz", 20) == (200, "ok")
     finally:
         service.close()
 

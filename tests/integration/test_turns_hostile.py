@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import pickle
-import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -19,19 +18,13 @@ from svc.domain.limits import Limits
 from svc.domain.observer import Observer
 from svc.domain.roles import Role
 from svc.server import loop
-from svc.server.connection_limits import Bounds
-from svc.server.keys import Key, KeyRing
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_stack import CONTAINERS_MAX
 from svc.server.plain_calls import CODING_BYTES_MAX
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
-from tests.support.manager import RunningManager, running_manager
+from tests.support.manager import RunningManager
 from tests.support.stranger import Stranger
-
-KEYS = {role: secrets.token_bytes(32) for role in Role}
-RING = KeyRing([Key(role, secret) for role, secret in KEYS.items()])
-#: Seconds of the loop's processor time that one turn may take for a message of up to 1 MiB.
-TURN_SECONDS = 0.05
+from tests.support.turns import KEYS, TURN_SECONDS, observed_manager
 
 
 class Told(Observer):
@@ -61,7 +54,7 @@ def told() -> Told:
 
 @pytest.fixture
 def manager(told: Told) -> Iterator[RunningManager]:
-    with running_manager(observer=told, keys=RING, bounds=Bounds(connections=8)) as running:
+    with observed_manager(told) as running:
         yield running
 
 
@@ -186,7 +179,7 @@ def test_a_frame_that_cannot_be_read_is_counted_as_malformed(manager, told):
 
 def test_a_peer_without_a_place_is_counted(manager, told):
     with ExitStack() as stack:
-        for _ in range(6):  # of eight, with three other keys that have one each: one more than it may have
+        for _ in range(7):  # of ten, with four other keys that have one each: one more than it may have
             stack.enter_context(client(manager, Role.READ))
         assert told.refusals == [("no_place", "read")]
 

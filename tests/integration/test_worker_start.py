@@ -83,8 +83,9 @@ def test_a_log_line_about_an_unreachable_manager_names_its_address(host):
     with ExitStack() as stack:
         # At the same time: each complains after some seconds of silence.
         workers = {at: stack.enter_context(worker(host, *flags, "--manager", at)) for at in named}
-        said = {at: line_with(process, "manager_unreachable")["manager"] for at, process in workers.items()}
-    assert said == named
+        said = {at: line_with(process, "manager_unreachable") for at, process in workers.items()}
+    assert {at: line["manager"] for at, line in said.items()} == named
+    assert "Connection refused" in said["127.0.0.1:1"]["error"]
 
 
 @pytest.mark.parametrize("module", TASKLESS)
@@ -97,3 +98,32 @@ def test_a_worker_whose_modules_have_no_tasks_ends_and_says_so(host, module):
         end(manager)
     assert ended.returncode == 2
     assert f"no task is in the modules {module}" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("nomod", ""),
+        ("own.py", "own"),
+        ("./own.py", "own"),
+        ("own/jobs.py", "own.jobs"),
+        ("/x/own.py", "own"),
+        ("own:add", "own"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_all_that_a_worker_tells(host, name, meant):
+    (host.folder / "own.py").write_text("def add(a, b): return a + b\n")
+    flags = ("--tasks", name, "--http", "off", "--consumers", "4", "--manager", "127.0.0.1:1")
+    ended = host.svc("worker", "--log-format", "json", *flags)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2
+    assert line.startswith(f"svc: the task module {name!r} cannot be imported: ")
+    assert line.endswith(f"; write the module's name: --tasks {meant}") is bool(meant)
+
+
+def test_a_wrong_option_of_a_task_is_told_with_its_place_on_lines_of_their_own(host):
+    (host.folder / "own.py").write_text("from svc import task\n\n@task(retries='x')\ndef add(a, b): ...\n")
+    flags = ("--tasks", "own", "--http", "off", "--consumers", "2", "--manager", "127.0.0.1:1")
+    first, place, *_ = host.svc("worker", "--log-format", "json", *flags).stderr.splitlines()
+    assert first.startswith("svc: the task module 'own' cannot be imported: ConfigurationError: the retries")
+    assert place == f'  File "{host.folder / "own.py"}", line 3, in <module>'

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.support.journals import reopened
+from tests.support.memory_journals import reopened
 from tests.support.workers import Client, Manager, Start, command_of, descendants, until
 
 

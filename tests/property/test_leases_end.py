@@ -10,6 +10,7 @@ from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain import returns
 from svc.domain.job import DEFAULT_QUEUE, ErrorInfo, NewChunk, Terms
 from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
@@ -89,6 +90,12 @@ class Members:
         if isinstance(reply, r.Grant):
             self.told += [each.token for each in reply.deliveries]
 
+    def quiet(self) -> None:
+        """Run turns while there is work at once."""
+        self.host.turn()
+        while self.host.seconds_to_next() == 0.0:
+            self.host.turn()
+
     def rest(self) -> None:
         """Let all be quiet: the connections that are left say nothing, or are gone."""
         for member in list(self.members):
@@ -97,11 +104,13 @@ class Members:
                 self.host.disconnected(member)
         for _ in range(3):
             self.clock.advance(self.host.state.limits.lease_seconds + SWEEP_SECONDS)
-            self.host.turn()
+            self.quiet()
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed):
+@pytest.mark.parametrize("returned", [1, returns.RETURNED_MAX])
+def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed, returned, monkeypatch):
+    monkeypatch.setattr(returns, "RETURNED_MAX", returned)
     members = Members(seed)
     for _ in range(60):
         members.step()

@@ -10,15 +10,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from svc.domain import commands as c
-from svc.domain import membership, upkeep
 from svc.domain import replies as r
+from svc.domain import upkeep
 from svc.domain.events import Merged
 from svc.domain.job import NewChunk, Terms
 from svc.domain.members import RECONNECT_GRACE, Member
-from svc.domain.queue_state import is_silent, may_lease
-from svc.domain.retry import CRASH_BUDGET
-from tests.support.journals import reopened
-from tests.support.queue_model import CONSUMERS, ERROR, LIMITS, WORKERS, Job, Lease, QueueModel
+from svc.domain.scheduling.grants import may_lease
+from tests.support.member_rules import MemberRules
+from tests.support.memory_journals import reopened
+from tests.support.queue_model import (
+    CONSUMERS,
+    ERROR,
+    FINISHED,
+    LIMITS,
+    Job,
+    Lease,
+    StreamReader,
+)
 from tests.support.state_checks import entries
 
 
@@ -30,83 +38,8 @@ def few_attempts_kept() -> Iterator[None]:
         yield
 
 
-class QueueMachine(QueueModel):
+class QueueMachine(MemberRules):
     """Random commands, one commit each; a restart may come after any of them."""
-
-    # --- members ------------------------------------------------------------------------------------
-
-    @rule(worker=st.sampled_from(WORKERS))
-    def supervise(self, worker: str) -> None:
-        member = self.supervisors[worker] = Member()
-        self.ask(c.Hello(1, "worker", f"{worker}-0", worker), member)
-
-    @rule(worker=st.sampled_from(WORKERS))
-    def supervisor_gone(self, worker: str) -> None:
-        member = self.supervisors.pop(worker, None)
-        if member is not None:
-            membership.disconnected(self.state, member, self.now)
-
-    @rule(name=st.sampled_from(CONSUMERS), forgets=st.booleans())
-    def connect(self, name: str, forgets: bool) -> None:
-        """A consumer comes (back): it names its leases, or the replies never reached it."""
-        mine = {token: lease for token, lease in self.held.items() if lease.consumer == name}
-        if forgets and mine:
-            token = max(mine)
-            lease = mine.pop(token)
-            self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
-            del self.held[token]
-            if token in self.state.leases:
-                self._back(lease)
-        held = [c.Held(t, each.origin, each.numbers[0], len(each.numbers)) for t, each in mine.items()]
-        old, self.members[name] = self.members.get(name), Member()
-        said = c.Hello(1, "consumer", name, name[0], tasks=["m:f"], held=held)
-        welcome = self.ask(said, self.members[name])
-        assert isinstance(welcome, r.Welcome)
-        for token, lease in mine.items():
-            ids = [f"{lease.origin}-{number}" for number in lease.numbers]
-            if token in welcome.lost:
-                del self.held[token]
-                self.stale.append(c.Ack(token, lease.numbers[0], [b"x"], [0.0]))
-                assert token not in self.state.leases
-            else:
-                for job in ids:
-                    assert self.jobs[job].state in ("ready", "leased")
-                    self.jobs[job].state = "leased"
-        if old is not None:
-            membership.disconnected(self.state, old, self.now)
-            self.commit()
-
-    @rule(name=st.sampled_from(CONSUMERS))
-    def cut(self, name: str) -> None:
-        member = self.members.pop(name, None)
-        if member is not None:
-            membership.disconnected(self.state, member, self.now)
-            self.commit()
-
-    @rule(name=st.sampled_from(CONSUMERS))
-    def leave(self, name: str) -> None:
-        member = self.members.pop(name, None)
-        if member is not None:
-            self.ask(c.Leave(), member)
-            self._drop_leases_of(name)
-
-    @rule(name=st.sampled_from(CONSUMERS), executing=st.booleans())
-    def lost(self, name: str, executing: bool) -> None:
-        supervisor = self.supervisors.get(name[0])
-        if supervisor is None or name not in self._listed(name[0]):
-            return
-        token = min((t for t, lease in self.held.items() if lease.consumer == name), default=0)
-        if not executing or token not in self.state.leases:
-            self.ask(c.Lost(name, ERROR), supervisor)
-        else:
-            number = self.held[token].numbers[0]
-            job = self.jobs[f"{self.held[token].origin}-{number}"]
-            self.ask(c.Lost(name, ERROR, token, number), supervisor)
-            del self.held[token].numbers[0]
-            job.charged[1] += 1
-            self._settle(job, "dead" if job.charged[1] >= CRASH_BUDGET else "ready")
-        self._drop_leases_of(name)
-        self.members.pop(name, None)
 
     # --- jobs ---------------------------------------------------------------------------------------
 
@@ -154,10 +87,14 @@ class QueueMachine(QueueModel):
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def submit_others_under_known_numbers(self, data: st.DataObject) -> None:
-        """A conflict as long as one of the jobs is kept; afterwards their numbers count as the same jobs."""
+        """A conflict as long as their chunk has a job; afterwards their numbers count as the same jobs."""
         chunk = data.draw(st.sampled_from(self.sent))
         others = NewChunk(chunk.first, chunk.terms, [b"other"] * len(chunk.bodies), chunk.delay, chunk.key)
-        kept = any(self.state.ledger.find(f"o-{chunk.first + place}") for place in range(len(chunk.bodies)))
+        origin, numbers = (
+            self.state.ledger.origins.get("o"),
+            range(chunk.first, chunk.first + len(chunk.bodies)),
+        )
+        kept = origin is not None and any(origin.find(number) for number in numbers)
         reply = self.ask(c.Submit("o", [others]), self.client)
         assert isinstance(reply, r.Accepted)
         assert [(note.code, note.anew) for note in reply.notes] == [("conflict", True)] * kept
@@ -169,12 +106,10 @@ class QueueMachine(QueueModel):
             return
         grant = self.ask(c.Lease(limit), member)
         assert isinstance(grant, r.Grant)
-        idle = (
-            self.state.ledger.drains.in_force
-            or self.now < self.state.hold_until
-            or is_silent(member, self.now)
+        idle = self.state.ledger.drains.in_force or (
+            member.worker is not None and member.worker.is_silent(self.now)
         )
-        ready = [known for known in self.jobs.values() if known.state == "ready"]
+        ready = [known for job, known in self.jobs.items() if known.state == "ready" and not self._waits(job)]
         suspects = [known for known in self.jobs.values() if known.suspect and known.state == "leased"]
         alone = not suspects and not any(lease.consumer == name for lease in self.held.values())
         if idle or not ready:
@@ -192,6 +127,8 @@ class QueueMachine(QueueModel):
             for number in numbers:
                 job = self.jobs[f"{each.origin}-{number}"]
                 assert job.state == "ready"
+                holder = self.awaited.get(f"{each.origin}-{number}")
+                assert holder is None or not self.state.absentees, "its holder may still come back"
                 assert [each.failures, each.crashes, each.interruptions] == job.charged[:3]
                 if job.suspect:
                     assert (grant.deliveries, len(each.bodies)) == ([each], 1), "a suspect is not alone"
@@ -206,10 +143,52 @@ class QueueMachine(QueueModel):
         ack = c.Ack(token, lease.numbers[0], [b"%d" % token] * count, [0.1] * count)
         assert self.ask(ack, member) == r.Done(1)
         for number in lease.numbers[:count]:
-            self._settle(self.jobs[f"{lease.origin}-{number}"], "succeeded")
+            job = self.jobs[f"{lease.origin}-{number}"]
+            self._settle(job, "succeeded")
+            if job.giver:
+                job.gives(token, [])
         del lease.numbers[:count]
         assert self.ask(ack, member) == r.Done(1), "the same ack again"
         self._tidy(token)
+
+    @precondition(lambda self: self._live())
+    @rule(data=st.data(), count=st.integers(1, 3), again=st.integers(0, 2))
+    def give(self, data: st.DataObject, count: int, again: int) -> None:
+        """A job gives partial results, the last ones among them perhaps again."""
+        token, lease, member = self._choose(data)
+        number = data.draw(st.sampled_from(lease.numbers))
+        job = self.jobs[f"{lease.origin}-{number}"]
+        known = job.given if job.giver == token else []
+        first = max(0, len(known) - again)
+        fresh = [b"%d:%d" % (token, len(known) + place) for place in range(count)]
+        values = [*known[first:], *fresh]
+        job.gives(token, fresh)
+        assert self.ask(c.Yield(token, number, first, values), member) == r.Done(len(job.given))
+        assert self.ask(c.Yield(token, number, first, values), member) == r.Done(len(job.given)), "again"
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def begin_to_read(self, data: st.DataObject) -> None:
+        self.readers.append(StreamReader(data.draw(st.sampled_from(sorted(self.jobs)))))
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data())
+    def read_on(self, data: st.DataObject) -> None:
+        """What a reader sees goes on where it was, or it hears that the stream is another one."""
+        reader = data.draw(st.sampled_from(self.readers))
+        part = self.ask(c.ReadStream(reader.job, len(reader.seen), reader.token), self.client)
+        known = self.jobs.get(reader.job)
+        if known is None:
+            assert isinstance(part, r.Refused)
+        elif reader.token and reader.token != known.giver:
+            assert isinstance(part, r.StreamPart)
+            assert (part.token, part.number, part.values) == (known.giver, known.stream, [])
+            self.readers.remove(reader)
+        else:
+            assert isinstance(part, r.StreamPart)
+            reader.token = part.token
+            reader.seen += part.values
+            assert reader.seen == known.given
 
     @precondition(lambda self: self._live())
     @rule(data=st.data(), retry_in=st.sampled_from([None, 0.0, 5.0]))
@@ -281,6 +260,25 @@ class QueueMachine(QueueModel):
             job.state = "ready"
             job.charged = [0, 0, job.charged[2], 0]
 
+    @rule(data=st.data(), state=st.sampled_from(["", "dead", "succeeded", "cancelled"]))
+    def purge(self, data: st.DataObject, state: str) -> None:
+        ended = [name for name, job in self.jobs.items() if job.state in FINISHED]
+        if state:
+            ended = [name for name in ended if self.jobs[name].state == state]
+            command = c.Purge(states=[state])
+        elif self.jobs:
+            named = data.draw(
+                st.lists(st.sampled_from(sorted(self.jobs)), min_size=1, max_size=4, unique=True)
+            )
+            ended = [name for name in ended if name in named]
+            command = c.Purge(named)
+        else:
+            command = c.Purge(every=True)
+        assert self.ask(command, self.client) == r.Done(len(ended))
+        for name in ended:
+            del self.jobs[name]
+        self.purged += len(ended)
+
     @rule(worker=st.sampled_from(["", "w"]), refuse=st.just(False), end=st.booleans())
     def drain(self, worker: str, refuse: bool, end: bool) -> None:
         if not worker:
@@ -315,16 +313,29 @@ class QueueMachine(QueueModel):
             set(state.leases),
             {name: set(worker.consumers) for name, worker in state.workers.items()},
             entries(state.scheduled),
-            state.hold_until,
+            state.absentees.until,
             state.readied,
             # A chunk that grows long after its first job may be merged a little later.
             [type(event) for _, event in state._events if not isinstance(event, Merged)],
         )
 
+    def _waits(self, job: str) -> bool:
+        """Return whether a ready job waits for somebody who may hold it since before a restart."""
+        place, absentees = self.state.ledger.find(job), self.state.absentees
+        if place is None or not absentees:
+            return False
+        chunk, index = place
+        return absentees.may_hold(chunk) or self.state.ledger.losses.of(chunk, index) is not None
+
     @rule()
     def restart(self) -> None:
         """Stop and start: leases are gone, all else is as before; consumers come back or do not."""
         self.journal = reopened(self.journal)
+        self.awaited = {
+            f"{lease.origin}-{number}": lease.consumer
+            for lease in self.held.values()
+            for number in lease.numbers
+        }
         for job in self.jobs.values():
             if job.state == "leased":
                 job.state = "scheduled" if job.due > self.now else "ready"
@@ -336,8 +347,12 @@ class QueueMachine(QueueModel):
         if not hasattr(self, "state"):
             return
         self.ask(c.Resume(), self.client)
+        if self.state.absentees:
+            self.now = max(self.now, self.state.absentees.until)
+            upkeep.tick(self.state, self.now)
+            self._note_due()
+            self._note_expired()
         ready = [job for job, known in self.jobs.items() if known.state == "ready"]
-        self.now = max(self.now, self.state.hold_until)
         plain, got = Member("plain"), list[str]()
         while True:
             grant = self.ask(c.Lease(3), plain)
@@ -345,6 +360,8 @@ class QueueMachine(QueueModel):
                 break
             for d in grant.deliveries:
                 got += [f"{d.origin}-{d.first + i}" for i in range(len(d.bodies))]
+                # A suspect keeps others waiting as long as it runs.
+                self.ask(c.Ack(d.token, d.first, [b""] * len(d.bodies), [0.0] * len(d.bodies)), plain)
         assert sorted(got) == sorted(ready)
 
 

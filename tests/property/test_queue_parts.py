@@ -84,7 +84,7 @@ def test_a_feed_read_page_by_page_gives_every_entry_once(steps, limit, data):
     for sequence, (parts, jobs) in enumerate(steps, start=1):
         for part in range(parts):
             completions.append(sequence, part, number, jobs)
-            entries.append((sequence, part, number, jobs))
+            entries.append(Completion(sequence, part, number, jobs))
             number += jobs
     cursor, seen = 0, list[Completion]()
     while page := page_of(completions, cursor, limit):
@@ -94,7 +94,7 @@ def test_a_feed_read_page_by_page_gives_every_entry_once(steps, limit, data):
         if data.draw(st.booleans()):
             completions.drop_below(page[-1].first)
 
-    assert [tuple(entry) for entry in seen] == entries
+    assert seen == entries
 
 
 @QUICK
@@ -186,6 +186,8 @@ def values_of(kind: object) -> st.SearchStrategy[object]:
         return st.sampled_from(kind)
     if get_origin(kind) is list:
         return st.lists(values_of(arguments[0]), max_size=2)
+    if get_origin(kind) is dict:
+        return st.dictionaries(*map(values_of, arguments), max_size=2)
     if get_origin(kind) is tuple:
         return st.tuples(*map(values_of, arguments))
     return st.one_of(*map(values_of, arguments))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 
 from svc.broker.host import QueueHost
+from svc.domain import admission
 from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
+from svc.domain.handlers import HANDLERS
+from svc.domain.job_streams import JobStream
 from svc.domain.limits import Limits
 from svc.domain.members import LeaseRecord, Member
 from svc.domain.origins import Origin
 from svc.domain.queue_state import QueueState
-from tests.support.simulated_peers import Violation
+from tests.support.simulated_peer import Violation
 from tests.support.simulation import World
 
 BUDGET = Limits().suspicion_budget
@@ -30,6 +34,34 @@ def test_every_job_has_one_outcome_whatever_fails(first):
             World(seed).run()
         except Violation as violation:
             pytest.fail(f"seed {seed}: {violation}")
+
+
+@pytest.mark.parametrize("first", [0, 30])
+def test_large_values_are_those_of_the_outcome_whatever_fails(first):
+    lost = 0
+    for seed in range(first, first + 30):
+        world = World(seed, large=True)
+        try:
+            world.run()
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+        lost += world.values_lost
+    assert lost, "no large value was ever lost: the simulation proves too little"
+
+
+@pytest.mark.parametrize("first", [0, 30])
+def test_each_put_that_may_wait_is_one_job_whatever_fails(first):
+    waited = refused = 0
+    for seed in range(first, first + 30):
+        world = World(seed, jobs=2, puts=True)
+        try:
+            world.run()
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+        waited += world.puts_waited
+        refused += sum(each.refused for each in world.putters)
+    assert waited > 5, "hardly a put has waited: the simulation proves too little"
+    assert refused > 5
 
 
 POISON = ("a-3", "a-4", "b-11")
@@ -74,7 +106,7 @@ def test_a_seed_tells_the_same_story_again():
 
 def test_the_faults_do_happen():
     """A simulation in which nothing goes wrong would prove nothing."""
-    worlds = [World(seed) for seed in range(20)]
+    worlds = [World(seed) for seed in range(30)]
     for world in worlds:
         world.run()
 
@@ -83,6 +115,9 @@ def test_the_faults_do_happen():
     assert sum(world.crashed.total() for world in worlds) > 10
     assert sum(world.hits.total() for world in worlds) > 100
     assert sum(world.early for world in worlds) > 50
+    assert sum(world.recalled for world in worlds) > 20
+    assert sum(world.values_read for world in worlds) > 200
+    assert sum(world.streams_restarted for world in worlds) > 2
     assert sum(each > 1 for world in worlds for each in world.executions.values()) > 50
 
 
@@ -96,11 +131,11 @@ class HastyHost(QueueHost):
         self.commits.outbox.deliver()
 
 
-def _notices(host: type[QueueHost] = QueueHost) -> bool:
+def _notices(host: type[QueueHost] = QueueHost, *, puts: bool = False) -> bool:
     """Return whether one of a few seeds finds fault with *host*."""
     for seed in range(40):
         try:
-            World(seed, host).run()
+            World(seed, host, 2 if puts else 40, puts=puts).run()
         except Violation:
             return True
     return False
@@ -133,5 +168,39 @@ def test_results_in_another_order_than_their_events_are_noticed(monkeypatch):
         return self._succeeded
 
     monkeypatch.setattr(QueueState, "results_event", results_event)
+
+    assert _notices()
+
+
+def test_a_stream_that_goes_on_in_the_next_attempt_is_noticed(monkeypatch):
+    monkeypatch.setattr(JobStream, "token", property(lambda self: 1))
+
+    assert _notices()
+
+
+def test_a_success_that_keeps_the_stream_of_another_attempt_is_noticed(monkeypatch):
+    monkeypatch.setattr(JobStream, "supersede", lambda self, token, attempt: None)
+
+    assert _notices()
+
+
+def test_a_put_whose_key_is_not_looked_at_is_noticed(monkeypatch):
+    monkeypatch.setattr(admission, "_same_key", lambda *arguments: None)
+
+    assert _notices(puts=True)
+
+
+def test_a_recall_that_takes_the_running_job_is_noticed(monkeypatch):
+    def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> r.Reply | None:
+        return exact(state, msgspec.structs.replace(command, number=command.number - 1), member, now)
+
+    exact = HANDLERS[c.Recall]
+    monkeypatch.setitem(HANDLERS, c.Recall, recall)
+
+    assert _notices()
+
+
+def test_a_recall_that_gives_nothing_back_is_noticed(monkeypatch):
+    monkeypatch.setitem(HANDLERS, c.Recall, lambda state, command, member, now: r.Done())
 
     assert _notices()

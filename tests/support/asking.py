@@ -37,7 +37,9 @@ def lease_one(consumer: Broker) -> r.Delivery:
     return delivery
 
 
-def record(queue: Broker, command: c.Ack | c.Nack | c.Release | c.Extend) -> int:
+def record(
+    queue: Broker, command: c.Ack | c.Nack | c.Release | c.Extend | c.Checkpoint | c.Yield | c.Recall
+) -> int:
     """Send one report alone; return the count in its answer.
 
     Raises:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Self
 
 _ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("memory", "cpu", "pids")
@@ -91,6 +92,50 @@ class Cgroup:
     def _write(self, controller: str, file: str, value: int | str | None) -> None:
         text = _FREE.get(file, "max") if value is None else str(value)
         (self._folders[controller] / file).write_text(text)
+
+
+class WriteLimit:
+    """For the length of a block, a group of processes of which a disk takes only some writes per second."""
+
+    def __init__(self, path: Path, per_second: int) -> None:
+        """Limit writes to the disk of *path*; this needs root, and in version 2 the controller `io`."""
+        device = path.stat().st_dev
+        self._disk = f"{os.major(device)}:{os.minor(device)}"
+        self._limit = per_second
+        self._version2 = (_ROOT / "cgroup.controllers").exists()
+        self._parent = _ROOT if self._version2 else _ROOT / "blkio"
+        self._folder = self._parent / f"svc-faults-{os.getpid()}-writes"
+
+    def __enter__(self) -> Self:
+        """Make the group.
+
+        Raises:
+            OSError: it cannot be made here, or *path* is on no disk.
+        """
+        if self._version2:
+            (_ROOT / "cgroup.subtree_control").write_text("+io")
+        self._folder.mkdir()
+        try:
+            if self._version2:
+                (self._folder / "io.max").write_text(f"{self._disk} wiops={self._limit}")
+            else:
+                limit = f"{self._disk} {self._limit}"
+                (self._folder / "blkio.throttle.write_iops_device").write_text(limit)
+        except OSError:
+            self._folder.rmdir()
+            raise
+        return self
+
+    def add(self, pid: int) -> None:
+        """Take a process into the group; its writes from now on are counted."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def __exit__(self, *_: object) -> None:
+        """Let all processes go, and remove the group."""
+        for pid in (self._folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (self._parent / "cgroup.procs").write_text(pid)
+        self._folder.rmdir()
 
 
 def _place(controller: str) -> str:

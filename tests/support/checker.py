@@ -4,7 +4,8 @@ It does not know how the service works. It gets `Books` (the records of the serv
 observations from outside), and lists every contradiction. The invariants are those of docs/architecture.md:
 
 I1 no loss · I2 no invention · I3 recorded once · I4 duplicates bounded by faults · I5 attempt budgets ·
-I6/I7 accepted is kept, a repeat makes no second job · I10 every call ends · I12 drain · I18 metrics.
+I6/I7 accepted is kept, a repeat makes no second job · I10 every call ends · I12 drain · I13 cancel ·
+I14 checkpoints · I18 metrics · I19 what is read of a stream is the beginning of what one attempt gave.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ import itertools
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from svc.codec import PLAIN, decode_arguments, decode_result
 from svc.domain import events as e
 from svc.domain.job import Cause
 from svc.domain.retry import CRASH_BUDGET
-from svc.server.journal import SqliteJournal
+from tests.support.checkpoints import wrong_checkpoints
 from tests.support.findings import Findings
-from tests.support.history import OK, Execution, Fault, History
+from tests.support.history import OK, Execution, Fault, History, StreamRead
 
 #: Seconds by which a call may exceed its deadline (I10).
 DEADLINE_SLACK = 1.0
@@ -45,6 +45,8 @@ class Job:
     ends: list[str] = field(default_factory=list)
     results: list[object] = field(default_factory=list)
     charged: Counter[str] = field(default_factory=Counter)
+    #: The partial results of the last attempt that gave some.
+    given: list[object] = field(default_factory=list)
 
 
 @dataclass
@@ -63,15 +65,11 @@ class Expectation:
     attempts: int
 
 
-def read_journal(path: Path) -> Books:
-    """Return the books in a journal."""
+def read_books(records: Iterable[e.AnyEvent]) -> Books:
+    """Return the books in the events of a journal."""
     books = Books()
-    journal = SqliteJournal.open(path)
-    try:
-        for _, event in journal.replay():
-            _enter(books, event)
-    finally:
-        journal.close()
+    for event in records:
+        _enter(books, event)
     return books
 
 
@@ -88,13 +86,20 @@ def _enter(books: Books, event: e.AnyEvent) -> None:
                 job.ends.append("succeeded")
                 # A plain consumer acknowledges without a result.
                 job.results += [decode_result(result)] if result else []
-    elif isinstance(event, e.Failed):
+    elif isinstance(event, e.Yielded):
         job = books.jobs[f"{event.origin}-{event.number}"]
-        job.charged[event.cause] += 1
-        job.ends += ["dead"] if event.retry_at is None else []
-    elif isinstance(event, e.Cancelled):
+        job.given = [*(job.given if event.first else []), *map(decode_result, event.values)]
+    elif isinstance(event, e.Failed):
+        _charge(books.jobs[f"{event.origin}-{event.number}"], event)
+    elif isinstance(event, e.JobsCancelled):
         for number in event.numbers:
             books.jobs[f"{event.origin}-{number}"].ends.append("cancelled")
+
+
+def _charge(job: Job, event: e.Failed) -> None:
+    job.charged[event.cause] += 1
+    if event.retry_at is None or "cancelled" in job.ends:
+        job.ends.append("dead")
 
 
 def parse_counts(exposition: str) -> dict[tuple[str, str], int]:
@@ -134,6 +139,9 @@ class Checker:
         self._check_calls()
         self._check_drains()
         self._check_counts()
+        self._check_streams()
+        self._check_cancels()
+        self._findings.violations += wrong_checkpoints(self._history.checkpoints, self.explanations)
         self._findings.faults.update(fault.kind for fault in self._faults if fault.injected)
         self._measure_recoveries()
         return self._findings
@@ -195,7 +203,7 @@ class Checker:
         if job.ends and job.ends[0] != expected.end:
             self._blame("I5", f"{job.label} of {job.task} ended {job.ends}, not {expected.end}")
         runs = self._runs.get(job.label, [])
-        struck = sum(any(fault.injected for fault in self._explanations(*pair)) for pair in _gaps(runs))
+        struck = sum(any(fault.injected for fault in self.explanations(*pair)) for pair in _gaps(runs))
         charged = sum(job.charged[cause] for cause in (Cause.FAILED, Cause.TIMED_OUT, Cause.CRASHED))
         if charged > expected.attempts or len(runs) > expected.attempts + struck:
             self._blame("I5", f"{job.label} of {job.task} ran {len(runs)} times, charged {charged}")
@@ -218,15 +226,21 @@ class Checker:
                         f"{before.end or 0:.3f}, by {after.pid} from {after.start:.3f}",
                     )
 
+    def repeats(self) -> list[str]:
+        """Check the repeats alone; return the violations."""
+        self._check_repeats()
+        return self._findings.violations
+
     def _was_charged(self, label: str) -> bool:
         return any(job.task in self._expected for job in self._by_label.get(label, ()))
 
     def _explanation(self, before: Execution, after: Execution) -> Fault | None:
         """Return the fault that explains the second run; a fault with process numbers is preferred."""
-        found = self._explanations(before, after)
+        found = self.explanations(before, after)
         return min(found, key=lambda fault: (fault.pids is None, -fault.at), default=None)
 
-    def _explanations(self, before: Execution, after: Execution) -> list[Fault]:
+    def explanations(self, before: Execution, after: Execution) -> list[Fault]:
+        """Return the faults that explain why a job ran again."""
         since = before.start - LEASE_WINDOW
         return [
             fault
@@ -286,6 +300,28 @@ class Checker:
         if shown != dict(booked):
             self._blame("I18", f"the metrics say {shown} and the journal {dict(booked)}")
 
+    # --- I19 ------------------------------------------------------------------------------------------
+
+    def _check_streams(self) -> None:
+        """What was read of one stream is of one process, in order; what was read last is on record."""
+        for read in self._history.streams:
+            pid = read.values[0][1] if read.values else 0
+            right = [[read.label, pid, number] for number in range(len(read.values))]
+            if read.values != right:
+                self._blame("I19", f"stream {read.number} of {read.label} has {_first_wrong(read, right)}")
+            kept = [job.given for job in self._by_label.get(read.label, ())]
+            if read.ended and [read.values] != kept:
+                self._blame("I19", f"{read.label} was read to its end, and the journal has something else")
+
+    # --- I13 ------------------------------------------------------------------------------------------
+
+    def _check_cancels(self) -> None:
+        """A job has an end when its cancel returns, and no other one ever."""
+        for label, state in self._history.cancels.items():
+            ends = [end for job in self._by_label.get(label, ()) for end in job.ends]
+            if ends != [state]:
+                self._blame("I13", f"{label} was {state} after its cancel, and has the ends {ends}")
+
     # --- recovery times -------------------------------------------------------------------------------
 
     def _measure_recoveries(self) -> None:
@@ -304,6 +340,11 @@ class Checker:
                 cause = self._explanation(before, after)
                 if cause is not None and cause.pids is not None and before.end is None:
                     self._findings.recoveries[cause.kind].append(after.start - cause.at)
+
+
+def _first_wrong(read: StreamRead, right: Sequence[list[object]]) -> str:
+    place = next(place for place, value in enumerate(read.values) if value != right[place])
+    return f"{read.values[place]} where {right[place]} was due"
 
 
 def _gaps(runs: Iterable[Execution]) -> Iterator[tuple[Execution, Execution]]:

@@ -19,6 +19,8 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: The files of two managers on a journal that NATS servers keep.
+TWO_MANAGERS = ("compose.yaml", "deploy/compose.ha.yaml")
 #: An empty file, so that a developer's own settings cannot affect a test.
 _NO_ENV_FILE = "/dev/null"
 #: Waits for the end of its input, which also comes if the test process is killed, then removes the project.
@@ -86,6 +88,18 @@ class Project:
                 f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}{self.logs()}"
             )
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `docker compose` with pipes for its input and its output, and return at once."""
+        return subprocess.Popen(
+            ["docker", "compose", *self._selection(), *arguments],
+            cwd=ROOT,
+            env=self._environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def up(self, *arguments: str) -> None:
         """Start services and wait until they are healthy."""

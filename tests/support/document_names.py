@@ -23,7 +23,21 @@ JOB = frozenset(
         "suspect",
         "retries",
         "timeout",
+        "soft_timeout",
+        "max_rss",
         "attempts",
+        "started_at",
+        "seconds",
+        "worker",
+        "content",
+        "progress",
+        "checkpoint_bytes",
+        "checkpoint_at",
+        "code",
+        "peak_rss",
+        "partial_results",
+        "stream_bytes",
+        "stream_number",
     }
 )
 ATTEMPT = frozenset(
@@ -34,6 +48,8 @@ ATTEMPT = frozenset(
         "seconds",
         "consumer",
         "error",
+        "code",
+        "peak_rss",
     }
 )
 WORKER = frozenset(
@@ -53,5 +69,9 @@ WORKER = frozenset(
         "draining",
         "http",
         "address",
+        "code",
+        "round_trip_seconds",
+        "read_ahead",
+        "silent",
     }
 )

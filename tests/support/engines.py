@@ -24,7 +24,15 @@ from tests.support.journals import JOURNALS, SLOW_JOURNALS, Kept
 
 #: Limits that are so small that a test can reach them.
 LIMITS = Limits(
-    max_job_bytes=1000, max_queue_jobs=50, retention_jobs=500, merge_seconds=30.0, reconnect_seconds=1.0
+    max_job_bytes=1000,
+    max_queue_jobs=50,
+    retention_jobs=500,
+    merge_seconds=30.0,
+    reconnect_seconds=1.0,
+    max_value_bytes=10_000,
+    all_values_bytes=40_000,
+    piece_bytes=1000,
+    grant_leases=30,
 )
 T = TypeVar("T")
 
@@ -70,6 +78,7 @@ class Engine(abc.ABC):
         held: Sequence[c.Held] = (),
         accept: list[str] | None = None,
         life: int = 0,
+        code: str = "",
     ) -> Broker:
         """Return a consumer; *held* are the leases that it claims, at this hello only."""
         hello = c.Hello(
@@ -82,6 +91,7 @@ class Engine(abc.ABC):
             held=list(held),
             accept=accept,
             life=life,
+            code=code,
         )
         return self._kept(self.join(hello))
 

@@ -38,6 +38,7 @@ def live(metrics: ManagerMetrics) -> bytes:
     metrics.expired(TERMS, 1)
     metrics.cancelled(TERMS, 1)
     metrics.requeued(TERMS, 1)
+    metrics.purged(TERMS, 1)
     metrics.stale("images", 1)
     metrics.committed(12, 0.002)
     metrics.turned(0.003)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from svc.addresses import Address
+from svc.addresses import ManagerAddresses
 from svc.app import worker
 from svc.app.worker import DIAL_SECONDS
 from svc.broker.manager import ManagerBroker
@@ -28,6 +28,8 @@ from tests.support.history import Log
 
 PLACES = ("between lease and run", "between run and report", "after report")
 _LEASED, _RAN, _REPORTED = PLACES
+#: Seconds in which a process that kills itself may still begin another job.
+_DYING_SECONDS = 0.1
 
 
 def order(folder: Path, place: str, kind: str) -> Path:
@@ -44,8 +46,10 @@ def order(folder: Path, place: str, kind: str) -> Path:
 class DeadlyBroker(ManagerBroker):
     """A connection at which its process may die."""
 
-    def __init__(self, folder: Path, address: Address, authkey: bytes, hello: Callable[[], c.Hello]) -> None:
-        super().__init__((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
+    def __init__(
+        self, folder: Path, address: ManagerAddresses, authkey: bytes, hello: Callable[[], c.Hello]
+    ) -> None:
+        super().__init__(address.pairs(), authkey, hello=hello, timeout=DIAL_SECONDS)
         self._folder = folder
 
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
@@ -68,19 +72,25 @@ class DeadlyBroker(ManagerBroker):
         except FileNotFoundError:
             return
         now = time.monotonic()
-        about = {"kind": taken.read_text(), "at": now, "until": now, "pids": [os.getpid()], "fatal": True}
+        # Its other threads go on until the signal has arrived.
+        until = now + _DYING_SECONDS
+        about = {"kind": taken.read_text(), "at": now, "until": until, "pids": [os.getpid()], "fatal": True}
         Log(self._folder / "faults" / f"{os.getpid()}.jsonl").write(**about)
         taken.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dial(
-    folder: Path, address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], c.Hello]
+    folder: Path,
+    address: ManagerAddresses,
+    authkey: bytes,
+    tls: TlsFiles | None,
+    hello: Callable[[], c.Hello],
 ) -> ManagerBroker:
     """Connect a consumer so that it can die; a supervisor connects as usual."""
     assert tls is None
     if multiprocessing.parent_process() is None:
-        return ManagerBroker((address.host, address.port), authkey, hello=hello, timeout=DIAL_SECONDS)
+        return ManagerBroker(address.pairs(), authkey, hello=hello, timeout=DIAL_SECONDS)
     return DeadlyBroker(folder, address, authkey, hello)
 
 

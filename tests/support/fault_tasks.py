@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
+import itertools
 import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from svc import Cancelled, current_job
+from svc.worker.context import ListedJob
 from svc.worker.registry import task
 from tests.support.history import Log
 from tests.support.leftovers import WAYS
@@ -20,8 +25,12 @@ from tests.support.processes import descendants
 #: Attempts of a task that loops: the first, and its retries.
 LOOP_ATTEMPTS = 2
 LOOP_SECONDS = 0.4
+#: Partial results of one attempt at a job that gives some.
+GIVEN_VALUES = 300
 #: Bytes that an out-of-memory job takes: more than the limit of a worker. And the bytes of one step.
 _DEVOURED_BYTES, _STEP_BYTES = 1 << 30, 16 << 20
+#: Each so manieth checkpoint is a durable one.
+_DURABLE_EACH = 7
 #: Seconds in which consumers are gone whose supervisor or forkserver has died, on a busy machine.
 _LINGER_SECONDS = 10.0
 
@@ -32,6 +41,28 @@ def work(label: str, seconds: float, folder: str) -> str:
     """Sleep for *seconds*, and return the label."""
     _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
     time.sleep(seconds)
+    _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
+    return label
+
+
+@task(batch=20, linger=0.02)
+def work_listed(jobs: list[ListedJob]) -> list[str]:
+    """Do the work of a list of jobs: sleep for the longest of their times, and return the labels."""
+    for job in jobs:
+        label, _, folder = job.args
+        _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    time.sleep(max(job.args[1] for job in jobs))
+    for job in jobs:
+        label, _, folder = job.args
+        _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
+    return [job.args[0] for job in jobs]
+
+
+@task(concurrency=20)
+async def work_beside(label: str, seconds: float, folder: str) -> str:
+    """Do the same as `work`, beside others."""
+    _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    await asyncio.sleep(seconds)
     _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
     return label
 
@@ -47,6 +78,16 @@ def die_after_done(label: str, seconds: float, folder: str) -> str:
     # The thread may come late: the end of the window only means that the process is dead by then.
     _strike("killed after done", folder, seconds + 5.0)
     threading.Thread(target=_die_in, args=(seconds,), daemon=True).start()
+    return label
+
+
+def give(label: str, seconds: float, folder: str) -> Generator[list[object], None, str]:
+    """Give partial results with the label, the process and their numbers, for a second; return the label."""
+    _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    for number in range(GIVEN_VALUES):
+        yield [label, os.getpid(), number]
+        time.sleep(seconds or 1.0 / GIVEN_VALUES)
+    _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
     return label
 
 
@@ -104,6 +145,40 @@ def unspeakable(label: str, seconds: float, folder: str) -> object:
     """Return a value that no codec can encode."""
     work(label, seconds, folder)
     return threading.Lock()
+
+
+def linger(label: str, seconds: float, folder: str, habit: str) -> str:
+    """Take *seconds*, or be cancelled: obey that, forget it, or do not notice it in a loop in C.
+
+    The loop also keeps the consumer from reporting the job before, which then runs again.
+    """
+    _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    end = time.monotonic() + seconds
+    if habit == "loop in C":
+        _strike("loop in C", folder, seconds + 5.0)
+        sum(itertools.repeat(0))
+    while (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(*([Cancelled] if habit == "forget" else [])):
+            time.sleep(left)
+    _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
+    return label
+
+
+def step(label: str, steps: int, folder: str) -> str:
+    """Leave a checkpoint after each step, a durable one now and then; go on at the last one."""
+    _write("executions", folder, label=label, pid=os.getpid(), start=time.monotonic())
+    job, about = current_job(), {"label": label, "pid": os.getpid(), "supervisor": supervisor()}
+    done = job.last_checkpoint or 0
+    _write("checkpoints", folder, **about, at=time.monotonic(), kind="begun", number=done)
+    for number in range(done + 1, steps + 1):
+        time.sleep(0.02)
+        durable = number % _DURABLE_EACH == 0
+        more = {**about, "number": number, "durable": durable}
+        _write("checkpoints", folder, **more, at=time.monotonic(), kind="asked")
+        job.checkpoint(number, durable=durable)
+        _write("checkpoints", folder, **more, at=time.monotonic(), kind="kept")
+    _write("executions", folder, label=label, pid=os.getpid(), end=time.monotonic())
+    return label
 
 
 def leave_process(label: str, seconds: float, folder: str, way: str) -> str:

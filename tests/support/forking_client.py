@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from svc import Client, Executor
-from svc.client.client import Job
+from svc.client.submitter import Job
 from tests.support.history import Recorder
 
 #: Seconds that each call may take, and all results.

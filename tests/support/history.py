@@ -83,14 +83,43 @@ class Drain:
     stock: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRead:
+    """The partial results that a client has read of one attempt; `ended` if it came to the end of the job."""
+
+    label: str
+    number: int
+    values: list[list[object]]
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a task did about its checkpoints, each a number that grows.
+
+    It has `begun` with a number, has `asked` to keep one, or that was `kept`, when the call returned.
+    """
+
+    label: str
+    pid: int
+    supervisor: int
+    at: float
+    kind: str
+    number: int
+    durable: bool = False
+
+
 @dataclass
 class History:
-    """All observations from outside."""
+    """All observations from outside; `cancels` has the state of each job when its cancel had returned."""
 
     calls: list[Call] = field(default_factory=list)
     executions: list[Execution] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     drains: list[Drain] = field(default_factory=list)
+    streams: list[StreamRead] = field(default_factory=list)
+    cancels: dict[str, str] = field(default_factory=dict)
+    checkpoints: list[Step] = field(default_factory=list)
 
 
 class Log:
@@ -154,6 +183,16 @@ def read_executions(folder: Path) -> list[Execution]:
 def read_faults(folder: Path) -> list[Fault]:
     """Return the faults that jobs recorded before they occurred."""
     return [Fault(**{**line, "pids": frozenset(line["pids"])}) for line in _lines(folder / "faults")]
+
+
+def read_cancels(folder: Path) -> dict[str, str]:
+    """Return the state of each job when its cancel had returned."""
+    return {line["label"]: line["state"] for line in _lines(folder / "cancels")}
+
+
+def read_checkpoints(folder: Path) -> list[Step]:
+    """Return what all tasks did about their checkpoints."""
+    return [Step(**line) for line in _lines(folder / "checkpoints")]
 
 
 def read_leftovers(folder: Path) -> list[tuple[str, int, int]]:

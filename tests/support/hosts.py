@@ -40,6 +40,12 @@ def ask(host: QueueHost, member: Member, *commands: c.Command) -> list[list[r.Re
     return answers
 
 
+def answers(host: QueueHost, member: Member, *commands: c.Command) -> list[r.Reply]:
+    """Return the replies to *commands*, each of which has one at once."""
+    (replies,) = ask(host, member, *commands)
+    return replies
+
+
 def consumer_of(host: QueueHost, name: str = "w-1") -> Member:
     member = Member()
     ask(host, member, c.Hello(1, "consumer", name, "w", tasks=["m:f"]))

@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from svc import Client
-from svc.server.journal.presence import SETTLED_SECONDS
+from svc.server.journal.presence import WHOLE_SECONDS_SETTLED
 from svc.server.journal.store import SqliteJournal
 from svc.telemetry.metrics import ManagerMetrics
 from svc.worker.consumer import Consumer
@@ -35,7 +35,7 @@ from tests.support.manager import running_manager
 from tests.support.workers import connect
 
 #: Seconds of jobs before the traced ones: a commit looks at all files of a journal that was just made.
-WARM_SECONDS = SETTLED_SECONDS + 0.5
+WARM_SECONDS = WHOLE_SECONDS_SETTLED + 0.5
 TRACED_JOBS = 9
 #: Seconds without a call in svc after which a job is over; a consumer that waits makes none.
 QUIET_SECONDS = 0.05

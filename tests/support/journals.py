@@ -14,16 +14,19 @@ from svc.broker.journal import Journal, MemoryJournal
 from svc.domain.events import (
     Answered,
     AnyEvent,
-    Cancelled,
+    Checkpointed,
     Drained,
     Failed,
     Forgotten,
+    JobsCancelled,
     Merged,
+    Purged,
     Range,
     Requeued,
     Resumed,
     Submitted,
     Succeeded,
+    Yielded,
 )
 from svc.domain.field_bounds import TRACEBACK_MAX
 from svc.domain.job import Cause, ErrorInfo, Terms
@@ -33,6 +36,8 @@ from svc.server.journal.mark import mark_path
 from svc.server.journal.rows import event_of
 from svc.server.journal.store import rows_of as as_rows
 from svc.server.journal.texts import ErrorTexts
+from tests.support.jetstream_journals import led, new_stream
+from tests.support.memory_journals import LateJournal, reopened
 
 TERMS = Terms("module:function")
 SUBMITTED = Terms("module:function", priority=-3, retries=2, backoff=0.5, answer=True)
@@ -43,12 +48,17 @@ EVENTS: list[AnyEvent] = [
     Succeeded(2.0, [Range("k3v9x0m2q7w1z", 0, 7, [b"one", b"two"], [0.25, 0.5])]),
     Failed(3.0, "a", 1, Cause.CRASHED, ErrorInfo("OSError", "no\nluck", "Traceback …"), 9.5, 0.125, "c1"),
     Failed(3.0, "a", 2, Cause.REFUSED, ErrorInfo("", ""), None),
-    Cancelled(4.0, "a", [3, 4]),
+    Failed(3.5, "a", 2, Cause.FAILED, ErrorInfo("", ""), 9.5, code="3f2a91c07b54", peak=1 << 40),
+    Succeeded(3.5, [Range("a", 5, 7, [b"one"], [0.25], "c1", "3f2a91c07b54", [1 << 40])]),
+    JobsCancelled(4.0, "a", [3, 4]),
     Requeued(5.0, "a", [2]),
     Answered("a", [1]),
     Drained(6.0, 1, worker="w"),
     Resumed(7.0),
     Forgotten(8.0, "a", 5),
+    Checkpointed(9.0, "a", 1, 7, b"\x00data"),
+    Yielded(9.5, "a", 1, 7, 2, [b"\x00", b""], 1, 3),
+    Purged(10.0, "a", [(0, 2), (5, 6)], 9.75),
 ]
 _FRAMES = "Traceback (most recent call last):\n" + '  File "tasks.py", line 7, in add … ⚙\n' * 400
 #: The longest traceback that an event may have.
@@ -153,27 +163,31 @@ def in_file(path: Path, durability: str) -> Kept:
     return Kept(lambda: SqliteJournal.open(path, durability), reopen)
 
 
-def reopened(journal: MemoryJournal) -> MemoryJournal:
-    """Close a journal; return one with the same events and the next incarnation, as a restart does."""
-    successor = MemoryJournal(journal.incarnation + 1)
-    successor._events, successor._texts = journal._events, journal._texts
-    journal.close()
-    return successor
-
-
-def in_memory() -> Kept:
+def in_memory(kind: type[MemoryJournal] = MemoryJournal) -> Kept:
     def reopen(journal: Journal) -> Journal:
         assert isinstance(journal, MemoryJournal)
         return reopened(journal)
 
-    return Kept(MemoryJournal, reopen)
+    return Kept(kind, reopen)
+
+
+def in_stream(folder: Path) -> Kept:
+    address = new_stream()
+
+    def reopen(journal: Journal) -> Journal:
+        journal.close()
+        return led(address, folder / "mirror")
+
+    return Kept(lambda: led(address, folder / "mirror"), reopen)
 
 
 #: Every journal there is: how a test begins it in a folder. A new engine joins the contract suites here.
 JOURNALS: dict[str, Callable[[Path], Kept]] = {
     "memory": lambda folder: in_memory(),
+    "memory-late": lambda folder: in_memory(LateJournal),
     "sqlite": lambda folder: in_file(folder / "journal.db", "os"),
     "sqlite-fsync": lambda folder: in_file(folder / "journal.db", "fsync"),
+    "jetstream": in_stream,
 }
 #: The journals that differ from another one only in the time that a commit takes.
 SLOW_JOURNALS = ("sqlite-fsync",)

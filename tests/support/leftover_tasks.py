@@ -58,11 +58,16 @@ CHANGES: dict[str, Callable[[], object]] = {
     "directory": lambda: os.chdir("/"),
     "umask": lambda: os.umask(0o077),
     "environment": _other_environment,
+    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM}),
+    "recursion": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 1),
+    "cpus": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
     "stream": lambda: setattr(sys, "stdout", sys.stderr),
     "locale": _other_locale,
     "handler": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
     "timer": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 500.0),
     "limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)),
+    "user": lambda: os.setresgid(-1, 65534, -1),
+    "priority": lambda: os.nice(1),
     "descriptor": lambda: os.close(1),
     "closed": sys.stdout.close,
 }
@@ -89,5 +94,10 @@ def state() -> tuple[int, object]:
         str(signal.getsignal(signal.SIGUSR1)),
         signal.getitimer(signal.ITIMER_VIRTUAL)[0],
         resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        sys.getrecursionlimit(),
+        sorted(os.sched_getaffinity(0)),
+        os.getegid(),
+        os.nice(0),
         os.path.exists("/proc/self/fd/1"),  # noqa: PTH110
     ]

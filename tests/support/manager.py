@@ -30,6 +30,7 @@ class RunningManager:
         self.host = host
         self.authkey = authkey
         self.endpoint = server.endpoint
+        self.ended = threading.Event()
 
     def broker(self, hello: Callable[[], Hello] | None = None, timeout: float = 10.0) -> ManagerBroker:
         """Return a new connection."""
@@ -41,6 +42,10 @@ class RunningManager:
         broker = self.broker(lambda: hello)
         broker.connect()
         return broker
+
+    def until_ended(self) -> None:
+        """Wait until the manager, which was stopped, serves no more."""
+        assert self.ended.wait(10)
 
     def waiting(self) -> int:
         """Return the number of requests for a job that wait at the manager."""
@@ -64,16 +69,25 @@ def running_manager(
     strict: bool = False,
     tls: TlsFiles | None = None,
     observer: Observer | None = None,
+    at: tuple[str, int] = ("127.0.0.1", 0),
 ) -> Iterator[RunningManager]:
-    """Serve a queue on a free port of loopback while the block runs."""
+    """Serve a queue on a free port of loopback, or *at* another address, while the block runs."""
     authkey = secrets.token_bytes(32)
     host = QueueHost(journal or MemoryJournal(), limits=limits, observer=observer)
     context = tls.server_context() if tls else None
-    server = Server(host, listen("127.0.0.1", 0), keys or authkey, bounds=bounds, strict=strict, tls=context)
-    thread = threading.Thread(target=server.serve_forever, name="manager")
+    server = Server(host, listen(*at), keys or authkey, bounds=bounds, strict=strict, tls=context)
+    running = RunningManager(server, host, authkey)
+
+    def serve() -> None:
+        try:
+            server.serve_forever()
+        finally:
+            running.ended.set()
+
+    thread = threading.Thread(target=serve, name="manager")
     thread.start()
     try:
-        yield RunningManager(server, host, authkey)
+        yield running
     finally:
         server.stop()
         thread.join(10)

@@ -27,24 +27,24 @@ class Namespace:
         Raises:
             OSError: it cannot be made here; the message has the reason.
         """
-        for tool in ("ip", "iptables"):
-            if shutil.which(tool, path=_PATH) is None:
-                raise OSError(f"there is no `{tool}`")
+        need_tools("ip", "iptables")
         number = os.getpid()
         self.name = f"svcfault{number}"
         third, fourth = number // 64 % 256, number % 64 * 4
         self.host, inside = f"10.231.{third}.{fourth + 1}", f"10.231.{third}.{fourth + 2}"
         self.prefix = ("ip", "netns", "exec", self.name)
-        _remove_orphans()
-        _run("ip", "netns", "add", self.name)
+        remove_orphans("svcfault")
+        network_tool("ip", "netns", "add", self.name)
         try:
             outer, inner = f"svf{number}h", f"svf{number}n"
-            _run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", self.name)
-            _run("ip", "address", "add", f"{self.host}/30", "dev", outer)
-            _run("ip", "link", "set", outer, "up")
-            _run(*self.prefix, "ip", "address", "add", f"{inside}/30", "dev", inner)
-            _run(*self.prefix, "ip", "link", "set", inner, "up")
-            _run(*self.prefix, "ip", "link", "set", "lo", "up")
+            network_tool(
+                "ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", self.name
+            )
+            network_tool("ip", "address", "add", f"{self.host}/30", "dev", outer)
+            network_tool("ip", "link", "set", outer, "up")
+            network_tool(*self.prefix, "ip", "address", "add", f"{inside}/30", "dev", inner)
+            network_tool(*self.prefix, "ip", "link", "set", inner, "up")
+            network_tool(*self.prefix, "ip", "link", "set", "lo", "up")
             self.heal()
         except OSError:
             self.close()
@@ -54,24 +54,35 @@ class Namespace:
         """Drop this share of all packets in *chains*; neither side is told."""
         chance = () if share >= 1 else ("-m", "statistic", "--mode", "random", "--probability", f"{share:g}")
         for chain in chains:
-            _run(*self.prefix, "iptables", "-w", "-A", chain, *chance, "-j", "DROP")
+            network_tool(*self.prefix, "iptables", "-w", "-A", chain, *chance, "-j", "DROP")
 
     def heal(self) -> None:
         """Transmit everything again."""
-        _run(*self.prefix, "iptables", "-w", "-F")
+        network_tool(*self.prefix, "iptables", "-w", "-F")
 
     def close(self) -> None:
         """Remove the namespace and its cables; processes that still run inside have no network then."""
         with suppress(OSError):
-            _run("ip", "netns", "delete", self.name)
+            network_tool("ip", "netns", "delete", self.name)
         with suppress(OSError):
-            _run("ip", "link", "delete", f"svf{os.getpid()}h")
+            network_tool("ip", "link", "delete", f"svf{os.getpid()}h")
 
 
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
-def _run(*command: str) -> None:
+def need_tools(*tools: str) -> None:
+    """Check that commands exist.
+
+    Raises:
+        OSError: one does not.
+    """
+    for tool in tools:
+        if shutil.which(tool, path=_PATH) is None:
+            raise OSError(f"there is no `{tool}`")
+
+
+def network_tool(*command: str) -> None:
     """Run a command.
 
     Raises:
@@ -84,10 +95,10 @@ def _run(*command: str) -> None:
         raise OSError(f"`{' '.join(command)}`: {done.stderr.strip()}")
 
 
-def _remove_orphans() -> None:
-    """Remove the namespaces of suites that were killed."""
-    for path in Path("/run/netns").glob("svcfault*"):
-        found = re.fullmatch(r"svcfault(\d+)", path.name)
+def remove_orphans(prefix: str) -> None:
+    """Remove the namespaces whose names begin so, of suites that were killed."""
+    for path in Path("/run/netns").glob(f"{prefix}*"):
+        found = re.fullmatch(rf"{prefix}(\d+)\w*", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
             with suppress(OSError):
-                _run("ip", "netns", "delete", path.name)
+                network_tool("ip", "netns", "delete", path.name)

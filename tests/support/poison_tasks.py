@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def close_descriptors() -> None:
 def close_descriptors_and_sleep() -> None:
     os.closerange(3, 1000)
     time.sleep(0.2)
+
+
+def close_all() -> None:
+    sys.stdout.write("to be flushed")
+    os.closerange(0, 1000)
 
 
 def signal_parent(number: int) -> None:

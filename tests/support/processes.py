@@ -13,10 +13,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from svc.addresses import parse_address
+from svc.addresses import parse_manager
 from svc.app import Client, connect
 from svc.broker.manager import ManagerBroker
+from svc.domain.events import AnyEvent
 from svc.key_files import read_authkey
+from svc.server.journal import SqliteJournal
+from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +73,10 @@ class Service:
         if wait:
             self._await_file(announced, self.manager)
 
+    def replace_managers(self) -> list[str]:
+        """Start managers anew that have ended by themselves and have a successor; say how each had ended."""
+        return []
+
     def start_worker(self) -> None:
         """Start the worker."""
         self.worker = self.run("worker", "--http", "off", *self._worker_flags)
@@ -122,7 +129,31 @@ class Service:
 
     def broker(self, timeout: float = 30.0) -> ManagerBroker:
         """Return a bare connection."""
-        return connect(parse_address(self.listen), read_authkey(self.authkey_file), timeout)
+        return connect(parse_manager(self.listen), read_authkey(self.authkey_file), timeout)
+
+    def proxy(self) -> Proxy:
+        """Return a new proxy before the manager."""
+        return Proxy(parse_manager(self.listen).pairs()[0])
+
+    @property
+    def serves_at(self) -> str:
+        """The address of the manager that serves."""
+        return self.listen
+
+    @property
+    def standbys(self) -> list[subprocess.Popen[bytes]]:
+        """The managers that do not serve, and could."""
+        return []
+
+    def own_records(self) -> Iterator[AnyEvent]:
+        """Yield all events of the journal, which no manager has open."""
+        with contextlib.closing(SqliteJournal.open(self.journal)) as journal:
+            for _, event in journal.replay():
+                yield event
+
+    def contradictions(self) -> list[str]:
+        """Return all that the journal must not contain, in any history; call it after `own_records`."""
+        return []
 
     def log(self, name: str) -> list[dict[str, object]]:
         """Return the log lines of the manager or the worker, as mappings."""
@@ -130,8 +161,12 @@ class Service:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def close(self) -> None:
-        """Stop the processes that still run: first the worker, then the manager."""
-        for process in (self.worker, self.manager):
+        """End everything that still runs."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the processes of svc that still run: first the worker, then the managers."""
+        for process in (self.worker, *self.standbys, self.manager):
             if process is not None and process.poll() is None:
                 process.terminate()
                 try:

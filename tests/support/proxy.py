@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the manager that can delay data, cut replies, reset and go silent."""
+"""A TCP proxy that can delay data, cut replies, reset and go silent; one of them finds the leader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import threading
 import time
 
 _LOOK_SECONDS = 0.05
+_FOREVER = 1e6
+#: Seconds that a manager has for its first bytes, which are its challenge.
+_CHALLENGE_SECONDS = 1.0
 
 
 class Link:
@@ -17,7 +20,7 @@ class Link:
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.ends = (client, server)
-        self.silent_until = 0.0
+        self.silent_until = self.mute_until = 0.0
         self.cut: int | None = None
         self.closed = threading.Event()
 
@@ -30,7 +33,8 @@ class Link:
                 data = source.recv(1 << 16)
                 if not data:
                     break
-                if not self._wait(max(self.silent_until, time.monotonic() + proxy.delay)):
+                held = self.mute_until if source is self.ends[1] else 0.0
+                if not self._wait(max(held, self.silent_until, time.monotonic() + proxy.delay)):
                     break
                 if self.cut is not None and source is self.ends[1]:
                     sink.sendall(data[: self.cut])
@@ -67,11 +71,29 @@ class Proxy:
     def __init__(self, target: tuple[str, int]) -> None:
         self.delay = 0.0
         self.cuts = 0
+        self._silent = False
         self._target = target
         self._links: list[Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Transmit nothing more, on open connections and on new ones, as if the network lost all of it."""
+        self._silent = True
+        for link in self.links():
+            link.silent_until = time.monotonic() + _FOREVER
+
+    def mute(self) -> None:
+        """Transmit no more replies on the open connections, until `resume`; requests go on."""
+        for link in self.links():
+            link.mute_until = time.monotonic() + _FOREVER
+
+    def resume(self) -> None:
+        """End `silence` or `mute`; connections of that time are reset."""
+        self._silent = False
+        for link in self.links():
+            link.reset()
 
     def links(self) -> list[Link]:
         """Return the open connections."""
@@ -89,15 +111,47 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                server = socket.create_connection(self._target, timeout=5)
-            except OSError:
-                client.close()
-                continue
-            server.settimeout(None)
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = Link(client, server)
-            self._links.append(link)
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=link.pump, args=(self, source, sink), daemon=True).start()
+            threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        try:
+            server = self._dial()
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = Link(client, server)
+        if self._silent:
+            link.silent_until = time.monotonic() + _FOREVER
+        self._links.append(link)
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=link.pump, args=(self, source, sink), daemon=True).start()
+
+    def _dial(self) -> socket.socket:
+        return socket.create_connection(self._target, timeout=5)
+
+
+class LeaderProxy(Proxy):
+    """Relays to the one of several managers that leads, as a load balancer does; a standby hangs up."""
+
+    def __init__(self, targets: list[tuple[str, int]]) -> None:
+        """Relay to one of *targets*."""
+        self._targets = targets
+        super().__init__(targets[0])
+
+    def _dial(self) -> socket.socket:
+        for target in self._targets:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                server = stack.enter_context(socket.create_connection(target, timeout=5))
+                if _speaks(server):
+                    stack.pop_all()
+                    return server
+        raise OSError("no manager leads")
+
+
+def _speaks(server: socket.socket) -> bool:
+    """Return whether a manager begins the handshake; it does so at once, and a standby never."""
+    ready, _, _ = select.select([server], [], [], _CHALLENGE_SECONDS)
+    return bool(ready and server.recv(1, socket.MSG_PEEK))

@@ -14,6 +14,7 @@ from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.apply import apply
+from svc.domain.enrolment import recover
 from svc.domain.job import ErrorInfo, NewChunk, parse_job_id
 from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, Member
@@ -48,6 +49,25 @@ class Job:
     charged: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     suspect: bool = False
     outcomes: int = 0
+    #: The partial results of the last attempt that gave some, its token, and the number of its stream.
+    given: list[bytes] = field(default_factory=list)
+    giver: int = 0
+    stream: int = 0
+
+    def gives(self, token: int, values: list[bytes]) -> None:
+        """Take partial results of the attempt under *token*; those of another one are gone."""
+        if token != self.giver:
+            self.given, self.giver, self.stream = [], token, self.stream + 1
+        self.given = [*self.given, *values]
+
+
+@dataclass
+class StreamReader:
+    """A client that reads the partial results of a job, and what it has seen."""
+
+    job: str
+    token: int = 0
+    seen: list[bytes] = field(default_factory=list)
 
 
 @dataclass
@@ -71,14 +91,19 @@ class QueueModel(RuleBasedStateMachine):
         self.headers: dict[int, bytes] = {}
         self.sent: list[NewChunk] = []
         self.held: dict[int, Lease] = {}
+        #: After a restart: the jobs that were leased, each with the consumer that may come back for it.
+        self.awaited: dict[str, str] = {}
         self.stale: list[c.Ack] = []
+        self.readers: list[StreamReader] = []
+        self.purged = 0
         self._open()
 
     def _open(self) -> None:
         self.state = QueueState(incarnation=self.journal.incarnation, read=self.journal.read, limits=LIMITS)
         for sequence, event in self.journal.replay():
             replay(self.state.ledger, sequence, event)
-        self.state.recover(self.now)
+        recover(self.state, self.now)
+        self.commit()
         self._note_due()
         self.client = Member()
         self.members: dict[str, Member] = {}
@@ -139,7 +164,9 @@ class QueueModel(RuleBasedStateMachine):
             if self.state.ledger.find(job) is None:
                 assert known.state in FINISHED
                 old = self.now >= known.ended + LIMITS.retention_seconds
-                many = sum(each.state in FINISHED for each in self.jobs.values()) > LIMITS.retention_jobs
+                kept = sum(each.state in FINISHED for each in self.jobs.values())
+                # The jobs of a chunk count as long as it is kept, those that were purged too.
+                many = kept + self.purged > LIMITS.retention_jobs
                 assert old or many
                 del self.jobs[job]
 
@@ -205,9 +232,10 @@ class QueueModel(RuleBasedStateMachine):
                 charged = [record.failures, record.crashes, record.interruptions, record.suspicions]
             assert charged == known.charged, job
             assert (self.state.ledger.losses.of(chunk, index) is not None) == known.suspect, job
+        self._check_streams()
         #: Which leases were in force before the next rule.
         self.before_tokens = set(self.state.leases)
-        self.trials = {token for token, lease in self.state.leases.items() if lease.holder.role == ON_TRIAL}
+        self.trials = {each.token for each in self.state.leases.values() if each.holder.role == ON_TRIAL}
 
     @invariant()
     def state_is_sound(self) -> None:
@@ -216,6 +244,13 @@ class QueueModel(RuleBasedStateMachine):
     @invariant()
     def journal_is_the_state(self) -> None:
         check_journal(self.state, self.journal)
+
+    def _check_streams(self) -> None:
+        for job, known in self.jobs.items():
+            part = apply(self.state, c.ReadStream(job), self.client, self.now)
+            assert isinstance(part, r.StreamPart)
+            assert (part.token, part.number, part.values) == (known.giver, known.stream, known.given)
+            assert part.ended == (known.state in FINISHED)
 
     def _check_company(self, name: str, suspect: r.Delivery) -> None:
         """Suspects run on one worker, and those that have a suspicion alone."""

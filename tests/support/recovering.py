@@ -89,3 +89,10 @@ def ready(manager: RunningManager) -> int:
     (totals,) = ask(manager, c.Stats())
     assert isinstance(totals, r.Totals)
     return {queue.name: queue.ready for queue in totals.queues}["default"]
+
+
+def unfinished(manager: RunningManager) -> int:
+    """Return how many jobs wait or run; one that is taken meanwhile is counted too."""
+    (totals,) = ask(manager, c.Stats())
+    assert isinstance(totals, r.Totals)
+    return {queue.name: queue.ready + queue.leased for queue in totals.queues}["default"]

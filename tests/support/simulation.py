@@ -9,24 +9,32 @@ are checked.
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from svc.broker.host import QueueHost
-from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
-from svc.domain.job import NewChunk, Outcome, Terms
+from svc.domain.apply import apply
+from svc.domain.job import DEFAULT_QUEUE, NewChunk, Outcome, Terms
 from svc.domain.limits import Limits
 from svc.domain.members import LeaseRecord, Member
-from svc.errors import JournalError
+from svc.domain.replies import Piece, StreamPart
 from tests.support.clock import FakeClock
-from tests.support.journals import reopened
-from tests.support.simulated_peers import Client, Consumer, Line, Peer, Plain, Supervisor, Violation
+from tests.support.simulated_clients import PUT_QUEUE, Client, LargeClient, Plain, Putter, Reader, Taker
+from tests.support.simulated_journals import Journals, MemoryJournals
+from tests.support.simulated_peer import Line, Peer, Violation, jobs_of
+from tests.support.simulated_restarts import Restarts
+from tests.support.simulated_workers import Consumer, Supervisor, has_large_result
 from tests.support.state_checks import check_journal, check_state
 
-LIMITS = Limits(window_bytes=400, merge_seconds=0.5, reconnect_seconds=1.0)
+LIMITS = Limits(
+    window_bytes=400, merge_seconds=0.5, reconnect_seconds=1.0, piece_bytes=1, unclaimed_seconds=20.0
+)
+#: Waiting jobs of one queue in a world with stock clients that put: they have more, the others fewer.
+QUEUE_JOBS = 10
+PUTS = 15
 
 
 class World:
@@ -40,17 +48,38 @@ class World:
         poison: Iterable[str] = (),
         *,
         plain: bool = True,
+        large: bool = False,
+        calm: bool = False,
+        puts: bool = False,
+        consumer: type[Consumer] = Consumer,
+        journals: Journals | None = None,
     ) -> None:
-        self.rng = random.Random(seed)
+        """Begin; in a *calm* world faults are a tenth as frequent, and most of them restart the manager."""
+        self.seed, self.rng = seed, random.Random(seed)
+        self.putters: list[Putter] = []
+        #: The most puts that have waited at once.
+        self.puts_waited = 0
         self.clock = FakeClock()
         self.make_host = host
-        self.journal = MemoryJournal()
-        self.host = self._new_host()
+        self.calm = calm
+        # Whoever lives has time to come back.
+        self.limits = replace(LIMITS, reconnect_seconds=3.0) if calm else LIMITS
+        if puts:
+            self.limits = replace(self.limits, max_queue_jobs=QUEUE_JOBS)
+        self.journals = journals or MemoryJournals()
+        self.journal = self.journals.new(self.rng)
+        self.host = self.new_host()
         self.lines: list[Line] = []
         self.peers: list[Peer] = []
         self.supervisors: list[Supervisor] = []
         self.draining = False
+        self.restarts = Restarts(self)
         self.workers_born = 0
+        #: Jobs that were taken back from a consumer that ran another one.
+        self.recalled = 0
+        self.consumer = consumer
+        #: Requests that were sent while a job ran, and grants that were read while one did.
+        self.asked = self.behind = 0
         #: Grants that came before the outcomes in their request were recorded.
         self.early = 0
         #: Jobs that end the worker that runs one of them.
@@ -61,9 +90,22 @@ class World:
         self.executions: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()
+        #: How often a fault met a job, and how many of its executions may be followed by another one for it.
         self.hits: Counter[str] = Counter()
+        self.repeatable: Counter[str] = Counter()
+        #: The tokens that a fault met: an execution that begins under one of them later may be repeated, too.
+        self.met: set[int] = set()
+        #: The partial results of the executions that came to their end, by their result.
+        self.given: dict[bytes, list[bytes]] = {}
+        self.values_read = self.streams_restarted = 0
         self.results: defaultdict[str, set[bytes]] = defaultdict(set)
+        self.values_lost = 0  # large arguments, before their job was submitted
         self._people(jobs, plain=plain)
+        if large:
+            self._add_large(jobs // 4)
+        if puts:
+            self.putters = [Putter(self, name, PUTS) for name in ("p", "q")]
+            self.peers += [*self.putters, Taker(self, "taker")]
 
     # --- the course ---------------------------------------------------------------------------------
 
@@ -82,37 +124,48 @@ class World:
             raise
         except Exception as error:
             raise Violation(f"the queue broke: {type(error).__name__}: {error}") from error
+        finally:
+            self.journals.close()
 
     def _people(self, jobs: int, *, plain: bool) -> None:
         for name in ("a", "b"):
             chunks, first = [], 0
+            queue = "mail" if name == "b" and not self.poison else DEFAULT_QUEUE
             while first < jobs // 2:
                 count = self.rng.randint(1, 5)
-                terms = Terms("m:f", priority=self.rng.choice([0, 0, 1]))
+                terms = Terms("m:f", queue, priority=self.rng.choice([0, 0, 1]))
                 bodies = [b"body%d" % number for number in range(first, first + count)]
                 chunks.append(NewChunk(first, terms, bodies, self.rng.choice([0.0, 0.0, 1.0])))
                 self.submitted.update(f"{name}-{number}" for number in range(first, first + count))
                 first += count
             self.peers.append(Client(self, name, chunks))
+        self.peers.append(Reader(self, "reader"))
         if plain:
             self.peers.append(Plain(self, "plain"))
-        for _ in range(2):
-            self._hire()
+        for queues in ([DEFAULT_QUEUE, "mail"], [DEFAULT_QUEUE]):
+            self._hire(queues)
 
-    def _hire(self) -> None:
+    def _add_large(self, jobs: int) -> None:
+        """Add a client whose jobs have a large argument each, and mostly a large result."""
+        self.peers.append(LargeClient(self, "large", jobs))
+        self.submitted.update(f"large-{number}" for number in range(jobs))
+
+    def _hire(self, queues: list[str]) -> None:
         self.workers_born += 1
-        supervisor = Supervisor(self, f"w{self.workers_born}", 2)
+        supervisor = Supervisor(self, f"w{self.workers_born}", 2, queues)
         self.supervisors.append(supervisor)
         self.peers.append(supervisor)
 
     def _step(self, *, faults: bool) -> None:
         chance = self.rng.random()
-        if faults and chance < 0.04:
+        if faults and chance < (0.004 if self.calm else 0.04):
             self.rng.choice(self._faults())()
         elif faults and self.draining and chance > 0.97:
             self._turn_drain()
         elif chance < 0.40:
-            self.rng.choice(self.peers).step()
+            peer = self.rng.choice(self.peers)
+            if not self.restarts.is_away(peer):
+                peer.step()
             self.peers = [peer for peer in self.peers if peer.alive]
         elif chance < 0.75:
             self._carry()
@@ -120,6 +173,8 @@ class World:
             self.host.hand_out()
         elif chance < 0.90:
             self.host.turn()
+            self.restarts.check()
+            self.journals.go_on()
         else:
             self._pass(self.rng.choice([0.01, 0.05, 0.2]))
 
@@ -144,6 +199,7 @@ class World:
     def _pass(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self._hit_expired()
+        self.restarts.give_up()
 
     def _hit_expired(self) -> None:
         for worker in self.host.state.workers.values():
@@ -154,8 +210,10 @@ class World:
     # --- faults -------------------------------------------------------------------------------------
 
     def _faults(self) -> list[Callable[[], None]]:
-        kills = [self._kill_consumer, self._kill_consumer, self._kill_worker]
-        kills += [self._restart, self._break_in_commit]
+        kills = [self.restarts.kill, self.restarts.kill_in_commit]
+        if self.calm:
+            return [*kills, *kills, self._cut, self._kill_consumer, self._kill_worker]
+        kills += [self._kill_consumer, self._kill_consumer, self._kill_worker]
         return [*kills, self._cut, self._cut, self._leap, self._stall, self._turn_drain]
 
     def _cut(self) -> None:
@@ -174,39 +232,14 @@ class World:
         self.kill_worker(self.rng.choice(self.supervisors))
 
     def kill_worker(self, supervisor: Supervisor) -> None:
-        """Let all processes of a worker die at once; another worker comes for it."""
+        """Let all processes of a worker die at once; another one comes for it."""
         for peer in [*(each for each in supervisor.consumers if each.alive), supervisor]:
             self.hit(peer)
             peer.alive = False
             peer.give_up_line()
         self.peers = [peer for peer in self.peers if peer.alive]
         self.supervisors.remove(supervisor)
-        self._hire()
-
-    def _restart(self) -> None:
-        """Kill the manager: uncommitted changes are lost; messages on their way may arrive or not."""
-        for peer in self.peers:
-            self.hit(peer)
-        self._hit_leases(self.host.state.leases.values())
-        for line in self.lines:
-            line.broken = True
-            if self.rng.random() < 0.5:
-                line.to_peer.clear()
-        self.lines.clear()
-        self.journal = reopened(self.journal)
-        self.host = self._new_host()
-        check_journal(self.host.state, self.journal)
-
-    def _break_in_commit(self) -> None:
-        """Kill the manager within a turn: its grants have been sent, the commit has not come."""
-
-        def fail(records: object, forget: object = ()) -> None:
-            raise JournalError("killed")
-
-        setattr(self.journal, "append", fail)  # noqa: B010  # a method of this journal alone
-        with contextlib.suppress(JournalError):
-            self.host.turn()
-        self._restart()
+        self._hire(supervisor.queues)
 
     def _leap(self) -> None:
         self._pass(self.rng.choice([1.0, 16.0]))
@@ -217,6 +250,7 @@ class World:
         self.clock.advance(seconds)
         self.host.pause(seconds)
         self._hit_expired()
+        self.restarts.give_up()
 
     def _turn_drain(self) -> None:
         self._order(c.Resume() if self.draining else c.Drain())
@@ -227,8 +261,15 @@ class World:
         self.host.call([command], Member(), lambda replies: None)
         self.host.turn()
 
-    def _new_host(self) -> QueueHost:
-        return self.make_host(self.journal, clock=self.clock, limits=LIMITS)
+    def new_host(self) -> QueueHost:
+        return self.make_host(self.journal, clock=self.clock, limits=self.limits)
+
+    def stream(self, job: str) -> StreamPart:
+        """Return the stream of a job from its beginning on."""
+        part = apply(self.host.state, c.ReadStream(job), Member(), self.clock.now())
+        if not isinstance(part, StreamPart):
+            raise Violation(f"the stream of {job} cannot be read: {part}")
+        return part
 
     # --- records ------------------------------------------------------------------------------------
 
@@ -238,59 +279,99 @@ class World:
         self.lines.append(line)
         return line
 
-    def began(self, job: str) -> None:
+    def began(self, token: int, job: str) -> None:
         self.executions[job] += 1
+        self.repeatable[job] += token in self.met
+        self.restarts.beyond += bool(self.host.state.absentees)
 
     def failed(self, job: str) -> None:
         self.failures[job] += 1
-        self.hits[job] += 1
+        self._meet(job)
 
     def result(self, job: str) -> bytes:
         """Return a result that identifies its execution."""
-        result = f"{job}/{self.executions[job]}".encode()
+        result = self.execution(job)
         self.results[job].add(result)
         return result
 
+    def execution(self, job: str) -> bytes:
+        """Return what identifies the last execution of a job."""
+        return f"{job}/{self.executions[job]}".encode()
+
+    def check_stream(self, job: str, seen: list[bytes]) -> None:
+        """Check partial results that were read under one token: a prefix of what one execution gave.
+
+        Raises:
+            Violation: they are not.
+        """
+        execution = seen[0].rpartition(b"/")[0] if seen else b""
+        if seen != [b"%s/%d" % (execution, place) for place in range(len(seen))]:
+            raise Violation(f"{job} has a stream that no execution gave: {seen}")
+
     def hit(self, peer: Peer) -> None:
         """Note the jobs that may run once more because of a fault: those that *peer* holds."""
-        jobs = set(peer.hands())
+        held = set(peer.hands())
         for lease in self.host.state.leases.values():
             mine = peer.line is not None and lease.holder is peer.line.member
             if mine or (isinstance(peer, Consumer) and lease.holder.name == peer.name):
-                jobs.update(_jobs_of(lease))
-        self.hits.update(jobs)
+                held.update(jobs_of(lease))
+        self.meet(held)
+
+    def meet(self, held: Iterable[tuple[int, str]]) -> None:
+        """Note that a fault meets jobs, each under a token."""
+        for token, job in sorted(set(held)):
+            self.met.add(token)
+            self._meet(job)
+
+    def _meet(self, job: str) -> None:
+        self.hits[job] += 1
+        self.repeatable[job] = min(self.repeatable[job] + 1, self.executions[job])
 
     def _hit_leases(self, leases: Iterable[LeaseRecord]) -> None:
-        self.hits.update({job for lease in leases for job in _jobs_of(lease)})
+        self.meet(held for lease in leases for held in jobs_of(lease))
 
     # --- the end ------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Let all jobs finish."""
+        self.journals.end_faults()
         self._order(c.Resume())
         self.draining = False
         for _ in range(400):
-            if self.submitted <= self.seen.keys():
+            if self.submitted <= self.seen.keys() and all(each.accepted == PUTS for each in self.putters):
                 return
             for _ in range(100):
                 self._step(faults=False)
             self._pass(0.3)
         missing = sorted(self.submitted - self.seen.keys())
-        states = [(job, self._state(job)) for job in missing]
+        states = [(job, self.state_of(job)) for job in missing]
         raise Violation(f"these never had an outcome: {states}")
 
-    def _state(self, job: str) -> str:
+    def state_of(self, job: str) -> str:
         place = self.host.state.ledger.find(job)
         return "unknown" if place is None else place[0].state(place[1]).word
 
     def _check(self) -> None:
         self.host.turn()
+        self.host.settle()
         check_state(self.host.state)
         check_journal(self.host.state, self.journal)
+        chunks = self.host.state.ledger.chunks.values()
+        put = sum(chunk.known for chunk in chunks if chunk.terms.queue == PUT_QUEUE)
+        if put != PUTS * len(self.putters):
+            raise Violation(f"{PUTS * len(self.putters)} jobs were put, and there are {put}")
         if self.seen.keys() - self.submitted:
             raise Violation("an outcome of a job that nobody submitted")
         for job in sorted(self.submitted):
             self._check_job(job)
+
+    def _check_large(self, outcome: Outcome) -> None:
+        """Read the large result of a job, and see that it is that of the execution which was recorded."""
+        asked = [c.FetchResult(outcome.id, at) for at in range(len(outcome.result))]
+        replies = [apply(self.host.state, each, Member(), self.clock.now()) for each in asked]
+        found = b"".join(reply.data for reply in replies if isinstance(reply, Piece))
+        if found != outcome.result:
+            raise Violation(f"{outcome.id} has the large result {found!r}, not {outcome.result!r}")
 
     def _check_job(self, job: str) -> None:
         outcomes = self.seen[job]
@@ -299,10 +380,16 @@ class World:
         (outcome,) = outcomes
         if outcome.state.word == "succeeded" and outcome.result not in self.results[job]:
             raise Violation(f"{job} has a result that no execution gave: {outcome.result!r}")
-        if outcome.state.word != self._state(job):
-            raise Violation(f"{job} ended as {outcome.state.word} and is now {self._state(job)}")
-        if self.executions[job] > 1 + self.hits[job]:
-            raise Violation(f"{job} ran {self.executions[job]} times with {self.hits[job]} faults")
+        if outcome.state.word == "succeeded" and has_large_result(job):
+            self._check_large(outcome)
+        stream = self.stream(job)
+        self.check_stream(job, stream.values)
+        if outcome.state.word == "succeeded" and stream.values != self.given.get(outcome.result, []):
+            raise Violation(f"{job} succeeded with {outcome.result!r} and has the stream {stream.values}")
+        if outcome.state.word != self.state_of(job):
+            raise Violation(f"{job} ended as {outcome.state.word} and is now {self.state_of(job)}")
+        if self.executions[job] > 1 + self.repeatable[job]:
+            raise Violation(f"{job} ran {self.executions[job]} times, {self.repeatable[job]} of them in vain")
         place = self.host.state.ledger.find(job)
         record = place[0].records.get(place[1]) if place is not None else None
         if record is None:
@@ -311,7 +398,3 @@ class World:
         allowed = (self.failures[job], self.crashed[job], self.hits[job])
         if any(is_charged > may_be for is_charged, may_be in zip(charged, allowed, strict=True)):
             raise Violation(f"{job} is charged {charged} where only {allowed} happened to it")
-
-
-def _jobs_of(lease: LeaseRecord) -> list[str]:
-    return [lease.chunk.id(index) for index in range(lease.start, lease.stop)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from svc.client.pipeline import PendingJob, encoded
+from svc.client.pending import PendingJob
+from svc.client.pipeline import encoded
 from svc.client.specs import JobSpec, JobTemplate
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svc.broker.base import Broker
-from svc.domain.job import ErrorInfo, JobView
+from svc.domain.job import ErrorInfo
+from svc.domain.job_view import JobView
 from svc.domain.limits import Limits
 from svc.domain.suspicion import TOGETHER_SECONDS
 from tests.support.asking import chunk, lease, numbers, submit

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from dataclasses import replace
 
 import msgspec
 
+from svc.app.worker import make_child_client
 from svc.errors import ServiceError
 from svc.worker.options import Connect, WorkerOptions
 from svc.worker.process import signals_held_back
@@ -19,7 +21,8 @@ def main(document: str) -> int:
     """Run the worker in *document* (see `workers.Worker.start`); return its exit code."""
     settings = json.loads(document)
     address, key, level = tuple(settings.pop("address")), settings.pop("key"), settings.pop("level")
-    options = msgspec.convert(settings, WorkerOptions)
+    settings.pop("submitter", None)  # a function
+    options = replace(msgspec.convert(settings, WorkerOptions), submitter=make_child_client)
     with signals_held_back():  # as `svc.app.worker` does
         return _run(options, functools.partial(connect, address, bytes.fromhex(key)), level)
 

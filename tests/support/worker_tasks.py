@@ -11,11 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+from svc.worker.attempt_ends import GiveUp, Retry, Snooze
 from svc.worker.registry import task
 
 
 def noop() -> None:
     """Do nothing."""
+
+
+def length(value: bytes) -> int:
+    return len(value)
 
 
 def echo(value: object) -> object:
@@ -26,6 +31,11 @@ def sleep(seconds: float) -> int:
     """Sleep; return the number of the process."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def moment() -> float:
+    """Return the time by a clock that all processes of this host share."""
+    return time.monotonic()
 
 
 def pid() -> int:
@@ -39,6 +49,21 @@ def mark(path: str, seconds: float) -> None:
         file.flush()
         time.sleep(seconds)
         file.write(f"end {os.getpid()}\n")
+
+
+def takes(size: int, seconds: float) -> int:
+    """Hold so many bytes of memory for a time."""
+    held = bytearray(size)
+    for place in range(0, size, 4096):
+        held[place] = 1
+    time.sleep(seconds)
+    return len(held)
+
+
+@task(retries=0)
+def takes_and_fails(size: int, seconds: float) -> None:
+    takes(size, seconds)
+    raise ValueError("it took too much")
 
 
 @task(retries=2, backoff=0.05)
@@ -83,8 +108,10 @@ def kill_self() -> None:
 
 
 def hold_gil(seconds: int) -> None:
-    """Sleep in C without releasing the interpreter lock of this process."""
-    ctypes.PyDLL(None).sleep(seconds)
+    """Sleep in C without releasing the interpreter lock of this process; a signal ends no sleep early."""
+    left = seconds
+    while left:
+        left = ctypes.PyDLL(None).sleep(left)
 
 
 async def later(value: int) -> int:
@@ -128,3 +155,22 @@ def say(word: str, times: int) -> None:
     """Print a line of many words repeatedly."""
     for _ in range(times):
         print(*[word] * 12)  # noqa: T201 - the test needs the output
+
+
+@task(retries=2, backoff=30.0)
+def end_by(path: str, *ways: str) -> str:
+    """End each attempt in the next of these ways, and the last one with a result; a file counts them."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("x")
+    times = len(Path(path).read_text(encoding="utf-8"))
+    if times > len(ways):
+        return "done"
+    match ways[times - 1]:
+        case "retry":
+            raise Retry("again", delay=0.05)
+        case "snooze":
+            raise Snooze(0.05)
+        case "give up":
+            raise GiveUp("enough")
+        case _:
+            raise Retry(delay=-1)

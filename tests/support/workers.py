@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -17,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from svc.broker.base import Broker
+from svc.broker.clock import ManagerClock
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.broker.manager import ManagerBroker
 from svc.codec import decode_result, encode_arguments
 from svc.domain import commands as c
-from svc.domain.job import JobView, NewChunk, Outcome, Terms, job_id
+from svc.domain.job import NewChunk, Outcome, Terms, job_id
+from svc.domain.job_view import JobView
 from svc.domain.limits import Limits
 from svc.server.manager import Server, listen
 from svc.telemetry.logs import LogSettings
 from svc.worker.options import WorkerOptions
-from tests.support.journals import reopened
+from tests.support.memory_journals import reopened
 from tests.support.pickle_keys import PICKLE_KEYS, sealed
 
 KEY = b"k" * 32
@@ -42,9 +45,9 @@ def connect(address: tuple[str, int], key: bytes, hello: Callable[[], c.Hello]) 
     return ManagerBroker(address, key, hello=hello, timeout=2.0)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, descriptor: int = 2) -> None:
     """Log as JSON on stderr."""
-    LogSettings("json", level).configure()
+    LogSettings("json", level).configure(descriptor)
 
 
 def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
@@ -59,7 +62,7 @@ def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
     return WorkerOptions(consumers=consumers, **{**defaults, **changes})
 
 
-def until(condition: Callable[[], object], seconds: float = 15.0, what: str = "") -> None:
+def until(condition: Callable[[], object], seconds: float = 45.0, what: str = "") -> None:
     """Wait for an event that no signal reports; a failure names it."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -75,11 +78,13 @@ class Manager:
     address: tuple[str, int] = ("127.0.0.1", 0)
     journal: Any = field(default_factory=MemoryJournal)
     workers: dict[str, Worker] = field(default_factory=dict)
+    clock: ManagerClock | None = None
 
     def start(self) -> None:
         listener = listen(*self.address)
         self.address = listener.getsockname()[:2]
-        self.server = Server(QueueHost(self.journal, limits=self.limits), listener, KEY)
+        host = QueueHost(self.journal, clock=self.clock, limits=self.limits)
+        self.server = Server(host, listener, KEY)
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
 
@@ -119,7 +124,7 @@ class Client:
         assert not self.broker.submit(self.origin, [chunk])
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
-    def outcomes(self, ids: list[str], seconds: float = 30.0) -> list[Outcome]:
+    def outcomes(self, ids: list[str], seconds: float = 60.0) -> list[Outcome]:
         """Return the outcomes of the jobs, once all have ended."""
         missing, cursor, found = set(ids), 0, dict[str, Outcome]()
         deadline = time.monotonic() + seconds
@@ -132,7 +137,7 @@ class Client:
             missing -= found.keys()
         return [found[each] for each in ids]
 
-    def results(self, ids: list[str], seconds: float = 30.0) -> list[Any]:
+    def results(self, ids: list[str], seconds: float = 60.0) -> list[Any]:
         outcomes = self.outcomes(ids, seconds)
         assert all(outcome.error is None for outcome in outcomes), [outcome.error for outcome in outcomes]
         return [decode_result(outcome.result) for outcome in outcomes]
@@ -143,6 +148,10 @@ class Client:
 
     def state(self, job: str) -> str:
         return self.view(job).state
+
+    def has_begun(self, job: str) -> bool:
+        """Tell if the job's task has written a checkpoint; a leased job may not have begun yet."""
+        return self.view(job).checkpoint_at is not None
 
 
 @dataclass
@@ -220,3 +229,20 @@ def descendants(pid: int) -> list[int]:
 
 def command_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@contextlib.contextmanager
+def one_consumer(tasks: str) -> Iterator[Manager]:
+    """Run a manager, and a worker of one consumer with a module of tasks, which has to leave in order."""
+    manager = Manager()
+    manager.start()
+    worker = Worker(manager.address, options(1, tasks=(tasks,)), "warning")
+    manager.workers["w"] = worker
+    worker.start()
+    try:
+        yield manager
+    finally:
+        worker.signal(signal.SIGTERM)
+        code = worker.wait()
+        manager.stop()
+    assert code == 0

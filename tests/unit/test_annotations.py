@@ -33,6 +33,9 @@ class Scalar:
     def item(self) -> object:
         return self.value
 
+    def __repr__(self) -> str:
+        return f"Scalar({self.value!r})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scalar) and other.value == self.value
 

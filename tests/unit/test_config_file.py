@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 
@@ -172,10 +173,32 @@ class TestConfig:
             ({"zzz": {}}, "unknown table zzz"),
         ],
     )
-    def test_what_is_unknown_is_an_error_that_names_the_nearest(self, config, said):
+    def test_what_is_unknown_is_an_error_that_names_the_file_and_the_nearest(self, config, said):
+        with pytest.raises(ConfigurationError) as caught:
+            config_defaults(config, KNOWN, Path("ours.toml"))
+        assert str(caught.value).startswith(f"the settings file ours.toml has an {said}")
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            ({"zzz": 1}, "; the file takes the settings consumers, manager, queues, timeout"),
+            ({"zzz": {}}, "; the file takes the tables jobs, status, worker"),
+            ({"status": {"zzz": 1}}, "; [status] takes the settings manager"),
+            ({"jobs": {"list": {"zzz": 1}}}, "; [jobs.list] takes the settings manager, timeout"),
+            ({"status": 1}, "status in the settings file svc.toml is a command; write a table [status]"),
+        ],
+    )
+    def test_an_error_says_what_is_allowed_in_its_place(self, config, said):
         with pytest.raises(ConfigurationError) as caught:
             config_defaults(config, KNOWN)
         assert str(caught.value).endswith(said)
+
+    @pytest.mark.parametrize("value", [{"a": 1}, [1, [2]], [{"a": 1}], dt.date(2026, 11, 22)])
+    def test_a_value_of_a_type_that_no_setting_has_is_told_with_its_place(self, value):
+        with pytest.raises(ConfigurationError) as caught:
+            config_defaults({"worker": {"queues": value}}, KNOWN)
+        place = "worker.queues in the settings file svc.toml"
+        assert str(caught.value).startswith(f"{place} is not a text, a number, true or false, or a list of")
 
     def test_dashes_are_as_good_as_underscores(self):
         known: Known = {"worker": frozenset({"authkey_file"})}

@@ -16,6 +16,7 @@ PAGES = sorted(
         ".",
         "docs",
         "docs/decisions",
+        "docs/deploy",
         "docs/runbooks",
         "benchmarks/results",
         "examples",
@@ -61,6 +62,20 @@ def test_a_link_leads_to_a_file_and_to_a_heading_of_it(page: Path):
 def test_a_file_of_the_repository_that_a_page_names_exists(page: Path):
     for named in _CODE_FILE.findall(text_of(page)):
         assert (ROOT / named).exists() or list(ROOT.glob(named)), named
+
+
+def test_the_index_of_the_pages_has_each_once():
+    index = Path("docs/README.md")
+    linked = [file.relative_to(ROOT) for file, _ in links(index) if file.suffix == ".md"]
+    pages = [page for page in PRESENT if page.parts[0] == "docs" and "runbooks" not in page.parts]
+    assert sorted([index, *(page for page in linked if page.parts[0] == "docs")]) == pages
+
+
+def test_each_decision_has_a_number_of_its_own_which_its_title_repeats():
+    decisions = [page for page in HISTORY if page.parts[:2] == ("docs", "decisions")]
+    numbers = [int(page.name[:4]) for page in decisions]
+    assert len(set(numbers)) == len(numbers)
+    assert [int(text_of(page).split(".")[0].removeprefix("# ")) for page in decisions] == numbers
 
 
 def test_the_tests_that_the_threat_table_names_exist():

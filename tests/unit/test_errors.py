@@ -8,6 +8,7 @@ import queue
 import pytest
 
 from svc import errors
+from svc.error_codes import error_for
 
 
 def test_an_error_without_a_message_says_what_its_class_means():
@@ -23,7 +24,7 @@ def test_a_message_is_kept_as_it_is():
 
 def test_an_unknown_code_is_still_an_error_of_ours():
     """A newer manager may refuse for reasons that this client does not know."""
-    error = errors.error_for("from_the_future", "no")
+    error = error_for("from_the_future", "no")
 
     assert type(error) is errors.BrokerError
     assert str(error) == "no"
@@ -34,6 +35,7 @@ def test_an_unknown_code_is_still_an_error_of_ours():
     [
         (errors.ServiceError, 1),
         (errors.ConfigurationError, 2),
+        (errors.BadRequest, 2),
         (errors.ManagerUnreachable, 3),
         (errors.ProtocolMismatch, 3),
         (errors.AuthenticationFailed, 4),
@@ -41,6 +43,10 @@ def test_an_unknown_code_is_still_an_error_of_ours():
         (errors.UnknownTask, 5),
         (errors.TaskNotFound, 5),
         (errors.Conflict, 6),
+        (errors.JournalUnreachable, 3),
+        (errors.Deposed, 6),
+        (errors.JournalMoved, 6),
+        (errors.CopyIncomplete, 6),
         (errors.JobFailed, 8),
         (errors.JobCancelled, 8),
         (errors.QueueFull, 9),
@@ -60,6 +66,8 @@ def test_what_may_be_asked_again_says_so():
         errors.JournalFull,
         errors.Draining,
         errors.ResultTimeout,
+        errors.LargeValueLost,
+        errors.JournalUnreachable,
     }
 
     for name in vars(errors):
@@ -98,7 +106,7 @@ class TestErrorsOfTheStandardLibrary:
         assert str(kind()) == kind.__doc__.partition("\n")[0]
 
     def test_it_travels_by_its_code_and_as_a_pickle(self, kind, standard):
-        error = errors.error_for(kind.code, "why")
+        error = error_for(kind.code, "why")
         error.add_note("beside")
 
         again = pickle.loads(pickle.dumps(error))

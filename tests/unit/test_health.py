@@ -100,6 +100,19 @@ def test_the_variable_names_the_address_and_a_listening_address_is_reached(serve
     assert health.main(["--quiet"]) == 0
 
 
+def test_several_addresses_are_asked_and_the_first_answer_counts(server, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as free:
+        dead = free.getsockname()[1]
+        free.close()
+        hosts = f"127.0.0.1:{dead}, [::1]:{dead},127.0.0.1:{silent.getsockname()[1]},{server.server_port}"
+        assert health.main(["--http", hosts]) == 0
+        assert capsys.readouterr().out == "ok\n"
+        assert health.main(["--http", hosts.rpartition(",")[0], "--timeout", "0.3"]) == 3
+        told = capsys.readouterr().err
+        assert told.startswith(f"svc: nothing answers at 127.0.0.1:{dead},[::1]:{dead},127.0.0.1:")
+        assert (told.count("Connection refused"), told.count("timed out")) == (2, 1)
+
+
 def test_json_and_quiet(server, capsys):
     health.main(["--json", "--http", at(server)])
     assert json.loads(capsys.readouterr().out) == {"status": "ok", "detail": "ok"}
@@ -113,6 +126,13 @@ def test_json_and_quiet(server, capsys):
         ["--bogus"],
         ["--http"],
         ["--http", "x"],
+        ["--http", "::1:9100"],
+        ["--http", "[::x]:9100"],
+        ["--http", "h:0"],
+        ["--http", "h:65536"],
+        ["--http", "h:9100,"],
+        ["--http", "h:9100,x"],
+        ["--http", "off"],
         ["--live=1"],
         ["--timeout", "x"],
         ["--timeout", "0"],
@@ -143,6 +163,7 @@ def test_it_imports_nothing_that_an_http_request_does_not_need(server):
     assert {name for name in imported if name.split(".")[0] == "svc"} == {
         "svc",
         "svc.cli",
+        "svc.first_answer",
         "svc.health",
         "svc.printable",
     }

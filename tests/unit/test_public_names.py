@@ -9,7 +9,8 @@ import sys
 import svc
 import svc.errors
 import svc.testing
-from svc.errors import ServiceError, error_for
+from svc.error_codes import error_for
+from svc.errors import ServiceError
 
 
 def _classes() -> dict[str, str]:
@@ -37,9 +38,20 @@ def _drawn() -> dict[str, str]:
 
 
 def test_the_public_names_are_these():
-    of_clients = {"Client", "Executor", "Future", "Job", "JobSpec", "Options", "task"}
-    of_the_manager_alone = {"RowMissing"}
-    assert set(svc.__all__) == {"__version__", *of_clients, *_classes()} - of_the_manager_alone
+    of_clients = {"Client", "Executor", "File", "Future", "Job", "JobSpec", "Options", "Progress", "task"}
+    of_tasks = {
+        "CurrentJob",
+        "ListedJob",
+        "current_job",
+        "Retry",
+        "GiveUp",
+        "Snooze",
+        "on_start",
+        "on_stop",
+        "Cancelled",
+    }
+    of_the_manager_alone = {"RowMissing", "JournalUnreachable", "Deposed", "JournalMoved", "CopyIncomplete"}
+    assert set(svc.__all__) == {"__version__", *of_clients, *of_tasks, *_classes()} - of_the_manager_alone
     assert sorted(svc.testing.__all__) == sorted({"LocalBroker", "LocalQueue", "local_client", "run_jobs"})
 
 
@@ -58,6 +70,15 @@ def test_every_error_has_a_code_of_its_own_that_leads_back_to_it():
 
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all(type(error_for(kind.code, "why")) is kind for kind in kinds)
+
+
+def test_an_error_without_a_code_of_its_own_does_not_take_the_place_of_its_base():
+    """A text of a command line's file was told as the wrong class, once that was imported."""
+
+    class Narrower(svc.errors.BadRequest):
+        pass
+
+    assert type(error_for(Narrower.code, "why")) is svc.errors.BadRequest
 
 
 def test_no_public_name_needs_the_command_lines_libraries():

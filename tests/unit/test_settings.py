@@ -1,8 +1,8 @@
 import pytest
 
-from svc.addresses import Address, parse_address, parse_optional_address
+from svc.addresses import Address, parse_address, parse_manager, parse_optional_address
 from svc.errors import ConfigurationError
-from svc.settings import parse_names
+from svc.setting_kinds import parse_names
 
 
 class TestAddress:
@@ -36,6 +36,48 @@ class TestAddress:
     def test_off_is_no_address(self):
         assert parse_optional_address("off") is None
         assert parse_optional_address("h:1") == Address("h", 1)
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("256.0.0.1:1", "256.0.0.1 is no IPv4 address"),
+            ("[1::2::3]:1", "1::2::3 is no IPv6 address"),
+            ("[::1%]:1", "no IPv6 address"),
+            ("a..b:1", "the parts of a host's name"),
+            ("x" * 64 + ":1", "the parts of a host's name"),
+            (".".join(["x" * 60] * 5), "253 at most"),
+        ],
+    )
+    def test_what_names_no_host_is_refused_with_the_reason(self, text, why):
+        with pytest.raises(ConfigurationError, match=why):
+            parse_address(text)
+
+
+class TestManagerAddresses:
+    def test_they_are_a_list_in_its_order_and_each_once(self):
+        found = parse_manager(" a:1, [fd00::2] ,10.0.0.1:3,a:1")
+        assert found.pairs() == [("a", 1), ("fd00::2", 7077), ("10.0.0.1", 3)]
+        assert str(found) == "a:1,[fd00::2]:7077,10.0.0.1:3"
+        assert parse_manager(str(found)) == found
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("", "has an empty address"),
+            ("a:1,", "has an empty address"),
+            (",", "has an empty address"),
+            ("a:1,b:x", "'b:x' is not an address"),
+            ("a:1,::1", "'::1' is not an address"),
+            ("a:0", "port 0 is only for listening"),
+            (
+                ",".join(f"h{number}:1" for number in range(17)),
+                "17 addresses of one manager; 16 are the most",
+            ),
+        ],
+    )
+    def test_malformed_ones_are_refused_with_the_reason(self, text, why):
+        with pytest.raises(ConfigurationError, match=why):
+            parse_manager(text)
 
 
 def test_names_are_separated_by_commas_and_come_once():

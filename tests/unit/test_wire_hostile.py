@@ -85,7 +85,7 @@ def test_numbers_that_make_no_sense_harm_nobody(command):
 
 def _message(frame: bytes) -> bytearray:
     """Return *frame* as our own clients would send it."""
-    message = wire._message(wire._REQUEST_HEAD, msgspec.Raw(frame), wire._REQUEST_TAIL)
+    message = wire._REQUEST.message(msgspec.Raw(frame))
     cut = request_frame(message[4:])
     assert cut is not None
     assert cut == frame

@@ -14,7 +14,8 @@ app = Celery("peers", broker=redis_url(0), backend=redis_url(1))
 # Late acks, since otherwise a job is lost if its worker dies. The prefetch is that of the manual for short
 # jobs.
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=64, worker_hijack_root_logger=False)
-FUNCTIONS = {each.__name__: app.task(name=each.__name__)(each) for each in (tasks.same, tasks.nap)}
+_TASKS = (tasks.same, tasks.nap, tasks.pause, tasks.stamped)
+FUNCTIONS = {each.__name__: app.task(name=each.__name__)(each) for each in _TASKS}
 
 
 class System(Workers):

@@ -12,7 +12,7 @@ from typing import Any, Self
 from benchmarks.processes import family
 
 #: Worker processes of every system.
-PROCESSES = 4
+PROCESSES = int(os.environ.get("PEERS_PROCESSES", "4"))
 #: The most seconds that a job of the benchmark may take.
 PATIENCE = 120.0
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from svc.errors import JournalError
+from svc.journal_address import StreamAddress
 from svc.server.journal.files import sync
 
 
@@ -26,7 +27,7 @@ def require_journal(marker: Path, journal: Path) -> None:
         )
 
 
-def leave_marker(marker: Path, journal: Path) -> None:
+def leave_marker(marker: Path, journal: Path | StreamAddress) -> None:
     """Say in *marker* that *journal* was made, if it does not say so yet.
 
     Raises:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
-import signal
-import threading
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from svc.addresses import Address
+from svc.app.descriptors import room_for
+from svc.app.journals import fault_reports, open_journal, output_store
+from svc.app.leading import Lead, await_lead
 from svc.app.memory import memory_watch
+from svc.app.notify_socket import NotifySocket
 from svc.app.process import READY_SECONDS, announce, is_ready, logger, serving
-from svc.errors import BrokerError, JournalError, ManagerBroken, ServiceError
+from svc.app.stop_signals import StopSignals
+from svc.errors import BrokerError, ManagerBroken, ManagerUnreachable, ServiceError
+from svc.journal_address import StreamAddress
 from svc.key_files import read_role_keys
 from svc.settings import ManagerSettings
 from svc.telemetry.loading import load_structlog
@@ -24,20 +27,33 @@ from svc.wire import RELEASE
 from svc.wire_tls import ANY_NAME
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
+
     from svc.broker.host import QueueHost
     from svc.broker.journal import Journal
     from svc.domain.commands import Command
+    from svc.domain.limits import Limits
     from svc.domain.replies import Reply
-    from svc.server.fault_reports import FaultReports
+    from svc.server.connection_limits import Bounds
     from svc.server.keys import KeyRing
     from svc.server.manager import Server
     from svc.telemetry.metrics import ManagerMetrics
 
 R = TypeVar("R", bound="Reply")
+#: Bytes of all large values with --durability memory.
+MEMORY_VALUES_BYTES = 256 * 1024 * 1024
 #: Seconds by which the queue's clock is off from the host's and that is logged at the start.
 CLOCK_OFF_SECONDS = 60.0
 #: Addresses to listen on are no addresses to connect to.
 _ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
+
+
+class Access(NamedTuple):
+    """The keys that a manager accepts, and the TLS context of its connections."""
+
+    keys: KeyRing
+    tls: ssl.SSLContext | None
 
 
 def run_manager(settings: ManagerSettings) -> int:
@@ -49,21 +65,80 @@ def run_manager(settings: ManagerSettings) -> int:
         ManagerBroken: the queue's state broke and could not be recovered in place.
     """
     load_structlog()
-    from svc.server.connection_limits import Bounds
-    from svc.server.heap import Heap
-    from svc.server.manager import JobManager, Server, listen
-    from svc.server.recovery import Recovery
+    from svc.server.manager import listen
     from svc.telemetry.logs import LogSettings
     from svc.telemetry.metrics import ManagerMetrics
 
     LogSettings(format=settings.log_format, level=settings.log_level).configure()
     log = logger()
-    keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
-    journal, sqlite = _open_journal(settings)
-    metrics = ManagerMetrics(RELEASE, sqlite)
+    access = _access(settings)
+    with closing(StopSignals()) as signals:
+        if isinstance(settings.journal, StreamAddress) and settings.durability != "memory":
+            with closing(listen(settings.listen.host, settings.listen.port)) as listener:
+                _lead(settings, settings.journal, listener, access, signals)
+        else:
+            journal, sqlite = open_journal(settings)
+            try:
+                listener = listen(settings.listen.host, settings.listen.port)
+            except ServiceError:
+                journal.close()
+                raise
+            _serve(settings, listener, access, journal, ManagerMetrics(RELEASE, sqlite), signals)
+    log.info("manager_stopped")
+    return 0
+
+
+def _lead(
+    settings: ManagerSettings,
+    stream: StreamAddress,
+    listener: socket.socket,
+    access: Access,
+    signals: StopSignals,
+) -> None:
+    """Stand by for the lead of a stream, then serve, and hand over at the end."""
+    from svc.telemetry.metrics import ManagerMetrics
+
+    metrics = ManagerMetrics(RELEASE)
+    led = await_lead(settings, stream, listener, signals, metrics)
+    if led is None:
+        return
+    lead, journal = led
     try:
-        listener = listen(settings.listen.host, settings.listen.port)
-        host = _recovered_host(settings, journal, metrics, log)
+        # A standby lives long: its keys and certificates may be others by now.
+        access = _access_again(settings, logger()) or access
+        _serve(settings, listener, access, journal, metrics, signals, lead)
+    finally:
+        lead.leave()
+
+
+def _serve(
+    settings: ManagerSettings,
+    listener: socket.socket,
+    access: Access,
+    journal: Journal,
+    metrics: ManagerMetrics,
+    signals: StopSignals,
+    lead: Lead | None = None,
+) -> None:
+    """Serve the queue of *journal* until a signal."""
+    from svc.broker.host import QueueHost
+    from svc.broker.leading import LeadingHost
+    from svc.server.heap import Heap
+    from svc.server.manager import JobManager, Server
+    from svc.server.recovery import Recovery
+
+    log = logger()
+    stopped: list[Callable[[], None]] = []
+    kind: Callable[..., QueueHost] = QueueHost
+    if lead is not None:
+        kind = partial(
+            LeadingHost,
+            leads=lambda: lead.valid,
+            leave=lambda: lead.begin_leave(stopped[0]),
+            facts=lead.facts,
+        )
+    try:
+        host = _recovered_host(settings, journal, metrics, log, kind)
     except ServiceError:
         journal.close()
         raise
@@ -72,63 +147,91 @@ def run_manager(settings: ManagerSettings) -> int:
         Server(
             host,
             listener,
-            keys,
+            access.keys,
             min_free_bytes=settings.limits.min_free_bytes,
-            bounds=Bounds(
-                connections=settings.max_connections,
-                address_connections=settings.max_per_address or settings.max_connections,
-                buffered_bytes=settings.max_buffered,
-            ),
+            bounds=_bounds(settings, log),
             strict=settings.strict_auth,
-            tls=tls,
+            tls=access.tls,
             heap=heap,
         )
     )
     server = manager.get_server()
-    server.recovery = Recovery(_fault_reports(settings, sqlite))
+    server.recovery = Recovery(fault_reports(settings, metrics.sqlite))
     server.scarcity.memory = memory_watch(settings.memory_limit, heap.trim)
     address = Address(*server.endpoint)
+    stopped.append(server.stop)
+    if lead is not None:
+        lead.on_lost = server.stop
     try:
         with (
             _manager_http(settings, server, host, metrics) as http,
-            _on_signals(server.stop, lambda: _renew(settings, server, log)),
+            signals.passed_to(server.stop, lambda: _renew(settings, server, log)),
         ):
-            if settings.tls is None and not address.is_loopback:
-                log.warning("listening_without_tls", listen=str(address))
-            announce(settings.announce, listen=address, http=http)
-            log.info(
-                "manager_started",
-                listen=str(address),
-                http=str(http or "off"),
-                journal=str(settings.journal) if settings.durability != "memory" else "memory",
-                durability=settings.durability,
-                incarnation=journal.incarnation,
-            )
+            _tell_start(settings, address, http, journal, log)
+            if lead is not None and lead.lost:
+                server.stop()
             server.serve_forever()
+        if lead is not None:
+            lead.require_kept()
     except ManagerBroken as error:
         log.error("manager_broken", error=str(error))  # noqa: TRY400  # its text says it all
         raise
     except ServiceError as error:
         log.error("journal_error", error=str(error))  # noqa: TRY400  # as above
         raise
-    log.info("manager_stopped")
-    return 0
+
+
+def _tell_start(
+    settings: ManagerSettings, address: Address, http: Address | None, journal: Journal, log: Any
+) -> None:
+    """Tell the log, the file of `--announce` and systemd that the manager serves."""
+    if settings.tls is None and not address.is_loopback:
+        log.warning("listening_without_tls", listen=str(address))
+    announce(settings.announce, listen=address, http=http)
+    log.info(
+        "manager_started",
+        listen=str(address),
+        http=str(http or "off"),
+        journal=str(settings.journal) if settings.durability != "memory" else "memory",
+        durability=journal.durability,
+        incarnation=journal.incarnation,
+    )
+    NotifySocket(os.environ).ready()
+
+
+def _bounds(settings: ManagerSettings, log: Any) -> Bounds:
+    """Return the bounds of connections, for which there are file descriptors."""
+    from svc.server.connection_limits import Bounds
+
+    places, limit, needed = room_for(settings.max_connections, Bounds().half_open)
+    if places < settings.max_connections:
+        log.warning("descriptors_short", limit=limit, needed=needed, connections=places)
+    return Bounds(
+        connections=places,
+        address_connections=settings.max_per_address or settings.max_connections,
+        buffered_bytes=settings.max_buffered,
+    )
 
 
 def _recovered_host(
-    settings: ManagerSettings, journal: Journal, metrics: ManagerMetrics, log: Any
+    settings: ManagerSettings,
+    journal: Journal,
+    metrics: ManagerMetrics,
+    log: Any,
+    kind: Callable[..., QueueHost],
 ) -> QueueHost:
-    """Return the queue in the state that the journal has."""
-    from svc.broker.host import QueueHost
-    from svc.server.recovery import collector_paused
+    """Return the queue, a host of *kind*, in the state that the journal has."""
+    from svc.server.collector import collector_paused, freeze_survivors
 
+    freeze_survivors()
     with collector_paused():
-        host = QueueHost(
+        host = kind(
             journal,
-            limits=settings.limits,
+            limits=_limits(settings),
             observer=metrics,
             exposition=metrics.collect,
             max_clock_jump=settings.max_clock_jump,
+            outputs=output_store(settings),
         )
     log.info("journal_recovered", jobs=host.recovered_jobs, recovery_s=round(host.recovery_seconds, 3))
     if host.passed_over:
@@ -137,6 +240,14 @@ def _recovered_host(
     if totals.clock_held or abs(totals.clock_offset) >= CLOCK_OFF_SECONDS:
         log.warning("clock_off", offset_s=round(totals.clock_offset, 3), held=totals.clock_held)
     return host
+
+
+def _limits(settings: ManagerSettings) -> Limits:
+    """Return the limits of the queue; in memory, there is less room for large values."""
+    limits = settings.limits
+    if settings.durability != "memory":
+        return limits
+    return replace(limits, all_values_bytes=min(limits.all_values_bytes, MEMORY_VALUES_BYTES))
 
 
 def _keys(settings: ManagerSettings) -> KeyRing:
@@ -150,58 +261,28 @@ def _keys(settings: ManagerSettings) -> KeyRing:
     return KeyRing(keys)
 
 
-def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
-    """Read keys and certificates again; if that fails, keep the current ones."""
+def _access(settings: ManagerSettings) -> Access:
+    """Read the keys and certificates.
+
+    Raises:
+        ServiceError: one of them cannot be used.
+    """
+    return Access(_keys(settings), settings.tls.server_context() if settings.tls else None)
+
+
+def _access_again(settings: ManagerSettings, log: Any) -> Access | None:
+    """Read them again; return None if that fails, which the log tells."""
     try:
-        keys, tls = _keys(settings), settings.tls.server_context() if settings.tls else None
+        return _access(settings)
     except ServiceError as error:
         log.error("keys_not_read", error=str(error))  # noqa: TRY400  # the sentence says it all
-        return
-    server.ask(lambda: server.renew(keys, tls))
-
-
-def _open_journal(settings: ManagerSettings) -> tuple[Journal, str]:
-    """Return the journal, and the release of SQLite if there is one."""
-    from svc.broker.journal import MemoryJournal
-
-    if settings.durability == "memory":
-        # No earlier manager had this incarnation, so leases from before its start stay invalid.
-        return MemoryJournal(1 + secrets.randbelow(1 << 20)), ""
-    from svc.app.journal_marker import leave_marker, require_journal
-    from svc.server.journal import SqliteJournal, sqlite_release
-
-    if settings.journal_marker is not None:
-        require_journal(settings.journal_marker, settings.journal)
-    journal = SqliteJournal.open(
-        settings.journal,
-        settings.durability,
-        ballast_bytes=settings.ballast_bytes,
-        accept_loss=settings.accept_loss,
-        backups=settings.backups,
-        must_exist=settings.journal_must_exist,
-        accept_network=settings.accept_network_filesystem,
-    )
-    if settings.journal_marker is not None:
-        try:
-            leave_marker(settings.journal_marker, settings.journal)
-        except JournalError:
-            journal.close()
-            raise
-    log = logger()
-    if journal.created:
-        log.info("journal_created", path=str(settings.journal))
-    if journal.kept_copy is not None:
-        log.warning("journal_loss_accepted", copy=str(journal.kept_copy))
-    return journal, sqlite_release()
-
-
-def _fault_reports(settings: ManagerSettings, sqlite: str) -> FaultReports | None:
-    """Return the store for reports of the manager's own faults, beside the journal; None without one."""
-    from svc.server.fault_reports import FaultReports
-
-    if settings.durability == "memory":
         return None
-    return FaultReports(Path(f"{settings.journal}.faults").absolute(), sqlite=sqlite)
+
+
+def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
+    """Read keys and certificates again; if that fails, keep the current ones."""
+    if (access := _access_again(settings, log)) is not None:
+        server.ask(lambda: server.renew(access.keys, access.tls))
 
 
 @contextmanager
@@ -209,9 +290,9 @@ def _manager_http(
     settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
 ) -> Iterator[Address | None]:
     """Serve metrics, health and discovery beside the manager."""
-    from svc.domain.commands import Exposition, Stats
-    from svc.domain.replies import Text, Totals
-    from svc.telemetry.http import HttpServer
+    from svc.domain.commands import Exposition, Ping, Stats
+    from svc.domain.replies import Done, Refused, Text, Totals
+    from svc.telemetry.http import HttpServer, NoAnswerNow
     from svc.telemetry.routes import manager_routes, scale_figures, shared
 
     if settings.http is None:
@@ -231,40 +312,28 @@ def _manager_http(
         (reply,) = replies.result(READY_SECONDS)
         if isinstance(reply, kind):
             return reply
+        if isinstance(reply, Refused) and reply.code == ManagerUnreachable.code:
+            raise NoAnswerNow(reply.message)
         raise BrokerError(str(reply))
 
     def exposition() -> bytes:
         return answer(Exposition(), Text).text.encode()
 
     def ready() -> tuple[bool, str]:
+        # If many have come at once, a connection of our own would wait behind all of them.
+        with suppress(TimeoutError, ServiceError):
+            if ask(lambda: server.pacing):
+                answer(Ping(), Done)
+                return True, "ok"
         # The authkey may have changed since the start.
         return is_ready(own, settings.read_authkey(), own_tls)
 
     routes = manager_routes(
         exposition=exposition,
         ready=ready,
-        workers=lambda: ask(host.roster).workers,
+        workers=lambda: ask(host.workers),
         scale=lambda: scale_figures(answer(Stats(), Totals), metrics.mean_run_seconds()),
     )
     beside = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
     with serving(beside) as address:
         yield address
-
-
-@contextmanager
-def _on_signals(stop: Callable[[], None], renew: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* on SIGTERM and SIGINT, and *renew* on SIGHUP, if this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        (renew if number == signal.SIGHUP else stop)()
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

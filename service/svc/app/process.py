@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from svc.addresses import Address
+from svc.addresses import Address, ManagerAddresses
 from svc.app.clients import connect
 from svc.errors import ServiceError
 from svc.wire_tls import TlsFiles
@@ -31,7 +31,7 @@ def serving(server: HttpServer) -> Iterator[Address]:
         server.stop()
 
 
-def is_ready(address: Address, authkey: bytes, tls: TlsFiles | None) -> tuple[bool, str]:
+def is_ready(address: Address | ManagerAddresses, authkey: bytes, tls: TlsFiles | None) -> tuple[bool, str]:
     """Check with a handshake and a call, as of a client: an open port alone proves nothing."""
     try:
         with connect(address, authkey, READY_SECONDS, tls=tls) as broker:

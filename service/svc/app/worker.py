@@ -7,11 +7,12 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from svc.addresses import Address
+from svc.addresses import Address, ManagerAddresses
 from svc.app.clients import connect
+from svc.app.notify_socket import NotifySocket
 from svc.app.process import announce, is_ready, logger, serving
 from svc.broker.manager import ManagerBroker
 from svc.domain.commands import Hello
@@ -20,10 +21,16 @@ from svc.settings import WorkerSettings
 from svc.telemetry.loading import load_structlog
 from svc.wire import RELEASE
 from svc.wire_tls import TlsFiles
+from svc.worker.control_group import worker_group
+from svc.worker.library_threads import limit_library_threads
 from svc.worker.offspring import adopt_orphans
+from svc.worker.preloading import modules_to_fork_from
 from svc.worker.process import signals_held_back, start_forkserver
 
 if TYPE_CHECKING:
+    from svc.broker.base import Broker
+    from svc.client.client import BrokerClient
+    from svc.envelope import PickleKeys
     from svc.telemetry.http import HttpServer, Route
 
 #: Seconds after which a consumer or supervisor gives up a call, reports that, and repeats it.
@@ -46,11 +53,15 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 def _run(settings: WorkerSettings) -> int:
+    systemd = NotifySocket(os.environ)
     authkey = settings.read_authkey()
     pickle_keys = settings.read_pickle_keys(authkey)
     adopt_orphans()
+    # The libraries read that as they are loaded, in the forkserver or in a consumer.
+    limit_library_threads(os.environ)
+    preload = modules_to_fork_from(PRELOAD, settings.preload)
     # Its start takes as long as the code from here to its first use, and runs in parallel.
-    start_forkserver(PRELOAD)
+    start_forkserver(preload)
     load_structlog()
     from svc.telemetry.logs import LogSettings
     from svc.worker.cpu import CONSUMERS_PER_CPU, cpu_count
@@ -62,7 +73,7 @@ def _run(settings: WorkerSettings) -> int:
     logs.configure()
     cpu = cpu_count()
     supervisors: list[Supervisor] = []
-    with _worker_http(settings, authkey, supervisors) as http:
+    with ExitStack() as groups, _worker_http(settings, authkey, supervisors) as http:
         options = WorkerOptions(
             name=name,
             host=socket.gethostname(),
@@ -71,23 +82,44 @@ def _run(settings: WorkerSettings) -> int:
             queues=settings.queues,
             accept=settings.accept,
             pickle_keys=pickle_keys,
-            preload=PRELOAD,
+            preload=preload,
+            user_preload=settings.preload,
+            idle_limit=settings.idle if settings.until_empty else 0.0,
+            time_limit=settings.time_limit or 0.0,
+            recycle_jobs=settings.recycle_jobs or 0,
+            recycle_age=settings.recycle_age or 0.0,
+            recycle_rss=settings.recycle_rss or 0,
             grace=settings.grace,
             import_timeout=settings.import_timeout,
+            default_timeout=settings.default_timeout or None,
             cpu=cpu,
             http=str(http) if http else "",
             manager=str(settings.manager),
             release=RELEASE,
+            output_bytes=settings.output_bytes,
+            submitter=make_child_client,
+            shell=settings.shell,
+            shell_output=settings.shell_output,
+            control_group=groups.enter_context(worker_group()),
         )
         dial = functools.partial(_dial, settings.manager, authkey, settings.tls)
-        supervisor = Supervisor(options, dial, logs.configure)
+        supervisor = Supervisor(options, dial, logs.configure, systemd.ready)
         supervisors.append(supervisor)
         announce(settings.announce, http=http)
         return supervisor.run()
 
 
+def make_child_client(
+    connect: Callable[[], Broker], keys: PickleKeys | None, under: Callable[[], int]
+) -> BrokerClient:
+    """Return the client by which tasks submit jobs, in the process of a consumer that needs one."""
+    from svc.client.client import BrokerClient
+
+    return BrokerClient(connect, pickle_keys=keys, under=under)
+
+
 def _dial(
-    address: Address, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
+    address: ManagerAddresses, authkey: bytes, tls: TlsFiles | None, hello: Callable[[], Hello]
 ) -> ManagerBroker:
     """Connect a consumer or a supervisor; after each timeout they repeat the call, as long as it takes."""
     return connect(address, authkey, DIAL_SECONDS, hello, tls=tls)
@@ -151,6 +183,8 @@ def _snapshot(supervisors: list[Any]) -> Any:
         cpu_source=options.cpu.source,
         reconnects=state.reconnects,
         draining=state.draining,
+        output_dropped=state.output_dropped,
+        round_trip=state.round_trip or None,
     )
 
 

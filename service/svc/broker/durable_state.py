@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from svc.broker.broken import Blocklist
+from svc.broker.broken import Blocklist, only_reads
 from svc.broker.clock import ManagerClock
 from svc.broker.commit import GroupCommit
 from svc.broker.journal import Journal
+from svc.broker.requests import Request
+from svc.domain import admission
+from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
+from svc.domain.enrolment import recover
 from svc.domain.job import RESULTS_QUEUE
 from svc.domain.lifecycle import JobState
 from svc.domain.limits import Limits
@@ -23,11 +29,15 @@ from svc.domain.observer import Observer
 from svc.domain.queue_state import QueueState
 from svc.domain.refusals import Refusal
 from svc.domain.replay import replay
-from svc.errors import ServiceError
+from svc.errors import Conflict, ServiceError
 from svc.wire import RELEASE
 
 #: Seconds between two notes of what the clock shows, for the next start.
 TIME_NOTED_SECONDS = 10.0
+#: Commands that change the state and bring no content.
+_SMALL: Final = frozenset((c.Hello, c.Extend, c.Ping))
+#: Seconds for which `settle` waits.
+SETTLE_SECONDS = 10.0
 #: Seconds by which the clock may be off, and is right.
 _CLOCK_RIGHT_SECONDS = 1.0
 
@@ -92,7 +102,10 @@ class DurableState:
     def _begin_empty(self, refusals: frozenset[Refusal] = frozenset()) -> None:
         self.state = QueueState(incarnation=self.incarnation, observer=self.observer, limits=self.limits)
         self.state.refusals = refusals
-        self.commits = GroupCommit(self.state, self.journal, self.observer)
+        self.commits = GroupCommit(self.state, self.journal, self.observer, self._now)
+
+    def _now(self) -> float:
+        return self.clock.now()  # the clock comes after the recovery
 
     def _recover(self, clock: ManagerClock | None) -> None:
         started = time.perf_counter()
@@ -102,7 +115,7 @@ class DurableState:
         self.clock: ManagerClock = clock or ManagerClock(
             ledger.last_at, expected=self.journal.expected_time(), jump_max=self._max_clock_jump
         )
-        self.state.recover(self.clock.now())
+        recover(self.state, self.clock.now())
         self.recovered_jobs = sum(chunk.unfinished for chunk in ledger.chunks.values())
         self.recovery_seconds = time.perf_counter() - started
         self.observer.measured("svc_journal_recovered_jobs", self.recovered_jobs)
@@ -118,6 +131,12 @@ class DurableState:
         self.careful = True
         self.discard()
         self._recover(self.clock)
+
+    def hand_over(self) -> r.Reply:
+        """Let another manager lead; refused, as this one has its journal alone."""
+        return r.Refused(
+            Conflict.code, "no other manager can lead: the journal is on this manager's own disk"
+        )
 
     # --- clock --------------------------------------------------------------------------------------
 
@@ -153,14 +172,44 @@ class DurableState:
         if now >= self._next_note:
             self._next_note = now + TIME_NOTED_SECONDS
             self.journal.note_time(now)
-        return self.journal.free_bytes()
+        free = self.journal.free_bytes()
+        self.state.free_bytes = math.inf if free is None else free
+        self.observer.measured("svc_large_values_bytes", self.state.ledger.large.size)
+        self.observer.measured("svc_large_values_limit_bytes", self.limits.all_values_bytes)
+        return free
+
+    def on_settled(self, call: Callable[[], object]) -> None:
+        """Have *call* called, from any thread, whenever a commit that other hosts confirm is durable."""
+        self.journal.notify = call
+
+    def settle(self) -> None:
+        """Wait until the last commit is durable, if other hosts have to confirm it, and deliver its replies.
+
+        Raises:
+            JournalError: it failed.
+        """
+        self.commits.settle(SETTLE_SECONDS)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the journal that requests with content have to wait, too."""
+        return self.commits.outbox.behind and self.commits.unsettled.full
+
+    def puts_off(self, request: Request) -> bool:
+        """Return whether *request* is not to be begun yet, as the journal is behind.
+
+        Those without content are begun: a worker's renewals, pings, and requests that only read.
+        """
+        return self.behind and not (
+            request.replies or all(type(each) in _SMALL or only_reads(each) for each in request.commands)
+        )
 
     # --- facts and members ----------------------------------------------------------------------------
 
     def backup(self, name: str) -> r.Reply:
         """Begin a backup of the journal, or tell its progress."""
         try:
-            return self.journal.backup(name)
+            return msgspec.structs.replace(self.journal.backup(name), host=socket.gethostname())
         except ServiceError as error:
             return r.Refused(error.code, str(error))
 
@@ -193,9 +242,8 @@ class DurableState:
         return ready + len(self.state.ledger.answers) if queue == RESULTS_QUEUE else ready
 
     def is_full(self, queue: str) -> bool:
-        """Return whether *queue* takes no more jobs."""
-        counts = self.state.ledger.counts.get(queue)
-        return counts is not None and counts.unfinished >= self.limits.max_queue_jobs
+        """Return whether a put of a plain client into *queue* would wait."""
+        return not admission.has_room(self.state, queue)
 
     def figures(self) -> dict[str, Any]:
         """Return numbers and settings for a report of a fault; nothing in them is of a job's content."""

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from svc.broker.waiting import Waiting
+from svc.broker.parked import Waiting
 from svc.domain import replies as r
 from svc.domain.members import Member
 

@@ -21,17 +21,20 @@ from svc.broker.commit import ReplyOutbox
 from svc.broker.durable_state import DurableState
 from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
+from svc.broker.outputs import MemoryOutputs, OutputKeeper, OutputStore
+from svc.broker.parked import Waiting
+from svc.broker.requests import Deliver, Request
 from svc.broker.surveys import Surveys
-from svc.broker.waiting import Deliver, Request, Waiters, Waiting, impatient
+from svc.broker.waiting import Waiters, impatient
 from svc.domain import commands as c
 from svc.domain import membership, upkeep
 from svc.domain import replies as r
 from svc.domain.apply import apply, charge
 from svc.domain.handlers import Room
 from svc.domain.limits import Limits
-from svc.domain.members import Member
+from svc.domain.members import Member, Notice
 from svc.domain.observer import Observer
-from svc.domain.queue_state import Notice
+from svc.domain.queries import connected
 from svc.domain.refusals import Refusal
 
 #: Seconds between two checks for changes that time alone causes: expired leases, retention.
@@ -42,8 +45,6 @@ UNTIMED_COMMANDS = 4
 UNTIMED_SECONDS = 0.002
 #: Seconds in one turn for the requests of the host's owner.
 OWNER_SECONDS = 0.005
-#: Replies to which the host adds its own facts.
-_COMPLETED = (r.Totals, r.Welcome)
 _ASKED_TOO_EARLY = r.Refused("bad_request", "ask for metrics by the last command of a request")
 
 R = TypeVar("R", bound=r.Reply)
@@ -53,7 +54,11 @@ class QueueHost(DurableState):
     """A durable state, and the requests to it. Used by one thread at a time."""
 
     #: The commands that the host answers itself: they concern the journal, the clock or the metrics.
-    OWN_COMMANDS: Final = (c.Wake, c.Exposition, c.Backup, c.AcceptClock)
+    OWN_COMMANDS: Final = frozenset(
+        (c.Wake, c.Exposition, c.Backup, c.AcceptClock, c.HandOver, c.Output, c.Logs)
+    )
+    #: These, and the commands to whose replies it adds its own facts.
+    _HOST_COMMANDS: Final = OWN_COMMANDS | {c.Hello, c.Stats, c.Ping}
 
     def __init__(
         self,
@@ -64,8 +69,11 @@ class QueueHost(DurableState):
         observer: Observer | None = None,
         exposition: Callable[[r.Totals], Iterable[str]] | None = None,
         max_clock_jump: float = CLOCK_JUMP_MAX,
+        outputs: OutputStore | None = None,
     ) -> None:
         """Recover the queue from *journal*; *exposition* renders the totals as text, in parts.
+
+        *outputs* keeps the output of attempts; if there is none, it is kept in memory.
 
         Without a *clock* of its own the manager's is held if it is *max_clock_jump* seconds off.
 
@@ -73,8 +81,7 @@ class QueueHost(DurableState):
             JournalError: a row cannot be read.
         """
         self._exposition = exposition or (lambda totals: ())
-        #: How many turns have been committed.
-        self._turns = 0
+        self.outputs = OutputKeeper(outputs or MemoryOutputs(), observer or Observer())
         self._syncs = journal.durability == "fsync"
         self._next_tick = 0.0
         super().__init__(journal, clock, limits, observer, max_clock_jump)
@@ -119,29 +126,30 @@ class QueueHost(DurableState):
         if last is not None:
             if type(last) is c.Stats and not self._surveys.prepare(request.room, now, until):
                 return False
+            if type(last) is c.Lease and last.running:
+                self._waiters.supersede(request.member)
             reply = self._carry_out(last, request, now)
             if reply is None:
                 self._park(last, request, now)
                 return True
             replies.append(reply)
-        self.commits.outbox.put(last, replies, request.deliver, request.member, recorded=False)
+        self.commits.outbox.put(request, recorded=False)
         return True
 
     def _carry_out_earlier(self, request: Request, until: float, now: float) -> bool:
         """Apply the remaining commands except the last; return whether there is time for the last one now."""
-        commands, replies = request.commands, request.replies
+        replies, room = request.replies, request.room
         begun, enough = len(replies), time.perf_counter() + UNTIMED_SECONDS
-        for place in range(begun, len(commands) - 1):
-            command = commands[place]
-            if type(command) is c.Stats and not self._surveys.prepare(request.room, now, until):
+        for each in request.commands[begun:-1]:
+            command = impatient(each) if type(each) in c.WAITERS else each
+            if type(command) is c.Stats and not self._surveys.prepare(room, now, until):
                 return False
-            if isinstance(command, c.WAITERS):
-                command = impatient(command)
             reply = self._carry_out(command, request, now)
             if reply is None or type(command) is c.Exposition:
                 reply = _ASKED_TOO_EARLY
             replies.append(reply)
-            charge(request.room, reply)
+            if type(reply) is r.Grant:
+                charge(room, reply)
             at = time.perf_counter()
             if at >= until and (at >= enough or len(replies) - begun >= UNTIMED_COMMANDS):
                 return False
@@ -149,11 +157,15 @@ class QueueHost(DurableState):
 
     def _carry_out(self, command: c.Command, request: Request, now: float) -> r.Reply | None:
         """Apply one command of a request, and remember it if it made events."""
-        apply_one = self._apply_with_care if self.careful else self._apply
         ledger, member = self.state.ledger, request.member
         before = ledger.last_sequence
         try:
-            reply = apply_one(command, member, now, request.room)
+            if self.careful:
+                reply = self._apply_with_care(command, member, now, request.room)
+            elif type(command) in self._HOST_COMMANDS:
+                reply = self._apply(command, member, now, request.room)
+            else:
+                reply = apply(self.state, command, member, now, request.room)
         except Exception as error:
             if passes_through(error):
                 raise
@@ -179,12 +191,12 @@ class QueueHost(DurableState):
             return refused_reading(error)
 
     def _apply(self, command: c.Command, member: Member, now: float, room: Room) -> r.Reply | None:
-        if isinstance(command, self.OWN_COMMANDS):
-            return self._answer_own(command, member)
+        if type(command) in self.OWN_COMMANDS:
+            return self._answer_own(command, member, room)
         reply = apply(self.state, command, member, now, room)
-        return self.completed(reply) if isinstance(reply, _COMPLETED) else reply
+        return self.completed(reply) if isinstance(reply, r.Totals | r.Welcome) else reply
 
-    def _answer_own(self, command: c.Command, member: Member) -> r.Reply | None:
+    def _answer_own(self, command: c.Command, member: Member, room: Room) -> r.Reply | None:
         match command:
             case c.Wake():
                 self.wake(member)
@@ -193,22 +205,26 @@ class QueueHost(DurableState):
                 return self.backup(name)
             case c.AcceptClock():
                 return r.Done(int(self.accept_clock()))
+            case c.HandOver():
+                return self.hand_over()
+            case c.Output():
+                return self.outputs.take(command, scarce=bool(self.state.refusals))
+            case c.Logs():
+                return self.outputs.answer(command, self.state, room)
         return self._expositions.answer(member)
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
         """Let a request wait because its last command, *command*, has no answer yet."""
-        waiting = Waiting(request, now + float(getattr(command, "wait", 0.0)), self._turns)
+        request.commands = (request.commands[-1],)  # the others are done, and may be large
+        waiting = Waiting(request, now + float(getattr(command, "wait", 0.0)), self.commits.turns)
         if isinstance(command, c.Exposition):
             self._expositions.waiting.append(waiting)
         else:
             self._waiters.park(waiting, now)
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
-        request, recorded = waiting.request, waiting.turn < self._turns
-        request.replies.append(reply)
-        self.commits.outbox.put(
-            waiting.command, request.replies, request.deliver, request.member, recorded=recorded
-        )
+        waiting.request.replies.append(reply)
+        self.commits.outbox.put(waiting.request, recorded=waiting.turn < self.commits.recorded_turns)
 
     # --- the owner's questions ----------------------------------------------------------------------
 
@@ -216,9 +232,9 @@ class QueueHost(DurableState):
         """Return the counts of every queue, taken at once or before, in *room*; and the host's own facts."""
         return self._own_answer(c.Stats(), r.Totals, room or Room())
 
-    def roster(self) -> r.Roster:
-        """Return the connected workers."""
-        return self._own_answer(c.Members(), r.Roster, Room(math.inf, math.inf))
+    def workers(self) -> list[r.WorkerView] | None:
+        """Return the connected workers, without what they serve; None while earlier ones are expected."""
+        return None if self.state.absentees else connected(self.state, self.clock.now())
 
     def _own_answer(self, command: c.Command, kind: type[R], room: Room) -> R:
         reply = self._apply(command, Member(), self.clock.now(), room)
@@ -274,10 +290,11 @@ class QueueHost(DurableState):
     def serve(self) -> None:
         """Do the work that is due, and answer waiting requests, as many as fit into one answer."""
         now = self.clock.now()
-        if now >= self._next_tick or self.state.needs_upkeep(now):
+        if now >= self._next_tick or now >= self.state.upkeep_at:
             now = self._keep_time(now)
-        self._wake_ready(now)
-        if self._waiters.due:
+        self.state.readied |= self.state.lanes.go_on() | self.state.suspects.lanes.go_on()
+        self._wake_ready()
+        if self._waiters.pending(now):
             self._waiters.answer_due(now)
 
     def go_on(self, until: float = math.inf) -> None:
@@ -288,18 +305,17 @@ class QueueHost(DurableState):
             self._expositions.step()
 
     def end_turn(self) -> list[Notice]:
-        """Commit the turn and deliver its replies; return notices for the log.
+        """Commit the turn and deliver its replies, as soon as they are durable; return notices for the log.
 
         Raises:
             JournalError: see `turn`.
             StateBroken: see `turn`.
         """
-        self._wake_ready(self.clock.now())
+        self._wake_ready()
+        self.commits.settle()
         self.commits.commit()
-        self._turns += 1
-        notices = self.state.notices
-        if notices:
-            self.state.notices = []
+        self._waiters.end_turn()
+        notices, self.state.notices = self.state.notices, []
         return notices
 
     def _keep_time(self, now: float) -> float:
@@ -326,14 +342,18 @@ class QueueHost(DurableState):
 
     def hand_out(self) -> None:
         """Deliver the early grants that need not wait for the end of the turn."""
-        self._wake_ready(self.clock.now())
-        self.commits.outbox.hand_out()
+        self._wake_ready()
+        if not self.commits.grants_wait:
+            self.commits.outbox.hand_out()
 
-    def _wake_ready(self, now: float) -> None:
+    def _wake_ready(self) -> None:
         """Hand out jobs that became ready, and find the waiting requests that attempts' ends make due."""
         state = self.state
-        if not (state.readied or state.progressed):
+        if state.stopped:
+            self._waiters.wake_supervisors()
+        if not (state.readied or state.progressed or state.yielded):
             return
+        now = self.clock.now()
         try:
             if state.readied:
                 state.readied = False
@@ -341,29 +361,28 @@ class QueueHost(DurableState):
             if state.progressed:
                 ended, state.progressed = state.progressed, []
                 self._waiters.progress(ended, now)
+            if state.yielded:
+                jobs, state.yielded = state.yielded, set()
+                self._waiters.wake_readers(jobs)
         except Exception as error:
             if passes_through(error):
                 raise
             raise StateBroken(Place.WAITING, error) from error
 
+    @property
+    def has_own_work(self) -> bool:
+        """Whether `go_on` has something to do."""
+        return bool(self._asked or self._expositions.waiting)
+
     def seconds_to_next(self) -> float:
         """Return the seconds that the host may sleep if no request comes."""
-        state, outbox = self.state, self.commits.outbox
-        if (
-            outbox.ready
-            or outbox.early
-            or outbox.beside_reports
-            or self._expositions.waiting
-            or self._asked
-            or state.readied
-            or state.progressed
-            or self._waiters.due
-        ):
+        state, now = self.state, self.clock.now()
+        some = state.readied or state.progressed or state.yielded or self.has_own_work
+        if some or self.commits.outbox.undelivered or self._waiters.pending(now):
             return 0.0
-        now = self.clock.now()
         # If no worker is connected and no request waits, only due jobs and retention need a check.
         busy = self._waiters.all or state.workers or state.ledger.grown
-        soon = self._next_tick if busy else now + 5.0
+        soon = min(self._next_tick if busy else now + 5.0, self._waiters.postponed.soonest)
         return max(0.0, min(soon, state.upkeep_at) - now)
 
     def maintain_journal(self, *, idle: bool) -> bool:
@@ -374,6 +393,8 @@ class QueueHost(DurableState):
         """Commit the pending events, deliver the replies, and close the journal."""
         try:
             self.commits.commit()
+            self.settle()
         finally:
             self.commits.outbox = ReplyOutbox()
             self.journal.close()
+            self.outputs.close()

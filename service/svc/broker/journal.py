@@ -8,13 +8,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from svc.broker.error_texts import Packed, Packing, Texts, digests_of, put_back, set_aside, unpack
 from svc.domain.events import AnyEvent
 from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
+
+
+class Ticket(ABC):
+    """A commit that is not durable yet."""
+
+    @abstractmethod
+    def settled(self) -> bool:
+        """Return whether the commit is durable, and all commits before it.
+
+        Raises:
+            JournalError: it failed, or it will never be known whether it did; the journal is to be given up.
+        """
+
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Return `settled` once the commit is durable, or after *seconds*.
+
+        Raises:
+            JournalError: as `settled`.
+        """
 
 
 class Journal(ABC):
@@ -28,17 +48,21 @@ class Journal(ABC):
     Attributes:
         durability: the failure that accepted events survive: `fsync` power loss, `os` kill -9, `memory` none.
         incarnation: how many times the journal was opened or begun anew so far; never the same number twice.
+        notify: is called, from any thread, whenever a ticket is settled or has failed; set by the owner.
     """
 
     durability: str
     incarnation: int
+    notify: Callable[[], object] = staticmethod(lambda: None)
 
     @abstractmethod
-    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> Ticket | None:
         """Keep *records* and delete the rows in *forget*, all or nothing; both may be empty.
 
-        When it returns, the change is as durable as `durability` says. A number in *forget* that does not
-        exist is ignored, and the newest row may be kept until there is a newer one.
+        If it returns None, the change is as durable as `durability` says. An engine that has to ask other
+        hosts returns a ticket, and the change is durable once that is settled. `read` has the events at once.
+        A number in *forget* that does not exist is ignored, and the newest row may be kept until there is a
+        newer one.
 
         Raises:
             JournalError: it could not be written (disk full, I/O error, a number exists already, closed), or
@@ -160,7 +184,7 @@ class MemoryJournal(Journal):
         self._texts = SharedTexts()
         self._closed = False
 
-    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> Ticket | None:
         """Keep *records* and delete the rows in *forget*; see `Journal.append`."""
         self._require_open()
         for sequence, _ in records:
@@ -176,6 +200,7 @@ class MemoryJournal(Journal):
             event = self._events.pop(sequence, None)
             if event is not None:
                 self._texts.drop(digests_of(event))
+        return None
 
     def read(self, sequence: int) -> AnyEvent:
         """Return one event; see `Journal.read`."""

@@ -42,6 +42,7 @@ class LocalQueue:
         self._changed = threading.Condition(threading.Lock())
         self._closed = False
         self._impatient: set[Member] = set()
+        self._woken: set[Member] = set()
         # Its clock is never held: whoever runs it in his own process sees the time.
         self.host = QueueHost(
             journal or MemoryJournal(), clock=clock, limits=limits, observer=observer, max_clock_jump=math.inf
@@ -56,23 +57,31 @@ class LocalQueue:
         answer: list[list[r.Reply]] = []
         with self._changed, self._closed_if_broken():
             self._require_open()
-            if member in self._impatient and commands and hasattr(commands[-1], "wait"):
+            impatient = member in self._impatient or member in self._woken
+            if impatient and commands and hasattr(commands[-1], "wait"):
+                self._woken.discard(member)
                 commands = [*commands[:-1], msgspec.structs.replace(commands[-1], wait=0.0)]
             self.host.call(commands, member, answer.append)
-            self.host.turn()
+            self._turn()
             self._changed.notify_all()
             while not answer:
                 pause = self.host.seconds_to_next()
                 if pause:
                     self._changed.wait(pause)
                 self._require_open()
-                self.host.turn()
+                self._turn()
+            if any(getattr(command, "wait", 0.0) for command in commands[-1:]):
+                self._woken.discard(member)  # that has ended this call, or might as well have
         return answer[0]
 
-    def wake(self, member: Member) -> None:
-        """Answer the waiting request of *member* at once, and let none of its later requests wait."""
+    def _turn(self) -> None:
+        self.host.turn()
+        self.host.settle()
+
+    def wake(self, member: Member, *, once: bool = False) -> None:
+        """Answer the waiting request of *member* at once, and let no later one wait, or not the next one."""
         with self._changed, self._closed_if_broken():
-            self._impatient.add(member)
+            (self._woken if once else self._impatient).add(member)
             if not self._closed:
                 self.host.wake(member)
                 self._changed.notify_all()
@@ -111,7 +120,12 @@ class LocalBroker(Broker):
         self.queue = queue
         self.member = Member()
         self.queue.host.connected(self.member)
-        self.welcome = r.Welcome(0, 0, "", 0.0, 0)
+        limits = queue.host.limits
+        self.welcome = r.Welcome(
+            *(0, 0, "", 0.0, limits.max_job_bytes),
+            largest_value=limits.max_value_bytes,
+            piece_size=limits.piece_bytes,
+        )
         if hello is not None:
             self.welcome = self._one(hello(), r.Welcome)
 
@@ -131,6 +145,10 @@ class LocalBroker(Broker):
     def interrupt(self) -> None:
         """Let a call that waits in another thread return at once."""
         self.queue.wake(self.member)
+
+    def wake(self) -> None:
+        """See `Broker.wake`."""
+        self.queue.wake(self.member, once=True)
 
     def close(self) -> None:
         """See `Broker.close`."""

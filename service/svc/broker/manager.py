@@ -13,28 +13,31 @@ notices at once if the parent ends.
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from svc.broker.base import Broker, expect
+from svc.broker.backoff import Backoff
+from svc.broker.base import Broker, Settlement, expect
 from svc.broker.dial import Dialer
 from svc.broker.forks import begin_anew_in_children
+from svc.broker.no_reply import asked_reason, unreachable
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.errors import BadRequest, ManagerUnreachable, ServiceError, error_for
+from svc.error_codes import error_for
+from svc.errors import BadRequest, ManagerUnreachable, ServiceError
+from svc.first_answer import NotTried
 from svc.wire import PROTOCOL_VERSION, Stream, decode_response, encode_request, response_frame
 from svc.wire_tls import TlsFiles
 
 #: Seconds that connecting and the handshake may take, as part of the caller's own deadline.
 CONNECT_SECONDS = 5.0
-#: Seconds between two attempts to connect: doubled from the first value up to the last, with full jitter.
-RETRY_SECONDS_FIRST = 0.05
-RETRY_SECONDS_LAST = 2.0
 #: Seconds in which a call must be answered, in addition to the wait of its command.
 CALL_SECONDS = 10.0
+#: Seconds before the end of its time at which a call asks why there is no reply, or half of the time left.
+ASK_SECONDS = 1.0
 
+#: A host and a port.
 Address = tuple[str, int]
 
 
@@ -43,7 +46,7 @@ class ManagerBroker(Broker):
 
     def __init__(
         self,
-        address: Address,
+        address: Address | Sequence[Address],
         authkey: bytes,
         *,
         hello: Callable[[], c.Hello] | None = None,
@@ -53,25 +56,42 @@ class ManagerBroker(Broker):
         """Connect to *address* later.
 
         Args:
-            address: host and port.
+            address: host and port, or several of them, all of one manager.
             authkey: the shared secret.
             hello: makes the hello of each new connection, which names the leases still held.
             timeout: seconds that a call may take in addition to its own wait; None for no limit.
             tls: certificates for the connection; None for a connection without TLS.
         """
-        self.address = address
         self.welcome = r.Welcome(0, 0, "", 15.0, 0)
         #: How many connections were made after the first one.
         self.reconnects = 0
         self._hello = hello or _client_hello
         self._timeout = timeout
-        self._dialer = Dialer(address, authkey, tls)
+        self._dialer = Dialer(_hosts(address), authkey, tls)
+        self._backoff = Backoff()
+        #: Whether the last attempt failed.
+        self._away = False
         self._stream: Stream | None = None
         #: Reports that were answered before they were recorded; they are repeated first on a new connection.
         self._unrecorded: list[c.AnyCommand] = []
+        #: The last request that was sent before one of them was answered.
+        self._early_until = 0
+        #: The requests of `send` that have no answer yet, and the replies that nobody has received.
+        self._sent: dict[int, Sequence[c.AnyCommand]] = {}
+        self._answers: dict[int, list[r.AnyReply]] = {}
         self._sending = threading.Lock()
         self._request = 0
-        self._interrupted = False
+        #: The manager's own answer to the question why a request has no reply.
+        self._reason = ""
+        #: Whether an attempt has failed since the last call began.
+        self._failed = False
+        self._interrupted = threading.Event()
+        #: Whether nobody waits for the answer to the call any more.
+        self._given_up = False
+        #: The connection on which a hello is under way.
+        self._opening: Stream | None = None
+        #: Like `_interrupted`, for one call.
+        self._woken = False
         begin_anew_in_children(self)
 
     def connect(self) -> r.Welcome:
@@ -89,32 +109,128 @@ class ManagerBroker(Broker):
         """See `Broker.call`.
 
         Raises:
-            ManagerUnreachable: no answer within the timeout; whether the change was made is not known.
+            ManagerUnreachable: no answer within the timeout, or no connection after `interrupt`; whether the
+                change was made is not known. Or *commands* report outcomes, and the connection has ended
+                before sent reports were answered: those have to be sent again first.
             AuthenticationFailed: the authkey was refused.
         """
-        deadline = None if self._timeout is None else time.monotonic() + wait + self._timeout
-        pause = RETRY_SECONDS_FIRST
+        waited = time.monotonic() + wait
+        deadline = None if self._timeout is None else waited + self._timeout
+        self._reason, self._failed, self._given_up = "", False, False
+        told: Exception | None = None
         while True:
             try:
-                stream = self._stream or self._open(deadline)
+                stream = self._stream
+                if stream is None:
+                    stream = self._open(deadline)
+                    if wait:
+                        # Otherwise the answer would come after the deadline, however well the manager is.
+                        commands = _shortened(commands, waited - time.monotonic())
                 replies = self._exchange(stream, commands, deadline, wait)
             except (OSError, EOFError) as error:
+                behind_others = bool(self._sent) and any(isinstance(each, Settlement) for each in commands)
                 self._discard()
                 if isinstance(error, ServiceError):
                     raise
-                self._pause(pause, deadline, error)
-                pause = min(pause * 2, RETRY_SECONDS_LAST)
+                self._away = self._failed = True
+                # An attempt that began too late says nothing of the manager, unlike the one before it.
+                told = told if told and isinstance(error, NotTried) else error
+                self.trouble = str(unreachable(self._dialer.name, told, self._reason))
+                if behind_others:
+                    raise ManagerUnreachable(
+                        f"the connection has ended before earlier reports were answered: {error}"
+                    ) from error
+                self._pause(self._backoff.fail(), deadline, told)
             except BaseException:
                 # The answer may still come, and must not be taken for that of the next request.
                 self._discard()
                 raise
             else:
-                self._unrecorded = _unrecorded(commands, replies)
+                self._note_unrecorded(self._request, commands, replies)
+                self._woken = self._woken and not wait  # it has ended this call, or might as well have
+                if self._away:
+                    self._away, self.trouble = False, ""
+                    self._backoff.succeed()
                 return replies
+
+    def send(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> int:
+        """See `Broker.send`."""
+        stream = self._stream
+        if stream is None:
+            return 0
+        try:
+            number = self._send(stream, commands, time.monotonic() + CALL_SECONDS, wait)
+        except (OSError, EOFError):
+            self._discard()
+            return 0
+        self._sent[number] = commands
+        return number
+
+    def receive(
+        self, numbers: Collection[int], seconds: float, *, final: bool = True
+    ) -> tuple[int, list[r.AnyReply]] | None:
+        """See `Broker.receive`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for number in numbers:
+                if number in self._answers:
+                    return number, self._answers.pop(number)
+            if self._stream is None or not self._sent.keys() >= {*numbers}:
+                raise ManagerUnreachable("the connection to the manager has ended")
+            try:
+                if not self._stream.arrived(max(0.0, deadline - time.monotonic())):
+                    if final and seconds:
+                        raise _late()  # noqa: TRY301 - it ends as a broken connection does
+                    return None
+                self._note(*self._read(self._stream, time.monotonic() + CALL_SECONDS))
+            except (OSError, EOFError) as error:
+                self._discard()
+                raise ManagerUnreachable(f"the connection to the manager has ended: {error}") from error
+            except BaseException:
+                self._discard()
+                raise
+
+    def forget(self, number: int) -> None:
+        """See `Broker.forget`."""
+        self._sent.pop(number, None)
+        self._answers.pop(number, None)
+
+    def _note(self, number: int, replies: list[r.AnyReply]) -> None:
+        """Keep the replies to a sent request for `receive`."""
+        commands = self._sent.pop(number, None)
+        if commands is not None:
+            self._note_unrecorded(number, commands, replies)
+            self._answers[number] = replies
+
+    def _note_unrecorded(
+        self, number: int, commands: Sequence[c.AnyCommand], replies: Sequence[r.AnyReply]
+    ) -> None:
+        """Keep the reports in *commands* if they were answered before they were recorded.
+
+        Earlier ones are recorded, unless both answers may have left in one turn.
+        """
+        found = _unrecorded(commands, replies)
+        if found and self._unrecorded and number <= self._early_until:
+            self._unrecorded += found
+        else:
+            self._unrecorded, self._early_until = found, self._request
 
     def interrupt(self) -> None:
         """See `Broker.interrupt`."""
-        self._interrupted = True
+        self._interrupted.set()
+        self.wake()
+
+    def give_up(self) -> None:
+        """See `Broker.give_up`."""
+        self._given_up = True
+        self._interrupted.set()
+        for stream in (self._opening, self._stream):
+            if stream is not None:
+                stream.cut()
+
+    def wake(self) -> None:
+        """See `Broker.wake`."""
+        self._woken = True
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError), self._sending:
@@ -132,7 +248,7 @@ class ManagerBroker(Broker):
         """Close this child's copy of the parent's connection; a call makes a new connection."""
         self._sending = threading.Lock()
         self._unrecorded = []
-        self._interrupted = False
+        self._interrupted = threading.Event()
         self._discard()
 
     # --- one exchange -------------------------------------------------------------------------------
@@ -140,50 +256,73 @@ class ManagerBroker(Broker):
     def _exchange(
         self, stream: Stream, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
     ) -> list[r.AnyReply]:
-        self._request += 1
-        request = self._request
-        stream.allow(deadline)
-        with self._sending:
-            if self._interrupted and wait:
-                commands = [*commands[:-1], _impatient(commands[-1])]
-            stream.send(encode_request(request, commands))
+        request = self._send(stream, commands, deadline, wait)
         while True:
-            frame = response_frame(stream.receive(deadline))
-            if frame is None:
-                raise BadRequest("the manager answered something that is not a frame")
-            answered, replies = decode_response(frame)
+            answered, replies = self._read(stream, deadline)
             if answered == request:
                 return replies
-            if replies and isinstance(replies[0], r.Refused) and not answered:
-                raise error_for(replies[0].code, replies[0].message)
+            self._note(answered, replies)
+
+    def _send(
+        self, stream: Stream, commands: Sequence[c.AnyCommand], deadline: float | None, wait: float
+    ) -> int:
+        """Send a request; return its number."""
+        self._request += 1
+        stream.allow(deadline)
+        with self._sending:
+            if wait and (self._interrupted.is_set() or self._woken):
+                commands = _shortened(commands, 0.0)
+                self._woken = False
+            stream.send(encode_request(self._request, commands))
+        return self._request
+
+    def _read(self, stream: Stream, deadline: float | None) -> tuple[int, list[r.AnyReply]]:
+        """Return the next replies, with the number of their request."""
+        frame = response_frame(self._received(stream, deadline))
+        if frame is None:
+            raise BadRequest("the manager answered something that is not a frame")
+        answered, replies = decode_response(frame)
+        if replies and isinstance(replies[0], r.Refused) and not answered:
+            raise error_for(replies[0].code, replies[0].message)
+        return answered, replies
+
+    def _received(self, stream: Stream, deadline: float | None) -> memoryview:
+        """Return the next message; shortly before *deadline*, ask the manager why it has not come."""
+        if deadline is None:
+            return stream.receive(None)
+        try:
+            return stream.receive(deadline - min(ASK_SECONDS, (deadline - time.monotonic()) / 2))
+        except TimeoutError:
+            self._reason = asked_reason(self._dialer, deadline, back=self._failed) or self._reason
+        return stream.receive(deadline)
 
     def _pause(self, seconds: float, deadline: float | None, error: Exception) -> None:
-        """Wait before the next attempt.
+        """Wait before the next attempt; an interrupt ends that, and makes the next attempt the last one.
 
         Raises:
-            ManagerUnreachable: the deadline would pass before the next attempt.
+            ManagerUnreachable: the deadline would pass before the next attempt, or this one was the last.
         """
-        seconds *= random.random()
-        if deadline is not None and time.monotonic() + seconds >= deadline:
-            host, port = self.address
-            why = str(error) or type(error).__name__
-            raise ManagerUnreachable(
-                f"no answer from the manager at {host}:{port}: {why}; is it running, and at this address?"
-            ) from None
-        time.sleep(seconds)
+        late = deadline is not None and time.monotonic() + seconds >= deadline
+        if late or self._interrupted.is_set():
+            raise unreachable(self._dialer.name, error, self._reason) from None
+        if self._interrupted.wait(seconds) and self._given_up:
+            raise unreachable(self._dialer.name, error, self._reason) from None
 
     # --- a new connection ---------------------------------------------------------------------------
 
     def _open(self, deadline: float | None) -> Stream:
         limit = time.monotonic() + CONNECT_SECONDS
         limit = limit if deadline is None else min(limit, deadline)
-        stream = self._dialer.connect(limit)
+        stream = self._dialer.connect(limit, lambda: self._given_up)
+        self._opening = stream
         try:
             replies = self._exchange(stream, [self._hello(), *self._unrecorded], limit, 0.0)
             welcome = expect(replies[0], r.Welcome)
         except BaseException:
             stream.close()
             raise
+        finally:
+            self._opening = None
         self.reconnects += self.welcome.version != 0
         self.welcome = welcome
         self._stream = stream
@@ -193,6 +332,19 @@ class ManagerBroker(Broker):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        self._sent.clear()
+        self._answers.clear()
+
+
+def _hosts(address: Address | Sequence[Address]) -> list[Address]:
+    match address:
+        case (str(host), int(port)):
+            return [(host, port)]
+    return [(host, port) for host, port in address]
+
+
+def _late() -> TimeoutError:
+    return TimeoutError("it has not answered in time")
 
 
 def _client_hello() -> c.Hello:
@@ -208,7 +360,9 @@ def _unrecorded(commands: Sequence[c.AnyCommand], replies: Sequence[r.AnyReply])
     return [command for command, reply in answered if not isinstance(reply, r.Refused)]
 
 
-def _impatient(command: c.AnyCommand) -> c.AnyCommand:
+def _shortened(commands: Sequence[c.AnyCommand], seconds: float) -> list[c.AnyCommand]:
+    """Return *commands* with *seconds* as the wait of the last one, or none if these are negative."""
     import msgspec
 
-    return msgspec.structs.replace(command, wait=0.0)
+    *before, last = commands
+    return [*before, msgspec.structs.replace(last, wait=max(0.0, seconds))]

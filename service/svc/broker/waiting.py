@@ -1,9 +1,10 @@
 """The requests that wait, each indexed by the one thing that it waits for.
 
 A request for jobs waits for the queues and tasks of its consumer, an `Await` for one job that has not ended,
-a `Feed` for its origin, a `Take` for the `results` queue, a `Join` for its queue. So the end of a job costs
-nothing for requests that wait for something else, however many there are. A request that can be answered is
-*due*. If many are due, they are answered over several turns, so that no turn becomes long.
+a `Feed` for its origin, a `ReadStream` for its job, a `Take` for the `results` queue, a `Join` for its queue,
+a `Put` for room in its queue, an `Extend` for an attempt that its worker has to end. So the end of a job
+costs nothing for requests that wait for something else, however many there are. A request that can be
+answered is *due*. If many are due, they are answered over several turns, so that no turn becomes long.
 """
 
 from __future__ import annotations
@@ -11,101 +12,23 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from itertools import count
 from operator import attrgetter
-from typing import Any, TypeAlias
 
 import msgspec
 
 from svc.broker.broken import Place, StateBroken, only_reads, passes_through, refused_reading
+from svc.broker.parked import Postponed, Waiting, WaitList, WaitLists, may_begin_at
+from svc.broker.waiting_puts import WaitingPuts
 from svc.domain import commands as c
-from svc.domain import feeds, outcomes
+from svc.domain import feeds, outcomes, streams
 from svc.domain import replies as r
 from svc.domain.apply import apply
-from svc.domain.handlers import FIND_WORK, REPLY_WORK, Room
+from svc.domain.handlers import ANSWER_WORK, FIND_WORK, REPLY_WORK, Room, charge
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
 from svc.domain.scheduling.grants import offers, pill_for
-
-Deliver = Callable[[list[r.Reply]], None]
-
-
-class Request:
-    """The commands of one request, and the replies to those that are applied; a long one takes many turns."""
-
-    __slots__ = ("commands", "deliver", "member", "replies", "room")
-
-    def __init__(self, commands: Sequence[c.Command], member: Member, deliver: Deliver) -> None:
-        """Hold *commands* of *member*, of which none is applied yet."""
-        self.commands = commands
-        self.member = member
-        self.deliver = deliver
-        self.replies: list[r.Reply] = []
-        #: The room that is left for the other replies.
-        self.room = Room()
-
-
-class Waiting:
-    """A request whose last command cannot be answered yet.
-
-    Attributes:
-        command: that command, or another one that is applied in its place.
-        deadline: a Unix time, from which on it is answered with the jobs or outcomes so far.
-        turn: the host's turn in which the request came.
-        order: its number among all requests that have waited, from 1.
-        origin: of an `Await`, the origin of the job that it waits for.
-        ids: of an `Await`, the jobs that it names.
-        unseen: of an `Await`, how many jobs at the start of *ids* may not have ended.
-        list: the list on which it waits.
-    """
-
-    __slots__ = (
-        "command",
-        "deadline",
-        "ids",
-        "list",
-        "order",
-        "origin",
-        "request",
-        "turn",
-        "unseen",
-    )
-
-    def __init__(self, request: Request, deadline: float, turn: int) -> None:
-        """Keep *request*, so that its last command can be applied again."""
-        command = request.commands[-1]
-        self.command = (isinstance(command, c.Feed) and feeds.awaited(command)) or command
-        self.request = request
-        self.deadline = deadline
-        self.turn = turn
-        self.order = 0
-        self.origin = ""
-        self.ids = list(dict.fromkeys(self.command.ids)) if isinstance(self.command, c.Await) else []
-        self.unseen = len(self.ids)
-        self.list: WaitList | None = None
-
-
-class WaitList(dict[int, Waiting]):
-    """Requests that wait for the same thing, oldest first.
-
-    Attributes:
-        lists: the dict that holds this list under *key* while it is not empty.
-        cursor: of a feed, the cursor up to which there are no outcomes for any of the requests.
-    """
-
-    __slots__ = ("cursor", "key", "lists")
-
-    def __init__(self, lists: _WaitLists, key: Hashable, cursor: int = 0) -> None:
-        """Begin empty, and not yet in *lists*."""
-        super().__init__()
-        self.lists = lists
-        self.key = key
-        self.cursor = cursor
-
-
-#: Lists by the key of the thing that is waited for.
-_WaitLists: TypeAlias = dict[Any, WaitList]
 
 
 class Waiters:
@@ -125,18 +48,29 @@ class Waiters:
         #: All requests that wait, by their order.
         self.all: dict[int, Waiting] = {}
         self._of_member: dict[Member, dict[int, Waiting]] = {}
-        #: The requests for jobs, by subscription.
-        self._lessees: _WaitLists = {}
+        #: The requests for jobs, by subscription: of consumers that are idle, and of those that run others.
+        self._lessees: WaitLists = {}
+        self._behind: WaitLists = {}
+        #: The requests of the latter whose time has not come.
+        self.postponed = Postponed()
         #: The requests for the end of a job, by its origin and then its number.
-        self._awaiting: dict[str, _WaitLists] = {}
+        self._awaiting: dict[str, WaitLists] = {}
         #: The feeds by origin, "" for those of all origins.
-        self._feeds: _WaitLists = {}
+        self._feeds: WaitLists = {}
+        #: The readers of partial results, by the origin and the number of their job.
+        self._readers: WaitLists = {}
         #: Each `Join` by its queue, and under None each `Take`.
-        self._others: _WaitLists = {}
+        self._others: WaitLists = {}
+        #: Each `Put` by its queue.
+        self.puts = WaitingPuts(state)
+        #: The bytes of all other requests.
+        self.bytes = 0
+        #: The renewals of supervisors; `wake` finds them by their member.
+        self._renewals: WaitLists = {}
         #: Requests that can be answered, or whose time is up; they are on no list.
         self.due: deque[Waiting] = deque()
-        #: The room that is left for the answers of this turn.
-        self._room = Room()
+        #: The room that is left for the answers of this turn, and for its grants to those that waited.
+        self._room, self._grants = Room(), Room()
         #: The epoch of the newest drain whose pills were handed out.
         self._drain_epoch = 0
         #: No waiting request has a deadline before this time.
@@ -150,13 +84,63 @@ class Waiters:
         if isinstance(waiting.command, c.Await):
             self._await_next(waiting, now)
         else:
-            self._put(waiting)
+            self._put_back(waiting, now)
+        if waiting.size and not self._has_room_for(waiting):
+            waiting.deadline = 0.0  # it is answered in this turn, with room or without
+            self._make_due(waiting)
+
+    def _has_room_for(self, waiting: Waiting) -> bool:
+        """Count the bytes of a request; return whether all that wait are within their bound."""
+        if isinstance(waiting.command, c.Put):
+            return self.puts.parked(waiting.size)
+        self.bytes += waiting.size
+        return self.bytes <= self._state.limits.parked_bytes
+
+    def pending(self, now: float) -> bool:
+        """Return whether there is something to do for `answer_due`."""
+        if self.due or now >= self.postponed.soonest:
+            return True
+        return bool(self.puts.lists) and self.puts.may_find_room
+
+    def supersede(self, member: Member) -> None:
+        """Answer the request for jobs that *member* sent before it asked again, with none."""
+        for waiting in list(self._of_member.get(member, {}).values()):
+            if isinstance(waiting.command, c.Lease):
+                self._answer(waiting, r.Grant())
+
+    def resume(self, now: float) -> None:
+        """Hand out jobs to run behind those that are nearly over."""
+        while self._grants.left and now >= self.postponed.soonest:
+            waiting = self.postponed.take()
+            if waiting.list is None or waiting.list.lists is not self.postponed.lists:
+                continue  # it was answered meanwhile, or is due
+            self._take_off(waiting)
+            if not self._try(waiting, now):
+                self._put_back(waiting, now)
+
+    def _put_back(self, waiting: Waiting, now: float) -> None:
+        """Let a request wait on, for its time if that has not come."""
+        at = may_begin_at(self._state, waiting)
+        self._put(waiting) if at <= now else self._postpone(waiting, at)
+
+    def _postpone(self, waiting: Waiting, at: float) -> None:
+        """Let a request wait until time *at*, from which on jobs may be granted behind others."""
+        self._enlist(waiting, self.postponed.lists, None)
+        self.postponed.add(waiting, at)
 
     def wake(self, member: Member) -> None:
         """Make all waiting requests of *member* due, to be answered with the jobs or outcomes so far."""
         for waiting in self._of_member.get(member, {}).values():
             waiting.deadline = 0.0
             self._make_due(waiting)
+
+    def wake_supervisors(self) -> None:
+        """Answer the renewals of workers that have attempts to end."""
+        names, self._state.stopped = self._state.stopped, set()
+        for name in names:
+            worker = self._state.workers.get(name)
+            if worker is not None and worker.supervisor is not None:
+                self.wake(worker.supervisor)
 
     def expire(self, now: float) -> None:
         """Make the requests due whose time is up, to be answered with the jobs or outcomes so far."""
@@ -179,19 +163,30 @@ class Waiters:
     def serve_lessees(self, now: float) -> None:
         """Hand ready jobs to the requests that wait for jobs, the oldest request first.
 
-        Subscriptions without jobs cost a look at their queues, or at the index of their lanes.
+        Subscriptions without jobs cost a look at their queues, or at the index of their lanes. Once the room
+        for grants is used up, the others wait for the next turn.
         """
-        state = self._state
-        if self._drain_epoch != state.ledger.drains.epoch:
-            self._hand_out_pills(now)
-        if now < state.hold_until:
+        if not self._grants.left:
+            self._state.readied = True
             return
-        lists = list(self._lessees.values())
+        if self._drain_epoch != self._state.ledger.drains.epoch:
+            self._make_pills_due()
+        if self._lessees:
+            self._serve_from(self._lessees, now)
+        if self._behind:
+            self._serve_from(self._behind, now)
+
+    def _serve_from(self, lessees: WaitLists, now: float) -> None:
+        state = self._state
+        lists = list(lessees.values())
         if not state.suspects.lanes.queues:
             queues, best = state.lanes.queues, state.lanes.best
-            lessees = self._lessees.items()
-            lists = [each for key, each in lessees if not queues.isdisjoint(key[0]) and best(key) is not None]
+            items = lessees.items()
+            lists = [each for key, each in items if not queues.isdisjoint(key[0]) and best(key) is not None]
         for waiting in heapq.merge(*map(self._candidates, lists), key=attrgetter("order")):
+            if not self._grants.left:
+                state.readied = True
+                return
             self._try(waiting, now)
 
     def progress(self, ended: Collection[Ended], now: float) -> None:
@@ -199,6 +194,8 @@ class Waiters:
         if self._awaiting:
             for waiting in list(self._awaiting_one_of(ended)):
                 self._make_due(waiting)
+        if self._readers:
+            self.wake_readers(self._read_among(ended))
         if self._feeds:
             for origin in {"", *(origin for origin, _, _ in ended)}:
                 self._serve_feeds(origin, now)
@@ -207,36 +204,62 @@ class Waiters:
                 if not self._try(waiting, now):
                     break  # nor can the others on the list be answered
 
+    def wake_readers(self, jobs: Iterable[tuple[str, int]]) -> None:
+        """Make the requests due that wait for partial results of one of *jobs*."""
+        for job in jobs:
+            for waiting in list(self._readers.get(job, {}).values()):
+                self._make_due(waiting)
+
     def answer_due(self, now: float) -> None:
         """Answer due requests; all answers of one turn together have no more room than a single answer."""
         self._room = Room()
+        if now >= self.postponed.soonest:
+            self.resume(now)
+        if self.puts.lists:
+            self.puts.admit(lambda waiting: self._try(waiting, now))
         while self.due and self._room.left:
             waiting = self.due.popleft()
             if waiting.order not in self.all:
                 continue  # its member has disconnected
-            self._room.take(0, FIND_WORK * (1 + len(waiting.ids)))
+            self._room.take(0, ANSWER_WORK + FIND_WORK * len(waiting.ids))
             if waiting.deadline <= now:
                 self._answer(waiting, self._ask(waiting, impatient(waiting.command), now) or r.Done())
             elif isinstance(waiting.command, c.Await):
                 self._await_next(waiting, now)
             elif not self._try(waiting, now):
-                self._put(waiting)
+                self._put_back(waiting, now)
+
+    def end_turn(self) -> None:
+        """Make room for the grants of the next turn."""
+        if self._grants.work < REPLY_WORK:
+            self._grants = Room()
 
     # --- lists --------------------------------------------------------------------------------------
 
     def _put(self, waiting: Waiting, number: int = 0) -> None:
         """Put a request on its list; *number* is that of the job that an `Await` waits for."""
-        lists: _WaitLists = self._others
+        lists: WaitLists = self._others
         key: Hashable = None
         match waiting.command:
             case c.Lease():
-                lists, key = self._lessees, waiting.request.member.subscription
+                member = waiting.request.member
+                behind = waiting.command.running and member.leases
+                lists, key = self._behind if behind else self._lessees, member.subscription
             case c.Await():
                 lists, key = self._awaiting.setdefault(waiting.origin, {}), number
             case c.Feed(origin=origin):
                 lists, key = self._feeds, origin
+            case c.ReadStream(id=job):
+                lists, key = self._readers, streams.job_of(self._state, job)
             case c.Join(queue=queue):
                 key = queue
+            case c.Put(terms=terms):
+                lists, key = self.puts.lists, terms.queue
+            case c.StopsAwaited():
+                lists = self._renewals
+        self._enlist(waiting, lists, key)
+
+    def _enlist(self, waiting: Waiting, lists: WaitLists, key: Hashable) -> None:
         if key not in lists:
             newest = feeds.newest(self._state, str(key)) if lists is self._feeds else 0
             lists[key] = WaitList(lists, key, newest)
@@ -257,6 +280,10 @@ class Waiters:
     def _remove(self, waiting: Waiting) -> None:
         self._take_off(waiting)
         del self.all[waiting.order]
+        if isinstance(waiting.command, c.Put):
+            self.puts.bytes -= waiting.size
+        else:
+            self.bytes -= waiting.size
         own = self._of_member[waiting.request.member]
         del own[waiting.order]
         if not own:
@@ -290,6 +317,9 @@ class Waiters:
                 return refused_reading(error)
             raise StateBroken(Place.WAITING, error, request.commands[-1], request.member) from error
         self._room.take(request.room.size - room.size, REPLY_WORK - room.work)
+        if type(reply) is r.Grant:
+            charge(self._room, reply)
+            charge(self._grants, reply)
         return reply
 
     def _answer(self, waiting: Waiting, reply: r.Reply) -> None:
@@ -304,13 +334,14 @@ class Waiters:
             elif not self._state.suspects.lanes.queues:
                 return  # but a suspect may be for another one
 
-    def _hand_out_pills(self, now: float) -> None:
-        """Answer the requests for jobs that a new drain concerns."""
+    def _make_pills_due(self) -> None:
+        """Make the requests for jobs due that a new drain concerns: there may be ten thousand of them."""
         self._drain_epoch = self._state.ledger.drains.epoch
-        for each in list(self._lessees.values()):
+        lists = (self._lessees, self._behind, self.postponed.lists)
+        for each in [found for kind in lists for found in kind.values()]:
             for waiting in list(each.values()):
                 if pill_for(self._state, waiting.request.member):
-                    self._try(waiting, now)
+                    self._make_due(waiting)
 
     def _await_next(self, waiting: Waiting, now: float) -> None:
         """Let an `Await` wait for the last of its jobs that has not ended, or answer it if all have ended.
@@ -332,6 +363,16 @@ class Waiters:
             if lists is not None:
                 for number in range(first, first + jobs):
                     yield from lists.get(number, {}).values()
+
+    def _read_among(self, ended: Iterable[Ended]) -> list[tuple[str, int]]:
+        """Return the jobs in *ended* whose partial results are waited for."""
+        found: list[tuple[str, int]] = []
+        for origin, first, jobs in ended:
+            if jobs <= len(self._readers):
+                found += ((origin, number) for number in range(first, first + jobs))
+            else:
+                found += ((a, b) for a, b in self._readers if a == origin and first <= b < first + jobs)
+        return found
 
     def _serve_feeds(self, origin: str, now: float) -> None:
         waiting_list = self._feeds.get(origin)

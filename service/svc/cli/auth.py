@@ -28,7 +28,7 @@ def generate(
         ),
     ] = None,
     role: Annotated[
-        Literal["submit", "work", "read", "admin"] | None,
+        Literal["submit", "work", "read", "admin", "shell"] | None,
         typer.Option(
             "--role",
             metavar="|".join(ROLES),

@@ -19,7 +19,7 @@ import typer
 from svc.cli.auth import make_folder
 from svc.cli.output import write_exact
 from svc.errors import ConfigurationError, Conflict
-from svc.settings import parse_names
+from svc.setting_kinds import parse_names
 
 #: Days for which certificates are valid: the CA's own, and those that it signs.
 CA_DAYS = 3650

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from svc.addresses import parse_address
+from svc.addresses import parse_manager
 from svc.cli.auth import write_authkey
 from svc.errors import ServiceError
 from svc.settings import ConnectionSettings
@@ -50,7 +50,9 @@ class ChildProcess:
         self._announced.unlink(missing_ok=True)  # of an earlier child
         self._log = folder / f"{verb}.log" if quiet else None
         # Settings of the folder and of the environment are for processes of their own.
-        program = [sys.executable, "-P", "-m", "svc", "--config", os.devnull]
+        # Without -B, which its children inherit, a cached source could hide a change just after another one:
+        # Python tells sources by second and size.
+        program = [sys.executable, "-P", "-B", "-m", "svc", "--config", os.devnull]
         command = [*program, verb, *arguments, "--announce", str(self._announced)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SVC_")}
         with ExitStack() as stack:
@@ -131,11 +133,12 @@ class Service:
 
 @contextmanager
 def running_service(
-    manager_flags: Sequence[str], worker_flags: Sequence[str], *, quiet: bool
+    manager_flags: Sequence[str], worker_flags: Sequence[str], *, quiet: bool, journal: Path | None = None
 ) -> Iterator[Service]:
     """Start a manager and a worker; afterwards end both and delete their files.
 
-    The manager's flags have its address; the worker gets that address from here.
+    The manager's flags have its address; the worker gets that address from here. A *journal* that is named
+    is kept.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="svc-")))
@@ -143,8 +146,8 @@ def running_service(
         write_authkey(key)
         write_authkey(pickle_key)
         secret = ("--authkey-file", str(key))
-        journal = ("--journal", str(folder / "svc.journal"))
-        manager = ChildProcess("manager", (*secret, *journal, *manager_flags), folder, quiet=quiet)
+        kept = ("--journal", str(journal or folder / "journal.sqlite"))
+        manager = ChildProcess("manager", (*secret, *kept, *manager_flags), folder, quiet=quiet)
         stack.callback(manager.stop)
         manager.wait_serving()
         listen = manager.addresses["listen"]
@@ -156,7 +159,7 @@ def running_service(
             worker.wait_serving()
             return worker
 
-        connection = ConnectionSettings(manager=parse_address(listen), authkey_file=key)
+        connection = ConnectionSettings(manager=parse_manager(listen), authkey_file=key)
         yield Service(connection, pickle_key, manager, start_worker(), start_worker)
 
 

@@ -31,8 +31,8 @@ def demo(ctx: typer.Context) -> None:
     """Run the textbook program on svc, end to end.
 
     It starts a manager and a worker on free ports of this host, submits 3 objects and then 40 tasks of
-    0.1 s each, prints each result as it comes, drains with one pill for each consumer, and leaves
-    nothing behind.
+    0.1 s each, prints each result as it comes, and drains: each consumer gets one pill, the order to stop. It
+    leaves nothing behind.
     """
     from svc.cli.children import ended_by_signals, running_service
 
@@ -86,7 +86,7 @@ def _drain(client: BrokerClient, service: Service) -> None:
     if code != 0:
         raise ServiceError(f"the worker ended with exit code {code} instead of 0")
     tell(
-        f"drained with {consumers} pills, one for each consumer; metrics were served at "
+        f"drained with {consumers} pills (the order to stop), one for each consumer; metrics were served at "
         f"http://{service.manager.addresses['http']}/metrics and http://{service.worker.addresses['http']}/metrics"
     )
 

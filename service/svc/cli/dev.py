@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import typer
 
 from svc.addresses import DEFAULT_PORT, LOOPBACK
 from svc.cli.output import tell, tell_lines
+from svc.cli.task_files import TaskFiles, mistake_in
 from svc.settings import MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ _LOOK_SECONDS = 0.1
 #: Seconds that one call to the manager may take.
 _CALL_SECONDS = 10.0
 _DEMO_TASKS = "svc.cli.demo_tasks"
+_OLD_CODE = "the worker goes on with the code that it has"
 #: The worker's name, which a drain of it uses; a new worker has the same name.
 _WORKER = "dev"
 _KEPT = (
     "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
 )
-#: Seconds between two looks at the files of the tasks, and how many files of one module are looked at.
-_FILES_SECONDS = 1.0
-_FILES_MAX = 1000
 
 
 def dev(ctx: typer.Context, settings: DevSettings) -> int:
     """Run a manager and a worker in this terminal.
 
-    They have a temporary journal and authkey, end with Ctrl-C, and listen on this host alone: on the
-    usual ports, or on free ones if these are taken. A worker that is drained comes back at `svc resume`, and
-    a new one takes its place when a file of the tasks in the working directory is changed.
+    They have a temporary authkey and, unless --journal names one, a temporary journal, end with Ctrl-C, and
+    listen on this host alone: on the usual ports, or on free ones if these are taken. A worker that is
+    drained comes back at `svc resume`, and a new one takes its place when a file of the tasks in the
+    working directory is changed. With --reload it is the same worker, which loads the tasks again, and jobs
+    that run go on.
     """
     from svc.cli.children import ended_by_signals, running_service
     from svc.cli.wiring import open_client
@@ -50,17 +50,19 @@ def dev(ctx: typer.Context, settings: DevSettings) -> int:
     with ended_by_signals():
         try:
             with (
-                running_service(manager_flags, worker_flags, quiet=False) as service,
+                running_service(
+                    manager_flags, worker_flags, quiet=False, journal=settings.journal
+                ) as service,
                 open_client(ctx, service.connection, _CALL_SECONDS) as client,
             ):
-                _welcome(service)
-                return _watch(service, client, TaskFiles(settings.tasks))
+                _welcome(service, settings.journal)
+                return _watch(service, client, TaskFiles(settings.tasks), reload=settings.reload)
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
 
 
-def _watch(service: Service, client: BrokerClient, files: TaskFiles) -> int:
+def _watch(service: Service, client: BrokerClient, files: TaskFiles, *, reload: bool) -> int:
     """Keep a worker beside the manager until the manager ends; return the exit code of `svc dev`.
 
     A worker that ends takes no job with it: one that was drained comes back when the drain is over, and one
@@ -69,10 +71,16 @@ def _watch(service: Service, client: BrokerClient, files: TaskFiles) -> int:
     worker, failed = service.worker, False
     while service.manager.process.poll() is None:
         code = worker.process.poll()
-        if files.have_changed():
-            tell("svc: the tasks have changed; a new worker takes the place of the one that runs")
-            worker.stop()
-            worker, failed = service.start_worker(), False
+        if changed := files.changed():
+            if mistake := mistake_in(changed):
+                tell(f"svc: the tasks have changed: {mistake}; {_OLD_CODE if code is None else _KEPT}")
+            elif reload and code is None:
+                tell(f"svc: the tasks have changed ({_names(changed)}); the worker loads them again")
+                worker.process.send_signal(signal.SIGHUP)
+            else:
+                tell(f"svc: the tasks have changed ({_names(changed)}); a new worker takes the place")
+                worker.stop()
+                worker, failed = service.start_worker(), False
         elif code == 0:
             worker = _worker_after_drain(service, client) or worker
         elif code is not None and not failed:
@@ -86,30 +94,9 @@ def _watch(service: Service, client: BrokerClient, files: TaskFiles) -> int:
     return 1
 
 
-class TaskFiles:
-    """The files in the working directory that the task modules are made of."""
-
-    def __init__(self, tasks: Sequence[str]) -> None:
-        """Look at the modules *tasks*."""
-        self._tops = {name.partition(".")[0] for name in tasks}
-        self._next = 0.0
-        self._seen = self._look()
-
-    def have_changed(self) -> bool:
-        """Return whether a file was changed, added or removed since the last look, a second ago."""
-        if time.monotonic() < self._next:
-            return False
-        before, self._seen = self._seen, self._look()
-        self._next = time.monotonic() + _FILES_SECONDS
-        return self._seen != before
-
-    def _look(self) -> dict[Path, int]:
-        found: dict[Path, int] = {}
-        for top in self._tops:
-            for file in islice((Path(f"{top}.py"), *Path(top).rglob("*.py")), _FILES_MAX):
-                with suppress(OSError):
-                    found[file] = file.stat().st_mtime_ns
-        return found
+def _names(files: Sequence[Path]) -> str:
+    """Return the name of the first of *files*, and how many others there are."""
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
 
 
 def _worker_after_drain(service: Service, client: BrokerClient) -> ChildProcess | None:
@@ -128,7 +115,8 @@ def _drained(client: BrokerClient) -> bool:
     return bool(totals.drain) or _WORKER in totals.drained_workers
 
 
-def _welcome(service: Service) -> None:
+def _welcome(service: Service, journal: Path | None) -> None:
+    ending = f"and keeps the jobs in {journal}" if journal else "and forgets all jobs"
     tell_lines(
         f"""
 svc is ready: manager {service.connection.manager}, metrics http://{service.manager.addresses["http"]}/metrics
@@ -140,7 +128,7 @@ In another terminal:
   export SVC_PICKLE_KEY_FILE={service.pickle_key_file}
   svc submit multiply 6 7 --wait
 
-Ctrl-C here ends both and forgets all jobs.
+Ctrl-C here ends both {ending}.
 """
     )
 
@@ -149,6 +137,8 @@ def _terms(settings: DevSettings) -> Iterator[str]:
     """Yield the flags of the worker that say which jobs it takes."""
     yield from ("--tasks", ",".join((*settings.tasks, _DEMO_TASKS)), "--queues", ",".join(settings.queues))
     yield from ("--accept", ",".join(settings.accept), "--consumers", str(settings.consumers or "auto"))
+    if settings.shell:
+        yield "--shell"
 
 
 def _local(port: int) -> str:

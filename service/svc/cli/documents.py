@@ -5,14 +5,17 @@ A job and a worker have the names of the fields of their views, which a test pin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, structs
 
 from svc import codec
+from svc.cli.contents import content_document
 from svc.cli.output import moment
 from svc.client.session import failure_of
-from svc.domain.job import Attempt, ErrorInfo, JobView, Outcome
+from svc.domain.job import Attempt, ErrorInfo, Outcome
+from svc.domain.job_view import JobView, Progress
 from svc.domain.lifecycle import JobState
 from svc.domain.replies import QueueStats, Totals, WorkerView
 from svc.errors import CodecError
@@ -20,7 +23,20 @@ from svc.errors import CodecError
 
 def job_document(job: JobView) -> dict[str, Any]:
     """Return a job as `svc jobs show --json` prints it."""
-    return _members(job) | {"attempts": [attempt_document(attempt) for attempt in job.attempts]}
+    attempts = [attempt_document(attempt) for attempt in job.attempts]
+    told = {"attempts": attempts, "progress": progress_document(job.progress)}
+    return _members(job) | told | {"content": content_document(job)}
+
+
+def shown_document(shown: tuple[JobView, Sequence[str]]) -> dict[str, Any]:
+    """Return a job with the last lines of its output."""
+    job, lines = shown
+    return job_document(job) | {"last_lines": list(lines)}
+
+
+def progress_document(progress: Progress | None) -> dict[str, Any] | None:
+    """Return the last report of a job that runs."""
+    return None if progress is None else _members(progress) | {"fraction": progress.fraction}
 
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
@@ -31,6 +47,8 @@ def attempt_document(attempt: Attempt) -> dict[str, Any]:
         "cause": attempt.how,
         "seconds": attempt.seconds,
         "consumer": attempt.consumer,
+        "code": attempt.code,
+        "peak_rss": attempt.peak_rss,
         "error": error_info(attempt.error),
     }
 
@@ -57,12 +75,21 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     return {**document, "unreadable": unreadable} if unreadable else document
 
 
+def read_result(outcome: Outcome) -> Any:
+    """Return the result of a job that succeeded.
+
+    Raises:
+        CodecError: it cannot be read, such as a pickled object.
+    """
+    return codec.decode_result(outcome.result)
+
+
 def result_of(outcome: Outcome) -> tuple[Any, str]:
     """Return the result of a job that succeeded, and the reason if it cannot be read."""
     if outcome.state != JobState.SUCCEEDED:
         return None, ""
     try:
-        return codec.decode_result(outcome.result), ""
+        return read_result(outcome), ""
     except CodecError as error:
         return None, error.message
 
@@ -87,7 +114,8 @@ def queue_document(queue: QueueStats) -> dict[str, Any]:
 
 def worker_document(worker: WorkerView) -> dict[str, Any]:
     """Return a connected worker."""
-    return _members(worker)
+    found = _members(worker)
+    return found | {"round_trip_seconds": found.pop("round_trip") or None}
 
 
 def status_document(totals: Totals) -> dict[str, Any]:
@@ -98,6 +126,9 @@ def status_document(totals: Totals) -> dict[str, Any]:
         "durability": totals.durability,
         "journal_bytes": totals.journal_bytes,
         "incarnation": totals.incarnation,
+        "leader": totals.leader or None,
+        "term": totals.incarnation if totals.leader else None,
+        "standbys": totals.standbys if totals.leader else None,
         "workers": totals.workers,
         "consumers": totals.consumers,
         "busy": totals.busy,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from svc.cli.options import Json, seconds
+from svc.cli.options import Json, named, seconds
 from svc.cli.output import tell, write, write_json
 from svc.cli.wiring import open_client
 from svc.declarations import CENTURY
@@ -26,7 +26,7 @@ LINE_SECONDS = 10.0
 #: Seconds that one call to the manager may take.
 CALL_SECONDS = 10.0
 
-Worker = Annotated[str, typer.Option("--worker", metavar="NAME", help="Only this worker.")]
+Worker = Annotated[str, typer.Option("--worker", callback=named, metavar="NAME", help="Only this worker.")]
 
 
 def drain(
@@ -48,9 +48,9 @@ def drain(
 ) -> None:
     """Let every consumer finish, and end.
 
-    Each finishes its job and gets one pill; when the last has gone, its worker exits 0. Waiting jobs
-    stay, and workers that start meanwhile get their pills too, until `svc resume`. Exit code 124 if
-    the time ran out first; then, and after Ctrl-C, the drain stays in force.
+    Each consumer finishes its job and gets one pill, the order to stop. A worker whose last consumer has gone
+    exits with 0. Waiting jobs stay. Workers that start meanwhile are sent home in the same way, until
+    `svc resume`. Exit code 124 if the time ran out first; then, and after Ctrl-C, the drain stays in force.
     """
     started = time.monotonic()
     with open_client(ctx, settings, min(CALL_SECONDS, timeout or CALL_SECONDS)) as client:
@@ -116,7 +116,7 @@ def _remaining(client: BrokerClient, worker: str) -> Remaining:
 
 def _watch(client: BrokerClient, worker: str, started: float, timeout: float | None) -> Remaining:
     """Wait until nothing is left or *timeout* seconds have passed since *started*; show the progress."""
-    progress = Progress()
+    progress = DrainProgress()
     while True:
         left = _remaining(client, worker)
         if not any(left) or (timeout is not None and time.monotonic() - started >= timeout):
@@ -126,7 +126,7 @@ def _watch(client: BrokerClient, worker: str, started: float, timeout: float | N
         time.sleep(LOOK_SECONDS)
 
 
-class Progress:
+class DrainProgress:
     """A progress line: on a terminal it is kept up to date; elsewhere it is printed every ten seconds."""
 
     def __init__(self) -> None:

@@ -6,17 +6,19 @@ They are read as they come, and errors name the line's number.
 from __future__ import annotations
 
 import os
+import re
 import select
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from svc.client.specs import JobSpec, Options
 from svc.domain.job import parse_job_id
+from svc.domain.names import did_you_mean
 from svc.errors import BadRequest, ConfigurationError, ServiceError, UnknownJob
 from svc.wire import MESSAGE_BYTES_MAX
 
@@ -26,6 +28,7 @@ STDIN = "-"
 CHUNK = 1 << 20
 #: Seconds without input after which the jobs read so far are submitted.
 PAUSE_SECONDS = 0.05
+_UNKNOWN_FIELD = re.compile("unknown field `(.*)`")
 
 
 @contextmanager
@@ -39,9 +42,7 @@ def opened(source: str) -> Iterator[int]:
     try:
         file = open(0 if stdin else source, "rb", buffering=0, closefd=not stdin)  # noqa: SIM115 - `with` below
     except IsADirectoryError:
-        raise ConfigurationError(
-            f"{_shown(source)} is a directory; name a file with one entry a line"
-        ) from None
+        raise ConfigurationError(f"{_shown(source)} is a directory; name a file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", "") or str(error)
         raise ConfigurationError(f"{_shown(source)} cannot be read: {reason}") from None
@@ -89,6 +90,8 @@ class JobLine(msgspec.Struct, forbid_unknown_fields=True):
     retries: int | None = None
     backoff: float | None = None
     timeout: float | None = None
+    soft_timeout: float | None = None
+    max_rss: int | None = None
 
     def spec(self, base: Options) -> JobSpec:
         """Return the job; *base* has the options that the line does not name."""
@@ -96,7 +99,7 @@ class JobLine(msgspec.Struct, forbid_unknown_fields=True):
         return JobSpec(self.task, self.args, self.kwargs, replace(base, **own) if own else base)
 
 
-_TERMS = ("queue", "priority", "delay", "key", "retries", "backoff", "timeout")
+_TERMS = (*("queue", "priority", "delay", "key", "retries", "backoff", "timeout", "soft_timeout", "max_rss"),)
 
 
 class BadLine(BadRequest):
@@ -105,12 +108,21 @@ class BadLine(BadRequest):
     code = "bad_line"
 
 
-class JobLines:
-    """The jobs in an open file, one a line; blank lines are skipped.
+class NumberedJobs(Protocol):
+    """The jobs in an open file, one a line.
 
     Attributes:
         numbers: the line numbers, from 1, of the jobs that were yielded and not yet answered.
     """
+
+    numbers: deque[int]
+
+    def __iter__(self) -> Iterator[JobSpec | ServiceError | None]:
+        """Yield a job, or the error of a line; None if the input pauses."""
+
+
+class JobLines(NumberedJobs):
+    """The jobs in an open file as NDJSON; blank lines are skipped."""
 
     def __init__(self, file: int, base: Options) -> None:
         """Read the file descriptor *file*; *base* has the options that a line does not name."""
@@ -138,9 +150,17 @@ def _job(decoder: msgspec.json.Decoder[JobLine], line: bytes, base: Options) -> 
     try:
         return decoder.decode(line).spec(base)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return BadLine(f'not a job: {error}; a job is {{"task": "module:function", "args": [1, 2]}}')
+        return BadLine(
+            f'not a job: {error}{_field_meant(error)}; a job is {{"task": "module:function", "args": [1, 2]}}'
+        )
     except ServiceError as error:
         return error
+
+
+def _field_meant(error: Exception) -> str:
+    """Return the end of a sentence that names the field that is most like the unknown one in *error*."""
+    unknown = _UNKNOWN_FIELD.search(str(error))
+    return did_you_mean(unknown[1], JobLine.__struct_fields__) if unknown else ""
 
 
 def _pauses(file: int) -> bool:
@@ -151,16 +171,16 @@ def _pauses(file: int) -> bool:
         return True
 
 
-def lines_of(file: int) -> Iterator[bytes | None]:
-    """Yield the lines of *file* without their ends, and None if the input pauses.
+def lines_of(file: int, end: bytes = b"\n") -> Iterator[bytes | None]:
+    """Yield the lines of *file* without their *end*, and None if the input pauses.
 
     Of a line that is longer than a message may be, only a part is yielded, which is long enough to show that.
     """
     rest = bytearray()
     while chunk := os.read(file, CHUNK):
-        head, newline, tail = chunk.rpartition(b"\n")
+        head, newline, tail = chunk.rpartition(end)
         if newline:
-            yield from (bytes(rest) + head).split(b"\n")
+            yield from (bytes(rest) + head).split(end)
             rest = bytearray(tail)
         elif len(rest) <= MESSAGE_BYTES_MAX:
             rest += chunk

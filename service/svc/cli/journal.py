@@ -1,4 +1,4 @@
-"""`svc journal`: inspect a journal, verify it, back it up while it is in use, and restore a backup."""
+"""`svc journal`: inspect a journal, verify it, back it up while it is in use, restore, copy and move it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from svc.cli.children import ended_by_signals
+from svc.cli.journal_view import copy_progress, info_lines
 from svc.cli.options import Json
-from svc.cli.output import size, span, table, tell, write, write_exact, write_json
+from svc.cli.output import facts, span, table, tell, write, write_exact, write_json
 from svc.cli.wiring import open_client
 from svc.errors import JournalError
-from svc.settings import JournalSettings, RemoteSettings
+from svc.journal_address import parse_journal
+from svc.settings import JournalSettings, NewJournalSettings, NewStreamSettings, RemoteSettings
 
 #: Seconds between two checks of the progress of a backup.
 LOOK_SECONDS = 0.1
@@ -21,37 +24,33 @@ LOOK_SECONDS = 0.1
 def info(settings: JournalSettings, json: Json = False) -> None:
     """Say what a journal holds.
 
-    Its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
-    open: exit code 6.
+    Of a file: its format, rows, events by kind, texts of errors, sizes and mark. No manager may have it
+    open: exit code 6. Of a stream: its term, rows, events, frames, sizes, servers and the manager that serves
+    it, if one does. All of the stream is read into `TMPDIR` for that.
     """
-    from svc.server.journal.inspection import info as inspect
+    from svc.app.journal_places import describe
 
-    found = inspect(settings.journal)
+    with ended_by_signals():
+        found = describe(settings)
     if json:
         write_json(found)
-        return
-    write(f"journal      {found.path}, format {found.version}, incarnation {found.incarnation}")
-    write(f"rows         {found.rows}, from {found.first} to {found.newest}")
-    write(
-        "events       "
-        + (", ".join(f"{count} {kind}" for kind, count in sorted(found.events.items())) or "none")
-    )
-    write(f"texts        {found.texts} of errors")
-    write("sizes        " + ", ".join(f"{part} {size(count)}" for part, count in found.bytes.items()))
-    mark = f"row {found.mark_sequence} of incarnation {found.mark_incarnation}"
-    write("mark         " + (mark if found.mark_incarnation >= 0 else "none"))
+    else:
+        facts(info_lines(found))
 
 
 def verify(settings: JournalSettings, json: Json = False) -> None:
     """Check that a journal is whole.
 
-    SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a queue
-    can be made of them, and that none is missing from the end. Nothing is changed. Exit code 1 if it is
-    not whole, 6 if a manager has it open.
+    Of a file: SQLite's own structures, the checksum of each row, the texts of errors beside the rows, that a
+    queue can be made of them, and that none is missing from the end. Of a stream: its servers, the checksum
+    and the place of each frame, the digests of its leaders, its rows, and that a queue can be made of them.
+    Nothing is changed. Exit code 1 if it is not whole, 2 if there is no such file, 6 if a manager has
+    that file open.
     """
-    from svc.server.journal.inspection import verify as check
+    from svc.app.journal_places import verify as check
 
-    checks = check(settings.journal)
+    with ended_by_signals():
+        checks = check(settings)
     bad = [each for each in checks if not each.ok]
     if json:
         write_json({"ok": not bad, "checks": checks})
@@ -68,7 +67,7 @@ def verify(settings: JournalSettings, json: Json = False) -> None:
         )
     if bad:
         raise JournalError(
-            f"the journal {settings.journal} is not whole; keep a copy of its files, then restore a backup"
+            f"the journal {settings.journal} is not whole; keep a copy of it, then restore a backup"
         )
 
 
@@ -82,8 +81,9 @@ def backup(
 ) -> None:
     """Copy the journal of a running manager.
 
-    The manager makes the copy in its --backups directory, between its other work, syncs and checks it; then
-    its path on the manager's host is printed. It holds all that was accepted before the command began.
+    The manager makes the copy in its --backups directory, between its other work, syncs and checks it. Then
+    this prints the path of the copy, and on stderr the host that has it: of several managers, that of the
+    leader. The copy holds all that was accepted before the command began.
     """
     name = name or time.strftime("journal-%Y%m%dT%H%M%SZ.db", time.gmtime())
     with open_client(ctx, settings, settings.timeout) as client:
@@ -92,9 +92,11 @@ def backup(
     if copy.state == "failed":
         raise JournalError(f"the backup {copy.path} was not made: {copy.error}")
     if json:
-        write_json({"path": copy.path, "pages": copy.pages})
+        write_json({"path": copy.path, "pages": copy.pages, "host": copy.host})
     else:
         write_exact(copy.path)
+        if copy.host:
+            tell(f"the copy is on the manager's host, {copy.host}")
 
 
 def accept_clock(
@@ -127,14 +129,66 @@ def restore(
     backup: Annotated[
         Path, typer.Argument(metavar="BACKUP", help="The copy, as `svc journal backup` made it.")
     ],
-    settings: JournalSettings,
+    settings: NewJournalSettings,
 ) -> None:
     """Make a journal from a backup.
 
-    The backup is verified first. A journal that is there is never replaced: exit code 6. Jobs that were
-    accepted after the backup are not in it; jobs that ended since then run again.
+    In a file or in a new stream. The backup is verified first. A journal that is there is never replaced:
+    exit code 6. Jobs that were accepted after the backup are not in it; jobs that ended since then run again.
     """
-    from svc.server.journal.inspection import restore as make
+    from svc.app.journal_places import restore as make
 
-    make(backup, settings.journal)
+    with ended_by_signals():
+        make(settings, backup)
     tell(f"{settings.journal} is restored from {backup}; start the manager on it")
+
+
+def copy(
+    settings: NewStreamSettings,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FROM", help="The journal: a file, or the stream tls://HOST:PORT[,…]/NAME."),
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The new place, where no journal may be.")],
+    move: Annotated[
+        bool, typer.Option("--move", help="Mark FROM as moved, so that no manager serves it any more.")
+    ] = False,
+    accept_moved: Annotated[
+        bool, typer.Option("--accept-moved", help="Copy a journal that was moved elsewhere before.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Copy a journal to another place, or move it there.
+
+    Each of the two is a file or a stream of NATS. The command ends with exit code 6 if a manager serves FROM,
+    or if TO was used before. At the end it reads TO back and compares the number of rows, a digest of all,
+    and the states of all jobs. No manager serves TO before that. If the copy is interrupted, the same command
+    goes on with it. After --move, a manager that is started on FROM ends with exit code 6 and says where the
+    journal went. A stream is first read into `TMPDIR`. The output of tasks is not copied.
+    """
+    from svc.app.journal_places import copy as make
+
+    with ended_by_signals(), copy_progress() as progress:
+        report = make(
+            settings,
+            parse_journal(source),
+            parse_journal(target),
+            move=move,
+            accept_moved=accept_moved,
+            progress=progress,
+        )
+    if json:
+        write_json(report)
+        return
+    jobs = ", ".join(f"{count} {state}" for state, count in report.contents.jobs().items()) or "none"
+    facts(
+        [
+            ("rows", f"{report.contents.rows}, the newest is {report.contents.newest}"),
+            ("jobs", jobs),
+            ("digest", report.contents.digest),
+        ]
+    )
+    if move:
+        tell(f"{report.source} is moved to {report.target}; start the manager there")
+    else:
+        tell(f"{report.target} is a copy of {report.source}; let managers run on one of them alone")

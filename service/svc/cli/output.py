@@ -6,6 +6,7 @@ paths are exact if stdout is not a terminal. All other text is the same everywhe
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -13,7 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TextIO, TypeVar
 
-from svc.errors import ServiceError
+from svc.cli.bottom_line import BOTTOM
+from svc.config_file import written_values
+from svc.errors import ConfigurationError, ServiceError
 from svc.printable import printable_json, printable_line, printable_text
 
 T = TypeVar("T")
@@ -25,8 +28,9 @@ Column = tuple[str, Callable[[T], str]]
 #: Advice about an error, if its message has none.
 HINTS = {
     "unknown_job": "`svc jobs list` shows the jobs that are known",
+    "unknown_attempt": "`svc jobs show ID` shows the attempts",
     "unknown_task": "`svc workers --json` shows the tasks that workers know",
-    "job_failed": "`svc jobs show ID` has the traceback",
+    "job_failed": "`svc jobs show ID` tells more",
     "result_timeout": "`svc results ID` waits again",
 }
 
@@ -34,15 +38,29 @@ HINTS = {
 def json_text(document: object, *, indent: bool = False) -> str:
     """Return *document* as JSON, on one line or indented; values that JSON does not have as their `repr`.
 
-    Unprintable characters are escaped, so the text is exact and safe to show.
+    Unprintable characters are escaped, so the text is exact and safe to show. Numbers that JSON does not have
+    are the texts "NaN", "Infinity" and "-Infinity".
     """
     import msgspec
 
     try:
         encoded = msgspec.json.encode(document, enc_hook=repr)
+        if b"null" in encoded:  # msgspec writes that for them, too
+            encoded = msgspec.json.encode(_finite(document), enc_hook=repr)
     except UnicodeEncodeError:
         return _json_of_halves(document, indent=indent)
     return printable_json((msgspec.json.format(encoded, indent=2) if indent else encoded).decode())
+
+
+def _finite(value: Any) -> Any:
+    """Return *value* with texts in place of numbers that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_finite(each) for each in value]
+    return value
 
 
 def _json_of_halves(document: object, *, indent: bool) -> str:
@@ -51,7 +69,7 @@ def _json_of_halves(document: object, *, indent: bool) -> str:
 
     import msgspec
 
-    plain = msgspec.to_builtins(document, enc_hook=repr)
+    plain = msgspec.to_builtins(_finite(document), enc_hook=repr)
     return json.dumps(plain, indent=2) if indent else json.dumps(plain, separators=(",", ":"))
 
 
@@ -87,17 +105,18 @@ def tell_lines(text: str) -> None:
 
 
 def _put(stream: TextIO, text: str) -> None:
-    try:
-        stream.write(text + "\n")
-    except UnicodeEncodeError:
-        # The stream's encoding lacks a character: a lone surrogate, or one that an old terminal does not
-        # have.
-        known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
-        stream.write(known + "\n")
+    with BOTTOM.above(stream):
+        try:
+            stream.write(text + "\n")
+        except UnicodeEncodeError:
+            # The stream's encoding lacks a character: a lone surrogate, or one that an old terminal does not
+            # have.
+            known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)
+            stream.write(known + "\n")
 
 
 class Printer:
-    """Prints items as they come: as text, as NDJSON, or all at the end as one JSON document."""
+    """Prints items as they come: as text, as NDJSON, or as one JSON document, of which it keeps one item."""
 
     def __init__(self, *, json: bool, ndjson: bool, single: bool = False) -> None:
         """Choose the format; with *single* the only item is the document, and not a list.
@@ -108,7 +127,8 @@ class Printer:
         self._json = json
         self._ndjson = ndjson
         self._single = single
-        self._kept: list[object] = []
+        #: The last item of the JSON document, which is printed with what follows it.
+        self._pending: str | None = None
         self._terminal = sys.stdout.isatty()
 
     @property
@@ -119,12 +139,20 @@ class Printer:
     def item(self, document: object, text: str, name: str = "") -> None:
         """Print one item; in text its *name*, if it has one, and a tab come first."""
         if self._json:
-            self._kept.append(document)
+            self._add(json_text(document, indent=True))
         elif self._ndjson:
             _put(sys.stdout, json_text(document))
         else:
             shown = self._shown(text)
             _put(sys.stdout, f"{self._shown(name)}\t{shown}" if name else shown)
+
+    def _add(self, item: str) -> None:
+        """Go on with the JSON document."""
+        if self._single:
+            self._pending = item
+            return
+        _put(sys.stdout, "[" if self._pending is None else f"{self._pending},")
+        self._pending = "  " + item.replace("\n", "\n  ")
 
     def _shown(self, text: str) -> str:
         if not self._terminal:
@@ -140,9 +168,13 @@ class Printer:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        """Print the JSON document, if it was asked for; after an error only if it has items."""
-        if self._json and (self._kept or not (kind or self._single)):
-            write_json(self._kept[0] if self._single else self._kept)
+        """End the JSON document, if it was asked for; after an error only if it has items."""
+        if not self._json:
+            return
+        if self._pending is not None:
+            _put(sys.stdout, self._pending if self._single else f"{self._pending}\n]")
+        elif not (kind or self._single):
+            _put(sys.stdout, "[]")
 
 
 def _hint(error: ServiceError) -> str:
@@ -160,17 +192,26 @@ def report(error: ServiceError, *, as_json: bool, **where: object) -> None:
         return
     place = "".join(f"{name} {value}: " for name, value in where.items())
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    tell(f"svc: {place}{error}{notes}" + (f" - {hint}" if hint else ""))
+    said, rest = str(error), ""
+    if isinstance(error, ConfigurationError):
+        # Only this host can have written the lines behind the first one: frames of a traceback.
+        said, _, rest = said.partition("\n")
+    tell(f"svc: {place}{said}{notes}" + (f" - {hint}" if hint else ""))
+    if rest:
+        tell_lines(rest)
 
 
 def report_usage(error: Any, *, as_json: bool) -> None:
-    """Print the error in the command line; for a group without a command print its help."""
-    message = error.format_message()
+    """Print the error in the command line or in a setting; for a group without a command print its help."""
     context = getattr(error, "ctx", None)
+    _name_place_in_file(error, context)
+    message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         tell_lines(message)
         return
     hint = f"try `{context.command_path} --help`" if context else ""
+    if context and _may_be_keyword(context.command, getattr(error, "option_name", "")):
+        hint = """a task gets its keyword arguments by --kwargs '{"NAME": VALUE}'"""
     if context and _may_be_argument(context.command, getattr(error, "option_name", "")):
         hint = (
             "put -- before arguments that begin with a dash, and options before that: "
@@ -180,6 +221,22 @@ def report_usage(error: Any, *, as_json: bool) -> None:
         tell(json_text({"error": {"code": "usage", "message": message, "hint": hint, "retryable": False}}))
         return
     tell(f"svc: {' '.join(message.split()).rstrip('.')}" + (f" - {hint}" if hint else ""))
+
+
+def _name_place_in_file(error: Any, context: Any) -> None:
+    """Let the message name the key in the settings file and not the flag, if the bad value stands there."""
+    option = getattr(error, "param", None)
+    written = written_values(context).get(getattr(option, "name", ""))
+    if option is None or written is None:
+        return
+    error.param_hint = written.place
+    if option.is_flag:
+        error.message = f"{written!r} is neither true nor false"
+
+
+def _may_be_keyword(command: Any, option: str) -> bool:
+    """Return whether an unknown option of *command* may be meant as a keyword argument of a task."""
+    return option.startswith("--") and any("--kwargs" in each.opts for each in command.params)
 
 
 def _may_be_argument(command: Any, option: str) -> bool:
@@ -251,19 +308,25 @@ def moment(at: float | None) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
-def ago(at: float | None) -> str:
-    """Return the time since a Unix time, for people."""
-    return span(time.time() - at) if at else ""
+def age(at: float | None) -> str:
+    """Return the time since a Unix time, for people; none if the manager's clock is ahead of this one."""
+    return span(max(0.0, time.time() - at)) if at else ""
+
+
+def distance(at: float) -> str:
+    """Return how long ago a Unix time was, or in how long it comes, for people."""
+    passed = time.time() - at
+    return f"{span(passed)} ago" if passed >= 0 else f"in {span(passed)}"
 
 
 def span(seconds: float) -> str:
-    """Return a duration for people: the two largest units at most."""
-    seconds = max(-_LAST_MOMENT, min(seconds, _LAST_MOMENT))
-    if abs(seconds) < 1:
+    """Return a duration without its sign, for people: the two largest units at most."""
+    seconds = min(abs(seconds), _LAST_MOMENT)
+    if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
-    if abs(seconds) < 10:
+    if seconds < 10:
         return f"{seconds:.1f} s"
-    rest = round(abs(seconds))
+    rest = round(seconds)
     for size, unit, smaller_size, smaller in (
         (86400, "d", 3600, "h"),
         (3600, "h", 60, "min"),

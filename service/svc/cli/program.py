@@ -6,6 +6,7 @@ A verb's module is imported when the verb is used, so that `svc --help` and shor
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 import traceback
@@ -16,18 +17,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from svc.cli import EXIT_INTERRUPTED
 from svc.cli.options import with_settings
 from svc.cli.output import report, report_usage, tell_lines
 from svc.cli.verbs import PROGRAM, CliGroup, CliVerb
 from svc.config_file import Known, config_defaults, find_config
+from svc.domain.names import did_you_mean
 from svc.errors import ServiceError
 
 if TYPE_CHECKING:
     from svc.cli.wiring import Wiring
 
-#: Exit codes that no error class has; the others are `ServiceError.exit_code`.
-EXIT_UNEXPECTED, EXIT_INTERRUPTED = 1, 130
+#: Exit code that no error class has; the others are `ServiceError.exit_code`.
+EXIT_UNEXPECTED = 1
 _HELP = {"help_option_names": ["-h", "--help"]}
+#: How some verbs read their words: `svc health` passes them on, and the words behind a command are its own.
+_CONTEXTS = {
+    "status:health": {"ignore_unknown_options": True, "allow_extra_args": True},
+    "run:run": {"allow_interspersed_args": False},
+}
 
 
 class LazyGroup(TyperGroup):
@@ -46,6 +54,22 @@ class LazyGroup(TyperGroup):
             return None
         return command_of(cmd_name, verb) if isinstance(verb, CliVerb) else group_of(verb, cmd_name)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the command and the words for it; the name may have two words."""
+        pair = " ".join(args[:2])
+        try:
+            return super().resolve_command(ctx, [pair, *args[2:]] if pair in self.group.verbs else args)
+        except typer.TyperException as error:
+            error.message = f"{error.message.rstrip('.')}{self._meant(args[0])}"
+            raise
+
+    def _meant(self, word: str) -> str:
+        """Return the end of a sentence that names the command that is most like *word*, or of that name."""
+        verbs = self.group.verbs.items()
+        groups = [name for name, verb in verbs if isinstance(verb, CliGroup) and word in verb.verbs]
+        inside = " or ".join(f"{group} {word}" for group in groups)
+        return f"; did you mean {inside}?" if inside else did_you_mean(word, self.group.verbs)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as above
         """Write the list of commands without making the commands."""
         with formatter.section("Commands"):
@@ -54,7 +78,8 @@ class LazyGroup(TyperGroup):
 
 def run(argv: Sequence[str], wiring: Wiring | None = None) -> int:
     """Run `svc` with *argv*; return the exit code. Errors are printed on stderr, in one line."""
-    as_json = any(word in ("--json", "--ndjson") for word in argv)
+    own = itertools.takewhile(lambda word: word != "--", argv)
+    as_json = any(word in ("--json", "--ndjson") for word in own)
     try:
         code = program().main(list(argv), "svc", standalone_mode=False, obj=wiring)
         sys.stdout.flush()
@@ -99,7 +124,7 @@ def command_of(name: str, verb: CliVerb) -> Any:
     """Return a verb as a command."""
     module, _, function = verb.runs.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    own = {"ignore_unknown_options": True, "allow_extra_args": True} if verb.runs == "status:health" else {}
+    own = _CONTEXTS.get(verb.runs, {})
     decorate = app.command(name, epilog=f"Example: {verb.example}", context_settings={**_HELP, **own})
     decorate(with_settings(getattr(importlib.import_module(f"svc.cli.{module}"), function)))
     return typer.main.get_command(app)
@@ -152,7 +177,7 @@ def _root(
     Settings come from flags, else from SVC_* variables, else from svc.toml.
     """
     if (found := find_config(config)) is not None:
-        ctx.default_map = config_defaults(found, known_settings(PROGRAM))
+        ctx.default_map = config_defaults(found, known_settings(PROGRAM), config)
 
 
 def _reader_gone() -> int:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.cli.options import Json, Ndjson, WaitTimeout
+from svc.cli.options import Json, Ndjson, Quiet, WaitTimeout, integer
 from svc.cli.output import Printer, json_text, tell
 from svc.cli.waiting import AwaitedJobs
 from svc.cli.wiring import open_client
-from svc.errors import ConfigurationError, JobError, ResultTimeout
+from svc.domain.limits import NUMBER_MAX
+from svc.errors import CodecError, ConfigurationError, JobError, ResultTimeout
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
     from svc.client.client import BrokerClient
+    from svc.client.partial_results import PartialResults
     from svc.domain.job import Outcome
 
 
-def results(
+def results(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ctx: typer.Context,
     settings: RemoteSettings,
     ids: Annotated[
@@ -31,27 +33,102 @@ def results(
     follow: Annotated[
         bool, typer.Option("--follow", help="Without IDs: go on with the jobs that end from now on.")
     ] = False,
+    output: Annotated[
+        str,
+        typer.Option("--output", metavar="FILE|-", help="Write the result of the one ID there, raw."),
+    ] = "",
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the partial results of the one ID, as they come.")
+    ] = False,
+    start: Annotated[
+        int | None,
+        typer.Option(
+            "--start",
+            parser=integer(0, NUMBER_MAX),
+            metavar="N",
+            help="With --stream: begin with this index.",
+        ),
+    ] = None,
     wait_timeout: WaitTimeout = None,
+    quiet: Quiet = False,
     json: Json = False,
     ndjson: Ndjson = False,
 ) -> int:
     """Print results as the jobs end.
 
     A line is the id, a tab and the value. With IDs (or --from) it waits until all of these have ended; the
-    exit code is 8 if one did not succeed. Errors are told on stderr, and in JSON beside the values.
+    exit code is 8 if one did not succeed. Without them it prints the results that are kept, and ends with 0
+    whatever became of the jobs. Errors are told on stderr, and in JSON beside the values. With
+    --output the file has the bytes of the result, or text as UTF-8, or another value as JSON; it is written
+    whole or not at all. With --stream a line is the index, a tab and the partial result; it ends
+    with the job, and with an error if another attempt gives them anew.
     """
+    if stream and (source or follow or output or len(ids or ()) != 1):
+        raise ConfigurationError("--stream is for the partial results of one job: name one ID")
+    if start is not None and not stream:
+        raise ConfigurationError("--start is for the partial results of --stream")
     if source and (ids or follow):
         raise ConfigurationError("name either ids, or a file of them with --from, or --follow for all")
+    if output and (source or follow or json or ndjson or len(ids or ()) != 1):
+        raise ConfigurationError("--output is for the result of one job: name one ID, and no other form")
+    if output:
+        return _saved(ctx, settings, (ids or [""])[0], output, wait_timeout, quiet=quiet)
     if source:
         from svc.cli.input import ids_of
 
         ids = ids_of(source)
     with open_client(ctx, settings, settings.timeout) as client, Printer(json=json, ndjson=ndjson) as out:
-        if ids or source:
-            waiting = AwaitedJobs(client, ids or (), as_json=not out.text, later=True)
-            return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)
-        print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
+        if stream and ids:
+            print_stream(client.job(ids[0]).stream(start or 0, timeout=wait_timeout), out)
+        elif ids or source:
+            with AwaitedJobs(client, ids or (), as_json=not out.text, later=True, quiet=quiet) as waiting:
+                return print_outcomes(waiting.outcomes(wait_timeout), out, named=True)
+        else:
+            print_outcomes(_kept(client, wait_timeout if follow else 0.0), out, named=True)
     return 0
+
+
+def _saved(
+    ctx: typer.Context, settings: RemoteSettings, job: str, path: str, timeout: float | None, *, quiet: bool
+) -> int:
+    """Write the result of a job to a file, once there is one; return the exit code."""
+    from svc.cli.documents import failure_text, read_result
+    from svc.cli.files import as_bytes, check_target, save, save_pieces
+    from svc.domain.lifecycle import JobState
+
+    check_target(path)
+    with (
+        open_client(ctx, settings, settings.timeout) as client,
+        AwaitedJobs(client, [job], as_json=False, later=True, quiet=quiet) as waiting,
+    ):
+        (outcome,) = waiting.outcomes(timeout)
+        pieces = client.pieces(outcome)
+        if pieces is not None:
+            save_pieces(path, pieces)
+            return 0
+    if outcome.state != JobState.SUCCEEDED:
+        tell(f"svc: {failure_text(outcome)} - `svc jobs show {outcome.id}` tells more")
+        return JobError.exit_code
+    save(path, as_bytes(read_result(outcome)))
+    return 0
+
+
+def print_stream(stream: PartialResults, out: Printer) -> None:
+    """Print each partial result with its index, as it comes."""
+    while True:
+        index, value, unreadable = stream.index, None, ""
+        try:
+            value = next(stream)
+        except StopIteration:
+            return
+        except CodecError as error:
+            unreadable = error.message
+            if out.text:
+                tell(f"svc: partial result {index} of job {stream.job_id}: {unreadable}")
+        document = {"id": stream.job_id, "stream": stream.number, "index": index, "value": value}
+        text = value if isinstance(value, str) else json_text(value)
+        out.item({**document, **({"unreadable": unreadable} if unreadable else {})}, text, str(index))
+        out.flush()
 
 
 def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) -> int:

@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from svc.addresses import Address, parse_address
+from svc.addresses import Address, ManagerAddresses, parse_address
 from svc.cli.options import Json, Ndjson
-from svc.cli.output import ago, facts, show_items, size, span, table, tell, write, write_exact, write_json
+from svc.cli.output import (
+    age,
+    distance,
+    facts,
+    show_items,
+    size,
+    span,
+    table,
+    tell,
+    write,
+    write_exact,
+    write_json,
+)
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
+from svc.domain.names import LARGE, TYPED
 from svc.errors import ServiceError
 from svc.settings import RemoteSettings
 
@@ -24,7 +37,7 @@ if TYPE_CHECKING:
 
     from svc.cli.output import Column
     from svc.client.client import BrokerClient
-    from svc.domain.replies import QueueStats, Totals
+    from svc.domain.replies import QueueStats, Totals, WorkerView
     from svc.telemetry.http import Response
 
 
@@ -83,15 +96,51 @@ def workers(
                 ("CONSUMERS", lambda worker: str(worker.consumers)),
                 ("BUSY", lambda worker: str(worker.busy)),
                 ("LEASED", lambda worker: str(worker.leased)),
+                ("READ-AHEAD", lambda worker: str(worker.read_ahead)),
+                ("ROUND-TRIP", round_trip_text),
                 ("RESTARTS", lambda worker: str(worker.restarts)),
                 ("QUEUES", lambda worker: ",".join(worker.queues)),
-                ("UP", lambda worker: ago(worker.connected_at)),
-                ("SEEN", lambda worker: f"{ago(worker.seen_at)} ago"),
-                ("STATE", lambda worker: "draining" if worker.draining else "taking jobs"),
+                ("CODE", code_text),
+                ("UP", lambda worker: age(worker.connected_at)),
+                ("SEEN", lambda worker: distance(worker.seen_at)),
+                ("STATE", state_text),
             ],
             "no workers are connected - start one with `svc worker`",
-            spare=("HOST", "RESTARTS", "LEASED", "SEEN", "UP", "QUEUES", "BUSY"),
+            spare=(
+                "HOST",
+                "READ-AHEAD",
+                "RESTARTS",
+                "LEASED",
+                "SEEN",
+                "UP",
+                "ROUND-TRIP",
+                "QUEUES",
+                "CODE",
+                "BUSY",
+            ),
         )
+
+
+def round_trip_text(worker: WorkerView) -> str:
+    """Return the round trip of a worker in milliseconds, with two digits; "-" if it is not known."""
+    milliseconds = worker.round_trip * 1000
+    if not milliseconds:
+        return "-"
+    return f"{milliseconds:.1f}ms" if milliseconds < 10 else f"{milliseconds:.0f}ms"
+
+
+def state_text(worker: WorkerView) -> str:
+    """Return what a worker does, for people."""
+    if worker.silent:
+        return "silent"
+    return "draining" if worker.draining else "taking jobs"
+
+
+def code_text(worker: WorkerView) -> str:
+    """Return the version of the code of a worker's tasks; if there are several, each with its consumers."""
+    if len(worker.code) == 1:
+        return next(iter(worker.code))
+    return ", ".join(f"{version} ({count})" for version, count in sorted(worker.code.items()))
 
 
 def metrics(
@@ -123,11 +172,12 @@ def health(ctx: typer.Context) -> int:
     return probe.main(ctx.args)
 
 
-def _print_status(manager: Address, totals: Totals) -> None:
-    drain = "yes: consumers get a pill; `svc resume` ends it" if totals.drain else ""
+def _print_status(manager: ManagerAddresses, totals: Totals) -> None:
+    drain = "yes: workers finish their jobs and leave; `svc resume` ends it" if totals.drain else ""
     facts(
         (
             ("manager", f"{manager}, svc {totals.release or '?'}, up {span(totals.uptime)}"),
+            ("leader", _leader(totals)),
             ("journal", f"{size(totals.journal_bytes)}, durability {totals.durability or '?'}"),
             ("workers", f"{totals.workers} with {totals.consumers} consumers, {totals.busy} busy"),
             ("draining", drain or ", ".join(totals.drained_workers)),
@@ -137,13 +187,28 @@ def _print_status(manager: Address, totals: Totals) -> None:
     if totals.queues:
         write("")
         table(totals.queues, _queue_columns(), "", spare=_SPARE)
-    unknown = sorted({name for queue in totals.queues for name in queue.unknown})
-    if unknown:
-        tell(f"no connected worker knows the task {', '.join(unknown)}; start one with its module in --tasks")
-    elif not totals.workers:
+    from svc.domain.job import SHELL  # not at the import: the help needs no msgspec
+
+    unknown = {name for queue in totals.queues for name in queue.unknown}
+    if named := sorted(unknown - {SHELL}):
+        tasks, modules = ("task", "its module") if len(named) == 1 else ("tasks", "their modules")
+        names = ", ".join(named)
+        tell(f"no connected worker knows the {tasks} {names}; start one with {modules} in --tasks")
+    if SHELL in unknown:
+        tell("no connected worker runs shell commands; start one with --shell")
+    if not unknown and not totals.workers:
         tell("no workers are connected - start one with `svc worker`")
     for codec in sorted({name for queue in totals.queues for name in queue.unaccepted}):
-        tell(f"no worker accepts {codec}; jobs wait for one with --accept {codec}")
+        wanted = "of this release" if codec in {TYPED, LARGE} else f"with --accept {codec}"
+        tell(f"no worker accepts {codec}; jobs wait for one {wanted}")
+
+
+def _leader(totals: Totals) -> str:
+    """Return the manager that leads a replicated journal, its term and its standbys; "" on other journals."""
+    if not totals.leader:
+        return ""
+    standbys = "1 standby" if totals.standbys == 1 else f"{totals.standbys or 'no'} standbys"
+    return f"{totals.leader}, term {totals.incarnation}, {standbys}"
 
 
 def _clock(totals: Totals) -> str:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svc.cli.options import Json, Ndjson, WaitTimeout, integer, seconds
+from svc.cli.options import (
+    Delay,
+    JobTimeout,
+    Json,
+    MaxRss,
+    Ndjson,
+    Priority,
+    Queue,
+    Quiet,
+    Strict,
+    Wait,
+    WaitTimeout,
+    integer,
+    named,
+    seconds,
+)
 from svc.cli.output import Printer, report, tell
 from svc.cli.results import print_outcomes
 from svc.cli.waiting import AwaitedJobs
@@ -21,10 +37,12 @@ from svc.errors import ConfigurationError, ServiceError
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
-    from svc.cli.input import JobLines
+    from svc.cli.input import NumberedJobs
     from svc.client.client import BrokerClient
-    from svc.client.specs import Options
+    from svc.client.specs import JobSpec, Options
 
+#: An argument that may be meant as a keyword argument of the task.
+_NAMED = re.compile(r"[A-Za-z_]\w*=")
 #: Exit code if some lines of the input were not accepted.
 EXIT_PARTIAL = 7
 
@@ -42,31 +60,25 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     kwargs: Annotated[
         str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments as a JSON object.")
     ] = "",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="NAME=@FILE", help="The bytes of a file as keyword argument; repeatable."
+        ),
+    ] = None,
     source: Annotated[
         str, typer.Option("--from", metavar="FILE|-", help="Read NDJSON, one job a line; - is stdin.")
     ] = "",
-    queue: Annotated[
-        str, typer.Option("--queue", metavar="NAME", help="Queue in which the job waits.")
-    ] = "default",
-    priority: Annotated[
-        int,
-        typer.Option(
-            "--priority",
-            parser=integer(-NUMBER_MAX, NUMBER_MAX),
-            metavar="N",
-            help="Higher ones are taken first.",
-        ),
-    ] = 0,
-    delay: Annotated[
-        float,
-        typer.Option(
-            "--delay", parser=seconds("0", CENTURY), metavar="SECONDS", help="Not ready before this time."
-        ),
-    ] = 0.0,
+    queue: Queue = "default",
+    priority: Priority = 0,
+    delay: Delay = 0.0,
     key: Annotated[
         str,
         typer.Option(
-            "--key", metavar="TEXT", help="The same key with the same task and arguments is the same job."
+            "--key",
+            callback=named,
+            metavar="TEXT",
+            help="The same key with the same task and arguments is the same job.",
         ),
     ] = "",
     retries: Annotated[
@@ -89,21 +101,22 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Wait at most so long before the first retry; doubled for each further one, up to an hour.",
         ),
     ] = None,
-    job_timeout: Annotated[
+    job_timeout: JobTimeout = None,
+    soft_timeout: Annotated[
         float | None,
         typer.Option(
-            "--job-timeout",
+            "--soft-timeout",
             parser=seconds("1ms", CENTURY),
             metavar="SECONDS",
             show_default="the task's, else none",
-            help="Kill an attempt that takes longer.",
+            help="Raise SoftTimeout in an attempt that takes longer.",
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a task that no connected worker knows.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
+    max_rss: MaxRss = None,
+    strict: Strict = False,
+    wait: Wait = False,
     wait_timeout: WaitTimeout = None,
+    quiet: Quiet = False,
     json: Json = False,
     ndjson: Ndjson = False,
 ) -> int:
@@ -116,23 +129,45 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     """
     if bool(task) == bool(source):
         raise ConfigurationError("name either a TASK or a file of jobs with --from, and not both")
-    if source and (kwargs or key):
-        raise ConfigurationError("--kwargs and --key belong to one job; write them into the lines of --from")
+    if source and (kwargs or key or inputs):
+        raise ConfigurationError(
+            "--kwargs, --input and --key belong to one job; write them into the lines of --from"
+        )
     for word in _options_among(ctx, args or ()):
         tell(f"svc: {word} stands behind -- and is an argument of the task; options go before it")
+    for word in filter(_NAMED.match, args or ()):
+        tell(
+            f"svc: {word} is one text for the task; its keyword arguments are given as "
+            """--kwargs '{"NAME": VALUE}'"""
+        )
     from svc.client.specs import Options
 
-    options = Options(queue, priority, delay, key, retries, backoff, job_timeout, strict=strict)
+    options = Options(
+        *(queue, priority, delay, key, retries, backoff, job_timeout),
+        strict=strict,
+        soft_timeout=soft_timeout,
+        max_rss=max_rss,
+    )
     out = Printer(json=json, ndjson=ndjson, single=not source)
     with open_client(ctx, settings, settings.timeout) as client, out:
-        submission = Submission(client, options, out, wait, wait_timeout)
-        return submission.stream(source) if source else submission.single(task, args or [], kwargs)
+        submission = Submission(client, options, out, wait, wait_timeout, quiet)
+        return (
+            submission.stream(source) if source else submission.single(task, args or [], kwargs, inputs or [])
+        )
 
 
 def _options_among(ctx: typer.Context, args: Sequence[str]) -> list[str]:
     """Return those of the task's arguments that are spelt like options of this command."""
     options = {name for each in ctx.command.params for name in each.opts if name.startswith("--")}
     return [word for word in args if word.partition("=")[0] in options]
+
+
+@dataclass(slots=True)
+class _Accepted:
+    """The number of jobs that were accepted, and the ids of those to wait for."""
+
+    count: int = 0
+    ids: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +179,22 @@ class Submission:
     out: Printer
     wait: bool
     wait_timeout: float | None
+    quiet: bool
+    prints: Callable[..., int] = print_outcomes
 
-    def single(self, task: str, args: Sequence[str], kwargs: str) -> int:
+    def single(self, task: str, args: Sequence[str], kwargs: str, files: Sequence[str]) -> int:
         """Submit one job; return the exit code."""
         from svc.client.specs import JobSpec
 
-        spec = JobSpec(task, [argument(text) for text in args], keywords(kwargs), self.options)
+        named = keywords(kwargs)
+        if files:
+            from svc.cli.files import inputs
+
+            named |= inputs(files, named)
+        return self.one(JobSpec(task, [argument(text) for text in args], named, self.options))
+
+    def one(self, spec: JobSpec) -> int:
+        """Submit the job in *spec*; return the exit code."""
         job = self.client.options(strict=self.options.strict).submit_spec(spec)
         if self.wait:
             return self._print_outcomes([job.id], named=False)
@@ -158,39 +203,51 @@ class Submission:
 
     def stream(self, source: str) -> int:
         """Submit the lines of *source*; return the exit code."""
-        from svc.cli.input import JobLines, opened
+        from svc.cli.input import JobLines
 
-        accepted: list[str] = []
+        return self.each(source, lambda file: JobLines(file, self.options))
+
+    def each(self, source: str, entries_of: Callable[[int], NumberedJobs]) -> int:
+        """Submit the jobs that *entries_of* finds in the open file *source*; return the exit code."""
+        from svc.cli.input import opened
+
+        accepted = _Accepted()
         with opened(source) as file:
-            refused = self._submit_lines(JobLines(file, self.options), accepted)
+            refused = self._submit_lines(entries_of(file), accepted)
         code = 0
-        if self.wait and accepted:
-            code = self._print_outcomes(accepted, named=True)
+        if accepted.ids:
+            code = self._print_outcomes(accepted.ids, named=True)
         if not refused:
             return code
-        codes = {error.exit_code for error in refused if error.code != "bad_line"}
-        return codes.pop() if not accepted and len(codes) == len({*map(type, refused)}) == 1 else EXIT_PARTIAL
+        codes = {error.exit_code for error in refused.values() if error.code != "bad_line"}
+        return codes.pop() if not accepted.count and len(codes) == len(refused) == 1 else EXIT_PARTIAL
 
     def _print_outcomes(self, ids: Sequence[str], *, named: bool) -> int:
-        waiting = AwaitedJobs(self.client, ids, as_json=not self.out.text)
-        return print_outcomes(waiting.outcomes(self.wait_timeout), self.out, named=named)
+        with AwaitedJobs(self.client, ids, as_json=not self.out.text, quiet=self.quiet) as waiting:
+            return self.prints(waiting.outcomes(self.wait_timeout), self.out, named=named)
 
-    def _submit_lines(self, lines: JobLines, accepted: list[str]) -> list[ServiceError]:
-        refused: list[ServiceError] = []
+    def _submit_lines(
+        self, lines: NumberedJobs, accepted: _Accepted
+    ) -> dict[type[ServiceError], ServiceError]:
+        """Submit jobs; return an error of each type with which some were refused."""
+        refused: dict[type[ServiceError], ServiceError] = {}
         try:
             for answers in self.client.options(strict=self.options.strict).submit_each(lines):
                 for answer in answers:
                     number = lines.numbers.popleft()
                     if isinstance(answer, ServiceError):
-                        refused.append(answer)
+                        refused[type(answer)] = answer
                         report(answer, as_json=not self.out.text, line=number)
                         continue
-                    accepted.append(answer.id)
-                    if not self.wait:
+                    accepted.count += 1
+                    if self.wait:
+                        accepted.ids.append(answer.id)
+                    else:
                         self.out.item({"line": number, "id": answer.id}, answer.id)
                 self.out.flush()
         except ServiceError as error:
-            error.add_note(f"{len(accepted)} jobs were accepted before")
+            were = "1 job was" if accepted.count == 1 else f"{accepted.count} jobs were"
+            error.add_note(f"{were} accepted before")
             raise
         return refused
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def tunnel(settings: TunnelSettings) -> None:
-    """Let plain clients on this host reach a manager that asks for TLS.
+    """Let plain clients reach a manager that asks for TLS.
 
     A client connects to --listen with its authkey as if the manager were there. Whoever can reach that
     port uses this host's certificate, but still needs an authkey.

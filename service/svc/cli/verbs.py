@@ -26,7 +26,10 @@ class CliVerb(NamedTuple):
 
 
 class CliGroup(NamedTuple):
-    """Commands under one name: the group's line in the list, and its commands in the order of the help."""
+    """Commands under one name: the group's line in the list, and its commands in the order of the help.
+
+    A name of two words is that of a command beside the one that the first word names.
+    """
 
     summary: str
     verbs: Mapping[str, CliVerb | CliGroup]
@@ -34,7 +37,7 @@ class CliGroup(NamedTuple):
 
 #: `svc jobs`.
 JOBS = CliGroup(
-    "Look at jobs, cancel or requeue them.",
+    "Look at jobs; cancel, requeue or remove them.",
     {
         "list": CliVerb(
             "jobs:list_jobs",
@@ -49,10 +52,19 @@ JOBS = CliGroup(
             "RemoteSettings",
         ),
         "cancel": CliVerb(
-            "jobs:cancel", "Cancel jobs that wait.", "svc jobs cancel k3v9x0m2q7w1z-0", "RemoteSettings"
+            "jobs:cancel",
+            "Cancel jobs that wait or run.",
+            "svc jobs cancel k3v9x0m2q7w1z-0",
+            "RemoteSettings",
         ),
         "requeue": CliVerb(
             "jobs:requeue", "Make dead jobs ready again.", "svc jobs requeue --queue mail", "RemoteSettings"
+        ),
+        "purge": CliVerb(
+            "purge:purge",
+            "Remove jobs that have ended.",
+            "svc jobs purge --state dead --older-than 7d",
+            "RemoteSettings",
         ),
     },
 )
@@ -78,18 +90,18 @@ AUTH = CliGroup(
 
 #: `svc journal`.
 JOURNAL = CliGroup(
-    "Look at a journal, check it, back it up, restore it.",
+    "Look at, check, back up, restore or move a journal.",
     {
         "info": CliVerb(
             "journal:info",
             "Say what a journal holds.",
-            "svc journal info --journal svc.journal",
+            "svc journal info --journal journal.sqlite",
             "JournalSettings",
         ),
         "verify": CliVerb(
             "journal:verify",
             "Check that a journal is whole.",
-            "svc journal verify --journal svc.journal",
+            "svc journal verify --journal journal.sqlite",
             "JournalSettings",
         ),
         "backup": CliVerb(
@@ -104,8 +116,14 @@ JOURNAL = CliGroup(
         "restore": CliVerb(
             "journal:restore",
             "Make a journal from a backup.",
-            "svc journal restore backups/monday.db --journal svc.journal",
-            "JournalSettings",
+            "svc journal restore backups/monday.db --journal journal.sqlite",
+            "NewJournalSettings",
+        ),
+        "copy": CliVerb(
+            "journal:copy",
+            "Copy a journal to another place, or move it there.",
+            "svc journal copy journal.sqlite nats://n1:4222,n2:4222,n3:4222/queue --move",
+            "NewStreamSettings",
         ),
     },
 )
@@ -125,8 +143,14 @@ PROGRAM = CliGroup(
         "manager": CliVerb(
             "manager:manager",
             "Run the manager, until it is stopped.",
-            "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/svc.journal",
+            "svc manager --listen 0.0.0.0:7077 --journal /var/lib/svc/journal.sqlite",
             "ManagerSettings",
+        ),
+        "manager handover": CliVerb(
+            "handover:handover",
+            "Have a standby manager take the lead.",
+            "svc manager handover",
+            "RemoteSettings",
         ),
         "worker": CliVerb(
             "worker:worker",
@@ -140,10 +164,28 @@ PROGRAM = CliGroup(
             "svc submit mytasks:add 2 3 --wait",
             "RemoteSettings",
         ),
+        "run": CliVerb(
+            "run:run",
+            "Run shell commands as jobs.",
+            "svc run --each-line files.txt --wait -- gzip -k {}",
+            "RemoteSettings",
+        ),
         "results": CliVerb(
             "results:results",
             "Print results as the jobs end.",
             "svc results --follow --ndjson",
+            "RemoteSettings",
+        ),
+        "wait": CliVerb(
+            "wait:wait",
+            "Wait until jobs have ended.",
+            "svc wait --from ids",
+            "RemoteSettings",
+        ),
+        "logs": CliVerb(
+            "logs:logs",
+            "Print the output of a job.",
+            "svc logs k3v9x0m2q7w1z-0 --follow",
             "RemoteSettings",
         ),
         "jobs": JOBS,
@@ -174,7 +216,7 @@ PROGRAM = CliGroup(
         ),
         "tunnel": CliVerb(
             "tunnel:tunnel",
-            "Let plain clients on this host reach a manager that asks for TLS.",
+            "Let plain clients reach a manager that asks for TLS.",
             "svc tunnel --listen 127.0.0.1:7077 --manager queue-host:7077",
             "TunnelSettings",
         ),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from svc.cli.output import json_text, tell
+from svc.cli.tally import Tally
+from svc.cli.wait_view import ViewForm, WaitView
 
 if TYPE_CHECKING:
     from svc.client.client import BrokerClient
@@ -23,24 +25,48 @@ NAMED_MAX = 10
 
 
 class AwaitedJobs:
-    """The jobs that a command waits for.
+    """The jobs that a command waits for, in a `with` statement, which shows how far they are.
 
     The reasons why they have not ended are told on stderr: for a single job each new one, for several only
     those that block a job. As JSON only the latter are told, one object a line. If they are told *later*, it
-    is not before `LATER_SECONDS`, and again only the latter.
+    is not before `LATER_SECONDS`, and again only the latter. To be *quiet* is to tell none, and no counts.
+    After a Ctrl-C the jobs that go on are named.
     """
 
     def __init__(
-        self, client: BrokerClient, ids: Sequence[str], *, as_json: bool, later: bool = False
+        self,
+        client: BrokerClient,
+        ids: Sequence[str],
+        *,
+        as_json: bool,
+        later: bool = False,
+        quiet: bool = False,
+        again: str = "results",
     ) -> None:
-        """Wait for *ids* over *client*."""
+        """Wait for *ids* over *client*; the command *again* waits again."""
         self._client = client
         self._left = dict.fromkeys(ids)
         self._single = len(self._left) == 1
         self._as_json = as_json
+        self._quiet = quiet
+        self._again = again
         self._tells_all = self._single and not (as_json or later)
         self._told: set[str] = set()
         self._ask_after = time.monotonic() + LATER_SECONDS if later else 0.0
+        self.tally = Tally(len(self._left), time.monotonic())
+        form = ViewForm.fitting(quiet=quiet, as_json=as_json)
+        self.view = WaitView(self.tally, form, client.job(ids[0]).progress if self._single else None)
+
+    def __enter__(self) -> Self:
+        """Begin to show how far the jobs are."""
+        self.view.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """End that; after a Ctrl-C name the jobs that go on."""
+        self.view.__exit__(kind, *exception)
+        if kind is KeyboardInterrupt:
+            self._tell_left()
 
     def outcomes(self, timeout: float | None) -> Iterator[Outcome]:
         """Yield the outcomes as the jobs end, within *timeout* seconds.
@@ -48,13 +74,11 @@ class AwaitedJobs:
         Raises:
             ResultTimeout: not all ended in time.
         """
-        try:
-            for outcome in self._client.follow(list(self._left), timeout, self._idle):
-                self._left.pop(outcome.id, None)
-                yield outcome
-        except KeyboardInterrupt:
-            self._tell_left()
-            raise
+        idle = None if self._quiet else self._idle
+        for outcome in self._client.follow(list(self._left), timeout, idle):
+            self._left.pop(outcome.id, None)
+            self.tally.add(outcome, time.monotonic())
+            yield outcome
 
     def _idle(self, wanted: Collection[str]) -> None:
         now = time.monotonic()
@@ -88,5 +112,5 @@ class AwaitedJobs:
             return
         more = f" and {len(self._left) - len(names)} more" if len(self._left) > len(names) else ""
         go = "goes" if len(self._left) == 1 else "go"
-        hint = f"`svc results {names[0]}` waits again"
+        hint = f"`svc {self._again} {names[0]}` waits again"
         tell(f"svc: not waited for any longer, and {go} on: {' '.join(names)}{more} - {hint}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from svc.addresses import Address
+from svc.addresses import ManagerAddresses
 from svc.key_files import read_pickle_keys
 from svc.settings import ConnectionSettings, ManagerSettings, WorkerSettings
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class Connector(Protocol):
     """Connects to a manager."""
 
-    def __call__(self, address: Address, authkey: bytes, timeout: float, *, tls: TlsFiles | None) -> Broker:
+    def __call__(
+        self, address: ManagerAddresses, authkey: bytes, timeout: float, *, tls: TlsFiles | None
+    ) -> Broker:
         """Return a broker whose calls take up to *timeout* seconds."""
 
 

@@ -16,7 +16,9 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 
-from svc.client.pipeline import FRAME_JOBS, PendingJob, Submit, SubmitPipeline, new_origin
+from svc.client.frames import FRAME_BYTES, FRAME_JOBS, FramesInFlight, SentFrame, size_in_flight
+from svc.client.pending import LargeSender, PendingJob, new_origin
+from svc.client.pipeline import Post, Submit, SubmitPipeline
 from svc.domain.job import job_id
 from svc.envelope import PickleKeys
 
@@ -24,6 +26,8 @@ from svc.envelope import PickleKeys
 FLUSH_SECONDS = 0.001
 #: Seconds that the exit of the program waits for jobs to be sent, for all executors together.
 EXIT_SECONDS = 30.0
+#: Jobs with large arguments that wait: each holds its values until they are stored.
+LARGE_JOBS_MAX = 2
 #: Seconds after which a line on stderr explains the wait, and between two such lines.
 PROGRESS_SECONDS = 1.0
 #: The message of the RuntimeError for calls after the end, as in the standard library.
@@ -43,8 +47,10 @@ class BackgroundPipeline(SubmitPipeline):
         pickle_keys: PickleKeys | None,
         *,
         named: Callable[[PendingJob], None],
-        answered: Callable[[list[PendingJob]], object],
+        answered: Callable[[Sequence[PendingJob]], object],
         ended: Callable[[], None],
+        values: LargeSender | None = None,
+        post: Post | None = None,
     ) -> None:
         """Start without a thread.
 
@@ -54,12 +60,14 @@ class BackgroundPipeline(SubmitPipeline):
             named: called with each new job, before it can be sent.
             answered: called in the thread with the jobs of each frame, once all are answered.
             ended: called once the pipeline is closed and the thread, if there is one, at its end.
+            values: sends large arguments, as in `SubmitPipeline`.
+            post: sends chunks without a wait, as there.
         """
         self._named = named
         self._tell_answered = answered
         self._tell_ended = ended
         self._closed = False
-        super().__init__(submit, pickle_keys)
+        super().__init__(submit, pickle_keys, values, post)
         AT_EXIT.add(self)
 
     def begin_anew(self) -> None:
@@ -72,7 +80,10 @@ class BackgroundPipeline(SubmitPipeline):
         self._room = threading.Condition(self.lock)  # jobs were taken or answered, or the end has come
         self._taken = 0  # all jobs with lower numbers are sent or on their way
         self._answered = 0  # all jobs with lower numbers are answered
+        self._large = 0  # jobs with large arguments that are not answered
         self._refusals, self._last_refusal = 0, ""
+        self._in_flight = FramesInFlight()
+        self._lingers = False  # several jobs were sent together just before
         self._thread: threading.Thread | None = None
 
     def put(self, job: PendingJob) -> None:
@@ -82,8 +93,9 @@ class BackgroundPipeline(SubmitPipeline):
             RuntimeError: the pipeline is closed.
         """
         with self.lock:
-            while self.is_full() and not self._closed and not self.is_own_thread():
+            while self._has_no_room(job) and not self._closed and not self.is_own_thread():
                 self._room.wait()
+            self._large += job.store is not None
             if self._closed:
                 raise RuntimeError(AFTER_SHUTDOWN)
             if self._thread is None:
@@ -96,6 +108,9 @@ class BackgroundPipeline(SubmitPipeline):
             self.add(job)
             if len(self._waiting) in (1, FRAME_JOBS):
                 self._work.notify()
+
+    def _has_no_room(self, job: PendingJob) -> bool:
+        return self.is_full() or (job.store is not None and self._large >= LARGE_JOBS_MAX)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all jobs so far are answered; return False after *timeout* seconds."""
@@ -135,42 +150,69 @@ class BackgroundPipeline(SubmitPipeline):
         return self._waiting[-1].number + 1 if self._waiting else self._taken
 
     def _run(self) -> None:
-        count = 0
-        while count := self._send_frame(linger=count > 1):
+        while self._go_on():
             pass
         self._tell_ended()
 
-    def _send_frame(self, linger: bool) -> int:
-        """Send one frame, once there are jobs; return the number of its jobs, 0 at the end.
+    def _go_on(self) -> bool:
+        """Send a frame if that may be, or else wait for the answer to the oldest; return False at the end.
 
-        While the thread waits for the next frame, it must hold nothing of this one: that would keep futures
-        and results alive.
+        While the thread waits for jobs, it must hold none that is answered: that would keep futures and
+        results alive.
         """
-        jobs = self._next_frame(linger)
+        jobs = self._next_frame()
         if jobs:
+            self._lingers = len(jobs) > 1
+            size, sent = size_in_flight(jobs), SentFrame(jobs)
             # Any error is that of the jobs, and the thread has to go on.
             with contextlib.suppress(BaseException):
-                self.send(jobs)
-            refused = [job.error.message for job in jobs if job.error is not None]
-            self._tell_answered(jobs)
-            with self.lock:
-                self._answered = self._taken
-                self._refusals += len(refused)
-                self._last_refusal = refused[-1] if refused else self._last_refusal
-                self._room.notify_all()
-        return len(jobs)
+                sent = self.begin(jobs)
+            sent.stop = self._taken
+            self._in_flight.add(sent, size)
+        elif self._in_flight:
+            self._finish_oldest()
+        else:
+            return False
+        return True
 
-    def _next_frame(self, linger: bool) -> list[PendingJob]:
+    def _finish_oldest(self) -> None:
+        sent = self._in_flight.pop()
+        with contextlib.suppress(BaseException):
+            self.finish(sent)
+        jobs = sent.jobs
+        refused = [job.error.message for job in jobs if job.error is not None]
+        self._tell_answered(jobs)
         with self.lock:
-            while not self._waiting and not self._closed:
+            self._answered = sent.stop
+            if self._large:
+                self._large -= sum(job.store is not None for job in jobs)
+            self._refusals += len(refused)
+            self._last_refusal = refused[-1] if refused else self._last_refusal
+            self._room.notify_all()
+
+    def _next_frame(self) -> Sequence[PendingJob]:
+        """Return the jobs to send now, none if an answer comes first, or at the end.
+
+        Behind a frame without an answer goes only a full one: with fewer jobs in each, the manager would have
+        more to do.
+        """
+        with self.lock:
+            while not (self._waiting or self._closed or self._in_flight):
                 self._work.wait()
-            if linger and 0 < len(self._waiting) < FRAME_JOBS and not self._closed:
+            if self._in_flight:
+                size = min(self._waiting_bytes, FRAME_BYTES)
+                if not (self._fills_frame() and self._in_flight.has_room(size)):
+                    return ()
+            elif self._lingers and not (self._fills_frame() or self._closed):
                 self._work.wait(FLUSH_SECONDS)
             jobs = self.take()
             if jobs:
                 self._taken = jobs[-1].number + 1
             self._room.notify_all()
             return jobs
+
+    def _fills_frame(self) -> bool:
+        return len(self._waiting) >= FRAME_JOBS or self._waiting_bytes >= FRAME_BYTES
 
 
 class _Exit:

@@ -14,190 +14,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 from svc import codec
 from svc.broker.base import Broker
-from svc.client.outcomes import Idle, Reason, follow, late, reasons
-from svc.client.pipeline import PendingJob, SubmitPipeline, encoded, frames
-from svc.client.session import PATIENCE_SECONDS, Deadline, Session, value_of
-from svc.client.specs import JobSpec, Options, TaskLike
+from svc.client.outcomes import Idle, Reason, follow, reasons
+from svc.client.pipeline import SubmitPipeline
+from svc.client.session import PATIENCE_SECONDS, Deadline, Session
+from svc.client.specs import Options, checked_grace
+from svc.client.submitter import Job, Submitter
 from svc.domain import commands as c
-from svc.domain.job import JobView, Outcome
-from svc.domain.lifecycle import JobState
+from svc.domain.job import Outcome
+from svc.domain.job_view import JobView
+from svc.domain.limits import CANCEL_GRACE_SECONDS
 from svc.domain.names import NAME_MAX, did_you_mean
-from svc.domain.replies import Copy, Outcomes, Totals, WorkerView
+from svc.domain.replies import Copy, Logged, Outcomes, Totals, WorkerView
 from svc.envelope import PickleKeys
-from svc.errors import ServiceError, UnknownJob, UnknownWorker
-
-
-class Job:
-    """A submitted job; it equals any other handle of the same job.
-
-    Attributes:
-        id: the job's id; valid in every client of the same manager.
-    """
-
-    __slots__ = ("_session", "id")
-
-    def __init__(self, session: Session, job_id: str) -> None:
-        """Hold the id; this makes no request."""
-        self._session = session
-        self.id = job_id
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the job's result; wait up to *timeout* seconds, or without limit.
-
-        Raises:
-            JobFailed: the job is dead; the error has the consumer's traceback.
-            JobCancelled: the job was cancelled.
-            ResultTimeout: the job has not ended in time; it goes on.
-        """
-        deadline = Deadline(timeout)
-        outcomes = self._session.outcomes([self.id], deadline)
-        if not outcomes:
-            raise late(self._session, [self.id], deadline, f"job {self.id} has")
-        return value_of(outcomes[0], self._session.reader)
-
-    def cancel(self) -> bool:
-        """Cancel the job if it is waiting; return whether it was cancelled."""
-        return self._session.ask(lambda broker: broker.cancel([self.id])) == 1
-
-    def view(self) -> JobView:
-        """Describe the job: its state, the reason why it waits, its attempts.
-
-        Raises:
-            UnknownJob: there is none of this id, or its retention has passed.
-        """
-        views = self._session.ask(lambda broker: broker.get([self.id]))
-        if not views:
-            raise UnknownJob(f"there is no job {self.id}, or its retention time has passed")
-        return views[0]
-
-    def done(self) -> bool:
-        """Return whether the job has ended, well or not."""
-        return JobState[self.view().state.upper()].finished
-
-    def __eq__(self, other: object) -> bool:
-        """Return whether *other* is a handle of the same job."""
-        return isinstance(other, Job) and other.id == self.id
-
-    def __hash__(self) -> int:
-        """Return the hash of the id."""
-        return hash(self.id)
-
-    def __repr__(self) -> str:
-        """Return `Job('id')`."""
-        return f"Job({self.id!r})"
-
-
-class Submitter:
-    """Submits jobs with options of its own; `Client.options` makes one."""
-
-    def __init__(self, session: Session, pipeline: SubmitPipeline, options: Options) -> None:
-        """Submit over *session*; every job gets *options*, unless its spec has others."""
-        self._session = session
-        self._pipeline = pipeline
-        self._options = options
-
-    def options(self, **changes: Any) -> Submitter:
-        """Return a submitter like this one but with *changes*; `Options` has the names.
-
-        Raises:
-            TypeError: there is no such option.
-        """
-        return Submitter(self._session, self._pipeline, replace(self._options, **changes))
-
-    def submit(self, task: TaskLike, /, *args: object, **kwargs: object) -> Job:
-        """Submit one job. When this returns, the job is durable.
-
-        *task* is the name of a task, or a function that workers can import. Any other callable (a
-        lambda, a bound method, an object with `__call__`) is sent as a signed pickle. Workers must accept
-        pickles for that, and share the pickle key.
-
-        Raises:
-            CodecError: the codec cannot encode the arguments, or there is no key to sign with.
-            JobTooLarge: they are over the manager's limit.
-            QueueFull: the queue is at its bound.
-            Draining: the service takes no jobs now.
-            UnknownTask: no worker knows the task, and the option `strict` is set.
-            Conflict: the option `key` names another job.
-            ManagerUnreachable: it is not known whether the job was accepted; a job with a key may be
-                submitted again.
-        """
-        return self.submit_spec(JobSpec(task, args, kwargs, self._options))
-
-    def submit_spec(self, spec: JobSpec) -> Job:
-        """Submit the job in *spec*; as `submit`."""
-        template = self._pipeline.template(spec.task, spec.options)
-        job = encoded(template, spec.args, spec.kwargs, self._options.strict)
-        return Job(self._session, self._pipeline.submit(job))
-
-    def submit_many(self, task: TaskLike, arguments: Iterable[tuple[object, ...] | JobSpec]) -> list[Job]:
-        """Submit a job for each tuple of positional arguments (or each `JobSpec`), in frames of 1,000.
-
-        Raises:
-            ServiceError: a job was not accepted, as for `submit`. The jobs of earlier frames and the other
-                jobs of its own frame were accepted; a note on the error has their number.
-        """
-        specs = (self._spec(task, item) for item in arguments)
-        jobs: list[Job] = []
-        for answers in self.submit_each(specs):
-            jobs += [answer for answer in answers if isinstance(answer, Job)]
-            for answer in answers:
-                if isinstance(answer, ServiceError):
-                    answer.add_note(f"{len(jobs)} jobs of the same call were accepted")
-                    raise answer
-        return jobs
-
-    def submit_each(
-        self, specs: Iterable[JobSpec | ServiceError | None]
-    ) -> Iterator[list[Job | ServiceError]]:
-        """Submit a stream of jobs; yield for each frame a list of jobs or their errors, in input order.
-
-        An error in place of a spec keeps its place in the answer. None sends the jobs that there are, without
-        waiting for the frame to fill.
-        """
-        # Jobs of one origin can be followed together, so each stream has its own.
-        pipeline = SubmitPipeline(self._session.submit, self._session.pickle_keys)
-        for frame in frames(pipeline.entries(specs, self._options.strict)):
-            pipeline.send([entry for entry in frame if isinstance(entry, PendingJob)])
-            yield [self._answer(entry) for entry in frame]
-
-    def map(
-        self, task: TaskLike, *iterables: Iterable[object], timeout: float | None = None
-    ) -> Iterator[Any]:
-        """Submit a job for each step through *iterables* at once; yield the results in that order.
-
-        As in `concurrent.futures.Executor.map`, *timeout* counts in seconds from this call, and a failed job
-        raises when its turn comes. The other jobs go on.
-
-        Raises:
-            JobFailed: raised by the iterator, as are JobCancelled and ResultTimeout.
-        """
-        jobs = self.submit_many(task, zip(*iterables, strict=False))
-        return self._in_order(jobs, follow(self._session, [job.id for job in jobs], timeout))
-
-    def _in_order(self, jobs: Sequence[Job], outcomes: Iterator[Outcome]) -> Iterator[Any]:
-        early: dict[str, Outcome] = {}
-        for job in jobs:
-            while job.id not in early:
-                outcome = next(outcomes)
-                early[outcome.id] = outcome
-            yield value_of(early.pop(job.id), self._session.reader)
-
-    def _answer(self, entry: PendingJob | ServiceError) -> Job | ServiceError:
-        if isinstance(entry, ServiceError):
-            return entry
-        return entry.error or Job(self._session, entry.id)
-
-    def _spec(self, task: TaskLike, item: tuple[object, ...] | JobSpec) -> JobSpec:
-        if isinstance(item, JobSpec):
-            return item
-        if not isinstance(item, tuple):
-            raise TypeError(f"arguments come as tuples, one for each job; wrap {item!r:.60} in one")
-        return JobSpec(task, item, {}, self._options)
+from svc.errors import BadRequest, UnknownWorker
 
 
 class BrokerClient(Submitter):
@@ -214,6 +47,7 @@ class BrokerClient(Submitter):
         accept: Collection[str] = (codec.PLAIN,),
         patience: float = PATIENCE_SECONDS,
         pickle_keys: PickleKeys | None = None,
+        under: Callable[[], int] | None = None,
     ) -> None:
         """Connect with *connect* at the first use.
 
@@ -224,12 +58,14 @@ class BrokerClient(Submitter):
             patience: seconds for which a wait keeps asking a manager that does not answer.
             pickle_keys: the keys that sign pickled jobs and verify pickled results; without, there are no
                 pickles.
+            under: returns the token of the job whose task submits.
 
         Raises:
             ConfigurationError: *accept* names `pickle` and there are no keys.
         """
         session = Session(connect, accept, patience, pickle_keys)
-        super().__init__(session, SubmitPipeline(session.submit, pickle_keys), Options())
+        session.under = under or session.under
+        super().__init__(session, SubmitPipeline(session.submit, pickle_keys, session.values), Options())
         #: The keys that sign pickles; None if none can be submitted.
         self.pickle_keys = pickle_keys
         #: Makes another connection to the same manager.
@@ -251,7 +87,11 @@ class BrokerClient(Submitter):
         """
         names = [_id(job) for job in jobs]
         found = {outcome.id: outcome for outcome in follow(self._session, names, timeout)}
-        return [value_of(found[name], self._session.reader) for name in names]
+        return [self._session.value(found[name]) for name in names]
+
+    def pieces(self, outcome: Outcome) -> Iterator[bytes] | None:
+        """Return the pieces of a large result; None if *outcome* has its result whole."""
+        return self._session.values.pieces(outcome)
 
     def as_completed(self, jobs: Iterable[str | Job], timeout: float | None = None) -> Iterator[Job]:
         """Yield each of *jobs* once it has ended, well or not, in the order in which they end.
@@ -286,27 +126,91 @@ class BrokerClient(Submitter):
         """Return the outcomes of all jobs, or of those that ended within *timeout* seconds."""
         return self._session.outcomes(ids, Deadline(timeout))
 
-    def view(self, job_id: str) -> JobView:
-        """Describe the job *job_id*.
+    def view(self, job_id: str, *, content: bool = False) -> JobView:
+        """Describe the job *job_id*; with *content* also its arguments and its result, encoded.
 
         Raises:
             UnknownJob: there is none, or its retention has passed.
         """
-        return self.job(job_id).view()
+        return self.job(job_id).view(content=content)
+
+    def logs(self, job_id: str, *, attempt: int = 0, stream: int = 0, cursor: int = 0) -> Logged:
+        """Return a part of the output of the last attempt at a job, or of *attempt*.
+
+        The answer has the cursor for the next part.
+
+        *stream* is 1 for stdout, 2 for stderr and the records of `logging`, 0 for both.
+
+        Raises:
+            UnknownJob: neither the job nor output of it is known.
+        """
+        return self._session.ask(lambda broker: broker.logs(c.Logs(job_id, attempt, stream, cursor)))
 
     def find(self, *, state: str = "", queue: str = "", task: str = "", limit: int = 50) -> list[JobView]:
         """Describe up to *limit* jobs, newest first, of a state, a queue and a task if these are named."""
         return self._session.ask(lambda broker: broker.find(c.List(state, queue, task, limit)))
 
-    def cancel(self, ids: Iterable[str | Job]) -> int:
-        """Cancel those of the jobs that are waiting; return their number."""
-        names = [_id(job) for job in ids]
-        return self._session.ask(lambda broker: broker.cancel(names))
+    def cancel(
+        self, ids: Iterable[str | Job], *, running: bool = True, grace: float = CANCEL_GRACE_SECONDS
+    ) -> int:
+        """Cancel those of the jobs that have not ended; return their number.
 
-    def requeue(self, ids: Iterable[str | Job] = (), *, queue: str = "") -> int:
-        """Make dead jobs ready again; without ids all of them, of *queue* or of all. Return their number."""
-        names = [_id(job) for job in ids]
+        Those that run are cancelled as by `Job.cancel`, or left alone without *running*.
+        """
+        names, seconds = [_id(job) for job in ids], checked_grace(grace)
+        return self._session.ask(lambda broker: broker.cancel(names, running=running, grace=seconds))
+
+    def cancel_all(
+        self,
+        *,
+        queue: str = "",
+        task: str = "",
+        running: bool = True,
+        grace: float = CANCEL_GRACE_SECONDS,
+    ) -> int:
+        """Cancel as `cancel` all jobs of *queue* and of *task*, or of any; return their number."""
+        seconds = checked_grace(grace)
+        return self._session.ask(
+            lambda broker: broker.cancel_all(queue=queue, task=task, running=running, grace=seconds)
+        )
+
+    def requeue(self, ids: Iterable[str | Job] | None = None, *, queue: str = "") -> int:
+        """Make dead jobs ready again: those of *ids*, or all of *queue*, or all. Return their number.
+
+        An empty selection of ids is none of them: it makes no job ready.
+        """
+        names = None if ids is None else [_id(job) for job in ids]
         return self._session.ask(lambda broker: broker.requeue(names, queue=queue))
+
+    def purge(
+        self,
+        ids: Iterable[str | Job] | None = None,
+        *,
+        states: Iterable[str] | None = None,
+        queue: str = "",
+        task: str = "",
+        older_than: float = 0.0,
+        every: bool = False,
+        dry_run: bool = False,
+    ) -> int:
+        """Remove jobs that have ended, as if their retention had passed; return their number.
+
+        These are the jobs of *ids*, or those that match all that is given of the others: the state in which
+        they ended, their queue, their task, and the seconds since their end. *every* is for all of them.
+        Jobs that wait or run are left alone. With *dry_run* the jobs are only counted. An empty selection of
+        ids or states is none of them: it removes no job.
+
+        Raises:
+            BadRequest: neither ids nor conditions nor *every* is given, or several of these.
+        """
+        names = None if ids is None else [_id(job) for job in ids]
+        words = None if states is None else list(states)
+        if names is not None and (words is not None or queue or task or older_than or every):
+            raise BadRequest("name either ids of jobs, or conditions, or all of them")
+        if names == [] or words == []:
+            return 0
+        command = c.Purge(names or [], words or [], queue, task, older_than, every, dry_run)
+        return self._session.ask(lambda broker: broker.purge(command))
 
     def stats(self) -> Totals:
         """Return the counts of every queue, of the workers and of the manager."""
@@ -348,6 +252,14 @@ class BrokerClient(Submitter):
         The manager recovers its queue at once after this call, and connections are made anew.
         """
         return self._session.ask(lambda broker: broker.accept_clock())
+
+    def hand_over(self) -> None:
+        """Have the manager end, and a standby take the lead.
+
+        Raises:
+            Conflict: there is no standby that has caught up with the journal.
+        """
+        self._session.ask(lambda broker: broker.hand_over())
 
     def metrics(self) -> str:
         """Return the manager's metrics as Prometheus text."""

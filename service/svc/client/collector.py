@@ -6,17 +6,17 @@ waits.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from svc.broker.forks import begin_anew_in_children
+from svc.chance import CHANCE
 from svc.client.background import AFTER_SHUTDOWN
+from svc.client.feed_pages import FeedPages
 from svc.client.futures import Future
-from svc.client.pipeline import PendingJob, copy_of
+from svc.client.pending import PendingJob, copy_of
 from svc.client.session import PAGE, ROUND_SECONDS, SLICE_SECONDS, Deadline, Session
-from svc.domain import commands as c
 from svc.domain.job import Outcome
 from svc.domain.lifecycle import JobState
 from svc.errors import UnknownJob
@@ -52,8 +52,8 @@ class Collector:
         self._futures = {}
         #: The ids of jobs of another origin than the executor's; their outcomes are asked for one by one.
         self._foreign: set[str] = set()
-        #: Outcomes of jobs that are not acknowledged yet.
-        self._early: list[Outcome] = []
+        #: Outcomes of jobs that are not acknowledged yet, by their ids.
+        self._early: dict[str, Outcome] = {}
         self._thread: threading.Thread | None = None
         for future in left.values():
             future.leave_to_parent()
@@ -100,13 +100,15 @@ class Collector:
 
     def acknowledge(self, jobs: Sequence[PendingJob]) -> None:
         """Take the answers to the submit of *jobs*, whose owners are futures."""
+        early: list[Outcome] = []
         with self._lock:
             for job in jobs:
-                if job.error is None:
-                    if job.owner.job_id != job.id:
-                        self._move(job.owner, job.id)
-                    job.owner.sent = True
-            early, self._early = self._early, []
+                if job.owner.job_id != job.id and job.error is None:
+                    self._move(job.owner, job.id)
+                job.owner.sent = job.error is None
+                outcome = self._early.pop(job.owner.job_id, None)
+                if outcome is not None:
+                    early.append(outcome)
         for job in jobs:
             if job.error is not None and self.pop(job.owner.job_id):
                 job.owner.fail(job.error)
@@ -128,7 +130,7 @@ class Collector:
     def _move(self, future: Future, name: str) -> None:
         """Give a waiting future the id under which its job was accepted; the lock is held."""
         # An early outcome with the id so far is that of another job.
-        self._early = [outcome for outcome in self._early if outcome.id != future.job_id]
+        self._early.pop(future.job_id, None)
         if self.pop(future.job_id) is not None:
             future.job_id = name
             self._futures[name] = future
@@ -143,14 +145,14 @@ class Collector:
             self._expected.notify()
 
     def _run(self) -> None:
-        cursor, checked = 0, time.monotonic()
+        pages, checked = FeedPages(self._session), time.monotonic()
         while self._wait_expected():
             try:
-                cursor = self._collect(cursor)
+                self._collect(pages)
                 if time.monotonic() - checked > SLICE_SECONDS:
                     # The outcome of a job that was missed so far may not be kept any more.
                     sent = self._sent_names()
-                    self._look_up(random.sample(sent, min(PAGE, len(sent))))
+                    self._look_up(CHANCE.sample(sent, min(PAGE, len(sent))))
                     checked = time.monotonic()
             except BaseException as error:  # noqa: BLE001  # for any error, futures must end and the thread go on
                 self._fail_sent(error)
@@ -163,13 +165,11 @@ class Collector:
                 self._expected.wait()
             return bool(self._futures)
 
-    def _collect(self, cursor: int) -> int:
+    def _collect(self, pages: FeedPages) -> None:
         foreign = list(self._foreign)
-        feed = c.Feed(self._origin(), cursor, PAGE, ROUND_SECONDS if foreign else LOOK_SECONDS)
-        page = self._session.wait(lambda broker: broker.feed(feed), Deadline(None))
-        self._end(page.outcomes)
+        seconds = ROUND_SECONDS if foreign else LOOK_SECONDS
+        self._end(pages.next(self._origin(), seconds, Deadline(None)).unfolded().outcomes)
         self._look_up(foreign)
-        return page.cursor
 
     def _end(self, outcomes: Sequence[Outcome]) -> None:
         with self._lock:
@@ -185,7 +185,7 @@ class Collector:
         """
         future = self._futures.get(outcome.id)
         if future is not None and not future.sent:
-            self._early.append(outcome)
+            self._early[outcome.id] = outcome
             return None
         return self.pop(outcome.id)
 
@@ -193,7 +193,8 @@ class Collector:
         """End the futures of those jobs that have ended, or that are no longer known."""
         for first in range(0, len(names), PAGE):
             page = names[first : first + PAGE]
-            views = {view.id: view for view in self._session.ask(lambda broker: broker.get(page))}  # noqa: B023  # called at once
+            found = self._session.wait(lambda broker: broker.get(page), Deadline(None))  # noqa: B023  # called at once
+            views = {view.id: view for view in found}
             ended = [name for name, view in views.items() if JobState[view.state.upper()].finished]
             self._end(self._session.outcomes(ended, Deadline(0.0)))
             for name in page:
@@ -217,4 +218,4 @@ class Collector:
 
 def _end(outcome: Outcome, future: Future | None, session: Session) -> None:
     if future is not None:
-        future.end_as(outcome, session.reader)
+        future.end_as(outcome, session.reader, session.values.fetch)

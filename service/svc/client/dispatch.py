@@ -11,8 +11,9 @@ from collections.abc import Collection
 from svc.client.background import BackgroundPipeline
 from svc.client.collector import Collector
 from svc.client.futures import Future
-from svc.client.pipeline import PendingJob
+from svc.client.pending import PendingJob
 from svc.client.session import PAGE, Deadline, Session
+from svc.client.window import SubmitWindow
 from svc.domain.lifecycle import JobState
 from svc.errors import ServiceError
 
@@ -30,6 +31,8 @@ class Dispatch:
             named=self._expect,
             answered=self.collector.acknowledge,
             ended=self._leave,
+            values=session.values,
+            post=SubmitWindow(session).post,
         )
         self._ends = itertools.count()
 
@@ -51,14 +54,14 @@ class Dispatch:
         future = self.future(name)
         future.sent = True
         if ended:
-            future.end_as(ended[0], self.session.reader)
+            future.end_as(ended[0], self.session.reader, self.session.values.fetch)
             return future
         return self.collector.watch(future)
 
     def cancel(self, future: Future) -> bool:
         """Cancel a job at the manager; return whether it is cancelled."""
         try:
-            if not self.cancel_all([future]):
+            if not self.cancel_all([future], running=True):
                 return future.cancelled()
         except ServiceError:
             return future.cancelled()
@@ -66,8 +69,10 @@ class Dispatch:
             future.end_cancelled()
         return True
 
-    def cancel_all(self, futures: Collection[Future]) -> int:
+    def cancel_all(self, futures: Collection[Future], *, running: bool = False) -> int:
         """Cancel the waiting jobs, once all are sent; return their number. Futures end a little later.
+
+        With *running*, those that consumers have are cancelled too.
 
         Raises:
             BrokerError: the manager does not answer, or does not know one of them.
@@ -77,7 +82,7 @@ class Dispatch:
             self.pipeline.flush()
         names = [future.job_id for future in futures if not future.done()]
         pages = [names[first : first + PAGE] for first in range(0, len(names), PAGE)]
-        return sum(self.session.ask(lambda broker: broker.cancel(page)) for page in pages)  # noqa: B023  # called at once
+        return sum(self.session.ask(lambda broker: broker.cancel(page, running=running)) for page in pages)  # noqa: B023  # called at once
 
     def close(self) -> None:
         """Accept no more jobs; the threads end when no work is left."""

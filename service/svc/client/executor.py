@@ -29,7 +29,8 @@ from svc.client.background import AT_EXIT
 from svc.client.client import BrokerClient
 from svc.client.dispatch import Dispatch
 from svc.client.futures import Future
-from svc.client.pipeline import PendingJob, encoded
+from svc.client.pending import PendingJob
+from svc.client.pipeline import encoded
 from svc.client.session import PATIENCE_SECONDS, Session
 from svc.client.specs import Options, TaskLike
 from svc.envelope import PickleKeys
@@ -107,7 +108,7 @@ class BrokerExecutor(concurrent.futures.Executor):
         if "key" in changes:
             raise TypeError("an executor's jobs have no key; submit them by Client.options(key=...)")
         other = copy.copy(self)
-        other._set_options(replace(self._options, **changes))  # noqa: SLF001  # it is of the same class
+        other._set_options(self._options.changed(changes))  # noqa: SLF001  # it is of the same class
         return other
 
     def submit(self, fn: TaskLike, /, *args: Any, **kwargs: Any) -> Future:
@@ -222,7 +223,7 @@ class BrokerExecutor(concurrent.futures.Executor):
         if self._is_pickled(fn):
             fn = Exactly(fn)  # type: ignore[arg-type]  # no name is pickled
         template = self._dispatch.pipeline.template(fn, options)
-        return encoded(template, args, kwargs, options.strict)
+        return encoded(template, args, kwargs, options.strict, self._dispatch.pipeline.values)
 
     def _is_pickled(self, fn: TaskLike) -> bool:
         return self._options.codec == codecs.PICKLE and not _is_task(fn)

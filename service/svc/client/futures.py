@@ -15,7 +15,10 @@ from svc.domain.job import Outcome
 from svc.domain.lifecycle import JobState
 from svc.envelope import PickleKeys
 from svc.errors import BrokerError, CodecError, JobFailed, ServiceError, UntrustedPickle
+from svc.large import LargeReference
 
+#: Returns the large result of a job, by its id.
+Fetch = Callable[[str, LargeReference], Any]
 #: Seconds for which a future remembers the answer to `running`.
 RUNNING_SECONDS = 0.05
 
@@ -66,29 +69,33 @@ class Future(concurrent.futures.Future[Any]):
         return self._leased and not self.done()
 
     def cancel(self) -> bool:
-        """Cancel the job at the manager if it still waits there; return whether it is cancelled.
+        """Cancel the job at the manager if it has not ended; return whether it is cancelled.
 
-        Also returns False if the manager does not answer within the time of a call.
+        Unlike other futures, it can be cancelled while it runs: `svc.Cancelled` is raised in its task.
+        Returns False if the manager does not answer within the time of a call.
         """
         if self.done():
             return self.cancelled()
         return self._ask_to_cancel(self)
 
-    def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
-        """End like the job; results and errors are unpickled if *pickle_keys* verify them."""
+    def end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None, fetch: Fetch | None = None) -> None:
+        """End like the job; results and errors are unpickled if *pickle_keys* verify them.
+
+        *fetch* returns a large result.
+        """
         try:
-            self._end_as(outcome, pickle_keys)
+            self._end_as(outcome, pickle_keys, fetch)
         except BaseException as error:  # noqa: BLE001  # unpickling runs any code, and the future must end
             said = f"the result cannot be read: {type(error).__name__}: {error}"
             self.fail(error if isinstance(error, ServiceError) else CodecError(said))
 
-    def _end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None) -> None:
-        if outcome.state == JobState.CANCELLED:
-            self.end_cancelled()
-        elif outcome.state == JobState.SUCCEEDED:
-            value = value_of(outcome, pickle_keys)
+    def _end_as(self, outcome: Outcome, pickle_keys: PickleKeys | None, fetch: Fetch | None) -> None:
+        if outcome.state == JobState.SUCCEEDED:
+            value = value_of(outcome, pickle_keys, fetch)
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.set_result(value)
+        elif outcome.state == JobState.CANCELLED:
+            self.end_cancelled()
         else:
             self.fail(error_of(outcome, pickle_keys))
 

@@ -1,12 +1,14 @@
 """The way of jobs to the manager: a call becomes a job, jobs become a frame, each job gets its answer.
 
 `Client.submit` gives its job to the pipeline that all threads of the client share (`submit`). `submit_each`
-has a pipeline for its stream and sends frame by frame (`send`). An executor and an asynchronous client have
-one whose own thread sends (`client.background`): there, no caller waits for an answer. In all of them:
+has a pipeline for its stream (`client.submit_stream`). An executor and an asynchronous client have one whose
+own thread sends (`client.background`): there, no caller waits for an answer. In all of them:
 
-- Jobs are sent in the order in which they were added. One frame is on its way at a time, of at most 1,000
-  jobs and about 4 MiB, and jobs that come meanwhile wait for the next one. So fifty threads of a process wait
-  for two commits, not for fifty, and a single thread waits for no other.
+- Jobs are sent in the order in which they were added, in frames of at most 1,000 jobs and about 4 MiB.
+- Of the jobs that threads submit one by one, one frame is on its way at a time, and those that come meanwhile
+  wait for the next one. So fifty threads of a process wait for two commits, not for fifty, and a single
+  thread waits for no other. Of a stream, and of an executor, several frames are on their way (`begin`,
+  `finish`), so that no frame waits for the network. Jobs that have to be sent again come behind those.
 - Each job is answered once: with the id under which it is durable, or with an error object of its own. A job
   that is refused makes no other job fail, also if both were in one chunk.
 - A job is named by its origin and number, so that it is harmless to send a frame again. If the numbers belong
@@ -18,80 +20,56 @@ one whose own thread sends (`client.background`): there, no caller waits for an 
 
 from __future__ import annotations
 
-import secrets
 import threading
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from types import FunctionType
-from typing import Any
-
-import msgspec
 
 from svc import codec
 from svc.broker.forks import begin_anew_in_children
+from svc.client.frames import FRAME_BYTES, FRAME_JOBS, Answer, Chunks, SentFrame, frames, requests_of, size_of
+from svc.client.pending import KeyedJob, LargeSender, PendingJob, fail, new_origin, store, with_values
 from svc.client.specs import JobSpec, JobTemplate, Options, TaskLike
-from svc.domain.job import NewChunk, Terms, job_id
+from svc.domain.job import NewChunk, job_id, job_ids
+from svc.domain.limits import BODY_BYTES_MAX
 from svc.domain.replies import Note
 from svc.envelope import PickleKeys
-from svc.errors import JobTooLarge, ManagerUnreachable, ServiceError, error_for
-from svc.wire import MESSAGE_BYTES_MAX
+from svc.error_codes import error_for
+from svc.errors import Conflict, JobTooLarge, ServiceError
 
-#: Jobs in one frame at most.
-FRAME_JOBS = 1000
-#: Bytes of arguments in a frame; once it has so many, it takes no further job.
-FRAME_BYTES = 4 * 1024 * 1024
 #: Jobs, and bytes of arguments, that may wait to be sent; beyond that a pipeline is full.
 WAITING_JOBS_MAX = 10 * FRAME_JOBS
 WAITING_BYTES_MAX = 4 * FRAME_BYTES
-#: Bytes of arguments that fit into a message, whatever the manager's own limit is.
-BODY_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
 #: Tasks whose templates are remembered, and the types of these tasks.
 _KNOWN_MAX = 256
 _NAMED = (str, FunctionType)
-_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 #: Submits chunks: the name of their origin, the chunks, and whether their tasks must be known.
 Submit = Callable[[str, Sequence[NewChunk], bool], list[Note]]
-
-
-class PendingJob(msgspec.Struct, eq=False):
-    """A job in the form in which the manager stores it, until the manager has answered its submit.
-
-    Attributes:
-        strict: whether to refuse a task that no connected worker knows.
-        alone: whether the job must be a chunk of its own.
-        origin, number: its name; empty and -1 until it is sent, unless its owner has named it before.
-        id: the id under which it was accepted, or will be if its owner has named it.
-        error: the reason why it was not accepted.
-        answered: whether the manager has accepted it or `error` is set.
-        owner: the owner's own; the pipeline does not use it.
-    """
-
-    terms: Terms
-    body: bytes
-    delay: float = 0.0
-    key: str = ""
-    strict: bool = False
-    alone: bool = False
-    origin: str = ""
-    number: int = -1
-    id: str = ""
-    error: ServiceError | None = None
-    answered: bool = False
-    owner: Any = None
-
-
-#: Jobs to send together; an error stands for a call that cannot become a job.
-Frame = list[PendingJob | ServiceError]
+#: Sends the same, and returns a function that waits for the answer; answers are waited for in order.
+Post = Callable[[str, Sequence[NewChunk], bool], Answer]
 
 
 class SubmitPipeline:
     """Sends jobs of any thread; see the module."""
 
-    def __init__(self, submit: Submit, pickle_keys: PickleKeys | None = None) -> None:
-        """Send with *submit*, which one thread calls at a time; pickles are signed with *pickle_keys*."""
+    def __init__(
+        self,
+        submit: Submit,
+        pickle_keys: PickleKeys | None = None,
+        values: LargeSender | None = None,
+        post: Post | None = None,
+    ) -> None:
+        """Send with *submit*, which one thread calls at a time; pickles are signed with *pickle_keys*.
+
+        Large arguments are sent by *values*; without it, there are none. With *post*, several frames can be
+        on their way; without it, each is sent when its answer is waited for.
+        """
         self._submit = submit
+        self._post: Post = post or partial(partial, submit)
+        self.values = values
         self._pickle_keys = pickle_keys
         self._templates: dict[tuple[TaskLike, int], JobTemplate] = {}
         self.begin_anew()
@@ -135,9 +113,13 @@ class SubmitPipeline:
             entry: PendingJob | ServiceError | None
             try:
                 if isinstance(spec, JobSpec):
-                    if template is None or not template.fits(spec):
+                    if (
+                        template is None
+                        or spec.task is not template.task
+                        or spec.options is not template.options
+                    ):
                         template = self.template(spec.task, spec.options)
-                    entry = encoded(template, spec.args, spec.kwargs, strict)
+                    entry = encoded(template, spec.args, spec.kwargs, strict, self.values)
                 else:
                     entry = spec
             except ServiceError as error:
@@ -152,6 +134,9 @@ class SubmitPipeline:
         Raises:
             ServiceError: it was not accepted, or it is not known whether it was.
         """
+        # In the caller's own thread, so that no other waits for it.
+        if job.store is not None:
+            store(job)
         self.add(job)
         while not job.answered:
             with self._sending:
@@ -177,7 +162,7 @@ class SubmitPipeline:
         with self.lock:
             taken = self._waiting[: len(next(frames(self._waiting), ()))]
             del self._waiting[: len(taken)]
-            self._waiting_bytes -= sum(len(job.body) for job in taken)
+            self._waiting_bytes -= size_of(taken)
             return taken
 
     def _send_next(self, own: PendingJob) -> None:
@@ -185,7 +170,7 @@ class SubmitPipeline:
         if self._is_sending:
             self._remove(own)
             # The interrupted thread may be just numbering jobs, so this one has an origin of its own.
-            SubmitPipeline(self._submit, self._pickle_keys).send([own])
+            SubmitPipeline(self._submit, self._pickle_keys, self.values).send([own])
             return
         self._is_sending = True
         try:
@@ -212,29 +197,53 @@ class SubmitPipeline:
         Raises:
             ServiceError: a request failed; the jobs without an answer have errors like this one.
         """
-        left = jobs
-        failed: ServiceError | None = None
+        self.finish(self.begin(jobs))
+
+    def begin(self, jobs: Sequence[PendingJob]) -> SentFrame:
+        """Send *jobs* without a wait for the answer; `finish` waits, in the order of these calls."""
         try:
-            while left:
-                again: list[PendingJob] = []
-                for (origin, strict), chunks in _requests(left).items():
-                    try:
-                        again += self._sent(origin, strict, chunks)
-                    except ServiceError as error:
-                        # The other requests may well succeed: a refusal of this one need not be theirs.
-                        failed = error
-                        _fail((job for chunk in chunks for job in chunk), error)
-                left = again
+            left = with_values(jobs) if any(map(_store_of, jobs)) else jobs
+            frame = SentFrame(jobs)
+            for (origin, strict), chunks in requests_of(left).items():
+                frame.requests.append((chunks, self._begin(origin, strict, chunks)))
         except BaseException as error:
-            _fail(jobs, error)
+            fail(jobs, error)
+            raise
+        return frame
+
+    def finish(self, frame: SentFrame) -> None:
+        """Return once all jobs of a sent frame are answered; some of them may have to be sent once more.
+
+        Raises:
+            ServiceError: a request failed; the jobs without an answer have errors like this one.
+        """
+        failed: ServiceError | None = None
+        again: list[PendingJob] = []
+        try:
+            for chunks, answer in frame.requests:
+                try:
+                    again += self._note_answers(chunks, answer())
+                except ServiceError as error:
+                    # The other requests may well succeed: a refusal of this one need not be theirs.
+                    failed = error
+                    fail((job for chunk in chunks for job in chunk), error)
+            if again:
+                self.send(again)
+        except BaseException as error:
+            fail(frame.jobs, error)
             raise
         if failed is not None:
             raise failed
 
-    def _sent(self, origin: str, strict: bool, chunks: list[list[PendingJob]]) -> list[PendingJob]:
-        """Submit *chunks* and note the answers; return the jobs that are to be sent once more."""
-        content = [self._new_chunk(chunk) for chunk in chunks]
-        notes = self._submit(origin or self.origin, content, strict)
+    def _begin(self, origin: str, strict: bool, chunks: Chunks) -> Answer:
+        try:
+            content = [self._new_chunk(chunk) for chunk in chunks]
+            return self._post(origin or self.origin, content, strict)
+        except ServiceError as error:
+            return partial(_raise, error)
+
+    def _note_answers(self, chunks: Chunks, notes: Sequence[Note]) -> list[PendingJob]:
+        """Note the answers to the jobs of *chunks*; return the jobs that are to be sent once more."""
         again: set[int] = set()
         for note in notes:
             jobs = chunks[note.chunk]
@@ -246,14 +255,15 @@ class SubmitPipeline:
                 for job in jobs:
                     job.alone = True
                 again.add(note.chunk)
+            elif note.code == Conflict.code and _has_other_body(jobs[0]):
+                again.add(note.chunk)
             else:
                 for job in jobs:
                     job.id = note.id
                     job.error = error_for(note.code, note.message) if note.code else None
         for place, jobs in enumerate(chunks):
-            for job in () if place in again else jobs:
-                job.id = job.id or job_id(job.origin, job.number)
-                job.answered = True
+            if place not in again:
+                _accept(jobs)
         return [job for place in sorted(again) for job in chunks[place]]
 
     def _new_chunk(self, jobs: Sequence[PendingJob]) -> NewChunk:
@@ -272,20 +282,24 @@ class SubmitPipeline:
                 )
                 for job in jobs
             ]
-        return NewChunk(first.number, first.terms, bodies, first.delay, first.key)
+        return NewChunk(first.number, first.terms, bodies, first.delay, first.key, [], list(first.large))
 
     def _renumber(self, jobs: Sequence[PendingJob]) -> None:
         """Take from *jobs* the numbers that other jobs have; they get others of another origin."""
         if jobs[0].origin == self.origin:
             self.origin, self._next = new_origin(), 0
         for job in jobs:
-            job.origin, job.number, job.id = "", -1, ""
+            job.origin, job.number, job.id, job.stored = "", -1, "", False
 
 
 def encoded(
-    template: JobTemplate, args: Sequence[object], kwargs: Mapping[str, object], strict: bool = False
+    template: JobTemplate,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    strict: bool = False,
+    values: LargeSender | None = None,
 ) -> PendingJob:
-    """Return a job of *template* with its arguments.
+    """Return a job of *template* with its arguments; large ones are sent by *values*.
 
     Raises:
         CodecError: the arguments are not data that the job's codec can carry, or not what the function's
@@ -295,77 +309,68 @@ def encoded(
     if template.demands is not None:
         template.demands.check(args, kwargs)
     terms, options = template.terms, template.options
-    body = codec.encode_arguments(
-        terms.codec, args if template.name is not None else (template.task, *args), kwargs
-    )
+    if options.key and (in_order := codec.by_name(kwargs)) is not kwargs:
+        return _keyed(template, args, in_order, kwargs, strict, values)
+    body = codec.encode_quickly(args, kwargs) if terms.codec == codec.PLAIN else None
+    if body is None:
+        sent = args if template.name is not None else (template.task, *args)
+        try:
+            body, used = codec.encode_call(
+                terms.codec, sent, kwargs, template.parameter_names, whole=values is None
+            )
+        except codec.LargeArguments:
+            if values is not None and (job := values.job(template, args, kwargs)) is not None:
+                job.strict = strict
+                return job
+            body, used = codec.encode_call(terms.codec, sent, kwargs, template.parameter_names, whole=True)
+        if used == codec.TYPED:
+            terms = template.typed_terms
     if len(body) > BODY_BYTES_MAX:
         raise JobTooLarge(
             f"the arguments take {len(body)} bytes and no message carries over {BODY_BYTES_MAX}"
         )
-    return PendingJob(terms, body, options.delay, options.key, strict, bool(options.key))
+    key = options.key
+    return PendingJob(terms, body, options.delay, key, strict, key != "")
 
 
-def frames(entries: Iterable[PendingJob | ServiceError | None]) -> Iterator[Frame]:
-    """Divide jobs into frames, in their order; None ends the current frame."""
-    frame: Frame = []
-    size = 0
-    for entry in entries:
-        more = len(entry.body) if isinstance(entry, PendingJob) else 0
-        if frame and (entry is None or len(frame) >= FRAME_JOBS or size + more > FRAME_BYTES):
-            yield frame
-            frame, size = [], 0
-        if entry is not None:
-            frame.append(entry)
-            size += more
-    if frame:
-        yield frame
+def _keyed(
+    template: JobTemplate,
+    args: Sequence[object],
+    in_order: Mapping[str, object],
+    written: Mapping[str, object],
+    strict: bool,
+    values: LargeSender | None,
+) -> PendingJob:
+    """Return a job with a key, with keyword arguments that are *in_order*, and not as they were *written*."""
+    job = encoded(template, args, in_order, strict, values)
+    if job.store is not None:
+        return job
+    sent = args if template.name is not None else (template.task, *args)
+    body, _ = codec.encode_call(template.terms.codec, sent, written, template.parameter_names, whole=True)
+    return KeyedJob(job.terms, job.body, job.delay, job.key, strict, alone=True, written=body)
 
 
-def new_origin() -> str:
-    """Return a random 64-bit name: 13 characters of lower-case Crockford base 32."""
-    number = secrets.randbits(64)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(60, -1, -5))
+def _has_other_body(job: PendingJob) -> bool:
+    """Return whether the conflict of a job may be one of order alone; it has its other body then.
+
+    The key may belong to a job of an earlier release, which has its keyword arguments as they were written.
+    """
+    if not isinstance(job, KeyedJob) or not job.written:
+        return False
+    job.body, job.written = job.written, b""
+    return True
 
 
-_number_of = attrgetter("number")
+def _accept(jobs: Sequence[PendingJob]) -> None:
+    """Note that the jobs of a chunk, whose numbers are consecutive, are answered; each has an id then."""
+    first = jobs[0]
+    for job, own in zip(jobs, job_ids(first.origin, first.number, len(jobs)), strict=True):
+        job.id = job.id or own
+        job.answered = True
 
 
-def _requests(jobs: Sequence[PendingJob]) -> dict[tuple[str, bool], list[list[PendingJob]]]:
-    """Divide *jobs* into chunks, for each request; no job overtakes one of its queue and priority."""
-    found: dict[tuple[str, bool], list[list[PendingJob]]] = {}
-    last: dict[tuple[str, bool, str, int], list[PendingJob]] = {}
-    for job in jobs:
-        lane = (job.origin, job.strict, job.terms.queue, job.terms.priority)
-        chunk = last.get(lane)
-        if chunk is None or not _continues(job, chunk[-1]):
-            chunk = last[lane] = []
-            found.setdefault(lane[:2], []).append(chunk)
-        chunk.append(job)
-    return found
+_store_of, _number_of = attrgetter("store"), attrgetter("number")
 
 
-def _continues(job: PendingJob, last: PendingJob) -> bool:
-    """Return whether *job* can be in one chunk with *last*, the job before it of its lane."""
-    return (
-        (job.terms is last.terms or job.terms == last.terms)
-        and job.delay == last.delay
-        and not (job.alone or last.alone)
-        and (job.number < 0 or job.number == last.number + 1)
-    )
-
-
-def _fail(jobs: Iterable[PendingJob], error: BaseException) -> None:
-    """Answer those of *jobs* that have no answer with an error."""
-    for job in jobs:
-        if not job.answered:
-            job.error, job.answered = copy_of(error), True
-
-
-def copy_of(error: BaseException) -> ServiceError:
-    """Return the error for a job or future: a shared one would collect the tracebacks of all who raise it."""
-    if isinstance(error, ServiceError):
-        return error_for(error.code, error.message)
-    return ManagerUnreachable(
-        f"a thread of this client was stopped by {type(error).__name__}: {error}; it is not known whether "
-        "the job was accepted, or how it ended"
-    )
+def _raise(error: ServiceError) -> list[Note]:
+    raise error

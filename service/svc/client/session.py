@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from svc import codec
+from svc import codec, pickling
+from svc.broker.backoff import Backoff
 from svc.broker.base import Broker
 from svc.broker.forks import begin_anew_in_children
 from svc.client.specs import NEEDED
+from svc.client.values import LargeValuesClient
 from svc.domain.job import NewChunk, Outcome
 from svc.domain.lifecycle import JobState
 from svc.domain.replies import Note
@@ -31,6 +33,7 @@ from svc.errors import (
     ManagerUnreachable,
     ResultTimeout,
 )
+from svc.large import EXTENSION_HEADS, LargeReference, reference_in
 
 #: Makes a connected broker.
 Connect = Callable[[], Broker]
@@ -40,10 +43,12 @@ PATIENCE_SECONDS = 60.0
 WAITERS_MAX = 16
 #: Seconds that one call waits at most, so that a dead connection is noticed.
 SLICE_SECONDS = 20.0
-#: Seconds between two attempts of a call, and between two checks of jobs that one call cannot wait for.
+#: Seconds between two checks of jobs that one call cannot wait for.
 ROUND_SECONDS = 0.25
 #: Outcomes in the answer to one call.
 PAGE = 1000
+#: On CPython 3.11 it takes longer to read a member of an enumeration than to decode a small result.
+_SUCCEEDED = JobState.SUCCEEDED
 
 T = TypeVar("T")
 
@@ -86,6 +91,8 @@ class Session:
         pickle_keys: the keys that sign pickled jobs; None if none can be submitted.
         reader: the keys that verify pickled results; None if these are not opened.
         may_look: False once the manager has refused to describe jobs to this client's key.
+        under: returns the token of the job whose task submits; 0 if no job does.
+        values: sends and fetches large values.
     """
 
     def __init__(
@@ -106,10 +113,12 @@ class Session:
             )
         if pickle_keys is not None:
             # If a thread imported it during a fork, the child would hang.
-            codec.pickler()
+            pickling.pickle_dumps()
+        self.under: Callable[[], int] = lambda: 0
         self.pickle_keys = pickle_keys
         self.reader = pickle_keys if codec.PICKLE in accept else None
         self.may_look = True
+        self.values = LargeValuesClient(self)
         self._connect = connect
         self._patience = patience
         self._closed = False
@@ -150,12 +159,15 @@ class Session:
             ManagerUnreachable: the manager did not answer for the session's patience, or until *deadline*.
             ResultTimeout: other threads had all connections until *deadline*.
         """
-        lost = Deadline(self._patience)
+        lost: Deadline | None = None
+        backoff: Backoff | None = None
         while True:
             if not self._free.acquire(timeout=deadline.slice()):
                 if deadline.passed:
                     raise ResultTimeout("too many threads of this client wait already")
                 continue
+            # The time until here was spent behind other threads, and says nothing about the manager.
+            lost = lost or Deadline(self._patience)
             try:
                 return self._ask_beside(question)
             except ManagerUnreachable:
@@ -163,11 +175,24 @@ class Session:
                     raise
             finally:
                 self._free.release()
-            time.sleep(deadline.slice(ROUND_SECONDS))
+            backoff = backoff or Backoff()
+            time.sleep(deadline.slice(backoff.fail()))
+
+    def again(self, broker: Broker, question: Callable[[Broker], T]) -> T | None:
+        """Return the answer to a call over *broker*, which `wait` used before; None if another call uses it.
+
+        Raises:
+            ManagerUnreachable: the connection is lost.
+        """
+        with self._state_lock:
+            if broker not in self._idle:
+                return None
+            self._idle.remove(broker)
+        return self._over(broker, question)
 
     def submit(self, origin: str, chunks: Sequence[NewChunk], strict: bool) -> list[Note]:
         """Submit *chunks*; as `Broker.submit`."""
-        return self.ask(lambda broker: broker.submit(origin, chunks, strict=strict))
+        return self.ask(lambda broker: broker.submit(origin, chunks, strict=strict, under=self.under()))
 
     def outcomes(self, ids: Sequence[str], deadline: Deadline) -> list[Outcome]:
         """Return the outcomes of all *ids*, or of those that have ended at *deadline*."""
@@ -186,6 +211,14 @@ class Session:
         """Return the outcomes of *ids*; wait up to *seconds* for all of them."""
         return self.wait(lambda broker: broker.wait(ids, timedelta(seconds=seconds)), deadline)
 
+    def transfer(self, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call about pieces of a large value; each may be repeated."""
+        return self.wait(question, Deadline(None))
+
+    def value(self, outcome: Outcome) -> Any:
+        """Return the result in *outcome*; as `value_of`, and a large one is fetched."""
+        return value_of(outcome, self.reader, self.values.fetch)
+
     def close(self) -> None:
         """Close all connections. May be called twice."""
         with self._state_lock:
@@ -198,7 +231,10 @@ class Session:
         """Return the answer to a call over a connection that no other call uses meanwhile."""
         with self._state_lock:
             broker = self._idle.pop() if self._idle else None
-        broker = broker or self._made()
+        return self._over(broker or self._made(), question)
+
+    def _over(self, broker: Broker, question: Callable[[Broker], T]) -> T:
+        """Return the answer to a call over *broker*, which is idle after it."""
         try:
             return question(broker)
         finally:
@@ -214,8 +250,12 @@ class Session:
         return broker
 
 
-def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
-    """Return the result in *outcome*; a pickled one is verified with *pickle_keys*.
+def value_of(
+    outcome: Outcome,
+    pickle_keys: PickleKeys | None = None,
+    fetch: Callable[[str, LargeReference], Any] | None = None,
+) -> Any:
+    """Return the result in *outcome*; a pickled one is verified with *pickle_keys*, a large one is fetched.
 
     Raises:
         JobFailed: the job is dead.
@@ -223,9 +263,23 @@ def value_of(outcome: Outcome, pickle_keys: PickleKeys | None = None) -> Any:
         CodecError: the result is a pickled object and *pickle_keys* is None.
         UntrustedPickle: the pickle is not signed for this job.
     """
-    if outcome.state != JobState.SUCCEEDED:
+    if outcome.state != _SUCCEEDED:
         raise failure_of(outcome)
-    return codec.decode_result(outcome.result, None if pickle_keys is None else pickle_keys.of(outcome.id))
+    return result_of(outcome.id, outcome.result, pickle_keys, fetch)
+
+
+def result_of(
+    job: str,
+    body: bytes,
+    pickle_keys: PickleKeys | None = None,
+    fetch: Callable[[str, LargeReference], Any] | None = None,
+) -> Any:
+    """Return the result of *job*, which succeeded, from its encoded form *body*; otherwise as `value_of`."""
+    if fetch is not None and body and body[0] in EXTENSION_HEADS:
+        reference = reference_in(body)
+        if reference is not None:
+            return fetch(job, reference)
+    return codec.decode_result(body, None if pickle_keys is None else pickle_keys.of(job))
 
 
 def failure_of(outcome: Outcome) -> JobFailed | JobCancelled:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Collection
 
 import structlog
 
-from svc.addresses import Address
+from svc.addresses import Address, ManagerAddresses
 from svc.errors import Conflict
-from svc.wire_tls import ANY_NAME, TlsFiles
+from svc.first_answer import STAGGER_SECONDS, NoAnswer, Target, resolved
+from svc.wire_tls import TlsFiles
 
 #: Connections at a time; more are closed at once.
 CONNECTIONS_MAX = 256
@@ -22,11 +24,14 @@ CONNECT_SECONDS = 5.0
 #: Bytes that are read at once; if as many wait for a side that does not read, reading stops.
 _CHUNK_BYTES = 64 * 1024
 
+#: A connection with TLS, to read from and to write to.
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class Tunnel:
     """Relays each connection of *listen* to *manager*, over TLS with the certificates of *files*."""
 
-    def __init__(self, listen: Address, manager: Address, files: TlsFiles) -> None:
+    def __init__(self, listen: Address, manager: ManagerAddresses, files: TlsFiles) -> None:
         """Prepare; `serve` runs it.
 
         Raises:
@@ -35,7 +40,7 @@ class Tunnel:
         self._listen = listen
         self._manager = manager
         self._context = files.client_context()
-        self._name = manager.host if files.name in ("", ANY_NAME) else files.name
+        self._files = files
         self._open = 0
         self._log = structlog.get_logger("svc.tunnel")
 
@@ -72,14 +77,78 @@ class Tunnel:
             finally:
                 self._open -= 1
 
-    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(
-            self._manager.host,
-            self._manager.port,
-            ssl=self._context,
-            server_hostname=self._name,
-            limit=_CHUNK_BYTES,
-        )
+    async def _dial(self) -> Line:
+        """Return a connection to the first address over which TLS is made; see `svc.first_answer`.
+
+        Raises:
+            NoAnswer: there is none.
+        """
+        errors: list[tuple[str, Exception]] = []
+        running: dict[asyncio.Task[Line], str] = {}
+        targets = self._targets(errors)
+        try:
+            while target := await anext(targets, None):
+                running[asyncio.ensure_future(self._open_line(target))] = str(target)
+                if line := await _first_line(running, errors, STAGGER_SECONDS):
+                    return line
+            while running:
+                if line := await _first_line(running, errors, None):
+                    return line
+            raise NoAnswer(errors)
+        finally:
+            await _give_up(running)
+
+    async def _targets(self, errors: list[tuple[str, Exception]]) -> AsyncIterator[Target]:
+        """Yield the manager's addresses; add the errors of names without one to *errors*."""
+        loop = asyncio.get_running_loop()
+        for entry in self._manager.entries:
+            try:
+                found = await loop.run_in_executor(None, resolved, entry.host, entry.port)
+            except OSError as error:
+                errors.append((str(entry), error))
+                continue
+            for target in found:
+                yield target
+
+    async def _open_line(self, target: Target) -> Line:
+        sock = socket.socket(target.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, target.sockaddr)
+            return await asyncio.open_connection(
+                sock=sock,
+                ssl=self._context,
+                server_hostname=self._files.dialled(target.host),
+                limit=_CHUNK_BYTES,
+            )
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def _first_line(
+    running: dict[asyncio.Task[Line], str], errors: list[tuple[str, Exception]], seconds: float | None
+) -> Line | None:
+    """Return the first connection that is made within *seconds*; None if there is none, or one has failed."""
+    done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        name = running.pop(task)
+        error = task.exception()
+        if error is None:
+            return task.result()
+        if not isinstance(error, Exception):
+            raise error
+        errors.append((name, error))
+    return None
+
+
+async def _give_up(running: Collection[asyncio.Task[Line]]) -> None:
+    """End the connections that have lost."""
+    for task in running:
+        task.cancel()
+    for line in await asyncio.gather(*running, return_exceptions=True):
+        if not isinstance(line, BaseException):
+            line[1].close()
 
 
 async def _first(*carriers: object) -> None:

@@ -22,15 +22,20 @@ from svc.domain.job import (
     ITEM_CODEC,
     PERMANENT_QUEUES,
     NewChunk,
+    Terms,
     alias_of,
     check_chunk,
     is_reserved_origin,
+    job_id,
+    put_origin,
 )
 from svc.domain.keys import digest_at
-from svc.domain.known_tasks import not_accepted
+from svc.domain.known_tasks import not_accepted, not_known
 from svc.domain.members import Member
-from svc.domain.names import NAME_MAX, is_name
+from svc.domain.names import LARGE, NAME_MAX, is_name
 from svc.domain.origins import Origin
+from svc.domain.pieces import missing_value
+from svc.domain.plain_commands import ITEM_TERMS, PILL_TERMS, RESULT_TERMS
 from svc.domain.queue_state import QueueState
 from svc.domain.repeats import Repeats
 
@@ -38,6 +43,11 @@ from svc.domain.repeats import Repeats
 RUN_JOBS_MAX = 1000
 #: Jobs that one event accepts at most: they become a chunk, which is read and forgotten in one step.
 EVENT_JOBS_MAX = 5000
+#: The codes of refusals that pass: a put of a plain client waits for that.
+PASSING = frozenset(("queue_full", "journal_full", "draining"))
+#: Stands for any plain client: it may look at no jobs of others.
+_PUTTER = Member("plain", inside=True)
+_PUTTER.reads_all = False
 
 
 @handles(c.Submit)
@@ -49,6 +59,8 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
         return r.Refused("bad_request", f"the origin {command.origin!r} is the manager's own; choose another")
     if len(command.chunks) > 1 and sum(len(chunk.bodies) for chunk in command.chunks) > SUBMIT_JOBS_MAX:
         return r.Refused("bad_request", f"submit at most {SUBMIT_JOBS_MAX} jobs at a time")
+    if command.under and command.under not in state.leases and not _all_known(state, command):
+        return r.Refused("lease_lost", "the job that submits them has no lease any more; none was accepted")
     notes: list[r.Note] = []
     run = Run(state, command.origin, now, inside=member.inside)
     for place, chunk in enumerate(command.chunks):
@@ -68,6 +80,14 @@ def submit(state: QueueState, command: c.Submit, member: Member, now: float) -> 
     return r.Accepted(notes)
 
 
+def _all_known(state: QueueState, command: c.Submit) -> bool:
+    """Return whether all jobs of a submit were accepted before: it is a repeat."""
+    origin = state.ledger.origins.get(command.origin)
+    return origin is not None and all(
+        origin.count_known(chunk.first, len(chunk.bodies)) == len(chunk.bodies) for chunk in command.chunks
+    )
+
+
 def _submit_one(
     state: QueueState, command: c.Submit, chunk: NewChunk, member: Member, run: Run
 ) -> r.Note | None:
@@ -85,9 +105,69 @@ def _submit_one(
             note = r.Note(0, code="conflict", message=message)
     size = sum(map(len, chunk.bodies))
     note = note or _same_key(state, origin, chunk, member) or _obstacle(state, chunk, size, strict, run)
+    if note is None and (chunk.large or chunk.terms.codec == LARGE):
+        note = missing_value(state, origin, chunk)
     if note is None:
         run.add(chunk, size)
+        if chunk.large:
+            state.ledger.large.claim_arguments(origin, chunk.first)
     return note
+
+
+@handles(c.Put)
+def put(state: QueueState, command: c.Put, member: Member, now: float) -> r.Reply | None:
+    """Accept the job of a plain client; a note has its id. None if it would wait for room."""
+    origins, origin = state.ledger.origins, put_origin(state.incarnation)
+    if _is_data(command) and _is_free_to_enter(state, command):
+        first, terms = origins.next_put, command.terms
+        origins.next_put += 1
+        joins = _joins(state, origin, first, 1, terms)
+        event = e.Submitted(now, origin, first, terms, [command.body], None, "", [], [], joins)
+        _record(state, event, 1, len(command.body), now)
+        return r.Accepted([r.Note(0, job_id(origin, first))])
+    chunk = NewChunk(origins.next_put, command.terms, [command.body], command.delay, command.key)
+    run, size = Run(state, origin, now, inside=True), len(command.body)
+    note = None if _is_data(command) else _malformed(chunk) or _same_key(state, origin, chunk, _PUTTER)
+    if note is not None and note.code == "conflict" and command.written:
+        as_written = msgspec.structs.replace(chunk, bodies=[command.written])
+        note = _same_key(state, origin, as_written, _PUTTER)
+    note = note or _obstacle(state, chunk, size, False, run)
+    if note is None and chunk.terms.codec == LARGE:
+        note = missing_value(state, origin, chunk)
+    if note is None:
+        origins.next_put += 1
+        run.add(chunk, size)
+        run.record()
+        return r.Accepted([r.Note(0, job_id(origin, chunk.first))])
+    if command.wait > 0 and note.code in PASSING:
+        return None
+    if note.code:
+        known = chunk.terms.queue if chunk.terms.queue in state.ledger.counts else ""
+        state.observer.rejected(known, note.code, 1)
+    return r.Accepted([note])
+
+
+def _is_data(command: c.Put) -> bool:
+    """Return whether a put is of plain data: then all its fields but the body are the manager's own."""
+    terms = command.terms
+    own = terms is ITEM_TERMS or terms is RESULT_TERMS or terms is PILL_TERMS
+    return own and not command.key and not command.delay
+
+
+def _is_free_to_enter(state: QueueState, command: c.Put) -> bool:
+    """Return whether one more job of plain data exceeds no bound, so that no message about one is needed."""
+    queue = command.terms.queue
+    known = queue in state.ledger.counts
+    return known and len(command.body) <= state.limits.max_job_bytes and has_room(state, queue)
+
+
+def has_room(state: QueueState, queue: str) -> bool:
+    """Return whether *queue* takes one more job; a new queue, key or client may be one too many even so."""
+    ledger, limits = state.ledger, state.limits
+    if state.refusals or ledger.drains.refusing or ledger.unfinished >= limits.max_jobs:
+        return False
+    counts = ledger.counts.get(queue)
+    return counts is None or counts.waiting < limits.max_queue_jobs
 
 
 def _reserved(chunk: NewChunk) -> bool:
@@ -124,8 +204,7 @@ def _obstacle(state: QueueState, chunk: NewChunk, size: int, strict: bool, run: 
     if full is not None:
         return r.Note(0, code="queue_full", message=full)
     if strict and not state.known_tasks.has(terms.queue or DEFAULT_QUEUE, terms.task):
-        message = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
-        return r.Note(0, code="unknown_task", message=message)
+        return r.Note(0, code="unknown_task", message=not_known(terms))
     if strict and not state.known_tasks.accepts(terms):
         return r.Note(0, code="codec", message=not_accepted(terms))
     return None
@@ -157,15 +236,15 @@ def _exceeded(state: QueueState, chunk: NewChunk, run: Run) -> str | None:
     ledger, limits = state.ledger, state.limits
     queue, more = chunk.terms.queue, run.count + len(chunk.bodies)
     counts = ledger.counts.get(queue)
-    if (counts.unfinished if counts is not None else 0) + more > limits.max_queue_jobs:
-        return _full(f"queue {queue!r} holds its {limits.max_queue_jobs} jobs", "--max-queue")
+    if (counts.waiting if counts is not None else 0) + more > limits.max_queue_jobs:
+        return _full(f"queue {queue!r} holds its {limits.max_queue_jobs} waiting jobs", "--max-queue")
     if ledger.unfinished + more > limits.max_jobs:
         return _full(f"all queues together hold their {limits.max_jobs} jobs", "--max-jobs")
     if counts is None and len(ledger.counts) >= limits.max_queues and queue not in PERMANENT_QUEUES:
         return _full(f"there are {limits.max_queues} queues with jobs, and {queue!r} is none", "--max-queues")
     if chunk.key and len(ledger.keys) + len(run.keys) >= limits.max_keys:
         return _full(f"the jobs that are kept have {limits.max_keys} keys", "--max-keys")
-    if len(ledger.origins) >= limits.max_origins and run.begins_origin:
+    if run.begins_origin and len(ledger.origins) >= limits.max_origins:
         return _full(f"jobs of {limits.max_origins} clients are known", "--max-origins")
     return None
 
@@ -227,18 +306,13 @@ class Run:
         """Accept the held chunks with one event or, if it is one very large chunk, with several."""
         if not self._chunks:
             return
-        state, whole = self._state, self._event()
-        state.observer.submitted(whole.terms, self.count, self._size)
-        for event in _parts(whole):
-            size = self._size if event is whole else None
-            added, start = state.ledger.submitted(state.record(event), event, size)
-            state.admit(added, start, self._now)
+        _record(self._state, self._event(), self.count, self._size, self._now)
         self._chunks, self.keys, self.count, self._size = [], set(), 0, 0
 
     def _event(self) -> e.Submitted:
         now, origin, chunks = self._now, self._origin, self._chunks
         first, terms = chunks[0].first, chunks[0].terms
-        joins = self._state.ledger.origins.joined_by(origin, first, self.count, terms) is not None
+        joins = _joins(self._state, origin, first, self.count, terms)
         if len(chunks) == 1:
             due, key, bodies = self._due(chunks[0]) or None, chunks[0].key, chunks[0].bodies
             return e.Submitted(now, origin, first, terms, bodies, due, key, [], [], joins, chunks[0].headers)
@@ -259,12 +333,25 @@ class Run:
         return self._now + chunk.delay if chunk.delay > 0 else 0.0
 
 
+def _joins(state: QueueState, origin: str, first: int, count: int, terms: Terms) -> bool:
+    """Return whether new jobs join the chunk of the job before them."""
+    chunk = state.ledger.origins.joined_by(origin, first, count, terms)
+    # New jobs must not wait with those that an absentee may hold.
+    return chunk is not None and not state.absentees.may_hold(chunk)
+
+
+def _record(state: QueueState, whole: e.Submitted, count: int, size: int, now: float) -> None:
+    """Accept the *count* jobs of an event, whose bodies have *size* bytes together."""
+    state.observer.submitted(whole.terms, count, size)
+    for event in _parts(whole) if count > EVENT_JOBS_MAX else (whole,):
+        known = size if event is whole else None
+        added, start = state.ledger.submitted(state.record(event), event, known)
+        state.admit(added, start, now)
+
+
 def _parts(event: e.Submitted) -> Iterator[e.Submitted]:
-    """Yield *event*, or several that accept its jobs; an event that is split has no keys or dues columns."""
+    """Yield several events that accept the jobs of *event*, which has no keys or dues columns then."""
     bodies = event.bodies
-    if len(bodies) <= EVENT_JOBS_MAX:
-        yield event
-        return
     for start in range(0, len(bodies), EVENT_JOBS_MAX):
         stop = start + EVENT_JOBS_MAX
         part, headers = bodies[start:stop], event.headers[start:stop]

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from svc.domain import admission, feeds, membership, operations, outcomes, queries, settlement
+from svc.domain import (
+    admission,
+    feeds,
+    membership,
+    operations,
+    outcomes,
+    pieces,
+    progress,
+    purge,
+    queries,
+    settlement,
+    streams,
+)
 from svc.domain.handlers import HANDLERS, READERS, apply, charge
 from svc.domain.scheduling import grants
 
 __all__ = ["HANDLERS", "HANDLER_MODULES", "READERS", "apply", "charge"]
 
 #: The modules that have handlers; to import them fills the tables.
-HANDLER_MODULES = (admission, feeds, grants, membership, operations, outcomes, queries, settlement)
+HANDLER_MODULES = (
+    admission,
+    feeds,
+    grants,
+    membership,
+    operations,
+    outcomes,
+    pieces,
+    progress,
+    purge,
+    queries,
+    settlement,
+    streams,
+)

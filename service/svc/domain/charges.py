@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from svc.domain import events as e
 from svc.domain import replay
 from svc.domain.job import Cause, ErrorInfo
@@ -9,6 +11,14 @@ from svc.domain.job_records import NO_RECORD
 from svc.domain.lifecycle import JobState
 from svc.domain.members import LeaseRecord
 from svc.domain.queue_state import QueueState
+
+
+class Usage(NamedTuple):
+    """The run time of an attempt in seconds, and the most memory in bytes that it took, 0 if not known."""
+
+    seconds: float
+    peak: int = 0
+
 
 _INTERRUPTED = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
 
@@ -19,7 +29,7 @@ def charge(
     cause: Cause,
     error: ErrorInfo,
     retry_in: float | None,
-    seconds: float,
+    usage: Usage,
     now: float,
     *,
     token: int = 0,
@@ -27,21 +37,21 @@ def charge(
     """End the attempt at the first job of *lease*, which is dead if *retry_in* is None."""
     chunk, index, error = lease.chunk, lease.start, error.within_bounds()
     retry_at = None if retry_in is None else now + retry_in
-    _record(state, lease, cause, error, retry_at, seconds, now, token)
+    _record(state, lease, cause, error, retry_at, usage, now, token)
     if chunk.state(index) is JobState.SCHEDULED and retry_at is not None:
         state.schedule(chunk, index, index + 1, retry_at)
     elif chunk.state(index) is JobState.READY:
         state.make_ready(chunk, index, index + 1, now)
     state.settle_front(lease, index + 1)
-    state.run_times.ran(chunk.terms.task, 1, seconds)
+    state.run_times.ran(chunk.terms.task, 1, usage.seconds)
     state.progressed.append((chunk.origin, chunk.first + index, 1))
     retried = retry_in is not None
-    state.observer.failed(chunk.terms, cause, error.type, seconds, retried, now - chunk.at_of(index))
+    state.observer.failed(chunk.terms, cause, error.type, usage.seconds, retried, now - chunk.at_of(index))
 
 
 def interrupt(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
     """Put an interruption into the ledger of the first job of *lease*; the caller gives it back."""
-    _record(state, lease, Cause.INTERRUPTED, _INTERRUPTED, now, seconds, now)
+    _record(state, lease, Cause.INTERRUPTED, _INTERRUPTED, now, Usage(seconds), now)
 
 
 def return_jobs(
@@ -65,7 +75,7 @@ def _record(
     cause: Cause,
     error: ErrorInfo,
     retry_at: float | None,
-    seconds: float,
+    usage: Usage,
     now: float,
     token: int = 0,
 ) -> None:
@@ -79,7 +89,7 @@ def _record(
         cause=cause,
         error=error,
         retry_at=retry_at,
-        seconds=seconds,
+        seconds=usage.seconds,
         consumer=lease.holder.name,
         token=token,
         failures=failures,
@@ -88,5 +98,7 @@ def _record(
         suspicions=suspicions,
         attempt=1 + record.ended,
         suspect=index in chunk.suspects,
+        code=lease.holder.code,
+        peak=usage.peak,
     )
     replay.failed(state.ledger, state.record(event), event)

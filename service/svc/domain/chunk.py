@@ -9,30 +9,29 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from operator import sub
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from svc.domain.columns import Columns
 from svc.domain.events import Submitted
 from svc.domain.job import Terms, job_id
 from svc.domain.job_records import JobRecord
-from svc.domain.lifecycle import FINISHED, JobState
+from svc.domain.job_states import READY_BYTE, JobStates
+from svc.domain.lifecycle import FINISHED, PURGED, JobState
+
+if TYPE_CHECKING:
+    from svc.domain.members import LeaseRecord
 
 #: Jobs that a chunk may have and still grow. It grows by submits that continue its job numbers.
 GROWN_JOBS_MAX = 256
 #: Memory that CPython takes for a bytes object and its place in a list, beside the bytes themselves.
 BODY_OVERHEAD_BYTES = 48
-#: A plain number, because appending a member of an enumeration takes three times as long.
-_READY = int(JobState.READY)
 #: Finds the runs of jobs in each state.
 _RUNS = {state: re.compile(re.escape(bytes((state,))) + b"+") for state in JobState}
-_NO_SUSPECTS: dict[int, int] = {}
-
-#: The states of some jobs, by number, with the number of jobs in each.
-Tally: TypeAlias = tuple[tuple[int, int], ...]
 
 
-class Chunk:
+class Chunk(JobStates):
     """Consecutive jobs of one origin that one event, or several small events, accepted.
 
     Jobs that are submitted one by one would need a chunk each. Instead, a chunk *grows*: it takes jobs that
@@ -51,7 +50,8 @@ class Chunk:
         unfinished: the number of jobs that have not ended.
         finished_at: the time at which the last job ended.
         has_gaps: whether a span of ready jobs may contain jobs that are not ready.
-        suspects: for each suspect the event that made it one. `losses.Losses` keeps it.
+        is_kept_dead: whether it is past its retention, and kept because it has dead jobs.
+        newest_lease: the newest lease of its jobs that is in force; it leads to the others (`leases`).
     """
 
     __slots__ = (
@@ -62,17 +62,17 @@ class Chunk:
         "_ended_by",
         "_may_grow",
         "_row",
-        "_states",
         "columns",
         "count",
         "finished_at",
         "first",
         "has_gaps",
+        "is_kept_dead",
+        "newest_lease",
         "origin",
         "records",
         "sequence",
         "size",
-        "suspects",
         "terms",
         "unfinished",
     )
@@ -85,6 +85,7 @@ class Chunk:
         *terms* equal those of the event, and may be an object that other chunks share.
         """
         bodies = event.bodies
+        super().__init__(len(bodies))
         self.sequence = sequence
         self.origin = event.origin
         self.first = event.first
@@ -103,13 +104,13 @@ class Chunk:
         self._row = 0
         # It stops to grow once it is merged or all its jobs have ended.
         self._may_grow = True
-        self._states = bytearray((_READY,)) * self.count
         # The sequence number of the event that ended each job; made when the first job ends.
         self._ended_by: array[int] | None = None
         self.records: dict[int, JobRecord] = {}
         self.finished_at = 0.0
         self.has_gaps = False
-        self.suspects = _NO_SUSPECTS
+        self.is_kept_dead = False
+        self.newest_lease: LeaseRecord | None = None
         self.columns: Columns | None = None
         if _has_columns(event):
             self._take_columns(event, 0)
@@ -141,7 +142,7 @@ class Chunk:
         before, size, bodies, count = self.count, self.size, event.bodies, len(event.bodies)
         self._accepted_by.extend((sequence,) * count)
         self._accepted_at.extend((event.at,) * count)
-        self._states += bytes((_READY,)) * count
+        self._states += bytes((READY_BYTE,)) * count
         if self._ended_by is not None:
             self._ended_by.extend((0,) * count)
         if isinstance(self._bodies, list):
@@ -162,7 +163,7 @@ class Chunk:
         self.columns.add(event, before, in_memory=self._bodies is not None)
         self.size += sum(map(len, event.headers))
         if event.dues:
-            self._states[before:] = (JobState.SCHEDULED if due else _READY for due in event.dues)
+            self._states[before:] = (JobState.SCHEDULED if due else READY_BYTE for due in event.dues)
         elif event.due is not None:
             self.mark(before, self.count, JobState.SCHEDULED)
 
@@ -174,7 +175,7 @@ class Chunk:
     @property
     def mergeable(self) -> bool:
         """Whether its jobs came one by one, and nothing has happened to any of them since."""
-        touched = self._ended_by or self.records or self.suspects is not _NO_SUSPECTS
+        touched = self._ended_by or self.records or self.has_suspects
         return not (self._accepted_by is None or self._row or touched)
 
     def merge(self, row: int) -> None:
@@ -243,14 +244,6 @@ class Chunk:
         """Return the id of the job at *index*."""
         return job_id(self.origin, self.first + index)
 
-    def state(self, index: int) -> JobState:
-        """Return the state of the job at *index*."""
-        return JobState(self._states[index])
-
-    def has_ended(self, index: int) -> bool:
-        """Return whether the job at *index* is in a state in which jobs have ended."""
-        return self._states[index] in FINISHED
-
     def ended_by(self, index: int) -> int:
         """Return the event that ended the job at *index*; 0 if it has not ended."""
         return 0 if self._ended_by is None else self._ended_by[index]
@@ -283,47 +276,6 @@ class Chunk:
             following = (index for index in indexes if index in self.records)
             limit = min(limit, next(following, start + limit) - start)
         return limit
-
-    def tally(self, start: int, stop: int) -> Tally:
-        """Return the states of the jobs in [start, stop), with the number of jobs in each."""
-        states, count = self._states, stop - start
-        first = states[start]
-        if count == 1 or states.count(first, start, stop) == count:
-            return ((first, count),)  # the usual case
-        part = states[start:stop]
-        return tuple((state, part.count(state)) for state in set(part))
-
-    def count_in(self, state: JobState, start: int = 0, stop: int | None = None) -> int:
-        """Return how many of the jobs in [start, stop), or from *start* on, are in *state*."""
-        return self._states.count(state, start, stop)
-
-    def last_in(self, state: JobState, stop: int) -> int:
-        """Return the last job before *stop* that is in *state*, or -1."""
-        return self._states.rfind(state, 0, stop)
-
-    def next_ready(self, start: int, stop: int, *, apart: bool) -> int:
-        """Return the first job in [start, stop) that is ready, and a suspect if *apart* or none if not.
-
-        *stop* if there is none.
-        """
-        index = self._states.find(_READY, start, stop)
-        while index >= 0 and (index in self.suspects) != apart:
-            index = self._states.find(_READY, index + 1, stop)
-        return index if index >= 0 else stop
-
-    def ready_until(self, start: int, stop: int, *, apart: bool) -> int:
-        """Return the first job in [start, stop) that `next_ready` would pass over, or *stop*."""
-        states, suspects = self._states, self.suspects
-        while start < stop and states[start] == _READY and (start in suspects) == apart:
-            start += 1
-        return start
-
-    def mark(self, start: int, stop: int, state: JobState) -> None:
-        """Set the state of the jobs in [start, stop)."""
-        if stop - start == 1:
-            self._states[start] = state
-        else:
-            self._states[start:stop] = bytes((state,)) * (stop - start)
 
     def end(self, start: int, stop: int, state: JobState, sequence: int, at: float) -> None:
         """Record that the jobs in [start, stop) ended, by event *sequence* at time *at*."""
@@ -367,18 +319,42 @@ class Chunk:
         self.unfinished += 1
         return ended_by
 
+    def purge(self, start: int, stop: int, finished_at: float) -> list[int]:
+        """Purge the jobs in [start, stop); return the events that had ended them, 0 for one that had none.
+
+        If all others have ended, the last of all did at *finished_at*.
+        """
+        unfinished = stop - start - sum(map(self._states.count, FINISHED, repeat(start), repeat(stop)))
+        if self._ended_by is None:
+            self._ended_by = array("Q", bytes(8 * self.count))
+        ended_by = self._ended_by[start:stop].tolist()
+        self._states[start:stop] = bytes((PURGED,)) * (stop - start)
+        self._ended_by[start:stop] = array("Q", bytes(8 * (stop - start)))
+        self.unfinished -= unfinished
+        if not self.unfinished:
+            self._may_grow = False
+            self.finished_at = finished_at
+        return ended_by
+
+    def note_purge(self, sequence: int) -> None:
+        """Note the event that purges some of its jobs."""
+        self.purges = (*self.purges, sequence)
+
+    def note_kept_dead(self, *, on: bool) -> None:
+        """Note whether it is kept beyond its retention."""
+        self.is_kept_dead = on
+
+    def note_newest_lease(self, lease: LeaseRecord | None) -> None:
+        """Note the newest of its leases."""
+        self.newest_lease = lease
+
+    def take_record(self, index: int) -> JobRecord:
+        """Take the record of a job out."""
+        return self.records.pop(index)
+
     def note_gaps(self) -> None:
         """Note that a span of ready jobs may contain jobs that are not ready from now on."""
         self.has_gaps = True
-
-    def set_suspect(self, index: int, event: int) -> int:
-        """Make a job a suspect by *event*, or none by 0; return the event that made it one before, or 0."""
-        if self.suspects is _NO_SUSPECTS:
-            self.suspects = {}
-        before = self.suspects.pop(index, 0)
-        if event:
-            self.suspects[index] = event
-        return before
 
     def set_back(self, at: float, by: float) -> None:
         """Move the times after *at* back by *by* seconds; a delay counts from when its job was accepted."""

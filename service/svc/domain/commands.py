@@ -11,11 +11,36 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, TypeAlias, Union
 
-import msgspec
 from msgspec import Meta
 
 from svc.domain import field_bounds as b
-from svc.domain.job import Cause, ErrorInfo, NewChunk, is_put_origin
+from svc.domain.attempt_commands import Checkpoint as Checkpoint
+from svc.domain.attempt_commands import JobProgress as JobProgress
+from svc.domain.attempt_commands import TellProgress as TellProgress
+from svc.domain.attempt_commands import Yield as Yield
+from svc.domain.claims import ClaimedJob as ClaimedJob
+from svc.domain.claims import Held as Held
+from svc.domain.command import Command as Command
+from svc.domain.command import verb_of as verb_of
+from svc.domain.job import SHELL, Cause, ErrorInfo, NewChunk, OutputPiece, is_reserved_origin
+from svc.domain.large_commands import FetchArgument as FetchArgument
+from svc.domain.large_commands import FetchResult as FetchResult
+from svc.domain.large_commands import StorePiece as StorePiece
+from svc.domain.large_commands import StoreResultPiece as StoreResultPiece
+from svc.domain.limits import CANCEL_GRACE_SECONDS
+from svc.domain.plain_commands import Join as Join
+from svc.domain.plain_commands import Put as Put
+from svc.domain.plain_commands import Take as Take
+from svc.domain.read_commands import AskProgress as AskProgress
+from svc.domain.read_commands import Await as Await
+from svc.domain.read_commands import Exposition as Exposition
+from svc.domain.read_commands import Feed as Feed
+from svc.domain.read_commands import Get as Get
+from svc.domain.read_commands import List as List
+from svc.domain.read_commands import Logs as Logs
+from svc.domain.read_commands import Members as Members
+from svc.domain.read_commands import ReadStream as ReadStream
+from svc.domain.read_commands import Stats as Stats
 from svc.domain.roles import ADMIN_ALONE, EVERY_ROLE, Role, Roles
 
 #: Version of the commands and replies; a manager and a client with different versions refuse each other.
@@ -26,42 +51,14 @@ PROTOCOL_VERSION = 1
 CHANGED_JOBS_MAX = 1000
 
 
-class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
-    """Base of all commands.
-
-    Attributes:
-        roles: the roles beside `admin` whose keys may send it.
-        rights: other rights that it needs if its fields have certain values (see `right`), and their roles.
-        on_wire: whether svc's clients may send it; if not, only the manager's part for plain clients does.
-        contentless: whether it has no content of its own, so that to refuse one would refuse all.
-    """
-
-    roles: ClassVar[Roles] = ADMIN_ALONE
-    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({})
-    on_wire: ClassVar[bool] = True
-    contentless: ClassVar[bool] = False
-
-    def right(self) -> str:
-        """Return the right that a key needs for this command: its verb, or one of `rights`."""
-        return verb_of(type(self))
-
-
-class Held(msgspec.Struct, frozen=True, array_like=True):
-    """A lease that a consumer still holds when it reconnects: jobs `first` … `first + count - 1`."""
-
-    token: b.Counter
-    origin: b.Text
-    first: int
-    count: int
-
-
 class Hello(Command, frozen=True, tag="hello"):
     """Introduce this connection. Roles: `client`, `consumer`, `worker` (a supervisor).
 
     `tasks` and `queues` are what a consumer can run; `held` what it still runs from before a broken
     connection: the manager restores those leases or, where it cannot, refuses their outcome later. `accept`
     names the codecs whose jobs it gets; None, as an older consumer says, stands for all. `life` is a number
-    that a supervisor and its consumers share; one started later under their name has another.
+    that a supervisor and its consumers share; one started later under their name has another. `code` is the
+    version of the code of a consumer's tasks.
     """
 
     roles: ClassVar[Roles] = EVERY_ROLE
@@ -80,6 +77,7 @@ class Hello(Command, frozen=True, tag="hello"):
     release: b.Label = ""
     accept: b.Codecs | None = None
     life: b.Number = 0
+    code: b.Label = ""
 
     def right(self) -> str:
         """Return `hello_work` for a consumer or a supervisor: it takes up leases, and counts as a worker."""
@@ -89,14 +87,27 @@ class Hello(Command, frozen=True, tag="hello"):
 class Submit(Command, frozen=True, tag="submit"):
     """Accept new jobs of one origin (a random name that the client chose). It is safe to send it again.
 
-    `strict` refuses a task that no connected worker knows.
+    `strict` refuses a task that no connected worker knows. `under` is the token of the job whose task submits
+    the jobs: it has to be in force, unless all of them were accepted before.
     """
 
-    roles: ClassVar[Roles] = (Role.SUBMIT,)
+    roles: ClassVar[Roles] = (Role.SUBMIT, Role.SHELL)
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType(
+        {"submit_shell": (Role.SHELL,), "submit_child": (Role.SUBMIT, Role.SHELL, Role.WORK)}
+    )
 
     origin: b.Text
     chunks: Annotated[list[NewChunk], Meta(max_length=b.SUBMIT_CHUNKS_MAX)]
     strict: bool = False
+    under: b.Counter = 0
+
+    def right(self) -> str:
+        """Return `submit_shell` if one of the jobs is a shell command: it may do anything on a worker.
+
+        `submit_child` is for the task of a job that runs.
+        """
+        shell = any(chunk.terms.task == SHELL for chunk in self.chunks)
+        return "submit_shell" if shell else "submit_child" if self.under else "submit"
 
 
 class Lease(Command, frozen=True, tag="lease"):
@@ -104,6 +115,10 @@ class Lease(Command, frozen=True, tag="lease"):
 
     With `ahead`, take one job, or as many as run in that many seconds by the known run times of their tasks.
     With `early`, the answer may come before the reports in the same request are durable; the grant says so.
+    With `beside`, the jobs are to run beside those that the consumer holds: all are of that task, each under
+    a lease of its own. The answer is empty, without a wait, if another task is first in turn.
+    With `running`, the consumer may still run jobs: then others come shortly before the end of those that it
+    holds, to run behind them, and its next request that is `running` ends the wait of this one.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -113,10 +128,17 @@ class Lease(Command, frozen=True, tag="lease"):
     wait: b.Seconds = 0.0
     ahead: b.Seconds | None = None
     early: bool = False
+    beside: b.NameOrNone = ""
+    running: bool = False
 
 
 class Ack(Command, frozen=True, tag="ack"):
-    """Record the results of the jobs from number `first` on, in order, with their run times in seconds."""
+    """Record the results of the jobs from number `first` on, in order, with their run times in seconds.
+
+    `large` has the numbers of those whose result is stored in pieces. If one of these is lost, the jobs go
+    back.
+    `peaks` has the most memory in bytes that each of them took, or is empty.
+    """
 
     roles: ClassVar[Roles] = (Role.WORK,)
 
@@ -124,10 +146,17 @@ class Ack(Command, frozen=True, tag="ack"):
     first: b.Number
     results: b.Results
     seconds: b.RunTimes
+    large: b.LargeNumbers = []
+    peaks: b.Peaks = []
 
 
 class Nack(Command, frozen=True, tag="nack"):
-    """Record that one attempt failed; `retry_in` is in seconds, or None to make the job dead."""
+    """Record that one attempt failed; `retry_in` is in seconds, or None to make the job dead.
+
+    `snoozed` says that the task put its job off: it runs again after `retry_in`, and no budget is charged.
+    The cause is then INTERRUPTED, which an older manager counts. `peak` is the most memory in bytes that the
+    attempt took, or 0.
+    """
 
     roles: ClassVar[Roles] = (Role.WORK,)
 
@@ -137,6 +166,13 @@ class Nack(Command, frozen=True, tag="nack"):
     retry_in: b.Seconds | None = None
     cause: Cause = Cause.FAILED
     seconds: b.Seconds = 0.0
+    snoozed: bool = False
+    peak: b.Number = 0
+
+    @property
+    def told_cause(self) -> Cause:
+        """The cause as the journal has it."""
+        return Cause.SNOOZED if self.snoozed and self.retry_in is not None else self.cause
 
 
 class Release(Command, frozen=True, tag="release"):
@@ -166,7 +202,11 @@ class Extend(Command, frozen=True, tag="extend"):
     """Renew all leases of this worker's consumers, and report their number by state.
 
     `consumers` names those whose processes exist; an older worker sends None. A consumer that it does not
-    name, and that is not connected either, belongs to no worker. With `told` the reply is `Extended`.
+    name, and that is not connected either, belongs to no worker. With `told` the reply is `Extended`. It
+    comes after `wait` seconds, or as soon as the worker has more than `stops_made` attempts to end.
+    `round_trip` is the time in seconds of a request that is answered at once, as the worker measures it; 0 if
+    it has not. After a restart of the manager, `claims` names the jobs of consumers that may not be able to
+    say hello: they get those leases back, or are ordered to end a cancelled job.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -179,14 +219,27 @@ class Extend(Command, frozen=True, tag="extend"):
     stopping: bool = False
     consumers: b.Consumers | None = None
     told: bool = False
+    wait: b.Seconds = 0.0
+    stops_made: b.Number = 0
+    round_trip: b.Seconds = 0.0
+    claims: Annotated[list[ClaimedJob], Meta(max_length=b.HELD_MAX)] = []
+
+
+class StopsAwaited(Command, frozen=True, tag="stops_awaited"):
+    """Answer an `Extend` that has waited. It renews no lease: nothing was heard of its worker meanwhile."""
+
+    on_wire: ClassVar[bool] = False
+    contentless: ClassVar[bool] = True
+
+    wait: b.Seconds = 0.0
 
 
 class Lost(Command, frozen=True, tag="lost"):
     """A supervisor reports that a consumer process has died.
 
     With `token` not 0, job `number` was executing and is charged with a crash; all else that the
-    consumer held goes back uncharged. If that is `suspect`, some of it may be why the process died, and the
-    supervisor cannot tell which.
+    consumer held goes back uncharged. `peak` is the most memory in bytes that the job was seen to take, or 0.
+    If the rest is `suspect`, some of it may be why the process died, and the supervisor cannot tell which.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -197,10 +250,14 @@ class Lost(Command, frozen=True, tag="lost"):
     number: b.Number = 0
     seconds: b.Seconds = 0.0
     suspect: bool = False
+    peak: b.Number = 0
 
 
 class Recall(Command, frozen=True, tag="recall"):
-    """Take back jobs that a consumer read ahead: all after job `number` of `token`, up to lease `last`."""
+    """Take back jobs that a consumer read ahead: all after job `number` of `token`, up to lease `last`.
+
+    With `unread`, as long as that job runs, take back those that were granted since, too.
+    """
 
     roles: ClassVar[Roles] = (Role.WORK,)
 
@@ -208,12 +265,39 @@ class Recall(Command, frozen=True, tag="recall"):
     token: b.Counter
     number: b.Number
     last: b.Counter
+    unread: bool = False
+
+
+class Output(Command, frozen=True, tag="output"):
+    """Keep output of attempts beside the journal; the same again changes nothing.
+
+    Of each stream of an attempt, `keep` bytes of the beginning and of the end stay.
+    """
+
+    roles: ClassVar[Roles] = (Role.WORK,)
+
+    pieces: Annotated[list[OutputPiece], Meta(max_length=b.OUTPUT_PIECES_MAX)]
+    keep: b.Counter
 
 
 class Cancel(Command, frozen=True, tag="cancel"):
-    """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`."""
+    """Cancel waiting jobs, up to `CHANGED_JOBS_MAX`; if `running`, also those that consumers have.
+
+    The attempt at one that runs is ended by its worker: `Cancelled` is raised in the task, and if it has not
+    ended after `grace` seconds, its consumer is killed.
+    """
+
+    roles: ClassVar[Roles] = (Role.SUBMIT, Role.SHELL)
+    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"cancel_any": ADMIN_ALONE})
 
     ids: b.Ids
+    running: bool = False
+    grace: b.Seconds = CANCEL_GRACE_SECONDS
+
+    def right(self) -> str:
+        """Return `cancel_any` if the id of one of the jobs can be guessed, or only tells of its outcome."""
+        origins = {job.rpartition("-")[0] for job in self.ids}
+        return "cancel_any" if any(map(is_reserved_origin, origins)) else "cancel"
 
 
 class Requeue(Command, frozen=True, tag="requeue"):
@@ -228,85 +312,22 @@ class Requeue(Command, frozen=True, tag="requeue"):
     passed: b.Number = 0
 
 
-class Get(Command, frozen=True, tag="get"):
-    """Describe jobs; if `paged`, the first part of a list that is too long for one answer."""
+class Purge(Command, frozen=True, tag="purge"):
+    """Remove jobs that have ended, as if their retention had passed: those of `ids`, or all that match.
 
-    roles: ClassVar[Roles] = (Role.READ,)
-
-    ids: b.Ids
-    paged: bool = False
-
-
-class List(Command, frozen=True, tag="list"):
-    """Describe up to `limit` jobs, newest first, of a state, a queue and a task if these are named.
-
-    If `paged`, an answer may end early and say where to go on: that is `before` of the next request.
+    `states` are the states in which they ended, all if it is empty; `older` is in seconds since then. A
+    request without ids and without any condition is refused unless `every` is set. `Done.more` is `after` of
+    the next request; with `dry`, jobs are counted only.
     """
 
-    roles: ClassVar[Roles] = (Role.READ,)
-
-    state: b.Label = ""
+    ids: b.Ids = []
+    states: b.States = []
     queue: b.NameOrNone = ""
     task: b.NameOrNone = ""
-    limit: b.Number = 50
-    before: b.Counter = 0
-    paged: bool = False
-
-
-class Await(Command, frozen=True, tag="await"):
-    """Return the outcomes of these jobs once all have one, or those that there are after `wait` seconds.
-
-    If `paged`, return those that fit into one answer.
-    """
-
-    roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
-    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"get": Get.roles})
-
-    ids: b.Ids
-    wait: b.Seconds = 0.0
-    paged: bool = False
-
-    def right(self) -> str:
-        """Return `get` if the id of one of the jobs can be guessed."""
-        guessable = any(is_put_origin(job.rpartition("-")[0]) for job in self.ids)
-        return "get" if guessable else "await"
-
-
-class Feed(Command, frozen=True, tag="feed"):
-    """Return outcomes after `cursor`, in the order in which they were recorded; of one origin, or of all.
-
-    With `folded`, successes of one origin may come as `replies.Span`, which costs far less for each job.
-    """
-
-    roles: ClassVar[Roles] = (Role.SUBMIT, Role.READ)
-    rights: ClassVar[Mapping[str, Roles]] = MappingProxyType({"feed_all": (Role.READ,)})
-
-    origin: b.OriginOrNone = ""
-    cursor: b.Cursor = 0
-    limit: b.Number = 1000
-    wait: b.Seconds = 0.0
-    folded: bool = False
-
-    def right(self) -> str:
-        """Return `feed_all` for all origins, or for one whose name can be guessed."""
-        return "feed_all" if not self.origin or is_put_origin(self.origin) else "feed"
-
-
-class Stats(Command, frozen=True, tag="stats"):
-    """Return the counts of every queue."""
-
-    roles: ClassVar[Roles] = (Role.READ,)
-    contentless: ClassVar[bool] = True
-
-
-class Members(Command, frozen=True, tag="members"):
-    """Return the connected workers; if `paged`, by name, those after `after` that fit."""
-
-    roles: ClassVar[Roles] = (Role.READ,)
-    contentless: ClassVar[bool] = True
-
-    after: b.Text = ""
-    paged: bool = False
+    older: b.Seconds = 0.0
+    every: bool = False
+    dry: bool = False
+    after: b.Counter = 0
 
 
 class Drain(Command, frozen=True, tag="drain"):
@@ -329,8 +350,18 @@ class AcceptClock(Command, frozen=True, tag="accept_clock"):
     """Set the manager's clock to its host's time of day. Answers with 1 if it will be, else it is right."""
 
 
+class HandOver(Command, frozen=True, tag="hand_over"):
+    """Have the manager end, and a standby take the lead. Refused if there is no standby."""
+
+    contentless: ClassVar[bool] = True
+
+
 class Ping(Command, frozen=True, tag="ping"):
-    """Check that the manager answers."""
+    """Check that the manager answers.
+
+    The number in its reply is for how many seconds the servers of a replicated journal have not answered, or
+    0. So a client whose request has no answer can ask for the reason on another connection.
+    """
 
     roles: ClassVar[Roles] = EVERY_ROLE
     contentless: ClassVar[bool] = True
@@ -343,47 +374,16 @@ class Wake(Command, frozen=True, tag="wake"):
     contentless: ClassVar[bool] = True
 
 
-class Exposition(Command, frozen=True, tag="exposition"):
-    """Return the metrics as Prometheus text."""
-
-    roles: ClassVar[Roles] = (Role.READ,)
-    contentless: ClassVar[bool] = True
-
-
 class Backup(Command, frozen=True, tag="backup"):
     """Begin a backup of the journal under a file name, or report its progress; ask again until it is done."""
 
     name: b.Label
 
 
-class Take(Command, frozen=True, tag="take"):
-    """Hand out the next answer of the `results` queue, for good. For plain clients only."""
-
-    on_wire: ClassVar[bool] = False
-    contentless: ClassVar[bool] = True
-
-    wait: b.Seconds = 0.0
-
-
-class Join(Command, frozen=True, tag="join"):
-    """Answer when no job of a queue is waiting or leased. For plain clients only."""
-
-    on_wire: ClassVar[bool] = False
-    contentless: ClassVar[bool] = True
-
-    queue: b.Name
-    wait: b.Seconds = 0.0
-
-
-def verb_of(kind: type[Command]) -> str:
-    """Return the verb of a kind of command: its tag on the wire."""
-    return str(kind.__struct_config__.tag)
-
-
 #: All commands, as they are declared above.
 COMMANDS: Final[tuple[type[Command], ...]] = tuple(Command.__subclasses__())
 #: Commands that may wait for their answer.
-WAITERS: Final = tuple(kind for kind in COMMANDS if "wait" in kind.__struct_fields__)
+WAITERS: Final = frozenset(kind for kind in COMMANDS if "wait" in kind.__struct_fields__)
 #: Commands that svc's own clients may send; the wire's decoder knows these.
 if TYPE_CHECKING:
     AnyCommand: TypeAlias = Command

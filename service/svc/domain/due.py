@@ -178,7 +178,8 @@ class Schedule:
         delayed = self._delayed.get(chunk)
         if delayed is None or delayed.next_at != due.at:
             return []  # an out-of-date entry
-        woken = [each for each in delayed.take_due(now) if chunk.state(each) is JobState.SCHEDULED]
+        # One that was cancelled may have been purged since, and have no state.
+        woken = [each for each in delayed.take_due(now) if chunk.count_in(JobState.SCHEDULED, each, each + 1)]
         self._push_delayed(chunk, delayed)
         spans = (span for run in runs_of(woken) for span in chunk.consecutive_runs(*run))
         return [(start, stop, chunk.due_of(start) or due.at) for start, stop in spans]

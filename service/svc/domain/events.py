@@ -59,13 +59,20 @@ class Merged(Event, frozen=True, tag="merged"):
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True):
-    """The results of consecutive jobs of one origin, recorded under one lease."""
+    """The results of consecutive jobs of one origin, recorded under one lease; `consumer` held that.
+
+    `code` is the version of its tasks' code. `peaks` has the most memory in bytes that each job took, or is
+    empty if none was measured.
+    """
 
     origin: str
     first: int
     token: int
     results: list[bytes]
     seconds: list[float]
+    consumer: str = ""
+    code: str = ""
+    peaks: list[int] = []
 
 
 class Succeeded(Event, frozen=True, tag="succeeded"):
@@ -93,7 +100,8 @@ class Failed(Event, frozen=True, tag="failed"):
     `interruptions` are the job's charges after it, so that the events of earlier attempts need not be kept;
     all are 0 in older journals, in which each event counts one of them up. `aside` is set by a journal alone:
     what it replays has no long texts. `suspicions` and `attempt`, the number of the attempt, are 0 in older
-    journals too. `suspect` says whether the job is a suspect after it.
+    journals too. `suspect` says whether the job is a suspect after it. `code` is the version of the code that
+    ran, and `peak` the most memory in bytes that it took, or 0 if that was not measured.
     """
 
     at: float
@@ -112,6 +120,8 @@ class Failed(Event, frozen=True, tag="failed"):
     suspicions: int = 0
     attempt: int = 0
     suspect: bool = False
+    code: str = ""
+    peak: int = 0
 
     @property
     def charges(self) -> tuple[int, int, int, int] | None:
@@ -148,12 +158,64 @@ class Cleared(Event, frozen=True, tag="cleared"):
     suspicions: int | None = None
 
 
-class Cancelled(Event, frozen=True, tag="cancelled"):
-    """Waiting jobs of one origin were cancelled."""
+class Checkpointed(Event, frozen=True, tag="checkpointed"):
+    """The attempt at job `number` of `origin` under `token` left data for the next one."""
+
+    at: float
+    origin: str
+    number: int
+    token: int
+    data: bytes
+
+
+class Yielded(Event, frozen=True, tag="yielded"):
+    """The attempt at job `number` of `origin` under `token` gave partial results, from number `first` on.
+
+    They are of the job's stream number `stream`; `attempt` is the number of the attempt.
+    """
+
+    at: float
+    origin: str
+    number: int
+    token: int
+    first: int
+    values: list[bytes]
+    stream: int
+    attempt: int
+
+
+class Stored(Event, frozen=True, tag="stored"):
+    """A piece of a large value came: an argument of job `number`, or the result of its attempt `token`.
+
+    `place` and `size` are those of the whole value, and `offset` is where `data` begins in it.
+    """
+
+    at: float
+    origin: str
+    number: int
+    token: int
+    place: int
+    size: int
+    offset: int
+    data: bytes
+
+
+class CutRun(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt that a cancel ended: at job `number`, by a consumer with this `code`, after some seconds."""
+
+    number: int
+    seconds: float
+    consumer: str
+    code: str = ""
+
+
+class JobsCancelled(Event, frozen=True, tag="cancelled"):
+    """Jobs of one origin were cancelled; `runs` has the attempts at those that ran, in order of the jobs."""
 
     at: float
     origin: str
     numbers: list[int]
+    runs: list[CutRun] = []
 
 
 class Requeued(Event, frozen=True, tag="requeued"):
@@ -201,6 +263,50 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
     floor: int = 0
 
 
+class Purged(Event, frozen=True, tag="purged"):
+    """Jobs of one chunk of `origin` were purged after they had ended: those in `ranges`, each [first, stop).
+
+    What ended them may be gone since. `finished_at` is the time at which the last job of the chunk had ended,
+    or 0 if one had not.
+    """
+
+    at: float
+    origin: str
+    ranges: list[tuple[int, int]]
+    finished_at: float = 0.0
+
+
+class RosterBegun(Event, frozen=True, tag="roster_begun"):
+    """From here on the journal has each worker that may hold leases, and the watermarks of the queues."""
+
+    at: float
+
+
+class Enrolled(Event, frozen=True, tag="enrolled"):
+    """Consumers of a worker may get jobs of these queues, tasks and codecs (None: all)."""
+
+    at: float
+    worker: str
+    queues: list[str]
+    tasks: list[str] | None = None
+    codecs: list[str] | None = None
+
+
+class Struck(Event, frozen=True, tag="struck"):
+    """A worker left, or was given up: it holds no lease any more."""
+
+    at: float
+    worker: str
+
+
+class WatermarkMoved(Event, frozen=True, tag="watermark_moved"):
+    """Jobs of a queue may be granted from now on whose chunk began with event `up_to` or before."""
+
+    at: float
+    queue: str
+    up_to: int
+
+
 class ClockSet(Event, frozen=True, tag="clock_set"):
     """The manager's clock was set to `at`; it showed `before`. Times after `at` were recorded in error."""
 
@@ -213,7 +319,7 @@ AnyEvent = (
     | Merged
     | Succeeded
     | Failed
-    | Cancelled
+    | JobsCancelled
     | Requeued
     | Answered
     | Drained
@@ -222,11 +328,21 @@ AnyEvent = (
     | Suspected
     | Cleared
     | ClockSet
+    | Checkpointed
+    | Yielded
+    | Purged
+    | Stored
+    | RosterBegun
+    | Enrolled
+    | Struck
+    | WatermarkMoved
 )
 
 
 #: The events that have arguments of jobs.
 WITH_BODIES: Final = (Submitted, Merged)
+#: The events of the roster of workers, which only a replay reads.
+OF_ROSTER: Final = (RosterBegun, Enrolled, Struck, WatermarkMoved)
 
 
 def weight(event: AnyEvent | None) -> int:
@@ -236,6 +352,10 @@ def weight(event: AnyEvent | None) -> int:
             return sum(sum(map(len, span.results)) for span in event.ranges)
         case Submitted() | Merged():
             return sum(map(len, event.bodies)) + sum(map(len, event.headers))
+        case Checkpointed() | Stored():
+            return len(event.data)
+        case Yielded():
+            return sum(map(len, event.values))
         case Failed():
             error = event.error
             return len(error.message) + len(error.traceback) + len(error.exception)

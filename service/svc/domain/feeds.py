@@ -11,8 +11,8 @@ from svc.domain import commands as c
 from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain.chunk import Chunk
-from svc.domain.field_bounds import REPLY_JOBS_MAX
-from svc.domain.handlers import FIND_WORK, ITEM_BYTES, OUTCOME_WORK, Room, reads
+from svc.domain.field_bounds import FEED_JOBS_MAX
+from svc.domain.handlers import FIND_WORK, ITEM_BYTES, OUTCOME_WORK, SPAN_WORK, Room, reads
 from svc.domain.job import Outcome, is_alias, job_id
 from svc.domain.origins import PARTS, Completion
 from svc.domain.outcomes import Reader, await_outcomes, outcome_bytes, outcome_of, text_bytes
@@ -33,7 +33,7 @@ def feed(state: QueueState, command: c.Feed, room: Room, now: float) -> r.Reply 
     instead = awaited(command)
     if instead is not None:
         return await_outcomes(state, instead, room, now)
-    limit = max(1, min(command.limit, REPLY_JOBS_MAX))
+    limit = max(1, min(command.limit, FEED_JOBS_MAX))
     read = _feed_origin if command.origin else _feed_all
     page = read(state, command, limit, room)
     if page.outcomes or page.spans or not command.wait > 0 or not room.left:
@@ -57,31 +57,41 @@ def _feed_origin(state: QueueState, command: c.Feed, limit: int, room: Room) -> 
         return page
     reader = Reader(state, room)
     cursor, named = command.cursor, 0
+    each = SPAN_WORK if command.folded else OUTCOME_WORK
     for entry in origin.completions.after(cursor):
         if named >= limit or not room.left:
             break
-        room.take(0, FIND_WORK)
         chunk = origin.find(entry.first)
-        if chunk is not None and _tells(chunk, entry.first, entry.sequence):
-            told = _completed(chunk, entry, reader.event(entry.sequence))
-            size = _span_bytes(told) if isinstance(told, r.Span) else outcome_bytes(told)
+        if chunk is None or not _has_some(chunk, entry):
+            room.take(0, FIND_WORK)
+        else:
+            spans, outcomes = _completed(chunk, entry, reader.event(entry.sequence))
+            size = sum(map(_span_bytes, spans)) + sum(map(outcome_bytes, outcomes))
             if named and not room.holds(size):
                 break
-            room.take(size, OUTCOME_WORK * entry.jobs)
+            room.take(size, FIND_WORK + (OUTCOME_WORK * len(outcomes) if outcomes else each * entry.jobs))
             named += entry.jobs
-            if isinstance(told, r.Span):
-                page.spans.append(told)
-            else:
-                page.outcomes.append(told)
+            page.spans.extend(spans)
+            page.outcomes.extend(outcomes)
         cursor = entry.cursor
     return msgspec.structs.replace(page, cursor=cursor)
 
 
-def _completed(chunk: Chunk, entry: Completion, event: e.AnyEvent | None) -> Outcome | r.Span:
-    """Return the outcomes that an entry of a feed stands for."""
+def _has_some(chunk: Chunk, entry: Completion) -> bool:
+    """Return whether an entry of a feed stands for a job that is still known."""
+    if entry.jobs == 1 or not chunk.purges:
+        return _tells(chunk, entry.first, entry.sequence)
+    start = entry.first - chunk.first
+    return bool(chunk.known_runs(start, start + entry.jobs))
+
+
+def _completed(
+    chunk: Chunk, entry: Completion, event: e.AnyEvent | None
+) -> tuple[list[r.Span], list[Outcome]]:
+    """Return the outcomes that an entry of a feed stands for: successes, or all other ones."""
     if isinstance(event, e.Succeeded):
-        return _span(chunk, event.ranges[entry.part], event.at)
-    return outcome_of(chunk, entry.first - chunk.first, event)
+        return _spans(chunk, event.ranges[entry.part], event.at), []
+    return [], [outcome_of(chunk, entry.first - chunk.first, event)]
 
 
 def _feed_all(state: QueueState, command: c.Feed, limit: int, room: Room) -> r.Outcomes:
@@ -118,10 +128,12 @@ def _parts_of(state: QueueState, sequence: int, event: e.AnyEvent | None) -> Ite
     origins = state.ledger.origins
     if isinstance(event, e.Succeeded):
         for span in event.ranges:
-            place = origins.find(span.origin, span.first)
-            yield [] if place is None else _span(place[0], span, event.at).outcomes()
-    elif isinstance(event, e.Failed | e.Cancelled):
-        numbers = event.numbers if isinstance(event, e.Cancelled) else [event.number]
+            origin = origins.get(span.origin)
+            chunk = origin.find(span.first) if origin is not None else None
+            spans = [] if chunk is None else _spans(chunk, span, event.at)
+            yield [outcome for each in spans for outcome in each.outcomes()]
+    elif isinstance(event, e.Failed | e.JobsCancelled):
+        numbers = event.numbers if isinstance(event, e.JobsCancelled) else [event.number]
         for number in numbers:
             place = origins.find(event.origin, number)
             known = place is not None and _tells(place[0], number, sequence)
@@ -136,9 +148,18 @@ def _tells(chunk: Chunk, number: int, sequence: int) -> bool:
     return chunk.ended_by(number - chunk.first) == sequence
 
 
-def _span(chunk: Chunk, part: e.Range, at: float) -> r.Span:
-    terms = chunk.terms
-    return r.Span(part.origin, part.first, part.results, part.seconds, terms.codec, at, terms.shown_task)
+def _spans(chunk: Chunk, part: e.Range, at: float) -> list[r.Span]:
+    """Return the outcomes in a part of an event, without those of jobs that were purged."""
+    terms, start = chunk.terms, part.first - chunk.first
+    found: list[r.Span] = []
+    for low, high in chunk.known_runs(start, start + len(part.results)):
+        results, seconds = part.results, part.seconds
+        if high - low < len(results):
+            results, seconds = results[low - start : high - start], seconds[low - start : high - start]
+        found.append(
+            r.Span(part.origin, chunk.first + low, results, seconds, terms.codec, at, terms.shown_task)
+        )
+    return found
 
 
 def _span_bytes(span: r.Span) -> int:

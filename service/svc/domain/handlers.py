@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from svc.domain.commands import Command, Lease
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
@@ -25,34 +27,39 @@ if TYPE_CHECKING:
 REPLY_BYTES = 8 * 1024 * 1024
 #: Work that the answers to one request may make.
 REPLY_WORK = 12_000
-#: Work of finding one job, of telling its outcome, of describing it, and of passing over a chunk of jobs.
+#: Work of finding one job, of telling its outcome alone or in a span, of describing it, and of passing over a
+#: chunk of jobs.
 FIND_WORK = 1.0
 OUTCOME_WORK = 2.0
-VIEW_WORK = 10.0
+SPAN_WORK = 0.25
+VIEW_WORK = 15.0
 PASS_WORK = 1.0
+#: Work of answering a request that has waited, beside that of its answer.
+ANSWER_WORK = 20.0
 #: Work for looking up an event, and for each byte of an event that has to be read from the journal.
 READ_WORK = 15.0
 READ_BYTE_WORK = 0.001
-#: Work for the counts of a queue, and for the name of a task that one consumer knows.
+#: Work for the counts of a queue, and for a name of a queue or a task among those that a worker serves.
 QUEUE_WORK = 3.0
-NAME_WORK = 0.03
+NAME_WORK = 0.4
+#: Work of granting a lease, whose arguments may have to be read.
+GRANT_WORK = 40.0
 #: Work for checking one range of results for that of a job.
 RANGE_WORK = 0.05
 #: Bytes of an outcome, an attempt or a view beside its results and texts.
 ITEM_BYTES = 64
 
 
-class Room:
-    """The bytes and the work that are left for the answers to one request; one item may overdraw them."""
+class Room(msgspec.Struct, eq=False):
+    """The bytes and the work that are left for the answers to one request; one item may overdraw them.
 
-    __slots__ = ("size", "survey", "work")
+    Attributes:
+        survey: the counts of the queues for the next `Stats`, if they were begun.
+    """
 
-    def __init__(self, size: float = REPLY_BYTES, work: float = REPLY_WORK) -> None:
-        """Start with *size* bytes and that much *work*."""
-        self.size = size
-        self.work = work
-        #: The counts of the queues for the next `Stats`, if they were begun.
-        self.survey: Survey | None = None
+    size: float = REPLY_BYTES
+    work: float = REPLY_WORK
+    survey: Survey | None = None
 
     @property
     def left(self) -> bool:
@@ -66,7 +73,7 @@ class Room:
 
     def holds(self, size: float) -> bool:
         """Return whether *size* bytes can be taken without overdrawing."""
-        return self.left and size <= self.size
+        return 0 < self.size >= size and self.work > 0
 
     def take(self, size: float = 0, work: float = 0) -> None:
         """Use up *size* bytes and that much *work*."""
@@ -109,10 +116,10 @@ def reads(kind: type[Command]) -> Callable[[R], R]:
 USED_UP = Refused("bad_request", "the answers to this request are too large together; ask for less at a time")
 
 
-def charge(room: Room, reply: Reply) -> None:
-    """Take from *room* the bytes of the jobs that *reply* hands out."""
-    if isinstance(reply, Grant):
-        room.take(sum(sum(map(len, each.bodies)) for each in reply.deliveries))
+def charge(room: Room, grant: Grant) -> None:
+    """Take from *room* the bytes of the jobs that *grant* hands out, and the work that its leases made."""
+    size = sum([sum(map(len, each.bodies)) for each in grant.deliveries])
+    room.take(size, GRANT_WORK * len(grant.deliveries))
 
 
 def apply(

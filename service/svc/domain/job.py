@@ -1,4 +1,4 @@
-"""The values that describe jobs, on the wire and in the journal, and the ids of jobs.
+"""The values that jobs are made of, on the wire and in the journal, and the ids of jobs.
 
 All are `msgspec` structs that are encoded as MessagePack arrays: fields may be added at the end, with a
 default, and never removed or reordered (an older reader ignores fields that it does not know).
@@ -34,6 +34,8 @@ RESULTS_QUEUE = "#results"
 PERMANENT_QUEUES = (DEFAULT_QUEUE, RESULTS_QUEUE)
 #: The task name of a job whose callable is sent as a pickle.
 CALL = "svc:call"
+#: The task name of a job that is a shell command; only workers with `--shell` know it.
+SHELL = "svc:shell"
 #: The reason of a job that a connected consumer can run as soon as it is free.
 IDLE = "waits for an idle consumer"
 #: The reason of a suspect, which is granted singly.
@@ -43,19 +45,24 @@ PASSING = frozenset((IDLE, ALONE))
 _ALIAS_PREFIX = "key."
 _DIGEST_DIGITS = 32
 _PUT_ORIGIN = re.compile(r"put[0-9]+")
-_DIGITS_MAX = len(str(bounds.NUMBER_MAX))
+#: An origin and a number without leading zeros, which may still be too large.
+_JOB_ID = re.compile(
+    rf"(.{{1,{bounds.ORIGIN_MAX}}})-(0|[1-9][0-9]{{0,{len(str(bounds.NUMBER_MAX)) - 1}}})", re.DOTALL
+)
 
 
 class Struct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=False):
     """Base of all values that are sent or stored."""
 
 
-class Terms(Struct, frozen=True):
+class Terms(Struct, frozen=True, gc=False):
     """The properties that all jobs of a chunk have in common.
 
     `retries`, `backoff` (seconds before the first retry) and `timeout` (seconds) override the task's own
-    settings if they are not None. With `answer`, the outcome is also put into the `results` queue of plain
-    clients. `label` names the callable of a job whose task is `CALL`.
+    settings if they are not None, and so do `soft_timeout` (seconds) and `max_rss` (bytes). With `answer`,
+    the outcome is also put into the `results` queue of plain clients. `label` names the callable of a job
+    whose task is `CALL`. With `typed`, the submitter can read extension types in the result, and with
+    `large`, fetch a result in pieces.
     """
 
     task: str
@@ -67,6 +74,10 @@ class Terms(Struct, frozen=True):
     timeout: float | None = None
     answer: bool = False
     label: str = ""
+    soft_timeout: float | None = None
+    max_rss: int | None = None
+    typed: bool = False
+    large: bool = False
 
     @property
     def shown_task(self) -> str:
@@ -79,7 +90,8 @@ class NewChunk(Struct, frozen=True):
 
     `delay` is in seconds. `key` makes a chunk of one idempotent: the same key with the same task
     and body is the same job. `headers` is empty, or has a header for each job: bytes that the manager keeps
-    beside the body and hands to the consumer.
+    beside the body and hands to the consumer. `large` has the sizes of the large arguments of the only job,
+    which are stored already.
     """
 
     first: int
@@ -88,6 +100,7 @@ class NewChunk(Struct, frozen=True):
     delay: float = 0.0
     key: str = ""
     headers: bounds.Headers = []
+    large: bounds.LargeSizes = []
 
 
 class Cause(enum.StrEnum):
@@ -105,6 +118,8 @@ class Cause(enum.StrEnum):
     INTERRUPTED = "interrupted"
     #: Its worker was lost while it ran, and it may be why. Charged to `suspicions`, and to `interruptions`.
     SUSPECTED = "suspected"
+    #: The task asked to run again later. Counted with `interruptions`, which has no budget.
+    SNOOZED = "snoozed"
 
 
 class ErrorInfo(Struct, frozen=True):
@@ -117,6 +132,15 @@ class ErrorInfo(Struct, frozen=True):
     message: str
     traceback: str = ""
     exception: bytes = b""
+
+    @property
+    def line(self) -> str:
+        """Its class and its message."""
+        return ": ".join(filter(None, (self.type, self.message)))
+
+    def redacted(self) -> ErrorInfo:
+        """Return the error without its texts."""
+        return ErrorInfo(self.type, "(hidden)" if self.message else "")
 
     def within_bounds(self) -> ErrorInfo:
         """Return the error within the bounds; it is cut and not refused, as a report must not be lost."""
@@ -133,7 +157,10 @@ class Attempt(Struct, frozen=True):
     """One ended attempt in a job's history. `at` is a Unix time, `seconds` the run time.
 
     `number` counts all attempts of the job from 1 on; it is 0 where the manager is older. One that brought a
-    suspicion is `suspected`, and its cause is INTERRUPTED: older clients know no other.
+    suspicion is `suspected`, one that the task put off is `snoozed`, and one during which its job was
+    cancelled is `cancelled`; the cause of all three is INTERRUPTED: older clients know no other. `code` is
+    the version of the code that ran, "" where it is not known, and `peak_rss` the most memory in bytes that
+    the attempt took, None if it was not measured.
     """
 
     at: float
@@ -143,11 +170,49 @@ class Attempt(Struct, frozen=True):
     consumer: str = ""
     number: int = 0
     suspected: bool = False
+    snoozed: bool = False
+    code: str = ""
+    peak_rss: int | None = None
+    cancelled: bool = False
 
     @property
     def how(self) -> str:
         """How it ended, in a word."""
+        if self.cancelled:
+            return JobState.CANCELLED.word
+        if self.snoozed:
+            return Cause.SNOOZED.value
         return Cause.SUSPECTED.value if self.suspected else self.cause.value
+
+    @property
+    def timed(self) -> bool:
+        """Whether its run time is known: that of an attempt whose worker was lost may not be."""
+        return self.seconds > 0 or self.cause is not Cause.INTERRUPTED
+
+    @property
+    def said(self) -> str:
+        """Why it ended: the message of a task that put its job off, else the error with its class."""
+        return self.error.message if self.snoozed else self.error.line
+
+
+class OutputStream(enum.IntEnum):
+    """A stream of a process's output, by its descriptor; STDERR has the records of `logging`, too."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+class OutputPiece(Struct, frozen=True):
+    """A piece of the output of one attempt: the bytes of a stream from `offset` on.
+
+    What is missing between two pieces was dropped. A piece without data tells that all up to it was.
+    """
+
+    id: bounds.JobId
+    attempt: bounds.Number
+    stream: OutputStream
+    offset: bounds.Number
+    data: bounds.OutputData
 
 
 class Outcome(Struct, frozen=True):
@@ -167,37 +232,14 @@ class Outcome(Struct, frozen=True):
     attempts: int = 0
 
 
-class JobView(Struct, frozen=True):
-    """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits.
-
-    A `suspect` is a job that a lost worker held: it is handed out alone until it ends.
-    """
-
-    id: str
-    task: str
-    queue: str
-    state: str
-    priority: int
-    codec: str
-    submitted_at: float
-    due_at: float | None = None
-    failures: int = 0
-    crashes: int = 0
-    interruptions: int = 0
-    retries: int | None = None
-    timeout: float | None = None
-    key: str = ""
-    consumer: str = ""
-    reason: str = ""
-    finished_at: float | None = None
-    attempts: list[Attempt] = msgspec.field(default_factory=list)
-    suspicions: int = 0
-    suspect: bool = False
-
-
 def job_id(origin: str, number: int) -> str:
     """Return the id of job *number* of *origin*."""
     return f"{origin}-{number}"
+
+
+def job_ids(origin: str, first: int, count: int) -> list[str]:
+    """Return the ids of *count* jobs of *origin* from number *first* on."""
+    return [f"{origin}-{number}" for number in range(first, first + count)]
 
 
 def parse_job_id(text: str) -> tuple[str, int]:
@@ -206,16 +248,16 @@ def parse_job_id(text: str) -> tuple[str, int]:
     Raises:
         ValueError: *text* does not have the form of a job id.
     """
-    origin, _, number = text.rpartition("-")
-    canonical = number.isascii() and number.isdigit() and (number == "0" or number[0] != "0")
-    if not canonical or len(number) > _DIGITS_MAX or not 0 < len(origin) <= bounds.ORIGIN_MAX:
+    found = _JOB_ID.fullmatch(text)
+    if found is None:
         raise ValueError(f"{text[: names.NAME_MAX]!r} is not a job id; an id looks like k3v9x0m2q7w1z-0")
-    value = int(number)
-    if value > bounds.NUMBER_MAX or not origin.isprintable():
+    origin, digits = found.groups()
+    number = int(digits)
+    if number > bounds.NUMBER_MAX or not origin.isprintable():
         raise ValueError(
             f"{text[: names.NAME_MAX]!r} is not a job id: a number goes up to {bounds.NUMBER_MAX}"
         )
-    return origin, value
+    return origin, number
 
 
 def alias_of(key: str, digest: bytes) -> str:
@@ -271,6 +313,10 @@ class ChunkBounds(Struct, frozen=True):
     timeout: bounds.Seconds | None
     answer: bool
     label: bounds.NameOrNone
+    soft_timeout: bounds.Seconds | None
+    max_rss: bounds.Memory | None
+    typed: bool
+    large: bool
 
 
 # msgspec looks at a type's fields at their first use, and no job should wait for that.

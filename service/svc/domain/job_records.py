@@ -6,6 +6,7 @@ from array import array
 
 from svc.domain.events import Failed
 from svc.domain.job import Cause
+from svc.domain.job_streams import JobStream
 
 #: Ended attempts that the record of a job keeps; its counters go on beyond that.
 ATTEMPTS_KEPT = 20
@@ -20,6 +21,7 @@ class JobRecord:
     __slots__ = (
         "answered",
         "attempts",
+        "checkpoint",
         "cleared",
         "crashes",
         "due",
@@ -27,6 +29,7 @@ class JobRecord:
         "failures",
         "interruptions",
         "requeued",
+        "stream",
         "suspicions",
     )
 
@@ -45,11 +48,21 @@ class JobRecord:
         self.answered = 0
         #: The event that withdrew its last suspicion, if no attempt has ended since.
         self.cleared = 0
+        #: The event with its last checkpoint; 0 if there is none, or it is no longer needed.
+        self.checkpoint = 0
+        #: Its partial results, of the last attempt that gave some; None if there are none.
+        self.stream: JobStream | None = None
 
     @property
     def charges(self) -> Charges:
         """Its failures, crashes, interruptions and suspicions."""
         return self.failures, self.crashes, self.interruptions, self.suspicions
+
+    @property
+    def blank(self) -> bool:
+        """Whether it says nothing."""
+        told = self.ended or self.requeued or self.answered or self.cleared or self.checkpoint
+        return not (told or self.stream)
 
     def after(self, cause: Cause) -> Charges:
         """Return the charges of the job after one more attempt that ended for *cause*.
@@ -60,7 +73,7 @@ class JobRecord:
         match cause:
             case Cause.CRASHED:
                 crashes += 1
-            case Cause.INTERRUPTED:
+            case Cause.INTERRUPTED | Cause.SNOOZED:
                 interruptions += 1
             case Cause.SUSPECTED:
                 interruptions += 1
@@ -91,3 +104,16 @@ class JobRecord:
 
 #: The record of a job without a history. Nothing changes it.
 NO_RECORD = JobRecord()
+
+
+def recorded(records: dict[int, JobRecord], start: int, stop: int) -> list[tuple[int, JobRecord]]:
+    """Return the indexes in [start, stop) of *records*, each with its record."""
+    few = range(start, stop) if stop - start < len(records) else records
+    return [(index, records[index]) for index in few if index in records and start <= index < stop]
+
+
+def supersede_streams(records: dict[int, JobRecord], start: int, stop: int, token: int) -> None:
+    """Note that jobs succeeded under *token*: what other attempts gave is no partial result of theirs."""
+    for _, record in recorded(records, start, stop):
+        if record.stream is not None:
+            record.stream.supersede(token, record.ended + 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from svc.domain.chunk import Chunk
-
-_PARTS = 256
+from svc.domain.tables import Table, by_hash
 
 
 class Keys:
@@ -15,9 +14,8 @@ class Keys:
 
     def __init__(self) -> None:
         """Start with none."""
-        # A table of a million keys takes 100 ms to grow; each of these parts takes less than 1 ms.
-        self._parts: list[dict[str, Chunk]] = [{} for _ in range(_PARTS)]
-        self._count = 0
+        self._chunks: Table[str, Chunk] = Table(by_hash)
+        self._count = 0  # as each submit with a key asks for it
 
     def __len__(self) -> int:
         """Return the number of known keys."""
@@ -25,24 +23,28 @@ class Keys:
 
     def find(self, key: str) -> tuple[Chunk, int] | None:
         """Return (chunk, index) of the job with *key*, or None if there is none."""
-        chunk = self._parts[hash(key) % _PARTS].get(key)
-        return None if chunk is None or chunk.columns is None else (chunk, chunk.columns.keys.index(key))
+        chunk = self._chunks.get(key)
+        if chunk is None or chunk.columns is None:
+            return None
+        index = chunk.columns.keys.index(key)
+        while chunk.is_purged(index):  # a purged job has had the key before
+            index = chunk.columns.keys.index(key, index + 1)
+        return chunk, index
 
     def add(self, chunk: Chunk, start: int) -> None:
         """Note the keys of the jobs of *chunk* from *start* on."""
-        parts = self._parts
+        parts = self._chunks.parts
         for key in filter(None, chunk.columns.keys[start:] if chunk.columns is not None else ()):
-            part = parts[hash(key) % _PARTS]
+            part = parts[by_hash(key)]
             before = len(part)
             part[key] = chunk
             self._count += len(part) - before
 
-    def forget(self, chunk: Chunk) -> None:
-        """Forget the keys of a chunk."""
-        for key in filter(None, chunk.columns.keys if chunk.columns is not None else ()):
-            part = self._parts[hash(key) % _PARTS]
-            if part.get(key) is chunk:
-                del part[key]
+    def forget(self, chunk: Chunk, start: int = 0, stop: int | None = None) -> None:
+        """Forget the keys of the jobs of a chunk that are in [start, stop)."""
+        for key in filter(None, chunk.columns.keys[start:stop] if chunk.columns is not None else ()):
+            if self._chunks.get(key) is chunk:
+                self._chunks.pop(key)
                 self._count -= 1
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 
-from svc.domain.job import ITEM, PILL, Terms
+from svc.domain.job import ITEM, PILL, SHELL, Terms
 from svc.domain.members import Member
+from svc.domain.names import LARGE, TYPED
+from svc.domain.scheduling.lanes import Subscription, takes
 
 #: Tasks that consumers of one kind know; None: all tasks.
 _Tasks = frozenset[str] | None
@@ -15,6 +18,26 @@ _Codecs = frozenset[str] | None
 _NONE: frozenset[str] = frozenset()
 #: Tasks that no consumer has to know: items are for plain clients, pills for any consumer.
 _OF_THE_MANAGER = frozenset((ITEM, PILL))
+
+
+class _Index:
+    """The numbers of the kinds that serve a queue, know a task, accept a codec; under None all of the latter.
+
+    One submit may ask for a thousand queues and tasks, of thousands of kinds: no question looks at each kind.
+    """
+
+    def __init__(self, kinds: Iterable[Subscription]) -> None:
+        self.serving: defaultdict[str, set[int]] = defaultdict(set)
+        self.knowing: defaultdict[str | None, set[int]] = defaultdict(set)
+        self.accepting: defaultdict[str | None, set[int]] = defaultdict(set)
+        serving = self.serving
+        for number, (queues, tasks, codecs) in enumerate(kinds):
+            for queue in queues:
+                serving[queue].add(number)
+            for task in (None,) if tasks is None else tasks:
+                self.knowing[task].add(number)
+            for codec in (None,) if codecs is None else codecs:
+                self.accepting[codec].add(number)
 
 
 class KnownTasks:
@@ -26,11 +49,7 @@ class KnownTasks:
 
     def __init__(self, consumers: Iterable[Member]) -> None:
         """Look at the *consumers* that are connected."""
-        kinds = {member.subscription for member in consumers if member.connected}
-        self._by_queue: defaultdict[str, list[tuple[_Tasks, _Codecs]]] = defaultdict(list)
-        for queues, tasks, codecs in kinds:
-            for queue in queues:
-                self._by_queue[queue].append((tasks, codecs))
+        self._kinds = {member.subscription for member in consumers if member.connected}
         #: The union of the tasks that several kinds know.
         self._together: dict[tuple[_Tasks, ...], _Tasks] = {}
 
@@ -40,13 +59,35 @@ class KnownTasks:
 
     def has(self, queue: str, task: str) -> bool:
         """Return whether one of the consumers serves *queue* and knows *task*."""
-        known = self._of(queue)
-        return known is None or task in known
+        return any(self._able(queue, task))
 
     def accepts(self, terms: Terms) -> bool:
         """Return whether one of the consumers can run jobs with these terms."""
-        able = self._of(terms.queue, terms.codec)
-        return able is None or terms.task in able
+        accepting = [self._index.accepting.get(terms.codec)]
+        if terms.codec != LARGE:
+            accepting.append(self._index.accepting.get(None))
+        able = list(self._able(terms.queue, terms.task))
+        return any(not each.isdisjoint(some) for some in accepting if some for each in able)
+
+    def _able(self, queue: str, task: str) -> Iterator[set[int]]:
+        """Yield the kinds that serve *queue* and know *task*: those that name it, and those that know all."""
+        serving = self._index.serving.get(queue, set())
+        for knowing in (self._index.knowing.get(task), self._index.knowing.get(None)):
+            if knowing:
+                yield serving & knowing
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index(self._kinds)
+
+    @cached_property
+    def _by_queue(self) -> Mapping[str, list[tuple[_Tasks, _Codecs]]]:
+        found: defaultdict[str, list[tuple[_Tasks, _Codecs]]] = defaultdict(list)
+        for queues, tasks, codecs in self._kinds:
+            able = tasks, codecs
+            for queue in queues:
+                found[queue].append(able)
+        return found
 
     def unknown(self, queue: str, tasks: Mapping[str, AbstractSet[str]]) -> AbstractSet[str]:
         """Return those of *tasks*, by codec, that a consumer of *queue* has to know and none knows."""
@@ -64,7 +105,7 @@ class KnownTasks:
 
     def _lacks(self, queue: str, codec: str, tasks: AbstractSet[str]) -> bool:
         kinds = self._by_queue.get(queue, ())
-        if all(codecs is None or codec in codecs for _, codecs in kinds):
+        if all(takes(codecs, codec) for _, codecs in kinds):
             return False
         known, able = self._of(queue), self._of(queue, codec)
         if able is None:
@@ -75,7 +116,7 @@ class KnownTasks:
     def _of(self, queue: str, codec: str | None = None) -> _Tasks:
         """Return the tasks that consumers of *queue* know; if *codec* is named, those who accept it."""
         kinds = self._by_queue.get(queue, ())
-        known = [tasks for tasks, codecs in kinds if codec is None or codecs is None or codec in codecs]
+        known = [tasks for tasks, codecs in kinds if codec is None or takes(codecs, codec)]
         return known[0] if len(known) == 1 else self._union(tuple(known))
 
     def _union(self, kinds: tuple[_Tasks, ...]) -> _Tasks:
@@ -84,9 +125,16 @@ class KnownTasks:
         return self._together[kinds]
 
 
+def not_known(terms: Terms) -> str:
+    """Return a sentence that says why a job with these terms waits if no consumer knows its task."""
+    text = f"no connected worker of queue {terms.queue!r} knows the task {terms.task!r}"
+    return f"{text}; start one with `--shell`" if terms.task == SHELL else text
+
+
 def not_accepted(terms: Terms) -> str:
     """Return a sentence that says why a job with these terms waits although its task is known."""
+    wanted = "of this release" if terms.codec in {TYPED, LARGE} else f"with `--accept {terms.codec}`"
     return (
         f"no connected worker of queue {terms.queue!r} that knows the task {terms.shown_task!r} accepts the "
-        f"codec {terms.codec!r}; start one with `--accept {terms.codec}`"
+        f"codec {terms.codec!r}; start one {wanted}"
     )

@@ -11,77 +11,34 @@ written it to the journal: of two events that contradict each other, the first o
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 
 from svc.domain import events as e
-from svc.domain.chunk import Chunk, Tally
+from svc.domain.chunk import Chunk
 from svc.domain.drains import Drains
 from svc.domain.job import ITEM, PILL, Terms, is_alias, key_and_digest, parse_job_id
+from svc.domain.job_records import recorded, supersede_streams
+from svc.domain.job_states import Counts
 from svc.domain.keys import Keys, digest_at
-from svc.domain.lifecycle import LIVE_STEPS, REPLAYED_STEPS, UNFINISHED, InvariantBroken, JobState, Verb
+from svc.domain.large_values import LargeValues
+from svc.domain.leases import Settled
+from svc.domain.lifecycle import (
+    LIVE_STEPS,
+    REPLAYED_STEPS,
+    InvariantBroken,
+    JobState,
+    Verb,
+    word_of,
+)
 from svc.domain.losses import Losses
 from svc.domain.origins import Origins
+from svc.domain.roster import WorkerRoster
+from svc.domain.tables import PART_BITS, OrderedTable, Table, by_hash, by_number
 
 #: Bytes of bodies above which a chunk stays in memory only while a third of the window is not full.
 LARGE_CHUNK_BYTES = 8 * 1024 * 1024
 #: Tasks whose terms are kept for chunks to share.
 TERMS_MAX = 1000
-#: Settled leases that are remembered.
-SETTLED_KEPT = 10_000
-
-
-class Counts:
-    """The number of jobs of one queue in each state; finished jobs count while they are kept.
-
-    Attributes:
-        submitted: all jobs that were ever submitted.
-    """
-
-    __slots__ = ("_by_state", "submitted")
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self.submitted = 0
-        self._by_state = [0] * len(JobState)
-
-    def __getitem__(self, state: JobState) -> int:
-        """Return the number of jobs in *state*."""
-        return self._by_state[state]
-
-    @property
-    def unfinished(self) -> int:
-        """Jobs that have not ended."""
-        return sum(map(self._by_state.__getitem__, UNFINISHED))
-
-    @property
-    def idle(self) -> bool:
-        """Whether the queue has no jobs, not even finished ones."""
-        return not any(self._by_state)
-
-    def by_state(self) -> dict[str, int]:
-        """Return the number of jobs in each state, by its word."""
-        return {state.word: self._by_state[state] for state in JobState}
-
-    def admit(self, ready: int, scheduled: int) -> None:
-        """Count new jobs."""
-        self.submitted += ready + scheduled
-        self._by_state[JobState.READY] += ready
-        self._by_state[JobState.SCHEDULED] += scheduled
-
-    def move(self, tally: Tally, to: JobState | None) -> None:
-        """Count the jobs of *tally* under state *to* from now on, or not at all.
-
-        Raises:
-            InvariantBroken: fewer than 0 jobs would be left in a state.
-        """
-        by_state = self._by_state
-        for state, count in tally:
-            left = by_state[state] - count
-            if left < 0:
-                raise InvariantBroken(f"a queue would count {left} jobs as {JobState(state).word}")
-            by_state[state] = left
-            if to is not None:
-                by_state[to] += count
 
 
 class Window:
@@ -110,33 +67,6 @@ class Window:
         self.used -= chunk.drop_bodies()
 
 
-class Settled:
-    """The job numbers that were settled under each of the last tokens; results and failures are apart.
-
-    They distinguish a report that is sent twice, which gets its answer again, from one that is too late.
-    """
-
-    def __init__(self) -> None:
-        """Start with none."""
-        #: (token, whether it failed) -> ranges [first, stop) of job numbers.
-        self.ranges: OrderedDict[tuple[int, bool], list[tuple[int, int]]] = OrderedDict()
-
-    def add(self, token: int, first: int, stop: int, *, failed: bool) -> None:
-        """Remember that jobs [first, stop) were settled under *token*."""
-        ranges = self.ranges.setdefault((token, failed), [])
-        if ranges and ranges[-1][1] == first:
-            ranges[-1] = (ranges[-1][0], stop)
-        else:
-            ranges.append((first, stop))
-        if len(self.ranges) > SETTLED_KEPT:
-            self.ranges.popitem(last=False)
-
-    def has(self, token: int, first: int, count: int, *, failed: bool) -> bool:
-        """Return whether jobs `first` … `first + count - 1` were settled like this under *token*."""
-        ranges = self.ranges.get((token, failed), ())
-        return any(low <= first and first + count <= stop for low, stop in ranges)
-
-
 class Ledger:
     """All jobs, by id, by key and by state; and the outcomes in order."""
 
@@ -145,7 +75,7 @@ class Ledger:
         self.window = Window(window_bytes)
         self.origins = Origins()
         #: By the number of the event that accepted the first job of each chunk; oldest first after a replay.
-        self.chunks: dict[int, Chunk] = {}
+        self.chunks: Table[int, Chunk] = Table(by_number)
         #: Chunks that have grown since the last merge looked at them; oldest first.
         self.grown: deque[Chunk] = deque()
         self.counts: dict[str, Counts] = {}
@@ -154,20 +84,22 @@ class Ledger:
         self.keys = Keys()
         #: The newest terms of each task. Chunks share them, because terms take 250 bytes.
         self.terms: dict[str, Terms] = {}
-        self.dead: dict[tuple[int, int], Chunk] = {}
+        self.dead: Table[tuple[int, int], Chunk] = Table(by_hash)
         #: Answers for plain clients that wait in `results`: (chunk sequence, index) -> (chunk, event).
-        self.answers: OrderedDict[tuple[int, int], tuple[Chunk, int]] = OrderedDict()
+        self.answers: OrderedTable[tuple[int, int], tuple[Chunk, int]] = OrderedTable()
         self.drains = Drains()
+        self.roster = WorkerRoster()
         #: Events that ended jobs, in order; some may have been forgotten since.
         self.outcome_order: list[int] = []
         #: Entries of `outcome_order` that the current sweep has passed; it removes the forgotten ones.
         self.swept = 0
         #: The number of kept jobs that each event is about. Failed attempts are in the records of the jobs.
-        self.references: dict[int, int] = {}
+        self.references: Table[int, int] = Table(by_number)
         #: Journal rows that can be deleted, because nothing refers to them any more.
         self.forgotten: list[int] = []
         self.losses = Losses(self.refer, self.unrefer)
-        #: Chunks in the order in which their last job ended, with that time; and the number of their jobs.
+        #: Chunks in the order in which their last job ended, with that time; the number of the jobs of those
+        #: that are neither reopened nor forgotten.
         self.finished: deque[tuple[float, Chunk]] = deque()
         self.finished_jobs = 0
         #: Those past their retention that are kept because they have dead jobs.
@@ -176,6 +108,11 @@ class Ledger:
         #: Origins without jobs, in the order in which they lost the last one, with that time.
         self.emptied: deque[tuple[float, str]] = deque()
         self.settled = Settled()
+        self.large = LargeValues()
+        #: The number of jobs that have a checkpoint.
+        self.checkpoints = 0
+        #: The number of jobs that have partial results.
+        self.streams = 0
         self.last_sequence = 0
         self.last_at = 0.0
         #: Whether no replay goes on.
@@ -242,7 +179,7 @@ class Ledger:
 
     def add(self, chunk: Chunk) -> None:
         """Add a chunk of new jobs."""
-        self.chunks[chunk.sequence] = chunk
+        self.chunks.parts[chunk.sequence >> PART_BITS][chunk.sequence] = chunk
         self.origins.make(chunk.origin).add(chunk)
         self.window.hold(chunk, chunk.weight)
         self._count_new(chunk, 0)
@@ -281,6 +218,10 @@ class Ledger:
         chunk.end(start, stop, state, sequence, at)
         if self.losses.by_event:
             self.losses.ended(chunk, start, stop)
+        if self.checkpoints and state is not JobState.DEAD:
+            self._drop_checkpoints(chunk, start, stop)
+        if self.large.by_origin and state is not JobState.DEAD:
+            self.forgotten += self.large.drop_arguments(chunk.origin, chunk.first + start, chunk.first + stop)
         self.unfinished -= stop - start
         if not self.outcome_order or self.outcome_order[-1] != sequence:
             self.outcome_order.append(sequence)
@@ -290,7 +231,18 @@ class Ledger:
             for index in range(start, stop):
                 self.answers[chunk.sequence, index] = (chunk, sequence)
         if not chunk.unfinished:
-            self._finish(chunk, at)
+            self.finish(chunk, at)
+
+    def _drop_checkpoints(self, chunk: Chunk, start: int, stop: int) -> None:
+        """Forget the checkpoints of jobs that have ended for good; a dead job keeps its own for a requeue."""
+        records = chunk.records
+        for index, record in recorded(records, start, stop):
+            if record.checkpoint:
+                self.unrefer(record.checkpoint, 1)
+                record.checkpoint = 0
+                self.checkpoints -= 1
+                if record.blank:
+                    del records[index]  # as a replay, which does not see the checkpoint, has none
 
     def succeeded(
         self, sequence: int, part: int, chunk: Chunk, span: e.Range, at: float, verb: Verb = Verb.ACK
@@ -301,9 +253,13 @@ class Ledger:
         self.end(chunk, start, stop, verb, sequence, part, at)
         if chunk.terms.answer and not span.results[0]:
             # A plain consumer acknowledged the job: if there is an answer, it puts that into `results`.
-            self.answers.pop((chunk.sequence, start), None)
+            self.answers.pop((chunk.sequence, start))
         if span.token:
             self.settled.add(span.token, span.first, chunk.first + stop, failed=False)
+            if self.large.unclaimed:
+                self.large.claim_results(chunk.origin, span.first, chunk.first + stop, span.token)
+        if self.streams and chunk.records:
+            supersede_streams(chunk.records, start, stop, span.token)
 
     def _step(self, chunk: Chunk, start: int, stop: int, verb: Verb) -> JobState | None:
         """Count the jobs in [start, stop) under the state to which *verb* leads, and return that.
@@ -316,13 +272,12 @@ class Ledger:
         row = (LIVE_STEPS if self.live else REPLAYED_STEPS)[verb]
         tally = chunk.tally(start, stop)
         to = row[tally[0][0]]
-        counts = self.counts_of(chunk.terms.queue)
-        for state, _ in tally:
-            if to is None or row[state] is not to:
-                jobs = f"{chunk.id(start)} or one of the {stop - start - 1} jobs after it"
-                self.contradicted(f"{jobs} is {JobState(state).word}, from which no {verb.word} leads")
-                return None
-        counts.move(tally, to)
+        if to is None or (len(tally) > 1 and any(row[state] is not to for state, _ in tally)):
+            wrong = next(state for state, _ in tally if to is None or row[state] is not to)
+            jobs = f"{chunk.id(start)} or one of the {stop - start - 1} jobs after it"
+            self.contradicted(f"{jobs} is {word_of(wrong)}, from which no {verb.word} leads")
+            return None
+        self.counts_of(chunk.terms.queue).move(tally, to)
         return to
 
     def contradicted(self, how: str) -> None:
@@ -337,15 +292,18 @@ class Ledger:
 
     def reopen(self, chunk: Chunk, index: int) -> None:
         """Make a dead job ready again."""
-        self.dead.pop((chunk.sequence, index), None)
-        self.answers.pop((chunk.sequence, index), None)
-        self.references.pop(chunk.reopen(index), None)  # the event stays in the journal as an attempt
+        if not chunk.unfinished:
+            self._uncount(chunk)
+        self.dead.pop((chunk.sequence, index))
+        self.answers.pop((chunk.sequence, index))
+        self.references.pop(chunk.reopen(index))  # the event stays in the journal as an attempt
         self.unfinished += 1
         self.move(chunk, index, index + 1, Verb.REQUEUE)
 
     # --- the end of a chunk -------------------------------------------------------------------------
 
-    def _finish(self, chunk: Chunk, at: float) -> None:
+    def finish(self, chunk: Chunk, at: float) -> None:
+        """Note that the last job of a chunk has ended."""
         self.window.release(chunk)
         if chunk.terms.task not in (ITEM, PILL):
             self.finished.append((at, chunk))
@@ -355,27 +313,57 @@ class Ledger:
         else:
             self.ended_items.append(chunk)
 
+    def keep_dead(self, finished_at: float, chunk: Chunk) -> None:
+        """Keep a chunk beyond its retention, because it has dead jobs."""
+        self._uncount(chunk)
+        self.kept_dead.append((finished_at, chunk))
+        self.kept_dead_jobs += chunk.count
+        chunk.note_kept_dead(on=True)
+
+    def _uncount(self, chunk: Chunk) -> None:
+        """Count a chunk no longer among the finished ones; its entry there is passed over."""
+        if chunk.terms.task in (ITEM, PILL):
+            return
+        if chunk.is_kept_dead:
+            self.kept_dead_jobs -= chunk.count
+        else:
+            self.finished_jobs -= chunk.count
+        chunk.note_kept_dead(on=False)
+
     def forget(self, chunk: Chunk) -> None:
         """Drop a finished chunk and all data about its jobs."""
-        del self.chunks[chunk.sequence]
+        self._uncount(chunk)
+        self.chunks.pop(chunk.sequence)
         self.origins.make(chunk.origin).remove(chunk)
         self.keys.forget(chunk)
         self.counts_of(chunk.terms.queue).move(chunk.tally(0, chunk.count), None)
         self.forgotten.extend(chunk.rows())
+        if self.large.by_origin:
+            self.forgotten += self.large.drop_jobs(chunk.origin, chunk.first, chunk.first + chunk.count)
         if chunk.terms.answer:
             for index in range(chunk.count):
-                self.answers.pop((chunk.sequence, index), None)
+                self.answers.pop((chunk.sequence, index))
+        for purge in chunk.purges:
+            self.unrefer(purge, 1)
         if chunk.count == 1 and not chunk.records:  # such as each item of a plain client
             self.unrefer(chunk.ended_by(0), 1)
             return
         about = Counter(chunk.endings())
-        for index, record in chunk.records.items():
-            about.update((record.requeued, record.answered, record.cleared))
-            # The last one may be the job's outcome, which is counted already.
-            self.forgotten.extend(each for each in record.attempts if each not in self.references)
-            self.dead.pop((chunk.sequence, index), None)
+        for index in list(chunk.records):
+            about.update(self.drop_record(chunk, index))
         for sequence, count in about.items():
             self.unrefer(sequence, count)
+
+    def drop_record(self, chunk: Chunk, index: int) -> tuple[int, ...]:
+        """Drop the record of a job and its attempts; return the events that it refers to otherwise."""
+        record = chunk.take_record(index)
+        self.checkpoints -= record.checkpoint > 0
+        self.streams -= record.stream is not None
+        # The last one may be the job's outcome, which is counted already.
+        self.forgotten.extend(each for each in record.attempts if each not in self.references)
+        self.dead.pop((chunk.sequence, index))
+        rows = record.stream.rows if record.stream is not None else ()
+        return record.requeued, record.answered, record.cleared, record.checkpoint, *rows
 
     @property
     def has_stale_outcomes(self) -> bool:
@@ -384,14 +372,15 @@ class Ledger:
 
     def refer(self, sequence: int, count: int) -> None:
         """Note that *count* more jobs refer to an event."""
-        self.references[sequence] = self.references.get(sequence, 0) + count
+        part = self.references.parts[sequence >> PART_BITS]
+        part[sequence] = part.get(sequence, 0) + count
 
     def unrefer(self, sequence: int, count: int) -> None:
         """Note that *count* fewer jobs refer to an event; its row goes with the last. 0 is no event."""
         if not sequence:
             return
-        left = self.references.get(sequence, 0) - count
+        left = (self.references.get(sequence) or 0) - count
         if left > 0:
             self.references[sequence] = left
-        elif self.references.pop(sequence, None) is not None:
+        elif self.references.pop(sequence) is not None:
             self.forgotten.append(sequence)

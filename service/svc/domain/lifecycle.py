@@ -11,8 +11,9 @@
                  |                     +------ retry ---------+ |
                  +------------------------ retry_later ---------+
 
-             ready, scheduled --cancel--> cancelled        ready --take--> succeeded
+             ready, scheduled, leased --cancel--> cancelled        ready --take--> succeeded
 
+A job that a consumer has is cancelled at once: its attempt ends a little later, and no result of it counts.
 A consumer *releases* a job that it has not run, and a lease that expires is released. An attempt without a
 result leads to a *retry*, at once or later, or the job is *given up*. A pill, and an answer in `results`, is
 *taken* for good. Leases are not in the journal, so in a replay a job may end whose last known state is a
@@ -37,7 +38,7 @@ class JobState(enum.IntEnum):
     SUCCEEDED = 3
     #: Given up; kept with its error until it is requeued or its retention ends.
     DEAD = 4
-    #: Taken back by its owner before it ran.
+    #: Taken back by its owner before it ended.
     CANCELLED = 5
 
     @property
@@ -95,6 +96,7 @@ TRANSITIONS: dict[tuple[JobState, Verb], JobState] = {
     (JobState.LEASED, Verb.RELEASE): JobState.READY,
     (JobState.READY, Verb.CANCEL): JobState.CANCELLED,
     (JobState.SCHEDULED, Verb.CANCEL): JobState.CANCELLED,
+    (JobState.LEASED, Verb.CANCEL): JobState.CANCELLED,
     (JobState.DEAD, Verb.REQUEUE): JobState.READY,
 }
 #: The states of jobs that are to be done, and of those that have ended.
@@ -102,16 +104,18 @@ UNFINISHED = tuple(
     state for state in JobState if {verb for origin, verb in TRANSITIONS if origin is state} - {Verb.REQUEUE}
 )
 FINISHED = tuple(state for state in JobState if state not in UNFINISHED)
-#: The states in which a job waits: one that nobody holds and that can be cancelled.
-WAITING = tuple(state for state in JobState if (state, Verb.CANCEL) in TRANSITIONS)
+#: The byte of a job that was purged. It is no state: nothing tells of the job any more, and no verb moves it.
+PURGED = len(JobState)
+#: The states in which a job waits: nobody holds it.
+WAITING = tuple(state for state in UNFINISHED if state is not JobState.LEASED)
 
 
-#: For each verb and state, by their numbers: the state that the verb leads to, or None.
+#: For each verb and state, and for `PURGED`, by their numbers: the state that the verb leads to, or None.
 Table = tuple[tuple[JobState | None, ...], ...]
 
 
 def _table(transitions: dict[tuple[JobState, Verb], JobState]) -> Table:
-    return tuple(tuple(transitions.get((state, verb)) for state in JobState) for verb in Verb)
+    return tuple((*(transitions.get((state, verb)) for state in JobState), None) for verb in Verb)
 
 
 #: The steps of a live queue.
@@ -126,6 +130,11 @@ REPLAYED_STEPS = _table(
         for waiting in WAITING
     }
 )
+
+
+def word_of(number: int) -> str:
+    """Return the word for the byte of a job."""
+    return "purged" if number == PURGED else JobState(number).word
 
 
 class InvariantBroken(Exception):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import msgspec
+
 from svc.domain import commands as c
+from svc.domain import enrolment, stops, suspicion
 from svc.domain import replies as r
-from svc.domain import suspicion
 from svc.domain.chunk import Chunk
+from svc.domain.field_bounds import CHECKPOINT_DATA_MAX
 from svc.domain.handlers import handles
 from svc.domain.lifecycle import JobState
-from svc.domain.members import Member, Worker, subscription_of
+from svc.domain.limits import GRANT_JOBS
+from svc.domain.members import LeaseRecord, Member, Notice, Worker, subscription_of
 from svc.domain.names import are_printable, is_address
-from svc.domain.queue_state import Notice, QueueState
+from svc.domain.queue_state import QueueState
 from svc.domain.scheduling.lanes import covers
 from svc.domain.settlement import give_back_all
 
 #: The roles that a connection may claim.
 ROLES = ("client", "consumer", "worker")
+#: Jobs of the leases that one hello may claim: those of the last three grants, and many more.
+CLAIMED_JOBS_MAX = 16 * GRANT_JOBS
 
 
 @handles(c.Hello)
@@ -35,20 +43,35 @@ def hello(state: QueueState, command: c.Hello, member: Member, now: float) -> r.
     if _overtaken(state, command, member):
         message = f"{command.name!r} has ended, or come back on a newer connection than this one"
         return r.Refused("conflict", message)
+    kind, kinds = subscription_of(command), state.ledger.roster.kinds
+    if not kinds.has_room(kind, enrolment.kinds_in_use(state)):
+        return r.Refused("conflict", "the connected consumers name too many queues and tasks already")
     member.role, member.name, member.life = command.role, command.name, command.life
-    member.subscription = state.lanes.shared(subscription_of(command))
+    member.code = command.code
+    member.subscription = state.lanes.shared(kinds.shared(kind))
     state.consumers_changed()
     if member.role in ("consumer", "worker"):
         _enrol(state, command, member, now)
-    lost = [held.token for held in command.held if not _restore(state, held, member, now)]
-    for token in set(member.leases) - {held.token for held in command.held}:
-        # The grant was made, but its reply never arrived.
-        lease = member.leases[token]
-        state.give_back(lease, lease.start, lease.stop, now)
-        state.end_lease(lease)
+    lost = _restore_all(state, command.held, member, now)
+    if member.stops:
+        stops.bound(state, member)
+    _give_back_unheld(state, command, member, now)
+    if member.worker is not None and state.absentees:
+        enrolment.look_for(state, member.worker)
     limits = state.limits
     return r.Welcome(
-        c.PROTOCOL_VERSION, state.incarnation, "", limits.lease_seconds, limits.max_job_bytes, lost
+        c.PROTOCOL_VERSION,
+        state.incarnation,
+        "",
+        limits.lease_seconds,
+        limits.max_job_bytes,
+        lost,
+        CHECKPOINT_DATA_MAX,
+        min(limits.stream_value_bytes, limits.max_job_bytes),
+        limits.stream_values,
+        limits.stream_bytes,
+        limits.max_value_bytes,
+        limits.piece_bytes,
     )
 
 
@@ -60,9 +83,11 @@ def leave(state: QueueState, command: c.Leave, member: Member, now: float) -> r.
     worker = member.worker
     if worker is not None and member.role == "consumer":
         state.ended(worker, member.name)
+    elif worker is not None:
+        enrolment.said_goodbye(state, worker)
     state.dismiss(member)
     if worker is not None and worker.name not in state.workers:
-        state.notices.append(Notice("left", worker.name))
+        state.notices.append(worker.notice("left"))
     return r.Done(count)
 
 
@@ -79,6 +104,35 @@ def disconnected(state: QueueState, member: Member, now: float) -> None:
     state.consumers_changed()
     if member.role == "plain" or (member.worker is None and member.leases):
         give_back_all(state, member, now, expired=True)
+
+
+def heard_from(state: QueueState, worker: Worker, now: float) -> None:
+    """Renew the leases of *worker*; its requests for jobs that came while it was silent are asked again."""
+    state.readied = state.readied or worker.is_silent(now)
+    worker.heard(now, state.limits.lease_seconds)
+
+
+def claim(state: QueueState, worker: Worker, claims: Iterable[c.ClaimedJob], now: float) -> None:
+    """Restore the leases of consumers that have not come back after a restart, as their supervisor sees them.
+
+    Such a consumer counts as one whose connection has ended. One that has said hello or has ended is left
+    alone: it has spoken for itself. Jobs of which the supervisor cannot know still wait for its hello.
+    """
+    supervisor = worker.supervisor
+    if supervisor is None:
+        return
+    expected = frozenset(worker.report.consumers or ()) - worker.consumers.keys() - worker.ended.keys()
+    for each in claims:
+        name = each.consumer
+        if name not in expected or name in worker.consumers:
+            continue
+        absent = Member("consumer", name)
+        absent.worker, absent.life, absent.subscription = worker, worker.life, supervisor.subscription
+        absent.claimed = True
+        worker.consumers[name] = absent
+        disconnected(state, absent, now)
+        _restore(state, c.Held(each.token, each.origin, each.number, 1), absent, now)
+    state.count_consumers()
 
 
 def _unfit(command: c.Hello) -> str:
@@ -132,8 +186,7 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
     if worker is None:
         worker = state.workers[name] = Worker(name, connected_at=now)
     worker.life = command.life
-    worker.seen_at = now
-    worker.expires = now + state.limits.lease_seconds
+    heard_from(state, worker, now)
     member.worker = worker
     if member.role == "worker":
         if worker.supervisor is None:
@@ -142,13 +195,14 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
             # Messages that still arrive over its connection are out of date, and must not change the worker.
             worker.supervisor.worker = None
         worker.supervisor = member
-        worker.hello = command
+        worker.hello = msgspec.structs.replace(command, tasks=[], queues=[], accept=None)  # consumers tell
         return
     previous = worker.consumers.get(member.name)
     if previous is not None and previous is not member:
         _take_over(state, previous, member, now)
     worker.consumers[member.name] = member
     member.connected = True
+    enrolment.enrol(state, member, now)
     state.count_consumers()
 
 
@@ -158,8 +212,22 @@ def _take_over(state: QueueState, previous: Member, member: Member, now: float) 
         suspicion.worker_lost(state, previous, now)
     for lease in list(previous.leases.values()):
         state.pass_on(lease, member)
+    member.stops, previous.stops = previous.stops, []
     previous.worker = None
     state.sweep_due = True
+
+
+def _restore_all(state: QueueState, claims: Iterable[c.Held], member: Member, now: float) -> list[int]:
+    """Restore the leases that *member* claims, and return the tokens of those that it does not get.
+
+    Those behind many jobs are lost, too: it held no more of them, and to look at each may take long.
+    """
+    lost, jobs = [], 0
+    for held in claims:
+        jobs += held.count
+        if jobs > CLAIMED_JOBS_MAX or not _restore(state, held, member, now):
+            lost.append(held.token)
+    return lost
 
 
 def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> bool:
@@ -176,10 +244,11 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
     chunk, start = place
     if not covers(member.subscription, chunk.terms):
         return False
-    stop = start + held.count
+    stop = stops.after_restart(state, chunk, start, start + held.count, held.token, member)
     while start < min(stop, chunk.count) and _settled(state, held.token, chunk, start):
         # The reply that said so never arrived.
         start += 1
+    stop = _surpassed(chunk, start, stop, held.token)
     if not start < stop <= chunk.count or chunk.count_in(JobState.READY, start, stop) != stop - start:
         return False
     state.skip_ready(chunk, start, stop)
@@ -188,6 +257,30 @@ def _restore(state: QueueState, held: c.Held, member: Member, now: float) -> boo
         state.suspects.running.append(lease)
         state.upkeep_at = 0.0
     return True
+
+
+def _surpassed(chunk: Chunk, start: int, stop: int, token: int) -> int:
+    """Return the first of jobs [start, stop) whose partial results are those of a later attempt, or *stop*.
+
+    The lease under *token* was lost before an earlier restart. A success under it would empty that stream.
+    """
+    for index in range(start, min(stop, chunk.count)) if chunk.records else ():
+        record = chunk.records.get(index)
+        if record is not None and record.stream is not None and record.stream.token > token:
+            return index
+    return stop
+
+
+def _give_back_unheld(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
+    """Give back the leases that *member* does not know of: the replies with these grants never arrived."""
+    held = {each.token for each in command.held}
+
+    def give_back(lease: LeaseRecord, place: int, now: float) -> None:
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+
+    unheld = [lease for token, lease in member.leases.items() if token not in held]
+    state.returns.add(state, member, now, give_back, unheld)
 
 
 def _settled(state: QueueState, token: int, chunk: Chunk, index: int) -> bool:

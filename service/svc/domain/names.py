@@ -17,6 +17,10 @@ LABEL_MAX: Final = 255
 QUEUES_MAX: Final = 1024
 #: The codecs of a job's arguments: data alone, and any Python object.
 CODECS: Final = ("plain", "pickle")
+#: The codec of data with extension types, which clients take in place of `plain` if they need it.
+TYPED: Final = "typed"
+#: The codec of data with large arguments, which are not in the body: likewise.
+LARGE: Final = "large"
 
 #: Names that are proposed in place of one that is not known.
 _NEAR_MAX = 3

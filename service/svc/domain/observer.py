@@ -44,6 +44,9 @@ class Observer:
     def requeued(self, terms: Terms, count: int) -> None:
         """Dead jobs were made ready again."""
 
+    def purged(self, terms: Terms, count: int) -> None:
+        """Jobs that had ended were removed on request."""
+
     def stale(self, queue: str, count: int) -> None:
         """Outcomes were refused because their lease had ended or moved to another member."""
 

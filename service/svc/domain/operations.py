@@ -6,18 +6,21 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
+import msgspec
+
 from svc.domain import commands as c
+from svc.domain import enrolment, membership, replay, stops, suspicion
 from svc.domain import events as e
-from svc.domain import replay, suspicion
 from svc.domain import replies as r
 from svc.domain.chunk import Chunk
 from svc.domain.commands import CHANGED_JOBS_MAX
 from svc.domain.handlers import handles
 from svc.domain.job import ITEM, ITEM_CODEC, RESULTS_QUEUE, Outcome
 from svc.domain.lifecycle import WAITING, JobState
-from svc.domain.members import Member
+from svc.domain.members import Member, Notice, Worker
 from svc.domain.outcomes import outcome, take_and_forget
-from svc.domain.queue_state import Notice, QueueState, is_silent
+from svc.domain.queue_state import QueueState
+from svc.domain.scheduling import kinds
 from svc.domain.scheduling.grants import pill_for
 from svc.domain.scheduling.lanes import Subscription
 
@@ -37,41 +40,78 @@ def ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.Re
 
 
 @handles(c.Extend)
-def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply:
-    """Renew the leases of a worker's consumers."""
+def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply | None:
+    """Renew the leases of a worker's consumers; None if the member would wait for attempts to end."""
     worker = member.worker
     if worker is None:
         return r.Refused("bad_request", "say hello as a worker before extending leases")
-    state.readied = state.readied or is_silent(member, now)
     if state.suspects.trials:
         for consumer in worker.consumers.values():
             if consumer.connected:
                 suspicion.reclaim(state, consumer)
-    worker.seen_at = now
-    worker.expires = now + state.limits.lease_seconds
-    worker.report = command
-    count = sum(len(each.leases) for each in worker.consumers.values())
-    return r.Extended(count, pill_for(state, member)) if command.told else r.Done(count)
+    membership.heard_from(state, worker, now)
+    worker.named_bytes = kinds.names_bytes(command.consumers or ())
+    worker.report = command if _may_name(state, worker) else msgspec.structs.replace(command, consumers=None)
+    if command.claims:
+        membership.claim(state, worker, command.claims, now)
+    if state.absentees:
+        enrolment.look_for(state, worker)
+    if not command.told:
+        return r.Done(sum(len(each.leases) for each in worker.consumers.values()))
+    waits = command.wait > 0 and command.stops_made == worker.stops_made
+    return None if waits else _extended(state, member, worker)
+
+
+def _may_name(state: QueueState, worker: Worker) -> bool:
+    """Return whether the names of a worker's consumers are kept; if not, it counts as one that tells none."""
+    if worker.named_bytes <= kinds.SMALL_BYTES:
+        return True
+    if sum(each.named_bytes for each in state.workers.values()) <= kinds.KINDS_BYTES:
+        return True
+    worker.named_bytes = 0
+    return False
+
+
+@handles(c.StopsAwaited)
+def stops_awaited(state: QueueState, command: c.StopsAwaited, member: Member, now: float) -> r.Reply | None:
+    """Answer a supervisor that has waited for attempts to end."""
+    if command.wait > 0:
+        return None
+    return r.Extended() if member.worker is None else _extended(state, member, member.worker)
+
+
+def _extended(state: QueueState, member: Member, worker: Worker) -> r.Extended:
+    consumers = worker.consumers.values()
+    count = sum(len(each.leases) for each in consumers)
+    orders = islice((stop for each in consumers if each.stops for stop in each.stops), stops.STOPS_TOLD)
+    return r.Extended(count, pill_for(state, member), list(orders), worker.stops_made)
 
 
 @handles(c.Cancel)
 def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> r.Reply:
-    """Cancel those of the jobs that are waiting."""
+    """Cancel those of the jobs that are waiting and, if asked for, those that consumers have."""
     places = _places(state, command.ids)
     if isinstance(places, r.Refused):
         return places
+    held = [place for place in places if place[0].state(place[1]) is JobState.LEASED]
+    leases = stops.leases_at(state, held) if command.running and held else {}
+    runs = stops.cut_runs(leases, now)
+    for (chunk, index), lease in sorted(leases.items(), key=lambda each: -each[0][1]):
+        # The last of a lease comes first: what is behind it goes back before it does.
+        stops.end_attempt(state, lease, index, command.grace, now)
+        state.observer.cancelled(chunk.terms, 1)
     waiting = [(chunk, index) for chunk, index in places if chunk.state(index) in WAITING]
     scheduled = sum(1 for chunk, index in waiting if chunk.state(index) is JobState.SCHEDULED)
     for chunk, index in waiting:
         if chunk.state(index) is JobState.READY:
             state.skip_ready(chunk, index, index + 1)
         state.observer.cancelled(chunk.terms, 1)
-    for origin, numbers in _by_origin(waiting):
-        event = e.Cancelled(now, origin, numbers)
+    for origin, numbers in _by_origin([*waiting, *leases]):
+        event = e.JobsCancelled(now, origin, numbers, runs.get(origin, []))
         replay.cancelled(state.ledger, state.record(event), event)
         state.progressed.extend((origin, number, 1) for number in numbers)
     state.scheduled.cancelled(scheduled)
-    return r.Done(len(waiting))
+    return r.Done(len(waiting) + len(leases))
 
 
 @handles(c.Requeue)

@@ -1,8 +1,8 @@
 """The outcomes of jobs: consumers report results, and clients wait for what became of their jobs.
 
-A lease is settled from the front. Its holder reports, or another member of the same worker, and names the
-token. A report with a token that is no longer in force changes nothing. If it repeats a report that was
-recorded, it gets the same answer again.
+A lease is settled from the front, and reports come in order. Its holder reports, or another member of the
+same worker, and names the token. A report with a token that is no longer in force changes nothing. If it
+repeats a report that was recorded, it gets the same answer again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from svc.domain.handlers import (
 )
 from svc.domain.job import ErrorInfo, Outcome, is_alias
 from svc.domain.lifecycle import JobState, Verb
-from svc.domain.members import Member
+from svc.domain.members import LeaseRecord, Member, begin_next
 from svc.domain.queue_state import RANGE_OVERHEAD_BYTES, RESULTS_EVENT_BYTES, QueueState, results_weight
 from svc.domain.scheduling.lanes import Lane
 from svc.errors import JournalError
@@ -48,11 +48,13 @@ TOO_LARGE = r.Refused("bad_request", "the answer is too large for one reply; ask
 
 @handles(c.Ack)
 def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Reply:
-    """Record results from the front of a lease."""
+    """Record results; jobs before them in the lease, whose results never came, go back."""
     count = len(command.results)
     if count != len(command.seconds):
         return r.Refused("bad_request", f"{count} results came with {len(command.seconds)} run times")
-    lease = state.lease_of(command.token, member)
+    if command.peaks and len(command.peaks) != count:
+        return r.Refused("bad_request", f"{count} results came with {len(command.peaks)} peaks of memory")
+    lease = state.lease_of(command.token, member) or suspicion.reclaimed(state, command.token, member)
     if lease is None:
         suspicion.came_back(state, command.token, member, now)
         return late(state, command.token, command.first, count)
@@ -60,13 +62,22 @@ def ack(state: QueueState, command: c.Ack, member: Member, now: float) -> r.Repl
     start = command.first - chunk.first
     skip = lease.start - start
     if skip < 0:
-        return r.Refused("bad_request", f"job {command.first} is not the first unsettled one of its lease")
+        if start >= lease.stop:
+            return r.Refused("bad_request", f"job {command.first} is not of that lease")
+        state.give_back(lease, lease.start, start, now)
+        lease.start, skip = start, 0
+    if command.large and not state.ledger.large.has_results(chunk.origin, command.large, command.token):
+        state.give_back(lease, lease.start, lease.stop, now)
+        state.end_lease(lease)
+        return LEASE_LOST
     if skip >= count:
         return late(state, command.token, command.first, count)
     stop = min(start + count, lease.stop)
-    _record_results(state, command, chunk, start + skip, stop, skip, now)
+    _record_results(state, command, lease, start + skip, stop, skip, now)
     state.settle_front(lease, stop)
     lease.since = now
+    if stop == lease.stop and lease.holder.leases:
+        begin_next(lease.holder, now)
     if stop < start + count:
         state.observer.stale(chunk.terms.queue, start + count - stop)
         return LEASE_LOST
@@ -82,18 +93,24 @@ def late(state: QueueState, token: int, first: int, count: int, *, failed: bool 
 
 
 def _record_results(
-    state: QueueState, command: c.Ack, chunk: Chunk, start: int, stop: int, skip: int, now: float
+    state: QueueState, command: c.Ack, lease: LeaseRecord, start: int, stop: int, skip: int, now: float
 ) -> None:
-    results, seconds = command.results, command.seconds
+    chunk, token, by, code = lease.chunk, command.token, lease.holder.name, lease.holder.code
+    results, seconds, peaks = command.results, command.seconds, command.peaks
     if skip or len(results) != stop - start:
-        results, seconds = results[skip : skip + stop - start], seconds[skip : skip + stop - start]
+        end = skip + stop - start
+        results, seconds, peaks = results[skip:end], seconds[skip:end], peaks[skip:end]
     first, size = chunk.first + start, sum(map(len, results))
     if results_weight(len(results), size) <= RESULTS_PART_BYTES:
-        _record_part(state, chunk, e.Range(chunk.origin, first, command.token, results, seconds), size, now)
+        span = e.Range(chunk.origin, first, token, results, seconds, by, code, peaks)
+        _record_part(state, chunk, span, size, now)
     else:
+        done = 0
         for part, times, size in _parts(results, seconds):
-            _record_part(state, chunk, e.Range(chunk.origin, first, command.token, part, times), size, now)
-            first += len(part)
+            of_part = peaks[done : done + len(part)]
+            span = e.Range(chunk.origin, first + done, token, part, times, by, code, of_part)
+            _record_part(state, chunk, span, size, now)
+            done += len(part)
     state.run_times.ran(chunk.terms.task, stop - start, sum(seconds))
     state.observer.succeeded(chunk.terms, seconds, now - chunk.at_of(start))
     state.progressed.append((chunk.origin, chunk.first + start, stop - start))
@@ -266,7 +283,7 @@ def outcome_of(chunk: Chunk, index: int, event: e.AnyEvent | None) -> Outcome:
             return Outcome(
                 chunk.id(index), JobState.DEAD, b"", error, terms.codec, at, seconds, name, attempts
             )
-        case e.Cancelled(at=at):
+        case e.JobsCancelled(at=at):
             return Outcome(chunk.id(index), JobState.CANCELLED, finished_at=at, task=terms.shown_task)
     raise JournalError(f"the journal does not tell how job {chunk.id(index)} ended")
 

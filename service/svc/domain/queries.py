@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 
 from svc.domain import commands as c
@@ -29,6 +29,8 @@ from svc.domain.views import Page
 
 #: Queues that are counted in one step where it does not matter.
 _SURVEYED = 1000
+#: Work for a job that is leased, of which a worker's description has the number.
+LEASED_WORK = 0.1
 #: A place that no chunk has reached: one looks from the newest on.
 _NEWEST = 1 << 63
 
@@ -38,7 +40,7 @@ def get(state: QueueState, command: c.Get, room: Room, now: float) -> r.Reply:
     """Describe jobs by id, as many of them as fit."""
     if len(command.ids) > REPLY_JOBS_MAX:
         return TOO_MANY
-    page = Page(state, room)
+    page = Page(state, room, content=command.content)
     looked = 0
     for job in command.ids:
         place = place_of(state, job)
@@ -76,7 +78,7 @@ def _matching(
 ) -> Iterator[tuple[Chunk, int]]:
     """Yield the jobs that match a query from its place on, newest first; after each chunk, it and -1."""
     sequence, stop = divmod(command.before, PARTS) if command.before else (_NEWEST, 0)
-    for chunk in _chunks_before(state, sequence):
+    for chunk in state.ledger.chunks.until(sequence):
         index = chunk.count if chunk.sequence < sequence else stop
         room.take(0, PASS_WORK)
         if command.queue in ("", chunk.terms.queue) and command.task in (
@@ -85,19 +87,10 @@ def _matching(
             chunk.terms.shown_task,
         ):
             while index > 0:
-                index = index - 1 if wanted is None else chunk.last_in(wanted, index)
+                index = chunk.last_in(wanted, index)
                 if index >= 0:
                     yield chunk, index
         yield chunk, -1
-
-
-def _chunks_before(state: QueueState, sequence: int) -> Iterator[Chunk]:
-    """Return the chunks up to the one whose first event is *sequence*, newest first."""
-    chunks = state.ledger.chunks
-    if sequence >= _NEWEST:
-        return reversed(chunks.values())
-    numbers = list(chunks)
-    return (chunks[numbers[place]] for place in range(bisect_right(numbers, sequence) - 1, -1, -1))
 
 
 @reads(c.Stats)
@@ -128,13 +121,20 @@ def members(state: QueueState, command: c.Members, room: Room, now: float) -> r.
     names = list(workers) if not command.paged else sorted(name for name in workers if name > command.after)
     views: list[r.WorkerView] = []
     for name in names:
-        found = _worker_view(state, workers[name])
+        found = _worker_view(state, workers[name], now)
         size = _worker_bytes(found)
         if views and not room.holds(size):
             return r.Roster(views, views[-1].name) if command.paged else TOO_LARGE
-        room.take(size, VIEW_WORK + NAME_WORK * found.consumers * len(found.tasks))
+        work = PASS_WORK * found.consumers + NAME_WORK * (len(found.tasks) + len(found.queues))
+        work += LEASED_WORK * found.leased
+        room.take(size, VIEW_WORK + work)
         views.append(found)
     return r.Roster(views)
+
+
+def connected(state: QueueState, now: float) -> list[r.WorkerView]:
+    """Describe all connected workers, without their queues, tasks and leases: these may be very many."""
+    return [_worker_view(state, worker, now, named=False) for worker in state.workers.values()]
 
 
 def _queue_bytes(queue: r.QueueStats) -> int:
@@ -142,16 +142,19 @@ def _queue_bytes(queue: r.QueueStats) -> int:
 
 
 def _worker_bytes(view: r.WorkerView) -> int:
-    return ITEM_BYTES + text_bytes(view.name, view.host, view.release, view.http, *view.queues, *view.tasks)
+    texts = (view.name, view.host, view.release, view.http, *view.queues, *view.tasks, *view.code)
+    return ITEM_BYTES + text_bytes(*texts)
 
 
-def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
+def _worker_view(state: QueueState, worker: Worker, now: float, *, named: bool = True) -> r.WorkerView:
     hello = worker.hello
     consumers = worker.consumers.values()
     # Consumers of one kind have the same names: each set is looked through once, not once for each consumer.
-    subscriptions = {member.subscription for member in consumers}
+    subscriptions = {member.subscription for member in consumers} if named else set()
     queues = {queue for names, _, _ in subscriptions for queue in names}
     tasks = {task for _, names, _ in subscriptions for task in names or ()}
+    leases = [lease for member in consumers for lease in member.leases.values()] if named else []
+    leased = sum([lease.stop - lease.start for lease in leases])
     drains = state.ledger.drains.in_force
     return r.WorkerView(
         name=worker.name,
@@ -161,7 +164,7 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
         consumers=len(worker.consumers),
         busy=sum(1 for member in consumers if member.leases),
         restarts=worker.report.restarts,
-        leased=sum(lease.stop - lease.start for member in consumers for lease in member.leases.values()),
+        leased=leased,
         queues=sorted(queues),
         tasks=sorted(task for task in tasks if not task.startswith("#")),
         connected_at=worker.connected_at,
@@ -169,4 +172,8 @@ def _worker_view(state: QueueState, worker: Worker) -> r.WorkerView:
         draining="" in drains or worker.name in drains or worker.report.stopping,
         http=hello.http if hello else "",
         address=worker.supervisor.address if worker.supervisor else "",
+        code=dict(Counter(member.code for member in consumers if member.code)),
+        round_trip=worker.round_trip,
+        read_ahead=leased - sum([not lease.behind for lease in leases]),
+        silent=worker.is_silent(now),
     )

@@ -13,21 +13,24 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from operator import itemgetter
-from typing import NamedTuple
 
 from svc.domain import events as e
+from svc.domain.absentees import Absentees
 from svc.domain.chunk import Chunk
 from svc.domain.due import Schedule
 from svc.domain.job import RESULTS_QUEUE
 from svc.domain.known_tasks import KnownTasks
+from svc.domain.leases import Leases
 from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import JobState, Verb
-from svc.domain.limits import Limits
-from svc.domain.members import LeaseRecord, Member, Worker
+from svc.domain.limits import TOKENS_PER_INCARNATION, Limits
+from svc.domain.members import LeaseRecord, Member, Notice, Worker
 from svc.domain.observer import Observer
 from svc.domain.refusals import REFUSALS, Refusal
-from svc.domain.replay import end_replay
-from svc.domain.scheduling.lanes import Lanes, RunTimes
+from svc.domain.returns import Returns
+from svc.domain.roster import Watermark
+from svc.domain.scheduling.lanes import Lanes
+from svc.domain.scheduling.run_times import RunTimes
 from svc.domain.scheduling.suspects import Suspects
 from svc.errors import RowMissing
 
@@ -35,9 +38,6 @@ from svc.errors import RowMissing
 WAKE_JOBS_MAX = 10_000
 #: Seconds between two looks of `upkeep` at a state that it cannot wait for otherwise.
 POLL_SECONDS = 0.1
-_TOKENS_PER_INCARNATION = 1 << 40
-#: Ended consumers of one worker that are remembered, so that a late hello of theirs is recognised.
-ENDED_KEPT = 256
 #: Bytes up to which results share an event. To read one of these results, the whole event is read.
 RESULTS_EVENT_BYTES = 1024 * 1024
 #: The weight of a result and of a range of results beside their bytes: an event has at most 2,048 and 128.
@@ -47,13 +47,6 @@ RANGE_OVERHEAD_BYTES = RESULTS_EVENT_BYTES // 128
 Read = Callable[[int], e.AnyEvent | None]
 #: Jobs with progress that others may wait for: origin, first number, count.
 Ended = tuple[str, int, int]
-
-
-class Notice(NamedTuple):
-    """A member that came or went: `joined`, `left`, `lost` and a worker; `drained`, `resumed`, one or ""."""
-
-    what: str
-    name: str
 
 
 class QueueState:
@@ -79,16 +72,14 @@ class QueueState:
         #: Bytes of all events that `read` had to decode so far, because they were not in memory.
         self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
-        self.lanes = Lanes()
-        self.run_times = RunTimes()
-        self.scheduled = Schedule()
-        self.leases: dict[int, LeaseRecord] = {}
+        self.lanes, self.run_times, self.scheduled = Lanes(), RunTimes(), Schedule()
+        self.leases = Leases()
         self.suspects = Suspects(self.leases, self.ledger.losses)
-        #: The members that hold leases.
+        #: The members that hold leases, and those of their leases that wait to be given back.
         self.holders: set[Member] = set()
+        self.returns = Returns()
         #: When `upkeep` has work next at the latest, and when it looked last.
-        self.upkeep_at = 0.0
-        self.looked_at = 0.0
+        self.upkeep_at = self.looked_at = 0.0
         #: When `upkeep` may look for holders whose leases no other rule ends, and whether it has to.
         self.next_sweep = 0.0
         self.sweep_due = True
@@ -97,21 +88,28 @@ class QueueState:
         self._known_tasks: KnownTasks | None = None
         #: Connections so far; `arrived` numbers them.
         self.arrivals = 0
-        #: After a restart: no job is handed out before this time.
-        self.hold_until = 0.0
+        self.absentees = Absentees()
+        #: Whether an event of the next commit has to be durable before any grant leaves.
+        self.grants_wait = False
         #: Whether jobs became ready, and the jobs whose attempts ended, since the host last looked.
         self.readied = False
         self.progressed: list[Ended] = []
+        #: The jobs with new partial results since then: origin and number.
+        self.yielded: set[tuple[str, int]] = set()
+        #: Workers that have attempts to end, since the host last looked.
+        self.stopped: set[str] = set()
         #: Members that came or went, for the host to log.
         self.notices: list[Notice] = []
         #: The reasons for which new jobs are refused now.
         self.refusals: frozenset[Refusal] = frozenset()
+        #: The bytes that are free on the disk of the journal, as last seen.
+        self.free_bytes = float("inf")
         self._events: list[tuple[int, e.AnyEvent]] = []
         #: Bytes of the results in the events of the next commit, by the number of the event.
         self.result_bytes: dict[int, int] = {}
         self._succeeded: tuple[int, e.Succeeded] | None = None
         self._results_weight = 0
-        self._tokens = incarnation * _TOKENS_PER_INCARNATION
+        self._tokens = incarnation * TOKENS_PER_INCARNATION
 
     # --- new jobs -----------------------------------------------------------------------------------
 
@@ -161,6 +159,7 @@ class QueueState:
     def take_events(self) -> tuple[list[tuple[int, e.AnyEvent]], list[int]]:
         """Return the events that the next commit stores, and the rows that it deletes."""
         events, self._events = self._events, []
+        self.grants_wait = False
         forgotten, self.ledger.forgotten = self.ledger.forgotten, []
         self._succeeded = None
         # An event may have been forgotten with its first jobs, and have taken more jobs since.
@@ -173,41 +172,31 @@ class QueueState:
         pending = place < len(events) and events[place][0] == sequence
         return events[place][1] if pending else self.read(sequence)
 
-    def recover(self, now: float) -> None:
-        """Make jobs ready that the replayed events left waiting, and give holders time to reconnect."""
-        end_replay(self.ledger)
-        unfinished = [chunk for chunk in self.ledger.chunks.values() if chunk.unfinished]
-        ready = [(chunk, *run) for chunk in unfinished for run in chunk.runs(JobState.READY)]
-        for chunk, start, stop in sorted(ready, key=lambda each: each[0].sequence_of(each[1])):
-            self._push(chunk, start, stop, chunk.at_of(start))
-        for chunk in unfinished:
-            for start, stop in chunk.runs(JobState.SCHEDULED):
-                self.scheduled.restore(chunk, start, stop)
-        # A job that was leased when the manager stopped may be due long ago: its holder may ask for it now.
-        self.wake_due(now)
-        if self.lanes.queues or self.suspects.lanes.queues:
-            self.hold_until = now + self.limits.reconnect_seconds
-        self.readied = True
-        self.upkeep_at = 0.0
-
     # --- ready and scheduled ------------------------------------------------------------------------
 
     def make_ready(self, chunk: Chunk, start: int, stop: int, now: float) -> None:
         """Put jobs, whose state is READY already, into their lane."""
-        self._push(chunk, start, stop, now)
+        self.push(chunk, start, stop, now)
         self.readied = True
         if chunk.terms.queue == RESULTS_QUEUE:
             self.progressed.append((chunk.origin, chunk.first + start, stop - start))
 
-    def _push(self, chunk: Chunk, start: int, stop: int, ready_at: float) -> None:
+    def push(self, chunk: Chunk, start: int, stop: int, ready_at: float) -> None:
+        """Put jobs into their lane; ready jobs that an absentee may hold stand in lanes of their own."""
+        lanes = self.absentees.lanes if self._is_awaited(chunk) else self.lanes
         if chunk.suspects:
-            self.suspects.push(self.lanes, chunk, start, stop, ready_at)
+            self.suspects.push(lanes, chunk, start, stop, ready_at)
         else:
-            self.lanes.push(chunk, start, stop, ready_at)
+            lanes.push(chunk, start, stop, ready_at)
 
     def skip_ready(self, chunk: Chunk, start: int, stop: int) -> None:
         """Account for ready jobs that left their state, or will, other than by a grant."""
-        self.suspects.skip(self.lanes, chunk, start, stop)
+        lanes = self.absentees.lanes if self._is_awaited(chunk) else self.lanes
+        self.suspects.skip(lanes, chunk, start, stop)
+
+    def _is_awaited(self, chunk: Chunk) -> bool:
+        """Return whether somebody who may hold jobs of *chunk* is still to come back after a restart."""
+        return bool(self.absentees.kinds) and self.absentees.may_hold(chunk)
 
     def admit(self, chunk: Chunk, start: int, now: float) -> None:
         """Put the newly accepted jobs of *chunk*, from *start* on, into their lane or into the schedule."""
@@ -247,11 +236,25 @@ class QueueState:
         if not token:
             self._tokens += 1
             token = self._tokens
-        lease = LeaseRecord(token, chunk, start, stop, member, now, now)
-        self.leases[token] = member.leases[token] = lease
+            if member.role != "plain":
+                mark = self.ledger.roster.watermarks.get(chunk.terms.queue)
+                if mark is None or chunk.sequence > mark.up_to:
+                    mark = self._move_watermark(chunk, now)
+                mark.grants += 1
+        lease = member.leases[token] = LeaseRecord(token, chunk, start, stop, member, now, now)
+        self.leases.add(lease)
         self.holders.add(member)
         self.ledger.move(chunk, start, stop, Verb.LEASE)
         return lease
+
+    def _move_watermark(self, chunk: Chunk, now: float) -> Watermark:
+        """Record that jobs of *chunk*, and of some chunks after it, may be granted."""
+        ledger, queue = self.ledger, chunk.terms.queue
+        up_to = chunk.sequence + ledger.roster.ahead(queue)
+        sequence = self.record(e.WatermarkMoved(now, queue, up_to))
+        ledger.forgotten += ledger.roster.move(queue, up_to, sequence)
+        self.grants_wait = True
+        return ledger.roster.watermarks[queue]
 
     def give_back(self, lease: LeaseRecord, start: int, stop: int, now: float) -> None:
         """Make jobs of a lease ready again at their old place; the caller adjusts or ends the lease."""
@@ -271,7 +274,7 @@ class QueueState:
     def end_lease(self, lease: LeaseRecord) -> None:
         """Forget a lease."""
         holder = lease.holder
-        self.leases.pop(lease.token, None)
+        self.leases.remove(lease)
         holder.leases.pop(lease.token, None)
         if not holder.leases:
             self.holders.discard(holder)
@@ -305,9 +308,7 @@ class QueueState:
 
     def ended(self, worker: Worker, consumer: str) -> None:
         """Note that a consumer's process has ended: messages from its older connections are out of date."""
-        worker.ended[consumer] = self.arrivals
-        if len(worker.ended) > ENDED_KEPT:
-            del worker.ended[next(iter(worker.ended))]
+        worker.note_ended(consumer, self.arrivals, self.workers.values())
 
     def dismiss(self, member: Member) -> None:
         """Remove a member that holds no lease from its worker, and the worker with its last member."""
@@ -322,9 +323,17 @@ class QueueState:
                 self.consumers -= 1  # a new count takes a second if thousands end together
         if not worker.consumers and worker.supervisor is None and self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
+            if worker.name not in self.absentees.names:
+                self.strike(worker.name, worker.seen_at)
         member.worker = None
         self.sweep_due = True
         self.consumers_changed()
+
+    def strike(self, worker: str, at: float) -> None:
+        """Record that a worker, last heard of at time *at*, is on the roster no more, if it was."""
+        if worker in self.ledger.roster.workers:
+            sequence = self.record(e.Struck(at, worker))
+            self.ledger.forgotten += [*self.ledger.roster.strike(worker), sequence]
 
     def count_consumers(self) -> None:
         """Count the consumers of all workers again."""
@@ -355,6 +364,13 @@ class QueueState:
             return []
         return columns.headers(start, stop) or self._stored(chunk, start, stop)[1]
 
+    def checkpoint(self, sequence: int) -> bytes:
+        """Return the data of a checkpoint, which event *sequence* has."""
+        event = self.event(sequence)
+        if not isinstance(event, e.Checkpointed):
+            raise RowMissing(f"event {sequence} is gone from the journal")  # it is a row, not a type
+        return event.data
+
     def _stored(self, chunk: Chunk, start: int, stop: int) -> tuple[list[bytes], list[bytes]]:
         """Return the bodies and headers of jobs [start, stop) from the journal."""
         bodies: list[bytes] = []
@@ -378,13 +394,3 @@ class QueueState:
 def results_weight(count: int, size: int) -> int:
     """Return the weight of *count* results of *size* bytes in an event."""
     return count * RESULT_OVERHEAD_BYTES + size
-
-
-def may_lease(member: Member) -> bool:
-    """Return whether jobs may be handed to *member*: only if its end will be noticed."""
-    return member.role == "plain" or (member.role == "consumer" and member.worker is not None)
-
-
-def is_silent(member: Member, now: float) -> bool:
-    """Return whether its worker was silent for a whole lease time, so that no new lease would last."""
-    return member.worker is not None and now >= member.worker.expires

@@ -13,10 +13,15 @@ from typing import Any
 from svc.domain import events as e
 from svc.domain.chunk import Chunk
 from svc.domain.job import Cause
+from svc.domain.job_records import NO_RECORD
+from svc.domain.job_streams import JobStream
 from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import JobState, Verb
 from svc.domain.losses import Loss
+from svc.domain.names import LARGE
 from svc.domain.origins import Origin
+from svc.domain.purged_jobs import purged
+from svc.domain.tables import Table, by_number
 
 
 def replay(ledger: Ledger, sequence: int, event: e.AnyEvent) -> None:
@@ -32,15 +37,28 @@ def replay(ledger: Ledger, sequence: int, event: e.AnyEvent) -> None:
         ledger.forgotten.append(sequence)
 
 
-def end_replay(ledger: Ledger) -> None:
+def end_replay(ledger: Ledger, now: float) -> None:
     """Sort the chunks, because a replay meets merged ones late; go on live."""
     ledger.live = True
-    if list(ledger.chunks) != sorted(ledger.chunks):
-        ledger.chunks = dict(sorted(ledger.chunks.items()))
+    _claim_arguments(ledger)
+    ledger.large.renew(now)
+    numbers = list(ledger.chunks)
+    if numbers != sorted(numbers):
+        chunks, ledger.chunks = ledger.chunks, Table(by_number)
+        for number in sorted(numbers):
+            ledger.chunks[number] = chunks[number]
     ended, ledger.ended_items = ledger.ended_items, []
     for chunk in dict.fromkeys(ended):
         if not chunk.unfinished:
             ledger.forget(chunk)
+
+
+def _claim_arguments(ledger: Ledger) -> None:
+    """Note which large arguments have a job: their rows come before that of the job."""
+    for group in list(ledger.large.unclaimed.values()):
+        place = None if group.token else ledger.origins.find(group.origin, group.number)
+        if place is not None and place[0].terms.codec == LARGE:
+            ledger.large.claim_arguments(group.origin, group.number)
 
 
 # --- one kind of event each -------------------------------------------------------------------------
@@ -104,8 +122,52 @@ def cleared(ledger: Ledger, sequence: int, event: e.Cleared) -> None:
     ledger.refer(sequence, 1)
 
 
-def cancelled(ledger: Ledger, sequence: int, event: e.Cancelled) -> None:
-    """End waiting jobs that never ran."""
+def checkpointed(ledger: Ledger, sequence: int, event: e.Checkpointed) -> None:
+    """Keep the checkpoint of a job in place of its last one.
+
+    In a replay, a job that left one may still be dead: the event of its requeue has gone if it failed again.
+    """
+    place = ledger.origins.find(event.origin, event.number)
+    if place is None or (place[0].has_ended(place[1]) and place[0].state(place[1]) is not JobState.DEAD):
+        ledger.forgotten.append(sequence)
+        return
+    record = place[0].record(place[1])
+    if record.checkpoint:
+        ledger.unrefer(record.checkpoint, 1)
+    else:
+        ledger.checkpoints += 1
+    record.checkpoint = sequence
+    ledger.refer(sequence, 1)
+
+
+def yielded(ledger: Ledger, sequence: int, event: e.Yielded) -> None:
+    """Add partial results to the stream of their attempt, whose first ones replace the stream before.
+
+    A job that is dead here may run: the event that requeued it is gone if the attempt has ended since.
+    """
+    place = ledger.origins.find(event.origin, event.number)
+    last = None if place is None else place[0].records.get(place[1], NO_RECORD).stream
+    stream = last if last is not None and last.token == event.token else None
+    if place is None or event.first != (stream.count if stream is not None else 0):
+        ledger.forgotten.append(sequence)
+        return
+    if stream is None:
+        ledger.streams += last is None
+        for row in last.rows if last is not None else ():
+            ledger.unrefer(row, 1)
+        stream = JobStream(event.token, event.stream, event.attempt)
+        place[0].record(place[1]).stream = stream
+    stream.add(sequence, len(event.values), sum(map(len, event.values)))
+    ledger.refer(sequence, 1)
+
+
+def stored(ledger: Ledger, sequence: int, event: e.Stored) -> None:
+    """Keep a piece of a large value."""
+    ledger.forgotten.extend(ledger.large.add(sequence, event))
+
+
+def cancelled(ledger: Ledger, sequence: int, event: e.JobsCancelled) -> None:
+    """End jobs without a result."""
     for part, number in enumerate(event.numbers):
         place = ledger.origins.find(event.origin, number)
         if place is not None:
@@ -140,7 +202,7 @@ def answered(ledger: Ledger, sequence: int, event: e.Answered) -> None:
         place = ledger.origins.find(event.origin, number)
         if place is not None:
             chunk, index = place
-            ledger.answers.pop((chunk.sequence, index), None)
+            ledger.answers.pop((chunk.sequence, index))
             record = chunk.record(index)
             ledger.unrefer(record.answered, 1)
             record.answered = sequence
@@ -199,6 +261,27 @@ def note_emptied(ledger: Ledger, origin: Origin, at: float) -> None:
     origin.emptied_at = at
 
 
+def roster_begun(ledger: Ledger, sequence: int, event: e.RosterBegun) -> None:
+    """Begin the roster."""
+    ledger.forgotten += ledger.roster.begin(sequence)
+
+
+def enrolled(ledger: Ledger, sequence: int, event: e.Enrolled) -> None:
+    """Enrol a worker."""
+    tasks, codecs = (None if names is None else frozenset(names) for names in (event.tasks, event.codecs))
+    ledger.forgotten += ledger.roster.enrol(event.worker, (frozenset(event.queues), tasks, codecs), sequence)
+
+
+def struck(ledger: Ledger, sequence: int, event: e.Struck) -> None:
+    """Remove a worker."""
+    ledger.forgotten += [*ledger.roster.strike(event.worker), sequence]
+
+
+def watermark_moved(ledger: Ledger, sequence: int, event: e.WatermarkMoved) -> None:
+    """Move the watermark of a queue."""
+    ledger.forgotten += ledger.roster.move(event.queue, event.up_to, sequence)
+
+
 def _clock_set(ledger: Ledger, _sequence: int, event: e.ClockSet) -> None:
     """Go on from the time that the clock was set to.
 
@@ -225,13 +308,13 @@ def _clock_set(ledger: Ledger, _sequence: int, event: e.ClockSet) -> None:
 
 
 #: Events that are kept only for the sake of the jobs that they are about.
-_ABOUT_JOBS = frozenset((e.Succeeded, e.Cancelled, e.Requeued, e.Answered, e.Suspected))
+_ABOUT_JOBS = frozenset((e.Succeeded, e.JobsCancelled, e.Requeued, e.Answered, e.Suspected))
 _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Submitted: Ledger.submitted,
     e.Merged: _merged,
     e.Succeeded: _succeeded,
     e.Failed: failed,
-    e.Cancelled: cancelled,
+    e.JobsCancelled: cancelled,
     e.Requeued: requeued,
     e.Answered: answered,
     e.Drained: drained,
@@ -240,4 +323,12 @@ _APPLIED_BY: dict[type[e.Event], Callable[[Ledger, int, Any], object]] = {
     e.Suspected: suspected,
     e.Cleared: cleared,
     e.ClockSet: _clock_set,
+    e.Checkpointed: checkpointed,
+    e.Yielded: yielded,
+    e.Purged: purged,
+    e.Stored: stored,
+    e.RosterBegun: roster_begun,
+    e.Enrolled: enrolled,
+    e.Struck: struck,
+    e.WatermarkMoved: watermark_moved,
 }

@@ -13,10 +13,11 @@ class Role(enum.StrEnum):
     WORK = "work"
     READ = "read"
     ADMIN = "admin"
+    SHELL = "shell"
 
 
 Roles: TypeAlias = tuple[Role, ...]
 
 #: The command says nothing of anyone's jobs.
-EVERY_ROLE: Final = (Role.SUBMIT, Role.WORK, Role.READ)
+EVERY_ROLE: Final = (Role.SUBMIT, Role.SHELL, Role.WORK, Role.READ)
 ADMIN_ALONE: Final[Roles] = ()

@@ -10,36 +10,40 @@ from __future__ import annotations
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import suspicion
-from svc.domain.charges import charge, interrupt, return_jobs
+from svc.domain.charges import Usage, charge, interrupt, return_jobs
+from svc.domain.field_bounds import COUNTER_MAX
 from svc.domain.handlers import handles
 from svc.domain.job import Cause
 from svc.domain.job_records import NO_RECORD
-from svc.domain.members import LeaseRecord, Member
+from svc.domain.members import LeaseRecord, Member, begin_next
 from svc.domain.outcomes import DONE, LEASE_LOST, late
 from svc.domain.queue_state import QueueState
 from svc.domain.retry import crash_retry_in
+from svc.domain.returns import GiveBack
 
 
 @handles(c.Nack)
 def nack(state: QueueState, command: c.Nack, member: Member, now: float) -> r.Reply:
     """Charge the attempt at one job; jobs before it in the lease, whose results never came, go back."""
-    lease = state.lease_of(command.token, member)
+    lease = state.lease_of(command.token, member) or suspicion.reclaimed(state, command.token, member)
     index = -1 if lease is None else command.number - lease.chunk.first
     if lease is None or not lease.start <= index < lease.stop:
         suspicion.came_back(state, command.token, member, now)
         return late(state, command.token, command.number, 1, failed=True)
     state.give_back(lease, lease.start, index, now)
     lease.start = index
-    cause, retry_in, seconds = command.cause, command.retry_in, command.seconds
-    charge(state, lease, cause, command.error, retry_in, seconds, now, token=lease.token)
+    cause, retry_in, usage = command.told_cause, command.retry_in, Usage(command.seconds, command.peak)
+    charge(state, lease, cause, command.error, retry_in, usage, now, token=lease.token)
     lease.since = now
+    if lease.start >= lease.stop:
+        begin_next(lease.holder, now)
     return DONE
 
 
 @handles(c.Release)
 def release(state: QueueState, command: c.Release, member: Member, now: float) -> r.Reply:
     """Give jobs of a lease back, uncharged."""
-    lease = state.lease_of(command.token, member)
+    lease = state.lease_of(command.token, member) or suspicion.reclaimed(state, command.token, member)
     if lease is None:
         return LEASE_LOST
     start = max(lease.start, command.first - lease.chunk.first)
@@ -54,16 +58,26 @@ def recall(state: QueueState, command: c.Recall, member: Member, now: float) -> 
     holder = _consumer(member, command.consumer)
     if holder is None:
         return r.Done(0)
-    count = 0
-    for token in [token for token in holder.leases if command.token <= token <= command.last]:
-        lease = holder.leases[token]
-        start = lease.start
-        if token == command.token:
-            start = max(start, command.number + 1 - lease.chunk.first)
+    count, last = 0, command.last
+    if command.unread and _runs(holder, command.token, command.number):
+        last = COUNTER_MAX
+    lease = holder.leases.get(command.token)
+    if lease is not None and command.token <= last:
+        lease.overdue = True
+        start = max(lease.start, command.number + 1 - lease.chunk.first)
         if start < lease.stop:
             count += lease.stop - start
             _give_back_from(state, lease, start, now)
+    behind = [each for token, each in holder.leases.items() if command.token < token <= last]
+    count += sum(each.stop - each.start for each in behind)
+    state.returns.add(state, holder, now, _returning(state, expired=False), behind)
     return r.Done(count)
+
+
+def _runs(holder: Member, token: int, number: int) -> bool:
+    """Return whether a job has no outcome yet: else its consumer runs what it was granted after that."""
+    lease = holder.leases.get(token)
+    return lease is not None and lease.start <= number - lease.chunk.first < lease.stop
 
 
 @handles(c.Lost)
@@ -76,7 +90,8 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
             state.give_back(lease, lease.start, index, now)
             lease.start = index
             retry_in = crash_retry_in(lease.chunk.records.get(index, NO_RECORD).crashes + 1)
-            charge(state, lease, Cause.CRASHED, command.error, retry_in, command.seconds, now)
+            usage = Usage(command.seconds, command.peak)
+            charge(state, lease, Cause.CRASHED, command.error, retry_in, usage, now)
     if member.worker is not None:
         state.ended(member.worker, command.consumer)
     holder = _consumer(member, command.consumer)
@@ -90,14 +105,21 @@ def lost(state: QueueState, command: c.Lost, member: Member, now: float) -> r.Re
 
 
 def give_back_all(state: QueueState, holder: Member, now: float, *, expired: bool = False) -> int:
-    """End all leases of a member, uncharged; return the number of jobs that went back."""
-    count = 0
-    for place, lease in enumerate(list(holder.leases.values())):
-        count += lease.stop - lease.start
-        # A consumer runs its jobs in order: only the very first one was executing.
-        ran = expired and (place == 0 or holder.role == "plain")
-        return_jobs(state, lease, suspicion.run_time(lease, now) if ran else None, now, expired=expired)
+    """End all leases of a member, uncharged; return the number of jobs that go back."""
+    count = holder.leased
+    charged = 0 if not expired else len(holder.leases) if holder.role == "plain" else 1
+    state.returns.add(state, holder, now, _returning(state, charged, expired=expired))
     return count
+
+
+def _returning(state: QueueState, charged: int = 0, *, expired: bool) -> GiveBack:
+    """Return how leases go back of which the first *charged* ones were executing."""
+
+    def give_back(lease: LeaseRecord, place: int, now: float) -> None:
+        seconds = suspicion.run_time(lease, now) if place < charged else None
+        return_jobs(state, lease, seconds, now, expired=expired)
+
+    return give_back
 
 
 def _give_back_from(

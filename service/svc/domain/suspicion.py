@@ -14,9 +14,12 @@ If it comes back later, the suspicion is withdrawn.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
+
 from svc.domain import events as e
 from svc.domain import replay
-from svc.domain.charges import charge, return_jobs
+from svc.domain.charges import Usage, charge, return_jobs
 from svc.domain.due import runs_of
 from svc.domain.job import Cause, ErrorInfo
 from svc.domain.job_records import NO_RECORD
@@ -28,6 +31,8 @@ from svc.domain.scheduling.suspects import Trial
 
 #: Workers that are lost within so many seconds of each other are lost together.
 TOGETHER_SECONDS = 1.0
+#: Trials that one look concludes at most, which takes some 10 ms.
+JUDGED_MAX = 256
 
 
 # --- a worker or a consumer is lost -------------------------------------------------------------------
@@ -53,13 +58,16 @@ def process_replaced(state: QueueState, worker: Worker, now: float) -> None:
 
 def consumer_lost(state: QueueState, holder: Member, now: float) -> None:
     """Give back what a consumer has whose process has died, with its supervisor there to tell of it."""
-    for place, lease in enumerate(list(holder.leases.values())):
-        seconds = run_time(lease, now)
+
+    def give_back(lease: LeaseRecord, place: int, now: float) -> None:
+        seconds = run_time(lease, now, told=True)
         if _is_alone(state, lease):
             accuse(state, lease, seconds, now)
         else:
             _suspect(state, lease, now)
             return_jobs(state, lease, None if place else seconds, now)
+
+    state.returns.add(state, holder, now, give_back)
 
 
 def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) -> None:
@@ -70,13 +78,17 @@ def accuse(state: QueueState, lease: LeaseRecord, seconds: float, now: float) ->
     said = f"its worker, or all its processes, was lost while this job ran: suspicion {count}"
     error = ErrorInfo("WorkerLost", f"{said} of {budget}" if budget else said)
     retry_in = None if budget and count >= budget else 0.0
-    charge(state, lease, Cause.SUSPECTED, error, retry_in, seconds, now)
+    charge(state, lease, Cause.SUSPECTED, error, retry_in, Usage(seconds), now)
 
 
-def run_time(lease: LeaseRecord, now: float) -> float:
-    """Return for how long the first job of a lost lease ran, as far as can be told from outside."""
+def run_time(lease: LeaseRecord, now: float, *, told: bool = False) -> float:
+    """Return for how many seconds the first job of a lost lease ran, as far as can be told from outside.
+
+    Its supervisor may have *told* of the loss just now. Else a connected holder ran it until its worker was
+    last heard of at least, which may be 0 seconds.
+    """
     holder = lease.holder
-    seen = holder.worker.seen_at if holder.worker is not None else now
+    seen = holder.worker.seen_at if holder.worker is not None and not told else now
     last = holder.gone_at if not holder.connected else max(seen, lease.since)
     return max(0.0, min(last, now) - lease.since)
 
@@ -84,15 +96,17 @@ def run_time(lease: LeaseRecord, now: float) -> float:
 def _give_back(
     state: QueueState, holder: Member, now: float, *, planned: bool, worker: Worker | None = None
 ) -> None:
-    for place, lease in enumerate(list(holder.leases.values())):
+    def give_back(lease: LeaseRecord, place: int, now: float) -> None:
         seconds = run_time(lease, now)
         if worker is not None and not planned and _is_alone(state, lease):
             _put_on_trial(state, lease, worker, seconds, now)
-            continue
+            return
         if not planned:
             _suspect(state, lease, now)
         # A consumer runs its jobs in order: only the very first one was executing.
         return_jobs(state, lease, None if place else seconds, now)
+
+    state.returns.add(state, holder, now, give_back)
 
 
 def _is_alone(state: QueueState, lease: LeaseRecord) -> bool:
@@ -118,6 +132,7 @@ def _suspect(
 def _put_on_trial(state: QueueState, lease: LeaseRecord, worker: Worker, seconds: float, now: float) -> None:
     holder = lease.holder
     absent = Member(ON_TRIAL, holder.name)
+    absent.code = holder.code
     # The worker as it was: another process that takes its name is not the one that had the lease.
     absent.worker, absent.life = Worker(worker.name), holder.life
     absent.connected = False
@@ -142,16 +157,29 @@ def reclaim(state: QueueState, member: Member) -> None:
             state.pass_on(trial.lease, member)
 
 
+def reclaimed(state: QueueState, token: int, member: Member) -> LeaseRecord | None:
+    """Return the lease under *token* if it is on trial of *member*: it is the member's own again."""
+    lease = state.leases.get(token)
+    if lease is None or not on_trial(lease, member):
+        return None
+    state.pass_on(lease, member)
+    return lease
+
+
 def judge(state: QueueState, now: float) -> None:
-    """Conclude the trials that have taken long enough."""
+    """Conclude the trials that have taken long enough; if they are very many, the next call does the rest."""
     suspects = state.suspects
     state.readied = suspects.forget_ended() or state.readied
-    while suspects.trials and now >= suspects.trials[0].at + TOGETHER_SECONDS:
-        trial = suspects.trials.pop(0)
+    due = bisect_right(suspects.trials, now - TOGETHER_SECONDS, key=attrgetter("at"))
+    concluded = suspects.trials[: min(due, JUDGED_MAX)]
+    del suspects.trials[: len(concluded)]
+    for trial in concluded:
         lease = trial.lease
         if state.leases.get(lease.token) is lease and lease.holder.role == ON_TRIAL:
             _conclude(state, trial, now)
     oldest = now - 2 * TOGETHER_SECONDS
+    if suspects.trials:
+        oldest = min(oldest, suspects.trials[0].at - TOGETHER_SECONDS)
     if suspects.lost_at and min(suspects.lost_at.values()) < oldest:
         suspects.lost_at = {name: at for name, at in suspects.lost_at.items() if at >= oldest}
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from svc.domain import enrolment, suspicion
 from svc.domain import events as e
-from svc.domain import suspicion
 from svc.domain.chunk import Chunk
 from svc.domain.job import PERMANENT_QUEUES
 from svc.domain.ledger import Ledger
 from svc.domain.members import ON_TRIAL, RECONNECT_GRACE, Member, Worker
-from svc.domain.queue_state import POLL_SECONDS, Notice, QueueState
+from svc.domain.pieces import drop_unclaimed
+from svc.domain.queue_state import POLL_SECONDS, QueueState
 from svc.domain.replay import merge, note_emptied
 from svc.domain.settlement import give_back_all
 
@@ -21,6 +22,8 @@ FORGET_CHUNKS_MAX = 200
 #: a job with a history counts.
 SMALL_CHUNK_JOBS = 250
 RECORD_COST_JOBS = 20
+#: Members whose leases one look takes away without giving them all back: each may take a tenth of a ms.
+REAPED_MAX = 16
 #: Seconds between two searches for leases whose holder no other rule reaches.
 SWEEP_SECONDS = 1.0
 #: Seconds between two looks at the most: what nothing announces is seen by then.
@@ -42,24 +45,26 @@ def tick(state: QueueState, now: float) -> None:
     time of day.
     """
     state.looked_at = now
+    state.returns.go_on(now)
     state.wake_due(now)
-    if state.hold_until and now >= state.hold_until:
-        state.hold_until = 0.0
-        state.readied = True
+    if state.absentees and now >= state.absentees.until:
+        enrolment.give_up(state, now)
     suspects = state.suspects
     if suspects.running or suspects.trials or suspects.lost_at:
         suspicion.judge(state, now)
-    for worker in list(state.workers.values()):
-        _reap(state, worker, now)
+    _reap_all(state, now)
     if now >= state.next_sweep:
         state.next_sweep = now + SWEEP_SECONDS
         state.sweep_due = False
         _sweep(state, now)
     _retire(state, now)
+    if state.ledger.large.unclaimed:
+        drop_unclaimed(state, now)
     _merge(state, now)
     state.upkeep_at = min(
+        now if state.returns else math.inf,
         state.scheduled.next_at,
-        state.hold_until or math.inf,
+        state.absentees.until or math.inf,
         max(now + POLL_SECONDS, _next_look(state, now)),
     )
 
@@ -94,20 +99,33 @@ def pause(state: QueueState, seconds: float, now: float) -> None:
     those that are expected to come back after a restart.
     """
     state.upkeep_at = 0.0
-    if state.hold_until:
-        state.hold_until = min(state.hold_until + seconds, now + state.limits.reconnect_seconds)
+    absentees = state.absentees
+    if absentees:
+        absentees.until = min(absentees.until + seconds, now + state.limits.reconnect_seconds)
     for worker in state.workers.values():
         worker.expires = min(worker.expires + seconds, now + state.limits.lease_seconds)
         for member in worker.members():
             member.gone_at = min(member.gone_at + seconds, now)
 
 
-def _reap(state: QueueState, worker: Worker, now: float) -> None:
-    """Give back the jobs of a worker's consumers that are gone."""
-    expired = now >= worker.expires
+def _reap_all(state: QueueState, now: float) -> None:
+    """Give back the jobs of consumers that are gone, until those of some have to wait for the next look."""
+    most = len(state.returns) + REAPED_MAX
+    for worker in list(state.workers.values()):
+        if len(state.returns) >= most:
+            return
+        _reap(state, worker, now, most)
+
+
+def _reap(state: QueueState, worker: Worker, now: float, most: int) -> None:
+    """Give back the jobs of a worker's consumers that are gone; end if those of *most* members wait."""
+    silent = worker.is_silent(now)
     for member in list(worker.consumers.values()):
+        if len(state.returns) >= most:
+            return
         gone = not member.connected
-        if expired or (gone and _unattended(worker, member, now)):
+        if silent or (gone and _unattended(worker, member, now)):
+            worker.taken_back += member.leased
             suspicion.worker_lost(state, member, now)
         elif gone and _disowned(state, worker, member, now):
             suspicion.consumer_lost(state, member, now)
@@ -121,7 +139,10 @@ def _reap(state: QueueState, worker: Worker, now: float) -> None:
         if now >= gone_at + RECONNECT_GRACE:
             state.dismiss(supervisor)
     if worker.name not in state.workers:
-        state.notices.append(Notice("lost", worker.name))
+        state.notices.append(worker.notice("lost"))
+    elif silent and not worker.reported_silent:
+        worker.reported_silent = True
+        state.notices.append(worker.notice("silent"))
 
 
 def _sweep(state: QueueState, now: float) -> None:
@@ -167,17 +188,24 @@ def _unattended(worker: Worker, member: Member, now: float) -> bool:
 def _retire(state: QueueState, now: float) -> None:
     """Forget chunks past their retention, oldest first."""
     ledger = state.ledger
-    forgotten = list(_retired(state, now))
-    for name in dict.fromkeys(chunk.origin for chunk in forgotten):
-        _keep_known(state, name, now)
-    for queue in {chunk.terms.queue for chunk in forgotten}:
-        if queue not in PERMANENT_QUEUES and ledger.counts_of(queue).idle:
-            del ledger.counts[queue]
+    keep_known(state, list(_retired(state, now)), now)
     while ledger.emptied and now >= ledger.emptied[0][0] + ORIGIN_KEPT_SECONDS:
         _, name = ledger.emptied.popleft()
         _forget_origin(state, name, now)
     if ledger.has_stale_outcomes:
         _sweep_outcomes(ledger)
+
+
+def keep_known(state: QueueState, forgotten: Sequence[Chunk], now: float) -> None:
+    """Record that the jobs of chunks that are forgotten were accepted once; drop queues without jobs."""
+    for name in dict.fromkeys(chunk.origin for chunk in forgotten):
+        _keep_known(state, name, now)
+    ledger = state.ledger
+    for queue in {chunk.terms.queue for chunk in forgotten}:
+        if ledger.counts[queue].idle:
+            ledger.forgotten += ledger.roster.drop(queue)
+            if queue not in PERMANENT_QUEUES:
+                del ledger.counts[queue]
 
 
 def _sweep_outcomes(ledger: Ledger) -> None:
@@ -197,12 +225,10 @@ def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
         if now < finished_at + limits.retention_seconds and ledger.finished_jobs <= limits.retention_jobs:
             break
         ledger.finished.popleft()
-        ledger.finished_jobs -= chunk.count
         budget -= _cost(chunk)
         if _still(state, finished_at, chunk):
             if any((chunk.sequence, index) in ledger.dead for index in chunk.records):
-                ledger.kept_dead.append((finished_at, chunk))
-                ledger.kept_dead_jobs += chunk.count
+                ledger.keep_dead(finished_at, chunk)
             else:
                 ledger.forget(chunk)
                 yield chunk
@@ -212,7 +238,6 @@ def _retired(state: QueueState, now: float) -> Iterator[Chunk]:
         if not expired and ledger.kept_dead_jobs <= limits.retention_jobs:
             break
         ledger.kept_dead.popleft()
-        ledger.kept_dead_jobs -= chunk.count
         budget -= _cost(chunk)
         if _still(state, finished_at, chunk):
             ledger.forget(chunk)

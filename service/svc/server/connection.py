@@ -6,7 +6,7 @@ import enum
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from svc import wire_handshake as handshake
@@ -28,6 +28,8 @@ WRITE_BYTES_MAX = MESSAGE_BYTES_MAX * 3 // 2
 #: Requests of one connection that may be without an answer; at this number no more are read.
 OUTSTANDING_MAX = 64
 _READ_BYTES = 256 * 1024
+#: A message of fewer bytes that has come alone is handled without a look for others.
+_ALONE_BYTES = 64 * 1024
 #: The size limit of the first request on a connection.
 OPENING_BYTES_MAX = 64 * 1024
 #: A peer that has gone without a word is found out after 25 s.
@@ -93,6 +95,7 @@ class Connection:
         "address",
         "calls",
         "challenge",
+        "closed",
         "closing",
         "fd",
         "free_commands",
@@ -100,6 +103,7 @@ class Connection:
         "mask",
         "member",
         "peer",
+        "put",
         "refusal",
         "since",
         "sock",
@@ -119,6 +123,8 @@ class Connection:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self.sock = sock
         self.fd = sock.fileno()
+        #: Whether the socket has been closed here.
+        self.closed = False
         self.address = address[0]
         self.peer = f"{address[0]}:{address[1]}"
         self.since = time.monotonic()
@@ -132,6 +138,8 @@ class Connection:
         self.free_commands: frozenset[type[Command]] = frozenset()
         #: Decoded requests of a plain client, by their bytes; the protocol fills and reads it.
         self.calls: dict[bytes, Any] = {}
+        #: The method for `tasks.put(item)`, if the role of the key is known to allow it; likewise.
+        self.put: Callable[..., None] | None = None
         #: The time (monotonic) since which bytes have always been waiting for the peer to read them.
         self.waiting_since = 0.0
         #: The epoll events for which the loop waits on this socket.
@@ -154,14 +162,21 @@ class Connection:
         self.unsent = 0
 
     @property
-    def closed(self) -> bool:
-        """Whether the socket has been closed here."""
-        return self.fd < 0
-
-    @property
     def paused(self) -> bool:
         """Whether nothing more is read until earlier requests are done and the peer has read the answers."""
         return self.member.outstanding >= OUTSTANDING_MAX or bool(self._output) or self.work is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is read, nothing of it is buffered, and it is to stay."""
+        return not (
+            self._input
+            or self._large
+            or self._output
+            or self.work is not None
+            or self.closing
+            or self.member.outstanding >= OUTSTANDING_MAX
+        )
 
     @property
     def buffered(self) -> int:
@@ -178,37 +193,59 @@ class Connection:
         if self._tls is None or self._tls.ready:
             self.send(with_header(handshake.CHALLENGE + self.challenge))
 
-    def receive(self) -> Iterator[memoryview]:
-        """Yield the complete messages that have arrived; each is valid until the next one is asked for.
+    def receive(self) -> Iterable[memoryview]:
+        """Return the complete messages that have arrived; each is valid until the next one is asked for.
+
+        Call it only if the connection is not paused.
 
         Raises:
             PeerGone: the connection has ended, or a message is over the limit.
         """
+        data = self._read()
+        if data is None:
+            return ()
+        size = len(data) - HEADER.size
+        if (
+            self.stage is _SERVING
+            and 0 <= size == HEADER.unpack_from(data)[0] < _ALONE_BYTES
+            and not (self._input or self._large)
+            and self._tls is None
+        ):
+            return (memoryview(data)[HEADER.size :],)  # as nearly always if a stock client sends it
+        return self._receive(data)
+
+    def _receive(self, data: bytes | None) -> Iterator[memoryview]:
+        """Yield the messages that *data* completes, and those that are read after it."""
         received = 0
-        while received < READ_BYTES_MAX and not self.paused:
-            raw = self._read()
-            if raw is None:
-                return
-            received += len(raw)
-            data = raw if self._tls is None else self._decrypt(raw)
-            if self._large:
-                data = yield from self._complete_large(data)
-            if self._input or self.paused:
-                self._input += data
-                if not self.paused:
-                    yield from self.left_over()
-                if len(self._input) >= _LARGE_BYTES:
-                    rest = bytes(self._input)
-                    self._input.clear()
-                    self._keep(rest)
-            elif self._is_one(data):
-                with memoryview(data) as view, view[HEADER.size :] as message:
-                    yield message
+        while data is not None:
+            received += len(data)
+            more = len(data) >= _READ_BYTES and received < READ_BYTES_MAX
+            if self._input or self._large or self._tls is not None:
+                yield from self._receive_part(data)
             else:
                 start = yield from self._messages(data)
                 self._keep(data[start:])
-            if len(raw) < _READ_BYTES or self.closed:
+            if not more or self.closed or self.paused:
                 return
+            data = self._read()
+
+    def _receive_part(self, data: bytes) -> Iterator[memoryview]:
+        """Yield the messages that *data* completes; it is encrypted, or begins inside a message."""
+        if self._tls is not None:
+            data = self._decrypt(data)
+        if self._large:
+            data = yield from self._complete_large(data)
+        if not (self._input or self.paused):
+            start = yield from self._messages(data)
+            self._keep(data[start:])
+            return
+        self._input += data
+        if not self.paused:
+            yield from self.left_over()
+        if len(self._input) >= _LARGE_BYTES:
+            rest = bytes(self._input)
+            self._input.clear()
+            self._keep(rest)
 
     def left_over(self) -> Iterator[memoryview]:
         """Yield the complete messages that had arrived when the connection was paused, as `receive` does."""
@@ -276,13 +313,6 @@ class Connection:
             self.start()
         return said
 
-    def _is_one(self, data: bytes) -> bool:
-        """Return whether *data* is exactly one message, as nearly always if a stock client sends it."""
-        size = len(data) - HEADER.size
-        if size < 0 or HEADER.unpack_from(data)[0] != size:
-            return False
-        return size <= handshake.MESSAGE_BYTES_MAX or size <= self._limit()
-
     def _messages(self, data: bytes | bytearray) -> Generator[memoryview, None, int]:
         """Yield the complete messages in *data*; return how many bytes they took."""
         start, size = 0, len(data)
@@ -342,10 +372,11 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         if not self.closed:
-            self.fd = -1
+            self.closed, self.fd = True, -1
             self.sock.close()
 
     def _limit(self) -> int:
+        """Return how many bytes a message may have at this stage."""
         if self.stage is _SERVING:
             return MESSAGE_BYTES_MAX
         known = self.stage in (Stage.OPEN, Stage.REFUSED)

@@ -33,6 +33,8 @@ class Bounds:
         address_connections: the most such connections of one address (of one /64 network for IPv6).
         half_open: the most connections in their handshake; above it the oldest is cut off.
         address_half_open: the most connections in their handshake of one address.
+        handshakes: the most connections in their handshake beside which another peer is let in at once; see
+            `pace`. Not more than `address_half_open`, or peers of one address would push each other out.
         handshake_seconds: time for a peer to prove that it knows a key, TLS included.
         stalled_seconds: time for a peer to read its waiting bytes, in addition to the time by `trickle`.
         trickle: bytes a second that a slow peer has to read at least.
@@ -40,11 +42,12 @@ class Bounds:
             it, the key with the most bytes loses its connection with the most bytes.
     """
 
-    connections: int = 2048
+    connections: int = 4096
     reserved: int = 32
-    address_connections: int = 2048
-    half_open: int = 128
-    address_half_open: int = 64
+    address_connections: int = 4096
+    half_open: int = 512
+    address_half_open: int = 256
+    handshakes: int = 128
     handshake_seconds: float = 5.0
     stalled_seconds: float = 30.0
     trickle: int = 16 * 1024

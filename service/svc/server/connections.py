@@ -15,6 +15,7 @@ from svc.server.connection import Connection, PeerGone, TlsRefused, TooLarge
 from svc.server.connection_limits import ConnectionLimits
 from svc.server.heap import LARGE_BYTES, Heap
 from svc.server.keys import KeyRing
+from svc.server.pace import Pace
 from svc.server.peer_log import PeerLog
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Connections:
         self.paused: dict[int, Connection] = {}
         #: When a pause of accepting ends (monotonic); 0 if there is none.
         self._accept_after = 0.0
+        self._pace = Pace(limits.bounds.handshakes)
+        #: Whether peers wait to be let in, because so many others are in their handshake.
+        self.pacing = False
         #: Bytes that may have been buffered since the last check.
         self._unchecked = 0
         self._log = structlog.get_logger("svc.manager")
@@ -100,6 +104,10 @@ class Connections:
     def accept(self) -> None:
         """Accept the peers that have connected, a few at a time."""
         for _ in range(ACCEPTS_MAX):
+            if self._pace.waits(len(self.limits.half_open), time.monotonic()):
+                self.pacing = True
+                self._epoll.modify(self._listener.fileno(), 0)
+                return
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
@@ -134,6 +142,10 @@ class Connections:
         except PeerGone as gone:
             self.drop(connection, str(gone))
 
+    def proved(self) -> None:
+        """Note that a peer has proved a key, so that the others that are let in are no flood."""
+        self._pace.moved(time.monotonic())
+
     def opened(self, connection: Connection) -> str:
         """Give a place to a peer that has proved a key; return why it gets none, or an empty text."""
         refusal = self.limits.opened(connection)
@@ -146,9 +158,13 @@ class Connections:
     # --- one connection -----------------------------------------------------------------------------
 
     def watch(self, connection: Connection) -> None:
-        """Set the events for which the connection waits next, or end it if it is done."""
-        if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
+        """Set the events for which the connection waits next, or end it if it is done; note its buffers."""
+        if connection.mask == select.EPOLLIN and connection.at_rest:
             return  # the usual case
+        if connection.buffered:
+            self._note_buffered(connection)
+        if connection.mask == select.EPOLLIN and not (connection.paused or connection.closing):
+            return
         if connection.closed:
             return
         if connection.closing and not connection.unsent:
@@ -178,7 +194,6 @@ class Connections:
         else:
             if connection.unsent or connection.closing:
                 self.watch(connection)
-                self.note_buffered(connection)
 
     def drop(self, connection: Connection, reason: str) -> None:
         """End a connection, and tell the host, which deals with the member's leases and waiting requests."""
@@ -224,6 +239,8 @@ class Connections:
             until = min(until, self.limits.next_deadline() - time.monotonic())
         if self._accept_after:
             until = min(until, self._accept_after - time.monotonic())
+        if self.pacing:
+            until = min(until, self._pace.until - time.monotonic())
         if self.paused:
             until = min(until, HOUSEKEEPING_SECONDS)
         return max(0.0, until)
@@ -235,6 +252,9 @@ class Connections:
                 self.drop(connection, "the handshake took too long")
         if self._accept_after and now >= self._accept_after:
             self._accept_after = 0.0
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        elif self.pacing and not self._pace.waits(len(self.limits.half_open), now):
+            self.pacing = False
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     def cut_off_slow(self, now: float) -> None:
@@ -258,12 +278,9 @@ class Connections:
         while largest := self.limits.largest_buffer():
             self._cut_off(largest, f"it had the most of too many bytes that wait: {largest.buffered}")
 
-    def note_buffered(self, connection: Connection) -> None:
+    def _note_buffered(self, connection: Connection) -> None:
         """Note that a connection has buffered bytes; check the bound again after enough of them."""
-        waiting = connection.buffered
-        if not waiting:
-            return  # the usual case
-        self._unchecked += waiting
+        self._unchecked += connection.buffered
         if self._unchecked >= self.limits.bounds.buffered_bytes // BUFFER_LOOKS:
             self._bound_buffers()
 

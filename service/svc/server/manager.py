@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Connections that may wait to be accepted; the kernel may cut it to `net.core.somaxconn`.
-BACKLOG = 1024
+BACKLOG = 4096
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -119,6 +119,7 @@ class Server(managers.Server):
             keep_house=self._keep_house,
         )
         self._calls: deque[Callable[[], None]] = deque()
+        host.on_settled(self.wake)
         self._log = structlog.get_logger("svc.manager")
 
     def serve_forever(self) -> None:
@@ -159,6 +160,11 @@ class Server(managers.Server):
     def _keep_house(self, now: float) -> None:
         self._connections.cut_off_slow(now)
         self.scarcity.look(self._host, now)
+
+    @property
+    def pacing(self) -> bool:
+        """Whether peers wait to be let in; only for the loop's own thread."""
+        return self._connections.pacing
 
     def renew(self, keys: KeyRing, tls: ssl.SSLContext | None) -> None:
         """Accept only peers with one of *keys* from now on, and end connections whose key is not among them.
@@ -216,6 +222,7 @@ class Server(managers.Server):
             self._run_calls()
             self._host.answer_reports()
             self._host.turn()
+            self._host.settle()
         except StateBroken as broken:
             self.recovery.discard(self._host, broken)
 

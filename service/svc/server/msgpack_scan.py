@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from svc.errors import CodecError
+from svc.extensions import ARRAYS
 
 #: The most objects in one body; each takes some 0.1 µs here, and as much to decode and to pickle.
 OBJECTS_MAX: Final = 100_000
@@ -26,7 +27,6 @@ _FIXED_WIDTHS = {
     **dict.fromkeys((0xCC, 0xD0), 2),
     **dict.fromkeys((0xCD, 0xD1), 3),
     **dict.fromkeys((0xCE, 0xD2), 5),
-    **{0xD4 + power: 2 + 2**power for power in range(5)},  # extensions: a type and 1 to 16 bytes
     **dict.fromkeys(range(0xE0, 0x100), 1),  # small negative integers
 }
 #: By first byte: the size of the object in bytes if the first byte determines it, else 0.
@@ -35,11 +35,10 @@ _WIDTHS = bytes(_FIXED_WIDTHS.get(head, 0) for head in range(256))
 _STR8 = 0xD9
 #: Numbers whose hash an attacker can choose, and their widths.
 _FORGEABLE = {0xCA: 5, 0xCB: 9, 0xCF: 9, 0xD3: 9}
-#: Strings, bytes and extensions with a count: the size of the count, and of the rest without the content.
-_COUNTED = {
-    0xC4: (1, 1), 0xC5: (2, 1), 0xC6: (4, 1), 0xC7: (1, 2), 0xC8: (2, 2), 0xC9: (4, 2),
-    0xDA: (2, 1), 0xDB: (4, 1),
-}  # fmt: skip
+#: Strings and bytes with a count: the size of the count, and of the rest without the content.
+_COUNTED = {0xC4: (1, 1), 0xC5: (2, 1), 0xC6: (4, 1), 0xDA: (2, 1), 0xDB: (4, 1)}
+#: Extensions: the size of the count, and the size of the content if there is no count.
+_EXTENSIONS = {0xC7: (1, 0), 0xC8: (2, 0), 0xC9: (4, 0)} | {0xD4 + power: (0, 2**power) for power in range(5)}
 #: Arrays and maps with a count: the size of the count, and the number of objects for each item.
 _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
@@ -56,20 +55,22 @@ def examine(body: bytes) -> None:
 class _Scan:
     """The scan of a body, with the number of objects left in each open container."""
 
-    __slots__ = ("around", "body", "containers", "forgeable", "left", "of_map")
+    __slots__ = ("around", "body", "containers", "depth", "forgeable", "left", "objects", "of_map")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | memoryview) -> None:
         self.body = body
         self.left = 1
         self.of_map = False
         self.around: list[tuple[int, bool]] = []
-        self.containers = self.forgeable = 0
+        self.containers = self.forgeable = self.depth = 0
+        self.objects = OBJECTS_MAX
 
     def run(self) -> None:
         """Scan all objects."""
         body, widths, position = self.body, _WIDTHS, 0
         try:
-            for _ in range(OBJECTS_MAX):
+            while self.objects:
+                self.objects -= 1
                 head = body[position]
                 width = widths[head]
                 if width:
@@ -104,7 +105,24 @@ class _Scan:
             width, beside = _COUNTED[head]
             return position + beside + width + self._count(position, width)
         self._note_forgeable(is_key)
+        if head in _EXTENSIONS:
+            return self._extension(position, head)
         return self._open(position, head)
+
+    def _extension(self, position: int, head: int) -> int:
+        """Scan an extension; one with an array in it counts with all that is in there."""
+        width, size = _EXTENSIONS[head]
+        start = position + 2 + width
+        end: int = start + (self._count(position, width) if width else size)
+        if self.body[position + 1 + width] in ARRAYS:
+            inner = _Scan(memoryview(self.body)[start:end])
+            inner.containers, inner.forgeable, inner.objects = self.containers, self.forgeable, self.objects
+            inner.depth = self.depth + len(self.around) + 1
+            if inner.depth >= NESTING_MAX:
+                raise CodecError(f"the content nests deeper than {NESTING_MAX} levels")
+            inner.run()
+            self.containers, self.forgeable, self.objects = inner.containers, inner.forgeable, inner.objects
+        return end
 
     def _open(self, position: int, head: int) -> int:
         """Enter an array or a map; return the position of its first object."""
@@ -118,7 +136,7 @@ class _Scan:
         self.containers += 1
         if self.containers > CONTAINERS_MAX:
             raise CodecError(f"the content has more than {CONTAINERS_MAX} lists and mappings")
-        if len(self.around) >= NESTING_MAX:
+        if len(self.around) + self.depth >= NESTING_MAX:
             raise CodecError(f"the content nests deeper than {NESTING_MAX} levels")
         self.around.append((self.left, self.of_map))
         self.left, self.of_map = count * (1 + of_map), of_map

@@ -15,7 +15,7 @@ from svc.server.connections import Connections
 from svc.server.keys import KeyRing
 from svc.server.pickle_scan import loads_plain
 from svc.server.plain import EXPOSED
-from svc.server.plain_values import reply_bytes
+from svc.server.plain_values import reply_bytes, shown
 from svc.server.roles import free_commands, reads_all
 from svc.wire import decode_request, encode_response, request_frame, with_header
 
@@ -55,6 +55,8 @@ class Opening:
                 self._handle_request(connection, message)
 
     def _handle_response(self, connection: Connection, message: bytes) -> None:
+        if message == handshake.LEADER_QUESTION:
+            raise PeerGone("it asked who leads")  # it has taken us for a standby
         if self._strict and not handshake.is_sha256(message):
             self._refuse_stranger(connection, "older than SHA-256, as CPython 3.11 is; --strict-auth is set")
             return
@@ -65,6 +67,7 @@ class Opening:
         connection.free_commands = free_commands(key.role)
         connection.member.reads_all = reads_all(key.role)
         connection.stage = Stage.WELCOMED
+        self._connections.proved()
         self._connections.send(connection, with_header(handshake.WELCOME))
 
     def _answer_challenge(self, connection: Connection, message: bytes) -> None:
@@ -98,7 +101,7 @@ class Opening:
         """Serve a request to the server itself; the stdlib sends one on each fresh connection."""
         try:
             _, method, args, kwds = parts_of(loads_plain(message))
-            value = _server_call(str(method), args, kwds)
+            value = _server_call(method, args, kwds)
         except (BadRequest, LookupError, TypeError, ValueError) as error:
             # The stdlib raises RemoteError with the text at the client.
             answer = pickle.dumps(("#TRACEBACK", str(error)), protocol=4)
@@ -109,13 +112,13 @@ class Opening:
         self._connections.send(connection, with_header(reply_bytes(value)))
 
 
-def _server_call(method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:
-    if method not in SERVER_METHODS:
-        raise BadRequest(f"{method!r} is not served here")
+def _server_call(method: object, args: tuple[Any, ...], kwds: dict[str, Any]) -> object:
+    if not isinstance(method, str) or method not in SERVER_METHODS:
+        raise BadRequest(f"{shown(method)} is not served here")
     if method == "create":
         typeid = args[0] if args else kwds.get("typeid")
-        if typeid not in EXPOSED:
-            raise BadRequest(f"there is no shared object {typeid!r}; there are {', '.join(EXPOSED)}")
+        if not isinstance(typeid, str) or typeid not in EXPOSED:
+            raise BadRequest(f"there is no shared object {shown(typeid)}; there are {', '.join(EXPOSED)}")
         return (typeid, EXPOSED[typeid])
     return None
 

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Callable
+
 import structlog
 
+from svc.domain.members import Notice
 from svc.domain.observer import Observer
-from svc.domain.queue_state import Notice
 from svc.server.connection import Connection
 
 _REFUSALS = "svc_manager_refusals_total"
+#: Lines about workers that come and go, of each kind, in so many seconds: a key for work can have any number.
+NOTICES_MAX = 1000
+NOTICES_SECONDS = 30.0
 
 
 class PeerLog:
     """Counts events with an observer, and logs those that an operator may need."""
 
-    def __init__(self, observer: Observer) -> None:
-        """Count with *observer*."""
+    def __init__(self, observer: Observer, clock: Callable[[], float] = time.monotonic) -> None:
+        """Count with *observer*; *clock* returns seconds that never go back."""
         self._observer = observer
+        self._clock = clock
+        #: The notices of each kind since the last count began, those held back, and when the next one begins.
+        self._noticed: Counter[str] = Counter()
+        self._held_back: Counter[str] = Counter()
+        self._counted_until = 0.0
         self._log = structlog.get_logger("svc.manager")
 
     def refused_call(self, connection: Connection, kind: str, method: str) -> None:
@@ -48,18 +60,33 @@ class PeerLog:
         self._observer.counted(_REFUSALS, "too_large", _role(connection))
 
     def noticed(self, notice: Notice) -> None:
-        """Log that a worker came or went, or that a drain began or ended."""
+        """Log that a worker came or went, that a drain began or ended, or that jobs were purged."""
+        now = self._clock()
+        if now >= self._counted_until:
+            self._counted_until = now + NOTICES_SECONDS
+            self._noticed.clear()
+        self._noticed[notice.what] += 1
+        if self._noticed[notice.what] > NOTICES_MAX:
+            self._held_back[notice.what] += 1
+            return
+        held_back = self._held_back.pop(notice.what, 0)
+        log = self._log.bind(suppressed=held_back) if held_back else self._log
         match notice.what:
             case "joined":
-                self._log.info("worker_joined", worker=notice.name)
+                log.info("worker_joined", worker=notice.name)
             case "left":
-                self._log.info("worker_left", worker=notice.name)
+                log.info("worker_left", worker=notice.name)
             case "lost":
-                self._log.warning("worker_lost", worker=notice.name)
+                log.warning("worker_lost", worker=notice.name, host=notice.host, jobs=notice.jobs)
+            case "silent":
+                log.warning("worker_silent", worker=notice.name, host=notice.host, jobs=notice.jobs)
             case "drained":
-                self._log.info("drain_started", worker=notice.name or "all")
+                log.info("drain_started", worker=notice.name or "all")
             case "resumed":
-                self._log.info("drain_resumed", worker=notice.name or "all")
+                log.info("drain_resumed", worker=notice.name or "all")
+            case "purging" | "purged":
+                done = notice.what == "purged"
+                log.info("jobs_purged", jobs=notice.jobs, which=notice.name, done=done)
 
 
 def _role(connection: Connection) -> str:

@@ -44,9 +44,9 @@ def loads_plain(
         BadRequest: it is no pickle, is not plain data, or exceeds a limit.
     """
     data = bytes(message)
-    if not _is_small_and_plain(data):
+    if not is_small_and_plain(data):
         Examination(data, max_operations, max_expanded_bytes).proceed(max_operations)
-    return _unpickle(data)
+    return unpickle(data)
 
 
 class PlainReader:
@@ -74,10 +74,10 @@ class PlainReader:
         Raises:
             BadRequest: as `loads_plain`.
         """
-        return _unpickle(self._data)
+        return unpickle(self._data)
 
 
-def _unpickle(data: bytes) -> object:
+def unpickle(data: bytes) -> object:
     """Return the value of the pickle *data*, which has passed the scan."""
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
@@ -97,7 +97,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise BadRequest("the request has a persistent id; only plain data is read")
 
 
-def _is_small_and_plain(data: bytes) -> bool:
+def is_small_and_plain(data: bytes) -> bool:
     """Return whether a quick check shows that a request is harmless, as those of `put` and `get` are.
 
     With so few opcodes nothing nests too deep. Without references to the memo nothing is shared or contains

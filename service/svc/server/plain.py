@@ -11,29 +11,26 @@ import math
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from svc import codec
 from svc.broker.host import QueueHost
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.admission import PASSING
 from svc.domain.field_bounds import JOB_ID_MAX
 from svc.domain.job import (
     DEFAULT_QUEUE,
-    ITEM,
-    ITEM_CODEC,
-    PILL,
     RESULTS_QUEUE,
-    NewChunk,
+    SHELL,
     Terms,
-    check_chunk,
-    put_origin,
 )
-from svc.domain.limits import SECONDS_MAX
+from svc.domain.limits import SECONDS_MAX, TIMEOUT_MIN
 from svc.domain.members import Member
 from svc.domain.names import NAME_MAX, is_free_name
+from svc.domain.plain_commands import ITEM_TERMS, PILL_TERMS, RESULT_TERMS
 from svc.errors import JournalError, ServiceError
-from svc.server.plain_values import as_answer, as_put, as_taken, pickled
+from svc.server.plain_values import as_answer, as_put, as_raised, as_taken, pickled, shown
 
 #: The shared objects, and the methods that a client may call on each.
 QUEUE_METHODS = (
@@ -46,15 +43,60 @@ EXPOSED: dict[str, tuple[str, ...]] = {
 }
 #: The result of a job that a plain consumer acknowledged: `task_done` passes none.
 _NO_RESULT = b""
-_ITEM = Terms(ITEM, codec=ITEM_CODEC)
-_PILL = Terms(PILL, codec=ITEM_CODEC)
-_RESULT = Terms(ITEM, RESULTS_QUEUE, codec=ITEM_CODEC)
 #: The commands of `get()`.
 _LEASE = (c.Lease(1, math.inf),)
+#: Characters of a text that is read as a number.
+_NUMBER_TEXT_MAX: Final = 64
 _JOB_FIELDS = frozenset(
-    ("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout")
+    (
+        *("task", "args", "kwargs", "queue", "priority", "delay", "key", "retries", "backoff", "timeout"),
+        *("soft_timeout", "max_rss"),
+    )
 )
 
+
+def _number(value: object) -> int | float | str:
+    """Return a number, or a text that may be one.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: the text is too long for a number: to read it, and to tell of it, would take long.
+    """
+    if isinstance(value, str) and len(value) > _NUMBER_TEXT_MAX:
+        raise ValueError(f"{shown(value)} is too long for a number")
+    if not isinstance(value, int | float | str):
+        raise TypeError(f"a number was expected, not {type(value).__name__}")
+    return value
+
+
+def _whole(value: object) -> int:
+    return int(_number(value))
+
+
+def _float(value: object) -> float:
+    return float(_number(value))
+
+
+def _timeout(value: object) -> float:
+    """Return the seconds of a timeout; the other bounds are those of all jobs.
+
+    Raises:
+        ValueError: it leaves no time to run in.
+    """
+    seconds = _float(value)
+    if 0 <= seconds < TIMEOUT_MIN:
+        raise ValueError(f"a timeout takes {TIMEOUT_MIN:g} s at least, or leave it out for none")
+    return seconds
+
+
+#: The numbers among them that override those of the task.
+_NUMBERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "retries": _whole,
+    "backoff": _float,
+    "timeout": _timeout,
+    "soft_timeout": _timeout,
+    "max_rss": _whole,
+}
 
 Return = Callable[[object], None]
 
@@ -65,11 +107,6 @@ class SharedObjects:
     def __init__(self, host: QueueHost) -> None:
         """Serve the queue of *host*."""
         self._host = host
-        self._origin = put_origin(host.incarnation)
-        self._next_number = 0
-        #: The member for calls made here: only they may use the reserved names.
-        self._inside = Member("plain", inside=True)
-        self._inside.reads_all = False
         self._methods: dict[tuple[str, str], Callable[..., None]] = {
             (typeid, name): getattr(self, f"_{typeid}_{name}")
             for typeid, names in EXPOSED.items()
@@ -77,15 +114,16 @@ class SharedObjects:
             if name != "call"
         }
 
-    def method(self, typeid: str, name: str) -> Callable[..., None]:
+    def method(self, typeid: object, name: object) -> Callable[..., None]:
         """Return the method for `typeid.name`, to pass to `carry_out`.
 
         Raises:
             AttributeError: clients have no such method.
         """
-        found = self._methods.get((typeid, name))
+        texts = isinstance(typeid, str) and isinstance(name, str)
+        found = self._methods.get((str(typeid), str(name))) if texts else None
         if found is None:
-            raise AttributeError(f"{typeid!r} has no method {name!r} for clients")
+            raise AttributeError(f"{shown(typeid)} has no method {shown(name)} for clients")
         return found
 
     def carry_out(
@@ -104,19 +142,17 @@ class SharedObjects:
         except JournalError:
             raise  # it has to end the manager
         except (TypeError, ValueError, ArithmeticError, LookupError, ServiceError) as error:
-            # A stock client knows only the stdlib's classes.
-            known = isinstance(error, TypeError | ValueError) and not isinstance(error, ServiceError)
-            done(error if known else ValueError(str(error)))
+            done(as_raised(error))
 
     # --- tasks --------------------------------------------------------------------------------------
 
     def _tasks_put(
         self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
     ) -> None:
-        self._put(done, self._chunk_of(item))
+        self._put(member, done, _put_of(item, _patience(block, timeout)))
 
     def _tasks_put_nowait(self, member: Member, done: Return, item: object) -> None:
-        self._tasks_put(member, done, item)
+        self._tasks_put(member, done, item, False)
 
     def _tasks_get(
         self, member: Member, done: Return, block: bool = True, timeout: float | None = None
@@ -156,10 +192,10 @@ class SharedObjects:
     def _results_put(
         self, member: Member, done: Return, item: object, block: bool = True, timeout: float | None = None
     ) -> None:
-        self._put(done, self._chunk(_RESULT, pickled(item)))
+        self._put(member, done, c.Put(RESULT_TERMS, pickled(item), wait=_patience(block, timeout)))
 
     def _results_put_nowait(self, member: Member, done: Return, item: object) -> None:
-        self._results_put(member, done, item)
+        self._results_put(member, done, item, False)
 
     def _results_get(
         self, member: Member, done: Return, block: bool = True, timeout: float | None = None
@@ -190,14 +226,13 @@ class SharedObjects:
         done(not self._host.takeable(RESULTS_QUEUE))
 
     def _results_full(self, member: Member, done: Return) -> None:
-        done(False)
+        done(self._host.is_full(RESULTS_QUEUE))
 
     # --- jobs ---------------------------------------------------------------------------------------
 
     def _jobs_submit(self, member: Member, done: Return, task: str, *args: object, **kwargs: object) -> None:
-        chunk = self._chunk(Terms(_free(task)), codec.encode_arguments(codec.PLAIN, args, kwargs))
-        job = f"{self._origin}-{chunk.first}"
-        self._put(done, chunk, job)
+        put = c.Put(Terms(_free_task(task)), codec.encode_arguments(codec.PLAIN, args, kwargs))
+        self._host.call((put,), member, partial(_accepted, done, named=True))
 
     def _jobs_result(self, member: Member, done: Return, job: str, timeout: float | None = None) -> None:
         def deliver(replies: list[r.Reply]) -> None:
@@ -225,61 +260,52 @@ class SharedObjects:
 
     # --- shared -------------------------------------------------------------------------------------
 
-    def _put(self, done: Return, chunk: NewChunk, value: object = None) -> None:
-        self._host.call((c.Submit(self._origin, [chunk]),), self._inside, partial(_accepted, done, value))
-
-    def _chunk_of(self, item: object) -> NewChunk:
-        """Return the chunk for `put(item)`: a pill, a job for any worker, or an item for plain clients."""
-        if item is None:
-            return self._chunk(_PILL, pickled(None))
-        if isinstance(item, tuple) and _is_call(item):
-            args = item[1] if len(item) > 1 else ()
-            kwargs = item[2] if len(item) > 2 else {}
-            return self._job({"task": item[0], "args": args, "kwargs": kwargs})
-        if isinstance(item, dict) and isinstance(item.get("task"), str) and _JOB_FIELDS.issuperset(item):
-            return self._job(item)
-        return self._chunk(_ITEM, pickled(item))
-
-    def _job(self, fields: Mapping[str, Any]) -> NewChunk:
-        retries, backoff, timeout = (fields.get(name) for name in ("retries", "backoff", "timeout"))
-        terms = Terms(
-            task=_free(fields["task"]),
-            queue=_free(fields.get("queue", DEFAULT_QUEUE)),
-            priority=int(fields.get("priority", 0)),
-            retries=None if retries is None else int(retries),
-            backoff=None if backoff is None else float(backoff),
-            timeout=None if timeout is None else float(timeout),
-            answer=True,
-        )
-        args, kwargs = fields.get("args", ()), fields.get("kwargs", {})
-        if not isinstance(args, tuple | list) or not isinstance(kwargs, dict):
-            raise TypeError("'args' must be a list or tuple, and 'kwargs' a dict")
-        body = codec.encode_arguments(codec.PLAIN, args, kwargs)
-        return self._chunk(terms, body, float(fields.get("delay", 0.0)), _key(fields.get("key")))
-
-    def _chunk(self, terms: Terms, body: bytes, delay: float = 0.0, key: str = "") -> NewChunk:
-        """Return a job as a chunk; it gets the next number only if its values are valid.
-
-        Raises:
-            ValueError: a value from the client is out of bounds.
-        """
-        chunk = NewChunk(self._next_number, terms, [body], delay, key)
-        check_chunk(chunk)
-        self._next_number += 1
-        return chunk
+    def _put(self, member: Member, done: Return, put: c.Put) -> None:
+        self._host.call((put,), member, partial(_accepted, done))
 
 
-def _accepted(done: Return, value: object, replies: list[r.Reply]) -> None:
-    """Answer a put with *value*, or with an exception if it was refused."""
+def _put_of(item: object, wait: float) -> c.Put:
+    """Return the command for `put(item)`: a pill, a job for any worker, or an item for plain clients."""
+    if item is None:
+        return c.Put(PILL_TERMS, pickled(None), wait=wait)
+    if isinstance(item, tuple) and _is_call(item):
+        args = item[1] if len(item) > 1 else ()
+        kwargs = item[2] if len(item) > 2 else {}
+        return _job({"task": item[0], "args": args, "kwargs": kwargs}, wait)
+    if isinstance(item, dict) and isinstance(item.get("task"), str) and _JOB_FIELDS.issuperset(item):
+        return _job(item, wait)
+    return c.Put(ITEM_TERMS, pickled(item), wait=wait)
+
+
+def _job(fields: Mapping[str, Any], wait: float) -> c.Put:
+    numbers = {name: fields.get(name) for name in _NUMBERS}
+    terms = Terms(
+        task=_free_task(fields["task"]),
+        queue=_free(fields.get("queue", DEFAULT_QUEUE)),
+        priority=_whole(fields.get("priority", 0)),
+        answer=True,
+        **{name: _NUMBERS[name](value) for name, value in numbers.items() if value is not None},
+    )
+    args, kwargs = fields.get("args", ()), fields.get("kwargs", {})
+    if not isinstance(args, tuple | list) or not isinstance(kwargs, dict):
+        raise TypeError("'args' must be a list or tuple, and 'kwargs' a dict")
+    body, key, written = codec.encode_arguments(codec.PLAIN, args, kwargs), _key(fields.get("key")), b""
+    if key and (in_order := codec.by_name(kwargs)) is not kwargs:
+        written, body = body, codec.encode_arguments(codec.PLAIN, args, in_order)
+    return c.Put(terms, body, _float(fields.get("delay", 0.0)), key, wait, written)
+
+
+def _accepted(done: Return, replies: list[r.Reply], *, named: bool = False) -> None:
+    """Answer a put: with None, or with the job's id if it is *named*; with an exception if it was refused."""
     accepted = replies[0]
     if isinstance(accepted, r.Refused):
         done(ValueError(accepted.message))
-    elif isinstance(accepted, r.Accepted) and accepted.notes and accepted.notes[0].code:
-        note = accepted.notes[0]
-        full = note.code in ("queue_full", "journal_full", "draining")
-        done(queue.Full() if full else ValueError(note.message))
-    else:
-        done(value)
+    elif isinstance(accepted, r.Accepted):
+        (note,) = accepted.notes
+        if note.code:
+            done(queue.Full() if note.code in PASSING else ValueError(note.message))
+        else:
+            done(note.id if named else None)
 
 
 def _granted(member: Member, done: Return, replies: list[r.Reply]) -> None:
@@ -308,10 +334,22 @@ def _free(name: object) -> str:
     """
     if not isinstance(name, str) or not is_free_name(name):
         raise ValueError(
-            f"{name!r:.{NAME_MAX}} cannot name a task or a queue; a name is text of 1 to {NAME_MAX} "
+            f"{shown(name)} cannot name a task or a queue; a name is text of 1 to {NAME_MAX} "
             "printable characters and begins with no '#'"
         )
     return name
+
+
+def _free_task(name: object) -> str:
+    """Return the name of a task that a plain client may choose.
+
+    Raises:
+        ValueError: the name is invalid or reserved, or asks for a shell command: the right to that is looked
+            at in a submit of svc's own clients.
+    """
+    if name == SHELL:
+        raise ValueError(f"{SHELL} is for svc's own clients; submit shell commands with `svc run`")
+    return _free(name)
 
 
 def _key(key: object) -> str:
@@ -323,7 +361,7 @@ def _key(key: object) -> str:
     if key is None:
         return ""
     if not isinstance(key, str) or not key:
-        raise ValueError(f"{key!r:.{NAME_MAX}} cannot be a key; keys are text of 1 to {NAME_MAX} characters")
+        raise ValueError(f"{shown(key)} cannot be a key; keys are text of 1 to {NAME_MAX} characters")
     return key
 
 

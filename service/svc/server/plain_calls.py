@@ -18,6 +18,7 @@ from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import PlainReader, loads_plain
 from svc.server.plain import SharedObjects
 from svc.server.plain_values import reply_bytes
+from svc.server.put_form import NO_PUT, item_of
 from svc.server.roles import call_right, may_call
 from svc.wire import with_header
 
@@ -28,6 +29,7 @@ _KNOWN_BYTES_MAX = 128
 #: Calls of more bytes are scanned in parts; shorter ones take a few milliseconds.
 _LONG_BYTES = 8 * 1024
 _REPEATED = frozenset(("get", "get_nowait", "task_done", "join", "qsize", "empty", "full"))
+_NO_KEYWORDS: dict[str, Any] = {}
 _CONSTANT = frozenset((type(None), bool, int, float, str, bytes))
 #: The answer None, the most frequent one.
 _NOTHING = with_header(reply_bytes(None))
@@ -54,17 +56,24 @@ class PlainCalls:
         """Serve one call of a shared object."""
         started = time.perf_counter()
         connection.member.outstanding += 1
-        call = connection.calls.get(bytes(message)) if len(message) <= _KNOWN_BYTES_MAX else None
-        if call is not None:
-            self._carry_out(connection, call, started)
-        elif len(message) <= _LONG_BYTES:
-            self._admit(connection, started, lambda: loads_plain(message), message)
-        elif len(message) <= (longest := self._host.limits.max_job_bytes + CODING_BYTES_MAX):
+        size = len(message)
+        if size <= _LONG_BYTES:
+            request = bytes(message)
+            call = connection.calls.get(request) if size <= _KNOWN_BYTES_MAX else None
+            if call is None and connection.put is not None:
+                item = item_of(request)
+                if item is not None and item is not NO_PUT:  # None is a pill, for which the role is checked
+                    call = connection.put, (item,), _NO_KEYWORDS
+            if call is not None:
+                self._carry_out(connection, call, started)
+            else:
+                self._admit(connection, started, lambda: loads_plain(request), request)
+        elif size <= (longest := self._host.limits.max_job_bytes + CODING_BYTES_MAX):
             reader = PlainReader(message)
             if not self._read_on(connection, reader, self._turns.until):
                 self._turns.defer(connection, partial(self._read_on, connection, reader))
         else:
-            why = f"a call of {len(message)} bytes is over the limit of {longest}; send less at once"
+            why = f"a call of {size} bytes is over the limit of {longest}; send less at once"
             self._refuse(connection, BadRequest(why), started, "too_large")
 
     def _read_on(self, connection: Connection, reader: PlainReader, until: float) -> bool:
@@ -111,11 +120,13 @@ class PlainCalls:
         ident, name, args, kwds = parts_of(request)
         if (ident, name) == ("jobs", "call"):
             raise ValueError("jobs.call takes one frame of svc.wire as bytes")
-        typeid, name = str(ident), str(name)
-        method = self.objects.method(typeid, name)
+        method = self.objects.method(ident, name)
+        typeid = ident
         right = call_right(typeid, name, args, kwds)
         if not may_call(connection.role or Role.READ, right):
             raise PermissionError(self._connections.peer_log.forbidden(connection, ".".join(right)))
+        if right == ("tasks", "put"):
+            connection.put = method
         if 0 < len(message) <= _KNOWN_BYTES_MAX and name in _REPEATED and _is_constant(args, kwds):
             if len(connection.calls) >= _KNOWN_CALLS_MAX:
                 connection.calls.clear()

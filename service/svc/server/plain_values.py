@@ -11,10 +11,15 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import msgspec
+
 from svc import codec
 from svc.domain import replies as r
 from svc.domain.job import ITEM_CODEC, Outcome
 from svc.domain.lifecycle import JobState
+from svc.domain.names import NAME_MAX
+from svc.errors import CodecError, ServiceError
+from svc.extensions import data_of
 from svc.server import msgpack_scan
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_scan import loads_plain
@@ -23,6 +28,13 @@ from svc.server.pickle_scan import loads_plain
 _PROTOCOL = 5
 #: The most opcodes of an item: the manager's pickle of a value may have twice as many as the client's.
 _ITEM_OPERATIONS_MAX = 2 * OPERATIONS_MAX
+#: Characters of an error's text: it may name what the client has sent, the key of a mapping for example.
+_ERROR_TEXT_MAX = 1000
+
+
+def shown(value: object) -> str:
+    """Return a short text for *value*, which may be any plain data: to write out all of it may take long."""
+    return repr(value[:NAME_MAX]) if isinstance(value, str) else f"a value of the type {type(value).__name__}"
 
 
 def pickled(item: object) -> bytes:
@@ -71,6 +83,12 @@ def as_answer(outcome: Outcome) -> object:
     return {"id": outcome.id, "error": f"{outcome.error.type}: {outcome.error.message}"}
 
 
+def as_raised(error: Exception) -> Exception:
+    """Return *error* as a stock client raises it: of one of the stdlib's classes, with a bounded text."""
+    known = isinstance(error, TypeError) and not isinstance(error, ServiceError)
+    return (TypeError if known else ValueError)(str(error)[:_ERROR_TEXT_MAX])
+
+
 def _unreadable(outcome: Outcome, error: Exception) -> dict[str, object]:
     return {"id": outcome.id, "codec": outcome.codec, "error": str(error)}
 
@@ -80,12 +98,21 @@ def _item(body: bytes) -> object:
 
 
 def _arguments(name: str, body: bytes) -> tuple[list[Any], dict[str, Any]]:
-    if name == codec.PLAIN:
-        msgpack_scan.examine(body)
-    return codec.decode_arguments(name, body, (codec.PLAIN,))
+    if name not in {codec.PLAIN, codec.TYPED}:
+        raise CodecError(f"a body of the codec {name} is no data")
+    msgpack_scan.examine(body)
+    return _arguments_decoder.decode(body)
 
 
 def _result(body: bytes) -> object:
-    if body:
-        msgpack_scan.examine(body)
-    return codec.decode_result(body)
+    if not body:
+        return None
+    msgpack_scan.examine(body)
+    return _result_decoder.decode(body)
+
+
+# A stock client gets data alone: other objects would be pickled by the names of their classes.
+_arguments_decoder: msgspec.msgpack.Decoder[tuple[list[Any], dict[str, Any]]] = msgspec.msgpack.Decoder(
+    tuple[list[Any], dict[str, Any]], ext_hook=data_of
+)
+_result_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=data_of)

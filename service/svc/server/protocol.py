@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from functools import partial
 
 from svc.broker.host import QueueHost
-from svc.broker.waiting import Request
+from svc.broker.requests import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.roles import Role
 from svc.errors import BadRequest
+from svc.server.collector import looks_put_off
 from svc.server.connection import Connection, Stage
 from svc.server.connections import Connections
 from svc.server.keys import KeyRing
@@ -21,9 +23,12 @@ from svc.server.plain_calls import PlainCalls
 from svc.server.roles import may_command
 from svc.wire import decode_request, encode_response, request_frame
 
-#: Bytes of a frame from which to decode it may take so long that it is carried out in the next turn.
+#: Bytes of a frame from which to decode it may take so long that it is carried out in the next turn: if that
+#: took so many seconds, or if no time is left.
 LONG_FRAME_BYTES = 64 * 1024
+LONG_DECODE_SECONDS = 0.003
 _SERVING = Stage.SERVING
+_VERBS = {kind: c.verb_of(kind) for kind in c.COMMANDS}
 
 
 class ConnectionProtocol:
@@ -70,37 +75,34 @@ class ConnectionProtocol:
 
     def _handle_frame(self, connection: Connection, frame: memoryview) -> None:
         started = time.perf_counter()
+        member, request = connection.member, 0
+        member.outstanding += 1
+        long = len(frame) >= LONG_FRAME_BYTES
         try:
-            request, commands = decode_request(frame)
+            request, commands = _decoded_at_once(frame) if long else decode_request(frame)
         except BadRequest as error:
             self._connections.peer_log.refused_call(connection, "malformed", "frame")
-            self._respond(connection, 0, [r.Refused(error.code, str(error))])
+            self._respond(connection, request, [r.Refused(error.code, str(error))])
             return
 
-        for command in commands:
-            if type(command) not in connection.free_commands and not may_command(
-                connection.role or Role.READ, command
-            ):
-                refusal = self._connections.peer_log.forbidden(connection, command.right())
-                # All or nothing: the commands of one request are meant to be applied together.
-                self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
-                self._count(connection, command.right(), "denied", started)
-                return
+        if right := _missing_right(connection, commands):
+            refusal = self._connections.peer_log.forbidden(connection, right)
+            # All or nothing: the commands of one request are meant to be applied together.
+            self._respond(connection, request, [r.Refused("forbidden", refusal)] * len(commands))
+            self._count(connection, right, "denied", started)
+            return
 
-        def deliver(replies: list[r.Reply]) -> None:
-            connection.member.outstanding -= 1
-            self._respond(connection, request, replies)
-
-        connection.member.outstanding += 1
-        work = Request(commands, connection.member, deliver)
-        in_time = len(frame) < LONG_FRAME_BYTES or not self._turns.over
-        if in_time and self._host.proceed(work, self._turns.until):
+        work = Request(commands, member, partial(self._respond, connection, request))
+        late = long and (self._turns.over or time.perf_counter() - started >= LONG_DECODE_SECONDS)
+        if not (late or self._host.puts_off(work)) and self._host.proceed(work, self._turns.until):
             self._count_frame(connection, commands, started)
         else:
             self._turns.defer(connection, partial(self._go_on, connection, work))
 
     def _go_on(self, connection: Connection, work: Request, until: float) -> bool:
-        """Continue a frame that was too long for one turn; return whether it is done."""
+        """Continue a frame that was too long for one turn, or was put off; return whether it is done."""
+        if self._host.puts_off(work):
+            return False
         started = time.perf_counter()
         done = self._host.proceed(work, until)
         self._count_frame(connection, work.commands, started)
@@ -108,7 +110,7 @@ class ConnectionProtocol:
 
     def _count_frame(self, connection: Connection, commands: Sequence[c.Command], started: float) -> None:
         if commands:
-            self._count(connection, str(commands[-1].__struct_config__.tag), "ok", started)
+            self._count(connection, _VERBS[type(commands[-1])], "ok", started)
 
     def _count(self, connection: Connection, method: str, result: str, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -117,14 +119,34 @@ class ConnectionProtocol:
             self._turns.note_part(method, str(connection.role), seconds)
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
-        if not connection.closed:
-            self._connections.send(connection, _response(request, replies))
+        """Answer an outstanding request; if its replies cannot be encoded, by a refusal for each command."""
+        connection.member.outstanding -= 1
+        if connection.closed:
+            return
+        try:
+            message = encode_response(request, replies)
+        except Exception as error:  # noqa: BLE001  # the changes are committed: the manager has to go on
+            text = f"the answer cannot be encoded: {type(error).__name__}"
+            message = encode_response(request, [r.Refused(BadRequest.code, text)] * len(replies))
+        self._connections.send(connection, message)
 
 
-def _response(request: int, replies: list[r.Reply]) -> bytearray:
-    """Return the answer to a frame; if it cannot be encoded, a refusal for each command."""
-    try:
-        return encode_response(request, replies)
-    except Exception as error:  # noqa: BLE001  # the changes are committed: the manager has to go on
-        refusal = r.Refused(BadRequest.code, f"the answer cannot be encoded: {type(error).__name__}")
-        return encode_response(request, [refusal] * len(replies))
+def _decoded_at_once(frame: memoryview) -> tuple[int, list[c.AnyCommand]]:
+    """Decode a long frame; if it has very many parts, the collector never looks at them.
+
+    It would do so three times, and each look takes about as long as to make them.
+    """
+    started = time.perf_counter()
+    with looks_put_off():
+        decoded = decode_request(frame)
+        if time.perf_counter() - started >= LONG_DECODE_SECONDS:
+            gc.freeze()
+    return decoded
+
+
+def _missing_right(connection: Connection, commands: Sequence[c.Command]) -> str:
+    """Return a right for *commands* that the connection's key does not have; "" if it has all."""
+    if connection.free_commands.issuperset(map(type, commands)):
+        return ""  # the usual case
+    role = connection.role or Role.READ
+    return next((each.right() for each in commands if not may_command(role, each)), "")

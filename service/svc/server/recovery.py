@@ -9,8 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ import structlog
 from svc.broker.broken import StateBroken
 from svc.broker.host import QueueHost
 from svc.errors import JournalError, ManagerBroken
+from svc.server.collector import collector_paused
 from svc.server.fault_reports import FaultReports, describe
 
 #: At this many broken states within `WINDOW_SECONDS`, the manager ends instead of recovering.
@@ -101,14 +101,3 @@ class Recovery:
         except Exception as error:  # noqa: BLE001  # without a report the service still has to go on
             self._log.error("report_not_written", error_type=type(error).__name__)
             return None
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would visit the million objects of a recovery again and again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from svc.domain import commands as c
 from svc.domain.roles import ADMIN_ALONE, Role, Roles
 
-_S, _W, _R = Role.SUBMIT, Role.WORK, Role.READ
+_S, _W, _R, _C = Role.SUBMIT, Role.WORK, Role.READ, Role.SHELL
 
 #: The rights that commands need (see `Command.right`), and the roles beside `admin` that have each.
 RIGHTS: MappingProxyType[str, Roles] = MappingProxyType(
@@ -27,13 +27,13 @@ RIGHTS: MappingProxyType[str, Roles] = MappingProxyType(
 #: Calls of plain clients by shared object and method, likewise.
 CALLS: MappingProxyType[tuple[str, str], Roles] = MappingProxyType(
     {
-        ("tasks", "put"): (_S,),
-        ("tasks", "put_nowait"): (_S,),
+        ("tasks", "put"): (_S, _C),
+        ("tasks", "put_nowait"): (_S, _C),
         ("tasks", "put_pill"): ADMIN_ALONE,  # `put(None)` ends a consumer
         ("tasks", "get"): (_W,),
         ("tasks", "get_nowait"): (_W,),
         ("tasks", "task_done"): (_W,),
-        ("tasks", "join"): (_S, _R),
+        ("tasks", "join"): (_S, _C, _R),
         ("tasks", "qsize"): (_R,),
         ("tasks", "empty"): (_R,),
         ("tasks", "full"): (_R,),
@@ -46,7 +46,7 @@ CALLS: MappingProxyType[tuple[str, str], Roles] = MappingProxyType(
         ("results", "qsize"): (_R,),
         ("results", "empty"): (_R,),
         ("results", "full"): (_R,),
-        ("jobs", "submit"): (_S,),
+        ("jobs", "submit"): (_S, _C),
         ("jobs", "result"): (_R,),
         ("jobs", "show"): (_R,),
     }

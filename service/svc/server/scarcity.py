@@ -99,6 +99,9 @@ class Scarcity:
     def _look_at_disk(self, host: QueueHost, free: int | None) -> None:
         full = free is not None and free < self.min_free_bytes
         host.refuse(DISK, on=full)
+        host.observer.measured("svc_journal_refusing", float(full))
+        if free is not None:
+            host.observer.measured("svc_journal_free_bytes", free)
         if full != self._full:
             self._full = full
             self._log.warning("journal_space", full=full, free_b=free, limit_b=self.min_free_bytes)

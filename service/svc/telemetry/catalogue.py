@@ -11,61 +11,27 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from svc.broker.broken import Place
-from svc.domain.lifecycle import FINISHED, UNFINISHED, JobState
+from svc.telemetry.label_values import (
+    CALL_RESULTS,
+    CONSUMER_STATES,
+    DROP_REASONS,
+    FINAL_OUTCOMES,
+    KEY_ROLES,
+    LABEL_BOUNDS,
+    LEAD_ROLES,
+    OUTCOMES,
+    QUEUE_STATES,
+    RECOVERY_PLACES,
+    REFUSALS,
+    REJECTIONS,
+    RESTART_REASONS,
+)
 
 #: Prefix of every metric.
 PREFIX = "svc_"
-#: The label value that replaces all values beyond a bound.
-OTHER = "other"
-#: The most distinct values of a label; further ones count as `other`. A task counts once for each queue, and
-#: an exception once for each task of a queue, so these are bounds on the number of series.
-LABEL_BOUNDS = {"queue": 200, "task": 200, "exception": 500, "method": 50}
-
-OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "refused", "released", "lost", "suspected")
-FINAL_OUTCOMES = tuple(state.word for state in FINISHED)
-#: Codes of `svc.errors` with which a submission is refused.
-REJECTIONS = (
-    "queue_full",
-    "journal_full",
-    "draining",
-    "job_too_large",
-    "unknown_task",
-    "conflict",
-    "bad_request",
-    OTHER,
-)
-#: The states whose jobs are a queue's backlog: those to be done, and those that somebody has to look at.
-QUEUE_STATES = tuple(state.word for state in (*UNFINISHED, JobState.DEAD))
-#: Roles of keys, and `none` for peers that have proved no key.
-KEY_ROLES = ("admin", "submit", "work", "read", "none")
-#: The reasons for refusing requests and connections, except wrong keys (`svc_manager_auth_failures_total`).
-REFUSALS = ("forbidden", "malformed", "not_plain", "too_large", "no_place")
-CALL_RESULTS = ("ok", "error", "denied")
-CONSUMER_STATES = ("busy", "idle", "starting")
-#: The work that the manager was doing when its state broke.
-RECOVERY_PLACES = tuple(str(place) for place in Place)
-RESTART_REASONS = ("crashed", "timed_out", "lost", "renewed", OTHER)
-
 #: Bucket bounds in seconds for waiting and running: 5 ms to 1 h.
-JOB_SECONDS = (
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    900.0,
-    3600.0,
-)
+_QUICK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+JOB_SECONDS = (*_QUICK_SECONDS, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 #: Bucket bounds in seconds for the manager's own work: 0.1 ms to 5 s.
 MANAGER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
 #: Bucket bounds for records in one commit.
@@ -112,7 +78,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "counter",
         (*_JOB, "outcome"),
         "Attempts ended; released: handed back uncharged, lost: taken back from a holder that has gone, "
-        "suspected: lost with its worker, and charged for it.",
+        "suspected: lost with its worker, and charged for it, snoozed: put off by its task, uncharged.",
         values={"outcome": OUTCOMES},
     ),
     Metric("svc_job_retries_total", "counter", _JOB, "Jobs scheduled again after a failed attempt."),
@@ -124,6 +90,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         values={"outcome": FINAL_OUTCOMES},
     ),
     Metric("svc_jobs_requeued_total", "counter", _JOB, "Dead jobs made ready again on request."),
+    Metric("svc_jobs_purged_total", "counter", _JOB, "Jobs that had ended and were removed on request."),
     Metric(
         "svc_job_exceptions_total",
         "counter",
@@ -161,10 +128,7 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "Age of the oldest running attempt, or 0.",
     ),
     Metric(
-        "svc_queue_unknown_tasks",
-        "gauge",
-        ("queue",),
-        "Tasks waited for that no connected worker knows.",
+        "svc_queue_unknown_tasks", "gauge", ("queue",), "Tasks waited for that no connected worker knows."
     ),
     Metric("svc_lease_expiries_total", "counter", ("queue",), "Jobs taken back from a holder that has gone."),
     Metric("svc_stale_acks_total", "counter", ("queue",), "Outcomes refused because the lease had moved on."),
@@ -205,6 +169,8 @@ MANAGER_METRICS: tuple[Metric, ...] = (
     Metric(
         "svc_manager_memory_refusing", "gauge", (), "1 while new jobs are refused because that limit is near."
     ),
+    Metric("svc_journal_free_bytes", "gauge", (), "Room on the journal's disk or in its stream (memory: 0)."),
+    Metric("svc_journal_refusing", "gauge", (), "1 while new jobs are refused, as there is too little room."),
     Metric(
         "svc_manager_refusals_total",
         "counter",
@@ -241,6 +207,60 @@ MANAGER_METRICS: tuple[Metric, ...] = (
         "svc_journal_recovered_jobs", "gauge", (), "Jobs restored at the last start or recovery in place."
     ),
     Metric("svc_journal_recovery_seconds", "gauge", (), "Time that it took to restore them."),
+    Metric(
+        "svc_journal_unconfirmed_seconds",
+        "gauge",
+        (),
+        "Age of the oldest commit that the servers of a replicated journal have not confirmed, or 0.",
+    ),
+    Metric(
+        "svc_journal_lag_messages",
+        "gauge",
+        (),
+        "Messages of a replicated journal that are not yet in this manager's mirror.",
+    ),
+    Metric(
+        "svc_manager_role",
+        "gauge",
+        ("role",),
+        "1 for the place of this manager among those on one replicated journal; 0 for all without one.",
+        values={"role": LEAD_ROLES},
+    ),
+    Metric(
+        "svc_manager_unsure",
+        "gauge",
+        (),
+        "1 while a leader cannot renew its key, and so hands out nothing and renews no lease.",
+    ),
+    Metric("svc_manager_term", "gauge", (), "The highest term in the replicated journal; 0 without one."),
+    Metric(
+        "svc_manager_standbys",
+        "gauge",
+        (),
+        "Standbys that have caught up with the journal, as far as a leader knows; of a standby 0.",
+    ),
+    Metric("svc_manager_takeovers_total", "counter", (), "Times that this manager has become the leader."),
+    Metric("svc_partial_results_total", "counter", (), "Partial results of jobs that were recorded."),
+    Metric("svc_partial_result_bytes_total", "counter", (), "Their bytes."),
+    Metric(
+        "svc_output_bytes_total",
+        "counter",
+        ("stream",),
+        "Output of jobs that workers sent.",
+        values={"stream": ("stdout", "stderr")},
+    ),
+    Metric(
+        "svc_output_dropped_bytes_total",
+        "counter",
+        ("reason",),
+        "Output of jobs dropped; full: the oldest, to make room, scarce: disk or memory was short, "
+        "fault: the file could not be written.",
+        values={"reason": DROP_REASONS},
+    ),
+    Metric("svc_output_size_bytes", "gauge", (), "Size of the output of jobs that is kept."),
+    Metric("svc_output_limit_bytes", "gauge", (), "The size that it may have at most."),
+    Metric("svc_large_values_bytes", "gauge", (), "Size of all large arguments and results."),
+    Metric("svc_large_values_limit_bytes", "gauge", (), "The size that they may have at most."),
     Metric(
         "svc_label_overflow_total",
         "counter",
@@ -293,7 +313,19 @@ WORKER_METRICS: tuple[Metric, ...] = (
     Metric("svc_worker_memory_bytes", "gauge", ("worker",), "Memory in use by the worker's control group."),
     Metric("svc_worker_memory_limit_bytes", "gauge", ("worker",), "Memory limit of that group, if any."),
     Metric("svc_worker_manager_reconnects_total", "counter", ("worker",), "Connections to the manager lost."),
+    Metric(
+        "svc_worker_output_dropped_bytes_total",
+        "counter",
+        ("worker",),
+        "Output of ended attempts dropped because the manager was away for too long.",
+    ),
     Metric("svc_worker_draining", "gauge", ("worker",), "1 while the worker takes nothing new."),
+    Metric(
+        "svc_worker_round_trip_seconds",
+        "gauge",
+        ("worker",),
+        "Time of a request that the manager answers at once: the least of the last eight.",
+    ),
 )
 
 #: Metrics that prometheus_client exports for the process, in addition to ours.

@@ -1,35 +1,18 @@
 """The catalogue of log events: every event that svc logs, its meaning, and its fields.
 
 `docs/events.md` is made from this (`python -m svc.telemetry.events > docs/events.md`), and a test
-compares it with the log calls in the source. Field names end in their unit: `_s` seconds, `_b` bytes.
+compares it with the log calls in the source. Those of workers alone are in `worker_events`. Field names end
+in their unit: `_s` seconds, `_b` bytes.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
-
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """One kind of log record.
-
-    Attributes:
-        name: the value of the record's `event`, in snake_case.
-        levels: the levels at which it is logged.
-        meaning: one sentence.
-        fields: its fields, without the common ones.
-        repeats: whether at most one in 30 s is shown, with the number `suppressed` since the one before.
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    meaning: str
-    fields: tuple[str, ...] = field(default=())
-    repeats: bool = False
-
+from svc.telemetry.log_event import DEBUG, ERROR, INFO, WARNING, LogEvent
+from svc.telemetry.worker_events import WORKER_EVENTS
 
 #: Fields that any record may have.
 COMMON_FIELDS = MappingProxyType(
@@ -44,164 +27,169 @@ COMMON_FIELDS = MappingProxyType(
     }
 )
 
-_DEBUG, _INFO, _WARNING, _ERROR = ("debug",), ("info",), ("warning",), ("error",)
+
 _ANY = ("debug", "info", "warning", "error")
 
-EVENTS: tuple[LogEvent, ...] = (
+_OTHERS: tuple[LogEvent, ...] = (
     LogEvent(
         "accept_paused",
-        _ERROR,
+        ERROR,
         "The manager could not accept a connection, mostly for want of file descriptors; it tries again.",
         ("error",),
         repeats=True,
     ),
-    LogEvent(
-        "attempt_finished",
-        ("info", "warning"),
-        "The record of one attempt: info if it succeeded, warning if it did not.",
-        (
-            "job_id",
-            "task",
-            "queue",
-            "attempt",
-            "outcome",
-            "wait_s",
-            "run_s",
-            "error_type",
-            "error",
-            "retry_in_s",
-        ),
-    ),
-    LogEvent(
-        "attempts_finished",
-        _INFO,
-        "The record of neighbouring short attempts that succeeded: all jobs from the first one to the last.",
-        (
-            "jobs",
-            "first_job_id",
-            "last_job_id",
-            "task",
-            "queue",
-            "outcome",
-            "wait_s",
-            "run_s",
-            "longest_run_s",
-        ),
-    ),
-    LogEvent("backup_failed", _WARNING, "An online backup was not made.", ("path", "error")),
-    LogEvent("backup_made", _INFO, "An online backup was copied, synced and checked.", ("path", "size_b")),
+    LogEvent("backup_failed", WARNING, "An online backup was not made.", ("path", "error")),
+    LogEvent("backup_made", INFO, "An online backup was copied, synced and checked.", ("path", "size_b")),
     LogEvent(
         "call_refused",
-        _WARNING,
+        WARNING,
         "A request was refused: the role of its key may not do that, or it cannot be read.",
         ("peer", "role", "kind", "method"),
         repeats=True,
     ),
     LogEvent(
         "clock_accepted",
-        _WARNING,
+        WARNING,
         "The queue's clock was set to the host's time of day (`svc journal accept-clock`).",
         ("leap_s",),
     ),
     LogEvent(
         "clock_off",
-        _WARNING,
+        WARNING,
         "The host's time of day is `offset_s` seconds ahead of the queue's clock at the start. If `held`, "
         "delays and retention go on from the journal's time until `svc journal accept-clock`.",
         ("offset_s", "held"),
     ),
-    LogEvent("connection_closed", _DEBUG, "A connection to the manager ended.", ("peer", "reason")),
+    LogEvent("connection_closed", DEBUG, "A connection to the manager ended.", ("peer", "reason")),
     LogEvent(
         "connection_cut_off",
-        _WARNING,
+        WARNING,
         "The manager ended a connection that does not read its answers, or has too many bytes waiting.",
         ("peer", "reason"),
         repeats=True,
     ),
     LogEvent(
         "connection_refused",
-        _WARNING,
+        WARNING,
         "A connection knew no key, had no certificate for TLS, or came when there were too many.",
         ("peer", "reason"),
         repeats=True,
     ),
     LogEvent(
-        "consumer_died",
-        _WARNING,
-        "A consumer process ended otherwise than it should; it is replaced.",
-        ("pid", "cause", "executing"),
+        "descriptors_short",
+        WARNING,
+        "The process may have fewer file descriptors than --max-connections needs, and lets fewer peers in. "
+        "Raise the hard limit (LimitNOFILE of systemd, --ulimit nofile of Docker), or allow fewer.",
+        ("limit", "needed", "connections"),
     ),
-    LogEvent(
-        "consumer_killed",
-        _WARNING,
-        "The worker killed a consumer, for instance because its job ran over the timeout.",
-        ("pid", "reason"),
-    ),
-    LogEvent("consumer_left", _INFO, "A consumer ended as it was told to, by a pill or a stop.", ("pilled",)),
-    LogEvent(
-        "consumer_not_started", _ERROR, "A consumer process could not be started; tried again.", ("error",)
-    ),
-    LogEvent(
-        "consumer_renewed",
-        _WARNING,
-        "A task has changed its process in ways that cannot be put back; the consumer is replaced.",
-        ("changed",),
-    ),
-    LogEvent("drain_resumed", _INFO, "A drain ended; consumers are given jobs again."),
-    LogEvent("drain_started", _INFO, "Every consumer that asks is told to stop, until resumed."),
+    LogEvent("drain_resumed", INFO, "A drain ended; consumers are given jobs again."),
+    LogEvent("drain_started", INFO, "Every consumer that asks is told to stop, until resumed."),
     LogEvent(
         "http_moved",
-        _INFO,
+        INFO,
         "The usual port of metrics and health is taken, so that they are served at a free one.",
         ("taken", "http"),
     ),
     LogEvent(
         "http_route_failed",
-        _ERROR,
+        ERROR,
         "What answers a path of the HTTP server raised; the client got status 500.",
         ("path", "error"),
         repeats=True,
     ),
     LogEvent(
+        "http_route_late",
+        WARNING,
+        "What answers a path of the HTTP server gave no answer in time; the client got status 503.",
+        ("path",),
+        repeats=True,
+    ),
+    LogEvent(
+        "jobs_purged",
+        INFO,
+        "Jobs that had ended were removed on request; a long purge has a line at its begin and its end.",
+        ("done", "jobs", "which"),
+    ),
+    LogEvent(
         "journal_contradicts_itself",
-        _WARNING,
+        WARNING,
         "Some events of the journal contradict earlier ones, by a fault of the release that wrote them. They "
         "were passed over; keep a copy of the journal and report it.",
         ("passed_over",),
     ),
-    LogEvent("journal_created", _INFO, "There was no journal, and a new, empty one was made.", ("path",)),
+    LogEvent("journal_created", INFO, "There was no journal, and a new, empty one was made.", ("path",)),
     LogEvent(
-        "journal_error", _ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
+        "journal_error", ERROR, "The journal failed; the manager ends, to recover from disk.", ("error",)
     ),
     LogEvent(
         "journal_loss_accepted",
-        _WARNING,
+        WARNING,
         "The journal's end was lost; what is left is served, as `--accept-loss` asked, and a copy is kept.",
         ("copy",),
     ),
-    LogEvent("journal_recovered", _INFO, "The journal was replayed at start.", ("jobs", "recovery_s")),
+    LogEvent("journal_recovered", INFO, "The journal was replayed at start.", ("jobs", "recovery_s")),
     LogEvent(
         "journal_space",
-        _WARNING,
-        "The journal's disk became nearly full (new jobs are refused), or is so no more.",
+        WARNING,
+        "The journal's disk, or its stream's servers, became nearly full (new jobs are refused), or are so "
+        "no more.",
         ("full", "free_b", "limit_b"),
     ),
     LogEvent(
         "keys_not_read",
-        _ERROR,
+        ERROR,
         "On SIGHUP a key or certificate could not be read; those from before stay active.",
         ("error",),
     ),
-    LogEvent("keys_read", _INFO, "The keys were read again, on SIGHUP.", ("keys",)),
+    LogEvent("keys_read", INFO, "The keys were read again, on SIGHUP.", ("keys",)),
+    LogEvent(
+        "journal_answers",
+        INFO,
+        "The servers of a replicated journal answer the leader again; it had waited for `silent_s`.",
+        ("servers", "silent_s"),
+    ),
+    LogEvent(
+        "journal_awaited",
+        WARNING,
+        "The servers of a replicated journal have not answered a start for 3 s; it waits for 30 s at most.",
+        ("servers",),
+    ),
+    LogEvent(
+        "journal_silent",
+        WARNING,
+        "The servers of a replicated journal have taken nothing of the leader for `silent_s`; told each "
+        "minute. `reason` is what they, or the connection to them, said last.",
+        ("servers", "silent_s", "reason"),
+    ),
+    LogEvent(
+        "lead_handed_over",
+        INFO,
+        "A leader has stopped serving. If it has `freed` its key, a standby leads at once; else, as NATS did "
+        "not answer, three seconds after its last renewal.",
+        ("freed",),
+    ),
+    LogEvent(
+        "lead_lost",
+        WARNING,
+        "Another manager has taken the lead, as this one could not renew the key in time. It ends.",
+        ("leader",),
+    ),
+    LogEvent(
+        "lead_taken",
+        INFO,
+        "A manager has begun its term in the stream: no earlier leader can write. It serves at "
+        "`manager_started`.",
+        ("term",),
+    ),
     LogEvent(
         "listening_without_tls",
-        _WARNING,
+        WARNING,
         "The manager serves other hosts and TLS is off: who is on the path can read and change everything.",
         ("listen",),
     ),
     LogEvent(
         "log_lines_dropped",
-        _WARNING,
+        WARNING,
         "So many records found no room because nobody read the log; the writer went on with its work.",
         ("count",),
     ),
@@ -213,132 +201,140 @@ EVENTS: tuple[LogEvent, ...] = (
     ),
     LogEvent(
         "long_turn",
-        _WARNING,
+        WARNING,
         "A turn of the manager's loop took long; most of it was for this command, call or part.",
         ("turn_s", "processor_s", "part", "role"),
         repeats=True,
     ),
     LogEvent(
         "manager_broken",
-        _ERROR,
+        ERROR,
         "The queue's state broke for the third time within a minute, or could not be recovered in place; "
         "the manager ends. Nothing accepted is lost: report the fault, then start it again.",
         ("error",),
     ),
     LogEvent(
         "manager_memory",
-        _WARNING,
+        WARNING,
         "The manager's memory came near its limit (new jobs are refused), or is so no more.",
         ("scarce", "used_b", "limit_b"),
     ),
-    LogEvent("manager_reconnected", _INFO, "The manager answers again.", ("manager",)),
     LogEvent(
         "manager_stalled",
-        _WARNING,
+        WARNING,
         "The manager was stopped, or kept from listening otherwise, for so long; no lease runs out for it.",
         ("stalled_s",),
     ),
     LogEvent(
         "manager_started",
-        _INFO,
+        INFO,
         "The manager serves.",
         ("listen", "http", "journal", "durability", "incarnation"),
     ),
-    LogEvent("manager_stopped", _INFO, "The manager ended in order."),
-    LogEvent(
-        "manager_unreachable",
-        ("warning", "debug"),
-        "The manager does not answer; tried again for ever (warning: supervisor, debug: consumers).",
-        ("manager", "error"),
-    ),
+    LogEvent("manager_stopped", INFO, "The manager ended in order."),
     LogEvent(
         "message_not_handled",
-        _ERROR,
+        ERROR,
         "A fault of svc's own while a message was read, before any of it was applied; its connection ended.",
         ("peer", "error_type"),
         repeats=True,
     ),
     LogEvent(
-        "outcome_refused",
-        _WARNING,
-        "The manager did not record the outcome of an attempt, mostly because its lease had moved on.",
-        ("code", "error"),
+        "mirror_kept",
+        ERROR,
+        "The stream is gone, or has lost messages, and this manager's mirror of it stays at `path`: "
+        "`svc journal copy` makes a stream of it.",
+        ("path",),
+    ),
+    LogEvent(
+        "mirror_made_anew",
+        WARNING,
+        "A standby makes its mirror of the stream anew: it lags behind a purge or differs from the leader's.",
+        ("reason", "position"),
+    ),
+    LogEvent(
+        "mirror_stopped",
+        ERROR,
+        "A standby cannot follow the stream any more, and so cannot take over.",
+        ("error",),
+    ),
+    LogEvent(
+        "output_not_kept",
+        WARNING,
+        "The file with the output of tasks could not be read or written; jobs are not affected.",
+        ("path", "error"),
         repeats=True,
     ),
     LogEvent(
-        "pickle_refused",
-        _ERROR,
-        "A pickled job was not signed for this worker's queue and task; it was not opened, and is dead. "
-        "A stolen manager, or a submitter without the workers' pickle key.",
-        ("job_id", "task", "queue"),
+        "peer_turned_away",
+        INFO,
+        "A standby ended a connection: the peer finds the `leader` by another address.",
+        ("peer", "leader"),
         repeats=True,
     ),
     LogEvent(
         "recovered_in_place",
-        _WARNING,
+        WARNING,
         "After `state_broken` the manager has recovered the queue from its journal, and serves; clients and "
         "workers connect again by themselves.",
         ("jobs", "recovery_s", "incarnation"),
     ),
     LogEvent(
         "report_not_written",
-        _ERROR,
+        ERROR,
         "The report of a broken state could not be written beside the journal.",
         ("error_type",),
     ),
     LogEvent(
-        "report_refused",
-        _WARNING,
-        "The manager did not accept a report of the supervisor.",
-        ("report", "code", "error"),
-        repeats=True,
-    ),
-    LogEvent(
-        "reports_undelivered",
-        _WARNING,
-        "The worker ended with reports that the manager has not had; leases will expire instead.",
-        ("count",),
+        "standing_by",
+        INFO,
+        "A manager on a replicated journal is a standby: it takes over if the leader goes.",
+        ("listen", "http"),
     ),
     LogEvent(
         "state_broken",
-        _ERROR,
+        ERROR,
         "A fault of svc's own: the queue's state cannot be trusted, and is recovered from the journal in "
         "place. Send the file `report` to the maintainers; it has nothing of a job's content (there is none "
         "with `--durability memory`). `refused` says whether the command that did it is refused from now on.",
         ("place", "error_type", "command", "refused", "report"),
     ),
     LogEvent(
-        "stop_signal_refused",
-        _WARNING,
-        "A task sent its worker SIGTERM or SIGINT; its job is charged with a crash, and the worker goes on.",
+        "takeover_begun",
+        INFO,
+        "A standby has the key of the leader, which was `freed` by a hand-over, or has vanished. It reads "
+        "the last `lag` messages of the stream, then begins its term (`lead_taken`).",
+        ("freed", "lag"),
     ),
-    LogEvent("tasks_not_loaded", _ERROR, "A consumer could not import the task modules.", ("error",)),
     LogEvent(
         "tunnel_broken",
-        _WARNING,
+        WARNING,
         "`svc tunnel` could not reach the manager, or a connection through it broke.",
         ("manager", "error"),
         repeats=True,
     ),
-    LogEvent("worker_drained", _INFO, "Every consumer has had its pill; the worker ends.", ("consumers",)),
-    LogEvent("worker_joined", _INFO, "A worker's supervisor connected for the first time."),
-    LogEvent("worker_left", _INFO, "The last process of a worker said goodbye."),
-    LogEvent("worker_lost", _WARNING, "A worker has gone without a word; its jobs go back."),
     LogEvent(
-        "worker_resumed",
-        _INFO,
-        "A drain ended before all consumers had gone; their places are filled again.",
-        ("consumers",),
+        "worker_joined", INFO, "A worker's supervisor connected for the first time. At most 1,000 in 30 s."
+    ),
+    LogEvent("worker_left", INFO, "The last process of a worker said goodbye. At most 1,000 in 30 s."),
+    LogEvent(
+        "worker_lost",
+        WARNING,
+        "A worker has gone without a word. Since it was last heard of, `jobs` that it held went back. "
+        "At most 1,000 in 30 s.",
+        ("host", "jobs"),
     ),
     LogEvent(
-        "worker_started",
-        _INFO,
-        "The worker runs, and joins the manager.",
-        ("consumers", "cpu", "cpu_source", "tasks"),
+        "worker_silent",
+        WARNING,
+        "A connected worker was not heard of for a lease time: `jobs` that it held went back, and it gets "
+        "none until it is heard of. At most 1,000 in 30 s.",
+        ("host", "jobs"),
     ),
-    LogEvent("worker_stopped", _INFO, "The worker ended in order."),
-    LogEvent("worker_stopping", _INFO, "The worker was told to stop.", ("grace_s", "consumers")),
 )
+
+#: All log events, by name.
+EVENTS: tuple[LogEvent, ...] = tuple(sorted((*_OTHERS, *WORKER_EVENTS), key=lambda event: event.name))
 
 _INTRODUCTION = """\
 # Log events

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -24,9 +25,18 @@ from svc.errors import ConfigurationError, Conflict
 
 #: Seconds after which a request is cut off, while it is read or answered.
 REQUEST_SECONDS = 5.0
-#: Requests served at the same time; the next one gets status 503 at once.
+#: Requests served at the same time; the next one gets status 503 if none of these ends at once.
 REQUESTS_MAX = 16
+#: If there is no room for another one, the oldest is cut off that has not come, or whose answer has not gone,
+#: after so many seconds; and so long is waited for its room. An honest request comes in one packet.
+SLOW_SECONDS = 0.5
+_ROOM_SECONDS = 0.1
 
+#: Seconds after which a client that got status 503 may ask again.
+RETRY_SECONDS = 1
+_FULL = (
+    f"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: {RETRY_SECONDS}\r\n\r\n".encode()
+)
 _STOP_POLL_SECONDS = 0.1
 _MISDIRECTED = (
     "this server is not known by the name in your Host header; ask for its address, or name it in "
@@ -49,6 +59,10 @@ class Response(NamedTuple):
 
 
 Route = Callable[[], Response]
+
+
+class NoAnswerNow(Exception):
+    """A route has no answer for a known reason, which the client is told; it is not logged."""
 
 
 def text(status: int, message: str) -> Response:
@@ -93,8 +107,9 @@ def _is_address(text: str) -> bool:
 class HttpServer:
     """Serves *routes* (path -> function that answers it) at *address*; port 0 takes a free one.
 
-    A route is called in a thread of its own and should return well within `REQUEST_SECONDS`. If it raises,
-    the error is logged, and the client gets status 500.
+    A route is called in a thread of its own and should return well within `REQUEST_SECONDS`. If it raises
+    `NoAnswerNow`, the client gets status 503 and its message. Other exceptions are logged; the client gets
+    503 for a `TimeoutError`, else 500.
     """
 
     def __init__(
@@ -166,10 +181,13 @@ class _Server(ThreadingMixIn, TCPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._routes = routes
         self._slots = threading.BoundedSemaphore(REQUESTS_MAX)
+        #: The requests that have not come yet, or whose answers have not gone yet, and since when the clients
+        #: are waited for, oldest first.
+        self.waiting: dict[_Handler, float] = {}
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._slots.acquire(blocking=False):
+        if self._find_room():
             try:
                 super().process_request(request, client_address)
             except RuntimeError:  # no more threads can be started
@@ -178,7 +196,7 @@ class _Server(ThreadingMixIn, TCPServer):
             return
         with contextlib.suppress(OSError):
             request.setblocking(False)
-            request.send(b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            request.send(_FULL)
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -186,6 +204,17 @@ class _Server(ThreadingMixIn, TCPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._slots.release()
+
+    def _find_room(self) -> bool:
+        """Return whether there is room for one more request; the oldest whose client is slow makes some."""
+        if self._slots.acquire(blocking=False):
+            return True
+        before = time.monotonic() - SLOW_SECONDS
+        slow = [each for each, since in list(self.waiting.items()) if since <= before]
+        if not slow:
+            return False
+        slow[0].cut_off()
+        return self._slots.acquire(timeout=_ROOM_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log nothing: a client that disconnects or is cut off is no event of the service."""
@@ -196,6 +225,11 @@ class _Server(ThreadingMixIn, TCPServer):
             return text(HTTPStatus.NOT_FOUND, "there is: " + " ".join(self._routes))
         try:
             return route()
+        except NoAnswerNow as error:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except TimeoutError:
+            log.warning("http_route_late", path=path)
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "no answer in time; try again")
         except Exception as error:
             log.exception("http_route_failed", path=path, error=str(error))
             return text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log has it")
@@ -209,19 +243,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         # The timeout is for each read; the timer also ends a client that sends a byte every few seconds.
-        deadline = threading.Timer(REQUEST_SECONDS, self._cut_off)
+        deadline = threading.Timer(REQUEST_SECONDS, self.cut_off)
         deadline.daemon = True
         deadline.start()
+        self._wait_for_client()
         try:
             super().handle()
         finally:
+            self.server.waiting.pop(self, None)
             deadline.cancel()
 
-    def _cut_off(self) -> None:
+    def _wait_for_client(self) -> None:
+        """Note that from now on the client is waited for, and no route."""
+        self.server.waiting[self] = time.monotonic()
+
+    def cut_off(self) -> None:
+        """End the connection."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:  # the name that the base class calls
+        self.server.waiting.pop(self, None)
         if self._is_meant_for_us():
             self._send(self.server.answer(self.path.partition("?")[0]))
         else:
@@ -239,10 +281,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(text(known, known.phrase))
 
     def _send(self, response: Response) -> None:
+        self._wait_for_client()
         self.send_response_only(response.status)
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
         self.send_header("Cache-Control", "no-store")
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", str(RETRY_SECONDS))
         self.end_headers()
         self.wfile.write(response.body)
 

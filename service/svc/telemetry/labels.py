@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from svc.domain.names import NAME_MAX
-from svc.telemetry.catalogue import LABEL_BOUNDS, OTHER
+from svc.telemetry.label_values import LABEL_BOUNDS, OTHER
 
 
 class Labels:

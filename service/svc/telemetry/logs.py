@@ -13,14 +13,15 @@ from functools import partial
 from typing import Literal
 
 import structlog
-from structlog.processors import TimeStamper, format_exc_info
+from structlog.processors import format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
 from structlog.typing import Processor
 
 from svc.errors import ConfigurationError
+from svc.lines import LineWriter
 from svc.telemetry.events import repeating_events
-from svc.telemetry.lines import LineWriter
 from svc.telemetry.records import (
+    AddTime,
     BoundedRenderer,
     DropRepeats,
     Renderer,
@@ -55,8 +56,8 @@ class LogSettings:
     worker: str = ""
     consumer: str = ""
 
-    def configure(self, consumer: str = "") -> None:
-        """Let this process log with these settings, and as *consumer* if that is given.
+    def configure(self, descriptor: int = _STDERR) -> None:
+        """Let this process log with these settings, on *descriptor*.
 
         It may be called again, also after a fork.
 
@@ -67,8 +68,8 @@ class LogSettings:
             raise ConfigurationError(f"no log level {self.level!r}; use one of {', '.join(_LEVELS)}")
         if self.format not in ("auto", "json", "console"):
             raise ConfigurationError(f"no log format {self.format!r}; use auto, json or console")
-        first, last = self._first_steps(consumer or self.consumer), self._last_steps()
-        writer = LineWriter(_STDERR)
+        first, last = self._first_steps(self.consumer), self._last_steps(descriptor)
+        writer = LineWriter(descriptor)
         structlog.configure(
             processors=[structlog.contextvars.merge_contextvars, *first, *last],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[self.level]),
@@ -83,17 +84,17 @@ class LogSettings:
             DropRepeats(repeating_events()),
             structlog.processors.add_log_level,
             partial(add_fields, {name: value for name, value in writer.items() if value}),
-            TimeStamper(fmt="iso", utc=True),
+            AddTime(),
         ]
 
-    def _last_steps(self) -> list[Processor]:
-        return [format_exc_info, redact, BoundedRenderer(self._renderer())]
+    def _last_steps(self, descriptor: int) -> list[Processor]:
+        return [format_exc_info, redact, BoundedRenderer(self._renderer(os.isatty(descriptor)))]
 
-    def _renderer(self) -> Renderer:
-        if self.format == "json" or (self.format == "auto" and not os.isatty(_STDERR)):
+    def _renderer(self, terminal: bool) -> Renderer:
+        if self.format == "json" or (self.format == "auto" and not terminal):
             return to_json
         console = structlog.dev.ConsoleRenderer(
-            colors="NO_COLOR" not in os.environ and os.isatty(_STDERR),
+            colors="NO_COLOR" not in os.environ and terminal,
             exception_formatter=structlog.dev.plain_traceback,
         )
         return lambda logger, method, record: str(console(logger, method, printable(logger, method, record)))

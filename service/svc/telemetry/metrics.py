@@ -17,8 +17,9 @@ from itertools import accumulate, product
 from svc.domain.job import DEFAULT_QUEUE, Cause, Terms
 from svc.domain.observer import Observer
 from svc.domain.replies import QueueStats, Totals
-from svc.telemetry.catalogue import MANAGER_METRICS, OTHER, Metric
+from svc.telemetry.catalogue import MANAGER_METRICS, Metric
 from svc.telemetry.exposition import histogram_family, number_family, of_this_process
+from svc.telemetry.label_values import OTHER
 from svc.telemetry.labels import Labels
 
 #: The largest observation, in seconds or bytes (31,000 years; a terabyte), so that every sum stays finite.
@@ -31,6 +32,7 @@ _OUTCOME_OF = {
     Cause.REFUSED: "refused",
     Cause.INTERRUPTED: "released",
     Cause.SUSPECTED: "suspected",
+    Cause.SNOOZED: "snoozed",
 }
 _LONGEST_TURN = "svc_manager_longest_turn_processor_seconds"
 
@@ -62,10 +64,11 @@ class Histogram:
 
     def observe(self, value: float, count: int = 1) -> None:
         """Add *count* observations of one *value*."""
-        if not 0 <= value <= OBSERVATION_MAX:
-            value = _sound(value)
-        self._counts[bisect_left(self._bounds, value)] += count
-        self.sum += value * count
+        if 0 <= value <= OBSERVATION_MAX:
+            self._counts[bisect_left(self._bounds, value)] += count
+            self.sum += value * count
+        else:
+            self.observe(_sound(value), count)
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Add many observations; if all are in one bucket, they take a single step."""
@@ -151,6 +154,7 @@ class _JobSeries:
         self.started = registry.number("svc_jobs_started_total", *key)
         self.retries = registry.number("svc_job_retries_total", *key)
         self.requeued = registry.number("svc_jobs_requeued_total", *key)
+        self.purged = registry.number("svc_jobs_purged_total", *key)
         self.outcomes = registry.numbers("svc_job_attempts_total", *key)
         self.finished = registry.numbers("svc_jobs_finished_total", *key)
         self.wait = registry.histogram("svc_job_queue_wait_seconds", *key)
@@ -186,8 +190,9 @@ class ManagerMetrics(Observer):
     def __init__(self, release: str = "", sqlite: str = "") -> None:
         """Start all counters at 0, including those of the usual queue, so that `rate()` sees its first event.
 
-        *release* and *sqlite* are the releases of svc and of SQLite.
+        *release* and *sqlite* are the releases of svc and of SQLite; the second is empty without a file.
         """
+        self.sqlite = sqlite
         self._registry = registry = MetricSeries(MANAGER_METRICS)
         self._labels = Labels()
         self._jobs: dict[tuple[str, str], _JobSeries] = {}
@@ -226,7 +231,10 @@ class ManagerMetrics(Observer):
         series, count = self._series(terms), len(seconds)
         series.outcomes["succeeded"].value += count
         series.finished["succeeded"].value += count
-        series.run.observe_all(seconds)
+        if count == 1:
+            series.run.observe(seconds[0])
+        else:
+            series.run.observe_all(seconds)
         series.total.observe(age, count)
 
     def failed(
@@ -236,6 +244,8 @@ class ManagerMetrics(Observer):
         series = self._series(terms)
         series.outcomes[_OUTCOME_OF[cause]].value += 1
         series.run.observe(seconds)
+        if cause is Cause.SNOOZED:
+            return
         error_type = self._labels.fold("exception", error_type, of=" ".join(series.key))
         self._registry.number("svc_job_exceptions_total", *series.key, error_type).value += 1
         if retried:
@@ -260,6 +270,10 @@ class ManagerMetrics(Observer):
     def requeued(self, terms: Terms, count: int) -> None:
         """Count dead jobs that were re-queued."""
         self._series(terms).requeued.value += count
+
+    def purged(self, terms: Terms, count: int) -> None:
+        """Count jobs that were removed on request."""
+        self._series(terms).purged.value += count
 
     def stale(self, queue: str, count: int) -> None:
         """Count outcomes that came too late; *queue* is empty if the job is already forgotten."""

@@ -34,7 +34,7 @@ def manager_routes(
     *,
     exposition: Callable[[], bytes],
     ready: Ready,
-    workers: Callable[[], Iterable[WorkerView]],
+    workers: Callable[[], Iterable[WorkerView] | None],
     scale: Callable[[], Mapping[str, int]],
 ) -> dict[str, Route]:
     """Return the paths of a manager.
@@ -42,12 +42,12 @@ def manager_routes(
     Args:
         exposition: returns the metrics.
         ready: returns whether the manager answers, and if not, the reason.
-        workers: returns the connected workers.
+        workers: returns the connected workers; None while those of before a restart are still expected.
         scale: returns the figures for an autoscaler; see `scale_figures`.
     """
     return {
         **worker_routes(exposition=exposition, ready=ready),
-        "/sd/workers": lambda: _json(discovered(workers())),
+        "/sd/workers": lambda: _discovery(workers()),
         "/api/v1/scale": lambda: _json(scale()),
     }
 
@@ -59,6 +59,26 @@ def worker_routes(*, exposition: Callable[[], bytes], ready: Ready) -> dict[str,
         "/livez": lambda: text(200, "ok"),
         "/readyz": lambda: _readiness(*ready()),
     }
+
+
+def standby_routes(*, exposition: Callable[[], bytes], said: Callable[[], str]) -> dict[str, Route]:
+    """Return the paths of a standby, which lives, is not ready, and has no workers.
+
+    Args:
+        exposition: returns the metrics.
+        said: returns its state in words.
+    """
+    return {
+        **worker_routes(exposition=exposition, ready=lambda: (False, said())),
+        "/sd/workers": lambda: _json([]),
+    }
+
+
+def _discovery(workers: Iterable[WorkerView] | None) -> Response:
+    """Answer a Prometheus; one that got an incomplete list would drop the targets that are not in it."""
+    if workers is None:
+        return text(503, "workers of before the restart are still expected")
+    return _json(discovered(workers))
 
 
 def discovered(workers: Iterable[WorkerView]) -> list[dict[str, object]]:

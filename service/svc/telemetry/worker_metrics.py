@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from svc.telemetry.catalogue import OTHER, WORKER_METRICS
+from svc.telemetry.catalogue import WORKER_METRICS
 from svc.telemetry.cgroup import read_memory
 from svc.telemetry.exposition import of_this_process
+from svc.telemetry.label_values import OTHER
 from svc.telemetry.metrics import MetricSeries
 
 
@@ -27,6 +28,8 @@ class WorkerSnapshot:
         cpu_source: the source of that number, for instance `cgroup` or `affinity`.
         reconnects: connections to the manager that were lost since the start.
         draining: whether it takes no new jobs.
+        output_dropped: bytes of output that were dropped because the manager was away.
+        round_trip: seconds of a request that the manager answers at once; None if none was measured.
     """
 
     worker: str
@@ -40,6 +43,8 @@ class WorkerSnapshot:
     cpu_source: str = ""
     reconnects: int = 0
     draining: bool = False
+    output_dropped: int = 0
+    round_trip: float | None = None
 
 
 def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
@@ -58,7 +63,9 @@ def worker_exposition(snapshot: WorkerSnapshot) -> bytes:
     for name, number in {
         "svc_worker_consumer_busy_seconds_total": snapshot.busy_seconds,
         "svc_worker_manager_reconnects_total": snapshot.reconnects,
+        "svc_worker_output_dropped_bytes_total": snapshot.output_dropped,
         "svc_worker_draining": float(snapshot.draining),
+        "svc_worker_round_trip_seconds": snapshot.round_trip,
         "svc_worker_memory_bytes": memory.used,
         "svc_worker_memory_limit_bytes": memory.limit,
     }.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from svc.annotations import annotation_of, from_data, signature_of
+from svc.annotations import annotation_of, as_plain, from_data, signature_of
 from svc.errors import ArgumentError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -96,11 +96,29 @@ def _field(parameter: inspect.Parameter, wanted: Any) -> Any:
 
 def _convert(arguments: dict[str, Any], converter: type[msgspec.Struct]) -> msgspec.Struct:
     try:
-        return msgspec.convert(arguments, converter, strict=True, dec_hook=from_data)
+        return _converted(arguments, converter)
     except msgspec.ValidationError as error:
         raise ArgumentError(_message(str(error))) from None
     except Exception as error:
         raise ArgumentError(f"an argument cannot be converted: {type(error).__name__}: {error}") from error
+
+
+def _converted(arguments: dict[str, Any], converter: type[msgspec.Struct]) -> msgspec.Struct:
+    try:
+        return msgspec.convert(arguments, converter, strict=True, dec_hook=from_data)
+    except msgspec.ValidationError:
+        # An annotation may ask for the plain form of a value that is none, such as `str` for a UUID.
+        plain = {name: _fitting(name, value, converter) for name, value in arguments.items()}
+        return msgspec.convert(plain, converter, strict=True, dec_hook=from_data)
+
+
+def _fitting(name: str, value: Any, converter: type[msgspec.Struct]) -> Any:
+    """Return *value*, or its plain form if only that fits the annotation."""
+    try:
+        msgspec.convert({name: value}, converter, strict=True, dec_hook=from_data)
+    except msgspec.ValidationError:
+        return as_plain(value)
+    return value
 
 
 def _message(text: str) -> str:

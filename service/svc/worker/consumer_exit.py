@@ -15,6 +15,8 @@ from svc.worker.slot import Phase, SlotState
 
 #: Exit code of a consumer whose task modules cannot be loaded.
 EXIT_CONFIGURATION = 78
+#: Exit code of a consumer whose own descriptors a task has closed: only this can still tell of it.
+EXIT_CLOSED = 74
 #: Seconds before a consumer that could not start is replaced; doubled each time in a row.
 _START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
 #: Seconds before a consumer that died without a job is replaced.
@@ -34,14 +36,24 @@ class Killed(enum.Enum):
     ORPHANED = "orphaned"
     #: It took too long to import the task modules.
     HUNG = "hung"
+    #: Its job took more memory than it may.
+    MEMORY = "memory"
+    #: Its job was cancelled and did not end within the grace.
+    CANCELLED = "cancelled"
     #: Its job sent the worker a signal to stop.
     OFFENDED = "offended"
 
 
 #: Ends for which the job that executed is charged with a crash.
 _AT_FAULT = (None, Killed.OFFENDED)
+#: Kills that belong to the usual stop of a worker.
+_AT_A_STOP = (Killed.GRACE, Killed.ORPHANED)
 _WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
 _OFFENDED = "the task sent its worker a signal to stop, and was killed for that"
+_CLOSED = (
+    ", as its pipes and connections were closed; a task may close only descriptors that it has opened itself"
+)
+_UNTOLD = ErrorInfo("Interrupted", "the worker stopped while the manager was away")
 _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
 
@@ -52,12 +64,30 @@ class ReplacementReason(enum.StrEnum):
     CRASHED = "crashed"
     #: The supervisor killed it for a job's timeout.
     TIMED_OUT = "timed_out"
+    #: The supervisor killed it because a job took more memory than it may.
+    MEMORY = "memory"
+    #: The supervisor killed it because a cancelled job did not end.
+    CANCELLED = "cancelled"
     #: It died without a job, or together with the forkserver.
     LOST = "lost"
     #: It could not start.
     OTHER = "other"
     #: It left because a task had changed its process in a way that cannot be undone.
     RENEWED = "renewed"
+    #: It was worn, and left when its successor was ready.
+    RECYCLED = "recycled"
+
+
+#: Ends by which the job that executed has failed, and the causes of that.
+_CAUSES = {Killed.TIMED_OUT: Cause.TIMED_OUT, Killed.MEMORY: Cause.FAILED}
+_REASONS = {
+    Killed.TIMED_OUT: ReplacementReason.TIMED_OUT,
+    Killed.MEMORY: ReplacementReason.MEMORY,
+    Killed.CANCELLED: ReplacementReason.CANCELLED,
+}
+#: Phases of a consumer that leaves by itself, beside those after a pill.
+_LEAVING = (Phase.STOPPING, Phase.UNTOLD, Phase.RENEWING)
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +100,9 @@ class ConsumerExit:
         look: the last look at its slot.
         killed: the reason if the supervisor or the end of the forkserver killed it; else None.
         at: monotonic time in seconds.
-        trace: its stack at a fatal signal, from `faulthandler`; empty if there was none.
+        stacks: its stacks at a fatal signal or at the timeout of its job; empty if it has written none.
+        peak: the most memory in bytes that was seen of the job that executed, if any was.
+        cancelled: whether the job that executed is cancelled, so that the manager has nothing to hear of it.
     """
 
     consumer: str
@@ -78,7 +110,9 @@ class ConsumerExit:
     look: SlotState
     killed: Killed | None
     at: float
-    trace: str = ""
+    stacks: str = ""
+    peak: int = 0
+    cancelled: bool = False
 
     @property
     def pilled(self) -> bool:
@@ -93,13 +127,13 @@ class ConsumerExit:
     @property
     def orderly(self) -> bool:
         """Whether it left by itself, as it was ordered to."""
-        return self.code == 0 and (self.pilled or self.look.phase in (Phase.STOPPING, Phase.RENEWING))
+        return self.code == 0 and (self.pilled or self.look.phase in _LEAVING)
 
     @property
     def reason(self) -> ReplacementReason:
         """The reason why it has to be replaced."""
-        if self.killed is Killed.TIMED_OUT:
-            return ReplacementReason.TIMED_OUT
+        if self.killed in _REASONS:
+            return _REASONS[self.killed]
         if self.look.phase is Phase.STARTING:
             return ReplacementReason.OTHER
         if self.look.phase is Phase.RENEWING and self.code == 0:
@@ -110,8 +144,10 @@ class ConsumerExit:
     @property
     def outcome(self) -> str:
         """The outcome of the attempt that executed, as the log shows it."""
-        if self.killed is Killed.TIMED_OUT:
-            return Cause.TIMED_OUT
+        if self.cancelled:
+            return "cancelled"
+        if self.killed in _CAUSES:
+            return _CAUSES[self.killed]
         return Cause.CRASHED if self.killed in _AT_FAULT else Cause.INTERRUPTED
 
     @property
@@ -124,14 +160,20 @@ class ConsumerExit:
         """The error to record for the job that executed."""
         if self.killed is Killed.TIMED_OUT:
             limit = f"{self.look.timeout:g} s"
-            return ErrorInfo("TimedOut", f"it ran over its timeout of {limit} and its consumer was killed")
+            said = f"it ran over its timeout of {limit} and its consumer was killed"
+            return ErrorInfo("TimedOut", said, self.stacks)
+        if self.killed is Killed.MEMORY:
+            took, limit = f"{self.peak / _MIB:.1f} MiB", f"{self.look.max_rss / _MIB:.1f} MiB"
+            said = f"it took {took} of memory, over its max_rss of {limit}, and its consumer was killed"
+            return ErrorInfo("MemoryLimitExceeded", said)
         if self.killed is Killed.OFFENDED:
             return ErrorInfo("StopSignalSent", _OFFENDED)
+        if self.killed is Killed.CANCELLED:
+            return ErrorInfo("Cancelled", "the job was cancelled and did not end within the grace")
         if self.killed is not None:
             return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
-        return ErrorInfo(
-            "ConsumerDied", f"the process that ran it died: {describe_exit(self.code)}", self.trace
-        )
+        said = f"the process that ran it died: {describe_exit(self.code)}"
+        return ErrorInfo("ConsumerDied", f"{said}{_CLOSED if self.code == EXIT_CLOSED else ''}", self.stacks)
 
     def reports(self, jitter: float) -> list[Report]:
         """Return the reports for the manager, in order; only the job that executed is charged.
@@ -139,24 +181,26 @@ class ConsumerExit:
         *jitter* in [0, 1) spreads the retries of jobs that timed out together.
         """
         if self.orderly:
-            return []
+            return [Lost(self.consumer, _UNTOLD)] if self.look.phase is Phase.UNTOLD else []
         look, lost = self.look, Lost(self.consumer, self.error, suspect=self._suspects)
-        if not look.busy or (self._orphaned and look.unsent):
+        silent = self.cancelled or (self._orphaned and look.unsent) or self._shared_fault
+        if not look.busy or silent:
             return [lost]
-        if self.killed is Killed.TIMED_OUT:
-            return [self._timed_out(jitter), lost]
+        if self.killed in _CAUSES:
+            return [self._over_limit(_CAUSES[self.killed], jitter), lost]
         if self.killed not in _AT_FAULT:
             suspect, seconds = self._orphaned, self.seconds
             return [Release(look.token, look.number, started=True, seconds=seconds, suspect=suspect), lost]
-        return [Lost(self.consumer, self.error, look.token, look.number, self.seconds)]
+        return [Lost(self.consumer, self.error, look.token, look.number, self.seconds, peak=self.peak)]
 
-    def log(self, log: Any, pid: int, *, expected: bool) -> None:
+    def log(self, log: Any, pid: int, *, expected: bool, stopping: bool) -> None:
         """Log the end of process *pid*, with the attempt whose record it cannot write any more.
 
-        If it died by itself, that is logged only if it was not *expected*.
+        Without a job that is logged only if it was not *expected*, as it is once the worker can never work. A
+        consumer of a worker that is *stopping* may be killed at the end of its grace, or with its forkserver.
         """
         look, error = self.look, self.error
-        if look.busy:
+        if look.busy and not self._shared_fault:
             log.warning(
                 "attempt_finished",
                 consumer=self.consumer,
@@ -171,9 +215,13 @@ class ConsumerExit:
             )
         if self.orderly:
             log.info("consumer_left", consumer=self.consumer, pilled=self.pilled)
+        elif expected and not look.busy:
+            return
+        elif stopping and self.killed in _AT_A_STOP:
+            log.info("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value)
         elif self.killed is not None:
             log.warning("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value)
-        elif not expected:
+        else:
             log.warning(
                 "consumer_died", consumer=self.consumer, pid=pid, cause=error.message, executing=look.busy
             )
@@ -183,10 +231,19 @@ class ConsumerExit:
         return self.killed is Killed.ORPHANED
 
     @property
+    def _shared_fault(self) -> bool:
+        """Whether several jobs executed, and any of them may be why it died.
+
+        Which of a list takes too much time or memory cannot be told either.
+        """
+        died = self.killed in _AT_FAULT or self._orphaned
+        return (self.look.shared and died) or (self.look.listed and self.killed in _CAUSES)
+
+    @property
     def _suspects(self) -> bool:
         """Whether a job that it held may be why it died, and nothing tells which one."""
         if self.look.busy:
-            return self._orphaned and self.look.unsent
+            return self._shared_fault or (self._orphaned and self.look.unsent)
         return self.killed is None or (self._orphaned and self.look.unsent)
 
     @property
@@ -194,10 +251,10 @@ class ConsumerExit:
         """The run time of the job that executed."""
         return max(0.0, self.at - self.look.started)
 
-    def _timed_out(self, jitter: float) -> Nack:
+    def _over_limit(self, cause: Cause, jitter: float) -> Nack:
         look = self.look
         retry_in = RetryPolicy(look.retries, look.backoff).retry_in(look.failures + 1, jitter)
-        return Nack(look.token, look.number, self.error, retry_in, Cause.TIMED_OUT, self.seconds)
+        return Nack(look.token, look.number, self.error, retry_in, cause, self.seconds, peak=self.peak)
 
 
 def pause_before(reason: ReplacementReason, start_failures: int) -> float:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import Final
 
-from svc.domain.commands import Recall
+import msgspec
+
+from svc.domain.commands import ClaimedJob, Recall
+from svc.domain.replies import Stop
+from svc.worker.capture import CapturePipes
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
+from svc.worker.memory import memory_of
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import FLUSH, STOP
-from svc.worker.process import forkserver_pid, has_ended, kill, main_hidden, signals_held_back
-from svc.worker.slot import Phase, Slot, SlotState
+from svc.worker.orders import END, FLUSH, STOP
+from svc.worker.output_marks import new_secret
+from svc.worker.peak_memory import peak_of
+from svc.worker.process import forkserver_pid, has_ended, interrupt, kill, main_hidden, signals_held_back
+from svc.worker.shared_memory import make_slot
+from svc.worker.slot import Order, Phase, Slot, SlotState
+from svc.worker.stacks import StackReader
 
 #: Seconds that a consumer is still watched closely after the last reason for it.
 _WATCH_SECONDS = 1.0
@@ -27,27 +34,18 @@ _WATCH_SECONDS = 1.0
 _LEAVE_SECONDS = 2.0
 #: Seconds that a job runs before the jobs behind it are taken back, and finished outcomes are sent.
 _LONG_SECONDS = 0.02
-#: Bytes of a crashed consumer's stack that are kept.
-_STACK_BYTES_MAX = 16 * 1024
+#: Seconds that a job runs before its supervisor names it after a restart of the manager; by then, the jobs
+#: behind it were taken back.
+_CLAIM_SECONDS = 1.0
+#: Seconds between two measurements of the memory of an attempt that has a limit.
+_MEMORY_SECONDS = 0.1
+#: Seconds beyond its grace that a cancelled job may still be shown by a consumer that runs several, and by
+#: one that runs a list of them, whose other jobs a kill would cost an attempt.
+_SHARED_SECONDS, _LISTED_SECONDS = 0.3, 5.0
 #: The exit code of a consumer if its forkserver could not report one, or if it really ended with it.
 _UNTOLD = 255
 #: Seconds that a forkserver may take to end after it has closed its files: the kernel does that first.
 _FORKSERVER_SECONDS = 0.1
-
-#: The directory in which multiprocessing makes semaphores and shared arrays.
-_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # named in an error, not used
-_CLOSED: Final = "cannot be written by this user"
-#: What the error's number means there; any other one is no fault of that directory.
-_SHARED_MEMORY_STATES: Final = {
-    errno.ENOENT: "is missing",
-    errno.ENOTDIR: "is missing",
-    errno.ENOSYS: "is missing, or no file system in memory",
-    errno.ENOSPC: "is full",
-    errno.EDQUOT: "is full",
-    errno.EACCES: _CLOSED,
-    errno.EPERM: _CLOSED,
-    errno.EROFS: _CLOSED,
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -57,25 +55,38 @@ class ConsumerProcess:
     Attributes:
         name: the consumer's name; no two processes of a worker ever have the same.
         killed: the reason if the supervisor or the end of the forkserver killed it; else None.
+        output: the pipes with the output of its tasks; None if it is not captured.
         forkserver: the process that forked it and with which it dies; 0 if there is none.
         executing: the last look at its slot before it was killed.
         born: the monotonic time of its start.
+        loaded: whether its tasks are loaded and the hooks of its start have returned.
     """
 
     name: str
     process: BaseProcess
     slot: Slot
     pipe: Connection
-    trace: Connection
+    stacks: StackReader
     pid: int
+    output: CapturePipes | None = None
     forkserver: int = 0
     killed: Killed | None = None
     executing: SlotState | None = None
     born: float = 0.0
+    loaded: bool = False
     _leaving_since: float = 0.0
+    _calls_hooks: bool = False
     _open: bool = True
     _watched_until: float = 0.0
     _flushed: tuple[int, int] = field(default=(0, 0))
+    #: The memory before the first job: pages of preloaded modules are no job's.
+    _memory_before: int = 0
+    _measured: tuple[int, int] = field(default=(0, 0))
+    #: The most memory that was seen of the attempt that was measured last.
+    _peak: int = 0
+    _measured_at: float = 0.0
+    #: The attempts of cancelled jobs that have to end, by token and number, and when at the latest.
+    _stops: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -96,8 +107,11 @@ class ConsumerProcess:
             slot = make_slot(context)
         ours, theirs = context.Pipe()
         trace, written = context.Pipe(duplex=False)
+        output, pipes = _capture_pipes(context) if options.output_bytes else (None, None)
         process = context.Process(
-            target=consume, name=name, args=(options, name, slot, theirs, written, connect, configure_logging)
+            target=consume,
+            name=name,
+            args=(options, name, slot, theirs, written, connect, configure_logging, pipes),
         )
         try:
             with signals_held_back(), main_hidden():
@@ -105,6 +119,8 @@ class ConsumerProcess:
         except BaseException as error:
             ours.close()
             trace.close()
+            if output is not None:
+                output.close()
             if not isinstance(error, EOFError):
                 raise
             # The forkserver ends if it cannot fork; the next start makes another.
@@ -114,12 +130,25 @@ class ConsumerProcess:
         finally:
             theirs.close()
             written.close()
+            if pipes is not None:
+                pipes.close()
         forkserver = forkserver_pid() if context.get_start_method() == "forkserver" else 0
-        return cls(name, process, slot, ours, trace, process.pid or 0, forkserver, born=time.monotonic())
+        pid, born = process.pid or 0, time.monotonic()
+        return cls(name, process, slot, ours, StackReader(trace), pid, output, forkserver, born=born)
 
     def waitables(self) -> list[int | Connection]:
         """Return the objects that become readable when the process ends or sends a message."""
-        return [self.process.sentinel, *([self.pipe] if self._open else [])]
+        pipes = [*([self.pipe] if self._open else []), *([self.stacks.pipe] if self.stacks.open else [])]
+        return [self.process.sentinel, *pipes]
+
+    def next_check(self) -> float | None:
+        """Return the monotonic time of a check that has to come in time, or None."""
+        if self.stacks.asked_for and self.killed is None:
+            return self.stacks.due
+        look = self.slot.peek()
+        if self._watched_until and look.busy and look.reads_ahead and not look.recalled:
+            return look.started + max(_LONG_SECONDS, look.patience)
+        return None
 
     def messages(self) -> list[bytes]:
         """Return the messages that came from the process since the last call."""
@@ -136,25 +165,106 @@ class ConsumerProcess:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(what)
 
+    def end_attempts(self, stops: Sequence[Stop], now: float) -> None:
+        """Take from *stops* the attempts that this process has to end; each has its grace from now on."""
+        if not (stops or self._stops):
+            return
+        own = [(stop.token, stop.number, stop.grace) for stop in stops if stop.consumer == self.name]
+        for token, number, grace in own:
+            if (token, number) not in self._stops:
+                self.order(END + msgspec.msgpack.encode((token, number, grace)))
+        self._stops = {
+            (token, number): self._stops.get((token, number), now + grace) for token, number, grace in own
+        }
+
+    def _end_attempt(self, look: SlotState, now: float) -> None:
+        """Have `Cancelled` raised in the task if its job is cancelled; kill the process after the grace."""
+        attempt = (look.token, look.number)
+        deadline = self._stops.get(attempt)
+        if deadline is None:
+            return
+        if look.shared:
+            # The consumer ends it by itself, and then shows another one, unless it is blocked.
+            if now > deadline + (_LISTED_SECONDS if look.listed else _SHARED_SECONDS):
+                self._kill_in(attempt, Killed.CANCELLED)
+        elif now < deadline:
+            self.interrupt(Order.CANCEL, look)
+        else:
+            self._kill_in(attempt, Killed.CANCELLED)
+
+    def _kill_in(self, attempt: tuple[int, int], why: Killed) -> None:
+        """Kill the process, unless *attempt* has ended meanwhile."""
+        with self.slot.held():
+            look = self.slot.peek()
+            if look.busy and (look.token, look.number) == attempt:
+                self.kill(why)
+
     def check(self, now: float, grace: float, import_timeout: float) -> Recall | None:
         """Act on the state of the job that it executes; return a report of jobs that it has to lose.
 
         *grace* and *import_timeout* are the worker's, in seconds.
         """
         look = self.slot.look()
+        if self._stops and look.busy:
+            self._end_attempt(look, now)
         if look.overrun(now):
-            # The slot is held meanwhile, or the consumer could begin another job just before it dies.
-            with self.slot.held():
-                if self.slot.peek().overrun(now):
-                    self.kill(Killed.TIMED_OUT)
-        elif look.busy and now - look.started >= _LONG_SECONDS:
+            self._end_overrun(look, now)
+            return None
+        if self.stacks.asked_for:
+            self.stacks.forget()
+        if look.busy and now - look.started >= _LONG_SECONDS:
+            if look.over_soft_timeout(now):
+                self.interrupt(Order.SOFT_TIMEOUT, look)
+            if look.max_rss:
+                self._check_memory(look, now)
             self._flush(look)
-            return self._take_back(now) if look.ahead else None
-        elif self._lingers(look, now, grace):
+            return self._take_back(now) if look.reads_ahead else None
+        if self._lingers(look, now, grace):
             self.kill(Killed.LINGERED)
-        elif look.phase is Phase.STARTING and now - self.born > import_timeout:
+        elif not self.loaded and look.phase is Phase.STARTING and now - self.born > import_timeout:
             self.kill(Killed.HUNG)
         return None
+
+    def _end_overrun(self, look: SlotState, now: float) -> None:
+        """Ask the process for its stacks, and kill it a moment later if the attempt has not ended by then."""
+        attempt = (look.token, look.number)
+        if self.stacks.asked_for != attempt:
+            self.stacks.ask(self.pid, attempt, now)
+            return
+        if self.stacks.are_awaited(now):
+            return
+        # The slot is held meanwhile, or the consumer could begin another job just before it dies.
+        with self.slot.held():
+            if self.slot.peek().overrun(now):
+                self.kill(Killed.TIMED_OUT)
+
+    def interrupt(self, order: Order, attempt: SlotState) -> None:
+        """Have an exception raised in the task, unless *attempt* has ended; call it until that has an end."""
+        with self.slot.held() as held:
+            look = self.slot.peek()
+            same = look.busy and (look.token, look.number) == (attempt.token, attempt.number)
+            if held and same and self.slot.give_order(order):
+                interrupt(self.pid)
+
+    def began(self) -> None:
+        """Note that it is ready for its first job."""
+        self._memory_before = memory_of(self.pid)
+
+    def _check_memory(self, look: SlotState, now: float) -> None:
+        """Measure the memory of the attempt if that is due, and kill the process if it is too much."""
+        attempt = (look.token, look.number)
+        if attempt == self._measured and now < self._measured_at + _MEMORY_SECONDS:
+            return
+        used = max(0, memory_of(self.pid) - self._memory_before)
+        self._note_peak(look, used)
+        self._measured_at = now
+        if used > look.max_rss:
+            self._kill_in(attempt, Killed.MEMORY)
+
+    def _note_peak(self, look: SlotState, used: int) -> None:
+        """Note that the attempt at *look* has taken so much memory."""
+        self._peak = max(self.peak_of(look), used)
+        self._measured = (look.token, look.number)
 
     def _flush(self, look: SlotState) -> None:
         """Order it to send finished outcomes that wait behind a long job; once for each job."""
@@ -166,18 +276,36 @@ class ConsumerProcess:
         """Take back the jobs that it has read ahead if it is on a long job."""
         with self.slot.held() as held:
             look = self.slot.peek()
-            long = look.busy and now - look.started >= _LONG_SECONDS
-            if not (held and long and look.ahead) or look.recalled:
+            long = look.busy and now >= look.started + max(_LONG_SECONDS, look.patience)
+            if not (held and long and look.reads_ahead) or look.recalled:
                 return None
             self.slot.recall()
-        return Recall(self.name, look.token, look.number, look.last)
+        # The supervisor does not know the leases that may be on their way.
+        return Recall(self.name, look.token, look.number, look.last, unread=look.asks)
+
+    def claim(self, now: float) -> ClaimedJob | None:
+        """Return the job that it executes, if its task may keep it from naming its leases to the manager.
+
+        Of several jobs that run together, none is named.
+        """
+        look = self.slot.look()
+        alone = look.phase is Phase.BUSY and (look.recalled or not look.reads_ahead)
+        if not alone or now - look.started < _CLAIM_SECONDS:
+            return None
+        return ClaimedJob(self.name, look.token, look.origin, look.number)
 
     def kill(self, why: Killed) -> None:
         """Kill the process; remember the reason and its last look. Hold the slot if it might go on."""
         if self.killed is None:
             self.killed = why
             self.executing = self.slot.peek()
+            if self.executing.busy and not self.executing.shared:
+                self._note_peak(self.executing, peak_of(self.pid) if why is not Killed.MEMORY else 0)
         kill(self.pid)
+
+    def peak_of(self, look: SlotState) -> int:
+        """Return the most memory in bytes that was seen of the attempt at *look*, 0 if none was."""
+        return self._peak if (look.token, look.number) == self._measured else 0
 
     def watch(self, now: float, needed: bool) -> bool:
         """Keep a close watch while it is *needed* and a little longer; return whether it is kept."""
@@ -192,26 +320,34 @@ class ConsumerProcess:
 
     def needs_watching(self, look: SlotState) -> bool:
         """Whether its job may need action from the supervisor while it executes."""
+        if self._stops:
+            return True  # it may be about to begin one of them
         flushable = look.unsent and self._flushed != (look.token, look.number)
-        return look.busy and (look.timeout > 0 or flushable or (look.ahead > 0 and not look.recalled))
+        limited = look.timeout > 0 or look.soft_timeout > 0 or look.max_rss > 0
+        return look.busy and (limited or flushable or (look.reads_ahead and not look.recalled))
 
     def stop(self) -> None:
         """Order it to finish its job and leave."""
         self._leaving_since = self._leaving_since or time.monotonic()
         self.order(STOP)
 
+    def note_ending(self, now: float) -> None:
+        """Note that it has left the manager, and calls the hooks of its end."""
+        self._leaving_since, self._calls_hooks = now, True
+
     def _lingers(self, look: SlotState, now: float, grace: float) -> bool:
         """Whether it was ordered to leave and is still there for no good reason.
 
         Without a job and outcomes it has a short time: it may be waiting for a manager that is away. After
-        its pill it has the *grace*.
+        its pill, if it leaves by itself, and for the hooks of its end, it has the *grace*.
         """
-        pilled = look.phase in (Phase.PILLED, Phase.DRAINED)
-        if pilled:
+        by_itself = look.phase in (Phase.PILLED, Phase.DRAINED, Phase.RENEWING)
+        if by_itself:
             self._leaving_since = self._leaving_since or now
         if not self._leaving_since or look.busy:
             return False
-        return now - self._leaving_since > (grace if look.unsent or pilled else _LEAVE_SECONDS)
+        patient = look.unsent or by_itself or self._calls_hooks
+        return now - self._leaving_since > (grace if patient else _LEAVE_SECONDS)
 
     def ended(self, ready: Collection[object]) -> bool:
         """Whether the process has ended; *ready* are those of the `waitables` that became readable."""
@@ -219,8 +355,12 @@ class ConsumerProcess:
         asks = not self.forkserver or self.process.sentinel in ready
         return asks and self.process.exitcode is not None
 
+    def was_cancelled(self, look: SlotState) -> bool:
+        """Return whether the job that executes at *look* is cancelled."""
+        return look.busy and (look.token, look.number) in self._stops
+
     def reap(self) -> tuple[int, SlotState, str]:
-        """Free the resources of the process; return its exit code, last look, and stack after a crash."""
+        """Free the resources of the process; return its exit code, last look, and stacks."""
         self.process.join()
         code = self.process.exitcode or 0
         if code == _UNTOLD and self.forkserver and has_ended(self.forkserver, _FORKSERVER_SECONDS):
@@ -228,36 +368,24 @@ class ConsumerProcess:
             with self.slot.held():
                 self.kill(Killed.ORPHANED)
         look = self.executing or self.slot.look()
-        stack = self._stack()
+        overrun = look.busy and self.stacks.asked_for == (look.token, look.number)
+        if overrun and self.killed is None:
+            # It did not outlive the signal for its stacks: its task has taken that for itself.
+            self.killed = Killed.TIMED_OUT
+        timed_out = self.killed is Killed.TIMED_OUT
+        stacks = self.stacks.of_the_attempt() if timed_out else self.stacks.of_the_crash()
         self.pipe.close()
-        self.trace.close()
+        self.stacks.pipe.close()
         self.process.close()
-        return code, look, stack
-
-    def _stack(self) -> str:
-        """Return the stack that `faulthandler` has written."""
-        # Do not wait: a process that a task forked may still hold the other end.
-        os.set_blocking(self.trace.fileno(), False)
-        try:
-            return os.read(self.trace.fileno(), _STACK_BYTES_MAX).decode(errors="replace")
-        except BlockingIOError:
-            return ""
+        return code, look, stacks
 
 
-def make_slot(context: BaseContext) -> Slot:
-    """Return a new slot.
-
-    Raises:
-        OSError: there is no room for it; says where.
-    """
-    try:
-        return Slot(context)
-    except OSError as error:
-        state = _SHARED_MEMORY_STATES.get(error.errno or 0)
-        if state is None:
-            raise
-        raise OSError(
-            f"{_SHARED_MEMORY} {state}; a worker's processes have their locks and shared memory there: mount "
-            "a tmpfs of some MiB on it (in containers `--shm-size` or `shm_size`), make room, or let this "
-            "user write there"
-        ) from None
+def _capture_pipes(context: BaseContext) -> tuple[CapturePipes, CapturePipes]:
+    """Return the reading and the writing ends of two new pipes."""
+    secret = new_secret()
+    stdout, to_stdout = context.Pipe(duplex=False)
+    stderr, to_stderr = context.Pipe(duplex=False)
+    for pipe in (stdout, stderr):
+        # Of these ends alone: an end for writing that does not block breaks `print`.
+        os.set_blocking(pipe.fileno(), False)
+    return CapturePipes(stdout, stderr, secret), CapturePipes(to_stdout, to_stderr, secret)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 #: Seconds that killed processes may take to end: the kernel frees their memory one after the other.
@@ -66,27 +66,41 @@ def has_children() -> bool:
     return True
 
 
+def children_check() -> Callable[[], bool]:
+    """Return a quicker `has_children`, for whoever asks after each job: it makes no exception each time."""
+    if sys.platform != "linux":
+        return has_children
+    waitid = ctypes.PyDLL(None).waitid
+    return lambda: waitid(os.P_ALL, 0, None, ENDED) == 0
+
+
 def descendants(root: int, spare: Collection[int] = ()) -> set[Process]:
     """Return the living processes below *root*, without those in *spare* and the processes below these."""
-    children: defaultdict[int, list[tuple[Process, bool]]] = defaultdict(list)
-    for process, parent, ended in _processes():
-        children[parent].append((process, ended))
-    found: set[Process] = set()
+    return set(groups_below(root, spare))
+
+
+def groups_below(root: int, spare: Collection[int] = ()) -> dict[Process, int]:
+    """Return the same, and the process group of each."""
+    children: defaultdict[int, list[_Seen]] = defaultdict(list)
+    for seen in _processes():
+        children[seen.parent].append(seen)
+    found: dict[Process, int] = {}
     pending = [root]
     while pending:
-        for child, ended in children.get(pending.pop(), ()):
-            if child.pid in spare:
+        # Taken out, as numbers that were given again meanwhile may make a circle.
+        for child in children.pop(pending.pop(), ()):
+            if child.process.pid in spare:
                 continue
-            if not ended:
-                found.add(child)
+            if not child.ended:
+                found[child.process] = child.group
             # If only its first thread has ended, a process looks ended and still has its children.
-            pending.append(child.pid)
+            pending.append(child.process.pid)
     return found
 
 
 def ancestors(pid: int) -> list[int]:
     """Return process *pid* and those above it, as far as they are there; the nearest first."""
-    parents = {process.pid: parent for process, parent, _ in _processes()}
+    parents = {seen.process.pid: seen.parent for seen in _processes()}
     found: list[int] = []
     while pid in parents and pid not in found:
         found.append(pid)
@@ -99,7 +113,9 @@ def end_descendants(
 ) -> None:
     """Kill the processes below *root*.
 
-    Waits up to `END_SECONDS` for their end, and looks again for processes that they have started meanwhile.
+    Waits up to `END_SECONDS` for their end, and looks again for processes that they have started meanwhile,
+    until two looks in a row have found none: during one a process may fork and end. The process group of each
+    is killed with it, if none of *keep* can be in it.
 
     Args:
         root: the process whose descendants have to end.
@@ -109,16 +125,37 @@ def end_descendants(
     """
     killed: set[Process] = set()
     deadline = time.monotonic() + END_SECONDS
-    while left := {each for each in descendants(root, spare) - set(keep) if each.pid not in helpers}:
-        for process in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process.pid, signal.SIGKILL)
-        killed |= left
-        if time.monotonic() >= deadline:
+    others = {0, 1, os.getpgrp(), *map(_group_of, (root, *spare, *helpers))}
+    found_none = False
+    while time.monotonic() < deadline:
+        found = groups_below(root, spare)
+        left = {each: found[each] for each in found.keys() - set(keep) if each.pid not in helpers}
+        if not left and (found_none or not killed):
             break
+        found_none = not left
+        _kill(left, set() if keep else set(left.values()) - others)
+        killed |= left.keys()
         _reap(left)
-        time.sleep(_PAUSE_SECONDS)
+        if left:
+            time.sleep(_PAUSE_SECONDS)
     _reap(killed)
+
+
+def _group_of(pid: int) -> int:
+    """Return the process group of a process; 0 if it has ended."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
+
+
+def _kill(processes: Collection[Process], groups: Collection[int]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        for group in groups:
+            os.killpg(group, signal.SIGKILL)
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _reap(processes: Collection[Process]) -> None:
@@ -128,24 +165,40 @@ def _reap(processes: Collection[Process]) -> None:
             os.waitpid(process.pid, os.WNOHANG)
 
 
-def _processes() -> Iterator[tuple[Process, int, bool]]:
-    """Yield each process of this host or container, its parent, and whether it has ended uncollected."""
+class _Seen(NamedTuple):
+    """A process, its parent, its group, and whether it has ended uncollected."""
+
+    process: Process
+    parent: int
+    group: int
+    ended: bool
+
+
+def _processes() -> Iterator[_Seen]:
+    """Yield each process of this host or container.
+
+    Ends after `END_SECONDS`: processes that start faster than they are read would go on for ever.
+    """
+    deadline = time.monotonic() + END_SECONDS
     for entry in os.scandir("/proc"):
+        if time.monotonic() > deadline:
+            return
         if not entry.name.isdecimal():
             continue
         try:
-            # proc(5): the name stands in brackets and may hold any character; then come the state, the parent
-            # and, as the twentieth of these fields, the start in clock ticks since boot.
+            # proc(5): the name stands in brackets and may hold any character; then come the state, the
+            # parent, the group and, as the twentieth of these fields, the start in clock ticks since boot.
             with open(f"{entry.path}/stat", "rb") as file:  # noqa: PTH123 - a Path costs as much again
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue  # it has just ended
-        yield Process(int(entry.name), int(fields[19])), int(fields[1]), fields[0] == b"Z"
+        process = Process(int(entry.name), int(fields[19]))
+        yield _Seen(process, int(fields[1]), int(fields[2]), fields[0] == b"Z")
 
 
 def collect_children(spare: Collection[Process]) -> None:
     """Collect the children of this process that have ended, except *spare*, which their module collects."""
     with contextlib.suppress(ChildProcessError):
         if os.waitid(os.P_ALL, 0, ENDED):
-            ended = {each for each, parent, gone in _processes() if gone and parent == os.getpid()}
+            ended = {seen.process for seen in _processes() if seen.ended and seen.parent == os.getpid()}
             _reap(ended - set(spare))

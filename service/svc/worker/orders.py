@@ -8,10 +8,19 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+#: The supervisor's order to end an attempt, which is its prefix: token, number and grace follow.
+END = b"end:"
 #: The supervisor's orders: leave; report finished outcomes; make the connection again.
 STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
-#: A consumer's messages: its tasks are loaded; they cannot be loaded; it has begun a job to be watched.
-READY, BROKEN, NUDGE = b"r", b"b", b"n"
+#: A consumer's messages: its tasks are loaded; they cannot be loaded; it has begun a job to be watched; it
+#: is worn, and should be replaced; it has left the manager, and calls the hooks of its end.
+READY, BROKEN, NUDGE, WORN, ENDING = b"r", b"b", b"n", b"w", b"e"
+#: Its reports of jobs that run: progress; a piece of a checkpoint; the last piece, with which it is whole.
+PROGRESS, PIECE, KEEP = b"p", b"d", b"k"
+#: The supervisor's answer to a checkpoint: it has it, or what the manager said.
+KEPT = b"kept"
+#: Bytes of a piece: the kernel takes a message of that size whole or not at all.
+PIECE_BYTES = 8 * 1024
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 
@@ -23,6 +32,8 @@ class Orders:
         pipe: the line to the supervisor.
         report: reports finished outcomes; with True, it also makes the connection again if that is broken.
         interrupt: ends the wait of the main thread at the manager, if it waits.
+        kept: takes the supervisor's answer about a checkpoint.
+        end: takes the order to end an attempt that runs beside others.
 
     Attributes:
         stopping: set once the order to stop has come.
@@ -30,13 +41,20 @@ class Orders:
     """
 
     def __init__(
-        self, pipe: Connection, report: Callable[[bool], None], interrupt: Callable[[], None]
+        self,
+        pipe: Connection,
+        report: Callable[[bool], None],
+        interrupt: Callable[[], None],
+        kept: Callable[[bytes], None],
+        end: Callable[[bytes], None],
     ) -> None:
         self.stopping = threading.Event()
         self.left = threading.Event()
         self._pipe = pipe
         self._report = report
         self._interrupt = interrupt
+        self._kept = kept
+        self._end = end
 
     def start(self) -> None:
         """Begin to listen."""
@@ -52,6 +70,10 @@ class Orders:
                 return
             if order in (FLUSH, REJOIN):
                 self._report(order == REJOIN)
+            elif order.startswith(KEPT):
+                self._kept(order[len(KEPT) :])
+            elif order.startswith(END):
+                self._end(order[len(END) :])
             elif order == STOP and not self.stopping.is_set():
                 self.stopping.set()
                 threading.Thread(target=self._keep_interrupting, name="interrupt", daemon=True).start()

@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from svc.broker.base import Settlement
-from svc.domain.commands import Ack, Held, Nack
-from svc.domain.job import job_id
+from svc.domain.commands import Ack, Checkpoint, Held, Nack, Release
+from svc.domain.job import Cause, ErrorInfo, job_id
 from svc.domain.replies import Delivery
-from svc.worker.runner import Failure, ResolvedTask
+from svc.worker.failure import Failure, result_too_large
+from svc.worker.runner import ResolvedTask
 
 #: The time at which an empty outbox is due.
 NEVER = math.inf
-#: Run time in seconds below which a success is added to a shared line of the log.
-SHORT_SECONDS = 0.001
-#: Seconds that an outcome may wait for the next request while short jobs follow each other.
-_UNSENT_SECONDS = 0.005
-#: Bytes of results above which no more are collected, because one message has to hold them all.
+#: Run time in seconds below which a success is added to a shared line of the log: a line takes 0.1 ms if
+#: the caches are cold, as after a sleep. As much run time is read ahead, so few lines stand for more.
+SHORT_SECONDS = 0.02
+#: Seconds that an outcome may wait for the next request while short jobs follow each other; and while jobs
+#: are asked for during the run of others: then each grant begins with a request that reports the last ones.
+UNSENT_SECONDS, UNSENT_ASKING_SECONDS = 0.02, 0.05
+#: Bytes of outcomes above which no more are collected.
 _UNSENT_BYTES = 1 << 20
+#: Bytes and number of the outcomes in one request: a message has bounds, and outcomes pile up while the
+#: manager is away. A larger outcome is in a request of its own.
+REQUEST_BYTES: Final = 4 * _UNSENT_BYTES
+REQUEST_OUTCOMES: Final = 1000
 
 
 class Outbox:
@@ -34,42 +42,60 @@ class Outbox:
     Attributes:
         due_at: monotonic time after which the outcomes should no longer wait for the next request; `NEVER` if
             there is none.
-        size: bytes of the results among them.
+        size: bytes of the results, errors and checkpoints among them.
+        linger: seconds until one is due.
     """
 
-    __slots__ = ("_ack", "_settlements", "due_at", "size")
+    __slots__ = ("_ack", "_settlements", "due_at", "linger", "size")
 
     def __init__(self) -> None:
         self.due_at = NEVER
+        self.linger = UNSENT_SECONDS
         self.size = 0
         self._settlements: list[Settlement] = []
         self._ack: Ack | None = None
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for more results."""
-        return self.size > _UNSENT_BYTES
+        """Whether there is no room for more outcomes."""
+        return self.size > _UNSENT_BYTES or len(self._settlements) > REQUEST_OUTCOMES
 
-    def succeeded(self, token: int, number: int, result: bytes, seconds: float, now: float) -> None:
-        """Add the result of one job."""
+    def succeeded(
+        self, token: int, number: int, result: bytes, seconds: float, now: float, peak: int = 0
+    ) -> None:
+        """Add the result of one job, with the most memory that it took if that was measured."""
         self.size += len(result)
         ack = self._ack
-        if ack is not None and ack.token == token and ack.first + len(ack.results) == number:
+        if peak or self.size > _UNSENT_BYTES:  # a large result has an outcome of its own
+            self._append(Ack(token, number, [result], [seconds], peaks=[peak] if peak else []), now)
+        elif ack is not None and ack.token == token and ack.first + len(ack.results) == number:
             ack.results.append(result)
             ack.seconds.append(seconds)
         else:
             ack = Ack(token, number, [result], [seconds])
-            self.add(ack, now)
+            self._append(ack, now)
             self._ack = ack
         if self.size > _UNSENT_BYTES:
             self.due_at = 0.0
 
+    def stored(
+        self, token: int, number: int, result: bytes, seconds: float, now: float, peak: int = 0
+    ) -> None:
+        """Add the result of one job whose value is stored already."""
+        peaks = [peak] if peak else []
+        # MessagePack takes no subclass of bytes.
+        self.add(Ack(token, number, [bytes(result)], [seconds], [number], peaks), now)
+
     def add(self, settlement: Settlement, now: float) -> None:
         """Add any other outcome."""
+        self.size += _weight(settlement)
+        self._append(settlement, now)
+
+    def _append(self, settlement: Settlement, now: float) -> None:
         self._ack = None
         self._settlements.append(settlement)
         if self.due_at == NEVER:
-            self.due_at = now + _UNSENT_SECONDS
+            self.due_at = now + self.linger
 
     def postpone(self, until: float) -> None:
         """Let no outcome be due before *until*, a monotonic time: the manager is away."""
@@ -77,15 +103,68 @@ class Outbox:
             self.due_at = until
 
     def content(self) -> Sequence[Settlement]:
-        """Return all outcomes, oldest first; the returned sequence and its outcomes do not change later."""
+        """Return the outcomes of the next request, oldest first; the sequence does not change later.
+
+        These are all, unless they are more than one request holds.
+        """
         self._ack = None
-        return tuple(self._settlements)
+        settlements = self._settlements
+        if self.size <= REQUEST_BYTES and len(settlements) <= REQUEST_OUTCOMES:
+            return tuple(settlements)
+        size = 0
+        for count, settlement in enumerate(settlements[:REQUEST_OUTCOMES]):
+            size += _weight(settlement)
+            if count and size > REQUEST_BYTES:
+                return tuple(settlements[:count])
+        return tuple(settlements[:REQUEST_OUTCOMES])
+
+    @property
+    def is_over_one_request(self) -> bool:
+        """Whether there are more outcomes than one request holds."""
+        return len(self.content()) < len(self._settlements)
+
+    def refuse_over(self, most: int) -> None:
+        """Make a failure of a result with more than *most* bytes if it is first: it can never be sent.
+
+        The manager may have got a smaller limit since the job ran.
+        """
+        first = self._settlements[0] if self._settlements else None
+        if not isinstance(first, Ack) or len(first.results) != 1 or len(first.results[0]) <= most:
+            return
+        error = ErrorInfo("JobTooLarge", result_too_large(len(first.results[0]), most))
+        peak = first.peaks[0] if first.peaks else 0
+        seconds = first.seconds[0]
+        nack = Nack(first.token, first.first, error, None, Cause.REFUSED, seconds, peak=peak)
+        self.size += _weight(nack) - _weight(first)
+        self._ack = None
+        self._settlements[0] = nack
+
+    def restore(self, settlements: Sequence[Settlement]) -> None:
+        """Put outcomes back before all others: they were sent, and may not have arrived."""
+        if settlements:
+            self._settlements[:0] = settlements
+            self.size += sum(map(_weight, settlements))
+            self.due_at = 0.0
 
     def sent(self, settlements: Sequence[Settlement]) -> None:
         """Forget the outcomes that `content` returned, because the manager has them now."""
         del self._settlements[: len(settlements)]
-        self.due_at = NEVER
-        self.size = 0
+        if self._settlements:  # the next request takes them
+            self.due_at = 0.0
+            self.size -= sum(map(_weight, settlements))
+        else:
+            self.due_at = NEVER
+            self.size = 0
+
+
+def _weight(settlement: Settlement) -> int:
+    """Return about how many bytes an outcome has in a request."""
+    if isinstance(settlement, Ack):
+        return sum(map(len, settlement.results))
+    if isinstance(settlement, Nack):
+        error = settlement.error
+        return len(error.message) + len(error.traceback) + len(error.exception)
+    return len(settlement.data) if isinstance(settlement, Checkpoint) else 0
 
 
 class Holdings:
@@ -122,7 +201,7 @@ class Holdings:
                 self._keep(held.token, settlement.first + len(settlement.results), held.first + held.count)
             elif isinstance(settlement, Nack):
                 self._keep(held.token, settlement.number + 1, held.first + held.count)
-            else:
+            elif isinstance(settlement, Release):
                 self._keep(held.token, held.first, min(settlement.first, held.first + held.count))
 
     def all(self) -> list[Held]:
@@ -146,6 +225,8 @@ class FinishedAttempt(NamedTuple):
         waited: the time from ready to the start of the attempt.
         seconds: the run time.
         retry_in: the time until the retry, None if there is none.
+        cancelled: whether a cancel has ended it.
+        peak: the most memory in bytes that it took, 0 if it was not measured.
     """
 
     delivery: Delivery
@@ -154,6 +235,14 @@ class FinishedAttempt(NamedTuple):
     waited: float
     seconds: float
     retry_in: float | None = None
+    cancelled: bool = False
+    peak: int = 0
+
+
+def give_back(outbox: Outbox, holdings: Holdings, token: int, number: int) -> None:
+    """Give back the jobs of a lease from *number* on, with the next request; twice changes nothing."""
+    holdings.drop(token, number)
+    outbox.add(Release(token, number), time.monotonic())
 
 
 class LeasedJobs(NamedTuple):
@@ -164,18 +253,19 @@ class LeasedJobs(NamedTuple):
     received: float
 
     def attempt(
-        self, number: int, failure: Failure | None, started: float, seconds: float
+        self, number: int, failure: Failure | None, started: float, seconds: float, peak: int = 0
     ) -> FinishedAttempt:
         """Return the attempt at job *number*, which *started* at a monotonic time and took *seconds*."""
         waited = self.delivery.waited + started - self.received
-        return FinishedAttempt(self.delivery, number, failure, waited, seconds)
+        return FinishedAttempt(self.delivery, number, failure, waited, seconds, peak=peak)
 
 
 class AttemptLog:
     """Writes the record of each attempt: `attempt_finished`, or `attempts_finished` for short successes.
 
-    A line costs about as much as running a job that does nothing. So consecutive jobs of one lease that
-    succeed within `SHORT_SECONDS` each share one line, which names the first and the last of them.
+    A line costs more than running a job that does nothing. So consecutive jobs of one lease that succeed
+    within `SHORT_SECONDS` each share one line, which names the first and the last of them. It is written at
+    the end of the lease, or when their outcomes are reported, if that is sooner.
 
     Attributes:
         wants_successes: whether the line of a successful attempt would be logged at all. Checking this first
@@ -196,6 +286,16 @@ class AttemptLog:
             self.write(attempt)
             return
         self._first, self._seconds = attempt, [attempt.seconds]
+
+    def listed(self, attempt: FinishedAttempt) -> None:
+        """Add *attempt* to the sum if it is of the next job of the same origin and list, or begin another."""
+        first = self._first
+        origin, number = attempt.delivery.origin, attempt.number
+        if first is None or (first.delivery.origin, first.number + len(self._seconds)) != (origin, number):
+            self.end()
+            self._first, self._seconds = attempt, [attempt.seconds]
+        else:
+            self._seconds.append(0.0)  # the time of the call was added with the first one
 
     def add(self, seconds: float) -> bool:
         """Add the success of the next job of the same lease; return False if no sum has begun."""
@@ -235,10 +335,11 @@ class AttemptLog:
             self._log.info("attempt_finished", outcome="succeeded", **_fields(attempt))
             return
         retry_in = attempt.retry_in
-        self._log.warning(
+        tell = self._log.info if failure.snoozed else self._log.warning
+        tell(
             "attempt_finished",
             **_fields(attempt),
-            outcome=failure.cause.value,
+            outcome="cancelled" if attempt.cancelled else failure.cause.value,
             error_type=failure.error.type,
             error=failure.error.message,
             **({} if retry_in is None else {"retry_in_s": round(retry_in, 3)}),

@@ -10,15 +10,23 @@ import select
 import signal
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
 
 from svc.worker.offspring import ENDED, adopt_orphans, die_with_parent
-from svc.worker.signals import STOP_SIGNALS
+from svc.worker.signals import AWAITED_SIGNALS, INTERRUPT_SIGNAL, STOP_SIGNALS
+
+#: The addition to a consumer's `oom_score_adj` (proc(5)): it counts as a tenth of the memory that there is.
+OOM_SCORE_ADDED = 100
+_OOM_SCORE, _OOM_SCORE_MAX = Path("/proc/self/oom_score_adj"), 1000
 
 
 def guard(title: str) -> None:
     """Make this process a consumer: it ignores stop signals, has its own session, and dies with its parent.
+
+    The kernel, out of memory, chooses it before its supervisor.
 
     Because of its own session, it can be killed together with the processes that a task starts, and a Ctrl-C
     at the terminal reaches only the supervisor. *title* is the name that `ps` shows if setproctitle is
@@ -28,10 +36,11 @@ def guard(title: str) -> None:
         # A handler and not SIG_IGN, which programs that a task starts would inherit.
         signal.signal(number, _ignore)
     os.register_at_fork(after_in_child=_restore_defaults)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED_SIGNALS)
     os.setsid()
     adopt_orphans()
     _die_with_parent()
+    _stand_before_the_supervisor()
     _set_title(title)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # So the output of a task can be seen while it runs, is not lost with a killed process, and is written
@@ -66,6 +75,16 @@ def _die_with_parent() -> None:
         server._forkserver_alive_fd = None  # noqa: SLF001 - there is no public way
 
 
+def _stand_before_the_supervisor() -> None:
+    """Let the kernel, out of memory, kill this process or the task's children, and not the supervisor.
+
+    A process may raise its own score without privilege; where it cannot, nothing changes.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        score = int(_OOM_SCORE.read_text(encoding="ascii"))
+        _OOM_SCORE.write_text(str(min(score + OOM_SCORE_ADDED, _OOM_SCORE_MAX)), encoding="ascii")
+
+
 def _set_title(title: str) -> None:
     with contextlib.suppress(ImportError):
         importlib.import_module("setproctitle").setproctitle(title)
@@ -77,7 +96,7 @@ def signals_held_back() -> Iterator[None]:
 
     Processes inherit the signal mask: the forkserver keeps it for life, a consumer lifts it in `guard`.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED_SIGNALS)
     try:
         yield
     finally:
@@ -138,6 +157,12 @@ def kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def interrupt(pid: int) -> None:
+    """Send a consumer the signal on which it looks for an order in its slot, if it still exists."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, INTERRUPT_SIGNAL)
+
+
 def describe_exit(code: int) -> str:
     """Return a description of an exit code; a negative code is the number of a signal."""
     if code >= 0:
@@ -171,7 +196,7 @@ def helper_pids() -> set[int]:
     from multiprocessing import resource_tracker
 
     tracker = getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None)
-    return {pid for pid in (forkserver_pid(), tracker) if pid}
+    return {pid for pid in (forkserver_pid(), tracker, *_retired) if pid}
 
 
 def forkserver_pid() -> int:
@@ -180,11 +205,37 @@ def forkserver_pid() -> int:
     return pid if isinstance(pid, int) else 0
 
 
+#: Forkservers that fork no more: the descriptors that keep each alive.
+_retired: dict[int, int] = {}
+
+
+def retire_forkserver() -> None:
+    """Let the next process be forked by a new forkserver; the old one lives until `end_retired` ends it."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    pid = forkserver_pid()
+    if not pid or server is None:
+        return
+    _retired[pid] = server._forkserver_alive_fd  # noqa: SLF001 - there is no public way
+    server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None  # noqa: SLF001
+
+
+def end_retired(used: Collection[int]) -> None:
+    """End the retired forkservers that have no consumers any more; *used* are those that have."""
+    for pid in [pid for pid in _retired if pid not in used]:
+        if _retired[pid] >= 0:
+            os.close(_retired[pid])
+            _retired[pid] = -1
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                continue
+        del _retired[pid]
+
+
 def has_ended(server: int, seconds: float) -> bool:
     """Return whether the forkserver *server* has ended, or ends within *seconds*; on Linux only."""
     if sys.platform != "linux":
         return False
-    if server != forkserver_pid():
+    if server != forkserver_pid() and server not in _retired:
         return True  # multiprocessing has noticed its end and started another
     try:
         handle = os.pidfd_open(server)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from svc.domain.job import Terms, job_id
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
+from svc.worker.attempt_limits import AttemptLimits
 
 _LOCK_PATIENCE = 0.05
 
@@ -35,6 +36,24 @@ class Phase(enum.IntEnum):
     RENEWING = 5
     #: Like PILLED, but by the pill of a drain: it is replaced when the drain ends.
     DRAINED = 6
+    #: Several jobs execute; the slot has the one whose time is over first.
+    SHARED = 7
+    #: A list of several jobs executes, as one call; the slot has the first of them.
+    LISTED = 8
+    #: Like STOPPING, but the manager was away: the supervisor has to report the end.
+    UNTOLD = 9
+
+
+class Order(enum.IntEnum):
+    """An exception to be raised in the task that runs; a later one is the stronger."""
+
+    #: `SoftTimeout`
+    SOFT_TIMEOUT = 1
+    #: `Cancelled`
+    CANCEL = 2
+
+
+_EXECUTING = (Phase.BUSY, Phase.SHARED, Phase.LISTED)
 
 
 class SlotState(NamedTuple):
@@ -58,6 +77,10 @@ class SlotState(NamedTuple):
         backoff: seconds before the first retry.
         timeout: the longest run time in seconds, 0 for no limit.
         attempt: the number of this attempt at the job, from 1 on.
+        soft_timeout: seconds after which `SoftTimeout` is raised in the task, 0 for never.
+        max_rss: the largest memory in bytes, 0 for no limit.
+        patience: seconds that the job may take before those behind it are taken back; 0 for the usual ones.
+        asks: whether other jobs may come behind it, because they were asked for.
     """
 
     phase: Phase
@@ -77,6 +100,10 @@ class SlotState(NamedTuple):
     backoff: float = 0.0
     timeout: float = 0.0
     attempt: int = 0
+    soft_timeout: float = 0.0
+    max_rss: int = 0
+    patience: float = 0.0
+    asks: bool = False
 
     @property
     def job_id(self) -> str:
@@ -86,21 +113,44 @@ class SlotState(NamedTuple):
     @property
     def busy(self) -> bool:
         """Whether a job executes."""
-        return self.phase is Phase.BUSY
+        return self.phase in _EXECUTING
+
+    @property
+    def shared(self) -> bool:
+        """Whether other jobs execute beside it, or with it."""
+        return self.phase is Phase.SHARED or self.phase is Phase.LISTED
+
+    @property
+    def listed(self) -> bool:
+        """Whether others execute in the same call, so that nothing tells which of them takes so long."""
+        return self.phase is Phase.LISTED
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether jobs are behind it, or may come there."""
+        return self.ahead > 0 or (self.asks and self.phase is Phase.BUSY)
 
     def overrun(self, now: float) -> bool:
         """Whether the job that executes has run longer than its timeout."""
         return self.busy and 0 < self.timeout < now - self.started
 
+    def over_soft_timeout(self, now: float) -> bool:
+        """Whether the job that executes has run longer than its soft timeout."""
+        return self.busy and 0 < self.soft_timeout < now - self.started
+
 
 # Native alignment: eight bytes are then written at once, so even a look without the lock gets whole numbers.
 _JOB = struct.Struct("@Bxxxxxxxqqdd?")
-_LEASE = struct.Struct("@qqqqddq")
+_LEASE = struct.Struct("@qqqqddqdqd?")
+#: An order, whether it was obeyed, and the attempt that it is for: token and number.
+_ORDER = struct.Struct("@BBxxxxxxqq")
 _JOB_AT = 0
 _LEASE_AT = 48
-_RECALLED_AT = 104
-_WATCHED_AT = 105
-_NAMES_AT = 112
+_RECALLED_AT = 136
+_WATCHED_AT = 137
+_ORDER_AT = 144
+_RAISED_AT = _ORDER_AT + 1
+_NAMES_AT = 168
 #: Room for three names of 200 characters, of up to four bytes each.
 _NAMES = struct.Struct("@H2414s")
 _SIZE = _NAMES_AT + _NAMES.size
@@ -140,9 +190,11 @@ class Slot:
         delivery: Delivery,
         last: int,
         policy: RetryPolicy,
-        timeout: float | None,
+        limits: AttemptLimits,
         names: bytes,
         watch: bool,
+        patience: float = 0.0,
+        asks: bool = False,
     ) -> bool:
         """Write the next lease; return True if *watch* is set and the supervisor does not watch yet.
 
@@ -161,8 +213,12 @@ class Slot:
                 delivery.failures,
                 policy.retries,
                 policy.backoff,
-                timeout or 0.0,
+                limits.timeout or 0.0,
                 delivery.failures + delivery.crashes + delivery.interruptions + 1,
+                limits.soft_timeout or 0.0,
+                limits.max_rss or 0,
+                patience,
+                asks,
             )
             if names != self._names:
                 self._names = names
@@ -187,6 +243,37 @@ class Slot:
         finally:
             self._release()
 
+    def rest_between(self, busy_seconds: float, unsent: bool) -> bool:
+        """Note that no job executes; return False if the jobs that were read ahead were taken back.
+
+        Once it is True, they are not taken back any more: the supervisor does that only while a job executes.
+        """
+        self._acquire()
+        try:
+            recalled = self._view[_RECALLED_AT]
+            self._view[_RECALLED_AT] = 0
+            _JOB.pack_into(self._view, _JOB_AT, _IDLE, 0, 0, 0.0, busy_seconds, unsent)
+            return not recalled
+        finally:
+            self._release()
+
+    def take_recall(self) -> bool:
+        """Return whether jobs that were to come behind the last one were taken back, and forget that."""
+        self._acquire()
+        try:
+            recalled, self._view[_RECALLED_AT] = self._view[_RECALLED_AT], 0
+            return bool(recalled)
+        finally:
+            self._release()
+
+    def share(self, number: int, started: float, busy_seconds: float, phase: Phase) -> None:
+        """Show one job of several that run, with the *phase* that says how, or the only one."""
+        self._acquire()
+        try:
+            _JOB.pack_into(self._view, _JOB_AT, phase, number, 0, started, busy_seconds, False)
+        finally:
+            self._release()
+
     def rest(self, phase: Phase, busy_seconds: float, unsent: bool) -> None:
         """Note that no job executes."""
         self._acquire()
@@ -195,7 +282,41 @@ class Slot:
         finally:
             self._release()
 
+    def current_order(self) -> Order | None:
+        """Return the order for the attempt that executes, unless it was obeyed.
+
+        For a signal handler of the consumer's main thread: it takes no lock, as that thread may hold it.
+        """
+        order, raised, token, number = _ORDER.unpack_from(self._view, _ORDER_AT)
+        if not order or raised:
+            return None
+        look = self.peek()
+        return Order(order) if look.busy and (look.token, look.number) == (token, number) else None
+
+    def note_raised(self) -> None:
+        """Note that the order was obeyed."""
+        self._view[_RAISED_AT] = 1
+
+    def raised(self, token: int, number: int) -> Order | None:
+        """Return the last order that was obeyed in an attempt, or None."""
+        order, raised, *attempt = _ORDER.unpack_from(self._view, _ORDER_AT)
+        return Order(order) if raised and attempt == [token, number] else None
+
     # --- the supervisor -------------------------------------------------------------------------------
+
+    def give_order(self, order: Order) -> bool:
+        """Order the attempt that executes to end; return False if it was told so before, and has obeyed.
+
+        Call it with the slot held, and a job executing.
+        """
+        look = self.peek()
+        before, raised, *attempt = _ORDER.unpack_from(self._view, _ORDER_AT)
+        if attempt == [look.token, look.number] and before >= order:
+            return not raised
+        # The order is written last: a handler that runs meanwhile meets none for another attempt.
+        _ORDER.pack_into(self._view, _ORDER_AT, 0, 0, look.token, look.number)
+        self._view[_ORDER_AT] = order
+        return True
 
     def look(self) -> SlotState:
         """Return the state of the consumer."""

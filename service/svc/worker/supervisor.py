@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import socket
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import connection
 
 import structlog
 
+from svc.chance import CHANCE
 from svc.domain.commands import Extend, Hello
+from svc.domain.replies import Extended, Stop
 from svc.errors import ConfigurationError, ServiceError
 from svc.wire import PROTOCOL_VERSION
-from svc.worker.consumer_exit import ConsumerExit, Killed
+from svc.worker.consumer_exit import Killed
 from svc.worker.consumer_pool import ConsumerPool, WorkerState
 from svc.worker.consumer_process import ConsumerProcess
+from svc.worker.job_reports import JobReports
+from svc.worker.lifetime import Lifetime
+from svc.worker.loaded_tasks import LoadedTasks
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import BROKEN, NUDGE, READY, REJOIN
-from svc.worker.process import describe_exit
+from svc.worker.orders import BROKEN, ENDING, NUDGE, READY, REJOIN, WORN
+from svc.worker.output_reader import OutputReader
+from svc.worker.recycling import Recycling
 from svc.worker.reporter import Reporter
-from svc.worker.signals import stop_signals_to
+from svc.worker.signals import signals_to
 
 #: Seconds between two checks: while a job has a timeout or others wait behind it, and otherwise.
 _TICK_CLOSE, _TICK_FAR = 0.05, 1.0
 #: Seconds without a turn of the loop after which it counts as hung; it makes at least one a second.
 _HUNG_SECONDS = 5.0
-#: Consumers that may end while they import the task modules, before any consumer has finished that.
-_FAILED_STARTS_MAX = 3
 #: Seconds that the last reports may take.
 _LAST_REPORTS_SECONDS = 3.0
 
@@ -46,12 +49,22 @@ class Supervisor:
         options: the settings of the worker.
         connect: makes a connection to the manager, here and, pickled, in each consumer.
         configure_logging: sets logging up in a consumer; picklable.
+        started: called once, when the first consumer has loaded the tasks.
     """
 
-    def __init__(self, options: WorkerOptions, connect: Connect, configure_logging: ConfigureLogging) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        connect: Connect,
+        configure_logging: ConfigureLogging,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
         self._options = options
+        self._started = started
         self._log = structlog.get_logger().bind(worker=options.name)
-        self._consumer_pool = ConsumerPool(options, connect, configure_logging)
+        self._outputs = OutputReader(options.output_bytes, self._output_came)
+        self._consumer_pool = ConsumerPool(options, connect, configure_logging, self._wake, self._outputs)
+        self._recycling = Recycling(options, self._consumer_pool, self._log)
         self._reporter = Reporter(
             connect,
             self._hello,
@@ -62,16 +75,21 @@ class Supervisor:
             self._is_turning,
             options.manager,
         )
+        self._reporter.carry(self._outputs)
+        self._job_reports = JobReports(self._reporter, self._wake)
         self._turned_at = time.monotonic()
-        self._tasks: list[str] | None = None
+        self._lifetime = Lifetime(options, self._turned_at)
+        self._tasks = LoadedTasks(options, self._log)
         self._stop_requests = 0
+        self._reloads = False
         #: Consumers whose tasks have sent a stop signal.
         self._offenders: deque[str] = deque()
         self._stop_deadline: float | None = None
         self._fatal: ServiceError | None = None
         self._rejoining = False
         self._resumed = False
-        self._failed_starts = 0
+        #: The attempts of cancelled jobs that have to end.
+        self._stops: Sequence[Stop] = ()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -80,14 +98,17 @@ class Supervisor:
         """Run the worker until it is stopped or every consumer has had its pill; return the exit code 0.
 
         SIGTERM and SIGINT stop it if this is the process's main thread; the second signal stops it at once.
+        SIGHUP has the tasks loaded again.
 
         Raises:
             AuthenticationFailed: the manager refused the authkey at the first connection.
             ProtocolMismatch: it speaks another version.
-            ConfigurationError: the task modules cannot be loaded, or there is no shared memory.
+            ConfigurationError: the task modules cannot be loaded, a hook of the start failed, or there is no
+                shared memory.
         """
         self._consumer_pool.require_shared_memory()
-        with stop_signals_to(self._signalled), self._wake_reader, self._wake_writer:
+        self._outputs.start()
+        with signals_to(self._signalled, self.reload), self._wake_reader, self._wake_writer:
             try:
                 self._consumer_pool.fill_vacancies(time.monotonic())
                 while not self._consumer_pool.gone:
@@ -102,6 +123,11 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly end; the second call asks for a fast one. Safe in threads and in handlers."""
         self._stop_requests += 1
+        self._wake()
+
+    def reload(self) -> None:
+        """Load the tasks again, in new consumers that replace all others one by one. Thread-safe."""
+        self._reloads = True
         self._wake()
 
     def _signalled(self, sender: int) -> None:
@@ -124,6 +150,8 @@ class Supervisor:
             self._reporter.reconnects,
             self._stop_deadline is not None,
             self._reporter.connected,
+            self._outputs.dropped,
+            self._reporter.round_trip,
         )
 
     # --- the loop -------------------------------------------------------------------------------------
@@ -136,7 +164,9 @@ class Supervisor:
         times = [
             now + (_TICK_CLOSE if any(closely) else _TICK_FAR),
             self._consumer_pool.next_start(),
+            self._recycling.next_look(now),
             self._stop_deadline,
+            *(child.next_check() for child in children),
         ]
         pause = min(at for at in times if at is not None) - now
         waitables = [self._wake_reader, *(each for child in children for each in child.waitables())]
@@ -148,21 +178,26 @@ class Supervisor:
     def _turn(self, now: float, ready: Collection[object]) -> None:
         """Check every consumer once; *ready* are the waitables that became readable."""
         self._turned_at = now
+        self._note_limit(now)
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
         rejoining, self._rejoining = self._rejoining, False
+        stops = self._stops
         for child in list(self._consumer_pool.children):
             if rejoining:
                 child.order(REJOIN)
+            child.stacks.note(ready)
             ended = child.ended(ready)
             if ended or child.pipe in ready:
                 self._read_messages(child, now)
             if ended:
                 self._reap(child, now)
             else:
+                child.end_attempts(stops, now)
                 recall = child.check(now, self._options.grace, self._options.import_timeout)
                 if recall is not None:
                     self._reporter.post(recall)
+        self._job_reports.answer()
         while self._offenders:
             self._end_offender(self._offenders.popleft())
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
@@ -170,8 +205,29 @@ class Supervisor:
         if self._resumed and self._stop_deadline is None:
             self._refill(now)
         self._consumer_pool.fill_vacancies(now)
+        self._begin_reload(now)
+        self._recycling.turn(now)
         self._reporter.warn_of_silence(now)
         self._consumer_pool.reap_orphans()
+
+    def _note_limit(self, now: float) -> None:
+        """Stop the worker if it has reached a limit of its own."""
+        if not self._lifetime.bounded:
+            return
+        consumers, busy_seconds = self._consumer_pool.count()
+        limit = self._lifetime.limit(now, consumers, busy_seconds, connected=self._reporter.connected)
+        if limit and not self._stop_requests:
+            self._log.info("worker_limit_reached", limit=limit)
+            self._stop_requests += 1
+
+    def _begin_reload(self, now: float) -> None:
+        """Begin to replace all consumers, if that was asked for."""
+        reloads, self._reloads = self._reloads, False
+        if reloads and self._stop_deadline is None:
+            self._log.info("worker_reloading", consumers=len(self._consumer_pool.children))
+            self._consumer_pool.renew_forkserver()
+            self._recycling.reload(now)
+            self._tasks.reloading = True
 
     def _refill(self, now: float) -> None:
         """Replace the consumers that a drain has ended, if the drain was lifted before all had gone."""
@@ -183,30 +239,25 @@ class Supervisor:
     def _read_messages(self, child: ConsumerProcess, now: float) -> None:
         """Handle the messages of a consumer."""
         for message in child.messages():
-            kind, text = message[:1], message[1:].decode()
+            kind, text = message[:1], message[1:]
+            if self._job_reports.take(child, kind, text):
+                continue
             if kind == NUDGE:
                 child.watch(now, needed=True)
+            elif kind == WORN:
+                self._recycling.note(child, text.decode())
+            elif kind == ENDING:
+                child.note_ending(now)
             elif kind == READY:
-                self._loaded(text.split("\n"))
-            elif kind == BROKEN and self._tasks is None:
-                self._refuse(ConfigurationError(text))
+                child.loaded = True
+                child.began()
+                if self._tasks.take(child.name, text.decode()):
+                    self._started()
+                    self._reporter.start()
+            elif kind == BROKEN and not self._tasks.known:
+                self._refuse(ConfigurationError(text.decode()))
             elif kind == BROKEN:
-                self._log.error("tasks_not_loaded", consumer=child.name, error=text)
-
-    def _loaded(self, names: list[str]) -> None:
-        """Join the manager as soon as the first consumer knows the tasks of this worker."""
-        if self._tasks is not None:
-            return
-        self._tasks = names
-        self._reporter.start()
-        cpu = self._options.cpu
-        self._log.info(
-            "worker_started",
-            consumers=self._options.consumers,
-            cpu=cpu.count,
-            cpu_source=cpu.source,
-            tasks=len(names),
-        )
+                self._log.error("tasks_not_loaded", consumer=child.name, error=text.decode())
 
     def _end_offender(self, name: str) -> None:
         """End a consumer whose task has told the worker to stop: that is for operators."""
@@ -219,27 +270,18 @@ class Supervisor:
 
     def _reap(self, child: ConsumerProcess, now: float) -> None:
         """Report the end of a consumer, and plan its replacement."""
+        self._job_reports.forget(child.name)
         ended = self._consumer_pool.reap(child, now)
         self._consumer_pool.end_orphans(child.forkserver)
-        self._reporter.post(*ended.reports(random.random()))
-        ended.log(self._log, child.pid, expected=self._fatal is not None)
-        self._note_start(ended)
-        if self._stop_deadline is None and not ended.pilled and self._fatal is None:
+        self._reporter.post(*ended.reports(CHANCE.random()))
+        stopping = self._stop_deadline is not None
+        ended.log(self._log, child.pid, expected=self._fatal is not None, stopping=stopping)
+        fault = self._tasks.fault(ended)
+        if fault is not None:
+            self._refuse(fault)
+        settled = self._recycling.settle(child, ended)
+        if self._stop_deadline is None and not (settled or ended.pilled) and self._fatal is None:
             self._consumer_pool.replace(ended)
-
-    def _note_start(self, ended: ConsumerExit) -> None:
-        """Give up if no consumer ever finishes the import of the task modules."""
-        if not ended.failed_to_start or self._tasks is not None:
-            return
-        self._failed_starts += 1
-        if self._failed_starts < _FAILED_STARTS_MAX:
-            return
-        modules = ", ".join(self._options.tasks) or "none"
-        how = describe_exit(ended.code)
-        if ended.killed is Killed.HUNG:
-            how = f"it took longer than {self._options.import_timeout:g} s"
-        said = f"the process that imports the task modules ({modules}) ends each time: {how}"
-        self._refuse(ConfigurationError("\n".join(filter(None, (said, ended.trace)))))
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -256,7 +298,9 @@ class Supervisor:
         grace = self._options.grace if self._fatal is None else 0.0
         self._stop_deadline = now + grace
         self._consumer_pool.close_vacancies()
-        self._log.info("worker_stopping", grace_s=grace, consumers=len(self._consumer_pool.children))
+        self._recycling.close()
+        if self._began:
+            self._log.info("worker_stopping", grace_s=grace, consumers=len(self._consumer_pool.children))
         self._reporter.post(self._extend())
         for child in self._consumer_pool.children:
             child.stop()
@@ -271,16 +315,26 @@ class Supervisor:
         """Kill the remaining consumers, deliver the last reports, and log the end."""
         for child in self._consumer_pool.children:
             child.kill(Killed.GRACE)
+        self._outputs.finish()
         self._reporter.close(_LAST_REPORTS_SECONDS)
         if self._stop_deadline is None and self._consumer_pool.gone:
             self._log.info("worker_drained", consumers=self._consumer_pool.pilled)
-        else:
+        elif self._began:
             self._log.info("worker_stopped")
+
+    @property
+    def _began(self) -> bool:
+        """Whether there is more to log of its end than the reason why it can never work."""
+        return self._fatal is None or self._tasks.known
 
     def _wake(self) -> None:
         """End the wait of the loop."""
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"!")
+
+    def _output_came(self) -> None:
+        """Have new output of tasks sent; the thread that reads it calls this."""
+        self._reporter.output_came()
 
     def _ask_to_rejoin(self) -> None:
         """Let busy consumers notice that the manager was away; the reporter's thread calls this.
@@ -291,10 +345,13 @@ class Supervisor:
         self._rejoining = True
         self._wake()
 
-    def _renewed(self, draining: bool) -> None:
-        """Note that a drain has ended; the reporter's thread calls this."""
-        if self._consumer_pool.drained and not draining:
+    def _renewed(self, reply: Extended) -> None:
+        """Note that a drain has ended, and the attempts that have to; the reporter's thread calls this."""
+        if self._consumer_pool.drained and not reply.drain:
             self._resumed = True
+            self._wake()
+        if reply.stops or self._stops:
+            self._stops = reply.stops
             self._wake()
 
     def _refuse(self, error: ServiceError) -> None:
@@ -317,7 +374,7 @@ class Supervisor:
             options.name,
             options.host,
             os.getpid(),
-            self._tasks or [],
+            self._tasks.names,
             list(options.queues),
             http=options.http,
             release=options.release,
@@ -336,4 +393,6 @@ class Supervisor:
             stopping,
             self._consumer_pool.names(),
             told=True,
+            round_trip=self._reporter.round_trip,
+            claims=self._consumer_pool.claims() if self._reporter.claims_due else [],
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,3 +38,24 @@ def end_parent() -> None:
     """Kill the parent of this consumer."""
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def take(mebibytes: int, way: str) -> None:
+    """Take memory all at once: for this process, as memory that it could share, or in a child."""
+    size = mebibytes << 20
+    if way == "bytes":
+        kept: object = b"x" * size
+    elif way == "shared":
+        kept = shared = mmap.mmap(-1, size)
+        for place in range(0, size, mmap.PAGESIZE):
+            shared[place] = 1
+    else:
+        code = f"import time; kept = b'x' * {size}; time.sleep(60)"
+        kept = subprocess.run([sys.executable, "-c", code], check=True)
+    time.sleep(60)
+    del kept
+
+
+def moment(number: int) -> tuple[int, float]:
+    """Return *number*, and the time of day at which this began."""
+    return number, time.time()

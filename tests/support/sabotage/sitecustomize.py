@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 
 def forks() -> None:
@@ -18,7 +19,7 @@ def forks() -> None:
 
 def lines() -> None:
     """A line waits until its reader makes room."""
-    from svc.telemetry.lines import LineWriter
+    from svc.lines import LineWriter
 
     def write(self: LineWriter, line: bytes) -> bool:
         return os.write(self._descriptor, line) == len(line)
@@ -56,12 +57,94 @@ def suspicion() -> None:
     os.environ["SVC_SUSPICION_BUDGET"] = "0"
 
 
+def crashes() -> None:
+    """No job is charged for the death of its consumer."""
+    from svc.worker import consumer_exit
+
+    vars(consumer_exit)["_AT_FAULT"] = ()
+
+
 def clock() -> None:
     """Whatever the host's time of day is at the start, it is believed."""
     os.environ["SVC_MAX_CLOCK_JUMP"] = "36500d"
 
 
+def cancels() -> None:
+    """Jobs that run are left alone by a cancel."""
+    from svc.domain import stops
+
+    vars(stops)["leases_at"] = lambda state, places: {}
+
+
+def checkpoints() -> None:
+    """A supervisor says that it has a checkpoint, and drops it."""
+    from svc.worker import job_reports
+
+    def keep(self: job_reports.JobReports, child: Any, body: bytes) -> None:
+        number, *_ = msgspec.msgpack.decode(body)
+        self._pieces.pop(child.name, None)
+        vars(job_reports)["_tell"](child, number, True, "", "")
+
+    import msgspec
+
+    job_reports.JobReports._keep = keep  # type: ignore[method-assign]
+
+
+def leaving() -> None:
+    """A consumer that is to leave is killed at once."""
+    from svc.worker.consumer_exit import Killed
+    from svc.worker.consumer_process import ConsumerProcess
+
+    ConsumerProcess.stop = lambda self: self.kill(Killed.LINGERED)  # type: ignore[method-assign]
+
+
+def tickets() -> None:
+    """A replicated journal acknowledges what no server has yet."""
+    from svc.server.journal.jetstream.journal import JetStreamJournal
+
+    append = JetStreamJournal.append
+
+    def acknowledge(self: JetStreamJournal, *records: Any, **forget: Any) -> None:
+        append(self, *records, **forget)
+
+    JetStreamJournal.append = acknowledge  # type: ignore[method-assign]
+
+
+def answers() -> None:
+    """An append that has no answer is taken to be stored."""
+    from svc.server.journal.jetstream.log import Unanswered
+    from svc.server.journal.jetstream.writer import FrameWriter
+
+    append = FrameWriter._append
+
+    async def believe(self: FrameWriter, message: bytes) -> None:
+        try:
+            await append(self, message)
+        except Unanswered:
+            return
+
+    FrameWriter._append = believe  # type: ignore[method-assign]
+
+
+def takeover() -> None:
+    """A standby that has seen a leader never takes its key."""
+    from svc.server.journal.jetstream.leadership import Leadership
+
+    may_take, seen = Leadership._may_take, []
+
+    def never(self: Leadership, now: float) -> bool:
+        seen.extend([self.holding] if self.holding is not None else [])
+        return not seen and may_take(self, now)
+
+    Leadership._may_take = never  # type: ignore[method-assign]
+
+
 _ALL: dict[str, Callable[[], None]] = {
-    each.__name__: each for each in (forks, lines, presence, ownership, leftovers, suspicion, clock)
+    each.__name__: each
+    for each in (
+        *(forks, lines, presence, ownership, leftovers, suspicion, crashes, clock),
+        *(cancels, checkpoints, leaving),
+        *(tickets, answers, takeover),
+    )
 }
 _ALL.get(os.environ.get("SVC_SABOTAGE", ""), lambda: None)()

@@ -6,11 +6,38 @@ import pytest
 
 from svc.broker.host import QueueHost
 from svc.domain import commands as c
+from svc.domain import events as e
+from svc.domain import replay
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Terms
 from svc.domain.members import Member
 from svc.errors import JournalError
 from tests.support.hosts import ask, consumer_of, handed_out, submit
+
+
+@pytest.fixture(autouse=True)
+def watermark(host):
+    """Move the watermark of the default queue far ahead: a grant that has to move it is not early."""
+    state = host.state
+    moved = e.WatermarkMoved(0.0, "default", 1 << 20)
+    replay.watermark_moved(state.ledger, state.record(moved), moved)
+    host.turn()
+
+
+def test_a_grant_that_moves_the_watermark_waits_for_the_commit(host, journal):
+    """After a restart the journal has to say that this job may be held."""
+    state = host.state
+    state.ledger.forgotten += state.ledger.roster.drop("default")
+    granted: list[list[r.Reply]] = []
+    host.call([c.Lease(1, 10.0)], consumer_of(host), granted.append)
+    host.turn()
+    submit(host)
+    journal.failing = True
+
+    with pytest.raises(JournalError):
+        host.turn()
+
+    assert granted == []
 
 
 def test_jobs_are_handed_out_before_the_commit_and_nothing_is_acknowledged_if_it_fails(host, journal):
@@ -194,3 +221,46 @@ def test_a_pill_put_by_hand_waits_for_its_commit(host, journal):
         host.turn()
 
     assert answers == []
+
+
+def test_an_early_grant_overtakes_no_answer_to_a_report(host):
+    """A new connection would begin with the reports beside the grant, and miss those before them."""
+    for number in range(3):
+        submit(host, number)
+    consumer = consumer_of(host)
+    first, second = (held(host, consumer) for _ in range(2))
+    answers: list[list[r.Reply]] = []
+    host.call([first], consumer, answers.append)
+    host.call([second, c.Lease(1, 10.0, early=True)], consumer, answers.append)
+
+    host.turn()
+
+    ((done,), (also_done, jobs)) = answers
+    assert done == also_done == r.Done(1)
+    assert isinstance(jobs, r.Grant)
+    assert not jobs.early
+
+
+def test_a_grant_is_early_behind_an_answer_that_confirms_no_report(host):
+    submit(host)
+    consumer = consumer_of(host)
+    ack = held(host, consumer)
+    answers: list[list[r.Reply]] = []
+    host.call([c.Lease(1)], consumer, answers.append)
+    submit(host, 1)
+    host.call([ack, c.Lease(1, 10.0, early=True)], consumer, answers.append)
+
+    host.turn()
+
+    assert sorted(replies[-1].early for replies in answers if isinstance(replies[-1], r.Grant)) == [
+        False,
+        True,
+    ]
+
+
+def held(host: QueueHost, consumer: Member) -> c.Ack:
+    """Lease a job; return the report of its result."""
+    ((grant,),) = ask(host, consumer, c.Lease(1))
+    assert isinstance(grant, r.Grant)
+    (delivery,) = grant.deliveries
+    return c.Ack(delivery.token, delivery.first, [b"r"], [0.0])

@@ -10,7 +10,8 @@ from svc.broker import expositions as under_test
 from svc.broker.expositions import COPIES_MAX, SHARED_SECONDS, SLICE_SECONDS, Expositions
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
-from svc.broker.waiting import Request, Waiting
+from svc.broker.parked import Waiting
+from svc.broker.requests import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.members import Member

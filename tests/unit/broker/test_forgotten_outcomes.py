@@ -16,7 +16,7 @@ from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.limits import Limits
 from tests.support.asking import record
 from tests.support.clock import FakeClock
-from tests.support.journals import reopened
+from tests.support.memory_journals import reopened
 
 NOW = timedelta()
 #: So many other outcomes push those of a test out of the host's memory.

@@ -7,7 +7,8 @@ import pytest
 from svc.broker.journal import MemoryJournal
 from svc.domain.events import Resumed
 from svc.errors import JournalError
-from tests.support.journals import EVENTS, numbered, reopened
+from tests.support.journals import EVENTS, numbered
+from tests.support.memory_journals import reopened
 
 EVENT = Resumed(1.0)
 

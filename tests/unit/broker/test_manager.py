@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -19,8 +21,8 @@ from svc.errors import BadRequest, JournalError, ManagerUnreachable
 from svc.server.manager import Server, listen
 from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.asking import NOW, ack_of, chunk, counts, lease_one, record, states, submit
-from tests.support.journals import reopened
 from tests.support.manager import running_manager
+from tests.support.memory_journals import reopened
 
 
 @pytest.fixture
@@ -125,8 +127,90 @@ def test_nobody_listening_is_unreachable_within_the_timeout():
         address = listener.getsockname()
     broker = ManagerBroker(address, b"key", timeout=0.3)
 
+    assert broker.trouble == ""
     with pytest.raises(ManagerUnreachable, match="is it running"):
         broker.connect()
+    assert "refused" in broker.trouble
+
+
+def test_an_attempt_that_begins_after_the_deadline_hides_no_reason_of_an_earlier_one():
+    """A busy host wakes a caller late from the pause between two attempts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    pauses: list[float] = []
+
+    class Oversleeping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            pauses.append(timeout)
+            return super().wait(timeout + 1.0)
+
+    broker = ManagerBroker(address, b"key", timeout=1.0)
+    broker._interrupted = Oversleeping()
+    with pytest.raises(ManagerUnreachable, match="Connection refused; is it running"):
+        broker.connect()
+    assert len(pauses) == 1
+
+
+def test_an_interrupted_call_tries_no_longer_to_reach_a_manager_that_is_away():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    broker = ManagerBroker(address, b"key", timeout=600.0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(broker.ping)
+        while not broker.trouble:
+            pass
+        broker.interrupt()
+        with pytest.raises(ManagerUnreachable, match="Connection refused"):
+            call.result(10)
+    with pytest.raises(ManagerUnreachable, match="Connection refused"):
+        broker.ping()
+
+
+def test_an_interrupted_call_may_still_be_answered_over_a_new_connection(manager):
+    broker = manager.broker(timeout=600.0)
+    broker.interrupt()
+    broker.ping()
+    broker.close()
+
+
+def test_a_dial_that_is_given_up_ends(monkeypatch: pytest.MonkeyPatch):
+    """The other side accepts the connection, and says nothing."""
+    monkeypatch.setattr("svc.broker.manager.CONNECT_SECONDS", 600.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        broker = ManagerBroker(listener.getsockname(), b"key", timeout=600.0)
+        call = pool.submit(broker.ping)
+        with listener.accept()[0]:
+            broker.give_up()
+            with pytest.raises(ManagerUnreachable):
+                call.result(10)
+
+
+@pytest.mark.parametrize("greeted", [False, True])
+def test_a_request_that_is_given_up_ends_without_its_answer(manager, greeted):
+    """So does the hello of its new connection."""
+    hung, begun = threading.Event(), threading.Event()
+
+    def hello() -> c.Hello:
+        if not greeted:
+            manager.server.ask(hung.wait)
+            begun.set()
+        return c.Hello(PROTOCOL_VERSION, "client")
+
+    broker = manager.broker(hello, timeout=600.0)
+    if greeted:
+        broker.ping()
+        manager.server.ask(hung.wait)
+        begun.set()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(broker.ping)
+        assert begun.wait(10)
+        while not call.done():
+            broker.give_up()  # one that was just about to begin goes on
+        hung.set()
+        with pytest.raises(ManagerUnreachable):
+            call.result(10)
+    broker.close()
 
 
 def test_who_answers_something_else_is_no_manager():
@@ -164,4 +248,41 @@ def test_a_call_that_is_given_up_takes_its_connection_with_it(manager):
     manager.server.ask(lambda: None).result(5)
 
     assert broker.call([c.Stats()])[0].__class__ is r.Totals
+    broker.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (False, "it answers a ping, and not this request; is it busy?"),
+        (True, "it was away, answers a ping again, and has not answered this request yet"),
+    ],
+)
+def test_a_request_without_an_answer_says_whether_the_connection_broke_meanwhile(manager, broken, reason):
+    broker = manager.broker(timeout=1.0)
+    broker.connect()
+    before = broker._request
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(broker.call, [c.Feed("o", wait=60.0)])
+        manager.until(lambda: broker._request > before)
+        if broken:
+            break_connection(broker)
+        with pytest.raises(ManagerUnreachable, match=re.escape(reason)):
+            late.result(10)
+    broker.close()
+
+
+def test_a_request_that_is_sent_again_waits_for_the_rest_of_its_time(manager):
+    """Its answer would come after its deadline otherwise; here the wait is over before the first answer."""
+    broker = manager.broker(timeout=5.0)
+    broker.connect()
+    before = broker._request
+
+    with ThreadPoolExecutor(1) as pool:
+        # The request says to wait for longer than the call allows, and is cut to what is left of that.
+        call = pool.submit(broker.call, [c.Feed("o", wait=60.0)], wait=0.01)
+        manager.until(lambda: broker._request > before)
+        break_connection(broker)
+        assert isinstance(call.result(10)[0], r.Outcomes)
     broker.close()

@@ -8,8 +8,8 @@ import pytest
 
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
+from svc.broker.requests import Request
 from svc.broker.surveys import COUNTED_AT_ONCE
-from svc.broker.waiting import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.field_bounds import SUBMIT_JOBS_MAX

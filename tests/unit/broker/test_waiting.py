@@ -12,7 +12,7 @@ from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.handlers import REPLY_BYTES
+from svc.domain.handlers import ANSWER_WORK, REPLY_BYTES, REPLY_WORK
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.members import Member
 from svc.domain.scheduling.lanes import INDEXES_MAX
@@ -202,6 +202,34 @@ def test_a_drain_reaches_those_who_wait_for_jobs_that_there_are_none_of(host):
     ask(host, Member(), c.Drain("w"))
 
     assert [replies[0].pill for (replies,) in answers] == [1, 1, 1]
+
+
+def test_a_drain_answers_thousands_who_wait_for_jobs_over_several_turns(host):
+    answers = [ask(host, consumer(host, f"w-{number}"), c.Lease(1, FOREVER)) for number in range(1500)]
+    ask(host, Member(), c.Drain())
+    told = [sum(map(len, answers))]
+    while told[-1] < len(answers):
+        assert host.seconds_to_next() == 0.0
+        host.turn()
+        told.append(sum(map(len, answers)))
+        assert told[-2] < told[-1] <= told[-2] + REPLY_WORK // ANSWER_WORK + 1
+
+    assert len(told) > 2
+    assert all(replies == [r.Grant([], 1)] for (replies,) in answers)
+
+
+def test_one_whose_pill_is_due_waits_on_if_the_drain_has_ended_by_then(host):
+    members = [consumer(host, f"w-{number}") for number in range(700)]
+    answers = [ask(host, member, c.Lease(1, FOREVER)) for member in members]
+    ask(host, Member(), c.Drain())
+    ask(host, Member(), c.Resume())
+    host.turn()
+    left = [each for each in answers if not each]
+    assert 0 < len(left) < len(answers)
+    assert waiting_lessees(host) == len(left)
+    submit(host, 1)
+    host.turn()
+    assert sum(not each for each in answers) == len(left) - 1
 
 
 def fed(host: QueueHost, *feeds: c.Feed) -> Sequence[Answers]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from svc.addresses import Address
+from svc.addresses import ManagerAddresses
 from svc.broker.base import Broker
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.cli.program import run
@@ -19,6 +19,7 @@ from svc.cli.wiring import Wiring
 from svc.codec import decode_arguments, encode_result
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo
+from svc.domain.limits import Limits
 from svc.settings import ManagerSettings, WorkerSettings
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import record
@@ -51,12 +52,19 @@ class Consumer:
 
     def __init__(self, queue: LocalQueue, tasks: Sequence[str] = ("t:f",), worker: str = "w1") -> None:
         self.tasks = list(tasks)
+        self.queue, self.worker = queue, worker
         self.supervisor = self._join(queue, "worker", worker, worker)
         self.broker = self._join(queue, "consumer", f"{worker}/1", worker)
 
-    def _join(self, queue: LocalQueue, role: str, name: str, worker: str) -> LocalBroker:
-        hello = c.Hello(PROTOCOL_VERSION, role, name, worker, "host", 1, self.tasks, ["default"])
+    def _join(
+        self, queue: LocalQueue, role: str, name: str, worker: str, queues: Sequence[str] = ("default",)
+    ) -> LocalBroker:
+        hello = c.Hello(PROTOCOL_VERSION, role, name, worker, "host", 1, self.tasks, list(queues))
         return LocalBroker(queue, lambda: hello)
+
+    def take_from(self, *queues: str) -> None:
+        """Take jobs from other queues from now on."""
+        self.broker = self._join(self.queue, "consumer", f"{self.worker}/1", self.worker, queues)
 
     def succeed(self, function: Callable[..., Any] = lambda *args: list(args), limit: int = 1) -> None:
         """Take jobs and end each with the value of *function* for its arguments."""
@@ -80,8 +88,10 @@ class Consumer:
 
 
 @pytest.fixture
-def queue() -> Iterator[LocalQueue]:
-    queue = LocalQueue()
+def queue(request: pytest.FixtureRequest) -> Iterator[LocalQueue]:
+    # Nobody renews the lease of a consumer by hand: on a busy host 15 s may pass before it is used.
+    limits = replace(getattr(request, "param", Limits()), lease_seconds=3600.0)
+    queue = LocalQueue(limits=limits)
     yield queue
     queue.close()
 
@@ -108,7 +118,7 @@ def authkey_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Started:
     """The settings with which `svc manager` and `svc worker` were started."""
 
-    connected: list[tuple[Address, bytes, float]]
+    connected: list[tuple[ManagerAddresses, bytes, float]]
     managers: list[ManagerSettings]
     workers: list[WorkerSettings]
 
@@ -124,7 +134,7 @@ def svc(
 ) -> Callable[..., Ended]:
     """Run `svc` with arguments on the queue in memory."""
 
-    def connect(address: Address, authkey: bytes, timeout: float, *, tls: object = None) -> Broker:
+    def connect(address: ManagerAddresses, authkey: bytes, timeout: float, *, tls: object = None) -> Broker:
         started.connected.append((address, authkey, timeout))
         return LocalBroker(queue, lambda: c.Hello(PROTOCOL_VERSION, "client"))
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from svc.key_files import AUTHKEY_BYTES_MIN, read_authkey, read_pickle_keys, read_role_keys
+from svc.key_files import AUTHKEY_BYTES_MIN, ROLES, read_authkey, read_pickle_keys, read_role_keys
 
 
 def test_a_new_authkey_is_private_and_good_enough(svc, tmp_path):
@@ -35,10 +35,10 @@ def test_two_keys_differ(svc, tmp_path):
 def test_a_folder_of_keys_has_one_for_each_role(svc, tmp_path):
     ended = svc("auth", "generate", "--all", str(tmp_path / "keys"))
     assert ended.code == 0
-    assert [Path(line).name for line in ended.lines] == ["submit.key", "work.key", "read.key", "admin.key"]
+    assert [Path(line).name for line in ended.lines] == [f"{role}.key" for role in ROLES]
     keys = read_role_keys(tmp_path / "keys")
-    assert [role for role, _ in keys] == ["submit", "work", "read", "admin"]
-    assert len({secret for _, secret in keys}) == 4
+    assert [role for role, _ in keys] == [*ROLES]
+    assert len({secret for _, secret in keys}) == 5
 
 
 def test_a_second_key_of_a_role_is_read_too(svc, tmp_path):

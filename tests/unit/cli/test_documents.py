@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from svc.cli.documents import attempt_document, job_document, worker_document
-from svc.domain.job import Attempt, Cause, ErrorInfo, JobView
+from svc.domain.job import Attempt, Cause, ErrorInfo
+from svc.domain.job_view import JobView
 from svc.domain.replies import WorkerView
 from tests.support.document_names import ATTEMPT, JOB, WORKER
 
@@ -23,4 +24,5 @@ def test_a_worker_has_its_names_and_times_as_text():
         WorkerView("w", "h", 1, "0.1.0", 2, 1, 0, 1, ["q"], ["t"], 1.0, 2.0, draining=False)
     )
     assert document.keys() >= WORKER
+    assert (document["round_trip_seconds"], document["read_ahead"]) == (None, 0)
     assert document["seen_at"] == "1970-01-01T00:00:02.000Z"

@@ -1,6 +1,20 @@
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
 import pytest
 
-from tests.support.document_names import JOB
+from svc.broker.local import LocalBroker
+from svc.domain import commands as c
+from svc.domain import replies as r
+from svc.domain import suspicion
+from svc.domain.job import Cause, ErrorInfo, OutputPiece, OutputStream
+from svc.domain.limits import Limits
+from svc.wire import PROTOCOL_VERSION
+from tests.support.asking import record
+from tests.support.document_names import ATTEMPT, JOB
 
 
 @pytest.fixture
@@ -12,9 +26,9 @@ def test_a_job_has_these_names_in_json(svc, submitted, consumer):
     name = submitted("1")
     consumer.fail()
     job = svc("jobs", "show", name, "--json").json
-    assert set(job) == JOB
+    assert set(job) == JOB | {"last_lines"}
     (attempt,) = job["attempts"]
-    assert set(attempt) == {"number", "at", "cause", "seconds", "consumer", "error"}
+    assert set(attempt) == ATTEMPT
     assert set(attempt["error"]) == {"type", "message", "traceback"}
     assert (job["state"], job["failures"], attempt["cause"]) == ("dead", 1, "failed")
 
@@ -26,12 +40,12 @@ def test_show_tells_why_a_job_waits(svc, submitted, consumer):
     assert svc("jobs", "show", known, "--json").json["reason"] == "waits for an idle consumer"
 
 
-def test_show_prints_the_three_counts_and_each_attempt_with_its_traceback(svc, submitted, consumer):
+def test_show_prints_the_counts_and_each_attempt_with_its_traceback(svc, submitted, consumer):
     name = submitted("1")
     consumer.fail("first", retry_in=0.0)
     consumer.fail("second")
     out = svc("jobs", "show", name).out
-    for line in ("failures       2", "crashes        0", "interruptions  0"):
+    for line in ("failures       2", "crashes        0", "interruptions  0", "suspicions     0"):
         assert line in out
     assert out.index("attempt 1: failed") < out.index("ValueError: first") < out.index("attempt 2: failed")
     assert out.count("Traceback (most recent call last):") == 2
@@ -76,14 +90,48 @@ def test_a_state_that_does_not_exist_is_a_usage_error(svc):
     assert svc("jobs", "list", "--state", "lost").code == 2
 
 
-def test_a_waiting_job_is_cancelled_and_one_that_runs_is_not(svc, submitted, consumer):
+def test_a_waiting_job_is_cancelled_and_one_that_has_ended_is_not(svc, submitted, consumer):
     ended_job, waiting = submitted("1"), submitted("2")
     consumer.succeed()
     both = svc("jobs", "cancel", ended_job, waiting)
-    assert (both.code, both.out) == (7, "cancelled 1 of 2; only a waiting job can be cancelled\n")
+    assert (both.code, both.out) == (7, "cancelled 1 of 2; the others have ended\n")
     none = svc("jobs", "cancel", ended_job, "--json")
     assert (none.code, none.error["code"]) == (6, "conflict")
     assert svc("jobs", "cancel", "nobody-1").code == 5
+
+
+def test_a_running_job_is_cancelled_and_its_worker_told(svc, submitted, consumer):
+    running = submitted("1")
+    (delivery,) = consumer.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    assert svc("jobs", "cancel", running, "--grace", "2.5").out == "cancelled 1\n"
+    (told,) = consumer.supervisor.report([c.Extend(told=True)])
+    assert isinstance(told, r.Extended)
+    assert told.stops == [r.Stop("w1/1", delivery.token, delivery.first, 2.5)]
+
+
+def test_cancel_takes_a_task_a_queue_or_all_in_place_of_ids(svc, submitted):
+    first, second, third = submitted("1"), submitted("2", "--queue", "q"), submitted("3")
+    assert svc("jobs", "cancel", "--task", "t:f", "--queue", "q").out == "cancelled 1\n"
+    assert svc("jobs", "show", second, "--json").json["state"] == "cancelled"
+    assert svc("jobs", "cancel", "--queue", "nowhere").out == "cancelled 0\n"
+    assert svc("jobs", "cancel", "--all", "--json").json == {"cancelled": 2, "left_alone": 0}
+    assert {svc("jobs", "show", each, "--json").json["state"] for each in (first, third)} == {"cancelled"}
+
+
+@pytest.mark.parametrize("words", [(), ("o-1", "--all"), ("o-1", "--task", "t:f"), ("--all", "--queue", "q")])
+def test_cancel_wants_ids_or_a_choice_and_not_both(words, svc):
+    assert svc("jobs", "cancel", *words).code == 2
+
+
+@pytest.mark.parametrize("grace", ["-1", "nan", "2d", "soon"])
+def test_a_grace_out_of_bounds_is_a_usage_error(grace, svc):
+    assert svc("jobs", "cancel", "o-1", "--grace", grace).code == 2
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "2d"])
+def test_a_timeout_of_calls_out_of_bounds_is_a_usage_error(timeout, svc):
+    ended = svc("jobs", "list", "--timeout", timeout)
+    assert (ended.code, "--timeout" in ended.err) == (2, True)
 
 
 def test_cancel_counts_in_json(svc, submitted):
@@ -106,10 +154,234 @@ def test_requeue_takes_a_queue_or_all_in_place_of_ids(svc, submitted, consumer):
     assert svc("jobs", "requeue", "--all", "--json").json == {"requeued": 2, "left_alone": 0}
 
 
-@pytest.mark.parametrize("argv", [[], ["x-1", "--all"], ["--all", "--queue", "q"]])
+@pytest.mark.parametrize("argv", [[], ["--queue", ""], ["x-1", "--all"], ["--all", "--queue", "q"]])
 def test_requeue_wants_exactly_one_choice(svc, argv):
     assert svc("jobs", "requeue", *argv).code == 2
 
 
+@pytest.mark.parametrize(
+    ("verb", "one", "two"),
+    [
+        (
+            "cancel",
+            "the job was not cancelled: it has ended",
+            "none of the 2 jobs was cancelled: all have ended",
+        ),
+        (
+            "requeue",
+            "the job was not requeued: only a dead job can be requeued",
+            "none of the 2 jobs was requeued: only a dead job can be requeued",
+        ),
+    ],
+)
+def test_a_conflict_is_told_of_one_job_and_of_several(svc, submitted, consumer, verb, one, two):
+    names = [submitted("1"), submitted("2")]
+    consumer.succeed(limit=2)
+    assert svc("jobs", verb, names[0]).err == f"svc: {one}\n"
+    assert svc("jobs", verb, *names).err == f"svc: {two}\n"
+
+
+def test_what_cannot_be_removed_is_told_of_one_job_and_of_several(svc, submitted):
+    names = [submitted("1"), submitted("2")]
+    one, two = svc("jobs", "purge", names[0], "--yes").err, svc("jobs", "purge", *names, "--yes").err
+    assert one == "svc: the job cannot be removed: it has not ended, or is not known\n"
+    assert two == "svc: none of the 2 jobs can be removed: none has ended, or none is known\n"
+
+
 def test_requeue_of_a_job_that_is_not_dead_is_a_conflict(svc, submitted):
     assert svc("jobs", "requeue", submitted("1")).code == 6
+
+
+# --- arguments, results and attempts of a job -------------------------------------------------------------
+
+
+def test_show_tells_arguments_result_times_and_who_ran_it(svc, consumer):
+    name = svc("submit", "t:f", "1", "two", "--kwargs", '{"size": [3]}').out.strip()
+    consumer.succeed(lambda *args, **kwargs: {"area": 1.5})
+
+    out = svc("jobs", "show", name).out
+    assert "arguments      1, 'two', size=[3]\n" in out
+    assert "result         {'area': 1.5}\n" in out
+    assert "duration       500 ms\n" in out
+    assert "consumer       w1/1\n" in out
+    assert "worker         w1\n" in out
+    assert "attempt 1: succeeded after 500 ms by w1/1, 2" in out
+
+    job = svc("jobs", "show", name, "--json").json
+    content = job["content"]
+    assert (content["args"], content["kwargs"]) == ([1, "two"], {"size": [3]})
+    assert content["result"] == {"area": 1.5}
+    assert (job["consumer"], job["worker"], job["seconds"]) == ("w1/1", "w1", 0.5)
+    assert job["started_at"] < job["finished_at"]
+
+
+def test_show_tells_the_whole_history_of_a_job_that_succeeded_at_last(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.fail("first", retry_in=0.0)
+    consumer.succeed()
+    out = svc("jobs", "show", name).out
+    first, second = "attempt 1: failed after 250 ms by w1/1", "attempt 2: succeeded after 500 ms by w1/1"
+    assert out.index(first) < out.index(second)
+
+
+def test_show_tells_since_when_a_job_runs(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.broker.lease(limit=1, wait=timedelta(seconds=5))
+    out = svc("jobs", "show", name).out
+    assert "attempt 1: runs by w1/1 since 2" in out
+    assert "worker         w1\n" in out
+    job = svc("jobs", "show", name, "--json").json
+    assert job["started_at"] >= job["submitted_at"]
+    assert (job["consumer"], job["seconds"]) == ("w1/1", None)
+
+
+@pytest.mark.parametrize("delay", ["8s", "60s", "1h"])
+def test_show_tells_in_how_long_a_job_is_due(svc, submitted, delay):
+    out = svc("jobs", "show", submitted("1", "--delay", delay)).out
+    assert re.search(r"^due +2\S+Z \(in [0-9][^)]*\)$", out, re.MULTILINE), out
+
+
+@pytest.mark.parametrize("message", ["", "no quota left"])
+def test_a_job_that_was_put_off_is_not_told_as_failed(svc, submitted, consumer, message):
+    name = submitted("1")
+    (delivery,) = consumer.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    error = ErrorInfo("Snooze", message)
+    snooze = c.Nack(delivery.token, 0, error, 60.0, Cause.INTERRUPTED, 0.5, snoozed=True)
+    record(consumer.broker, snooze)
+    told = svc("jobs", "show", name, "--json").json["reason"]
+    assert re.fullmatch(r"was put off by its task until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", told)
+    note = f"{told}; {message}" if message else told
+    assert svc("jobs", "list").lines[1].endswith(f" {note}")
+    out = svc("jobs", "show", name).out
+    assert f"state          scheduled ({told})" in out
+    assert re.search(r"^attempt 1: snoozed after 500 ms by w1/1, ", out, re.MULTILINE)
+    assert "Snooze" not in out
+    assert "failed" not in out
+    ended = svc("wait", name, "--wait-timeout", "0")
+    assert told + (f" ({message})" if message else "") in ended.err
+
+
+def test_the_time_of_an_attempt_whose_worker_was_lost_is_told_only_if_it_is_known(
+    svc, submitted, consumer, queue
+):
+    name = submitted("1")
+    consumer.broker.lease(limit=1, wait=timedelta(seconds=5))
+    state = queue.host.state
+    (lease,) = state.leases.values()
+    lease.since = state.workers["w1"].seen_at
+    suspicion.worker_lost(state, lease.holder, queue.host.clock.now())
+    assert re.search(r"^attempt 1: interrupted by w1/1, ", svc("jobs", "show", name).out, re.MULTILINE)
+
+
+def test_show_tells_when_and_by_whom_a_job_was_run_that_is_cancelled(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.broker.lease(limit=1, wait=timedelta(seconds=5))
+    svc("jobs", "cancel", name)
+    out = svc("jobs", "show", name).out
+    assert re.search(r"^attempt 1: cancelled after \d+ ms by w1/1, 2", out, re.MULTILINE), out
+    job = svc("jobs", "show", name, "--json").json
+    (attempt,) = job["attempts"]
+    assert set(attempt) == ATTEMPT
+    assert (attempt["cause"], attempt["consumer"], job["consumer"]) == ("cancelled", "w1/1", "w1/1")
+    assert job["submitted_at"] <= job["started_at"] <= job["finished_at"] == attempt["at"]
+
+
+def test_redacted_jobs_show_no_values(svc, submitted, consumer):
+    name = submitted('"secret"')
+    consumer.succeed(lambda value: value)
+    out = svc("jobs", "show", name, "--redact").out
+    assert "secret" not in out
+    assert "arguments" not in out
+    assert svc("jobs", "show", name, "--redact", "--json").json["content"] is None
+
+
+def test_redacted_jobs_show_no_texts_of_errors_and_of_progress(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.fail("secret", retry_in=0.0)
+    (delivery,) = consumer.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    report = c.JobProgress(delivery.token, delivery.first, 1.0, 2.0, "secret")
+    consumer.broker.call([c.TellProgress([report])])
+    assert svc("jobs", "show", name).out.count("secret") == 2
+    out = svc("jobs", "show", name, "--redact").out
+    assert "secret" not in out
+    assert "Traceback" not in out
+    assert "ValueError: (hidden)" in out
+    assert "1 of 2 (50%)" in out
+    assert "secret" not in svc("jobs", "show", name, "--redact", "--json").out
+
+
+@pytest.mark.parametrize("queue", [Limits(redact=True)], indirect=True)
+def test_a_manager_may_hide_the_texts_of_errors_from_all(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.fail("secret")
+    for argv in (("show", name), ("show", name, "--json"), ("list",), ("list", "--json")):
+        assert "secret" not in svc("jobs", *argv).out
+
+
+def test_show_tells_the_code_and_the_peak_of_each_attempt(svc, queue, submitted):
+    hello = c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=["t:f"], code="0123456789ab")
+    broker = LocalBroker(queue, lambda: hello)
+    failed, ended = submitted("1"), submitted("2")
+    (delivery,) = broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    error = ErrorInfo("ValueError", "no")
+    broker.call([c.Nack(delivery.token, delivery.first, error, seconds=0.25, peak=3 << 20)])
+    (delivery,) = broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    assert "code           0123456789ab\n" in svc("jobs", "show", ended).out, "while it runs"
+    broker.call([c.Ack(delivery.token, delivery.first, [b"1"], [0.5], peaks=[5 << 20])])
+
+    out = svc("jobs", "show", failed).out
+    assert "peak rss 3.0 MiB, code 0123456789ab\n" in out
+    (attempt,) = svc("jobs", "show", failed, "--json").json["attempts"]
+    assert (attempt["code"], attempt["peak_rss"]) == ("0123456789ab", 3 << 20)
+    out = svc("jobs", "show", ended).out
+    assert "code           0123456789ab\n" in out
+    assert "peak rss       5.0 MiB\n" in out
+    job = svc("jobs", "show", ended, "--json").json
+    assert (job["code"], job["peak_rss"]) == ("0123456789ab", 5 << 20)
+    broker.close()
+
+
+@pytest.mark.parametrize("queue", [Limits(redact=True)], indirect=True)
+def test_a_manager_may_hide_values_from_all(svc, submitted, consumer):
+    name = submitted('"secret"')
+    consumer.succeed(lambda value: value)
+    out = svc("jobs", "show", name).out
+    assert "secret" not in out
+    assert "(hidden by the manager)" in out
+    content = svc("jobs", "show", name, "--json").json["content"]
+    assert (content["hidden"], content["args"], content["result"]) == (True, None, None)
+    assert (content["arguments_bytes"], content["result_bytes"]) == (0, 0)
+
+
+def test_long_values_are_shortened_and_larger_ones_have_their_size(svc, submitted, consumer):
+    long, large = submitted(json.dumps("x" * 1000)), submitted(json.dumps("y" * 100_000))
+    for _ in range(2):
+        consumer.succeed(lambda value: value)
+    assert "x… (1002 characters)" in svc("jobs", "show", long).out
+    shown = svc("jobs", "show", large).out
+    assert "(97.7 KiB, not shown)" in shown
+    assert "(97.7 KiB: `svc results ID --output FILE` has all)" in shown
+    assert "yyy" not in shown
+    content = svc("jobs", "show", long, "--json").json["content"]
+    assert (content["args"], content["result"]) == (["x" * 1000], "x" * 1000)
+
+
+def test_values_reach_no_terminal_as_control_characters(svc, submitted, consumer):
+    name = submitted(json.dumps("\x1b]0;owned\x07"))
+    consumer.succeed(lambda value: value)
+    assert "\x1b" not in svc("jobs", "show", name).out
+
+
+def test_show_ends_with_the_last_lines_of_output(svc, submitted, consumer):
+    name = submitted("1")
+    consumer.succeed()
+    text = b"".join(b"line %d\n" % number for number in range(30)) + b"\x1b[31mred \xff\n"
+    pieces = [OutputPiece(name, 1, OutputStream.STDOUT, 0, text)]
+    consumer.supervisor.call([c.Output(pieces, 64 * 1024)])
+
+    out = svc("jobs", "show", name).out
+    assert out.endswith("line 29\n  \\x1b[31mred \\xff\n")
+    assert out.partition("last lines of output\n")[2].count("\n") == 10
+    assert "line" not in svc("jobs", "show", name, "--redact").out
+    assert svc("jobs", "show", name, "--json").json["last_lines"][-2:] == ["line 29", "\x1b[31mred \\xff"]
+    assert svc("jobs", "show", name, "--json", "--redact").json["last_lines"] == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from svc.addresses import Address
+from svc.addresses import Address, ManagerAddresses
 from svc.domain.limits import Limits
 from svc.envelope import PickleKeys
 from svc.settings import ManagerSettings, WorkerSettings
@@ -31,7 +31,7 @@ def test_a_manager_without_flags_has_the_documented_defaults(svc, started, authk
     assert found == ManagerSettings(
         listen=Address("127.0.0.1", 7077),
         http=Address("127.0.0.1", 9100),
-        journal=Path("svc.journal"),
+        journal=Path("journal.sqlite"),
         authkey_file=authkey_file,
         limits=Limits(),
     )
@@ -98,6 +98,13 @@ def pickle_key_file(tmp_path):
     return path
 
 
+@pytest.mark.parametrize("more", [("1MiB",), ("32MiB", "--max-job-bytes", "32MiB")])
+def test_a_manager_whose_buffers_hold_no_largest_job_does_not_start(svc, more):
+    ended = svc("manager", "--max-buffered", *more)
+    assert ended.code == 2
+    assert "is less than one message may take" in ended.err
+
+
 def test_a_worker_that_accepts_pickles_without_a_key_does_not_start(svc, started):
     ended = svc("worker", "--accept", "pickle")
     assert (ended.code, started.workers) == (2, [])
@@ -119,7 +126,7 @@ def test_a_worker_without_flags_has_the_documented_defaults(svc, started, authke
     found = worker(svc, started, "--tasks", "m")
     assert found.read_authkey() == KEY
     assert found == WorkerSettings(
-        manager=Address("127.0.0.1", 7077),
+        manager=ManagerAddresses((Address("127.0.0.1", 7077),)),
         http=Address("127.0.0.1", 9101),
         http_moves=True,
         authkey_file=authkey_file,
@@ -132,6 +139,13 @@ def test_a_worker_without_tasks_is_refused(svc, started, argv):
     ended = svc("worker", *argv)
     assert (ended.code, ended.out, started.workers) == (2, "", [])
     assert "--tasks MODULE (or SVC_TASKS)" in ended.err
+
+
+@pytest.mark.parametrize("queues", ["", " ", " , "])
+def test_a_worker_without_queues_is_refused(svc, started, queues):
+    ended = svc("worker", "--tasks", "m", "--queues", queues)
+    assert (ended.code, ended.out, started.workers) == (2, "", [])
+    assert "name them with --queues" in ended.err
 
 
 def test_one_that_runs_callables_needs_none(svc, started, pickle_key_file):
@@ -153,7 +167,9 @@ def test_only_the_usual_http_port_may_become_another_one(svc, started, monkeypat
 def test_a_number_alone_is_a_port_of_this_host(svc, started, port):
     assert manager(svc, started, "--listen", port).listen == Address("127.0.0.1", int(port))
     assert manager(svc, started, "--http", port).http == Address("127.0.0.1", int(port))
-    assert worker(svc, started, "--tasks", "m", "--manager", port).manager.port == int(port)
+    if int(port):  # 0 is for listening alone
+        found = worker(svc, started, "--tasks", "m", "--manager", port).manager
+        assert found.pairs() == [("127.0.0.1", int(port))]
 
 
 @pytest.mark.parametrize("port", ["65536", "99999", "123456789", "-1", ":7999"])
@@ -181,7 +197,7 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, authkey_file, p
     assert found.read_pickle_keys(KEY) == PickleKeys((PICKLE_KEY,))
     assert found.tls == TlsFiles(Path("c.pem"), Path("c.key"), Path("ca.pem"), "jobs")
     assert found == WorkerSettings(
-        manager=Address("host", 1),
+        manager=ManagerAddresses((Address("host", 1),)),
         http=Address("::", 9),
         authkey_file=authkey_file,
         tasks=("a", "b.c"),

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from svc import errors
-from svc.addresses import Address
+from svc import Client, Executor, errors
+from svc.addresses import ManagerAddresses
 from svc.broker.base import Broker
 from svc.cli.program import known_settings, program, run
 from svc.cli.verbs import PROGRAM
 from svc.cli.wiring import Wiring
-from svc.errors import ServiceError
+from svc.errors import ConfigurationError, ServiceError
 from tools.options import commands, written
 
 ROOT = Path(__file__).parents[3]
@@ -28,16 +26,21 @@ DOCUMENTED = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMANDS = dict(commands())
 REMOTE = {
     "submit": ["submit", "t:f"],
+    "run": ["run", "true"],
     "results": ["results", "k3v9x0m2q7w1z-0"],
+    "wait": ["wait", "k3v9x0m2q7w1z-0"],
+    "logs": ["logs", "k3v9x0m2q7w1z-0"],
     "jobs list": ["jobs", "list"],
     "jobs show": ["jobs", "show", "k3v9x0m2q7w1z-0"],
     "jobs cancel": ["jobs", "cancel", "k3v9x0m2q7w1z-0"],
     "jobs requeue": ["jobs", "requeue", "k3v9x0m2q7w1z-0"],
+    "jobs purge": ["jobs", "purge", "--state", "dead"],
     "queues": ["queues"],
     "workers": ["workers"],
     "status": ["status"],
     "drain": ["drain", "--timeout", "1"],
     "resume": ["resume"],
+    "manager handover": ["manager", "handover"],
     "metrics": ["metrics"],
     "journal backup": ["journal", "backup"],
     "journal accept-clock": ["journal", "accept-clock"],
@@ -47,7 +50,7 @@ REMOTE = {
 def test_the_verbs_are_those_of_the_design():
     assert {name.removeprefix("svc ") for name in COMMANDS} == REMOTE.keys() | {
         "manager", "worker", "dev", "demo", "health", "tunnel", "auth generate", "auth ca",
-        "journal info", "journal verify", "journal restore",
+        "journal info", "journal verify", "journal restore", "journal copy",
     }  # fmt: skip
 
 
@@ -77,10 +80,10 @@ class TestHelp:
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_the_list_of_commands_says_the_same_as_the_commands_help(self, name):
-        group = program()
-        for word in name.split()[1:-1]:
-            group = group.get_command(typer.Context(group), word)
-        summary = group.group.verbs[name.split()[-1]].summary
+        group, words = program(), name.split()[1:]
+        while " ".join(words) not in group.group.verbs:
+            group = group.get_command(typer.Context(group), words.pop(0))
+        summary = group.group.verbs[" ".join(words)].summary
         assert COMMANDS[name].help.startswith(summary)
 
     def test_the_help_lists_every_verb(self, capfd):
@@ -105,7 +108,7 @@ class TestSettings:
         """A setting is an option that has a variable; svc.toml knows these and no others."""
         declared: dict[str, Any] = {}
         for name, command in COMMANDS.items():
-            *groups, verb = name.split()[1:]
+            *groups, verb = [name.removeprefix("svc ")] if name.endswith("handover") else name.split()[1:]
             level = declared
             for group in groups:
                 level = level.setdefault(group, {})
@@ -130,10 +133,46 @@ class TestSettings:
             ("file:1", 3.0), ("variable:2", 3.0), ("flag:3", 4.0),
         ]  # fmt: skip
 
+    def test_a_manager_may_have_several_addresses(self, svc, started, tmp_path, monkeypatch):
+        (tmp_path / "svc.toml").write_text('manager = ["file:1", "[::1]"]\n')
+        svc("status")
+        monkeypatch.setenv("SVC_MANAGER", "a:7077, b:7077")
+        svc("status")
+        svc("worker", "--tasks", "m", "--manager", "c:1,d:2")
+        assert [str(address) for address, _, _ in started.connected] == ["file:1,[::1]:7077", "a:7077,b:7077"]
+        assert started.workers[0].manager.pairs() == [("c", 1), ("d", 2)]
+
+    @pytest.mark.parametrize(
+        ("manager", "why"),
+        [
+            ("a:7077,", "'a:7077,' has an empty address; write HOST:PORT, or several of them with commas"),
+            ("a:7077,::1", "'::1' is not an address; write HOST:PORT"),
+            ("300.0.0.1:1", "300.0.0.1 is no IPv4 address"),
+            ("a:0", "port 0 is only for listening"),
+        ],
+    )
+    def test_a_malformed_address_is_told_wherever_it_is_written(
+        self, svc, tmp_path, monkeypatch, manager, why
+    ):
+        (tmp_path / "other.toml").write_text(f'manager = "{manager}"\n')
+        ways = [
+            svc("status", "--manager", manager),
+            svc("worker", "--tasks", "m", "--manager", manager),
+            svc("--config", str(tmp_path / "other.toml"), "jobs", "list"),
+        ]
+        monkeypatch.setenv("SVC_MANAGER", manager)
+        ways.append(svc("submit", "t:f"))
+        for ended in ways:
+            assert (ended.code, ended.out) == (2, "")
+            assert why in " ".join(ended.err.split())
+        for made in (lambda: Client(manager), Client, lambda: Executor(manager)):
+            with pytest.raises(ConfigurationError, match=re.escape(why)):
+                made()
+
     def test_without_any_the_default_holds(self, svc, started):
         svc("status")
         ((address, _, timeout),) = started.connected
-        assert (address, timeout) == (Address("127.0.0.1", 7077), 10.0)
+        assert (str(address), timeout) == ("127.0.0.1:7077", 10.0)
 
     def test_another_file_can_be_named(self, svc, started, tmp_path, monkeypatch):
         (tmp_path / "svc.toml").write_text('manager = "here:1"')
@@ -191,6 +230,41 @@ class TestSettings:
         assert said in ended.err
         assert len(ended.err.splitlines()) == 1
 
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ('timeout = "soon"', "timeout in the settings file svc.toml: 'soon' is not a duration; write"),
+            ("[status]\ntimeout = true", "status.timeout in the settings file svc.toml: true is not a text"),
+            ("timeout = [1, 2]", "timeout in the settings file svc.toml: it is a list and takes one value"),
+            ('[manager]\naddress = "a b"', "manager.address in the settings file svc.toml: 'a b' is not an"),
+        ],
+    )
+    def test_a_bad_value_in_the_file_is_told_with_the_file_the_key_and_what_is_allowed(
+        self, svc, tmp_path, monkeypatch, content, said
+    ):
+        (tmp_path / "svc.toml").write_text(content)
+        ended = svc("status")
+        assert (ended.code, ended.out) == (2, "")
+        assert f"Invalid value for {said}" in " ".join(ended.err.split())
+        for way in (svc("status", "--timeout=x", "--manager=a b"), svc("status", "--json", "--timeout=x")):
+            assert "svc.toml" not in way.err, "the bad value is that of a flag"
+
+    def test_a_switch_in_the_file_is_true_or_false(self, svc, started, tmp_path):
+        (tmp_path / "svc.toml").write_text("[worker]\nshell = 3\n")
+        ended = svc("worker")
+        assert ended.code == 2
+        assert "worker.shell in the settings file svc.toml: '3' is neither true nor false" in ended.err
+        (tmp_path / "svc.toml").write_text("[worker]\nshell = true\n")
+        assert svc("worker").code == 0
+        assert started.workers[0].shell
+
+    def test_settings_of_the_file_that_do_not_go_together_are_told_with_their_places(self, svc, tmp_path):
+        (tmp_path / "svc.toml").write_text('[manager]\nmax-buffered = "1MiB"\n')
+        ended = svc("manager")
+        assert ended.code == 2
+        assert "; set by manager.max_buffered in the settings file svc.toml" in ended.err
+        assert "svc.toml" not in svc("manager", "--max-buffered=2MiB").err, "a flag goes before it"
+
     def test_a_file_that_was_named_must_be_there(self, svc):
         assert svc("--config", "missing.toml", "status").code == 2
 
@@ -199,12 +273,28 @@ class TestSettings:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("words", "meant"),
+        [
+            ("statsu", "status"),
+            ("job list", "jobs"),
+            ("jobs lst", "list"),
+            ("requeue x-0", "jobs requeue"),
+            ("zzzzzzz", ""),
+        ],
+    )
+    def test_an_unknown_command_is_told_with_the_nearest_that_there_is(self, svc, words, meant):
+        ended = svc(*words.split())
+        assert (ended.code, ended.out) == (2, "")
+        assert (f"; did you mean {meant}" in ended.err) is bool(meant)
+        assert ("did you mean" in ended.err) is bool(meant)
+
     @pytest.fixture
     def refusing(self, authkey_file, capfd):
         """Run `svc` on a wiring whose connections fail with an error."""
 
         def call(error: BaseException, *argv: str) -> tuple[int, str, str]:
-            def connect(address: Address, authkey: bytes, timeout: float, *, tls: object) -> Broker:
+            def connect(address: ManagerAddresses, authkey: bytes, timeout: float, *, tls: object) -> Broker:
                 raise error
 
             code = run([*argv], Wiring(connect, lambda settings: 0, lambda settings: 0))
@@ -230,7 +320,7 @@ class TestErrors:
         errors.Draining: 9,
         errors.JobTooLarge: 2,
         errors.ResultTimeout: 124,
-        errors.BadRequest: 1,
+        errors.BadRequest: 2,
         errors.JournalError: 1,
     }
 
@@ -243,7 +333,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("argv", REMOTE.values(), ids=REMOTE)
     def test_every_command_gives_up_on_a_manager_that_does_not_answer(self, refusing, argv, monkeypatch):
-        monkeypatch.setenv("SVC_TIMEOUT", "0")
+        monkeypatch.setenv("SVC_TIMEOUT", "1ms")
         monkeypatch.setattr("svc.cli.drain.CALL_SECONDS", 0.0)
         got, out, err = refusing(errors.ManagerUnreachable("nobody there"), *argv)
         assert (got, out, err) == (3, "", "svc: nobody there\n")
@@ -290,62 +380,6 @@ class TestErrors:
         assert ended.code == 2
         assert "--help`" in ended.err
         assert len(ended.err.splitlines()) == 1
-
-
-def test_a_reader_that_goes_away_ends_the_command_quietly():
-    """`svc … | head -1`: no traceback, no message."""
-    script = "import sys; from svc.cli.program import run; sys.exit(run(['--help']))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (1, b"")
-
-
-@pytest.mark.parametrize("columns", ["80", "200", "60"])
-def test_the_help_that_is_written_without_typer_is_what_typer_writes(columns):
-    """`svc --help` as a command, beside the program itself in a terminal of the same width."""
-    environment = {**os.environ, "COLUMNS": columns}
-    quick, whole = (
-        subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
-        ).stdout
-        for command in (
-            ["-m", "svc", "--help"],
-            ["-c", "import sys; from svc.cli.program import run; sys.exit(run(['--help']))"],
-        )
-    )
-    assert quick == whole
-    assert quick.startswith("Usage: svc ")
-
-
-def test_the_help_that_is_written_without_typer_loads_no_typer():
-    script = (
-        "import sys; sys.argv = ['svc', '--help']; from svc.cli import main; main();"
-        "print([name for name in ('typer', 'svc.settings') if name in sys.modules], file=sys.stderr)"
-    )
-    environment = {**os.environ, "COLUMNS": "80"}
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
-    )
-    assert ended.stderr == "[]\n"
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["manager", "--help"], ["status", "--help"]])
-def test_the_help_needs_little_more_than_typer(argv):
-    """What `--help` imports decides how fast it is: nothing of the queue, the wire or rich."""
-    script = (
-        f"import sys; from svc.cli.program import run; run({argv});"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} &"
-        " {'msgspec', 'rich', 'structlog', 'apsw', 'prometheus_client', 'multiprocessing', 'asyncio'}),"
-        " file=sys.stderr)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert ended.stderr == "[]\n"
 
 
 def test_the_option_tables_of_the_docs_are_those_of_the_commands():

@@ -191,9 +191,9 @@ class TestFrom:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (".", ". is a directory; name a file with one entry a line"),
-        ("folder", "folder is a directory; name a file with one entry a line"),
-        ("link", "link is a directory; name a file with one entry a line"),
+        (".", ". is a directory; name a file"),
+        ("folder", "folder is a directory; name a file"),
+        ("link", "link is a directory; name a file"),
         ("missing", "missing cannot be read: No such file or directory"),
         ("file/below", "file/below cannot be read: Not a directory"),
     ],
@@ -216,3 +216,21 @@ def test_a_closed_stdin_is_named(svc, verb):
         os.dup2(kept, 0)
         os.close(kept)
     assert (ended.code, ended.err) == (2, "svc: stdin cannot be read: Bad file descriptor\n")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_json_list_is_one_document_however_many_items_it_has(svc, consumer, count):
+    names = [svc("submit", "t:f", json.dumps({"a": [number, "x\ny"]})).out.strip() for number in range(count)]
+    for _ in names:
+        consumer.succeed()
+    ended = svc("results", "--json")
+    assert [each["id"] for each in ended.json] == names
+    assert ended.out == json.dumps(ended.json, indent=2) + "\n"
+
+
+def test_the_results_that_are_kept_are_a_list_and_no_wait_so_the_exit_code_is_0(svc, consumer):
+    svc("submit", "t:f")
+    consumer.fail()
+    ended = svc("results")
+    assert (ended.code, "failed" in ended.err) == (0, True)
+    assert "ends with 0 whatever became of the jobs" in " ".join(svc("results", "--help").out.split())

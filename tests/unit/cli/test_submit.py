@@ -19,6 +19,26 @@ def test_the_id_is_printed_alone(svc):
     assert ended.out.strip().endswith("-0")
 
 
+def test_an_argument_that_looks_like_a_keyword_argument_is_taken_and_the_way_to_write_one_told(svc):
+    ended = svc("submit", "t:f", "n=5", "--json")
+    assert ended.code == 0
+    assert ended.err.startswith(
+        "svc: n=5 is one text for the task; its keyword arguments are given as --kwargs"
+    )
+    assert svc("submit", "t:f", '"n=5"', "=5", "1=2").err == ""
+
+
+def test_an_unknown_option_that_may_be_a_keyword_argument_is_told_how_to_write_that(svc):
+    ended = svc("submit", "t:f", "--n", "5")
+    assert ended.code == 2
+    assert ended.err.endswith("""a task gets its keyword arguments by --kwargs '{"NAME": VALUE}'\n""")
+    assert "--kwargs" not in svc("status", "--n", "5").err
+
+
+def test_a_size_out_of_bounds_is_told_with_bounds_as_a_user_writes_them(svc):
+    assert "it goes from 1MiB to " in svc("submit", "t:f", "--max-rss", "100").err
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("2", 2), ("2.5", 2.5), ("true", True), ("null", None), ('{"a": [1]}', {"a": [1]}), ('"2"', "2"),
@@ -142,7 +162,9 @@ class TestLines:
         assert len(ended.lines) == 2
         first, second = ended.err.splitlines()
         assert first.startswith("svc: line 2: not a job:")
-        assert second.startswith("svc: line 4: not a job:")
+        assert second.startswith(
+            "svc: line 4: not a job: Object contains unknown field `arg`; did you mean args"
+        )
         assert "`arg`" in second
 
     def test_in_json_an_error_has_its_line_and_each_id_too(self, svc, lines):

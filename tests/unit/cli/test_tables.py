@@ -100,9 +100,9 @@ class TestAt80Columns:
         ended = svc(*argv)
         titles = {word for line in ended.lines for word in line.split() if word.isalpha() and word.isupper()}
         assert titles <= {
-            "ID", "TASK", "QUEUE", "STATE", "AGE", "FAILURES", "NOTE", "READY", "SCHEDULED", "LEASED", "DEAD",
-            "SUCCEEDED", "CANCELLED", "OLDEST", "RUNNING", "WORKER", "HOST", "CONSUMERS", "BUSY", "RESTARTS",
-            "QUEUES", "UP", "SEEN",
+            "CODE", "ID", "TASK", "QUEUE", "STATE", "AGE", "FAILURES", "NOTE", "READY", "SCHEDULED", "LEASED",
+            "DEAD", "SUCCEEDED", "CANCELLED", "OLDEST", "RUNNING", "WORKER", "HOST", "CONSUMERS", "BUSY",
+            "RESTARTS", "QUEUES", "UP", "SEEN",
         }  # fmt: skip
         assert max(map(len, ended.lines)) <= 80
 

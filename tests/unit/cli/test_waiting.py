@@ -67,6 +67,12 @@ def test_a_name_that_nobody_knows_is_told_at_once_with_the_nearest(svc, member, 
     assert svc("jobs", "show", job, "--json").json["state"] == "ready"
 
 
+def test_a_command_without_a_worker_for_it_is_likened_to_no_task(svc, member):
+    member(tasks=("swift", "shell"))
+    ended = svc("run", "--wait", "--wait-timeout", "0.5", "--", "true")
+    assert told(ended)[1].endswith("knows the task 'svc:shell'; start one with `--shell`")
+
+
 def test_without_a_worker_it_says_so(svc):
     assert told(svc("submit", "t:f", *SHORT))[1] == "waits: no worker is connected"
 

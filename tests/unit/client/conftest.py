@@ -21,7 +21,8 @@ ACCEPT = ["plain", "pickle"]
 
 @pytest.fixture
 def queue() -> Iterator[LocalQueue]:
-    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000))
+    # Nobody renews the lease of a consumer by hand: on a busy host 15 s may pass before it is used.
+    queue = LocalQueue(limits=Limits(max_job_bytes=10_000, max_queue_jobs=5000, lease_seconds=3600.0))
     yield queue
     queue.close()
 

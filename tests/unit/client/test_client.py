@@ -7,8 +7,11 @@ import threading
 import pytest
 
 from svc.broker.local import LocalBroker
-from svc.client.client import BrokerClient, Job
+from svc.client.client import BrokerClient
 from svc.client.specs import JobSpec
+from svc.client.submitter import Job
+from svc.codec import encode_arguments
+from svc.domain.job import NewChunk, Terms
 from svc.errors import (
     CodecError,
     Conflict,
@@ -61,6 +64,35 @@ class TestSubmit:
         assert keyed.submit("t:f", 1) == keyed.submit("t:f", 1)
         with pytest.raises(Conflict):
             keyed.submit("t:f", 2)
+
+    @pytest.mark.parametrize("codec", ["plain", "pickle"])
+    def test_a_key_does_not_ask_for_an_order_of_keyword_arguments(self, queue, codec):
+        with BrokerClient(lambda: LocalBroker(queue), accept=[codec], pickle_keys=PICKLE_KEYS) as client:
+            keyed = client.options(key="k", codec=codec)
+            first = keyed.submit("t:f", 1, b=2, a=3, c=[4])
+            assert keyed.submit("t:f", 1, c=[4], a=3, b=2) == first
+            assert keyed.submit_many(
+                "t:f", [JobSpec("t:f", (1,), {"a": 3, "c": [4], "b": 2}, keyed._options)]
+            ) == [first]
+            with pytest.raises(Conflict):
+                keyed.submit("t:f", 1, b=3, a=2, c=[4])
+
+    def test_a_key_of_an_earlier_release_is_found_by_the_call_that_made_it(self, client, queue):
+        """Its job has the arguments in the order in which they were written."""
+        body, terms = encode_arguments("plain", (1,), {"b": 2, "a": 3}), Terms("t:f", typed=True, large=True)
+        with LocalBroker(queue) as broker:
+            assert broker.submit("before", [NewChunk(0, terms, [body], 0.0, "k")], strict=False) == []
+        keyed = client.options(key="k")
+        assert [keyed.submit("t:f", 1, b=2, a=3).view().id for _ in range(2)] == ["before-0"] * 2
+        with pytest.raises(Conflict):
+            keyed.submit("t:f", 1, b=3, a=2)
+
+    def test_the_task_of_a_job_without_a_key_sees_its_keyword_arguments_as_they_were_written(
+        self, client, consumer
+    ):
+        job = client.submit("t:f", b=1, a=2)
+        consumer.run()
+        assert list(job.result(timeout=5)[-1]) == ["b", "a"]
 
     def test_strict_refuses_a_task_that_nobody_knows(self, client):
         with pytest.raises(UnknownTask):
@@ -143,6 +175,14 @@ class TestResults:
         ):
             with pytest.raises(UnknownJob):
                 ask(name)
+
+    @pytest.mark.parametrize("name", ["{origin}-01", "{origin}-x", "{origin}-", "{origin}", "-0"])
+    def test_a_malformed_id_among_known_ones_is_no_known_job(self, client, consumer, name):
+        job = client.submit("t:f", 1)
+        consumer.run()
+        malformed = name.format(origin=job.id.rpartition("-")[0])
+        with pytest.raises(UnknownJob):
+            list(client.follow([job.id, malformed], timeout=5))
 
     def test_results_come_in_the_order_they_were_asked_for(self, client, consumer):
         jobs = [client.submit("t:f", number) for number in range(4)]

@@ -10,6 +10,7 @@ from svc.broker.local import LocalBroker
 from svc.client import session
 from svc.client.client import BrokerClient
 from svc.errors import (
+    BadRequest,
     BrokerError,
     ManagerUnreachable,
     ResultTimeout,
@@ -109,6 +110,19 @@ class TestOperating:
         assert client.requeue() == 1
         assert job.view().state == "ready"
         assert client.requeue([job]) == 0
+
+    def test_an_empty_selection_of_jobs_or_states_purges_none(self, client, consumer):
+        jobs = [client.submit("t:f", "fail") for _ in range(2)]
+        for _ in jobs:
+            consumer.run()
+        assert client.purge([]) == 0
+        assert client.purge(states=[]) == client.purge(states=[], queue="default") == 0
+        with pytest.raises(BadRequest, match="either ids of jobs, or conditions"):
+            client.purge([], queue="default")
+        with pytest.raises(BadRequest, match="either ids of jobs, or conditions"):
+            client.purge()
+        assert client.purge(jobs[:1]) == 1
+        assert client.purge(states=["dead"], queue="default") == 1
 
     def test_jobs_are_found(self, client):
         job = client.submit("t:f")

@@ -23,6 +23,7 @@ from svc.errors import (
 )
 from svc.testing import local_client, run_jobs
 from tests.support import executor_tasks as tasks
+from tests.support.workers import until
 from tests.unit.client.conftest import TASKS
 
 _BAD_OPTIONS = [
@@ -43,6 +44,28 @@ class TestErrors:
         assert error.job_id == future.job_id
         assert isinstance(error.__cause__, RemoteTraceback)
         assert "raise ValueError(message)\nValueError: as told" in str(error.__cause__)
+
+    def test_a_manager_that_is_away_while_a_job_of_others_is_looked_up_fails_no_future(
+        self, queue, executor, run, monkeypatch
+    ):
+        """Nor does it while the executor waits for outcomes: it may be away for as long as its patience."""
+        submitted = executor.submit(tasks.add, 1, 1)
+        executor.flush(5)
+        lost: list[list[str]] = []
+        get = LocalBroker.get
+
+        def away(broker, ids, *, content=False):
+            if len(lost) < 3:
+                lost.append(ids)
+                raise ManagerUnreachable("it restarts")
+            return get(broker, ids, content=content)
+
+        with BrokerExecutor(local_client(queue), patience=5.0) as other:
+            future = other.future(submitted.job_id)
+            monkeypatch.setattr(LocalBroker, "get", away)
+            until(lambda: len(lost) == 3)
+            run()
+            assert future.result(timeout=5) == 2
 
     def test_with_pickle_it_is_the_exception_itself(self, pickling, run):
         future = pickling.submit(tasks.fail, "as told")
@@ -115,10 +138,10 @@ class TestErrors:
         away.set()
 
         class Flaky(LocalBroker):
-            def submit(self, origin, chunks, *, strict=False):
+            def submit(self, origin, chunks, *, strict=False, under=0):
                 if away.is_set():
                     raise ManagerUnreachable("away")
-                return super().submit(origin, chunks, strict=strict)
+                return super().submit(origin, chunks, strict=strict, under=under)
 
         with BrokerExecutor(lambda: Flaky(queue)) as executor:
             assert isinstance(executor.submit(tasks.add, 1, 1).exception(timeout=5), ManagerUnreachable)
@@ -172,14 +195,15 @@ class TestCancel:
         assert future.cancel() is False
         assert not future.cancelled()
 
-    def test_one_that_runs_is_not(self, queue, executor):
+    def test_one_that_runs_is_and_its_result_counts_no_more(self, queue, executor):
         future = executor.submit(tasks.add, 1, 1)
         executor.flush(5)
         answers: list[bool] = []
         tasks.HOOK.append(lambda: answers.append(future.cancel()))
         run_jobs(queue, TASKS)
-        assert answers == [False]
-        assert future.result(timeout=5) == 2
+        assert answers == [True]
+        assert future.cancelled()
+        assert local_client(queue).view(future.job_id).state == "cancelled"
 
     def test_a_job_that_another_client_cancels_ends_as_cancelled(self, queue, executor):
         future = executor.submit(tasks.add, 1, 1)

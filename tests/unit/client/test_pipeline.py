@@ -12,7 +12,9 @@ import pytest
 from svc.broker.local import LocalBroker
 from svc.client import pipeline as pipelines
 from svc.client.background import BackgroundPipeline
-from svc.client.pipeline import FRAME_BYTES, FRAME_JOBS, PendingJob, SubmitPipeline, encoded, frames
+from svc.client.frames import FRAME_BYTES, FRAME_JOBS, frames
+from svc.client.pending import PendingJob
+from svc.client.pipeline import SubmitPipeline, encoded
 from svc.client.specs import JobSpec, JobTemplate, Options
 from svc.domain.job import NewChunk, Terms, job_id
 from svc.domain.replies import Note
@@ -99,7 +101,9 @@ def background(line: Line, jobs: Sequence[PendingJob]) -> None:
     pipeline.join()
 
 
-def in_background(line: Line, answered: Callable[[list[PendingJob]], object] = list) -> BackgroundPipeline:
+def in_background(
+    line: Line, answered: Callable[[Sequence[PendingJob]], object] = list
+) -> BackgroundPipeline:
     return BackgroundPipeline(
         line.submit, None, named=lambda job: None, answered=answered, ended=lambda: None
     )
@@ -253,7 +257,7 @@ class TestThreads:
 
 class TestBackground:
     def test_answers_come_to_a_callback_once_for_each_frame(self, line):
-        told: list[list[PendingJob]] = []
+        told: list[Sequence[PendingJob]] = []
         pipeline = in_background(line, told.append)
         jobs = jobs_of(b"a", TOO_LARGE)
         for job in jobs:
@@ -299,10 +303,10 @@ class TestFrames:
         found = list(frames(jobs_of(small, small, small, small, big, small)))
         assert [len(frame) for frame in found] == [3, 1, 1, 1]
 
-    def test_none_ends_a_frame_and_makes_no_empty_one(self):
+    def test_none_ends_a_frame_and_an_empty_one_tells_of_the_pause(self):
         one, *others = jobs_of(b"a", b"b", b"c")
         found = list(frames([None, one, None, None, *others]))
-        assert found == [[one], others]
+        assert found == [[one], [], others]
 
     def test_an_error_keeps_its_place(self, line):
         full = QueueFull()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from svc import codec
-from svc.client.pipeline import new_origin
-from svc.client.specs import JobSpec, Options, task_name
+from svc.client.pending import new_origin
+from svc.client.specs import JobSpec, JobTemplate, Options, task_name
 from svc.domain.job import CALL, Terms
 from svc.errors import BadRequest, CodecError
 from svc.testing import local_client
@@ -88,7 +88,7 @@ class TestNames:
 class TestEncode:
     def test_a_named_task_carries_its_arguments_as_data(self):
         job = encode(JobSpec("t:f", (1, "two"), {"three": 3.0}, Options(delay=5.0, key="k")))
-        assert job.terms == Terms("t:f")
+        assert job.terms == Terms("t:f", typed=True, large=True)
         assert codec.decode_arguments("plain", job.body, ["plain"]) == ([1, "two"], {"three": 3.0})
         assert (job.delay, job.key) == (5.0, "k")
 
@@ -100,7 +100,9 @@ class TestEncode:
 
     def test_options_become_terms(self):
         options = Options("q", 3, retries=1, backoff=0.5, timeout=9.0, codec="pickle")
-        assert encode(JobSpec("t:f", options=options)).terms == Terms("t:f", "q", 3, "pickle", 1, 0.5, 9.0)
+        assert encode(JobSpec("t:f", options=options)).terms == Terms(
+            "t:f", "q", 3, "pickle", 1, 0.5, 9.0, typed=True, large=True
+        )
 
     @pytest.mark.parametrize(
         ("task", "changes"),
@@ -128,3 +130,33 @@ class TestEncode:
 def test_options_that_do_not_exist_are_refused(queue):
     with pytest.raises(TypeError, match="qeue"):
         local_client(queue).options(qeue="x")
+
+
+def test_an_option_that_there_is_not_is_told_with_those_that_there_are():
+    with pytest.raises(TypeError) as refused:
+        Options().changed({"prioritty": 5})
+    told = "there is no option 'prioritty'; did you mean priority? Options are queue, priority, delay, key, "
+    assert str(refused.value).startswith(told)
+    assert Options().changed({"priority": 5}) == Options(priority=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("priority", "5", "a whole number, not '5'"),
+        ("retries", 2.5, "a whole number, not 2.5"),
+        ("timeout", "5s", "a number of seconds, not '5s'"),
+        ("delay", True, "a number of seconds, not True"),
+        ("max_rss", "1GB", "a number of bytes, as a whole number, not '1GB'"),
+        ("queue", 5, "a text, not 5"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_told_what_it_has_to_be(name, value, told):
+    with pytest.raises(BadRequest) as refused:
+        JobTemplate.of("t:f", Options(**{name: value}), signs=False)
+    assert str(refused.value) == f"the option {name} of a job is {told}"
+
+
+def test_an_option_out_of_bounds_is_told_so_whatever_the_others_are():
+    with pytest.raises(BadRequest, match="the job is out of bounds: retries: "):
+        JobTemplate.of("t:f", Options(retries=-1, timeout=5, max_rss=None), signs=False)

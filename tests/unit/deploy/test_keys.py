@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_each_service_gets_its_own_and_nothing_else(made):
 
 def test_a_worker_has_the_key_for_work_and_no_private_key_is_in_two_services(made):
     roles = {key.stem: key.read_bytes() for key in (made / "authority/roles").glob("*.key")}
-    assert len(set(roles.values())) == 4
+    assert len(set(roles.values())) == 5
     assert (made / "worker/authkey").read_bytes() == roles["work"]
     assert (made / "manager/authkey").read_bytes() == (made / "cli/authkey").read_bytes() == roles["admin"]
     private = [(made / owner / "key.pem").read_bytes() for owner in OWNERS]
@@ -112,3 +113,25 @@ def test_certificates_that_will_end_or_lack_a_name_are_signed_again_for_their_ke
     assert "DNS:queue-host, IP Address:10.0.0.7" in told
     still_good = ["openssl", "x509", "-in", str(made / "cli/cert.pem"), "-noout", "-checkend", "5184000"]
     assert subprocess.run(still_good, capture_output=True, check=False).returncode == 0
+
+
+def test_nats_servers_have_an_authority_of_their_own_and_only_the_manager_a_certificate_of_it(path, tmp_path):
+    folder = empty(tmp_path)
+    run(folder, path, "m1", "nats-1,nats-2")
+    authority = (folder / "authority/nats/ca.pem").read_bytes()
+    assert authority != (folder / "authority/tls/ca.pem").read_bytes()
+    for place in ("nats", "manager/journal"):
+        assert {each.name for each in (folder / place).iterdir()} == {"cert.pem", "key.pem", "ca.pem"}
+        assert (folder / place / "ca.pem").read_bytes() == authority
+    for owner in ("worker", "cli"):
+        assert authority not in [each.read_bytes() for each in (folder / owner).iterdir()]
+    shown = ["openssl", "x509", "-noout", "-text", "-in"]
+    server, manager = (
+        subprocess.run([*shown, str(folder / place / "cert.pem")], capture_output=True, text=True, check=True)
+        for place in ("nats", "manager/journal")
+    )
+    assert "DNS:nats-1, DNS:nats-2, DNS:localhost" in server.stdout
+    assert re.search(r"Subject: CN ?= ?svc journal$", manager.stdout, re.MULTILINE)
+    before = contents(folder)
+    run(folder, path, "m1", "nats-1,nats-2")
+    assert contents(folder) == before

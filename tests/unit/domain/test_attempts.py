@@ -12,13 +12,16 @@ from svc.domain import events as e
 from svc.domain import replies as r
 from svc.domain import upkeep
 from svc.domain.apply import apply
-from svc.domain.job import Cause, ErrorInfo, JobView, NewChunk, Terms
+from svc.domain.enrolment import give_up, recover
+from svc.domain.job import Cause, ErrorInfo, NewChunk, Terms
 from svc.domain.job_records import ATTEMPTS_KEPT
+from svc.domain.job_view import JobView
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
 from svc.domain.retry import CRASH_BUDGET
+from tests.support.state_checks import about_jobs
 from tests.unit.domain.test_grown_chunks import Queue
 
 TERMS = Terms("m:f", retries=2**52, backoff=0.0)
@@ -73,7 +76,7 @@ def shown(queue: Queue) -> JobView:
 
 def rows(queue: Queue) -> int:
     """Return how many rows there are beside that of the submit."""
-    return len(list(queue.journal.replay())) - 1
+    return len(about_jobs(event for _, event in queue.journal.replay())) - 1
 
 
 @pytest.mark.parametrize("end", [fail, interrupt, requeue])
@@ -114,7 +117,7 @@ def test_the_ledgers_and_the_history_survive_a_restart(queue):
     again.state = QueueState(read=queue.journal.read)
     for sequence, event in queue.journal.replay():
         replay(again.state.ledger, sequence, event)
-    again.state.recover(queue.now)
+    recover(again.state, queue.now)
 
     assert shown(again) == before
     for command in (c.Await(["o-0"]), c.Feed("o")):
@@ -132,7 +135,7 @@ def test_nothing_of_a_job_that_failed_stays_when_it_is_forgotten(queue):
         upkeep.tick(queue.state, queue.now)
     queue.commit()
 
-    assert [type(event) for _, event in queue.journal.replay()] == [e.Forgotten]
+    assert [type(event) for event in about_jobs(each for _, each in queue.journal.replay())] == [e.Forgotten]
 
 
 def test_a_job_joins_no_chunk_that_ended_once_though_the_row_that_says_so_has_gone(queue):
@@ -157,10 +160,11 @@ def test_failures_in_journals_of_the_last_release_are_counted_up():
     queue.state = QueueState(read=journal.read)
     for sequence, event in journal.replay():
         replay(queue.state.ledger, sequence, event)
-    queue.state.recover(0.0)
-    queue.now = queue.state.hold_until
+    recover(queue.state, 0.0)
+    give_up(queue.state, queue.now)
     queue.journal.append(*queue.state.take_events())
-    assert len(list(journal.replay())) == len(events), "all are needed to count up to the same again"
+    kept = about_jobs(event for _, event in journal.replay())
+    assert len(kept) == len(events), "all are needed to count up to the same again"
 
     fail(queue, 0)
 
@@ -179,7 +183,7 @@ DEAD_JOB_BYTES = 1000
 
 @pytest.mark.parametrize("attempts", [CRASH_BUDGET, ATTEMPTS_KEPT])
 def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attempts, monkeypatch):
-    monkeypatch.setattr("svc.domain.ledger.SETTLED_KEPT", 1)  # this has a bound of its own
+    monkeypatch.setattr("svc.domain.leases.SETTLED_KEPT", 1)  # this has a bound of its own
     state, member, jobs = QueueState(), Member("plain"), 400
     apply(state, c.Submit("o", [NewChunk(0, TERMS, [b"x"] * (jobs + 1))]), Member(), 0.0)
 

@@ -118,9 +118,11 @@ def test_a_very_large_chunk_that_comes_again_changes_nothing():
     assert queue.state.ledger.last_sequence == before
 
 
-@pytest.mark.parametrize("bound", ["max_jobs", "max_queue_jobs"])
-def test_a_very_large_chunk_is_refused_as_a_whole(bound):
-    queue = Queue(Limits(**{bound: EVENT_JOBS_MAX + 1}))
+@pytest.mark.parametrize(
+    "limits", [Limits(max_jobs=EVENT_JOBS_MAX + 1), Limits(max_queue_jobs=EVENT_JOBS_MAX + 1)]
+)
+def test_a_very_large_chunk_is_refused_as_a_whole(limits):
+    queue = Queue(limits)
     new = NewChunk(0, TERMS, [b"x"] * (EVENT_JOBS_MAX + 2))
     reply = apply(queue.state, c.Submit("o", [new]), Member(), 0.0)
 
@@ -179,7 +181,8 @@ def test_forgotten_outcomes_leave_their_order_a_part_at_a_time(monkeypatch):
     ledger = QueueState().ledger
     kept = set(range(0, 10_000, 100))
     ledger.outcome_order = list(range(10_000))
-    ledger.references = dict.fromkeys(kept, 1)
+    for each in kept:
+        ledger.refer(each, 1)
     state = QueueState()
     state.ledger = ledger
     lengths = [len(ledger.outcome_order)]

@@ -12,10 +12,15 @@ import pytest
 import svc
 from svc.domain.chunk import Chunk
 from svc.domain.columns import Columns
+from svc.domain.job_states import JobStates
 
 ROOT = Path(svc.__file__).parent
 #: The modules that hold the data.
-OWNERS: dict[Any, str] = {Chunk: "domain/chunk.py", Columns: "domain/columns.py"}
+OWNERS: dict[Any, str] = {
+    Chunk: "domain/chunk.py",
+    JobStates: "domain/job_states.py",
+    Columns: "domain/columns.py",
+}
 #: How other modules name a chunk or its columns.
 NAMES = {"chunk", "kept", "columns"}
 CHANGING = {"append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault", "sort"}

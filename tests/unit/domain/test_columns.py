@@ -14,12 +14,14 @@ from svc.domain.admission import RUN_JOBS_MAX
 from svc.domain.apply import apply
 from svc.domain.chunk import GROWN_JOBS_MAX
 from svc.domain.due import CANCELLED_MAX
+from svc.domain.enrolment import give_up, recover
 from svc.domain.job import NewChunk, Terms
 from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import JobState
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
+from tests.support.memory_journals import copied
 from tests.support.state_checks import entries
 from tests.unit.domain.test_grown_chunks import Queue, bodies, kinds, merge
 
@@ -55,12 +57,14 @@ def wake(queue: Queue, now: float) -> None:
 
 def restarted(queue: Queue) -> Queue:
     again = Queue(queue.state.limits)
-    again.journal = queue.journal
-    again.state = QueueState(read=queue.journal.read, limits=queue.state.limits)
-    for sequence, event in queue.journal.replay():
+    again.journal = copied(queue.journal)
+    again.state = QueueState(read=again.journal.read, limits=queue.state.limits)
+    for sequence, event in again.journal.replay():
         replay(again.state.ledger, sequence, event)
-    again.state.recover(queue.now)
-    again.now = max(queue.now, again.state.hold_until)
+    recover(again.state, queue.now)
+    again.now = queue.now
+    give_up(again.state, again.now)
+    again.commit()
     return again
 
 

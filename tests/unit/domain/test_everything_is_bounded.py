@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +14,17 @@ from svc.domain import upkeep
 from svc.domain.apply import apply
 from svc.domain.drains import Drains
 from svc.domain.job import ErrorInfo, NewChunk, Terms
-from svc.domain.ledger import Ledger, Settled
+from svc.domain.large_values import LargeValues
+from svc.domain.leases import Leases, Settled
+from svc.domain.ledger import Ledger
 from svc.domain.limits import Limits
 from svc.domain.members import Member, Worker
 from svc.domain.operations import DRAINS_MAX
 from svc.domain.origins import FORGOTTEN_RANGES_MAX, Origin
 from svc.domain.queue_state import QueueState
+from svc.domain.roster import WorkerRoster
+from svc.domain.scheduling.kinds import Kinds
+from svc.domain.tables import OrderedTable, Table
 from svc.domain.upkeep import ORIGIN_KEPT_SECONDS
 from tests.unit.domain.test_grown_chunks import Queue
 
@@ -41,16 +46,19 @@ BOUNDS = {
         "forgotten": "one turn: the commit takes it",
     },
     QueueState: {
-        "leases": "the jobs, and the connections that hold them",
+        "leases": "all_leases, and FEW_LEASES for each connection",
         "holders": "the connections",
         "workers": "the connections, and those that ended within the grace",
         "run_times": "1,024 tasks",
         "progressed": "one turn",
+        "yielded": "one turn",
+        "stopped": "one turn",
         "notices": "one turn",
         "_events": "one turn: the commit takes it",
         "result_bytes": "one turn: the commit takes it",
     },
     Origin: {
+        "blocks": "the kept jobs",
         "chunks": "the kept jobs",
         "forgotten": "FORGOTTEN_RANGES_MAX",
         "forgotten_by": "one for each commit of Forgotten, which replaces those before",
@@ -62,17 +70,36 @@ BOUNDS = {
     Settled: {
         "ranges": "SETTLED_KEPT",
     },
+    Member: {
+        "leases": "member_leases",
+        "stops": "STOPS_MAX, ALL_STOPS_MAX of hellos, and one for each lease that was cancelled since",
+    },
+    LargeValues: {
+        "unclaimed": "UNCLAIMED_MAX twice",
+        "by_origin": "VALUES_MIN, or one value for each BYTES_OF_VALUE of all_values_bytes",
+        "_results": "those",
+    },
+    WorkerRoster: {
+        "workers": "the connections, and those that are expected back",
+        "watermarks": "the queues",
+    },
+    Kinds: {
+        "_known": "KINDS_BYTES, and SMALL_BYTES for each connection",
+    },
     Worker: {
         "consumers": "the connections",
-        "ended": "ENDED_KEPT",
+        "ended": "ENDED_KEPT, and ALL_ENDED_KEPT for all but a few of each worker",
     },
 }
-_CONTAINERS = (dict, list, set, deque, OrderedDict)
+_CONTAINERS = (dict, list, set, deque, Table, OrderedTable, Leases)
 
 
 @pytest.mark.parametrize(
     "made",
-    [Ledger(), QueueState(), Origin("o"), Drains(), Settled(), Worker("w")],
+    [
+        *(Ledger(), QueueState(), Origin("o"), Drains(), Settled(), Worker("w")),
+        *(Member(), LargeValues(), WorkerRoster(), Kinds()),
+    ],
     ids=lambda made: type(made).__name__,
 )
 def test_each_container_has_a_bound_on_record(made):

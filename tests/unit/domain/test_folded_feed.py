@@ -63,6 +63,18 @@ def test_unfolding_keeps_the_order_in_which_jobs_ended():
     ]
 
 
+def test_the_results_of_a_folded_feed_are_those_of_its_outcomes_and_failures_are_outcomes():
+    client, _ = ended()
+    page = client.feed(c.Feed("o", folded=True))
+    outcomes = {each.id: each for each in page.unfolded().outcomes}
+
+    assert page.spans
+    assert page.jobs == len(outcomes) == 5
+    assert page.results() == {
+        job: each.result if each.state is JobState.SUCCEEDED else each for job, each in outcomes.items()
+    }
+
+
 def test_a_folded_feed_that_has_only_spans_is_not_kept_waiting():
     queue = LocalQueue()
     client = LocalBroker(queue)
@@ -73,6 +85,7 @@ def test_a_folded_feed_that_has_only_spans_is_not_kept_waiting():
     record(consumer, c.Ack(lease.token, 0, [b"a"], [0.1]))
 
     assert [each.result for each in client.feed(c.Feed("o", wait=30.0)).outcomes] == [b"a"]
+    assert client.feed(c.Feed("o", wait=30.0, folded=True)).results() == {"o-0": b"a"}
 
 
 def joined(queue, name):

@@ -13,13 +13,14 @@ from svc.domain import replies as r
 from svc.domain import upkeep
 from svc.domain.apply import apply
 from svc.domain.chunk import BODY_OVERHEAD_BYTES, GROWN_JOBS_MAX
+from svc.domain.enrolment import give_up, recover
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.ledger import Ledger
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
-from tests.support.state_checks import check_journal, check_state
+from tests.support.state_checks import about_jobs, check_journal, check_state
 
 TERMS = Terms("m:f")
 LATER = Terms("m:f", priority=-1)
@@ -129,8 +130,8 @@ def test_jobs_of_several_clients_keep_their_order_over_a_restart(queue):
     for sequence, event in queue.journal.replay():
         replay(again.state.ledger, sequence, event)
 
-    again.state.recover(0.0)
-    again.now = again.state.hold_until
+    recover(again.state, 0.0)
+    give_up(again.state, again.now)
 
     assert bodies(again.lease(9)) == [b"a-0", b"b-0", b"a-1", b"b-1", b"a-2", b"b-2"]
 
@@ -167,7 +168,7 @@ def test_a_chunk_grows_while_its_first_jobs_have_ended(queue):
     upkeep.tick(queue.state, queue.now)
     queue.commit()
     assert not queue.chunks()
-    assert {type(event) for _, event in queue.journal.replay()} == {e.Forgotten}
+    assert set(kinds(queue)) == {"Forgotten"}
 
 
 def test_growing_does_not_depend_on_chunks_that_a_restart_will_not_know(queue):
@@ -202,7 +203,7 @@ def merge(queue: Queue) -> None:
 
 
 def kinds(queue: Queue) -> list[str]:
-    return [type(event).__name__ for _, event in queue.journal.replay()]
+    return [type(event).__name__ for event in about_jobs(each for _, each in queue.journal.replay())]
 
 
 def test_jobs_that_wait_for_long_are_put_into_one_row_and_stay_what_they_are(queue):
@@ -229,8 +230,9 @@ def test_merged_jobs_keep_their_order_and_their_times_over_a_restart(queue):
     for sequence, event in queue.journal.replay():
         replay(again.state.ledger, sequence, event)
 
-    again.state.recover(queue.now)
-    again.now = max(queue.now, again.state.hold_until)
+    recover(again.state, queue.now)
+    again.now = queue.now
+    give_up(again.state, again.now)
 
     assert bodies(again.lease(9)) == [b"a-0", b"b-0", b"a-1", b"b-1", b"a-2", b"b-2", b"later-0"]
     listed = apply(again.state, c.List(limit=9), Member(), again.now)

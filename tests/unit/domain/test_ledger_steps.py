@@ -7,9 +7,11 @@ import pytest
 from svc.domain import commands as c
 from svc.domain import replay as replay_module
 from svc.domain.apply import apply
-from svc.domain.events import Cancelled, Failed, Range, Requeued, Submitted, Succeeded
+from svc.domain.enrolment import recover
+from svc.domain.events import Failed, JobsCancelled, Range, Requeued, Submitted, Succeeded
 from svc.domain.job import Cause, ErrorInfo, NewChunk, Terms
-from svc.domain.ledger import Counts, Ledger
+from svc.domain.job_states import Counts
+from svc.domain.ledger import Ledger
 from svc.domain.lifecycle import (
     FINISHED,
     LIVE_STEPS,
@@ -111,7 +113,7 @@ def test_a_span_with_one_job_that_may_not_is_refused_as_a_whole():
 @pytest.mark.parametrize(
     "event",
     [
-        Cancelled(2.0, "o", [3]),
+        JobsCancelled(2.0, "o", [3]),
         Requeued(2.0, "o", [0]),
         Succeeded(2.0, [Range("o", 1, 0, [b"", b"", b""], [0.0] * 3)]),
     ],
@@ -132,7 +134,7 @@ def test_of_two_events_in_a_journal_that_contradict_each_other_the_first_one_sta
 def test_a_journal_in_which_an_older_release_ended_a_job_twice_has_its_other_jobs(numbers):
     ledger = Ledger()
     replay(ledger, 1, SUBMITTED)
-    replay(ledger, 2, Cancelled(2.0, "o", numbers))
+    replay(ledger, 2, JobsCancelled(2.0, "o", numbers))
 
     ended = set(numbers)
     chunk = ledger.chunks[1]
@@ -143,10 +145,10 @@ def test_a_journal_in_which_an_older_release_ended_a_job_twice_has_its_other_job
 def test_the_checks_of_a_live_queue_are_in_force_after_a_replay():
     state = QueueState()
     replay(state.ledger, 1, SUBMITTED)
-    state.recover(2.0)
+    recover(state, 2.0)
 
     with pytest.raises(InvariantBroken):
-        replay_module.cancelled(state.ledger, 2, Cancelled(3.0, "o", [0, 0]))
+        replay_module.cancelled(state.ledger, 2, JobsCancelled(3.0, "o", [0, 0]))
     event = Failed(3.0, "o", 1, Cause.FAILED, ERROR, None)
     with pytest.raises(InvariantBroken):
         replay_module.failed(state.ledger, 3, event)  # nobody has leased it

@@ -27,6 +27,7 @@ def test_every_transition_leads_to_the_state_in_the_picture():
         ("leased", "release"): "ready",
         ("ready", "cancel"): "cancelled",
         ("scheduled", "cancel"): "cancelled",
+        ("leased", "cancel"): "cancelled",
         ("dead", "requeue"): "ready",
     }
 

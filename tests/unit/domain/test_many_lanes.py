@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain import survey
 from svc.domain.apply import apply
 from svc.domain.job import ITEM, RESULTS_QUEUE, NewChunk, Terms
 from svc.domain.members import Member
@@ -260,6 +262,21 @@ def test_stats_name_a_bounded_number_of_unknown_tasks_and_count_all():
     assert totals.queues[0].unknown == [f"m:f{number:04}" for number in range(UNKNOWN_NAMES_MAX)]
 
 
+def test_the_names_in_the_answer_to_stats_are_bounded_over_all_queues(monkeypatch: pytest.MonkeyPatch):
+    """1,500 queues with 100 long names each made an answer that no message holds: `svc status` failed."""
+    monkeypatch.setattr(survey, "UNKNOWN_NAMES_BYTES", 10_000)
+    state = QueueState()
+    wide = "\N{GRINNING FACE}" * 50
+    submit(state, [Terms(f"{wide}{n}", queue=f"q{n % 40}", codec=f"{wide}{n % 9}") for n in range(200)])
+
+    totals = apply(state, c.Stats(), Member(), 10.0)
+
+    assert isinstance(totals, r.Totals)
+    assert len(msgspec.msgpack.encode(totals)) < 10_000 + 40 * 100
+    assert [each.unknown_tasks for each in totals.queues] == [5] * 40
+    assert len(totals.queues[0].unknown) == 5
+
+
 def test_consumers_of_one_kind_share_their_sets_of_names():
     state = QueueState()
     tasks = [f"m:f{number}" for number in range(FEW)]
@@ -270,3 +287,76 @@ def test_consumers_of_one_kind_share_their_sets_of_names():
     assert first[1] is second[1]
     assert first[0] is second[0]
     assert other[1] == first[1].difference(tasks[:1])
+
+
+# --- indexes that are made over several turns --------------------------------------------------------------
+
+#: Of very many lanes, in these tests.
+AT_ONCE = 100
+LANES = 10 * AT_ONCE + 7
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svc.domain.scheduling.indexes.INDEXED_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr("svc.domain.scheduling.lanes.INDEXED_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr("svc.domain.scheduling.lanes._CORRECTED_SIZE", 8 * AT_ONCE)
+
+
+def granted(state: QueueState, member: Member) -> list[int]:
+    """Return the priorities of the jobs that a member gets now."""
+    grant = apply(state, c.Lease(1), member, 2.0)
+    assert isinstance(grant, r.Grant)
+    return [each.terms.priority for each in grant.deliveries]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_an_index_of_very_many_lanes_is_made_in_steps_while_others_come_and_go():
+    state, member, plain = QueueState(), Member("plain"), Member("plain")
+    plain.subscription = (frozenset(("default", "other")), None, None)
+    submit(state, [Terms("m:f", priority=priority) for priority in range(LANES)])
+    assert granted(state, member) == []
+    steps = 0
+    while state.lanes.go_on():
+        steps += 1
+        if steps == 3:
+            submit(state, [Terms("m:f", priority=LANES), Terms("m:f", priority=-1)], origin="new")
+        elif steps == 5:
+            assert apply(state, c.Cancel([f"o-{LANES - 1}"]), Member(), 1.0) == r.Done(1)
+
+    assert steps > LANES // AT_ONCE
+    left = [LANES, *range(LANES - 2, -2, -1)]
+    assert [priority for _ in left for priority in granted(state, member)] == left
+    check_state(state)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_kind_whose_lanes_others_have_emptied_asks_again_a_step_at_a_time():
+    state, member, late = QueueState(), Member("plain"), Member("plain")
+    late.subscription = (frozenset(("default", "other")), None, None)
+    submit(state, [Terms("m:f", priority=priority) for priority in range(LANES)])
+    for each in (member, late):
+        assert granted(state, each) == []
+        while state.lanes.go_on():
+            pass
+    taken = [priority for _ in range(8 * AT_ONCE) for priority in granted(state, member)]
+    assert granted(state, late) == []
+    work = instructions_of(lambda: granted(state, late))
+    while state.lanes.unfinished:
+        work = max(work, instructions_of(state.lanes.go_on))
+
+    assert granted(state, late) == [taken[-1] - 1]
+    assert work < 20 * AT_ONCE * 20
+    check_state(state)
+
+
+def test_the_lanes_of_one_queue_are_surveyed_in_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(survey, "LANES_AT_ONCE", AT_ONCE)
+    state = QueueState()
+    submit(state, [Terms("m:f", priority=priority) for priority in range(LANES)])
+    begun, steps = survey.Survey(state, 11.0), 1
+    while begun.advance(1):
+        steps += 1
+
+    assert steps > LANES // AT_ONCE
+    assert {each.name: each.oldest for each in begun.queues}["default"] == 10.0

@@ -19,7 +19,7 @@ from svc.domain.queue_state import (
     RESULTS_EVENT_BYTES,
 )
 from tests.support.asking import record
-from tests.support.journals import reopened
+from tests.support.memory_journals import reopened
 from tests.support.state_checks import check_journal, check_state
 
 NOW = timedelta()

@@ -19,7 +19,7 @@ def replayed(*events: e.AnyEvent) -> Ledger:
     ledger = Ledger()
     for sequence, event in enumerate((*events, e.ClockSet(NOW, AHEAD))):
         replay(ledger, sequence, event)
-    end_replay(ledger)
+    end_replay(ledger, 0.0)
     return ledger
 
 

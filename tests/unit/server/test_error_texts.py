@@ -13,7 +13,8 @@ from svc.broker.host import QueueHost
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.events import Failed
-from svc.domain.job import ErrorInfo, JobView, NewChunk, Terms
+from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.job_view import JobView
 from svc.domain.members import Member
 from svc.server.journal import SqliteJournal
 from svc.server.journal.inspection import info, restore, verify
@@ -205,8 +206,12 @@ def viewed(host: QueueHost, job: str) -> list[JobView]:
 
 
 def leased(host: QueueHost) -> Iterator[tuple[r.Delivery, int]]:
-    [granted] = call(host, c.Lease(JOBS))
-    assert isinstance(granted, r.Grant)
-    for each in granted.deliveries:
-        for number in range(each.first, each.first + len(each.bodies)):
-            yield each, number
+    """Lease all jobs, in as many requests as it takes."""
+    left = JOBS
+    while left:
+        [granted] = call(host, c.Lease(left))
+        assert isinstance(granted, r.Grant)
+        for each in granted.deliveries:
+            for number in range(each.first, each.first + len(each.bodies)):
+                left -= 1
+                yield each, number

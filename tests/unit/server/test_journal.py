@@ -107,11 +107,11 @@ def test_the_file_and_its_log_are_for_this_user_alone(path):
     journal.close()
 
 
-def test_missing_directories_are_made(tmp_path):
+def test_a_directory_that_is_not_there_is_told_and_not_made(tmp_path):
     path = tmp_path / "a" / "b" / "journal.db"
-    SqliteJournal.open(path).close()
-    assert path.is_file()
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with pytest.raises(JournalError, match=f"there is no directory {path.parent} for the journal"):
+        SqliteJournal.open(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_says_what_it_is(path):

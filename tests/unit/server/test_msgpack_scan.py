@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svc.errors import CodecError
+from svc.extensions import ARRAYS, TUPLE
 from svc.server.msgpack_scan import CONTAINERS_MAX, FORGEABLE_KEYS_MAX, NESTING_MAX, OBJECTS_MAX, examine
 
 SCALARS = st.one_of(
@@ -123,3 +124,32 @@ def test_what_is_over_a_bound_or_broken_is_refused(body, told):
 )
 def test_what_is_at_a_bound_passes(body):
     examine(body)
+
+
+def _tuples(depth: int, inner: bytes) -> bytes:
+    for _ in range(depth):
+        inner = msgspec.msgpack.encode([msgspec.Raw(inner)])
+        inner = msgspec.msgpack.encode(msgspec.msgpack.Ext(TUPLE, inner))
+    return inner
+
+
+@pytest.mark.parametrize("code", sorted(ARRAYS))
+def test_the_content_of_an_extension_counts_too(code):
+    maps = b"\xdd" + struct.pack(">I", CONTAINERS_MAX) + b"\x80" * CONTAINERS_MAX
+    with pytest.raises(CodecError, match="lists and mappings"):
+        examine(msgspec.msgpack.encode(msgspec.msgpack.Ext(code, maps)))
+    half = b"\xdd" + struct.pack(">I", CONTAINERS_MAX // 2) + b"\x80" * (CONTAINERS_MAX // 2)
+    with pytest.raises(CodecError, match="lists and mappings"):
+        examine(msgspec.msgpack.encode([msgspec.msgpack.Ext(code, half)] * 2))
+
+
+def test_extensions_within_extensions_are_counted():
+    examine(_tuples(NESTING_MAX // 2 - 1, b"\x01"))
+    with pytest.raises(CodecError, match="nests deeper"):
+        examine(_tuples(NESTING_MAX, b"\x01"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x91", b"\x01\x01", b"\xc1"])
+def test_an_extension_has_one_whole_object_in_it(content):
+    with pytest.raises(CodecError):
+        examine(msgspec.msgpack.encode(msgspec.msgpack.Ext(TUPLE, content)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import pickle
 import queue
 from collections.abc import Iterator
 
 import pytest
 
+from svc import codec
 from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.codec import encode_arguments
@@ -19,39 +19,9 @@ from svc.domain.members import Member
 from svc.domain.refusals import DISK
 from svc.server.journal import SqliteJournal
 from svc.server.plain import EXPOSED, SharedObjects
-from svc.server.plain_values import reply_bytes
 from svc.telemetry.metrics import ManagerMetrics
 from tests.support.clock import FakeClock
-
-
-class Caller:
-    """A plain client without a socket: each call is answered within one turn, or still waits."""
-
-    def __init__(self, host: QueueHost, face: SharedObjects) -> None:
-        self.host = host
-        self.face = face
-        self.member = Member()
-
-    def begin(self, typeid: str, method: str, *args: object, **kwds: object) -> list[object]:
-        """Call; the list returned holds the answer as soon as there is one."""
-        answers: list[object] = []
-        carried_out = self.face.method(typeid, method)
-        self.face.carry_out(carried_out, self.member, args, kwds, lambda value: answers.append(_read(value)))
-        self.host.turn()
-        return answers
-
-    def __call__(self, typeid: str, method: str, *args: object, **kwds: object) -> object:
-        (answer,) = self.begin(typeid, method, *args, **kwds)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def _read(value: object) -> object:
-    """Return a reply as the client's end would read it."""
-    kind, result = pickle.loads(reply_bytes(value))
-    assert kind == ("#ERROR" if isinstance(value, BaseException) else "#RETURN")
-    return result
+from tests.support.plain_caller import Caller
 
 
 @pytest.fixture
@@ -94,6 +64,22 @@ def test_a_call_is_a_job(call, item, job):
     assert call("tasks", "get") == job
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_key_does_not_ask_for_an_order_of_keyword_arguments(call, monkeypatch, earlier):
+    """A job that an earlier manager took has them as they were written, and is found by that same order."""
+    job = {"task": "m:f", "args": [1], "key": "k"}
+    with monkeypatch.context() as patch:
+        if earlier:
+            patch.setattr(codec, "by_name", lambda kwargs: kwargs)
+        call("tasks", "put", {**job, "kwargs": {"b": 2, "a": 3}})
+    orders = [{"b": 2, "a": 3}] if earlier else [{"b": 2, "a": 3}, {"a": 3, "b": 2}]
+    for kwargs in orders:
+        call("tasks", "put", {**job, "kwargs": kwargs})
+    assert call("tasks", "qsize") == 1
+    with pytest.raises(ValueError, match="the key 'k' belongs to a job that has another task or arguments"):
+        call("tasks", "put", {**job, "kwargs": {"b": 3, "a": 2}})
+
+
 def test_task_done_acknowledges_the_oldest_and_complains_when_there_is_none(call):
     call("tasks", "put", 1)
     call("tasks", "put", 2)
@@ -122,8 +108,9 @@ def test_a_full_queue_raises_full(call):
         call("tasks", "put", number)
 
     assert call("tasks", "full") is True
-    with pytest.raises(queue.Full):
-        call("tasks", "put", 3)
+    for refused in (("put_nowait", 3), ("put", 3, False), ("put", 3, False, 9.0), ("put", 3, True, 0)):
+        with pytest.raises(queue.Full):
+            call("tasks", *refused)
 
 
 def test_a_waiting_get_is_answered_by_the_next_put(call):

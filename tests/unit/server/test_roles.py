@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.job import SHELL, ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
 from svc.errors import Forbidden
 from svc.key_files import ROLES
@@ -29,6 +29,8 @@ from tests.support.stranger import Stranger
 
 ERROR = ErrorInfo("ValueError", "no", "")
 SUBMIT = c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])])
+SHELL_CHUNKS = [NewChunk(1, Terms("m:f"), [b"x"]), NewChunk(2, Terms(SHELL), [b"x"])]
+SUBMIT_SHELL = c.Submit("o", SHELL_CHUNKS)
 #: At least one command for each row of the table, in an order that harms none that follow.
 EXAMPLES: tuple[c.Command, ...] = (
     c.Hello(PROTOCOL_VERSION, "client"),
@@ -38,6 +40,7 @@ EXAMPLES: tuple[c.Command, ...] = (
     c.Wake(),
     c.Leave(),
     SUBMIT,
+    SUBMIT_SHELL,
     c.Await(["abcdefghjkmnp-0"]),
     c.Await(["put1-0"]),
     c.Feed("abcdefghjkmnp"),
@@ -55,22 +58,51 @@ EXAMPLES: tuple[c.Command, ...] = (
     c.Extend(),
     c.Lost("w-1", ERROR),
     c.Recall("w-1", 1, 0, 1),
-    c.Cancel(["o-0"]),
+    c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])], under=1),
+    c.TellProgress([c.JobProgress(1, 0, 0.5)]),
+    c.Checkpoint(1, 0, b"data"),
+    c.Yield(1, 0, 0, [b"value"]),
+    c.ReadStream("o-0"),
+    c.ReadStream("put1-0"),
+    c.StorePiece("o", 9, 1, 1, 0, b"x"),
+    c.StorePiece("o", 9, 1, 1, 0, b"x", under=1),
+    c.StoreResultPiece(1, 0, 1, 0, b"x"),
+    c.FetchArgument(1, 0, 1, 0),
+    c.FetchResult("o-0", 0),
+    c.FetchResult("put1-0", 0),
+    c.AskProgress(["o-0"]),
+    c.AskProgress(["put1-0"]),
+    c.Cancel(["abcdefghjkmnp-0"]),
+    c.Cancel(["put1-0"]),
     c.Requeue(),
+    c.Purge(["o-9"]),
+    c.Output([], 0),
+    c.Logs("o-0"),
+    c.Logs("put1-0"),
     c.Drain(),
     c.Resume(),
     c.Backup("b.db"),
     c.AcceptClock(),
+    c.HandOver(),
 )
 PAIRS = [(role, command) for role in Role for command in EXAMPLES]
 CALL_PAIRS = [(role, right) for role in Role for right in CALLS]
 #: The rights that matter most to the threat model, written out so that a slip in the table is seen.
 NEVER = {
-    Role.SUBMIT: {"hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall", "drain",
-                  "resume", "cancel", "requeue", "list", "feed_all", "get", "stats", "members"},
-    Role.WORK: {"submit", "await", "feed", "feed_all", "get", "list", "cancel", "requeue", "drain", "resume"},
-    Role.READ: {"submit", "hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall",
-                "cancel", "requeue", "drain", "resume"},
+    Role.SUBMIT: {"submit_shell", "hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall",
+                  "drain", "output", "resume", "cancel_any", "requeue", "purge", "list", "feed_all", "get",
+                  "stats", "members", "tell_progress", "checkpoint", "yield", "store_result_piece",
+                  "fetch_argument"},
+    Role.SHELL: {"hello_work", "lease", "ack", "nack", "release", "lost", "extend", "recall", "drain",
+                 "resume", "cancel_any", "requeue", "purge", "list", "feed_all", "get", "stats", "members",
+                 "tell_progress", "checkpoint", "yield", "store_result_piece", "fetch_argument"},
+    Role.WORK: {"submit", "submit_shell", "await", "feed", "feed_all", "get", "list", "cancel", "cancel_any",
+                "requeue", "purge", "drain", "resume", "logs", "ask_progress", "read_stream", "store_piece",
+                "fetch_result"},
+    Role.READ: {"submit", "submit_shell", "hello_work", "lease", "ack", "nack", "release", "lost", "extend",
+                "submit_child", "recall", "cancel", "cancel_any", "requeue", "purge", "drain", "resume",
+                "output", "tell_progress", "checkpoint", "yield", "store_piece", "store_piece_child",
+                "store_result_piece", "fetch_argument"},
 }  # fmt: skip
 
 
@@ -93,7 +125,8 @@ def manager(keys):
 
 def test_the_table_names_every_command_and_every_call():
     verbs = {c.verb_of(kind) for kind in typing.get_args(c.AnyCommand)}
-    assert verbs == RIGHTS.keys() - {"hello_work", "feed_all"}
+    others = {"hello_work", "feed_all", "submit_shell", "submit_child", "cancel_any", "store_piece_child"}
+    assert verbs == RIGHTS.keys() - others
     exposed = {(typeid, method) for typeid, methods in EXPOSED.items() for method in methods}
     assert exposed == CALLS.keys() - {("tasks", "put_pill")} | {("jobs", "call")}
     assert {command.right() for command in EXAMPLES} == RIGHTS.keys()
@@ -164,7 +197,19 @@ def _call(method: str) -> tuple[str, tuple[object, ...]]:
 
 
 #: Fields that decide under which row a command falls; in all others anybody may say anything.
-DECISIVE = {("hello", "role"), ("feed", "origin"), ("await", "ids")}
+DECISIVE = {
+    ("submit", "chunks"),
+    ("submit", "under"),
+    ("hello", "role"),
+    ("feed", "origin"),
+    ("await", "ids"),
+    ("ask_progress", "ids"),
+    ("read_stream", "id"),
+    ("logs", "id"),
+    ("store_piece", "under"),
+    ("fetch_result", "id"),
+    ("cancel", "ids"),
+}
 
 
 def _variants(command: c.Command) -> Iterator[tuple[str, c.Command]]:
@@ -188,6 +233,10 @@ def _variants(command: c.Command) -> Iterator[tuple[str, c.Command]]:
         float: (0.0, 1.0),
         bool: (False, True),
     }
+    if isinstance(command, c.Submit):
+        yield from (("chunks", msgspec.structs.replace(command, chunks=each)) for each in ([], SHELL_CHUNKS))
+        yield "under", msgspec.structs.replace(command, under=1)
+        return
     for name in command.__struct_fields__:
         for value in odd.get(type(getattr(command, name)), ()):
             yield name, msgspec.structs.replace(command, **{name: value})
@@ -218,6 +267,8 @@ def test_only_the_declared_fields_decide_what_a_command_needs():
         (c.Await(["put-0"]), "await"),
         (c.Await(["putter-0"]), "await"),
         (c.Await(["key.00.k-0"]), "await"),
+        (c.Logs("put1-0"), "get"),
+        (c.Logs("putter-0"), "logs"),
     ],
     ids=str,
 )
@@ -321,3 +372,17 @@ def test_where_two_keys_are_equal_the_first_counts():
 
 def test_a_key_is_shown_nowhere():
     assert "secret" not in repr(Key(Role.READ, b"secret"))
+
+
+@pytest.mark.parametrize("role", [Role.SUBMIT, Role.SHELL, Role.ADMIN])
+@pytest.mark.parametrize("call", ["put", "submit"])
+def test_a_plain_client_submits_no_shell_command_whatever_its_key(manager, keys, role, call):
+    typeid, args = {"put": ("tasks", ((SHELL, [["true"]]),)), "submit": ("jobs", (SHELL, ["true"]))}[call]
+    with Stranger(manager.endpoint) as client:
+        client.shake_hands(keys[role])
+        client.send(with_header(pickle.dumps((None, "accept_connection", ("c",), {}))))
+        client.receive()
+        client.send(with_header(pickle.dumps((typeid, call, args, {}))))
+        kind, error = pickle.loads(client.receive())
+    assert kind == "#ERROR"
+    assert "svc run" in str(error)

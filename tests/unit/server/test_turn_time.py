@@ -33,11 +33,11 @@ class Busy:
             limits=SimpleNamespace(connections={}),
             keep_time=self._nothing,
             watch=self._nothing,
-            note_buffered=self._nothing,
         )
         host = SimpleNamespace(
             observer=Observer(),
             has_to_sync=False,
+            behind=False,
             serve=lambda: self.step("waiting"),
             go_on=lambda until: self.step("owner"),
             end_turn=list,

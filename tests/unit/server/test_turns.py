@@ -15,7 +15,7 @@ from svc.broker import host as broker_host
 from svc.broker.host import UNTIMED_COMMANDS, QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.broker.manager import ManagerBroker
-from svc.broker.waiting import Request
+from svc.broker.requests import Request
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import NewChunk
@@ -214,9 +214,9 @@ def test_others_are_answered_while_a_long_request_goes_on_and_its_own_connection
 def test_a_long_request_of_a_peer_that_has_gone_is_forgotten():
     with running_manager() as manager, client(manager) as greedy:
         put_off(manager, lambda until: False)
-        assert manager.server._turns.pending
+        assert manager.server._turns.unfinished
         greedy.socket.close()
-        manager.until(lambda: not manager.server._turns.pending)
+        manager.until(lambda: not manager.server._turns.unfinished)
 
 
 def test_several_long_requests_go_on_side_by_side(served):

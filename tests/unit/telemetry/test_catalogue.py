@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from svc.telemetry.catalogue import LABEL_BOUNDS, MANAGER_METRICS, PREFIX, WORKER_METRICS, Metric, markdown
+from svc.telemetry.catalogue import MANAGER_METRICS, PREFIX, WORKER_METRICS, Metric, markdown
+from svc.telemetry.label_values import LABEL_BOUNDS
 
 ROOT = Path(__file__).parents[3]
 OURS = (*MANAGER_METRICS, *WORKER_METRICS)

@@ -50,7 +50,7 @@ CALLS = [call for file in sorted((ROOT / "service" / "svc").rglob("*.py")) for c
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.place)
 def test_what_is_logged_is_in_the_catalogue(call: Call):
     assert call.event is not None, "the name of an event is a literal, so that it can be searched for"
-    assert call.event in CATALOGUE, f"add {call.event} to service/svc/telemetry/events.py"
+    assert call.event in CATALOGUE, f"add {call.event} to events.py or worker_events.py in svc/telemetry"
     event = CATALOGUE[call.event]
     assert call.level in event.levels
     assert call.fields - {"exc_info"} - set(COMMON_FIELDS) <= set(event.fields)

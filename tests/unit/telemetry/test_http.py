@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -50,7 +51,11 @@ def server(release: threading.Event) -> Iterator[HttpServer]:
     def broken() -> Response:
         raise ValueError("the secret is 42")
 
-    running = HttpServer(("127.0.0.1", 0), {"/ok": ok, "/stuck": stuck, "/broken": broken})
+    def late() -> Response:
+        raise TimeoutError
+
+    routes = {"/ok": ok, "/stuck": stuck, "/broken": broken, "/late": late}
+    running = HttpServer(("127.0.0.1", 0), routes)
     running.start()
     yield running
     running.stop()
@@ -99,12 +104,17 @@ def test_a_stranger_is_not_told_what_serves(server: HttpServer):
     assert "Server" not in headers
 
 
-def test_a_route_that_raises_is_logged_and_its_reason_kept_inside(server: HttpServer):
+@pytest.mark.parametrize(
+    ("path", "status", "event"), [("/broken", 500, "http_route_failed"), ("/late", 503, "http_route_late")]
+)
+def test_a_route_without_an_answer_is_logged_and_its_reason_kept_inside(
+    server: HttpServer, path: str, status: int, event: str
+):
     with capture_logs() as logs:
-        status, _, body = get(server, "/broken")
-    assert status == 500
-    assert b"42" not in body
-    assert [(log["event"], log["path"]) for log in logs] == [("http_route_failed", "/broken")]
+        answer = get(server, path)
+    assert answer[0] == status
+    assert b"42" not in answer[2]
+    assert [(log["event"], log["path"]) for log in logs] == [(event, path)]
 
 
 def test_at_the_bound_the_next_request_is_refused_at_once_and_later_ones_served(
@@ -258,7 +268,7 @@ def test_what_a_worker_is_called_is_a_bounded_label(said: str):
     json.dumps(found).encode("ascii")
 
 
-def manager(workers: list[WorkerView]) -> dict[str, object]:
+def manager(workers: list[WorkerView] | None) -> dict[str, Any]:
     routes = manager_routes(
         exposition=lambda: b"svc_workers 0\n",
         ready=lambda: (True, ""),
@@ -272,16 +282,20 @@ def test_discovery_answers_an_empty_list_where_there_is_no_worker():
     assert manager([])["/sd/workers"] == Response(200, "application/json", b"[]")
 
 
+def test_discovery_answers_503_while_workers_of_before_a_restart_are_expected():
+    """To Prometheus an empty list says that there is no worker, and it drops all of them."""
+    answer = manager(None)["/sd/workers"]
+    assert (answer.status, answer.body) == (503, b"workers of before the restart are still expected\n")
+
+
 def test_a_manager_serves_its_metrics_as_prometheus_text():
     answer = manager([])["/metrics"]
-    assert isinstance(answer, Response)
     assert answer.content_type.startswith("text/plain; version=0.0.4")
     assert answer.body == b"svc_workers 0\n"
 
 
 def test_an_autoscaler_reads_three_numbers():
     answer = manager([])["/api/v1/scale"]
-    assert isinstance(answer, Response)
     assert json.loads(answer.body) == {"ready": 3, "leased": 0, "desired_consumers": 1}
 
 

@@ -134,10 +134,10 @@ def test_what_is_below_the_level_is_not_written():
 
 
 def test_settings_cross_to_another_process_by_pickle():
-    configure = LogSettings(format="json", level="debug", worker="w1").configure
+    configure = LogSettings(format="json", level="debug", worker="w1", consumer="w1-3").configure
     (record,) = records(f"""
         import pickle
-        pickle.loads({pickle.dumps(configure)!r})("w1-3")
+        pickle.loads({pickle.dumps(configure)!r})()
         log.debug("consumer_started")
     """)
     assert (record["worker"], record["consumer"]) == ("w1", "w1-3")

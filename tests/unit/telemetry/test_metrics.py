@@ -14,12 +14,8 @@ from svc.domain.job import CALL, Cause, Terms
 from svc.domain.observer import Observer
 from svc.domain.replies import QueueStats, Totals
 from svc.errors import ServiceError
-from svc.telemetry.catalogue import (
-    JOB_SECONDS,
-    LABEL_BOUNDS,
-    OTHER,
-    REJECTIONS,
-)
+from svc.telemetry.catalogue import JOB_SECONDS
+from svc.telemetry.label_values import LABEL_BOUNDS, OTHER, REJECTIONS
 from svc.telemetry.metrics import Histogram, ManagerMetrics
 from tests.support.exposition import NOTHING, TERMS, exposition, live, read, value
 
@@ -49,6 +45,13 @@ def test_each_arrow_of_a_jobs_life_has_its_counter(metrics: ManagerMetrics):
     assert value(metrics, "svc_lease_expiries_total", queue="images") == 1
     assert value(metrics, "svc_stale_acks_total", queue="images") == 1
     assert value(metrics, "svc_jobs_rejected_total", queue="images", reason="queue_full") == 1
+
+
+def test_a_snoozed_attempt_is_neither_a_retry_nor_an_exception(metrics: ManagerMetrics):
+    metrics.failed(TERMS, Cause.SNOOZED, "Snooze", 0.5, True, 1.0)
+    assert job(metrics, "svc_job_attempts_total", outcome="snoozed") == 1
+    assert not job(metrics, "svc_job_retries_total")
+    assert b'exception="Snooze"' not in exposition(metrics, NOTHING)
 
 
 @pytest.mark.parametrize("cause", Cause)

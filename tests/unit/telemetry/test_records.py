@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from svc.telemetry.records import (
     RECORD_BYTES_MAX,
     REDACTED,
+    AddTime,
     BoundedRenderer,
     DropRepeats,
     add_fields,
@@ -80,6 +81,27 @@ def test_a_secret_is_not_shown_under_its_name(name: str):
 def test_what_only_resembles_a_secret_stays():
     record = {"event": "e", "authkey_file": "/run/secrets/svc_authkey", "token": 4711, "tokens": "a b"}
     assert redact(None, "", dict(record)) == record
+
+
+def test_the_time_is_told_to_the_microsecond_also_if_the_second_has_changed():
+    times = [
+        1_795_952_553_000_007_999,
+        1_795_952_553_999_999_999,
+        1_795_952_554_000_000_000,
+        1_795_952_553_000_000_000,
+    ]
+    add = AddTime(iter(times).__next__)
+    assert [add(None, "", {})["timestamp"] for _ in times] == [
+        "2026-11-29T11:42:33.000007Z",
+        "2026-11-29T11:42:33.999999Z",
+        "2026-11-29T11:42:34.000000Z",
+        "2026-11-29T11:42:33.000000Z",
+    ]
+
+
+def test_a_secret_in_a_mapping_is_not_shown_whatever_the_other_fields_are():
+    record = {"event": "e", "one": {"password": "x", "other": 1}, "token": 7}
+    assert redact(None, "", record) == {"event": "e", "one": {"password": REDACTED, "other": 1}, "token": 7}
 
 
 def test_a_field_of_the_record_wins_over_the_process_wide_one():

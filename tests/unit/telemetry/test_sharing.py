@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
-from svc.telemetry.http import Response, text
+from svc.telemetry.http import HttpServer, NoAnswerNow, Response, text
 from svc.telemetry.routes import SHARED_SECONDS, Shared, shared
 
 
@@ -65,3 +68,18 @@ def test_what_a_route_raises_is_not_given_again():
 def test_each_path_has_its_own_answer():
     routes = shared({"/a": lambda: text(200, "a"), "/b": lambda: text(503, "b")})
     assert [routes[path]().status for path in ("/a", "/b", "/a")] == [200, 503, 200]
+
+
+def test_a_route_without_an_answer_for_a_known_reason_tells_it_and_when_to_ask_again():
+    def not_now() -> Response:
+        raise NoAnswerNow("in doubt")
+
+    server = HttpServer(("127.0.0.1", 0), shared({"/not-now": not_now}))
+    server.start()
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    with closing(connection), capture_logs() as logs:
+        connection.request("GET", "/not-now")
+        answer = connection.getresponse()
+        told = answer.status, answer.getheader("Retry-After"), answer.read()
+    server.stop()
+    assert (told, logs) == ((503, "1", b"in doubt\n"), [])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from svc.telemetry.catalogue import OTHER
 from svc.telemetry.cgroup import Memory, read_memory
+from svc.telemetry.label_values import OTHER
 from svc.telemetry.worker_metrics import WorkerSnapshot, worker_exposition
 
 SNAPSHOT = WorkerSnapshot(
@@ -21,6 +21,7 @@ SNAPSHOT = WorkerSnapshot(
     cpu_source="cgroup",
     reconnects=1,
     draining=True,
+    round_trip=0.02,
 )
 
 
@@ -43,6 +44,7 @@ def test_a_worker_exports_its_snapshot():
     assert of("svc_worker_cpu_limit_cores", source="cgroup") == 2
     assert of("svc_worker_manager_reconnects_total") == 1
     assert of("svc_worker_draining") == 1
+    assert of("svc_worker_round_trip_seconds") == 0.02
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from svc.domain.job import CALL, Cause, ErrorInfo, Terms
 from svc.domain.replies import Delivery
+from svc.worker.failure import Failure
 from svc.worker.outbox import SHORT_SECONDS, AttemptLog, FinishedAttempt
-from svc.worker.runner import Failure
 
 DELIVERY = Delivery(
     1, "k3v9x0m2q7w1z", 10, Terms("m:f", "mail"), [b""], failures=2, crashes=1, interruptions=1
@@ -47,6 +47,12 @@ def test_a_success_is_one_line_with_all_there_is_to_know() -> None:
         "wait_s": 1.5,
         "run_s": 0.25,
     }
+
+
+def test_a_job_that_its_task_puts_off_is_no_warning() -> None:
+    failure = Failure(ErrorInfo("Snooze", "later"), Cause.SNOOZED, permanent=False, delay=30.0)
+    found = line(FinishedAttempt(DELIVERY, 12, failure, 1.5, 0.25, 30.0))
+    assert (found["log_level"], found["outcome"], found["retry_in_s"]) == ("info", "snoozed", 30.0)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,16 @@ def test_a_long_or_failed_attempt_between_short_ones_parts_their_sums(between: F
     found = lines_of(write)
     assert [each["event"] for each in found] == ["attempts_finished", "attempt_finished", "attempts_finished"]
     assert [each.get("first_job_id") for each in found] == ["k3v9x0m2q7w1z-12", None, "k3v9x0m2q7w1z-15"]
+
+
+def test_successes_of_a_list_share_a_line_as_far_as_their_ids_follow_each_other() -> None:
+    log = AttemptLog("w", "w-1")
+    with capture_logs() as logs:
+        for number in (10, 11, 12, 20):
+            log.listed(FinishedAttempt(DELIVERY, number, None, 1.5, 0.25))
+        log.end()
+    shared, alone = logs
+    assert (shared["event"], shared["jobs"]) == ("attempts_finished", 3)
+    assert (shared["first_job_id"], shared["last_job_id"]) == ("k3v9x0m2q7w1z-10", "k3v9x0m2q7w1z-12")
+    assert (shared["run_s"], shared["longest_run_s"]) == (0.25, 0.25)
+    assert (alone["event"], alone["job_id"]) == ("attempt_finished", "k3v9x0m2q7w1z-20")

@@ -14,12 +14,13 @@ from svc.broker.local import LocalBroker, LocalQueue
 from svc.codec import decode_result, encode_arguments
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.job import JobView, NewChunk, Terms, job_id
+from svc.domain.job import NewChunk, Terms, job_id
+from svc.domain.job_view import JobView
 from svc.errors import ManagerUnreachable
 from svc.worker.consumer import Consumer
 from svc.worker.options import WorkerOptions
 from svc.worker.orders import FLUSH, REJOIN, STOP
-from svc.worker.registry import Registry, Task
+from svc.worker.registry import Registry, Task, TaskOptions
 from svc.worker.slot import Phase, Slot
 
 SECONDS = 20.0
@@ -74,6 +75,10 @@ class Bench:
         self.submitted = 0
         tasks = [Task("t:gate", self.gate), Task("t:echo", lambda x: x), Task("t:fail", self.fail)]
         tasks.append(Task("t:big", self.big))
+        #: The arguments of the jobs that ran in lists, or beside others.
+        self.ran: list[int] = []
+        tasks.append(Task("t:list", self.listed, TaskOptions(batch=5)))
+        tasks.append(Task("t:beside", self.beside, TaskOptions(concurrency=5)))
         options = WorkerOptions("w", "here", 1)
         self.consumer = Consumer(options, "w-1", Registry(tasks), self.slot, self._theirs, self.connect)
         self.thread = threading.Thread(target=self.consumer.run)
@@ -85,6 +90,13 @@ class Bench:
     def big(self, wait: bool) -> bytes:
         self.gate(wait)
         return bytes(600_000)
+
+    def listed(self, jobs: list[Any]) -> list[None]:
+        self.ran += [job.args[0] for job in jobs]
+        return [None] * len(jobs)
+
+    async def beside(self, number: int) -> None:
+        self.ran.append(number)
 
     @staticmethod
     def fail() -> None:
@@ -112,7 +124,7 @@ class Bench:
     def warm_up(self) -> None:
         """Let it learn that jobs are short, so that it reads ahead, however slow this machine is just now."""
         self.results(self.submit("t:echo", *[(0,)] * 200))
-        for task in ("t:echo", "t:gate", "t:big") * 50:
+        for task in ("t:echo", "t:gate", "t:big", "t:list", "t:beside") * 50:
             self.queue.host.state.run_times.ran(task, 100, 0.0001)
 
     def stop(self) -> None:
@@ -176,6 +188,38 @@ def test_told_to_stop_it_leaves_its_wait(bench: Bench) -> None:
     assert bench.client.stats().consumers == 0
 
 
+def test_told_to_stop_without_a_manager_it_leaves_with_no_goodbye(bench: Bench) -> None:
+    bench.results(bench.submit("t:echo", (1,)))
+    bench.broker.failures = 1_000_000
+    bench.stop()
+    assert bench.slot.look().phase is Phase.UNTOLD
+
+
+def test_told_to_stop_without_a_manager_it_keeps_on_telling_its_outcome(bench: Bench) -> None:
+    (job,) = bench.submit("t:gate")
+    begun(bench)
+    bench.broker.failures = 5
+    bench.stop()
+    assert bench.broker.failures == 0
+    assert bench.slot.look().phase is Phase.STOPPING
+    assert (bench.view(job).state, bench.view(job).attempts) == ("succeeded", [])
+
+
+def test_told_to_stop_it_tells_an_outcome_that_may_not_be_on_record(bench: Bench) -> None:
+    """The manager had answered it before the commit, and has gone since."""
+    bench.results(bench.submit("t:echo", (0,)))
+    bench.broker.early = True
+    first, second = bench.submit("t:gate", (True,), (True,))
+    begun(bench)
+    bench.gate.open.release()
+    begun(bench)
+    bench.consumer._holdings.drop(bench.slot.look().token, 2)  # as a cancel does: only the first is left
+    assert bench.consumer._requests.owed
+    bench.stop()
+    assert bench.results([first, second]) == [None, None]
+    assert not bench.consumer._requests.owed
+
+
 def test_told_to_stop_it_finishes_its_job_and_gives_back_what_it_read_ahead(bench: Bench) -> None:
     bench.warm_up()
     jobs = bench.submit("t:gate", (True,), *[(False,)] * 20)
@@ -208,6 +252,28 @@ def test_what_is_taken_back_is_dropped_and_the_rest_goes_on(bench: Bench) -> Non
     bench.gate.open.release()
     bench.results(jobs)
     assert not any(bench.view(job).attempts for job in jobs)
+
+
+@pytest.mark.parametrize("task", ["t:list", "t:beside"])
+def test_jobs_of_many_at_once_that_are_taken_back_run_once(bench: Bench, task: str) -> None:
+    bench.warm_up()
+    # In one grant: a job that takes long, and others behind it.
+    long, many = Terms("t:gate"), Terms(task)
+    bodies = [encode_arguments("plain", (number,), {}) for number in range(4)]
+    bench.client.submit(
+        "p", [NewChunk(0, long, [encode_arguments("plain", (True,), {})]), NewChunk(1, many, bodies)]
+    )
+    begun(bench)
+    look = bench.slot.look()
+    assert look.ahead == 4
+    with bench.slot.held():
+        bench.slot.recall()
+    supervisor = LocalBroker(bench.queue, lambda: c.Hello(1, "worker", "w", "w"))
+    supervisor.call([c.Recall("w-1", look.token, look.number, look.last)])
+    bench.gate.open.release()
+    bench.results([job_id("p", number) for number in range(5)])
+    assert sorted(bench.ran) == [0, 1, 2, 3]
+    assert not bench.slot.look().recalled
 
 
 def test_told_to_flush_it_reports_what_is_done_while_a_job_runs(bench: Bench) -> None:
@@ -299,4 +365,4 @@ def test_its_hello_says_what_it_can_do(bench: Bench) -> None:
     bench.results(bench.submit("t:echo", (1,)))
     hello = bench.broker.said()
     assert (hello.role, hello.name, hello.worker, hello.queues) == ("consumer", "w-1", "w", ["default"])
-    assert hello.tasks == ["svc:call", "t:big", "t:echo", "t:fail", "t:gate"]
+    assert hello.tasks == sorted(["svc:call", "t:beside", "t:big", "t:echo", "t:fail", "t:gate", "t:list"])

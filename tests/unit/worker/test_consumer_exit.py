@@ -4,6 +4,7 @@ import dataclasses
 import signal
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from svc.domain.commands import Lost, Nack, Release
 from svc.domain.job import Cause
@@ -31,6 +32,35 @@ def test_a_death_with_nothing_to_do_charges_no_job(phase: Phase) -> None:
     (lost,) = consumer_exit(phase).reports(0.0)
     assert isinstance(lost, Lost)
     assert lost.token == 0
+
+
+@pytest.mark.parametrize("killed", [None, Killed.OFFENDED, Killed.ORPHANED])
+def test_a_death_with_several_jobs_at_work_charges_none_and_makes_all_suspects(killed: Killed | None) -> None:
+    (lost,) = consumer_exit(Phase.SHARED, -9, killed).reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect) == (0, True)
+
+
+def test_a_timeout_with_several_jobs_at_work_charges_the_one_that_the_slot_shows() -> None:
+    nack, lost = consumer_exit(Phase.SHARED, -9, Killed.TIMED_OUT).reports(0.0)
+    assert isinstance(nack, Nack)
+    assert (nack.token, nack.number, nack.cause) == (7, 42, Cause.TIMED_OUT)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect) == (0, False)
+
+
+@pytest.mark.parametrize("killed", [None, Killed.OFFENDED, Killed.ORPHANED, Killed.TIMED_OUT, Killed.MEMORY])
+def test_the_death_of_a_list_and_its_limits_charge_none_and_make_all_suspects(killed: Killed | None) -> None:
+    (lost,) = consumer_exit(Phase.LISTED, -9, killed).reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect) == (0, True)
+
+
+def test_the_end_of_a_workers_grace_makes_no_suspects_of_a_list() -> None:
+    release, lost = consumer_exit(Phase.LISTED, -9, Killed.GRACE).reports(0.0)
+    assert isinstance(release, Release)
+    assert isinstance(lost, Lost)
+    assert not lost.suspect
 
 
 @pytest.mark.parametrize(("failures", "retry_in"), [(0, 0.25), (1, 0.5), (2, None)])
@@ -96,6 +126,15 @@ def test_who_leaves_as_told_is_not_reported(phase: Phase) -> None:
     assert consumer_exit(phase, 0).reports(0.0) == []
 
 
+def test_who_leaves_without_a_goodbye_is_reported_and_nobody_is_suspected() -> None:
+    """The manager may have granted it jobs of which it has not heard."""
+    left = consumer_exit(Phase.UNTOLD, 0)
+    assert left.orderly
+    (lost,) = left.reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect) == (0, False)
+
+
 def test_who_dies_while_leaving_is_reported_lost() -> None:
     assert not consumer_exit(Phase.PILLED, -9).orderly
     assert consumer_exit(Phase.PILLED, -9).pilled
@@ -147,3 +186,26 @@ def test_who_dies_with_nothing_to_do_is_not_replaced_in_a_tight_loop() -> None:
 )
 def test_an_exit_is_described(code: int, text: str) -> None:
     assert describe_exit(code) == text
+
+
+@pytest.mark.parametrize(
+    ("killed", "stopping", "level"),
+    [
+        (Killed.GRACE, True, "info"),
+        (Killed.ORPHANED, True, "info"),
+        (Killed.ORPHANED, False, "warning"),
+        (Killed.TIMED_OUT, True, "warning"),
+        (Killed.HUNG, False, "warning"),
+    ],
+)
+def test_a_kill_that_belongs_to_a_stop_is_no_warning(killed: Killed, stopping: bool, level: str) -> None:
+    log = CapturingLogger()
+    consumer_exit(Phase.IDLE, -9, killed).log(log, 1, expected=False, stopping=stopping)
+    assert [(call.args[0], call.method_name) for call in log.calls] == [("consumer_killed", level)]
+
+
+def test_of_a_worker_that_can_never_work_only_ends_with_a_job_are_logged() -> None:
+    log = CapturingLogger()
+    consumer_exit(Phase.IDLE, -9, Killed.GRACE).log(log, 1, expected=True, stopping=True)
+    consumer_exit(Phase.IDLE, -9).log(log, 1, expected=True, stopping=True)
+    assert log.calls == []

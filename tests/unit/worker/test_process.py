@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from svc.worker.process import kill, main_hidden, signals_held_back
 
 
@@ -50,6 +52,24 @@ def test_a_guarded_process_leads_its_own_session() -> None:
         print(os.getsid(0) == os.getpid() == os.getpgid(0))
     """
     assert run(program) == "True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a score")
+@pytest.mark.parametrize(("before", "after"), [("0", "100"), ("650", "750"), ("950", "1000")])
+def test_the_kernel_kills_a_guarded_process_and_what_it_starts_before_its_parent(
+    before: str, after: str
+) -> None:
+    program = f"""
+        import subprocess
+        from pathlib import Path
+        from svc.worker.process import guard
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text("{before}")
+        guard("title")
+        child = subprocess.check_output(["cat", str(score)], text=True)
+        print(score.read_text().strip(), child.strip())
+    """
+    assert run(program) == f"{after} {after}"
 
 
 def test_orphans_are_reaped_and_children_of_multiprocessing_are_left_to_it() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -93,6 +93,29 @@ def test_options_have_the_defaults_of_the_retry_policy() -> None:
         {"retries": -1},
         {"backoff": -0.1},
         {"timeout": 0},
+        {"concurrency": 0},
+        {"concurrency": -1},
+        {"concurrency": 1001},
+        {"concurrency": 1.5},
+        {"concurrency": float("nan")},
+        {"concurrency": "5"},
+        {"concurrency": 2, "max_rss": 1 << 30},
+        {"batch": 0},
+        {"batch": 1001},
+        {"batch": -1},
+        {"batch": 1.5},
+        {"batch": float("nan")},
+        {"batch": "5"},
+        {"batch": True},
+        {"batch": 5, "linger": -1},
+        {"batch": 5, "linger": 60.1},
+        {"batch": 5, "linger": float("nan")},
+        {"batch": 5, "linger": float("inf")},
+        {"batch": 5, "linger": "1"},
+        {"batch": 5, "linger": True},
+        {"batch": 5, "linger": None},
+        {"linger": 1},
+        {"batch": 5, "concurrency": 5},
     ],
 )
 def test_options_out_of_range_are_refused_where_they_are_written(options: dict[str, object]) -> None:
@@ -124,6 +147,28 @@ def test_a_marked_function_of_another_module_is_found_by_both_homes(module: str)
         }
     finally:
         del sys.modules[package.__name__]
+
+
+def test_only_a_coroutine_function_has_a_concurrency() -> None:
+    async def waits() -> None:
+        """Do nothing."""
+
+    assert task(concurrency=1000)(waits) is waits
+    with pytest.raises(ConfigurationError, match="no coroutine function"):
+        task(concurrency=2)(lambda: None)
+
+
+def test_no_generator_function_has_a_batch() -> None:
+    def yields(jobs: list[object]) -> Iterator[object]:
+        yield from jobs
+
+    async def yields_later(jobs: list[object]) -> AsyncIterator[object]:
+        for job in jobs:
+            yield job
+
+    for function in (yields, yields_later):
+        with pytest.raises(ConfigurationError, match="generator function"):
+            task(batch=5)(function)
 
 
 def test_loading_one_module_twice_changes_nothing(module: str) -> None:

@@ -14,6 +14,7 @@ from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import ErrorInfo
+from svc.domain.limits import TOKENS_PER_INCARNATION
 from svc.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
 from svc.worker import reporter as module
 from svc.worker.reporter import Reporter
@@ -28,6 +29,7 @@ class Line(LocalBroker):
 
     def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
         self.away = False
+        self.refused = threading.Event()
         self.sent: list[c.AnyCommand] = []
         self.news = threading.Condition()
         self.hello = hello
@@ -37,6 +39,7 @@ class Line(LocalBroker):
         with self.news:
             self.news.notify_all()
             if self.away:
+                self.refused.set()
                 raise ManagerUnreachable("away")
             self.sent.extend(commands)
         return super().call(commands, wait=wait)
@@ -79,8 +82,8 @@ class Desk:
     def reconnected(self) -> None:
         self.reconnections += 1
 
-    def renewed(self, draining: bool) -> None:
-        self.drains.append(draining)
+    def renewed(self, reply: r.Extended) -> None:
+        self.drains.append(bool(reply.drain))
 
     def start(self) -> Line:
         self.reporter.start()
@@ -108,6 +111,16 @@ def lost(name: str) -> c.Lost:
 def test_leases_are_renewed_again_and_again(desk: Desk) -> None:
     line = desk.start()
     line.until(lambda: line.sent.count(c.Extend(busy=2)) > 3)
+    desk.reporter.close(SECONDS)
+
+
+def test_a_round_trip_is_measured_at_the_start_and_anew_over_a_new_connection(desk: Desk) -> None:
+    line = desk.start()
+    line.until(lambda: len(desk.reporter._round_trip._times) == 3)
+    assert 0 < desk.reporter.round_trip < SECONDS
+    desk.reporter._greet()
+    assert desk.reporter.round_trip == 0
+    line.until(lambda: desk.reporter.round_trip)
     desk.reporter.close(SECONDS)
 
 
@@ -161,10 +174,22 @@ def test_closing_delivers_what_is_pending_and_leaves(desk: Desk) -> None:
 def test_closing_gives_up_when_patience_ends_and_says_so(desk: Desk) -> None:
     line = desk.start()
     line.away = True
-    desk.reporter.post(lost("a"))
+    # Of these, those that tell of no job are missed by nobody.
+    desk.reporter.post(
+        lost("a"), c.Extend(stopping=True), c.Release(7, 0), c.Lost("b", ErrorInfo("E", "m"), 8, 0)
+    )
     with capture_logs() as logs:
         desk.reporter.close(0.05)
-    assert [log["count"] for log in logs if log["event"] == "reports_undelivered"] == [1]
+    assert [log["count"] for log in logs if log["event"] == "reports_undelivered"] == [2]
+
+
+def test_a_worker_that_ran_nothing_has_no_reports_to_miss(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    desk.reporter.post(c.Extend(stopping=True), lost("a"), lost("b"))
+    with capture_logs() as logs:
+        desk.reporter.close(0.05)
+    assert [log for log in logs if log["event"] == "reports_undelivered"] == []
 
 
 def test_closing_before_the_start_is_harmless(desk: Desk) -> None:
@@ -221,6 +246,15 @@ def test_complaints_about_silence_do_not_flood(desk: Desk) -> None:
     desk.reporter.close(SECONDS)
 
 
+def test_a_complaint_about_silence_tells_why_the_attempts_to_connect_fail(desk: Desk) -> None:
+    line = desk.start()
+    line.trouble = "connection refused"
+    with capture_logs() as logs:
+        desk.reporter.warn_of_silence(time.monotonic() + 10.0)
+    assert [log["error"] for log in logs if log["event"] == "manager_unreachable"] == ["connection refused"]
+    desk.reporter.close(SECONDS)
+
+
 def test_a_refused_report_is_logged_and_done_with(desk: Desk) -> None:
     with capture_logs() as logs:
         line = desk.start()
@@ -245,3 +279,74 @@ def _renewals_during(line: Line, seconds: float) -> int:
     before = len(line.sent)
     time.sleep(seconds)
     return len(line.sent) - before
+
+
+# --- checkpoints -----------------------------------------------------------------------------------
+
+
+def checkpoints(line: Line) -> list[int]:
+    return [each.number for each in line.sent if isinstance(each, c.Checkpoint)]
+
+
+def checkpoint(line: Line, number: int, data: bytes = b"data") -> c.Checkpoint:
+    """Return a checkpoint under a token of this manager's: it is refused, and not tried again."""
+    return c.Checkpoint(line.welcome.incarnation * TOKENS_PER_INCARNATION + 7, number, data)
+
+
+def requests_with_checkpoints(line: Line) -> int:
+    """Count the requests in which checkpoints came: each request ends with a renewal."""
+    kinds = [isinstance(each, c.Checkpoint) for each in line.sent]
+    return sum(here and not after for here, after in zip(kinds, [*kinds[1:], False], strict=True))
+
+
+def test_checkpoints_that_nobody_waits_for_travel_together(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
+    line = desk.start()
+    desk.reporter.keep(checkpoint(line, 0), awaited=False)  # begins a period
+    line.until(lambda: checkpoints(line) == [0])
+    for number in range(1, 300):
+        desk.reporter.keep(checkpoint(line, number), awaited=False)
+    desk.reporter.keep(checkpoint(line, 300), awaited=True)
+    line.until(lambda: len(checkpoints(line)) == 301)
+    assert checkpoints(line) == list(range(301))
+    assert requests_with_checkpoints(line) == 2
+    desk.reporter.close(SECONDS)
+
+
+def test_a_report_of_a_crash_takes_the_checkpoints_before_it_along(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
+    line = desk.start()
+    desk.reporter.keep(checkpoint(line, 0), awaited=False)
+    line.until(lambda: checkpoints(line) == [0])
+    desk.reporter.keep(checkpoint(line, 1, b"last words"), awaited=False)
+    desk.reporter.post(lost("w/1"))
+    line.until(lambda: reports(line) == ["w/1"])
+    kinds = [each for each in line.sent if isinstance(each, c.Checkpoint | c.Lost)]
+    assert kinds[1:] == [checkpoint(line, 1, b"last words"), lost("w/1")]
+    desk.reporter.close(SECONDS)
+
+
+def test_gathered_checkpoints_arrive_by_themselves_also_after_a_break(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    desk.reporter.keep(checkpoint(line, 5), awaited=False)
+    assert line.refused.wait(SECONDS)
+    line.away = False
+    line.until(lambda: checkpoints(line) == [5])
+    desk.reporter.close(SECONDS)
+
+
+def test_a_reporter_that_closes_sends_the_checkpoints_that_are_left(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
+    line = desk.start()
+    for number in (0, 1):
+        desk.reporter.keep(checkpoint(line, number), awaited=False)
+        line.until(lambda: checkpoints(line)[:1] == [0])
+    desk.reporter.close(SECONDS)
+    assert checkpoints(line) == [0, 1]

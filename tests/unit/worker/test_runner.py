@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from svc.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments
+from svc.codec import PICKLE, PLAIN, decode_exception, decode_result, encode_arguments, encode_call
 from svc.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
 from svc.domain.job import CALL, Cause, Terms
 from svc.domain.retry import RetryPolicy
 from svc.envelope import PickleKeys
 from svc.errors import UntrustedPickle
+from svc.worker.failure import Failure
 from svc.worker.registry import Registry, Task, TaskOptions
-from svc.worker.runner import Failure, ResolvedTask, Runner
+from svc.worker.runner import ResolvedTask, Runner
 
 LIMIT = 1000
 DEFAULTS = TaskOptions()
@@ -54,6 +55,13 @@ def test_a_result_is_encoded() -> None:
     result = run(lambda a, b: {"sum": a + b}, 1, b=2)
     assert isinstance(result, bytes)
     assert decode_result(result) == {"sum": 3}
+
+
+def test_a_submitter_that_sent_extension_types_gets_them_though_an_older_manager_drops_its_word() -> None:
+    body, used = encode_call(PLAIN, ((1, 2),), {})
+    result = resolve(lambda value: value, used).run(body, "o", 0)
+    assert isinstance(result, bytes)
+    assert decode_result(result) == (1, 2)
 
 
 def test_a_coroutine_is_awaited() -> None:
@@ -242,9 +250,9 @@ def test_pickled_arguments_are_the_objects_that_were_sent() -> None:
 def test_a_task_says_when_it_is_tried_again_and_the_terms_override_it() -> None:
     options = TaskOptions(retries=7, backoff=2.0, timeout=9.0)
     own = resolve(len, options=options)
-    assert (own.policy, own.timeout) == (RetryPolicy(7, 2.0), 9.0)
+    assert (own.policy, own.limits.timeout) == (RetryPolicy(7, 2.0), 9.0)
     other = resolve(len, options=options, retries=0, backoff=0.5, timeout=1.0)
-    assert (other.policy, other.timeout) == (RetryPolicy(0, 0.5), 1.0)
+    assert (other.policy, other.limits.timeout) == (RetryPolicy(0, 0.5), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -287,3 +295,15 @@ def test_a_pickled_result_and_an_exception_are_signed_for_their_job() -> None:
     ):
         with pytest.raises(UntrustedPickle):
             reading(KEYS.of("o-1"))
+
+
+@pytest.mark.parametrize(
+    ("job", "task", "counts"), [(None, None, 9.0), (None, 5.0, 5.0), (3.0, 5.0, 3.0), (0.0, 5.0, 9.0)]
+)
+def test_the_default_timeout_counts_where_neither_job_nor_task_has_one(
+    job: float | None, task: float | None, counts: float
+) -> None:
+    """A client of an earlier release may send 0, for none."""
+    registry = Registry([Task("m:f", len, TaskOptions(timeout=task))])
+    runner = Runner(registry, (PLAIN,), LIMIT, default_timeout=9.0)
+    assert runner.resolve(Terms("m:f", timeout=job)).limits.timeout == counts

@@ -7,7 +7,8 @@ import pytest
 from svc.domain.job import Terms
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
-from svc.worker.slot import Phase, Slot, encoded_names
+from svc.worker.attempt_limits import AttemptLimits
+from svc.worker.slot import Order, Phase, Slot, encoded_names
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -21,7 +22,8 @@ def begin(
     slot: Slot, token: int = 7, last: int = 8, timeout: float | None = 1.5, watch: bool = False
 ) -> bool:
     delivery = Delivery(token, "origin", 100, Terms("m:f"), [b""], failures=2)
-    return slot.begin(delivery, last, RetryPolicy(4, 0.25), timeout, encoded_names(delivery.terms), watch)
+    limits = AttemptLimits(timeout, 0.75, 1 << 40)
+    return slot.begin(delivery, last, RetryPolicy(4, 0.25), limits, encoded_names(delivery.terms), watch)
 
 
 def test_a_new_slot_is_starting(slot: Slot) -> None:
@@ -37,6 +39,8 @@ def test_a_claimed_job_is_seen_with_its_lease_and_policy(slot: Slot) -> None:
     assert (look.token, look.last, look.number, look.ahead, look.started) == (7, 8, 102, 5, 12.5)
     assert (look.failures, look.retries, look.backoff, look.timeout) == (2, 4, 0.25, 1.5)
     assert (look.busy_seconds, look.unsent) == (3.25, True)
+    assert (look.soft_timeout, look.max_rss) == (0.75, 1 << 40)
+    assert (look.task, look.queue) == ("m:f", "default")
 
 
 def test_no_job_executes_between_leases(slot: Slot) -> None:
@@ -107,3 +111,31 @@ def test_a_process_that_died_with_the_lock_does_not_stop_the_supervisor() -> Non
     assert slot.look().number == 5
     with slot.held() as held:
         assert not held
+
+
+def test_an_order_is_for_one_attempt_alone(slot: Slot) -> None:
+    begin(slot)
+    slot.claim(100, 1, 1.0, 0.0, False)
+    assert slot.current_order() is None
+    assert slot.give_order(Order.SOFT_TIMEOUT)
+    assert slot.current_order() is Order.SOFT_TIMEOUT
+    slot.claim(101, 0, 2.0, 0.0, False)
+    assert slot.current_order() is None
+    begin(slot, token=9)
+    slot.claim(100, 0, 3.0, 0.0, False)
+    assert slot.current_order() is None
+
+
+def test_an_order_is_obeyed_once_and_only_a_stronger_one_replaces_it(slot: Slot) -> None:
+    begin(slot)
+    slot.claim(100, 0, 1.0, 0.0, False)
+    assert slot.give_order(Order.SOFT_TIMEOUT)
+    assert slot.give_order(Order.SOFT_TIMEOUT)
+    slot.note_raised()
+    assert slot.raised(7, 100) is Order.SOFT_TIMEOUT
+    assert (slot.current_order(), slot.give_order(Order.SOFT_TIMEOUT)) == (None, False)
+    assert slot.give_order(Order.CANCEL)
+    assert (slot.current_order(), slot.raised(7, 100)) == (Order.CANCEL, None)
+    slot.note_raised()
+    assert (slot.give_order(Order.SOFT_TIMEOUT), slot.give_order(Order.CANCEL)) == (False, False)
+    assert (slot.raised(7, 100), slot.raised(7, 101)) == (Order.CANCEL, None)

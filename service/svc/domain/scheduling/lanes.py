@@ -1,4 +1,4 @@
-"""The ready jobs, in the order in which consumers take them, and the run times of their tasks.
+"""The ready jobs, in the order in which consumers take them.
 
 A *lane* holds the ready jobs of one queue, priority, task and codec, oldest first, as spans of chunks. A
 consumer takes from the lane of the highest priority, then of the oldest job, among those whose task it knows
@@ -8,20 +8,22 @@ lanes of their own.
 Clients choose priorities, queues and tasks, so there may be as many lanes as jobs. The choice of a lane
 takes time in the logarithm of their number: there is an *index* of lanes for each distinct subscription of
 consumers. A *subscription* is the queues, tasks and codecs that a consumer takes.
-
-Run times limit the jobs in a grant that is read ahead: a consumer does not know the tasks of the next jobs.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from svc.domain.chunk import Chunk
 from svc.domain.job import Terms
-from svc.domain.limits import GRANT_JOBS
+from svc.domain.names import LARGE
+from svc.domain.scheduling.indexes import INDEXED_AT_ONCE, UNFINISHED_MAX, UnfinishedIndex
 
 V = TypeVar("V")
 
@@ -29,14 +31,10 @@ V = TypeVar("V")
 INDEXES_MAX = 64
 #: Out-of-date entries that a heap may hold beyond the number of its other entries.
 STALE_MAX = 64
-#: Single corrections are made for one in so many places of an index; then it is built again.
-_CORRECTED_PART = 16
+#: Corrections are made for one in so many places of an index, or of so many; then it is built again.
+_CORRECTED_PART, _CORRECTED_SIZE = 16, 16_000
 #: Bits of the order of a job, which is the number of an event.
 _ORDER_BITS = 64
-#: Weight of a new run time in the mean, if it is shorter than the mean.
-_WEIGHT = 0.3
-#: Tasks whose run times are remembered; a new task replaces the one that was first seen.
-_TASKS_MAX = 1024
 
 
 class ReadySpan(NamedTuple):
@@ -59,13 +57,12 @@ class Lane:
             corrects it. None before the first job.
     """
 
-    __slots__ = ("apart", "count", "number", "place", "spans", "terms")
+    __slots__ = ("_priority_rank", "apart", "count", "number", "place", "spans", "terms")
 
     def __init__(self, terms: Terms, number: int, *, apart: bool = False) -> None:
         """Start empty; *number* is that of no other lane. It is for suspects alone if *apart*."""
-        self.apart = apart
-        self.terms = terms
-        self.number = number
+        self.apart, self.terms, self.number = apart, terms, number
+        self._priority_rank = -(terms.priority << _ORDER_BITS)
         self.count = 0
         self.spans: list[ReadySpan] = []
         self.place: Place | None = None
@@ -88,7 +85,7 @@ class Lane:
             return None
         order = order or chunk.sequence_of(start)
         heapq.heappush(self.spans, ReadySpan(order, start, stop, ready_at, chunk))
-        rank = order - (self.terms.priority << _ORDER_BITS)
+        rank = order + self._priority_rank
         if self.place is not None and self.place[0] <= rank:
             return None
         self.place = (rank, self.number, self)
@@ -108,13 +105,14 @@ class Lane:
 
     def settle(self) -> Place | None:
         """Correct the place of the lane and return it; None if no job is left."""
-        head = self.head()
+        spans, place = self.spans, self.place
+        head = spans[0] if spans and not spans[0].chunk.has_gaps else self.head()
         if head is None:
             return None
-        rank = head.order - (self.terms.priority << _ORDER_BITS)
-        if self.place is None or self.place[0] != rank:
-            self.place = (rank, self.number, self)
-        return self.place
+        rank = head.order + self._priority_rank
+        if place is None or place[0] != rank:
+            place = self.place = (rank, self.number, self)
+        return place
 
     def comes_before(self, other: Lane) -> bool:
         """Return whether the first job of this lane is to be taken before that of *other*."""
@@ -154,21 +152,23 @@ class Lane:
 #: no two lanes have equal places. The rank is one number, which is compared fast: the order of the lane's
 #: first job, with the negated priority above its bits.
 Place: TypeAlias = tuple[int, int, Lane]
-#: The queues that a consumer serves, and the tasks and codecs that it takes (None: all).
+#: The queues that a consumer serves, and the tasks and codecs that it takes (None: all; but see `takes`).
 Subscription: TypeAlias = tuple[frozenset[str], frozenset[str] | None, frozenset[str] | None]
 #: The lanes of one queue, by codec, task and priority.
 _QueueLanes: TypeAlias = dict[str, dict[str, dict[int, Lane]]]
 _NO_LANES: _QueueLanes = {}
+_LARGE = frozenset((LARGE,))
 
 
 def covers(subscription: Subscription, terms: Terms) -> bool:
     """Return whether jobs with these terms are for a consumer with this subscription."""
     queues, tasks, codecs = subscription
-    return (
-        terms.queue in queues
-        and (tasks is None or terms.task in tasks)
-        and (codecs is None or terms.codec in codecs)
-    )
+    return terms.queue in queues and (tasks is None or terms.task in tasks) and takes(codecs, terms.codec)
+
+
+def takes(codecs: frozenset[str] | None, codec: str) -> bool:
+    """Return whether a consumer with these codecs takes jobs of *codec*; None stands for all but `large`."""
+    return codec != LARGE if codecs is None else codec in codecs
 
 
 class Lanes:
@@ -188,40 +188,49 @@ class Lanes:
         self._count = 0
         self._made = 0
         #: A heap for each subscription: no place in it is behind its lane's own. The last one was used last.
-        self._indexes: dict[Subscription, list[Place]] = {}
+        self._indexes: OrderedDict[Subscription, list[Place]] = OrderedDict()
         self._shared: dict[Subscription, Subscription] = {}
+        #: Those that are being made.
+        self.unfinished: dict[Subscription, UnfinishedIndex] = {}
 
     def __iter__(self) -> Iterator[Lane]:
         """Iterate over the lanes that hold jobs."""
-        return (lane for queue in self._lanes for lane in self._lanes_of(queue))
+        return (lane for queue in list(self._lanes) for lane in self._lanes_of(queue))
 
     def tasks(self, queue: str) -> dict[str, AbstractSet[str]]:
         """Return the tasks of one queue's ready jobs, by codec."""
         return {codec: tasks.keys() for codec, tasks in self._lanes.get(queue, _NO_LANES).items()}
 
-    def oldest(self, queue: str) -> float | None:
-        """Return the earliest time at which the first job of one of the queue's lanes became ready."""
-        oldest: float | None = None
-        for lane in self._lanes_of(queue):
-            spans = lane.spans  # no call for each lane: there may be 100,000 of them
-            head = spans[0] if spans and not spans[0].chunk.has_gaps else lane.head()
-            if head is not None and (oldest is None or head.ready_at < oldest):
-                oldest = head.ready_at
-        return oldest
+    def oldest(self, queue: str, at_once: int) -> Iterator[tuple[float, int]]:
+        """Yield when the first job of *at_once* lanes became ready (infinity: none), and their number."""
+        lanes = self._lanes_of(queue)
+        while some := list(islice(lanes, at_once)):
+            oldest = math.inf
+            for lane in some:
+                spans = lane.spans  # no call for each lane: there may be 100,000 of them
+                head = spans[0] if spans and not spans[0].chunk.has_gaps else lane.head()
+                if head is not None and head.ready_at < oldest:
+                    oldest = head.ready_at
+            yield oldest, len(some)
 
     def push(self, chunk: Chunk, start: int, stop: int, ready_at: float, order: int = 0) -> None:
         """Make jobs [start, stop) of *chunk* ready, at the place of their age or at *order*."""
         lane = self._lane(chunk.terms) or self._new_lane(chunk.terms)
         place = lane.push(chunk, start, stop, ready_at, order)
         if place is not None:
-            overgrown = None  # a heap whose consumers ask no more
-            for subscription, places in self._indexes.items():
-                if covers(subscription, lane.terms):
-                    heapq.heappush(places, place)
-                    if len(places) > 2 * self._count + STALE_MAX:
-                        overgrown = subscription
-            if overgrown is not None:
-                del self._indexes[overgrown]
+            self._index(lane, place)
+
+    def move(self, lane: Lane, to: Lanes) -> None:
+        """Move the jobs of *lane*, one of these, to other lanes."""
+        other = to._lane(lane.terms) or to._new_lane(lane.terms)
+        if len(other.spans) < len(lane.spans):
+            other.spans, lane.spans = lane.spans, other.spans
+        for span in lane.spans:
+            heapq.heappush(other.spans, span)
+        other.count += lane.count
+        other.place = None
+        to._index(other, other.settle())
+        self._remove(lane)
 
     def shared(self, subscription: Subscription) -> Subscription:
         """Return *subscription* as the object that all its consumers share.
@@ -233,19 +242,23 @@ class Lanes:
         return self._shared.setdefault(subscription, subscription)
 
     def best(self, subscription: Subscription) -> Lane | None:
-        """Return the lane that consumers with this subscription take from next, or None."""
+        """Return the lane that consumers with this subscription take from next, or None.
+
+        None also as long as the index of very many lanes is `unfinished`; see `go_on`.
+        """
         if self.queues.isdisjoint(subscription[0]):
             return None
         places = self._places(subscription)
         # If others have taken from very many lanes, it is less work to build the index again.
-        corrections = len(places) // _CORRECTED_PART + STALE_MAX
+        corrections = min(len(places), _CORRECTED_SIZE) // _CORRECTED_PART + STALE_MAX
         while places:
             top = places[0]
             place = top[2].settle()
             if place == top:
                 return top[2]
             if corrections == 0:
-                places[:] = self._build(subscription)
+                del self._indexes[subscription]
+                places = self._places(subscription)
             elif place is None:
                 heapq.heappop(places)
             else:
@@ -281,15 +294,29 @@ class Lanes:
         return lanes.get(terms.priority) if lanes is not None else None
 
     def _lanes_of(self, queue: str) -> Iterator[Lane]:
-        tasks = (lanes for codec in self._lanes.get(queue, _NO_LANES).values() for lanes in codec.values())
-        return (lane for lanes in tasks for lane in lanes.values())
+        for tasks in list(self._lanes.get(queue, _NO_LANES).values()):
+            for lanes in list(tasks.values()):
+                yield from list(lanes.values())
 
     def _new_lane(self, terms: Terms) -> Lane:
         self._made += 1
         self._count += 1
         tasks = self._lanes.setdefault(terms.queue, {}).setdefault(terms.codec, {})
-        lane = tasks.setdefault(terms.task, {})[terms.priority] = Lane(terms, self._made, apart=self._apart)
-        return lane
+        lanes = tasks.setdefault(terms.task, {})
+        return lanes.setdefault(terms.priority, Lane(terms, self._made, apart=self._apart))
+
+    def _index(self, lane: Lane, place: Place | None) -> None:
+        """Add the new place of a lane to the indexes."""
+        if place is None:
+            return
+        for subscription, places in list(self._indexes.items()):
+            if covers(subscription, lane.terms):
+                heapq.heappush(places, place)
+                if len(places) > 2 * self._count + STALE_MAX:  # its consumers ask no more
+                    del self._indexes[subscription]
+        for subscription, index in self.unfinished.items():
+            if covers(subscription, lane.terms):
+                heapq.heappush(index.places, place)
 
     def _remove(self, lane: Lane) -> None:
         """Forget a lane without jobs; its places in an index go when they come to the top."""
@@ -308,30 +335,57 @@ class Lanes:
                 if not codecs:
                     del self._lanes[terms.queue]
         if not self._count:
+            self.unfinished.clear()
             for places in self._indexes.values():
                 places.clear()
 
     def _places(self, subscription: Subscription) -> list[Place]:
         """Return the heap of a subscription, built if need be."""
-        places = self._indexes.pop(subscription, None)
-        if places is None or len(places) > 2 * self._count + STALE_MAX:
-            places = self._build(subscription)
-            if not places:
-                return places  # consumers that nothing is there for do not replace the index of others
-        if len(self._indexes) >= INDEXES_MAX:
-            del self._indexes[next(iter(self._indexes))]
-        self._indexes[subscription] = places
+        indexes = self._indexes
+        places = indexes.get(subscription)
+        if places is not None and len(places) <= 2 * self._count + STALE_MAX:
+            indexes.move_to_end(subscription)
+            return places
+        indexes.pop(subscription, None)
+        if self._count > INDEXED_AT_ONCE:
+            if subscription not in self.unfinished and len(self.unfinished) < UNFINISHED_MAX:
+                self.unfinished[subscription] = UnfinishedIndex(self._groups_for(subscription))
+            return []
+        # Lanes in the order of their age are mostly a heap at once, also in memory.
+        groups = self._groups_for(subscription)
+        places = [lane.place for some in groups for lanes in some for lane in lanes.values() if lane.place]
+        if places:  # consumers that nothing is there for do not replace the index of others
+            heapq.heapify(places)
+            self._keep(subscription, places)
         return places
 
-    def _build(self, subscription: Subscription) -> list[Place]:
-        places: list[Place] = []
+    def _keep(self, subscription: Subscription, places: list[Place]) -> None:
+        if len(self._indexes) >= INDEXES_MAX:
+            self._indexes.popitem(last=False)
+        self._indexes[subscription] = places
+
+    def go_on(self) -> bool:
+        """Go on with one of the `unfinished` indexes for some milliseconds; return whether there is one."""
+        if not self.unfinished:
+            return False
+        subscription, index = next(iter(self.unfinished.items()))
+        if index.go_on():
+            del self.unfinished[subscription]
+            if index.places:
+                self._keep(subscription, index.places)
+        return True
+
+    def _groups_for(self, subscription: Subscription) -> Iterator[list[dict[int, Lane]]]:
+        """Yield the lanes that a subscription covers, by task; others may come and go meanwhile."""
         queues, known, accepted = subscription
-        for codecs in _named(self._lanes, queues):
-            for tasks in _named(codecs, accepted):
-                groups = _named(tasks, known)
-                places += [lane.place for lanes in groups for lane in lanes.values() if lane.place]
-        heapq.heapify(places)
-        return places
+        for codecs in list(_named(self._lanes, queues)):
+            for tasks in list(_named(codecs, _others(codecs) if accepted is None else accepted)):
+                yield list(_named(tasks, known))
+
+
+def _others(codecs: dict[str, V]) -> frozenset[str] | None:
+    """Return all of *codecs* but `large`, or None if it is none of them."""
+    return frozenset(codecs) - _LARGE if LARGE in codecs else None
 
 
 def _named(entries: dict[str, V], names: frozenset[str] | None) -> Iterable[V]:
@@ -344,54 +398,3 @@ def _named(entries: dict[str, V], names: frozenset[str] | None) -> Iterable[V]:
     if len(names) < len(entries):
         return [entries[name] for name in names if name in entries]
     return [entry for name, entry in entries.items() if name in names]
-
-
-class RunTime:
-    """The exponentially weighted mean run time of one task's jobs.
-
-    Attributes:
-        mean: the mean, in seconds.
-        trusted: how many jobs may be granted at once: 1 at first, doubled by each report, up to `GRANT_JOBS`.
-    """
-
-    __slots__ = ("mean", "trusted")
-
-    def __init__(self) -> None:
-        """Start without run times: one job may be granted, and no other beside it."""
-        self.mean = float("inf")
-        self.trusted = 1
-
-    def ran(self, count: int, seconds: float) -> None:
-        """Add the run time of *count* jobs, one or more, that took *seconds* together."""
-        sample = seconds / count
-        if not sample >= 0:
-            return  # a peer may report any number
-        # The mean rises at once and falls slowly: if it is too long, that costs a few calls; if it is too
-        # short, other jobs have to wait.
-        known = self.mean if self.mean < float("inf") else sample
-        self.mean = sample if sample > known else known + _WEIGHT * (sample - known)
-        self.trusted = min(GRANT_JOBS, 2 * self.trusted)
-
-    def fitting(self, seconds: float) -> int:
-        """Return how many jobs in one grant run within *seconds*; 0 if not even one is sure to."""
-        if self.mean > seconds:
-            return 0
-        jobs = seconds / max(self.mean, 1e-9)
-        return int(jobs) if jobs < self.trusted else self.trusted
-
-
-class RunTimes(dict[str, RunTime]):
-    """The run times of all tasks that ran recently."""
-
-    def ran(self, task: str, count: int, seconds: float) -> None:
-        """Add the run time of *count* jobs of *task*, one or more, that took *seconds* together."""
-        run_time = self.get(task)
-        if run_time is None:
-            if len(self) >= _TASKS_MAX:
-                del self[next(iter(self))]
-            run_time = self[task] = RunTime()
-        run_time.ran(count, seconds)
-
-    def of(self, task: str) -> RunTime:
-        """Return the run times of *task*; they are empty if no job of it has ended yet."""
-        return self.get(task) or RunTime()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from svc.domain.chunk import Chunk
+from svc.domain.leases import Leases
 from svc.domain.losses import Losses, suspects_in
 from svc.domain.members import ON_TRIAL, LeaseRecord, Member
 from svc.domain.scheduling.lanes import Lane, Lanes
@@ -33,7 +34,7 @@ class Suspects:
         lost_at: for each worker that was lost of late, by name and life, when.
     """
 
-    def __init__(self, leases: dict[int, LeaseRecord], losses: Losses) -> None:
+    def __init__(self, leases: Leases, losses: Losses) -> None:
         """Start with none; look into the *leases* that are in force, and the *losses* that made suspects."""
         self.lanes = Lanes(apart=True)
         self.running: list[LeaseRecord] = []

@@ -22,9 +22,13 @@ class Ballast:
         #: How many bytes the ballast will take when there is space again.
         self.missing = 0 if file_bytes(self._path) == size else size
 
-    def take(self, free: int) -> None:
-        """Make the file if *free* is at least twice its size."""
-        if not self.missing or free < 2 * self.size:
+    def room(self) -> int:
+        """Return the bytes that are left for this user, without those of the ballast, made or not."""
+        return max(0, self._free_bytes() - self.missing)
+
+    def take(self) -> None:
+        """Make the file if it is missing and the disk has twice its size."""
+        if not self.missing or self._free_bytes() < 2 * self.size:
             return
         file = -1
         try:
@@ -47,3 +51,7 @@ class Ballast:
         except OSError:
             return False
         return True
+
+    def _free_bytes(self) -> int:
+        space = os.statvfs(self._path.parent)
+        return space.f_bavail * space.f_frsize

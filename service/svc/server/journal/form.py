@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from svc.errors import Conflict, JournalError
-from svc.server.journal.files import copy_synced, create, make_directory, sync
+from svc.errors import ConfigurationError, Conflict, JournalError
+from svc.server.journal.files import copy_synced, create, sync
 from svc.server.journal.large_rows import keep_large_rows
 from svc.server.journal.mark import Claim, mark_path
+from svc.server.journal.standing import COPY_ID, MOVED_ID, require_served
 
 #: `user_version` of the files that this release writes; see schema.sql.
 SCHEMA_VERSION: Final = 3
@@ -24,13 +25,15 @@ READABLE_VERSIONS: Final = tuple(range(1, SCHEMA_VERSION + 1))
 TEXTS_VERSION: Final = 3
 #: `application_id` of the files that this release writes; see schema.sql.
 APPLICATION_ID: Final = 0x73766371
+#: Those of all files with the tables of a journal.
+_OURS: Final = (APPLICATION_ID, COPY_ID, MOVED_ID)
 #: Older releases of SQLite may corrupt the file when the log is reset (sqlite.org/wal.html, "WAL-reset bug").
 SQLITE_MINIMUM: Final = (3, 51, 3)
 
 #: Returns the version of the SQLite library in use.
 sqlite_release = apsw.sqlite_lib_version
 
-_SYNCHRONOUS = {"fsync": ("FULL", 2), "os": ("NORMAL", 1)}
+_SYNCHRONOUS = {"fsync": ("FULL", 2), "os": ("NORMAL", 1), "none": ("OFF", 0)}
 DURABILITIES = tuple(_SYNCHRONOUS)
 _PAGE_BYTES = 4096
 _CACHE_KIB = 16 * 1024
@@ -60,6 +63,8 @@ def open_file(path: Path, durability: str, claim: Claim | None) -> Opened:
     Raises:
         Conflict: another process, or this one, has it open.
         JournalError: it cannot be read, is no journal, or is one of a newer release.
+        JournalMoved: it was moved elsewhere.
+        CopyIncomplete: it is a copy that is not complete.
         TailLost: it holds less than *claim* says; the file is not changed then.
     """
     try:
@@ -93,10 +98,7 @@ def begin_incarnation(
     # No token may be given twice, so the new incarnation has to be on disk with any durability.
     _set(connection, "synchronous", *_SYNCHRONOUS["fsync"])
     connection.execute("BEGIN IMMEDIATE")
-    if new:
-        _run(connection, "schema.sql")
-    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
-        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
+    make_tables(connection, new=new)
     incarnation = connection.execute("SELECT value FROM meta WHERE name = 'incarnation'").get
     if not isinstance(incarnation, int):
         raise apsw.CorruptError("the table meta has no incarnation")
@@ -111,16 +113,18 @@ def begin_incarnation(
 
 
 def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
-    """Return a read-only connection, and the version of the file.
+    """Return a read-only connection, and the version of the file. It may be one that was moved elsewhere.
 
     No manager can open the file while the connection is open.
 
     Raises:
         Conflict: a manager has it open.
-        JournalError: there is no journal, or it cannot be read.
+        CopyIncomplete: it is a copy that is not complete.
+        ConfigurationError: there is no journal.
+        JournalError: it cannot be read.
     """
     if not path.is_file():
-        raise JournalError(f"there is no journal {path}; name one")
+        raise ConfigurationError(f"there is no journal {path}; name one that exists")
     try:
         logged = Path(f"{path}-wal").exists()
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
@@ -129,8 +133,9 @@ def open_to_read(path: Path) -> tuple[apsw.Connection, int]:
         connection.set_busy_timeout(0)
         connection.pragma("locking_mode", "EXCLUSIVE")
         connection.pragma("query_only", "ON")
-        if not _is_journal(connection, path):
+        if not is_journal(connection, path):
             raise JournalError(f"the journal {path} is empty: it was never opened by a manager")
+        require_served(connection, path, moved=True)
         return connection, int(connection.pragma("user_version"))
     except apsw.Error as error:
         raise explained(path, error) from None
@@ -200,18 +205,26 @@ def explained(path: Path, error: apsw.Error) -> Conflict | JournalError:
 
 
 def require_place(path: Path, *, must_exist: bool) -> None:
-    """Make the file *path*, empty and for this user alone, with its directories, unless it exists.
+    """Make the file *path*, empty and for this user alone, unless it exists.
+
+    Its directory has to exist: one that does not is a mistyped path more often than a new place, and an empty
+    queue there would take the jobs of the real one.
 
     Raises:
-        JournalError: it does not exist and *must_exist* is set, or this user may not make it.
+        JournalError: it does not exist and *must_exist* is set, its directory does not exist, or this user
+            may not make it.
     """
     if must_exist and not path.is_file():
         raise JournalError(
             f"there is no journal {path}, and --journal-must-exist is set: is its disk mounted? Without that "
             "setting a new, empty one would be made"
         )
+    if not path.parent.is_dir():
+        raise JournalError(
+            f"there is no directory {path.parent} for the journal {path.name}; see that the path is right "
+            "and its disk is mounted, or make the directory"
+        )
     try:
-        make_directory(path.parent)
         with suppress(FileExistsError):
             os.close(create(path))
     except OSError as error:
@@ -225,24 +238,24 @@ def _prepare(connection: apsw.Connection, path: Path, durability: str, claim: Cl
     """Check the file, make or upgrade its tables, and set the durability."""
     connection.set_busy_timeout(0)
     connection.pragma("locking_mode", "EXCLUSIVE")
-    new = not _is_journal(connection, path)
-    if new:
+    new = not is_journal(connection, path)
+    if not new:
+        require_served(connection, path)
+    else:
         connection.pragma("page_size", _PAGE_BYTES)
-    _set(connection, "journal_mode", "WAL", "wal")
-    connection.pragma("journal_size_limit", _WAL_FILE_BYTES)
-    connection.pragma("cache_size", -_CACHE_KIB)
+    prepare_log(connection)
     return begin_incarnation(connection, path, durability, claim, new=new)
 
 
-def _is_journal(connection: apsw.Connection, path: Path) -> bool:
-    """Return whether the file is a journal; false if it is still empty.
+def is_journal(connection: apsw.Connection, path: Path) -> bool:
+    """Return whether the file has the tables of a journal; false if it is still empty.
 
     Raises:
         JournalError: it is another kind of file, or a journal of a newer release.
     """
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
-    if application == APPLICATION_ID:
+    if application in _OURS:
         if version not in READABLE_VERSIONS:
             raise JournalError(
                 f"the journal {path} has format {version} and this release reads format {SCHEMA_VERSION}; "
@@ -254,6 +267,21 @@ def _is_journal(connection: apsw.Connection, path: Path) -> bool:
             f"{path} is a database, but not a journal of svc; name another file with --journal"
         )
     return False
+
+
+def prepare_log(connection: apsw.Connection) -> None:
+    """Have the commits of *connection* written to a log beside the file."""
+    _set(connection, "journal_mode", "WAL", "wal")
+    connection.pragma("journal_size_limit", _WAL_FILE_BYTES)
+    connection.pragma("cache_size", -_CACHE_KIB)
+
+
+def make_tables(connection: apsw.Connection, *, new: bool) -> None:
+    """Make the tables of a journal in a *new* file, or upgrade them; a transaction is open."""
+    if new:
+        _run(connection, "schema.sql")
+    for version in range(int(connection.pragma("user_version")), SCHEMA_VERSION):
+        _run(connection, f"upgrade_{version}_to_{version + 1}.sql")
 
 
 def _run(connection: apsw.Connection, script: str) -> None:

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import msgspec
 
 from svc.domain.events import AnyEvent
-from svc.domain.ledger import Ledger
-from svc.domain.replay import replay
+from svc.domain.lifecycle import UNFINISHED, JobState
 from svc.errors import Conflict, JournalError, ServiceError
+from svc.server.journal.copying import INCARNATIONS_SKIPPED, Contents, contents_of
 from svc.server.journal.files import copy_synced, draft_beside, file_bytes, make_directory, publish
 from svc.server.journal.form import (
     TEXTS_VERSION,
@@ -32,17 +32,14 @@ from svc.server.journal.mark import (
     this_boot,
 )
 from svc.server.journal.rows import checked_rows
+from svc.server.journal.standing import MOVED_ID, MOVED_TO, read_place, require_served
 from svc.server.journal.texts import check_uses, checked_texts
-
-#: Added to the incarnation of a restored journal. No lease that was granted after the backup may look like a
-#: lease of the restored journal, however often the manager was restarted in between.
-INCARNATIONS_SKIPPED: Final = 1 << 16
 
 
 class Info(msgspec.Struct, frozen=True):
     """What a journal holds. Sizes are in bytes, `created` is a Unix time, -1 no row or no mark.
 
-    `texts` is the number of long texts of errors beside the rows.
+    `texts` is the number of long texts of errors beside the rows; `moved_to` is empty unless it was moved.
     """
 
     path: str
@@ -57,6 +54,7 @@ class Info(msgspec.Struct, frozen=True):
     mark_incarnation: int
     mark_sequence: int
     texts: int = 0
+    moved_to: str = ""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -71,6 +69,7 @@ def info(path: Path) -> Info:
     """Describe the journal at *path*.
 
     Raises:
+        ConfigurationError: it does not exist.
         Conflict: a manager has it open.
         JournalError: it cannot be read.
     """
@@ -88,6 +87,7 @@ def info(path: Path) -> Info:
                 first = newest if first < 0 else first
             count = "SELECT count(*) FROM texts" if journal.version >= TEXTS_VERSION else "SELECT 0"
             texts = journal.connection.execute(count).get
+            moved_to = read_place(journal.connection, MOVED_TO)
         except apsw.Error as error:
             raise explained(path, error) from None
     return Info(
@@ -103,6 +103,7 @@ def info(path: Path) -> Info:
         mark_incarnation=claim.incarnation if claim else -1,
         mark_sequence=claim.sequence if claim else -1,
         texts=texts,
+        moved_to=moved_to,
     )
 
 
@@ -110,8 +111,9 @@ def verify(path: Path) -> list[Check]:
     """Check the journal at *path*: SQLite's structures, the rows, the error texts, a replay, and its end.
 
     Raises:
+        ConfigurationError: it does not exist.
         Conflict: a manager has it open.
-        JournalError: it does not exist, or is no journal.
+        JournalError: it is no journal.
     """
     with _reading(path) as journal:
         return [_checked(name, look, journal) for name, look in _CHECKS.items()]
@@ -134,10 +136,18 @@ def check_copy(path: Path, each: Callable[[int], None]) -> None:
             raise JournalError(f"the copy {path} is damaged ({error}); run the backup again") from None
 
 
+def jobs_found(contents: Contents) -> str:
+    """Return the result of a replay in words."""
+    jobs = contents.jobs()
+    unfinished = sum(count for word, count in jobs.items() if JobState[word.upper()] in UNFINISHED)
+    return f"{unfinished} jobs to be done, {sum(jobs.values()) - unfinished} finished ones kept"
+
+
 def restore(backup: Path, path: Path) -> None:
     """Make the journal *path* from *backup*, which is verified first and not changed.
 
     Raises:
+        ConfigurationError: there is no such backup.
         Conflict: there is a journal, or a file of one, at *path* already.
         JournalError: the backup is not sound, or the journal cannot be made.
     """
@@ -145,10 +155,7 @@ def restore(backup: Path, path: Path) -> None:
     for beside in (path, Path(f"{path}-wal"), mark_path(path), large_rows_path(path)):
         if beside.exists():
             raise Conflict(f"{beside} exists and is not replaced; move the old journal's files away first")
-    bad = [check for check in verify(backup) if not check.ok]
-    if bad or Path(f"{backup}-wal").exists():
-        found = bad[0].found if bad else "it has a -wal file, so it is no backup but a journal in use"
-        raise JournalError(f"the backup {backup} is not restored: {found}")
+    require_sound(backup)
     draft = draft_beside(path)
     try:
         make_directory(path.parent)
@@ -159,6 +166,21 @@ def restore(backup: Path, path: Path) -> None:
     except (OSError, apsw.Error) as error:
         draft.unlink(missing_ok=True)
         raise JournalError(f"the journal {path} cannot be made from {backup} ({error})") from None
+
+
+def require_sound(backup: Path) -> None:
+    """Verify a backup.
+
+    Raises:
+        ConfigurationError: there is no such file.
+        JournalError: it is not sound, or is the file of a journal in use, or of one that was moved.
+    """
+    with _reading(backup) as journal:
+        require_served(journal.connection, backup)
+    bad = [check for check in verify(backup) if not check.ok]
+    if bad or Path(f"{backup}-wal").exists():
+        found = bad[0].found if bad else "it has a -wal file, so it is no backup but a journal in use"
+        raise JournalError(f"the backup {backup} is not restored: {found}")
 
 
 def _skip_incarnations(path: Path) -> tuple[int, int]:
@@ -224,15 +246,12 @@ def _texts(journal: _Reading, each: Callable[[int], None] = lambda count: None) 
 
 
 def _replay(journal: _Reading) -> str:
-    ledger = Ledger(window_bytes=0)
-    for sequence, event in journal.rows():
-        replay(ledger, sequence, event)
-    unfinished = sum(chunk.unfinished for chunk in ledger.chunks.values())
-    finished = sum(chunk.count for chunk in ledger.chunks.values()) - unfinished
-    return f"{unfinished} jobs to be done, {finished} finished ones kept"
+    return jobs_found(contents_of(journal.rows()))
 
 
 def _end(journal: _Reading) -> str:
+    if journal.connection.pragma("application_id") == MOVED_ID:
+        return f"the journal was moved to {read_place(journal.connection, MOVED_TO)}"
     claim = read_claim(mark_path(journal.path))
     if claim is None:
         return "there is no mark to compare with, as with a backup"

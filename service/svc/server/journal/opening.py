@@ -55,13 +55,13 @@ class Files(NamedTuple):
 
 
 def open_files(path: Path, durability: str, options: OpenOptions) -> Files:
-    """Open the journal at *path*, make it and its directory if need be, and add 1 to its incarnation.
+    """Open the journal at *path*, make it if need be, and add 1 to its incarnation.
 
     Raises:
         ConfigurationError: *durability* is neither `fsync` nor `os`.
         Conflict: another process, or this one, has it open.
         JournalError: it cannot be created or read, is no journal, is one of a newer release, has lost its
-            end, is missing and has to exist, or is on a network file system.
+            end, is missing and has to exist, has no directory, or is on a network file system.
     """
     if durability not in DURABILITIES:
         raise ConfigurationError(f"durability {durability!r} is unknown; choose one of fsync, os, memory")

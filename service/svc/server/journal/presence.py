@@ -23,8 +23,10 @@ from svc.server.journal.files import MOUNTS, TIMED, file_system
 from svc.server.journal.large_rows import large_rows_path
 
 #: Seconds after a change of the directory in which each commit looks at all files: two changes within one
-#: step of the file system's clock (some milliseconds; 1 s on some disks of ext4) have the same time.
-SETTLED_SECONDS: Final = 1.5
+#: step of the file system's clock have the same time. If the time has parts of a second, the step is the
+#: kernel's tick, 10 ms at most; else it is 1 s, as on some disks of ext4.
+SETTLED_SECONDS: Final = 0.1
+WHOLE_SECONDS_SETTLED: Final = 1.5
 
 #: The device, inode and `st_ctime` of the directory, as long as no file in it was moved, deleted or replaced.
 Place = tuple[int, int, int]
@@ -93,8 +95,17 @@ class Presence:
             found = os.stat(self.directory)  # noqa: PTH116 - as above
         except OSError:
             return UNSETTLED
-        settled = found.st_ctime < time.time() - SETTLED_SECONDS
+        settled = has_settled(found.st_ctime_ns, time.time())
         return (found.st_dev, found.st_ino, found.st_ctime_ns) if settled else UNSETTLED
+
+
+def has_settled(changed_ns: int, now: float) -> bool:
+    """Return whether a change of a directory at *now* or later has another time than that at *changed_ns*.
+
+    Both are Unix times, in nanoseconds as the directory's `st_ctime_ns` and in seconds.
+    """
+    step = SETTLED_SECONDS if changed_ns % 1_000_000_000 else WHOLE_SECONDS_SETTLED
+    return changed_ns / 1e9 < now - step
 
 
 def _identity(path: str) -> _Identity | None:

@@ -9,9 +9,8 @@ durability synchronous   an accepted event survives
 ========== ============= =============================================================================
 ``fsync``  ``FULL``      kill -9 and power loss: the log is synced before `append` returns
 ``os``     ``NORMAL``    kill -9; power loss may undo the last commits, but leaves the file sound
+``none``   ``OFF``       kill -9; power loss may damage the file: only for the mirror of another journal
 ========== ============= =============================================================================
-
-(``OFF`` would not be faster for our writes, and power loss may then damage the file itself.)
 
 A row that is damaged, missing or out of place is an error, and never yields a different list of jobs: each
 row has a checksum, the newest row has the number of all rows, and the mark has the number of the newest row.
@@ -28,10 +27,8 @@ from typing import Final, NoReturn, Unpack
 from zlib import crc32
 
 import apsw
-import msgspec
 
 from svc.broker.error_texts import Texts, put_back, set_aside
-from svc.broker.journal import Journal
 from svc.domain.events import AnyEvent, Failed
 from svc.domain.replies import Copy
 from svc.errors import Conflict, JournalError, RowMissing
@@ -41,17 +38,27 @@ from svc.server.journal.files import CHECK, file_bytes
 from svc.server.journal.form import reason
 from svc.server.journal.large_rows import LARGE_BYTES, LargeRows, NoRoom
 from svc.server.journal.mark import CLAIM, MAGIC, SLOTS, SYNC_SECONDS
+from svc.server.journal.mirror import Mirror
 from svc.server.journal.opening import OpenOptions, begin_anew, open_files
 from svc.server.journal.presence import UNSETTLED
 from svc.server.journal.rows import (
     CHECK_MASK,
+    FAILED_TAG,
+    INSERT,
     UNREADABLE,
+    EncodedRow,
+    Record,
     Row,
     checked_rows,
+    due_rows,
+    encode_event,
     event_of,
     runs_of,
     set_large_aside,
+    tag_of,
+    texts_aside,
     unreadable,
+    with_checks,
 )
 from svc.server.journal.texts import ErrorTexts
 
@@ -61,15 +68,13 @@ CHECK_SECONDS: Final = 0.5
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 CHECKPOINT_IDLE_BYTES: Final = 1024 * 1024
 
-_INSERT = "INSERT INTO events (seq, body, crc, total) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM events WHERE seq BETWEEN ? AND ?"
 _COUNT = "UPDATE events SET total = ? WHERE seq = ?"
 _READ = "SELECT body, crc FROM events WHERE seq = ?"
 _BODY = itemgetter(1)
-_encode = msgspec.msgpack.Encoder().encode
 
 
-class SqliteJournal(Journal):
+class SqliteJournal(Mirror):
     """A journal in a file; made by `open`.
 
     Attributes:
@@ -88,7 +93,7 @@ class SqliteJournal(Journal):
         self._path = path
         self._connection = connection = opened.connection
         self._newest, self._total = opened.newest, opened.total
-        #: The newest row, if it is to be forgotten: the next commit with a newer row deletes it.
+        #: The newest row, if it is to be forgotten; see `due_rows`.
         self._deferred: set[int] = set()
         self._ownership, self._ballast = files.ownership, files.ballast
         self._presence, self._place = files.presence, UNSETTLED
@@ -122,22 +127,33 @@ class SqliteJournal(Journal):
         return journal
 
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
-        """Commit *records* and deletions in one transaction; see `Journal.append`.
-
-        The newest row stays until there is a newer one, even if it is to be forgotten. So the highest number
-        in the file never decreases, and can be compared with the mark.
-        """
+        """Commit *records* and deletions in one transaction; see `Journal.append`."""
         self._require_sound()
-        newest = max([self._newest, *[number for number, _ in records]])
-        gone = self._deferred.union(forget)
-        if gone:
-            records = [record for record in records if record[0] == newest or record[0] not in gone]
+        records, gone, newest = self._due(records, forget)
         texts: Mapping[int, Texts] = {}
         if Failed in [type(event) for _, event in records]:
             records, texts = set_aside(records)
-        rows = rows_of(records)
-        self._deferred = gone & {newest}
-        gone -= self._deferred
+        self._keep(rows_of(records), texts, gone, newest)
+
+    def append_encoded(self, encoded: Sequence[EncodedRow], forget: Sequence[int] = ()) -> None:
+        """Do the same with events that are encoded; see `Mirror.append_encoded`."""
+        self._require_sound()
+        encoded, gone, newest = self._due(encoded, forget)
+        has_texts = FAILED_TAG in map(tag_of, map(_BODY, encoded))
+        encoded, texts = texts_aside(encoded) if has_texts else (encoded, {})
+        self._keep(with_checks(encoded), texts, gone, newest)
+
+    def _due(
+        self, records: Sequence[Record], forget: Sequence[int]
+    ) -> tuple[Sequence[Record], set[int], int]:
+        """Return the records to write, the numbers to delete, and the newest number; see `due_rows`."""
+        newest = max([self._newest, *[number for number, _ in records]])
+        gone = self._deferred.union(forget)
+        if gone:
+            records, gone, self._deferred = due_rows(records, gone, newest)
+        return records, gone, newest
+
+    def _keep(self, rows: list[Row], texts: Mapping[int, Texts], gone: set[int], newest: int) -> None:
         if not rows and not gone:
             return
         if time.monotonic() >= self._ownership.next_check:
@@ -207,11 +223,8 @@ class SqliteJournal(Journal):
         return file_bytes(self._path) + file_bytes(Path(f"{self._path}-wal")) + self._large_rows.size
 
     def free_bytes(self) -> int:
-        """Return the bytes that the file system has left for this user, without the ballast's space.
-
-        The result is the same whether the ballast exists or has still to be made again.
-        """
-        return max(0, self._disk_bytes() - self._ballast.missing)
+        """Return the bytes that are left for this user, without those of the ballast, made or not."""
+        return self._ballast.room()
 
     def reserve(self) -> None:
         """Check the owner and the files, remove those of deleted rows, and make the ballast again.
@@ -225,8 +238,7 @@ class SqliteJournal(Journal):
             self._watch(self._look)
         if self._large_rows.dropped:
             self._remove_large()
-        if self._ballast.missing:
-            self._ballast.take(self._disk_bytes())
+        self._ballast.take()
 
     def _remove_large(self) -> None:
         # A running backup may still read the files.
@@ -290,9 +302,7 @@ class SqliteJournal(Journal):
     def _commit(self, rows: list[Row], texts: Mapping[int, Texts], gone: list[int], newest: int) -> int:
         """Commit, if need be in the space of the ballast; return how many rows there are now.
 
-        "Full" is not a failed sync: it comes from a write for which there was no space, before any sync, and
-        the data is still in memory. The half-written frames have no commit mark and are overwritten. So a
-        full disk allows one more attempt; an I/O error does not.
+        A full disk allows one more attempt, as it comes before any sync; an I/O error does not.
         """
         # With durability `os`, a file would not be on disk before its row.
         large = []
@@ -323,9 +333,9 @@ class SqliteJournal(Journal):
                 self._texts.drop(runs)
         if rows and rows[-1][0] == newest:
             rows[-1] = (*rows[-1][:3], total)
-            connection.executemany(_INSERT, rows)
+            connection.executemany(INSERT, rows)
         else:
-            connection.executemany(_INSERT, rows)
+            connection.executemany(INSERT, rows)
             connection.execute(_COUNT, (total, newest))
         if texts:
             self._texts.add(texts)
@@ -355,10 +365,6 @@ class SqliteJournal(Journal):
     def _look(self) -> None:
         self._place = self._presence.check()
 
-    def _disk_bytes(self) -> int:
-        space = os.statvfs(self._path.parent)
-        return space.f_bavail * space.f_frsize
-
     def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_bytes = pages * self._page_bytes
         return apsw.SQLITE_OK
@@ -386,5 +392,5 @@ class SqliteJournal(Journal):
 
 def rows_of(records: Sequence[tuple[int, AnyEvent]]) -> list[Row]:
     """Return the rows of events."""
-    encode, check, mask = _encode, crc32, CHECK_MASK
+    encode, check, mask = encode_event, crc32, CHECK_MASK
     return [(number, body := encode(event), check(body, number & mask), None) for number, event in records]

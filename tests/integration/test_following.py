@@ -1,0 +1,43 @@
+"""The follower of a stream keeps few bytes of it in memory, however large its messages are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from svc.server.journal.jetstream.following import AHEAD_BYTES
+from svc.server.journal.jetstream.nats_log import NatsLog
+from tests.support.nats_logs import run_on
+from tests.support.nats_servers import NatsCluster, running_nats
+
+#: Messages of the largest size: together they have several times the bytes that are asked for ahead.
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[NatsCluster]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as running:
+        yield running
+
+
+def test_a_follower_that_takes_no_message_is_sent_a_bounded_number_of_bytes(cluster):
+    async def story(log: NatsLog) -> None:
+        size = (await log.facts()).message_max
+        for number in range(1, COUNT + 1):
+            await log.append(bytes([number]) * size, expected=number - 1, message_id=f"id{number}")
+        stats = log._connection.client.stats
+        before, bound = stats["in_bytes"], 3 * AHEAD_BYTES
+        async with aclosing(log.follow(1)) as following:
+            found = [await anext(following)]
+            for _ in range(200):  # as many answers leave the server time to send
+                await log.facts()
+            assert stats["in_bytes"] - before < bound
+            found += [await anext(following) for _ in range(COUNT - 1)]
+        assert [(each.sequence, each.data[:1], len(each.data)) for each in found] == [
+            (number, bytes([number]), size) for number in range(1, COUNT + 1)
+        ]
+        assert size * COUNT > 2 * bound
+
+    run_on(cluster, story)

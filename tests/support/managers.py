@@ -1,0 +1,121 @@
+"""Two managers on one stream of real NATS servers, on loopback, with a worker and clients that know both."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from svc.app import Client
+from tests.support.processes import ROOT, free_port
+from tests.support.workers import until
+
+
+class Managers:
+    """Managers on one stream, a worker, and clients that know all of them."""
+
+    def __init__(self, folder: Path, servers: list[str], name: str) -> None:
+        self.folder = folder
+        #: More options of all managers that start from now on.
+        self.flags: tuple[str, ...] = ()
+        self.listen = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.http = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.journal = f"nats://{','.join(servers)}/{name}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        key = folder / "authkey"
+        key.write_text("k" * 40)
+        key.chmod(0o600)
+        self.environment = {"SVC_AUTHKEY_FILE": str(key), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+
+    def start(self, number: int) -> subprocess.Popen[bytes]:
+        announced = self.folder / f"m{number}.json"
+        announced.unlink(missing_ok=True)
+        process = self._run(
+            self.log_of(number),
+            *("manager", "--listen", self.listen[number], "--http", self.http[number]),
+            *("--journal", self.journal, "--journal-replicas", "1"),
+            *("--mirror", str(self.folder / f"mirror{number}"), "--announce", str(announced)),
+            *self.flags,
+        )
+        until(announced.exists, 30)
+        return process
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self._run(
+            self.folder / "worker.log",
+            *("worker", "--manager", ",".join(self.listen), "--http", "off"),
+            *("--tasks", "tests.support.worker_tasks", "--consumers", "1"),
+        )
+
+    def client(self, *numbers: int, timeout: float = 30) -> Client:
+        known = [self.listen[number] for number in numbers or (0, 1)]
+        return Client(",".join(known), authkey_file=self.folder / "authkey", timeout=timeout)
+
+    def ready(self, number: int) -> tuple[int, str]:
+        """Return the status of a manager's /readyz, 0 if there is none, and its text."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http[number]}/readyz", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def svc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of an operator who knows both managers."""
+        return subprocess.run(
+            [sys.executable, "-m", "svc", *arguments, "--manager", ",".join(self.listen)],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait(10)
+
+    def log_of(self, number: int) -> Path:
+        """Return the file with the log of a manager, of all its starts."""
+        return self.folder / f"m{number}.log"
+
+    def events(self, number: int, name: str) -> list[dict[str, Any]]:
+        """Return the records of one event in the log of a manager."""
+        lines = self.log_of(number).read_text(encoding="utf-8").splitlines()
+        return [record for line in lines if f'"{name}"' in line for record in [json.loads(line)]]
+
+    def _run(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        with log.open("ab") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "svc", *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stderr=stderr,
+            )
+        self.processes.append(process)
+        return process
+
+
+@contextmanager
+def managers(folder: Path, nats: Any, name: str) -> Iterator[Managers]:
+    made = Managers(folder, nats.addresses, name)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def metrics_of(address: str) -> dict[str, float]:
+    """Return the samples of a manager's metrics by name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
