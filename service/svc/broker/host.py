@@ -23,9 +23,9 @@ from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
 from svc.broker.outputs import MemoryOutputs, OutputKeeper, OutputStore
 from svc.broker.parked import Waiting
-from svc.broker.requests import Deliver, Request
+from svc.broker.requests import Deliver, Request, impatient
 from svc.broker.surveys import Surveys
-from svc.broker.waiting import Waiters, impatient
+from svc.broker.waiting import Waiters
 from svc.domain import commands as c
 from svc.domain import membership, upkeep
 from svc.domain import replies as r
@@ -326,13 +326,12 @@ class QueueHost(DurableState):
         try:
             if self.state.needs_upkeep(now):
                 upkeep.tick(self.state, now)
-            if now >= self._waiters.soonest:
-                self._waiters.expire(now)
+            self._waiters.expire(now)
         except Exception as error:
             if passes_through(error):
                 raise
             raise StateBroken(Place.UPKEEP, error) from error
-        self._next_tick = now + TICK_SECONDS
+        self._next_tick = now if now >= self._waiters.expiries.soonest else now + TICK_SECONDS
         return now
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Hashable
 from typing import Any, Final, TypeAlias
 
@@ -20,6 +21,12 @@ from svc.domain.scheduling import read_ahead
 WAITING_BYTES: Final = 1000
 ID_BYTES: Final = 70
 
+#: Deadlines are told apart by 20 ms, as a manager looks at them five times less often.
+_TICKS: Final = 50
+
+#: Later deadlines are looked at again by then. So `Expiries` has at most 15,000 ticks.
+_HORIZON_SECONDS: Final = 300
+
 
 class Waiting:
     """A request whose last command cannot be answered yet.
@@ -35,6 +42,7 @@ class Waiting:
         size: of a `Put`, the bytes of its job; of others but those of consumers and their workers, about what
             they take, with the ids that they name and the replies that wait with them.
         list: the list on which it waits.
+        tick: the tick under which `Expiries` keeps it.
     """
 
     __slots__ = (
@@ -46,6 +54,7 @@ class Waiting:
         "origin",
         "request",
         "size",
+        "tick",
         "turn",
         "unseen",
     )
@@ -70,6 +79,7 @@ class Waiting:
         self.unseen = len(self.ids)
         self.size = self._size(command)
         self.list: WaitList | None = None
+        self.tick = 0
 
     def _size(self, command: c.Command) -> int:
         if isinstance(command, c.Put):
@@ -126,6 +136,90 @@ class Postponed:
         """Return the request whose time comes first; it may have been answered meanwhile."""
         waiting = heapq.heappop(self._by_time)[2]
         self.soonest = self._by_time[0][0] if self._by_time else math.inf
+        return waiting
+
+
+class Expiries:
+    """Requests that wait, by the time from which on they are answered with the jobs or outcomes so far.
+
+    Attributes:
+        soonest: no request has a deadline before this Unix time; infinity if none waits.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.soonest = math.inf
+        self._by_tick: dict[int, dict[int, Waiting]] = {}
+        #: The keys of `_by_tick`, as a heap.
+        self._ticks: list[int] = []
+
+    def add(self, waiting: Waiting, now: float) -> None:
+        """Keep a request until its deadline."""
+        tick = waiting.tick = math.ceil(min(waiting.deadline, now + _HORIZON_SECONDS) * _TICKS)
+        found = self._by_tick.get(tick)
+        if found is None:
+            found = self._by_tick[tick] = {}
+            heapq.heappush(self._ticks, tick)
+            self.soonest = self._ticks[0] / _TICKS
+        found[waiting.order] = waiting
+
+    def discard(self, waiting: Waiting) -> None:
+        """Forget a request if it is kept."""
+        if found := self._by_tick.get(waiting.tick):
+            found.pop(waiting.order, None)
+
+    def take(self, now: float, most: int) -> list[Waiting]:
+        """Return requests whose deadline has come, *most* of them, and keep them no longer."""
+        late: list[Waiting] = []
+        for _ in range(most):
+            if self.soonest > now:
+                break
+            found = self._by_tick[self._ticks[0]]
+            if not found:
+                del self._by_tick[heapq.heappop(self._ticks)]
+                self.soonest = self._ticks[0] / _TICKS if self._ticks else math.inf
+                continue
+            _, waiting = found.popitem()
+            if waiting.deadline > now + 1 / _TICKS:
+                self.add(waiting, now)
+                continue
+            waiting.deadline = min(waiting.deadline, now)  # a tick is rounded
+            late.append(waiting)
+        return late
+
+
+class DueList:
+    """Requests that can be answered, or whose time is up; in truth, if there is one."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._alone: deque[Waiting] = deque()
+        self._lists: WaitLists = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there is a request, which may have been forgotten meanwhile."""
+        return bool(self._alone or self._lists)
+
+    def add(self, waiting: Waiting) -> None:
+        """Add a request that is on no list."""
+        self._alone.append(waiting)
+
+    def add_list(self, waiting_list: WaitList) -> None:
+        """Add all requests of a list that is among no others, in one step however many they are."""
+        waiting_list.lists, waiting_list.key = self._lists, id(waiting_list)
+        self._lists[waiting_list.key] = waiting_list
+
+    def take(self) -> Waiting:
+        """Return a request, which is then on no list."""
+        if self._alone:
+            return self._alone.popleft()
+        waiting_list = next(iter(self._lists.values()))
+        _, waiting = waiting_list.popitem()
+        waiting.list = None
+        if isinstance(waiting.command, c.Feed):
+            waiting.command = msgspec.structs.replace(waiting.command, cursor=waiting_list.cursor)
+        if not waiting_list:
+            del self._lists[waiting_list.key]
         return waiting
 
 

@@ -27,3 +27,8 @@ class Request(msgspec.Struct, eq=False):
     deliver: Deliver
     replies: list[r.Reply] = []
     room: Room = msgspec.field(default_factory=Room)
+
+
+def impatient(command: c.Command) -> c.Command:
+    """Return the same command with no time to wait."""
+    return msgspec.structs.replace(command, wait=0.0)

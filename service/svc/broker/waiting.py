@@ -10,16 +10,16 @@ answered is *due*. If many are due, they are answered over several turns, so tha
 from __future__ import annotations
 
 import heapq
-import math
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from itertools import count
 from operator import attrgetter
+from typing import Final
 
 import msgspec
 
 from svc.broker.broken import Place, StateBroken, only_reads, passes_through, refused_reading
-from svc.broker.parked import Postponed, Waiting, WaitList, WaitLists, may_begin_at
+from svc.broker.parked import DueList, Expiries, Postponed, Waiting, WaitList, WaitLists, may_begin_at
+from svc.broker.requests import impatient
 from svc.broker.waiting_puts import WaitingPuts
 from svc.domain import commands as c
 from svc.domain import feeds, outcomes, streams
@@ -29,6 +29,9 @@ from svc.domain.handlers import ANSWER_WORK, FIND_WORK, REPLY_WORK, Room, charge
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
 from svc.domain.scheduling.grants import offers, pill_for
+
+#: Requests whose time is up that one turn finds, in some 5 ms.
+EXPIRED_MAX: Final = 10_000
 
 
 class Waiters:
@@ -67,20 +70,17 @@ class Waiters:
         self.bytes = 0
         #: The renewals of supervisors; `wake` finds them by their member.
         self._renewals: WaitLists = {}
-        #: Requests that can be answered, or whose time is up; they are on no list.
-        self.due: deque[Waiting] = deque()
+        self.due, self.expiries = DueList(), Expiries()
         #: The room that is left for the answers of this turn, and for its grants to those that waited.
         self._room, self._grants = Room(), Room()
         #: The epoch of the newest drain whose pills were handed out.
         self._drain_epoch = 0
-        #: No waiting request has a deadline before this time.
-        self.soonest = 0.0
 
     def park(self, waiting: Waiting, now: float) -> None:
         """Let a request wait that cannot be answered yet."""
         order = waiting.order = next(self._orders)
         self.all[order] = self._of_member.setdefault(waiting.request.member, {})[order] = waiting
-        self.soonest = min(self.soonest, waiting.deadline)
+        self.expiries.add(waiting, now)
         if isinstance(waiting.command, c.Await):
             self._await_next(waiting, now)
         else:
@@ -104,7 +104,7 @@ class Waiters:
 
     def supersede(self, member: Member) -> None:
         """Answer the request for jobs that *member* sent before it asked again, with none."""
-        for waiting in list(self._of_member.get(member, {}).values()):
+        for waiting in self._of(member):
             if isinstance(waiting.command, c.Lease):
                 self._answer(waiting, r.Grant())
 
@@ -130,7 +130,7 @@ class Waiters:
 
     def wake(self, member: Member) -> None:
         """Make all waiting requests of *member* due, to be answered with the jobs or outcomes so far."""
-        for waiting in self._of_member.get(member, {}).values():
+        for waiting in self._of(member):
             waiting.deadline = 0.0
             self._make_due(waiting)
 
@@ -143,11 +143,9 @@ class Waiters:
                 self.wake(worker.supervisor)
 
     def expire(self, now: float) -> None:
-        """Make the requests due whose time is up, to be answered with the jobs or outcomes so far."""
-        for waiting in self.all.values():
-            if waiting.deadline <= now:
-                self._make_due(waiting)
-        self.soonest = min((each.deadline for each in self.all.values()), default=math.inf)
+        """Make requests due whose time is up, to be answered with the jobs or outcomes so far."""
+        for waiting in self.expiries.take(now, EXPIRED_MAX):
+            self._make_due(waiting)
 
     def answer_reports(self) -> None:
         """Answer, without jobs, the requests that wait for jobs and also reported outcomes."""
@@ -157,8 +155,11 @@ class Waiters:
 
     def disconnect(self, member: Member) -> None:
         """Forget the waiting requests of *member*."""
-        for waiting in list(self._of_member.get(member, {}).values()):
+        for waiting in self._of(member):
             self._remove(waiting)
+
+    def _of(self, member: Member) -> list[Waiting]:
+        return list(self._of_member.get(member, {}).values())
 
     def serve_lessees(self, now: float) -> None:
         """Hand ready jobs to the requests that wait for jobs, the oldest request first.
@@ -192,8 +193,8 @@ class Waiters:
     def progress(self, ended: Collection[Ended], now: float) -> None:
         """Answer or make due the requests that wait for the end of one of these jobs, or of any job."""
         if self._awaiting:
-            for waiting in list(self._awaiting_one_of(ended)):
-                self._make_due(waiting)
+            for waiting_list in list(self._awaiting_one_of(ended)):
+                self._make_list_due(waiting_list)
         if self._readers:
             self.wake_readers(self._read_among(ended))
         if self._feeds:
@@ -203,12 +204,15 @@ class Waiters:
             for waiting in list(each.values()):
                 if not self._try(waiting, now):
                     break  # nor can the others on the list be answered
+                if each and each.key is not None:
+                    self._make_list_due(each)  # a queue is done for all who join it
+                    break
 
     def wake_readers(self, jobs: Iterable[tuple[str, int]]) -> None:
         """Make the requests due that wait for partial results of one of *jobs*."""
         for job in jobs:
-            for waiting in list(self._readers.get(job, {}).values()):
-                self._make_due(waiting)
+            if job in self._readers:
+                self._make_list_due(self._readers[job])
 
     def answer_due(self, now: float) -> None:
         """Answer due requests; all answers of one turn together have no more room than a single answer."""
@@ -218,7 +222,7 @@ class Waiters:
         if self.puts.lists:
             self.puts.admit(lambda waiting: self._try(waiting, now))
         while self.due and self._room.left:
-            waiting = self.due.popleft()
+            waiting = self.due.take()
             if waiting.order not in self.all:
                 continue  # its member has disconnected
             self._room.take(0, ANSWER_WORK + FIND_WORK * len(waiting.ids))
@@ -273,13 +277,19 @@ class Waiters:
             return
         del found[waiting.order]
         if not found:
-            del found.lists[found.key]
-            if waiting.origin and not found.lists:
-                del self._awaiting[waiting.origin]
+            self._drop(found, waiting.origin)
+
+    def _drop(self, waiting_list: WaitList, origin: str) -> None:
+        """Forget a list; *origin* is that of the job that its requests wait for, "" if they await none."""
+        lists = waiting_list.lists
+        del lists[waiting_list.key]
+        if not lists and lists is self._awaiting.get(origin):
+            del self._awaiting[origin]
 
     def _remove(self, waiting: Waiting) -> None:
         self._take_off(waiting)
         del self.all[waiting.order]
+        self.expiries.discard(waiting)
         if isinstance(waiting.command, c.Put):
             self.puts.bytes -= waiting.size
         else:
@@ -294,7 +304,11 @@ class Waiters:
     def _make_due(self, waiting: Waiting) -> None:
         if waiting.list is not None:
             self._take_off(waiting)
-            self.due.append(waiting)
+            self.due.add(waiting)
+
+    def _make_list_due(self, waiting_list: WaitList) -> None:
+        self._drop(waiting_list, next(iter(waiting_list.values())).origin)
+        self.due.add_list(waiting_list)
 
     def _try(self, waiting: Waiting, now: float) -> bool:
         reply = self._ask(waiting, waiting.command, now)
@@ -357,12 +371,11 @@ class Waiters:
         waiting.unseen, waiting.origin, number = found
         self._put(waiting, number)
 
-    def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[Waiting]:
+    def _awaiting_one_of(self, ended: Iterable[Ended]) -> Iterator[WaitList]:
         for origin, first, jobs in ended:
             lists = self._awaiting.get(origin)
             if lists is not None:
-                for number in range(first, first + jobs):
-                    yield from lists.get(number, {}).values()
+                yield from (lists[number] for number in range(first, first + jobs) if number in lists)
 
     def _read_among(self, ended: Iterable[Ended]) -> list[tuple[str, int]]:
         """Return the jobs in *ended* whose partial results are waited for."""
@@ -379,15 +392,9 @@ class Waiters:
         if waiting_list is None:
             return
         newest = feeds.newest(self._state, origin)
-        for place, waiting in enumerate(list(waiting_list.values())):
-            waiting.command = msgspec.structs.replace(waiting.command, cursor=waiting_list.cursor)
-            if place:
-                self._make_due(waiting)
-            elif not self._try(waiting, now):
-                waiting_list.cursor = newest  # there is no kept outcome up to here
-                return
-
-
-def impatient(command: c.Command) -> c.Command:
-    """Return the same command with no time to wait."""
-    return msgspec.structs.replace(command, wait=0.0)
+        waiting = next(iter(waiting_list.values()))
+        waiting.command = msgspec.structs.replace(waiting.command, cursor=waiting_list.cursor)
+        if not self._try(waiting, now):
+            waiting_list.cursor = newest  # there is no kept outcome up to here
+        elif waiting_list:
+            self._make_list_due(waiting_list)
