@@ -18,6 +18,7 @@ from svc.errors import ManagerUnreachable
 from tests.fault.deadly_jobs import DEADLY, LOSSES_MAX
 from tests.fault.deck import ALLOWANCES, DECKS, NEEDS, SERVICES, TABLE_BYTES
 from tests.fault.site import TASKS, Producer, Site
+from tests.fault.stalls import Stalls
 from tests.fault.strikes import Strikes
 from tests.support.checker import Checker, Expectation, parse_counts, read_books
 from tests.support.fault_tasks import LOOP_ATTEMPTS
@@ -95,12 +96,14 @@ class Campaign:
             ]
             for producer in producers:
                 producer.start()
-            self._break_things(time.monotonic() + seconds, producers)
-            try:
-                self._settle(producers)
-            except ManagerUnreachable as error:
-                self._violations.append(f"I6: nobody serves any more: {error}")
-            self.site.stop()
+            with Stalls(self.site.folder) as stalls:
+                self._break_things(time.monotonic() + seconds, producers)
+                try:
+                    self._settle(producers)
+                except ManagerUnreachable as error:
+                    self._violations.append(f"I6: nobody serves any more: {error}")
+                self.site.stop()
+            self._strikes.faults += stalls.faults
             return self._findings()
         finally:
             self.site.close()

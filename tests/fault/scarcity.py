@@ -31,6 +31,8 @@ from tests.support.stranger import Stranger
 
 #: Bytes that a manager may still take before it is out of memory, and bytes that it then gets.
 _SPARE_BYTES, _FLOOD_BYTES = 8 << 20, 40 << 20
+#: Seconds in which a fault has its effect, on a busy machine; without one it is not noted.
+_NOTICE_SECONDS = 30.0
 _JUMPS = (3600, -3600, 6 * 3600, -12 * 3600, 86400)
 
 # --- the network --------------------------------------------------------------------------------------
@@ -115,10 +117,13 @@ def starve_manager(strikes: Strikes, kind: str) -> None:
     service, group = strikes.site.service, strikes.site.groups["manager"]
     assert service.manager is not None
     at = time.monotonic()
-    with suppress(OSError):
-        group.limit_memory(group.memory() + _SPARE_BYTES)
+    for spare in (_SPARE_BYTES, 2 * _SPARE_BYTES, 3 * _SPARE_BYTES):
+        # Refused if it takes more just now; the flood is larger than any of these.
+        with suppress(OSError):
+            group.limit_memory(group.memory() + spare)
+            break
     _send_too_much(strikes)
-    killed = strikes.until(lambda: service.manager and service.manager.poll() is not None, 3.0)
+    killed = strikes.until(lambda: service.manager and service.manager.poll() is not None, _NOTICE_SECONDS)
     if not killed:
         service.kill_manager()
     group.limit_memory(None)
@@ -130,7 +135,7 @@ def _send_too_much(strikes: Strikes) -> None:
     """Send messages with the right key that never end."""
     address = parse_address(strikes.site.service.serves_at)
     with suppress(OSError, AssertionError), Stranger((address.host, address.port)) as stranger:
-        stranger.socket.settimeout(2.0)
+        stranger.socket.settimeout(_NOTICE_SECONDS)
         stranger.serve(read_authkey(strikes.site.service.authkey_file))
         stranger.send(struct.pack("!i", _FLOOD_BYTES + 1))
         for _ in range(_FLOOD_BYTES >> 20):
@@ -147,7 +152,7 @@ def take_descriptors(strikes: Strikes, kind: str) -> None:
     resource.prlimit(manager.pid, resource.RLIMIT_NOFILE, (highest + 3, before[1]))
     try:
         with _flood(strikes, 60):
-            struck = strikes.until(lambda: "accept_paused" in log(), 3.0)
+            struck = strikes.until(lambda: "accept_paused" in log(), _NOTICE_SECONDS)
             time.sleep(strikes.random.uniform(0.2, 1.0))
     finally:
         resource.prlimit(manager.pid, resource.RLIMIT_NOFILE, before)
@@ -173,12 +178,12 @@ def take_processes(strikes: Strikes, kind: str) -> None:
     at, below = time.monotonic(), strikes.site.tree(name)[1:]
     group.limit_processes(1)
     strikes.site.send(strikes.site.consumers(name)[-1:], signal.SIGKILL)
-    struck = strikes.until(lambda: "consumer_died" in log(), 5.0)
+    struck = strikes.until(lambda: "consumer_died" in log(), _NOTICE_SECONDS)
     time.sleep(strikes.random.uniform(0.2, 1.5))
     group.limit_processes(None)
     below += strikes.site.tree(name)[1:]
     # A forkserver that could not fork ends its consumers a little later.
-    strikes.until(strikes.site.complete, 20.0)
+    strikes.until(strikes.site.complete, 60.0)
     strikes.faults.append(Fault(kind, at, time.monotonic(), frozenset(below), injected=struck, fatal=True))
 
 

@@ -19,9 +19,9 @@ from tests.support.processes import descendants
 from tests.support.proxy import Proxy
 from tests.support.resources import usage
 
-DRAIN_SECONDS = 40.0
+DRAIN_SECONDS = 90.0
 #: The time that a poison job may take until its end, with all its attempts.
-_POISON_PATIENCE = timedelta(seconds=20)
+_POISON_PATIENCE = timedelta(seconds=60)
 #: Tasks that end badly, by the kind of fault for which a job of them stands.
 POISONS = {
     "F1 kill between done and ack": "die_after_done",
@@ -76,7 +76,7 @@ class Strikes:
     def fail_point(self, kind: str) -> None:
         """Let a consumer kill itself at the point in *kind*; the consumer records that itself."""
         path = order(self.site.folder, kind.removeprefix("F1 kill "), kind)
-        self.until(lambda: not path.exists(), 10.0)
+        self.until(lambda: not path.exists(), 60.0)
         path.unlink(missing_ok=True)
 
     def kill_worker(self, kind: str) -> None:
@@ -156,7 +156,7 @@ class Strikes:
     def drain(self, kind: str) -> None:
         """Drain while a process is killed; resume; start the workers that have left."""
         asked = time.monotonic()
-        code = self.site.svc("drain", "--no-wait", timeout=30)
+        code = self.site.svc("drain", "--no-wait", timeout=90)
         time.sleep(self.random.uniform(0.0, 0.2))
         victim = self.random.choice(("consumer", "manager", "nothing"))
         if victim == "consumer":
@@ -189,11 +189,11 @@ class Strikes:
         at = time.monotonic()
         self.site.send(pids, signal.SIGKILL)
         # The consumers of a dead forkserver may run a few more jobs before they end, too.
-        self.until(lambda: not any(usage(pid) for pid in also), 10.0)
+        self.until(lambda: not any(usage(pid) for pid in also), 60.0)
         self.note(kind, at, frozenset((*pids, *also)), fatal=True)
 
     def _await_workers(self) -> None:
-        end = time.monotonic() + 10.0
+        end = time.monotonic() + 60.0
         while any(process.poll() is None for process in self.site.workers.values()):
             if time.monotonic() >= end:
                 raise TimeoutError

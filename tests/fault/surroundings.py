@@ -27,10 +27,11 @@ from tests.fault.site import MANAGER_FLAGS, TASKS, WORK, submit
 from tests.fault.strikes import Strikes
 from tests.support.history import Recorder, read_leftovers
 from tests.support.leftovers import WAYS
-from tests.support.processes import ROOT, alive, descendants, free_port
+from tests.support.ports import lasting_port
+from tests.support.processes import ROOT, alive, descendants
 
 #: Seconds that the service has to recover, on a machine that is busy with the campaign.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 #: Forked children of a client, and jobs that each submits.
 CHILDREN, CHILD_JOBS = 4, 25
 #: The smallest pipe that Linux gives (pipe(7)), so that it is full soon.
@@ -146,7 +147,7 @@ def _second_manager(strikes: Strikes) -> Iterator[Callable[[], str | None]]:
     """Run it in the block; the value is a function that submits a job and returns a reason if it fails."""
     service = strikes.site.service
     host, _, _ = service.listen.rpartition(":")
-    listen = f"{host}:{free_port(host)}"
+    listen = f"{host}:{lasting_port(host)}"
     process = service.run(
         "manager", "--listen", listen, "--http", "off", "--journal", str(service.journal),
         "--accept-network-filesystem", *MANAGER_FLAGS, module=("tests.support.lockless",),

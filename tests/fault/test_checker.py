@@ -18,6 +18,7 @@ from tests.support.checker import Books, Checker, Expectation, Job, parse_counts
 from tests.support.findings import Findings, table
 from tests.support.history import (
     OK,
+    STOOD_STILL,
     UNKNOWN,
     Call,
     Drain,
@@ -31,6 +32,7 @@ from tests.support.history import (
 )
 from tests.support.processes import Service
 from tests.support.resources import Excess
+from tests.support.svc import until
 from tests.support.textbook_service import TextbookService
 
 POISON = {"poison": Expectation("dead", 3)}
@@ -149,7 +151,7 @@ def make_two_jobs_of_one(history: History, books: Books) -> None:
 
 
 def answer_late(history: History, books: Books) -> None:
-    history.calls[0] = replace(history.calls[0], returned=4.5)
+    history.calls[0] = replace(history.calls[0], returned=5.5)
 
 
 def never_answer(history: History, books: Books) -> None:
@@ -256,6 +258,15 @@ def test_the_checker_sees(damage: Callable[[History, Books], None], invariant: s
     assert [line for line in violations if line.startswith(f"{invariant}:")]
 
 
+@pytest.mark.parametrize(("stood_until", "violations"), [(3.2, 1), (4.4, 0)])
+def test_a_call_is_given_the_time_in_which_the_machine_stood_still(stood_until: float, violations: int):
+    history, books = sound()
+    answer_late(history, books)
+    history.faults.append(Fault(STOOD_STILL, 2.9, stood_until, None, injected=False))
+
+    assert len(Checker(history, books, POISON).check().violations) == violations
+
+
 def test_only_a_durable_checkpoint_has_to_outlive_a_worker():
     history, books = sound()
     history.faults[0] = replace(history.faults[0], pids=frozenset({1, 100}))
@@ -294,24 +305,28 @@ def _break(target: TextbookService | Service, folder: Path) -> Findings:
     faults: list[Fault] = []
     target.start_manager()
     producer = _actor(target, folder, "produce", "producer0")
-    consumers = [_actor(target, folder, "consume", f"consumer{place}") for place in range(4)]
+    names = [f"consumer{place}" for place in range(4)]
+    consumers = [_actor(target, folder, "consume", name) for name in names]
     try:
         for strike in range(8):
-            time.sleep(dice.uniform(0.3, 0.6))
             place = dice.randrange(len(consumers))
+            # A kill of one that does not wait for jobs yet would show nothing.
+            until(lambda: _has_run(folder, names[place]), f"{names[place]} runs jobs")  # noqa: B023 - called at once
+            time.sleep(dice.uniform(0.3, 0.6))
             faults.append(_kill(consumers[place]))
-            consumers[place] = _actor(target, folder, "consume", f"successor{strike}")
+            names[place] = f"successor{strike}"
+            consumers[place] = _actor(target, folder, "consume", names[place])
         at = time.monotonic()
         target.kill_manager()
         target.start_manager()
         faults.append(Fault("kill -9 the manager", at, time.monotonic()))
         for process in (producer, *consumers):
-            process.wait(20)
+            process.wait(60)
         producer = _actor(target, folder, "produce", "producer1")
         consumers = [_actor(target, folder, "consume", f"late{place}") for place in range(2)]
         time.sleep(1.0)
         faults.append(_kill(producer))
-        _settle(folder)
+        _settle(target, folder)
     finally:
         faults += [_kill(process) for process in (producer, *consumers)]
         target.close()
@@ -327,6 +342,11 @@ def _actor(target: TextbookService | Service, folder: Path, role: str, name: str
     return subprocess.Popen([sys.executable, str(ACTOR), *arguments], stderr=subprocess.DEVNULL)
 
 
+def _has_run(folder: Path, name: str) -> bool:
+    log = folder / "executions" / f"{name}.jsonl"
+    return log.exists() and log.stat().st_size > 0
+
+
 def _kill(process: subprocess.Popen[bytes]) -> Fault:
     at = time.monotonic()
     process.kill()
@@ -334,8 +354,12 @@ def _kill(process: subprocess.Popen[bytes]) -> Fault:
     return Fault("kill -9 a stock client", at, time.monotonic(), frozenset({process.pid}), fatal=True)
 
 
-def _settle(folder: Path) -> None:
-    """Wait until nothing has run for two seconds: the textbook service cannot tell when it is done."""
+def _settle(target: TextbookService | Service, folder: Path) -> None:
+    """Wait until all is done, or nothing has run for two seconds: the textbook service cannot tell."""
+    if isinstance(target, Service):
+        with target.broker() as broker:
+            until(lambda: not any(each.ready + each.leased for each in broker.stats().queues), "all is done")
+        return
     seen, since = -1, time.monotonic()
     while time.monotonic() - since < 2.0:
         time.sleep(0.2)

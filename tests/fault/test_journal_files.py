@@ -143,7 +143,7 @@ def test_a_refused_second_open_does_not_free_the_lock(tmp_path):
     with script(HOLDER, path) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == ""
-        assert other.wait(20) == 1
+        assert other.wait(60) == 1
     fill(journal, range(3))
     journal.close()
 

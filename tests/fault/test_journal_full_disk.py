@@ -106,7 +106,7 @@ def test_acks_go_on_and_new_jobs_are_refused_on_a_full_disk_through_cycles_of_a_
                 assert submit(producer, cycle * JOBS, JOBS) == ""
                 # Now, not while the disk is filled: a checkpoint that finds no room gives up the ballast, and
                 # the filler would take that as well.
-                manager.server.ask(journal.checkpoint).result(5)
+                manager.server.ask(journal.checkpoint).result(60)
                 filler = fill(disk, 32 << 10)
                 refused = cycle * JOBS + JOBS
                 manager.until(lambda: bool(manager.host.state.refusal))
@@ -125,7 +125,7 @@ def ack_all(consumer: ManagerBroker, count: int) -> int:
     """Take jobs one at a time and report a result for each; one result alone would fill the disk."""
     done = 0
     while done < count:
-        turn = consumer.lease(limit=1, wait=timedelta(seconds=5))
+        turn = consumer.lease(limit=1, wait=timedelta(seconds=60))
         (delivery,) = turn.grant.deliveries
         record(consumer, c.Ack(delivery.token, delivery.first, [b"r" * 1000], [0.1]))
         done += 1

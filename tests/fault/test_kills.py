@@ -66,8 +66,8 @@ def _follow_and_kill_the_manager(running: Service, origin: str) -> dict[str, tup
                 running.kill_manager()
                 running.start_manager()
                 kills += 1
-            page = broker.feed(c.Feed(origin, cursor, 500, 20.0))
-            assert page.outcomes, "no job ended within 20 s"
+            page = broker.feed(c.Feed(origin, cursor, 500, 60.0))
+            assert page.outcomes, "no job ended within 60 s"
             cursor = page.cursor
             for outcome in page.outcomes:
                 assert outcome.id not in outcomes

@@ -26,6 +26,7 @@ from tests.support.history import (
     read_faults,
 )
 from tests.support.privileges import obtained
+from tests.support.processes import alive
 
 DEVOUR = f"{TASKS}:devour"
 SUPERVISOR, FORKSERVER, GREEDY, OTHER = 1, 2, 3, 4
@@ -135,18 +136,24 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_a_supervisor_that_a_full_group_has_killed_is_noted(site: Site, monkeypatch: pytest.MonkeyPatch):
     """The kernel is told to prefer it. The poison job runs once more than it is charged, rightly."""
     obtained(lambda: _need_groups(site))
-    monkeypatch.setattr(strikes_module, "_POISON_PATIENCE", timedelta(seconds=3))
+    monkeypatch.setattr(strikes_module, "_POISON_PATIENCE", timedelta(0))
     site.start_manager()
     site.start_worker("direct")
     strikes = Strikes(site)
     assert strikes.until(lambda: len(site.consumers("direct")) == 3, 60)
-    worker = site.workers["direct"]
+    worker, tree, poison = site.workers["direct"], site.tree("direct"), strikes.poison
+
+    def poison_to_the_end(kind: str) -> None:
+        poison(kind)
+        assert strikes.until(lambda: not any(map(alive, tree)), 60)
+
+    monkeypatch.setattr(strikes, "poison", poison_to_the_end)
     Path(f"/proc/{worker.pid}/oom_score_adj").write_text("1000")
 
     fill_group(strikes, FILLED)
 
     noted = [fault for fault in strikes.faults if fault.kind == CHOSEN]
-    assert worker.wait(10) == -9
+    assert worker.wait(60) == -9
     assert [worker.pid in (fault.pids or ()) for fault in noted] == [True]
     site.replace_workers()
     with site.broker() as broker:

@@ -14,7 +14,7 @@ import pytest
 
 from svc.cli.program import run as run_svc
 from svc.health import USAGE
-from tests.support.processes import free_port
+from tests.support.ports import lasting_port
 from tests.support.readme import Line, blocks, lines
 from tests.support.svc import ROOT, environment
 from tests.support.workers import until
@@ -107,7 +107,7 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         ports = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", PAGE)))
-        self._ports = {port: str(free_port()) for port in ports}
+        self._ports = {port: str(lasting_port()) for port in ports}
         (folder / "bin").mkdir()
         program = folder / "bin" / "svc"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m svc "$@"\n')

@@ -14,5 +14,5 @@ def files(folder: Path, who: str) -> TlsFiles:
     return TlsFiles(folder / f"{who}.pem", folder / f"{who}.key", folder / "ca.pem")
 
 
-def dial(manager, tls: TlsFiles | None, timeout: float = 10.0, host: str = "127.0.0.1") -> ManagerBroker:
+def dial(manager, tls: TlsFiles | None, timeout: float = 30.0, host: str = "127.0.0.1") -> ManagerBroker:
     return ManagerBroker((host, manager.endpoint[1]), manager.authkey, timeout=timeout, tls=tls)

@@ -82,7 +82,7 @@ class Cgroup:
     def close(self) -> None:
         """Remove the group; its processes must have ended."""
         for folder in dict.fromkeys(self._folders.values()):
-            for _ in range(50):
+            for _ in range(1500):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                 if not folder.exists():

@@ -21,6 +21,7 @@ from svc.wire import PROTOCOL_VERSION
 from tests.support.clock import LeapingClock
 from tests.support.inside import connection_count
 from tests.support.journals import JOURNALS, SLOW_JOURNALS, Kept
+from tests.support.ports import lasting_port
 
 #: Limits that are so small that a test can reach them.
 LIMITS = Limits(
@@ -115,8 +116,8 @@ class Engine(abc.ABC):
         self._stop()
 
     def until(self, condition: Callable[[QueueHost], bool]) -> None:
-        """Check the queue repeatedly until *condition* holds; fail after ten seconds."""
-        deadline = time.monotonic() + 10
+        """Check the queue repeatedly until *condition* holds; fail after a minute."""
+        deadline = time.monotonic() + 60
         while not self.inside(condition):
             assert time.monotonic() < deadline, "the condition never held"
             time.sleep(0.001)
@@ -168,12 +169,16 @@ class LocalEngine(Engine):
 class ManagerEngine(Engine):
     """A real manager in a thread of this process, over TCP."""
 
-    _endpoint = ("127.0.0.1", 0)
     _authkey = secrets.token_bytes(32)
+
+    def __init__(self, journals: Kept, limits: Limits = LIMITS) -> None:
+        # The same port after a restart, as for a manager in production.
+        self._endpoint = "127.0.0.1", lasting_port()
+        super().__init__(journals, limits)
 
     def join(self, hello: c.Hello | None = None) -> Broker:
         said = None if hello is None else (lambda: hello)
-        broker = ManagerBroker(self._endpoint, self._authkey, hello=said, timeout=10.0)
+        broker = ManagerBroker(self._endpoint, self._authkey, hello=said, timeout=30.0)
         broker.connect()
         return broker
 
@@ -184,19 +189,17 @@ class ManagerEngine(Engine):
         self.until(lambda host: connection_count(self._server) < before)
 
     def inside(self, look: Callable[[QueueHost], T]) -> T:
-        return self._server.ask(lambda: look(self._host)).result(10)
+        return self._server.ask(lambda: look(self._host)).result(60)
 
     def _start(self) -> None:
         self._host = QueueHost(self._journals.journal, clock=self.clock, limits=self.limits)
-        # The same port after a restart, as for a manager in production.
         self._server = Server(self._host, listen(*self._endpoint), self._authkey)
-        self._endpoint = self._server.endpoint
         self._thread = threading.Thread(target=self._server.serve_forever, name="manager")
         self._thread.start()
 
     def _stop(self) -> None:
         self._server.stop()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _drop(self, broker: Broker) -> None:

@@ -19,6 +19,8 @@ from svc.errors import ManagerUnreachable
 T = TypeVar("T")
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
+#: The kind of a fault that nobody has injected: so long the machine gave no time, or the disk took nothing.
+STOOD_STILL = "the machine stood still"
 
 
 @dataclass(frozen=True, slots=True)

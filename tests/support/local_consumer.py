@@ -26,7 +26,7 @@ class Consumer:
 
     def run(self, jobs: int = 1) -> None:
         while jobs:
-            grant = self.broker.lease(limit=jobs, wait=timedelta(seconds=5)).grant
+            grant = self.broker.lease(limit=jobs, wait=timedelta(seconds=60)).grant
             assert grant.deliveries, "no job came"
             for delivery in grant.deliveries:
                 jobs -= len(delivery.bodies)

@@ -32,7 +32,7 @@ class RunningManager:
         self.endpoint = server.endpoint
         self.ended = threading.Event()
 
-    def broker(self, hello: Callable[[], Hello] | None = None, timeout: float = 10.0) -> ManagerBroker:
+    def broker(self, hello: Callable[[], Hello] | None = None, timeout: float = 30.0) -> ManagerBroker:
         """Return a new connection."""
         return ManagerBroker(self.endpoint, self.authkey, hello=hello, timeout=timeout)
 
@@ -45,18 +45,18 @@ class RunningManager:
 
     def until_ended(self) -> None:
         """Wait until the manager, which was stopped, serves no more."""
-        assert self.ended.wait(10)
+        assert self.ended.wait(60)
 
     def waiting(self) -> int:
         """Return the number of requests for a job that wait at the manager."""
-        return self.server.ask(lambda: waiting_lessees(self.host)).result(5)
+        return self.server.ask(lambda: waiting_lessees(self.host)).result(60)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Call the manager repeatedly until *condition* holds; fail after *seconds*."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "the condition never held"
-            self.server.ask(lambda: None).result(5)
+            self.server.ask(lambda: None).result(60)
 
 
 @contextmanager
@@ -90,5 +90,5 @@ def running_manager(
         yield running
     finally:
         server.stop()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from svc.app import Client
-from tests.support.processes import ROOT, free_port
+from tests.support.ports import lasting_ports
+from tests.support.processes import ROOT
 from tests.support.workers import until
 
 
@@ -24,8 +25,8 @@ class Managers:
         self.folder = folder
         #: More options of all managers that start from now on.
         self.flags: tuple[str, ...] = ()
-        self.listen = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        self.http = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        self.listen = [f"127.0.0.1:{port}" for port in lasting_ports(2)]
+        self.http = [f"127.0.0.1:{port}" for port in lasting_ports(2)]
         self.journal = f"nats://{','.join(servers)}/{name}"
         self.processes: list[subprocess.Popen[bytes]] = []
         key = folder / "authkey"
@@ -43,7 +44,7 @@ class Managers:
             *("--mirror", str(self.folder / f"mirror{number}"), "--announce", str(announced)),
             *self.flags,
         )
-        until(announced.exists, 30)
+        until(announced.exists, 60)
         return process
 
     def worker(self) -> subprocess.Popen[bytes]:
@@ -60,7 +61,7 @@ class Managers:
     def ready(self, number: int) -> tuple[int, str]:
         """Return the status of a manager's /readyz, 0 if there is none, and its text."""
         try:
-            with urllib.request.urlopen(f"http://{self.http[number]}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.http[number]}/readyz", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -82,7 +83,7 @@ class Managers:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
     def log_of(self, number: int) -> Path:
         """Return the file with the log of a manager, of all its starts."""
@@ -116,6 +117,6 @@ def managers(folder: Path, nats: Any, name: str) -> Iterator[Managers]:
 
 def metrics_of(address: str) -> dict[str, float]:
     """Return the samples of a manager's metrics by name and labels."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
         lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}

@@ -89,7 +89,7 @@ def network_tool(*command: str) -> None:
         OSError: it failed; the message has its output.
     """
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": _PATH}, timeout=30
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": _PATH}, timeout=60
     )
     if done.returncode:
         raise OSError(f"`{' '.join(command)}`: {done.stderr.strip()}")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 import pytest
 
 from svc.wire_tls import TlsFiles
+from tests.support.ports import lasting_ports
 from tests.support.proxy import Proxy
 from tests.support.workers import until
 
@@ -36,18 +35,6 @@ _ELECTION_SECONDS = 60.0
 
 class PortTaken(Exception):
     """Another process has taken a port that was free a moment ago."""
-
-
-def lasting_ports(count: int) -> list[int]:
-    """Return free ports that the system gives to no connection, so that a restart finds them free."""
-    ports: list[int] = []
-    with ExitStack() as held:
-        while len(ports) < count:
-            port = 20_000 + secrets.randbelow(12_000)
-            with suppress(OSError):
-                held.enter_context(socket.create_server((_LOOPBACK, port)))
-                ports.append(port)
-    return ports
 
 
 def nats_server() -> str:
@@ -122,7 +109,7 @@ class NatsNode:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def end(self, seconds: float = 30) -> None:
+    def end(self, seconds: float = 60) -> None:
         """Wait for the end of the process."""
         assert self.process is not None
         self.process.wait(seconds)

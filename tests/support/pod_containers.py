@@ -118,7 +118,7 @@ class PodContainers:
         try:
             assert filled.put_archive("/filled", content)
             filled.start()
-            assert filled.wait(timeout=30)["StatusCode"] == 0, filled.logs()
+            assert filled.wait(timeout=90)["StatusCode"] == 0, filled.logs()
         finally:
             filled.remove(force=True)
         return str(volume.name)
@@ -127,9 +127,8 @@ class PodContainers:
         """Wait as the kubelet does: for the end of the start, then until it is ready; it must be alive."""
         for name in ("startup", "readiness", "liveness"):
             probe = pod.container[f"{name}Probe"]
-            patience = min(60.0, probe["failureThreshold"] * probe["periodSeconds"])
             passes = functools.partial(self._passes, pod, container, probe)
-            wait_for(passes, patience, f"{name} of {container.name}")
+            wait_for(passes, 90.0, f"{name} of {container.name}")
 
     def _passes(self, pod: Pod, container: Container, probe: Manifest) -> bool:
         container.reload()
@@ -139,7 +138,7 @@ class PodContainers:
         return get(container, url, probe["timeoutSeconds"])[0] == 200
 
 
-def get(container: Container, url: str, seconds: float = 5) -> tuple[int, str]:
+def get(container: Container, url: str, seconds: float = 30) -> tuple[int, str]:
     """Return the status and the text of the answer to a GET from inside a container; 0 if there is none."""
     code, said = run_in(container, "python", "-c", _GET, url, str(seconds))
     status, _, body = said.partition(" ")
@@ -157,7 +156,7 @@ def ended(container: Container, grace: float) -> tuple[int, float]:
     """Send SIGTERM, and SIGKILL after *grace*, as Kubernetes does; return the exit code and the seconds."""
     begun = time.monotonic()
     container.stop(timeout=int(grace))
-    return int(container.wait(timeout=10)["StatusCode"]), time.monotonic() - begun
+    return int(container.wait(timeout=60)["StatusCode"]), time.monotonic() - begun
 
 
 def secret_volume(files: dict[str, bytes], mode: int, group: int) -> bytes:

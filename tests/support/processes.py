@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from svc.broker.manager import ManagerBroker
 from svc.domain.events import AnyEvent
 from svc.key_files import read_authkey
 from svc.server.journal import SqliteJournal
+from tests.support.ports import lasting_port
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ class Service:
         self.authkey_file = folder / "authkey"
         self.authkey_file.write_text("k" * 40)
         self.authkey_file.chmod(0o600)
-        self.listen = f"{host}:{free_port(host)}"
+        self.listen = f"{host}:{lasting_port(host)}"
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -170,7 +170,7 @@ class Service:
             if process is not None and process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(20)
+                    process.wait(40)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -195,13 +195,6 @@ def service(
         yield running
     finally:
         running.close()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server((host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def alive(pid: int) -> bool:

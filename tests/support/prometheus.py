@@ -45,7 +45,7 @@ class Prometheus:
         """Return the data of an API call; an error of Prometheus fails the test."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             pytest.fail(f"{parameters}: {error.read().decode()}")
@@ -72,12 +72,12 @@ def running(settings: Path, folder: Path) -> Iterator[Prometheus]:
         yield Prometheus(_address(process, log))
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     """Return the address, once Prometheus is ready for queries; only its log has the port."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         text = log.read_text()
         found = re.search(r'msg="Listening on" address=(\S+)', text)

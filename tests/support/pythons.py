@@ -32,6 +32,6 @@ def _names() -> list[str]:
 
 def _minor(python: str) -> int:
     """Return the minor version of a CPython 3, or -1 if it does not run (a shim without a version)."""
-    done = subprocess.run([python, "-VV"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([python, "-VV"], capture_output=True, text=True, timeout=60, check=False)
     match = re.match(r"Python 3\.(\d+)", done.stdout)
     return int(match[1]) if match and done.returncode == 0 else -1

@@ -60,7 +60,7 @@ def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") ->
     return c.Submit(origin, [NewChunk(number, Terms(task), [body])])
 
 
-def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 10.0) -> list[r.AnyReply]:
+def ask(manager: RunningManager, *commands: c.AnyCommand, timeout: float = 30.0) -> list[r.AnyReply]:
     """Call over a connection of its own."""
     broker = manager.broker(timeout=timeout)
     try:

@@ -23,7 +23,8 @@ from svc.server.journal.jetstream.replica import Replica
 from tests.support.memory_journals import MemoryMirror
 from tests.support.nats_logs import run_on
 from tests.support.nats_servers import NatsOptions, started_nats
-from tests.support.processes import Service, free_port
+from tests.support.ports import lasting_ports
+from tests.support.processes import Service
 from tests.support.proxy import LeaderProxy, Proxy
 
 #: The name of the journal.
@@ -57,7 +58,7 @@ class ReplicatedService(Service):
         self.links = [
             [Proxy(("127.0.0.1", node.client_port)) for node in self.nats.nodes] for _ in range(_MANAGERS)
         ]
-        self.addresses = [self.listen, *(f"{host}:{free_port(host)}" for _ in range(_MANAGERS - 1))]
+        self.addresses = [self.listen, *(f"{host}:{port}" for port in lasting_ports(_MANAGERS - 1, host))]
         self.listen = ",".join(self.addresses)
         self.environment["SVC_MANAGER"] = self.listen
         self.managers: list[subprocess.Popen[bytes] | None] = [None] * _MANAGERS

@@ -84,7 +84,7 @@ class Balance:
     """
 
     look: Callable[[], Mapping[str, Usage | None]]
-    patience: float = 35.0
+    patience: float = 60.0
     worst: dict[str, Excess] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     longest: float = 0.0

@@ -19,7 +19,7 @@ class Stranger:
     """One TCP connection."""
 
     def __init__(self, endpoint: tuple[str, int], sock: socket.socket | None = None) -> None:
-        self.socket = sock or socket.create_connection(endpoint, timeout=20)
+        self.socket = sock or socket.create_connection(endpoint, timeout=60)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Stranger:
 
 
 def connected(running, source: str = "127.0.0.1") -> Stranger:
-    sock = socket.create_connection(running.endpoint, timeout=20, source_address=(source, 0))
+    sock = socket.create_connection(running.endpoint, timeout=60, source_address=(source, 0))
     return Stranger(running.endpoint, sock)
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import lasting_port
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SVC = (sys.executable, "-m", "svc")
@@ -56,7 +58,7 @@ def running(*argv: str, cwd: Path, env: dict[str, str], **pipes: Any) -> Iterato
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -91,8 +93,10 @@ class Host:
         assert process.poll() is None, (self.folder / "log").read_text()
         return process, json.loads(announced.read_text())
 
-    def start_manager(self, listen: str = "127.0.0.1:0", *flags: str) -> subprocess.Popen[bytes]:
-        process, addresses = self.start("manager", "--listen", listen, *flags)
+    def start_manager(self, listen: str = "", *flags: str) -> subprocess.Popen[bytes]:
+        """Start a manager; without *listen* at a port that it finds free if it is started there again."""
+        at = listen or f"127.0.0.1:{lasting_port()}"
+        process, addresses = self.start("manager", "--listen", at, *flags)
         self.env |= {"SVC_MANAGER": addresses["listen"], "MANAGER_HTTP": addresses["http"]}
         return process
 
@@ -114,7 +118,7 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,14 +8,15 @@ import sys
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 
-from tests.support.processes import ROOT, free_port
+from tests.support.ports import lasting_port
+from tests.support.processes import ROOT
 
 
 class TextbookService:
     """Starts and kills the server, like `tests.support.processes.Service` for svc."""
 
     def __init__(self, folder: Path) -> None:
-        self.listen = f"127.0.0.1:{free_port()}"
+        self.listen = f"127.0.0.1:{lasting_port()}"
         self.authkey_file = folder / "authkey"
         self.authkey_file.write_text("k" * 40)
 

@@ -32,6 +32,7 @@ from svc.telemetry.logs import LogSettings
 from svc.worker.options import WorkerOptions
 from tests.support.memory_journals import reopened
 from tests.support.pickle_keys import PICKLE_KEYS, sealed
+from tests.support.ports import lasting_port
 
 KEY = b"k" * 32
 TASKS = "tests.support.worker_tasks"
@@ -72,10 +73,10 @@ def until(condition: Callable[[], object], seconds: float = 45.0, what: str = ""
 
 @dataclass
 class Manager:
-    """A manager on a free port, its event loop in a thread."""
+    """A manager on a free port, which it keeps over restarts; its event loop is in a thread."""
 
     limits: Limits = field(default_factory=Limits)
-    address: tuple[str, int] = ("127.0.0.1", 0)
+    address: tuple[str, int] = field(default_factory=lambda: ("127.0.0.1", lasting_port()))
     journal: Any = field(default_factory=MemoryJournal)
     workers: dict[str, Worker] = field(default_factory=dict)
     clock: ManagerClock | None = None
@@ -199,9 +200,9 @@ class Worker:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         code = self.process.wait(seconds)
-        self.reader.join(5.0)
+        self.reader.join(20.0)
         return code
 
     def end(self) -> None:
