@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from svc.errors import ServiceError
-from svc.worker.offspring import descendants, has_children
+from svc.worker.offspring import children_check, descendants
 from svc.worker.stragglers import end_stragglers
 
 _NULL: Final = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
@@ -55,7 +55,7 @@ def carried_out(
         NotStarted: the program cannot be started.
     """
     # Only tasks that keep children leave some behind, so this is a look of a microsecond.
-    spared = descendants(os.getpid()) if has_children() else ()
+    spared = descendants(os.getpid()) if children_check()() else ()
     descriptors: list[int] = []
     over = False
     try:
@@ -66,8 +66,7 @@ def carried_out(
         status = os.waitpid(started.pid, 0)[1]
         end_stragglers(spared)
         over = True
-        _read_rest(started.out, out)
-        _read_rest(started.err, err)
+        _read_rest({started.out: out, started.err: err})
         return os.waitstatus_to_exitcode(status) if in_time else None
     finally:
         for descriptor in descriptors:
@@ -136,11 +135,14 @@ def _wait(started: _Started, outputs: Mapping[int, Sink], timeout: float | None)
             outputs[descriptor].add(os.read(descriptor, _READ_BYTES))
 
 
-def _read_rest(descriptor: int, output: Sink) -> None:
-    """Read the content of a pipe that nobody fills any more, but for a process that could not be killed."""
-    os.set_blocking(descriptor, False)
+def _read_rest(outputs: Mapping[int, Sink]) -> None:
+    """Read the content of pipes that nobody fills any more, but for a process that could not be killed."""
+    poll = select.poll()
+    for descriptor in outputs:
+        poll.register(descriptor, select.POLLIN)
     for _ in range(_PIPE_BYTES // _READ_BYTES + 1):
-        try:
-            output.add(os.read(descriptor, _READ_BYTES))
-        except BlockingIOError:
+        ready = poll.poll(0)
+        if not ready:
             return
+        for descriptor, _event in ready:
+            outputs[descriptor].add(os.read(descriptor, _READ_BYTES))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from typing import NamedTuple
 
 #: Seconds that killed processes may take to end: the kernel frees their memory one after the other.
@@ -66,8 +67,9 @@ def has_children() -> bool:
     return True
 
 
+@cache
 def children_check() -> Callable[[], bool]:
-    """Return a quicker `has_children`, for whoever asks after each job: it makes no exception each time."""
+    """Return a quicker `has_children`, for use after each job or command: it makes no exception each time."""
     if sys.platform != "linux":
         return has_children
     waitid = ctypes.PyDLL(None).waitid

@@ -10,6 +10,7 @@ from svc.worker import control_group
 from svc.worker.offspring import (
     END_SECONDS,
     Process,
+    children_check,
     collect_children,
     descendants,
     end_descendants,
@@ -23,7 +24,7 @@ def end_stragglers(keep: Collection[Process] = ()) -> None:
 
     The helper processes of multiprocessing live on, too: other tasks rely on them.
     """
-    if not has_children():
+    if not children_check()():
         return
     helpers = helper_pids()
     if not keep:
