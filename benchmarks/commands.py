@@ -1,4 +1,8 @@
-"""Shell commands as jobs: `true` many times, by `svc run --each-line`, beside HyperQueue."""
+"""Shell commands as jobs: `true` many times, by `svc run --each-line`, beside HyperQueue.
+
+HyperQueue is measured in two ways. A Python program with a `LocalCluster` has its server and worker *inside*
+its own process; *apart* they are in a process of their own, as those of a cluster are.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from benchmarks.peers.remote import Remote
 from benchmarks.peers.table import PEERS
 from benchmarks.systems import PROCESSES, Service, environment
 
-_NO_JOBS = {"PEERS_WARM_UP": "1"}
+_SETTINGS = {"PEERS_WARM_UP": "1"}
+#: The ways in which HyperQueue runs, and their names.
+WAYS = {"apart": "in its own process", "inside": "in the client's process (LocalCluster)"}
 
 
 def service_rate(durability: str, count: int) -> float:
@@ -33,18 +39,18 @@ def _run(service: Service, count: int) -> None:
     subprocess.run(command, env=environment(), check=True)
 
 
-def hyperqueue_rate(count: int) -> float:
+def hyperqueue_rate(count: int, way: str) -> float:
     """Return the same of HyperQueue from a Python program: one job with *count* tasks, until all have ended.
 
-    Its start is not measured, and it is not durable: a `LocalCluster` has no journal.
+    It runs in one of the `WAYS`. Its start is not measured, and it is not durable: it has no journal.
 
     Raises:
         subprocess.CalledProcessError: it could not be installed.
         RuntimeError: a command failed.
     """
     (peer,) = (each for each in PEERS if each.programs)
-    with Remote(
-        peer.module, interpreter(peer.lock), FOLDER / f"{peer.name}.log", settings=_NO_JOBS
-    ) as remote:
+    settings = {**_SETTINGS, "PEERS_HYPERQUEUE": way}
+    log = FOLDER / f"{peer.name}-{way}.log"
+    with Remote(peer.module, interpreter(peer.lock), log, settings=settings) as remote:
         rate: float = remote.ask({"programs": count})["rate"]
     return rate

@@ -292,14 +292,19 @@ def listed_jobs(durability: str, extent: Extent, figures: Figures) -> None:
 
 
 def shell_commands(durability: str, extent: Extent, figures: Figures) -> None:
-    """Run a command for each line, beside HyperQueue if it can be installed."""
+    """Run a command for each line, between HyperQueue in one way and in the other, if it can be installed."""
     name = f"{extent.commands:,} x true"
+    before, after = commands.WAYS
+    peers: dict[str, float] = {}
+    if extent.with_peers:
+        peers[before] = commands.hyperqueue_rate(extent.commands, before)
     own = commands.service_rate(durability, extent.commands)
     figures.note("shell commands", "jobs/s", f"{name}, svc run, {durability}", own)
     if extent.with_peers:
-        peer = commands.hyperqueue_rate(extent.commands)
-        figures.note("shell commands", "jobs/s", f"{name}, HyperQueue", peer)
-        figures.note("shell commands, svc beside HyperQueue", "times", name, own / peer)
+        peers[after] = commands.hyperqueue_rate(extent.commands, after)
+    for way, rate in peers.items():
+        figures.note("shell commands", "jobs/s", f"{name}, HyperQueue {commands.WAYS[way]}", rate)
+        figures.note("svc run to HyperQueue", "times", f"{name}, HyperQueue {commands.WAYS[way]}", own / rate)
 
 
 def of_output(durability: str, extent: Extent, figures: Figures) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tasks
+from benchmarks import commands, heavy, tasks
+from benchmarks.figures import Figures
 from benchmarks.peers import client, report
 from benchmarks.peers.environments import interpreter
 from benchmarks.peers.remote import Remote
@@ -65,6 +66,25 @@ def test_a_lock_pins_everything_by_hash_and_names_no_address(name):
 @each_peer
 def test_a_lock_pins_the_peer_itself(peer: Peer):
     assert re.fullmatch(r"[0-9][0-9.]*", peer.version)
+
+
+def test_commands_are_measured_between_both_ways_of_hyperqueue_with_a_ratio_for_each(monkeypatch):
+    order: list[str] = []
+    rates = {"apart": 50.0, "svc": 100.0, "inside": 25.0}
+
+    def rate_of(system: str) -> float:
+        order.append(system)
+        return rates[system]
+
+    monkeypatch.setattr(commands, "service_rate", lambda durability, count: rate_of("svc"))
+    monkeypatch.setattr(commands, "hyperqueue_rate", lambda count, way: rate_of(way))
+    figures = Figures()
+    heavy.shell_commands("fsync", heavy.Extent(), figures)
+    assert order == ["apart", "svc", "inside"]
+    ratios = {row.system: seen for row, seen in figures.rounds.items() if row.unit == "times"}
+    assert ratios == {
+        f"3,000 x true, HyperQueue {commands.WAYS[way]}": [100.0 / rates[way]] for way in commands.WAYS
+    }
 
 
 ADAPTER = """

@@ -1,5 +1,8 @@
 """HyperQueue: a server with one worker of four cores, in a process of their own; each call is a new Python.
 
+With `PEERS_HYPERQUEUE=inside` server and worker run in the client's process, as a program with a
+`LocalCluster` has them.
+
 A task of HyperQueue has an exit code and files, and no value. So each call leaves its result in a file, and
 the client looks for it every millisecond: HyperQueue's own wait in Python asks once a second.
 """
@@ -36,12 +39,17 @@ class System:
         self._stack = ExitStack()
         self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="hyperqueue-")))
         self._submits = 0
+        python = PythonEnv(sys.executable)
+        if os.environ.get("PEERS_HYPERQUEUE") == "inside":
+            cluster = self._stack.enter_context(_cluster(self._folder / "server", PROCESSES))
+            self._client = cluster.client(python_env=python)
+            return self
         command = [sys.executable, "-m", "benchmarks.peers.adapters.hyperqueue", str(PROCESSES)]
-        cluster = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._stack.callback(cluster.communicate, timeout=20)
-        assert cluster.stdout is not None
-        said = next(line for line in cluster.stdout if line.startswith(_SERVER))
-        self._client = Client(said.removeprefix(_SERVER).strip(), python_env=PythonEnv(sys.executable))
+        apart = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._stack.callback(apart.communicate, timeout=20)
+        assert apart.stdout is not None
+        said = next(line for line in apart.stdout if line.startswith(_SERVER))
+        self._client = Client(said.removeprefix(_SERVER).strip(), python_env=python)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -112,12 +120,18 @@ def _wait(file: Path) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
+def _cluster(folder: Path, cores: int) -> LocalCluster:
+    """Start server and worker in this process; clients find them by *folder*."""
+    cluster = LocalCluster(str(folder))  # it says Path, but takes a str alone
+    cluster.start_worker(WorkerConfig(cores=cores))
+    return cluster
+
+
 def run_cluster(cores: int) -> None:
     """Run server and worker until stdin ends; print the folder by which clients find them."""
     with TemporaryDirectory(prefix="hyperqueue-") as folder:
         os.chdir(folder)
-        with LocalCluster() as cluster:
-            cluster.start_worker(WorkerConfig(cores=cores))
+        with _cluster(Path(folder), cores) as cluster:
             print(f"{_SERVER}{cluster.cluster.server_dir}", flush=True)
             sys.stdin.read()
         os.chdir("/")
