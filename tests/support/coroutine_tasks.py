@@ -73,15 +73,20 @@ async def wait(seconds: float) -> str:
 
 
 @task(concurrency=50, retries=0)
-async def note(path: str, seconds: float) -> int:
-    """Add a line with the job and the process to a file, and wait; return the process."""
+async def note(path: str, seconds: float, until: str = "") -> int:
+    """Add a line with the job and the process to a file, and wait, at least for the file *until*.
+
+    Return the process.
+    """
     with Path(path).open("a", encoding="utf-8") as file:  # noqa: ASYNC230 - a few bytes
         file.write(f"{current_job().id} {os.getpid()}\n")
     await asyncio.sleep(seconds)
+    while until and not Path(until).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.02)
     return os.getpid()
 
 
-@task(concurrency=50, timeout=0.5, retries=0)
+@task(concurrency=50, timeout=2.0, retries=0)
 async def limited(seconds: float, how: str = "") -> str:
     """Wait, and perhaps block the loop or ignore the cancellation."""
     if how == "block":
@@ -95,7 +100,7 @@ async def limited(seconds: float, how: str = "") -> str:
     return "done"
 
 
-@task(concurrency=50, soft_timeout=0.2, timeout=5, retries=0)
+@task(concurrency=50, soft_timeout=1.0, timeout=20, retries=0)
 async def asked(seconds: float, catches: bool = False) -> str:
     """Wait, and perhaps return a result when asked to end."""
     try:

@@ -84,7 +84,7 @@ def running_manager(
         finally:
             running.ended.set()
 
-    thread = threading.Thread(target=serve, name="manager")
+    thread = threading.Thread(target=serve, name="manager", daemon=True)
     thread.start()
     try:
         yield running

@@ -14,6 +14,8 @@ from svc.server.journal.jetstream.opening import open_log
 from tests.support.nats_servers import NatsCluster
 
 _NUMBERS = count(1)
+#: Less than a test may take: a story that hangs ends with its traceback.
+_STORY_SECONDS = 110.0
 Result = TypeVar("Result")
 
 
@@ -34,4 +36,4 @@ def run_on(cluster: NatsCluster, story: Callable[[NatsLog], Awaitable[Result]], 
         finally:
             await log.close()
 
-    return asyncio.run(opened())
+    return asyncio.run(asyncio.wait_for(opened(), _STORY_SECONDS))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,25 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < end, f"not within {DEADLINE:g} s: {what}"
         time.sleep(0.02)
     return found
+
+
+def first_line(process: subprocess.Popen[Any]) -> Any:
+    """Return the next line that a process writes; end it if it writes none in time."""
+    assert process.stdout is not None
+    with ended_late(process):
+        return process.stdout.readline()
+
+
+@contextmanager
+def ended_late(process: subprocess.Popen[Any], seconds: float = DEADLINE) -> Iterator[None]:
+    """Kill a process that lets the block wait for too long, so that the wait has an end."""
+    late = threading.Timer(seconds, process.kill)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def processes_with(text: str) -> list[int]:

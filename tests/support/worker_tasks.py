@@ -27,10 +27,16 @@ def echo(value: object) -> object:
     return value
 
 
-def sleep(seconds: float) -> int:
-    """Sleep; return the number of the process."""
+def sleep(seconds: float, until: str = "") -> int:
+    """Sleep, and wait for the file *until* if it is named; return the number of the process."""
     time.sleep(seconds)
+    _wait_for(until)
     return os.getpid()
+
+
+def _wait_for(path: str) -> None:
+    while path and not Path(path).exists():
+        time.sleep(0.01)
 
 
 def moment() -> float:
@@ -42,12 +48,13 @@ def pid() -> int:
     return os.getpid()
 
 
-def mark(path: str, seconds: float) -> None:
-    """Add a line to a file at the beginning, and one at the end."""
+def mark(path: str, seconds: float, until: str = "") -> None:
+    """Add a line to a file at the beginning, and one at the end, after the file *until* is there."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"begin {os.getpid()}\n")
         file.flush()
         time.sleep(seconds)
+        _wait_for(until)
         file.write(f"end {os.getpid()}\n")
 
 

@@ -86,12 +86,13 @@ class Manager:
         self.address = listener.getsockname()[:2]
         host = QueueHost(self.journal, clock=self.clock, limits=self.limits)
         self.server = Server(host, listener, KEY)
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
         self.server.stop()
-        self.thread.join()
+        self.thread.join(45)
+        assert not self.thread.is_alive()
 
     def restart(self) -> None:
         """Restart at the same address from the journal."""
@@ -209,7 +210,7 @@ class Worker:
         """Kill it if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(45)
         self.reader.join(5.0)
 
 
@@ -223,13 +224,20 @@ def warm_up(client: Client, jobs: int = 3000) -> None:
 
 def descendants(pid: int) -> list[int]:
     """Return the processes below *pid*, but for multiprocessing's resource tracker, which cleans up."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:  # it has ended meanwhile
+        return []
     found = [int(child) for child in children if b"resource_tracker" not in command_of(int(child))]
     return found + [each for child in found for each in descendants(child)]
 
 
 def command_of(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    """Return the command line of a process; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager
