@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+#: Seconds after which a task that has not ended is cancelled again; some tell the servers that they leave.
+_CANCEL_AGAIN_SECONDS = 1.0
 
 
 class LoopThread:
@@ -51,10 +53,20 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(end_tasks(*asyncio.all_tasks(self._loop)))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel *tasks*, and return once all have ended.
+
+    A cancellation can be lost, so it is repeated: `asyncio.wait_for` of Python 3.11, by which nats-py waits
+    for answers, returns a result that comes at the same time instead (python/cpython issue 86296).
+    """
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)

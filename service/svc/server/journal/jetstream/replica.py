@@ -20,6 +20,7 @@ from svc.errors import CopyIncomplete, JournalError, JournalMoved
 from svc.server.journal.jetstream.frame_table import FrameTable
 from svc.server.journal.jetstream.frames import Frame, FrameAssembler, FrameError, FrameKind, StoredFrame
 from svc.server.journal.jetstream.log import Log, LogMessage, PrefixPurged, Unanswered
+from svc.server.journal.jetstream.loop_thread import end_tasks
 from svc.server.journal.mirror import Mirror
 
 #: Seconds between two tries of a request that got no answer.
@@ -90,9 +91,7 @@ class Replica:
         """Stop following it."""
         task, self._following = self._following, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end_tasks(task)
 
     async def catch_up(self) -> None:
         """Return when all is in the mirror that was in the log at the time of the call.

@@ -13,7 +13,7 @@ from svc.errors import JournalError
 from svc.server.journal.jetstream.frame_table import FrameTable
 from svc.server.journal.jetstream.journal import JetStreamJournal
 from svc.server.journal.jetstream.log import Log, LogLost
-from svc.server.journal.jetstream.loop_thread import LoopThread
+from svc.server.journal.jetstream.loop_thread import LoopThread, end_tasks
 from svc.server.journal.jetstream.mirror_folder import MirrorFolder
 from svc.server.journal.jetstream.replica import Replica, answered
 from svc.server.journal.jetstream.room import RoomWatch
@@ -48,6 +48,7 @@ class Replication:
         self._term = LeaderTerm(log, self.replica, thread.post)
         self._beginning: asyncio.Task[None] | None = None
         self._given_up = False
+        self._giving_up: asyncio.Task[None] | None = None
         self._room = RoomWatch(log.room, lambda: self.sender.put_bytes)
         self._watching: asyncio.Task[None] | None = None
 
@@ -126,13 +127,13 @@ class Replication:
             JournalError: the stream cannot be read.
             JournalMoved: the journal was moved elsewhere.
             CopyIncomplete: it is a copy that is not complete.
-            CancelledError: `give_up` was called, and no term has begun.
+            CancelledError: `give_up` was called before this returned.
         """
         self._thread.run(self._begin(silence, stored, free=free))
         return JetStreamJournal(self)
 
     def give_up(self) -> None:
-        """Have `take_over` end without a term, if it has not begun one; safe from a signal handler."""
+        """Have `take_over` end; safe from a signal handler."""
         self._thread.post(self._cancel)
 
     async def _begin(self, silence: float, stored: Callable[[float], object] | None, *, free: bool) -> None:
@@ -141,11 +142,13 @@ class Replication:
         self._beginning = asyncio.current_task()
         await self._term.begin(silence, stored, free=free)
         self._watching = asyncio.ensure_future(self._room.run())
+        if self._given_up:  # at the last moment: `close` ends the term
+            raise asyncio.CancelledError
 
     def _cancel(self) -> None:
         self._given_up = True
         if self._beginning is not None:
-            self._beginning.cancel()
+            self._giving_up = asyncio.ensure_future(end_tasks(self._beginning))
 
     def begin_next(self) -> None:
         """Begin the next term of this manager, behind all frames that are under way.
