@@ -20,7 +20,7 @@ from svc.declarations import (
     parse_size,
     written_size,
 )
-from svc.domain.limits import MEMORY_MIN, NUMBER_MAX
+from svc.domain.limits import MEMORY_MAX, MEMORY_MIN, NUMBER_MAX
 from svc.errors import ConfigurationError
 
 
@@ -107,7 +107,7 @@ MaxRss = Annotated[
     int | None,
     typer.Option(
         "--max-rss",
-        parser=size(MEMORY_MIN, NUMBER_MAX),
+        parser=size(MEMORY_MIN, MEMORY_MAX),
         metavar="SIZE",
         show_default="the task's, else none",
         help="Kill an attempt that takes more memory.",

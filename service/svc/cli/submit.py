@@ -125,7 +125,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     When an id is printed, its job is durable. A task that raises is tried again, 3 times if neither the task
     nor --retries says otherwise, after longer and longer waits. Put -- before arguments that begin with a
     dash. A bad line of --from is told on stderr with its number and the others are submitted; the exit code
-    is then 7.
+    is then 7. An input without jobs is told there too, and is no error.
     """
     if bool(task) == bool(source):
         raise ConfigurationError("name either a TASK or a file of jobs with --from, and not both")
@@ -214,6 +214,8 @@ class Submission:
         accepted = _Accepted()
         with opened(source) as file:
             refused = self._submit_lines(entries_of(file), accepted)
+        if not (accepted.count or refused) and self.out.text:
+            tell(f"svc: {'stdin' if source == '-' else source} has no jobs; there was nothing to submit")
         code = 0
         if accepted.ids:
             code = self._print_outcomes(accepted.ids, named=True)

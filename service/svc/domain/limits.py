@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from svc.declarations import CENTURY, DAYS_MAX, DISK_MAX, count, seconds, size, switch
+from svc.declarations import CENTURY, DAYS_MAX, DISK_MAX, count, parse_size, seconds, size, switch
 
 #: Jobs that one request may lease. A consumer asks for jobs of a few milliseconds; this bounds their number
 #: if each of them takes almost no time. A consumer gets so many in a round trip at most.
@@ -27,6 +27,8 @@ BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX - MESSAGE_SPARE
 CANCEL_GRACE_SECONDS: Final = 5.0
 #: Bytes that a limit on the memory of an attempt has at least.
 MEMORY_MIN: Final = 1024 * 1024
+#: Bytes that a user may name as that limit at most. The queue itself takes up to `NUMBER_MAX`.
+MEMORY_MAX: Final = parse_size(DISK_MAX)
 #: The least seconds of a timeout that a task or a job may have: none at all ends it before it begins.
 TIMEOUT_MIN: Final = 0.001
 #: Seconds of any duration: a hundred years.

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
+from svc.declarations import written_size
 from svc.domain.field_bounds import TASKS_MAX
 from svc.domain.job import CALL
-from svc.domain.limits import MEMORY_MIN, NUMBER_MAX, SECONDS_MAX, TIMEOUT_MIN
+from svc.domain.limits import MEMORY_MAX, MEMORY_MIN, NUMBER_MAX, SECONDS_MAX, TIMEOUT_MIN
 from svc.domain.names import NAME_MAX, did_you_mean, is_name
 from svc.domain.retry import DEFAULT_BACKOFF, DEFAULT_RETRIES
 from svc.errors import ArgumentError, ConfigurationError, TaskNotFound
@@ -47,7 +48,7 @@ _BOUNDS: Final[Mapping[str, tuple[str, float, float, object]]] = {
     "backoff": (_SECONDS, 0, SECONDS_MAX, DEFAULT_BACKOFF),
     "timeout": (_SECONDS, TIMEOUT_MIN, SECONDS_MAX, None),
     "soft_timeout": (_SECONDS, TIMEOUT_MIN, SECONDS_MAX, None),
-    "max_rss": (_BYTES, MEMORY_MIN, NUMBER_MAX, None),
+    "max_rss": (_BYTES, MEMORY_MIN, MEMORY_MAX, None),
     "concurrency": (_WHOLE, 1, CONCURRENCY_MAX, 1),
     "batch": (_WHOLE, 1, BATCH_MAX, None),
     "linger": (_SECONDS, 0, LINGER_MAX, 0.0),
@@ -127,9 +128,10 @@ def _check_number(name: str, value: object, kind: str, least: float, most: float
     if isinstance(value, types) and not isinstance(value, bool) and least <= value <= most:
         return
     left_out = "; leave it out for none" if without is None else ""
-    raise ConfigurationError(
-        f"the {name} of a task is {kind} from {least:.10g} to {most:.16g}, not {_shown(value)}{left_out}"
-    )
+    extent = f"{least:.10g} to {most:.16g}"
+    if kind == _BYTES:
+        extent = f"{written_size(int(least))} to {written_size(int(most))}"
+    raise ConfigurationError(f"the {name} of a task is {kind} from {extent}, not {_shown(value)}{left_out}")
 
 
 def _shown(value: object) -> str:

@@ -118,6 +118,25 @@ def test_cancel_takes_a_task_a_queue_or_all_in_place_of_ids(svc, submitted):
     assert {svc("jobs", "show", each, "--json").json["state"] for each in (first, third)} == {"cancelled"}
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("cancel", "--task", "t:g"), "no job that waits or runs of the task 't:g'; did you mean t:f?"),
+        (("cancel", "--queue", "mial"), "no job that waits or runs of the queue 'mial'; did you mean mail?"),
+        (("cancel", "--task", "t:f", "--queue", "mial"), "the task 't:f' and the queue 'mial'; did you mean"),
+        (("cancel", "--task", "x"), "no job that waits or runs of the task 'x'\n"),
+        (("requeue", "--queue", "mial"), "no dead job of the queue 'mial'; did you mean mail?"),
+        (("requeue", "--queue", "mail"), "no dead job of the queue 'mail'\n"),
+    ],
+)
+def test_a_choice_that_no_job_matches_is_told_with_the_name_that_may_be_meant(svc, submitted, words, told):
+    submitted("1", "--queue", "mail")
+    ended = svc("jobs", *words)
+    assert (ended.code, ended.lines) == (0, ["cancelled 0" if words[0] == "cancel" else "requeued 0"])
+    assert told in ended.err
+    assert svc("jobs", *words, "--json").err == ""
+
+
 @pytest.mark.parametrize("words", [(), ("o-1", "--all"), ("o-1", "--task", "t:f"), ("--all", "--queue", "q")])
 def test_cancel_wants_ids_or_a_choice_and_not_both(words, svc):
     assert svc("jobs", "cancel", *words).code == 2

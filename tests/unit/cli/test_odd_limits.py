@@ -68,6 +68,11 @@ def test_of_a_task(name: str, value: Any) -> None:
         task(**{name: value})
 
 
+def test_the_bounds_of_a_size_are_told_of_a_task_as_a_user_writes_them() -> None:
+    with pytest.raises(ConfigurationError, match="a whole number of bytes from 1MiB to 1048576GiB, not 1;"):
+        task(max_rss=1)
+
+
 @odd
 def test_of_a_job(name: str, value: Any, client: BrokerClient) -> None:
     with pytest.raises(BadRequest, match=told_of_a_job(name)):

@@ -36,7 +36,19 @@ def test_an_unknown_option_that_may_be_a_keyword_argument_is_told_how_to_write_t
 
 
 def test_a_size_out_of_bounds_is_told_with_bounds_as_a_user_writes_them(svc):
-    assert "it goes from 1MiB to " in svc("submit", "t:f", "--max-rss", "100").err
+    assert "it goes from 1MiB to 1048576GiB" in svc("submit", "t:f", "--max-rss", "100").err
+
+
+@pytest.mark.parametrize("argv", [("submit", "--from", "empty"), ("run", "--each-line", "empty", "--", "ls")])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_input_without_jobs_is_told_and_no_error(svc, tmp_path, argv, content):
+    (tmp_path / "empty").write_text(content)
+    for words in (argv, (argv[0], "--wait", *argv[1:])):
+        ended = svc(*words)
+        assert (ended.code, ended.out) == (0, "")
+        assert ended.err == "svc: empty has no jobs; there was nothing to submit\n"
+    ended = svc(argv[0], "--json", *argv[1:])
+    assert (ended.code, ended.json, ended.err) == (0, [], "")
 
 
 @pytest.mark.parametrize(
