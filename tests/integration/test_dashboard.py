@@ -97,19 +97,19 @@ def service(folder) -> Iterator[Service]:
             yield Service(at["http"], at_worker["http"])
         finally:
             worker.terminate()
-            worker.wait(40)
+            worker.wait(60)
     finally:
         manager.terminate()
-        manager.wait(20)
+        manager.wait(60)
 
 
 def submit(manager: str, key: Path) -> None:
     with Client(manager, authkey_file=key) as client:
         jobs = client.submit_many(f"{TASKS}:sleep", [(0.01,)] * SUCCEEDING)
-        client.results(jobs, timeout=30)
+        client.results(jobs, timeout=60)
         for task in ("leave", "too_long"):
             with pytest.raises(JobFailed):
-                client.submit(f"{TASKS}:{task}", *([9.0] if task == "too_long" else [])).result(30)
+                client.submit(f"{TASKS}:{task}", *([9.0] if task == "too_long" else [])).result(60)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_the_rules_are_evaluated_without_error(prometheus: Prometheus):
 
 @pytest.mark.parametrize("process", ["manager_http", "worker_http"])
 def test_the_exposition_of_a_real_run_keeps_the_conventions(service: Service, process: str):
-    with urllib.request.urlopen(f"http://{getattr(service, process)}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{getattr(service, process)}/metrics", timeout=60) as answer:
         exposition = answer.read()
     done = subprocess.run(
         [program("promtool"), "check", "metrics"], input=exposition, capture_output=True, check=False

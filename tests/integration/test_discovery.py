@@ -21,7 +21,7 @@ def test_the_manager_tells_the_address_that_it_saw(said):
         hello = Hello(1, "worker", "w", "w", "evil.example", 1, http=said)
         with manager.broker(lambda: hello) as worker:
             worker.connect()
-            (found,) = discovered(manager.server.ask(manager.host.workers).result(5) or [])
+            (found,) = discovered(manager.server.ask(manager.host.workers).result(30) or [])
     assert found["targets"] == ["127.0.0.1:9101"]
     assert isinstance(found["labels"], dict)
     assert found["labels"]["host"] == "evil.example"
@@ -40,7 +40,7 @@ def test_a_worker_runs_no_code_that_a_found_settings_file_names(tmp_path, mode):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert ended.returncode == 2

@@ -42,7 +42,7 @@ WITHOUT = {
     }.items()
     for option in options
 }
-_SECONDS = 100.0
+_SECONDS = 250.0
 #: Written before the examples: checks the exit code of each, and its output if the comment says that.
 _CHECKS = """
 trap 'kill $(jobs -p); wait' EXIT

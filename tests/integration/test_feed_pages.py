@@ -18,7 +18,7 @@ from svc.domain.job import NewChunk, Terms, job_id
 from tests.support.manager import RunningManager, running_manager
 from tests.support.workers import until
 
-SECONDS = 10.0
+SECONDS = 45.0
 ORIGIN = "feedpagestest"
 
 

@@ -55,7 +55,7 @@ def run(program: str, service: Manager, tmp_path: Path, **settings: str) -> subp
     script = tmp_path / "program.py"
     script.write_text(f"ADD = {ADD!r}\n{program}")
     return subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=250, check=False
     )
 
 
@@ -86,10 +86,10 @@ def test_parent_and_child_get_each_their_own_result(service: Manager, tmp_path: 
     program = """
 from svc import Client
 client = Client()
-client.submit(ADD, 0, 0).result(timeout=30)
+client.submit(ADD, 0, 0).result(timeout=100)
 def work(number):
     job = client.submit(ADD, 2, 3 if number else 40)
-    return [job.id, job.result(timeout=30)]
+    return [job.id, job.result(timeout=100)]
 in_children(1, work)
 """
     lines = output(IN_CHILDREN + program, service, tmp_path)
@@ -102,12 +102,12 @@ def test_prefork_children_share_a_client_and_an_executor_and_lose_nothing(servic
     program = """
 from svc import Client, Executor
 client, executor = Client(), Executor()
-client.submit(ADD, 0, 0).result(timeout=30), executor.submit(ADD, 0, 0).result(timeout=30)
+client.submit(ADD, 0, 0).result(timeout=100), executor.submit(ADD, 0, 0).result(timeout=100)
 def work(number):
     jobs = client.submit_many(ADD, [(number, n) for n in range(500)])
     futures = [executor.submit(ADD, 1000 * number, n) for n in range(500)]
-    right = [job.result(timeout=60) == number + n for n, job in enumerate(jobs)]
-    right += [future.result(timeout=60) == 1000 * number + n for n, future in enumerate(futures)]
+    right = [job.result(timeout=100) == number + n for n, job in enumerate(jobs)]
+    right += [future.result(timeout=100) == 1000 * number + n for n, future in enumerate(futures)]
     return [[job.id for job in jobs] + [future.job_id for future in futures], sum(right)]
 in_children(8, lambda number: work(number) if number < 8 else [[], 0])
 """
@@ -122,17 +122,17 @@ def test_a_cloned_machine_s_client_notices_that_its_numbers_are_used(service: Ma
 import ctypes, json, os
 from svc import Client
 client = Client()
-client.submit(ADD, 0, 0).result(timeout=30)
+client.submit(ADD, 0, 0).result(timeout=100)
 fork = ctypes.PyDLL(None).fork
 pid = fork()
 if pid == 0:
     client._session.begin_anew()
     jobs = client.submit_many(ADD, [(n, 100) for n in range(3)]) + [client.submit(ADD, 7, 100)]
-    os.write(1, json.dumps([[job.id, job.result(timeout=30)] for job in jobs]).encode() + b"\\n")
+    os.write(1, json.dumps([[job.id, job.result(timeout=100)] for job in jobs]).encode() + b"\\n")
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 job = client.submit(ADD, 8, 0)
-print(json.dumps([[job.id, job.result(timeout=30)]]))
+print(json.dumps([[job.id, job.result(timeout=100)]]))
 """
     copy, original = output(program, service, tmp_path)
     assert [result for _, result in copy + original] == [100, 101, 102, 107, 8]
@@ -149,7 +149,7 @@ stream = client.submit_each(specs)
 first = next(stream)[0].id
 def work(number):
     jobs = [job for jobs in stream for job in jobs]
-    return [[job.id for job in jobs], [job.result(timeout=30) for job in jobs]]
+    return [[job.id for job in jobs], [job.result(timeout=100) for job in jobs]]
 in_children(2, work)
 """
     lines = output(IN_CHILDREN + program, service, tmp_path)
@@ -164,12 +164,12 @@ def test_a_stream_of_submits_with_frames_on_their_way_gives_other_ids_in_a_child
 from svc import Client
 from svc.client.specs import JobSpec
 client = Client()
-client.submit(ADD, 0, 0).result(timeout=30)
+client.submit(ADD, 0, 0).result(timeout=100)
 stream = client.submit_each([JobSpec(ADD, (n, 0)) for n in range(20_000)])
 first = next(stream)
 def work(number):
     jobs = [job for jobs in stream for job in jobs]
-    return [[job.id for job in jobs[::1000]], [job.result(timeout=30) for job in jobs[::1000]], len(jobs)]
+    return [[job.id for job in jobs[::1000]], [job.result(timeout=100) for job in jobs[::1000]], len(jobs)]
 in_children(1, work)
 """
     lines = output(IN_CHILDREN + program, service, tmp_path)
@@ -195,7 +195,7 @@ def work(number):
     if number == 5:
         over.set()
         return 2
-    return client.submit(ADD, 1, 1).result(timeout=30) + executor.submit(ADD, 0, 0).result(timeout=30)
+    return client.submit(ADD, 1, 1).result(timeout=100) + executor.submit(ADD, 0, 0).result(timeout=100)
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on a fork beside threads warns
 in_children(5, work)
@@ -214,8 +214,8 @@ from svc import Client, Executor
 executor = Executor(codec="CODEC")
 client = Client()
 before = set(sys.modules)
-print(client.submit(ADD, 1, 1).result(timeout=30))
-assert executor.submit(ADD, 1, 1) and executor.flush(timeout=30)
+print(client.submit(ADD, 1, 1).result(timeout=100))
+assert executor.submit(ADD, 1, 1) and executor.flush(timeout=100)
 print(len(set(sys.modules) - before))
 os._exit(0 if sys.stdout.flush() is None else 1)
 """.replace("CODEC", codec)
@@ -232,7 +232,7 @@ future = executor.submit("nobody:knows")
 executor.flush()
 def work(number):
     if number == 0:
-        return str(future.exception(timeout=30))
+        return str(future.exception(timeout=100))
     return [future.cancel(), future.cancelled()]
 in_children(1, work)
 """
@@ -248,11 +248,11 @@ import json, multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 from svc import Client
 client = Client()
-client.submit(ADD, 0, 0).result(timeout=30)
+client.submit(ADD, 0, 0).result(timeout=100)
 context = multiprocessing.get_context("fork")
 def work(number, out=None):
     job = client.submit(ADD, number, 100)
-    found = [job.id, job.result(timeout=30)]
+    found = [job.id, job.result(timeout=100)]
     return found if out is None else out.put(found)
 """
     pool = """
@@ -264,7 +264,7 @@ out = context.Queue()
 processes = [context.Process(target=work, args=(n, out)) for n in range(6)]
 for process in processes:
     process.start()
-found = [out.get(timeout=30) for process in processes]
+found = [out.get(timeout=100) for process in processes]
 """
     program += (
         pool if "Pool" in kind else process
@@ -378,7 +378,7 @@ while sum(each == 1000 for each, _ in found) < 30:
     found.append((number, {submit}(ADD, number, 0)))
     number = (number + 1) % 1000
 signal.setitimer(signal.ITIMER_REAL, 0)
-wrong = [number for number, job in found if job.result(timeout=30) != number]
+wrong = [number for number, job in found if job.result(timeout=100) != number]
 ids = {{getattr(job, "id", None) or job.job_id for _, job in found}}
 print(json.dumps([wrong, len(ids) == len(found)]))
 """

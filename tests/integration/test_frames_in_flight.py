@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.support.manager import RunningManager, running_manager
 from tests.support.proxy import Proxy
 from tests.support.workers import until
 
-SECONDS = 20.0
+SECONDS = 45.0
 #: Waiting jobs of a queue, and bytes of a job, at most.
 QUEUE_JOBS, JOB_BYTES = 30_000, 1_000_000
 #: Bytes of a reply that the proxy lets pass before it cuts the connection.
@@ -51,9 +51,14 @@ class CountingBroker(ManagerBroker):
     """Counts the submits that it sends, repeated ones too."""
 
     submits = 0
+    #: Called before each.
+    before_submit: Callable[[], None] | None = None
 
     def _send(self, stream, commands, deadline, wait):
-        self.submits += sum(isinstance(command, c.Submit) for command in commands)
+        count = sum(isinstance(command, c.Submit) for command in commands)
+        self.submits += count
+        if count and self.before_submit is not None:
+            self.before_submit()
         return super()._send(stream, commands, deadline, wait)
 
 
@@ -146,7 +151,7 @@ class TestInFlight:
 
     def test_so_it_is_with_an_executor(self, manager, near):
         jobs = 5 * FRAME_JOBS
-        executor = BrokerExecutor(near.connect, patience=1.0)
+        executor = BrokerExecutor(near.connect, patience=SECONDS)
         try:
             executor.submit("m:f", "first")
             assert executor.flush(SECONDS)
@@ -225,25 +230,23 @@ class TestCutConnections:
         assert len(found) == jobs
 
     def test_a_second_cut_while_they_are_sent_again_changes_nothing(self, manager, proxy, far):
-        proxy.delay = 0.005
+        wanted = [0, 1]
 
-        def cut_twice() -> None:
-            for cuts in (1, 2):
-                before = far.submits()
-                until(lambda: far.submits() > before)  # noqa: B023 - called at once
+        def cut() -> None:
+            """Cut the replies to the first frame and, once they were, to the first that is sent again."""
+            if wanted and proxy.cuts == wanted[0]:
+                wanted.pop(0)
                 for link in proxy.links():
                     link.cut = PART
-                until(lambda: proxy.cuts >= cuts)  # noqa: B023
 
-        thread = threading.Thread(target=cut_twice)
-        thread.start()
+        for broker in far.brokers:
+            broker.before_submit = cut
         found = far.client.submit_many("m:f", numbered(28 * FRAME_JOBS))
-        thread.join(SECONDS)
-        assert proxy.cuts >= 2
+        assert proxy.cuts == 2
         assert order_of(manager) == [job.id for job in found]
 
     def test_frames_of_an_executor_are_sent_again_too(self, manager, proxy, far):
-        executor = BrokerExecutor(far.connect, patience=1.0)
+        executor = BrokerExecutor(far.connect, patience=SECONDS)
         try:
             executor.submit("m:f", "first")
             assert executor.flush(SECONDS)
@@ -257,12 +260,20 @@ class TestCutConnections:
             executor.shutdown(wait=False, cancel_futures=True)
 
     def test_without_a_manager_the_jobs_of_a_stream_have_an_error(self, manager):
-        client = BrokerClient(lambda: ManagerBroker(manager.endpoint, manager.authkey, timeout=0.2))
+        brokers: list[ManagerBroker] = []
+
+        def connect() -> ManagerBroker:
+            brokers.append(ManagerBroker(manager.endpoint, manager.authkey, timeout=SECONDS))
+            return brokers[-1]
+
+        client = BrokerClient(connect)
         client.stats()
         stream = client.submit_each(numbered(3 * FRAME_JOBS))
         assert len(next(stream)) == FRAME_JOBS
         manager.server.stop()
         manager.until_ended()
+        for broker in brokers:
+            broker._timeout = 0.2
         with pytest.raises(ManagerUnreachable):
             client.submit_many("m:f", numbered(3 * FRAME_JOBS))
         client.close()

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_a_start_hook_that_ends_the_process_ends_the_worker(call: str, told: str
     "call", ["time.sleep(600)", "threading.Thread(target=time.sleep, args=(600,)).start(); 1 / 0"]
 )
 def test_a_start_hook_that_hangs_or_leaves_a_thread_after_its_failure_leaks_no_consumer(call: str, launch):
-    worker = launch(f"@on_start\ndef load():\n    {call}\n", import_timeout=0.5)
+    worker = launch(f"@on_start\ndef load():\n    {call}\n", import_timeout=2.0)
     below = until_some(worker)
     assert worker.wait(60) == 2
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), what="all its processes end")
@@ -206,7 +207,7 @@ def first(): raise OSError("gone")
 def test_a_stop_hook_that_hangs_has_the_grace_and_no_more(
     leave: str, launch, manager: Manager, tmp_path: Path
 ):
-    worker = launch("@on_stop\ndef hang():\n    write('hang')\n    time.sleep(600)\n", grace=0.5)
+    worker = launch("@on_stop\ndef hang():\n    write('hang')\n    time.sleep(600)\n", grace=4.0)
     with manager.client() as client:
         client.results(client.submit("hooked:ok"))
         if leave == "drain":
@@ -223,7 +224,10 @@ def test_a_consumer_that_waits_for_its_manager_is_not_taken_for_hung(
 ):
     manager.stop()
     try:
-        worker = launch("@on_start\ndef first(): write('start')\n", import_timeout=0.5)
+        worker = launch("@on_start\ndef first(): write('start')\n", import_timeout=4.0)
+        until(lambda: calls(tmp_path))
+        loaded = time.monotonic()
+        until(lambda: time.monotonic() - loaded > 5.0, what="an import may not take so long")
         until(lambda: worker.events("manager_unreachable"))
     finally:
         manager.journal = reopened(manager.journal)
@@ -274,7 +278,7 @@ def test_idle_consumers_that_stop_without_a_manager_call_their_hooks(
 ):
     worker = launch("@on_stop\ndef last(): write('last')\n", consumers=2, grace=60.0)
     host = manager.server._host
-    until(lambda: manager.server.ask(lambda: waiting_lessees(host)).result(5) == 2)
+    until(lambda: manager.server.ask(lambda: waiting_lessees(host)).result(30) == 2)
     with away(manager):
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0

@@ -18,7 +18,7 @@ from tests.support.workers import until
 
 def settled(ticket: Ticket | None) -> None:
     assert ticket is not None
-    assert ticket.wait(10)
+    assert ticket.wait(60)
 
 
 def rows(journal: Journal) -> list[int]:
@@ -46,7 +46,7 @@ def test_a_deposed_leader_acknowledges_nothing_and_says_why(tmp_path: Path):
     ticket = leader.append([(2, EVENTS[1])])
     assert ticket is not None
     with pytest.raises(Deposed, match="another manager leads the journal in term 2"):
-        ticket.wait(10)
+        ticket.wait(60)
     with pytest.raises(Deposed):
         leader.append([(3, EVENTS[2])])
     assert rows(successor) == [1]

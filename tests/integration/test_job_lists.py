@@ -53,7 +53,7 @@ def test_a_list_that_is_not_full_waits_for_more(client: Client) -> None:
 def test_a_list_runs_after_its_linger(client: Client) -> None:
     began = time.monotonic()
     assert client.results(client.submit(f"{TASKS}:soon", ())) == [1]
-    assert 0.5 < time.monotonic() - began < 15
+    assert 0.5 < time.monotonic() - began < 25
 
 
 def test_without_a_linger_a_list_has_what_there_is(client: Client) -> None:
@@ -67,7 +67,7 @@ def test_a_job_of_another_task_that_is_first_in_turn_ends_the_wait(client: Clien
     began = time.monotonic()
     client.results(client.submit(f"{TASKS}:plain", (1,)))
     assert client.results([first]) == [[1, 0]]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
 
 
 def test_each_outcome_is_that_of_its_own_job(client: Client) -> None:
@@ -136,7 +136,7 @@ def test_a_process_that_dies_in_a_list_gives_each_a_suspicion_and_each_runs_sing
 
 def test_a_list_over_its_timeout_charges_nobody_and_each_runs_singly(client: Client) -> None:
     """Nothing tells which of its jobs takes so long, so each has to show that by itself."""
-    late, *others = client.submit(f"{TASKS}:limited", (30.0,), *[(0.0,)] * 4)
+    late, *others = client.submit(f"{TASKS}:limited", (60.0,), *[(0.0,)] * 4)
     assert client.results(others) == [1] * 4
     (outcome,) = client.outcomes([late])
     assert outcome.error is not None
@@ -147,9 +147,9 @@ def test_a_list_over_its_timeout_charges_nobody_and_each_runs_singly(client: Cli
 
 def test_the_limit_of_a_list_is_the_smallest_of_its_jobs(client: Client, tmp_path: Path) -> None:
     path = str(tmp_path / "noted")
-    (short,) = client.submit(f"{TASKS}:note", (path, 0.0), timeout=0.5)
+    (short,) = client.submit(f"{TASKS}:note", (path, 0.0), timeout=3.0)
     until(lambda: client.state(short) == "leased")
-    long = client.submit(f"{TASKS}:note", *[(path, 3.0)] * 4, timeout=30.0)
+    long = client.submit(f"{TASKS}:note", (path, 5.0), *[(path, 0.0)] * 3, timeout=60.0)
     pids = client.results([short, *long])
     assert len(lists(Path(path))) == 1 + 5  # killed, and each by itself
     assert len(set(pids)) == 1
@@ -177,7 +177,7 @@ def test_a_cancel_during_the_call_refuses_the_result_and_the_others_run_on(
     client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "noted"
-    ids = client.submit(f"{TASKS}:note", *[(str(path), 1.5)] * 5)
+    ids = client.submit(f"{TASKS}:note", *[(str(path), 6.0)] * 5)
     until(lambda: len(lists(path)) == 1)
     assert client.broker.cancel(ids[:2], running=True, grace=0.1) == 2
     assert len(set(client.results(ids[2:]))) == 1
@@ -192,7 +192,7 @@ def test_a_cancel_of_all_jobs_of_a_list_ends_the_call(client: Client, tmp_path: 
     began = time.monotonic()
     assert client.broker.cancel(ids, running=True, grace=30.0) == 5
     assert client.results(client.submit(f"{TASKS}:plain", (7,))) == [7]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
 
 
 def test_what_a_list_writes_is_kept_for_its_first_job(client: Client) -> None:
@@ -217,7 +217,7 @@ def test_a_worker_that_stops_or_drains_does_not_wait_for_more_jobs(tmp_path: Pat
         else:
             client.broker.drain()
         assert worker.wait() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25
         assert client.state(job) == ("ready" if how == "stop" else "succeeded")
         assert client.view(job).interruptions == 0
     manager.stop()

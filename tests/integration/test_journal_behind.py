@@ -24,7 +24,7 @@ def confirm(manager: RunningManager, journal: HeldJournal) -> None:
         for ticket in journal.tickets:
             ticket.confirm()
 
-    manager.server.ask(confirmed).result(5)
+    manager.server.ask(confirmed).result(30)
 
 
 def test_submits_wait_unread_while_the_journal_is_behind_and_all_are_accepted_later(

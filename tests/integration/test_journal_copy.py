@@ -89,7 +89,7 @@ def test_a_moved_journal_says_where_it_went_and_its_copy_goes_on(places, tmp_pat
     with closing(opened(target, tmp_path)) as journal:
         assert journal.incarnation > before, "no token of the old place is given again"
         ticket = journal.append([(91, event(91))])
-        assert ticket is None or ticket.wait(10)
+        assert ticket is None or ticket.wait(60)
 
 
 def test_the_same_command_again_changes_nothing_until_the_copy_was_served(places, tmp_path):
@@ -184,12 +184,12 @@ def test_an_old_leader_is_deposed_by_the_move_and_says_where_to(tmp_path):
     standby = standby_of(source, tmp_path / "b")
     ticket = leader.append(numbered(EVENTS))
     assert ticket is not None
-    assert ticket.wait(10)
+    assert ticket.wait(60)
     copied(source, target, move=True)
     ticket = leader.append([(99, event(99))])
     assert ticket is not None
     with pytest.raises(JournalMoved, match=f"was moved to {target}, and this manager has written nothing"):
-        ticket.wait(10)
+        ticket.wait(60)
     with pytest.raises(JournalMoved, match=f"was moved to {target}; start the manager there"):
         standby.take_over()
     standby.close()
@@ -207,7 +207,7 @@ def test_a_leader_that_writes_while_its_journal_is_copied_stops_the_move(tmp_pat
     def meanwhile(*args):
         ticket = leader.append([(99, event(99))])
         assert ticket is not None
-        assert ticket.wait(10)
+        assert ticket.wait(60)
         return found(*args)
 
     monkeypatch.setattr(copying, "contents_of", meanwhile)

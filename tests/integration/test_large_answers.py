@@ -108,4 +108,4 @@ def test_who_asks_for_too_much_in_one_frame_is_refused_and_others_are_served(man
         replies = greedy.call(commands)
         assert len(replies) == len(commands)
         assert all(reply.code == "bad_request" for reply in replies if isinstance(reply, r.Refused))
-        assert [each.id for each in client.outcomes(ids, 10.0)] == ids
+        assert [each.id for each in client.outcomes(ids, 45.0)] == ids

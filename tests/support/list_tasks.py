@@ -39,7 +39,7 @@ def plain(value: int) -> int:
     return value
 
 
-@task(batch=10, linger=5, retries=0)
+@task(batch=10, linger=30, retries=0)
 def each(jobs: list[ListedJob]) -> list[object]:
     """Return an outcome of the kind that each job asks for; the first one says if the call ends otherwise."""
     match jobs[0].args[0]:
@@ -71,13 +71,13 @@ def _outcome(kind: str, value: Any = None) -> object:
     return value
 
 
-@task(batch=10, linger=5)
+@task(batch=10, linger=30)
 async def coroutine(jobs: list[ListedJob]) -> list[int]:
     await asyncio.sleep(0)
     return [job.args[0] + 1 for job in jobs]
 
 
-@task(batch=10, linger=5)
+@task(batch=10, linger=30)
 def known(jobs: list[ListedJob]) -> list[object]:
     """Return what each job knows of itself, after a report of progress and a checkpoint."""
     try:
@@ -90,7 +90,7 @@ def known(jobs: list[ListedJob]) -> list[object]:
     return [[job.id, job.attempt, job.task, job.last_checkpoint, job.deadline, said] for job in jobs]
 
 
-@task(batch=5, linger=5, retries=0)
+@task(batch=5, linger=20, retries=0)
 def note(jobs: list[ListedJob]) -> list[int]:
     """Add a line with all ids to a file, and wait; return the process.
 
@@ -105,20 +105,20 @@ def note(jobs: list[ListedJob]) -> list[int]:
     return [os.getpid()] * len(jobs)
 
 
-@task(batch=5, linger=5, timeout=1.0, retries=0)
+@task(batch=5, linger=30, timeout=3.0, retries=0)
 def limited(jobs: list[ListedJob]) -> list[int]:
     """Sleep for the longest time that a job asks for."""
     time.sleep(max(job.args[0] for job in jobs))
     return [len(jobs)] * len(jobs)
 
 
-@task(batch=5, linger=5, soft_timeout=0.3, retries=0)
+@task(batch=5, linger=30, soft_timeout=0.3, retries=0)
 def asked(jobs: list[ListedJob]) -> list[int]:
     time.sleep(30)
     return [len(jobs)] * len(jobs)
 
 
-@task(batch=3, linger=5)
+@task(batch=3, linger=30)
 def talk(jobs: list[ListedJob]) -> list[None]:
     print("a list of", len(jobs))  # noqa: T201 - the test needs the output
     return [None] * len(jobs)

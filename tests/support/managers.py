@@ -116,7 +116,11 @@ def managers(folder: Path, nats: Any, name: str) -> Iterator[Managers]:
 
 
 def metrics_of(address: str) -> dict[str, float]:
-    """Return the samples of a manager's metrics by name and labels."""
+    """Return the samples of a manager's metrics by name and labels.
+
+    Raises:
+        OSError: there is no answer, or the manager asks to try again.
+    """
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
         lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}

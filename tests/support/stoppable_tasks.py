@@ -182,9 +182,9 @@ def _fill(megabytes: int, pause: float) -> list[bytearray]:
 
 
 @task
-def takes_memory(megabytes: int, pause: float = 0.0) -> int:
+def takes_memory(megabytes: int, pause: float = 0.0, hold: float = 0.3) -> int:
     kept = _fill(megabytes, pause)
-    time.sleep(0.3)
+    time.sleep(hold)
     return len(kept)
 
 

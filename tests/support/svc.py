@@ -18,7 +18,7 @@ from tests.support.ports import lasting_port
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SVC = (sys.executable, "-m", "svc")
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -78,7 +78,7 @@ def running(*argv: str, cwd: Path, env: dict[str, str], **pipes: Any) -> Iterato
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -138,7 +138,7 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
