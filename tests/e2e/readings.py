@@ -19,7 +19,7 @@ WORKERS = 3
 
 def fetch(address: str, path: str) -> str:
     """Return the body at a path of a published port."""
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
         body: bytes = answer.read()
     return body.decode()
 
@@ -48,7 +48,7 @@ class Metrics:
         """
         known = self._made()[1]
         for _ in range(2):
-            deadline = time.monotonic() + 10.0
+            deadline = time.monotonic() + 60.0
             text, made = self._made()
             while made == known:
                 assert time.monotonic() < deadline, "the manager makes no new text of metrics"
@@ -109,7 +109,7 @@ def submit_naps(service: Project, count: int, seconds: float) -> list[str]:
     return ids
 
 
-def results(service: Project, ids: Sequence[str], seconds: float = 60) -> list[Any]:
+def results(service: Project, ids: Sequence[str], seconds: float = 200) -> list[Any]:
     """Return the results of jobs in order, waiting for them; each must be given exactly once."""
     told = service.svc("results", "--ndjson", *ids, seconds=seconds).stdout.splitlines()
     outcomes = [json.loads(line) for line in told]

@@ -15,8 +15,9 @@ from tests.support.docker import TWO_MANAGERS, Project, wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 _PORTS = {"SVC_SECOND_PORT": "0", "SVC_SECOND_HTTP_PORT": "0"}
-#: Seconds that a pause may take on a machine that is busy with other tests; docs/deploy has the usual ones.
-BUSY_SECONDS = 20.0
+#: Seconds that a pause may take on a machine that is busy with other tests, and stands still now and then;
+#: docs/deploy has the usual ones.
+BUSY_SECONDS = 45.0
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def every_job_once(service: TwoManagers) -> Iterator[Load]:
 def wait_for_grants_besides(service: TwoManagers, leader: str) -> None:
     """Wait until another manager than *leader* serves, and has handed out jobs."""
     (other,) = set(MANAGERS) - {leader}
-    wait_for(lambda: service.ready(other), 60, f"{other} has taken over", every=0.5)
-    wait_for(lambda: service.granted(other), 60, f"{other} has handed out a job", every=0.5)
+    wait_for(lambda: service.ready(other), 90, f"{other} has taken over", every=0.5)
+    wait_for(lambda: service.granted(other), 90, f"{other} has handed out a job", every=0.5)
 
 
 def test_a_killed_leader_is_followed_within_seconds(service):
@@ -78,8 +79,8 @@ def test_a_leader_that_is_stopped_hands_over(service):
 
 
 def test_a_killed_nats_server_disturbs_no_client_and_changes_no_leader(service):
-    leader, stream_leader = service.leader(), service.stream_leader()
-    killed = next(name for name in SERVERS if name != stream_leader)
+    leader, leading = service.leader(), {service.stream_leader(), service.bucket_leader()}
+    killed = next(name for name in SERVERS if name not in leading)
     with every_job_once(service) as load:
         service.kill(killed)
         time.sleep(3)

@@ -172,7 +172,7 @@ def test_a_key_left_in_the_checkout_is_in_no_layer(image, client, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(CANARY)
     tag = image.replace(":latest", "-canary:latest")
-    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(tmp_path)], check=True, timeout=100,
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(tmp_path)], check=True, timeout=280,
                    stdout=subprocess.DEVNULL)  # fmt: skip
     try:
         search = (

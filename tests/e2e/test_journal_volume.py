@@ -22,7 +22,7 @@ def test_a_volume_that_has_gone_is_no_empty_queue(project: Project, image: str, 
         stack.compose("rm", "--stop", "--force", "manager")
         client.volumes.get(f"{name}_journal").remove()
         stack.compose("up", "--detach", "manager")
-        wait_for(lambda: "says that it was made once" in stack.logs(), 60, "the manager refuses to start")
+        wait_for(lambda: "says that it was made once" in stack.logs(), 120, "the manager refuses to start")
         assert "manager_started" not in stack.logs()
 
         stack.compose("rm", "--stop", "--force", "manager")

@@ -39,7 +39,7 @@ class Site(NamedTuple):
 
     def svc(self, *arguments: str) -> str:
         """Run `svc` in the manager's pod, as `kubectl exec` does."""
-        code, said = run_in(self.manager, "timeout", "60", "svc", *arguments)
+        code, said = run_in(self.manager, "timeout", "120", "svc", *arguments)
         assert code == 0, said
         return said
 
@@ -86,7 +86,7 @@ def test_the_pod_of_the_page_submits_a_job_and_prints_its_result(site):
     manifest = site.bundle.named("Pod", "submit-one")
     owner = {"metadata": manifest["metadata"], "spec": {"template": manifest}}
     submitter = site.pods.run(Pod(owner, site.bundle), "submit-one")
-    assert submitter.wait(timeout=60)["StatusCode"] == 0, submitter.logs().decode()
+    assert submitter.wait(timeout=120)["StatusCode"] == 0, submitter.logs().decode()
     assert submitter.logs(stderr=False).decode().split() == ["42"]
 
 

@@ -80,7 +80,7 @@ def test_an_allocation_over_max_rss_ends_before_the_container_is_full_and_all_ot
     )
     assert LIMIT_MIB < peak < CONTAINER_MIB
     assert kills(worker) == 0
-    wait_for(lambda: attempts(worker, set(others)) == sorted(others), 20, "each attempt to be in the log")
+    wait_for(lambda: attempts(worker, set(others)) == sorted(others), 90, "each attempt to be in the log")
     views = service.svc("jobs", "show", *others, "--ndjson").stdout.splitlines()
     assert len(views) == OTHERS
     for view in map(json.loads, views):

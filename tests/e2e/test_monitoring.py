@@ -34,10 +34,10 @@ def test_prometheus_follows_the_workers_as_they_are_scaled(service, prometheus):
         service.scale(workers)
         wait_for(
             lambda: len(prometheus.healthy().get("svc-worker", ())) == workers,  # noqa: B023 - called at once
-            20,
+            90,
             f"{workers} workers scraped",
         )
-    assert len(prometheus.healthy()["svc-manager"]) == 1
+    wait_for(lambda: len(prometheus.healthy().get("svc-manager", ())) == 1, 90, "the manager scraped")
 
 
 def test_the_counters_in_prometheus_equal_the_number_of_jobs(service, prometheus):
@@ -50,11 +50,11 @@ def test_the_counters_in_prometheus_equal_the_number_of_jobs(service, prometheus
     assert results(service, ids) == list(range(250))
     for name, start in before.items():
         counted = f'sum({name}{{task="{NAP}"}})'
-        wait_for(lambda: prometheus.query(counted) == start + 250, 10, f"{counted} = {start + 250:g}")  # noqa: B023
+        wait_for(lambda: prometheus.query(counted) == start + 250, 90, f"{counted} = {start + 250:g}")  # noqa: B023
 
 
 def test_the_shipped_rules_are_evaluated_without_an_error(service, prometheus):
-    wait_for(lambda: "unknown" not in prometheus.rules().values(), 15, "all rules evaluated once")
+    wait_for(lambda: "unknown" not in prometheus.rules().values(), 90, "all rules evaluated once")
     rules = prometheus.rules()
     assert "SvcManagerDown" in rules
     assert {name: health for name, health in rules.items() if health != "ok"} == {}

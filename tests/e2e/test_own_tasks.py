@@ -48,7 +48,7 @@ def own_image(image, tmp_path, client):
         tag,
         str(tmp_path),
     ]
-    subprocess.run(build, check=True, timeout=100, stdout=subprocess.DEVNULL)
+    subprocess.run(build, check=True, timeout=280, stdout=subprocess.DEVNULL)
     yield tag
     client.images.remove(tag, force=True)
 
@@ -67,7 +67,9 @@ def test_an_image_with_six_lines_more_runs_a_task_of_ones_own(service, project, 
     try:
         answer = service.svc("submit", "mytasks:describe", "1234567", "--wait")
     finally:
-        subprocess.run(["docker", "rm", "--force", worker], check=True, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["docker", "rm", "--force", worker], check=True, timeout=120, stdout=subprocess.DEVNULL
+        )
     assert "1,234,567" in answer.stdout
 
 
@@ -77,7 +79,7 @@ def svc_on_the_host(folder: Path, *arguments: str) -> subprocess.CompletedProces
     told = {f"SVC_{name}": str(folder / file) for name, file in files.items()}
     command = [sys.executable, "-m", "svc", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **told}
+        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **told}
     )
 
 
@@ -103,7 +105,7 @@ def test_without_a_certificate_nobody_gets_to_the_authkeys_challenge(service, tm
     service.compose("cp", "keys:/run/keys/cli/authkey", str(key))
     manager = ("--manager", service.address("manager", 7077), "--authkey-file", str(key))
     command = [sys.executable, "-m", "svc", "status", "--timeout", "1", *manager]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode in (3, 4)
     assert refused.stdout == ""
 
@@ -136,7 +138,9 @@ def test_the_word_count_of_the_examples_runs_as_documented(keyed):
     ids = keyed.cli("submit", "--from", "-", stdin=(folder / "jobs.ndjson").read_text()).stdout.split()
     counted = keyed.cli("results", "--ndjson", *ids).stdout
     total = [sys.executable, str(folder / "total.py")]
-    said = subprocess.run(total, input=counted, capture_output=True, text=True, timeout=30, check=True).stdout
+    said = subprocess.run(
+        total, input=counted, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
     assert said.splitlines()[0] in (folder / "README.md").read_text()
 
 

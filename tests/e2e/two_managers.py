@@ -16,21 +16,23 @@ from pathlib import Path
 import docker
 from docker.models.containers import Container
 
+from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX
 from tests.e2e.readings import fetch
 from tests.support.docker import Project, wait_for
 
 MANAGERS, SERVERS = ("manager-1", "manager-2"), ("nats-1", "nats-2", "nats-3")
-#: The name of the stream in deploy/compose.ha.yaml.
+#: The name of the stream in deploy/compose.ha.yaml, and of that of the bucket with the leader's key.
 STREAM = "svc"
+BUCKET = f"KV_{STREAM}{BUCKET_SUFFIX}"
 _LOAD = Path(__file__).with_name("paced_load.py")
-#: Prints the leader of the stream as one server says.
-_STREAM_LEADER = f"""
+#: Prints the leader of a stream as one server says.
+_STREAM_LEADER = """
 import json, sys, urllib.request
-found = json.load(urllib.request.urlopen(sys.argv[1] + "/jsz?accounts=true&streams=true", timeout=2))
+found = json.load(urllib.request.urlopen(sys.argv[1] + "/jsz?accounts=true&streams=true", timeout=20))
 for account in found.get("account_details", ()):
     for stream in account.get("stream_detail", ()):
-        if stream["name"] == {STREAM!r}:
-            print(stream.get("cluster", {{}}).get("leader", ""))
+        if stream["name"] == sys.argv[2]:
+            print(stream.get("cluster", {}).get("leader", ""))
 """
 
 
@@ -91,23 +93,30 @@ class TwoManagers:
             led.extend(name for name in running if self.ready(name))
             return bool(led)
 
-        wait_for(leads, 60, "a manager leads", every=0.5)
+        wait_for(leads, 90, "a manager leads", every=0.5)
         return led[0]
 
     def stream_leader(self) -> str:
         """Return the NATS server that leads the stream, once one does."""
+        return self._leader_of(STREAM)
+
+    def bucket_leader(self) -> str:
+        """Return the NATS server that leads the bucket of the leader's key, once one does."""
+        return self._leader_of(BUCKET)
+
+    def _leader_of(self, stream: str) -> str:
         led: list[str] = []
 
         def leads() -> bool:
             manager = self.container(self.leader())
             for server in SERVERS:
-                asked = manager.exec_run(["python", "-c", _STREAM_LEADER, f"http://{server}:8222"])
+                asked = manager.exec_run(["python", "-c", _STREAM_LEADER, f"http://{server}:8222", stream])
                 if asked.exit_code == 0 and isinstance(asked.output, bytes) and asked.output.strip():
                     led.append(asked.output.decode().strip())
                     return True
             return False
 
-        wait_for(leads, 60, "a server leads the stream", every=0.5)
+        wait_for(leads, 90, f"a server leads {stream}", every=0.5)
         return led[0]
 
     def kill(self, *services: str) -> float:
@@ -115,7 +124,7 @@ class TwoManagers:
         for service in services:
             self.container(service).kill("SIGKILL")
         for service in services:
-            self.container(service).wait(timeout=60)
+            self.container(service).wait(timeout=90)
         ended = [self.container(service).attrs["State"]["FinishedAt"] for service in services]
         return max(datetime.fromisoformat(f"{each[:26]}+00:00").timestamp() for each in ended)
 
@@ -147,7 +156,7 @@ class TwoManagers:
         reader.start()
         made = Load()
         try:
-            wait_for(lambda: begun.is_set() or process.poll() is not None, 60, "the load begins")
+            wait_for(lambda: begun.is_set() or process.poll() is not None, 90, "the load begins")
             assert lines[:1] == ["begun\n"], lines
             yield made
             self._client.containers.get(name).kill("SIGTERM")

@@ -32,7 +32,7 @@ LOSSES_MAX = 1 + Limits().suspicion_budget
 #: Suspicions of a good job at most: one with more runs while no other suspect does.
 _SHARED_SUSPICIONS = 1
 _GOOD_JOBS = 100
-_PATIENCE_SECONDS = 90.0
+_PATIENCE_SECONDS = 240.0
 _NOW = timedelta(0)
 
 

@@ -18,7 +18,7 @@ HANDS = 5
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_doubled_or_invented_and_all_comes_back_in_a_hand_of_faults(tmp_path: Path):
     dealt = hand(SEED, HANDS)
 

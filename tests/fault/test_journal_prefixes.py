@@ -74,7 +74,7 @@ def fresh(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_prefix_of_a_log_of_5000_operations_recovers_each_acknowledged_one(
     tmp_path, fresh, record_property
 ):

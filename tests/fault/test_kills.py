@@ -20,7 +20,7 @@ MANAGER_KILLS = 5
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_each_of_10_000_jobs_has_one_outcome_though_the_manager_dies_5_times_and_a_consumer_each_second(
     tmp_path: Path,
 ) -> None:

@@ -93,6 +93,7 @@ def gauge(host: Host, name: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_full_manager_that_is_killed_comes_back_below_its_limit_and_takes_results(
     host, group, record_property
 ):
@@ -124,6 +125,7 @@ def test_a_full_manager_that_is_killed_comes_back_below_its_limit_and_takes_resu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_it_takes_jobs_again_once_those_it_had_have_ended_and_are_forgotten(host, group):
     group.limit_memory(LIMIT * 3 // 4)
     manager = host.start_manager(ANYWHERE, "--retention", "1", *QUICK)

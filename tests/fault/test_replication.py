@@ -46,7 +46,7 @@ def dealt(folder: Path, *kinds: str, sabotage: str = "") -> Findings:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_replicated_journal_bears_a_few_faults_under_load(tmp_path: Path):
     findings = dealt(tmp_path, *USUAL)
 

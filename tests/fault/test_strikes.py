@@ -78,7 +78,7 @@ def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "site"), [(kind, "") for kind in PROTECTIONS], indirect=["site"])
 def test_svc_bears_it(kind: str, site: Site):
     strikes = Strikes(site)

@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "deploy" / "hosts.md"
 MANAGER, WORKERS, CLIENT = "queue-host", ("host-b", "host-c"), "host-d"
 HOSTS = (MANAGER, *WORKERS, CLIENT)
 #: Seconds of a lease, which are more outside of a test.
-LEASE = 3
+LEASE = 5
 #: The hosts that the page calls so in its table of open ports.
 _CALLED = {"manager": (MANAGER,), "workers": WORKERS, "clients": (CLIENT,), "Prometheus": (CLIENT,)}
 _HELD = '''

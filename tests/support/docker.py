@@ -30,9 +30,9 @@ _REAP = 'cat >/dev/null; exec docker compose "$@" down --volumes --remove-orphan
 def engine() -> docker.DockerClient:
     """Return a client of the Docker engine; without an engine skip the test, or fail it if CI=true."""
     try:
-        client = docker.from_env(timeout=60)
+        client = docker.from_env(timeout=180)
         client.ping()
-        subprocess.run(["docker", "compose", "version"], check=True, capture_output=True, timeout=30)
+        subprocess.run(["docker", "compose", "version"], check=True, capture_output=True, timeout=90)
     except (DockerException, OSError, subprocess.SubprocessError) as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI=true and there is no Docker engine with Compose: {error}")
@@ -69,7 +69,7 @@ class Project:
         return replace(self, files=(*self.files, *files), environment=merged)
 
     def compose(
-        self, *arguments: str, stdin: str = "", seconds: float = 100, check: bool = True
+        self, *arguments: str, stdin: str = "", seconds: float = 250, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run `docker compose`; if *check* is set, a failure fails the test and shows the output."""
         command = ["docker", "compose", *self._selection(), *arguments]
@@ -103,7 +103,7 @@ class Project:
 
     def up(self, *arguments: str) -> None:
         """Start services and wait until they are healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "60", *arguments)
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "200", *arguments)
 
     def heal(self, workers: int) -> None:
         """Wait for a healthy manager and so many healthy workers; running containers stay untouched."""
@@ -115,11 +115,11 @@ class Project:
         scale = f"worker={workers}"
         self.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", scale, "worker")
 
-    def svc(self, *arguments: str, stdin: str = "", seconds: float = 100) -> subprocess.CompletedProcess[str]:
+    def svc(self, *arguments: str, stdin: str = "", seconds: float = 250) -> subprocess.CompletedProcess[str]:
         """Run `svc` in the manager's container: the fast way, for steps that a test does not check."""
         return self.compose("exec", "--no-TTY", "manager", "svc", *arguments, stdin=stdin, seconds=seconds)
 
-    def cli(self, *arguments: str, stdin: str = "", seconds: float = 100) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, stdin: str = "", seconds: float = 250) -> subprocess.CompletedProcess[str]:
         """Run `svc` in a container of its own, like `docker compose run --rm cli …` in the docs."""
         run = ("run", "--rm", "--no-TTY", "cli")
         return self.compose(*run, *arguments, stdin=stdin, seconds=seconds)
@@ -128,7 +128,7 @@ class Project:
         """Return the last log lines of all services."""
         logs = ["docker", "compose", *self._selection(), "logs", "--no-color", "--tail", "40"]
         done = subprocess.run(
-            logs, cwd=ROOT, env=self._environ(), capture_output=True, text=True, timeout=60, check=False
+            logs, cwd=ROOT, env=self._environ(), capture_output=True, text=True, timeout=120, check=False
         )
         return f"\n--- logs\n{done.stdout}"
 
@@ -166,7 +166,7 @@ class Project:
         try:
             yield self
         finally:
-            reaper.communicate(timeout=100)
+            reaper.communicate(timeout=250)
 
     def _selection(self) -> list[str]:
         files = [argument for file in self.files for argument in ("--file", str(file))]

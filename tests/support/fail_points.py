@@ -24,13 +24,10 @@ from svc.cli import main as svc
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.wire_tls import TlsFiles
-from tests.support.history import Log
+from tests.support.history import DYING_SECONDS, Log
 
 PLACES = ("between lease and run", "between run and report", "after report")
 _LEASED, _RAN, _REPORTED = PLACES
-#: Seconds in which a process that kills itself may still begin another job, on a busy machine too. Its number
-#: explains nothing once it is dead.
-_DYING_SECONDS = 20.0
 
 
 def order(folder: Path, place: str, kind: str) -> Path:
@@ -74,7 +71,7 @@ class DeadlyBroker(ManagerBroker):
             return
         now = time.monotonic()
         # Its other threads go on until the signal has arrived.
-        until = now + _DYING_SECONDS
+        until = now + DYING_SECONDS
         about = {"kind": taken.read_text(), "at": now, "until": until, "pids": [os.getpid()], "fatal": True}
         Log(self._folder / "faults" / f"{os.getpid()}.jsonl").write(**about)
         taken.unlink()

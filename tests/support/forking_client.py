@@ -19,7 +19,7 @@ from svc.client.submitter import Job
 from tests.support.history import Recorder
 
 #: Seconds that each call may take, and all results.
-CALL_SECONDS, RESULT_SECONDS = 5.0, 20.0
+CALL_SECONDS, RESULT_SECONDS = 5.0, 50.0
 #: Its jobs go before the others of the campaign, and to workers alone: stock consumers return nothing.
 _OPTIONS: dict[str, Any] = {"priority": 10, "queue": "poison"}
 

@@ -21,6 +21,9 @@ T = TypeVar("T")
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 #: The kind of a fault that nobody has injected: so long the machine gave no time, or the disk took nothing.
 STOOD_STILL = "the machine stood still"
+#: Seconds in which a process that kills itself may still begin another job, on a busy machine too. Its number
+#: explains nothing once it is dead.
+DYING_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,4 +205,4 @@ def pod_containers(client: docker.DockerClient, image: str, name: str) -> Iterat
     try:
         yield PodContainers(client, image, name)
     finally:
-        reaper.communicate(timeout=100)
+        reaper.communicate(timeout=250)

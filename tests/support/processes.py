@@ -176,7 +176,7 @@ class Service:
                     process.wait()
 
     def _await_file(self, path: Path, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not path.exists():
             assert process.poll() is None, (self.folder / "manager.log").read_text()[-2000:]
             assert time.monotonic() < deadline

@@ -43,7 +43,7 @@ _ROOT = Path(__file__).parents[2]
 
 def connect(address: tuple[str, int], key: bytes, hello: Callable[[], c.Hello]) -> Broker:
     """Make a connection of a worker; picklable once the first two arguments are bound."""
-    return ManagerBroker(address, key, hello=hello, timeout=2.0)
+    return ManagerBroker(address, key, hello=hello, timeout=5.0)
 
 
 def configure_logging(level: str, descriptor: int = 2) -> None:
@@ -63,7 +63,7 @@ def options(consumers: int = 2, **changes: Any) -> WorkerOptions:
     return WorkerOptions(consumers=consumers, **{**defaults, **changes})
 
 
-def until(condition: Callable[[], object], seconds: float = 45.0, what: str = "") -> None:
+def until(condition: Callable[[], object], seconds: float = 100.0, what: str = "") -> None:
     """Wait for an event that no signal reports; a failure names it."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -126,7 +126,7 @@ class Client:
         assert not self.broker.submit(self.origin, [chunk])
         return [job_id(self.origin, first + place) for place in range(len(bodies))]
 
-    def outcomes(self, ids: list[str], seconds: float = 60.0) -> list[Outcome]:
+    def outcomes(self, ids: list[str], seconds: float = 120.0) -> list[Outcome]:
         """Return the outcomes of the jobs, once all have ended."""
         missing, cursor, found = set(ids), 0, dict[str, Outcome]()
         deadline = time.monotonic() + seconds
@@ -139,7 +139,7 @@ class Client:
             missing -= found.keys()
         return [found[each] for each in ids]
 
-    def results(self, ids: list[str], seconds: float = 60.0) -> list[Any]:
+    def results(self, ids: list[str], seconds: float = 120.0) -> list[Any]:
         outcomes = self.outcomes(ids, seconds)
         assert all(outcome.error is None for outcome in outcomes), [outcome.error for outcome in outcomes]
         return [decode_result(outcome.result) for outcome in outcomes]
