@@ -299,11 +299,12 @@ class Supervisor:
         self._stop_deadline = now + grace
         self._consumer_pool.close_vacancies()
         self._recycling.close()
-        if self._began:
-            self._log.info("worker_stopping", grace_s=grace, consumers=len(self._consumer_pool.children))
         self._reporter.post(self._extend())
         for child in self._consumer_pool.children:
             child.stop()
+        if self._began:
+            # After the order, so that no consumer takes another job once this is read.
+            self._log.info("worker_stopping", grace_s=grace, consumers=len(self._consumer_pool.children))
 
     def _end_grace(self) -> None:
         for child in self._consumer_pool.children:
@@ -317,7 +318,7 @@ class Supervisor:
             child.kill(Killed.GRACE)
         self._outputs.finish()
         self._reporter.close(_LAST_REPORTS_SECONDS)
-        if self._stop_deadline is None and self._consumer_pool.gone:
+        if self._stop_deadline is None and self._fatal is None and self._consumer_pool.gone:
             self._log.info("worker_drained", consumers=self._consumer_pool.pilled)
         elif self._began:
             self._log.info("worker_stopped")
