@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ def start(manager: Manager) -> Iterator[Start]:
     yield start
     for worker in workers:
         worker.end()
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """Have the collector pass over the present objects, as a manager does: here those of all tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

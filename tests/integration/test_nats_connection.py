@@ -37,7 +37,7 @@ def test_a_frozen_server_is_left_at_once_also_with_tls_and_unsent_bytes(cluster,
 
     async def story() -> float:
         connection = NatsConnection(address_of(cluster), None, tls)
-        await connection.open(10)
+        await connection.open(30)
         client = connection.client
         server = client.connected_url
         assert server is not None
@@ -48,9 +48,10 @@ def test_a_frozen_server_is_left_at_once_also_with_tls_and_unsent_bytes(cluster,
                 await client.publish("subject", bytes(1_000_000))
             await asyncio.sleep(0.1)
             began = time.monotonic()
-            await connection.leave_server()
-            while not client.is_connected:  # noqa: ASYNC110 - nats-py has no event for it
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                await connection.leave_server()
+                while not client.is_connected:  # noqa: ASYNC110 - nats-py has no event for it
+                    await asyncio.sleep(0.01)
             seconds = time.monotonic() - began
             assert client.connected_url != server
             return seconds
@@ -58,20 +59,22 @@ def test_a_frozen_server_is_left_at_once_also_with_tls_and_unsent_bytes(cluster,
             node.signal(signal.SIGCONT)
             await connection.close()
 
-    assert asyncio.run(story()) < 2
+    # A close of TLS that waits for the other side takes 30 s; this one takes no time.
+    assert asyncio.run(asyncio.wait_for(story(), 100)) < 15
 
 
 def test_the_end_of_a_connection_with_tls_is_no_warning_of_asyncio(cluster, caplog):
     async def story() -> None:
         connection = NatsConnection(address_of(cluster), None, cluster.options.tls)
-        await connection.open(10)
+        await connection.open(30)
         client = connection.client
         left = client.connected_url
         (node,) = [each for each in cluster.nodes if left is not None and each.client_port == left.port]
         await asyncio.to_thread(cluster.stop, node.number)  # it closes the connection
         while not client.is_connected or client.connected_url == left:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(cluster.restart, node.number)
+        cluster.restart(node.number, wait=False)  # a server dies with the thread that started it
+        await asyncio.to_thread(cluster.wait_ready)
         await connection.close()
 
     asyncio.run(asyncio.wait_for(story(), 100))
@@ -83,7 +86,7 @@ def test_a_lost_connection_leaves_nothing_that_only_the_garbage_collector_frees(
 
     async def garbage_of(servers: NatsCluster) -> list[str]:
         connection = NatsConnection(address_of(servers), None, servers.options.tls)
-        await connection.open(10)
+        await connection.open(30)
         await reconnected(connection, 3)
         gc.collect()
         gc.disable()
@@ -110,7 +113,7 @@ async def reconnected(connection: NatsConnection, times: int) -> None:
 
 
 async def until_connected(connection: NatsConnection) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while True:
             with suppress(Unanswered):
                 return await connection.client.flush(1)
@@ -131,7 +134,7 @@ def test_a_connection_is_made_anew_with_the_certificates_that_are_there_then(clu
     async def story() -> None:
         connection = NatsConnection(address_of(cluster), None, used)
         put(good)
-        await connection.open(10)
+        await connection.open(30)
         put(strange)
         await connection.leave_server()
         with pytest.raises(TimeoutError):
@@ -149,7 +152,7 @@ def test_a_host_that_vanishes_without_a_word_is_left_within_two_seconds(cluster)
 
     async def story() -> int:
         connection = NatsConnection(address_of(cluster), None, cluster.options.tls)
-        await connection.open(10)
+        await connection.open(30)
         transport: Any = connection.client._transport
         sock = transport._io_writer.get_extra_info("socket")
         milliseconds: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

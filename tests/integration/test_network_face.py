@@ -81,7 +81,7 @@ def test_a_silent_peer_and_one_that_drips_are_ended_at_the_deadline():
                     break
                 if ended.wait(0.05):
                     break
-            assert ended.wait(10)
+            assert ended.wait(30)
             silent.receive()
             assert silent.rest() == b""
             assert time.monotonic() - begun >= 0.3
@@ -165,6 +165,8 @@ def test_a_client_that_never_reads_is_cut_off_and_others_go_on():
         with noted() as reasons:
             rude.send(call("tasks", "get", False) * 4)
             manager.until(lambda: bool(reasons("connection_cut_off")))
+        limits = manager.server._connections.limits
+        manager.server.ask(lambda: setattr(limits, "bounds", Bounds())).result(30)  # this reader may be slow
         for _ in range(4):  # its places are free again
             honest.send(call("tasks", "get"))
             assert len(pickle.loads(honest.receive())[1]) == 8_000_000
@@ -184,7 +186,7 @@ def test_backpressure_loses_no_answer_and_no_request(manager):
             assert pickle.loads(eager.receive()) == ("#RETURN", None)
         sender.join()
         eager.send(call("tasks", "get") * 200)
-        manager.until(lambda: manager.server.ask(lambda: bool(manager.server._connections.paused)).result(5))
+        manager.until(lambda: manager.server.ask(lambda: bool(manager.server._connections.paused)).result(30))
         for number in range(200):
             assert pickle.loads(eager.receive()) == ("#RETURN", [number] * 9000)
 
@@ -238,7 +240,7 @@ def test_a_connection_whose_host_has_vanished_is_found_by_the_kernel(manager):
             keep = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             return [keep, *(connection.sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)]
 
-        assert manager.server.ask(options).result(5) == [1, 10, 5, 3, 25_000]
+        assert manager.server.ask(options).result(30) == [1, 10, 5, 3, 25_000]
 
 
 # --- strict handshakes -------------------------------------------------------------------------------
@@ -270,6 +272,7 @@ def test_strict_authentication_refuses_clients_from_before_sha256(python):
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     with running_manager(strict=True) as manager, noted() as reasons:
         done = stock_client(python, manager.endpoint, manager.authkey)

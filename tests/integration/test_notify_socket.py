@@ -45,7 +45,7 @@ def test_manager_and_worker_say_once_that_they_are_ready(host, abstract):
     with systemd(host, name) as receiver:
         manager = host.start_manager()
         assert receiver.recv(100) == b"READY=1"
-        assert host.svc("status", "--timeout", "1").returncode == 0
+        assert host.svc("status", "--timeout", "10").returncode == 0
         worker = host.start_worker("--shell")
         try:
             assert receiver.recv(100) == b"READY=1"

@@ -68,7 +68,9 @@ def test_a_client_runs_beside_the_projects_own_service(host: Host, tmp_path_fact
     script = tmp_path_factory.mktemp("client") / "client.py"
     script.write_text(CLIENT)
     (script.parent / "service.py").symlink_to(host.folder / "service.py")
-    done = subprocess.run([sys.executable, script], env=host.env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script], env=host.env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.stdout, done.returncode) == ("15\n", 0), done.stderr
 
 

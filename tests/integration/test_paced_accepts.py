@@ -26,6 +26,7 @@ from tests.support.asking import chunk, submit
 from tests.support.manager import RunningManager, running_manager
 from tests.support.processes import Service
 from tests.support.stranger import Stranger
+from tests.support.workers import until
 
 #: Connections that come at once, in hundreds of workers.
 COMING = 1_500
@@ -69,7 +70,8 @@ def greeted(strangers: list[Stranger]) -> set[int]:
 def test_all_that_come_at_once_are_let_in_in_their_order_and_none_is_pushed_out(descriptors, monkeypatch):
     monkeypatch.setattr(pace, "PATIENCE_SECONDS", 600.0)
     at_once = Bounds().handshakes
-    with running_manager() as manager, ExitStack() as stack, manager.broker() as before:
+    slow = Bounds(handshake_seconds=100.0)  # the first ones wait until all are there
+    with running_manager(bounds=slow) as manager, ExitStack() as stack, manager.broker() as before:
         before.connect()
         coming = [stack.enter_context(Stranger(manager.endpoint)) for _ in range(COMING)]
         manager.until(lambda: half_open(manager) == at_once)
@@ -112,7 +114,7 @@ def test_a_manager_that_lets_many_in_in_turn_is_ready(descriptors, monkeypatch, 
         manager.until(lambda: manager.server.ask(lambda: manager.server.pacing).result(20))
         with _manager_http(settings, manager.server, manager.host, metrics) as http:
             assert http is not None
-            assert probe([(http.host, http.port)], "/readyz", 20) == (200, "ok")
+            until(lambda: probe([(http.host, http.port)], "/readyz", 20) == (200, "ok"))
 
 
 class TestPace:

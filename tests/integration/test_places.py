@@ -41,8 +41,8 @@ def guest(manager: RunningManager, role: Role, stack: ExitStack) -> Stranger:
     return stranger
 
 
-def connected(manager: RunningManager, role: Role) -> ManagerBroker:
-    broker = ManagerBroker(manager.endpoint, KEYS[role], timeout=5.0)
+def connected(manager: RunningManager, role: Role, timeout: float = 30.0) -> ManagerBroker:
+    broker = ManagerBroker(manager.endpoint, KEYS[role], timeout=timeout)
     broker.connect()
     return broker
 
@@ -58,13 +58,13 @@ def test_a_key_that_takes_all_the_places_it_can_leaves_each_other_key_its_own(gr
     with served() as manager, ExitStack() as stack:
         fill(manager, greedy, stack)
         with pytest.raises(ManagerUnreachable, match="too many connections with this key"):
-            connected(manager, greedy)
+            connected(manager, greedy, 5.0)
         for role in set(Role) - {greedy}:
             for _ in range(RESERVED):
                 stack.enter_context(connected(manager, role))
             with pytest.raises(ManagerUnreachable):
                 ManagerBroker(manager.endpoint, KEYS[role], timeout=0.3).connect()
-        assert manager.server.ask(lambda: manager.server._connections.limits.open).result(5) <= CONNECTIONS
+        assert manager.server.ask(lambda: manager.server._connections.limits.open).result(30) <= CONNECTIONS
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_at_a_thousand_connections_an_operator_still_gets_in(greedy):
             for _ in range(places - bounds.reserved * (len(KEYS) - 1)):
                 guest(manager, greedy, stack)
             with pytest.raises(ManagerUnreachable, match="too many connections with this key"):
-                connected(manager, greedy)
+                connected(manager, greedy, 5.0)
             with connected(manager, Role.ADMIN) as operator:
                 operator.drain()
                 assert operator.stats().drain
@@ -96,7 +96,7 @@ def test_two_keys_together_lock_nobody_out():
             guest(manager, Role.WORK, stack)
         for role in (Role.SUBMIT, Role.WORK):
             with pytest.raises(ManagerUnreachable):
-                connected(manager, role)
+                connected(manager, role, 2.0)
         stack.enter_context(connected(manager, Role.READ))
         stack.enter_context(connected(manager, Role.ADMIN))
 
@@ -137,7 +137,7 @@ def test_few_places_are_shared_among_the_keys_too():
         for _ in range(6):
             guest(manager, Role.WORK, stack)
         with pytest.raises(ManagerUnreachable):
-            connected(manager, Role.WORK)
+            connected(manager, Role.WORK, 2.0)
         stack.enter_context(connected(manager, Role.ADMIN))
 
 
@@ -163,7 +163,7 @@ def test_a_flood_of_unfinished_messages_is_bounded_within_the_turn_and_spares_ot
             waiting = manager.server.ask(
                 lambda: sum(each.buffered for each in connection_limits.connections.values())
             )
-            most = max(most, waiting.result(5))
+            most = max(most, waiting.result(30))
         # The bytes that one read may add, and the room that a message is given to grow.
         assert most <= bound + bound // 8 + 5 * PIECE
         honest.send(bytes(7 * PIECE))
@@ -181,6 +181,6 @@ def test_a_message_of_the_greatest_size_passes_the_default_bound():
 def test_the_keys_that_are_read_again_share_the_places():
     with served() as manager, ExitStack() as stack:
         alone = KeyRing([Key(Role.WORK, KEYS[Role.WORK])])
-        manager.server.ask(lambda: manager.server.renew(alone, None)).result(5)
+        manager.server.ask(lambda: manager.server.renew(alone, None)).result(30)
         for _ in range(CONNECTIONS):
             guest(manager, Role.WORK, stack)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.manager import running_manager
 from tests.support.pythons import interpreters
+from tests.support.svc import ended_late, first_line
 
 PRELUDE = """
 import json, os, sys, time, queue
@@ -44,9 +45,14 @@ def start(python: str, manager, script: str) -> subprocess.Popen[str]:
     )
 
 
+def output_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    with ended_late(process):
+        return process.communicate()
+
+
 def run(python: str, manager, script: str) -> Any:
     process = start(python, manager, script)
-    out, err = process.communicate(timeout=60)
+    out, err = output_of(process)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 
@@ -91,12 +97,11 @@ def test_killed_waiters_eat_no_job(manager):
     waiters = [start(pythons[place % len(pythons)], manager, waiter) for place in range(10)]
     try:
         for process in waiters:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "waiting\n"
+            assert first_line(process) == "waiting\n"
         manager.until(lambda: manager.waiting() == len(waiters))
         for process in waiters[:8]:
             os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(30)
 
         arrived = run(
             sys.executable,
@@ -105,7 +110,7 @@ def test_killed_waiters_eat_no_job(manager):
             tasks, results = connect().tasks(), connect().results()
             for number in range(20): tasks.put(number)
             tasks.join()
-            print(json.dumps(sorted(results.get(timeout=10) for _ in range(20))))
+            print(json.dumps(sorted(results.get(timeout=30) for _ in range(20))))
             """,
         )
     finally:
@@ -123,13 +128,12 @@ def test_what_a_dead_consumer_held_goes_to_another(manager):
     )
     try:
         run(python, manager, 'connect().tasks().put("precious"); print(1)')
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert first_line(holder) == "held\n"
     finally:
         holder.kill()
         holder.communicate()
 
-    assert run(python, manager, "print(json.dumps(connect().tasks().get(timeout=10)))") == "precious"
+    assert run(python, manager, "print(json.dumps(connect().tasks().get(timeout=30)))") == "precious"
 
 
 def test_a_pill_that_was_put_goes_to_exactly_one_plain_consumer(manager):
@@ -184,7 +188,7 @@ def test_a_wrong_authkey_learns_nothing(manager):
         [sys.executable, "-c", script, host, str(port), b"wrong".hex()],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
 
@@ -202,16 +206,15 @@ def test_a_drain_hands_a_pill_to_every_plain_consumer_that_asks_and_takes_its_ac
         print(json.dumps([pill, tasks.get_nowait()]))
         """,
     )
-    assert waiting.stdout is not None
-    assert waiting.stdout.readline() == "waiting\n"
+    assert first_line(waiting) == "waiting\n"
     manager.until(lambda: manager.waiting() == 1)
     with manager.broker() as operator:
         operator.drain()
-        out, err = waiting.communicate(timeout=30)
+        out, err = output_of(waiting)
         assert json.loads(out) == [None, None], err
         operator.resume()
 
     served = run(
-        sys.executable, manager, "tasks = connect().tasks(); tasks.put(7); print(tasks.get(timeout=10))"
+        sys.executable, manager, "tasks = connect().tasks(); tasks.put(7); print(tasks.get(timeout=30))"
     )
     assert served == 7

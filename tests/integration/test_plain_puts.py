@@ -48,7 +48,7 @@ def connect(host: str, port: int, key: bytes) -> Any:
 
 
 def waiting(manager: RunningManager) -> int:
-    count: int = manager.server.ask(lambda: waiting_puts(manager.host)[0]).result(5)
+    count: int = manager.server.ask(lambda: waiting_puts(manager.host)[0]).result(30)
     return count
 
 
@@ -70,13 +70,13 @@ def test_killed_putters_leave_nothing_and_the_others_are_served_in_their_order()
                 manager.until(lambda: waiting(manager) == len(putters), 30)
             for process in putters[:4]:
                 process.send_signal(signal.SIGKILL)
-                process.wait()
+                process.wait(30)
             manager.until(lambda: waiting(manager) == 2)
 
-            assert [tasks.get(timeout=10) for _ in range(3)] == ["first", "4", "5"]
+            assert [tasks.get(timeout=30) for _ in range(3)] == ["first", "4", "5"]
             with pytest.raises(queue.Empty):
                 tasks.get_nowait()
-            assert [process.communicate(timeout=10)[0] for process in putters[4:]] == ["put\n"] * 2
+            assert [process.communicate(timeout=30)[0] for process in putters[4:]] == ["put\n"] * 2
         finally:
             for process in putters:
                 process.kill()
@@ -91,7 +91,7 @@ def test_a_put_raises_full_after_its_timeout_and_then_the_connection_serves_on()
             with pytest.raises(queue.Full):
                 tasks.put(2, *arguments)
 
-        assert (tasks.full(), tasks.get(), tasks.full()) == (True, 1, False)
+        assert (tasks.full(), tasks.get(timeout=30), tasks.full()) == (True, 1, False)
 
 
 def test_a_keyed_put_that_is_repeated_after_a_kill_of_the_manager_is_one_job(tmp_path: Path):
@@ -111,12 +111,12 @@ def test_a_keyed_put_that_is_repeated_after_a_kill_of_the_manager_is_one_job(tmp
             except (OSError, EOFError) as error:
                 raised.append(error)
 
-        putter = threading.Thread(target=put)
+        putter = threading.Thread(target=put, daemon=True)
         putter.start()
         until(lambda: _calls(host) > before, "the put has come")
         manager.kill()
-        manager.wait()
-        putter.join(10)
+        manager.wait(30)
+        putter.join(30)
         assert len(raised) == 1
 
         manager = host.start_manager(f"{name}:{port}", *flags[:2])

@@ -24,9 +24,10 @@ class Restarting:
     def __init__(self, manager: Manager, name: str, consumers: int) -> None:
         self._manager = manager
         self._options = options(consumers, name=name, tasks=(TASKS,), grace=1.0)
-        self._ending = threading.Event()
+        self._ending = False
+        self._starting = threading.Lock()
         self.workers: list[Worker] = []
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
@@ -39,19 +40,25 @@ class Restarting:
         return sum(len(worker.events(event)) for worker in self.workers for event in events)
 
     def _run(self) -> None:
-        while not self._ending.is_set():
-            worker = Worker(self._manager.address, self._options)
-            self.workers.append(worker)
-            worker.start()
+        while worker := self._next():
             worker.process.wait()
 
+    def _next(self) -> Worker | None:
+        with self._starting:
+            if self._ending:
+                return None
+            worker = Worker(self._manager.address, self._options)
+            worker.start()
+            self.workers.append(worker)
+            return worker
+
     def end(self) -> None:
-        self._ending.set()
+        with self._starting:
+            self._ending = True
         for worker in self.workers:
             worker.end()
-        self._thread.join()
-        for worker in self.workers:
-            worker.end()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
 
 
 @pytest.fixture

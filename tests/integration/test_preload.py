@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.workers import Manager, Worker, descendants, options, until
+from tests.support.resources import strays
+from tests.support.workers import Manager, Worker, options, until
 
 MIB = 1024 * 1024
 TASKS = """
@@ -66,13 +67,11 @@ def test_a_preloaded_module_that_fails_ends_the_worker_with_its_name(source: str
     assert told in "".join(worker.text)
 
 
-def test_a_preloaded_module_that_hangs_ends_the_worker_and_leaves_no_process(launch):
+def test_a_preloaded_module_that_hangs_ends_the_worker_and_leaves_no_process(launch, tmp_path: Path):
     worker = launch("import time\ntime.sleep(600)\n", import_timeout=0.5)
-    until(lambda: descendants(worker.process.pid))
-    below = descendants(worker.process.pid)
     assert worker.wait(60) == 2
     assert "--preload (lookup) took longer than 0.5 s" in "".join(worker.text)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), what="all its processes end")
+    until(lambda: not strays(str(tmp_path), ()), what="all its processes end")
 
 
 def test_a_worker_that_is_stopped_while_it_preloads_ends_at_once(launch, tmp_path: Path):
@@ -81,7 +80,7 @@ def test_a_worker_that_is_stopped_while_it_preloads_ends_at_once(launch, tmp_pat
     )
     until((tmp_path / "begun").exists)
     worker.signal(signal.SIGTERM)
-    assert worker.wait(15) == 0
+    assert worker.wait() == 0
 
 
 def test_threads_of_a_preloaded_module_are_warned_of_once(launch, manager: Manager):
@@ -93,6 +92,7 @@ def test_threads_of_a_preloaded_module_are_warned_of_once(launch, manager: Manag
     worker = launch(source, 2)
     with manager.client() as client:
         client.results(client.submit("with_table:table"))
+    until(lambda: worker.events("preload_started_threads"))
     assert [line["threads"] for line in worker.events("preload_started_threads")] == ["pump"]
 
 

@@ -11,7 +11,7 @@ from tests.support.prometheus import RULES, program
 
 def promtool(*arguments: object) -> None:
     command = [program("promtool"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -16,7 +16,9 @@ from tests.support.workers import Client, Manager, Worker, descendants, options,
 #: The versions have different lengths: Python tells sources by second and size.
 TASKS = """
 import os, time, {table}
-def version(pause=0.0, until=""):
+def version(pause=0.0, until="", begun=""):
+    if begun:
+        open(begun, "w").close()
     time.sleep(pause)
     while until and not os.path.exists(until):
         time.sleep(0.01)
@@ -64,12 +66,12 @@ def test_jobs_run_with_the_new_code_after_a_reload_and_none_is_lost(
     with manager.client() as client, manager.client() as other:
         assert versions(client) == [["one", "one"]]
         beside: list[list[str]] = []
-        busy = threading.Thread(target=lambda: beside.extend(versions(other, 100, 0.02)))
+        busy = threading.Thread(target=lambda: beside.extend(versions(other, 100, 0.02)), daemon=True)
         busy.start()
         write(tmp_path, "second")
         worker.signal(signal.SIGHUP)
         reloaded(worker, 2)
-        busy.join()
+        busy.join(90)
         assert len(beside) == 100
         assert {tuple(each) for each in beside} <= {("one", "one"), ("second", "second")}
         until(lambda: len(worker.events("consumer_left")) == 2)
@@ -101,8 +103,8 @@ def test_a_worker_killed_after_a_reload_leaves_no_process(launch, manager: Manag
     worker = launch(1, user_preload=("reloaded_table",))
     with manager.client() as client:
         versions(client)
-        job = client.submit("reloaded:version", (600.0,))
-        until(lambda: client.state(job[0]) != "ready")
+        client.submit("reloaded:version", (600.0, "", str(tmp_path / "begun")))
+        until((tmp_path / "begun").exists)
         worker.signal(signal.SIGHUP)
         reloaded(worker, 1)
         below = descendants(worker.process.pid)
@@ -126,8 +128,8 @@ def test_old_and_new_code_are_told_apart_until_the_old_consumers_have_left(
         until(lambda: list(codes(client).values()) == [2])
         (old,) = codes(client)
         end = tmp_path / "end"
-        (long,) = client.submit("reloaded:version", (0.0, str(end)))
-        until(lambda: client.state(long) == "leased")
+        (long,) = client.submit("reloaded:version", (0.0, str(end), str(tmp_path / "begun")))
+        until((tmp_path / "begun").exists)
         assert client.view(long).code == old
         (tmp_path / "reloaded_table.py").write_text("VERSION = 'second'\n")
         worker.signal(signal.SIGHUP)

@@ -47,7 +47,7 @@ def asked(cluster: NatsCluster, subject: str, body: dict[str, Any]) -> dict[str,
     async def request() -> dict[str, Any]:
         client = await nats.connect(cluster.urls)
         try:
-            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=5)
+            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=30)
             found: dict[str, Any] = json.loads(answer.data)
             return found
         finally:
@@ -208,7 +208,7 @@ def test_a_connection_that_the_client_library_gives_up_is_made_anew(server):
     async def story(log: NatsLog) -> None:
         await log.append(b"x", expected=0, message_id="1")
         await log._connection.client.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while True:
                 try:
                     assert await log.tail() == Tail(1, b"x")

@@ -49,10 +49,10 @@ def consumers(client: Client, name: str = "w") -> int:
 
 
 def wait_for(client: Client, count: int, name: str = "w") -> None:
-    until(lambda: consumers(client, name) == count, 30, f"{count} consumers")
+    until(lambda: consumers(client, name) == count, what=f"{count} consumers")
 
 
-def drain_down(client: Client, seconds: float = 30.0, *, worker: str = "", busy: int = 1) -> list[str]:
+def drain_down(client: Client, seconds: float = 100.0, *, worker: str = "", busy: int = 1) -> list[str]:
     """Drain until only the consumers are left that run jobs of *seconds*; return these jobs."""
     wait_for(client, CONSUMERS)
     jobs = client.submit("sleep", *[(seconds,)] * busy)
@@ -77,7 +77,7 @@ def test_a_worker_has_all_its_consumers_again(client: Client, start: Start, busy
 
 def test_it_has_them_after_each_of_several_drains(client: Client, start: Start):
     start()
-    drain_down(client, 60.0)
+    drain_down(client, 100.0)
     for _ in range(2):
         client.broker.resume()
         wait_for(client, CONSUMERS)
@@ -106,7 +106,7 @@ def test_a_consumer_that_had_a_pill_put_by_hand_has_no_successor(
     stock.connect()
     stock.tasks().put(None)  # type: ignore[attr-defined]
     wait_for(client, CONSUMERS - 1)
-    client.submit("sleep", (30,))
+    client.submit("sleep", (100,))
     until(lambda: client.broker.stats().busy == 1)
     client.broker.drain()
     wait_for(client, 1)

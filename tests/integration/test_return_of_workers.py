@@ -30,17 +30,22 @@ def discovered(host: Host) -> list[dict[str, object]] | None:
         return None
 
 
+def complete(host: Host) -> list[list[dict[str, object]]]:
+    """Return the list that Prometheus would get, in a list; nothing if there is none yet."""
+    found = discovered(host)
+    return [] if found is None else [found]
+
+
 def test_prometheus_is_never_told_that_there_is_no_worker_after_a_restart(host):
     manager = host.start_manager()
     worker = host.start_worker("--name", "w")
     try:
         until(lambda: discovered(host), "the worker is known")
         manager.kill()
-        manager.wait()
+        manager.wait(30)
 
         manager = host.start_manager(host.env["SVC_MANAGER"])
-        answers = iter(lambda: discovered(host), 0)
-        first = next(targets for targets in answers if targets is not None)
+        (first,) = until(lambda: complete(host), "the manager gives a list of workers")
 
         assert [target["labels"] for target in first]
     finally:

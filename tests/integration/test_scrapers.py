@@ -22,7 +22,7 @@ QUEUES = 2_000
 #: Chunks of one submit.
 CHUNKS = 500
 SCRAPERS = 16
-PINGS = 100
+PINGS, SLOW_MAX = 100, 5
 #: Seconds for one ping; without contention it takes a fraction of a millisecond.
 PING_SECONDS_MAX = 2.0
 
@@ -44,7 +44,8 @@ def test_16_scrapers_of_2000_queues_in_a_closed_loop_hold_nobody_up(host: Host, 
         submit(broker)
         with scraped(host.env["MANAGER_HTTP"], path):
             taken = [ping(broker) for _ in range(PINGS)]
-    assert max(taken) < PING_SECONDS_MAX
+    # One after the other, so a machine that stands still delays only few of them.
+    assert sorted(taken)[-SLOW_MAX - 1] < PING_SECONDS_MAX
 
 
 def submit(broker: ManagerBroker) -> None:
@@ -68,14 +69,14 @@ def scraped(address: str, path: str) -> Iterator[None]:
 
     def scrape(number: int) -> None:
         while not stop.is_set():
-            connection = http.client.HTTPConnection(address, timeout=10)
+            connection = http.client.HTTPConnection(address, timeout=20)
             with contextlib.suppress(OSError, http.client.HTTPException):  # a slow manager cuts it off
                 connection.request("GET", path)
                 connection.getresponse().read()
             asked[number] += 1
             connection.close()
 
-    threads = [threading.Thread(target=scrape, args=(number,)) for number in range(SCRAPERS)]
+    threads = [threading.Thread(target=scrape, args=(number,), daemon=True) for number in range(SCRAPERS)]
     for thread in threads:
         thread.start()
     try:
@@ -84,4 +85,4 @@ def scraped(address: str, path: str) -> Iterator[None]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(45)

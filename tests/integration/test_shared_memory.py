@@ -32,7 +32,9 @@ def inside(setup: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", "--mount", "true"], check=False, capture_output=True, timeout=60
+    ).returncode:
         message = "a mount namespace takes root"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     host = Host(tmp_path)
@@ -61,12 +63,14 @@ def test_a_worker_whose_shared_memory_is_emptied_or_filled_goes_on_with_what_it_
     manager = host.start_manager()
     host.prefix = inside("mount -t tmpfs -o size=1m none /dev/shm")
     worker = host.start_worker("--tasks", TASKS)
-    subprocess.run(["nsenter", "--mount", "--target", str(worker.pid), "sh", "-c", loss], check=True)
+    subprocess.run(
+        ["nsenter", "--mount", "--target", str(worker.pid), "sh", "-c", loss], check=True, timeout=60
+    )
     job = json.loads(host.svc("submit", f"{TASKS}:kill_self", "--json").stdout)["id"]
     if "head" in loss:
         until(lambda: "/dev/shm is full" in (host.folder / "log").read_text(), "the log says so")
         free = ["nsenter", "--mount", "--target", str(worker.pid), "rm", "/dev/shm/x"]
-        subprocess.run(free, check=True)
+        subprocess.run(free, check=True, timeout=60)
     assert until(lambda: _ended(host, job), "the job that kills its consumers is dead") == "dead"
     done = host.svc("submit", f"{TASKS}:echo", "5", "--wait")
     assert (done.returncode, done.stdout.strip()) == (0, "5")

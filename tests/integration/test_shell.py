@@ -18,10 +18,12 @@ from svc.domain.lifecycle import JobState
 from svc.worker.control_group import worker_group
 from tests.support.processes import alive
 from tests.support.readme import blocks, lines
-from tests.support.svc import ROOT, SVC, Host, end
+from tests.support.svc import ROOT, SVC, Host, end, ended_late, first_line
 from tests.support.workers import Client, Manager, Worker, options, until
 
 PAGE = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
+#: Seconds for a command in which it must have begun: the next one is for a machine that was too slow.
+LIMITS = (0.5, 3.0, 20.0)
 COMMANDS = [line for block in blocks(PAGE) for line in lines(block)][1:]
 
 
@@ -88,8 +90,9 @@ def test_the_output_of_a_command_is_in_its_logs_with_the_streams_apart(host: Hos
     )  # fmt: skip
     assert followed.stdout == f"out of {job}\n".encode()
     shown = subprocess.run(
-        [*SVC, "logs", job, "--stderr"], cwd=host.folder, env=host.env, capture_output=True, check=True
-    )
+        [*SVC, "logs", job, "--stderr"], cwd=host.folder, env=host.env, capture_output=True, check=True,
+        timeout=60,
+    )  # fmt: skip
     assert shown.stdout == b"err\n\x1b[2J\xff"
 
 
@@ -97,10 +100,12 @@ def test_the_output_of_a_command_is_shown_while_it_runs(host: Host):
     job = host.svc("run", "--job-timeout", "60s", "--", "sh", "-c", "echo begun; sleep 300").stdout.strip()
     follow = [*SVC, "logs", job, "--follow"]
     with subprocess.Popen(follow, cwd=host.folder, env=host.env, stdout=subprocess.PIPE) as shown:
-        assert shown.stdout is not None
-        assert shown.stdout.readline() == b"begun\n"
-        assert host.svc("jobs", "cancel", job, "--grace", "0").returncode == 0
-        assert shown.wait(60) == 0
+        try:
+            assert first_line(shown) == b"begun\n"
+            assert host.svc("jobs", "cancel", job, "--grace", "0").returncode == 0
+            assert shown.wait(60) == 0
+        finally:
+            shown.kill()
 
 
 def test_a_consumer_is_in_a_control_group_of_its_own_if_that_is_allowed(host: Host):
@@ -147,11 +152,14 @@ def test_what_a_command_has_started_ends_with_it(
 
 
 def test_a_timeout_ends_the_command_and_keeps_the_consumer(worker: Worker, client: Client, tmp_path: Path):
-    jobs = client.submit(SHELL, (script(tmp_path / "pids", "echo begun; sleep 300"),), timeout=0.3)
-    (outcome,) = client.outcomes(jobs)
-    assert outcome.state is JobState.DEAD
-    (view,) = client.broker.get(jobs)
-    assert [each.cause for each in view.attempts] == [Cause.TIMED_OUT]
+    for seconds in LIMITS:
+        jobs = client.submit(SHELL, (script(tmp_path / "pids", "echo begun; sleep 300"),), timeout=seconds)
+        (outcome,) = client.outcomes(jobs)
+        assert outcome.state is JobState.DEAD
+        (view,) = client.broker.get(jobs)
+        assert [each.cause for each in view.attempts] == [Cause.TIMED_OUT]
+        if (tmp_path / "pids").exists():
+            break
     assert "begun" in view.attempts[0].error.traceback
     assert not any(map(alive, pids(tmp_path / "pids", 3)))
     (again,) = client.submit(SHELL, (["true"],))
@@ -172,7 +180,7 @@ def test_a_command_ends_with_its_consumer(end_of: str, worker: Worker, client: C
             worker.signal(signal.SIGKILL)
         case "stop":
             worker.signal(signal.SIGTERM)
-    until(lambda: not any(map(alive, started)), 10.0)
+    until(lambda: not any(map(alive, started)))
 
 
 def test_a_cancel_ends_the_command_and_all_that_it_has_started(
@@ -181,8 +189,8 @@ def test_a_cancel_ends_the_command_and_all_that_it_has_started(
     (job,) = client.submit(SHELL, (script(tmp_path / "pids", "trap '' TERM INT; sleep 300"),))
     started = pids(tmp_path / "pids", 3)
     client.broker.cancel([job], running=True)
-    until(lambda: not any(map(alive, started)), 10.0)
-    assert client.state(job) == "cancelled"
+    until(lambda: not any(map(alive, started)))
+    until(lambda: client.state(job) == "cancelled")
 
 
 def test_a_terminal_obeys_no_output_of_a_command(host: Host):
@@ -193,7 +201,8 @@ def test_a_terminal_obeys_no_output_of_a_command(host: Host):
     )
     os.close(its)
     shown = b""
-    with contextlib.suppress(OSError):  # so Linux tells that the terminal is closed
+    # So Linux tells that the terminal is closed.
+    with ended_late(process), contextlib.suppress(OSError):
         while data := os.read(ours, 65536):
             shown += data
     os.close(ours)
@@ -212,7 +221,8 @@ def test_100_000_lines_from_stdin_are_submitted_in_flat_memory(host: Host, tmp_p
         with (tmp_path / "lines").open() as stdin, (tmp_path / "ids").open("w") as ids:
             command = [*SVC, "run", "--each-line", "-", "--queue", "later", "--", "echo"]
             process = subprocess.Popen(command, cwd=host.folder, env=host.env, stdin=stdin, stdout=ids)
-            _, status, usage = os.wait4(process.pid, 0)
+            with ended_late(process, 90):
+                _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
         assert len((tmp_path / "ids").read_text().split()) == count
@@ -223,11 +233,13 @@ def test_100_000_lines_from_stdin_are_submitted_in_flat_memory(host: Host, tmp_p
 def test_an_interruption_ends_a_command_with_what_it_has_started(
     worker: Worker, client: Client, tmp_path: Path
 ):
-    (outcome,) = client.outcomes(
-        client.submit(SHELL, (script(tmp_path / "pids", "sleep 300"),), soft_timeout=0.5)
-    )
-    assert outcome.error is not None
-    assert outcome.error.type == "SoftTimeout"
+    for seconds in LIMITS:
+        command = script(tmp_path / "pids", "sleep 300")
+        (outcome,) = client.outcomes(client.submit(SHELL, (command,), soft_timeout=seconds))
+        assert outcome.error is not None
+        assert outcome.error.type == "SoftTimeout"
+        if (tmp_path / "pids").exists():
+            break
     assert not any(map(alive, pids(tmp_path / "pids", 3)))
 
 

@@ -14,6 +14,8 @@ from svc.domain.job import ErrorInfo
 from tests.support.workers import Client, Manager, Worker, options
 
 _TRIES = 5
+#: Another one is for a machine that was too slow for the first.
+_TRIES_MAX = 20
 TASKS, COROUTINES = "tests.support.stoppable_tasks", "tests.support.coroutine_tasks"
 
 
@@ -44,7 +46,7 @@ def timed_out(client: Client, task: str, timeout: float = 0.4) -> ErrorInfo:
 
 def whole_stacks(run: Callable[[], ErrorInfo], line: str) -> str:
     """Return stacks that show *line*; a consumer has 50 ms to write them, and a busy machine takes some."""
-    for _ in range(_TRIES):
+    for _ in range(_TRIES_MAX):
         text = run().traceback
         if line in text:
             break
@@ -60,14 +62,22 @@ def test_the_error_of_a_timeout_shows_the_line_of_the_task(task: str, client: Cl
 
 
 def test_equal_stacks_are_equal_texts_which_the_journal_keeps_once(client: Client) -> None:
-    texts = Counter(timed_out(client, "stays_in_c").traceback for _ in range(_TRIES))
+    texts: Counter[str] = Counter()
+    for number in range(_TRIES_MAX):
+        texts[timed_out(client, "stays_in_c").traceback] += 1
+        if number >= _TRIES - 1 and max(texts.values()) > 1:
+            break
     assert max(texts.values()) > 1
 
 
 @pytest.mark.parametrize("ending", ["timeout", "crash"])
 def test_stacks_of_many_threads_are_cut_and_the_one_of_the_task_is_kept(ending: str, client: Client) -> None:
-    (job,) = client.submit(f"{TASKS}:has_many_deep_threads", (ending,), retries=0, timeout=1.5)
-    error = client.outcomes([job])[0].error
+    for timeout in (1.5, 5.0, 25.0):  # the threads take a while on a slow machine
+        (job,) = client.submit(f"{TASKS}:has_many_deep_threads", (ending,), retries=0, timeout=timeout)
+        error = client.outcomes([job])[0].error
+        assert error is not None
+        if "in has_many_deep_threads" in error.traceback and len(error.traceback) == TRACEBACK_MAX:
+            break
     assert error is not None
     assert error.type == ("TimedOut" if ending == "timeout" else "ConsumerDied")
     assert len(error.traceback) == TRACEBACK_MAX

@@ -34,7 +34,7 @@ def test_a_log_that_nobody_reads_stops_neither_jobs_nor_a_stop(client: Client, u
     jobs = client.submit("leave", *[()] * 400) + client.submit("die", *[(3,)] * 5, retries=0)
     client.outcomes(jobs, seconds=60)
     unread.signal(signal.SIGTERM)
-    assert unread.process.wait(20) == 0
+    assert unread.process.wait(45) == 0
 
 
 def test_lines_that_tasks_print_are_never_torn(manager: Manager, client: Client):
@@ -43,11 +43,14 @@ def test_lines_that_tasks_print_are_never_torn(manager: Manager, client: Client)
     worker = Worker(manager.address, options(4), stdout=writing, environment=unbuffered)
     worker.start()
     os.close(writing)
-    with ThreadPoolExecutor(1) as pool, os.fdopen(reading) as stdout:
+    with os.fdopen(reading) as stdout, ThreadPoolExecutor(1) as pool:
         printed = pool.submit(stdout.read)
-        client.results(client.submit("say", *[(str(number), 300) for number in range(64)]))
-        worker.signal(signal.SIGTERM)
-        assert worker.wait() == 0
-        lines = printed.result(20).splitlines()
+        try:
+            client.results(client.submit("say", *[(str(number), 300) for number in range(64)]))
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+            lines = printed.result(20).splitlines()
+        finally:
+            worker.end()  # or the pipe would never end
     assert len(lines) == 64 * 300
     assert {len(set(line.split())) for line in lines} == {1}

@@ -46,7 +46,7 @@ def test_no_job_runs_twice_because_the_manager_was_stopped(service, tmp_path, st
             service.manager.send_signal(signal.SIGCONT)
             assert client.stats().queues  # it is awake, and has read the waiting requests
         for job in jobs:
-            job.result()
+            job.result(60)
         assert [lines(each) for each in marks] == [["begin", "end"]] * 2
         assert [client.view(job.id).interruptions for job in jobs] == [0, 0]
     assert "manager_stalled" in {record["event"] for record in service.log("manager")}
@@ -76,6 +76,6 @@ def test_no_job_runs_twice_because_the_whole_host_was_frozen(service, tmp_path, 
             signal_all(service, signal.SIGCONT, worker_first=worker_first)
             assert client.stats().queues
         for job in jobs:
-            job.result()
+            job.result(60)
         assert [lines(each) for each in marks] == [["begin", "end"]] * 2
         assert [client.view(job.id).interruptions for job in jobs] == [0, 0]

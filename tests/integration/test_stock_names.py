@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,7 @@ from svc.domain.roles import Role
 from svc.wire import with_header
 from tests.support.manager import RunningManager
 from tests.support.stranger import Stranger
-from tests.support.turns import KEYS, TURN_SECONDS, observed_manager
+from tests.support.turns import KEYS, TURN_SECONDS, longest_turn, observed_manager
 
 #: Bytes of an answer to such a call.
 ANSWER_BYTES = 4096
@@ -48,51 +47,36 @@ CALLS = {
 }
 
 
-class Told(Observer):
-    """The processor time of the longest turn."""
-
-    seconds = 0.0
-
-    def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
-        self.seconds = processor_seconds
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@pytest.fixture
-def manager(told: Told) -> Iterator[RunningManager]:
-    with observed_manager(told) as running:
-        yield running
-
-
 @pytest.mark.parametrize("place", CALLS)
-def test_a_value_that_cannot_be_a_name_or_a_number_is_refused_in_few_words(manager, told, place):
-    for name, value in LARGE.items():
-        with Stranger(manager.endpoint) as stranger:
-            stranger.serve(KEYS[Role.ADMIN])
-            stranger.send(with_header(b"\x80\x04" + CALLS[place].replace(b"%b", value)))
-            answer = stranger.receive()
-        assert len(answer) <= ANSWER_BYTES, name
-        assert pickle.loads(answer)[0] == "#ERROR", name
-    assert told.seconds <= TURN_SECONDS
+def test_a_value_that_cannot_be_a_name_or_a_number_is_refused_in_few_words(frozen, place):
+    def story(manager: RunningManager) -> None:
+        for name, value in LARGE.items():
+            with Stranger(manager.endpoint) as stranger:
+                stranger.serve(KEYS[Role.ADMIN])
+                stranger.send(with_header(b"\x80\x04" + CALLS[place].replace(b"%b", value)))
+                answer = stranger.receive()
+            assert len(answer) <= ANSWER_BYTES, name
+            assert pickle.loads(answer)[0] == "#ERROR", name
+
+    assert longest_turn(story) <= TURN_SECONDS
 
 
 @pytest.mark.parametrize("method", [b"%b(t}t.", b"X\6\0\0\0create(N%bt}t.", b"X\6\0\0\0create(%bt}t."])
-def test_nor_does_one_cost_anything_on_a_fresh_connection(manager, told, method):
+def test_nor_does_one_cost_anything_on_a_fresh_connection(frozen, method):
     text = b"X" + (60_000).to_bytes(4, "little") + b"\x01" * 60_000
-    for value in (text, b"](" + text + b"q\0" + b"h\0" * 250 + b"e"):
-        with Stranger(manager.endpoint) as stranger:
-            stranger.shake_hands(KEYS[Role.READ])
-            stranger.send(with_header(b"\x80\x04(N" + method.replace(b"%b", value)))
-            assert len(stranger.receive()) <= ANSWER_BYTES
-    assert told.seconds <= TURN_SECONDS
+
+    def story(manager: RunningManager) -> None:
+        for value in (text, b"](" + text + b"q\0" + b"h\0" * 250 + b"e"):
+            with Stranger(manager.endpoint) as stranger:
+                stranger.shake_hands(KEYS[Role.READ])
+                stranger.send(with_header(b"\x80\x04(N" + method.replace(b"%b", value)))
+                assert len(stranger.receive()) <= ANSWER_BYTES
+
+    assert longest_turn(story) <= TURN_SECONDS
 
 
-def test_numbers_may_still_be_texts(manager):
-    with Stranger(manager.endpoint) as stranger:
+def test_numbers_may_still_be_texts():
+    with observed_manager(Observer()) as manager, Stranger(manager.endpoint) as stranger:
         stranger.serve(KEYS[Role.ADMIN])
         for value in ("3", 3, 3.0, True):
             fields = {"task": "m:f", "priority": value, "retries": value, "delay": value, "backoff": value}

@@ -14,6 +14,7 @@ import pytest
 
 from svc.server.pickle_scan import loads_plain
 from tests.support.pythons import interpreters
+from tests.support.svc import first_line
 
 KEY = b"not a secret"
 
@@ -113,8 +114,7 @@ class Recorder:
 def recorder() -> Iterator[Recorder]:
     source = f"KEY = {KEY!r}\n{SERVER}"
     with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        recorder = Recorder(int(server.stdout.readline()))
+        recorder = Recorder(int(first_line(server)))
         yield recorder
         recorder.close()
         server.kill()

@@ -40,8 +40,12 @@ def consumers(client: Client, worker: Worker) -> set[int]:
     """Return the processes of all consumers, once each has one that has called the manager."""
     until(lambda: client.broker.stats().consumers == CONSUMERS, what="all consumers are there")
     found: set[int] = set()
-    while len(found) < CONSUMERS:
-        found |= set(client.results(client.submit("sleep", *[(0.05,)] * CONSUMERS * 4)))
+
+    def all_have_run() -> bool:
+        found.update(client.results(client.submit("sleep", *[(0.05,)] * CONSUMERS * 4)))
+        return len(found) >= CONSUMERS
+
+    until(all_have_run, what="each consumer has run a job")
     assert found <= set(descendants(worker.process.pid))
     return found
 

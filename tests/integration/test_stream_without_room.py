@@ -37,11 +37,11 @@ def test_new_jobs_are_refused_before_the_stream_is_full_and_outcomes_are_taken(t
         made.flags += ("--retain-count", "0")
         leader = made.start(0)
         until(lambda: made.ready(0)[0] == 200, 30)
-        until(lambda: 0 < metrics_of(made.http[0])["svc_journal_free_bytes"] < 65 * MEBIBYTE, 10)
+        until(lambda: 0 < metrics_of(made.http[0])["svc_journal_free_bytes"] < 65 * MEBIBYTE, 30)
         with made.client() as client:
             accepted = submitted_until_full(client)
             assert 200 < len(accepted) < 640
-            until(lambda: metrics_of(made.http[0])["svc_journal_refusing"] == 1, 10)
+            until(lambda: metrics_of(made.http[0])["svc_journal_refusing"] == 1, 30)
             made.worker()
             # Outcomes are taken, the jobs are forgotten and purged, so that there is room again.
             until(lambda: metrics_of(made.http[0])["svc_journal_refusing"] == 0, 60)

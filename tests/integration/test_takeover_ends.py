@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import time
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from svc.server.journal.jetstream.leadership import Timing
 from svc.server.journal.jetstream.stream_form import permissions, subject_of
 from tests.support.managers import Managers, managers, metrics_of
 from tests.support.nats_servers import NatsCluster, NatsOptions, running_nats
@@ -55,13 +54,18 @@ def test_a_takeover_that_gets_no_further_says_why_and_ends_in_order(tmp_path: Pa
         act_as(made, "whole")
         made.start(1)
         hindered.send_signal(signal.SIGTERM)
-        begun = time.monotonic()
         assert hindered.wait(30) == 0
         assert made.events(0, "lead_handed_over")[0]["freed"] is True
         until(lambda: made.ready(1)[0] == 200, 30)
-        # On a quiet machine 0.3 s; without the hand-over the key lives for 3.
-        assert time.monotonic() - begun < Timing().ttl * 5 / 6
-        until(lambda: metrics_of(made.http[1])["svc_manager_term"] == 1, 5)
+        # It has not waited for the end of the key.
+        assert made.events(1, "takeover_begun")[0]["freed"] is True
+        until(lambda: metrics_of(made.http[1])["svc_manager_term"] == 1, 30)
+
+
+def impatient(leader: subprocess.Popen[bytes], made: Managers) -> bool:
+    """Send the signal once more; return whether the lead is handed over."""
+    leader.send_signal(signal.SIGTERM)
+    return made.events(0, "lead_handed_over") != []
 
 
 @pytest.mark.slow
@@ -77,10 +81,8 @@ def test_signals_do_not_disturb_a_hand_over_and_the_next_leader_has_the_newest_k
         second.send_signal(signal.SIGHUP)
 
         first.send_signal(signal.SIGTERM)
-        while first.poll() is None and not made.events(0, "lead_handed_over"):
-            first.send_signal(signal.SIGTERM)
-            time.sleep(0.002)
-        assert first.wait(10) == 0
+        until(lambda: first.poll() is not None or impatient(first, made), 45)
+        assert first.wait(30) == 0
         assert made.events(0, "lead_handed_over")[0]["freed"] is True
         until(lambda: made.ready(1)[0] == 200, 30)
         (begun,) = made.events(1, "takeover_begun")

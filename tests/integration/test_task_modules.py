@@ -92,7 +92,7 @@ def test_an_attempt_that_ends_its_consumer_is_on_record_with_its_job_and_task(
         assert (line["job_id"], line["task"], line["queue"]) == (job, "module_of_tasks:end", "default")
         assert (line["outcome"], line["attempt"]) == (outcome, 1)
         assert told in line["error"]
-        assert 0.0 < line["run_s"] < 10.0
+        assert 0.0 < line["run_s"] < 50.0
         (ended,) = client.outcomes([job])
         assert ended.error is not None
         if "SIGSEGV" in told:

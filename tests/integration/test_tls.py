@@ -67,12 +67,12 @@ def test_a_wait_can_be_interrupted_from_another_thread(manager, certificates):
     broker.connect()
     grants: list[r.Grant] = []
     waiting = threading.Thread(
-        target=lambda: grants.append(broker.lease(limit=1, wait=timedelta(minutes=1)).grant)
+        target=lambda: grants.append(broker.lease(limit=1, wait=timedelta(minutes=1)).grant), daemon=True
     )
     waiting.start()
     manager.until(lambda: manager.waiting() == 1)
     broker.interrupt()
-    waiting.join(20)
+    waiting.join(45)
     assert [grant.deliveries for grant in grants] == [[]]
     broker.close()
 
@@ -117,7 +117,7 @@ def test_a_plain_client_gets_no_byte_from_a_port_that_asks_for_tls(certificates)
             talker.send(with_header(b"#CHALLENGE#{sha256}" + b"x" * 40))
             assert b"CHALLENGE" not in talker.rest()
         with (
-            dial(manager, None, timeout=1.0) as broker,
+            dial(manager, None, timeout=3.0) as broker,
             pytest.raises(ManagerUnreachable, match="ask for TLS"),
         ):
             broker.connect()
@@ -159,18 +159,19 @@ def test_a_file_that_is_no_certificate_is_a_clear_error(tmp_path, certificates):
 class Rogue:
     """Knows no key: forwards an honest client's handshake both ways, and then speaks for it (A5)."""
 
-    def __init__(self, manager: tuple[str, int]) -> None:
+    def __init__(self, manager: tuple[str, int], patience: float) -> None:
+        self._patience = patience
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(10)
         self.endpoint: tuple[str, int] = self.listener.getsockname()
         self.answer: object = None
         self._manager = manager
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def ended(self) -> object:
         """Return the manager's answer to the rogue's own request; None if it never came to one."""
-        self._thread.join(20)
+        self._thread.join(45)
         self.listener.close()
         return self.answer
 
@@ -178,8 +179,8 @@ class Rogue:
         with suppress(OSError, AssertionError, ValueError):
             victim = Stranger(self.endpoint, self.listener.accept()[0])
             with victim, Stranger(self._manager) as manager:
-                victim.socket.settimeout(3)
-                manager.socket.settimeout(3)
+                victim.socket.settimeout(self._patience)
+                manager.socket.settimeout(self._patience)
                 for source, target in ((manager, victim), (victim, manager)) * 2:
                     target.send(with_header(source.receive()))  # challenge, response, welcome, challenge
                 victim.send(with_header(manager.receive()))  # response
@@ -193,14 +194,14 @@ class Rogue:
 def test_a_relay_of_the_handshake_gets_a_session_on_a_plain_port():
     """The purpose of TLS: without it, the very same relay owns the session."""
     with running_manager() as manager:
-        rogue = Rogue(manager.endpoint)
+        rogue = Rogue(manager.endpoint, 15.0)
         with suppress(Exception):
-            ManagerBroker(rogue.endpoint, manager.authkey, timeout=2).connect()
+            ManagerBroker(rogue.endpoint, manager.authkey, timeout=6).connect()
         assert rogue.ended() == ("#RETURN", None)
 
 
 def test_a_relay_of_the_handshake_gets_no_session_on_a_tls_port(manager, certificates):
-    rogue = Rogue(manager.endpoint)
+    rogue = Rogue(manager.endpoint, 3.0)
     victim = ManagerBroker(rogue.endpoint, manager.authkey, timeout=2, tls=files(certificates, "client"))
     with pytest.raises((AuthenticationFailed, ManagerUnreachable)), victim:
         victim.connect()
@@ -213,8 +214,9 @@ def test_a_relay_of_the_handshake_gets_no_session_on_a_tls_port(manager, certifi
 def test_a_byte_changed_on_the_path_ends_the_connection_and_changes_nothing(manager, certificates, place):
     """Who sits between passes on everything, but changes one byte of a submission (T4)."""
     with _meddler(manager.endpoint) as (endpoint, meddle):
-        broker = ManagerBroker(endpoint, manager.authkey, timeout=1, tls=files(certificates, "client"))
+        broker = ManagerBroker(endpoint, manager.authkey, timeout=30, tls=files(certificates, "client"))
         broker.connect()
+        broker._timeout = 1.0
         meddle(place)
         with pytest.raises((ManagerUnreachable, AuthenticationFailed)), broker:
             broker.submit("changed", [chunk()])

@@ -18,6 +18,7 @@ from tests.support.certificates import files
 from tests.support.processes import ROOT, Service
 from tests.support.pythons import interpreters
 from tests.support.stranger import Stranger
+from tests.support.workers import until
 
 STOCK = """
 import sys
@@ -63,7 +64,7 @@ def tunnelled(service, hosts, announced):
         yield service, (host, port)
     finally:
         tunnel.send_signal(signal.SIGTERM)
-        assert tunnel.wait(20) == 0
+        assert tunnel.wait(45) == 0
 
 
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).parts[-3])
@@ -103,7 +104,7 @@ def test_a_manager_with_tls_is_ready(tmp_path, certificates):
     try:
         service.start_manager("--durability", "memory", "--http", "127.0.0.1:0", *flags)
         http = parse_address(json.loads((tmp_path / "manager.json").read_text())["http"])
-        assert probe([(http.host, http.port)], "/readyz", 20) == (200, "ok")
+        until(lambda: probe([(http.host, http.port)], "/readyz", 20) == (200, "ok"))
     finally:
         service.close()
 
@@ -113,9 +114,8 @@ def test_a_manager_that_serves_other_hosts_without_tls_says_so(tmp_path):
     service.listen = service.listen.replace("127.0.0.1", "0.0.0.0")
     try:
         service.start_manager("--durability", "memory")
-        assert [log["event"] for log in service.log("manager") if log["level"] == "warning"] == [
-            "listening_without_tls"
-        ]
+        warnings = [log["event"] for log in service.log("manager") if log["level"] == "warning"]
+        assert warnings.count("listening_without_tls") == 1  # a busy machine gives others
     finally:
         service.close()
 

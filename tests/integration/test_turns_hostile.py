@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 import threading
 import time
@@ -24,7 +23,7 @@ from svc.server.plain_calls import CODING_BYTES_MAX
 from svc.wire import HEADER, MESSAGE_BYTES_MAX, with_header
 from tests.support.manager import RunningManager
 from tests.support.stranger import Stranger
-from tests.support.turns import KEYS, TURN_SECONDS, observed_manager
+from tests.support.turns import KEYS, TURN_SECONDS, longest_turn, observed_manager
 
 
 class Told(Observer):
@@ -96,30 +95,24 @@ def test_others_are_served_while_a_large_call_is_scanned(manager, name, monkeypa
     monkeypatch.setattr(manager.server._turns, "defer", noted)
     with client(manager, Role.SUBMIT) as greedy, client(manager, Role.READ) as modest:
         greedy.send(put(FLOODS[name]))
-        assert deferred.wait(10.0)
+        assert deferred.wait(30.0)
         modest.send(wire.encode_request(1, [c.Ping()]))
         assert modest.receive()
         assert pickle.loads(greedy.receive())[0] in ("#RETURN", "#ERROR")
 
 
-@pytest.fixture
-def frozen() -> Iterator[None]:
-    """Have the collector pass over the present objects, as a manager does: here those of all tests."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("name", FLOODS)
-def test_no_turn_is_long_for_a_call_of_a_mebibyte(frozen, manager, told, name):
+def test_no_turn_is_long_for_a_call_of_a_mebibyte(frozen, name):
     """The processor time of the loop's thread in the longest turn; twice as much is for slow machines."""
-    with client(manager, Role.SUBMIT) as greedy:
-        for _ in range(2):
-            greedy.send(put(FLOODS[name]))
-            greedy.receive()
-        manager.server.ask(lambda: None).result(5)
-    assert told.longest[0] < 2 * TURN_SECONDS
+
+    def story(manager: RunningManager) -> None:
+        with client(manager, Role.SUBMIT) as greedy:
+            for _ in range(2):
+                greedy.send(put(FLOODS[name]))
+                greedy.receive()
+            manager.server.ask(lambda: None).result(30)
+
+    assert longest_turn(story, 2 * TURN_SECONDS) < 2 * TURN_SECONDS
 
 
 def test_a_hundred_thousand_floats_or_short_strings_are_accepted(manager):
@@ -186,14 +179,14 @@ def test_a_peer_without_a_place_is_counted(manager, told):
 
 def test_the_longest_turn_is_told_with_what_it_was_for(manager, told):
     with capture_logs() as logs:
-        manager.server.ask(lambda: threading.Event().wait(0.2)).result(5)
+        manager.server.ask(lambda: threading.Event().wait(0.2)).result(30)
         manager.until(lambda: told.turn >= 0.2)
-    (long,) = [each for each in logs if each["event"] == "long_turn"]
+    long = max((each for each in logs if each["event"] == "long_turn"), key=lambda each: each["turn_s"])
     assert long["turn_s"] >= 0.2
     assert long["processor_s"] < 0.2
 
 
-def test_the_command_of_a_long_turn_is_named(manager, told, monkeypatch):
+def test_the_command_of_a_long_turn_is_named(frozen, manager, told, monkeypatch):
     def slow(*arguments: object) -> object:
         end = time.thread_time() + 0.1
         while time.thread_time() < end:

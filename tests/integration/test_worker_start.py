@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.support.svc import SVC, Host, end, running, until
+from tests.support.svc import SVC, Host, end, ended_late, running, until
 
 TASKLESS = {
     "empty": "",
@@ -35,11 +36,12 @@ def worker(host: Host, *flags: str):
 
 def line_with(process, event: str) -> Any:
     """Return the first log line of *event*."""
-    for text in process.stderr:
-        line = json.loads(text)
-        if line["event"] == event:
-            return line
-    raise AssertionError(f"ended with {process.wait()} and no {event}")
+    with ended_late(process):
+        for text in process.stderr:
+            line = json.loads(text)
+            if line["event"] == event:
+                return line
+    raise AssertionError(f"ended with {process.wait(20)} and no {event}")
 
 
 @pytest.fixture
@@ -47,11 +49,14 @@ def usual_port():
     """The usual port of a worker's metrics, taken by this test or by somebody else already."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            holder.bind(("127.0.0.1", 9101))
-            holder.listen()
-        except OSError:
-            pass
+        # A worker of another test has it for a short time, and would give it up too soon.
+        for _ in range(200):
+            try:
+                holder.bind(("127.0.0.1", 9101))
+                holder.listen()
+                break
+            except OSError:
+                time.sleep(0.1)
         yield
 
 

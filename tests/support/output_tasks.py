@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.util import Finalize
+from pathlib import Path
 
 from svc.worker.registry import task
 
@@ -27,7 +28,9 @@ def write(out: str, err: str = "") -> None:
     sys.stderr.write(err)
 
 
-def by_descriptor(text: str, seconds: float = 0.0) -> None:
+def by_descriptor(text: str, seconds: float = 0.0, begun: str = "") -> None:
+    if begun:
+        Path(begun).touch()
     os.write(1, text.encode())
     time.sleep(seconds)
 
