@@ -33,7 +33,7 @@ from svc.domain.lifecycle import (
 from svc.domain.losses import Losses
 from svc.domain.origins import Origins
 from svc.domain.roster import WorkerRoster
-from svc.domain.tables import PART_BITS, OrderedTable, Table, by_hash, by_number
+from svc.domain.tables import PART_BITS, OrderedTable, Table, by_number
 
 #: Bytes of bodies above which a chunk stays in memory only while a third of the window is not full.
 LARGE_CHUNK_BYTES = 8 * 1024 * 1024
@@ -84,7 +84,8 @@ class Ledger:
         self.keys = Keys()
         #: The newest terms of each task. Chunks share them, because terms take 250 bytes.
         self.terms: dict[str, Terms] = {}
-        self.dead: Table[tuple[int, int], Chunk] = Table(by_hash)
+        #: Dead jobs in the order in which they died: (chunk sequence, index) -> chunk.
+        self.dead: OrderedTable[tuple[int, int], Chunk] = OrderedTable()
         #: Answers for plain clients that wait in `results`: (chunk sequence, index) -> (chunk, event).
         self.answers: OrderedTable[tuple[int, int], tuple[Chunk, int]] = OrderedTable()
         self.drains = Drains()

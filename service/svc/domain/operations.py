@@ -116,7 +116,7 @@ def cancel(state: QueueState, command: c.Cancel, member: Member, now: float) -> 
 
 @handles(c.Requeue)
 def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -> r.Reply:
-    """Make dead jobs ready again; without ids, those that one search finds."""
+    """Make dead jobs ready again; without ids, those that one search finds, the one that died first first."""
     more = None
     if command.ids:
         places = _places(state, command.ids)
@@ -135,7 +135,7 @@ def requeue(state: QueueState, command: c.Requeue, member: Member, now: float) -
 
 
 def _dead(state: QueueState, queue: str, passed: int) -> tuple[list[_Place], int | None]:
-    """Return dead jobs of *queue*, or of all queues, after the first *passed* dead jobs.
+    """Return dead jobs of *queue*, or of all queues, in the order of their death, after *passed* dead jobs.
 
     The second value is the number of dead jobs to pass in the next search, or None if there are no others.
     """

@@ -138,6 +138,10 @@ class OrderedTable(Generic[K, V]):
         """Return the number of entries."""
         return len(self._entries)
 
+    def __contains__(self, key: K) -> bool:
+        """Return whether there is an entry for *key*."""
+        return key in self._numbers
+
     def __iter__(self) -> Iterator[K]:
         """Iterate over the keys."""
         return iter(key for key, _ in self._entries.values())

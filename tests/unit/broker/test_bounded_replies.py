@@ -229,6 +229,15 @@ def test_all_dead_jobs_are_requeued_in_as_many_requests_as_it_takes(site, monkey
     assert site.broker.requeue(queue=queue) == 0
 
 
+def test_the_jobs_that_died_first_are_requeued_first(site, monkeypatch):
+    monkeypatch.setattr(operations, "CHANGED_JOBS_MAX", 500)
+    site.die(1000)
+    died = [each.id for each in reversed(site.broker.find(c.List("dead", limit=1000)))]
+    site.broker.call([c.Requeue()])
+
+    assert {each.id for each in site.broker.find(c.List("ready", limit=1000))} == set(died[:500])
+
+
 def test_dead_jobs_of_other_queues_are_passed_over_and_stay_dead(site, monkeypatch):
     monkeypatch.setattr(operations, "DEAD_LOOKED_AT_MAX", 10)
     hello = c.Hello(1, "consumer", "w-2", "w", tasks=["m:f"], queues=["a", "b"])
