@@ -99,7 +99,7 @@ class Balance:
         Raises:
             TimeoutError: they are never stable.
         """
-        end = time.monotonic() + 60.0
+        end = time.monotonic() + 120.0
         seen, since = self.look(), time.monotonic()
         while time.monotonic() - since < seconds:
             if time.monotonic() > end:
