@@ -155,7 +155,7 @@ def test_the_alert_fires_from_what_the_leader_tells(silent, tmp_path):
 @pytest.mark.slow
 def test_the_log_says_that_the_servers_are_silent(silent):
     until(lambda: silent.events(0, "journal_silent"), 30)
-    (told,) = silent.events(0, "journal_silent")
+    told, *_ = silent.events(0, "journal_silent")  # told again each minute
     assert told["level"] == "warning"
     assert told["servers"] == silent.journal.removeprefix("nats://").partition("/")[0]
     assert told["silent_s"] >= 3
