@@ -34,10 +34,16 @@ def alone(tmp_path):
     host.log.close()
 
 
+def errors(said: str) -> list[str]:
+    """Return the lines of *said*, but for those of a wait that takes some seconds on a busy host."""
+    slow = r"svc: (0 of 1 done, 0 failed|job \S+ waits: .*)"
+    return [line for line in said.splitlines() if not re.fullmatch(slow, line)]
+
+
 class TestWork:
     def test_a_job_makes_the_round(self, host):
         ended = host.svc("submit", "multiply", "6", "7", "--wait")
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "42\n", "")
+        assert (ended.returncode, ended.stdout, errors(ended.stderr)) == (0, "42\n", [])
 
     def test_ids_and_their_results_in_ndjson(self, host):
         ids = [host.svc("submit", "multiply", str(number), "2").stdout.strip() for number in range(3)]
@@ -236,8 +242,7 @@ class TestEnds:
             try:
                 printed, said = waiting.communicate(timeout=DEADLINE)
                 assert printed == f"{name}\t42\n"
-                # After five seconds, which it may take on a busy host, it says how far it is.
-                assert set(said.splitlines()) <= {"svc: 0 of 1 done, 0 failed"}
+                assert errors(said) == []
                 assert waiting.returncode == 0
             finally:
                 end(worker, manager)

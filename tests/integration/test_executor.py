@@ -68,7 +68,9 @@ def run_python(program: str, service: Manager, keyfile: Path, *arguments: str) -
     }
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # Only the end of a program on a slow machine says how far it is.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("svc: sending ")]
+    assert (done.returncode, said) == (0, [])
     return done.stdout
 
 
