@@ -29,6 +29,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def still(engine: Engine) -> None:
+    """Let the clock stand still unless a test sets it forward: seconds pass on a busy machine."""
+    engine.clock.stop()
+
+
+@pytest.fixture
 def queue(engine: Engine) -> Broker:
     """A client of the engine."""
     return engine.client()

@@ -162,7 +162,7 @@ def test_wait_returns_once_all_have_ended(engine, queue):
     delivery = lease_one(consumer)
     assert thread.is_alive()
     record(consumer, ack_of(delivery))
-    thread.join(10)
+    thread.join(30)
 
     assert [outcome.id for outcome in got] == ["o-0", "o-1"]
 
@@ -176,7 +176,7 @@ def test_wait_returns_what_there_is_when_time_is_up(engine, queue):
     outcomes = queue.wait(["o-0", "o-1"], timedelta(seconds=0.2))
 
     assert [outcome.id for outcome in outcomes] == ["o-0"]
-    assert 0.15 < time.monotonic() - started < 5
+    assert 0.15 < time.monotonic() - started < 30
 
 
 def test_more_ids_than_one_answer_describes_are_refused_not_cut_off(queue):
@@ -255,7 +255,7 @@ def test_a_feed_waits_for_the_next_outcome(engine, queue):
     thread.start()
     consumer = engine.consumer()
     record(consumer, ack_of(lease_one(consumer)))
-    thread.join(10)
+    thread.join(30)
 
     assert [outcome.id for outcome in got] == ["o-0"]
 

@@ -175,7 +175,7 @@ def test_a_lease_waits_for_the_first_job(engine, queue):
 
     submit(queue)
 
-    thread.join(10)
+    thread.join(30)
     assert numbers(got) == [0]
 
 
@@ -185,9 +185,10 @@ def test_a_lease_waits_no_longer_than_asked(engine):
 
     assert lease(consumer, 1, timedelta(seconds=0.2)) == []
 
-    assert 0.15 < time.monotonic() - started < 5
+    assert 0.15 < time.monotonic() - started < 30
 
 
+@pytest.mark.usefixtures("still")
 def test_delayed_jobs_come_when_they_are_due(engine, queue):
     submit(queue, chunk(0, delay=5.0), chunk(1))
     consumer = engine.consumer()
@@ -199,6 +200,7 @@ def test_delayed_jobs_come_when_they_are_due(engine, queue):
     assert numbers(lease(consumer, 9)) == [0]
 
 
+@pytest.mark.usefixtures("still")
 def test_a_delay_goes_on_over_a_restart(engine):
     submit(engine.client(), chunk(0, delay=60.0))
     engine.restart()
@@ -220,7 +222,7 @@ def test_interrupt_ends_the_wait_of_another_thread_and_loses_nothing(engine, que
     engine.until(lambda host: waiting_lessees(host) == 1)
 
     consumer.interrupt()
-    thread.join(5)
+    thread.join(30)
 
     assert not thread.is_alive()
     assert got == [[]]
@@ -235,7 +237,7 @@ def test_after_an_interrupt_no_call_waits(engine):
 
     assert lease(consumer, 1, PATIENCE) == []
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PATIENCE.total_seconds() * 0.8
 
 
 def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
@@ -247,7 +249,7 @@ def test_an_interrupt_that_meets_a_grant_loses_no_job(engine, queue):
         engine.until(lambda host: waiting_lessees(host) == 1)
         submit(queue, chunk(number))
         consumer.interrupt()
-        thread.join(5)
+        thread.join(30)
         got += lease(consumer)
         assert numbers(got) == [number]
         record(consumer, ack_of(got[0]))
@@ -269,6 +271,7 @@ def test_a_supervisor_gets_no_jobs(engine, queue):
         lease(engine.supervisor())
 
 
+@pytest.mark.usefixtures("still")
 def test_a_worker_not_heard_of_for_a_lease_time_loses_its_jobs(engine, queue):
     submit(queue)
     engine.supervisor()
@@ -284,6 +287,7 @@ def test_a_worker_not_heard_of_for_a_lease_time_loses_its_jobs(engine, queue):
     assert queue.get(["o-0"])[0].interruptions == 1
 
 
+@pytest.mark.usefixtures("still")
 def test_extend_renews_the_leases_of_all_consumers_of_the_worker(engine, queue):
     submit(queue, chunk(0, 4))
     supervisor = engine.supervisor()
@@ -326,7 +330,7 @@ def test_a_request_that_came_in_silence_is_answered_at_the_next_sign_of_life(eng
     else:
         engine.consumer("w-2") if sign == "consumer" else engine.supervisor()
 
-    thread.join(10)
+    thread.join(30)
     assert numbers(got) == [0]
 
 

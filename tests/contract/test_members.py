@@ -221,7 +221,7 @@ def test_a_drain_reaches_a_consumer_that_waits_already(engine, queue):
     engine.until(lambda host: waiting_lessees(host) == 1)
 
     queue.drain()
-    thread.join(5)
+    thread.join(30)
 
     assert got[0] > 0
 

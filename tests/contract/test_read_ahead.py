@@ -24,6 +24,7 @@ from tests.support.asking import chunk, lease_one, numbers, record, submit
 from tests.support.engines import Engine
 from tests.support.inside import waiting_behind, waiting_lessees
 
+pytestmark = pytest.mark.usefixtures("still")
 TRIP = 0.5
 #: The run time of the jobs here, in seconds, and when the next job is granted behind one.
 RUN = 5.0
@@ -113,7 +114,7 @@ def test_a_request_waits_until_the_next_job_may_come(engine, consumer):
 
     engine.advance(0.6)
 
-    thread.join(10)
+    thread.join(30)
     assert numbers(got[0].deliveries) == [1]
 
 
@@ -200,10 +201,10 @@ def test_an_idle_consumer_gets_a_job_before_one_that_runs(engine, consumer):
 
     submit(queue, chunk(6))
 
-    waiting.join(10)
+    waiting.join(30)
     assert numbers(got[0].deliveries) == [6]
     submit(queue, chunk(7))
-    busy.join(10)
+    busy.join(30)
     assert numbers(behind[0].deliveries) == [7]
 
 
@@ -224,7 +225,7 @@ def test_the_pill_of_a_drain_does_not_wait_for_the_end_of_a_job(engine, consumer
 
     engine.client().drain()
 
-    thread.join(10)
+    thread.join(30)
     assert got[0].pill > 0
 
 

@@ -212,7 +212,7 @@ def answered_later(engine, act, **query) -> r.StreamPart:
     thread.start()
     engine.until(lambda host: len(host._waiters.all) == 1)
     act()
-    thread.join(10)
+    thread.join(30)
     return answers[0]
 
 

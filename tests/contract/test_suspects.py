@@ -267,7 +267,7 @@ def test_a_suspect_that_ends_two_workers_in_a_row_is_charged_for_the_second(engi
     waiting.start()
     engine.until(lambda host: waiting_lessees(host) == 1)
     engine.advance(SOON - 0.2)
-    waiting.join(10)
+    waiting.join(30)
     engine.advance(0.1)
 
     lose(engine, second)

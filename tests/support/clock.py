@@ -25,15 +25,29 @@ class FakeClock(ManagerClock):
 
 
 class LeapingClock(ManagerClock):
-    """The real clock, which a test can also set forward from any thread."""
+    """The real clock, which a test can also stop, and set forward from any thread."""
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
+        self._stopped_at: float | None = None
+
+    def now(self) -> float:
+        with self._lock:
+            return super().now() if self._stopped_at is None else self._stopped_at
+
+    def stop(self) -> None:
+        """Stand still from now on, so that a slow machine changes nothing."""
+        now = self.now()
+        with self._lock:
+            self._stopped_at = now
 
     def behind(self) -> float:
         return 0.0
 
     def advance(self, seconds: float) -> None:
         with self._lock:
-            self._offset += seconds
+            if self._stopped_at is None:
+                self._offset += seconds
+            else:
+                self._stopped_at += seconds

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from svc.broker.clock import ManagerClock
 from svc.broker.host import QueueHost
 from svc.broker.journal import Journal, MemoryJournal
 from svc.broker.manager import ManagerBroker
@@ -70,10 +71,11 @@ def running_manager(
     tls: TlsFiles | None = None,
     observer: Observer | None = None,
     at: tuple[str, int] = ("127.0.0.1", 0),
+    clock: ManagerClock | None = None,
 ) -> Iterator[RunningManager]:
     """Serve a queue on a free port of loopback, or *at* another address, while the block runs."""
     authkey = secrets.token_bytes(32)
-    host = QueueHost(journal or MemoryJournal(), limits=limits, observer=observer)
+    host = QueueHost(journal or MemoryJournal(), limits=limits, observer=observer, clock=clock)
     context = tls.server_context() if tls else None
     server = Server(host, listen(*at), keys or authkey, bounds=bounds, strict=strict, tls=context)
     running = RunningManager(server, host, authkey)

@@ -10,7 +10,7 @@ DAY = 24 * 3600.0
 
 
 def test_the_clock_starts_at_the_time_of_day():
-    assert ManagerClock().now() == pytest.approx(time.time(), abs=1.0)
+    assert ManagerClock().now() == pytest.approx(time.time(), abs=30.0)
 
 
 @pytest.mark.parametrize("jump", [365 * DAY, 2 * DAY, DAY + 60, -365 * DAY, -2 * DAY, -DAY - 60])
@@ -19,15 +19,15 @@ def test_a_clock_that_would_start_over_a_day_away_goes_on_from_the_journal(jump:
     journal = time.time() - jump
     clock = ManagerClock(**{told_by: journal})
     assert clock.held
-    assert clock.now() == pytest.approx(journal, abs=1.0)
-    assert clock.behind() == pytest.approx(jump, abs=1.0)
+    assert clock.now() == pytest.approx(journal, abs=30.0)
+    assert clock.behind() == pytest.approx(jump, abs=30.0)
 
 
 @pytest.mark.parametrize("jump", [0, 60, CLOCK_JUMP_MAX - 60])
 def test_a_smaller_jump_is_followed(jump: float):
     clock = ManagerClock(time.time() - jump)
     assert not clock.held
-    assert clock.now() == pytest.approx(time.time(), abs=1.0)
+    assert clock.now() == pytest.approx(time.time(), abs=30.0)
 
 
 def test_the_bound_is_a_setting_and_a_new_journal_has_no_time():
@@ -48,7 +48,7 @@ def test_a_held_clock_follows_once_the_host_s_time_is_near_again(monkeypatch, co
     assert clock.settle() == 0.0
     monkeypatch.setattr(time, "time", lambda: right - 365 * DAY + corrected)
     before = clock.now()
-    assert clock.settle() == pytest.approx(max(0.0, corrected), abs=1.0)
+    assert clock.settle() == pytest.approx(max(0.0, corrected), abs=30.0)
     assert not clock.held
     assert clock.now() >= before
 
@@ -56,7 +56,7 @@ def test_a_held_clock_follows_once_the_host_s_time_is_near_again(monkeypatch, co
 def test_a_clock_behind_the_journal_goes_on_from_there():
     later = time.time() + 1000
 
-    assert later <= ManagerClock(later).now() < later + 1
+    assert later <= ManagerClock(later).now() < later + 30
 
 
 def test_the_clock_does_not_follow_the_time_of_day(monkeypatch):

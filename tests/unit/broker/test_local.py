@@ -41,7 +41,7 @@ def test_closing_the_queue_ends_the_calls_that_wait():
     while not waiting_lessees(queue.host):
         threading.Event().wait(0.001)
     queue.close()
-    thread.join(5)
+    thread.join(30)
 
     assert ended == [1]
 
@@ -56,6 +56,6 @@ def test_many_threads_share_one_queue():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
 
     assert not any(thread.is_alive() for thread in threads)

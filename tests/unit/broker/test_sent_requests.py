@@ -19,7 +19,7 @@ from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import ack_of, chunk, submit
 from tests.support.manager import RunningManager, running_manager
 
-SECONDS = 10.0
+SECONDS = 30.0
 _NOW = timedelta(0)
 
 

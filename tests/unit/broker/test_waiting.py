@@ -333,7 +333,7 @@ def test_many_that_become_due_at_once_are_answered_over_several_turns(host, even
             acked(host, member, rest, len(rest.bodies))
             ended += len(rest.bodies)
     names = [f"o-{number}" for number in range(JOBS)]
-    waiting = [ask(host, asking, c.Await(names, 5.0, paged=True)) for _ in range(WAITING)]
+    waiting = [ask(host, asking, c.Await(names, 5.0, paged=True)) for _ in range(WAITING // 4)]
     alone = calls_of(lambda: ask(host, Member(), c.Await(names, paged=True)))
 
     def happen() -> None:

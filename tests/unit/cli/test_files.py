@@ -70,7 +70,7 @@ def test_a_pipe_gets_the_bytes(svc, ended, tmp_path):
     reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
     reader.start()
     assert svc("results", name, "--output", "pipe").code == 0
-    reader.join(10)
+    reader.join(30)
     assert read == [BYTES]
 
 

@@ -52,7 +52,7 @@ odd = pytest.mark.parametrize(("name", "value"), ODD)
 
 @pytest.fixture
 def client(queue: LocalQueue):
-    with BrokerClient(lambda: LocalBroker(queue), patience=5.0) as made:
+    with BrokerClient(lambda: LocalBroker(queue), patience=30.0) as made:
         yield made
 
 
@@ -83,7 +83,7 @@ def test_of_a_job(name: str, value: Any, client: BrokerClient) -> None:
 @odd
 def test_of_an_executor(name: str, value: Any, client: BrokerClient) -> None:
     with BrokerExecutor(client) as executor:
-        error = executor.options(**{name: value}).submit("t:f").exception(timeout=5)
+        error = executor.options(**{name: value}).submit("t:f").exception(timeout=30)
     assert isinstance(error, BadRequest)
     assert re.match(told_of_a_job(name), str(error))
     assert not client.find()

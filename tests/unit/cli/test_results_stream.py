@@ -80,7 +80,7 @@ def test_it_waits_until_the_job_has_ended(svc, job, consumer):
     reader.start()
     attempt.give(2)
     attempt.succeed()
-    reader.join(10)
+    reader.join(30)
     assert found[0].lines == ["0\t1", "1\t2"]
 
 
@@ -108,7 +108,7 @@ def test_another_attempt_ends_it_with_exit_code_8(svc, job, consumer, queue):
         assert reader.is_alive()
     first.fail(retry_in=0.0)
     Attempt(consumer.broker).give("new")
-    reader.join(10)
+    reader.join(30)
     (ended,) = found
     assert ended.code == 8
     assert [item["value"] for item in ended.json] == ["old"]

@@ -183,7 +183,7 @@ def served():
 
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/metrics?x=1", 200), ("/", 404)])
 def test_metrics_are_served_at_their_path_alone(served, path, status):
-    connection = http.client.HTTPConnection("127.0.0.1", served, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", served, timeout=30)
     connection.request("GET", path)
     answer = connection.getresponse()
     body = answer.read()

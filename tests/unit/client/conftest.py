@@ -29,7 +29,7 @@ def queue() -> Iterator[LocalQueue]:
 
 @pytest.fixture
 def client(queue):
-    with BrokerClient(lambda: LocalBroker(queue), patience=5.0, pickle_keys=PICKLE_KEYS) as client:
+    with BrokerClient(lambda: LocalBroker(queue), patience=30.0, pickle_keys=PICKLE_KEYS) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ def consumer(queue):
 @pytest.fixture
 def executor(queue):
     """An executor of tasks and data."""
-    executor = BrokerExecutor(local_client(queue), patience=5.0)
+    executor = BrokerExecutor(local_client(queue), patience=30.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -54,7 +54,7 @@ def executor(queue):
 @pytest.fixture
 def pickling(queue):
     """An executor of any callable."""
-    executor = BrokerExecutor(local_client(queue), codec="pickle", patience=5.0)
+    executor = BrokerExecutor(local_client(queue), codec="pickle", patience=30.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -64,8 +64,8 @@ def run(queue, executor, pickling):
     """Run all that was submitted; return how many attempts that took."""
 
     def run() -> int:
-        executor.flush(5)
-        pickling.flush(5)
+        executor.flush(30)
+        pickling.flush(30)
         return run_jobs(queue, TASKS, accept=ACCEPT)
 
     return run

@@ -35,7 +35,7 @@ class TestConnections:
     def flaky(self, queue, monkeypatch):
         monkeypatch.setattr(session, "ROUND_SECONDS", 0.01)
         monkeypatch.setattr(Flaky, "failures", 3)
-        with BrokerClient(lambda: Flaky(queue), patience=5.0) as client:
+        with BrokerClient(lambda: Flaky(queue), patience=30.0) as client:
             yield client
 
     def test_a_wait_outlives_a_restart(self, flaky, consumer):
@@ -208,4 +208,4 @@ class TestLate:
         job = client.submit("t:f", 1)
         Consumer(queue, lambda value: value).run()
         monkeypatch.setattr(LocalBroker, "get", None)
-        assert job.result(timeout=5) == 1
+        assert job.result(timeout=30) == 1

@@ -25,7 +25,7 @@ def clients(queue):
 
 def results(queue, jobs):
     run_jobs(queue, [tasks.__name__])
-    return [job.result(timeout=5) for job in jobs]
+    return [job.result(timeout=30) for job in jobs]
 
 
 def test_a_copy_that_submits_another_job_gets_its_own_result(queue, clients):
@@ -69,7 +69,7 @@ class TestExecutors:
     @pytest.fixture
     def executors(self, queue):
         """An executor, and a copy of it before its first job."""
-        original, copy = (BrokerExecutor(local_client(queue), patience=5.0) for _ in range(2))
+        original, copy = (BrokerExecutor(local_client(queue), patience=30.0) for _ in range(2))
         copy._dispatch.pipeline.own_origin = original._dispatch.pipeline.own_origin
         yield original, copy
         for executor in (original, copy):
@@ -78,33 +78,33 @@ class TestExecutors:
     def test_the_futures_of_a_copy_end_as_its_own_jobs(self, queue, executors):
         original, copy = executors
         first = [original.submit(ADD, number, 0) for number in range(20)]
-        original.flush(5)
+        original.flush(30)
         run_jobs(queue, [tasks.__name__])
         second = [copy.submit(ADD, number, 100) for number in range(40)]
-        copy.flush(5)
+        copy.flush(30)
         run_jobs(queue, [tasks.__name__])
-        assert [future.result(timeout=10) for future in first] == list(range(20))
-        assert [future.result(timeout=10) for future in second] == list(range(100, 140))
+        assert [future.result(timeout=30) for future in first] == list(range(20))
+        assert [future.result(timeout=30) for future in second] == list(range(100, 140))
 
     def test_its_future_has_the_id_under_which_the_job_was_accepted(self, queue, executors):
         original, copy = executors
         kept = original.submit(ADD, 1, 0)
-        original.flush(5)
+        original.flush(30)
         moved = copy.submit(ADD, 2, 0)
-        copy.flush(5)
+        copy.flush(30)
         run_jobs(queue, [tasks.__name__])
-        assert moved.result(timeout=10) == 2
+        assert moved.result(timeout=30) == 2
         assert moved.job_id != kept.job_id
-        assert copy.future(moved.job_id).result(timeout=10) == 2
+        assert copy.future(moved.job_id).result(timeout=30) == 2
 
     def test_it_can_cancel_its_own_job_and_no_other(self, queue, executors):
         original, copy = executors
         kept = original.submit(ADD, 1, 0)
-        original.flush(5)
+        original.flush(30)
         moved = copy.submit(ADD, 2, 0)
         assert moved.cancel()
         run_jobs(queue, [tasks.__name__])
-        assert kept.result(timeout=10) == 1
+        assert kept.result(timeout=30) == 1
 
     def test_an_outcome_that_comes_before_the_acknowledgment_ends_no_future_of_another_job(
         self, queue, executors, monkeypatch
@@ -112,7 +112,7 @@ class TestExecutors:
         """The original's outcome has the id that the copy's future has until its submit is answered."""
         original, copy = executors
         original.submit(ADD, 1, 0)
-        original.flush(5)
+        original.flush(30)
         run_jobs(queue, [tasks.__name__])
         fed, end = threading.Event(), copy._dispatch.collector._end
 
@@ -123,14 +123,14 @@ class TestExecutors:
         submit = copy._dispatch.pipeline._submit
 
         def send_late(*arguments):
-            assert fed.wait(10)
+            assert fed.wait(30)
             return submit(*arguments)
 
         monkeypatch.setattr(copy._dispatch.collector, "_end", note)
         monkeypatch.setattr(copy._dispatch.pipeline, "_submit", send_late)
         future = copy.submit(ADD, 2, 0)
-        assert fed.wait(10)
+        assert fed.wait(30)
         assert not future.done()
-        copy.flush(10)
+        copy.flush(30)
         run_jobs(queue, [tasks.__name__])
-        assert future.result(timeout=10) == 2
+        assert future.result(timeout=30) == 2

@@ -24,43 +24,43 @@ class TestSubmit:
     def test_a_function_that_workers_serve_goes_by_its_name(self, executor, run):
         future = executor.submit(tasks.add, 2, b=3)
         run()
-        assert future.result(timeout=5) == 5
+        assert future.result(timeout=30) == 5
 
     def test_so_does_a_name(self, executor, run):
         future = executor.submit(f"{tasks.__name__}:add", 2, 3)
         run()
-        assert future.result(timeout=5) == 5
+        assert future.result(timeout=30) == 5
 
     def test_any_callable_goes_where_pickle_is_the_codec(self, pickling, run):
         futures = [pickling.submit(pow, 2, 8), pickling.submit("-".join, ["a", "b"])]
         futures.append(pickling.submit(operator.itemgetter(1), {1: "one"}))
         run()
-        assert [future.result(timeout=5) for future in futures] == [256, "a-b", "one"]
+        assert [future.result(timeout=30) for future in futures] == [256, "a-b", "one"]
 
     def test_its_result_comes_back_as_it_was(self, pickling, run):
         future = pickling.submit(tasks.as_it_is, ((1, 2), {3}))
         run()
-        assert future.result(timeout=5) == ((1, 2), {3})
+        assert future.result(timeout=30) == ((1, 2), {3})
 
     def test_even_where_it_is_a_coroutine(self, pickling, run):
         future = pickling.submit(tasks.later, 7)
         run()
-        assert future.result(timeout=5) == 7
+        assert future.result(timeout=30) == 7
 
     def test_a_marked_task_goes_by_name_even_there(self, pickling, run):
         future = pickling.submit(tasks.marked, 1)
         run()
-        assert future.result(timeout=5) == (1, 2)
+        assert future.result(timeout=30) == (1, 2)
 
     def test_keywords_may_have_the_names_of_our_own_parameters(self, pickling, run):
         future = pickling.submit(dict, self=1, fn=2, function=3, target=4)
         run()
-        assert future.result(timeout=5) == {"self": 1, "fn": 2, "function": 3, "target": 4}
+        assert future.result(timeout=30) == {"self": 1, "fn": 2, "function": 3, "target": 4}
 
     def test_the_id_is_known_at_once_and_that_of_the_job(self, queue, executor, run):
         futures = [executor.submit(name, 1, 2) for name in ("a:x", "a:y", tasks.add)]
         futures.append(executor.options(priority=3, delay=60).submit("a:x"))
-        executor.flush(5)
+        executor.flush(30)
         views = [local_client(queue).view(future.job_id) for future in futures]
         assert [view.task for view in views] == ["a:x", "a:y", f"{tasks.__name__}:add", "a:x"]
         assert (views[3].priority, views[3].state) == (3, "scheduled")
@@ -68,7 +68,7 @@ class TestSubmit:
     def test_more_jobs_than_fit_a_frame_all_come_in_order(self, executor, run):
         futures = [executor.submit(tasks.add, number, 1) for number in range(2500)]
         assert run() == 2500
-        assert [future.result(timeout=5) for future in futures] == list(range(1, 2501))
+        assert [future.result(timeout=30) for future in futures] == list(range(1, 2501))
 
     def test_jobs_of_one_loop_travel_together(self, queue):
         frames: list[int] = []
@@ -81,7 +81,7 @@ class TestSubmit:
         with BrokerExecutor(lambda: Counting(queue)) as executor:
             for number in range(1000):
                 executor.submit(tasks.add, number, 1)
-            executor.flush(5)
+            executor.flush(30)
             assert sum(frames) == 1000
             assert len(frames) < 500
             executor.shutdown(wait=False, cancel_futures=True)
@@ -92,7 +92,7 @@ class TestSubmit:
 
         class Held(LocalBroker):
             def submit(self, origin, chunks, *, strict=False, under=0):
-                gate.wait(10)
+                gate.wait(30)
                 return super().submit(origin, chunks, strict=strict, under=under)
 
         executor = BrokerExecutor(lambda: Held(queue))
@@ -102,7 +102,7 @@ class TestSubmit:
         thread.join(0.05)
         assert thread.is_alive()
         gate.set()
-        thread.join(10)
+        thread.join(30)
         executor.shutdown(wait=False, cancel_futures=True)
         assert len({future.job_id for future in sent}) == 8
 
@@ -113,7 +113,7 @@ class TestRetries:
         assert run() == 2
         for future in futures:
             with pytest.raises((JobFailed, ValueError), match="twice"):
-                future.result(timeout=5)
+                future.result(timeout=30)
 
     def test_a_task_is_tried_again_as_it_declares(self, queue, executor, run):
         future = executor.submit(tasks.stubborn)
@@ -124,7 +124,7 @@ class TestRetries:
         future = executor.options(retries=0).submit(tasks.stubborn)
         run()
         with pytest.raises(JobFailed):
-            future.result(timeout=5)
+            future.result(timeout=30)
 
 
 class TestMap:
@@ -203,22 +203,22 @@ class TestFutureById:
 
     def test_another_executor_finds_it_before_and_after_its_end(self, queue, executor, run):
         future = executor.submit(tasks.add, 1, 1)
-        executor.flush(5)
+        executor.flush(30)
         with BrokerExecutor(local_client(queue)) as other:
             early = other.future(future.job_id)
             assert not early.done()
             assert other.future(future.job_id) is early
             run()
-            assert early.result(timeout=5) == 2
+            assert early.result(timeout=30) == 2
             assert other.future(future.job_id).result(timeout=0) == 2
 
     def test_it_can_be_cancelled_from_there(self, queue, executor):
         future = executor.submit(tasks.add, 1, 1)
-        executor.flush(5)
+        executor.flush(30)
         with BrokerExecutor(local_client(queue)) as other:
             assert other.future(future.job_id).cancel() is True
         with pytest.raises(concurrent.futures.CancelledError):
-            future.result(timeout=5)
+            future.result(timeout=30)
 
     def test_an_unknown_job_raises(self, executor):
         with pytest.raises(UnknownJob):

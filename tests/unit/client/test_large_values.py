@@ -138,10 +138,10 @@ def test_streams_maps_and_executors_carry_them_too(queue, client):
     jobs = client.submit_many(f"{TASKS}:size_of", [(BIG,), (b"x",), (BIG * 2,)])
     executor = BrokerExecutor(client)
     future = executor.submit(f"{TASKS}:echo", BIG)
-    executor.flush(10)
+    executor.flush(30)
     run_jobs(queue, [TASKS])
     assert [job.result(timeout=0) for job in jobs] == [len(BIG), 1, 2 * len(BIG)]
-    assert future.result(10) == BIG
+    assert future.result(30) == BIG
     executor.shutdown()
 
 
@@ -354,7 +354,7 @@ def test_an_executor_holds_a_few_large_values_at_most(queue, client):
     for _ in range(10):
         executor.submit(f"{TASKS}:size_of", BIG)
         waiting.append(put.unsent())
-    executor.flush(10)
+    executor.flush(30)
     run_jobs(queue, [TASKS])
     executor.shutdown()
     assert max(waiting) <= LARGE_JOBS_MAX

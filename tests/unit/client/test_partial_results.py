@@ -73,7 +73,7 @@ def test_a_reader_waits_for_the_next_value(job, attempts):
     reader.start()
     give(attempts, delivery, 1, 2)
     record(attempts, ack_of(delivery, codec.encode_result("plain", None)))
-    reader.join(10)
+    reader.join(30)
     assert found == [1, 2]
 
 
@@ -171,9 +171,9 @@ def test_pickled_values_are_opened_at_their_own_place_alone(queue, attempts):
 
 def test_a_future_of_a_generator_task_has_what_it_returns(queue, executor):
     future = executor.submit(generator_tasks.count, 4)
-    executor.flush(5)
+    executor.flush(30)
     run_jobs(queue, [generator_tasks.__name__])
-    assert future.result(5) == 6
+    assert future.result(30) == 6
 
 
 def test_an_executor_of_pickles_takes_no_generator_function_as_that_of_the_standard_library(pickling, run):
@@ -183,4 +183,4 @@ def test_an_executor_of_pickles_takes_no_generator_function_as_that_of_the_stand
     future = pickling.submit(values)
     run()
     with pytest.raises(JobFailed, match="generator"):
-        future.result(5)
+        future.result(30)

@@ -17,7 +17,7 @@ from tests.support.asking import ack_of, lease_one, nack_of, record
 
 @pytest.fixture
 def executor(queue):
-    executor = BrokerExecutor(local_client(queue), patience=5.0)
+    executor = BrokerExecutor(local_client(queue), patience=30.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -38,7 +38,7 @@ def at_once(monkeypatch):
 @pytest.fixture
 def future(executor, at_once):
     future = executor.submit("t:f", 1)
-    executor.flush(5)
+    executor.flush(30)
     return future
 
 
@@ -49,7 +49,7 @@ def test_it_is_true_while_a_consumer_has_the_job(future, consumer):
 
     record(consumer, ack_of(delivery, b"\x01"))
 
-    assert future.result(timeout=5) == 1
+    assert future.result(timeout=30) == 1
     assert not future.running()
 
 
@@ -68,7 +68,7 @@ def test_a_job_that_was_given_back_does_not_run(future, consumer):
 
 def test_one_that_was_cancelled_or_refused_does_not_run(executor, at_once):
     waiting, refused = executor.submit("t:f"), executor.submit("t:f", object())
-    executor.flush(5)
+    executor.flush(30)
     assert waiting.cancel()
     assert not waiting.running()
     assert not refused.running()

@@ -60,7 +60,7 @@ def client(queue) -> BrokerClient:
 
 @pytest.fixture
 def pickling(client):
-    executor = BrokerExecutor(client, codec="pickle", patience=5.0)
+    executor = BrokerExecutor(client, codec="pickle", patience=30.0)
     yield executor
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -68,7 +68,7 @@ def pickling(client):
 @pytest.mark.parametrize(("call", "name"), CALLABLES, ids=[name for _, name in CALLABLES])
 def test_an_executors_job_has_the_name_of_what_is_called(client, pickling, call, name):
     future = pickling.submit(call, 1)
-    pickling.flush(5)
+    pickling.flush(30)
 
     assert client.view(future.job_id).task == name
     assert [view.id for view in client.find(task=name)] == [future.job_id]
@@ -77,7 +77,7 @@ def test_an_executors_job_has_the_name_of_what_is_called(client, pickling, call,
 
 def test_the_calls_of_a_chunk_have_the_name_of_the_function(client, pickling):
     results = pickling.map(tasks.add, range(4), range(4), chunksize=2)
-    pickling.flush(5)
+    pickling.flush(30)
 
     assert {view.task for view in client.find()} == {f"{tasks.__name__}:add"}
     results.close()
@@ -86,7 +86,7 @@ def test_the_calls_of_a_chunk_have_the_name_of_the_function(client, pickling):
 @pytest.mark.parametrize("name", ["two\nlines", "x" * 1000, "\x1b[2J", "", "caf\udce9"])
 def test_an_odd_name_is_cut_to_one_that_can_be_shown(client, pickling, name):
     future = pickling.submit(odd(name))
-    pickling.flush(5)
+    pickling.flush(30)
 
     assert is_name(client.view(future.job_id).task)
     assert len(client.view(future.job_id).task) <= NAME_MAX
@@ -94,11 +94,11 @@ def test_an_odd_name_is_cut_to_one_that_can_be_shown(client, pickling, name):
 
 def test_the_outcome_has_it_too_and_the_worker_runs_the_callable(client, queue, pickling):
     good, bad = pickling.submit(tasks.add, 2, 3), pickling.submit(tasks.fail, "no")
-    pickling.flush(5)
+    pickling.flush(30)
     run_jobs(queue, [tasks.__name__], accept=["plain", "pickle"])
 
     outcomes = {outcome.id: outcome.task for outcome in client.outcomes([good.job_id, bad.job_id], 5)}
-    assert good.result(5) == 5
+    assert good.result(30) == 5
     assert outcomes == {good.job_id: f"{tasks.__name__}:add", bad.job_id: f"{tasks.__name__}:fail"}
 
 

@@ -46,7 +46,7 @@ def join(manager, keys):
 
     def broker(role: Role, hello: c.Hello | None = None) -> ManagerBroker:
         said = None if hello is None else lambda: hello
-        joined.append(ManagerBroker(manager.endpoint, keys[role], hello=said, timeout=5))
+        joined.append(ManagerBroker(manager.endpoint, keys[role], hello=said, timeout=30))
         return joined[-1]
 
     yield broker
@@ -170,7 +170,7 @@ def test_a_client_uses_an_alias_as_any_id(join, keys, manager, work, ended):
             work()
 
         assert same.id != job.id
-        assert same.result(timeout=5) == job.result(timeout=5) == 0
+        assert same.result(timeout=30) == job.result(timeout=30) == 0
         assert [outcome.id for outcome in second.follow([same], 5)] == [same.id]
         assert second.results([same, same.id], 5) == [0, 0]
         with pytest.raises(Conflict) as raised:
@@ -187,6 +187,6 @@ def test_a_feed_of_an_alias_waits_for_the_end_of_its_job(join, work):
     thread = threading.Thread(target=lambda: found.append(other.feed(c.Feed(origin, wait=30.0))))
     thread.start()
     work()
-    thread.join(10)
+    thread.join(30)
 
     assert [each.id for page in found for each in page.outcomes] == [note.id]

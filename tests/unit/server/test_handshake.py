@@ -26,7 +26,7 @@ def answer_of(function, key=KEY):
             failures.append(error)
 
     def end() -> list[Exception]:
-        thread.join(5)
+        thread.join(30)
         return failures
 
     thread = threading.Thread(target=run)

@@ -100,17 +100,17 @@ def test_a_pickle_by_the_pure_python_pickler_is_read():
 
 
 def test_a_small_request_takes_microseconds():
-    """The target is 15 µs for a put; ten times that leaves room for a busy machine."""
+    """The target is 15 µs for a put; ten times that, of processor time, leaves room for a slow machine."""
     message = pickle.dumps(("7f0011223344", "put", (("module:function", (1, 2), {"a": 3}),), {}))
     best = min(timed(message, 200) for _ in range(20))
     assert best < 150e-6
 
 
 def timed(message: bytes, count: int) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(count):
         loads_plain(message)
-    return (time.perf_counter() - start) / count
+    return (time.thread_time() - start) / count
 
 
 def test_the_corpus_is_large():
@@ -151,14 +151,14 @@ def test_a_hostile_request_is_refused_at_once_without_memory_or_effect(name, tmp
     monkeypatch.chdir(tmp_path)
     message = HOSTILE[name]
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         with pytest.raises(BadRequest):
             loads_plain(message)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 10  # tracing memory slows it down some ten times
+    assert time.thread_time() - start < 10  # tracing memory slows it down some ten times
     assert peak < 1_000_000 + 200 * len(message)
     assert list(tmp_path.iterdir()) == []
 

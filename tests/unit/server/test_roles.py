@@ -153,7 +153,7 @@ def test_a_command_is_free_for_a_role_if_it_may_be_sent_whatever_its_fields_are(
 
 @pytest.mark.parametrize(("role", "command"), PAIRS, ids=_id)
 def test_a_command_is_served_or_refused_as_the_table_says(manager, keys, role, command):
-    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=30)
     with capture_logs() as logs:
         broker.connect()
         (reply,) = broker.call([command])
@@ -273,7 +273,7 @@ def test_only_the_declared_fields_decide_what_a_command_needs():
     ids=str,
 )
 def test_what_can_be_guessed_is_only_for_those_who_may_read_all(manager, keys, role, command, right):
-    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=30)
     (reply,) = broker.call([command])
     broker.close()
     refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
@@ -302,7 +302,7 @@ RESERVED = [
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("command", RESERVED, ids=lambda command: f"{command!r:.70}")
 def test_what_is_the_managers_own_is_nobodys(manager, keys, role, command):
-    broker = ManagerBroker(manager.endpoint, keys[role], timeout=5)
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=30)
     (reply,) = broker.call([command])
     broker.close()
     if isinstance(reply, r.Accepted):
@@ -315,7 +315,7 @@ def test_what_is_the_managers_own_is_nobodys(manager, keys, role, command):
 def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
     submitting = KeyRing([Key(Role.SUBMIT, keys[Role.SUBMIT])])
     with running_manager(keys=submitting) as manager, Stranger(manager.endpoint) as client:
-        thief = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
+        thief = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=30)
         for origin in ("put1", "put01", "put2"):
             thief.call([c.Submit(origin, [NewChunk(0, Terms("m:f"), [b"x"] * 1000)])])
         thief.close()
@@ -325,7 +325,7 @@ def test_a_put_is_accepted_though_others_tried_to_take_its_number(keys):
         client.send(with_header(pickle.dumps(("tasks", "put", ("item",), {}))))
 
         assert pickle.loads(client.receive()) == ("#RETURN", None)
-        chunks = manager.server.ask(lambda: list(manager.host.state.ledger.chunks.values())).result(5)
+        chunks = manager.server.ask(lambda: list(manager.host.state.ledger.chunks.values())).result(30)
         assert [chunk.terms.task for chunk in chunks] == ["#item"]
 
 
@@ -343,18 +343,18 @@ def test_the_documented_table_is_the_one_that_is_kept():
 def test_a_frame_with_one_forbidden_command_changes_nothing(manager, keys):
     """Commands of one frame were meant to happen together."""
     chunk = NewChunk(0, Terms("m:f"), [b"x"])
-    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=5)
+    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], timeout=30)
     replies = broker.call([c.Submit("together", [chunk]), c.Drain()])
     broker.close()
     assert [reply.code for reply in replies if isinstance(reply, r.Refused)] == ["forbidden"] * 2
-    admin = ManagerBroker(manager.endpoint, keys[Role.ADMIN], timeout=5)
+    admin = ManagerBroker(manager.endpoint, keys[Role.ADMIN], timeout=30)
     assert admin.get(["together-0"]) == []
     admin.close()
 
 
 def test_a_worker_with_a_key_for_something_else_is_told_so(manager, keys):
     hello = c.Hello(PROTOCOL_VERSION, "worker", "w", "w")
-    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], hello=lambda: hello, timeout=5)
+    broker = ManagerBroker(manager.endpoint, keys[Role.SUBMIT], hello=lambda: hello, timeout=30)
     with pytest.raises(Forbidden, match="'submit' may not 'hello_work'"):
         broker.connect()
 

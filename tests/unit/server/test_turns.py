@@ -27,7 +27,7 @@ from svc.server import loop as subject
 from svc.server.loop import Turns
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import ack_of, chunk, lease_one
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, LeapingClock
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
 
@@ -179,7 +179,7 @@ def test_requests_pipelined_behind_a_long_one_are_answered_after_it(served):
     assert [number for number, _ in answers] == [1, 2, 3, 4, 5]
     assert [len(replies) for _, replies in answers] == [len(commands) for commands in frames]
     assert (
-        served.server.ask(lambda: served.host.state.ledger.counts_of("default")[JobState.READY]).result(5)
+        served.server.ask(lambda: served.host.state.ledger.counts_of("default")[JobState.READY]).result(30)
         == 2 * COMMANDS
     )
 
@@ -192,7 +192,7 @@ def put_off(manager: RunningManager, work: Callable[[float], bool]) -> None:
         manager.server._turns.defer(connection, work)
         manager.server._connections.watch(connection)
 
-    manager.server.ask(defer).result(5)
+    manager.server.ask(defer).result(30)
 
 
 def test_others_are_answered_while_a_long_request_goes_on_and_its_own_connection_is_not_read():
@@ -271,25 +271,39 @@ def supervised(manager: RunningManager, stack: ExitStack) -> tuple[ManagerBroker
     return supervisor, stack.enter_context(manager.consumer("w-1"))
 
 
-def stall(manager: RunningManager, seconds: float) -> None:
+@pytest.fixture
+def stopped() -> LeapingClock:
+    """A clock on which no time passes but that of a stall: a busy machine may take longer than a lease."""
+    clock = LeapingClock()
+    clock.stop()
+    return clock
+
+
+def stall(manager: RunningManager, clock: LeapingClock, seconds: float) -> None:
     """Keep the loop from listening for so long."""
-    manager.server.ask(lambda: threading.Event().wait(seconds)).result(10)
+
+    def hold() -> None:
+        threading.Event().wait(seconds)
+        clock.advance(seconds)
+
+    manager.server.ask(hold).result(30)
 
 
 @pytest.mark.parametrize(("lease", "seconds"), [(1.0, 1.5), (0.5, 2.0), (1.2, 1.3)])
-def test_a_stall_longer_than_a_lease_ends_no_lease(lease, seconds):
-    with running_manager(limits=Limits(lease_seconds=lease)) as manager, ExitStack() as stack:
+def test_a_stall_longer_than_a_lease_ends_no_lease(stopped, lease, seconds):
+    limits = Limits(lease_seconds=lease)
+    with running_manager(limits=limits, clock=stopped) as manager, ExitStack() as stack:
         supervisor, consumer = supervised(manager, stack)
         supervisor.submit("o", [chunk()])
         delivery = lease_one(consumer)
-        stall(manager, seconds)
+        stall(manager, stopped, seconds)
         assert supervisor.call([c.Extend(busy=1)]) == [r.Done(1)]
         assert consumer.call([ack_of(delivery)]) == [r.Done(1)]
 
 
-def test_a_stall_takes_nothing_of_the_time_to_come_back():
+def test_a_stall_takes_nothing_of_the_time_to_come_back(stopped):
     """A consumer has half a second for that, once it and its supervisor are gone."""
-    with running_manager() as manager, ExitStack() as stack:
+    with running_manager(clock=stopped) as manager, ExitStack() as stack:
         supervisor, consumer = supervised(manager, stack)
         supervisor.submit("o", [NewChunk(0, chunk().terms, [b"x"])])
         delivery = lease_one(consumer)
@@ -297,7 +311,7 @@ def test_a_stall_takes_nothing_of_the_time_to_come_back():
         for each in (supervisor, consumer):
             each._discard()
         manager.until(lambda: not workers["w"].present)
-        stall(manager, 1.2)
+        stall(manager, stopped, 1.2)
         held = [c.Held(delivery.token, delivery.origin, delivery.first, 1)]
         hello = c.Hello(PROTOCOL_VERSION, "consumer", name="w-1", worker="w", tasks=["m:f"], held=held)
         again = stack.enter_context(manager.broker(lambda: hello))
@@ -305,7 +319,7 @@ def test_a_stall_takes_nothing_of_the_time_to_come_back():
         assert again.call([ack_of(delivery)]) == [r.Done(1)]
 
 
-def test_a_lease_still_ends_if_nobody_renews_it_after_a_stall():
+def test_a_lease_still_ends_if_nobody_renews_it_after_a_stall(stopped):
     class Expiries(Observer):
         count = 0
 
@@ -314,12 +328,13 @@ def test_a_lease_still_ends_if_nobody_renews_it_after_a_stall():
 
     expiries = Expiries()
     with (
-        running_manager(limits=Limits(lease_seconds=0.5), observer=expiries) as manager,
+        running_manager(limits=Limits(lease_seconds=0.5), observer=expiries, clock=stopped) as manager,
         ExitStack() as stack,
     ):
         supervisor, consumer = supervised(manager, stack)
         supervisor.submit("o", [chunk()])
         lease_one(consumer)
-        stall(manager, 1.2)
+        stall(manager, stopped, 1.2)
         assert expiries.count == 0
+        stopped.advance(1.0)
         manager.until(lambda: expiries.count == 1)

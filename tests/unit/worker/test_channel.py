@@ -30,7 +30,7 @@ def test_what_an_attempt_has_left_is_forgotten_once_it_is_reported() -> None:
     channel.forget(8)
     assert thread.is_alive()
     channel.forget(7)
-    thread.join(10)
+    thread.join(30)
     assert len(errors) == 1
     assert channel.unrecorded(7, 0) is None
 

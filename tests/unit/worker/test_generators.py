@@ -44,7 +44,7 @@ def test_what_a_generator_yields_is_its_stream(queue, client, task, stop):
 def test_what_it_returns_is_the_result(queue, client):
     jobs = [client.submit(tasks.count, 5), client.submit(tasks.count_async, 5), client.submit(tasks.nothing)]
     run(queue)
-    assert [job.result(5) for job in jobs] == [10, None, None]
+    assert [job.result(30) for job in jobs] == [10, None, None]
 
 
 def test_a_failure_comes_after_what_was_yielded(queue, client):
@@ -63,7 +63,7 @@ def test_what_cannot_be_carried_fails_the_attempt_and_is_named(queue, client, mo
     job = client.submit(tasks.unsendable, 3)
     run(queue)
     with pytest.raises(JobFailed, match=r"CodecError: partial result 3: .*object"):
-        job.result(5)
+        job.result(30)
     assert job.view().state == "dead", "it would be so again"
     assert (tmp_path / "notes").read_text() == "closed"
     stream = job.stream()
@@ -74,7 +74,7 @@ def test_a_generator_that_does_not_end_when_closed_has_failed_too(queue, client)
     job = client.submit(tasks.stubborn)
     run(queue)
     with pytest.raises(JobFailed):
-        job.result(5)
+        job.result(30)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_too_much_fails_the_attempt_and_is_named(queue, client, values, 
     job = client.submit(tasks.give, values)
     run(queue)
     with pytest.raises(JobFailed, match=why):
-        job.result(5)
+        job.result(30)
     assert job.view().state == "dead"
 
 
@@ -100,7 +100,7 @@ def test_a_retry_begins_a_new_stream(queue, client):
     assert next(stream) == 0
     while not job.done():
         run(queue)
-    assert job.result(5) is None
+    assert job.result(30) is None
     with pytest.raises(StreamRestarted, match="attempt 2"):
         list(stream)
     assert list(job.stream()) == ["of the second 0", "of the second 1"]
@@ -123,7 +123,7 @@ def test_an_older_manager_has_no_streams(queue, client, monkeypatch):
     job = client.submit(tasks.give, [1])
     run(queue)
     with pytest.raises(JobFailed, match="ProtocolMismatch: the manager is of a release without partial"):
-        job.result(5)
+        job.result(30)
 
 
 def test_a_generator_takes_no_concurrency():
@@ -149,4 +149,4 @@ def test_a_pickled_generator_function_gives_pickled_values(queue):
         job = client.submit(squares, 3)
         run_jobs(queue, [MODULE], accept=["plain", "pickle"])
         assert list(job.stream()) == [slice(0), slice(1), slice(2)]
-        assert job.result(5) == slice(3)
+        assert job.result(30) == slice(3)

@@ -66,7 +66,7 @@ def test_one_look_that_finds_nothing_is_not_believed(monkeypatch: pytest.MonkeyP
     end_descendants(os.getpid())
     assert looks == []
     for child in children:
-        assert child.wait(10) is not None
+        assert child.wait(30) is not None
 
 
 #: Tells the answer of each way to ask: without a child, with one that runs, with one that has ended, without.

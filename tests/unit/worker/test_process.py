@@ -115,7 +115,7 @@ def test_killing_reaches_the_whole_group_of_a_leader() -> None:
     assert child.stdout is not None
     grandchild = int(child.stdout.readline())
     kill(child.pid)
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(30) == -signal.SIGKILL
     # The pipe ends when nobody holds it any more.
     assert child.stdout.read() == b""
     child.stdout.close()
@@ -131,7 +131,7 @@ def test_killing_who_has_gone_is_harmless() -> None:
 def test_killing_who_leads_no_group_reaches_the_process_alone() -> None:
     child = subprocess.Popen(["sleep", "60"])
     kill(child.pid)
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(30) == -signal.SIGKILL
 
 
 def test_the_main_module_is_hidden_for_a_moment_only() -> None:

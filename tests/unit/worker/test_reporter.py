@@ -250,7 +250,7 @@ def test_a_complaint_about_silence_tells_why_the_attempts_to_connect_fail(desk: 
     line = desk.start()
     line.trouble = "connection refused"
     with capture_logs() as logs:
-        desk.reporter.warn_of_silence(time.monotonic() + 10.0)
+        desk.reporter.warn_of_silence(time.monotonic() + 30.0)
     assert [log["error"] for log in logs if log["event"] == "manager_unreachable"] == ["connection refused"]
     desk.reporter.close(SECONDS)
 

@@ -185,7 +185,7 @@ def test_a_command_is_not_tried_again_unless_its_job_says_so():
 def test_a_timeout_kills_the_command_and_keeps_its_output(before: set[Process]):
     started = time.monotonic()
     found = failure("sh", "-c", "trap '' TERM INT HUP; echo begun; sleep 60", timeout=0.3)
-    assert 0.3 <= time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 30
     assert (found.error.type, found.cause, found.permanent) == ("TimedOut", Cause.TIMED_OUT, False)
     assert "timeout of 0.3 s" in found.error.message
     assert found.error.traceback == "stdout:\nbegun\n"
@@ -201,14 +201,14 @@ def test_the_supervisor_steps_in_only_after_the_command_should_have_ended():
 def test_processes_that_a_command_leaves_behind_die_with_the_attempt(start: str, before: set[Process]):
     started = time.monotonic()
     assert run("sh", "-c", f"{start} echo begun")["stdout"] == "begun\n"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert descendants(os.getpid()) <= before
 
 
 def test_a_command_whose_child_holds_its_output_open_ends_at_once():
     started = time.monotonic()
     assert run("sh", "-c", "sleep 60 & exec >&- 2>&-; exit 0")["exit_code"] == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_deleted_working_directory_stops_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -29,7 +29,7 @@ class Manager:
 
     def record(self, values: Yield) -> None:
         self.asked.release()
-        assert self._open.wait(10)
+        assert self._open.wait(30)
         if self.error is not None:
             raise self.error
         self.taken.append(values)
@@ -67,7 +67,7 @@ def sent(sender: ValueSender) -> bool:
     """Wait until all values are sent; return whether that came."""
     done = threading.Event()
     sender.when_sent(done.set)
-    return done.wait(10)
+    return done.wait(30)
 
 
 def test_the_first_value_goes_at_once_and_those_that_come_meanwhile_together(
@@ -76,7 +76,7 @@ def test_the_first_value_goes_at_once_and_those_that_come_meanwhile_together(
     manager.close()
     values = [b"%d" % number for number in range(500)]
     sender.add(values[0])
-    assert manager.asked.acquire(timeout=10)
+    assert manager.asked.acquire(timeout=30)
     for value in values[1:]:
         sender.add(value)
     manager.open()
@@ -91,7 +91,7 @@ def test_values_wait_a_little_for_others(
 ) -> None:
     monkeypatch.setattr(value_sender, "SEND_SECONDS", 3600.0)
     sender.add(b"first")
-    assert manager.asked.acquire(timeout=10)
+    assert manager.asked.acquire(timeout=30)
     sender.add(b"second")
     assert not manager.asked.acquire(timeout=0.05)
     assert sent(sender), "the end of the attempt does not wait"
@@ -118,7 +118,7 @@ def test_there_is_room_again_when_the_manager_has_taken_some(manager: Manager, s
     sender.when_room(room.set)
     assert not room.is_set()
     manager.open()
-    assert room.wait(10)
+    assert room.wait(30)
     assert sender.add(piece)
 
 
@@ -127,7 +127,7 @@ def test_values_wait_for_a_manager_that_is_away(manager: Manager, sender: ValueS
     for value in (b"a", b"b"):
         sender.add(value)
     for _ in range(3):
-        assert manager.asked.acquire(timeout=10)
+        assert manager.asked.acquire(timeout=30)
     manager.error = None
     assert sent(sender)
     assert manager.values == [b"a", b"b"]
@@ -152,11 +152,11 @@ def test_an_attempt_that_has_failed_does_not_wait_long_for_a_manager_that_is_awa
 ) -> None:
     manager.error = ManagerUnreachable()
     sender.add(b"a")
-    assert manager.asked.acquire(timeout=10)
+    assert manager.asked.acquire(timeout=30)
     sender.close(0.05)
     thread = sender._thread
     assert thread is not None
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -57,7 +57,8 @@ def test_a_lease_that_a_restarted_manager_does_not_know_yet_is_waited_for(queue)
     assert LargeValuesWorker(lambda: broker).stored(VALUE, TOKEN, 0, 100) is not None
 
 
-def test_a_lost_lease_ends_a_transfer_at_once(queue):
+def test_a_lost_lease_ends_a_transfer_at_once(queue, monkeypatch):
+    monkeypatch.setattr(values, "REJOIN_SECONDS", 60.0)
     broker = Faulty(queue, [LeaseLost("cancelled")], incarnation=1)
     started = time.monotonic()
     with pytest.raises(LeaseLost):
