@@ -18,7 +18,7 @@ from svc.first_answer import SILENCE_SECONDS, STAGGER_SECONDS, Target, interleav
 from tests.support.certificates import files
 from tests.support.manager import RunningManager, running_manager
 from tests.support.networks import dropping
-from tests.support.svc import Host, end
+from tests.support.svc import Host, end, until
 
 At = tuple[str, int]
 #: Seconds that a dial may take here if no address has to be waited for; the host may be busy. The timeout of
@@ -107,8 +107,9 @@ def test_an_address_that_accepts_and_stays_silent_hides_no_good_one_and_is_close
         began = time.monotonic()
         client.connect()
         assert SILENCE_SECONDS <= time.monotonic() - began < SOON
+        until(lambda: silent.accepted, "its thread has noted the connection")
         (loser,) = silent.accepted
-        loser.settimeout(10)
+        loser.settimeout(60)
         assert loser.recv(1) == b""
         # The one that has answered comes first from now on.
         client._discard()
@@ -120,7 +121,7 @@ def test_an_address_that_accepts_and_stays_silent_hides_no_good_one_and_is_close
 def test_an_address_of_something_else_hides_no_good_one(manager, greeting):
     with listener(greeting) as other, broker([other.at, manager.endpoint], manager) as client:
         client.connect()
-        assert other.times
+        until(lambda: other.times, "its thread has noted the connection")
     with listener(greeting) as other, pytest.raises((BadRequest, ManagerUnreachable)):
         broker([other.at], manager, timeout=0.2).connect()
 
@@ -259,7 +260,7 @@ def test_the_first_retry_after_a_broken_connection_comes_at_once_and_the_others_
     """The pauses are those that the call asks for: how long they last is for a busy machine to say."""
     pauses: list[tuple[float, float]] = []
     with running_manager() as gone, ExitStack() as stack:
-        client = stack.enter_context(ManagerBroker(gone.endpoint, gone.authkey, timeout=4))
+        client = stack.enter_context(ManagerBroker(gone.endpoint, gone.authkey, timeout=6))
         client.connect()
         gone.server.stop()
         gone.until_ended()
@@ -274,7 +275,7 @@ def test_the_first_retry_after_a_broken_connection_comes_at_once_and_the_others_
         began = time.monotonic()
         with pytest.raises(ManagerUnreachable):
             client.ping()
-    assert len(away.times) >= len(pauses) >= 2
+    assert len(away.times) >= len(pauses) - 1 >= 1  # the last pause may end with the deadline
     assert pauses[0][1] <= 0.1
     for since, pause in pauses:
         assert pause <= max(0.1, 0.2 * since)

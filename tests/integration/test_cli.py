@@ -132,6 +132,8 @@ def is_ready(host: Host, address: str) -> bool:
 
 class TestWatching:
     def test_status_queues_and_workers_tell_of_the_same_service(self, host):
+        # A consumer that was killed has a successor in a moment.
+        until(lambda: json.loads(host.svc("status", "--json").stdout)["consumers"] == 2, "consumers")
         status = json.loads(host.svc("status", "--json").stdout)
         (worker,) = json.loads(host.svc("workers", "--json").stdout)
         queues = json.loads(host.svc("queues", "--json").stdout)
@@ -157,7 +159,7 @@ class TestWatching:
         ) as process:
             address = re.search(r"http://127\.0\.0\.1:(\d+)/metrics", process.stderr.readline())
             assert address is not None
-            with socket.create_connection(("127.0.0.1", int(address[1])), 10) as connection:
+            with socket.create_connection(("127.0.0.1", int(address[1])), DEADLINE) as connection:
                 connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
             assert b"200 OK" in answer
