@@ -83,7 +83,7 @@ async def candidates(cluster: NatsCluster, number: int = 2) -> AsyncIterator[lis
             await each.kill()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> float:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
     """Return the seconds until *condition* holds."""
     begun = time.monotonic()
     while not condition():
@@ -105,7 +105,7 @@ async def settled(made: list[Candidate]) -> None:
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 110))
+    asyncio.run(asyncio.wait_for(story(), 240))
 
 
 def test_a_killed_leader_is_followed_and_a_hand_over_does_not_wait_for_the_end_of_its_key(lone):

@@ -15,7 +15,7 @@ from tests.support.nats_servers import NatsCluster
 
 _NUMBERS = count(1)
 #: Less than a test may take: a story that hangs ends with its traceback.
-_STORY_SECONDS = 110.0
+_STORY_SECONDS = 240.0
 Result = TypeVar("Result")
 
 
