@@ -137,6 +137,7 @@ def test_a_lease_of_which_some_results_are_recorded_is_adopted_from_there_on(eng
     assert [outcome.result for outcome in outcomes] == [b"a", b"x", b"x"]
 
 
+@pytest.mark.usefixtures("still")
 def test_a_lease_of_a_delayed_job_is_adopted_too(engine):
     submit(engine.client(), chunk(0, delay=5.0))
     engine.advance(6)

@@ -223,6 +223,7 @@ def test_the_answer_of_a_purged_job_leaves_the_results_queue(engine):
     assert engine.inside(lambda host: [index for _, index in host.state.ledger.answers]) == [0, 2]
 
 
+@pytest.mark.usefixtures("still")
 def test_the_time_of_a_purged_job_passes_by(engine, queue):
     """Jobs of one submit with delays of their own share a chunk, which keeps when each is due."""
     submit(queue, chunk(0, delay=2.0), chunk(1, delay=3.0))

@@ -156,6 +156,7 @@ def test_outcomes_travel_with_the_next_lease(engine, queue):
     assert states(queue, "o-0") == ["succeeded"]
 
 
+@pytest.mark.usefixtures("still")
 def test_a_nack_with_a_time_tries_the_job_again_then(engine, queue):
     submit(queue)
     consumer = engine.consumer()
