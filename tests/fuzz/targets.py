@@ -202,7 +202,7 @@ _ERRORS = {
 }  # fmt: skip
 
 #: Seconds in which the kernel tells the manager that its peer has gone.
-GONE_SECONDS = 1.0
+GONE_SECONDS = 20.0
 
 
 class _Manager:

@@ -82,6 +82,7 @@ def fill(
 def test_slow_requests_keep_no_other_out(server, monkeypatch):
     """16 connections without a request made each probe of liveness fail for five seconds, again and again."""
     monkeypatch.setattr(under_test, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(under_test, "_ROOM_SECONDS", 20.0)
     clients = fill(server)
     assert status(server) == 200
     assert clients[0].recv(1) == b""

@@ -56,7 +56,7 @@ def test_the_outcome_has_exit_code_outputs_and_duration():
     assert found == {
         "exit_code": 0, "stdout": "out\n", "stderr": "err\n", "stdout_bytes": 4, "stderr_bytes": 4,
     }  # fmt: skip
-    assert 0.01 <= seconds < 5
+    assert 0.01 <= seconds < 30
 
 
 def test_no_shell_reads_the_arguments():
