@@ -25,6 +25,8 @@ from svc.domain.scheduling.lanes import Subscription
 ON_TRIAL = "on trial"
 #: Seconds that a consumer's leases outlive both its own connection and its supervisor's.
 RECONNECT_GRACE = 0.5
+#: Seconds since it was last heard of for which a connected supervisor surely lives: it tells once a second.
+ALIVE_SECONDS = 3.0
 #: Ended consumers of one worker that are remembered, so that a late hello of theirs is recognised.
 ENDED_KEPT = 256
 #: Those of all workers beyond which of one worker only the last few are remembered.
@@ -33,8 +35,9 @@ ENDED_FEW = 8
 
 
 class Notice(NamedTuple):
-    """A worker that `joined`, `left`, is `silent` or `lost`; or `drained`, `resumed` and a worker or "".
+    """A worker that `joined`, `left`, is `silent`, `lost` or `doubled`; or the begin or end of a drain.
 
+    The latter is `drained` or `resumed`, and has the name of a worker or "".
     The jobs of a worker are those that went back since it was last heard of. Or `purging` and `purged`: the
     conditions of a purge, and the number of jobs that are gone by then.
     """
@@ -152,7 +155,8 @@ class Worker:
     `life` is the number that the supervisor chose when it began; 0 of an older one. `stops_made` counts the
     orders to end attempts of its consumers, `taken_back` the jobs that went back since it was last heard of.
     The names of consumers in its last `report` take `named_bytes`.
-    If it is `reported_silent`, the log has been told so since then.
+    If it is `reported_silent`, the log has been told so since then. If it is `reported_doubled`, the log has
+    been told that two processes have its name.
     """
 
     name: str
@@ -169,6 +173,7 @@ class Worker:
     stops_made: int = 0
     taken_back: int = 0
     reported_silent: bool = False
+    reported_doubled: bool = False
 
     def heard(self, now: float, lease_seconds: float) -> None:
         """Renew the leases of its consumers."""
@@ -193,6 +198,11 @@ class Worker:
     def notice(self, what: str) -> Notice:
         """Return a notice for the log that it came, or went."""
         return Notice(what, self.name, self.taken_back, self.hello.host if self.hello is not None else "")
+
+    def is_doubled(self, hello: Hello, now: float) -> bool:
+        """Return whether the supervisor that says *hello* has the name of another one, which lives."""
+        other_lives = self.supervised and now < self.seen_at + ALIVE_SECONDS
+        return hello.role == "worker" and hello.life != self.life and other_lives
 
     @property
     def round_trip(self) -> float:

@@ -180,6 +180,10 @@ def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
 def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
     name = command.worker or command.name
     worker = state.workers.get(name)
+    if worker is not None and not worker.reported_doubled and worker.is_doubled(command, now):
+        worker.reported_doubled = True
+        hosts = [worker.hello.host if worker.hello is not None else "", command.host]
+        state.notices.append(Notice("doubled", name, host=", ".join(hosts)))
     if worker is not None and command.life != worker.life:
         suspicion.process_replaced(state, worker, now)
         worker = state.workers.get(name)

@@ -61,13 +61,7 @@ class PeerLog:
 
     def noticed(self, notice: Notice) -> None:
         """Log that a worker came or went, that a drain began or ended, or that jobs were purged."""
-        now = self._clock()
-        if now >= self._counted_until:
-            self._counted_until = now + NOTICES_SECONDS
-            self._noticed.clear()
-        self._noticed[notice.what] += 1
-        if self._noticed[notice.what] > NOTICES_MAX:
-            self._held_back[notice.what] += 1
+        if not self._has_room(notice):
             return
         held_back = self._held_back.pop(notice.what, 0)
         log = self._log.bind(suppressed=held_back) if held_back else self._log
@@ -80,6 +74,8 @@ class PeerLog:
                 log.warning("worker_lost", worker=notice.name, host=notice.host, jobs=notice.jobs)
             case "silent":
                 log.warning("worker_silent", worker=notice.name, host=notice.host, jobs=notice.jobs)
+            case "doubled":
+                log.warning("worker_name_doubled", worker=notice.name, hosts=notice.host)
             case "drained":
                 log.info("drain_started", worker=notice.name or "all")
             case "resumed":
@@ -87,6 +83,18 @@ class PeerLog:
             case "purging" | "purged":
                 done = notice.what == "purged"
                 log.info("jobs_purged", jobs=notice.jobs, which=notice.name, done=done)
+
+    def _has_room(self, notice: Notice) -> bool:
+        """Count a notice; return whether it is not over the bound of its kind."""
+        now = self._clock()
+        if now >= self._counted_until:
+            self._counted_until = now + NOTICES_SECONDS
+            self._noticed.clear()
+        self._noticed[notice.what] += 1
+        if self._noticed[notice.what] > NOTICES_MAX:
+            self._held_back[notice.what] += 1
+            return False
+        return True
 
 
 def _role(connection: Connection) -> str:

@@ -325,6 +325,13 @@ _OTHERS: tuple[LogEvent, ...] = (
         ("host", "jobs"),
     ),
     LogEvent(
+        "worker_name_doubled",
+        WARNING,
+        "Two processes on these `hosts` are workers of one name. They take each other's place, and their "
+        "consumers end or wait: give each worker a `--name` of its own. Told once. At most 1,000 in 30 s.",
+        ("hosts",),
+    ),
+    LogEvent(
         "worker_silent",
         WARNING,
         "A connected worker was not heard of for a lease time: `jobs` that it held went back, and it gets "

@@ -51,6 +51,29 @@ def view(state: QueueState, now: float) -> r.WorkerView:
     return reply.workers[0]
 
 
+def hello(state: QueueState, life: int, now: float, host: str = "h2") -> None:
+    """Let another process be worker w."""
+    apply(state, c.Hello(1, "worker", "w", "w", host, tasks=["m:f"], life=life), Member(), now)
+
+
+def test_two_living_processes_of_one_name_are_told_once(state, worker):
+    hello(state, 7, 1.0)
+    hello(state, 8, 2.0)
+    assert state.notices == [Notice("doubled", "w", host="h1, h2")]
+
+
+def test_a_worker_that_comes_back_after_a_long_silence_is_not_told_as_doubled(state, worker):
+    hello(state, 0, 1.0)  # the same process, on a new connection
+    hello(state, 7, 14.0)
+    assert state.notices == []
+
+
+def test_a_worker_that_comes_back_right_after_its_end_is_not_told_as_doubled(state, worker):
+    disconnected(state, worker[0], 1.0)
+    hello(state, 7, 1.1)
+    assert all(each.what != "doubled" for each in state.notices)
+
+
 def test_a_worker_is_shown_as_silent_from_the_moment_when_its_jobs_go_back(state, worker):
     upkeep.tick(state, LEASE - 0.1)
     before = view(state, LEASE - 0.1)

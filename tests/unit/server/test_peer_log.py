@@ -18,6 +18,7 @@ EVENTS = {
     "left": "worker_left",
     "lost": "worker_lost",
     "silent": "worker_silent",
+    "doubled": "worker_name_doubled",
     "drained": "drain_started",
 }
 
