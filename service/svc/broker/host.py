@@ -23,7 +23,7 @@ from svc.broker.expositions import Expositions
 from svc.broker.journal import Journal
 from svc.broker.outputs import MemoryOutputs, OutputKeeper, OutputStore
 from svc.broker.parked import Waiting
-from svc.broker.requests import Deliver, Request, impatient
+from svc.broker.requests import INDEX_SECONDS, Deliver, Request, impatient, lacks_index, patient
 from svc.broker.surveys import Surveys
 from svc.broker.waiting import Waiters
 from svc.domain import commands as c
@@ -74,7 +74,6 @@ class QueueHost(DurableState):
         """Recover the queue from *journal*; *exposition* renders the totals as text, in parts.
 
         *outputs* keeps the output of attempts; if there is none, it is kept in memory.
-
         Without a *clock* of its own the manager's is held if it is *max_clock_jump* seconds off.
 
         Raises:
@@ -83,7 +82,6 @@ class QueueHost(DurableState):
         self._exposition = exposition or (lambda totals: ())
         self.outputs = OutputKeeper(outputs or MemoryOutputs(), observer or Observer())
         self._syncs = journal.durability == "fsync"
-        self._next_tick = 0.0
         super().__init__(journal, clock, limits, observer, max_clock_jump)
 
     def _begin_empty(self, refusals: frozenset[Refusal] = frozenset()) -> None:
@@ -122,13 +120,15 @@ class QueueHost(DurableState):
         commands, replies = request.commands, request.replies
         if len(commands) > 1 and not self._carry_out_earlier(request, until, now):
             return False
-        last = commands[-1] if commands else None
-        if last is not None:
+        if commands:
+            last = commands[-1]
             if type(last) is c.Stats and not self._surveys.prepare(request.room, now, until):
                 return False
             if type(last) is c.Lease and last.running:
                 self._waiters.supersede(request.member)
             reply = self._carry_out(last, request, now)
+            if self.state.lanes.unfinished and lacks_index(self.state.lanes, last, request.member, reply):
+                last, reply = patient(last), None
             if reply is None:
                 self._park(last, request, now)
                 return True
@@ -215,7 +215,7 @@ class QueueHost(DurableState):
 
     def _park(self, command: c.Command, request: Request, now: float) -> None:
         """Let a request wait because its last command, *command*, has no answer yet."""
-        request.commands = (request.commands[-1],)  # the others are done, and may be large
+        request.commands = (command,)  # the others are done, and may be large
         waiting = Waiting(request, now + float(getattr(command, "wait", 0.0)), self.commits.turns)
         if isinstance(command, c.Exposition):
             self._expositions.waiting.append(waiting)
@@ -263,8 +263,7 @@ class QueueHost(DurableState):
     def answer_reports(self) -> None:
         """Answer the requests that wait for jobs and that also reported outcomes; for an orderly end.
 
-        The reports are recorded. Without an answer, their senders would have to keep them until there is a
-        manager again.
+        The reports are recorded; without an answer, their senders would keep them for the next manager.
         """
         self._waiters.answer_reports()
 
@@ -279,9 +278,8 @@ class QueueHost(DurableState):
         """Answer the waiting requests that can be answered, commit, deliver; return notices for the log.
 
         Raises:
-            JournalError: the commit failed. Nothing of this turn was acknowledged. The caller must discard
-                the host, and recover the queue from the journal.
-            StateBroken: the state cannot be trusted any more. Nothing of this turn was acknowledged.
+            JournalError: the commit failed. Discard the host, and recover the queue from the journal.
+            StateBroken: the state cannot be trusted any more. Nothing of this turn was acknowledged either.
         """
         self.serve()
         self.go_on()
@@ -292,7 +290,9 @@ class QueueHost(DurableState):
         now = self.clock.now()
         if now >= self._next_tick or now >= self.state.upkeep_at:
             now = self._keep_time(now)
-        self.state.readied |= self.state.lanes.go_on() | self.state.suspects.lanes.go_on()
+        if self.state.lanes.go_on() | self.state.suspects.lanes.go_on():
+            self.state.readied = True
+            self.state.progressed.append(("", 0, 0))  # `Take` waits for the end of a job, or for a lane
         self._wake_ready()
         if self._waiters.pending(now):
             self._waiters.answer_due(now)
@@ -308,8 +308,7 @@ class QueueHost(DurableState):
         """Commit the turn and deliver its replies, as soon as they are durable; return notices for the log.
 
         Raises:
-            JournalError: see `turn`.
-            StateBroken: see `turn`.
+            JournalError, StateBroken: see `turn`.
         """
         self._wake_ready()
         self.commits.settle()
@@ -379,6 +378,8 @@ class QueueHost(DurableState):
         some = state.readied or state.progressed or state.yielded or self.has_own_work
         if some or self.commits.outbox.undelivered or self._waiters.pending(now):
             return 0.0
+        if state.lanes.unfinished or state.suspects.lanes.unfinished:
+            return INDEX_SECONDS
         # If no worker is connected and no request waits, only due jobs and retention need a check.
         busy = self._waiters.all or state.workers or state.ledger.grown
         soon = min(self._next_tick if busy else now + 5.0, self._waiters.postponed.soonest)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from functools import cached_property
 
 from svc.domain.job import ITEM, PILL, SHELL, Terms
 from svc.domain.members import Member
 from svc.domain.names import LARGE, TYPED
-from svc.domain.scheduling.lanes import Subscription, takes
+from svc.domain.scheduling.lanes import Subscription, added, takes
+from svc.domain.tables import Mapped
 
 #: Tasks that consumers of one kind know; None: all tasks.
 _Tasks = frozenset[str] | None
@@ -89,40 +89,50 @@ class KnownTasks:
                 found[queue].append(able)
         return found
 
-    def unknown(self, queue: str, tasks: Mapping[str, AbstractSet[str]]) -> AbstractSet[str]:
-        """Return those of *tasks*, by codec, that a consumer of *queue* has to know and none knows."""
-        known = self._of(queue)
-        if known is None:
-            return _NONE
-        unknown: AbstractSet[str] = _NONE
-        for each in tasks.values():
-            unknown = unknown | (each - known) if unknown else each - known
-        return unknown - _OF_THE_MANAGER if unknown else unknown
-
-    def unaccepted(self, queue: str, tasks: Mapping[str, AbstractSet[str]]) -> list[str]:
-        """Return the codecs with a known task that no consumer of *queue* can run in that codec."""
-        return [codec for codec, names in tasks.items() if self._lacks(queue, codec, names)]
-
-    def _lacks(self, queue: str, codec: str, tasks: AbstractSet[str]) -> bool:
-        kinds = self._by_queue.get(queue, ())
-        if all(takes(codecs, codec) for _, codecs in kinds):
-            return False
-        known, able = self._of(queue), self._of(queue, codec)
-        if able is None:
-            return False
-        waiting = tasks - able - _OF_THE_MANAGER
-        return bool(waiting if known is None else waiting & known)
-
-    def _of(self, queue: str, codec: str | None = None) -> _Tasks:
+    def of(self, queue: str, codec: str | None = None) -> _Tasks:
         """Return the tasks that consumers of *queue* know; if *codec* is named, those who accept it."""
         kinds = self._by_queue.get(queue, ())
         known = [tasks for tasks, codecs in kinds if codec is None or takes(codecs, codec)]
         return known[0] if len(known) == 1 else self._union(tuple(known))
 
+    def accept(self, queue: str, codec: str) -> bool:
+        """Return whether all consumers of *queue* take jobs of *codec*."""
+        return all(takes(codecs, codec) for _, codecs in self._by_queue.get(queue, ()))
+
     def _union(self, kinds: tuple[_Tasks, ...]) -> _Tasks:
         if kinds not in self._together:
             self._together[kinds] = None if None in kinds else _NONE.union(*filter(None, kinds))
         return self._together[kinds]
+
+
+class Unserved:
+    """What no consumer of a queue can run of its ready jobs, as far as these were looked at.
+
+    Attributes:
+        tasks: the tasks that a consumer has to know and none knows.
+        codecs: those of jobs whose task is known, but to nobody who takes it in that codec.
+    """
+
+    def __init__(self, known: KnownTasks, queue: str) -> None:
+        """Begin with nothing; *known* has the tasks that consumers know."""
+        self.tasks: Mapped[str, None] = {}
+        self.codecs: Mapped[str, None] = {}
+        self._all, self._queue = known, queue
+        self._known = known.of(queue)
+
+    def add(self, codec: str, tasks: Mapping[str, object]) -> None:
+        """Look at some *tasks* of the jobs with this codec."""
+        known = self._known
+        if known is not None:
+            for task in frozenset(tasks) - known - _OF_THE_MANAGER:
+                self.tasks = added(self.tasks, task, None)
+        if codec in self.codecs or self._all.accept(self._queue, codec):
+            return
+        able = self._all.of(self._queue, codec)
+        if able is not None:
+            waiting = frozenset(tasks) - able - _OF_THE_MANAGER
+            if waiting if known is None else waiting & known:
+                self.codecs = added(self.codecs, codec, None)
 
 
 def not_known(terms: Terms) -> str:

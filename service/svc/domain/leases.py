@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from svc.domain.tables import PART_BITS, SHRUNK, Table, by_number
+from svc.domain.tables import PART_BITS, SHRUNK, Table, by_number, in_parts
 
 if TYPE_CHECKING:
     from svc.domain.chunk import Chunk
@@ -93,6 +93,10 @@ class Leases:
     def values(self) -> Iterator[LeaseRecord]:
         """Iterate over all leases."""
         return self._by_token.values()
+
+    def in_parts(self) -> Iterator[dict[int, LeaseRecord]]:
+        """Yield all leases, some thousand at a time; they may begin and end between these."""
+        return in_parts(self._by_token)
 
     def of(self, chunk: Chunk) -> list[LeaseRecord]:
         """Return the leases of a chunk, in the order of their jobs."""

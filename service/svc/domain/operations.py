@@ -25,7 +25,7 @@ from svc.domain.scheduling.grants import pill_for
 from svc.domain.scheduling.lanes import Subscription
 
 #: The kind of a plain client that takes results.
-_RESULTS: Subscription = (frozenset((RESULTS_QUEUE,)), None, None)
+RESULTS: Subscription = (frozenset((RESULTS_QUEUE,)), None, None)
 #: Dead jobs that one search for those of a queue passes at most: it takes some 10 ms.
 DEAD_LOOKED_AT_MAX = 100_000
 #: Workers that may have a drain of their own; a drain of all of them is always possible.
@@ -184,7 +184,7 @@ def resume(state: QueueState, command: c.Resume, member: Member, now: float) -> 
 @handles(c.Take)
 def take(state: QueueState, command: c.Take, member: Member, now: float) -> r.Reply | None:
     """Hand out the oldest entry of `results`, for good: the outcome of a job, or data that was put there."""
-    lane = state.lanes.best(_RESULTS)
+    lane = state.lanes.best(RESULTS)
     head = lane.head() if lane is not None else None
     answer = next(iter(state.ledger.answers.items()), None)
     if lane is not None and head is not None and (answer is None or head.order < answer[1][1]):

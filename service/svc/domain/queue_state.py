@@ -96,8 +96,9 @@ class QueueState:
         self.progressed: list[Ended] = []
         #: The jobs with new partial results since then: origin and number.
         self.yielded: set[tuple[str, int]] = set()
-        #: Workers that have attempts to end, since the host last looked.
+        #: Workers that have attempts to end, since the host last looked; orders since `stops` counted all.
         self.stopped: set[str] = set()
+        self.orders = 0
         #: Members that came or went, for the host to log.
         self.notices: list[Notice] = []
         #: The reasons for which new jobs are refused now.

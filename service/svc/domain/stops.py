@@ -22,9 +22,11 @@ from svc.domain.replies import Stop
 STOPS_MAX = 1024
 #: Those of all members of a worker that one answer names; the others follow when these have ended.
 STOPS_TOLD = 4096
-#: Those of all members beyond which a hello leaves a member only the last few; each takes some 100 bytes.
+#: Those of all members together, beyond which each keeps only its last few; each takes some 100 bytes.
 ALL_STOPS_MAX = 256 * 1024
 FEW_STOPS = 16
+#: Orders between two looks at all members.
+ORDERS_UNSEEN = 16 * 1024
 Place = tuple[Chunk, int]
 
 
@@ -79,6 +81,25 @@ def _order(state: QueueState, member: Member, stop: Stop) -> None:
     if member.worker is not None:
         member.worker.stops_made += 1
         state.stopped.add(member.worker.name)
+    state.orders += 1
+    if state.orders >= ORDERS_UNSEEN:
+        state.orders = 0
+        _bound_all(state)
+
+
+def _bound_all(state: QueueState) -> None:
+    """Keep the last orders for each member if there are very many together.
+
+    Attempts that nobody is told to end go on, and their results are refused.
+    """
+    if _kept(state) > ALL_STOPS_MAX:
+        for worker in state.workers.values():
+            for member in worker.consumers.values():
+                del member.stops[:-FEW_STOPS]
+
+
+def _kept(state: QueueState) -> int:
+    return sum(len(each.stops) for worker in state.workers.values() for each in worker.consumers.values())
 
 
 def after_restart(state: QueueState, chunk: Chunk, start: int, stop: int, token: int, member: Member) -> int:
@@ -97,6 +118,5 @@ def bound(state: QueueState, member: Member) -> None:
 
     If there are very many for all members together, only a few of them.
     """
-    kept = sum(len(each.stops) for worker in state.workers.values() for each in worker.consumers.values())
-    most = STOPS_MAX if kept <= ALL_STOPS_MAX else FEW_STOPS
+    most = STOPS_MAX if _kept(state) <= ALL_STOPS_MAX else FEW_STOPS
     member.stops = list(dict.fromkeys(member.stops))[-most:]

@@ -101,6 +101,26 @@ def test_orders_to_end_attempts_are_bounded_over_all_consumers(monkeypatch):
     assert all(kept)
 
 
+def test_orders_to_end_cancelled_attempts_are_bounded_over_all_consumers(monkeypatch):
+    """20,000 consumers whose 2,048 leases each were cancelled took 4 GB."""
+    monkeypatch.setattr(stops, "ALL_STOPS_MAX", 100)
+    monkeypatch.setattr(stops, "ORDERS_UNSEEN", 10)
+    host = QueueHost(MemoryJournal())
+    answers(host, Member(), c.Submit("o", [chunk(0, 800)]))
+    consumers = [Member() for _ in range(20)]
+    for number, member in enumerate(consumers):
+        answers(host, member, greeting(f"c-{number}", worker=f"w-{number % 3}"))
+        answers(host, member, *[c.Lease(1)] * 40)
+    for start in range(0, 800, 20):
+        (done,) = answers(
+            host, Member(), c.Cancel([f"o-{number}" for number in range(start, start + 20)], running=True)
+        )
+        assert done == r.Done(20)
+    kept = [len(member.stops) for member in consumers]
+    assert sum(kept) <= 100 + 10 + stops.FEW_STOPS * len(consumers)
+    assert all(kept)
+
+
 def test_the_names_of_ended_consumers_are_bounded_over_all_workers(monkeypatch):
     """4,000 connections that reported 256 dead consumers with long names took 1.1 GB."""
     monkeypatch.setattr(members, "ALL_ENDED_KEPT", 100)

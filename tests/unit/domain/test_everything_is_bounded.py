@@ -72,7 +72,7 @@ BOUNDS = {
     },
     Member: {
         "leases": "member_leases",
-        "stops": "STOPS_MAX, ALL_STOPS_MAX of hellos, and one for each lease that was cancelled since",
+        "stops": "STOPS_MAX at a hello or a lease; ALL_STOPS_MAX and ORDERS_UNSEEN for all but a few of each",
     },
     LargeValues: {
         "unclaimed": "UNCLAIMED_MAX twice",

@@ -16,7 +16,8 @@ from svc.domain.keys import Keys
 from svc.domain.leases import SETTLED_KEPT, Leases
 from svc.domain.members import Member
 from svc.domain.queue_state import QueueState
-from svc.domain.tables import PART_BITS, Table, by_hash, by_number
+from svc.domain.scheduling.lanes import added
+from svc.domain.tables import PART_BITS, SPLIT, Mapped, Table, by_digits, by_hash, by_number, in_parts
 
 #: Entries of each kind in these tests, and those that a part by number may have.
 COUNT = 20_000
@@ -72,6 +73,39 @@ def test_a_table_without_entries_takes_no_memory_and_one_with_few_takes_little(p
     assert not table.parts
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [range(COUNT), range(0, COUNT << 40, 1 << 40), range(-COUNT, 0)],
+    ids=["all", "far apart", "negative"],
+)
+def test_a_dict_that_becomes_large_is_a_table_whatever_numbers_are_chosen(keys: range):
+    entries: Mapped[int, int] = {}
+    for place, key in enumerate(keys):
+        entries = added(entries, key, -place, by_digits)
+        assert isinstance(entries, dict) == (place < SPLIT)
+
+    parts = list(in_parts(entries))
+    assert {key: value for part in parts for key, value in part.items()} == {
+        key: -place for place, key in enumerate(keys)
+    }
+    assert max(map(len, parts)) < 2 * COUNT / len(parts)
+    assert len({len(part) for part in parts}) > 10
+
+
+def test_parts_are_given_while_entries_come_and_go():
+    entries: Mapped[str, int] = {}
+    for number in range(COUNT):
+        entries = added(entries, str(number), number)
+    seen = 0
+    for part in in_parts(entries):
+        seen += len(part)
+        for key in list(part):
+            entries.pop(key)
+        added(entries, f"new-{seen}", seen)
+
+    assert COUNT <= seen <= 2 * COUNT
+
+
 def memory_of(table: Table[int, int]) -> int:
     return sum(part.__sizeof__() for part in table.parts.values())
 
@@ -123,6 +157,18 @@ def waiting(jobs: Jobs) -> None:
     jobs.submit()
 
 
+def of_many_priorities(jobs: Jobs) -> None:
+    jobs.submit(lambda number: Terms("m:f", priority=number))
+
+
+def of_many_tasks(jobs: Jobs) -> None:
+    jobs.submit(lambda number: Terms(f"m:f{number}"))
+
+
+def of_many_codecs(jobs: Jobs) -> None:
+    jobs.submit(lambda number: Terms("m:f", codec=f"c{number}"))
+
+
 def with_keys(jobs: Jobs) -> None:
     jobs.submit_with_keys()
 
@@ -155,7 +201,10 @@ def dead(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize(
     "fill",
-    [waiting, of_many_origins, with_keys, leased, succeeded, answered, dead],
+    [
+        *(waiting, of_many_priorities, of_many_tasks, of_many_codecs, of_many_origins, with_keys),
+        *(leased, succeeded, answered, dead),
+    ],
 )
 def test_no_dict_and_no_set_of_a_queue_has_an_entry_for_each(fill: Callable[[Jobs], None]):
     jobs = Jobs()

@@ -15,18 +15,25 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from svc.domain.chunk import Chunk
 from svc.domain.job import Terms
 from svc.domain.names import LARGE
-from svc.domain.scheduling.indexes import INDEXED_AT_ONCE, UNFINISHED_MAX, UnfinishedIndex
+from svc.domain.scheduling.indexes import (
+    INDEXED_AT_ONCE,
+    UNFINISHED_MAX,
+    UnfinishedIndex,
+    accepted_of,
+    each_of,
+    named,
+)
+from svc.domain.tables import SPLIT, Mapped, by_digits, by_hash, in_parts, split
 
+K = TypeVar("K")
 V = TypeVar("V")
-
 #: Subscriptions whose lanes are indexed. The index of a new one replaces the one that was used longest ago.
 INDEXES_MAX = 64
 #: Out-of-date entries that a heap may hold beyond the number of its other entries.
@@ -154,10 +161,17 @@ class Lane:
 Place: TypeAlias = tuple[int, int, Lane]
 #: The queues that a consumer serves, and the tasks and codecs that it takes (None: all; but see `takes`).
 Subscription: TypeAlias = tuple[frozenset[str], frozenset[str] | None, frozenset[str] | None]
-#: The lanes of one queue, by codec, task and priority.
-_QueueLanes: TypeAlias = dict[str, dict[str, dict[int, Lane]]]
+#: The lanes of one queue, by codec, task and priority; clients choose all three, so each may be many.
+_QueueLanes: TypeAlias = Mapped[str, Mapped[str, Mapped[int, Lane]]]
 _NO_LANES: _QueueLanes = {}
-_LARGE = frozenset((LARGE,))
+
+
+def added(entries: Mapped[K, V], key: K, value: V, part_of: Callable[[K], int] = by_hash) -> Mapped[K, V]:
+    """Set the value of *key*; return the entries, as a table if they have become many."""
+    if type(entries) is dict and len(entries) >= SPLIT:
+        entries = split(entries, part_of)
+    entries[key] = value
+    return entries
 
 
 def covers(subscription: Subscription, terms: Terms) -> bool:
@@ -197,9 +211,11 @@ class Lanes:
         """Iterate over the lanes that hold jobs."""
         return (lane for queue in list(self._lanes) for lane in self._lanes_of(queue))
 
-    def tasks(self, queue: str) -> dict[str, AbstractSet[str]]:
-        """Return the tasks of one queue's ready jobs, by codec."""
-        return {codec: tasks.keys() for codec, tasks in self._lanes.get(queue, _NO_LANES).items()}
+    def tasks(self, queue: str) -> Iterator[tuple[str, dict[str, Mapped[int, Lane]]]]:
+        """Yield the codecs of one queue's ready jobs, each with some of its tasks; lanes may come and go."""
+        for codecs in in_parts(self._lanes.get(queue, _NO_LANES)):
+            for codec, tasks in list(codecs.items()):
+                yield from ((codec, some) for some in in_parts(tasks))
 
     def oldest(self, queue: str, at_once: int) -> Iterator[tuple[float, int]]:
         """Yield when the first job of *at_once* lanes became ready (infinity: none), and their number."""
@@ -233,10 +249,7 @@ class Lanes:
         self._remove(lane)
 
     def shared(self, subscription: Subscription) -> Subscription:
-        """Return *subscription* as the object that all its consumers share.
-
-        So thousands of consumers have one set of names, and `best` finds their index fast.
-        """
+        """Return *subscription* as the one object of all its consumers; `best` finds its index fast."""
         if len(self._shared) >= INDEXES_MAX:
             self._shared.clear()
         return self._shared.setdefault(subscription, subscription)
@@ -294,16 +307,19 @@ class Lanes:
         return lanes.get(terms.priority) if lanes is not None else None
 
     def _lanes_of(self, queue: str) -> Iterator[Lane]:
-        for tasks in list(self._lanes.get(queue, _NO_LANES).values()):
-            for lanes in list(tasks.values()):
-                yield from list(lanes.values())
+        for tasks in each_of(self._lanes.get(queue, _NO_LANES)):
+            for lanes in each_of(tasks):
+                yield from each_of(lanes)
 
     def _new_lane(self, terms: Terms) -> Lane:
         self._made += 1
         self._count += 1
-        tasks = self._lanes.setdefault(terms.queue, {}).setdefault(terms.codec, {})
-        lanes = tasks.setdefault(terms.task, {})
-        return lanes.setdefault(terms.priority, Lane(terms, self._made, apart=self._apart))
+        lane = Lane(terms, self._made, apart=self._apart)
+        codecs = self._lanes.get(terms.queue) or {}
+        tasks = codecs.get(terms.codec) or {}
+        lanes = added(tasks.get(terms.task) or {}, terms.priority, lane, by_digits)
+        self._lanes[terms.queue] = added(codecs, terms.codec, added(tasks, terms.task, lanes))
+        return lane
 
     def _index(self, lane: Lane, place: Place | None) -> None:
         """Add the new place of a lane to the indexes."""
@@ -326,12 +342,12 @@ class Lanes:
         codecs = self._lanes[terms.queue]
         tasks = codecs[terms.codec]
         lanes = tasks[terms.task]
-        del lanes[terms.priority]
+        lanes.pop(terms.priority)
         self._count -= 1
         if not lanes:
-            del tasks[terms.task]
+            tasks.pop(terms.task)
             if not tasks:
-                del codecs[terms.codec]
+                codecs.pop(terms.codec)
                 if not codecs:
                     del self._lanes[terms.queue]
         if not self._count:
@@ -371,30 +387,13 @@ class Lanes:
         subscription, index = next(iter(self.unfinished.items()))
         if index.go_on():
             del self.unfinished[subscription]
-            if index.places:
+            if index.places or len(self._indexes) < INDEXES_MAX:  # an empty one is not made again and again
                 self._keep(subscription, index.places)
         return True
 
-    def _groups_for(self, subscription: Subscription) -> Iterator[list[dict[int, Lane]]]:
+    def _groups_for(self, subscription: Subscription) -> Iterator[list[Mapped[int, Lane]]]:
         """Yield the lanes that a subscription covers, by task; others may come and go meanwhile."""
         queues, known, accepted = subscription
-        for codecs in list(_named(self._lanes, queues)):
-            for tasks in list(_named(codecs, _others(codecs) if accepted is None else accepted)):
-                yield list(_named(tasks, known))
-
-
-def _others(codecs: dict[str, V]) -> frozenset[str] | None:
-    """Return all of *codecs* but `large`, or None if it is none of them."""
-    return frozenset(codecs) - _LARGE if LARGE in codecs else None
-
-
-def _named(entries: dict[str, V], names: frozenset[str] | None) -> Iterable[V]:
-    """Return the entries that have one of these names, or all; oldest first if that is no more work.
-
-    A heap that is made of lanes in the order of their age is in order at once, also in memory.
-    """
-    if names is None:
-        return entries.values()
-    if len(names) < len(entries):
-        return [entries[name] for name in names if name in entries]
-    return [entry for name, entry in entries.items() if name in names]
+        for codecs in list(named(self._lanes, queues)):
+            for tasks in list(accepted_of(codecs, accepted)):
+                yield list(named(tasks, known))
