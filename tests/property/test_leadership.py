@@ -312,6 +312,23 @@ def test_a_leader_counts_the_standbys_and_not_itself():
     assert run_virtual(story()) == [Standbys(ready=2), Standbys(ready=1)]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 2 * T.renew_every))
+def test_a_standby_that_was_killed_is_not_heard_after_three_renewals_and_one_that_lives_always_is(seed, at):
+    async def story() -> None:
+        world = await made(seed, [1.0, 1 - SKEW, 1 + SKEW])
+        first = await world.until_led()
+        one, _ = (each for each in world.managers if each is not first)
+        await asyncio.sleep(T.ttl + 1 + at)
+        assert await first.candidacy.standbys(heard=True) == Standbys(ready=2)
+        await one.kill()
+        await asyncio.sleep(3 * T.renew_every * (1 + SKEW) + 0.2)
+        assert await first.candidacy.standbys() == Standbys(ready=2)
+        assert await first.candidacy.standbys(heard=True) == Standbys(ready=1)
+
+    run_virtual(story())
+
+
 def test_managers_that_have_ended_in_order_are_no_standbys_from_then_on():
     async def story() -> list[Standbys]:
         world = await made(3, [1.0, 1.0, 1.0])

@@ -63,7 +63,7 @@ class Lead:
         self._replication: Replication
         self._tasks: list[asyncio.Task[None]] = []
         self._moved = threading.Event()
-        self._led = self._stopped = self._leaving = False
+        self._led = self._stopped = self._leaving = self._handed = False
         self._seen: Standbys | None = None
         self.on_lost: Callable[[], None] = lambda: None
         self._log = logger()
@@ -152,13 +152,14 @@ class Lead:
         from svc.server.journal.jetstream.log import Unanswered
 
         try:
-            self._seen = self._thread.run(self._candidacy.standbys(), COUNT_SECONDS)
+            self._seen = self._thread.run(self._candidacy.standbys(heard=True), COUNT_SECONDS)
         except (Unanswered, TimeoutError):
             return (
                 "the NATS servers do not say whether a standby is there; this manager goes on leading, so "
                 "try again"
             )
         if self.standbys:
+            self._handed = True
             stop()
             return ""
         if self._seen.behind:
@@ -248,8 +249,12 @@ class Lead:
         if self.lost:
             raise Deposed(f"another manager leads the journal: {','.join(self.leader) or 'unknown'}")
 
-    def leave(self) -> None:
-        """Hand over, if this manager has the lead and serves no more; then end the connection."""
+    def leave(self, stopped: Callable[[], bool] = lambda: True) -> bool:
+        """Hand over, if this manager has the lead and serves no more; then end the connection.
+
+        Return whether this manager is to stand by again: an operator has asked for the hand-over, and nobody
+        takes the lead, as the standby was lost in that moment. If *stopped* returns true, nobody looks.
+        """
         from svc.server.journal.jetstream.log import Unanswered
 
         leads, self._leaving = self._candidacy.leadership.leads, True
@@ -258,8 +263,18 @@ class Lead:
             self._thread.run(self._candidacy.end(), seconds)
         if leads:
             self._log.info("lead_handed_over", freed=self._candidacy.leadership.freed)
+        again = (
+            leads
+            and self._handed
+            and not stopped()
+            and not self._thread.run(self._candidacy.taken(stopped))
+            and not stopped()
+        )
         self._thread.run(self._end())
         self._thread.stop()
+        if again:
+            self._log.warning("lead_not_taken")
+        return again
 
     async def _end(self) -> None:
         for task in self._tasks:

@@ -65,6 +65,7 @@ def run_manager(settings: ManagerSettings) -> int:
         ManagerBroken: the queue's state broke and could not be recovered in place.
     """
     load_structlog()
+    from svc.server.collector import forget_survivors
     from svc.server.manager import listen
     from svc.telemetry.logs import LogSettings
     from svc.telemetry.metrics import ManagerMetrics
@@ -74,8 +75,13 @@ def run_manager(settings: ManagerSettings) -> int:
     access = _access(settings)
     with closing(StopSignals()) as signals:
         if isinstance(settings.journal, StreamAddress) and settings.durability != "memory":
-            with closing(listen(settings.listen.host, settings.listen.port)) as listener:
-                _lead(settings, settings.journal, listener, access, signals)
+            again, port = True, settings.listen.port
+            while again:
+                with closing(listen(settings.listen.host, port)) as listener:
+                    port = listener.getsockname()[1]
+                    again = _lead(settings, settings.journal, listener, access, signals)
+                if again:
+                    forget_survivors()
         else:
             journal, sqlite = open_journal(settings)
             try:
@@ -94,21 +100,25 @@ def _lead(
     listener: socket.socket,
     access: Access,
     signals: StopSignals,
-) -> None:
-    """Stand by for the lead of a stream, then serve, and hand over at the end."""
+) -> bool:
+    """Stand by for the lead of a stream, then serve, and hand over at the end.
+
+    Return whether to begin anew: nobody has taken the lead that an operator had handed over.
+    """
     from svc.telemetry.metrics import ManagerMetrics
 
     metrics = ManagerMetrics(RELEASE)
     led = await_lead(settings, stream, listener, signals, metrics)
     if led is None:
-        return
+        return False
     lead, journal = led
     try:
         # A standby lives long: its keys and certificates may be others by now.
         access = _access_again(settings, logger()) or access
         _serve(settings, listener, access, journal, metrics, signals, lead)
     finally:
-        lead.leave()
+        again = lead.leave(lambda: signals.stop_asked)
+    return again
 
 
 def _serve(

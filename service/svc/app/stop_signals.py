@@ -40,6 +40,11 @@ class StopSignals:
         finally:
             self._stop = self._renew = None
 
+    @property
+    def stop_asked(self) -> bool:
+        """Whether a signal has asked this process to end."""
+        return self._stop_asked
+
     def close(self) -> None:
         """Leave signals to whoever had them before."""
         while self._before:

@@ -10,7 +10,7 @@ import typer
 from svc.cli.options import Json
 from svc.cli.output import write, write_json
 from svc.cli.wiring import open_client
-from svc.errors import ManagerUnreachable, ResultTimeout
+from svc.errors import Conflict, ManagerUnreachable, ResultTimeout
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ def handover(ctx: typer.Context, settings: RemoteSettings, json: Json = False) -
 
     The leader finishes its commit and ends; its service manager starts it again as a standby. Running
     jobs go on. Name all managers with --manager. Exit code 6 if no standby is there that has caught up with
-    the journal; then nothing has changed. 124 if none serves within 30 seconds.
+    the journal; then nothing has changed. Also 6 if the standby is lost in that moment, and the old leader
+    leads again. 124 if none serves within 30 seconds.
     """
     with open_client(ctx, settings, settings.timeout) as client:
+        before = client.stats().leader
         client.hand_over()
         began = time.monotonic()
-        while not _serves(client, began):
+        while (leader := _leader(client, began)) is None:
             if time.monotonic() - began > SERVES_SECONDS:
                 raise ResultTimeout(f"no standby serves after {SERVES_SECONDS:g} s; see the managers' logs")
             time.sleep(LOOK_SECONDS)
+    if before and leader == before:
+        raise Conflict(f"no standby has taken the lead; {leader} leads again: see the log of the other one")
     seconds = time.monotonic() - began
     if json:
         write_json({"seconds": seconds})
@@ -43,9 +47,10 @@ def handover(ctx: typer.Context, settings: RemoteSettings, json: Json = False) -
         write(f"a standby leads, after {seconds:.1f} s")
 
 
-def _serves(client: BrokerClient, began: float) -> bool:
-    """Return whether a manager serves that has begun to since *began* (monotonic)."""
+def _leader(client: BrokerClient, began: float) -> str | None:
+    """Return the address of the leader, if it has begun to serve since *began* (monotonic)."""
     try:
-        return client.stats().uptime <= time.monotonic() - began
+        totals = client.stats()
     except ManagerUnreachable:  # the old leader has ended, and the standby has not begun
-        return False
+        return None
+    return totals.leader if totals.uptime <= time.monotonic() - began else None

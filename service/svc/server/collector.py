@@ -31,6 +31,12 @@ def _freeze(phase: str, about: Mapping[str, int]) -> None:
         gc.freeze()
 
 
+def forget_survivors() -> None:
+    """Collect also objects that were frozen: those of a manager that is over, in a process that goes on."""
+    gc.unfreeze()
+    gc.collect()
+
+
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause the garbage collector, which would visit the million objects of a recovery again and again."""

@@ -169,6 +169,13 @@ _OTHERS: tuple[LogEvent, ...] = (
         ("freed",),
     ),
     LogEvent(
+        "lead_not_taken",
+        WARNING,
+        "An operator has handed over the lead, and no standby has taken it within a second: it was lost in "
+        "that moment. The old leader goes on as a standby, and so leads again if nobody else does.",
+        (),
+    ),
+    LogEvent(
         "lead_lost",
         WARNING,
         "Another manager has taken the lead, as this one could not renew the key in time. It ends.",

@@ -22,16 +22,21 @@ class LeftBroker(LocalBroker):
     """A connection to a leader that ends; for some calls nobody serves, and then a new leader does."""
 
     unreached = 0
+    ended = False
+    successor = "b:7077"
 
     def hand_over(self) -> None:
         """See `Broker.hand_over`."""
+        self.ended = True
 
     def stats(self) -> Totals:
         """See `Broker.stats`."""
+        if not self.ended:
+            return Totals([], leader="a:7077")
         self.unreached -= 1
         if self.unreached >= 0:
             raise ManagerUnreachable("it is a standby, and knows no leader at present")
-        return Totals([])
+        return Totals([], leader=self.successor)
 
 
 @pytest.fixture
@@ -60,6 +65,12 @@ def handed(queue: LocalQueue, authkey_file: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_hand_over_has_succeeded_once_the_standby_serves(handed, capfd):
     assert handed(3, "--timeout", "0.01") == (0, [0.01])
     assert capfd.readouterr().out.startswith("a standby leads, after ")
+
+
+def test_a_hand_over_after_which_the_old_leader_leads_again_has_failed(handed, monkeypatch, capfd):
+    monkeypatch.setattr(LeftBroker, "successor", "a:7077")
+    assert handed(3)[0] == 6
+    assert "no standby has taken the lead; a:7077 leads again" in capfd.readouterr().err
 
 
 def test_a_hand_over_ends_with_124_if_nobody_serves_in_time(handed, capfd):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -162,8 +163,30 @@ class Candidacy:
         self.leadership.name_term(term, self._clock())
         self._woken.set()
 
-    async def standbys(self) -> Standbys:
+    async def taken(self, given_up: Callable[[], bool]) -> bool:
+        """Return whether another manager takes the key that this one has freed, within a third of the TTL.
+
+        Args:
+            given_up: returns whether the wait is to end now.
+        """
+        timing = self.leadership.timing
+        until = self._clock() + timing.taken_within
+        while True:
+            with suppress(Unanswered):
+                entry = await self._bucket.get(LEADER_KEY)
+                holding = None if entry is None else decode_holding(entry.value)
+                if holding is not None and not holding.free and holding.holder != self._name:
+                    return True
+            if self._clock() >= until or given_up():
+                return False
+            await asyncio.sleep(timing.look_every)
+
+    async def standbys(self, *, heard: bool = False) -> Standbys:
         """Return the numbers of the standbys that wrote to the bucket within one TTL, and have not ended.
+
+        Args:
+            heard: whether to leave those out that have caught up, and were not heard in the leader's last
+                three renewals. They may have been killed.
 
         Raises:
             Unanswered: the bucket does not answer.
@@ -174,7 +197,13 @@ class Candidacy:
             names[prefix].add(key.removeprefix(prefix))
         ready, behind, ended = names.values()
         gone = ended | {self._name}
+        if heard:
+            ready = {name for name in ready - gone if await self._heard(name)}
         return Standbys(len(ready - gone), len(behind - ready - gone))
+
+    async def _heard(self, standby: str) -> bool:
+        entry = await self._bucket.get(STANDBY_PREFIX + standby)
+        return entry is not None and entry.revision > self.leadership.heard_from
 
     async def _step(self) -> None:
         self.leadership.caught_up = self._caught_up()

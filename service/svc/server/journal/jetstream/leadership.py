@@ -30,7 +30,12 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from dataclasses import dataclass, replace
+from typing import Final
+
+#: Renewals of a leader within which a standby that lives has written at least once, with a period to spare.
+_HEARD_WITHIN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,11 @@ class Timing:
     def held_back(self) -> float:
         """The time for which a manager that has handed over does not take the key again."""
         return self.ttl * 2
+
+    @property
+    def taken_within(self) -> float:
+        """The time within which a standby that lives takes a free key: several looks of it."""
+        return self.ttl / 3
 
     @property
     def release_within(self) -> float:
@@ -196,6 +206,8 @@ class Leadership:
         self._own = Holding(holder, addresses)
         self._revision = 0
         self._renewed_at = self._stored_at = -math.inf
+        #: The revisions of this leader's last writes of the key.
+        self._renewals: deque[int] = deque(maxlen=_HEARD_WITHIN)
         self._due = now
         #: Whether the key must be read before anything else: its revision is not known.
         self._lost_track = True
@@ -234,6 +246,14 @@ class Leadership:
     def confirmed_at(self) -> float:
         """When the last renewal or append of a leader began that the servers have confirmed."""
         return max(self._renewed_at, self._stored_at)
+
+    @property
+    def heard_from(self) -> int:
+        """The revision in the bucket after which a standby that lives has written its own key.
+
+        Both write once in a period. So two to three periods after its end it is known to be gone.
+        """
+        return self._renewals[0] if len(self._renewals) == _HEARD_WITHIN else 0
 
     def must_append(self, now: float) -> bool:
         """Return whether a leader needs an append to stay valid: it was about to renew, and could not."""
@@ -332,7 +352,9 @@ class Leadership:
             self.took_free = free
             self._stored_at = -math.inf
             self.takeovers += 1
+            self._renewals.clear()
             self._own = replace(self._own, term=0)
+        self._renewals.append(revision)
         self._renewed_at = started
         self._due = started + self.timing.renew_every
 
