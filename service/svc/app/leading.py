@@ -7,19 +7,18 @@ next start makes it a standby.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from svc.addresses import Address
 from svc.app.journals import open_replication
-from svc.app.notify_socket import NotifySocket
-from svc.app.process import announce, logger, serving
+from svc.app.process import logger
+from svc.app.standing_by import stand_by
 from svc.app.stop_signals import StopSignals
 from svc.errors import Deposed, ServiceError
 from svc.journal_address import StreamAddress
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from svc.server.journal.jetstream.leadership import Position
     from svc.server.journal.jetstream.loop_thread import LoopThread
     from svc.server.journal.jetstream.replication import Replication
-    from svc.server.standby import StandbyListener
     from svc.telemetry.metrics import ManagerMetrics
 
 #: Seconds between two counts of the standbys.
@@ -311,6 +309,7 @@ def await_lead(
     Raises:
         ServiceError: the servers or the stream are not as they must be.
         Deposed: another manager has taken the lead before this one had begun its term.
+        Conflict: the leader has other keys.
     """
     with ExitStack() as stack:
         replication = open_replication(settings, stream)
@@ -319,7 +318,7 @@ def await_lead(
         lead = Lead.stand(settings, stream, replication, serves_at)
         stack.callback(lead.leave)
         lead.measure(replication, metrics, stream)
-        if not _stand_by(settings, lead, listener, signals, metrics):
+        if not stand_by(settings, lead, listener, signals, metrics):
             return None
         try:
             with signals.passed_to(replication.give_up, _nothing):
@@ -334,33 +333,6 @@ def await_lead(
     return lead, journal
 
 
-def _stand_by(
-    settings: ManagerSettings,
-    lead: Lead,
-    listener: socket.socket,
-    signals: StopSignals,
-    metrics: ManagerMetrics,
-) -> bool:
-    """Turn peers away until this manager has the lead, or is told to stop; return whether it has."""
-    from svc.server.standby import StandbyListener
-
-    log, address = logger(), Address(*listener.getsockname()[:2])
-    standby = StandbyListener(listener, lambda: lead.leader, _context(settings))
-    standby.start()
-    try:
-        with (
-            signals.passed_to(lead.stop_waiting, lambda: _renew(settings, standby)),
-            _standby_http(settings, lead, metrics) as http,
-        ):
-            announce(settings.announce, listen=address, http=http)
-            log.info("standing_by", listen=str(address), http=str(http or "off"))
-            NotifySocket(os.environ).ready()
-            return lead.wait()
-    finally:
-        # Clients that come now wait in the kernel's queue.
-        standby.stop()
-
-
 def advertised(host: str, port: int) -> Address:
     """Return the address for clients of a manager that listens at *host*, which may be any of this host."""
     return Address(socket.gethostname() if host in _ANY else host, port)
@@ -368,31 +340,3 @@ def advertised(host: str, port: int) -> Address:
 
 def _nothing() -> None:
     pass
-
-
-def _context(settings: ManagerSettings) -> Any:
-    return settings.tls.server_context() if settings.tls else None
-
-
-def _renew(settings: ManagerSettings, standby: StandbyListener) -> None:
-    standby.tls = _context(settings)
-
-
-@contextmanager
-def _standby_http(settings: ManagerSettings, lead: Lead, metrics: ManagerMetrics) -> Iterator[Address | None]:
-    """Serve metrics and health of a standby: it lives, and is not ready."""
-    from svc.domain.replies import Totals
-    from svc.telemetry.http import HttpServer
-    from svc.telemetry.routes import shared, standby_routes
-
-    if settings.http is None:
-        yield None
-        return
-    nothing = Totals([])  # it has no queues
-    routes = shared(
-        standby_routes(exposition=lambda: "".join(metrics.collect(nothing)).encode(), said=lead.said)
-    )
-    with serving(
-        HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
-    ) as address:
-        yield address

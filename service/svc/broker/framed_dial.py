@@ -20,6 +20,10 @@ KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_
 _MESSAGE_BYTES_MAX = 4096
 
 
+class NoTls(AuthenticationFailed):
+    """The two sides agree on no TLS; their keys may be the same."""
+
+
 class FramedDial(Dial):
     """The dial to one address; a subclass takes the messages."""
 
@@ -85,7 +89,7 @@ class FramedDial(Dial):
         try:
             return tls.feed(data)
         except TlsError as error:
-            raise AuthenticationFailed(
+            raise NoTls(
                 f"no TLS with the manager at {self.target}: {error}; "
                 "both sides need certificates of one CA, and the manager's must have the name that is dialled"
             ) from None

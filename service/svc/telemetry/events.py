@@ -136,6 +136,13 @@ _OTHERS: tuple[LogEvent, ...] = (
         ("full", "free_b", "limit_b"),
     ),
     LogEvent(
+        "keys_differ",
+        ERROR,
+        "A standby ends: the `leader` of its journal has none of its keys. Two deployments use one stream, "
+        "or the keys were changed, and the leader was not told to read them.",
+        ("leader",),
+    ),
+    LogEvent(
         "keys_not_read",
         ERROR,
         "On SIGHUP a key or certificate could not be read; those from before stay active.",
