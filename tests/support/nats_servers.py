@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,12 @@ class NatsNode:
         """Send a signal to the process, which must run."""
         assert self.process is not None
         self.process.send_signal(number)
+
+    def let_in(self, users: Mapping[str, tuple[str, Mapping[str, Any]]], routes: Sequence[str]) -> None:
+        """Have the server, which must run, read that it lets in *users* alone."""
+        self._options = replace(self._options, users=users)
+        (self.folder / "nats.json").write_text(json.dumps(self._settings(routes)))
+        self.signal(signal.SIGHUP)
 
     def end(self, seconds: float = 60) -> None:
         """Wait for the end of the process."""
@@ -218,6 +224,11 @@ class NatsCluster:
         """Stop a server in order, by lame duck mode: it gives up its leads, then its clients, then ends."""
         self.begin_stop(number)
         self.nodes[number].end(60)
+
+    def let_in(self, users: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+        """Have all servers let in *users* alone, and end the connections of others; return at once."""
+        for node in self.nodes:
+            node.let_in(users, self._routes(node.number))
 
     def begin_stop(self, number: int) -> None:
         """Begin to stop a server in order, and return at once."""
