@@ -84,7 +84,8 @@ def test_signals_do_not_disturb_a_hand_over_and_the_next_leader_has_the_newest_k
 
         first.send_signal(signal.SIGTERM)
         until(lambda: first.poll() is not None or impatient(first, made), 45)
-        assert first.wait(30) == 0
+        # The last signal may come after the hand-over, when the process has given its signals back.
+        assert first.wait(30) in (0, -signal.SIGTERM)
         assert made.events(0, "lead_handed_over")[0]["freed"] is True
         until(lambda: made.ready(1)[0] == 200, 30)
         (begun,) = made.events(1, "takeover_begun")
