@@ -155,6 +155,7 @@ _OTHERS: tuple[LogEvent, ...] = (
         "The servers of a replicated journal answer the leader again; it had waited for `silent_s`.",
         ("servers", "silent_s"),
     ),
+    LogEvent("journal_at_risk", WARNING, "A loss of a server may lose jobs, for this `reason`.", ("reason",)),
     LogEvent(
         "journal_awaited",
         WARNING,

@@ -36,7 +36,9 @@ def log_calls(file: Path) -> Iterator[Call]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         logger = ast.unparse(node.func.value)
-        if node.func.attr not in LEVEL_OF or not re.search(r"(^|[._])log(ger)?(\.bind\(.*\))?$", logger):
+        if node.func.attr not in LEVEL_OF or not re.search(
+            r"(^|[._])log(ger(\(\))?)?(\.bind\(.*\))?$", logger
+        ):
             continue
         first = node.args[0] if node.args else None
         name = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None

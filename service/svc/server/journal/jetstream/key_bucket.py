@@ -18,7 +18,7 @@ from svc.server.journal.jetstream.candidacy import BucketRemoved, Changed, Entry
 from svc.server.journal.jetstream.connection import NatsConnection
 from svc.server.journal.jetstream.leadership import Timing
 from svc.server.journal.jetstream.log import Unanswered
-from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX, NO_STREAM
+from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX, NO_PEERS, NO_STREAM, PEERS_SECONDS
 from svc.wire_tls import TlsFiles
 
 #: Error codes of nats-server: the last sequence is another one, no such message, the stream exists otherwise.
@@ -158,8 +158,10 @@ def _form(name: str, timing: Timing, replicas: int) -> dict[str, Any]:
 
 
 async def _make(connection: NatsConnection, name: str, timing: Timing, replicas: int) -> None:
-    """Make the bucket if it is missing."""
+    """Make the bucket if it is missing, once enough servers have come."""
     form = _form(name, timing, replicas)
+    loop = asyncio.get_running_loop()
+    patience = loop.time() + PEERS_SECONDS
     while True:
         try:
             found = await connection.ask(f"STREAM.CREATE.KV_{name}", form, timing.ttl)
@@ -169,6 +171,9 @@ async def _make(connection: NatsConnection, name: str, timing: Timing, replicas:
         error = found.get("error")
         if error is None:
             return
+        if error.get("err_code") == NO_PEERS and loop.time() < patience:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            continue
         if error.get("err_code") == _EXISTS:
             raise JournalError(
                 f"the NATS bucket {name} is not as svc makes it: keys in memory with a TTL of "

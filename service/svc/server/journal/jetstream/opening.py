@@ -19,6 +19,7 @@ from svc.server.journal.jetstream.stream_form import (
     ALL_SECONDS,
     NO_PEERS,
     NO_STREAM,
+    PEERS_SECONDS,
     SETTINGS_OF_ALL,
     check_server,
     check_stream,
@@ -30,8 +31,6 @@ from svc.wire_tls import TlsFiles
 #: The wait for the servers before a start gives up, in seconds: an election takes up to 9.
 OPEN_SECONDS: Final = 30.0
 _AGAIN_SECONDS: Final = 0.25
-#: Servers that have just been started do not know each other yet; for so many seconds too few are no refusal.
-PEERS_SECONDS: Final = 10.0
 
 
 async def open_log(

@@ -31,6 +31,8 @@ ALL_SECONDS: Final = 0.5
 NO_STREAM: Final = 10059
 #: The error code if too few servers are there for the replicas.
 NO_PEERS: Final = 10005
+#: Servers that have just been started do not know each other yet; for so many seconds too few are no refusal.
+PEERS_SECONDS: Final = 10.0
 _NANO: Final = 1_000_000_000
 _VERSION_KEY: Final = "svc.journal"
 _UNLIMITED: Final = -1
