@@ -29,7 +29,7 @@ demo: $(VENV)/.runtime ## Run the textbook program of multiprocessing queues on 
 
 # After a crash, pytest-xdist would start another process, and hang if files stay together.
 test: $(VENV)/.dev ## Run the suite, without the few tests that take minutes (ARGS="-k journal -x" to choose)
-	@$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-long: $(VENV)/.dev ## Run the tests that take minutes and that `make test` leaves out
 	@$(BIN)/python -m pytest -m long $(ARGS)

@@ -157,7 +157,7 @@ def test_a_leader_that_was_cut_off_is_not_valid_and_finds_its_successor(lone):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["kill", "freeze"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("freeze", marks=pytest.mark.long)])
 def test_the_end_of_the_server_that_leads_the_bucket_never_changes_the_leading_manager(cluster, how):
     async def story() -> None:
         async with candidates(cluster) as made:

@@ -33,7 +33,7 @@ def lines(path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [1, 2])
+@pytest.mark.parametrize("stops", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_no_job_runs_twice_because_the_manager_was_stopped(service, tmp_path, stops):
     marks = [tmp_path / f"mark{place}" for place in range(2)]
     with service.client() as client:
@@ -62,7 +62,7 @@ def signal_all(service: Service, number: int, *, worker_first: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("worker_first", [True, False])
+@pytest.mark.parametrize("worker_first", [pytest.param(True, marks=pytest.mark.long), False])
 def test_no_job_runs_twice_because_the_whole_host_was_frozen(service, tmp_path, worker_first):
     """Asleep, or its virtual machine suspended: nobody is behind anybody else when it wakes up."""
     marks = [tmp_path / f"mark{place}" for place in range(2)]

@@ -96,8 +96,8 @@ def test_a_leader_whose_user_is_revoked_for_a_while_leads_on(tmp_path: Path):
         assert metrics_of(made.http[0])["svc_manager_term"] == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("jump", [2 * DAY, pytest.param(-2 * DAY, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("jump", [2 * DAY, -2 * DAY])
 def test_a_clock_that_jumps_changes_no_leader_and_a_successor_holds_its_own(tmp_path: Path, jump: int):
     """That of the leader while it leads, and that of its standby before it takes over."""
     clock = obtained(lambda: Clock(tmp_path / "time_of_day"))
@@ -167,7 +167,7 @@ def test_a_takeover_with_tls_on_all_ways_keeps_a_running_job_and_its_worker(
         assert [line.split()[0] for line in marked.read_text().splitlines()] == ["begin", "end"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_standby_that_is_killed_in_its_takeover_is_followed_by_the_next_one(tmp_path: Path):
     """It has the key, and its term cannot begin."""
     users = {"whole": user_of("k"), "reads": user_of("k", write=False)}
