@@ -29,8 +29,9 @@ DEADLY = {
 }
 #: Runs after which such a job is dead: the first makes a suspect of it, each further one is a suspicion.
 LOSSES_MAX = 1 + Limits().suspicion_budget
-#: Suspicions of a good job at most: one with more runs while no other suspect does.
-_SHARED_SUSPICIONS = 1
+#: Suspicions of a good job at most: one that has one runs while no other suspect does. But it may be handed
+#: to a consumer that has just died with the forkserver, of which nobody has told the manager yet.
+_SHARED_SUSPICIONS = 2
 _GOOD_JOBS = 100
 _PATIENCE_SECONDS = 240.0
 _NOW = timedelta(0)
