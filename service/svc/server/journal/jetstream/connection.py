@@ -15,6 +15,7 @@ from svc.chance import CHANCE
 from svc.errors import AuthenticationFailed, ConfigurationError, Forbidden, JournalUnreachable, ServiceError
 from svc.journal_address import NatsUser, StreamAddress
 from svc.server.journal.jetstream.log import Unanswered
+from svc.server.journal.jetstream.loop_thread import end_tasks
 from svc.wire_tls import ANY_NAME, TlsFiles
 
 try:
@@ -264,8 +265,7 @@ class NatsConnection:
                 refused.result()
             await dial
         except BaseException:
-            dial.cancel()
-            await asyncio.wait({dial})
+            await end_tasks(dial)
             await _drop(client)
             raise
         finally:
