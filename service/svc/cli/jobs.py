@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from svc.cli.no_match import none_of
 from svc.cli.options import Json, Ndjson, Parser, integer, named, seconds
 from svc.cli.output import (
     age,
@@ -25,18 +26,14 @@ from svc.cli.output import (
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.domain.limits import CANCEL_GRACE_SECONDS
-from svc.domain.names import did_you_mean
 from svc.errors import ConfigurationError, Conflict
 from svc.setting_kinds import parse_word
 from svc.settings import RemoteSettings
 
 if TYPE_CHECKING:
-    from svc.client.client import BrokerClient
     from svc.domain.job import Attempt
     from svc.domain.job_view import JobView
 
-#: The newest jobs, among which a name is looked for that may have been meant.
-_JOBS_LOOKED_AT = 200
 #: Exit code if some of the jobs were in a state that forbids the action.
 EXIT_PARTIAL = 7
 
@@ -195,21 +192,8 @@ def cancel(
         else:
             count = asked = client.cancel_all(queue=queue, task=task, grace=grace)
             if not (count or every or json):
-                tell(_none_of(client, "no job that waits or runs", queue, task))
+                tell(none_of(client, "no job that waits or runs", queue, task))
     return _counted("cancelled", count, asked, "the others have ended", _all_ended(asked), json=json)
-
-
-def _none_of(client: BrokerClient, none: str, queue: str, task: str = "") -> str:
-    """Return a sentence that there is *none* of a queue and a task, with names that may have been meant."""
-    workers, jobs = client.workers(), client.find(limit=_JOBS_LOOKED_AT)
-    queues = {stats.name for stats in client.stats().queues}
-    queues.update(*(worker.queues for worker in workers), (job.queue for job in jobs))
-    tasks = {job.task for job in jobs}.union(*(worker.tasks for worker in workers))
-    which = " and ".join(f"the {kind} {name!r}" for kind, name in (("task", task), ("queue", queue)) if name)
-    unknown = (
-        (name, known) for name, known in ((task, tasks), (queue, queues)) if name and name not in known
-    )
-    return f"svc: there is {none} of {which}" + next((did_you_mean(*each) for each in unknown), "")
 
 
 def _all_ended(count: int) -> str:
@@ -239,7 +223,7 @@ def requeue(
     with open_client(ctx, settings, settings.timeout) as client:
         count = client.requeue(ids or None, queue=queue)
         if queue and not (count or json):
-            tell(_none_of(client, "no dead job", queue))
+            tell(none_of(client, "no dead job", queue))
     asked = len(set(ids)) if ids else count
     why = "only a dead job can be requeued"
     return _counted("requeued", count, asked, why, why, json=json)

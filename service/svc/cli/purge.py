@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from svc.cli.no_match import none_of
 from svc.cli.options import Json, Parser, named, seconds
 from svc.cli.output import span, tell, write, write_json
 from svc.cli.wiring import open_client
@@ -87,6 +88,8 @@ def purge(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             if not _confirmed(remove(dry_run=True), " or ".join(states or ()), which):
                 raise typer.Abort
         count = remove(dry_run=dry)
+        if (queue or task) and not (count or json):
+            tell(none_of(client, "no matching ended job", queue, task))
     return _told(count, len(selected), dry=dry, json=json)
 
 

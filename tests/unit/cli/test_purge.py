@@ -105,3 +105,21 @@ def test_a_yes_removes_them(svc, ended, terminal, argv, typed):
 def test_nothing_is_asked_if_nothing_matches(svc, ended, terminal):
     terminal("")
     assert svc("jobs", "purge", "--task", "t:g").out == "purged 0\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--task", "t:g"], "no matching ended job of the task 't:g'; did you mean t:f?"),
+        (["--queue", "defualt"], "no matching ended job of the queue 'defualt'; did you mean default?"),
+        (["--task", "t:f", "--state", "cancelled"], "no matching ended job of the task 't:f'\n"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_choice_that_no_ended_job_matches_is_told_with_the_name_that_may_be_meant(
+    svc, ended, argv, told, dry
+):
+    purged = svc("jobs", "purge", *argv, *dry)
+    assert purged.code == 0
+    assert told in purged.err
+    assert svc("jobs", "purge", *argv, *dry, "--json").err == ""
