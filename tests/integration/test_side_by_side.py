@@ -86,6 +86,21 @@ def test_a_timeout_ends_and_charges_its_own_job_alone(client: Client, tmp_path: 
     assert not any(client.view(job).attempts for job in others)
 
 
+def test_a_job_with_a_memory_limit_of_its_own_is_dead_at_once_and_the_others_run_on(
+    client: Client, tmp_path: Path
+) -> None:
+    path, go = tmp_path / "noted", tmp_path / "go"
+    others = client.submit(f"{TASKS}:note", *[(str(path), 0.0, str(go))] * 10)
+    until(lambda: len(noted(path)) == 10)
+    (limited,) = client.submit(f"{TASKS}:note", (str(path), 0.0), max_rss=1 << 30)
+    (outcome,) = client.outcomes([limited])
+    assert outcome.error is not None
+    assert (outcome.state, outcome.error.type) == (JobState.DEAD, "ConfigurationError")
+    go.touch()
+    assert len(set(client.results(others))) == 1  # one process
+    assert len(noted(path)) == 10
+
+
 def test_a_soft_timeout_lets_a_job_return_a_result(client: Client) -> None:
     late, catches, quick = client.submit(f"{TASKS}:asked", (30.0,), (30.0, True), (0.0,))
     assert client.results([catches, quick]) == ["in time", "done"]

@@ -109,9 +109,17 @@ class TaskOptions:
                 "runs one at a time"
             )
 
-    def _check_limits(self) -> None:
-        if self.concurrency > 1 and self.max_rss is not None:
+    def check_max_rss(self, max_rss: int | None) -> None:
+        """See that a job may have *max_rss*, in bytes: of jobs side by side nothing tells whose memory it is.
+
+        Raises:
+            ConfigurationError: it may not.
+        """
+        if self.concurrency > 1 and max_rss is not None:
             raise ConfigurationError("max_rss is for one job at a time; leave it out, or the concurrency")
+
+    def _check_limits(self) -> None:
+        self.check_max_rss(self.max_rss)
         if self.timeout and self.soft_timeout and self.soft_timeout >= self.timeout:
             raise ConfigurationError("a soft_timeout that is not shorter than the timeout does nothing")
 

@@ -181,8 +181,13 @@ class ResolvedTask:
         self._typed = terms.typed or terms.codec == codec.TYPED
 
     def use(self, task: Task, default_timeout: float | None = None) -> None:
-        """Run *task*; its own options and *default_timeout* count where the terms have none."""
+        """Run *task*; its own options and *default_timeout* count where the terms have none.
+
+        Raises:
+            ConfigurationError: the terms have a limit that cannot be kept for jobs of this task.
+        """
         terms, options, signature = self.terms, task.options, task.signature
+        options.check_max_rss(terms.max_rss)
         self.policy = RetryPolicy(
             options.retries if terms.retries is None else terms.retries,
             options.backoff if terms.backoff is None else terms.backoff,

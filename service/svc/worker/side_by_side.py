@@ -241,7 +241,7 @@ class SideBySide:
             return
         self._shown = (attempt, alone)
         delivery, task = attempt.leased.delivery, attempt.leased.task
-        limits = AttemptLimits(task.limits.timeout, max_rss=task.limits.max_rss if alone else None)
+        limits = AttemptLimits(task.limits.timeout)
         if self._slot.begin(delivery, delivery.token, task.policy, limits, task.names, any(limits)):
             self._channel.send(NUDGE)
         # So much later the supervisor finds that its time is over: until then that is seen to here.

@@ -14,7 +14,7 @@ from svc.domain.field_bounds import MESSAGE_MAX, TRACEBACK_MAX
 from svc.domain.job import CALL, Cause, Terms
 from svc.domain.retry import RetryPolicy
 from svc.envelope import PickleKeys
-from svc.errors import UntrustedPickle
+from svc.errors import ConfigurationError, UntrustedPickle
 from svc.worker.failure import Failure
 from svc.worker.registry import Registry, Task, TaskOptions
 from svc.worker.runner import ResolvedTask, Runner
@@ -191,6 +191,20 @@ def test_a_result_over_the_limit_is_refused_by_the_name_of_the_limit() -> None:
 def test_a_task_that_is_not_known_is_refused() -> None:
     attempts = Runner(Registry(), (PLAIN,), LIMIT).resolve(Terms("m:g"))
     assert refused(attempts.run(b"")).startswith("TaskNotFound")
+
+
+def test_a_memory_limit_of_a_job_that_may_run_beside_others_is_refused_as_that_of_its_task() -> None:
+    async def wait() -> str:
+        return "done"
+
+    limited = resolve(wait, options=TaskOptions(concurrency=2), max_rss=1 << 30)
+    body = encode_arguments(PLAIN, (), {})
+    with pytest.raises(ConfigurationError) as of_task:
+        TaskOptions(concurrency=2, max_rss=1 << 30)
+    assert refused(limited.run(body)) == f"ConfigurationError: {of_task.value}"
+    assert refused(asyncio.run(limited.run_beside(body, "o", 0))) == f"ConfigurationError: {of_task.value}"
+    alone = resolve(wait, options=TaskOptions(batch=2), max_rss=1 << 30)
+    assert (alone.refusal, alone.limits.max_rss) == (None, 1 << 30)
 
 
 class Bomb:
