@@ -189,7 +189,7 @@ class GroupCommit:
         self.recent = RecentEvents()
         self.causes: list[Cause] = []
         self.turns = 0
-        self.unsettled = UnsettledCommits(observer)
+        self.unsettled = UnsettledCommits(observer, state.run_times, now)
         self._state = state
         self._journal = journal
         self._observer = observer

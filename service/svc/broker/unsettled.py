@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.members import Member
 from svc.domain.observer import Observer
+from svc.domain.scheduling.run_times import RunTimes
 from svc.wire import MESSAGE_BYTES_MAX
 
 #: Bytes in commits that are not durable above which no request that brings content is begun, as for the bytes
@@ -33,6 +34,7 @@ class UnsettledCommit(msgspec.Struct, eq=False):
         ticket: tells when it is durable.
         turn: the first turn whose events it has.
         started: when it began (by `time.perf_counter`).
+        began: the same by the time of the queue.
         records: how many events it has.
         size: their bytes.
         marks: whether one of them has to be durable before any grant leaves.
@@ -42,6 +44,7 @@ class UnsettledCommit(msgspec.Struct, eq=False):
     ticket: Ticket
     turn: int
     started: float
+    began: float
     records: int = 0
     size: int = 0
     marks: bool = False
@@ -55,12 +58,17 @@ class UnsettledCommits:
         size: the bytes of their events: of arguments, results and texts.
     """
 
-    def __init__(self, observer: Observer) -> None:
-        """Begin with none; *observer* is told how long each took."""
+    def __init__(self, observer: Observer, run_times: RunTimes, now: Callable[[], float]) -> None:
+        """Begin with none; *observer* and *run_times* are told how long each took.
+
+        *now* is the time of the queue.
+        """
         self.size = 0
         self._commits: deque[UnsettledCommit] = deque()
         self._members: Counter[Member] = Counter()
         self._observer = observer
+        self._run_times = run_times
+        self._now = now
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -85,7 +93,7 @@ class UnsettledCommits:
         """Add the commit of a turn; turns in a row may share one ticket."""
         last = self._commits[-1] if self._commits else None
         if last is None or last.ticket is not ticket:
-            last = UnsettledCommit(ticket, turn, time.perf_counter())
+            last = UnsettledCommit(ticket, turn, time.perf_counter(), self._now())
             self._commits.append(last)
         last.records += records
         last.size += size
@@ -119,6 +127,8 @@ class UnsettledCommits:
             done = self._commits.popleft()
             self.size -= done.size
             self._observer.committed(done.records, time.perf_counter() - done.started)
+            # A grant beside a report waits for it, so the next one has to be asked for that much sooner.
+            self._run_times.committed(self._now() - done.began)
             settled += done.requests
         self._members.subtract(request.member for request in settled)
         self._members = +self._members

@@ -56,7 +56,8 @@ class RunTimes(dict[str, RunTime]):
     """The run times of all tasks that ran recently.
 
     Attributes:
-        commit: the mean time of a commit in seconds. Meanwhile the manager answers nobody.
+        commit: the mean time in seconds until a commit is durable. A grant may wait for it: the manager
+            answers nobody while its own disk syncs, and no report before other hosts have confirmed it.
     """
 
     commit = 0.0
