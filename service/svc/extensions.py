@@ -29,6 +29,8 @@ from svc.large import REFERENCE, File, LargeReference
 SCALARS: Final = frozenset((int, str, float, bool, bytes, type(None)))
 #: The codes of the extension types.
 TUPLE, SET, FROZENSET, BYTEARRAY, INTEGER, DATETIME, DATE, TIME, TIMEDELTA, DECIMAL, IDENTIFIER = range(1, 12)
+#: In no body: the manager gives this type to MessagePack's points in time before it reads them by `data_of`.
+MOMENT: Final = 127
 #: Extension types with an array in them.
 ARRAYS: Final = frozenset((TUPLE, SET, FROZENSET))
 #: Kinds of numpy's scalars (`dtype.kind`) that are data: truth values, whole and other numbers, bytes, text.
@@ -236,6 +238,9 @@ def data_of(code: int, content: memoryview) -> Any:
         CodecError: there is no such extension type.
         ValueError: the content is none of that type.
     """
+    if code == MOMENT:
+        # MessagePack's own type for a point in time is -1, of any of three lengths.
+        return _time_decoder.decode(bytes((0xC7, len(content), 0xFF)) + content).isoformat()
     if code not in _READERS:
         raise CodecError(f"there is an extension of the unknown type {code}")
     if code in ARRAYS:
@@ -255,6 +260,7 @@ def travelled(value: object) -> object:
 
 
 _decoder = msgspec.msgpack.Decoder(ext_hook=value_of)
+_time_decoder = msgspec.msgpack.Decoder(datetime)
 _array_decoder = msgspec.msgpack.Decoder(list[Any], ext_hook=value_of)
 _data_decoder = msgspec.msgpack.Decoder(list[Any], ext_hook=data_of)
 

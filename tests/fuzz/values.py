@@ -29,6 +29,10 @@ ODD_TEXTS = (
 ODD_BYTES = (
     b"", b"\xc1", b"\xdf\xff\xff\xff\xff", b"\xdd\x00\x0f\xff\xff" + b"\x80" * 64, b"\x92" * 900, b"N.",
     pickle.dumps(print), b"\x80\x03cos\nsystem\nX\x02\x00\x00\x00id\x85R.", pickle.dumps([None] * 1000),
+    # Extensions: points in time, numbers, tuples and sets, pickles, references, and one of no known type.
+    b"\xd6\xff\0\0\0\0", b"\xc7\x0c\xff" + b"\xff" * 12, b"\x92\x91\xd7\xff" + b"\0" * 8 + b"\x80",
+    b"\x92\x91\xc7\x07\x01\x91\xd6\xff\0\0\0\0\x80", b"\x92\x91\xc7\x02\x02\x91\x01\x80", b"\xd4\x05\x01",
+    b"\xd4\x0a1", b"\xd4\x50\0", b"\xd4\x0c\0", b"\xd4\x7f\0",
     b"x" * 5000, b"x" * 70_000,
 )  # fmt: skip
 #: The share of lists that repeat one element, and the number of repetitions.

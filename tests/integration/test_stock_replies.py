@@ -12,6 +12,7 @@ import pytest
 
 from svc.broker.journal import Journal
 from svc.domain import commands as c
+from svc.domain import names
 from svc.domain import replies as r
 from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
@@ -46,6 +47,8 @@ def bodies(canary: Path) -> dict[str, bytes]:
         "very many objects": b"\x80\x03]" + b"(}e" * (HUGE // 16) + b".",
         "very many mappings": b"\xdd" + (HUGE // 2).to_bytes(4, "big") + b"\x80" * (HUGE // 2),
         "deep": b"\x91" * 5000 + b"\xc0",
+        "a point in time of no length": b"\xd4\xff\0",
+        "a point in time after all": b"\xc7\x0c\xff" + b"\xff" * 12,
     }
 
 
@@ -176,6 +179,23 @@ def test_rows_planted_in_the_journal_go_out_as_ids_and_codecs(tmp_path):
         for job in answers:
             assert is_told_apart(victim.ask("jobs", "result", job), job, "item")
     assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize(
+    "time", [b"\xd6\xff" + b"\0" * 4, b"\xd7\xff" + b"\0" * 8, b"\xc7\x0c\xff" + b"\0" * 12]
+)
+def test_a_point_in_time_goes_out_as_text_and_names_no_class(planted, victim, time):
+    """MessagePack has points in time of its own, so no codec and no hook stands in their way."""
+    text = "1970-01-01T00:00:00+00:00"
+    within_a_tuple = b"\xc7" + bytes((len(time) + 1, 1, 0x91)) + time
+    for result, got in ((time, text), (b"\x91" + time, [text]), (within_a_tuple, (text,))):
+        for used in (names.CODECS[0], names.TYPED):
+            job = planted.run(Terms("m:f", codec=used, answer=True), result)
+            assert victim.ask("jobs", "result", job) == got
+            assert victim.ask("results", "get") == got
+            planted.plant(Terms("m:f", codec=used), b"\x92\x91" + result + b"\x80")
+            assert victim.ask("tasks", "get") == ("m:f", (got,), {})
+            assert victim.ask("tasks", "task_done") is None
 
 
 @pytest.mark.parametrize(

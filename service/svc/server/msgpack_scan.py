@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from svc.errors import CodecError
-from svc.extensions import ARRAYS
+from svc.extensions import ARRAYS, MOMENT
 
 #: The most objects in one body; each takes some 0.1 µs here, and as much to decode and to pickle.
 OBJECTS_MAX: Final = 100_000
@@ -39,26 +39,44 @@ _FORGEABLE = {0xCA: 5, 0xCB: 9, 0xCF: 9, 0xD3: 9}
 _COUNTED = {0xC4: (1, 1), 0xC5: (2, 1), 0xC6: (4, 1), 0xDA: (2, 1), 0xDB: (4, 1)}
 #: Extensions: the size of the count, and the size of the content if there is no count.
 _EXTENSIONS = {0xC7: (1, 0), 0xC8: (2, 0), 0xC9: (4, 0)} | {0xD4 + power: (0, 2**power) for power in range(5)}
+#: The type of extension, as a byte, that msgspec decodes without a hook: to an object of a class.
+_TIMESTAMP = 0xFF
 #: Arrays and maps with a count: the size of the count, and the number of objects for each item.
 _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
-def examine(body: bytes) -> None:
+def examine(body: bytes) -> bytes:
     """Check that *body* is one complete object of MessagePack within bounds.
+
+    Returns:
+        *body* for a decoder with `data_of` as its hook: points in time have become extensions `MOMENT`.
 
     Raises:
         CodecError: it is not.
     """
-    _Scan(body).run()
+    scan = _Scan(body)
+    scan.run()
+    if not scan.timestamps:
+        return body
+    recoded = bytearray(body)
+    for position in scan.timestamps:
+        recoded[position] = MOMENT
+    return bytes(recoded)
 
 
 class _Scan:
     """The scan of a body, with the number of objects left in each open container."""
 
-    __slots__ = ("around", "body", "containers", "depth", "forgeable", "left", "objects", "of_map")
+    __slots__ = (
+        "around", "body", "containers", "depth", "forgeable", "left", "objects", "of_map",
+        "offset", "timestamps",
+    )  # fmt: skip
 
     def __init__(self, body: bytes | memoryview) -> None:
         self.body = body
+        self.offset = 0
+        #: Where points in time have the type of their extension, counted from the start of the whole body.
+        self.timestamps: list[int] = []
         self.left = 1
         self.of_map = False
         self.around: list[tuple[int, bool]] = []
@@ -114,8 +132,12 @@ class _Scan:
         width, size = _EXTENSIONS[head]
         start = position + 2 + width
         end: int = start + (self._count(position, width) if width else size)
-        if self.body[position + 1 + width] in ARRAYS:
+        kind = self.body[start - 1]
+        if kind == _TIMESTAMP:
+            self.timestamps.append(self.offset + start - 1)
+        if kind in ARRAYS:
             inner = _Scan(memoryview(self.body)[start:end])
+            inner.offset, inner.timestamps = self.offset + start, self.timestamps
             inner.containers, inner.forgeable, inner.objects = self.containers, self.forgeable, self.objects
             inner.depth = self.depth + len(self.around) + 1
             if inner.depth >= NESTING_MAX:

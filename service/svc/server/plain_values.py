@@ -100,15 +100,13 @@ def _item(body: bytes) -> object:
 def _arguments(name: str, body: bytes) -> tuple[list[Any], dict[str, Any]]:
     if name not in {codec.PLAIN, codec.TYPED}:
         raise CodecError(f"a body of the codec {name} is no data")
-    msgpack_scan.examine(body)
-    return _arguments_decoder.decode(body)
+    return _arguments_decoder.decode(msgpack_scan.examine(body))
 
 
 def _result(body: bytes) -> object:
     if not body:
         return None
-    msgpack_scan.examine(body)
-    return _result_decoder.decode(body)
+    return _result_decoder.decode(msgpack_scan.examine(body))
 
 
 # A stock client gets data alone: other objects would be pickled by the names of their classes.
