@@ -18,6 +18,7 @@ from svc.server.journal.store import rows_of
 from svc.server.recovery import Recovery
 from tests.support.broken_manager import CORRUPTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.manager import RunningManager, running_manager
+from tests.support.memory_journals import LateJournal
 
 SECRET = "s3cr3t-marker"
 
@@ -54,6 +55,10 @@ class EncodingJournal(MemoryJournal):
     def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> None:
         rows_of(records)
         super().append(records, forget)
+
+
+class LateEncodingJournal(EncodingJournal, LateJournal):
+    """Does so, and confirms each commit after a moment."""
 
 
 def submit(task: str, number: int = 0, body: bytes = b"x", origin: str = "o") -> c.Submit:

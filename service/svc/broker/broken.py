@@ -123,11 +123,10 @@ class Blocklist:
             report: the name of the fault report, for the refusal's message; may be empty.
             inside: whether the command came from the manager's interface for plain clients.
         """
-        kind = type(command)
-        if kind.contentless:
-            return None
         digest = content_digest(command, inside=inside)
-        self._kinds.add(kind)
+        if digest is None:
+            return None
+        self._kinds.add(type(command))
         self._reports[digest] = report
         self._reports.move_to_end(digest)
         if len(self._reports) > BLOCKED_MAX:
@@ -138,7 +137,8 @@ class Blocklist:
         """Return the refusal of a command that has broken the state before, or None for another command."""
         if type(command) not in self._kinds:
             return None
-        report = self._reports.get(content_digest(command, inside=inside))
+        digest = content_digest(command, inside=inside)
+        report = self._reports.get(digest) if digest is not None else None
         if report is None:
             return None
         told = f"the manager's bug report {report} tells more" if report else "the manager's log tells more"
@@ -163,19 +163,19 @@ def _is_encodable(event: e.AnyEvent) -> bool:
     return True
 
 
-def content_digest(command: c.Command, *, inside: bool) -> bytes:
-    """Return a digest of the content of a command.
+def content_digest(command: c.Command, *, inside: bool) -> bytes | None:
+    """Return a digest of the content of a command; None if it has no content of its own.
 
-    The content does not include the time to wait. Nor does it include the origin and the number of a plain
-    client's put, which the manager assigns anew each time.
+    The content does not include the origin and the number of a plain client's put, which the manager assigns
+    anew each time.
     """
-    content: object = command
+    content = command.identity()
+    if content is None:
+        return None
     if inside and isinstance(command, c.Submit):
         content = [
             (chunk.terms, chunk.bodies, chunk.delay, chunk.key, chunk.headers) for chunk in command.chunks
         ]
-    elif hasattr(command, "wait"):
-        content = msgspec.structs.replace(command, wait=0.0)
     try:
         encoded = msgspec.msgpack.encode(content)
     except Exception:  # noqa: BLE001  # this may be the reason why the state broke

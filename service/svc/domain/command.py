@@ -27,6 +27,12 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
     on_wire: ClassVar[bool] = True
     contentless: ClassVar[bool] = False
 
+    def identity(self) -> object:
+        """Return what tells it from others of its kind, without the time to wait; None if nothing does."""
+        if self.contentless:
+            return None
+        return msgspec.structs.replace(self, wait=0.0) if hasattr(self, "wait") else self
+
     def right(self) -> str:
         """Return the right that a key needs for this command: its verb, or one of `rights`."""
         return verb_of(type(self))

@@ -210,7 +210,6 @@ class Extend(Command, frozen=True, tag="extend"):
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
-    contentless: ClassVar[bool] = True
 
     busy: b.Number = 0
     idle: b.Number = 0
@@ -223,6 +222,10 @@ class Extend(Command, frozen=True, tag="extend"):
     stops_made: b.Number = 0
     round_trip: b.Seconds = 0.0
     claims: Annotated[list[ClaimedJob], Meta(max_length=b.HELD_MAX)] = []
+
+    def identity(self) -> object:
+        """Return the claims, or None without any."""
+        return self.claims or None
 
 
 class StopsAwaited(Command, frozen=True, tag="stops_awaited"):

@@ -129,10 +129,13 @@ class Members(Command, frozen=True, tag="members"):
     """Return the connected workers; if `paged`, by name, those after `after` that fit."""
 
     roles: ClassVar[Roles] = (Role.READ,)
-    contentless: ClassVar[bool] = True
 
     after: b.Text = ""
     paged: bool = False
+
+    def identity(self) -> object:
+        """Return the name after which the page begins, or None for the first page."""
+        return self.after or None
 
 
 class Exposition(Command, frozen=True, tag="exposition"):

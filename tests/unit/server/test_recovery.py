@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from multiprocessing import connection as stdlib
 from pathlib import Path
 
@@ -13,19 +14,21 @@ from svc.broker.journal import Journal, MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.apply import HANDLERS
+from svc.domain.claims import ClaimedJob
 from svc.domain.events import AnyEvent
 from svc.domain.members import Member
 from svc.errors import JournalError, ManagerUnreachable
-from svc.server.journal import SqliteJournal
 from svc.server.plain import SharedObjects
 from svc.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
+from tests.support.journals import JOURNALS
 from tests.support.manager import RunningManager
 from tests.support.recovering import (
     PLACES,
     SECRET,
     EncodingJournal,
+    LateEncodingJournal,
     Told,
     ask,
     breakable,
@@ -37,9 +40,12 @@ from tests.support.recovering import (
 )
 
 
-@pytest.fixture(params=["memory", "os"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
-    return EncodingJournal() if request.param == "memory" else SqliteJournal.open(tmp_path / "j.db", "os")
+@pytest.fixture(params=["memory", "memory-late", "sqlite", "jetstream"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    encoding = {"memory": EncodingJournal, "memory-late": LateEncodingJournal}.get(request.param)
+    journal = encoding() if encoding else JOURNALS[request.param](tmp_path).journal
+    yield journal
+    journal.close()
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +178,27 @@ def test_a_command_without_content_is_never_remembered(command):
 
     assert blocklist.add(command, "report") is None
     assert not blocklist
-    assert command.contentless
+    assert command.identity() is None
+
+
+@pytest.mark.parametrize(
+    ("broke", "same", "others"),
+    [
+        (
+            c.Extend(claims=[ClaimedJob("w/1", 7, "o", 3)]),
+            c.Extend(busy=5, round_trip=0.1, told=True, wait=9.0, claims=[ClaimedJob("w/1", 7, "o", 3)]),
+            [c.Extend(), c.Extend(busy=5, wait=9.0), c.Extend(claims=[ClaimedJob("w/1", 8, "o", 3)])],
+        ),
+        (c.Members("x", paged=True), c.Members("x"), [c.Members(), c.Members(paged=True), c.Members("w")]),
+        (c.Await(["o-0"], wait=2.0), c.Await(["o-0"], wait=9.0), [c.Await(["o-1"], wait=2.0)]),
+    ],
+)
+def test_a_command_is_remembered_by_what_tells_it_from_the_harmless_ones_of_its_kind(broke, same, others):
+    blocklist = Blocklist()
+
+    assert blocklist.add(broke, "report") is not None
+    assert blocklist.refusal(same, inside=False) is not None
+    assert [blocklist.refusal(other, inside=False) for other in others] == [None] * len(others)
 
 
 def test_requests_that_are_remembered_are_bounded_and_the_oldest_is_forgotten():
