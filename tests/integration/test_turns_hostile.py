@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -181,9 +182,23 @@ def test_the_longest_turn_is_told_with_what_it_was_for(manager, told):
     with capture_logs() as logs:
         manager.server.ask(lambda: threading.Event().wait(0.2)).result(30)
         manager.until(lambda: told.turn >= 0.2)
-    long = max((each for each in logs if each["event"] == "long_turn"), key=lambda each: each["turn_s"])
+    long = max((each for each in logs if each["event"].endswith("_turn")), key=lambda each: each["turn_s"])
     assert long["turn_s"] >= 0.2
     assert long["processor_s"] < 0.2
+
+
+def test_a_turn_that_is_longer_than_all_is_told_though_another_long_one_was_told_just_now(manager, told):
+    def stay(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    with capture_logs() as logs:
+        for seconds in (0.1, 0.2, 0.1, 0.4):
+            manager.server.ask(partial(stay, seconds)).result(30)
+            manager.until(lambda longest=seconds: told.longest[0] >= longest)
+    told_s = [each["processor_s"] for each in logs if each["event"] == "longest_turn"]
+    assert [int(seconds * 10) for seconds in told_s if seconds >= 0.1] == [1, 2, 4]
 
 
 def test_the_command_of_a_long_turn_is_named(frozen, manager, told, monkeypatch):

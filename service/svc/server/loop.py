@@ -29,23 +29,21 @@ from svc.server.heap import LARGE_BYTES
 
 #: From this many seconds without reading, as in a stopped process, leases and timeouts are extended by them.
 STALL_SECONDS = 1.0
-#: Seconds in a turn after which a commit does not wait for requests that still come.
-GATHER_SECONDS = 0.002
 #: Seconds of work in one turn, its commit not counted. The step that is under way at the end is finished.
-TURN_SECONDS = 0.015
+#: After the second of them a commit does not wait for requests that still come.
+TURN_SECONDS, GATHER_SECONDS = 0.015, 0.002
 #: Shares of these: for requests that earlier turns left over, and for connections that were paused (the
 #: commit of their changes takes as long); and for the messages that have come.
 BACKLOG_SHARE, MESSAGES_SHARE = 1 / 3, 2 / 3
 #: So many connections are served even if no time is left, unless they take longer than so many seconds.
-_UNTIMED = 8
-_UNTIMED_SECONDS = 0.002
+_UNTIMED, _UNTIMED_SECONDS = 8, 0.002
 #: Turns in a row in which those whose last request took long may be passed over, if their share is used up;
 #: after twice as many, in which the whole turn was, they come first once.
 PASSED_OVER_MAX = 4
 #: Seconds between two looks at requests that are put off, as the journal is behind.
 PUT_OFF_SECONDS = 0.01
-#: A turn of more seconds is logged.
-LONG_TURN_SECONDS = 0.05
+#: A turn of more seconds is logged; the longest by itself, if its time is so many times that of the last one.
+LONG_TURN_SECONDS, LONGER = 0.05, 1.25
 #: Shorter parts are not noted as the cause of a long turn. The processor's clock is read as seldom.
 NOTED_SECONDS = 0.001
 #: Seconds between two looks at the journal and at handshakes while requests come all the time.
@@ -74,8 +72,8 @@ class Turns(Backlog):
         self._passed_over = 0
         #: The longest part of this turn: its seconds, its name and the role of the key that it was for.
         self._part = _NO_PART
-        #: The most seconds of processor time that a turn has taken.
-        self._longest = 0.0
+        #: The most seconds of processor time that a turn has taken, and as the log was told.
+        self._longest = self._longest_told = 0.0
         #: The processor time of the loop when it was read last, and when that was.
         self._processor, self._read_at = time.thread_time(), 0.0
         self._log = structlog.get_logger("svc.manager")
@@ -120,10 +118,13 @@ class Turns(Backlog):
             observer.longest_turn(processor, part, role)
         if seconds > LONG_TURN_SECONDS:
             times = {"turn_s": round(seconds, 4), "processor_s": round(processor, 4)}
-            self._log.warning("long_turn", **times, part=part, role=role)
+            longest = processor > LONGER * self._longest_told
+            if longest:
+                self._longest_told = processor
+            self._log.warning("longest_turn" if longest else "long_turn", **times, part=part, role=role)
 
     def forget(self) -> None:
-        """Drop all unfinished work, because its connections are closed."""
+        """Drop all unfinished work: its connections are closed."""
         self.unfinished.clear()
         self._unserved = []
         self._slow.clear()

@@ -203,16 +203,10 @@ _OTHERS: tuple[LogEvent, ...] = (
         ("listen",),
     ),
     LogEvent(
-        "log_lines_dropped",
-        WARNING,
-        "So many records found no room because nobody read the log; the writer went on with its work.",
-        ("count",),
+        "log_lines_dropped", WARNING, "So many lines found no room, as nobody read the log.", ("count",)
     ),
     LogEvent(
-        "log_message",
-        _ANY,
-        "Task code or a library wrote to Python's `logging`.",
-        ("message", "logger"),
+        "log_message", _ANY, "Task code or a library wrote to Python's `logging`.", ("message", "logger")
     ),
     LogEvent(
         "long_turn",
@@ -220,6 +214,12 @@ _OTHERS: tuple[LogEvent, ...] = (
         "A turn of the manager's loop took long; most of it was for this command, call or part.",
         ("turn_s", "processor_s", "part", "role"),
         repeats=True,
+    ),
+    LogEvent(
+        "longest_turn",
+        WARNING,
+        "The longest turn so far, by processor time. It is told again once one takes a quarter more.",
+        ("turn_s", "processor_s", "part", "role"),
     ),
     LogEvent(
         "manager_broken",
