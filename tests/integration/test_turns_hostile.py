@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from svc import wire
 from svc.domain import commands as c
+from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.domain.observer import Observer
 from svc.domain.roles import Role
@@ -35,10 +36,8 @@ class Told(Observer):
         self.turn = 0.0
         self.longest = (0.0, "", "")
 
-    def counted(self, metric: str, *labels: str, by: int = 1) -> None:
-        if metric == "svc_manager_refusals_total":
-            kind, role = labels
-            self.refusals += [(kind, role)] * by
+    def refused(self, kind: str, role: str) -> None:
+        self.refusals.append((kind, role))
 
     def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
         self.longest = processor_seconds, part, role
@@ -161,6 +160,46 @@ def test_refusals_are_counted_by_kind_and_role_and_logged(manager, told, role):
     ]
     refused = [each for each in logs if each["event"] == "call_refused"]
     assert [each["kind"] for each in refused] == ["forbidden", "forbidden", "not_plain"]
+
+
+@pytest.mark.parametrize(
+    ("role", "command", "kind"),
+    [
+        (
+            Role.WORK,
+            c.Hello(wire.PROTOCOL_VERSION, "client", "x", held=[c.Held(7, "o", 0, 5)]),
+            "bad_request",
+        ),
+        (Role.SUBMIT, c.Submit("put1", [NewChunk(0, Terms("a:b"), [b"x"])]), "bad_request"),
+        (Role.SUBMIT, c.Cancel(["o-00"]), "unknown_job"),
+        (Role.WORK, c.Ack(7, 0, [b"x"], [0.1]), "lease_lost"),
+        (Role.WORK, c.StoreResultPiece(7, 0, 5, 0, b"hello"), "lease_lost"),
+    ],
+    ids=["held by a client", "reserved origin", "odd id", "guessed token", "guessed token of a result"],
+)
+def test_a_command_that_may_be_sent_and_is_refused_is_counted_by_its_code_and_role(
+    manager, told, role, command, kind
+):
+    with capture_logs() as logs, client(manager, role) as stranger:
+        stranger.send(wire.encode_request(1, [command, c.Ping()]))
+        stranger.receive()
+    assert told.refusals == [(kind, role.value)]
+    assert ("call_refused" in {each["event"] for each in logs}) == (kind == "bad_request")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"task": "a:b", "retries": -(2**63) - 1},
+        {"task": "a:b", "priority": "x"},
+        {"task": "a:b", "delay": -1},
+    ],
+)
+def test_a_put_that_makes_no_sense_is_counted_by_role(manager, told, item):
+    with client(manager, Role.SUBMIT) as stranger:
+        stranger.send(with_header(pickle.dumps(("tasks", "put", (item,), {}))))
+        assert pickle.loads(stranger.receive())[0] == "#ERROR"
+    assert told.refusals == [("bad_request", "submit")]
 
 
 def test_a_frame_that_cannot_be_read_is_counted_as_malformed(manager, told):

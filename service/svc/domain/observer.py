@@ -21,6 +21,9 @@ class Observer:
     def rejected(self, queue: str, reason: str, count: int) -> None:
         """Jobs were refused; *reason* is the code of an error, *queue* is empty if no such queue is known."""
 
+    def refused(self, kind: str, role: str) -> None:
+        """A connection or a request was refused; *kind* is an error's code, *role* that of the peer's key."""
+
     def started(self, terms: Terms, count: int, waited: float) -> None:
         """Jobs were handed to a consumer, *waited* seconds after they became ready."""
 

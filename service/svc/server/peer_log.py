@@ -10,9 +10,9 @@ import structlog
 
 from svc.domain.members import Notice
 from svc.domain.observer import Observer
+from svc.errors import BadRequest
 from svc.server.connection import Connection
 
-_REFUSALS = "svc_manager_refusals_total"
 #: Lines about workers that come and go, of each kind, in so many seconds: a key for work can have any number.
 NOTICES_MAX = 1000
 NOTICES_SECONDS = 30.0
@@ -34,8 +34,15 @@ class PeerLog:
     def refused_call(self, connection: Connection, kind: str, method: str) -> None:
         """Count and log a refused request."""
         role = _role(connection)
-        self._observer.counted(_REFUSALS, kind, role)
+        self._observer.refused(kind, role)
         self._log.warning("call_refused", peer=connection.peer, role=role, kind=kind, method=method)
+
+    def refused_command(self, connection: Connection, code: str, verb: str) -> None:
+        """Count a command that was refused with *code*; log one that no client of ours sends."""
+        if code == BadRequest.code:
+            self.refused_call(connection, code, verb)
+        else:
+            self._observer.refused(code, _role(connection))
 
     def forbidden(self, connection: Connection, right: str) -> str:
         """Count and log a request for which the peer's key lacks *right*; return the error message."""
@@ -47,7 +54,7 @@ class PeerLog:
 
     def refused_connection(self, peer: str, reason: str, role: str = "none") -> None:
         """Count and log a peer for which there is no place."""
-        self._observer.counted(_REFUSALS, "no_place", role)
+        self._observer.refused("no_place", role)
         self._log.warning("connection_refused", peer=peer, reason=reason)
 
     def refused_stranger(self, peer: str, reason: str) -> None:
@@ -57,7 +64,7 @@ class PeerLog:
 
     def refused_message(self, connection: Connection) -> None:
         """Count a message over the limit, which ends its connection."""
-        self._observer.counted(_REFUSALS, "too_large", _role(connection))
+        self._observer.refused("too_large", _role(connection))
 
     def noticed(self, notice: Notice) -> None:
         """Log that a worker came or went, that a drain began or ended, or that jobs were purged."""

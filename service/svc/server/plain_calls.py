@@ -135,7 +135,7 @@ class PlainCalls:
 
     def _carry_out(self, connection: Connection, call: _Call, started: float) -> None:
         method, args, kwds = call
-        self.objects.carry_out(method, connection.member, args, kwds, partial(self._answer, connection))
+        self.objects.carry_out(method, connection.member, args, kwds, partial(self._done, connection))
         self._count(connection, "plain", "ok", started)
 
     def _refuse(
@@ -148,6 +148,12 @@ class PlainCalls:
         self._answer(connection, refusal)
         result = "denied" if isinstance(refusal, PermissionError) else "error"
         self._count(connection, "plain", result, started)
+
+    def _done(self, connection: Connection, value: object) -> None:
+        """Answer a call that was carried out, or that makes no sense."""
+        if isinstance(value, ValueError | TypeError):
+            self._connections.peer_log.refused_call(connection, BadRequest.code, "plain")
+        self._answer(connection, value)
 
     def _answer(self, connection: Connection, value: object) -> None:
         connection.member.outstanding -= 1

@@ -92,7 +92,7 @@ class ConnectionProtocol:
             self._count(connection, right, "denied", started)
             return
 
-        work = Request(commands, member, partial(self._respond, connection, request))
+        work = Request(commands, member, partial(self._answer, connection, request, commands))
         late = long and (self._turns.over or time.perf_counter() - started >= LONG_DECODE_SECONDS)
         if not (late or self._host.puts_off(work)) and self._host.proceed(work, self._turns.until):
             self._count_frame(connection, commands, started)
@@ -117,6 +117,17 @@ class ConnectionProtocol:
         self._host.observer.called(method, result, seconds)
         if seconds > NOTED_SECONDS:
             self._turns.note_part(method, str(connection.role), seconds)
+
+    def _answer(
+        self, connection: Connection, request: int, commands: Sequence[c.Command], replies: list[r.Reply]
+    ) -> None:
+        """Count the refusals among the replies to *commands*, and answer."""
+        if r.Refused in map(type, replies):
+            for command, reply in zip(commands, replies, strict=True):
+                if isinstance(reply, r.Refused):
+                    verb = _VERBS[type(command)]
+                    self._connections.peer_log.refused_command(connection, reply.code, verb)
+        self._respond(connection, request, replies)
 
     def _respond(self, connection: Connection, request: int, replies: list[r.Reply]) -> None:
         """Answer an outstanding request; if its replies cannot be encoded, by a refusal for each command."""

@@ -43,7 +43,7 @@ _OTHERS: tuple[LogEvent, ...] = (
     LogEvent(
         "call_refused",
         WARNING,
-        "A request was refused: the role of its key may not do that, or it cannot be read.",
+        "A request was refused: its key may not do that, it cannot be read, or no client of ours sends it.",
         ("peer", "role", "kind", "method"),
         repeats=True,
     ),

@@ -41,7 +41,16 @@ KEY_ROLES = ("admin", "submit", "work", "read", "shell", "none")
 #: The places of a manager among those on one replicated journal.
 LEAD_ROLES = ("leader", "standby")
 #: The reasons for refusing requests and connections, except wrong keys (`svc_manager_auth_failures_total`).
-REFUSALS = ("forbidden", "malformed", "not_plain", "too_large", "no_place")
+REFUSALS = (
+    "forbidden",
+    "malformed",
+    "not_plain",
+    "too_large",
+    "no_place",
+    "lease_lost",
+    "unknown_job",
+    *REJECTIONS,
+)
 #: The reasons for dropping output that a manager had or was sent.
 DROP_REASONS = ("full", "scarce", "fault")
 CALL_RESULTS = ("ok", "error", "denied")

@@ -19,7 +19,7 @@ from svc.domain.observer import Observer
 from svc.domain.replies import QueueStats, Totals
 from svc.telemetry.catalogue import MANAGER_METRICS, Metric
 from svc.telemetry.exposition import histogram_family, number_family, of_this_process
-from svc.telemetry.label_values import OTHER
+from svc.telemetry.label_values import OTHER, REFUSALS
 from svc.telemetry.labels import Labels
 
 #: The largest observation, in seconds or bytes (31,000 years; a terabyte), so that every sum stays finite.
@@ -219,6 +219,10 @@ class ManagerMetrics(Observer):
         """Count refused jobs."""
         rejected = self._queue(queue or OTHER).rejected
         rejected[reason if reason in rejected else OTHER].value += count
+
+    def refused(self, kind: str, role: str) -> None:
+        """Count a refused connection or request."""
+        self.counted("svc_manager_refusals_total", kind if kind in REFUSALS else OTHER, role)
 
     def started(self, terms: Terms, count: int, waited: float) -> None:
         """Count started jobs, and the time that they waited."""
