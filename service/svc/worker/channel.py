@@ -125,7 +125,7 @@ class PipeChannel:
         sent = _Sent(checkpoint, durable=durable)
         with self._news:
             self._count += 1
-            self._forget_older(checkpoint)
+            self._forget_older(checkpoint, self._count)
             self._sent[self._count] = sent
             self._outgoing.append((self._count, sent))
             self._wake()
@@ -165,6 +165,8 @@ class PipeChannel:
                     self._lost.add((sent.checkpoint.token, sent.checkpoint.number))
             if recorded or code:
                 del self._sent[number]
+                # Two threads may have left one each: the supervisor answers only the later one.
+                self._forget_older(sent.checkpoint, number)
             if recorded or code or not sent.durable:
                 sent.arrived.set()
 
@@ -205,10 +207,11 @@ class PipeChannel:
                         sent.arrived.set()
             self._lost = {attempt for attempt in self._lost if attempt[0] != token}
 
-    def _forget_older(self, checkpoint: Checkpoint) -> None:
-        """Drop the checkpoints that *checkpoint* replaces and that nobody waits for."""
+    def _forget_older(self, checkpoint: Checkpoint, number: int) -> None:
+        """Drop those that *checkpoint*, the one with *number*, replaces and that nobody waits for."""
+        token, job = checkpoint.token, checkpoint.number
         for key, sent in list(self._sent.items()):
-            if sent.arrived.is_set() and _is_of(sent.checkpoint, checkpoint.token, checkpoint.number):
+            if key < number and sent.arrived.is_set() and _is_of(sent.checkpoint, token, job):
                 del self._sent[key]
 
     def _check_process(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -18,8 +18,6 @@ from svc.worker.reporter import Reporter
 _Kept = tuple[int, int, int, bool, bytes]
 _kept: msgspec.msgpack.Decoder[_Kept] = msgspec.msgpack.Decoder(_Kept)
 _progress: msgspec.msgpack.Decoder[JobProgress] = msgspec.msgpack.Decoder(JobProgress)
-#: Checkpoints of one worker whose record is awaited; a consumer has one for each thread that waits.
-WAITING_MAX = 10_000
 
 
 class JobReports:
@@ -34,11 +32,8 @@ class JobReports:
         self._reporter = reporter
         self._wake = wake
         self._pieces: dict[str, bytearray] = {}
-        self._lock = threading.Lock()
-        #: Who waits for the record of a checkpoint of (token, number): consumers with their own numbers.
-        self._waiting: dict[tuple[int, int], list[tuple[ConsumerProcess, int]]] = {}
+        #: Answers to checkpoints of consumers, each with the consumer's own number for it.
         self._answers: deque[tuple[ConsumerProcess, int, Reply]] = deque()
-        reporter.on_checkpoint(self._checkpointed)
 
     def take(self, child: ConsumerProcess, kind: bytes, body: bytes) -> bool:
         """Handle a message of *child* if it is a report; return whether it is one."""
@@ -69,19 +64,14 @@ class JobReports:
     def _keep(self, child: ConsumerProcess, body: bytes) -> None:
         number, token, job, awaited, last = _kept.decode(body)
         data = bytes(self._pieces.pop(child.name, b"")) + last
-        with self._lock:
-            if sum(map(len, self._waiting.values())) < WAITING_MAX:
-                self._waiting.setdefault((token, job), []).append((child, number))
-        self._reporter.keep(Checkpoint(token, job, data), awaited=awaited)
+        answered = partial(self._answered, child, number)
+        self._reporter.keep(Checkpoint(token, job, data), answered, awaited=awaited)
         _tell(child, number, False, "", "")
 
-    def _checkpointed(self, checkpoint: Checkpoint, reply: Reply) -> None:
-        """Take the manager's answer; from the reporter's thread."""
-        with self._lock:
-            waiting = self._waiting.pop((checkpoint.token, checkpoint.number), [])
-        self._answers.extend((child, number, reply) for child, number in waiting)
-        if waiting:
-            self._wake()
+    def _answered(self, child: ConsumerProcess, number: int, reply: Reply) -> None:
+        """Take the manager's answer to a checkpoint; from the reporter's thread."""
+        self._answers.append((child, number, reply))
+        self._wake()
 
 
 def _tell(child: ConsumerProcess, number: int, recorded: bool, code: str, message: str) -> None:

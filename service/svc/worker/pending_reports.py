@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from svc.broker.base import Report
 from svc.domain.commands import Checkpoint, Extend, JobProgress, Lost
+from svc.domain.replies import Reply
+
+#: Takes the manager's answer to a checkpoint.
+Answered = Callable[[Reply], None]
 
 #: Bytes of the checkpoints in one request, about.
 _BYTES_MAX = 1 << 20
@@ -11,12 +17,46 @@ _BYTES_MAX = 1 << 20
 PROGRESS_MAX = 1000
 
 
+class KeptCheckpoint:
+    """A checkpoint on its way to the manager, and all who are told of its record.
+
+    Args:
+        checkpoint: goes to the manager.
+        answered: is told of the answer.
+        awaited: whether somebody waits for it.
+        earlier: those who wait for a checkpoint whose place this one takes.
+    """
+
+    __slots__ = ("_others", "checkpoint", "waiting")
+
+    def __init__(
+        self, checkpoint: Checkpoint, answered: Answered, *, awaited: bool, earlier: Sequence[Answered] = ()
+    ) -> None:
+        self.checkpoint = checkpoint
+        #: Those who wait, in their order. Each is a thread of a task, so there are never many.
+        self.waiting = [*earlier, answered] if awaited else [*earlier]
+        self._others = () if awaited else (answered,)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The attempt that left it."""
+        return self.checkpoint.token, self.checkpoint.number
+
+    def answer(self, reply: Reply) -> None:
+        """Pass the manager's answer on."""
+        for answered in (*self.waiting, *self._others):
+            answered(reply)
+
+
+Pending = Report | KeptCheckpoint
+
+
 class PendingReports:
     """Reports in their order. A checkpoint takes the place of an earlier one of the same job."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._reports: dict[object, Report] = {}
+        self._reports: dict[object, Pending] = {}
         self._count = 0
         self._progress: dict[tuple[int, int], JobProgress] = {}
 
@@ -35,13 +75,22 @@ class PendingReports:
             self._count += 1
             self._reports[self._count] = report
 
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Add a checkpoint, or put it in the place of the one before."""
-        self._reports[checkpoint.token, checkpoint.number] = checkpoint
+    def keep(self, checkpoint: Checkpoint, answered: Answered, *, awaited: bool) -> None:
+        """Add a checkpoint, or put it in the place of the one before.
 
-    def keep_again(self, checkpoint: Checkpoint) -> None:
+        Whoever waits for that one is told of the record of either. Those who only would have been told of it
+        are not: such a list would grow for as long as the manager is away.
+        """
+        before = self._reports.get((checkpoint.token, checkpoint.number))
+        earlier = before.waiting if isinstance(before, KeptCheckpoint) else ()
+        kept = KeptCheckpoint(checkpoint, answered, awaited=awaited, earlier=earlier)
+        self._reports[kept.key] = kept
+
+    def keep_again(self, kept: KeptCheckpoint) -> None:
         """Add a checkpoint that was sent in vain, unless there is a newer one of the same job."""
-        self._reports.setdefault((checkpoint.token, checkpoint.number), checkpoint)
+        newer = self._reports.setdefault(kept.key, kept)
+        if newer is not kept and isinstance(newer, KeptCheckpoint):
+            newer.waiting[:0] = kept.waiting
 
     def tell(self, report: JobProgress) -> bool:
         """Add a report of progress; return whether it is the only one."""
@@ -51,22 +100,22 @@ class PendingReports:
             del self._progress[next(iter(self._progress))]
         return first
 
-    def first(self, count: int) -> dict[object, Report]:
+    def first(self, count: int) -> dict[object, Pending]:
         """Return the first *count* reports at most, and fewer if they are large."""
-        found: dict[object, Report] = {}
+        found: dict[object, Pending] = {}
         size = 0
         for key, report in self._reports.items():
-            size += len(report.data) if isinstance(report, Checkpoint) else 0
+            size += len(report.checkpoint.data) if isinstance(report, KeptCheckpoint) else 0
             if len(found) >= count or (found and size > _BYTES_MAX):
                 break
             found[key] = report
         return found
 
-    def take_checkpoints(self) -> list[Checkpoint]:
+    def take_checkpoints(self) -> list[KeptCheckpoint]:
         """Remove and return the checkpoints."""
-        found = [report for report in self._reports.values() if isinstance(report, Checkpoint)]
-        for checkpoint in found:
-            del self._reports[checkpoint.token, checkpoint.number]
+        found = [report for report in self._reports.values() if isinstance(report, KeptCheckpoint)]
+        for kept in found:
+            del self._reports[kept.key]
         return found
 
     def take_progress(self) -> list[JobProgress]:
@@ -74,14 +123,17 @@ class PendingReports:
         found, self._progress = list(self._progress.values()), {}
         return found
 
-    def answered(self, sent: dict[object, Report]) -> None:
+    def answered(self, sent: dict[object, Pending]) -> None:
         """Remove the reports that were *sent*, but for those that a newer one has replaced meanwhile."""
         for key, report in sent.items():
-            if self._reports.get(key) is report:
+            newer = self._reports.get(key)
+            if newer is report:
                 del self._reports[key]
+            elif isinstance(newer, KeptCheckpoint) and isinstance(report, KeptCheckpoint):
+                del newer.waiting[: len(report.waiting)]  # it has them first, and they have their answer
 
 
-def _is_about_jobs(report: Report) -> bool:
+def _is_about_jobs(report: Pending) -> bool:
     if isinstance(report, Lost):
         return bool(report.token) or report.suspect
     return not isinstance(report, Extend)

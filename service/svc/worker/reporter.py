@@ -23,7 +23,7 @@ from svc.errors import AuthenticationFailed, Forbidden, LeaseLost, ProtocolMisma
 from svc.worker.channel import TELL_SECONDS
 from svc.worker.options import Connect
 from svc.worker.output_sender import OUTPUT_PAUSE, OutputSender, OutputSource
-from svc.worker.pending_reports import PendingReports
+from svc.worker.pending_reports import Answered, KeptCheckpoint, Pending, PendingReports
 from svc.worker.round_trip import RoundTrip
 
 #: Seconds without an answer after which the manager counts as unreachable, and between two warnings.
@@ -79,9 +79,8 @@ class Reporter:
         self._log = structlog.get_logger()
         self._manager = manager
         self._pending = PendingReports()
-        self._checkpointed: Callable[[Checkpoint, Reply], None] = lambda checkpoint, reply: None
         #: Checkpoints whose leases the manager does not know, but may learn of: it has restarted.
-        self._unclaimed: list[Checkpoint] = []
+        self._unclaimed: list[KeptCheckpoint] = []
         self._greeted_at = 0.0
         #: When reports that may gather are sent next, and whether there are some: of progress, or checkpoints
         #: that nobody waits for.
@@ -165,20 +164,18 @@ class Reporter:
             self._telling = self._pending.tell(report) or self._telling
         self._interrupt()
 
-    def keep(self, checkpoint: Checkpoint, *, awaited: bool) -> None:
+    def keep(self, checkpoint: Checkpoint, answered: Answered, *, awaited: bool) -> None:
         """Queue a checkpoint, after all earlier reports; unless it is *awaited*, it travels with others.
 
-        A later report, such as that of a crash, sends it at once, and before itself.
+        A later report, such as that of a crash, sends it at once, and before itself. *answered* is called
+        from the thread with the manager's answer; unless it is awaited, a later checkpoint of the same job
+        may come in between, and only that one be answered.
         """
         with self._news:
-            self._pending.keep(checkpoint)
+            self._pending.keep(checkpoint, answered, awaited=awaited)
             self._pressing = self._pressing or awaited
             self._telling = True
         self._interrupt()
-
-    def on_checkpoint(self, answered: Callable[[Checkpoint, Reply], None]) -> None:
-        """Have *answered* called, from the thread, with each checkpoint and the manager's answer to it."""
-        self._checkpointed = answered
 
     def warn_of_silence(self, now: float) -> None:
         """Log if the manager does not answer: once, then every 30 s; *now* is monotonic."""
@@ -322,13 +319,13 @@ class Reporter:
     def _send_pending(self, broker: Broker, last: list[Report]) -> None:
         with self._news:
             self._pressing = False
-            for checkpoint in self._unclaimed:
-                self._pending.keep_again(checkpoint)
+            for kept in self._unclaimed:
+                self._pending.keep_again(kept)
             self._unclaimed = []
             old = [] if broker.welcome.checkpoint_bytes else self._pending.take_checkpoints()
             reports = self._pending.first(_REPORTS_MAX)
-        for checkpoint in old:
-            self._checkpointed(checkpoint, _TOO_OLD)
+        for kept in old:
+            kept.answer(_TOO_OLD)
         while len(self._pending) > len(reports):
             self._exchange(broker, reports, [])
             with self._news:
@@ -348,34 +345,34 @@ class Reporter:
     def _exchange(
         self,
         broker: Broker,
-        reports: dict[object, Report],
+        reports: dict[object, Pending],
         last: list[Report],
         wait: timedelta = timedelta(0),
     ) -> None:
-        commands = [*reports.values(), *last]
-        replies = broker.report(commands, wait)
+        sent = [*reports.values(), *last]
+        replies = broker.report([_command(each) for each in sent], wait)
         with self._news:
             self._pending.answered(reports)
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(command, Checkpoint):
-                self._checkpoint_answered(command, reply, broker.welcome.incarnation)
-            elif isinstance(reply, Refused) and not isinstance(command, TellProgress):
-                verb = type(command).__name__.lower()
+        for report, reply in zip(sent, replies, strict=True):
+            if isinstance(report, KeptCheckpoint):
+                self._checkpoint_answered(report, reply, broker.welcome.incarnation)
+            elif isinstance(reply, Refused) and not isinstance(report, TellProgress):
+                verb = type(report).__name__.lower()
                 self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
             elif isinstance(reply, Extended):
                 self._stops_made = reply.stops_made
                 self._renewed(reply)
         self._answered()
 
-    def _checkpoint_answered(self, checkpoint: Checkpoint, reply: Reply, incarnation: int) -> None:
+    def _checkpoint_answered(self, kept: KeptCheckpoint, reply: Reply, incarnation: int) -> None:
         """Pass the answer on; a manager that has restarted since the grant may not know the lease yet."""
         lost = isinstance(reply, Refused) and reply.code == LeaseLost.code
-        restarted = incarnation_of(checkpoint.token) != incarnation
+        restarted = incarnation_of(kept.checkpoint.token) != incarnation
         early = time.monotonic() - self._greeted_at < _REJOIN_SECONDS
         if lost and restarted and early and not self._leaving:
-            self._unclaimed.append(checkpoint)
+            self._unclaimed.append(kept)
         else:
-            self._checkpointed(checkpoint, reply)
+            kept.answer(reply)
 
     def _answered(self) -> None:
         self._answered_at = time.monotonic()
@@ -397,3 +394,7 @@ class Reporter:
             return
         with self._news:
             self._news.wait_for(lambda: self._leaving, pause)
+
+
+def _command(report: Pending) -> Report:
+    return report.checkpoint if isinstance(report, KeptCheckpoint) else report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from functools import partial
 
 import msgspec
 import pytest
@@ -49,3 +50,19 @@ def test_a_lost_lease_is_remembered_until_its_attempt_has_ended() -> None:
             channel.keep(Checkpoint(7, 0, b"data"), durable=True)
     channel.forget(7)
     assert not channel._lost
+
+
+def test_the_record_of_a_checkpoint_settles_an_earlier_one_that_another_thread_left_meanwhile() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    channel = PipeChannel(theirs, lambda: True)
+    threads = []
+    for data in (b"earlier", b"later"):
+        leave = partial(channel.keep, Checkpoint(7, 0, data), durable=False)
+        threads.append(threading.Thread(target=leave))
+        threads[-1].start()
+        assert ours.recv_bytes()
+    for answer in ((1, False, "", ""), (2, False, "", ""), (2, True, "", "")):
+        channel.answered(msgspec.msgpack.encode(answer))
+    for thread in threads:
+        thread.join(30)
+    assert channel.unrecorded(7, 0) is None

@@ -61,6 +61,7 @@ class Desk:
         self.alive = True
         self.told = False
         self.drains: list[bool] = []
+        self.answers: list[r.Reply] = []
         self.asked = threading.Event()
         self.reporter = Reporter(
             self.connect,
@@ -84,6 +85,9 @@ class Desk:
 
     def renewed(self, reply: r.Extended) -> None:
         self.drains.append(bool(reply.drain))
+
+    def keep(self, checkpoint: c.Checkpoint, *, awaited: bool) -> None:
+        self.reporter.keep(checkpoint, self.answers.append, awaited=awaited)
 
     def start(self) -> Line:
         self.reporter.start()
@@ -304,11 +308,11 @@ def test_checkpoints_that_nobody_waits_for_travel_together(
 ) -> None:
     monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
     line = desk.start()
-    desk.reporter.keep(checkpoint(line, 0), awaited=False)  # begins a period
+    desk.keep(checkpoint(line, 0), awaited=False)  # begins a period
     line.until(lambda: checkpoints(line) == [0])
     for number in range(1, 300):
-        desk.reporter.keep(checkpoint(line, number), awaited=False)
-    desk.reporter.keep(checkpoint(line, 300), awaited=True)
+        desk.keep(checkpoint(line, number), awaited=False)
+    desk.keep(checkpoint(line, 300), awaited=True)
     line.until(lambda: len(checkpoints(line)) == 301)
     assert checkpoints(line) == list(range(301))
     assert requests_with_checkpoints(line) == 2
@@ -320,9 +324,9 @@ def test_a_report_of_a_crash_takes_the_checkpoints_before_it_along(
 ) -> None:
     monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
     line = desk.start()
-    desk.reporter.keep(checkpoint(line, 0), awaited=False)
+    desk.keep(checkpoint(line, 0), awaited=False)
     line.until(lambda: checkpoints(line) == [0])
-    desk.reporter.keep(checkpoint(line, 1, b"last words"), awaited=False)
+    desk.keep(checkpoint(line, 1, b"last words"), awaited=False)
     desk.reporter.post(lost("w/1"))
     line.until(lambda: reports(line) == ["w/1"])
     kinds = [each for each in line.sent if isinstance(each, c.Checkpoint | c.Lost)]
@@ -333,7 +337,7 @@ def test_a_report_of_a_crash_takes_the_checkpoints_before_it_along(
 def test_gathered_checkpoints_arrive_by_themselves_also_after_a_break(desk: Desk) -> None:
     line = desk.start()
     line.away = True
-    desk.reporter.keep(checkpoint(line, 5), awaited=False)
+    desk.keep(checkpoint(line, 5), awaited=False)
     assert line.refused.wait(SECONDS)
     line.away = False
     line.until(lambda: checkpoints(line) == [5])
@@ -346,7 +350,7 @@ def test_a_reporter_that_closes_sends_the_checkpoints_that_are_left(
     monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
     line = desk.start()
     for number in (0, 1):
-        desk.reporter.keep(checkpoint(line, number), awaited=False)
+        desk.keep(checkpoint(line, number), awaited=False)
         line.until(lambda: checkpoints(line)[:1] == [0])
     desk.reporter.close(SECONDS)
     assert checkpoints(line) == [0, 1]
