@@ -84,7 +84,7 @@ def test_a_job_that_loses_a_worker_again_and_again_is_dead_with_that_cause(engin
             engine.advance(engine.limits.reconnect_seconds + 0.1)
         assert states(engine.client(), "o-0") == ["ready"]
         worker = consumer_of(engine, next(names))
-        lease_one(worker)
+        assert lease_one(worker).suspicions == lost - 1
         lose(engine, worker)
         assert suspicions(engine.client(), "o-0") == [lost]
 

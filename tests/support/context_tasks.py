@@ -26,6 +26,7 @@ def _described() -> dict[str, Any]:
         "failures": job.failures,
         "crashes": job.crashes,
         "interruptions": job.interruptions,
+        "suspicions": job.suspicions,
         "submitted_at": job.submitted_at,
         "left": None if job.deadline is None else job.deadline - time.monotonic(),
     }

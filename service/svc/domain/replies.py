@@ -121,6 +121,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     waited: float = 0.0
     headers: list[bytes] = []
     checkpoint: bytes = b""
+    suspicions: int = 0
 
 
 class Grant(Reply, frozen=True, tag="grant"):

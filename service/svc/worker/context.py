@@ -96,6 +96,11 @@ class CurrentJob:
         return self._delivery.interruptions
 
     @property
+    def suspicions(self) -> int:
+        """How many of the interruptions were a lost worker for which the job may be to blame."""
+        return self._delivery.suspicions
+
+    @property
     def submitted_at(self) -> float:
         """The Unix time at which the manager accepted the job."""
         return self._delivery.submitted_at

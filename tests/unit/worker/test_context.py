@@ -49,8 +49,18 @@ def test_a_task_reads_what_is_known_of_its_job(queue: LocalQueue) -> None:
         "failures": 0,
         "crashes": 0,
         "interruptions": 0,
+        "suspicions": 0,
         "left": None,
     }
+
+
+def test_a_job_that_has_lost_its_workers_knows_how_often_it_is_suspected() -> None:
+    delivery = Delivery(1, "origin", 7, Terms("m:f"), [b""], interruptions=3, suspicions=2)
+    running = context.begin(delivery, None)
+    running.number = 7
+    job = running.job()
+    context.end(running)
+    assert (job.suspicions, job.interruptions, job.attempt) == (2, 3, 4)
 
 
 def test_the_deadline_is_that_of_the_timeout(queue: LocalQueue) -> None:

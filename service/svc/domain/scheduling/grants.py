@@ -245,4 +245,5 @@ def _deliver(
         waited,
         [] if chunk.columns is None else state.headers(chunk, start, stop),
         state.checkpoint(record.checkpoint) if record.checkpoint else b"",
+        record.suspicions,
     )
