@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from svc.addresses import Address
-from svc.app.manager import _manager_http
+from svc.app.manager_http import ManagerHttp, serving_answers
 from svc.domain import commands as c
 from svc.health import probe
 from svc.server import pace
@@ -112,7 +112,8 @@ def test_a_manager_that_lets_many_in_in_turn_is_ready(descriptors, monkeypatch, 
         for _ in range(2 * Bounds().handshakes):
             stack.enter_context(Stranger(manager.endpoint))
         manager.until(lambda: manager.server.ask(lambda: manager.server.pacing).result(20))
-        with _manager_http(settings, manager.server, manager.host, metrics) as http:
+        answers = serving_answers(settings, manager.server, manager.host, metrics)
+        with ManagerHttp(settings).showing(answers) as http:
             assert http is not None
             until(lambda: probe([(http.host, http.port)], "/readyz", 20) == (200, "ok"))
 

@@ -50,6 +50,10 @@ def test_a_takeover_that_gets_no_further_says_why_and_ends_in_order(tmp_path: Pa
         until(lambda: made.events(0, "journal_silent") != [], 30)
         told = made.events(0, "journal_silent")[0]
         assert 'permissions violation for publish to "svc.journal.e1"' in told["reason"]
+        assert made.asked(0, "/livez") == (200, "ok\n")
+        assert "permissions violation" in made.ready(0)[1]
+        assert made.asked(0, "/sd/workers")[0] == 503
+        until(lambda: metrics_of(made.http[0])["svc_journal_unconfirmed_seconds"] > 3, 30)
 
         act_as(made, "whole")
         made.start(1)

@@ -60,8 +60,12 @@ class Managers:
 
     def ready(self, number: int) -> tuple[int, str]:
         """Return the status of a manager's /readyz, 0 if there is none, and its text."""
+        return self.asked(number, "/readyz")
+
+    def asked(self, number: int, path: str) -> tuple[int, str]:
+        """Return the status of a *path* at a manager, 0 if there is none, and its text."""
         try:
-            with urllib.request.urlopen(f"http://{self.http[number]}/readyz", timeout=20) as answer:
+            with urllib.request.urlopen(f"http://{self.http[number]}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -94,7 +94,7 @@ class LeadMetrics:
         leadership, replica, tell = self._candidacy.leadership, self._replication.replica, self._observer
         leads, begun = leadership.position is Position.LEADER, self._replication.number
         now, unsure = self._clock(), leads and not self._candidacy.valid
-        unconfirmed = self._unconfirmed(now)
+        unconfirmed = max(self._unconfirmed(now), self._hindered(now))
         tell.measured("svc_manager_role", float(leads), "leader")
         tell.measured("svc_manager_role", float(not leads), "standby")
         tell.measured("svc_manager_unsure", float(unsure))
@@ -104,8 +104,8 @@ class LeadMetrics:
         tell.measured("svc_journal_unconfirmed_seconds", unconfirmed)
         tell.counted("svc_manager_takeovers_total", by=leadership.takeovers - self._takeovers)
         self._takeovers = leadership.takeovers
-        silences = (now - leadership.confirmed_at if unsure else 0.0, unconfirmed, self._hindered(now))
-        self.silent = max(silences) if leads else 0.0
+        silent = max(now - leadership.confirmed_at if unsure else 0.0, unconfirmed)
+        self.silent = silent if leads else 0.0
         self._silence.told(self.silent, self._replication.trouble or self._candidacy.trouble)
 
     def _hindered(self, now: float) -> float:

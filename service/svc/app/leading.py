@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from svc.addresses import Address
 from svc.app.journals import open_replication
+from svc.app.manager_http import ManagerHttp
 from svc.app.process import logger
 from svc.app.standing_by import stand_by
 from svc.app.stop_signals import StopSignals
@@ -194,8 +195,17 @@ class Lead:
         holding = self._candidacy.leader
         return () if holding is None else holding.addresses
 
+    @property
+    def stands_by(self) -> bool:
+        """Whether this manager waits for the lead: it neither takes it over, nor ends."""
+        return not self._led and not self._leaving
+
     def said(self) -> str:
-        """Return this standby's state in words."""
+        """Return in words why this manager does not serve."""
+        if self._leaving:
+            return "ends, and hands the lead over if it has it"
+        if self._led:
+            return f"takes the lead over; {self._replication.trouble or 'the journal is being read'}"
         if (failure := self._replication.replica.failure) is not None:
             return f"standby that cannot take over: {failure}"
         behind = "" if self._candidacy.leadership.caught_up else "; the journal is still being read"
@@ -296,6 +306,7 @@ def await_lead(
     listener: socket.socket,
     signals: StopSignals,
     metrics: ManagerMetrics,
+    http: ManagerHttp,
 ) -> tuple[Lead, Journal] | None:
     """Stand by until this manager leads; return the lead and the journal, or None if it was told to stop.
 
@@ -305,6 +316,7 @@ def await_lead(
         listener: the socket at which clients come; peers are turned away there meanwhile.
         signals: those of this process.
         metrics: those of this manager, also when it leads.
+        http: has the answers of a standby when this returns, until others take their place.
 
     Raises:
         ServiceError: the servers or the stream are not as they must be.
@@ -318,7 +330,7 @@ def await_lead(
         lead = Lead.stand(settings, stream, replication, serves_at)
         stack.callback(lead.leave)
         lead.measure(replication, metrics, stream)
-        if not stand_by(settings, lead, listener, signals, metrics):
+        if not stand_by(settings, lead, listener, signals, metrics, http):
             return None
         try:
             with signals.passed_to(replication.give_up, _nothing):

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from svc.addresses import Address
 from svc.app.descriptors import room_for
 from svc.app.journals import fault_reports, open_journal, output_store
 from svc.app.leading import Lead, await_lead
+from svc.app.manager_http import ManagerHttp, serving_answers
 from svc.app.memory import memory_watch
 from svc.app.notify_socket import NotifySocket
-from svc.app.process import READY_SECONDS, announce, is_ready, logger, serving
+from svc.app.process import announce, logger
 from svc.app.stop_signals import StopSignals
-from svc.errors import BrokerError, ManagerBroken, ManagerUnreachable, ServiceError
+from svc.errors import ManagerBroken, ServiceError
 from svc.journal_address import StreamAddress
 from svc.key_files import read_role_keys
 from svc.settings import ManagerSettings
 from svc.telemetry.loading import load_structlog
 from svc.wire import RELEASE
-from svc.wire_tls import ANY_NAME
 
 if TYPE_CHECKING:
     import socket
@@ -32,21 +31,16 @@ if TYPE_CHECKING:
 
     from svc.broker.host import QueueHost
     from svc.broker.journal import Journal
-    from svc.domain.commands import Command
     from svc.domain.limits import Limits
-    from svc.domain.replies import Reply
     from svc.server.connection_limits import Bounds
     from svc.server.keys import KeyRing
     from svc.server.manager import Server
     from svc.telemetry.metrics import ManagerMetrics
 
-R = TypeVar("R", bound="Reply")
 #: Bytes of all large values with --durability memory.
 MEMORY_VALUES_BYTES = 256 * 1024 * 1024
 #: Seconds by which the queue's clock is off from the host's and that is logged at the start.
 CLOCK_OFF_SECONDS = 60.0
-#: Addresses to listen on are no addresses to connect to.
-_ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # mapped away from
 
 
 class Access(NamedTuple):
@@ -73,13 +67,13 @@ def run_manager(settings: ManagerSettings) -> int:
     LogSettings(format=settings.log_format, level=settings.log_level).configure()
     log = logger()
     access = _access(settings)
-    with closing(StopSignals()) as signals:
+    with closing(StopSignals()) as signals, closing(ManagerHttp(settings)) as http:
         if isinstance(settings.journal, StreamAddress) and settings.durability != "memory":
             again, port = True, settings.listen.port
             while again:
                 with closing(listen(settings.listen.host, port)) as listener:
                     port = listener.getsockname()[1]
-                    again = _lead(settings, settings.journal, listener, access, signals)
+                    again = _lead(settings, settings.journal, listener, access, signals, http)
                 if again:
                     forget_survivors()
         else:
@@ -89,7 +83,7 @@ def run_manager(settings: ManagerSettings) -> int:
             except ServiceError:
                 journal.close()
                 raise
-            _serve(settings, listener, access, journal, ManagerMetrics(RELEASE, sqlite), signals)
+            _serve(settings, listener, access, journal, ManagerMetrics(RELEASE, sqlite), signals, http)
     log.info("manager_stopped")
     return 0
 
@@ -100,6 +94,7 @@ def _lead(
     listener: socket.socket,
     access: Access,
     signals: StopSignals,
+    http: ManagerHttp,
 ) -> bool:
     """Stand by for the lead of a stream, then serve, and hand over at the end.
 
@@ -108,14 +103,14 @@ def _lead(
     from svc.telemetry.metrics import ManagerMetrics
 
     metrics = ManagerMetrics(RELEASE)
-    led = await_lead(settings, stream, listener, signals, metrics)
+    led = await_lead(settings, stream, listener, signals, metrics, http)
     if led is None:
         return False
     lead, journal = led
     try:
         # A standby lives long: its keys and certificates may be others by now.
         access = _access_again(settings, logger()) or access
-        _serve(settings, listener, access, journal, metrics, signals, lead)
+        _serve(settings, listener, access, journal, metrics, signals, http, lead)
     finally:
         again = lead.leave(lambda: signals.stop_asked)
     return again
@@ -128,6 +123,7 @@ def _serve(
     journal: Journal,
     metrics: ManagerMetrics,
     signals: StopSignals,
+    http: ManagerHttp,
     lead: Lead | None = None,
 ) -> None:
     """Serve the queue of *journal* until a signal."""
@@ -174,10 +170,10 @@ def _serve(
         lead.on_lost = server.stop
     try:
         with (
-            _manager_http(settings, server, host, metrics) as http,
+            http.showing(serving_answers(settings, server, host, metrics)) as shown_at,
             signals.passed_to(server.stop, lambda: _renew(settings, server, log)),
         ):
-            _tell_start(settings, address, http, journal, log)
+            _tell_start(settings, address, shown_at, journal, log)
             if lead is not None and lead.lost:
                 server.stop()
             server.serve_forever()
@@ -293,57 +289,3 @@ def _renew(settings: ManagerSettings, server: Server, log: Any) -> None:
     """Read keys and certificates again; if that fails, keep the current ones."""
     if (access := _access_again(settings, log)) is not None:
         server.ask(lambda: server.renew(access.keys, access.tls))
-
-
-@contextmanager
-def _manager_http(
-    settings: ManagerSettings, server: Server, host: QueueHost, metrics: ManagerMetrics
-) -> Iterator[Address | None]:
-    """Serve metrics, health and discovery beside the manager."""
-    from svc.domain.commands import Exposition, Ping, Stats
-    from svc.domain.replies import Done, Refused, Text, Totals
-    from svc.telemetry.http import HttpServer, NoAnswerNow
-    from svc.telemetry.routes import manager_routes, scale_figures, shared
-
-    if settings.http is None:
-        yield None
-        return
-    host_name, port = server.endpoint
-    own = Address(_ANY.get(host_name, host_name), port)
-    # The manager connects to itself, by an address that its certificate need not have.
-    own_tls = replace(settings.tls, name=ANY_NAME) if settings.tls else None
-
-    def ask(function: Callable[[], Any]) -> Any:
-        return server.ask(function).result(READY_SECONDS)
-
-    def answer(command: Command, kind: type[R]) -> R:
-        replies: Future[list[Reply]] = Future()
-        ask(lambda: host.ask([command], replies.set_result))
-        (reply,) = replies.result(READY_SECONDS)
-        if isinstance(reply, kind):
-            return reply
-        if isinstance(reply, Refused) and reply.code == ManagerUnreachable.code:
-            raise NoAnswerNow(reply.message)
-        raise BrokerError(str(reply))
-
-    def exposition() -> bytes:
-        return answer(Exposition(), Text).text.encode()
-
-    def ready() -> tuple[bool, str]:
-        # If many have come at once, a connection of our own would wait behind all of them.
-        with suppress(TimeoutError, ServiceError):
-            if ask(lambda: server.pacing):
-                answer(Ping(), Done)
-                return True, "ok"
-        # The authkey may have changed since the start.
-        return is_ready(own, settings.read_authkey(), own_tls)
-
-    routes = manager_routes(
-        exposition=exposition,
-        ready=ready,
-        workers=lambda: ask(host.workers),
-        scale=lambda: scale_figures(answer(Stats(), Totals), metrics.mean_run_seconds()),
-    )
-    beside = HttpServer((settings.http.host, settings.http.port), shared(routes), settings.http_hosts)
-    with serving(beside) as address:
-        yield address

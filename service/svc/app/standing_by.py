@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from svc.addresses import Address
 from svc.app.key_comparison import KeyComparison
+from svc.app.manager_http import ManagerHttp, standby_answers
 from svc.app.notify_socket import NotifySocket
-from svc.app.process import announce, logger, serving
+from svc.app.process import announce, logger
 from svc.app.stop_signals import StopSignals
 from svc.settings import ManagerSettings
 
@@ -28,8 +27,11 @@ def stand_by(
     listener: socket.socket,
     signals: StopSignals,
     metrics: ManagerMetrics,
+    http: ManagerHttp,
 ) -> bool:
     """Turn peers away until this manager has the lead, or is told to stop; return whether it has.
+
+    Its answers over HTTP stay.
 
     Raises:
         Conflict: the leader has other keys.
@@ -41,12 +43,10 @@ def stand_by(
     comparison = KeyComparison(settings, lambda: _others(lead), lead.stop_waiting)
     standby.start()
     try:
-        with (
-            signals.passed_to(lead.stop_waiting, lambda: _renew(settings, standby)),
-            _http(settings, lead, metrics) as http,
-        ):
-            announce(settings.announce, listen=address, http=http)
-            log.info("standing_by", listen=str(address), http=str(http or "off"))
+        with signals.passed_to(lead.stop_waiting, lambda: _renew(settings, standby)):
+            shown_at = http.show(standby_answers(lead, metrics))
+            announce(settings.announce, listen=address, http=shown_at)
+            log.info("standing_by", listen=str(address), http=str(shown_at or "off"))
             NotifySocket(os.environ).ready()
             comparison.start()
             leads = lead.wait()
@@ -68,23 +68,3 @@ def _context(settings: ManagerSettings) -> Any:
 
 def _renew(settings: ManagerSettings, standby: StandbyListener) -> None:
     standby.tls = _context(settings)
-
-
-@contextmanager
-def _http(settings: ManagerSettings, lead: Lead, metrics: ManagerMetrics) -> Iterator[Address | None]:
-    """Serve metrics and health of a standby: it lives, and is not ready."""
-    from svc.domain.replies import Totals
-    from svc.telemetry.http import HttpServer
-    from svc.telemetry.routes import shared, standby_routes
-
-    if settings.http is None:
-        yield None
-        return
-    nothing = Totals([])  # it has no queues
-    routes = shared(
-        standby_routes(exposition=lambda: "".join(metrics.collect(nothing)).encode(), said=lead.said)
-    )
-    with serving(
-        HttpServer((settings.http.host, settings.http.port), routes, settings.http_hosts)
-    ) as address:
-        yield address

@@ -144,6 +144,12 @@ class HttpServer:
         )
         self._thread.start()
 
+    def change(self, routes: Mapping[str, Route]) -> None:
+        """Answer by *routes* from the next request on."""
+        self._routes = dict(routes)
+        if self._server is not None:
+            self._server.routes = self._routes
+
     def stop(self) -> None:
         """Stop listening, without waiting for running requests. May be called before `start`, and again."""
         thread, self._thread = self._thread, None
@@ -179,7 +185,7 @@ class _Server(ThreadingMixIn, TCPServer):
     def __init__(self, address: tuple[str, int], routes: Mapping[str, Route], hosts: KnownHosts) -> None:
         self.hosts = hosts
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._routes = routes
+        self.routes = routes
         self._slots = threading.BoundedSemaphore(REQUESTS_MAX)
         #: The requests that have not come yet, or whose answers have not gone yet, and since when the clients
         #: are waited for, oldest first.
@@ -220,9 +226,10 @@ class _Server(ThreadingMixIn, TCPServer):
         """Log nothing: a client that disconnects or is cut off is no event of the service."""
 
     def answer(self, path: str) -> Response:
-        route = self._routes.get(path)
+        routes = self.routes
+        route = routes.get(path)
         if route is None:
-            return text(HTTPStatus.NOT_FOUND, "there is: " + " ".join(self._routes))
+            return text(HTTPStatus.NOT_FOUND, "there is: " + " ".join(routes))
         try:
             return route()
         except NoAnswerNow as error:

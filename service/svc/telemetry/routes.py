@@ -61,23 +61,26 @@ def worker_routes(*, exposition: Callable[[], bytes], ready: Ready) -> dict[str,
     }
 
 
-def standby_routes(*, exposition: Callable[[], bytes], said: Callable[[], str]) -> dict[str, Route]:
-    """Return the paths of a standby, which lives, is not ready, and has no workers.
+def standby_routes(
+    *, exposition: Callable[[], bytes], said: Callable[[], str], stands_by: Callable[[], bool]
+) -> dict[str, Route]:
+    """Return the paths of a manager that does not serve: it lives, and is not ready.
 
     Args:
         exposition: returns the metrics.
-        said: returns its state in words.
+        said: returns in words why it does not serve.
+        stands_by: returns whether another manager may lead; the workers are then that one's.
     """
     return {
         **worker_routes(exposition=exposition, ready=lambda: (False, said())),
-        "/sd/workers": lambda: _json([]),
+        "/sd/workers": lambda: _discovery([] if stands_by() else None),
     }
 
 
 def _discovery(workers: Iterable[WorkerView] | None) -> Response:
     """Answer a Prometheus; one that got an incomplete list would drop the targets that are not in it."""
     if workers is None:
-        return text(503, "workers of before the restart are still expected")
+        return text(503, "the workers are not known yet")
     return _json(discovered(workers))
 
 

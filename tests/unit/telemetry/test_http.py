@@ -287,7 +287,7 @@ def test_discovery_answers_an_empty_list_where_there_is_no_worker():
 def test_discovery_answers_503_while_workers_of_before_a_restart_are_expected():
     """To Prometheus an empty list says that there is no worker, and it drops all of them."""
     answer = manager(None)["/sd/workers"]
-    assert (answer.status, answer.body) == (503, b"workers of before the restart are still expected\n")
+    assert (answer.status, answer.body) == (503, b"the workers are not known yet\n")
 
 
 def test_a_manager_serves_its_metrics_as_prometheus_text():
