@@ -96,6 +96,15 @@ def test_the_output_of_a_command_is_in_its_logs_with_the_streams_apart(host: Hos
     assert shown.stdout == b"err\n\x1b[2J\xff"
 
 
+def test_a_failed_command_has_exit_code_output_and_duration_as_its_outcome(host: Host):
+    script = ["sh", "-c", "echo hi; exit 3"]
+    found = json.loads(host.svc("run", "--wait", "--json", "--", *script).stdout)
+    assert (found["exit_code"], found["seconds"] > 0) == (3, True)
+    assert "hi" in found["error"]["traceback"]
+    told = host.svc("run", "--wait", "--", *script)
+    assert (told.returncode, told.stdout, told.stderr.splitlines()[:2]) == (8, "", ["stdout:", "hi"])
+
+
 def test_the_output_of_a_command_is_shown_while_it_runs(host: Host):
     job = host.svc("run", "--job-timeout", "60s", "--", "sh", "-c", "echo begun; sleep 300").stdout.strip()
     follow = [*SVC, "logs", job, "--follow"]

@@ -14,11 +14,12 @@ from svc import codec
 from svc.cli.contents import content_document
 from svc.cli.output import moment
 from svc.client.session import failure_of
-from svc.domain.job import Attempt, ErrorInfo, Outcome
+from svc.domain.job import SHELL, Attempt, ErrorInfo, Outcome
 from svc.domain.job_view import JobView, Progress
 from svc.domain.lifecycle import JobState
 from svc.domain.replies import QueueStats, Totals, WorkerView
 from svc.errors import CodecError
+from svc.worker.exit_codes import exit_code_of
 
 
 def job_document(job: JobView) -> dict[str, Any]:
@@ -61,7 +62,10 @@ def error_info(error: ErrorInfo | None) -> dict[str, Any] | None:
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome of a job. A result that is a pickled object is not opened; `unreadable` says so."""
+    """Return the outcome of a job. A result that is a pickled object is not opened; `unreadable` says so.
+
+    That of a shell command has its `exit_code`, None if it has none.
+    """
     value, unreadable = result_of(outcome)
     document = {
         "id": outcome.id,
@@ -72,7 +76,15 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "finished_at": moment(outcome.finished_at),
     }
+    if outcome.task == SHELL:
+        document["exit_code"] = _exit_code(outcome, value)
     return {**document, "unreadable": unreadable} if unreadable else document
+
+
+def _exit_code(outcome: Outcome, value: Any) -> int | None:
+    if outcome.error is not None:
+        return exit_code_of(outcome.error)
+    return value.get("exit_code") if isinstance(value, dict) else None
 
 
 def read_result(outcome: Outcome) -> Any:

@@ -200,7 +200,10 @@ class CommandLines(NumberedJobs):
 
 
 def print_outputs(outcomes: Iterable[Outcome], out: Printer, *, named: bool) -> int:
-    """Print the output of each command, as JSON the whole outcome; return 8 if one failed, else 0."""
+    """Print the output of each command, as JSON the whole outcome; return 8 if one failed, else 0.
+
+    Of a command that failed, the ends of both outputs, which its error has, go to stderr.
+    """
     if not out.text:
         return print_outcomes(outcomes, out, named=named)
     from svc.cli.documents import failure_text, result_of
@@ -210,6 +213,8 @@ def print_outputs(outcomes: Iterable[Outcome], out: Printer, *, named: bool) -> 
     for outcome in outcomes:
         if outcome.state != JobState.SUCCEEDED:
             failed = True
+            if outcome.error is not None and outcome.error.traceback:
+                tell_lines(outcome.error.traceback.removesuffix("\n"))
             tell(f"svc: {failure_text(outcome)} - `svc jobs show {outcome.id}` tells more")
             continue
         value, unreadable = result_of(outcome)

@@ -18,16 +18,13 @@ from svc.errors import OutsideJob
 from svc.worker.capture import Capture
 from svc.worker.command import NotStarted, carried_out
 from svc.worker.context import current_job
+from svc.worker.exit_codes import FAILED, MISSING, NOT_BEGUN, NOT_FOUND, NOT_STARTED, shown
 from svc.worker.failure import AttemptFailed, Failure
 from svc.worker.head_and_tail import HeadAndTail
 from svc.worker.leftovers import environment
 from svc.worker.process import describe_exit
 from svc.worker.registry import Task, TaskOptions
 
-#: The exit codes of a shell for a program that is not there, and for one that cannot be started.
-NOT_FOUND, NOT_STARTED = 127, 126
-#: Added to the number of the signal that killed a command, as a shell does.
-KILLED = 128
 #: Of a failed command, so much of each output is kept with the error, which has a bound of its own.
 _SHOWN_BYTES = TRACEBACK_MAX // 4
 _LINE_MAX = 400
@@ -142,19 +139,18 @@ def _unstartable(
     name, code = repr(os.fsdecode(argv[0]))[:_LINE_MAX], NOT_STARTED
     message = f"the program {name} cannot be started: {error.strerror}"
     if isinstance(error, FileNotFoundError):
-        code, message = NOT_FOUND, f"this worker has no program {name}"
+        code, message = NOT_FOUND, f"{MISSING} {name}"
     permanent = retry_on is not None and code not in retry_on
-    return AttemptFailed(Failure(ErrorInfo("CommandNotStarted", message), Cause.FAILED, permanent))
+    return AttemptFailed(Failure(ErrorInfo(NOT_BEGUN, message), Cause.FAILED, permanent))
 
 
 def _unsuccessful(
     code: int, out: HeadAndTail, err: HeadAndTail, retry_on: Collection[int] | None
 ) -> AttemptFailed:
-    shown = code if code >= 0 else KILLED - code
-    permanent = retry_on is not None and shown not in retry_on
+    permanent = retry_on is not None and shown(code) not in retry_on
     last = err.text().rstrip().rpartition("\n")[2][:_LINE_MAX]
     message = describe_exit(code) + (f": {last}" if last else "")
-    return _failed("CommandFailed", message, out, err, Cause.FAILED, permanent=permanent)
+    return _failed(FAILED, message, out, err, Cause.FAILED, permanent=permanent)
 
 
 def _failed(

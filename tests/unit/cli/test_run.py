@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 
 from svc.cli.program import run as run_program
-from svc.domain.job import SHELL
+from svc.domain import commands as c
+from svc.domain.job import SHELL, ErrorInfo
 from svc.wire import MESSAGE_BYTES_MAX
+from tests.support.asking import record
 from tests.unit.cli.conftest import Consumer
 
 
@@ -28,6 +31,12 @@ def ran(consumer, count=1, **result):
     while len(seen) < count:
         consumer.succeed(command)
     return seen
+
+
+def fail(consumer, kind, message, kept=""):
+    """Take a job and end it with an error."""
+    (delivery,) = consumer.broker.lease(limit=1, wait=timedelta(seconds=5)).grant.deliveries
+    record(consumer.broker, c.Nack(delivery.token, delivery.first, ErrorInfo(kind, message, kept)))
 
 
 def lines(tmp_path, content):
@@ -176,12 +185,44 @@ def test_a_failed_command_is_told_and_the_exit_code_is_8(svc, consumer):
     assert "exit code 3: no space left" in ended.err
 
 
+def test_the_ends_of_the_outputs_of_a_failed_command_go_to_stderr(svc, consumer):
+    kept = "stderr:\nno space left\n\nstdout:\n\x1b[31mhalf\n"
+    thread = threading.Thread(
+        target=fail, args=[consumer, "CommandFailed", "exit code 3: no space left", kept]
+    )
+    thread.start()
+    ended = svc("run", "--wait", "cp")
+    thread.join()
+    assert (ended.code, ended.out) == (8, "")
+    first, *_, shown, last = ended.err.splitlines()
+    assert (first, shown) == ("stderr:", "\\x1b[31mhalf")
+    assert last.startswith("svc: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "code"),
+    [
+        ("CommandFailed", "exit code 3: no space left", 3),
+        ("CommandFailed", "killed by signal 11 (SIGSEGV)", 139),
+        ("CommandFailed", "(hidden)", None),
+        ("TimedOut", "the command ran over its timeout of 5 s and was killed", None),
+    ],
+)
+def test_json_has_the_exit_code_of_a_failed_command(svc, consumer, kind, message, code):
+    thread = threading.Thread(target=fail, args=[consumer, kind, message])
+    thread.start()
+    ended = svc("run", "--wait", "--json", "cp")
+    thread.join()
+    assert (ended.code, ended.json["exit_code"], ended.json["value"]) == (8, code, None)
+
+
 def test_json_has_the_whole_outcome(svc, consumer):
     thread = threading.Thread(target=ran, args=[consumer], kwargs={"stdout": b"\xff"})
     thread.start()
     found = svc("run", "--wait", "--json", "echo").json
     thread.join()
     assert (found["task"], found["value"]["exit_code"], found["value"]["stdout"]) == (SHELL, 0, "/w==")
+    assert found["exit_code"] == 0
 
 
 def test_json_behind_the_program_is_no_option_of_svc(capfd):

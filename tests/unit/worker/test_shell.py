@@ -18,6 +18,7 @@ from svc.domain.replies import Delivery
 from svc.worker import offspring
 from svc.worker.capture import Capture
 from svc.worker.context import run_as_current
+from svc.worker.exit_codes import exit_code_of
 from svc.worker.failure import Failure
 from svc.worker.offspring import Process, adopt_orphans, descendants
 from svc.worker.registry import Registry
@@ -127,6 +128,25 @@ def test_any_other_exit_code_and_a_signal_is_a_failure_with_its_number(script: s
     found = failure("sh", "-c", script)
     assert (found.error.type, found.error.message) == ("CommandFailed", message)
     assert (found.cause, found.permanent) == (Cause.FAILED, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "echo exit code 9 >&2; exit 255"], 255),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["sh", "-c", "kill -40 $$"], 168),
+        (["no-such-program"], 127),
+        (["/"], 126),
+    ],
+)
+def test_the_exit_code_can_be_read_from_the_error(argv: list[str | bytes], code: int):
+    assert exit_code_of(failure(*argv).error) == code
+
+
+def test_a_command_that_was_killed_at_its_timeout_has_no_exit_code():
+    assert exit_code_of(failure("sleep", "60", timeout=0.1).error) is None
 
 
 def test_a_failure_tells_the_ends_of_both_outputs():
