@@ -18,8 +18,9 @@ from typing import Any
 from msgspec import inspect
 
 from svc.domain import commands as c
-from svc.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE
+from svc.domain.job import DEFAULT_QUEUE, RESULTS_QUEUE, SHELL
 from svc.domain.lifecycle import JobState
+from svc.domain.names import TYPED
 from svc.domain.roles import Role
 from svc.server.plain import EXPOSED
 from tests.fuzz import steps as s
@@ -51,6 +52,8 @@ _SENDERS: dict[type[c.Command], tuple[str, ...]] = {
 _SIZES: dict[type[c.Command], tuple[int, ...]] = {c.Submit: (1, 1, 1, 2)}
 _ABOUT_LEASES = (c.Ack, c.Nack, c.Release, c.Checkpoint, c.Yield, c.StoreResultPiece, c.FetchArgument)
 _PEERS_MAX = 9
+#: Roles by frequency; each arrives.
+_ROLES = (*Role, Role.WORK, Role.ADMIN)
 _ORIGINS = ("a", "b", "c")
 _TASKS = ("m:f", "m:g")
 _QUEUES = (DEFAULT_QUEUE, DEFAULT_QUEUE, "q")
@@ -127,7 +130,7 @@ class Author:
     # --- arrivals -----------------------------------------------------------------------------------
 
     def _arrival(self) -> s.Step:
-        role = self._rng.choice((Role.SUBMIT, Role.WORK, Role.WORK, Role.READ, Role.ADMIN, Role.ADMIN))
+        role = self._rng.choice(_ROLES)
         self._arrived += 1
         number = self._arrived
         if role in (Role.WORK, Role.ADMIN) and self._rng.random() < 0.7:
@@ -220,9 +223,9 @@ class Author:
             "origin": (origin,),
             "id": self._ids(chunks),
             "queue": _QUEUES if rng.random() < 0.8 else ("", "q"),
-            "task": _TASKS,
+            "task": (*_TASKS, *_TASKS, SHELL),
             "key": _KEYS,
-            "codec": ("plain", "plain", "pickle", "large", ""),
+            "codec": ("plain", "plain", TYPED, "pickle", "large", ""),
             "place": (1, 1, 2),
             "offset": (0, 0, 1, 2),
             "data": (b"a", b"b"),
@@ -288,7 +291,9 @@ class Author:
             case "item":
                 return self._item()
             case "job":
-                return self._rng.choice(self._ids(list(self._scene.host.state.ledger.chunks.values())))
+                chunks = list(self._scene.host.state.ledger.chunks.values())
+                succeeded = _succeeded(chunks) if self._rng.random() < 0.7 else []
+                return self._rng.choice(succeeded or self._ids(chunks))
             case "task":
                 return self._rng.choice(_TASKS)
             case "block":
@@ -323,6 +328,10 @@ class Author:
         """Return an odd value, mostly of the type of the *usual* one."""
         alike = {int: ODD_INTEGERS, float: (*ODD_FLOATS, *ODD_INTEGERS), str: ODD_TEXTS}.get(type(usual))
         return self._rng.choice(alike) if alike and self._rng.random() < 0.7 else self._values.plain()
+
+
+def _succeeded(chunks: Sequence[Any]) -> list[str]:
+    return [chunk.id(start) for chunk in chunks for start, _ in chunk.runs(JobState.SUCCEEDED)]
 
 
 def _picklable(step: s.Call) -> bool:

@@ -18,10 +18,13 @@ from svc.domain import commands as c
 from svc.domain import membership, settlement, upkeep
 from svc.domain.apply import HANDLERS, READERS
 from svc.domain.events import Failed
+from svc.domain.job import SHELL
 from svc.domain.lifecycle import JobState
+from svc.domain.names import CODECS, LARGE, TYPED
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
-from svc.server import plain_calls
+from svc.domain.roles import Role
+from svc.server import msgpack_scan, plain_calls
 from svc.server.plain import EXPOSED
 from tests.fuzz import author, commands, oracle
 from tests.fuzz.scene import Scene
@@ -32,7 +35,7 @@ from tests.fuzz.values import Values
 STEPS_MAX = 60_000
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quiet():
     """Drop a manager's log lines about refused calls."""
     before = structlog.get_config()
@@ -92,6 +95,16 @@ def an_answer_names_a_function(monkeypatch):
     monkeypatch.setattr(plain_calls, "reply_bytes", lambda value: pickle.dumps(("#RETURN", print)))
 
 
+def a_point_in_time_is_no_text(monkeypatch):
+    examine = msgpack_scan.examine
+
+    def forgetful(body):
+        examine(body)
+        return body
+
+    monkeypatch.setattr(msgpack_scan, "examine", forgetful)
+
+
 def a_request_is_looked_for_for_ever(monkeypatch):
     monkeypatch.setattr(oracle, "HANG_SECONDS", 0.5)
     feed = READERS[c.Feed]
@@ -113,6 +126,7 @@ FAULTS = {
     a_replay_leaves_failures_out: "differ",
     a_handler_cannot_take_a_number: "ZeroDivisionError",
     an_answer_names_a_function: "answer names",
+    a_point_in_time_is_no_text: "answer names",
     a_request_is_looked_for_for_ever: "has not ended",
 }
 
@@ -160,19 +174,32 @@ def test_the_same_seed_tells_the_same_story():
     assert [repr(step) for step in told("same")] == [repr(step) for step in told("same")]
 
 
-def test_every_command_and_every_call_is_told():
-    asked: set[type[c.Command]] = set()
-    called: set[tuple[str, str]] = set()
+@pytest.fixture(scope="module")
+def steps():
+    """Return the steps of 40 stories."""
+    steps = []
     for number in range(40):
         with contextlib.suppress(Exception):  # findings are the business of the fuzzer itself
-            for step in told(f"every-{number}"):
-                asked.update(type(command) for command in getattr(step, "commands", ()))
-                if isinstance(step, Call):
-                    called.add((step.typeid, step.method))
+            steps += told(f"every-{number}")
+    return steps
+
+
+def test_every_command_and_every_call_is_told(steps):
+    asked = {type(command) for step in steps for command in getattr(step, "commands", ())}
+    called = {(step.typeid, step.method) for step in steps if isinstance(step, Call)}
     assert asked == set(c.COMMANDS)
     assert called == {(typeid, name) for typeid, names in EXPOSED.items() for name in names} - {
         ("jobs", "call")
     }
+
+
+def test_every_role_arrives_and_shell_commands_and_typed_jobs_are_submitted(steps):
+    commands = [command for step in steps for command in getattr(step, "commands", ())]
+    chunks = [chunk for command in commands if isinstance(command, c.Submit) for chunk in command.chunks]
+    assert {step.role for step in steps if isinstance(step, Connect)} == set(Role)
+    assert {SHELL, "m:f"} <= {chunk.terms.task for chunk in chunks}
+    assert {*CODECS, TYPED, LARGE} <= {chunk.terms.codec for chunk in chunks}
+    assert any(b"\xd6\xff" in body for chunk in chunks for body in chunk.bodies)
 
 
 def test_a_field_that_is_new_gets_values_of_its_type_and_one_of_a_new_type_is_an_error():

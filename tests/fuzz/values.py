@@ -50,7 +50,11 @@ _SINGULAR = {
 _SMALL = (0, 1, 2, 3, 5, 10)
 _SECONDS = (0.0, 0.0, 0.1, 0.5, 2.0, 10.0)
 _WORDS = ("a", "b", "c-1", "default")
-_BODIES = (b"\x92\x90\x80", b"\x92\x91\x01\x80", b"\x01", b"r", b"x" * 200)
+#: Arguments and results; the last ones have a tuple and points in time in them.
+_BODIES = (
+    b"\x92\x90\x80", b"\x92\x91\x01\x80", b"\x01", b"r", b"x" * 200, b"\x92\x91\xd5\x01\x91\x01\x80",
+    b"\x92\x91\xd6\xff\0\0\0\0\x80", b"\xd6\xff\0\0\0\0",
+)  # fmt: skip
 
 
 class Values:
