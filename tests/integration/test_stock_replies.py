@@ -14,7 +14,7 @@ from svc.broker.journal import Journal
 from svc.domain import commands as c
 from svc.domain import names
 from svc.domain import replies as r
-from svc.domain.job import NewChunk, Terms
+from svc.domain.job import ITEM_CODEC, NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.server.journal import SqliteJournal
@@ -25,7 +25,7 @@ from tests.support.hostile_pickles import Call
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
 
-CODECS = ("item", "plain", "pickle", "", "other")
+CODECS = (*names.CODECS, names.TYPED, names.LARGE, ITEM_CODEC, "", "other")
 #: The most that a job may carry.
 HUGE = 16 * 1024 * 1024
 
