@@ -7,18 +7,20 @@ import pickle
 import secrets
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from svc import wire
 from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import SHELL, ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
-from svc.errors import Forbidden
+from svc.errors import BadRequest, Forbidden
 from svc.key_files import ROLES
 from svc.server.keys import Key, KeyRing
 from svc.server.plain import EXPOSED
@@ -59,6 +61,7 @@ EXAMPLES: tuple[c.Command, ...] = (
     c.Lost("w-1", ERROR),
     c.Recall("w-1", 1, 0, 1),
     c.Submit("o", [NewChunk(0, Terms("m:f"), [b"x"])], under=1),
+    c.Submit("o", SHELL_CHUNKS, under=1),
     c.TellProgress([c.JobProgress(1, 0, 0.5)]),
     c.Checkpoint(1, 0, b"data"),
     c.Yield(1, 0, 0, [b"value"]),
@@ -212,34 +215,26 @@ DECISIVE = {
 }
 
 
+#: Values for any field; those that the field cannot have are left out.
+ODD: tuple[object, ...] = (
+    *("", "x", "consumer", "worker", "client", "put1", "put1-0", "put", "putter-0", "key.a.b"),
+    *("#results", SHELL),
+    *([], ["put1-0"], ["x-0", "put12-7"], ["putter-0"], ["#item"], [SHELL], ["pickle"], [b"x"], [0], [0.0]),
+    *(None, 0, 1, 0.0, 0.001, False, True, b"", b"put1-0", ERROR),
+    *([c.Held(7, "o", 0, 5)], [c.JobProgress(1, 0, 0.5)], SUBMIT.chunks, SHELL_CHUNKS),
+)
+
+
 def _variants(command: c.Command) -> Iterator[tuple[str, c.Command]]:
-    """Yield the command with one field changed, by the type of each field: a name and the result."""
-    odd: dict[type, tuple[object, ...]] = {
-        str: (
-            "",
-            "x",
-            "consumer",
-            "worker",
-            "client",
-            "put1",
-            "put1-0",
-            "put",
-            "putter-0",
-            "key.a.b",
-            "#results",
-        ),
-        list: ([], ["put1-0"], ["x-0", "put12-7"], ["putter-0"], ["#item"]),
-        int: (0, 1),
-        float: (0.0, 1.0),
-        bool: (False, True),
-    }
-    if isinstance(command, c.Submit):
-        yield from (("chunks", msgspec.structs.replace(command, chunks=each)) for each in ([], SHELL_CHUNKS))
-        yield "under", msgspec.structs.replace(command, under=1)
-        return
+    """Yield the command with one field changed to each value that the wire takes for it, and the field."""
     for name in command.__struct_fields__:
-        for value in odd.get(type(getattr(command, name)), ()):
-            yield name, msgspec.structs.replace(command, **{name: value})
+        for value in ODD:
+            if name == "wait" and value == 1:
+                continue  # the answer would take a second
+            variant = msgspec.structs.replace(command, **{name: value})
+            with suppress(BadRequest):
+                frame = wire.encode_request(1, [variant])[wire.HEADER.size :]
+                yield name, wire.decode_request(wire.request_frame(frame) or b"")[1][0]
 
 
 def test_only_the_declared_fields_decide_what_a_command_needs():
@@ -250,6 +245,34 @@ def test_only_the_declared_fields_decide_what_a_command_needs():
         if variant.right() != command.right()
     }
     assert decided == DECISIVE
+
+
+@pytest.mark.parametrize("command", EXAMPLES, ids=_id)
+def test_whatever_its_fields_are_a_command_is_served_or_refused_as_the_table_says(manager, keys, command):
+    for role in Role:
+        broker = ManagerBroker(manager.endpoint, keys[role], timeout=30)
+        broker.connect()
+        for name, variant in _variants(command):
+            (reply,) = broker.call([variant])
+            refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
+            assert refused == (not may_command(role, variant)), (role, name, variant)
+        broker.close()
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize(
+    "chunks", [SHELL_CHUNKS[1:], SHELL_CHUNKS, SHELL_CHUNKS[::-1]], ids=["alone", "last", "first"]
+)
+@pytest.mark.parametrize("under", [0, 1, 2**53])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_shell_command_takes_a_key_for_it_also_as_the_child_of_a_job(
+    manager, keys, role, chunks, under, strict
+):
+    broker = ManagerBroker(manager.endpoint, keys[role], timeout=30)
+    (reply,) = broker.call([c.Submit("o", chunks, strict, under)])
+    broker.close()
+    refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
+    assert refused == (role not in (Role.SHELL, Role.ADMIN))
 
 
 @pytest.mark.parametrize("role", Role)
