@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +76,30 @@ def test_an_operator_hands_the_lead_over_if_there_is_a_standby(tmp_path: Path, n
         until(lambda: made.svc("manager", "handover").returncode == 0, 60)  # once the leader has seen it
         assert first.wait(30) == 0
         assert made.ready(1)[0] == 200
+
+
+@pytest.mark.slow
+def test_no_manager_says_that_there_is_no_worker_after_both_were_killed(tmp_path: Path, nats):
+    """To Prometheus, which asks both, an empty list says so, and it drops all of them."""
+    with managers(tmp_path, nats, "q7") as made:
+        both = made.start(0), made.start(1)
+        made.worker(http="127.0.0.1:0")
+        until(lambda: any("targets" in made.asked(number, "/sd/workers")[1] for number in (0, 1)), 60)
+        for each in both:
+            each.kill()
+            each.wait(30)
+
+        for number in (0, 1):
+            made.start(number)
+        said: list[tuple[int, str]] = []
+
+        def listed() -> bool:
+            said.extend(made.asked(number, "/sd/workers") for number in (0, 1))
+            return any("targets" in text for _, text in said)
+
+        until(listed, 60)
+        said.extend(made.asked(number, "/sd/workers") for number in (0, 1))
+        assert [answer for answer in said if answer[0] == 200 and "targets" not in answer[1]] == []
 
 
 @pytest.mark.slow
@@ -190,8 +213,7 @@ def test_the_metrics_tell_place_term_standbys_and_whether_the_servers_answer(tmp
         sure = ("svc_manager_unsure", "svc_journal_unconfirmed_seconds")
         until(lambda: [metrics_of(made.http[0])[each] for each in sure] == [0, 0], 30)
         until(lambda: metrics_of(made.http[1])["svc_journal_lag_messages"] == 0, 30)
-        with urllib.request.urlopen(f"http://{made.http[1]}/sd/workers", timeout=30) as answer:
-            assert answer.read().strip() == b"[]"
+        assert made.asked(1, "/sd/workers")[0] == 503
 
         server.freeze(0)
         until(lambda: metrics_of(made.http[0])["svc_manager_unsure"] == 1, 30)

@@ -47,10 +47,10 @@ class Managers:
         until(announced.exists, 60)
         return process
 
-    def worker(self) -> subprocess.Popen[bytes]:
+    def worker(self, http: str = "off") -> subprocess.Popen[bytes]:
         return self._run(
             self.folder / "worker.log",
-            *("worker", "--manager", ",".join(self.listen), "--http", "off"),
+            *("worker", "--manager", ",".join(self.listen), "--http", http),
             *("--tasks", "tests.support.worker_tasks", "--consumers", "1"),
         )
 

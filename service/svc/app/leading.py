@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from svc.addresses import Address
 from svc.app.journals import open_replication
+from svc.app.leader_watch import LeaderWatch
 from svc.app.manager_http import ManagerHttp
 from svc.app.process import logger
 from svc.app.standing_by import stand_by
@@ -64,6 +66,7 @@ class Lead:
         self._moved = threading.Event()
         self._led = self._stopped = self._leaving = self._handed = False
         self._seen: Standbys | None = None
+        self._watch = LeaderWatch()
         self.on_lost: Callable[[], None] = lambda: None
         self._log = logger()
 
@@ -119,13 +122,13 @@ class Lead:
             caught_up=lambda: replication.replica.caught_up,
         )
         self._begin_task(self._candidacy.run())
-        self._begin_task(self._count_standbys())
+        self._begin_task(self._look())
 
     def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
-    async def _count_standbys(self) -> None:
-        """Look again and again how many standbys there are, and whether this one follows the stream."""
+    async def _look(self) -> None:
+        """Look again and again who leads, who stands by, and whether this manager follows the stream."""
         from svc.server.journal.jetstream.log import Unanswered
 
         told = False
@@ -134,6 +137,7 @@ class Lead:
             if failure is not None and not told:
                 told = True
                 self._log.error("mirror_stopped", error=str(failure))
+            self._watch.saw(self._candidacy.leader, time.monotonic())
             with suppress(Unanswered):
                 self._seen = await self._candidacy.standbys()
             await asyncio.sleep(STANDBYS_SECONDS)
@@ -196,9 +200,9 @@ class Lead:
         return () if holding is None else holding.addresses
 
     @property
-    def stands_by(self) -> bool:
-        """Whether this manager waits for the lead: it neither takes it over, nor ends."""
-        return not self._led and not self._leaving
+    def lists_nothing(self) -> bool:
+        """Whether this manager stands by, and a leader's list of the workers is known to whoever needs it."""
+        return not self._led and not self._leaving and self._watch.listed(time.monotonic())
 
     def said(self) -> str:
         """Return in words why this manager does not serve."""
@@ -238,10 +242,15 @@ class Lead:
             leadership.timing.silence, leadership.stored, free=leadership.took_free
         )
         self._candidacy.append = replication.sender.put_nothing
-        term = journal.incarnation
-        self._thread.post(lambda: self._candidacy.name_term(term))
-        self._log.info("lead_taken", term=term)
+        self._log.info("lead_taken", term=journal.incarnation)
         return journal
+
+    def begin_service(self, term: int, stop: Callable[[], None]) -> None:
+        """Tell the others that this leader serves in its *term*; *stop* is called if the lead is lost."""
+        self.on_lost = stop
+        self._thread.post(lambda: self._candidacy.name_term(term))
+        if self.lost:
+            stop()
 
     @property
     def lost(self) -> bool:

@@ -166,16 +166,14 @@ def _serve(
     server.scarcity.memory = memory_watch(settings.memory_limit, heap.trim)
     address = Address(*server.endpoint)
     stopped.append(server.stop)
-    if lead is not None:
-        lead.on_lost = server.stop
     try:
         with (
             http.showing(serving_answers(settings, server, host, metrics)) as shown_at,
             signals.passed_to(server.stop, lambda: _renew(settings, server, log)),
         ):
             _tell_start(settings, address, shown_at, journal, log)
-            if lead is not None and lead.lost:
-                server.stop()
+            if lead is not None:
+                lead.begin_service(journal.incarnation, server.stop)
             server.serve_forever()
         if lead is not None:
             lead.require_kept()

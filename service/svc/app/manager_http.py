@@ -91,7 +91,7 @@ def standby_answers(lead: Lead, metrics: ManagerMetrics) -> dict[str, Route]:
     return standby_routes(
         exposition=lambda: "".join(metrics.collect(nothing)).encode(),
         said=lead.said,
-        stands_by=lambda: lead.stands_by,
+        lists_nothing=lambda: lead.lists_nothing,
     )
 
 

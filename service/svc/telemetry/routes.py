@@ -62,18 +62,19 @@ def worker_routes(*, exposition: Callable[[], bytes], ready: Ready) -> dict[str,
 
 
 def standby_routes(
-    *, exposition: Callable[[], bytes], said: Callable[[], str], stands_by: Callable[[], bool]
+    *, exposition: Callable[[], bytes], said: Callable[[], str], lists_nothing: Callable[[], bool]
 ) -> dict[str, Route]:
     """Return the paths of a manager that does not serve: it lives, and is not ready.
 
     Args:
         exposition: returns the metrics.
         said: returns in words why it does not serve.
-        stands_by: returns whether another manager may lead; the workers are then that one's.
+        lists_nothing: returns whether this manager stands by, and the leader's list of workers is known, so
+            that an empty one drops none.
     """
     return {
         **worker_routes(exposition=exposition, ready=lambda: (False, said())),
-        "/sd/workers": lambda: _discovery([] if stands_by() else None),
+        "/sd/workers": lambda: _discovery([] if lists_nothing() else None),
     }
 
 

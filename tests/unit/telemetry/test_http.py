@@ -26,6 +26,7 @@ from svc.telemetry.routes import (
     discovered,
     manager_routes,
     scale_figures,
+    standby_routes,
     worker_routes,
 )
 from tests.support.hostile_text import HOSTILE, raw_in
@@ -288,6 +289,12 @@ def test_discovery_answers_503_while_workers_of_before_a_restart_are_expected():
     """To Prometheus an empty list says that there is no worker, and it drops all of them."""
     answer = manager(None)["/sd/workers"]
     assert (answer.status, answer.body) == (503, b"the workers are not known yet\n")
+
+
+@pytest.mark.parametrize(("lists_nothing", "status"), [(True, 200), (False, 503)])
+def test_a_standby_has_an_empty_list_only_if_the_workers_are_known_from_the_leader(lists_nothing, status):
+    routes = standby_routes(exposition=bytes, said=str, lists_nothing=lambda: lists_nothing)
+    assert routes["/sd/workers"]().status == status
 
 
 def test_a_manager_serves_its_metrics_as_prometheus_text():
