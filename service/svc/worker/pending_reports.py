@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from svc.broker.base import Report
-from svc.domain.commands import Checkpoint, Extend, JobProgress, Lost
+from svc.domain.commands import Checkpoint, Extend, JobProgress, Lost, TellProgress
 from svc.domain.replies import Reply
 
 #: Takes the manager's answer to a checkpoint.
@@ -13,8 +14,8 @@ Answered = Callable[[Reply], None]
 
 #: Bytes of the checkpoints in one request, about.
 _BYTES_MAX = 1 << 20
-#: Jobs whose progress one request tells; older reports give way.
-PROGRESS_MAX = 1000
+#: Jobs whose progress one request tells, and those whose last report may wait; the oldest one gives way.
+TOLD_MAX, PROGRESS_MAX = 1000, 100_000
 
 
 class KeptCheckpoint:
@@ -92,13 +93,11 @@ class PendingReports:
         if newer is not kept and isinstance(newer, KeptCheckpoint):
             newer.waiting[:0] = kept.waiting
 
-    def tell(self, report: JobProgress) -> bool:
-        """Add a report of progress; return whether it is the only one."""
-        first = not self._progress
+    def tell(self, report: JobProgress) -> None:
+        """Add a report of progress, or put it in the place of the one before."""
         self._progress[report.token, report.number] = report
         if len(self._progress) > PROGRESS_MAX:
             del self._progress[next(iter(self._progress))]
-        return first
 
     def first(self, count: int) -> dict[object, Pending]:
         """Return the first *count* reports at most, and fewer if they are large."""
@@ -118,10 +117,17 @@ class PendingReports:
             del self._reports[kept.key]
         return found
 
-    def take_progress(self) -> list[JobProgress]:
-        """Remove and return the reports of progress."""
-        found, self._progress = list(self._progress.values()), {}
-        return found
+    def first_progress(self) -> list[JobProgress]:
+        """Return the reports of progress that have waited longest, as many as one request tells."""
+        return list(islice(self._progress.values(), TOLD_MAX))
+
+    def told(self, sent: Sequence[Report]) -> bool:
+        """Remove the progress that *sent* has told, but for newer reports; return whether it left some."""
+        told = [each for report in sent if isinstance(report, TellProgress) for each in report.reports]
+        for each in told:
+            if self._progress.get((each.token, each.number)) is each:
+                del self._progress[each.token, each.number]
+        return bool(told and self._progress)
 
     def answered(self, sent: dict[object, Pending]) -> None:
         """Remove the reports that were *sent*, but for those that a newer one has replaced meanwhile."""
@@ -131,6 +137,11 @@ class PendingReports:
                 del self._reports[key]
             elif isinstance(newer, KeptCheckpoint) and isinstance(report, KeptCheckpoint):
                 del newer.waiting[: len(report.waiting)]  # it has them first, and they have their answer
+
+
+def command_of(report: Pending) -> Report:
+    """Return what goes to the manager."""
+    return report.checkpoint if isinstance(report, KeptCheckpoint) else report
 
 
 def _is_about_jobs(report: Pending) -> bool:

@@ -23,7 +23,7 @@ from svc.errors import AuthenticationFailed, Forbidden, LeaseLost, ProtocolMisma
 from svc.worker.channel import TELL_SECONDS
 from svc.worker.options import Connect
 from svc.worker.output_sender import OUTPUT_PAUSE, OutputSender, OutputSource
-from svc.worker.pending_reports import Answered, KeptCheckpoint, Pending, PendingReports
+from svc.worker.pending_reports import Answered, KeptCheckpoint, Pending, PendingReports, command_of
 from svc.worker.round_trip import RoundTrip
 
 #: Seconds without an answer after which the manager counts as unreachable, and between two warnings.
@@ -161,7 +161,8 @@ class Reporter:
     def tell(self, report: JobProgress) -> None:
         """Queue a report of progress; all of them travel together, `TELL_SECONDS` apart."""
         with self._news:
-            self._telling = self._pending.tell(report) or self._telling
+            self._pending.tell(report)
+            self._telling = True
         self._interrupt()
 
     def keep(self, checkpoint: Checkpoint, answered: Answered, *, awaited: bool) -> None:
@@ -313,7 +314,7 @@ class Reporter:
         try:
             self._send_pending(broker, last)
         except BaseException:
-            self._pressing = True  # what has no answer is sent again
+            self._pressing = self._telling = True  # what has no answer is sent again
             raise
 
     def _send_pending(self, broker: Broker, last: list[Report]) -> None:
@@ -333,13 +334,13 @@ class Reporter:
         self._exchange(broker, reports, [*self._progress(broker), *last])
 
     def _progress(self, broker: Broker) -> list[Report]:
-        """Return a report of all progress, if it is time for one; an older manager gets none."""
+        """Return a report of progress, if it is time for one; an older manager gets none."""
         now = time.monotonic()
         if not self._telling or now < self._tell_at:
             return []
         with self._news:
             self._tell_at, self._telling = now + TELL_SECONDS, False
-            told = self._pending.take_progress()
+            told = self._pending.first_progress()
         return [TellProgress(told)] if told and broker.welcome.checkpoint_bytes else []
 
     def _exchange(
@@ -350,9 +351,10 @@ class Reporter:
         wait: timedelta = timedelta(0),
     ) -> None:
         sent = [*reports.values(), *last]
-        replies = broker.report([_command(each) for each in sent], wait)
+        replies = broker.report([command_of(each) for each in sent], wait)
         with self._news:
             self._pending.answered(reports)
+            self._telling = self._pending.told(last) or self._telling
         for report, reply in zip(sent, replies, strict=True):
             if isinstance(report, KeptCheckpoint):
                 self._checkpoint_answered(report, reply, broker.welcome.incarnation)
@@ -394,7 +396,3 @@ class Reporter:
             return
         with self._news:
             self._news.wait_for(lambda: self._leaving, pause)
-
-
-def _command(report: Pending) -> Report:
-    return report.checkpoint if isinstance(report, KeptCheckpoint) else report

@@ -16,6 +16,7 @@ from svc.domain import replies as r
 from svc.domain.job import ErrorInfo
 from svc.domain.limits import TOKENS_PER_INCARNATION
 from svc.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
+from svc.worker import pending_reports
 from svc.worker import reporter as module
 from svc.worker.reporter import Reporter
 from tests.support.workers import until
@@ -31,6 +32,7 @@ class Line(LocalBroker):
         self.away = False
         self.refused = threading.Event()
         self.sent: list[c.AnyCommand] = []
+        self.in_vain: list[c.AnyCommand] = []
         self.news = threading.Condition()
         self.hello = hello
         super().__init__(queue, hello)
@@ -39,6 +41,7 @@ class Line(LocalBroker):
         with self.news:
             self.news.notify_all()
             if self.away:
+                self.in_vain.extend(commands)
                 self.refused.set()
                 raise ManagerUnreachable("away")
             self.sent.extend(commands)
@@ -354,3 +357,48 @@ def test_a_reporter_that_closes_sends_the_checkpoints_that_are_left(
         line.until(lambda: checkpoints(line)[:1] == [0])
     desk.reporter.close(SECONDS)
     assert checkpoints(line) == [0, 1]
+
+
+# --- progress --------------------------------------------------------------------------------------
+
+
+def told(line: Line) -> list[list[int]]:
+    """Return the jobs of each report of progress."""
+    return [[job.number for job in each.reports] for each in line.sent if isinstance(each, c.TellProgress)]
+
+
+def test_progress_of_very_many_jobs_is_delayed_and_each_gets_its_last_report_through(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELL_SECONDS", 0.01)
+    for number in range(2500):
+        desk.reporter.tell(c.JobProgress(7, number, 0.5))
+        desk.reporter.tell(c.JobProgress(7, number, 1.0))
+    line = desk.start()
+    line.until(lambda: sum(map(len, told(line))) >= 2500)
+    assert [(each[0], len(each)) for each in told(line)] == [(0, 1000), (1000, 1000), (2000, 500)]
+    assert {job.done for each in line.sent if isinstance(each, c.TellProgress) for job in each.reports} == {
+        1.0
+    }
+    desk.reporter.close(SECONDS)
+
+
+def test_progress_that_was_told_in_vain_is_told_again(desk: Desk) -> None:
+    line = desk.start()
+    line.away = True
+    desk.reporter.tell(c.JobProgress(7, 1, 1.0))
+    line.until(lambda: any(isinstance(each, c.TellProgress) for each in line.in_vain))
+    line.away = False
+    line.until(lambda: told(line) == [[1]])
+    desk.reporter.close(SECONDS)
+
+
+def test_progress_that_waits_is_bounded_and_the_oldest_gives_way(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending_reports, "PROGRESS_MAX", 3)
+    for number in range(5):
+        desk.reporter.tell(c.JobProgress(7, number, 1.0))
+    line = desk.start()
+    line.until(lambda: told(line) == [[2, 3, 4]])
+    desk.reporter.close(SECONDS)
