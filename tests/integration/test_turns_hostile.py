@@ -192,7 +192,7 @@ def test_a_command_that_may_be_sent_and_is_refused_is_counted_by_its_code_and_ro
     [
         {"task": "a:b", "retries": -(2**63) - 1},
         {"task": "a:b", "priority": "x"},
-        {"task": "a:b", "delay": -1},
+        {"task": "a:b", "queue": "\ud800"},
     ],
 )
 def test_a_put_that_makes_no_sense_is_counted_by_role(manager, told, item):
