@@ -17,6 +17,7 @@ from msgspec import inspect
 
 from benchmarks.line import Endpoint, Line, frame
 from svc.domain import commands as c
+from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.job import NewChunk
 
 MEBIBYTE = 1 << 20
@@ -28,8 +29,7 @@ TASK = "m:f"
 FIRST = 1 << 40
 #: The most bytes of a message in addition to its commands.
 ENVELOPE_BYTES = 128
-#: The most commands of a frame, and the number of elements used for a list without a bound.
-FRAME_COMMANDS = 1024
+#: The number of elements used for a list without a bound.
 _UNBOUNDED = 1 << 20
 
 
@@ -77,7 +77,7 @@ def most(kind: type[msgspec.Struct], name: str) -> int:
     return _UNBOUNDED
 
 
-def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS) -> bytes:
+def repeated(command: c.Command, size: int, limit: int = FRAME_COMMANDS_MAX) -> bytes:
     """Return the message of a frame of about *size* bytes that repeats one command, at most *limit* times."""
     one = msgspec.msgpack.encode(command)
     count = max(1, min(limit, (size - ENVELOPE_BYTES) // len(one)))

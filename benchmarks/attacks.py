@@ -1,8 +1,8 @@
 """Attacks that may make a manager slow or large, by peers without a key or with a key of a low role.
 
 An attack is a function that takes a `Target` and returns the bytes of the largest message that it sent. In
-addition to the attacks written here, there is one for each command that roles other than `admin` may send: a
-frame with as many of the shortest such commands as it may have.
+addition to the attacks written here and in `full_frames`, there is one for each command that roles other than
+`admin` may send: a frame with as many of the shortest such commands as it may have.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from benchmarks.attack_target import (
     send,
     submits,
 )  # fmt: skip
+from benchmarks.full_frames import FULL_FRAMES
 from benchmarks.line import Line, frame
 from svc import wire
 from svc.domain import commands as c
+from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
 from svc.server.roles import RIGHTS
@@ -323,7 +325,7 @@ def _of(kind: type[c.Command]) -> tuple[str, Attack] | None:
         if field.required:
             values[field.name] = shortest.get(field.name, [] if "list" in str(field.type) else 0)
     role = str(roles[0])
-    return f"1,024 of {tag!r} in a frame, by {role}", lambda target: send(
+    return f"{FRAME_COMMANDS_MAX:,} of {tag!r} in a frame, by {role}", lambda target: send(
         target, role, *[repeated(kind(**values), target.small)] * 4
     )
 
@@ -362,5 +364,6 @@ ATTACKS: dict[str, Attack] = {
     "1,024 connections, 1 MiB of a message on each, by submit": _unfinished,
     "128 connections that read no answer, by read": _unread,
     **dict(filter(None, map(_of, get_args(c.AnyCommand)))),
+    **FULL_FRAMES,
     "80,000 jobs cancelled in a frame, by admin": _cancels,
 }

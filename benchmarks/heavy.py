@@ -245,7 +245,7 @@ def attacked(durability: str, extent: Extent, figures: Figures) -> None:
         figures.note("attack: CPU between two answers", "ms", bounded, seen.cpu * 1e3)
         figures.note("attack: longest wait of an operator", "ms", seen.name, seen.gap * 1e3)
         figures.note("attack: peak RSS of manager", "MiB", seen.name, seen.peak / _MEBIBYTE)
-        figures.note("attack: the operator was served", "", seen.name, seen.served)
+        figures.note("attack: all within the bounds", "", seen.name, seen.within)
 
 
 def of_lanes(durability: str, extent: Extent, figures: Figures) -> None:

@@ -33,6 +33,8 @@ from svc.domain.job import NewChunk, Terms
 #: Seconds of processor time that a turn may take, and further ones for each MiB of a message after the first.
 TURN_SECONDS = 0.050
 MEBIBYTE_SECONDS = 0.005
+#: Bytes that the manager may have resident.
+PEAK_BYTES_MAX = 512 * MEBIBYTE
 _CALL = 10_000
 #: Queues that `Sizes.queues` includes: the default one, `deep` and `fed`.
 _NAMED_QUEUES = 3
@@ -73,6 +75,11 @@ class Seen:
     gap: float
     peak: int
     served: bool
+
+    @property
+    def within(self) -> bool:
+        """Whether the manager served, and neither its turns nor its memory were over their bounds."""
+        return self.served and self.turn <= self.bound and self.peak <= PEAK_BYTES_MAX
 
 
 def measure(durability: str, sizes: Sizes) -> Iterator[Seen]:
