@@ -71,7 +71,7 @@ HEAVY = {
     "attack: CPU of the longest turn": {"57 MB of pings in a frame, by submit (at most 50)"},
     "attack: CPU between two answers": {"57 MB of pings in a frame, by submit (at most 50)"},
     "attack: peak RSS of manager": {"57 MB of pings in a frame, by submit"},
-    "attack: the operator was served": {"57 MB of pings in a frame, by submit"},
+    "attack: all within the bounds": {"57 MB of pings in a frame, by submit"},
     "CPU of manager, a grant beside many priorities": {"10 lanes", "1,000 lanes"},
     "CPU of manager, a grant beside many tasks": {"10 lanes", "1,000 lanes"},
     "CPU of manager, a grant beside many queues": {"10 lanes", "1,000 lanes"},

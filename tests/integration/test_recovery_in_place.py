@@ -223,9 +223,11 @@ def test_a_journal_with_a_contradiction_is_served_and_the_log_tells_of_it(tmp_pa
         assert running.until("journal_contradicts_itself")["passed_over"] == 1
 
 
+# What is beside the recovery takes longer on a busy machine, as the recovery does.
+@pytest.mark.parametrize("share", [1.25, pytest.param(1.0, marks=pytest.mark.long)])
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_with_a_million_jobs_others_wait_for_the_recovery_and_half_a_second_at_most(tmp_path):
+def test_with_a_million_jobs_others_wait_for_the_recovery_and_half_a_second_at_most(tmp_path, share):
     with breakable(tmp_path) as running, running.broker(timeout=120.0) as broker:
         for submit in waiting_jobs(1_000_000):
             broker.call([submit])
@@ -235,7 +237,8 @@ def test_with_a_million_jobs_others_wait_for_the_recovery_and_half_a_second_at_m
                 broker.call([breaking(RAISES, len(beside))])
             recovery = running.until("recovered_in_place", len(beside) + 1)["recovery_s"]
             assert isinstance(recovery, float)
-            # What is beside the recovery takes longer on a busy machine, as the recovery does.
-            beside.append(others.longest_wait() - 1.25 * recovery)
+            longest = others.longest_wait()
+            print(f"a recovery of {recovery:.2f} s; others waited for {longest:.2f} s at most")  # noqa: T201
+            beside.append(longest - share * recovery)
         assert min(beside) < BESIDE_RECOVERY_SECONDS
         assert jobs_waiting(broker) == 1_000_000
