@@ -138,16 +138,25 @@ class Leases:
         lease.older = lease.newer = None
 
     def tell(self, lease: LeaseRecord, number: int, told: Progress) -> None:
-        """Keep the last report of a job if there is room for it; those of jobs that have ended go."""
-        if lease.progress is None:
-            lease.progress = {}
-        first = lease.chunk.first + lease.start
-        for each in [each for each in lease.progress if each < first or each == number]:
-            self.told_bytes -= _bytes_of(lease.progress.pop(each))
+        """Keep the last report of a job if there is room for it.
+
+        Those of jobs that have ended go once there are as many reports as jobs, so few look at all.
+        """
+        kept = lease.progress
+        if kept is None:
+            kept = lease.progress = {}
+        if (before := kept.get(number)) is not None:
+            self.told_bytes -= _bytes_of(before)
+        elif len(kept) >= lease.stop - lease.start:
+            first = lease.chunk.first + lease.start
+            for each in [each for each in kept if each < first]:
+                self.told_bytes -= _bytes_of(kept.pop(each))
         size = _bytes_of(told)
         if self.told_bytes + size <= TOLD_BYTES_MAX:
-            lease.progress[number] = told
+            kept[number] = told
             self.told_bytes += size
+        elif before is not None:
+            del kept[number]
 
 
 def _bytes_of(told: Progress) -> int:

@@ -96,7 +96,7 @@ def test_reports_are_kept_up_to_a_bound_over_all_leases_and_make_room_when_their
     assert held[4].progress
 
 
-def test_the_reports_of_jobs_that_have_ended_go_with_the_next_report_of_their_lease():
+def test_the_reports_of_jobs_that_have_ended_go_before_there_are_more_than_jobs():
     state = QueueState()
     apply(state, c.Submit("mine", [NewChunk(0, Terms("m:f"), [b""] * 4)]), Member(), 1.0)
     member = Member("plain")
@@ -105,7 +105,8 @@ def test_the_reports_of_jobs_that_have_ended_go_with_the_next_report_of_their_le
     for index in range(4):
         assert tell(state, lease, index, "half") == r.Done(1)
         assert lease.progress is not None
-        assert list(lease.progress) == [index]
-        assert state.leases.told_bytes == TOLD_OVERHEAD_BYTES + 16
+        assert index in lease.progress
+        assert len(lease.progress) <= max(2, lease.stop - lease.start)
+        assert state.leases.told_bytes == len(lease.progress) * (TOLD_OVERHEAD_BYTES + 16)
         assert apply(state, c.Ack(lease.token, index, [b""], [0.0]), member, 3.0) == r.Done(1)
     assert state.leases.told_bytes == 0

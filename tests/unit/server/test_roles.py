@@ -163,7 +163,7 @@ def test_a_command_is_served_or_refused_as_the_table_says(manager, keys, role, c
         broker.close()
     refused = isinstance(reply, r.Refused) and reply.code == "forbidden"
     assert refused == (role is not Role.ADMIN and role not in RIGHTS[command.right()])
-    said = [(log["role"], log["method"]) for log in logs if log["event"] == "call_refused"]
+    said = [(log["role"], log["method"]) for log in logs if log.get("kind") == "forbidden"]
     assert said == ([(str(role), command.right())] if refused else [])
 
 
