@@ -53,7 +53,6 @@ async def take(following: AsyncIterator[LogMessage], count: int) -> list[LogMess
 def test_a_new_log_is_empty(run):
     async def story(log: Log) -> None:
         assert await log.tail() == Tail(0, None)
-        assert await log.get(1) is None
         facts = await log.facts()
         assert (facts.first, facts.last, facts.messages) == (1, 0, 0)
         assert facts.leader
@@ -80,7 +79,6 @@ def test_messages_are_kept_in_order_under_numbers_without_gaps(run):
     async def story(log: Log) -> None:
         await fill(log, 5)
         assert await log.tail() == Tail(5, b"m5")
-        assert [await log.get(number) for number in range(1, 7)] == [b"m1", b"m2", b"m3", b"m4", b"m5", None]
         facts = await log.facts()
         assert (facts.first, facts.last, facts.messages) == (1, 5, 5)
         assert facts.bytes > 0
@@ -127,7 +125,6 @@ def test_a_message_of_the_largest_size_is_kept_and_read(run):
         large = bytes(range(256)) * ((await log.facts()).message_max // 256)
         assert await log.append(large, expected=0, message_id="x" * 80) == 1
         assert await log.tail() == Tail(1, large)
-        assert await log.get(1) == large
         async with aclosing(log.follow(1)) as following:
             assert await anext(following) == LogMessage(1, large)
 
@@ -162,7 +159,6 @@ def test_a_purge_removes_what_is_below_and_may_be_repeated_or_late(run):
         await fill(log, 6)
         for below in (4, 4, 2):
             await log.purge(below)
-            assert [await log.get(number) for number in (1, 3, 4)] == [None, None, b"m4"]
             facts = await log.facts()
             assert (facts.first, facts.last, facts.messages) == (4, 6, 3)
 

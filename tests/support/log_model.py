@@ -137,9 +137,6 @@ class LogModel:
     async def tail(self) -> Tail:
         return await self._ask(lambda: self._old_end if self._is_stale() else self._stream.tail())
 
-    async def get(self, sequence: int) -> bytes | None:
-        return await self._ask(lambda: self._stream.messages.get(sequence))
-
     async def follow(self, start: int) -> AsyncGenerator[LogMessage]:
         number = max(1, start)
         while True:

@@ -117,9 +117,6 @@ class Log(Protocol):
     async def tail(self) -> Tail:
         """Return the end of the log, as the leader of the stream knows it."""
 
-    async def get(self, sequence: int) -> bytes | None:
-        """Return one message, or None if there is none: it is purged, or not written yet."""
-
     def follow(self, start: int) -> AsyncGenerator[LogMessage]:
         """Yield the messages from number *start* on, in order, each once, and wait for more of them.
 

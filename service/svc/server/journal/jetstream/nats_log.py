@@ -106,24 +106,6 @@ class NatsLog:
         found = await self._stored({"last_by_subj": self._subject}, self._prompt)
         return found or Tail((await self._state())["state"]["last_seq"], None)
 
-    async def get(self, sequence: int) -> bytes | None:
-        """Return one message; see `Log.get`.
-
-        Any server that keeps the stream answers. One that lags does not have the newest messages, so only the
-        leader can say that there is none.
-        """
-        request = json.dumps({"seq": sequence}).encode()
-        try:
-            answer = await self._connection.request(
-                f"$JS.API.DIRECT.GET.{self._name}", request, self._seconds
-            )
-        except Unanswered:
-            answer = None
-        if answer is not None and "Status" not in (answer.headers or {}):
-            return answer.data
-        found = await self._stored({"seq": sequence}, self._seconds)
-        return found.message if found else None
-
     async def follow(self, start: int) -> AsyncGenerator[LogMessage]:
         """Yield the messages from number *start* on; see `Log.follow`."""
         following = max(1, start)
@@ -218,7 +200,7 @@ class NatsLog:
     async def _check_missing(self, sequence: int) -> None:
         """Raise the reason if the stream does not have a message that it had."""
         await self._check_purged(sequence)
-        if await self.get(sequence) is None:
+        if await self._stored({"seq": sequence}, self._seconds) is None:
             raise JournalError(
                 f"message {sequence} of the stream {self._name} was deleted, and others before it are there; "
                 "restore a backup of the stream"

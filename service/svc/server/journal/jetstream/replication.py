@@ -153,6 +153,9 @@ class Replication:
     def begin_next(self) -> None:
         """Begin the next term of this manager, behind all frames that are under way.
 
+        The mirror has to have all of these before it is replayed, so the manager's loop waits for them, as
+        for the rest of a recovery in place: up to `END_SECONDS`, within which an election of the stream ends.
+
         Raises:
             JournalError: this manager was deposed, or the stream does not answer.
         """

@@ -61,6 +61,7 @@ def new_stream(name: str, replicas: int) -> dict[str, Any]:
         "max_msg_size": _UNLIMITED,
         "max_consumers": _UNLIMITED,
         "duplicate_window": DUPLICATE_SECONDS * _NANO,
+        # Unused here; releases before read single messages so, and refuse a stream without it.
         "allow_direct": True,
     }
 
@@ -73,7 +74,7 @@ def permissions(name: str) -> dict[str, Any]:
     """
     bucket = name + BUCKET_SUFFIX
     verbs = {
-        name: ("STREAM.INFO", "STREAM.CREATE", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET"),
+        name: ("STREAM.INFO", "STREAM.CREATE", "STREAM.PURGE", "STREAM.MSG.GET"),
         f"KV_{bucket}": ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET"),
     }
     asked = [f"$JS.API.{verb}.{stream}" for stream in verbs for verb in verbs[stream]]
