@@ -19,13 +19,15 @@ from svc.domain.limits import Limits
 from svc.domain.members import Member
 from svc.server.journal import SqliteJournal
 from svc.server.pickle_scan import loads_plain
-from svc.wire import with_header
+from svc.wire import PROTOCOL_VERSION, with_header
 from tests.support.asking import ack_of, lease_one
 from tests.support.hostile_pickles import Call
 from tests.support.manager import RunningManager, running_manager
 from tests.support.stranger import Stranger
 
 CODECS = (*names.CODECS, names.TYPED, names.LARGE, ITEM_CODEC, "", "other")
+#: Those whose jobs may come to a stock client.
+GIVEN = tuple(codec for codec in CODECS if codec != names.LARGE)
 #: The most that a job may carry.
 HUGE = 16 * 1024 * 1024
 
@@ -74,18 +76,19 @@ class Planted:
 
     def plant(self, terms: Terms, *contents: bytes) -> str:
         """Return the id of the first of jobs with *contents*."""
-        number, inside = next(self._numbers), Member("plain", inside=True)
-        told: list[list[r.Reply]] = []
-        submit = c.Submit(f"planted{number}", [NewChunk(0, terms, list(contents))])
-        self.manager.server.ask(lambda: self.manager.host.call([submit], inside, told.append)).result(10)
-        self.manager.until(lambda: bool(told))
-        assert told == [[r.Accepted([])]]
-        return f"planted{number}-0"
+        origin, inside = f"planted{next(self._numbers)}", Member("plain", inside=True)
+        is_large = terms.codec == names.LARGE
+        if is_large:
+            asked(self.manager, inside, c.StorePiece(origin, 0, 1, 1, 0, b"x"))
+        submit = c.Submit(origin, [NewChunk(0, terms, list(contents), large=[1] if is_large else [])])
+        assert asked(self.manager, inside, submit) == r.Accepted([])
+        return f"{origin}-0"
 
     def run(self, terms: Terms, result: bytes) -> str:
         """Plant a job, and acknowledge it with *result* by a key for `work`."""
         job = self.plant(terms, b"\x92\x90\x80")
-        with self.manager.consumer(tasks=(terms.task,)) as consumer:
+        hello = c.Hello(PROTOCOL_VERSION, "consumer", "w-1", "w", tasks=[terms.task], accept=[terms.codec])
+        with self.manager.broker(lambda: hello) as consumer:
             delivery = lease_one(consumer)
             consumer.call([ack_of(delivery, result)])
         return job
@@ -109,7 +112,7 @@ def is_told_apart(value: object, job: str, codec: str) -> bool:
     return isinstance(value, dict) and (value["id"], value["codec"]) == (job, codec)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", GIVEN)
 @pytest.mark.parametrize("task", ["m:f", "#item"])
 def test_a_task_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, victim, task, codec):
     for name, body in planted.bodies.items():
@@ -118,7 +121,7 @@ def test_a_task_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, vict
     assert not planted.canary.exists()
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", GIVEN)
 def test_an_item_of_results_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, victim, codec):
     for name, body in planted.bodies.items():
         job = planted.plant(Terms("#item", "#results", codec=codec), body)
@@ -145,7 +148,21 @@ def test_a_result_that_is_no_plain_data_goes_out_as_its_id_and_codec(planted, vi
     assert not planted.canary.exists()
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    ("typeid", "large"),
+    [
+        ("tasks", Terms("m:f", codec=names.LARGE)),
+        ("tasks", Terms("#item", codec=names.LARGE)),
+        ("results", Terms("#item", "#results", codec=names.LARGE)),
+    ],
+)
+def test_a_job_with_large_arguments_is_given_to_no_stock_client(planted, victim, typeid, large):
+    planted.plant(large, planted.bodies["writes a file"])
+    victim.ask(typeid, "put", [1])
+    assert victim.ask(typeid, "get") == [1]
+
+
+@pytest.mark.parametrize("codec", GIVEN)
 def test_an_item_acknowledged_with_a_pickle_goes_out_as_its_id_and_codec(planted, victim, codec):
     """Its outcome is known for as long as there is another item of the same chunk."""
     item = b"\x80\x03N."
