@@ -94,6 +94,18 @@ def test_the_module_of_the_page_is_loaded_once_for_all_consumers(host: Host, run
     assert result(host, "price", "21") == [42, True]
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_program_of_the_page_answers_for_many_jobs_if_the_task_keeps_it(host: Host, run, keeps: bool):
+    (source,) = blocks(section("Processes that tasks start", PAGE), "python")
+    assert source.count("@task(keep_children=True)") == 1
+    source = source if keeps else source.replace("(keep_children=True)", "")
+    run(f"{source}\ndef process():\n    return speller.pid if speller.poll() is None else 0\n")
+    assert host.svc("submit", "mytasks:spell", "colours", "--wait").stdout == "colors\n"
+    process = result(host, "process")
+    assert host.svc("submit", "mytasks:spell", "discoloured", "--wait").stdout == "discolored\n"
+    assert (result(host, "process") == process != 0) is keeps
+
+
 def test_the_limits_of_the_page_are_taken(host: Host, run):
     (command,) = blocks(section("Recycling: consumers that are replaced from time to time", PAGE))
     run("def one(): return 1\n", *shlex.split(command)[4:])
