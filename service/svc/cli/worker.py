@@ -12,6 +12,7 @@ import typer
 
 from svc.cli.output import tell
 from svc.cli.wiring import wiring_of
+from svc.errors import ConfigurationError
 from svc.settings import WorkerSettings
 
 
@@ -21,14 +22,20 @@ def worker(ctx: typer.Context, settings: WorkerSettings) -> int:
     A worker is a supervisor and its consumer processes. It finds task modules in the working directory too. A
     second worker on a host serves its metrics at a free port, unless --http names one.
     """
+    if not settings.until_empty and _source(ctx, "idle") == "COMMANDLINE":
+        raise ConfigurationError(
+            "--idle is the time after which --until-empty ends the worker; add that flag"
+        )
     _import_from_here()
-    return wiring_of(ctx).run_worker(replace(settings, http_moves=_is_default(ctx, "http")))
+    # Nobody has set it: no flag, no variable, no settings file.
+    http_moves = _source(ctx, "http") == "DEFAULT"
+    return wiring_of(ctx).run_worker(replace(settings, http_moves=http_moves))
 
 
-def _is_default(ctx: typer.Context, option: str) -> bool:
-    """Return whether nobody has set *option*: no flag, no variable, no settings file."""
+def _source(ctx: typer.Context, option: str) -> str:
+    """Return where the value of *option* is from, in typer's words."""
     source = ctx.get_parameter_source(option)
-    return source is not None and source.name == "DEFAULT"
+    return source.name if source is not None else ""
 
 
 def _import_from_here() -> None:

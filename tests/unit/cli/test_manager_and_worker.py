@@ -217,6 +217,20 @@ def test_the_flags_of_a_worker_become_its_settings(svc, started, authkey_file, p
     )
 
 
+def test_the_flag_of_an_idle_time_that_ends_nothing_is_refused(svc, started, monkeypatch):
+    refused = svc("worker", "--tasks", "m", "--idle", "5s")
+    assert (refused.code, started.workers) == (2, [])
+    assert "--until-empty" in refused.err
+    assert worker(svc, started, "--tasks", "m", "--idle", "5s", "--until-empty").idle == 5.0
+    monkeypatch.setenv("SVC_UNTIL_EMPTY", "true")
+    assert worker(svc, started, "--tasks", "m", "--idle", "6s").idle == 6.0
+
+
+def test_a_variable_may_name_the_idle_time_for_all_workers(svc, started, monkeypatch):
+    monkeypatch.setenv("SVC_IDLE", "5s")
+    assert worker(svc, started, "--tasks", "m").idle == 5.0
+
+
 def test_a_worker_finds_task_modules_in_the_working_directory(svc, started, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != ""])
     library = sysconfig.get_path("stdlib")
