@@ -7,7 +7,7 @@ import random
 import pytest
 
 from svc.broker.host import QueueHost
-from svc.broker.journal import MemoryJournal
+from svc.broker.journal import Journal, MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain import returns
@@ -18,6 +18,7 @@ from svc.domain.members import Member
 from svc.domain.upkeep import SWEEP_SECONDS
 from svc.wire import as_received
 from tests.support.clock import FakeClock
+from tests.support.simulated_journals import AwaitedStreams
 from tests.support.state_checks import check_state
 
 JOBS = 200
@@ -28,10 +29,10 @@ NAMES = ("w", "w-1", "w-2", "v", "v-1")
 class Members:
     """Connections with one key for work, whose hellos are arbitrary."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, journal: Journal) -> None:
         self.rng = random.Random(seed)
         self.clock = FakeClock()
-        self.host = QueueHost(MemoryJournal(), clock=self.clock, limits=Limits(lease_seconds=5.0))
+        self.host = QueueHost(journal, clock=self.clock, limits=Limits(lease_seconds=5.0))
         self.members: list[Member] = []
         self.told = [0]
         self.ask(self.connect(), c.Submit("o", [NewChunk(0, Terms("m:f"), [b""] * JOBS)]))
@@ -107,11 +108,8 @@ class Members:
             self.quiet()
 
 
-@pytest.mark.parametrize("seed", range(150))
-@pytest.mark.parametrize("returned", [1, returns.RETURNED_MAX])
-def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed, returned, monkeypatch):
-    monkeypatch.setattr(returns, "RETURNED_MAX", returned)
-    members = Members(seed)
+def check_that_all_leases_end(seed: int, journal: Journal) -> None:
+    members = Members(seed, journal)
     for _ in range(60):
         members.step()
         check_state(members.host.state)
@@ -121,3 +119,17 @@ def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed, returned, monkey
     assert not members.host.state.leases
     assert not members.host.state.holders
     assert members.host.state.ledger.counts[DEFAULT_QUEUE][JobState.LEASED] == 0
+
+
+@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("returned", [1, returns.RETURNED_MAX])
+def test_whoever_leased_it_in_the_end_no_job_stays_leased(seed, returned, monkeypatch):
+    monkeypatch.setattr(returns, "RETURNED_MAX", returned)
+    check_that_all_leases_end(seed, MemoryJournal())
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_no_job_stays_leased_with_the_journal_in_a_stream_that_loses_answers(seed):
+    journals = AwaitedStreams()
+    check_that_all_leases_end(seed, journals.new(random.Random(seed)))
+    journals.close()

@@ -17,7 +17,6 @@ from svc.domain.job import NewChunk, Terms
 from svc.domain.members import RECONNECT_GRACE, Member
 from svc.domain.scheduling.grants import may_lease
 from tests.support.member_rules import MemberRules
-from tests.support.memory_journals import reopened
 from tests.support.queue_model import (
     CONSUMERS,
     ERROR,
@@ -27,6 +26,7 @@ from tests.support.queue_model import (
     Lease,
     StreamReader,
 )
+from tests.support.simulated_journals import AwaitedStreams
 from tests.support.state_checks import entries
 
 
@@ -330,7 +330,7 @@ class QueueMachine(MemberRules):
     @rule()
     def restart(self) -> None:
         """Stop and start: leases are gone, all else is as before; consumers come back or do not."""
-        self.journal = reopened(self.journal)
+        self.journal = self.journals.reopened(self.journal)
         self.awaited = {
             f"{lease.origin}-{number}": lease.consumer
             for lease in self.held.values()
@@ -344,8 +344,11 @@ class QueueMachine(MemberRules):
 
     def teardown(self) -> None:
         """All that is ready is handed out once, and then nothing is left."""
-        if not hasattr(self, "state"):
-            return
+        if hasattr(self, "state"):
+            self._hand_out_the_rest()
+        super().teardown()
+
+    def _hand_out_the_rest(self) -> None:
         self.ask(c.Resume(), self.client)
         if self.state.absentees:
             self.now = max(self.now, self.state.absentees.until)
@@ -365,11 +368,20 @@ class QueueMachine(MemberRules):
         assert sorted(got) == sorted(ready)
 
 
-QueueMachine.TestCase.settings = settings(
+class StreamedQueueMachine(QueueMachine):
+    """The same with the journal in a modelled stream, which loses answers and elects leaders."""
+
+    kept_in = AwaitedStreams
+
+
+SETTINGS = settings(
     max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
+QueueMachine.TestCase.settings = SETTINGS
+StreamedQueueMachine.TestCase.settings = settings(SETTINGS, max_examples=20)
 TestQueueAgainstModel = QueueMachine.TestCase
+TestStreamedQueueAgainstModel = StreamedQueueMachine.TestCase
 assert LIMITS.lease_seconds > RECONNECT_GRACE

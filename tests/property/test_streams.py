@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
+from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from svc.broker.journal import MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.events import Yielded
 from svc.domain.limits import Limits
 from tests.support.asking import ack_of, lease, nack_of, record, submit
-from tests.support.memory_journals import reopened
+from tests.support.simulated_journals import AwaitedStreams, Journals, MemoryJournals
 from tests.support.state_checks import check_journal
 
 JOB = "o-0"
@@ -33,9 +35,13 @@ class Reading:
 class StreamMachine(RuleBasedStateMachine):
     """One job, its attempts one after the other, and readers."""
 
-    @initialize()
-    def start(self) -> None:
-        self.journal = MemoryJournal()
+    #: Where the queue's journal is kept.
+    kept_in: ClassVar[Callable[[], Journals]] = MemoryJournals
+
+    @initialize(seed=st.integers(0, 1 << 16))
+    def start(self, seed: int) -> None:
+        self.journals = type(self).kept_in()
+        self.journal = self.journals.new(Random(seed))
         self.delivery: r.Delivery | None = None
         #: What each attempt has given, by its token; the last one that gave some, and the one to read.
         self.given: dict[int, list[bytes]] = {}
@@ -96,7 +102,7 @@ class StreamMachine(RuleBasedStateMachine):
     @rule(back=st.booleans())
     def restart(self, back: bool) -> None:
         """The manager restarts; the consumer names its lease, or is gone."""
-        self.journal = reopened(self.journal)
+        self.journal = self.journals.reopened(self.journal)
         held = self.delivery is not None and back
         self.delivery = self.delivery if held else None
         self._open([c.Held(self.delivery.token, "o", 0, 1)] if self.delivery is not None else [])
@@ -123,11 +129,24 @@ class StreamMachine(RuleBasedStateMachine):
         assert reader.seen == self.given.get(self.current, [])
         assert part.ended == self.ended
 
+    def teardown(self) -> None:
+        if hasattr(self, "journals"):
+            self.journals.close()
 
-TestStreamMachine = StreamMachine.TestCase
-TestStreamMachine.settings = settings(
+
+class ReplicatedStreamMachine(StreamMachine):
+    """The same with the journal in a modelled stream of NATS, which loses answers and elects leaders."""
+
+    kept_in = AwaitedStreams
+
+
+SETTINGS = settings(
     max_examples=60,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
+TestStreamMachine = StreamMachine.TestCase
+TestStreamMachine.settings = SETTINGS
+TestReplicatedStreamMachine = ReplicatedStreamMachine.TestCase
+TestReplicatedStreamMachine.settings = settings(SETTINGS, max_examples=15)

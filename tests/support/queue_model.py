@@ -5,12 +5,14 @@ It holds the states and charges that the queue must have, and compares them afte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.apply import apply
@@ -20,6 +22,7 @@ from svc.domain.limits import Limits
 from svc.domain.members import ON_TRIAL, Member
 from svc.domain.queue_state import QueueState
 from svc.domain.replay import replay
+from tests.support.simulated_journals import Journals, MemoryJournals
 from tests.support.state_checks import check_journal, check_state
 
 LIMITS = Limits(
@@ -82,10 +85,14 @@ class Lease:
 class QueueModel(RuleBasedStateMachine):
     """The queue, and the state of each job as the model has it; the rules are in a subclass."""
 
-    @initialize()
-    def start(self) -> None:
+    #: Where the queue's journal is kept.
+    kept_in: ClassVar[Callable[[], Journals]] = MemoryJournals
+
+    @initialize(seed=st.integers(0, 1 << 16))
+    def start(self, seed: int) -> None:
         self.now = 1_000.0
-        self.journal = MemoryJournal()
+        self.journals = type(self).kept_in()
+        self.journal = self.journals.new(Random(seed))
         self.jobs: dict[str, Job] = {}
         self.next_number = 0
         self.headers: dict[int, bytes] = {}
@@ -117,6 +124,10 @@ class QueueModel(RuleBasedStateMachine):
 
     def commit(self) -> None:
         self.journal.append(*self.state.take_events())
+
+    def teardown(self) -> None:
+        if hasattr(self, "journals"):
+            self.journals.close()
 
     # --- the passing of time -----------------------------------------------------------------------
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from svc.broker.journal import Journal, MemoryJournal
+from svc.broker.journal import Journal, MemoryJournal, Ticket
+from svc.domain.events import AnyEvent
 from svc.server.journal.jetstream.frame_table import FrameTable
 from svc.server.journal.jetstream.journal import JetStreamJournal
 from svc.server.journal.jetstream.replica import Replica
@@ -143,7 +144,10 @@ class StreamJournals(Journals):
     def _led(self, replica: Replica) -> Journal:
         term = LeaderTerm(replica.log, replica, self._loop.call_soon)
         self._run(term.begin())
-        return JetStreamJournal(SimulatedTerm(self.go_on, replica, term))
+        return self._journal_of(SimulatedTerm(self.go_on, replica, term))
+
+    def _journal_of(self, term: SimulatedTerm) -> Journal:
+        return JetStreamJournal(term)
 
     def _replica(self) -> Replica:
         self._managers += 1
@@ -153,3 +157,31 @@ class StreamJournals(Journals):
 
     def _run(self, work: object) -> None:
         self._loop.run_until_complete(work)  # type: ignore[arg-type]
+
+
+class AwaitedJournal(JetStreamJournal):
+    """A replicated journal each of whose commits is durable when it returns, as those of memory are."""
+
+    def __init__(self, term: SimulatedTerm, wait: Callable[[Ticket], object]) -> None:
+        super().__init__(term)
+        self._wait = wait
+
+    def append(self, records: Sequence[tuple[int, AnyEvent]], forget: Sequence[int] = ()) -> Ticket | None:
+        ticket = super().append(records, forget)
+        if ticket is not None:
+            self._wait(ticket)
+        return None
+
+
+class AwaitedStreams(StreamJournals):
+    """The same for a test that has no time of its own: a commit passes the time that it needs."""
+
+    def _journal_of(self, term: SimulatedTerm) -> Journal:
+        return AwaitedJournal(term, lambda ticket: self._run(_settled(ticket)))
+
+
+async def _settled(ticket: Ticket) -> None:
+    pause = 0.001
+    while not ticket.settled():
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.1)
