@@ -336,6 +336,8 @@ def reporting_jobs(durability: str, extent: Extent, figures: Figures) -> None:
         name = f"{extent.reporting:,} jobs, {seen.name}"
         figures.note("CPU of manager, jobs that report", "% of a core", name, 100 * seen.share)
         figures.note("CPU of worker, jobs that report", "% of a core", name, 100 * seen.consumers)
+        for which, rate in (("mean", statistics.fmean(seen.rates)), ("least", min(seen.rates))):
+            figures.note("reports of a job that arrived", "reports/s", f"{name}, {which}", rate)
 
 
 def large_values_moved(durability: str, extent: Extent, figures: Figures) -> None:

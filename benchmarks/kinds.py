@@ -30,7 +30,7 @@ async def report(seconds: float) -> None:
     for number in range(int(10 * seconds)):
         current_job().progress(number, 10 * seconds, "on its way")
         if (number + shift) % 50 == 0:
-            current_job().checkpoint(bytes(1000))
+            current_job().checkpoint(bytes(1024))
         await asyncio.sleep(0.1)
 
 

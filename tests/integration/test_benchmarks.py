@@ -100,6 +100,7 @@ HEAVY = {
     "files of output": {"1 job of 4 MB", "4 jobs of 1 MB", "4 jobs of 1 MB, the bound"},
     "growth of manager in a flood": {"1 job of 4 MB", "4 jobs of 1 MB"},
     "CPU of manager, jobs that report": {"20 jobs, silent", "20 jobs, progress", "20 jobs, both"},
+    "reports of a job that arrived": {"20 jobs, progress, mean", "20 jobs, both, least"},
     "link: tasks of 5 ms": {
         "8 local processes, the ideal",
         "ProcessPoolExecutor, 0 ms one way",
@@ -177,6 +178,7 @@ def test_the_measures_that_are_done_only_when_asked_for_have_their_rows(tmp_path
     figures = {(each["measure"], each["system"]): each for found in documents for each in found["figures"]}
     assert {(measure, system) for measure, those in HEAVY.items() for system in those} <= set(figures)
     assert figures["messages to consumers for one job", "40 consumers"]["median"] == 1
+    assert figures["reports of a job that arrived", "20 jobs, both, least"]["median"] > 0
     assert figures["taking back: jobs that ran twice", "2 ms one way"]["median"] == 0
     assert figures["taking back: jobs that never ran", "2 ms one way"]["median"] == 0
     # Retention has its own moments: it need not have come to all of them yet.
