@@ -32,20 +32,34 @@ class Managers:
         key = folder / "authkey"
         key.write_text("k" * 40)
         key.chmod(0o600)
+        #: The environment of all processes that start from now on.
         self.environment = {"SVC_AUTHKEY_FILE": str(key), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
 
     def start(self, number: int) -> subprocess.Popen[bytes]:
         announced = self.folder / f"m{number}.json"
         announced.unlink(missing_ok=True)
-        process = self._run(
+        process = self.begin(number, "--announce", str(announced))
+        until(announced.exists, 60)
+        return process
+
+    def begin(self, number: int, *flags: str) -> subprocess.Popen[bytes]:
+        """Start a manager, and return at once."""
+        return self._run(
             self.log_of(number),
             *("manager", "--listen", self.listen[number], "--http", self.http[number]),
             *("--journal", self.journal, "--journal-replicas", "1"),
-            *("--mirror", str(self.folder / f"mirror{number}"), "--announce", str(announced)),
-            *self.flags,
+            *("--mirror", str(self.folder / f"mirror{number}"), *flags, *self.flags),
         )
-        until(announced.exists, 60)
-        return process
+
+    def start_without(self, protection: str, number: int) -> subprocess.Popen[bytes]:
+        """Start a manager without one of its protections, see `tests/support/sabotage`."""
+        whole = self.environment
+        path = f"{ROOT / 'tests' / 'support' / 'sabotage'}:{ROOT}"
+        self.environment = {**whole, "SVC_SABOTAGE": protection, "PYTHONPATH": path}
+        try:
+            return self.start(number)
+        finally:
+            self.environment = whole
 
     def worker(self, http: str = "off") -> subprocess.Popen[bytes]:
         return self._run(

@@ -7,6 +7,7 @@ next start makes it a standby.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import socket
 import threading
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 STANDBYS_SECONDS = 1.0
 #: Seconds that a count may take before a hand-over; the manager's loop waits for it.
 COUNT_SECONDS = 0.5
+_OTHER_BUCKET = (
+    "another manager writes the journal and leads in another bucket: the key in this manager's bucket has "
+    "named this one all the time. This one has written nothing since. See that all managers of the journal "
+    "have the same NATS account and the same release of svc"
+)
 #: Hosts to listen on that nobody can connect to.
 _ANY = ("0.0.0.0", "", "::")  # noqa: S104  # compared only
 
@@ -229,7 +235,7 @@ class Lead:
         """Begin the term of this leader in the stream; return its journal.
 
         Raises:
-            ServiceError: the stream is not as it must be.
+            ServiceError: the stream is not as it must be, or another manager writes on.
             CancelledError: the replica was told to give up, or another manager has taken the lead.
         """
         leadership = self._candidacy.leadership
@@ -237,9 +243,13 @@ class Lead:
         self.on_lost = replication.give_up
         if self.lost:
             replication.give_up()
+        replication.known_followers = self._known_followers
         # Both loops have the same clock.
         journal = replication.take_over(
-            leadership.timing.silence, leadership.stored, free=leadership.took_free
+            leadership.timing.silence,
+            leadership.stored,
+            free=leadership.took_free,
+            patience=leadership.timing.contested_after,
         )
         self._candidacy.append = replication.sender.put_nothing
         self._log.info("lead_taken", term=journal.incarnation)
@@ -265,6 +275,28 @@ class Lead:
         """
         if self.lost:
             raise Deposed(f"another manager leads the journal: {','.join(self.leader) or 'unknown'}")
+
+    def explained(self, error: ServiceError) -> ServiceError:
+        """Return *error*, or a clearer one if the manager that deposed this one does not use its bucket."""
+        from svc.server.journal.jetstream.log import Unanswered
+
+        if not isinstance(error, Deposed) or self.lost:
+            return error
+        try:
+            kept = self._thread.run(self._candidacy.has_kept_key(), COUNT_SECONDS)
+        except (Unanswered, TimeoutError):
+            return error
+        if not kept:
+            return error
+        # The other one serves on, so a standby of this bucket must not take the freed key for the end of all.
+        self._thread.post(lambda: self._candidacy.name_term(0))
+        return Deposed(_OTHER_BUCKET)
+
+    def _known_followers(self) -> float:
+        """Return how many standbys follow the stream, as far as this leader knows; infinite in doubt."""
+        if not self.valid:
+            return math.inf
+        return 0 if self._seen is None else self._seen.ready + self._seen.behind
 
     def leave(self, stopped: Callable[[], bool] = lambda: True) -> bool:
         """Hand over, if this manager has the lead and serves no more; then end the connection.

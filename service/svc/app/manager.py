@@ -181,8 +181,14 @@ def _serve(
         log.error("manager_broken", error=str(error))  # noqa: TRY400  # its text says it all
         raise
     except ServiceError as error:
-        log.error("journal_error", error=str(error))  # noqa: TRY400  # as above
-        raise
+        raise _told(error, lead, log) from None
+
+
+def _told(error: ServiceError, lead: Lead | None, log: Any) -> ServiceError:
+    """Tell the log why the journal cannot be written any more; return the error that says so."""
+    clearer = error if lead is None else lead.explained(error)
+    log.error("journal_error", error=str(clearer))
+    return clearer
 
 
 def _tell_start(

@@ -139,12 +139,28 @@ def takeover() -> None:
     Leadership._may_take = never  # type: ignore[method-assign]
 
 
+def bucket() -> None:
+    """The manager stands for the lead in another bucket than those of an unchanged svc."""
+    from svc.server.journal.jetstream import stream_form
+
+    vars(stream_form)["BUCKET_SUFFIX"] = "_elsewhere"
+
+
+def followers() -> None:
+    """A leader lets its log be silent, whoever follows it."""
+    from svc.server.journal.jetstream.follower_watch import FollowerWatch
+
+    note = FollowerWatch.note
+    FollowerWatch.note = lambda self, facts: note(self, facts._replace(followers=0))  # type: ignore[method-assign]
+
+
 _ALL: dict[str, Callable[[], None]] = {
     each.__name__: each
     for each in (
         *(forks, lines, presence, ownership, leftovers, suspicion, crashes, clock),
         *(cancels, checkpoints, leaving),
         *(tickets, answers, takeover),
+        *(bucket, followers),
     )
 }
 _ALL.get(os.environ.get("SVC_SABOTAGE", ""), lambda: None)()

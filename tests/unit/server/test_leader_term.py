@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from svc.errors import Conflict
 from svc.server.journal.jetstream.frames import Frame, FrameKind
 from svc.server.journal.jetstream.log import LogFacts
 from svc.server.journal.jetstream.replica import Replica
@@ -54,3 +55,31 @@ def test_a_term_waits_for_a_silent_log_unless_it_was_free_and_nobody_has_written
 
     seconds = run_virtual(story())
     assert seconds >= SILENCE if waits else seconds < 0.5
+
+
+def test_a_term_does_not_begin_while_another_manager_writes_on():
+    async def story() -> float:
+        stream, clock = ModelStream(), asyncio.get_running_loop().time
+        other = FrameWriter(LogModel(stream, "b"), term=1, writer=11, end=0, message_max=10_000)
+
+        async def write_on() -> None:
+            while True:
+                await other.append(Frame(FrameKind.COMMIT))
+                await asyncio.sleep(SILENCE / 4)
+
+        await other.append(Frame(FrameKind.TERM))
+        writing = asyncio.ensure_future(write_on())
+        log = LogModel(stream, "a")
+        replica = Replica(log, MemoryMirror)
+        replica.start()
+        await replica.catch_up()
+        began = clock()
+        term = LeaderTerm(log, replica, asyncio.get_running_loop().call_soon)
+        with pytest.raises(Conflict, match="has written the journal for 15 s while the key"):
+            await term.begin(SILENCE, patience=15.0)
+        writing.cancel()
+        await replica.stop()
+        assert (term.number, (await log.tail()).last) == (0, other.end)
+        return clock() - began
+
+    assert 15.0 <= run_virtual(story()) < 15.0 + 2 * SILENCE

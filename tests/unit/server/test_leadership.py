@@ -245,6 +245,22 @@ def test_a_leader_writes_a_key_that_has_vanished_again():
     assert made.next(7) == Write(ME, 0)
 
 
+def test_a_leader_knows_that_nobody_had_its_key_since_its_append_unless_the_key_had_vanished():
+    made = leader()
+    assert not made.kept_since_append()
+    made.stored(1)
+    made.seen(ME, 8, 2)
+    made.written(ME, 9, 2, 2)
+    assert made.kept_since_append()
+
+    made.failed(6)
+    made.seen(None, 0, 7)
+    made.written(ME, 20, 7, 7)
+    assert not made.kept_since_append()
+    made.stored(8)
+    assert made.kept_since_append()
+
+
 def test_a_leader_whose_key_another_has_taken_is_a_standby():
     made = leader()
     made.refused(1)

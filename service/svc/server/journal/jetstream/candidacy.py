@@ -163,6 +163,17 @@ class Candidacy:
         self.leadership.name_term(term, self._clock())
         self._woken.set()
 
+    async def has_kept_key(self) -> bool:
+        """Return whether the key names this leader, and no other one since its last append that was stored.
+
+        Raises:
+            Unanswered: the bucket does not answer.
+        """
+        entry = await self._bucket.get(LEADER_KEY)
+        holding = None if entry is None else decode_holding(entry.value)
+        named = holding is not None and not holding.free and holding.holder == self._name
+        return named and self.leadership.kept_since_append()
+
     async def taken(self, given_up: Callable[[], bool]) -> bool:
         """Return whether another manager takes the key that this one has freed, within a third of the TTL.
 

@@ -78,6 +78,14 @@ class Timing:
         return self.ttl * 4
 
     @property
+    def contested_after(self) -> float:
+        """The time after which a leader that writes on without the key has another bucket.
+
+        In the bucket of its successor it is not valid any more, and so has nothing to write.
+        """
+        return self.log_within + self.ttl
+
+    @property
     def append_after(self) -> float:
         """The time without a renewal or an append after which a leader that fails to renew appends.
 
@@ -206,6 +214,8 @@ class Leadership:
         self._own = Holding(holder, addresses)
         self._revision = 0
         self._renewed_at = self._stored_at = -math.inf
+        #: When this leader last wrote a key that was gone. Nobody else has had it since.
+        self._kept_since = -math.inf
         #: The revisions of this leader's last writes of the key.
         self._renewals: deque[int] = deque(maxlen=_HEARD_WITHIN)
         self._due = now
@@ -246,6 +256,10 @@ class Leadership:
     def confirmed_at(self) -> float:
         """When the last renewal or append of a leader began that the servers have confirmed."""
         return max(self._renewed_at, self._stored_at)
+
+    def kept_since_append(self) -> bool:
+        """Whether nobody else can have had the key since this leader's last append that was stored."""
+        return self.position is Position.LEADER and self._stored_at >= self._kept_since
 
     @property
     def heard_from(self) -> int:
@@ -341,6 +355,8 @@ class Leadership:
         """Take that a write of the key, which began at *started*, was kept."""
         # One that gave the key up before its term began may not have ended the one before it.
         free = self.holding is not None and self.holding.free and self.holding.term > 0
+        if self._revision == 0 or self.position is Position.STANDBY:
+            self._kept_since = started
         self._revision, self.holding = revision, holding
         if self.position is Position.RELEASING:
             # It may have been a renewal that was under way.

@@ -81,6 +81,7 @@ class LogFacts(NamedTuple):
         message_max: the most bytes of a message that `append` takes.
         release: the release of the server that this client is connected to.
         warnings: facts at which an operator should look, one sentence each.
+        followers: how many clients follow it.
     """
 
     first: int
@@ -94,6 +95,7 @@ class LogFacts(NamedTuple):
     message_max: int
     release: str
     warnings: tuple[str, ...] = ()
+    followers: int = 0
 
 
 class Log(Protocol):

@@ -152,6 +152,7 @@ class NatsLog:
             message_max=self._connection.max_payload - ENVELOPE_BYTES,
             release=self._connection.release,
             warnings=self._warnings,
+            followers=int(state.get("consumer_count", 0)),
         )
 
     async def room(self) -> int | None:

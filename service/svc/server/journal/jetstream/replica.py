@@ -114,11 +114,17 @@ class Replica:
             self._moved.clear()
             await self._moved.wait()
 
-    async def rest(self, seconds: float) -> None:
-        """Return once no newer message of the log has become known for some *seconds*."""
+    async def rest(self, seconds: float, until: float = math.inf) -> bool:
+        """Wait until no newer message of the log has become known for some *seconds*.
+
+        Return whether that was so before the loop's time *until*.
+        """
         clock = asyncio.get_running_loop().time
-        while (left := self.grown_at + seconds - clock()) > 0:  # noqa: ASYNC110 - a time is awaited, no event
+        while (left := self.grown_at + seconds - clock()) > 0:
+            if clock() >= until:
+                return False
             await asyncio.sleep(left)
+        return True
 
     def _note_last(self, sequence: int) -> None:
         if sequence > self.last:

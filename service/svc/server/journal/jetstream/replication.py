@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from svc.errors import JournalError
+from svc.server.journal.jetstream.follower_watch import FollowerWatch
 from svc.server.journal.jetstream.frame_table import FrameTable
 from svc.server.journal.jetstream.journal import JetStreamJournal
 from svc.server.journal.jetstream.log import Log, LogLost
@@ -50,7 +52,15 @@ class Replication:
         self._given_up = False
         self._giving_up: asyncio.Task[None] | None = None
         self._room = RoomWatch(log.room, lambda: self.sender.put_bytes)
-        self._watching: asyncio.Task[None] | None = None
+        #: Returns how many followers of the log a leader knows; infinite if it need not show that it lives.
+        self.known_followers: Callable[[], float] = lambda: math.inf
+        self._followers = FollowerWatch(
+            log.facts,
+            lambda: self._term.last,
+            self._known_followers,
+            self._append_nothing,
+        )
+        self._watching: list[asyncio.Task[None]] = []
 
     @classmethod
     def open(
@@ -119,31 +129,44 @@ class Replication:
         return self._thread.run(work, seconds)
 
     def take_over(
-        self, silence: float = 0.0, stored: Callable[[float], object] | None = None, *, free: bool = False
+        self,
+        silence: float = 0.0,
+        stored: Callable[[float], object] | None = None,
+        *,
+        free: bool = False,
+        patience: float = math.inf,
     ) -> JetStreamJournal:
         """Begin a term of this manager: the one before it can write no more. See `LeaderTerm.begin`.
 
         Raises:
+            Conflict: an earlier leader writes on.
             JournalError: the stream cannot be read.
             JournalMoved: the journal was moved elsewhere.
             CopyIncomplete: it is a copy that is not complete.
             CancelledError: `give_up` was called before this returned.
         """
-        self._thread.run(self._begin(silence, stored, free=free))
+        self._thread.run(self._begin(self._term.begin(silence, stored, free=free, patience=patience)))
         return JetStreamJournal(self)
 
     def give_up(self) -> None:
         """Have `take_over` end; safe from a signal handler."""
         self._thread.post(self._cancel)
 
-    async def _begin(self, silence: float, stored: Callable[[float], object] | None, *, free: bool) -> None:
-        if self._given_up:
-            raise asyncio.CancelledError
+    async def _begin(self, term: Coroutine[Any, Any, None]) -> None:
         self._beginning = asyncio.current_task()
-        await self._term.begin(silence, stored, free=free)
-        self._watching = asyncio.ensure_future(self._room.run())
+        if self._given_up:
+            term.close()
+            raise asyncio.CancelledError
+        await term
+        self._watching = [asyncio.ensure_future(watch.run()) for watch in (self._room, self._followers)]
         if self._given_up:  # at the last moment: `close` ends the term
             raise asyncio.CancelledError
+
+    def _known_followers(self) -> float:
+        return self.known_followers()
+
+    def _append_nothing(self) -> None:
+        self.sender.put_nothing()
 
     def _cancel(self) -> None:
         self._given_up = True
@@ -187,7 +210,7 @@ class Replication:
 
     async def _end(self) -> None:
         await self.replica.stop()
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         self._term.end()
         await self._log.close()

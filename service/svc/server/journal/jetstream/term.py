@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
+from typing import Final
 
-from svc.errors import Deposed
+from svc.errors import Conflict, Deposed
 from svc.server.journal.jetstream.frames import Frame, FrameKind
 from svc.server.journal.jetstream.log import Log
 from svc.server.journal.jetstream.replica import Replica, answered
 from svc.server.journal.jetstream.sending import Sender
 from svc.server.journal.jetstream.writer import FramePosition, FrameWriter
+
+_STILL_WRITTEN: Final = (
+    "another manager has written the journal for {:g} s while the key in this manager's bucket named this "
+    "one: it leads in another bucket. This one has written nothing. See that all managers of the journal "
+    "have the same NATS account and the same release of svc"
+)
 
 
 class LeaderTerm:
@@ -34,7 +42,12 @@ class LeaderTerm:
         self.sender: Sender
 
     async def begin(
-        self, silence: float = 0.0, stored: Callable[[float], object] | None = None, *, free: bool = False
+        self,
+        silence: float = 0.0,
+        stored: Callable[[float], object] | None = None,
+        *,
+        free: bool = False,
+        patience: float = math.inf,
     ) -> None:
         """Write the first frame of the term: the fence, behind which no earlier leader can write.
 
@@ -48,17 +61,22 @@ class LeaderTerm:
                 at which it was first sent.
             free: whether the earlier leader serves no more. Then the first try does not wait; if another
                 manager has written meanwhile, the next ones do.
+            patience: the seconds for which an earlier leader may write on, though this one has the key.
 
         Raises:
+            Conflict: one has written for longer.
             JournalError: the stream cannot be read.
             JournalMoved: the journal was moved elsewhere.
             CopyIncomplete: it is a copy that is not complete.
         """
         self._stored = stored or self._stored
         replica, begun, number = self._replica, None, 0
+        clock, until = asyncio.get_running_loop().time, math.inf
         while begun is None:
             await replica.catch_up()
-            await replica.rest(0.0 if free else silence)
+            until = min(until, clock() + patience)
+            if not await replica.rest(0.0 if free else silence, until):
+                raise Conflict(_STILL_WRITTEN.format(patience))
             replica.require_served()
             number = replica.term + 1
             try:
@@ -70,6 +88,11 @@ class LeaderTerm:
         self.sender = Sender(self._log, replica.table, self._append, wake=self._wake)
         self._sending = asyncio.get_running_loop().create_task(self.sender.run())
         self.number = number  # last: who sees it, in whatever thread, finds a sender
+
+    @property
+    def last(self) -> int:
+        """The number of the last message that is known to be written in this term."""
+        return 0 if self._writer is None else self._writer.end
 
     @property
     def trouble(self) -> str:
