@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from contextlib import aclosing
-from typing import Any
 
-import nats
 import pytest
 
 from svc.addresses import parse_address
@@ -31,7 +28,7 @@ from svc.server.journal.jetstream.opening import open_log
 from svc.server.journal.jetstream.stream_form import new_stream, permissions
 from svc.server.journal.jetstream.writer import FrameWriter
 from tests.support.certificates import NAMES, files
-from tests.support.nats_logs import address_of, run_on
+from tests.support.nats_logs import address_of, asked, run_on
 from tests.support.nats_servers import NatsCluster, NatsOptions, running_nats
 
 
@@ -39,21 +36,6 @@ from tests.support.nats_servers import NatsCluster, NatsOptions, running_nats
 def server(tmp_path_factory):
     with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
         yield cluster
-
-
-def asked(cluster: NatsCluster, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer of JetStream's API."""
-
-    async def request() -> dict[str, Any]:
-        client = await nats.connect(cluster.urls)
-        try:
-            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=30)
-            found: dict[str, Any] = json.loads(answer.data)
-            return found
-        finally:
-            await client.close()
-
-    return asyncio.run(request())
 
 
 async def facts(log: NatsLog) -> LogFacts:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, TypeVar
+
+import nats
 
 from svc.addresses import parse_address
 from svc.journal_address import StreamAddress
@@ -37,3 +40,18 @@ def run_on(cluster: NatsCluster, story: Callable[[NatsLog], Awaitable[Result]], 
             await log.close()
 
     return asyncio.run(asyncio.wait_for(opened(), _STORY_SECONDS))
+
+
+def asked(cluster: NatsCluster, subject: str, body: dict[str, Any], **user: str) -> dict[str, Any]:
+    """Return the answer of JetStream's API to *user*, with the options of `nats.connect`."""
+
+    async def request() -> dict[str, Any]:
+        client = await nats.connect(cluster.urls, **user)
+        try:
+            answer = await client.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=30)
+            found: dict[str, Any] = json.loads(answer.data)
+            return found
+        finally:
+            await client.close()
+
+    return asyncio.run(request())
