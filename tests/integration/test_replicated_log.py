@@ -166,10 +166,10 @@ def test_tls_lets_in_clients_with_a_certificate_alone(tmp_path):
 def test_a_server_that_syncs_later_is_refused_if_the_account_may_ask(tmp_path):
     options = NatsOptions(sync="2m", tells_settings=True)
     with running_nats(tmp_path, options=options) as cluster:
-        with pytest.raises(ConfigurationError, match="n0 do not sync each write"):
+        with pytest.raises(ConfigurationError, match="n0 does not sync each write"):
             run_on(cluster, facts, user=NatsUser("told", "right"))
         told = run_on(cluster, facts, user=NatsUser("told", "right"), synced=False)
-        assert "n0 do not sync each write" in told.warnings[-1]
+        assert "n0 does not sync each write" in told.warnings[-1]
 
 
 def test_a_message_that_someone_has_deleted_is_no_gap_for_a_follower(server):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from svc.server.journal.jetstream import room as under_test
 from svc.server.journal.jetstream.log import Unanswered
@@ -90,3 +91,32 @@ def test_servers_that_are_late_with_an_answer_do_not_lift_the_limit_for_a_minute
     assert asyncio.run(after(iter([100, *[silence] * 29]))) == 100
     assert asyncio.run(after(iter([100, *[silence] * 29, 50, silence]))) == 50
     assert asyncio.run(after(iter([100, *[silence] * 30]))) is None
+
+
+def test_a_risk_that_a_server_tells_later_is_logged_once_and_one_of_the_start_not_again(monkeypatch):
+    """As of a server that was down at the start, and of one that is busy with every other question."""
+    monkeypatch.setattr(under_test, "_ASK_SECONDS", 0)
+    told = [["n0"], ["n0", "n1"], ["n0"], ["n0", "n1", "n2"]]
+    asked = asyncio.Event()
+    rounds = iter([100, 100, 100])
+
+    async def ask() -> int:
+        del told[0]
+        if (room := next(rounds, None)) is None:
+            asked.set()
+            return await asyncio.Future[int]()
+        return room
+
+    async def story() -> None:
+        running = asyncio.ensure_future(watch.run())
+        await asked.wait()
+        running.cancel()
+
+    with capture_logs() as logs:
+        watch = RoomWatch(ask, lambda: 0, lambda: told[0])
+        asyncio.run(story())
+
+    assert [(each["event"], each["reason"]) for each in logs] == [
+        ("journal_at_risk", "n1"),
+        ("journal_at_risk", "n2"),
+    ]

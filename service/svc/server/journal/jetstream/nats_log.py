@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -23,12 +23,14 @@ from svc.server.journal.jetstream.log import (
     Unanswered,
 )
 from svc.server.journal.jetstream.room import room_of
+from svc.server.journal.jetstream.server_reports import Report, risks_of
 from svc.server.journal.jetstream.serving import serving_manager
 from svc.server.journal.jetstream.stream_form import (
     ALL_SECONDS,
     ENVELOPE_BYTES,
     NO_STREAM,
     SETTINGS_OF_ALL,
+    old_release,
     subject_of,
 )
 
@@ -58,8 +60,11 @@ class NatsLog:
         answer_seconds: float,
         warnings: Sequence[str] = (),
         replicas: int = 1,
+        risks: tuple[str, ...] = (),
     ) -> None:
-        """Use a stream that is checked, and that so many servers keep."""
+        """Use a stream that is checked, and that so many servers keep, with these *warnings* and *risks*."""
+        #: What the servers told last with which they may lose writes, one sentence each.
+        self.risks = risks
         self._replicas = replicas
         self._connection = connection
         self._name = name
@@ -156,17 +161,20 @@ class NatsLog:
         )
 
     async def room(self) -> int | None:
-        """Return the bytes that the stream can still take; None if the servers do not tell.
+        """Return the bytes that the stream can still take; None if the servers do not tell. Set `risks`.
 
         Raises:
             Unanswered: there is no answer now.
         """
         account = await self._connection.ask("INFO", None, self._seconds)
-        servers = [
-            json.loads(answer).get("data", {})
-            async for answer in self._connection.ask_all(SETTINGS_OF_ALL, b'{"config":true}', ALL_SECONDS)
-        ]
-        return room_of(account, servers, self._replicas)
+        reports = await reports_of(self._connection)
+        self.risks = (*risks_of(reports), *self._risks_of_own_server())
+        return room_of(account, [report.get("data") or {} for report in reports], self._replicas)
+
+    def _risks_of_own_server(self) -> Iterator[str]:
+        """Yield what is wrong with the server of this connection, which may have another release by now."""
+        if old := old_release(self._connection.release):
+            yield f"the NATS server that this manager is connected to {old}"
 
     async def serving(self) -> str:
         """Return the addresses of the manager that serves the journal now; see `serving_manager`."""
@@ -212,3 +220,9 @@ class NatsLog:
         if error.get("err_code") == NO_STREAM:
             return LogLost(f"the stream {self._name} is gone ({text}); restore a backup of it")
         return Unanswered(f"the stream {self._name}: {text}")
+
+
+async def reports_of(connection: NatsConnection) -> list[Report]:
+    """Return what the servers tell of themselves; empty if they answer no user of this account."""
+    answers = connection.ask_all(SETTINGS_OF_ALL, b'{"config":true}', ALL_SECONDS)
+    return [json.loads(answer) async for answer in answers]

@@ -6,21 +6,19 @@ Nothing is written before all checks have passed.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from svc.errors import ConfigurationError, JournalError, JournalUnreachable
 from svc.journal_address import NatsUser, StreamAddress
 from svc.server.journal.jetstream.connection import NatsConnection
 from svc.server.journal.jetstream.log import Unanswered
-from svc.server.journal.jetstream.nats_log import ANSWER_SECONDS, NatsLog
+from svc.server.journal.jetstream.nats_log import ANSWER_SECONDS, NatsLog, reports_of
+from svc.server.journal.jetstream.server_reports import Report, risks_of, untold
 from svc.server.journal.jetstream.stream_form import (
-    ALL_SECONDS,
     NO_PEERS,
     NO_STREAM,
     PEERS_SECONDS,
-    SETTINGS_OF_ALL,
     check_server,
     check_stream,
     new_stream,
@@ -52,7 +50,8 @@ async def open_log(
         tls: this side's certificate and the CA, if the servers want TLS.
         replicas: the servers that must keep each message. One alone survives no loss of its disk.
         create: whether a stream may be made.
-        synced: whether a server that is known not to sync each write is refused; else it is a warning.
+        synced: whether a server is refused that tells a fault with which it may lose writes; else it is a
+            warning.
         seconds: the wait for the servers.
         answer_seconds: the wait for each later answer.
 
@@ -69,8 +68,9 @@ async def open_log(
         await connection.open(seconds)
         async with asyncio.timeout(seconds):
             check_server(connection.release, connection.max_payload, jetstream=connection.has_jetstream)
-            not_synced = [name async for name in _unsynced(connection)]
-            _check_synced(not_synced, synced=synced)
+            reports = await reports_of(connection)
+            risks = list(risks_of(reports))
+            _check_synced(risks, synced=synced)
             kept = await _find_stream(connection, address.name, replicas, answer_seconds, create=create)
     except TimeoutError:
         await connection.close()
@@ -81,7 +81,9 @@ async def open_log(
     except BaseException:
         await connection.close()
         raise
-    return NatsLog(connection, address.name, answer_seconds, list(_warnings(kept, not_synced)), kept)
+    return NatsLog(
+        connection, address.name, answer_seconds, list(_warnings(kept, reports, risks)), kept, tuple(risks)
+    )
 
 
 async def _find_stream(
@@ -118,40 +120,14 @@ async def _find_stream(
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _unsynced(connection: NatsConnection) -> AsyncGenerator[str]:
-    """Yield the names of servers that do not sync each write; an empty name if no server tells."""
-    told = False
-    async for answer in connection.ask_all(SETTINGS_OF_ALL, b'{"config":true}', ALL_SECONDS):
-        found: dict[str, Any] = json.loads(answer)
-        settings = found.get("data", {}).get("config")
-        if settings is not None:
-            told = True
-            if not settings.get("sync_always"):
-                yield str(found.get("server", {}).get("name", "?"))
-    if not told:
-        yield ""
+def _check_synced(risks: list[str], *, synced: bool) -> None:
+    if synced and risks:
+        raise ConfigurationError("; ".join(risks))
 
 
-def _check_synced(not_synced: list[str], *, synced: bool) -> None:
-    if synced and any(not_synced):
-        raise ConfigurationError(_unsynced_text(not_synced))
-
-
-def _unsynced_text(names: list[str]) -> str:
-    return (
-        f"the NATS servers {', '.join(names)} do not sync each write: set `sync_interval: always` in "
-        "their `jetstream`"
-    )
-
-
-def _warnings(replicas: int, not_synced: list[str]) -> Iterator[str]:
-    if replicas == 1:
+def _warnings(kept: int, reports: list[Report], risks: list[str]) -> Iterator[str]:
+    if kept == 1:
         yield "one server alone keeps the journal: a loss of its disk loses all jobs"
-    if not_synced == [""]:
-        yield (
-            "the NATS servers do not tell whether they sync each write; without `sync_interval: always` a "
-            "loss of power may lose accepted jobs. Nor do they tell how much room they have: at their limit "
-            "the service stands still"
-        )
-    elif not_synced:
-        yield _unsynced_text(not_synced)
+    yield from risks
+    if silence := untold(reports, kept):
+        yield silence

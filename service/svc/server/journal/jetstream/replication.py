@@ -29,7 +29,10 @@ END_SECONDS: Final = 10.0
 
 
 class OpenLog(Log, Protocol):
-    """A log that can be closed, and tells its room."""
+    """A log that can be closed, and tells its room and its risks."""
+
+    #: What its servers told last with which they may lose writes, one sentence each.
+    risks: tuple[str, ...]
 
     async def room(self) -> int | None:
         """Return the bytes that it can still take; None if the servers do not tell."""
@@ -51,7 +54,7 @@ class Replication:
         self._beginning: asyncio.Task[None] | None = None
         self._given_up = False
         self._giving_up: asyncio.Task[None] | None = None
-        self._room = RoomWatch(log.room, lambda: self.sender.put_bytes)
+        self._room = RoomWatch(log.room, lambda: self.sender.put_bytes, lambda: log.risks)
         #: Returns how many followers of the log a leader knows; infinite if it need not show that it lives.
         self.known_followers: Callable[[], float] = lambda: math.inf
         self._followers = FollowerWatch(

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from svc.server.journal.jetstream.log import Unanswered
 
 #: Seconds from one question to the next; and if the servers do not tell, or refuse the question.
@@ -38,12 +40,26 @@ def room_of(account: Mapping[str, Any], servers: Iterable[Mapping[str, Any]], al
 
 
 class RoomWatch:
-    """Asks for the room again and again; `left` may be called in any thread."""
+    """Asks for the room again and again, and logs new risks; `left` may be called in any thread."""
 
-    def __init__(self, ask: Callable[[], Awaitable[int | None]], sent: Callable[[], int]) -> None:
-        """Ask by *ask*; *sent* returns the bytes that were sent so far."""
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[int | None]],
+        sent: Callable[[], int],
+        risks: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        """Ask by *ask*.
+
+        Args:
+            ask: returns the room.
+            sent: returns the bytes that were sent so far.
+            risks: returns what the servers have told with which they may lose writes; the log has it so far.
+        """
         self._ask = ask
         self._sent = sent
+        self._risks = risks
+        self._logged = set(risks())
+        self._log = structlog.get_logger("svc.manager")
         self._told: tuple[int, int] | None = None
         #: Questions in a row that nobody has answered with a limit.
         self._untold = 0
@@ -62,7 +78,14 @@ class RoomWatch:
             except Unanswered:
                 room = None
             self._note(room, sent)
+            self._tell_risks()
             await asyncio.sleep(_UNTOLD_SECONDS if self._told is None else _ASK_SECONDS)
+
+    def _tell_risks(self) -> None:
+        for risk in self._risks():
+            if risk not in self._logged:
+                self._logged.add(risk)
+                self._log.warning("journal_at_risk", reason=risk)
 
     def _note(self, room: int | None, sent: int) -> None:
         """Note an answer; without one the last figure holds on for a while: busy servers may be late."""

@@ -149,16 +149,23 @@ def check_server(release: str, max_payload: int, *, jetstream: bool) -> None:
     """
     if not jetstream:
         raise ConfigurationError("the NATS server has no JetStream; set `jetstream` in its configuration")
-    if release_of(release) < RELEASE_MIN:
-        raise ConfigurationError(
-            f"the NATS server is of release {release}, which may lose writes; {_dotted(RELEASE_MIN)} is the "
-            "first to use: upgrade the servers one by one"
-        )
+    if old := old_release(release):
+        raise ConfigurationError(f"the NATS server {old}")
     if max_payload < PAYLOAD_MIN:
         raise ConfigurationError(
             f"the NATS server takes messages of {max_payload} bytes; set its max_payload to at least "
             f"{PAYLOAD_MIN}"
         )
+
+
+def old_release(release: str) -> str:
+    """Return what is wrong with a server of *release*; empty if nothing is."""
+    if release_of(release) >= RELEASE_MIN:
+        return ""
+    return (
+        f"is of release {release}, which may lose writes; {_dotted(RELEASE_MIN)} is the first to use: "
+        "upgrade the servers one by one"
+    )
 
 
 def release_of(text: str) -> tuple[int, ...]:
