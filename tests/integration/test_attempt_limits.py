@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.workers import Client, Manager, Start, Worker, options, until
+from tests.support.workers import KEY, Client, Manager, Start, Worker, options, until
 
 TASKS = "tests.support.stoppable_tasks"
 MIB = 1 << 20
@@ -39,6 +39,14 @@ def test_a_soft_timeout_is_raised_in_the_task(task: str, client: Client):
     (attempt,) = view.attempts
     assert (attempt.cause, view.failures, view.crashes) == ("timed_out", 1, 0)
     assert 0.8 <= attempt.seconds < 25.0
+
+
+def test_a_soft_timeout_is_raised_in_a_task_that_waits_for_another_job(client: Client, manager: Manager):
+    place = (*manager.address, KEY.hex())
+    error, view = error_of(client, "waits_for_a_job", *place, soft_timeout=0.8, timeout=50.0)
+    assert error.type == "SoftTimeout"
+    assert "in waits_for_a_job" in error.traceback
+    assert view.attempts[0].seconds < 25.0
 
 
 def test_a_task_can_clean_up_after_a_soft_timeout_and_still_succeed(client: Client, tmp_path: Path):

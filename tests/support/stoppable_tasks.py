@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 from svc import Cancelled, SoftTimeout, current_job, task
+from svc.broker.manager import ManagerBroker
+from svc.client.client import BrokerClient
 
 # Their tasks write a checkpoint once an exception can no more end them: only a kill does.
 STUBBORN = ("stays_in_c", "takes_and_forgets")
@@ -39,6 +41,13 @@ def waits_for_a_lock() -> None:
     lock = threading.Lock()
     lock.acquire()
     lock.acquire()
+
+
+@task
+def waits_for_a_job(host: str, port: int, key: str) -> None:
+    """Wait for the result of a job that nobody runs."""
+    with BrokerClient(lambda: ManagerBroker((host, port), bytes.fromhex(key))) as client:
+        client.options(queue="nobody").submit("m:f").result()
 
 
 @task

@@ -25,7 +25,7 @@ from svc.broker.no_reply import asked_reason, unreachable
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.error_codes import error_for
-from svc.errors import BadRequest, ManagerUnreachable, ServiceError
+from svc.errors import BadRequest, ManagerUnreachable, ServiceError, SoftTimeout
 from svc.first_answer import NotTried
 from svc.wire import PROTOCOL_VERSION, Stream, decode_response, encode_request, response_frame
 from svc.wire_tls import TlsFiles
@@ -160,9 +160,14 @@ class ManagerBroker(Broker):
             return 0
         try:
             number = self._send(stream, commands, time.monotonic() + CALL_SECONDS, wait)
-        except (OSError, EOFError):
+        except (OSError, EOFError) as error:
             self._discard()
+            if isinstance(error, SoftTimeout):
+                raise
             return 0
+        except BaseException:
+            self._discard()  # half of the request may have gone
+            raise
         self._sent[number] = commands
         return number
 
@@ -185,6 +190,8 @@ class ManagerBroker(Broker):
                 self._note(*self._read(self._stream, time.monotonic() + CALL_SECONDS))
             except (OSError, EOFError) as error:
                 self._discard()
+                if isinstance(error, SoftTimeout):
+                    raise
                 raise ManagerUnreachable(f"the connection to the manager has ended: {error}") from error
             except BaseException:
                 self._discard()
@@ -292,6 +299,8 @@ class ManagerBroker(Broker):
             return stream.receive(None)
         try:
             return stream.receive(deadline - min(ASK_SECONDS, (deadline - time.monotonic()) / 2))
+        except SoftTimeout:
+            raise  # it is about the task that waits here
         except TimeoutError:
             self._reason = asked_reason(self._dialer, deadline, back=self._failed) or self._reason
         return stream.receive(deadline)

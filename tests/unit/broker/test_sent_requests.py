@@ -15,7 +15,7 @@ from svc.broker.manager import ManagerBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.errors import ManagerUnreachable
-from svc.wire import PROTOCOL_VERSION
+from svc.wire import PROTOCOL_VERSION, Stream
 from tests.support.asking import ack_of, chunk, submit
 from tests.support.manager import RunningManager, running_manager
 
@@ -153,6 +153,22 @@ def test_a_fork_has_none_of_them(consumer):
 
     with pytest.raises(ManagerUnreachable):
         consumer.receive([number], 0.0)
+
+
+def test_after_an_interruption_in_the_middle_of_a_request_there_is_another_connection(
+    consumer: ManagerBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_half(stream: Stream, message: bytes | bytearray) -> None:
+        stream._channel.sendall(message[: len(message) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "send", send_half)
+        with pytest.raises(KeyboardInterrupt):
+            consumer.send([c.Ping()])
+
+    consumer.ping()
+    assert consumer.reconnects == 1
 
 
 def test_a_hello_of_an_older_release_is_no_bar(manager):
