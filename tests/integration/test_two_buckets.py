@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 
 from svc.errors import Conflict, Deposed
+from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX
 from tests.support.managers import managers, metrics_of
+from tests.support.nats_logs import asked
 from tests.support.nats_servers import running_nats
 from tests.support.workers import until
 
 ECHO = "tests.support.worker_tasks:echo"
 MARK = "tests.support.worker_tasks:mark"
+
+
+#: Writes to a bucket in some three seconds of a leader and its standby: many looks at who follows.
+WRITES = 12
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,22 @@ def test_a_manager_with_another_bucket_ends_and_takes_nothing_from_an_idle_leade
         assert made.events(1, "lead_taken") == []
         assert (leader.poll(), made.ready(0)[0]) == (None, 200)
         assert metrics_of(made.http[0])["svc_manager_term"] == 1
+
+
+@pytest.mark.slow
+def test_an_idle_leader_writes_nothing_for_its_own_standby(tmp_path: Path, nats):
+    def last(stream: str) -> int:
+        return int(asked(nats, f"STREAM.INFO.{stream}", {})["state"]["last_seq"])
+
+    with managers(tmp_path, nats, "b3") as made:
+        made.start(0)
+        until(lambda: made.ready(0)[0] == 200, 30)
+        made.start(1)
+        until(lambda: metrics_of(made.http[0])["svc_manager_standbys"] == 1, 30)
+
+        before, bucket = last("b3"), last(f"KV_b3{BUCKET_SUFFIX}")
+        until(lambda: last(f"KV_b3{BUCKET_SUFFIX}") >= bucket + WRITES, 60)
+        assert last("b3") == before
 
 
 @pytest.mark.slow
