@@ -9,6 +9,7 @@ import pytest
 
 from svc.domain import commands as c
 from svc.domain import replies as r
+from svc.domain.members import DOUBLED_SECONDS
 from svc.errors import BadRequest, LeaseLost, ProtocolMismatch
 from svc.wire import PROTOCOL_VERSION
 from tests.support.asking import NOW, ack_of, chunk, counts, lease, lease_one, numbers, record, states, submit
@@ -309,3 +310,28 @@ def test_a_drain_alone_still_accepts_jobs(queue):
     assert submit(queue) == []
     assert counts(queue).ready == 1
     assert "drain" in queue.get(["o-0"])[0].reason
+
+
+def test_a_name_that_two_processes_have_is_shown_until_one_is_not_heard_of_for_a_minute(engine, queue):
+    first = engine.supervisor(life=1)
+    shown = [queue.members()[0].doubled]
+    second = engine.supervisor(life=2)
+    shown.append(queue.members()[0].doubled)
+    for _ in range(2):  # the place of the first is taken, and it goes on
+        engine.advance(DOUBLED_SECONDS - 1.0)
+        assert isinstance(first.call([c.Extend()])[0], r.Refused)
+        second.call([c.Extend()])
+        shown.append(queue.members()[0].doubled)
+    engine.advance(DOUBLED_SECONDS)
+    second.call([c.Extend()])
+    shown.append(queue.members()[0].doubled)
+
+    assert shown == [False, True, True, True, False]
+
+
+def test_a_supervisor_that_comes_back_on_another_connection_is_not_shown_as_two(engine, queue):
+    first = engine.supervisor(life=1)
+    engine.supervisor(life=1)
+
+    assert isinstance(first.call([c.Extend()])[0], r.Refused)
+    assert not queue.members()[0].doubled

@@ -73,5 +73,6 @@ WORKER = frozenset(
         "round_trip_seconds",
         "read_ahead",
         "silent",
+        "doubled",
     }
 )

@@ -133,6 +133,8 @@ def state_text(worker: WorkerView) -> str:
     """Return what a worker does, for people."""
     if worker.silent:
         return "silent"
+    if worker.doubled:
+        return "name taken twice"
     return "draining" if worker.draining else "taking jobs"
 
 

@@ -27,6 +27,8 @@ ON_TRIAL = "on trial"
 RECONNECT_GRACE = 0.5
 #: Seconds since it was last heard of for which a connected supervisor surely lives: it tells once a second.
 ALIVE_SECONDS = 3.0
+#: Seconds since two processes of one name were last heard of for which a worker is shown as doubled.
+DOUBLED_SECONDS = 60.0
 #: Ended consumers of one worker that are remembered, so that a late hello of theirs is recognised.
 ENDED_KEPT = 256
 #: Those of all workers beyond which of one worker only the last few are remembered.
@@ -79,6 +81,7 @@ class Member:
         "claimed",
         "code",
         "connected",
+        "displaced",
         "gone_at",
         "inside",
         "leases",
@@ -115,6 +118,8 @@ class Member:
         #: The version of the code of its tasks, if it is a consumer that tells it.
         self.code = ""
         self.worker: Worker | None = None
+        #: The worker whose supervisor it was, until another connection took its place.
+        self.displaced: Worker | None = None
         #: The life of its worker's process, as its hello says; a later process may have the worker's name.
         self.life = 0
         #: The jobs that it takes; by default all jobs of the default queue.
@@ -156,7 +161,7 @@ class Worker:
     orders to end attempts of its consumers, `taken_back` the jobs that went back since it was last heard of.
     The names of consumers in its last `report` take `named_bytes`.
     If it is `reported_silent`, the log has been told so since then. If it is `reported_doubled`, the log has
-    been told that two processes have its name.
+    been told that two processes have its name; both were last heard of at `doubled_at`.
     """
 
     name: str
@@ -174,6 +179,7 @@ class Worker:
     taken_back: int = 0
     reported_silent: bool = False
     reported_doubled: bool = False
+    doubled_at: float = float("-inf")
 
     def heard(self, now: float, lease_seconds: float) -> None:
         """Renew the leases of its consumers."""
@@ -203,6 +209,15 @@ class Worker:
         """Return whether the supervisor that says *hello* has the name of another one, which lives."""
         other_lives = self.supervised and now < self.seen_at + ALIVE_SECONDS
         return hello.role == "worker" and hello.life != self.life and other_lives
+
+    def heard_of_displaced(self, member: Member, now: float) -> None:
+        """Note that *member* lives, whose place its supervisor has taken; it may be another process."""
+        if self.supervisor is not None and self.supervisor.life != member.life:
+            self.doubled_at = now
+
+    def shows_doubled(self, now: float) -> bool:
+        """Return whether two processes of its name were heard of lately."""
+        return now < self.doubled_at + DOUBLED_SECONDS
 
     @property
     def round_trip(self) -> float:

@@ -180,7 +180,8 @@ def _overtaken(state: QueueState, command: c.Hello, member: Member) -> bool:
 def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> None:
     name = command.worker or command.name
     worker = state.workers.get(name)
-    if worker is not None and not worker.reported_doubled and worker.is_doubled(command, now):
+    doubled = worker is not None and worker.is_doubled(command, now)
+    if worker is not None and doubled and not worker.reported_doubled:
         worker.reported_doubled = True
         hosts = [worker.hello.host if worker.hello is not None else "", command.host]
         state.notices.append(Notice("doubled", name, host=", ".join(hosts)))
@@ -189,6 +190,8 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
         worker = state.workers.get(name)
     if worker is None:
         worker = state.workers[name] = Worker(name, connected_at=now)
+    if doubled:
+        worker.doubled_at = now
     worker.life = command.life
     heard_from(state, worker, now)
     member.worker = worker
@@ -197,7 +200,7 @@ def _enrol(state: QueueState, command: c.Hello, member: Member, now: float) -> N
             state.notices.append(Notice("joined", name))
         elif worker.supervisor is not member:
             # Messages that still arrive over its connection are out of date, and must not change the worker.
-            worker.supervisor.worker = None
+            worker.supervisor.worker, worker.supervisor.displaced = None, worker
         worker.supervisor = member
         worker.hello = msgspec.structs.replace(command, tasks=[], queues=[], accept=None)  # consumers tell
         return

@@ -44,6 +44,8 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
     """Renew the leases of a worker's consumers; None if the member would wait for attempts to end."""
     worker = member.worker
     if worker is None:
+        if member.displaced is not None:
+            member.displaced.heard_of_displaced(member, now)
         return r.Refused("bad_request", "say hello as a worker before extending leases")
     if state.suspects.trials:
         for consumer in worker.consumers.values():

@@ -176,4 +176,5 @@ def _worker_view(state: QueueState, worker: Worker, now: float, *, named: bool =
         round_trip=worker.round_trip,
         read_ahead=leased - sum([not lease.behind for lease in leases]),
         silent=worker.is_silent(now),
+        doubled=worker.shows_doubled(now),
     )

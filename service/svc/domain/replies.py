@@ -286,7 +286,8 @@ class WorkerView(msgspec.Struct, frozen=True, array_like=True):
 
     `round_trip` is in seconds, and 0 if the worker has not measured it. `read_ahead` counts the jobs that its
     consumers hold behind those that they run. If it is `silent`, it was not heard of for a lease time, and
-    the jobs that it had went back.
+    the jobs that it had went back. If it is `doubled`, two processes of its name were heard of in the last
+    minute.
     """
 
     name: str
@@ -308,6 +309,7 @@ class WorkerView(msgspec.Struct, frozen=True, array_like=True):
     round_trip: float = 0.0
     read_ahead: int = 0
     silent: bool = False
+    doubled: bool = False
 
 
 class Roster(Reply, frozen=True, tag="roster"):

@@ -116,6 +116,13 @@ def test_a_worker_whose_leases_have_expired_is_silent(svc, queue, consumer):
     assert svc("workers", "--json").json[0]["silent"] is True
 
 
+def test_a_worker_whose_name_another_process_has_too_is_shown_as_such(svc, queue, consumer):
+    assert svc("workers", "--json").json[0]["doubled"] is False
+    queue.host.state.workers["w1"].doubled_at = queue.host.clock.now()
+    assert svc("workers").lines[1].endswith("name taken twice")
+    assert svc("workers", "--json").json[0]["doubled"] is True
+
+
 def test_where_there_is_nothing_stdout_stays_empty(svc):
     for verb in ("queues", "workers"):
         ended = svc(verb)
