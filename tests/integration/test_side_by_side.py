@@ -235,3 +235,25 @@ def test_a_cancelled_job_that_goes_on_is_left_after_its_grace(client: Client) ->
     client.broker.cancel([stubborn], running=True, grace=0.3)
     assert client.results(others) == ["done"] * 5
     assert client.results(client.submit(f"{TASKS}:wait", (0.0,)))
+
+
+@pytest.mark.parametrize("how", ["block", "hold the GIL"])
+def test_a_cancel_of_a_job_that_blocks_the_loop_ends_the_consumer_after_the_grace(
+    client: Client, tmp_path: Path, how: str
+) -> None:
+    """No job has a timeout, and the slot shows the oldest one, which is not the one that blocks."""
+    path, go = tmp_path / "noted", tmp_path / "go"
+    (older,) = client.submit(f"{TASKS}:stay", (str(path), str(go)))
+    until(lambda: len(noted(path)) == 1)
+    (blocking,) = client.submit(f"{TASKS}:stay", (str(path), str(go), how))
+    until(lambda: len(noted(path)) == 2)
+    assert client.broker.cancel([blocking], running=True, grace=0.3) == 1
+    until(lambda: len(noted(path)) == 3, what="the older job runs again")
+    again = client.view(older)
+    assert (again.state, again.suspect, again.crashes, again.failures) == ("leased", True, 0, 0)
+    (first, process), _, (third, successor) = noted(path)
+    assert first == third == older
+    assert process != successor
+    go.touch()
+    assert client.results([older]) == [successor]
+    assert client.state(blocking) == "cancelled"

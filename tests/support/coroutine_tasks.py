@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -82,6 +83,20 @@ async def note(path: str, seconds: float, until: str = "") -> int:
         file.write(f"{current_job().id} {os.getpid()}\n")
     await asyncio.sleep(seconds)
     while until and not Path(until).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.02)
+    return os.getpid()
+
+
+@task(concurrency=50, retries=0)
+async def stay(path: str, until: str, how: str = "") -> int:
+    """Note the job as `note` does. Then wait for the file *until*, or block the loop, or hold the GIL."""
+    with Path(path).open("a", encoding="utf-8") as file:  # noqa: ASYNC230 - a few bytes
+        file.write(f"{current_job().id} {os.getpid()}\n")
+    if how == "block":
+        time.sleep(300)  # noqa: ASYNC251 - the test is about that
+    elif how == "hold the GIL":
+        ctypes.PyDLL(None).sleep(300)
+    while not Path(until).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
         await asyncio.sleep(0.02)
     return os.getpid()
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,7 +21,7 @@ from svc.domain.commands import PROTOCOL_VERSION, Checkpoint, Hello, JobProgress
 from svc.error_codes import error_for
 from svc.errors import LeaseLost, OutsideJob, ProtocolMismatch, ServiceError
 from svc.worker.options import Connect, WorkerOptions
-from svc.worker.orders import KEEP, PIECE, PIECE_BYTES, PROGRESS
+from svc.worker.orders import KEEP, OVER, OVER_MAX, PIECE, PIECE_BYTES, PROGRESS
 from svc.worker.value_sender import Recorder
 
 #: Seconds between two reports of progress from one process.
@@ -34,7 +34,9 @@ CANCELLED_MAX = 1000
 #: The supervisor's answer: the number of a checkpoint, whether it is recorded, an error's code and text.
 Answer = tuple[int, bool, str, str]
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
-_ends: msgspec.msgpack.Decoder[tuple[int, int, float]] = msgspec.msgpack.Decoder(tuple[int, int, float])
+#: The order to end an attempt: its token, its number, and the grace in seconds.
+EndOrder = tuple[int, int, float]
+_ends: msgspec.msgpack.Decoder[list[EndOrder]] = msgspec.msgpack.Decoder(list[EndOrder])
 
 
 class _Sent:
@@ -85,10 +87,14 @@ class PipeChannel:
         self._make_submitter = make_submitter
         self._submitter: Any = None
         self._under = 0
-        #: Ends an attempt, by its token and with its grace in seconds; set while jobs run side by side.
-        self.end: Callable[[int, float], None] | None = None
+        #: Called when orders to end attempts have come; set while several jobs run at once.
+        self.ordered: Callable[[], object] | None = None
         #: The last attempts that were ordered to end, by their token and grace.
         self._cancelled: deque[tuple[int, float]] = deque(maxlen=CANCELLED_MAX)
+        #: The last orders to end attempts that nobody has taken.
+        self._end_orders: deque[EndOrder] = deque(maxlen=CANCELLED_MAX)
+        #: Attempts that were ordered to end and are over; the supervisor has yet to hear of it.
+        self._over: list[tuple[int, int]] = []
         #: The attempts that the manager has refused a checkpoint of, because they lost their lease.
         self._lost: set[tuple[int, int]] = set()
 
@@ -171,12 +177,24 @@ class PipeChannel:
                 sent.arrived.set()
 
     def ended(self, body: bytes) -> None:
-        """Take the supervisor's order to end an attempt; one that runs alone is ended by a signal."""
-        token, _number, grace = _ends.decode(body)
-        self._cancelled.append((token, grace))
-        end = self.end
-        if end is not None:
-            end(token, grace)
+        """Take the supervisor's order to end attempts; one that runs alone is ended by a signal."""
+        for token, number, grace in _ends.decode(body):
+            self._cancelled.append((token, grace))
+            self._end_orders.append((token, number, grace))
+        ordered = self.ordered
+        if ordered is not None:
+            ordered()
+
+    def take_end_orders(self) -> Iterator[EndOrder]:
+        """Return the orders to end attempts that have come since the last call, at most the last 1,000."""
+        while self._end_orders:
+            yield self._end_orders.popleft()
+
+    def over(self, token: int, number: int) -> None:
+        """Answer the order to end an attempt: it runs beside no other, and never will."""
+        with self._news:
+            self._over.append((token, number))
+            self._wake()
 
     def last_cancelled(self) -> Sequence[tuple[int, float]]:
         """Return the last attempts that were ordered to end, by their token and grace. Thread-safe."""
@@ -233,7 +251,10 @@ class PipeChannel:
                     while (pause := self._pause()) != 0:
                         self._news.wait(pause)
                     checkpoints, self._outgoing = self._outgoing, deque()
+                    over, self._over = self._over, []
                     reports = self._due_reports()
+                for start in range(0, len(over), OVER_MAX):
+                    self.send(OVER + msgspec.msgpack.encode(over[start : start + OVER_MAX]))
                 for number, sent in checkpoints:
                     self._send_checkpoint(number, sent)
                 for report in reports:
@@ -243,7 +264,7 @@ class PipeChannel:
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to send; None while there is nothing."""
-        if self._outgoing:
+        if self._outgoing or self._over:
             return 0
         return max(0.0, self._tell_at - time.monotonic()) if self._reports else None
 

@@ -200,7 +200,7 @@ class ConsumerExit:
         consumer of a worker that is *stopping* may be killed at the end of its grace, or with its forkserver.
         """
         look, error = self.look, self.error
-        if look.busy and not self._shared_fault:
+        if look.busy and (self.cancelled or not self._shared_fault):
             log.warning(
                 "attempt_finished",
                 consumer=self.consumer,
@@ -234,10 +234,11 @@ class ConsumerExit:
     def _shared_fault(self) -> bool:
         """Whether several jobs executed, and any of them may be why it died.
 
-        Which of a list takes too much time or memory cannot be told either.
+        Which of them kept a cancelled one from its end cannot be told either, nor which of a list takes too
+        much time or memory.
         """
-        died = self.killed in _AT_FAULT or self._orphaned
-        return (self.look.shared and died) or (self.look.listed and self.killed in _CAUSES)
+        unknown = self.killed in (*_AT_FAULT, Killed.ORPHANED, Killed.CANCELLED)
+        return (self.look.shared and unknown) or (self.look.listed and self.killed in _CAUSES)
 
     @property
     def _suspects(self) -> bool:

@@ -11,16 +11,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-import msgspec
-
 from svc.domain.commands import ClaimedJob, Recall
 from svc.domain.replies import Stop
+from svc.worker.cancelled_attempts import CancelledAttempts
 from svc.worker.capture import CapturePipes
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
 from svc.worker.memory import memory_of
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import END, FLUSH, STOP
+from svc.worker.orders import FLUSH, STOP, has_room
 from svc.worker.output_marks import new_secret
 from svc.worker.peak_memory import peak_of
 from svc.worker.process import forkserver_pid, has_ended, interrupt, kill, main_hidden, signals_held_back
@@ -39,8 +38,8 @@ _LONG_SECONDS = 0.02
 _CLAIM_SECONDS = 1.0
 #: Seconds between two measurements of the memory of an attempt that has a limit.
 _MEMORY_SECONDS = 0.1
-#: Seconds beyond its grace that a cancelled job may still be shown by a consumer that runs several, and by
-#: one that runs a list of them, whose other jobs a kill would cost an attempt.
+#: Seconds beyond the grace of a cancel for which a consumer that runs several jobs may leave it unanswered,
+#: and one that runs a list may still show its job: a kill costs the other jobs an attempt.
 _SHARED_SECONDS, _LISTED_SECONDS = 0.3, 5.0
 #: The exit code of a consumer if its forkserver could not report one, or if it really ended with it.
 _UNTOLD = 255
@@ -60,6 +59,7 @@ class ConsumerProcess:
         executing: the last look at its slot before it was killed.
         born: the monotonic time of its start.
         loaded: whether its tasks are loaded and the hooks of its start have returned.
+        cancelled: the attempts that it has to end.
     """
 
     name: str
@@ -74,6 +74,7 @@ class ConsumerProcess:
     executing: SlotState | None = None
     born: float = 0.0
     loaded: bool = False
+    cancelled: CancelledAttempts = field(default_factory=CancelledAttempts)
     _leaving_since: float = 0.0
     _calls_hooks: bool = False
     _open: bool = True
@@ -85,8 +86,6 @@ class ConsumerProcess:
     #: The most memory that was seen of the attempt that was measured last.
     _peak: int = 0
     _measured_at: float = 0.0
-    #: The attempts of cancelled jobs that have to end, by token and number, and when at the latest.
-    _stops: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -167,30 +166,37 @@ class ConsumerProcess:
 
     def end_attempts(self, stops: Sequence[Stop], now: float) -> None:
         """Take from *stops* the attempts that this process has to end; each has its grace from now on."""
-        if not (stops or self._stops):
+        if not (stops or self.cancelled):
             return
-        own = [(stop.token, stop.number, stop.grace) for stop in stops if stop.consumer == self.name]
-        for token, number, grace in own:
-            if (token, number) not in self._stops:
-                self.order(END + msgspec.msgpack.encode((token, number, grace)))
-        self._stops = {
-            (token, number): self._stops.get((token, number), now + grace) for token, number, grace in own
-        }
+        self.cancelled.renew((stop for stop in stops if stop.consumer == self.name), now)
+        # A process that holds the GIL reads none: they wait here, or the write would wait for it.
+        if self.cancelled.unsent and has_room(self.pipe):
+            self.order(self.cancelled.send(now))
 
     def _end_attempt(self, look: SlotState, now: float) -> None:
         """Have `Cancelled` raised in the task if its job is cancelled; kill the process after the grace."""
+        if look.phase is Phase.SHARED:
+            self._end_blocked(look, now)
+            return
         attempt = (look.token, look.number)
-        deadline = self._stops.get(attempt)
+        deadline = self.cancelled.deadline(attempt)
         if deadline is None:
             return
-        if look.shared:
-            # The consumer ends it by itself, and then shows another one, unless it is blocked.
-            if now > deadline + (_LISTED_SECONDS if look.listed else _SHARED_SECONDS):
+        if look.listed:
+            # The consumer shows another one as soon as it hears of the cancel.
+            if now > deadline + _LISTED_SECONDS:
                 self._kill_in(attempt, Killed.CANCELLED)
         elif now < deadline:
             self.interrupt(Order.CANCEL, look)
         else:
             self._kill_in(attempt, Killed.CANCELLED)
+
+    def _end_blocked(self, look: SlotState, now: float) -> None:
+        """Kill the process if it has left a cancel unanswered: its event loop does not turn."""
+        since = self.cancelled.unanswered_since()
+        # An older order is answered as jobs begin to run side by side: from then on there is time for that.
+        if since is not None and now > max(since, look.started) + _SHARED_SECONDS:
+            self._kill_in((look.token, look.number), Killed.CANCELLED)
 
     def _kill_in(self, attempt: tuple[int, int], why: Killed) -> None:
         """Kill the process, unless *attempt* has ended meanwhile."""
@@ -205,7 +211,7 @@ class ConsumerProcess:
         *grace* and *import_timeout* are the worker's, in seconds.
         """
         look = self.slot.look()
-        if self._stops and look.busy:
+        if self.cancelled and look.busy:
             self._end_attempt(look, now)
         if look.overrun(now):
             self._end_overrun(look, now)
@@ -248,6 +254,7 @@ class ConsumerProcess:
 
     def began(self) -> None:
         """Note that it is ready for its first job."""
+        self.loaded = True
         self._memory_before = memory_of(self.pid)
 
     def _check_memory(self, look: SlotState, now: float) -> None:
@@ -320,7 +327,7 @@ class ConsumerProcess:
 
     def needs_watching(self, look: SlotState) -> bool:
         """Whether its job may need action from the supervisor while it executes."""
-        if self._stops:
+        if self.cancelled:
             return True  # it may be about to begin one of them
         flushable = look.unsent and self._flushed != (look.token, look.number)
         limited = look.timeout > 0 or look.soft_timeout > 0 or look.max_rss > 0
@@ -357,7 +364,7 @@ class ConsumerProcess:
 
     def was_cancelled(self, look: SlotState) -> bool:
         """Return whether the job that executes at *look* is cancelled."""
-        return look.busy and (look.token, look.number) in self._stops
+        return look.busy and (look.token, look.number) in self.cancelled
 
     def reap(self) -> tuple[int, SlotState, str]:
         """Free the resources of the process; return its exit code, last look, and stacks."""

@@ -82,7 +82,7 @@ class JobLists:
     def run(self, first: Delivery) -> None:
         """Run lists, the first of which begins with the job in *first*."""
         channel = self._around.channel
-        channel.end = self._ordered_to_end
+        channel.ordered = self._show_another
         try:
             waiting = [self._leased(first)]
             while waiting:
@@ -94,7 +94,7 @@ class JobLists:
                 self._run(waiting)
                 waiting = [] if self._over or self.pill else self._take(self._batch, 0.0)
         finally:
-            channel.end = None
+            channel.ordered = None
         while self._exchange.outbox.content():
             self._exchange.turn()
 
@@ -182,8 +182,8 @@ class JobLists:
         """Return the leases that were ordered to end, of the last that were."""
         return {token for token, _ in self._around.channel.last_cancelled()}
 
-    def _ordered_to_end(self, _token: int, _grace: float) -> None:
-        """Take note of a cancel; from the thread that hears the supervisor's orders."""
+    def _show_another(self) -> None:
+        """Take note of cancels; from the thread that hears the supervisor's orders."""
         with self._showing:
             if self._running:
                 self._show_head()

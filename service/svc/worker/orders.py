@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-#: The supervisor's order to end an attempt, which is its prefix: token, number and grace follow.
+#: The supervisor's order to end attempts, which is its prefix: token, number and grace of each follow.
 END = b"end:"
 #: The supervisor's orders: leave; report finished outcomes; make the connection again.
 STOP, FLUSH, REJOIN = b"stop", b"flush", b"rejoin"
 #: A consumer's messages: its tasks are loaded; they cannot be loaded; it has begun a job to be watched; it
 #: is worn, and should be replaced; it has left the manager, and calls the hooks of its end.
 READY, BROKEN, NUDGE, WORN, ENDING = b"r", b"b", b"n", b"w", b"e"
+#: Its answer to the order to end attempts: those of which none runs beside others, or will.
+OVER = b"o"
+#: Attempts in one such message, so that the kernel takes it whole.
+OVER_MAX = 256
 #: Its reports of jobs that run: progress; a piece of a checkpoint; the last piece, with which it is whole.
 PROGRESS, PIECE, KEEP = b"p", b"d", b"k"
 #: The supervisor's answer to a checkpoint: it has it, or what the manager said.
@@ -25,6 +30,13 @@ PIECE_BYTES = 8 * 1024
 _INTERRUPT_SECONDS = 0.2
 
 
+def has_room(pipe: Connection) -> bool:
+    """Return whether a message of some KiB can be written to *pipe* without a wait for its reader."""
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 class Orders:
     """Obeys the supervisor's orders in a thread of its own; if the supervisor is gone, ends this process.
 
@@ -33,7 +45,7 @@ class Orders:
         report: reports finished outcomes; with True, it also makes the connection again if that is broken.
         interrupt: ends the wait of the main thread at the manager, if it waits.
         kept: takes the supervisor's answer about a checkpoint.
-        end: takes the order to end an attempt that runs beside others.
+        end: takes the order to end attempts.
 
     Attributes:
         stopping: set once the order to stop has come.

@@ -58,9 +58,8 @@ class _RunningJob:
     #: Whether its soft timeout is over, and whether its timeout is.
     asked: bool = False
     late: bool = False
-    #: Whether its job is cancelled.
+    #: Whether its job is cancelled, and whether its outcome is told.
     cancelled: bool = False
-    #: Whether its outcome is told.
     told: bool = False
 
 
@@ -90,9 +89,8 @@ class SideBySide:
         self._tasks = loop
         self._exchange = exchange
         self._slot = slot
-        self._limit = limit
+        self._limit, self._lease = limit, lease
         self._alone = False
-        self._lease = lease
         self._channel = channel
         self._busy_seconds = busy_seconds
         self._capture = capture
@@ -110,7 +108,7 @@ class SideBySide:
         loop = self._tasks.opened()
         main = loop.create_task(self._main(first))
         before = loop.get_task_factory()
-        self._channel.end = partial(self._ordered_to_end, loop)
+        self._channel.ordered = partial(loop.call_soon_threadsafe, self._obey)
         self._capture.begin_beside()
         loop.set_task_factory(_owned)  # type: ignore[arg-type]  # the type names no options
         try:
@@ -120,11 +118,10 @@ class SideBySide:
                 except BaseException as error:  # the `SystemExit` of an asyncio task, or `loop.stop`
                     if main.done():
                         raise
-                    loop.call_exception_handler(
-                        {"message": "the loop was ended by a job", "exception": error}
-                    )
+                    told = {"message": "the loop was ended by a job", "exception": error}
+                    loop.call_exception_handler(told)
         finally:
-            self._channel.end = None
+            self._channel.ordered = None
             self._capture.end_beside()
             loop.set_task_factory(before)
 
@@ -132,10 +129,10 @@ class SideBySide:
         _note_generators()
         loop = asyncio.get_running_loop()
         over: asyncio.Future[BaseException | None] = loop.create_future()
+        self._obey()  # orders that came before: nothing runs under them
         self._begin_all(first)
-        thread = threading.Thread(
-            target=self._exchange_all, args=(len(first), loop, over), name="exchange", daemon=True
-        )
+        args = (len(first), loop, over)
+        thread = threading.Thread(target=self._exchange_all, args=args, name="exchange", daemon=True)
         thread.start()
         error = await over
         thread.join()
@@ -144,7 +141,7 @@ class SideBySide:
 
     # --- on the loop --------------------------------------------------------------------------------------
 
-    def _begin(self, delivery: Delivery) -> None:
+    def _begin(self, delivery: Delivery) -> _RunningJob:
         leased = self._lease(delivery)
         task, started = leased.task, time.monotonic()
         timeout, soft_timeout = task.limits.timeout, task.limits.soft_timeout
@@ -159,6 +156,7 @@ class SideBySide:
         if soft_timeout:
             attempt.timers.append(loop.call_later(soft_timeout, self._ask_to_end, attempt))
         self._show()
+        return attempt
 
     async def _attempt(self, attempt: _RunningJob) -> None:
         """Run one job, then end all that it has begun."""
@@ -184,16 +182,20 @@ class SideBySide:
             attempt.asked = True
             attempt.task.cancel()
 
-    def _ordered_to_end(self, loop: asyncio.AbstractEventLoop, token: int, grace: float) -> None:
-        """Cancel the job of a lease; from the thread that hears the supervisor's orders."""
-        loop.call_soon_threadsafe(self._cancel, token, grace)
+    def _obey(self) -> None:
+        """Cancel the jobs that the supervisor has ordered to end, and tell it of those that do not run."""
+        running = {attempt.leased.delivery.token: attempt for attempt in self._running}
+        for token, number, grace in self._channel.take_end_orders():
+            if token in running:
+                self._cancel(running[token], grace)
+            else:
+                self._channel.over(token, number)
 
-    def _cancel(self, token: int, grace: float) -> None:
-        for attempt in self._running:
-            if attempt.leased.delivery.token == token and attempt.task is not None and not attempt.cancelled:
-                attempt.cancelled = True
-                attempt.task.cancel()
-                asyncio.get_running_loop().call_later(grace, self._abandon, attempt)
+    def _cancel(self, attempt: _RunningJob, grace: float) -> None:
+        if attempt.task is not None and not attempt.cancelled:
+            attempt.cancelled = True
+            attempt.task.cancel()
+            asyncio.get_running_loop().call_later(grace, self._abandon, attempt)
 
     def _time_is_over(self, attempt: _RunningJob) -> None:
         if attempt.task is not None and not attempt.told:
@@ -225,6 +227,8 @@ class SideBySide:
         self._capture.ended(delivery, delivery.first)
         self._ended.append(EndedJob(attempt.leased, outcome, attempt.started, time.monotonic()))
         self._show()
+        if attempt.cancelled:
+            self._channel.over(delivery.token, delivery.first)
         self._bell.set()
         if self._waits:
             self._waits = False
@@ -321,11 +325,11 @@ class SideBySide:
         return len(jobs)
 
     def _begin_all(self, deliveries: Sequence[Delivery]) -> None:
+        cancelled = dict(self._channel.last_cancelled())
         for delivery in deliveries:
-            self._begin(delivery)
-            for token, grace in self._channel.last_cancelled():
-                if token == delivery.token:  # the order has overtaken the job
-                    self._cancel(token, grace)
+            attempt = self._begin(delivery)
+            if delivery.token in cancelled:  # the order has overtaken the job
+                self._cancel(attempt, cancelled[delivery.token])
 
 
 def run_round(

@@ -240,7 +240,7 @@ class Supervisor:
         """Handle the messages of a consumer."""
         for message in child.messages():
             kind, text = message[:1], message[1:]
-            if self._job_reports.take(child, kind, text):
+            if self._job_reports.take(child, kind, text) or child.cancelled.take(kind, text, now):
                 continue
             if kind == NUDGE:
                 child.watch(now, needed=True)
@@ -249,7 +249,6 @@ class Supervisor:
             elif kind == ENDING:
                 child.note_ending(now)
             elif kind == READY:
-                child.loaded = True
                 child.began()
                 if self._tasks.take(child.name, text.decode()):
                     self._started()

@@ -34,7 +34,7 @@ def test_a_death_with_nothing_to_do_charges_no_job(phase: Phase) -> None:
     assert lost.token == 0
 
 
-@pytest.mark.parametrize("killed", [None, Killed.OFFENDED, Killed.ORPHANED])
+@pytest.mark.parametrize("killed", [None, Killed.OFFENDED, Killed.ORPHANED, Killed.CANCELLED])
 def test_a_death_with_several_jobs_at_work_charges_none_and_makes_all_suspects(killed: Killed | None) -> None:
     (lost,) = consumer_exit(Phase.SHARED, -9, killed).reports(0.0)
     assert isinstance(lost, Lost)
@@ -49,7 +49,9 @@ def test_a_timeout_with_several_jobs_at_work_charges_the_one_that_the_slot_shows
     assert (lost.token, lost.suspect) == (0, False)
 
 
-@pytest.mark.parametrize("killed", [None, Killed.OFFENDED, Killed.ORPHANED, Killed.TIMED_OUT, Killed.MEMORY])
+@pytest.mark.parametrize(
+    "killed", [None, Killed.OFFENDED, Killed.ORPHANED, Killed.TIMED_OUT, Killed.MEMORY, Killed.CANCELLED]
+)
 def test_the_death_of_a_list_and_its_limits_charge_none_and_make_all_suspects(killed: Killed | None) -> None:
     (lost,) = consumer_exit(Phase.LISTED, -9, killed).reports(0.0)
     assert isinstance(lost, Lost)

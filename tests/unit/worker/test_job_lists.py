@@ -80,7 +80,7 @@ class Scene:
         return self.function(jobs)
 
     def cancel(self, token: int) -> None:
-        self.channel.ended(msgspec.msgpack.encode((token, token, 5.0)))
+        self.channel.ended(msgspec.msgpack.encode([(token, token, 5.0)]))
 
     def run(self, first: Delivery, batch: int = 3, linger: float = 0.0) -> JobLists:
         task = Task(NAME, self.call, TaskOptions(batch=batch, linger=linger))
