@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.stoppable_tasks import STUBBORN
 from tests.support.workers import Client, Manager, Worker, descendants, options, until
 
 TASKS = "tests.support.stoppable_tasks"
+POISON = "tests.support.poison_tasks"
 #: Sleep, a loop of NumPy, a loop in C, a catastrophic regular expression, a wait for a socket.
 KINDS = ("sleeps", "computes", "stays_in_c", "matches", "waits_for_a_socket")
 CONSUMERS = 3
@@ -28,7 +31,7 @@ def service() -> Iterator[tuple[Client, Worker]]:
     """A worker of three consumers, and a client."""
     manager = Manager()
     manager.start()
-    worker = Worker(manager.address, options(CONSUMERS, tasks=(TASKS, "tests.support.worker_tasks")))
+    worker = Worker(manager.address, options(CONSUMERS, tasks=(TASKS, POISON, "tests.support.worker_tasks")))
     worker.start()
     with manager.client() as client:
         yield client, worker
@@ -104,6 +107,26 @@ def test_a_cancelled_job_ends_within_its_grace_and_only_its_consumer_is_replaced
     others_run_once(client, marks, others)
     one_was_replaced(client, worker, before)
     assert [each.how for each in client.view(job).attempts] == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "limits", "event"),
+    [
+        (f"{TASKS}:sleeps", (), {"timeout": LIMIT}, "consumer_killed"),
+        (f"{POISON}:signal_worker", (signal.SIGTERM,), {}, "stop_signal_refused"),
+        ("kill_self", (), {}, "consumer_died"),
+    ],
+)
+def test_the_log_names_the_job_for_which_a_consumer_ended(
+    task: str, args: tuple[int, ...], limits: dict[str, Any], event: str, service: tuple[Client, Worker]
+) -> None:
+    client, worker = service
+    seen = len(worker.events(event))
+    (job,) = client.submit(task, args, retries=0, **limits)
+    until(lambda: len(worker.events(event)) > seen, what=f"the log has {event}")
+    line = worker.events(event)[seen]
+    assert (line["job_id"], line["task"]) == (job, client.view(job).task)
+    client.outcomes([job])
 
 
 def told(worker: Worker, job: str) -> list[str]:

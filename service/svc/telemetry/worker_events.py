@@ -50,14 +50,14 @@ WORKER_EVENTS: tuple[LogEvent, ...] = (
         "consumer_died",
         WARNING,
         "A consumer process ended otherwise than it should; it is replaced.",
-        ("pid", "cause", "executing"),
+        ("pid", "cause", "executing", "job_id", "task"),
     ),
     LogEvent(
         "consumer_killed",
         ("info", "warning"),
         "The worker killed a consumer, for instance because its job ran over the timeout: info if that "
         "belongs to the stop of a worker, as at the end of its grace; otherwise warning.",
-        ("pid", "reason"),
+        ("pid", "reason", "job_id", "task"),
     ),
     LogEvent("consumer_left", INFO, "A consumer ended as it was told to, by a pill or a stop.", ("pilled",)),
     LogEvent(
@@ -127,6 +127,7 @@ WORKER_EVENTS: tuple[LogEvent, ...] = (
         "stop_signal_refused",
         WARNING,
         "A task sent its worker SIGTERM or SIGINT; its job is charged with a crash, and the worker goes on.",
+        ("job_id", "task"),
     ),
     LogEvent(
         "tasks_not_loaded",

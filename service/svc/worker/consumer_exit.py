@@ -213,22 +213,29 @@ class ConsumerExit:
                 error_type=error.type,
                 error=error.message,
             )
+        names = {} if look.shared and not self._charged else look.names
         if self.orderly:
             log.info("consumer_left", consumer=self.consumer, pilled=self.pilled)
         elif expected and not look.busy:
             return
         elif stopping and self.killed in _AT_A_STOP:
-            log.info("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value)
+            log.info("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value, **names)
         elif self.killed is not None:
-            log.warning("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value)
+            log.warning("consumer_killed", consumer=self.consumer, pid=pid, reason=self.killed.value, **names)
         else:
+            cause, executing = error.message, look.busy
             log.warning(
-                "consumer_died", consumer=self.consumer, pid=pid, cause=error.message, executing=look.busy
+                "consumer_died", consumer=self.consumer, pid=pid, cause=cause, executing=executing, **names
             )
 
     @property
     def _orphaned(self) -> bool:
         return self.killed is Killed.ORPHANED
+
+    @property
+    def _charged(self) -> bool:
+        """Whether the job in the slot is known to have ended it, also if others executed beside that."""
+        return self.killed in _CAUSES and not self._shared_fault
 
     @property
     def _shared_fault(self) -> bool:

@@ -17,7 +17,7 @@ import structlog
 from svc.domain.commands import ClaimedJob
 from svc.domain.field_bounds import HELD_MAX
 from svc.errors import ConfigurationError
-from svc.worker.consumer_exit import ConsumerExit, ReplacementReason, pause_before
+from svc.worker.consumer_exit import ConsumerExit, Killed, ReplacementReason, pause_before
 from svc.worker.consumer_process import ConsumerProcess
 from svc.worker.control_group import ControlGroup
 from svc.worker.offspring import adopts_orphans, ancestors, end_descendants
@@ -250,6 +250,20 @@ class ConsumerPool:
         """Return the names of the current consumers. Thread-safe."""
         with self._lock:
             return [child.name for child in self.children]
+
+    def end_offender(self, name: str) -> dict[str, str]:
+        """End a consumer whose task has told the worker to stop: that is for operators.
+
+        Return the fields of the log that name its job, if no other one executes beside it.
+        """
+        for child in self.children:
+            if child.name == name:
+                with child.slot.held():
+                    look = child.slot.peek()
+                    if look.busy:
+                        child.kill(Killed.OFFENDED)
+                return {} if look.shared else look.names
+        return {}
 
     def consumer_above(self, pid: int) -> str:
         """Return the name of the consumer that is process *pid* or has started it, else "". Thread-safe."""

@@ -111,6 +111,11 @@ class SlotState(NamedTuple):
         return job_id(self.origin, self.number)
 
     @property
+    def names(self) -> dict[str, str]:
+        """The fields of the log that name the job that executes; none if none does."""
+        return {"job_id": self.job_id, "task": self.task} if self.busy else {}
+
+    @property
     def busy(self) -> bool:
         """Whether a job executes."""
         return self.phase in _EXECUTING

@@ -199,7 +199,8 @@ class Supervisor:
                     self._reporter.post(recall)
         self._job_reports.answer()
         while self._offenders:
-            self._end_offender(self._offenders.popleft())
+            name = self._offenders.popleft()
+            self._log.warning("stop_signal_refused", consumer=name, **self._consumer_pool.end_offender(name))
         if self._stop_deadline is not None and (now >= self._stop_deadline or self._stop_requests > 1):
             self._end_grace()
         if self._resumed and self._stop_deadline is None:
@@ -257,15 +258,6 @@ class Supervisor:
                 self._refuse(ConfigurationError(text.decode()))
             elif kind == BROKEN:
                 self._log.error("tasks_not_loaded", consumer=child.name, error=text.decode())
-
-    def _end_offender(self, name: str) -> None:
-        """End a consumer whose task has told the worker to stop: that is for operators."""
-        self._log.warning("stop_signal_refused", consumer=name)
-        for child in self._consumer_pool.children:
-            if child.name == name:
-                with child.slot.held():
-                    if child.slot.peek().busy:
-                        child.kill(Killed.OFFENDED)
 
     def _reap(self, child: ConsumerProcess, now: float) -> None:
         """Report the end of a consumer, and plan its replacement."""

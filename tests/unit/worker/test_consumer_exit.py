@@ -211,3 +211,30 @@ def test_of_a_worker_that_can_never_work_only_ends_with_a_job_are_logged() -> No
     consumer_exit(Phase.IDLE, -9, Killed.GRACE).log(log, 1, expected=True, stopping=True)
     consumer_exit(Phase.IDLE, -9).log(log, 1, expected=True, stopping=True)
     assert log.calls == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "killed", "known"),
+    [
+        (Phase.BUSY, None, True),
+        (Phase.BUSY, Killed.TIMED_OUT, True),
+        (Phase.BUSY, Killed.CANCELLED, True),
+        (Phase.SHARED, Killed.TIMED_OUT, True),
+        (Phase.SHARED, Killed.CANCELLED, False),
+        (Phase.SHARED, None, False),
+        (Phase.LISTED, Killed.TIMED_OUT, False),
+        (Phase.SHARED, Killed.GRACE, False),
+        (Phase.IDLE, None, False),
+        (Phase.STARTING, Killed.HUNG, False),
+    ],
+)
+def test_the_log_of_an_end_names_its_job_if_that_is_known(
+    phase: Phase, killed: Killed | None, known: bool
+) -> None:
+    log = CapturingLogger()
+    found = consumer_exit(phase, -9, killed)
+    look = found.look._replace(origin="origin", task="m:f")
+    dataclasses.replace(found, look=look).log(log, 1, expected=False, stopping=False)
+    named = {key: log.calls[-1].kwargs[key] for key in ("job_id", "task") if key in log.calls[-1].kwargs}
+    assert log.calls[-1].args[0] in {"consumer_killed", "consumer_died"}
+    assert named == ({"job_id": "origin-42", "task": "m:f"} if known else {})
