@@ -12,6 +12,7 @@ from tests.fault.controlled_jobs import CONTROLLED
 from tests.fault.deadly_jobs import DEADLY
 from tests.fault.deck import FAULTS, NEEDS
 from tests.fault.site import Site
+from tests.fault.streams import IN_STREAMS
 from tests.fault.strikes import Strikes
 from tests.fault.surroundings import AHEAD, SURROUNDINGS
 from tests.support.privileges import obtained
@@ -79,7 +80,9 @@ def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "site"), [(kind, "") for kind in PROTECTIONS], indirect=["site"])
+@pytest.mark.parametrize(
+    ("kind", "site"), [(kind, "") for kind in (*PROTECTIONS, *IN_STREAMS)], indirect=["site"]
+)
 def test_svc_bears_it(kind: str, site: Site):
     strikes = Strikes(site)
 
