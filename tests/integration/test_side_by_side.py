@@ -165,16 +165,15 @@ def test_results_that_pile_up_while_the_manager_is_away_are_reported_in_parts(tm
 
 @pytest.mark.slow
 def test_a_kill_runs_again_exactly_the_jobs_without_an_outcome(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "noted"
-    go = tmp_path / "go"
-    short = client.submit(f"{TASKS}:note", *[(str(path), 0.0)] * 20)
-    long = client.submit(f"{TASKS}:note", *[(str(path), 0.0, str(go))] * 20)
-    until(lambda: len(noted(path)) == 40)
+    path, go, there = tmp_path / "noted", tmp_path / "go", tmp_path
+    short = client.submit(f"{TASKS}:stay", *[(str(path), str(there))] * 200)
     client.results(short)
+    long = client.submit(f"{TASKS}:stay", *[(str(path), str(go))] * 1000)
+    until(lambda: len(noted(path)) == 1200)
     process = noted(path)[-1][1]
     os.kill(process, signal.SIGKILL)
-    until(lambda: len(noted(path)) == 41)
-    assert all(client.view(job).suspect for job in long)
+    until(lambda: len(noted(path)) == 1201)
+    assert all(view.suspect for view in client.broker.get(long))
     assert counts(client.broker).leased == 1  # each runs singly
     go.touch()
     at_once = set()
@@ -190,7 +189,7 @@ def test_a_kill_runs_again_exactly_the_jobs_without_an_outcome(client: Client, t
     times = collections.Counter(job for job, _ in noted(path))
     assert {times[job] for job in short} == {1}
     assert {times[job] for job in long} == {2}
-    views = [client.view(job) for job in long]
+    views = client.broker.get(long)
     assert {(view.failures, view.crashes) for view in views} == {(0, 0)}
     assert not any(view.suspect for view in views)
 
