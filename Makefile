@@ -34,7 +34,7 @@ test: $(VENV)/.dev ## Run the suite, without the few tests that take minutes (AR
 test-long: $(VENV)/.dev ## Run the tests that take minutes and that `make test` leaves out
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (JOURNAL=jetstream SEED=1 ARGS="--table FILE")
+faults: $(VENV)/.dev ## Break a whole service on purpose for 3 minutes and check its promises (JOURNAL=jetstream|memory SEED=1 ARGS="--table FILE")
 	@$(FAULTS)
 
 faults-long: MINUTES = 30

@@ -16,7 +16,7 @@ from pathlib import Path
 from svc.broker.manager import ManagerBroker
 from svc.errors import ManagerUnreachable
 from tests.fault.deadly_jobs import DEADLY, LOSSES_MAX
-from tests.fault.deck import ALLOWANCES, DECKS, NEEDS, SERVICES, TABLE_BYTES
+from tests.fault.deck import ALLOWANCES, DECKS, JOB_BYTES, NEEDS, SERVICES
 from tests.fault.site import TASKS, Producer, Site
 from tests.fault.stalls import Stalls
 from tests.fault.strikes import Strikes
@@ -72,6 +72,7 @@ class Campaign:
         progress: bool = False,
     ) -> None:
         self._deck = DECKS[journal]
+        self._job_bytes = JOB_BYTES[journal]
         self.site = Site(folder, seed, SERVICES[journal])
         kinds = kinds or tuple(self._deck)
         self._strikes = Strikes(self.site)
@@ -119,7 +120,7 @@ class Campaign:
             self._tell(kind)
             self._balance.before()
             self._deck[kind](self._strikes, kind)
-            tables = TABLE_BYTES * sum(producer.submitted for producer in producers)
+            tables = self._job_bytes * sum(producer.submitted for producer in producers)
             self._balance.after(kind, ALLOWANCES.get(kind, 0) + tables)
 
     def _dealt(self, end: float) -> Iterator[str]:

@@ -14,6 +14,7 @@ from tests.fault.strikes import POISONS, Strikes
 from tests.fault.surroundings import AHEAD, SURROUNDINGS
 from tests.fault.victims import FILLED, fill_group
 from tests.support.fail_points import PLACES
+from tests.support.memory_service import MemoryService
 from tests.support.processes import Service
 from tests.support.replicated_service import ReplicatedService
 
@@ -50,15 +51,29 @@ _OF_FILES = (
     "F26 the journal's files go",
     "F27 a second manager, without locks",
 )
+#: Faults that end the manager, some of them only at times: what it has in memory goes with it. And a backup,
+#: which it refuses.
+_OF_MANAGERS = (
+    "F4 kill -9 the manager",
+    "F4 kill -9 the manager in recovery",
+    "F15 time of day jumps by hours",
+    AHEAD,
+    "F16 manager out of memory",
+    "F18 drain, with kills, and resume",
+    "F23 backup under load",
+    "F35 kill -9 the manager in a stream",
+    *CONTROLLED,
+)
 #: All faults on each kind of journal, and the service that has such a one.
 DECKS = {
     "sqlite": FAULTS,
+    "memory": {kind: strike for kind, strike in FAULTS.items() if kind not in (*_OF_FILES, *_OF_MANAGERS)},
     "jetstream": {
         **{kind: strike for kind, strike in FAULTS.items() if kind not in _OF_FILES},
         **{kind: strike for kind, (strike, _) in REPLICATION.items()},
     },
 }
-SERVICES = {"sqlite": Service, "jetstream": ReplicatedService}
+SERVICES = {"sqlite": Service, "memory": MemoryService, "jetstream": ReplicatedService}
 #: The resource that a kind needs and the machine may refuse: the name of the site's attribute.
 NEEDS = {kind: need for kind, (_, need) in (SCARCITY | REPLICATION).items() if need} | {
     FILLED: "groups",
@@ -71,6 +86,8 @@ ALLOWANCES = dict.fromkeys(("F23 backup under load", *DEADLY, *CONTROLLED, *REPL
 #: Bytes for each job that is kept by which the manager may grow in one step: a table of CPython doubles when
 #: it is full, and the largest has an entry for each event that ended jobs (seen: 10 MiB at 350,000 of these).
 TABLE_BYTES = 32
+#: Bytes for each job that the manager keeps: those of a table, and in memory also its events.
+JOB_BYTES = {"sqlite": TABLE_BYTES, "memory": 1024 + TABLE_BYTES, "jetstream": TABLE_BYTES}
 
 
 def hand(seed: int, of: int) -> list[str]:
