@@ -11,6 +11,8 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
 from svc.domain.job import NewChunk, Terms
+from svc.domain.limits import Limits
+from svc.server.journal import SqliteJournal
 from tests.support.asking import record
 from tests.support.manager import RunningManager, running_manager
 
@@ -47,6 +49,21 @@ def test_results_that_are_larger_together_than_any_message_are_read_by_id(manage
 
     assert [each.id for each in found] == ids
     assert all(len(each.result) == LARGE for each in found)
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(20, marks=pytest.mark.slow), pytest.param(160, marks=pytest.mark.long)]
+)
+def test_very_many_of_them_are_read_by_id_from_a_journal_in_a_file(tmp_path, count):
+    # Nobody renews the leases, and a busy disk takes long for so much.
+    limits = Limits(lease_seconds=600.0)
+    with running_manager(SqliteJournal.open(tmp_path / "journal", "os"), limits) as manager:
+        ids = finish(manager, count, LARGE)
+        with BrokerClient(manager.broker) as client:
+            found = client.outcomes(ids, 240.0)
+
+    assert [each.id for each in found] == ids
+    assert {len(each.result) for each in found} == {LARGE}
 
 
 def test_they_are_read_as_the_jobs_end(manager):
