@@ -92,6 +92,7 @@ def test_of_a_task_that_has_not_run_yet_one_job_is_granted_to_who_reads_ahead_a_
     assert numbers(lease(engine.consumer(), 256, ahead=AHEAD)) == [0]
 
 
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(("seconds", "granted"), [(0.000_01, 40), (0.001, 4), (0.1, 1)])
 def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engine, queue, seconds, granted):
     """Promise 5."""
@@ -102,6 +103,7 @@ def test_only_what_runs_in_the_time_that_reading_ahead_may_hide_is_granted(engin
     assert len(numbers(lease(consumer, 256, ahead=AHEAD))) == granted
 
 
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(
     ("backlog", "consumers", "granted"), [(50, 1, 22), (30, 1, 15), (40, 4, 5), (9, 4, 2)]
 )
@@ -118,6 +120,7 @@ def test_so_much_more_is_read_ahead_as_leaves_each_other_consumer_its_share(
     assert all(lease(each, 1) for each in others)
 
 
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(("seconds", "granted"), [(0.0053, 4), (0.0106, 2), (0.0212, 1)])
 def test_a_consumers_request_has_room_for_jobs_that_take_a_little_longer_than_they_should(
     engine, queue, seconds: float, granted: int
@@ -130,6 +133,7 @@ def test_a_consumers_request_has_room_for_jobs_that_take_a_little_longer_than_th
     assert len(numbers(lease(consumer, 256, ahead=READ_AHEAD))) == granted
 
 
+@pytest.mark.usefixtures("still")
 def test_no_job_is_granted_behind_a_long_one_nor_a_long_one_behind_others(engine, queue):
     """Promise 5: the measured run time of the job's own task counts."""
     consumer = engine.consumer(tasks=["m:f", "m:g"])
