@@ -91,6 +91,10 @@ FLOATS = [b"\xcb" + struct.pack(">d", 2.0**exponent) for exponent in range(FORGE
         (array(1 << 24, b"\x80"), "lists and mappings"),
         (array(CONTAINERS_MAX, b"\x90"), "lists and mappings"),
         (array(CONTAINERS_MAX, b"\xde\0\0"), "lists and mappings"),
+        (array(CONTAINERS_MAX, b"\xd6\xff" + bytes(4)), "extension types"),
+        (array(CONTAINERS_MAX, b"\xd4\x05\1"), "extension types"),
+        (array(CONTAINERS_MAX, b"\xc7\1\x0a1"), "extension types"),
+        (array(CONTAINERS_MAX, b"\xd4\x7f\0"), "extension types"),
         (array(OBJECTS_MAX, b"\xc0"), "objects"),
         (array(OBJECTS_MAX, b"\xd9\0"), "objects"),
         (nested(NESTING_MAX + 1), "deeper"),
@@ -116,6 +120,7 @@ def test_what_is_over_a_bound_or_broken_is_refused(body, told):
     "body",
     [
         array(CONTAINERS_MAX - 1, b"\x90"),
+        array(CONTAINERS_MAX - 1, b"\xd4\x05\1"),
         array(OBJECTS_MAX - 1, b"\xc0"),
         nested(NESTING_MAX),
         mapping(TUPLES[:-1]),
