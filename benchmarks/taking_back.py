@@ -4,7 +4,10 @@ A burst is one long job among short ones of the same task. The consumer that run
 ones that it has read ahead. The other consumer runs out of jobs; from then on, until the last short job has
 begun, its pauses are the times that taking back takes. The bound is two round trips of the link and 20 ms.
 
-The second part counts. Bursts of very short jobs, with some longer ones among them, make consumers idle
+The hard case has only a few short jobs, so that the other consumer runs out of them just after the long one
+has begun: nobody knows yet that this one takes longer than the others.
+
+The last part counts. Bursts of very short jobs, with some longer ones among them, make consumers idle
 while others hold jobs. Each run of a job adds its number to a file of marks, so jobs that ran twice are seen.
 """
 
@@ -26,6 +29,8 @@ from benchmarks.systems import task_name
 from svc import Client
 
 _GRACE_SECONDS = 0.020
+#: Short jobs after which the mean run time knows nothing of a long one before them any more.
+_FORGETTING = 30
 Stamps = tuple[float, float, int]
 
 
@@ -39,6 +44,9 @@ class Sizes:
         shorts: short jobs of a burst, which one consumer can run while the long one runs.
         short: seconds that a short job of a burst sleeps.
         long: seconds that the long one sleeps.
+        few: how many short jobs the bursts of the hard case have.
+        means: seconds that these sleep.
+        hard_long: seconds that the long ones among them sleep.
         jobs: that are counted, for each link.
         of_one_burst: jobs of each burst that are counted.
         consumers: that run these.
@@ -49,6 +57,9 @@ class Sizes:
     shorts: int = 80
     short: float = 0.005
     long: float = 1.0
+    few: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    means: tuple[float, ...] = (0.005, 0.015, 0.025)
+    hard_long: float = 0.25
     jobs: int = 100_000
     of_one_burst: int = 500
     consumers: int = 8
@@ -56,7 +67,9 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(bursts=5, jobs=20_000)
-SMOKE = Sizes(delays=(0.002,), bursts=2, shorts=20, long=0.4, jobs=400, of_one_burst=100)
+SMOKE = Sizes(
+    delays=(0.002,), bursts=2, shorts=20, long=0.4, few=(2,), means=(0.015,), jobs=400, of_one_burst=100
+)
 
 
 @dataclass(frozen=True)
@@ -73,16 +86,23 @@ def measure(durability: str, sizes: Sizes, figures: Figures) -> None:
         place = f"{delay * 1e3:g} ms one way"
         pauses, behind = idle_seconds(durability, sizes, delay)
         bound = 2 * 2 * delay + _GRACE_SECONDS
-        for name, seconds in (
-            ("median", statistics.median(pauses)),
-            ("longest", max(pauses)),
-            ("bound", bound),
-        ):
-            figures.note("taking back: a consumer was idle", "ms", f"{place}, {name}", seconds * 1e3)
+        note_pauses(figures, place, pauses, bound)
         figures.note("taking back: jobs that began behind the long one", "", place, behind)
+        for short, hard in hard_pauses(durability, sizes, delay).items():
+            note_pauses(figures, f"{place}, few of {short * 1e3:g} ms", hard, bound)
         seen = runs(durability, sizes, delay)
         figures.note("taking back: jobs that ran twice", f"of {sizes.jobs:,}", place, seen.twice)
         figures.note("taking back: jobs that never ran", f"of {sizes.jobs:,}", place, seen.never)
+
+
+def note_pauses(figures: Figures, place: str, pauses: Sequence[float], bound: float) -> None:
+    """Tell the median and the longest of *pauses*, and the *bound* of each, in seconds."""
+    for name, seconds in (
+        ("median", statistics.median(pauses)),
+        ("longest", max(pauses)),
+        ("bound", bound),
+    ):
+        figures.note("taking back: a consumer was idle", "ms", f"{place}, {name}", seconds * 1e3)
 
 
 def idle_seconds(durability: str, sizes: Sizes, delay: float) -> tuple[list[float], int]:
@@ -102,6 +122,19 @@ def idle_seconds(durability: str, sizes: Sizes, delay: float) -> tuple[list[floa
             longest.append(seconds)
             behind += waited
     return longest, behind
+
+
+def hard_pauses(durability: str, sizes: Sizes, delay: float) -> dict[float, list[float]]:
+    """Return the longest pause of each burst with few short jobs, by the seconds that these sleep."""
+    found: dict[float, list[float]] = {short: [] for short in sizes.means}
+    with far_service(durability, 2, delay) as far:
+        for short in sizes.means:
+            for few in sizes.few:
+                # The long job of the last burst counts in the mean, until so many others have ended.
+                list(far.all(tasks.stamped, [short] * _FORGETTING))
+                long_job, *others = far.all(tasks.stamped, [sizes.hard_long, *[short] * few])
+                found[short].append(longest_pause(long_job, others)[0])
+    return found
 
 
 def longest_pause(long_job: Stamps, short: Sequence[Stamps]) -> tuple[float, int]:
