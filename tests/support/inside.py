@@ -23,6 +23,11 @@ def waiting_behind(host: QueueHost) -> int:
     return sum(len(each) for kind in lists for each in kind.values())
 
 
+def waiting_renewals(host: QueueHost) -> int:
+    """Return how many renewals of supervisors wait for orders."""
+    return sum(map(len, host._waiters._renewals.values()))
+
+
 def connection_count(server: Server) -> int:
     """Return how many connections there are, including those in their handshake."""
     return len(server._connections.limits.connections)

@@ -382,7 +382,7 @@ class QueueHost(DurableState):
             return INDEX_SECONDS
         # If no worker is connected and no request waits, only due jobs and retention need a check.
         busy = self._waiters.all or state.workers or state.ledger.grown
-        soon = min(self._next_tick if busy else now + 5.0, self._waiters.postponed.soonest)
+        soon = min(self._next_tick if busy else now + 5.0, self._waiters.soonest)
         return max(0.0, min(soon, state.upkeep_at) - now)
 
     def maintain_journal(self, *, idle: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -14,7 +14,7 @@ from svc.broker.requests import Request
 from svc.domain import commands as c
 from svc.domain import feeds
 from svc.domain.handlers import REPLY_BYTES
-from svc.domain.queue_state import QueueState
+from svc.domain.queue_state import Ended, QueueState
 from svc.domain.scheduling import read_ahead
 
 #: Bytes that a waiting request takes by itself, and each id that it names beside its characters.
@@ -229,3 +229,14 @@ def may_begin_at(state: QueueState, waiting: Waiting) -> float:
     if not (isinstance(command, c.Lease) and command.running and member.leases):
         return 0.0
     return read_ahead.window(state.run_times, member)[0]
+
+
+def read_among(readers: WaitLists, ended: Iterable[Ended]) -> list[tuple[str, int]]:
+    """Return the jobs in *ended* whose partial results *readers* wait for."""
+    found: list[tuple[str, int]] = []
+    for origin, first, jobs in ended:
+        if jobs <= len(readers):
+            found += ((origin, number) for number in range(first, first + jobs))
+        else:
+            found += ((a, b) for a, b in readers if a == origin and first <= b < first + jobs)
+    return found

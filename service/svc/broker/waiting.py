@@ -2,7 +2,7 @@
 
 A request for jobs waits for the queues and tasks of its consumer, an `Await` for one job that has not ended,
 a `Feed` for its origin, a `ReadStream` for its job, a `Take` for the `results` queue, a `Join` for its queue,
-a `Put` for room in its queue, an `Extend` for an attempt that its worker has to end. So the end of a job
+a `Put` for room in its queue, an `Extend` for orders to its worker. So the end of a job
 costs nothing for requests that wait for something else, however many there are. A request that can be
 answered is *due*. If many are due, they are answered over several turns, so that no turn becomes long.
 """
@@ -17,8 +17,9 @@ from typing import Final
 
 import msgspec
 
+from svc.broker import parked
 from svc.broker.broken import Place, StateBroken, only_reads, passes_through, refused_reading
-from svc.broker.parked import DueList, Expiries, Postponed, Waiting, WaitList, WaitLists, may_begin_at
+from svc.broker.parked import DueList, Expiries, Postponed, Waiting, WaitList, WaitLists
 from svc.broker.requests import impatient
 from svc.broker.waiting_puts import WaitingPuts
 from svc.domain import commands as c
@@ -28,6 +29,7 @@ from svc.domain.apply import apply
 from svc.domain.handlers import ANSWER_WORK, FIND_WORK, REPLY_WORK, Room, charge
 from svc.domain.members import Member
 from svc.domain.queue_state import Ended, QueueState
+from svc.domain.scheduling import taking_back
 from svc.domain.scheduling.grants import offers, pill_for
 
 #: Requests whose time is up that one turn finds, in some 5 ms.
@@ -98,9 +100,14 @@ class Waiters:
 
     def pending(self, now: float) -> bool:
         """Return whether there is something to do for `answer_due`."""
-        if self.due or now >= self.postponed.soonest:
+        if self.due or now >= self.soonest:
             return True
         return bool(self.puts.lists) and self.puts.may_find_room
+
+    @property
+    def soonest(self) -> float:
+        """When time alone gives `answer_due` something to do; infinity if it never does."""
+        return min(self.postponed.soonest, self._state.imbalance.look_at)
 
     def supersede(self, member: Member) -> None:
         """Answer the request for jobs that *member* sent before it asked again, with none."""
@@ -120,7 +127,7 @@ class Waiters:
 
     def _put_back(self, waiting: Waiting, now: float) -> None:
         """Let a request wait on, for its time if that has not come."""
-        at = may_begin_at(self._state, waiting)
+        at = parked.may_begin_at(self._state, waiting)
         self._put(waiting) if at <= now else self._postpone(waiting, at)
 
     def _postpone(self, waiting: Waiting, at: float) -> None:
@@ -135,7 +142,7 @@ class Waiters:
             self._make_due(waiting)
 
     def wake_supervisors(self) -> None:
-        """Answer the renewals of workers that have attempts to end."""
+        """Answer the renewals of workers for which there are orders."""
         names, self._state.stopped = self._state.stopped, set()
         for name in names:
             worker = self._state.workers.get(name)
@@ -196,7 +203,7 @@ class Waiters:
             for waiting_list in list(self._awaiting_one_of(ended)):
                 self._make_list_due(waiting_list)
         if self._readers:
-            self.wake_readers(self._read_among(ended))
+            self.wake_readers(parked.read_among(self._readers, ended))
         if self._feeds:
             for origin in {"", *(origin for origin, _, _ in ended)}:
                 self._serve_feeds(origin, now)
@@ -219,6 +226,9 @@ class Waiters:
         self._room = Room()
         if now >= self.postponed.soonest:
             self.resume(now)
+        if now >= self._state.imbalance.look_at:
+            taking_back.look(self._state, now)
+            self.wake_supervisors()
         if self.puts.lists:
             self.puts.admit(lambda waiting: self._try(waiting, now))
         while self.due and self._room.left:
@@ -376,16 +386,6 @@ class Waiters:
             lists = self._awaiting.get(origin)
             if lists is not None:
                 yield from (lists[number] for number in range(first, first + jobs) if number in lists)
-
-    def _read_among(self, ended: Iterable[Ended]) -> list[tuple[str, int]]:
-        """Return the jobs in *ended* whose partial results are waited for."""
-        found: list[tuple[str, int]] = []
-        for origin, first, jobs in ended:
-            if jobs <= len(self._readers):
-                found += ((origin, number) for number in range(first, first + jobs))
-            else:
-                found += ((a, b) for a, b in self._readers if a == origin and first <= b < first + jobs)
-        return found
 
     def _serve_feeds(self, origin: str, now: float) -> None:
         waiting_list = self._feeds.get(origin)

@@ -206,7 +206,8 @@ class Extend(Command, frozen=True, tag="extend"):
     comes after `wait` seconds, or as soon as the worker has more than `stops_made` attempts to end.
     `round_trip` is the time in seconds of a request that is answered at once, as the worker measures it; 0 if
     it has not. After a restart of the manager, `claims` names the jobs of consumers that may not be able to
-    say hello: they get those leases back, or are ordered to end a cancelled job.
+    say hello: they get those leases back, or are ordered to end a cancelled job. With `takes_back` the worker
+    obeys `Extended.take_back`, for which the answer does not wait either.
     """
 
     roles: ClassVar[Roles] = (Role.WORK,)
@@ -222,6 +223,7 @@ class Extend(Command, frozen=True, tag="extend"):
     stops_made: b.Number = 0
     round_trip: b.Seconds = 0.0
     claims: Annotated[list[ClaimedJob], Meta(max_length=b.HELD_MAX)] = []
+    takes_back: bool = False
 
     def identity(self) -> object:
         """Return the claims, or None without any."""

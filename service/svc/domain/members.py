@@ -17,7 +17,7 @@ from svc.domain.chunk import Chunk
 from svc.domain.commands import Extend, Hello
 from svc.domain.job import CALL, DEFAULT_QUEUE, ITEM_CODEC, PILL
 from svc.domain.job_view import Progress
-from svc.domain.replies import Stop
+from svc.domain.replies import Stop, TakeBack
 from svc.domain.scheduling.lanes import Subscription
 
 #: The role of who stands in for the holder of a lease that was lost: until `suspicion.judge` concludes, or
@@ -159,6 +159,7 @@ class Worker:
     `ended` has consumers whose processes have ended, with the number of connections that had come by then.
     `life` is the number that the supervisor chose when it began; 0 of an older one. `stops_made` counts the
     orders to end attempts of its consumers, `taken_back` the jobs that went back since it was last heard of.
+    `take_back` has the orders that wait for its next renewal.
     The names of consumers in its last `report` take `named_bytes`.
     If it is `reported_silent`, the log has been told so since then. If it is `reported_doubled`, the log has
     been told that two processes have its name; both were last heard of at `doubled_at`.
@@ -177,6 +178,7 @@ class Worker:
     expires: float = 0.0
     stops_made: int = 0
     taken_back: int = 0
+    take_back: list[TakeBack] = field(default_factory=list)
     reported_silent: bool = False
     reported_doubled: bool = False
     doubled_at: float = float("-inf")

@@ -41,7 +41,7 @@ def ping(state: QueueState, command: c.Ping, member: Member, now: float) -> r.Re
 
 @handles(c.Extend)
 def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> r.Reply | None:
-    """Renew the leases of a worker's consumers; None if the member would wait for attempts to end."""
+    """Renew the leases of a worker's consumers; None if the member would wait for orders."""
     worker = member.worker
     if worker is None:
         if member.displaced is not None:
@@ -60,7 +60,7 @@ def extend(state: QueueState, command: c.Extend, member: Member, now: float) -> 
         enrolment.look_for(state, worker)
     if not command.told:
         return r.Done(sum(len(each.leases) for each in worker.consumers.values()))
-    waits = command.wait > 0 and command.stops_made == worker.stops_made
+    waits = command.wait > 0 and command.stops_made == worker.stops_made and not worker.take_back
     return None if waits else _extended(state, member, worker)
 
 
@@ -76,7 +76,7 @@ def _may_name(state: QueueState, worker: Worker) -> bool:
 
 @handles(c.StopsAwaited)
 def stops_awaited(state: QueueState, command: c.StopsAwaited, member: Member, now: float) -> r.Reply | None:
-    """Answer a supervisor that has waited for attempts to end."""
+    """Answer a supervisor that has waited for orders."""
     if command.wait > 0:
         return None
     return r.Extended() if member.worker is None else _extended(state, member, member.worker)
@@ -86,7 +86,8 @@ def _extended(state: QueueState, member: Member, worker: Worker) -> r.Extended:
     consumers = worker.consumers.values()
     count = sum(len(each.leases) for each in consumers)
     orders = islice((stop for each in consumers if each.stops for stop in each.stops), stops.STOPS_TOLD)
-    return r.Extended(count, pill_for(state, member), list(orders), worker.stops_made)
+    take_back, worker.take_back = worker.take_back, []
+    return r.Extended(count, pill_for(state, member), list(orders), worker.stops_made, take_back)
 
 
 @handles(c.Cancel)

@@ -30,6 +30,7 @@ from svc.domain.refusals import REFUSALS, Refusal
 from svc.domain.returns import Returns
 from svc.domain.roster import Watermark
 from svc.domain.scheduling.lanes import Lanes
+from svc.domain.scheduling.read_ahead import Imbalance
 from svc.domain.scheduling.run_times import RunTimes
 from svc.domain.scheduling.suspects import Suspects
 from svc.errors import RowMissing
@@ -73,6 +74,7 @@ class QueueState:
         self.read_bytes = 0
         self.ledger = Ledger(self.limits.window_bytes)
         self.lanes, self.run_times, self.scheduled = Lanes(), RunTimes(), Schedule()
+        self.imbalance = Imbalance()
         self.leases = Leases()
         self.suspects = Suspects(self.leases, self.ledger.losses)
         #: The members that hold leases, and those of their leases that wait to be given back.
@@ -96,7 +98,7 @@ class QueueState:
         self.progressed: list[Ended] = []
         #: The jobs with new partial results since then: origin and number.
         self.yielded: set[tuple[str, int]] = set()
-        #: Workers that have attempts to end, since the host last looked; orders since `stops` counted all.
+        #: Workers with new orders since the host last looked; orders to stop since `stops` counted all.
         self.stopped: set[str] = set()
         self.orders = 0
         #: Members that came or went, for the host to log.

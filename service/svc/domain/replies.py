@@ -85,17 +85,32 @@ class Stop(msgspec.Struct, frozen=True, array_like=True):
     grace: float
 
 
+class TakeBack(msgspec.Struct, frozen=True, array_like=True):
+    """The order to take back the jobs that a consumer has read ahead, as another one is idle.
+
+    It is for a job that has run for `seconds`, or is not expected to end within `wait` seconds. It holds as
+    long as the consumer runs leases up to `last`.
+    """
+
+    consumer: str
+    last: int
+    seconds: float
+    wait: float
+
+
 class Extended(Reply, frozen=True, tag="extended"):
     """`count` leases are renewed; `drain` is the epoch of a drain in force for the worker, else 0.
 
     `stops` has the attempts that the worker has to end; each comes again until its consumer asks for jobs.
-    `stops_made` counts all that there were.
+    `stops_made` counts all that there were. `take_back` has orders that come once: nothing breaks without
+    one.
     """
 
     count: int = 0
     drain: int = 0
     stops: list[Stop] = []
     stops_made: int = 0
+    take_back: list[TakeBack] = []
 
 
 #: The pill of a plain client's `put(None)`; a drain's pill is its epoch.

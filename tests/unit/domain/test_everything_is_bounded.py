@@ -24,6 +24,7 @@ from svc.domain.origins import FORGOTTEN_RANGES_MAX, Origin
 from svc.domain.queue_state import QueueState
 from svc.domain.roster import WorkerRoster
 from svc.domain.scheduling.kinds import Kinds
+from svc.domain.scheduling.read_ahead import Imbalance
 from svc.domain.tables import OrderedTable, Table
 from svc.domain.upkeep import ORIGIN_KEPT_SECONDS
 from tests.unit.domain.test_grown_chunks import Queue
@@ -89,6 +90,11 @@ BOUNDS = {
     Worker: {
         "consumers": "the connections",
         "ended": "ENDED_KEPT, and ALL_ENDED_KEPT for all but a few of each worker",
+        "take_back": "UNTOLD_MAX",
+    },
+    Imbalance: {
+        "idle": "the double of the consumers, and some more",
+        "holders": "the double of the members with leases, and some more",
     },
 }
 _CONTAINERS = (dict, list, set, deque, Table, OrderedTable, Leases)
@@ -98,7 +104,7 @@ _CONTAINERS = (dict, list, set, deque, Table, OrderedTable, Leases)
     "made",
     [
         *(Ledger(), QueueState(), Origin("o"), Drains(), Settled(), Worker("w")),
-        *(Member(), LargeValues(), WorkerRoster(), Kinds()),
+        *(Member(), LargeValues(), WorkerRoster(), Kinds(), Imbalance()),
     ],
     ids=lambda made: type(made).__name__,
 )

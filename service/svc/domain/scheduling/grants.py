@@ -48,6 +48,8 @@ def lease(state: QueueState, command: c.Lease, member: Member, now: float) -> r.
         grant = grant or _grant(state, member, command, limit, now)
         if grant is not None:
             return grant
+        if command.wait > 0 and member.worker is not None and not member.leases:
+            state.imbalance.note_idle(state, member, now)
     return None if command.wait > 0 else r.Grant()
 
 
@@ -107,10 +109,9 @@ def _grant(state: QueueState, member: Member, command: c.Lease, limit: int, now:
         behind = ahead is not None and bool(member.leases)
         delivery = _deliver(state, state.lanes, lane, member, min(limit, share), room, now)
         deliveries.append(delivery)
-        lease = state.leases[delivery.token]
+        lease, count = state.leases[delivery.token], len(delivery.bodies)
         lease.behind = behind
         longest = max(longest, run_time.mean)
-        count = len(delivery.bodies)
         shares[lane] = share - count
         if count == share and lane.count:
             break  # the others are for other consumers
@@ -125,8 +126,10 @@ def _grant(state: QueueState, member: Member, command: c.Lease, limit: int, now:
         lane = state.lanes.best(member.subscription)
     if not deliveries:
         return None
-    more = lane is not None and ahead is not None
-    return r.Grant(deliveries, patience=read_ahead.patience(longest, member) if more else 0.0)
+    if ahead is not None and (count > 1 or len(member.leases) > 1):
+        state.imbalance.note_holder(state, member, now)
+    no_more = ahead is None or lane is None
+    return r.Grant(deliveries, patience=0.0 if no_more else read_ahead.patience(longest, member))
 
 
 def _seconds_ahead(state: QueueState, lane: Lane | None, member: Member, asked: float | None) -> float | None:

@@ -8,8 +8,14 @@ that the queue has seen.
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 from svc.domain.members import Member
 from svc.domain.scheduling.run_times import RunTimes
+
+if TYPE_CHECKING:
+    from svc.domain.queue_state import QueueState
 
 #: Round trips that jobs read ahead last together, if that is longer than the consumer asks for: one until the
 #: next request has arrived and one until its answer has.
@@ -31,6 +37,74 @@ EARLY_TRIPS, EARLY_SECONDS = 2.0, 0.01
 TINY_SECONDS, NEAR_SECONDS = 0.0001, 0.001
 #: Seconds that a job may take beyond its usual time before the jobs behind it are for other consumers.
 OVERDUE_SECONDS = 0.02
+#: If one of these is idle, its supervisor waits for the end of a job that should come sooner than others can
+#: begin those behind it: in so many round trips and seconds, and at most so many seconds.
+HASTE_TRIPS, HASTE_SECONDS, HASTE_MAX = 1.5, 0.002, 0.01
+#: Round trips and seconds for which jobs in hand may last then; if it is more, they are taken back at once.
+LASTING_TRIPS, LASTING_SECONDS = 1.0, 0.015
+#: The longest run time in seconds that a supervisor is told: it never waits for so long.
+TOLD_MAX = 1.0
+#: Seconds for which a request waits before jobs are looked for that others hold: most get some by then.
+IDLE_SECONDS = 0.003
+#: Seconds between two looks, and the longest if these find nothing.
+LOOK_SECONDS, LOOK_SECONDS_MAX = 0.005, 1.0
+#: Members that are kept beyond the double of those that there are, before the others are forgotten.
+_FORGOTTEN = 64
+
+
+class Imbalance:
+    """The consumers that are idle, and those that may hold jobs behind others: `taking_back` looks at them.
+
+    Attributes:
+        look_at: the time of the next look; infinity if there is none.
+        idle: each with the time from which on jobs may be taken back for it. It may have got some since.
+        holders: each with the lease behind which jobs were to be taken back last, and when that may be so
+            again. Their jobs may have begun since.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.look_at = math.inf
+        self.idle: dict[Member, float] = {}
+        self.holders: dict[Member, tuple[int, float]] = {}
+        self._looked_at = -math.inf
+        self._pause = LOOK_SECONDS
+
+    def note_idle(self, state: QueueState, member: Member, now: float) -> None:
+        """Note that a request of *member*, which runs nothing, waits for jobs."""
+        if member not in self.idle and len(self.idle) > 2 * state.consumers + _FORGOTTEN:
+            self.idle = {each: at for each, at in self.idle.items() if is_idle(each)}
+        self.idle[member] = now + IDLE_SECONDS
+        if self.holders:
+            self._plan(now)
+
+    def note_holder(self, state: QueueState, member: Member, now: float) -> None:
+        """Note that *member* was granted jobs of which some are behind others."""
+        if member not in self.holders:
+            if len(self.holders) > 2 * len(state.holders) + _FORGOTTEN:
+                self.holders = {each: at for each, at in self.holders.items() if each in state.holders}
+            self.holders[member] = 0, 0.0
+        if self.idle:
+            self._plan(now)
+
+    def _plan(self, now: float) -> None:
+        self._pause = LOOK_SECONDS
+        self.look_at = min(self.look_at, max(now + IDLE_SECONDS, self._looked_at + LOOK_SECONDS))
+
+    def begin_look(self, now: float) -> None:
+        """Note that a look begins."""
+        self.look_at, self._looked_at = math.inf, now
+
+    def end_look(self, now: float) -> None:
+        """Plan the next look, later each time, as long as there are both."""
+        if self.idle and self.holders:
+            self.look_at = now + self._pause
+            self._pause = min(2 * self._pause, LOOK_SECONDS_MAX)
+
+
+def is_idle(member: Member) -> bool:
+    """Return whether a consumer that has waited for jobs is there, and still has none."""
+    return member.connected and not member.leases and member.worker is not None
 
 
 def measured_trip(member: Member) -> float:
@@ -64,7 +138,7 @@ def window(run_times: RunTimes, member: Member) -> tuple[float, float]:
         if lease.overdue:
             return float("inf"), 0.0
         ends_at += (lease.stop - lease.start) * run_times.of(lease.chunk.terms.task).mean
-    early = EARLY_TRIPS * (_trip(member) + run_times.commit) + EARLY_SECONDS
+    early = EARLY_TRIPS * (trip(member) + run_times.commit) + EARLY_SECONDS
     return ends_at - early, ends_at + OVERDUE_SECONDS
 
 
@@ -74,13 +148,36 @@ def patience(longest: float, member: Member) -> float:
     *longest* is the mean run time of the slowest of its tasks, in seconds. It is 0 if nothing should be read
     ahead, because that takes so long that a round trip hardly matters.
     """
-    if longest >= LONG_TRIPS * _trip(member) or (
+    if longest >= LONG_TRIPS * trip(member) or (
         longest < TINY_SECONDS and measured_trip(member) < NEAR_SECONDS
     ):
         return 0.0
     return longest + OVERDUE_SECONDS
 
 
-def _trip(member: Member) -> float:
+def last_begins_at(run_times: RunTimes, member: Member) -> float:
+    """Return the time at which the last of the jobs that *member* holds begins, if all take what is usual."""
+    at = next(iter(member.leases.values())).since
+    mean = 0.0
+    for lease in member.leases.values():
+        mean = run_times.of(lease.chunk.terms.task).mean
+        at += (lease.stop - lease.start) * mean
+    return at - mean
+
+
+def haste(run_times: RunTimes, member: Member, now: float) -> tuple[float, float]:
+    """Return after how many seconds of a job those behind it are for an idle consumer; *member* holds them.
+
+    The second value is how long that may be waited for, in seconds.
+    """
+    wait = min(HASTE_MAX, HASTE_TRIPS * trip(member) + HASTE_SECONDS)
+    lasts = LASTING_TRIPS * trip(member) + LASTING_SECONDS
+    if last_begins_at(run_times, member) > now + lasts:
+        return 0.0, wait
+    first = next(iter(member.leases.values()))
+    return min(run_times.of(first.chunk.terms.task).mean, TOLD_MAX), wait
+
+
+def trip(member: Member) -> float:
     """Return the seconds that a request of *member* takes at least."""
     return max(measured_trip(member), ROUND_TRIP_MIN)
