@@ -106,7 +106,7 @@ def test_a_seed_tells_the_same_story_again():
 
 def test_the_faults_do_happen():
     """A simulation in which nothing goes wrong would prove nothing."""
-    worlds = [World(seed) for seed in range(30)]
+    worlds = [World(seed) for seed in range(40)]
     for world in worlds:
         world.run()
 

@@ -22,6 +22,7 @@ def test_no_job_runs_twice_because_it_was_read_ahead(calm, steps, jobs):
     assert sum(world.asked for world in worlds) > 200
     assert sum(world.behind for world in worlds) > 20
     assert sum(world.recalled for world in worlds) > 50
+    assert sum(world.ordered for world in worlds) > 10
 
 
 def test_a_recall_that_comes_late_and_takes_the_running_job_is_noticed(monkeypatch):

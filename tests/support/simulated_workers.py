@@ -246,15 +246,30 @@ class Supervisor(Peer):
         self.born = 0
         self.consumers: list[Consumer] = []
         self.reports: list[c.Lost | c.Recall] = []
+        #: Orders to take jobs back that it has not obeyed yet.
+        self.orders: list[r.TakeBack] = []
         self.next_renewal = 0.0
+        #: Whether its renewal waits at the manager.
+        self.waits = False
         #: The consumers that the newest renewal names.
         self.naming: list[Consumer] = []
         #: Those that the newest one named that was answered over this line; None if there was none.
         self.named: list[Consumer] | None = None
 
     def hello(self) -> c.Hello:
-        self.next_renewal, self.named = 0.0, None
+        self.next_renewal, self.named, self.waits = 0.0, None, False
         return c.Hello(1, "worker", self.name, self.worker)
+
+    def step(self) -> None:
+        if self.orders and self.world.rng.random() < 0.5:
+            self._obey(self.orders.pop())
+        elif self.waits and self.reports and self.line is not None:
+            # The end of its wait brings recalls along, which it reports again.
+            self.waits = False
+            recalls = [each for each in self.reports if isinstance(each, c.Recall)]
+            self.line.to_manager.append((-2, [c.Wake(), *recalls]))
+        else:
+            super().step()
 
     def act(self) -> list[c.Command]:
         self.consumers = [each for each in self.consumers if each.alive]
@@ -271,10 +286,31 @@ class Supervisor(Peer):
         self.naming = list(self.consumers)
         names = [each.name for each in self.naming]
         claims = [claim for each in self.naming if (claim := each.claim()) is not None]
-        return [*reports, c.Extend(busy=len(names), consumers=names, claims=claims)]
+        self.waits = not reports
+        renewal = c.Extend(
+            busy=len(names),
+            consumers=names,
+            told=True,
+            wait=2.0 if self.waits else 0.0,
+            claims=claims,
+            takes_back=True,
+        )
+        return [*reports, renewal]
 
     def answered(self, commands: Sequence[c.Command], replies: Sequence[r.Reply]) -> None:
-        self.named = self.naming
+        self.named, self.waits = self.naming, False
+        for reply in replies:
+            if isinstance(reply, r.Extended):
+                # Each may be obeyed late; some are lost, and some obeyed twice.
+                self.orders += [each for each in reply.take_back for _ in range(self.world.rng.randint(0, 2))]
+
+    def _obey(self, order: r.TakeBack) -> None:
+        """Take back the jobs of a consumer, if it runs another one that it was granted before the order."""
+        for child in self.consumers:
+            running = child.executing
+            if child.name == order.consumer and running is not None and running[0] <= order.last:
+                self.world.ordered += child.reads_ahead
+                self.take_back(child)
 
     def take_back(self, child: Consumer) -> None:
         """Take back the jobs behind the one that a consumer runs, in the memory that both share."""

@@ -75,8 +75,8 @@ class World:
         self.draining = False
         self.restarts = Restarts(self)
         self.workers_born = 0
-        #: Jobs that were taken back from a consumer that ran another one.
-        self.recalled = 0
+        #: Jobs that were taken back from a consumer that ran another one, and orders to do that.
+        self.recalled = self.ordered = 0
         self.consumer = consumer
         #: Requests that were sent while a job ran, and grants that were read while one did.
         self.asked = self.behind = 0

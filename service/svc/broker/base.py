@@ -112,8 +112,8 @@ class Broker(OperatorVerbs):
         self.interrupt()
 
     @abc.abstractmethod
-    def wake(self) -> None:
-        """Let the call that waits, or else the next one, return at once, and no later one. Thread-safe."""
+    def wake(self, *told: c.Recall) -> None:
+        """Let the call that waits, or the next one alone, return; tell *told* if it can. Thread-safe."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -146,7 +146,7 @@ class LocalBroker(Broker):
         """Let a call that waits in another thread return at once."""
         self.queue.wake(self.member)
 
-    def wake(self) -> None:
+    def wake(self, *told: c.Recall) -> None:  # noqa: ARG002 - the call that it ends has no way to go
         """See `Broker.wake`."""
         self.queue.wake(self.member, once=True)
 

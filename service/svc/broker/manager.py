@@ -235,13 +235,13 @@ class ManagerBroker(Broker):
             if stream is not None:
                 stream.cut()
 
-    def wake(self) -> None:
+    def wake(self, *told: c.Recall) -> None:
         """See `Broker.wake`."""
         self._woken = True
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError), self._sending:
-                stream.send(encode_request(0, [c.Wake()]))
+                stream.send(encode_request(0, [c.Wake(), *told]))
 
     def close(self) -> None:
         """See `Broker.close`."""

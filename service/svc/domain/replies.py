@@ -88,8 +88,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True):
 class TakeBack(msgspec.Struct, frozen=True, array_like=True):
     """The order to take back the jobs that a consumer has read ahead, as another one is idle.
 
-    It is for a job that has run for `seconds`, or is not expected to end within `wait` seconds. It holds as
-    long as the consumer runs leases up to `last`.
+    It is for a job of a lease up to `last` that has run for `seconds`, or should not end in `wait` seconds.
     """
 
     consumer: str

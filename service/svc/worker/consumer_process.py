@@ -12,7 +12,7 @@ from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 from svc.domain.commands import ClaimedJob, Recall
-from svc.domain.replies import Stop
+from svc.domain.replies import Extended, Stop
 from svc.worker.cancelled_attempts import CancelledAttempts
 from svc.worker.capture import CapturePipes
 from svc.worker.consumer_exit import Killed
@@ -21,6 +21,7 @@ from svc.worker.memory import memory_of
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
 from svc.worker.orders import FLUSH, STOP, has_room
 from svc.worker.output_marks import new_secret
+from svc.worker.patience import LONG_SECONDS, Patience
 from svc.worker.peak_memory import peak_of
 from svc.worker.process import forkserver_pid, has_ended, interrupt, kill, main_hidden, signals_held_back
 from svc.worker.shared_memory import make_slot
@@ -31,8 +32,6 @@ from svc.worker.stacks import StackReader
 _WATCH_SECONDS = 1.0
 #: Seconds that a consumer without a job or outcomes may take to leave.
 _LEAVE_SECONDS = 2.0
-#: Seconds that a job runs before the jobs behind it are taken back, and finished outcomes are sent.
-_LONG_SECONDS = 0.02
 #: Seconds that a job runs before its supervisor names it after a restart of the manager; by then, the jobs
 #: behind it were taken back.
 _CLAIM_SECONDS = 1.0
@@ -86,6 +85,7 @@ class ConsumerProcess:
     #: The most memory that was seen of the attempt that was measured last.
     _peak: int = 0
     _measured_at: float = 0.0
+    _patience: Patience = field(default_factory=Patience)
 
     @classmethod
     def start(
@@ -140,14 +140,11 @@ class ConsumerProcess:
         pipes = [*([self.pipe] if self._open else []), *([self.stacks.pipe] if self.stacks.open else [])]
         return [self.process.sentinel, *pipes]
 
-    def next_check(self) -> float | None:
+    def next_check(self, now: float) -> float | None:
         """Return the monotonic time of a check that has to come in time, or None."""
         if self.stacks.asked_for and self.killed is None:
             return self.stacks.due
-        look = self.slot.peek()
-        if self._watched_until and look.busy and look.reads_ahead and not look.recalled:
-            return look.started + max(_LONG_SECONDS, look.patience)
-        return None
+        return self._patience.look_at(self.slot.peek(), now) if self._watched_until else None
 
     def messages(self) -> list[bytes]:
         """Return the messages that came from the process since the last call."""
@@ -164,7 +161,14 @@ class ConsumerProcess:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(what)
 
-    def end_attempts(self, stops: Sequence[Stop], now: float) -> None:
+    def obey(self, told: Extended, now: float) -> None:
+        """Obey the orders in the manager's last answer, if they are for this process."""
+        self._end_attempts(told.stops, now)
+        for order in told.take_back:
+            if order.consumer == self.name:
+                self._patience.note(order, now)
+
+    def _end_attempts(self, stops: Sequence[Stop], now: float) -> None:
         """Take from *stops* the attempts that this process has to end; each has its grace from now on."""
         if not (stops or self.cancelled):
             return
@@ -218,13 +222,15 @@ class ConsumerProcess:
             return None
         if self.stacks.asked_for:
             self.stacks.forget()
-        if look.busy and now - look.started >= _LONG_SECONDS:
+        if look.busy and now - look.started >= LONG_SECONDS:
             if look.over_soft_timeout(now):
                 self.interrupt(Order.SOFT_TIMEOUT, look)
             if look.max_rss:
                 self._check_memory(look, now)
             self._flush(look)
-            return self._take_back(now) if look.reads_ahead else None
+        if look.busy:
+            due = look.reads_ahead and now >= self._patience.ends_at(look, now)
+            return self._take_back(now) if due else None
         if self._lingers(look, now, grace):
             self.kill(Killed.LINGERED)
         elif not self.loaded and look.phase is Phase.STARTING and now - self.born > import_timeout:
@@ -280,15 +286,10 @@ class ConsumerProcess:
             self.order(FLUSH)
 
     def _take_back(self, now: float) -> Recall | None:
-        """Take back the jobs that it has read ahead if it is on a long job."""
-        with self.slot.held() as held:
-            look = self.slot.peek()
-            long = look.busy and now >= look.started + max(_LONG_SECONDS, look.patience)
-            if not (held and long and look.reads_ahead) or look.recalled:
-                return None
-            self.slot.recall()
+        """Take back the jobs that it has read ahead if the one that runs has held them up for long enough."""
+        look = self._patience.take_back(self.slot, now)
         # The supervisor does not know the leases that may be on their way.
-        return Recall(self.name, look.token, look.number, look.last, unread=look.asks)
+        return None if look is None else Recall(self.name, look.token, look.number, look.last, look.asks)
 
     def claim(self, now: float) -> ClaimedJob | None:
         """Return the job that it executes, if its task may keep it from naming its leases to the manager.

@@ -16,7 +16,7 @@ import structlog
 
 from svc.broker.backoff import Backoff
 from svc.broker.base import Broker, Report
-from svc.domain.commands import Checkpoint, Extend, Hello, JobProgress, Leave, TellProgress
+from svc.domain.commands import Checkpoint, Extend, Hello, JobProgress, Leave, Recall, TellProgress
 from svc.domain.limits import incarnation_of
 from svc.domain.replies import Extended, Refused, Reply
 from svc.errors import AuthenticationFailed, Forbidden, LeaseLost, ProtocolMismatch, ServiceError
@@ -32,6 +32,9 @@ _SILENCE_SECONDS, _WARNING_SECONDS = 3.0, 30.0
 _EXTEND_SECONDS = 1.0
 #: Seconds until the next wait at the manager if the last one ended early.
 _PARKING_PAUSE = 0.2
+#: Seconds beyond those of an order to take jobs back, in which it does not wait at the manager: the report of
+#: that would have to end the wait, and so come a round trip later.
+_ORDERED_SECONDS = 0.003
 #: If leaving, seconds between two attempts to reach a manager that is away, and those since its last answer
 #: after which goodbye alone is no reason for another one.
 _LEAVING_PAUSE, _FAREWELL_SECONDS = 0.1, 1.5
@@ -97,6 +100,8 @@ class Reporter:
         #: The connection over which the thread waits for the answer to a renewal.
         self._waits_at: Broker | None = None
         self._stops_made = 0
+        #: The seconds in which a report of jobs that are taken back may come, by the manager's last answer.
+        self._ordered = 0.0
         self._greeted = 0
         self._welcomed = False
         self._answered_at = time.monotonic()
@@ -135,9 +140,9 @@ class Reporter:
         with self._news:
             self._pending.add(*commands)
             self._pressing = True
-        self._interrupt()
+        self._interrupt(*(each for each in commands if isinstance(each, Recall)))  # twice is as once
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, *told: Recall) -> None:
         """End the wait of the thread, here or at the manager; once it leaves, it waits there no more."""
         with self._news:
             self._news.notify()
@@ -145,7 +150,7 @@ class Reporter:
         if self._leaving and self._broker is not None:
             self._broker.interrupt()
         elif broker is not None:
-            broker.wake()
+            broker.wake(*told)
 
     def carry(self, outputs: OutputSource) -> None:
         """Send the output of tasks from *outputs*, beside the reports."""
@@ -249,6 +254,10 @@ class Reporter:
             if self._unclaimed and not leaving:
                 self._wait(broker, time.monotonic() + _PARKING_PAUSE)
             return leaving
+        if self._ordered:
+            pause, self._ordered = self._ordered, 0.0
+            self._wait(broker, time.monotonic() + pause)
+            return False
         if self._round_trip.is_due(time.monotonic()):
             self._measure(broker)
             return False
@@ -271,20 +280,16 @@ class Reporter:
     def _wait_at(self, broker: Broker, seconds: float) -> bool:
         """Renew, and wait at the manager for attempts that have to end; return whether there are more."""
         extend = self._extend()
-        if extend.told:
-            extend = msgspec.structs.replace(extend, wait=seconds, stops_made=self._stops_made)
         with self._news:
             if self._pressing or self._leaving or self._telling:
                 return False
-            if self._output.due:
-                extend = msgspec.structs.replace(extend, wait=0.0)
+            if extend.told:
+                wait = 0.0 if self._output.due else seconds
+                extend = msgspec.structs.replace(extend, wait=wait, stops_made=self._stops_made)
             self._waits_at = broker
         before = self._stops_made
-        try:
-            self._exchange(broker, {}, [extend], timedelta(seconds=extend.wait))
-        finally:
-            self._waits_at = None
-        return self._stops_made != before
+        self._exchange(broker, {}, [extend], extend.wait)
+        return self._stops_made != before or self._ordered > 0
 
     def _wait(self, broker: Broker, until: float) -> None:
         """Wait for reports, or *until* a monotonic time; send the output that comes meanwhile."""
@@ -298,12 +303,8 @@ class Reporter:
                 if self._pressing or self._leaving or self._idle(until) <= 0:
                     return
                 # More may come at once: a pause makes one request of it.
-                self._news.wait_for(lambda: self._urgent, OUTPUT_PAUSE)
+                self._news.wait_for(lambda: self._pressing or self._leaving, OUTPUT_PAUSE)
             output.send(broker)
-
-    @property
-    def _urgent(self) -> bool:
-        return self._pressing or self._leaving
 
     def _idle(self, until: float) -> float:
         """Return the seconds until there is something to send: at *until*, or gathered reports before."""
@@ -344,14 +345,13 @@ class Reporter:
         return [TellProgress(told)] if told and broker.welcome.checkpoint_bytes else []
 
     def _exchange(
-        self,
-        broker: Broker,
-        reports: dict[object, Pending],
-        last: list[Report],
-        wait: timedelta = timedelta(0),
+        self, broker: Broker, reports: dict[object, Pending], last: list[Report], wait: float = 0.0
     ) -> None:
         sent = [*reports.values(), *last]
-        replies = broker.report([command_of(each) for each in sent], wait)
+        try:
+            replies = broker.report([command_of(each) for each in sent], timedelta(seconds=wait))
+        finally:
+            self._waits_at = None
         with self._news:
             self._pending.answered(reports)
             self._telling = self._pending.told(last) or self._telling
@@ -363,6 +363,7 @@ class Reporter:
                 self._log.warning("report_refused", report=verb, code=reply.code, error=reply.message)
             elif isinstance(reply, Extended):
                 self._stops_made = reply.stops_made
+                self._ordered = max((each.wait + _ORDERED_SECONDS for each in reply.take_back), default=0.0)
                 self._renewed(reply)
         self._answered()
 

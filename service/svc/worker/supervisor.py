@@ -11,14 +11,14 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from multiprocessing import connection
 
 import structlog
 
 from svc.chance import CHANCE
 from svc.domain.commands import Extend, Hello
-from svc.domain.replies import Extended, Stop
+from svc.domain.replies import Extended
 from svc.errors import ConfigurationError, ServiceError
 from svc.wire import PROTOCOL_VERSION
 from svc.worker.consumer_exit import Killed
@@ -88,8 +88,8 @@ class Supervisor:
         self._fatal: ServiceError | None = None
         self._rejoining = False
         self._resumed = False
-        #: The attempts of cancelled jobs that have to end.
-        self._stops: Sequence[Stop] = ()
+        #: The manager's last answer with orders, or without those of the one before.
+        self._told = Extended()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -166,7 +166,7 @@ class Supervisor:
             self._consumer_pool.next_start(),
             self._recycling.next_look(now),
             self._stop_deadline,
-            *(child.next_check() for child in children),
+            *(child.next_check(now) for child in children),
         ]
         pause = min(at for at in times if at is not None) - now
         waitables = [self._wake_reader, *(each for child in children for each in child.waitables())]
@@ -182,7 +182,7 @@ class Supervisor:
         if self._stop_requests and self._stop_deadline is None:
             self._begin_stop(now)
         rejoining, self._rejoining = self._rejoining, False
-        stops = self._stops
+        told = self._told
         for child in list(self._consumer_pool.children):
             if rejoining:
                 child.order(REJOIN)
@@ -193,7 +193,7 @@ class Supervisor:
             if ended:
                 self._reap(child, now)
             else:
-                child.end_attempts(stops, now)
+                child.obey(told, now)
                 recall = child.check(now, self._options.grace, self._options.import_timeout)
                 if recall is not None:
                     self._reporter.post(recall)
@@ -338,12 +338,12 @@ class Supervisor:
         self._wake()
 
     def _renewed(self, reply: Extended) -> None:
-        """Note that a drain has ended, and the attempts that have to; the reporter's thread calls this."""
+        """Note that a drain has ended, and the orders; the reporter's thread calls this."""
         if self._consumer_pool.drained and not reply.drain:
             self._resumed = True
             self._wake()
-        if reply.stops or self._stops:
-            self._stops = reply.stops
+        if reply.stops or self._told.stops or reply.take_back:
+            self._told = reply
             self._wake()
 
     def _refuse(self, error: ServiceError) -> None:
@@ -387,4 +387,5 @@ class Supervisor:
             told=True,
             round_trip=self._reporter.round_trip,
             claims=self._consumer_pool.claims() if self._reporter.claims_due else [],
+            takes_back=True,
         )

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from svc.domain.job import Terms
-from svc.domain.replies import Delivery, Stop
+from svc.domain.replies import Delivery, Extended, Stop
 from svc.domain.retry import RetryPolicy
 from svc.worker import consumer_process
 from svc.worker.attempt_limits import AttemptLimits
@@ -58,7 +58,7 @@ def show(child: ConsumerProcess, phase: Phase = Phase.SHARED, started: float = B
 
 
 def cancel(child: ConsumerProcess, *tokens: int, now: float = NOW) -> None:
-    child.end_attempts([Stop("w-1", token, 100, GRACE) for token in tokens], now)
+    child.obey(Extended(stops=[Stop("w-1", token, 100, GRACE) for token in tokens]), now)
 
 
 def check(child: ConsumerProcess, seconds: float) -> Killed | None:

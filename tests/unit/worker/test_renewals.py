@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from svc.domain import replies as r
 from svc.domain.job import ErrorInfo
 from svc.worker import reporter as module
 from svc.worker.reporter import Reporter
+from tests.support.asking import chunk, counts, lease, submit
 from tests.support.manager import running_manager
 
 SECONDS = 20.0
@@ -68,3 +70,26 @@ def test_a_supervisor_that_has_reported_renews_as_seldom_as_before(monkeypatch: 
         seconds = time.monotonic() - began
         reporter.close(SECONDS)
         assert 10 / seconds < 8
+
+
+def test_a_recall_goes_along_with_the_end_of_a_wait() -> None:
+    """Otherwise it would come a round trip later, when the end of the wait has been answered."""
+    wait = timedelta(seconds=SECONDS)
+    greeting = c.Hello(1, "consumer", "w-1", "w", tasks=["m:f"])
+    with running_manager() as manager:
+        client = ManagerBroker(manager.endpoint, manager.authkey)
+        consumer = ManagerBroker(manager.endpoint, manager.authkey, hello=lambda: greeting)
+        supervisor = ManagerBroker(manager.endpoint, manager.authkey, hello=lambda: HELLO)
+        submit(client, chunk(0, 2))
+        supervisor.connect()
+        (delivery,) = lease(consumer, 2)
+        renewal = c.Extend(told=True, wait=SECONDS)
+        waiting = threading.Thread(target=lambda: supervisor.report([renewal], wait))
+        waiting.start()
+
+        supervisor.wake(c.Recall("w-1", delivery.token, 0, delivery.token))
+
+        waiting.join(SECONDS)
+        assert counts(client).ready == 1
+        for broker in (client, consumer, supervisor):
+            broker.close()

@@ -65,6 +65,8 @@ class Desk:
         self.told = False
         self.drains: list[bool] = []
         self.answers: list[r.Reply] = []
+        self.line: type[Line] = Line
+        self.renewed: Callable[[r.Extended], None] = lambda reply: self.drains.append(bool(reply.drain))
         self.asked = threading.Event()
         self.reporter = Reporter(
             self.connect,
@@ -72,7 +74,7 @@ class Desk:
             lambda: c.Extend(busy=2, told=self.told),
             self.errors.append,
             self.reconnected,
-            self.renewed,
+            self.tell,
             lambda: self.alive,
         )
 
@@ -80,14 +82,14 @@ class Desk:
         self.asked.set()
         if self.refusal is not None:
             raise self.refusal
-        self.lines.append(Line(self.queue, hello))
+        self.lines.append(self.line(self.queue, hello))
         return self.lines[-1]
 
     def reconnected(self) -> None:
         self.reconnections += 1
 
-    def renewed(self, reply: r.Extended) -> None:
-        self.drains.append(bool(reply.drain))
+    def tell(self, reply: r.Extended) -> None:
+        self.renewed(reply)
 
     def keep(self, checkpoint: c.Checkpoint, *, awaited: bool) -> None:
         self.reporter.keep(checkpoint, self.answers.append, awaited=awaited)
@@ -140,6 +142,43 @@ def test_each_renewal_tells_whether_a_drain_is_in_force(desk: Desk, worker: str)
     assert all(desk.drains)
     line.call([c.Resume(worker)])
     line.until(lambda: not desk.drains[-1])
+    desk.reporter.close(SECONDS)
+
+
+class OrderedLine(Line):
+    """A connection over which the first renewal that waits is answered with an order to take jobs back."""
+
+    #: How many requests had been sent by then; 0 before.
+    ordered = 0
+    woken = False
+
+    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
+        replies = super().call(commands, wait=0.0 if not self.ordered else wait)
+        if wait and not self.ordered:
+            self.ordered = len(self.sent)
+            return [r.Extended(take_back=[r.TakeBack("w-1", 1, 0.0, SECONDS)])]
+        return replies
+
+    def wake(self, *told: c.Recall) -> None:
+        self.woken = bool(self.ordered)
+        super().wake(*told)
+
+
+def test_after_an_order_to_take_jobs_back_the_report_of_that_is_the_next_request(desk: Desk) -> None:
+    """It does not wait at the manager meanwhile: the end of that wait would take a round trip."""
+    desk.told, desk.line = True, OrderedLine
+    recall = c.Recall("w-1", 1, 0, 1)
+
+    def renewed(reply: r.Extended) -> None:
+        if reply.take_back:
+            threading.Thread(target=desk.reporter.post, args=[recall]).start()
+
+    desk.renewed = renewed
+    line = desk.start()
+    line.until(lambda: recall in line.sent)
+    assert isinstance(line, OrderedLine)
+    assert line.sent[line.ordered] == recall
+    assert not line.woken
     desk.reporter.close(SECONDS)
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from svc.domain.commands import Recall
 from svc.domain.job import Terms
-from svc.domain.replies import Delivery
+from svc.domain.replies import Delivery, Extended, TakeBack
 from svc.domain.retry import RetryPolicy
 from svc.worker.attempt_limits import AttemptLimits
 from svc.worker.consumer_process import ConsumerProcess
-from svc.worker.slot import Slot, encoded_names
+from svc.worker.patience import ORDER_SECONDS
+from svc.worker.slot import Phase, Slot, encoded_names
 from svc.worker.stacks import StackReader
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -80,17 +81,17 @@ def test_a_job_with_nothing_behind_it_is_left_alone(child):
     begin(child)
 
     assert check(child, 10.0) is None
-    assert child.next_check() is None
+    assert child.next_check(BEGUN + 10.0) is None
 
 
 def test_the_supervisor_wakes_up_in_time_to_take_them_back(child):
     begin(child, ahead=1, patience=PATIENCE)
     child.watch(BEGUN, needed=True)
-    assert child.next_check() == BEGUN + PATIENCE
+    assert child.next_check(BEGUN) == BEGUN + PATIENCE
 
     check(child, PATIENCE + 0.001)
 
-    assert child.next_check() is None
+    assert child.next_check(BEGUN + PATIENCE) is None
 
 
 def test_what_was_taken_back_behind_the_last_job_is_told_once(child):
@@ -99,3 +100,69 @@ def test_what_was_taken_back_behind_the_last_job_is_told_once(child):
 
     assert child.slot.take_recall()
     assert not child.slot.take_recall()
+
+
+# --- while a consumer elsewhere is idle --------------------------------------------------------------------
+
+
+def obey(child: ConsumerProcess, seconds: float, order: TakeBack) -> None:
+    child.obey(Extended(take_back=[order]), BEGUN + seconds)
+
+
+def test_an_order_takes_jobs_back_as_soon_as_the_one_that_runs_is_late(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    obey(child, 0.005, TakeBack("w-1", 8, seconds=0.008, wait=0.01))
+
+    assert check(child, 0.009) is None
+    assert check(child, 0.011) == Recall("w-1", 7, 100, 8)
+
+
+def test_an_order_takes_them_back_at_once_if_that_one_will_not_end_soon(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    obey(child, 0.001, TakeBack("w-1", 8, seconds=0.1, wait=0.01))
+
+    assert check(child, 0.0015) is not None
+
+
+def test_an_order_holds_for_the_next_job_of_the_lease(child):
+    begin(child, ahead=2, patience=PATIENCE)
+    obey(child, 0.005, TakeBack("w-1", 8, seconds=0.008, wait=0.01))
+    assert child.slot.claim(101, 1, BEGUN + 0.008, 0.0, False)
+    assert check(child, 0.017) is None
+
+    assert check(child, 0.019) == Recall("w-1", 7, 101, 8)
+
+
+def test_an_order_is_for_no_jobs_that_were_granted_after_it(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    obey(child, 0.005, TakeBack("w-1", 6, seconds=0.0, wait=0.01))
+
+    assert check(child, 0.010) is None
+
+
+def test_an_order_is_for_its_consumer_alone(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    obey(child, 0.005, TakeBack("w-2", 8, seconds=0.0, wait=0.01))
+
+    assert check(child, 0.010) is None
+
+
+def test_an_order_holds_for_a_moment_only_and_the_same_one_again_not_for_longer(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    order = TakeBack("w-1", 8, seconds=0.02, wait=0.1)
+    obey(child, 0.0, order)
+    obey(child, 0.015, order)
+
+    assert check(child, 0.0 + ORDER_SECONDS + 0.003) is None
+
+
+def test_the_supervisor_wakes_up_in_time_to_obey_also_if_a_job_has_just_ended(child):
+    begin(child, ahead=1, patience=PATIENCE)
+    child.watch(BEGUN, needed=True)
+    obey(child, 0.0, TakeBack("w-1", 8, seconds=0.008, wait=0.01))
+    assert child.next_check(BEGUN) == pytest.approx(BEGUN + 0.01)
+
+    child.slot.rest(Phase.IDLE, 0.0, unsent=False)
+
+    assert child.next_check(BEGUN + 0.001) == pytest.approx(BEGUN + 0.005)
+    assert child.next_check(BEGUN + ORDER_SECONDS + 0.001) is None
