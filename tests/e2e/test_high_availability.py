@@ -138,3 +138,25 @@ def test_twenty_takeovers(service):
     tell(f"first new grant after the kill: {' '.join(f'{each:.2f}' for each in sorted(seconds))} s")
     tell(f"median {statistics.median(seconds):.2f} s")
     assert statistics.median(seconds) < BUSY_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["stop", "handover"])
+def test_ten_hand_overs(service, how):
+    """The figures of docs/deploy/high-availability.md; `-s` shows them."""
+    pauses = []
+    for _ in range(10):
+        leader = service.leader()
+        wait_for(service.has_standby, 90, "there is a standby", every=0.5)
+        with every_job_once(service) as load:
+            if how == "stop":
+                service.project.compose("stop", leader)
+            else:
+                service.project.cli("manager", "handover")
+            wait_for_grants_besides(service, leader)
+        pauses.append(load.longest_pause())
+        service.start(leader)
+    tell(f"longest pause of each hand-over by {how}: {' '.join(f'{each:.2f}' for each in sorted(pauses))} s")
+    tell(f"median {statistics.median(pauses):.2f} s")
+    assert statistics.median(pauses) < BUSY_SECONDS

@@ -140,6 +140,10 @@ class TwoManagers:
         states = ("ready", "leased", "scheduled", "succeeded", "dead", "cancelled")
         return {state: sum(queue[state] for queue in told["queues"]) for state in states}
 
+    def has_standby(self) -> bool:
+        """Return whether the leader knows of a standby."""
+        return bool(json.loads(self.project.cli("status", "--json").stdout)["standbys"])
+
     @contextmanager
     def load(self, rate: float = 100) -> Iterator[Load]:
         """Submit jobs for the length of the block, and wait for the results of all."""
