@@ -1,11 +1,12 @@
 import os
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from svc.cli import input as input_module
-from svc.cli.input import BadLine, JobLines
+from svc.cli.input import BadLine, JobLine, JobLines
 from svc.client.specs import JobSpec, Options
 
 
@@ -27,6 +28,12 @@ def read(content: bytes, pipe, base: Options | None = None):
 def test_what_a_line_leaves_out_comes_from_the_base(pipe):
     jobs, _ = read(b'{"task": "t:f", "retries": 0}\n', pipe, Options(queue="q", retries=5))
     assert jobs == [JobSpec("t:f", [], {}, Options(queue="q", retries=0))]
+
+
+@pytest.mark.parametrize("name", JobLine.__struct_fields__)
+def test_the_docs_have_every_field_of_a_line(name):
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in page.partition("\n## Jobs as NDJSON\n")[2].partition("\n## ")[0]
 
 
 def test_blank_lines_are_counted_and_passed_over(pipe):

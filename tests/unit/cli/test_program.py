@@ -54,6 +54,12 @@ def test_the_verbs_are_those_of_the_design():
     }  # fmt: skip
 
 
+def sentences(text: str) -> list[str]:
+    """Return the sentences of all paragraphs, each in one line."""
+    lines = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return [each for line in lines for each in re.split(r"(?<=\.) (?=[A-Z])", line)]
+
+
 class TestHelp:
     @pytest.mark.parametrize("name", COMMANDS)
     def test_every_command_has_help_that_ends_with_an_example(self, name, capfd):
@@ -77,6 +83,13 @@ class TestHelp:
             for flag in option.opts:
                 if flag.startswith("--") and flag != "--help":
                     assert f"`{flag}" in section, flag
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_the_docs_say_the_same_as_the_help_of_what_a_command_does_and_of_its_exit_codes(self, name):
+        section = " ".join(DOCUMENTED.partition(f"\n## `{name}`\n")[2].partition("\n## ")[0].split())
+        summary, *others = sentences(COMMANDS[name].help)
+        for each in (summary, *(other for other in others if "xit code" in other)):
+            assert each.replace("`", "") in section.replace("`", "")
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_the_list_of_commands_says_the_same_as_the_commands_help(self, name):
