@@ -118,6 +118,15 @@ def test_a_job_that_closes_its_consumers_descriptors_is_dead_after_a_few_consume
     assert worker.lost == 0
 
 
+def test_a_job_that_allows_no_descriptors_has_crashed(client: Client, worker: Restarting) -> None:
+    view = poisoned(client, "allow_no_descriptors")
+
+    assert (view.state, view.crashes, view.suspicions) == ("dead", 3, 0)
+    assert "as it could open no more descriptors" in view.attempts[-1].error.message
+    assert len(worker.workers[0].events("descriptors_exhausted")) == 3
+    assert worker.lost == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
 def test_a_job_that_kills_its_parent_is_dead_with_that_cause(

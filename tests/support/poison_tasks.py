@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -36,6 +37,11 @@ def close_descriptors_and_sleep() -> None:
 def close_all() -> None:
     sys.stdout.write("to be flushed")
     os.closerange(0, 1000)
+
+
+def allow_no_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    time.sleep(0.2)
 
 
 def signal_parent(number: int) -> None:

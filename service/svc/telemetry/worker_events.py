@@ -75,6 +75,12 @@ WORKER_EVENTS: tuple[LogEvent, ...] = (
         "A task has changed its process in ways that cannot be put back; the consumer is replaced.",
         ("changed",),
     ),
+    LogEvent(
+        "descriptors_exhausted",
+        ERROR,
+        "A consumer can open no descriptor, and so not report; it exits with code 71 and is replaced.",
+        ("error",),
+    ),
     LogEvent("manager_reconnected", INFO, "The manager answers again.", ("manager",)),
     LogEvent(
         "manager_unreachable",

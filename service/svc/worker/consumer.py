@@ -24,7 +24,7 @@ from svc.domain.replies import PILL_PUT_BY_HAND, Delivery, Grant
 from svc.worker import context
 from svc.worker.capture import Capture
 from svc.worker.channel import PipeChannel, submitter_of
-from svc.worker.consumer_connection import ConsumerConnection
+from svc.worker.consumer_connection import ConsumerConnection, check_descriptors
 from svc.worker.exchange import Exchange
 from svc.worker.failure import Failure
 from svc.worker.interruption import Interruption
@@ -250,6 +250,7 @@ class Consumer:
                 self._changed = leftovers.clear(keep_children=task.keep_children) + task.coroutines.changes
             if self._changed:
                 self._log.warning("consumer_renewed", changed=self._changed)
+                check_descriptors()  # while the slot shows the job: it is charged
         return not self._changed
 
     def _begin(self, leased: LeasedJobs, last: int, ahead: int, patience: float) -> None:

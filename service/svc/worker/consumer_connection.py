@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import threading
 import time
 
@@ -20,6 +22,19 @@ from svc.worker.registry import Registry
 
 #: Seconds without an answer after which a consumer that stops with nothing to report gives up the manager.
 _SILENT_SECONDS = 0.6
+
+
+def check_descriptors() -> None:
+    """Look whether this process can still connect, however well the manager is.
+
+    Raises:
+        OSError: it can open no descriptor (`errno.EMFILE`).
+    """
+    try:
+        socket.socket().close()
+    except OSError as error:
+        if error.errno == errno.EMFILE:  # others are of the whole system, and may pass
+            raise
 
 
 class ConsumerConnection:

@@ -17,6 +17,8 @@ from svc.worker.slot import Phase, SlotState
 EXIT_CONFIGURATION = 78
 #: Exit code of a consumer whose own descriptors a task has closed: only this can still tell of it.
 EXIT_CLOSED = 74
+#: Exit code of a consumer that can open no descriptor, and so cannot reach the manager any more.
+EXIT_NO_DESCRIPTORS = 71
 #: Seconds before a consumer that could not start is replaced; doubled each time in a row.
 _START_PAUSE, _START_PAUSE_MAX = 0.5, 30.0
 #: Seconds before a consumer that died without a job is replaced.
@@ -50,9 +52,12 @@ _AT_FAULT = (None, Killed.OFFENDED)
 _AT_A_STOP = (Killed.GRACE, Killed.ORPHANED)
 _WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
 _OFFENDED = "the task sent its worker a signal to stop, and was killed for that"
-_CLOSED = (
-    ", as its pipes and connections were closed; a task may close only descriptors that it has opened itself"
-)
+_ADVICE = {
+    EXIT_CLOSED: ", as its pipes and connections were closed; "
+    "a task may close only descriptors that it has opened itself",
+    EXIT_NO_DESCRIPTORS: ", as it could open no more descriptors; "
+    "a task has to close those that it opens, and may not lower RLIMIT_NOFILE",
+}
 _UNTOLD = ErrorInfo("Interrupted", "the worker stopped while the manager was away")
 _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
@@ -173,7 +178,7 @@ class ConsumerExit:
         if self.killed is not None:
             return ErrorInfo("Interrupted", _WHY.get(self.killed, _AT_THE_END))
         said = f"the process that ran it died: {describe_exit(self.code)}"
-        return ErrorInfo("ConsumerDied", f"{said}{_CLOSED if self.code == EXIT_CLOSED else ''}", self.stacks)
+        return ErrorInfo("ConsumerDied", said + _ADVICE.get(self.code, ""), self.stacks)
 
     def reports(self, jitter: float) -> list[Report]:
         """Return the reports for the manager, in order; only the job that executed is charged.
@@ -252,7 +257,9 @@ class ConsumerExit:
         """Whether a job that it held may be why it died, and nothing tells which one."""
         if self.look.busy:
             return self._shared_fault or (self._orphaned and self.look.unsent)
-        return self.killed is None or (self._orphaned and self.look.unsent)
+        # One that a task has changed, and that then cannot report, has no other bound.
+        silenced = self.killed is Killed.LINGERED and self.look.phase is Phase.RENEWING
+        return self.killed is None or ((self._orphaned or silenced) and self.look.unsent)
 
     @property
     def seconds(self) -> float:

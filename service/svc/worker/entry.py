@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 import structlog
 
@@ -17,7 +19,7 @@ from svc.worker import control_group
 from svc.worker.capture import Capture, CapturePipes, PipeCapture
 from svc.worker.code_version import code_version
 from svc.worker.consumer import Consumer
-from svc.worker.consumer_exit import EXIT_CLOSED, EXIT_CONFIGURATION
+from svc.worker.consumer_exit import EXIT_CLOSED, EXIT_CONFIGURATION, EXIT_NO_DESCRIPTORS
 from svc.worker.hooks import Hooks
 from svc.worker.interruption import Interruption
 from svc.worker.leftovers import Leftovers
@@ -78,14 +80,25 @@ def consume(
 
 
 def _run(consumer: Consumer) -> None:
-    """Run a consumer; if a task has closed its descriptors, exit with the code that says so."""
+    """Run a consumer; if a task has closed its descriptors or left none free, exit with a code for that."""
     try:
         consumer.run()
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            _end_without_descriptors(error)
         if error.errno != errno.EBADF:
             raise
         sys.stdout = sys.stderr = None  # to flush them would fail, with another code
         sys.exit(EXIT_CLOSED)
+
+
+def _end_without_descriptors(error: OSError) -> NoReturn:
+    """Exit at once: a thread that a task has left, and that opens descriptors, may never end."""
+    structlog.get_logger().error("descriptors_exhausted", error=str(error))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(EXIT_NO_DESCRIPTORS)
 
 
 def _own_tasks(options: WorkerOptions, capture: Capture) -> list[Task]:

@@ -100,6 +100,8 @@ def test_a_job_whose_consumer_died_with_the_forkserver_gets_a_suspicion_and_no_c
         (Phase.IDLE, None, True),
         (Phase.IDLE, Killed.ORPHANED, True),
         (Phase.BUSY, Killed.ORPHANED, True),
+        (Phase.RENEWING, Killed.LINGERED, True),
+        (Phase.STOPPING, Killed.LINGERED, False),
         (Phase.IDLE, Killed.LINGERED, False),
         (Phase.IDLE, Killed.GRACE, False),
     ],
