@@ -61,6 +61,14 @@ def test_the_error_of_a_timeout_shows_the_line_of_the_task(task: str, client: Cl
     assert f"in {task}" in text
 
 
+@pytest.mark.parametrize("task", ["sleeps_in_c", "sleeps_in_c_for_all", "sleeps_in_c_on_its_loop"])
+def test_an_attempt_that_the_signal_for_its_stacks_ends_early_has_timed_out(
+    task: str, client: Client
+) -> None:
+    timed_out(client, task)
+    client.results(client.submit("pid"))
+
+
 def test_equal_stacks_are_equal_texts_which_the_journal_keeps_once(client: Client) -> None:
     texts: Counter[str] = Counter()
     for number in range(_TRIES_MAX):

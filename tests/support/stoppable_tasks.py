@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from svc import Cancelled, SoftTimeout, current_job, task
+from svc import Cancelled, ListedJob, SoftTimeout, current_job, task
 from svc.broker.manager import ManagerBroker
 from svc.client.client import BrokerClient
 
@@ -69,6 +69,22 @@ def stays_in_c() -> None:
         current_job().checkpoint(1)
         sum(itertools.repeat(0))
     sum(itertools.repeat(0))
+
+
+@task
+def sleeps_in_c() -> int:
+    """A call in C that any signal ends early."""
+    return int(ctypes.CDLL(None).sleep(60))
+
+
+@task(batch=2)
+def sleeps_in_c_for_all(jobs: list[ListedJob]) -> list[int]:
+    return [sleeps_in_c()] * len(jobs)
+
+
+@task(concurrency=2)
+async def sleeps_in_c_on_its_loop() -> int:
+    return sleeps_in_c()
 
 
 @task

@@ -308,7 +308,11 @@ class Consumer:
             log.succeeded(leased.attempt(number, None, started, seconds))
 
     def _settle(self, leased: LeasedJobs, number: int, seconds: float, is_last: bool) -> int:
-        """Mark the output of a job that wrote some, was not short or is the last; return its peak memory."""
+        """Mark the output of a job that wrote some, was not short or is the last; return its peak memory.
+
+        A job that is to be timed out has no outcome, and waits here for the end of the process.
+        """
+        self._slot.stay_if_doomed()
         if is_last or self.capture.wrote or not leased.task.leaves_nothing:
             self.capture.settle(leased.delivery, number)
         return self._peak_memory.take() if seconds >= MEASURED_SECONDS else 0

@@ -238,17 +238,17 @@ class ConsumerProcess:
         return None
 
     def _end_overrun(self, look: SlotState, now: float) -> None:
-        """Ask the process for its stacks, and kill it a moment later if the attempt has not ended by then."""
-        attempt = (look.token, look.number)
-        if self.stacks.asked_for != attempt:
-            self.stacks.ask(self.pid, attempt, now)
-            return
-        if self.stacks.are_awaited(now):
+        """Ask the process for its stacks, and kill it a moment later; its outcome counts no more by then."""
+        if self.stacks.asked_for == (look.token, look.number) and self.stacks.are_awaited(now):
             return
         # The slot is held meanwhile, or the consumer could begin another job just before it dies.
         with self.slot.held():
-            if self.slot.peek().overrun(now):
+            look = self.slot.peek()
+            if look.overrun(now) and self.stacks.asked_for == (look.token, look.number):
                 self.kill(Killed.TIMED_OUT)
+            elif look.overrun(now):
+                self.slot.give_order(Order.KILL)
+                self.stacks.ask(self.pid, (look.token, look.number), now)
 
     def interrupt(self, order: Order, attempt: SlotState) -> None:
         """Have an exception raised in the task, unless *attempt* has ended; call it until that has an end."""

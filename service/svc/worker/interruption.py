@@ -54,7 +54,7 @@ class Interruption:
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
         order = self._slot.current_order()
-        if order is None or not in_task(frame):
+        if order is None or order is Order.KILL or not in_task(frame):
             return
         self._slot.note_raised()
         self.happened = True

@@ -154,6 +154,7 @@ class JobLists:
         line.acquire()
         if os.getpid() != self._pid:
             os._exit(1)  # a fork that the task made came back here; the leases are its parent's
+        self._around.slot.stay_if_doomed()
         self._settle(jobs, [running for _, running in called], outcomes)
         if not self._around.cleared(jobs[0].task):
             self._over = True

@@ -217,6 +217,8 @@ class SideBySide:
     def _tell(self, attempt: _RunningJob, result: bytes | Failure) -> None:
         if attempt.told:
             return
+        if not attempt.late:
+            self._slot.stay_if_doomed()
         attempt.told = True
         outcome = None if attempt.cancelled else result
         self._running.remove(attempt)
@@ -310,11 +312,8 @@ class SideBySide:
         if grant is None:
             return None if held else 0
         self.pill = grant.pill
-        jobs = [
-            each
-            for each in grant.deliveries
-            if len(each.bodies) == 1 and each.terms.task == self._exchange.task
-        ]
+        task = self._exchange.task
+        jobs = [each for each in grant.deliveries if len(each.bodies) == 1 and each.terms.task == task]
         if len(jobs) < len(grant.deliveries):
             self._alone = True  # an older manager does not know that jobs may run beside others
             for other in grant.deliveries:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -45,12 +46,17 @@ class Phase(enum.IntEnum):
 
 
 class Order(enum.IntEnum):
-    """An exception to be raised in the task that runs; a later one is the stronger."""
+    """What has to happen in the attempt that executes; a later one is the stronger.
+
+    The first two are exceptions to be raised in its task.
+    """
 
     #: `SoftTimeout`
     SOFT_TIMEOUT = 1
     #: `Cancelled`
     CANCEL = 2
+    #: The process is about to be killed, as the attempt has run over its timeout: it tells no outcome.
+    KILL = 3
 
 
 _EXECUTING = (Phase.BUSY, Phase.SHARED, Phase.LISTED)
@@ -297,6 +303,14 @@ class Slot:
             return None
         look = self.peek()
         return Order(order) if look.busy and (look.token, look.number) == (token, number) else None
+
+    def stay_if_doomed(self) -> None:
+        """Wait for the end of this process if its supervisor is about to kill it for this attempt.
+
+        The signal for its stacks may have ended a call in C early: what its task has returned may be wrong.
+        """
+        if self.current_order() is Order.KILL:
+            threading.Event().wait()
 
     def note_raised(self) -> None:
         """Note that the order was obeyed."""
