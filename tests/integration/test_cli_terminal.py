@@ -58,6 +58,8 @@ class TestDemo:
         assert len(ended.stdout.splitlines()) == 43
         assert re.search(r"drained with \d+ pills \(the order to stop\), one for each consumer", ended.stderr)
         assert ended.stderr.count("/metrics") == 2
+        assert re.search(r" (1 consumer|\d+ consumers) so far$", ended.stderr, re.MULTILINE)
+        assert "1 consumers" not in ended.stderr
         assert list(tmp_path.iterdir()) == []
         assert processes_with(str(tmp_path)) == []
 

@@ -84,3 +84,5 @@ def test_dev_starts_in_such_a_project(project: Path):
     ):
         until(lambda: "Ctrl-C here" in log.read_text() or dev.poll() is not None, "svc dev is ready")
         assert dev.poll() is None, log.read_text()
+        own = "Tasks of tasks: svc submit tasks:FUNCTION [ARG]... --wait"
+        until(lambda: own in log.read_text(), "it says how to submit tasks of one's own")

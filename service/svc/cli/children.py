@@ -17,7 +17,8 @@ from types import FrameType
 
 from svc.addresses import parse_manager
 from svc.cli.auth import write_authkey
-from svc.errors import ServiceError
+from svc.cli.output import tell
+from svc.errors import Conflict, ServiceError
 from svc.settings import ConnectionSettings
 
 #: Seconds that a child may take until it serves.
@@ -133,12 +134,19 @@ class Service:
 
 @contextmanager
 def running_service(
-    manager_flags: Sequence[str], worker_flags: Sequence[str], *, quiet: bool, journal: Path | None = None
+    manager_flags: Callable[[], Sequence[str]],
+    worker_flags: Sequence[str],
+    *,
+    quiet: bool,
+    journal: Path | None = None,
 ) -> Iterator[Service]:
     """Start a manager and a worker; afterwards end both and delete their files.
 
-    The manager's flags have its address; the worker gets that address from here. A *journal* that is named
-    is kept.
+    The manager's flags have its addresses; they are asked for again if another program takes one of these
+    before the manager does. The worker gets the address from here. A *journal* that is named is kept.
+
+    Raises:
+        ChildFailed: one of the two did not serve.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="svc-")))
@@ -147,9 +155,13 @@ def running_service(
         write_authkey(pickle_key)
         secret = ("--authkey-file", str(key))
         kept = ("--journal", str(journal or folder / "journal.sqlite"))
-        manager = ChildProcess("manager", (*secret, *kept, *manager_flags), folder, quiet=quiet)
-        stack.callback(manager.stop)
-        manager.wait_serving()
+
+        def start_manager(flags: Sequence[str]) -> ChildProcess:
+            manager = ChildProcess("manager", (*secret, *kept, *flags), folder, quiet=quiet)
+            stack.callback(manager.stop)
+            return manager
+
+        manager = _serving(start_manager, manager_flags)
         listen = manager.addresses["listen"]
         own = ("--manager", listen, "--grace", str(GRACE_SECONDS), "--pickle-key-file", str(pickle_key))
 
@@ -161,6 +173,24 @@ def running_service(
 
         connection = ConnectionSettings(manager=parse_manager(listen), authkey_file=key)
         yield Service(connection, pickle_key, manager, start_worker(), start_worker)
+
+
+def _serving(
+    start: Callable[[Sequence[str]], ChildProcess], flags: Callable[[], Sequence[str]]
+) -> ChildProcess:
+    """Start a child until it serves: again with other *flags* if a port was taken after it was chosen."""
+    chosen = flags()
+    while True:
+        child = start(chosen)
+        try:
+            child.wait_serving()
+        except ChildFailed:
+            tried, chosen = chosen, flags() if child.process.poll() == Conflict.exit_code else chosen
+            if chosen == tried:
+                raise
+            tell(f"svc: the {child.verb} starts again, at addresses that are free")
+        else:
+            return child
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def demo(ctx: typer.Context) -> None:
     """
     from svc.cli.children import ended_by_signals, running_service
 
-    manager_flags = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    free_ports = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
     worker_flags = ("--name", "worker", "--http", "127.0.0.1:0", "--accept", "pickle", "--tasks", DEMO_TASKS)
-    with ended_by_signals(), running_service(manager_flags, worker_flags, quiet=True) as service:
+    with ended_by_signals(), running_service(lambda: free_ports, worker_flags, quiet=True) as service:
         from svc.cli.wiring import open_client
 
         keys = service.pickle_key_file
@@ -53,7 +53,8 @@ def _tell_consumers(client: BrokerClient) -> None:
     end = time.monotonic() + PART_SECONDS
     while not (totals := client.stats()).consumers and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
-    tell(f"svc {totals.release}: a manager and a worker are up, {totals.consumers} consumers so far")
+    consumers = "1 consumer" if totals.consumers == 1 else f"{totals.consumers} consumers"
+    tell(f"svc {totals.release}: a manager and a worker are up, {consumers} so far")
 
 
 def _fancy_objects(client: BrokerClient) -> None:

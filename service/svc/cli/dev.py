@@ -15,7 +15,7 @@ import typer
 from svc.addresses import DEFAULT_PORT, LOOPBACK
 from svc.cli.output import tell, tell_lines
 from svc.cli.task_files import TaskFiles, mistake_in
-from svc.settings import MANAGER_HTTP_PORT, WORKER_HTTP_PORT, DevSettings
+from svc.settings import MANAGER_HTTP_PORT, DevSettings
 
 if TYPE_CHECKING:
     from svc.cli.children import ChildProcess, Service
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.1
 #: Seconds that one call to the manager may take.
 _CALL_SECONDS = 10.0
+#: Seconds that tasks may take to be imported before the settings are told without a consumer.
+_JOIN_SECONDS = 30.0
 _DEMO_TASKS = "svc.cli.demo_tasks"
 _OLD_CODE = "the worker goes on with the code that it has"
 #: The worker's name, which a drain of it uses; a new worker has the same name.
@@ -38,28 +40,38 @@ def dev(ctx: typer.Context, settings: DevSettings) -> int:
 
     They have a temporary authkey and, unless --journal names one, a temporary journal, end with Ctrl-C, and
     listen on this host alone: on the usual ports, or on free ones if these are taken. A worker that is
-    drained comes back at `svc resume`, and a new one takes its place when a file of the tasks in the
-    working directory is changed. With --reload it is the same worker, which loads the tasks again, and jobs
-    that run go on.
+    drained comes back at `svc resume`, and a new one takes its place when a Python file in the working
+    directory, or of the tasks, is changed: jobs that run then have 3 s to end, and start anew if they do
+    not. With --reload it is the same worker, which loads the tasks again, and jobs that run go on.
     """
     from svc.cli.children import ended_by_signals, running_service
     from svc.cli.wiring import open_client
 
-    manager_flags = ("--listen", _local(DEFAULT_PORT), "--http", _local(MANAGER_HTTP_PORT))
-    worker_flags = ("--name", _WORKER, *_terms(settings), "--http", _local(WORKER_HTTP_PORT))
+    # Without --http a worker takes a free port itself if the usual one is taken.
+    worker_flags = ("--name", _WORKER, *_terms(settings))
     with ended_by_signals():
         try:
             with (
-                running_service(
-                    manager_flags, worker_flags, quiet=False, journal=settings.journal
-                ) as service,
+                running_service(_addresses, worker_flags, quiet=False, journal=settings.journal) as service,
                 open_client(ctx, service.connection, _CALL_SECONDS) as client,
             ):
-                _welcome(service, settings.journal)
+                if _joined(service, client):
+                    _welcome(service, settings)
                 return _watch(service, client, TaskFiles(settings.tasks), reload=settings.reload)
         except KeyboardInterrupt:
             tell_lines("\nstopped")
             return 0
+
+
+def _joined(service: Service, client: BrokerClient) -> bool:
+    """Wait for the first consumer; return False if the worker fails and there is no job to look at."""
+    end = time.monotonic() + _JOIN_SECONDS
+    while not client.stats().consumers and time.monotonic() < end:
+        if (code := service.worker.process.poll()) is not None:
+            # A journal that was kept may have a drain in force, and the worker goes home with 0.
+            return code == 0 or any(queue.submitted for queue in client.stats().queues)
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def _watch(service: Service, client: BrokerClient, files: TaskFiles, *, reload: bool) -> int:
@@ -115,8 +127,9 @@ def _drained(client: BrokerClient) -> bool:
     return bool(totals.drain) or _WORKER in totals.drained_workers
 
 
-def _welcome(service: Service, journal: Path | None) -> None:
-    ending = f"and keeps the jobs in {journal}" if journal else "and forgets all jobs"
+def _welcome(service: Service, settings: DevSettings) -> None:
+    ending = f"and keeps the jobs in {settings.journal}" if settings.journal else "and forgets all jobs"
+    own = "".join(f"Tasks of {name}: svc submit {name}:FUNCTION [ARG]... --wait\n" for name in settings.tasks)
     tell_lines(
         f"""
 svc is ready: manager {service.connection.manager}, metrics http://{service.manager.addresses["http"]}/metrics
@@ -129,7 +142,7 @@ In another terminal:
   svc submit multiply 6 7 --wait
 
 Ctrl-C here ends both {ending}.
-"""
+{own}"""
     )
 
 
@@ -139,6 +152,11 @@ def _terms(settings: DevSettings) -> Iterator[str]:
     yield from ("--accept", ",".join(settings.accept), "--consumers", str(settings.consumers or "auto"))
     if settings.shell:
         yield "--shell"
+
+
+def _addresses() -> tuple[str, ...]:
+    """Return the flags of the manager with its addresses, as far as they are free now."""
+    return ("--listen", _local(DEFAULT_PORT), "--http", _local(MANAGER_HTTP_PORT))
 
 
 def _local(port: int) -> str:
