@@ -86,6 +86,7 @@ def purge(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             named_by = (("of the queue", queue), ("of the task", task), ("older than", older and span(older)))
             which = "".join(f" {words} {value}" for words, value in named_by if value)
             if not _confirmed(remove(dry_run=True), " or ".join(states or ()), which):
+                tell("svc: nothing was removed")
                 raise typer.Abort
         count = remove(dry_run=dry)
         if (queue or task) and not (count or json):

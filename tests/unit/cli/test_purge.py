@@ -102,6 +102,14 @@ def test_a_yes_removes_them(svc, ended, terminal, argv, typed):
     assert len(left(svc)) == 1
 
 
+def test_a_no_is_answered_that_nothing_was_removed(svc, ended, terminal):
+    terminal("n\n")
+    refused = svc("jobs", "purge", "--all")
+    assert (refused.code, refused.out) == (130, "")
+    assert refused.err.endswith("svc: nothing was removed\n")
+    assert len(left(svc)) == 4
+
+
 def test_nothing_is_asked_if_nothing_matches(svc, ended, terminal):
     terminal("")
     assert svc("jobs", "purge", "--task", "t:g").out == "purged 0\n"
