@@ -317,7 +317,10 @@ def _progress(job: JobView) -> str:
 
 def _checkpoint(job: JobView) -> str:
     """Return the size and the time of the checkpoint that the next attempt gets."""
-    return f"{job.checkpoint_bytes} bytes, {_when(job.checkpoint_at)}" if job.checkpoint_at else ""
+    if not job.checkpoint_at:
+        return ""
+    unit = "byte" if job.checkpoint_bytes == 1 else "bytes"
+    return f"{job.checkpoint_bytes} {unit}, {_when(job.checkpoint_at)}"
 
 
 def _stream(job: JobView) -> str:
