@@ -20,7 +20,9 @@ class Usage(NamedTuple):
     peak: int = 0
 
 
-_INTERRUPTED = ErrorInfo("Interrupted", "the attempt was interrupted: drain, scale-in or a lost host")
+_INTERRUPTED = ErrorInfo(
+    "Interrupted", "the attempt was interrupted: drain, scale-in, a stopped worker or a lost host"
+)
 
 
 def charge(
