@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -75,6 +76,14 @@ class TestAWorker:
         (record,) = worker.events("log_message")
         assert (record["job_id"], record["task"]) == (job, f"{TASKS}:log")
         assert record["message"] == "careful"
+
+    def test_lines_of_the_jobs_logger_are_output_and_stay_in_the_log(self, client: Client, worker):
+        (job,) = run(client, "log_of_the_job", ("careful",))
+        until(lambda: output(client, job, OutputStream.STDERR), 30)
+        line = json.loads(output(client, job, OutputStream.STDERR))
+        assert (line["event"], line["text"], line["job_id"]) == ("said_by_the_task", "careful", job)
+        until(lambda: worker.events("said_by_the_task"), 30)
+        assert worker.events("said_by_the_task") == [line]
 
     def test_each_attempt_has_its_own_output(self, client: Client):
         (job,) = run(client, "fail_after", ("again",), retries=1, backoff=0.001)

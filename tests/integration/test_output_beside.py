@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def test_each_job_has_what_its_code_has_written_and_no_other_line(client: Client
     for job, text in zip(jobs, ("one", "two", "last"), strict=True):
         shows(client, job, f"{text} begins and ends\nin a thread of {text}\n".encode())
         ends(client, job, f"log of {text}\n".encode(), ERR)
-        first, *rest = output(client, job, ERR).splitlines()
+        first, own, *rest = output(client, job, ERR).splitlines()
         assert first == b"bytes of " + text.encode()
+        assert (json.loads(own)["event"], json.loads(own)["job_id"]) == ("met", job)
         assert [line.partition(b" WARNING ")[2] for line in rest] == [b"mytasks: log of " + text.encode()]
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from multiprocessing.util import Finalize
 from pathlib import Path
 
+from svc.worker.context import current_job
 from svc.worker.registry import task
 
 
@@ -46,6 +47,10 @@ def in_c(text: str) -> None:
 
 def log(text: str) -> None:
     logging.getLogger("mytasks").warning(text)
+
+
+def log_of_the_job(text: str) -> None:
+    current_job().logger.warning("said_by_the_task", text=text)
 
 
 def quiet() -> None:
@@ -92,6 +97,7 @@ async def together(text: str, meeting: str, last: bool = False, how: str = "") -
         met.set()
     await met.wait()
     print(" and ends")  # noqa: T201 - as above
+    current_job().logger.info("met", text=text)
     logging.getLogger("mytasks").warning("log of %s", text)
     await asyncio.to_thread(print, f"in a thread of {text}")
     _in_plain_thread(lambda: print("in a thread of nobody"))  # noqa: T201 - as above

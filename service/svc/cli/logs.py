@@ -52,15 +52,15 @@ def logs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = False,
     only_stdout: Annotated[bool, typer.Option("--stdout", help="Only what it wrote to stdout.")] = False,
     only_stderr: Annotated[
-        bool, typer.Option("--stderr", help="Only what it wrote to stderr and to `logging`.")
+        bool, typer.Option("--stderr", help="Only what it wrote to stderr and logged.")
     ] = False,
     json: Json = False,
     ndjson: Ndjson = False,
 ) -> None:
     """Print the output of a job.
 
-    That is what its task, C code and programs that it started wrote to stdout and stderr, and its records of
-    `logging`; also while it runs and after it was killed. What is missing is told on stderr. A terminal gets
+    That is what its task, C code and programs that it started wrote to stdout and stderr, and what it has
+    logged; also while it runs and after it was killed. What is missing is told on stderr. A terminal gets
     it with control characters as escapes; a file or a pipe gets the bytes as they are. --follow also goes on
     with the next attempts.
     """

@@ -17,10 +17,13 @@ import ctypes
 import io
 import logging
 import os
+import re
 import select
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from fcntl import ioctl
+from functools import partial
 from multiprocessing.connection import Connection
 from termios import FIONREAD
 from typing import Any, Final
@@ -29,7 +32,7 @@ import structlog
 
 from svc.domain.job import OutputStream, job_id
 from svc.domain.replies import Delivery
-from svc.worker.context import running_here
+from svc.worker.context import TASK_LOGGER, running_here
 from svc.worker.output_marks import (
     ALONE,
     ATOMIC_BYTES,
@@ -49,6 +52,7 @@ from svc.worker.slot import Slot
 _STDOUT, _STDERR = 1, 2
 _LINE_BUFFERED: Final = 1  # _IOLBF of glibc and musl
 _RECORD_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +203,23 @@ class PipeCapture(Capture):
 
         To be called when logging is set up.
         """
-        structlog.configure(processors=[self._add_job, *structlog.get_config()["processors"]])
+        config = structlog.get_config()
+        structlog.configure(
+            processors=[self._add_job, *config["processors"]],
+            logger_factory=partial(self._logger, config["logger_factory"]),
+        )
         root = logging.getLogger()
         for handler in root.handlers:
             handler.addFilter(self._name_job)
         root.addHandler(_RecordHandler(self))
 
+    def _logger(self, factory: Callable[..., Any], *names: str) -> Any:
+        """Return what writes the lines of a logger of structlog; those of a task are its output as well."""
+        logger = factory(*names)
+        return _TaskLogger(logger, self) if names == (TASK_LOGGER,) else logger
+
     def log(self, text: str) -> None:
-        """Add a record of `logging` to the output of the job that runs, if there is one."""
+        """Add a record that a task has logged to the output of the job that runs, if there is one."""
         content = (text + "\n").encode(errors="backslashreplace")
         if self._beside:
             self.write_own(self._pipes.stderr.fileno(), memoryview(content), OWN_RECORD)
@@ -263,6 +276,20 @@ class _OwnedBuffer(io.BufferedWriter):
         if self._capture.write_own(self._descriptor, view):
             return len(view)
         return super().write(view)
+
+
+class _TaskLogger:
+    """Writes the lines of `current_job().logger` to the worker's log, and adds them to the job's output."""
+
+    def __init__(self, logger: Any, capture: PipeCapture) -> None:
+        self._logger = logger
+        self._capture = capture
+
+    def msg(self, text: str) -> None:
+        self._logger.msg(text)
+        self._capture.log(_COLOR.sub("", text))
+
+    debug = info = warning = error = critical = exception = fatal = msg
 
 
 class _RecordHandler(logging.Handler):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from svc.worker.runner import ResolvedTask
     from svc.worker.value_sender import Recorder
 
+#: The name of the logger that tasks have; all other loggers of structlog here are the worker's own.
+TASK_LOGGER = "task"
+
 
 class Channel(Protocol):
     """Takes the reports of the jobs that run in this process.
@@ -107,11 +110,11 @@ class CurrentJob:
 
     @property
     def logger(self) -> Any:
-        """A structlog logger whose lines name the job and its task."""
+        """A structlog logger whose lines name the job and its task; they are part of the job's output, too."""
         if self._logger is None:
             import structlog
 
-            self._logger = structlog.get_logger().bind(job_id=self.id, task=self.task)
+            self._logger = structlog.get_logger(TASK_LOGGER).bind(job_id=self.id, task=self.task)
         return self._logger
 
     @property
