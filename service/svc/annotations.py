@@ -41,7 +41,8 @@ def from_data(wanted: Any, value: object) -> object:
             return kind(value)
         raise ValueError(said)
     if issubclass(kind, File):
-        raise ValueError(f"{said}; pass svc.File(path)")  # noqa: TRY004 - msgspec names the place of it
+        said += "; pass svc.File(path) in Python; from the command line a task gets bytes"
+        raise ValueError(said)  # noqa: TRY004 - msgspec names the place of it
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, numpy.generic) and isinstance(value, _PLAIN):
         return kind(value)

@@ -348,7 +348,7 @@ class TaskError(ServiceError):
 
 
 class SoftTimeout(TaskError, TimeoutError):
-    """The attempt has run longer than its soft timeout; clean up and end, before its timeout kills it."""
+    """The attempt has run longer than its soft timeout; clean up and end, or it may be killed."""
 
     code = "soft_timeout"
 

@@ -73,7 +73,7 @@ def logs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             page.show(piece)
         page.end()
         if not page.begun:
-            tell(f"svc: there is no output of {job}")
+            tell(f"svc: {_nothing(job, stream)}")
 
 
 def _pieces(
@@ -111,6 +111,13 @@ def _check_attempt(job: str, attempt: int, part: Logged) -> None:
     raise UnknownAttempt(
         f"there is no attempt {attempt} at {job}; {there_are if part.made else 'none has begun'}{printed}"
     )
+
+
+def _nothing(job: str, stream: int) -> str:
+    if not stream:
+        return f"there is no output of {job}"
+    name = _NAMES[stream]
+    return f"there is nothing on {name} of {job}; leave out --{name} for both streams"
 
 
 class _Page:

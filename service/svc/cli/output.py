@@ -30,6 +30,7 @@ HINTS = {
     "unknown_job": "`svc jobs list` shows the jobs that are known",
     "unknown_attempt": "`svc jobs show ID` shows the attempts",
     "unknown_task": "`svc workers --json` shows the tasks that workers know",
+    "stream_restarted": "`svc results ID --stream` reads them",
     "job_failed": "`svc jobs show ID` tells more",
     "result_timeout": "`svc results ID` waits again",
 }

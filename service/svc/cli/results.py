@@ -114,12 +114,15 @@ def _saved(
 
 
 def print_stream(stream: PartialResults, out: Printer) -> None:
-    """Print each partial result with its index, as it comes."""
+    """Print each partial result with its index, as it comes; say so if the job ends without one."""
+    first = stream.index
     while True:
         index, value, unreadable = stream.index, None, ""
         try:
             value = next(stream)
         except StopIteration:
+            if index == first:
+                tell(f"svc: {_no_more(stream.job_id, first)}")
             return
         except CodecError as error:
             unreadable = error.message
@@ -129,6 +132,22 @@ def print_stream(stream: PartialResults, out: Printer) -> None:
         text = value if isinstance(value, str) else json_text(value)
         out.item({**document, **({"unreadable": unreadable} if unreadable else {})}, text, str(index))
         out.flush()
+
+
+def _shown(outcome: Outcome, value: object) -> str:
+    """Return the text of a *value*; of one that is fetched in pieces what it is."""
+    from svc.large import reference_in
+
+    if isinstance(value, str):
+        return value
+    reference = reference_in(outcome.result) if value is None else None
+    return json_text(value) if reference is None else repr(reference)
+
+
+def _no_more(job: str, first: int) -> str:
+    if first:
+        return f"job {job} gave no partial results from index {first} on"
+    return f"job {job} gave no partial results; `svc results {job}` has its result"
 
 
 def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) -> int:
@@ -146,8 +165,7 @@ def print_outcomes(outcomes: Iterable[Outcome], out: Printer, *, named: bool) ->
         value, unreadable = result_of(outcome) if out.text else (None, "")
         if unreadable:
             tell(f"svc: job {outcome.id}: {unreadable}")
-        text = value if isinstance(value, str) else json_text(value)
-        out.item(outcome_document(outcome), text, outcome.id if named else "")
+        out.item(outcome_document(outcome), _shown(outcome, value), outcome.id if named else "")
         out.flush()
     return JobError.exit_code if failed else 0
 

@@ -29,6 +29,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 #: The types of the options, and the words for them.
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_OF_TERMS = ("queue", "priority", "codec", "retries", "backoff", "timeout", "soft_timeout", "max_rss")
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number of seconds", "bool": "True or False"}
 
 #: The task of a job: the name of a task, a function that workers can import, or any callable.
@@ -78,6 +79,15 @@ class Options:
                 near = did_you_mean(name, names) or "."
                 raise TypeError(f"there is no option {name!r}{near} Options are {', '.join(names)}")
         return replace(self, **changes)
+
+    def check(self) -> None:
+        """See that jobs may have these options.
+
+        Raises:
+            BadRequest: an option is of a wrong kind, or out of bounds; the message names it.
+        """
+        _check_codec(self)
+        _check_bounds(Terms("any", **{name: getattr(self, name) for name in _OF_TERMS}), self)
 
 
 # One is made for every job: a struct costs a tenth of a frozen dataclass.
@@ -133,14 +143,7 @@ class JobTemplate(msgspec.Struct, frozen=True):
             typed=True,
             large=True,
         )
-        try:
-            check_chunk(NewChunk(0, terms, [], options.delay, options.key))
-        except ValueError as error:
-            _check_types(options)
-            raise BadRequest(f"the job is out of bounds: {error}") from None
-        if options.delay < 0:
-            raise BadRequest(f"the job is out of bounds: delay: {options.delay:g} s have passed already")
-        _check_times(options)
+        _check_bounds(terms, options)
         if terms.codec == codec.PICKLE and not signs:
             raise CodecError(f"a pickled job has to be signed; {NEEDED}")
         is_data = isinstance(task, FunctionType) and terms.codec == codec.PLAIN and not _gets_lists(task)
@@ -156,6 +159,23 @@ class JobTemplate(msgspec.Struct, frozen=True):
             names = [each.name for each in parameters if each.kind in _POSITIONAL]
         names += [str(number) for number in range(len(names) + 1, count + 1)]
         return names[:count] if self.name is not None else ["0 (the callable)", *names][:count]
+
+
+def _check_bounds(terms: Terms, options: Options) -> None:
+    """See that jobs may have *terms*, which follow from *options*.
+
+    Raises:
+        BadRequest: an option is of a wrong kind, or out of bounds; the message names it.
+    """
+    try:
+        check_chunk(NewChunk(0, terms, [], options.delay, options.key))
+    except ValueError as error:
+        _check_types(options)
+        _check_times(options)
+        raise BadRequest(f"the job is out of bounds: {error}") from None
+    if options.delay < 0:
+        raise BadRequest(f"the job is out of bounds: delay: {options.delay:g} s have passed already")
+    _check_times(options)
 
 
 def _check_types(options: Options) -> None:
@@ -186,7 +206,10 @@ def _check_times(options: Options) -> None:
                 "least, or leave it out for none"
             )
     if options.timeout and options.soft_timeout and options.soft_timeout >= options.timeout:
-        raise BadRequest("a soft_timeout that is not shorter than the timeout does nothing")
+        raise BadRequest(
+            f"the soft_timeout (--soft-timeout) of {options.soft_timeout:g} s does nothing: it is not below "
+            f"the timeout (--job-timeout) of {options.timeout:g} s; make it shorter, or leave one out"
+        )
 
 
 def _gets_lists(task: Callable[..., Any]) -> bool:
@@ -241,6 +264,15 @@ def _check_kinds(task: object, options: Options) -> None:
     """
     if not (isinstance(task, str) or callable(task)):
         raise BadRequest(f"a task is a name or a callable, not {task!r:.60}")
+    _check_codec(options)
+
+
+def _check_codec(options: Options) -> None:
+    """See to the options of which no bound of a chunk tells.
+
+    Raises:
+        BadRequest: the codec is unknown, or `strict` is of a wrong kind.
+    """
     if options.codec not in codec.CODECS:
         raise BadRequest(f"{options.codec!r:.60} is not a codec; codecs are {', '.join(codec.CODECS)}")
     if not isinstance(options.strict, bool):

@@ -135,9 +135,12 @@ class Submitter:
         """Return a submitter like this one but with *changes*; `Options` has the names.
 
         Raises:
+            BadRequest: an option is out of bounds.
             TypeError: there is no such option.
         """
-        return Submitter(self._session, self._pipeline, self._options.changed(changes))
+        options = self._options.changed(changes)
+        options.check()
+        return Submitter(self._session, self._pipeline, options)
 
     def submit(self, task: TaskLike, /, *args: object, **kwargs: object) -> Job:
         """Submit one job. When this returns, the job is durable.

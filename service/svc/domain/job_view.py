@@ -41,7 +41,7 @@ class JobView(Struct, frozen=True):
     """A job as `svc jobs show` prints it. Times are Unix times; `reason` says why it waits.
 
     A `suspect` is a job that a lost worker held: it is handed out alone until it ends. `started_at` and
-    `seconds` are those of the attempt that runs or was the last, and `consumer` and `worker` have it.
+    `seconds` are those of the attempt that runs or was the last, and `consumer` has it; `worker` as it runs.
     `code` is the version of its code, and `peak_rss` the most memory in bytes that it took, once it is known.
     `progress` is the last report of a job that runs. `checkpoint_bytes` and `checkpoint_at` are about the
     last checkpoint, which the next attempt gets. `partial_results` is the number of those that can be read,

@@ -110,7 +110,7 @@ class CurrentJob:
 
     @property
     def logger(self) -> Any:
-        """A structlog logger whose lines name the job and its task; they are part of the job's output, too."""
+        """A structlog logger whose lines name the job and its task; the job's output has them, too."""
         if self._logger is None:
             import structlog
 
@@ -172,6 +172,7 @@ class CurrentJob:
         """Return a submitter of jobs with options, as `Client.options` does.
 
         Raises:
+            BadRequest: an option is out of bounds.
             TypeError: there is no such option.
         """
         return self._channel().submitter(self._delivery.token).options(**changes)

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -121,7 +121,10 @@ class TaskOptions:
     def _check_limits(self) -> None:
         self.check_max_rss(self.max_rss)
         if self.timeout and self.soft_timeout and self.soft_timeout >= self.timeout:
-            raise ConfigurationError("a soft_timeout that is not shorter than the timeout does nothing")
+            raise ConfigurationError(
+                f"the soft_timeout of {self.soft_timeout:g} s does nothing: it is not below the timeout "
+                f"of {self.timeout:g} s; make it shorter, or leave one out"
+            )
 
 
 def _check_number(name: str, value: object, kind: str, least: float, most: float, without: object) -> None:
@@ -179,6 +182,7 @@ def task(  # noqa: PLR0913 - each is an option of a task
     concurrency: int = 1,
     batch: int | None = None,
     linger: float = 0.0,
+    **unknown: object,
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Mark a function as a task; it can still be called as before.
 
@@ -194,7 +198,12 @@ def task(  # noqa: PLR0913 - each is an option of a task
     Raises:
         ConfigurationError: an option is out of range, or *name* is reserved, or the function is no coroutine
             function and *concurrency* is over 1, or it is a generator function and has a *batch*.
+        TypeError: there is no such option; the message has all names.
     """
+    for given in unknown:
+        names = [each.name for each in fields(TaskOptions)]
+        near = did_you_mean(given, names) or "."
+        raise TypeError(f"a task has no option {given!r}{near} Options are {', '.join(names)}")
     options = TaskOptions(
         name or "",
         DEFAULT_RETRIES if retries is None else retries,

@@ -140,6 +140,8 @@ def _unstartable(
     message = f"the program {name} cannot be started: {error.strerror}"
     if isinstance(error, FileNotFoundError):
         code, message = NOT_FOUND, f"{MISSING} {name}"
+        if len(argv) == 1 and len(name.split()) > 1:
+            message += "; for a line of shell code write sh -c '…'"
     permanent = retry_on is not None and code not in retry_on
     return AttemptFailed(Failure(ErrorInfo(NOT_BEGUN, message), Cause.FAILED, permanent))
 

@@ -111,10 +111,10 @@ _CONVERTED = {
 
 def test_a_soft_timeout_that_would_never_be_raised(client: BrokerClient) -> None:
     for soft_timeout in (5.0, 6.0):
-        with pytest.raises(ConfigurationError, match="not shorter than the timeout"):
+        with pytest.raises(ConfigurationError, match="is not below the timeout"):
             task(timeout=5, soft_timeout=soft_timeout)
-        with pytest.raises(BadRequest, match="not shorter than the timeout"):
-            client.options(timeout=5, soft_timeout=soft_timeout).submit("t:f")
+        with pytest.raises(BadRequest, match="is not below the timeout"):
+            client.options(timeout=5, soft_timeout=soft_timeout)
 
 
 @pytest.mark.parametrize("value", [*(v for v in SECONDS if v not in (0, 1e-9) or v is False), None])

@@ -113,11 +113,22 @@ def test_another_attempt_ends_it_with_exit_code_8(svc, job, consumer, queue):
     assert ended.code == 8
     assert [item["value"] for item in ended.json] == ["old"]
     assert ended.error["code"] == "stream_restarted"
+    assert ended.error["hint"] == f"`svc results {job} --stream` reads them"
 
 
-def test_a_job_without_partial_results_prints_nothing(svc, job, consumer):
+def test_a_job_without_partial_results_says_how_to_get_its_result(svc, job, consumer):
     consumer.succeed()
-    assert svc("results", job, "--stream") == type(svc("results", job, "--stream"))(0, "", "")
+    ended = svc("results", job, "--stream")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == f"svc: job {job} gave no partial results; `svc results {job}` has its result\n"
+
+
+def test_a_start_beyond_the_last_partial_result_is_told(svc, job, consumer):
+    attempt = Attempt(consumer.broker)
+    attempt.give("a")
+    attempt.succeed()
+    ended = svc("results", job, "--stream", "--start", "5")
+    assert (ended.code, ended.err) == (0, f"svc: job {job} gave no partial results from index 5 on\n")
 
 
 def test_a_pickled_object_is_not_opened_and_the_next_one_is_printed(svc, consumer):

@@ -160,3 +160,28 @@ def test_an_option_of_the_wrong_kind_is_told_what_it_has_to_be(name, value, told
 def test_an_option_out_of_bounds_is_told_so_whatever_the_others_are():
     with pytest.raises(BadRequest, match="the job is out of bounds: retries: "):
         JobTemplate.of("t:f", Options(retries=-1, timeout=5, max_rss=None), signs=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"timeout": 0}, "timeout: 0 s is too short; it takes 0.001 s at least"),
+        ({"timeout": -3}, "timeout: -3 s is too short; it takes 0.001 s at least"),
+        ({"soft_timeout": -0.5}, "soft_timeout: -0.5 s is too short; it takes 0.001 s at least"),
+        ({"delay": -1}, "delay: "),
+        ({"retries": -1}, "retries: "),
+        ({"codec": "json"}, "'json' is not a codec"),
+        ({"strict": 1}, "strict is True or False"),
+    ],
+)
+def test_options_refuse_a_bad_value_where_it_is_written(changes, told, queue):
+    with pytest.raises(BadRequest) as refused:
+        local_client(queue).options(**changes)
+    assert told in str(refused.value)
+
+
+def test_a_soft_timeout_that_is_not_shorter_names_the_flags():
+    with pytest.raises(
+        BadRequest, match=r"\(--soft-timeout\) of 2 s .* \(--job-timeout\) of 1 s; make it shorter"
+    ):
+        Options(timeout=1.0, soft_timeout=2.0).check()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -237,3 +238,11 @@ def test_every_worker_can_call_a_callable() -> None:
 
 def test_a_task_without_options_has_the_defaults() -> None:
     assert Task("m:f", max).options == TaskOptions()
+
+
+def test_an_unknown_option_is_told_with_the_one_that_may_be_meant() -> None:
+    unknown: dict[str, Any] = {"retires": 5}
+    with pytest.raises(
+        TypeError, match="a task has no option 'retires'; did you mean retries\\? Options are name, "
+    ):
+        task(**unknown)

@@ -166,6 +166,10 @@ def test_a_failure_tells_the_ends_of_both_outputs():
     [
         (["./no-such-program"], "this worker has no program './no-such-program'"),
         (["no-such-program"], "this worker has no program 'no-such-program'"),
+        (
+            ["echo hi | wc"],
+            "this worker has no program 'echo hi | wc'; for a line of shell code write sh -c '…'",
+        ),
         ([b"\xff"], "this worker has no program '\\udcff'"),
         (["/etc/passwd"], "the program '/etc/passwd' cannot be started: Permission denied"),
         (["echo", "x" * 200_000], "the program 'echo' cannot be started: Argument list too long"),
