@@ -1,13 +1,11 @@
 """The manager's event loop: one thread, every connection, one commit each turn.
 
 Each turn reads the readable connections, applies every command to the queue, commits once, and then sends the
-replies (`broker.host`). Handshakes are stages of a connection, not threads. A waiting `get` is an entry in
-the host, which removes it if its socket closes.
+replies (`broker.host`). Handshakes are stages of a connection. A waiting `get` is an entry in the host.
 
 No turn takes long, whatever is requested, and every connection is served. A turn has some milliseconds, of
 which each kind of work gets a share. A request that takes longer goes on in later turns. Its connection is
-not read meanwhile, so the order of its requests stays the same. Work for which there was no time comes first
-in the next turn.
+not read meanwhile, so its requests keep their order. Work for which there was no time comes first then.
 """
 
 from __future__ import annotations
@@ -37,8 +35,8 @@ TURN_SECONDS, GATHER_SECONDS = 0.015, 0.002
 BACKLOG_SHARE, MESSAGES_SHARE = 1 / 3, 2 / 3
 #: So many connections are served even if no time is left, unless they take longer than so many seconds.
 _UNTIMED, _UNTIMED_SECONDS = 8, 0.002
-#: Turns in a row in which those whose last request took long may be passed over, if their share is used up;
-#: after twice as many, in which the whole turn was, they come first once.
+#: Turns in a row in which those whose last request took long may be passed over, if their share is used up.
+#: After twice as many, in which the whole turn was, they come first once.
 PASSED_OVER_MAX = 4
 #: Seconds between two looks at requests that are put off, as the journal is behind.
 PUT_OFF_SECONDS = 0.01
@@ -117,11 +115,13 @@ class Turns(Backlog):
             self._longest = processor
             observer.longest_turn(processor, part, role)
         if seconds > LONG_TURN_SECONDS:
-            times = {"turn_s": round(seconds, 4), "processor_s": round(processor, 4)}
-            longest = processor > LONGER * self._longest_told
-            if longest:
+            log = self._log.bind(turn_s=round(seconds, 4), part=part, role=role)
+            log = log.bind(processor_s=round(processor, 4))
+            if processor > LONGER * self._longest_told:
                 self._longest_told = processor
-            self._log.warning("longest_turn" if longest else "long_turn", **times, part=part, role=role)
+                log.warning("longest_turn")
+            else:
+                log.warning("long_turn")
 
     def forget(self) -> None:
         """Drop all unfinished work: its connections are closed."""
