@@ -15,6 +15,7 @@ import pytest
 
 from svc.domain.job import SHELL, Cause
 from svc.domain.lifecycle import JobState
+from svc.domain.limits import Limits
 from svc.worker.control_group import worker_group
 from tests.support.processes import alive
 from tests.support.readme import blocks, lines
@@ -258,3 +259,16 @@ def test_a_command_over_its_memory_is_ended_and_another_one_runs(host: Host):
     assert ended.returncode == 8, ended.stderr
     assert "300" in ended.stderr
     assert host.svc("run", "--wait", "echo", "again").stdout == "again\n"
+
+
+@pytest.mark.slow
+def test_a_command_that_leaves_its_consumer_no_descriptors_is_dead_after_a_few_consumers(
+    client: Client, worker: Worker
+):
+    limit = "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))"
+    (job,) = client.submit(SHELL, ([sys.executable, "-c", limit],))
+
+    client.outcomes([job])
+
+    assert client.view(job).state == "dead"
+    assert len(worker.events("descriptors_exhausted")) <= Limits().suspicion_budget + 1

@@ -23,6 +23,7 @@ from tests.support.workers import (
     Client,
     Manager,
     Start,
+    Worker,
     command_of,
     configure_logging,
     connect,
@@ -30,6 +31,8 @@ from tests.support.workers import (
     options,
     until,
 )
+
+POISON = "tests.support.poison_tasks"
 
 
 def test_jobs_and_worker_survive_a_restart_of_the_manager(
@@ -46,6 +49,24 @@ def test_jobs_and_worker_survive_a_restart_of_the_manager(
     assert not any(client.view(job).attempts for job in jobs)
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
+
+
+def test_a_consumer_without_descriptors_is_replaced_when_it_loses_the_manager(
+    manager: Manager, client: Client
+) -> None:
+    few_descriptors = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    worker = Worker(manager.address, options(1, tasks=(POISON,)), prefix=few_descriptors)
+    worker.start()
+    try:
+        client.results(client.submit(f"{POISON}:take_all_descriptors"))
+        manager.restart()
+        assert client.results(client.submit(f"{POISON}:good", (1,)), 30.0) == [1]
+    finally:
+        worker.end()
+    (told,) = worker.events("descriptors_exhausted")
+    assert "[Errno 24]" in told["error"]
+    (died,) = worker.events("consumer_died")
+    assert (died["executing"], "exit code 71" in died["cause"]) == (False, True)
 
 
 def test_a_worker_waits_for_a_manager_that_is_not_there_yet(manager: Manager, start: Start) -> None:

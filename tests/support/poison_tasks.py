@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def close_all() -> None:
 def allow_no_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     time.sleep(0.2)
+
+
+def take_all_descriptors() -> None:
+    """Leave a thread that takes each descriptor that becomes free."""
+    taken = threading.Event()
+
+    def take() -> None:
+        while True:
+            try:
+                os.dup(0)
+            except OSError:
+                taken.set()
+                time.sleep(0.001)
+
+    threading.Thread(target=take).start()
+    taken.wait()
 
 
 def signal_parent(number: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Self
 
@@ -33,8 +33,7 @@ Settlement = c.Ack | AttemptReport | c.Yield
 #: The news of a supervisor: the leases of its consumers, the jobs that one leaves behind, and its own end.
 Report = AttemptReport | c.Extend | c.Lost | c.Recall | c.Leave | c.TellProgress
 
-#: How often jobs that can be cancelled are looked for.
-_CANCEL_PASSES = 10
+_CANCEL_PASSES = 10  #: How often jobs that can be cancelled are looked for.
 
 
 class Leased(NamedTuple):
@@ -62,6 +61,7 @@ class Broker(OperatorVerbs):
     #: The engine's answer to the last hello: its limits, and the held leases that were lost.
     welcome: r.Welcome
     trouble = ""  #: Why the last attempt to reach the engine has failed; "" after one that has not.
+    on_failure: Callable[[], None] | None = None  #: Called after a failed attempt; its error ends the call.
 
     @abc.abstractmethod
     def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:

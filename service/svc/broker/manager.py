@@ -113,6 +113,7 @@ class ManagerBroker(Broker):
                 change was made is not known. Or *commands* report outcomes, and the connection has ended
                 before sent reports were answered: those have to be sent again first.
             AuthenticationFailed: the authkey was refused.
+            Exception: what `on_failure` raises.
         """
         waited = time.monotonic() + wait
         deadline = None if self._timeout is None else waited + self._timeout
@@ -310,7 +311,10 @@ class ManagerBroker(Broker):
 
         Raises:
             ManagerUnreachable: the deadline would pass before the next attempt, or this one was the last.
+            Exception: what `on_failure` raises.
         """
+        if self.on_failure is not None:
+            self.on_failure()
         late = deadline is not None and time.monotonic() + seconds >= deadline
         if late or self._interrupted.is_set():
             raise unreachable(self._dialer.name, error, self._reason) from None

@@ -92,6 +92,7 @@ class ConsumerConnection:
         while not stopping.is_set():
             try:
                 self.broker = self.broker or self._connect(self.hello)
+                self.broker.on_failure = check_descriptors
                 self.broker.ping()  # the connection may be made at the first call only
             except PASSING as error:
                 self.pause(stopping, error)

@@ -50,6 +50,23 @@ def test_a_broken_connection_is_made_again_and_the_same_request_sent_again(manag
     broker.close()
 
 
+def test_an_error_that_is_raised_on_a_failure_ends_the_call_at_once(manager):
+    broker = manager.broker()
+    broker.connect()
+
+    def fail() -> None:
+        raise OSError("no descriptor")
+
+    broker.on_failure = fail
+    break_connection(broker)
+
+    with pytest.raises(OSError, match="no descriptor"):
+        broker.ping()
+    broker.on_failure = None
+    broker.ping()
+    broker.close()
+
+
 def test_each_new_connection_says_hello_anew(manager):
     said = []
 
