@@ -139,6 +139,29 @@ def test_a_job_that_kills_its_parent_is_dead_with_that_cause(
     assert view.attempts[-1].error.type == "WorkerLost"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["overwrite_shared_memory", "write_to_pipes"])
+def test_a_job_that_damages_what_its_consumer_shares_is_dead_and_the_worker_goes_on(
+    client: Client, worker: Restarting, task: str
+) -> None:
+    view = poisoned(client, task)
+
+    assert view.state == "dead"
+    killed = [line["reason"] for each in worker.workers for line in each.events("consumer_killed")]
+    assert set(killed) == {"damaged"}
+    assert worker.consumers_lost() <= BUDGET + 1
+    assert worker.lost == 0
+
+
+def test_a_job_cannot_take_away_the_memory_that_its_consumer_shares(
+    client: Client, worker: Restarting
+) -> None:
+    view = poisoned(client, "truncate_shared_memory")
+
+    assert (view.state, view.crashes, view.suspicions) == ("succeeded", 0, 0)
+    assert (worker.lost, worker.consumers_lost()) == (0, 0)
+
+
 @pytest.mark.parametrize("task", ["signal_worker", "signal_worker_from_a_child"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_tells_its_worker_to_stop_has_crashed_and_the_worker_goes_on(

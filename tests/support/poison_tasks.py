@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -77,3 +78,38 @@ def signal_worker_from_a_child(number: int) -> None:
         os.kill(worker, number)
         time.sleep(60)
     time.sleep(60)
+
+
+def truncate_shared_memory() -> None:
+    """Make every file without a name, such as shared memory, empty."""
+    for descriptor in _descriptors("(deleted)"):
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+
+
+def overwrite_shared_memory() -> None:
+    for descriptor in _descriptors("(deleted)"):
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, b"\xff" * os.fstat(descriptor).st_size, 0)
+    time.sleep(60)
+
+
+def write_to_pipes() -> None:
+    """Write to the pipes and connections of the process: lengths that no message has."""
+    for descriptor in _descriptors("socket:"):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"\xff" * 5000)
+    time.sleep(60)
+
+
+def _descriptors(kind: str) -> list[int]:
+    folder = Path("/proc/self/fd")
+    names = {int(each.name): _target(each) for each in folder.iterdir()}
+    return [descriptor for descriptor, name in names.items() if descriptor > 2 and kind in name]
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""

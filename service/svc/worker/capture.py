@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from fcntl import ioctl
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from termios import FIONREAD
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ from svc.worker.output_marks import (
     RECORD,
     AttemptName,
     mark,
+    new_secret,
     own,
     room_for,
 )
@@ -67,6 +69,17 @@ class CapturePipes:
         """Close both."""
         self.stdout.close()
         self.stderr.close()
+
+
+def capture_pipes(context: BaseContext) -> tuple[CapturePipes, CapturePipes]:
+    """Return the reading and the writing ends of two new pipes."""
+    secret = new_secret()
+    stdout, to_stdout = context.Pipe(duplex=False)
+    stderr, to_stderr = context.Pipe(duplex=False)
+    for pipe in (stdout, stderr):
+        # Of these ends alone: an end for writing that does not block breaks `print`.
+        os.set_blocking(pipe.fileno(), False)
+    return CapturePipes(stdout, stderr, secret), CapturePipes(to_stdout, to_stderr, secret)
 
 
 class Capture:

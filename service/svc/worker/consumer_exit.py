@@ -44,10 +44,12 @@ class Killed(enum.Enum):
     CANCELLED = "cancelled"
     #: Its job sent the worker a signal to stop.
     OFFENDED = "offended"
+    #: A task has written into the memory that it shares with its supervisor, or into the pipe to it.
+    DAMAGED = "damaged"
 
 
 #: Ends for which the job that executed is charged with a crash.
-_AT_FAULT = (None, Killed.OFFENDED)
+_AT_FAULT = (None, Killed.OFFENDED, Killed.DAMAGED)
 #: Kills that belong to the usual stop of a worker.
 _AT_A_STOP = (Killed.GRACE, Killed.ORPHANED)
 _WHY = {Killed.ORPHANED: "the worker's forkserver ended, and all its consumers with it"}
@@ -58,6 +60,7 @@ _ADVICE = {
     EXIT_NO_DESCRIPTORS: ", as it could open no more descriptors; "
     "a task has to close those that it opens, and may not lower RLIMIT_NOFILE",
 }
+_DAMAGED = "a task wrote to descriptors that are not its own, and its consumer was killed for that"
 _UNTOLD = ErrorInfo("Interrupted", "the worker stopped while the manager was away")
 _AT_THE_END = "the worker stopped, and killed it when the grace was over"
 
@@ -173,6 +176,8 @@ class ConsumerExit:
             return ErrorInfo("MemoryLimitExceeded", said)
         if self.killed is Killed.OFFENDED:
             return ErrorInfo("StopSignalSent", _OFFENDED)
+        if self.killed is Killed.DAMAGED:
+            return ErrorInfo("ConsumerDied", _DAMAGED)
         if self.killed is Killed.CANCELLED:
             return ErrorInfo("Cancelled", "the job was cancelled and did not end within the grace")
         if self.killed is not None:
@@ -259,7 +264,7 @@ class ConsumerExit:
             return self._shared_fault or (self._orphaned and self.look.unsent)
         # One that a task has changed, and that then cannot report, has no other bound.
         silenced = self.killed is Killed.LINGERED and self.look.phase is Phase.RENEWING
-        return self.killed is None or ((self._orphaned or silenced) and self.look.unsent)
+        return self.killed in _AT_FAULT or ((self._orphaned or silenced) and self.look.unsent)
 
     @property
     def seconds(self) -> float:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 from svc.domain.commands import ClaimedJob, Recall
 from svc.domain.replies import Extended, Stop
 from svc.worker.cancelled_attempts import CancelledAttempts
-from svc.worker.capture import CapturePipes
+from svc.worker.capture import CapturePipes, capture_pipes
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
 from svc.worker.memory import memory_of
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import FLUSH, STOP, has_room
-from svc.worker.output_marks import new_secret
+from svc.worker.orders import FLUSH, MESSAGE_MAX, STOP, has_room
 from svc.worker.patience import LONG_SECONDS, Patience
 from svc.worker.peak_memory import peak_of
 from svc.worker.process import forkserver_pid, has_ended, interrupt, kill, main_hidden, signals_held_back
@@ -77,6 +75,7 @@ class ConsumerProcess:
     _leaving_since: float = 0.0
     _calls_hooks: bool = False
     _open: bool = True
+    _damaged: bool = False
     _watched_until: float = 0.0
     _flushed: tuple[int, int] = field(default=(0, 0))
     #: The memory before the first job: pages of preloaded modules are no job's.
@@ -106,7 +105,7 @@ class ConsumerProcess:
             slot = make_slot(context)
         ours, theirs = context.Pipe()
         trace, written = context.Pipe(duplex=False)
-        output, pipes = _capture_pipes(context) if options.output_bytes else (None, None)
+        output, pipes = capture_pipes(context) if options.output_bytes else (None, None)
         process = context.Process(
             target=consume,
             name=name,
@@ -129,6 +128,7 @@ class ConsumerProcess:
         finally:
             theirs.close()
             written.close()
+            slot.passed()
             if pipes is not None:
                 pipes.close()
         forkserver = forkserver_pid() if context.get_start_method() == "forkserver" else 0
@@ -151,9 +151,10 @@ class ConsumerProcess:
         said: list[bytes] = []
         try:
             while self._open and self.pipe.poll():
-                said.append(self.pipe.recv_bytes())
+                said.append(self.pipe.recv_bytes(MESSAGE_MAX))
         except (EOFError, OSError):
-            self._open = False
+            # A length that no message has makes it unreadable: a task has written into the pipe.
+            self._open, self._damaged = False, not self.pipe.readable
         return said
 
     def order(self, what: bytes) -> None:
@@ -215,6 +216,10 @@ class ConsumerProcess:
         *grace* and *import_timeout* are the worker's, in seconds.
         """
         look = self.slot.look()
+        if self._damaged or look.phase is Phase.DAMAGED:
+            with self.slot.held():
+                self.kill(Killed.DAMAGED)
+            return None
         if self.cancelled and look.busy:
             self._end_attempt(look, now)
         if look.overrun(now):
@@ -222,20 +227,23 @@ class ConsumerProcess:
             return None
         if self.stacks.asked_for:
             self.stacks.forget()
-        if look.busy and now - look.started >= LONG_SECONDS:
-            if look.over_soft_timeout(now):
-                self.interrupt(Order.SOFT_TIMEOUT, look)
-            if look.max_rss:
-                self._check_memory(look, now)
-            self._flush(look)
         if look.busy:
-            due = look.reads_ahead and now >= self._patience.ends_at(look, now)
-            return self._take_back(now) if due else None
+            return self._check_at_work(look, now)
         if self._lingers(look, now, grace):
             self.kill(Killed.LINGERED)
         elif not self.loaded and look.phase is Phase.STARTING and now - self.born > import_timeout:
             self.kill(Killed.HUNG)
         return None
+
+    def _check_at_work(self, look: SlotState, now: float) -> Recall | None:
+        if now - look.started >= LONG_SECONDS:
+            if look.over_soft_timeout(now):
+                self.interrupt(Order.SOFT_TIMEOUT, look)
+            if look.max_rss:
+                self._check_memory(look, now)
+            self._flush(look)
+        due = look.reads_ahead and now >= self._patience.ends_at(look, now)
+        return self._take_back(now) if due else None
 
     def _end_overrun(self, look: SlotState, now: float) -> None:
         """Ask the process for its stacks, and kill it a moment later; its outcome counts no more by then."""
@@ -386,14 +394,3 @@ class ConsumerProcess:
         self.stacks.pipe.close()
         self.process.close()
         return code, look, stacks
-
-
-def _capture_pipes(context: BaseContext) -> tuple[CapturePipes, CapturePipes]:
-    """Return the reading and the writing ends of two new pipes."""
-    secret = new_secret()
-    stdout, to_stdout = context.Pipe(duplex=False)
-    stderr, to_stderr = context.Pipe(duplex=False)
-    for pipe in (stdout, stderr):
-        # Of these ends alone: an end for writing that does not block breaks `print`.
-        os.set_blocking(pipe.fileno(), False)
-    return CapturePipes(stdout, stderr, secret), CapturePipes(to_stdout, to_stderr, secret)

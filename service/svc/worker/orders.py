@@ -26,6 +26,8 @@ PROGRESS, PIECE, KEEP = b"p", b"d", b"k"
 KEPT = b"kept"
 #: Bytes of a piece: the kernel takes a message of that size whole or not at all.
 PIECE_BYTES = 8 * 1024
+#: Bytes that no message to the supervisor is longer than: READY has the names of all tasks.
+MESSAGE_MAX = 16 * 1024 * 1024
 #: Seconds between two attempts to wake a request that waits at the manager.
 _INTERRUPT_SECONDS = 0.2
 

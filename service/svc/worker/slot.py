@@ -6,21 +6,21 @@ the lock taken for ever. So a supervisor waits for it only briefly, and a slot i
 
 from __future__ import annotations
 
-import ctypes
 import enum
+import math
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
-from multiprocessing.sharedctypes import RawArray
 from multiprocessing.synchronize import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from svc.domain.job import Terms, job_id
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
 from svc.worker.attempt_limits import AttemptLimits
+from svc.worker.sealed_memory import SealedMemory
 
 _LOCK_PATIENCE = 0.05
 
@@ -43,6 +43,8 @@ class Phase(enum.IntEnum):
     LISTED = 8
     #: Like STOPPING, but the manager was away: the supervisor has to report the end.
     UNTOLD = 9
+    #: What the slot holds makes no sense: a task has written into the memory.
+    DAMAGED = 10
 
 
 class Order(enum.IntEnum):
@@ -159,6 +161,7 @@ _JOB_AT = 0
 _LEASE_AT = 48
 _RECALLED_AT = 136
 _WATCHED_AT = 137
+_GUARD_AT = 138
 _ORDER_AT = 144
 _RAISED_AT = _ORDER_AT + 1
 _NAMES_AT = 168
@@ -166,6 +169,9 @@ _NAMES_AT = 168
 _NAMES = struct.Struct("@H2414s")
 _SIZE = _NAMES_AT + _NAMES.size
 _IDLE, _BUSY = int(Phase.IDLE), int(Phase.BUSY)
+#: Bytes that nobody writes again, so that damage is seen also after the next job has overwritten the rest.
+_GUARD = b"svc\0ok"
+_PHASES = frozenset(Phase)
 
 
 def encoded_names(terms: Terms) -> bytes:
@@ -180,16 +186,17 @@ class Slot:
 
     def __init__(self, context: BaseContext) -> None:
         """Make a slot in phase STARTING, to be passed to a process of *context*."""
-        self.__setstate__((RawArray(ctypes.c_char, _SIZE), context.Lock()))
+        self.__setstate__((SealedMemory(_SIZE), context.Lock()))
+        self._view[_GUARD_AT:_ORDER_AT] = _GUARD
 
-    def __getstate__(self) -> tuple[Any, Lock]:
+    def __getstate__(self) -> tuple[SealedMemory, Lock]:
         """Return the shared parts, from which another process makes its view of the slot."""
         return self._memory, self._lock
 
-    def __setstate__(self, shared: tuple[Any, Lock]) -> None:
+    def __setstate__(self, shared: tuple[SealedMemory, Lock]) -> None:
         """Use the *shared* parts of a slot."""
         self._memory, self._lock = shared
-        self._view = memoryview(self._memory).cast("B")
+        self._view = self._memory.view
         self._acquire, self._release = self._lock.acquire, self._lock.release
         #: The names that this process wrote last.
         self._names = b""
@@ -323,6 +330,10 @@ class Slot:
 
     # --- the supervisor -------------------------------------------------------------------------------
 
+    def passed(self) -> None:
+        """Note that the process of the consumer has been started with it, or never will be."""
+        self._memory.passed()
+
     def give_order(self, order: Order) -> bool:
         """Order the attempt that executes to end; return False if it was told so before, and has obeyed.
 
@@ -362,10 +373,22 @@ class Slot:
                 self._lock.release()
 
     def peek(self) -> SlotState:
-        """Return the same as `look` without taking the lock; for a caller that holds it."""
+        """Return the same as `look` without taking the lock; for a caller that holds it.
+
+        Of a slot that a task has damaged, only the phase DAMAGED.
+        """
         phase, *job = _JOB.unpack_from(self._view, _JOB_AT)
         lease = _LEASE.unpack_from(self._view, _LEASE_AT)
         length, names = _NAMES.unpack_from(self._view, _NAMES_AT)
         origin, task, queue = (*names[:length].decode(errors="replace").split("\0"), "", "", "")[:3]
         recalled = bool(self._view[_RECALLED_AT])
-        return SlotState(Phase(phase), recalled, origin, task, queue, *job, *lease)
+        if phase not in _PHASES or self._view[_GUARD_AT:_ORDER_AT] != _GUARD:
+            return SlotState(Phase.DAMAGED)
+        look = SlotState(Phase(phase), recalled, origin, task, queue, *job, *lease)
+        return look if _makes_sense(look) else SlotState(Phase.DAMAGED)
+
+
+def _makes_sense(look: SlotState) -> bool:
+    """Return whether one can reckon with the numbers of *look*; those that a job has brought may be any."""
+    numbers = (look.number, look.ahead, look.token, look.last, look.patience)
+    return math.isfinite(look.started + look.busy_seconds) and all(number >= 0 for number in numbers)

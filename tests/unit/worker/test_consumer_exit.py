@@ -116,6 +116,15 @@ def test_who_dies_with_unsent_outcomes_leaves_suspects(
     assert (lost.token, lost.suspect) == (0, suspect)
 
 
+@pytest.mark.parametrize(("phase", "token", "suspect"), [(Phase.BUSY, 7, False), (Phase.DAMAGED, 0, True)])
+def test_damage_is_a_crash_and_its_job_a_suspect_if_the_slot_does_not_tell_it(
+    phase: Phase, token: int, suspect: bool
+) -> None:
+    (lost,) = consumer_exit(phase, -9, Killed.DAMAGED).reports(0.0)
+    assert isinstance(lost, Lost)
+    assert (lost.token, lost.suspect, lost.error.type) == (token, suspect, "ConsumerDied")
+
+
 def test_a_job_that_told_its_worker_to_stop_has_crashed() -> None:
     offence = consumer_exit(Phase.BUSY, -9, Killed.OFFENDED)
     (lost,) = offence.reports(0.0)

@@ -8,7 +8,7 @@ from svc.domain.job import Terms
 from svc.domain.replies import Delivery
 from svc.domain.retry import RetryPolicy
 from svc.worker.attempt_limits import AttemptLimits
-from svc.worker.slot import Order, Phase, Slot, encoded_names
+from svc.worker.slot import Order, Phase, Slot, SlotState, encoded_names
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -139,3 +139,21 @@ def test_an_order_is_obeyed_once_and_only_a_stronger_one_replaces_it(slot: Slot)
     slot.note_raised()
     assert (slot.give_order(Order.SOFT_TIMEOUT), slot.give_order(Order.CANCEL)) == (False, False)
     assert (slot.raised(7, 100), slot.raised(7, 101)) == (Order.CANCEL, None)
+
+
+@pytest.mark.parametrize(
+    ("place", "junk"),
+    [(0, b"\xff"), (0, b"\xff" * 136), (24, b"\xff" * 8), (138, b"\xff"), (0, b"\xff" * 2000)],
+)
+def test_a_slot_with_junk_in_it_is_damaged_and_shows_no_job(slot: Slot, place: int, junk: bytes) -> None:
+    begin(slot)
+    slot.claim(100, 0, 1.0, 0.0, False)
+    slot._memory.view[place : place + len(junk)] = junk
+    assert slot.look() == SlotState(Phase.DAMAGED)
+
+
+def test_damage_is_still_seen_when_the_next_job_has_begun(slot: Slot) -> None:
+    slot._memory.view[:2000] = b"\xff" * 2000
+    begin(slot)
+    slot.share(100, 1.0, 0.0, Phase.BUSY)
+    assert slot.look().phase is Phase.DAMAGED
