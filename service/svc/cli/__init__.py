@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 #: Exit code after Ctrl-C.
 EXIT_INTERRUPTED = 130
@@ -10,11 +11,33 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Run `svc` with the process's arguments, and exit."""
+    words = sys.argv[1:]
     try:
-        code = _run(sys.argv[1:])
+        if _serves(words):
+            _ignore_reload()
+        code = _run(words)
     except KeyboardInterrupt:  # also at an import below, which takes a moment
         code = EXIT_INTERRUPTED
     sys.exit(code)
+
+
+def _serves(words: Sequence[str]) -> bool:
+    """Return whether *words* start a manager or a worker, perhaps behind the settings file."""
+    if words[:1] == ["--config"]:
+        words = words[2:]
+    elif words and words[0].startswith("--config="):
+        words = words[1:]
+    return words[:1] == ["worker"] or (words[:1] == ["manager"] and words[1:2] != ["handover"])
+
+
+def _ignore_reload() -> None:
+    """Ignore SIGHUP until the manager or worker handles it: what it would read again is not read yet.
+
+    The default would end the process. `SIG_IGN` would be inherited by the programs that tasks start.
+    """
+    import signal
+
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def _run(words: list[str]) -> int:
