@@ -4,6 +4,12 @@ import threading
 
 import pytest
 
+from svc.cli.output import Printer
+from svc.cli.results import print_outcomes
+from svc.codec import encode_reference
+from svc.domain.job import Outcome
+from svc.domain.lifecycle import JobState
+from svc.large import Kind, LargeReference
 from tests.support.pickle_keys import PICKLE_KEYS
 
 OUTCOME = {"id", "task", "state", "value", "error", "seconds", "finished_at"}
@@ -121,6 +127,15 @@ def test_a_pickled_result_is_not_opened(svc, queue, consumer):
     document = json.loads(ended.out)
     assert document["value"] is None
     assert "pickled object" in document["unreadable"]
+
+
+def test_a_result_that_is_a_file_is_shown_as_one_with_the_way_to_get_it(capsys):
+    result = encode_reference(LargeReference(0, 100, bytes(32), Kind.FILE, "report.bin"))
+    with Printer(json=False, ndjson=False) as out:
+        print_outcomes([Outcome("o-1", JobState.SUCCEEDED, result)], out, named=True)
+    told = capsys.readouterr()
+    assert told.out == "o-1\t<file 'report.bin' of 100 bytes>\n"
+    assert "`svc results ID --output FILE`" in told.err
 
 
 class TestFrom:

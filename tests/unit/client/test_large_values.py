@@ -227,7 +227,9 @@ def test_a_file_is_no_pickle(file):
 
 
 def test_an_argument_that_is_no_file_is_refused_if_the_task_asks_for_one(queue, client):
-    with pytest.raises(JobFailed, match=r"pass svc\.File\(path\)"):
+    with pytest.raises(
+        JobFailed, match=r"pass svc\.File\(path\) in Python; from the command line a task gets bytes"
+    ):
         ran(queue, client.submit(f"{TASKS}:digest", "scan.tif"))
 
 
