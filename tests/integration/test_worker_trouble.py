@@ -141,6 +141,35 @@ def test_a_task_module_that_kills_its_process_is_not_tried_in_a_tight_loop(start
     assert third - second > timedelta(seconds=0.5)
 
 
+def test_a_stopped_forkserver_is_replaced_and_the_job_is_run_again(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
+    worker = start(1)
+    marks, go = tmp_path / "marks", tmp_path / "go"
+    marks.touch()
+    jobs = client.submit("mark", (str(marks), 0.0, str(go)))
+    until(lambda: marks.read_text().count("begin") == 1)
+    os.kill(forkserver_of(worker), signal.SIGSTOP)
+    until(lambda: worker.events("consumer_killed"), 20.0)
+    assert len(worker.events("forkserver_stopped")) == 1
+    go.touch()
+    client.results(jobs)
+    assert (client.view(jobs[0]).crashes, client.view(jobs[0]).interruptions) == (0, 1)
+
+
+def test_a_worker_with_a_stopped_forkserver_stops(client: Client, start: Start) -> None:
+    worker = start(1)
+    client.results(client.submit("echo", (1,)))
+    os.kill(forkserver_of(worker), signal.SIGSTOP)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20.0) == 0
+
+
+def forkserver_of(worker: Worker) -> int:
+    """Return the process that forks the consumers of *worker*."""
+    return next(pid for pid in descendants(worker.process.pid) if b"forkserver" in command_of(pid))
+
+
 def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(
     client: Client, start: Start, tmp_path: Path
 ) -> None:
@@ -151,8 +180,7 @@ def test_a_dead_forkserver_is_replaced_and_no_job_is_charged_for_it(
     go = tmp_path / "go"
     jobs = client.submit("mark", *[(str(marks), 0.0, str(go))] * 3)
     until(lambda: marks.read_text().count("begin") == 2)
-    (server,) = [pid for pid in descendants(worker.process.pid) if b"forkserver" in command_of(pid)][:1]
-    os.kill(server, signal.SIGKILL)
+    os.kill(forkserver_of(worker), signal.SIGKILL)
     until(lambda: len(worker.events("consumer_killed")) == 2)
     go.touch()
     client.results(jobs)

@@ -59,6 +59,13 @@ WORKER_EVENTS: tuple[LogEvent, ...] = (
         "belongs to the stop of a worker, as at the end of its grace; otherwise warning.",
         ("pid", "reason", "job_id", "task"),
     ),
+    LogEvent(
+        "forkserver_stopped",
+        WARNING,
+        "The process that forks the worker's consumers was stopped, perhaps by a task. The worker killed it, "
+        "and starts another one and its consumers anew.",
+        ("pid",),
+    ),
     LogEvent("consumer_left", INFO, "A consumer ended as it was told to, by a pill or a stop.", ("pilled",)),
     LogEvent(
         "consumer_not_started", ERROR, "A consumer process could not be started; tried again.", ("error",)

@@ -27,6 +27,7 @@ from svc.worker.preloading import Preloading, modules_to_fork_from
 from svc.worker.process import end_retired, forkserver_pid, helper_pids, reap_orphans, signals_held_back
 from svc.worker.shared_memory import make_slot
 from svc.worker.slot import Phase, SlotState
+from svc.worker.stopped_forkservers import StoppedForkservers, end_if_stopped
 
 _STATES = {Phase.STARTING: "starting", Phase.BUSY: "busy", Phase.SHARED: "busy", Phase.LISTED: "busy"}
 
@@ -95,6 +96,7 @@ class ConsumerPool:
         self._preloading = _preloading(self._context, options, wake)
         self._outputs = outputs
         self._log = structlog.get_logger()
+        self._stopped_forkservers = StoppedForkservers(self._log)
         self._start_child: Callable[[str], ConsumerProcess] = lambda name: ConsumerProcess.start(
             self._context, options, name, connect, configure_logging
         )
@@ -235,6 +237,15 @@ class ConsumerPool:
         end_retired({child.forkserver for child in self.children})
         if self._adopts_orphans:
             reap_orphans(self._own_pids())
+
+    def end_stopped(self, now: float) -> None:
+        """End the forkservers that a task has stopped, so that their consumers are replaced."""
+        servers = {child.forkserver for child in self.children} | {forkserver_pid()}
+        self._stopped_forkservers.look(servers - {0}, now)
+
+    def end_wait_for_forkserver(self) -> None:
+        """See that a start of a consumer does not wait for ever for a stopped forkserver. Thread-safe."""
+        end_if_stopped(forkserver_pid())
 
     def _own_pids(self) -> set[int]:
         return helper_pids() | {child.pid for child in self.children}

@@ -123,6 +123,8 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for an orderly end; the second call asks for a fast one. Safe in threads and in handlers."""
         self._stop_requests += 1
+        if self._stop_requests > 1:
+            self._consumer_pool.end_wait_for_forkserver()
         self._wake()
 
     def reload(self) -> None:
@@ -209,6 +211,7 @@ class Supervisor:
         self._begin_reload(now)
         self._recycling.turn(now)
         self._reporter.warn_of_silence(now)
+        self._consumer_pool.end_stopped(now)
         self._consumer_pool.reap_orphans()
 
     def _note_limit(self, now: float) -> None:
