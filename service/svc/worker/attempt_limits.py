@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+#: Seconds after which the supervisor kills a task that should have ended itself at its timeout.
+SPARE_SECONDS = 2.0
+
 
 class AttemptLimits(NamedTuple):
     """The limits of an attempt; None or 0 stands for no limit.

@@ -8,8 +8,9 @@ from typing import Any
 
 from svc.broker.base import Report
 from svc.domain.commands import Lost, Nack, Release
-from svc.domain.job import Cause, ErrorInfo
+from svc.domain.job import SHELL, Cause, ErrorInfo
 from svc.domain.retry import RetryPolicy, growing
+from svc.worker.attempt_limits import SPARE_SECONDS
 from svc.worker.process import describe_exit
 from svc.worker.slot import Phase, SlotState
 
@@ -167,8 +168,9 @@ class ConsumerExit:
     def error(self) -> ErrorInfo:
         """The error to record for the job that executed."""
         if self.killed is Killed.TIMED_OUT:
-            limit = f"{self.look.timeout:g} s"
-            said = f"it ran over its timeout of {limit} and its consumer was killed"
+            # A shell command is killed by its consumer; the slot has the later time of the kill of that.
+            own = self.look.timeout - (SPARE_SECONDS if self.look.task == SHELL else 0.0)
+            said = f"it ran over its timeout of {own:g} s and its consumer was killed"
             return ErrorInfo("TimedOut", said, self.stacks)
         if self.killed is Killed.MEMORY:
             took, limit = f"{self.peak / _MIB:.1f} MiB", f"{self.look.max_rss / _MIB:.1f} MiB"

@@ -21,7 +21,7 @@ from svc.errors import (
 )
 from svc.large import may_be_large
 from svc.worker.arguments import Arguments
-from svc.worker.attempt_limits import AttemptLimits
+from svc.worker.attempt_limits import SPARE_SECONDS, AttemptLimits
 from svc.worker.context import Running, running_job
 from svc.worker.failure import AttemptFailed, Failure, failure_of, refused, result_too_large
 from svc.worker.registry import Registry, Task
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from svc.worker.coroutines import TaskLoop
     from svc.worker.values import LargeValuesWorker
 
-#: Seconds after which the supervisor kills a task that should have ended itself at its timeout.
-SPARE_SECONDS = 2.0
 #: Bytes of a result beside the value itself.
 _RESULT_SPARE = 16
 

@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from svc.domain.commands import Lost, Nack, Release
-from svc.domain.job import Cause
+from svc.domain.job import SHELL, Cause
+from svc.worker.attempt_limits import SPARE_SECONDS
 from svc.worker.consumer_exit import ConsumerExit, Killed, ReplacementReason, pause_before
 from svc.worker.process import describe_exit
 from svc.worker.slot import Phase, SlotState
@@ -47,6 +48,12 @@ def test_a_timeout_with_several_jobs_at_work_charges_the_one_that_the_slot_shows
     assert (nack.token, nack.number, nack.cause) == (7, 42, Cause.TIMED_OUT)
     assert isinstance(lost, Lost)
     assert (lost.token, lost.suspect) == (0, False)
+
+
+def test_a_command_that_stops_its_consumer_ran_over_the_timeout_of_its_job() -> None:
+    ended = consumer_exit(Phase.BUSY, -9, Killed.TIMED_OUT)
+    look = ended.look._replace(task=SHELL, timeout=3.0 + SPARE_SECONDS)
+    assert "its timeout of 3 s" in dataclasses.replace(ended, look=look).error.message
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from svc.domain.field_bounds import TRACEBACK_MAX
 from svc.domain.job import SHELL, Cause, OutputStream, Terms
 from svc.domain.replies import Delivery
 from svc.worker import offspring
+from svc.worker.attempt_limits import SPARE_SECONDS
 from svc.worker.capture import Capture
 from svc.worker.context import run_as_current
 from svc.worker.exit_codes import exit_code_of
 from svc.worker.failure import Failure
 from svc.worker.offspring import Process, adopt_orphans, descendants
 from svc.worker.registry import Registry
-from svc.worker.runner import SPARE_SECONDS, ResolvedTask, Runner
+from svc.worker.runner import ResolvedTask, Runner
 from svc.worker.shell import Shell
 
 
