@@ -273,7 +273,7 @@ class DevSettings(ConsumerSettings):
         None, "FILE", "Keep the jobs in this journal; else they are forgotten at the end.", variable=False
     )
     reload: bool = switch(
-        "When a file of the tasks is changed, load them again in the same worker, as at SIGHUP."
+        "When a Python file here or of the tasks is changed, load them anew in the same worker, as at SIGHUP."
     )
 
 

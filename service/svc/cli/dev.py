@@ -31,7 +31,7 @@ _OLD_CODE = "the worker goes on with the code that it has"
 #: The worker's name, which a drain of it uses; a new worker has the same name.
 _WORKER = "dev"
 _KEPT = (
-    "the manager keeps the jobs, and a new worker starts when a file of the tasks is changed; Ctrl-C ends all"
+    "the manager keeps the jobs, and a new worker starts when a Python file here is changed; Ctrl-C ends all"
 )
 
 
