@@ -44,6 +44,7 @@ def test_each_kind_of_fault_is_in_one_hand():
     assert sorted(dealt) == sorted(FAULTS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_with_the_journal_in_memory_all_comes_back_as_long_as_the_manager_lives(tmp_path: Path):

@@ -31,6 +31,7 @@ def submitted(host: Host, lines: list[str]) -> list[str]:
     return ids
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_dead_jobs_are_told_after_their_siblings_are_forgotten(host):
     manager = host.start_manager("", "--retention", "1")

@@ -261,6 +261,7 @@ def test_a_command_over_its_memory_is_ended_and_another_one_runs(host: Host):
     assert host.svc("run", "--wait", "echo", "again").stdout == "again\n"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_command_that_leaves_its_consumer_no_descriptors_is_dead_after_a_few_consumers(
     client: Client, worker: Worker
