@@ -81,7 +81,12 @@ def test_a_fault_is_noticed_if_the_protection_against_it_is_missing(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("kind", "site"), [(kind, "") for kind in (*PROTECTIONS, *IN_STREAMS)], indirect=["site"]
+    ("kind", "site"),
+    [
+        *((kind, "") for kind in (*PROTECTIONS, IN_STREAMS[1])),
+        pytest.param(IN_STREAMS[0], "", marks=pytest.mark.long),
+    ],
+    indirect=["site"],
 )
 def test_svc_bears_it(kind: str, site: Site):
     strikes = Strikes(site)

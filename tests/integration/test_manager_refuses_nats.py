@@ -56,11 +56,21 @@ def streams(cluster: NatsCluster, **user: str) -> list[str]:
     ("changes", "kind", "why"),
     [
         pytest.param({"metadata": {}}, Conflict, "is no journal of svc", id="foreign"),
-        pytest.param({"metadata": {"svc.journal": "2"}}, JournalError, "of version 2", id="version"),
+        pytest.param(
+            {"metadata": {"svc.journal": "2"}},
+            JournalError,
+            "of version 2",
+            id="version",
+            marks=pytest.mark.long,
+        ),
         pytest.param({}, ConfigurationError, "has 1 replica, and 3 are wanted", id="replicas"),
         pytest.param({"max_bytes": 1 << 20}, ConfigurationError, "max_bytes is 1048576", id="max_bytes"),
-        pytest.param({"max_age": 10**9 * 200}, ConfigurationError, "max_age is", id="max_age"),
-        pytest.param({"discard": "old"}, ConfigurationError, "discard is old", id="discard"),
+        pytest.param(
+            {"max_age": 10**9 * 200}, ConfigurationError, "max_age is", id="max_age", marks=pytest.mark.long
+        ),
+        pytest.param(
+            {"discard": "old"}, ConfigurationError, "discard is old", id="discard", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_stream_with_a_fault_stays_as_it_is(tmp_path: Path, nats, changes: dict[str, Any], kind, why: str):
