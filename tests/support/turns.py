@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -19,6 +21,8 @@ TURN_SECONDS = 0.05
 
 #: Another try is for a machine that is busy with other work.
 _TRIES = 4
+#: The numbers that are summed up to find out how slow a machine is, and the seconds of two virtual cores.
+_SUMMED, _SUM_SECONDS = 1_000_000, 0.020
 
 
 class _Longest(Observer):
@@ -30,15 +34,31 @@ class _Longest(Observer):
         self.seconds = processor_seconds
 
 
+def slowness() -> float:
+    """Return how much longer a fixed computation takes now than on the machine of the bounds, at least 1.
+
+    A virtual machine whose host is busy is up to four times slower at times, by its own processor's clock.
+    """
+    least = math.inf
+    for _ in range(5):
+        began = time.thread_time()
+        sum(range(_SUMMED))
+        least = min(least, time.thread_time() - began)
+    return max(1.0, least / _SUM_SECONDS)
+
+
 def longest_turn(story: Callable[[RunningManager], None], enough: float = TURN_SECONDS) -> float:
-    """Return the processor seconds of the longest turn of *story*: the least of some tries, each on a new
-    manager, or the first with *enough* or less."""
+    """Return the processor seconds of the longest turn of *story*, as a machine takes that is not slow now.
+
+    They are the least of some tries, each on a new manager, or those of the first with *enough* or less.
+    """
     found: list[float] = []
     while len(found) < _TRIES and not (found and found[-1] <= enough):
         told = _Longest()
+        slow = slowness()
         with observed_manager(told) as manager:
             story(manager)
-        found.append(told.seconds)
+        found.append(told.seconds / max(slow, slowness()))
     return min(found)
 
 

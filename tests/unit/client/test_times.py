@@ -30,9 +30,9 @@ ENDLESS = [
 @pytest.mark.parametrize("seconds", ENDLESS)
 class TestSubmits:
     def test_a_client_refuses_it(self, queue, option, seconds):
-        client = local_client(queue).options(**{option: seconds})
+        client = local_client(queue)
         with pytest.raises(BadRequest, match=option):
-            client.submit("t:f")
+            client.options(**{option: seconds})
         assert queue.host.totals().queues == []
 
     def test_so_does_a_stream_and_goes_on(self, queue, option, seconds):
