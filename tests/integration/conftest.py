@@ -1,4 +1,4 @@
-"""A manager, a client, workers and certificates, for the tests that need no others."""
+"""A manager, a client, workers, certificates and a NATS server, for the tests that need no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import pytest
 
 from svc.cli.certificates import make_authority
 from tests.support.certificates import NAMES
+from tests.support.nats_servers import NatsCluster, running_nats
 from tests.support.workers import KEY, Client, Manager, Start, Worker, options
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
+        yield cluster
 
 
 @pytest.fixture

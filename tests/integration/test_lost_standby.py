@@ -19,17 +19,11 @@ from svc.server.journal.jetstream.log import Unanswered
 from svc.server.journal.jetstream.loop_thread import LoopThread
 from tests.support.managers import Managers, managers, metrics_of
 from tests.support.nats_logs import address_of
-from tests.support.nats_servers import NatsCluster, running_nats
+from tests.support.nats_servers import NatsCluster
 from tests.support.workers import until
 
 #: Seconds between two writes of the ghost; a standby that lives writes each 0.5 s.
 EVERY_SECONDS = 0.1
-
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory) -> Iterator[NatsCluster]:
-    with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
-        yield cluster
 
 
 @contextmanager

@@ -22,12 +22,6 @@ USERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory):
-    with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
-        yield cluster
-
-
 @contextmanager
 def refused(
     folder: Path, cluster: NatsCluster, name: str, code: int, why: str, *flags: str

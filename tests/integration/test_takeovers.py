@@ -23,12 +23,6 @@ from tests.support.nats_servers import NatsCluster, running_nats
 from tests.support.workers import until
 
 
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory):
-    with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
-        yield cluster
-
-
 @pytest.mark.slow
 def test_a_hand_over_and_a_kill_lose_nothing_and_a_job_goes_on(tmp_path: Path, nats):
     with managers(tmp_path, nats, "q1") as made:

@@ -10,7 +10,6 @@ from svc.errors import Conflict, Deposed
 from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX
 from tests.support.managers import managers, metrics_of
 from tests.support.nats_logs import asked
-from tests.support.nats_servers import running_nats
 from tests.support.workers import until
 
 ECHO = "tests.support.worker_tasks:echo"
@@ -19,12 +18,6 @@ MARK = "tests.support.worker_tasks:mark"
 
 #: Writes to a bucket in some three seconds of a leader and its standby: many looks at who follows.
 WRITES = 12
-
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory):
-    with running_nats(tmp_path_factory.mktemp("nats")) as cluster:
-        yield cluster
 
 
 @pytest.mark.slow
