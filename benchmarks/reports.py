@@ -52,7 +52,7 @@ def measure(durability: str, jobs: int, seconds: float) -> Iterator[Reported]:
 
 
 def _heard(jobs: Sequence[Job]) -> list[Progress | None]:
-    """Return what the manager has heard last of the progress of each job."""
+    """Return the last report of progress of each job that the manager has heard."""
     return [job.progress() for job in jobs]
 
 

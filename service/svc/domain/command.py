@@ -28,7 +28,7 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag_field="verb"):
     contentless: ClassVar[bool] = False
 
     def identity(self) -> object:
-        """Return what tells it from others of its kind, without the time to wait; None if nothing does."""
+        """Return its own part, without the time to wait; None if it is like all others of its kind."""
         if self.contentless:
             return None
         return msgspec.structs.replace(self, wait=0.0) if hasattr(self, "wait") else self

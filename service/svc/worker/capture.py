@@ -227,7 +227,7 @@ class PipeCapture(Capture):
         root.addHandler(_RecordHandler(self))
 
     def _logger(self, factory: Callable[..., Any], *names: str) -> Any:
-        """Return what writes the lines of a logger of structlog; those of a task are its output as well."""
+        """Return the writer of the lines of a logger of structlog; those of a task are its output as well."""
         logger = factory(*names)
         return _TaskLogger(logger, self) if names == (TASK_LOGGER,) else logger
 

@@ -45,7 +45,7 @@ class FollowerWatch:
     async def run(self) -> None:
         """Look until it is cancelled."""
         while True:
-            with suppress(Unanswered, JournalError):  # the next append tells what is wrong
+            with suppress(Unanswered, JournalError):  # the next append tells the fault
                 self.note(await self._facts())
             await asyncio.sleep(LOOK_SECONDS)
 

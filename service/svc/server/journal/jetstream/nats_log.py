@@ -172,7 +172,7 @@ class NatsLog:
         return room_of(account, [report.get("data") or {} for report in reports], self._replicas)
 
     def _risks_of_own_server(self) -> Iterator[str]:
-        """Yield what is wrong with the server of this connection, which may have another release by now."""
+        """Yield the faults of the server of this connection, which may have another release by now."""
         if old := old_release(self._connection.release):
             yield f"the NATS server that this manager is connected to {old}"
 
@@ -223,6 +223,6 @@ class NatsLog:
 
 
 async def reports_of(connection: NatsConnection) -> list[Report]:
-    """Return what the servers tell of themselves; empty if they answer no user of this account."""
+    """Return the reports of the servers on themselves; empty if they answer no user of this account."""
     answers = connection.ask_all(SETTINGS_OF_ALL, b'{"config":true}', ALL_SECONDS)
     return [json.loads(answer) async for answer in answers]

@@ -1,4 +1,4 @@
-"""What NATS servers tell of themselves, if the account may ask: whether they may lose what they took."""
+"""The reports of NATS servers on themselves, if the account may ask: whether they may lose commits."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def check_server(release: str, max_payload: int, *, jetstream: bool) -> None:
 
 
 def old_release(release: str) -> str:
-    """Return what is wrong with a server of *release*; empty if nothing is."""
+    """Return the fault of a server of *release*; empty if it has none."""
     if release_of(release) >= RELEASE_MIN:
         return ""
     return (
