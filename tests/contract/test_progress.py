@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from svc.domain import commands as c
+from svc.domain import replies as r
 from svc.domain.field_bounds import CHECKPOINT_MAX
 from svc.domain.job_view import Progress
 from svc.errors import BadRequest, LeaseLost, UnknownJob
-from tests.support.asking import ack_of, chunk, lease_one, nack_of, record, submit
+from tests.support.asking import ack_of, chunk, lease, lease_one, nack_of, record, submit
 
 
 def tell(broker, delivery, done: float, total: float | None = None, note: str = ""):
@@ -78,6 +79,28 @@ def test_progress_under_an_old_token_is_refused(engine, queue):
     lease_one(consumer)
     assert tell(consumer, delivery, 1).code == "lease_lost"
     assert progress(queue) is None
+
+
+def test_one_message_tells_of_many_leases_and_what_is_not_in_force_changes_nothing(engine, queue):
+    submit(queue, chunk(count=5))
+    consumer, other = engine.consumer(), engine.consumer("other-1", "other")
+    (both,) = lease(consumer, 2)
+    alone, ended, others = lease_one(consumer), lease_one(consumer), lease_one(other)
+    record(consumer, nack_of(ended, 60.0))
+    reports = [
+        c.JobProgress(both.token, 0, 1),
+        c.JobProgress(alone.token, 2, 2),
+        c.JobProgress(both.token, 1, 3),
+        c.JobProgress(both.token, 2, 4),  # a job of another lease
+        c.JobProgress(ended.token, 3, 5),
+        c.JobProgress(others.token, 4, 6),
+        c.JobProgress(both.token, 0, 7),
+    ]
+
+    assert consumer.report([c.TellProgress(reports)]) == [r.Done(4)]
+
+    found = queue.progress([f"o-{number}" for number in range(5)])
+    assert [None if each is None else each.done for each in found] == [7, 3, 2, None, None]
 
 
 def test_the_progress_of_an_unknown_job_cannot_be_asked_for(queue):

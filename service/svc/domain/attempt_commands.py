@@ -12,7 +12,7 @@ from svc.domain.command import Command
 from svc.domain.roles import Role, Roles
 
 
-class JobProgress(msgspec.Struct, frozen=True, array_like=True):
+class JobProgress(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How far job `number` under the lease `token` is; `total` is None if its task does not know it."""
 
     token: b.Counter

@@ -20,7 +20,7 @@ class Content(Struct, frozen=True):
     hidden: bool = False
 
 
-class Progress(Struct, frozen=True):
+class Progress(Struct, frozen=True, gc=False):
     """How far a running job is: `done` of `total`, in a unit of its task's own, at the Unix time `at`.
 
     `total` is None if the task does not know it.

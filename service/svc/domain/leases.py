@@ -146,6 +146,9 @@ class Leases:
         if kept is None:
             kept = lease.progress = {}
         if (before := kept.get(number)) is not None:
+            if before.note == told.note:  # the usual case
+                kept[number] = told
+                return
             self.told_bytes -= _bytes_of(before)
         elif len(kept) >= lease.stop - lease.start:
             first = lease.chunk.first + lease.start

@@ -21,10 +21,11 @@ from svc.domain.refusals import DISK
 @handles(c.TellProgress)
 def tell_progress(state: QueueState, command: c.TellProgress, member: Member, now: float) -> r.Reply:
     """Note how far jobs are, if there is room; a report whose token is not in force changes nothing."""
-    taken = 0
+    taken, lease = 0, None
     for report in command.reports:
-        lease = lease_in_force(state, report.token, report.number, member)
-        if lease is None:
+        if lease is None or lease.token != report.token:  # those of one lease come together
+            lease = _lease_of(state, report.token, member)
+        if lease is None or not _has(lease, report.number):
             continue
         told = Progress(report.done, report.total, _shown(report.note), now)
         state.leases.tell(lease, report.number, told)
@@ -75,9 +76,16 @@ def _told(leases: dict[Chunk, list[LeaseRecord]], chunk: Chunk, index: int) -> P
 
 def lease_in_force(state: QueueState, token: int, number: int, member: Member) -> LeaseRecord | None:
     """Return the lease under *token* if it is in force for job *number* and *member* may report on it."""
-    lease = state.lease_of(token, member) or suspicion.reclaimed(state, token, member)
-    inside = lease is not None and lease.start <= number - lease.chunk.first < lease.stop
-    return lease if inside else None
+    lease = _lease_of(state, token, member)
+    return lease if lease is not None and _has(lease, number) else None
+
+
+def _lease_of(state: QueueState, token: int, member: Member) -> LeaseRecord | None:
+    return state.lease_of(token, member) or suspicion.reclaimed(state, token, member)
+
+
+def _has(lease: LeaseRecord, number: int) -> bool:
+    return lease.start <= number - lease.chunk.first < lease.stop
 
 
 def after_the_end(state: QueueState, token: int, number: int) -> r.Reply:

@@ -410,12 +410,17 @@ def test_progress_of_very_many_jobs_is_delayed_and_each_gets_its_last_report_thr
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TELL_SECONDS", 0.01)
-    for number in range(2500):
+    jobs = 2 * pending_reports.TOLD_MAX + 1
+    for number in range(jobs):
         desk.reporter.tell(c.JobProgress(7, number, 0.5))
         desk.reporter.tell(c.JobProgress(7, number, 1.0))
     line = desk.start()
-    line.until(lambda: sum(map(len, told(line))) >= 2500)
-    assert [(each[0], len(each)) for each in told(line)] == [(0, 1000), (1000, 1000), (2000, 500)]
+    line.until(lambda: sum(map(len, told(line))) >= jobs)
+    assert [(each[0], len(each)) for each in told(line)] == [
+        (0, pending_reports.TOLD_MAX),
+        (pending_reports.TOLD_MAX, pending_reports.TOLD_MAX),
+        (2 * pending_reports.TOLD_MAX, 1),
+    ]
     assert {job.done for each in line.sent if isinstance(each, c.TellProgress) for job in each.reports} == {
         1.0
     }
