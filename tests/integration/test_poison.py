@@ -140,16 +140,36 @@ def test_a_job_that_kills_its_parent_is_dead_with_that_cause(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["overwrite_shared_memory", "write_to_pipes"])
+@pytest.mark.parametrize(
+    ("task", "args"),
+    [
+        ("overwrite_shared_memory", ()),
+        ("write_to_pipes", (b"\xff" * 5000,)),  # a length that no message has
+        ("write_to_pipes", (b"\0\0\0\2p\xc1",)),  # a report that cannot be decoded
+    ],
+)
 def test_a_job_that_damages_what_its_consumer_shares_is_dead_and_the_worker_goes_on(
-    client: Client, worker: Restarting, task: str
+    client: Client, worker: Restarting, task: str, args: tuple[Any, ...]
 ) -> None:
-    view = poisoned(client, task)
+    view = poisoned(client, task, *args)
 
     assert view.state == "dead"
     killed = [line["reason"] for each in worker.workers for line in each.events("consumer_killed")]
     assert set(killed) == {"damaged"}
     assert worker.consumers_lost() <= BUDGET + 1
+    assert worker.lost == 0
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\1\2\3"])
+def test_a_job_that_writes_a_part_of_a_message_is_ended_by_its_timeout_as_any_other(
+    client: Client, worker: Restarting, content: bytes
+) -> None:
+    (poison,) = client.submit(f"{TASKS}:write_to_pipes", (content,), timeout=0.5, retries=0)
+    client.outcomes([poison], 60)
+
+    assert client.view(poison).attempts[-1].error.type == "TimedOut"
+    (good,) = client.submit(f"{TASKS}:good", (1,))
+    assert client.results([good], 60) == [1]
     assert worker.lost == 0
 
 

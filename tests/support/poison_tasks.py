@@ -94,11 +94,11 @@ def overwrite_shared_memory() -> None:
     time.sleep(60)
 
 
-def write_to_pipes() -> None:
-    """Write to the pipes and connections of the process: lengths that no message has."""
+def write_to_pipes(content: bytes) -> None:
+    """Write to the pipes and connections of the process."""
     for descriptor in _descriptors("socket:"):
         with contextlib.suppress(OSError):
-            os.write(descriptor, b"\xff" * 5000)
+            os.write(descriptor, content)
     time.sleep(60)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -17,8 +17,9 @@ from svc.worker.capture import CapturePipes, capture_pipes
 from svc.worker.consumer_exit import Killed
 from svc.worker.entry import consume
 from svc.worker.memory import memory_of
+from svc.worker.message_reader import MessageReader
 from svc.worker.options import ConfigureLogging, Connect, WorkerOptions
-from svc.worker.orders import FLUSH, MESSAGE_MAX, STOP, has_room
+from svc.worker.orders import FLUSH, STOP, has_room
 from svc.worker.patience import LONG_SECONDS, Patience
 from svc.worker.peak_memory import peak_of
 from svc.worker.process import forkserver_pid, has_ended, interrupt, kill, main_hidden, signals_held_back
@@ -74,8 +75,6 @@ class ConsumerProcess:
     cancelled: CancelledAttempts = field(default_factory=CancelledAttempts)
     _leaving_since: float = 0.0
     _calls_hooks: bool = False
-    _open: bool = True
-    _damaged: bool = False
     _watched_until: float = 0.0
     _flushed: tuple[int, int] = field(default=(0, 0))
     #: The memory before the first job: pages of preloaded modules are no job's.
@@ -85,6 +84,11 @@ class ConsumerProcess:
     _peak: int = 0
     _measured_at: float = 0.0
     _patience: Patience = field(default_factory=Patience)
+    _reader: MessageReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to read the pipe."""
+        self._reader = MessageReader(self.pipe)
 
     @classmethod
     def start(
@@ -137,8 +141,8 @@ class ConsumerProcess:
 
     def waitables(self) -> list[int | Connection]:
         """Return the objects that become readable when the process ends or sends a message."""
-        pipes = [*([self.pipe] if self._open else []), *([self.stacks.pipe] if self.stacks.open else [])]
-        return [self.process.sentinel, *pipes]
+        pipes = [(self.pipe, self._reader.open), (self.stacks.pipe, self.stacks.open)]
+        return [self.process.sentinel, *(pipe for pipe, is_open in pipes if is_open)]
 
     def next_check(self, now: float) -> float | None:
         """Return the monotonic time of a check that has to come in time, or None."""
@@ -146,16 +150,9 @@ class ConsumerProcess:
             return self.stacks.due
         return self._patience.look_at(self.slot.peek(), now) if self._watched_until else None
 
-    def messages(self) -> list[bytes]:
-        """Return the messages that came from the process since the last call."""
-        said: list[bytes] = []
-        try:
-            while self._open and self.pipe.poll():
-                said.append(self.pipe.recv_bytes(MESSAGE_MAX))
-        except (EOFError, OSError):
-            # A length that no message has makes it unreadable: a task has written into the pipe.
-            self._open, self._damaged = False, not self.pipe.readable
-        return said
+    def read(self, take: Callable[[bytes, bytes], bool]) -> None:
+        """Give the messages of the process since the last call to *take*, as `MessageReader.read` says."""
+        self._reader.read(take)
 
     def order(self, what: bytes) -> None:
         """Send an order to the process; if it has ended, the order is lost."""
@@ -216,7 +213,7 @@ class ConsumerProcess:
         *grace* and *import_timeout* are the worker's, in seconds.
         """
         look = self.slot.look()
-        if self._damaged or look.phase is Phase.DAMAGED:
+        if self._reader.damaged or look.phase is Phase.DAMAGED:
             with self.slot.held():
                 self.kill(Killed.DAMAGED)
             return None

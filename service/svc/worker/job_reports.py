@@ -9,13 +9,13 @@ from functools import partial
 import msgspec
 
 from svc.domain.commands import Checkpoint, JobProgress
-from svc.domain.field_bounds import CHECKPOINT_MAX
+from svc.domain.field_bounds import CHECKPOINT_MAX, CheckpointData, Counter, Number
 from svc.domain.replies import Refused, Reply
 from svc.worker.consumer_process import ConsumerProcess
 from svc.worker.orders import KEEP, KEPT, PIECE, PROGRESS
 from svc.worker.reporter import Reporter
 
-_Kept = tuple[int, int, int, bool, bytes]
+_Kept = tuple[int, Counter, Number, bool, CheckpointData]
 _kept: msgspec.msgpack.Decoder[_Kept] = msgspec.msgpack.Decoder(_Kept)
 _progress: msgspec.msgpack.Decoder[JobProgress] = msgspec.msgpack.Decoder(JobProgress)
 
@@ -36,7 +36,11 @@ class JobReports:
         self._answers: deque[tuple[ConsumerProcess, int, Reply]] = deque()
 
     def take(self, child: ConsumerProcess, kind: bytes, body: bytes) -> bool:
-        """Handle a message of *child* if it is a report; return whether it is one."""
+        """Handle a message of *child* if it is a report; return whether it is one.
+
+        Raises:
+            msgspec.DecodeError: its body is not as a consumer makes it.
+        """
         if kind == PROGRESS:
             self._reporter.tell(_progress.decode(body))
         elif kind == PIECE:
@@ -64,6 +68,8 @@ class JobReports:
     def _keep(self, child: ConsumerProcess, body: bytes) -> None:
         number, token, job, awaited, last = _kept.decode(body)
         data = bytes(self._pieces.pop(child.name, b"")) + last
+        if len(data) > CHECKPOINT_MAX:
+            raise msgspec.ValidationError(f"a checkpoint of {len(data)} bytes is too large")
         answered = partial(self._answered, child, number)
         self._reporter.keep(Checkpoint(token, job, data), answered, awaited=awaited)
         _tell(child, number, False, "", "")

@@ -12,6 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from multiprocessing import connection
 
 import structlog
@@ -191,7 +192,7 @@ class Supervisor:
             child.stacks.note(ready)
             ended = child.ended(ready)
             if ended or child.pipe in ready:
-                self._read_messages(child, now)
+                child.read(partial(self._take_message, child, now))
             if ended:
                 self._reap(child, now)
             else:
@@ -240,27 +241,26 @@ class Supervisor:
         if places:
             self._log.info("worker_resumed", consumers=places)
 
-    def _read_messages(self, child: ConsumerProcess, now: float) -> None:
-        """Handle the messages of a consumer."""
-        for message in child.messages():
-            kind, text = message[:1], message[1:]
-            if self._job_reports.take(child, kind, text) or child.cancelled.take(kind, text, now):
-                continue
-            if kind == NUDGE:
-                child.watch(now, needed=True)
-            elif kind == WORN:
-                self._recycling.note(child, text.decode())
-            elif kind == ENDING:
-                child.note_ending(now)
-            elif kind == READY:
-                child.began()
-                if self._tasks.take(child.name, text.decode()):
-                    self._started()
-                    self._reporter.start()
-            elif kind == BROKEN and not self._tasks.known:
-                self._refuse(ConfigurationError(text.decode()))
-            elif kind == BROKEN:
-                self._log.error("tasks_not_loaded", consumer=child.name, error=text.decode())
+    def _take_message(self, child: ConsumerProcess, now: float, kind: bytes, body: bytes) -> bool:
+        """Handle a message; return whether there is such a kind."""
+        if self._job_reports.take(child, kind, body) or child.cancelled.take(kind, body, now):
+            return True
+        if kind == NUDGE:
+            child.watch(now, needed=True)
+        elif kind == WORN:
+            self._recycling.note(child, body.decode())
+        elif kind == ENDING:
+            child.note_ending(now)
+        elif kind == READY:
+            child.began()
+            if self._tasks.take(child.name, body.decode()):
+                self._started()
+                self._reporter.start()
+        elif kind == BROKEN and not self._tasks.known:
+            self._refuse(ConfigurationError(body.decode()))
+        elif kind == BROKEN:
+            self._log.error("tasks_not_loaded", consumer=child.name, error=body.decode())
+        return kind in (NUDGE, WORN, ENDING, READY, BROKEN)
 
     def _reap(self, child: ConsumerProcess, now: float) -> None:
         """Report the end of a consumer, and plan its replacement."""
