@@ -136,6 +136,16 @@ def test_an_odd_end_is_that_of_its_own_job_alone(client: Client, how: str, error
     assert client.results(others) == [None] * 11
 
 
+def test_a_job_that_cancels_all_asyncio_tasks_does_not_end_its_consumer(client: Client) -> None:
+    (before,) = client.results(client.submit(f"{TASKS}:at_once"))
+    (odd,) = client.submit(f"{TASKS}:end_oddly", ("cancel all",))
+    (outcome,) = client.outcomes([odd])
+    assert outcome.error is not None
+    assert outcome.error.type == "CancelledError"
+    assert client.results(client.submit(f"{TASKS}:end_oddly", ("",))) == [None]
+    assert client.results(client.submit(f"{TASKS}:at_once")) == [before]
+
+
 @pytest.mark.slow
 def test_a_restart_of_the_manager_is_not_noticed(tmp_path: Path) -> None:
     path = tmp_path / "noted"

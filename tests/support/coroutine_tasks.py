@@ -143,6 +143,10 @@ async def end_oddly(how: str) -> None:
         case "stop the loop":
             asyncio.get_running_loop().stop()
             await asyncio.sleep(0.05)
+        case "cancel all":
+            for each in asyncio.all_tasks():
+                each.cancel()
+            await asyncio.sleep(30)
 
 
 async def _exits() -> None:

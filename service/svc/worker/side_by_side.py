@@ -63,6 +63,8 @@ class _RunningJob:
     told: bool = False
 
 
+#: Set once all jobs are reported: to None, or to the error that ended them.
+_Over = asyncio.Future[BaseException | None]
 #: The attempt to which the code that runs belongs.
 _owner: contextvars.ContextVar[_RunningJob | None] = contextvars.ContextVar("svc_attempt", default=None)
 
@@ -106,38 +108,39 @@ class SideBySide:
     def run(self, first: Sequence[Delivery]) -> None:
         """Run the *first* jobs, and others that come; return when all have ended and are reported."""
         loop = self._tasks.opened()
-        main = loop.create_task(self._main(first))
+        # A task would be cancelled by a job that cancels all of them.
+        over: _Over = loop.create_future()
         before = loop.get_task_factory()
         self._channel.ordered = partial(loop.call_soon_threadsafe, self._obey)
         self._capture.begin_beside()
         loop.set_task_factory(_owned)  # type: ignore[arg-type]  # the type names no options
+        loop.call_soon(_note_generators)
+        loop.call_soon(self._start, first, over)
         try:
-            while not main.done():
+            while not over.done():
                 try:
-                    loop.run_until_complete(main)
+                    loop.run_until_complete(over)
                 except BaseException as error:  # the `SystemExit` of an asyncio task, or `loop.stop`
-                    if main.done():
+                    if over.done():
                         raise
                     told = {"message": "the loop was ended by a job", "exception": error}
                     loop.call_exception_handler(told)
+                    loop.call_soon(_note_generators)
         finally:
             self._channel.ordered = None
             self._capture.end_beside()
             loop.set_task_factory(before)
+        if (fault := over.result()) is not None:
+            raise fault
 
-    async def _main(self, first: Sequence[Delivery]) -> None:
-        _note_generators()
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[BaseException | None] = loop.create_future()
-        self._obey()  # orders that came before: nothing runs under them
-        self._begin_all(first)
-        args = (len(first), loop, over)
-        thread = threading.Thread(target=self._exchange_all, args=args, name="exchange", daemon=True)
-        thread.start()
-        error = await over
-        thread.join()
-        if error is not None:
-            raise error
+    def _start(self, first: Sequence[Delivery], over: _Over) -> None:
+        try:
+            self._obey()  # orders that came before: nothing runs under them
+            self._begin_all(first)
+            args = (len(first), over)
+            threading.Thread(target=self._exchange_all, args=args, name="exchange", daemon=True).start()
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
+            over.set_result(error)
 
     # --- on the loop --------------------------------------------------------------------------------------
 
@@ -256,10 +259,8 @@ class SideBySide:
 
     # --- in the thread for the connection -----------------------------------------------------------------
 
-    def _exchange_all(
-        self, held: int, loop: asyncio.AbstractEventLoop, over: asyncio.Future[BaseException | None]
-    ) -> None:
-        error: BaseException | None = None
+    def _exchange_all(self, held: int, over: _Over) -> None:
+        loop, error = over.get_loop(), None
         try:
             self._exchange_until_none(held, loop)
         except BaseException as found:  # noqa: BLE001 - raised in the main thread
