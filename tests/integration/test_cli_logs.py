@@ -123,6 +123,26 @@ def test_follow_goes_on_until_the_job_ends(host: Host):
         assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.parametrize("form", [(), ("--ndjson",)])
+def test_follow_tells_why_a_job_does_not_run_until_it_ends(host: Host, form):
+    (job,) = host.svc("submit", "say", '""', "--queue", "nobody-serves").stdout.split()
+    process = subprocess.Popen(
+        [*SVC, "logs", job, "--follow", *form],
+        cwd=host.folder,
+        env=host.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        host.svc("jobs", "cancel", job)
+        assert process.stderr.readline() == f"svc: there is no output of {job}\n"
+        assert process.wait(DEADLINE) == 0
+    assert job in told
+    assert "no connected worker takes jobs from the queue" in told
+
+
 def test_bytes_come_out_as_they_are(host: Host):
     job = run(host, "binary")
     done = subprocess.run(

@@ -12,6 +12,7 @@ import typer
 
 from svc.cli.options import Json, Ndjson, integer
 from svc.cli.output import Printer, tell
+from svc.cli.waiting import AwaitedJobs
 from svc.cli.wiring import open_client
 from svc.domain.lifecycle import JobState
 from svc.errors import ConfigurationError, UnknownJob
@@ -69,7 +70,8 @@ def logs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     stream = _STDOUT if only_stdout else _STDERR if only_stderr else 0
     with open_client(ctx, settings, settings.timeout) as client, Printer(json=json, ndjson=ndjson) as out:
         page = _Page(out)
-        for piece in _pieces(client, job, attempt or 0, stream, follow=follow):
+        awaited = AwaitedJobs(client, [job], as_json=not out.text, again="logs") if follow else None
+        for piece in _pieces(client, job, attempt or 0, stream, awaited):
             page.show(piece)
         page.end()
         if not page.begun:
@@ -77,9 +79,12 @@ def logs(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
 
 def _pieces(
-    client: BrokerClient, job: str, attempt: int, stream: int, *, follow: bool
+    client: BrokerClient, job: str, attempt: int, stream: int, awaited: AwaitedJobs | None
 ) -> Iterator[OutputPiece]:
-    """Yield the output of a job that there is; to *follow*, also all that comes until the job has ended."""
+    """Yield the output of a job that there is; if it is *awaited*, also all that comes until it has ended.
+
+    While it does not run, the reasons are told.
+    """
     cursor, quiet_since = 0, time.monotonic()
     while True:
         part = client.logs(job, attempt=attempt, stream=stream, cursor=cursor)
@@ -91,9 +96,11 @@ def _pieces(
         ended = not part.state or JobState[part.state.upper()].finished
         if part.pieces or not ended:
             quiet_since = now
-        if not follow or now - quiet_since >= _LAST_SECONDS:
+        if awaited is None or now - quiet_since >= _LAST_SECONDS:
             _check_attempt(job, attempt, part)
             return
+        if not (ended or part.state == "leased"):
+            awaited.tell_reasons([job])
         sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
 

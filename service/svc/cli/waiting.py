@@ -74,13 +74,14 @@ class AwaitedJobs:
         Raises:
             ResultTimeout: not all ended in time.
         """
-        idle = None if self._quiet else self._idle
+        idle = None if self._quiet else self.tell_reasons
         for outcome in self._client.follow(list(self._left), timeout, idle):
             self._left.pop(outcome.id, None)
             self.tally.add(outcome, time.monotonic())
             yield outcome
 
-    def _idle(self, wanted: Collection[str]) -> None:
+    def tell_reasons(self, wanted: Collection[str]) -> None:
+        """Tell why the *wanted* jobs have not ended, if it is time for another question and that is new."""
         now = time.monotonic()
         if now < self._ask_after:
             return

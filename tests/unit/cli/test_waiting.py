@@ -165,7 +165,7 @@ def test_ctrl_c_names_the_jobs_that_go_on(svc, monkeypatch, tmp_path, argv):
 
     (tmp_path / "jobs").write_text('{"task": "t:f"}\n' * 12)
     (tmp_path / "ids").write_text(svc("submit", "--from", "jobs").out)
-    monkeypatch.setattr("svc.cli.waiting.AwaitedJobs._idle", interrupt)
+    monkeypatch.setattr("svc.cli.waiting.AwaitedJobs.tell_reasons", interrupt)
     ended = svc(*argv)
     assert (ended.code, ended.out) == (130, "")
     ready = {job["id"] for job in svc("jobs", "list", "--json").json}
