@@ -242,6 +242,7 @@ def attacked(durability: str, extent: Extent, figures: Figures) -> None:
     for seen in hostile.measure(durability, sizes):
         bounded = f"{seen.name} (at most {seen.bound * 1e3:.0f})"
         figures.note("attack: CPU of the longest turn", "ms", bounded, seen.turn * 1e3)
+        figures.note("attack: CPU of that turn at usual speed", "ms", bounded, seen.turn / seen.slow * 1e3)
         figures.note("attack: CPU between two answers", "ms", bounded, seen.cpu * 1e3)
         figures.note("attack: longest wait of an operator", "ms", seen.name, seen.gap * 1e3)
         figures.note("attack: peak RSS of manager", "MiB", seen.name, seen.peak / _MEBIBYTE)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from benchmarks.processes import slowness
 from svc.domain.observer import Observer
 from svc.domain.roles import Role
 from svc.server.connection_limits import Bounds
@@ -21,8 +20,6 @@ TURN_SECONDS = 0.05
 
 #: Another try is for a machine that is busy with other work.
 _TRIES = 4
-#: The numbers that are summed up to find out how slow a machine is, and the seconds of two virtual cores.
-_SUMMED, _SUM_SECONDS = 1_000_000, 0.020
 
 
 class _Longest(Observer):
@@ -32,19 +29,6 @@ class _Longest(Observer):
 
     def longest_turn(self, processor_seconds: float, part: str, role: str) -> None:
         self.seconds = processor_seconds
-
-
-def slowness() -> float:
-    """Return how much longer a fixed computation takes now than on the machine of the bounds, at least 1.
-
-    A virtual machine whose host is busy is up to four times slower at times, by its own processor's clock.
-    """
-    least = math.inf
-    for _ in range(5):
-        began = time.thread_time()
-        sum(range(_SUMMED))
-        least = min(least, time.thread_time() - began)
-    return max(1.0, least / _SUM_SECONDS)
 
 
 def longest_turn(story: Callable[[RunningManager], None], enough: float = TURN_SECONDS) -> float:

@@ -56,7 +56,7 @@ TASKS_MAX: Final = 10_000
 HEADER_MAX: Final = 1024
 
 #: Pieces of output in one command, and bytes of one piece.
-OUTPUT_PIECES_MAX: Final = 10_000
+OUTPUT_PIECES_MAX: Final = 2_000
 OUTPUT_PIECE_MAX: Final = 64 * 1024
 #: Bytes of a checkpoint: 64 KiB of data, and its encoding.
 CHECKPOINT_DATA_MAX: Final = 64 * 1024

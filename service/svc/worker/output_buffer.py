@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Final
 
 from svc.domain.commands import Output
+from svc.domain.field_bounds import OUTPUT_PIECES_MAX
 from svc.domain.job import OutputPiece, OutputStream, job_id
 from svc.worker.output_marks import AttemptName
 
 #: Bytes of one piece, and of the pieces in one request.
 PIECE_BYTES: Final = 64 * 1024
 FRAME_BYTES: Final = 512 * 1024
+#: Pieces of ended attempts in one request, which leaves room for those of the attempts that run.
+_FRAME_PIECES: Final = OUTPUT_PIECES_MAX // 2
 #: Seconds between two pieces of a stream that writes more than can be kept.
 _FLOOD_SECONDS: Final = 2.0
 #: Bytes of ended attempts that wait for a manager that is away; the oldest are dropped beyond that.
@@ -137,14 +140,14 @@ class OutputBuffer:
         """Return the next pieces for the manager, those of ended attempts first; None if there are none."""
         pieces: list[OutputPiece] = []
         size = 0
-        while self._ended and size < FRAME_BYTES:
+        while self._ended and size < FRAME_BYTES and len(pieces) < _FRAME_PIECES:
             piece = self._ended.popleft()
             pieces.append(piece)
             size += len(piece.data)
             self._ended_bytes -= len(piece.data)
         now = self._clock()
         for buffer in list(self._running):
-            if size >= FRAME_BYTES:
+            if size >= FRAME_BYTES or len(pieces) >= _FRAME_PIECES:
                 break
             held = buffer.held
             found = buffer.take(now)

@@ -15,7 +15,7 @@ Answered = Callable[[Reply], None]
 #: Bytes of the checkpoints in one request, about.
 _BYTES_MAX = 1 << 20
 #: Jobs whose progress one request tells, and those whose last report may wait; the oldest one gives way.
-TOLD_MAX, PROGRESS_MAX = 500, 100_000
+TOLD_MAX, PROGRESS_MAX = 250, 100_000
 
 
 class KeptCheckpoint:

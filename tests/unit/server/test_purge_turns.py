@@ -10,6 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from benchmarks.processes import slowness
 from svc.broker.base import Broker
 from svc.domain import commands as c
 from svc.domain.job import ErrorInfo, NewChunk, Terms
@@ -18,7 +19,6 @@ from svc.domain.observer import Observer
 from tests.support.asking import lease
 from tests.support.journals import in_file
 from tests.support.manager import RunningManager, running_manager
-from tests.support.turns import slowness
 
 JOBS = 100_000
 #: A busy host takes more than the usual lease time to end all jobs, and nobody renews the leases here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from svc.broker.outputs import MemoryOutputs
+from svc.domain.field_bounds import OUTPUT_PIECES_MAX
 from svc.domain.job import OutputPiece, OutputStream
 from svc.worker import output_buffer
 from svc.worker.output_buffer import OutputBuffer
@@ -99,6 +100,21 @@ def test_without_a_manager_the_oldest_output_is_dropped_with_a_mark(monkeypatch)
         ("o-4", KEEP, 0),
     ]
     assert buffer.dropped == 2 * KEEP
+
+
+def test_very_many_small_pieces_take_several_requests(monkeypatch):
+    monkeypatch.setattr(output_buffer, "_FLOOD_SECONDS", 0.0)
+    buffer = OutputBuffer(KEEP)
+    for number in range(10_000):
+        stream = buffer.begin(AttemptName("o", number, 1), OutputStream.STDOUT)
+        buffer.add(stream, b"x")
+        if number % 2:
+            buffer.end(stream)
+    counts = []
+    while (output := buffer.take()) is not None:
+        counts.append(len(output.pieces))
+    assert sum(counts) == 10_000
+    assert max(counts) <= OUTPUT_PIECES_MAX
 
 
 def test_output_of_many_running_attempts_is_bounded_too(monkeypatch):
