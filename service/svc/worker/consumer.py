@@ -255,7 +255,7 @@ class Consumer:
 
     def _begin(self, leased: LeasedJobs, last: int, ahead: int, patience: float) -> None:
         """Write the current lease into the slot, and wake the supervisor if it has to watch."""
-        task, asks = leased.task, self._requests.asks
+        task, asks = leased.task, self._requests.brings_more(last)
         self._may_be_recalled = asks
         watch, names = ahead > 1 or asks or any(task.limits), task.names
         if self._slot.begin(leased.delivery, last, task.policy, task.limits, names, watch, patience, asks):

@@ -77,6 +77,8 @@ class Requests:
         #: Those whose jobs were taken back before they came.
         self._recalled: set[int] = set()
         self._granted: deque[Grant] = deque()
+        #: The token of the latest lease that has come.
+        self._latest = 0
 
     @property
     def owed(self) -> bool:
@@ -88,6 +90,14 @@ class Requests:
     def asks(self) -> bool:
         """Whether jobs may come that were asked for while others ran."""
         return bool(self._asked or self._granted)
+
+    def brings_more(self, last: int) -> bool:
+        """Return whether jobs may come that were granted after the lease *last* of the grant in hand.
+
+        An answer may overtake another one, which waits for a commit. Then the jobs of a later lease may have
+        been run already, and must not be taken back as those behind *last*.
+        """
+        return self.asks and last >= self._latest
 
     def take(self, broker: Broker) -> Grant:
         """Report outcomes and take the next jobs; wait long only if there is nothing to report.
@@ -110,7 +120,7 @@ class Requests:
             return Grant()
         self._outbox.sent(outcomes)
         self._sent(outcomes, turn.refused, recorded=not turn.grant.early)
-        self._holdings.add(turn.grant.deliveries)
+        self._hold(turn.grant.deliveries)
         return turn.grant
 
     def ask(self, broker: Broker) -> None:
@@ -267,9 +277,13 @@ class Requests:
             self._give_back(grant.deliveries)
             grant = Grant([], grant.pill)
         if grant.deliveries or grant.pill:
-            self._holdings.add(grant.deliveries)
+            self._hold(grant.deliveries)
             self._granted.append(grant)
         return number
+
+    def _hold(self, deliveries: Sequence[Delivery]) -> None:
+        self._holdings.add(deliveries)
+        self._latest = max(self._latest, *(each.token for each in deliveries), 0)
 
     def _grant_in(self, replies: Sequence[AnyReply], outcomes: int) -> Grant:
         """Return the grant behind the answers to *outcomes*; a report alone has none."""
