@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import msgspec
 
+from svc.wire import HEADER
 from svc.worker.orders import MESSAGE_MAX
 
-#: The length before each message, as `multiprocessing.connection` writes it; longer ones begin with -1.
-_LENGTH = struct.Struct("!i")
 _PIECE_BYTES = 64 * 1024
 #: Bytes of one `read`, so that a task which writes without end does not keep the supervisor.
 READ_BYTES_MAX = 1 << 20
@@ -70,15 +68,15 @@ class MessageReader:
     def _whole(self) -> list[bytes]:
         found: list[bytes] = []
         start = 0
-        while len(self._unread) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._unread, start)
+        while len(self._unread) - start >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._unread, start)
             if not 0 <= length <= MESSAGE_MAX:
                 self._note_damage()
                 return found
-            end = start + _LENGTH.size + length
+            end = start + HEADER.size + length
             if end > len(self._unread):
                 break
-            found.append(bytes(self._unread[start + _LENGTH.size : end]))
+            found.append(bytes(self._unread[start + HEADER.size : end]))
             start = end
         del self._unread[:start]
         return found

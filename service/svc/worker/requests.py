@@ -283,7 +283,8 @@ class Requests:
 
     def _hold(self, deliveries: Sequence[Delivery]) -> None:
         self._holdings.add(deliveries)
-        self._latest = max(self._latest, *(each.token for each in deliveries), 0)
+        if deliveries:
+            self._latest = max(self._latest, deliveries[-1].token)
 
     def _grant_in(self, replies: Sequence[AnyReply], outcomes: int) -> Grant:
         """Return the grant behind the answers to *outcomes*; a report alone has none."""

@@ -260,7 +260,9 @@ class Supervisor:
             self._refuse(ConfigurationError(body.decode()))
         elif kind == BROKEN:
             self._log.error("tasks_not_loaded", consumer=child.name, error=body.decode())
-        return kind in (NUDGE, WORN, ENDING, READY, BROKEN)
+        else:
+            return False
+        return True
 
     def _reap(self, child: ConsumerProcess, now: float) -> None:
         """Report the end of a consumer, and plan its replacement."""
