@@ -77,6 +77,17 @@ def test_what_a_process_keeps_is_reported(leaky: Leaky, what: str):
     assert balance.worst["a fault"].what == what
 
 
+def test_descriptors_that_do_not_come_back_are_named(leaky: Leaky):
+    balance = Balance(leaky.look, patience=0.3)
+    balance.take_standard(0.1)
+    balance.before()
+    leaky.run(LEAKS["descriptors"])
+
+    balance.after("a fault")
+
+    assert any("it has 0 pipe:" in line and " /dev/null" in line for line in balance.violations)
+
+
 def test_what_comes_back_in_time_is_none(leaky: Leaky):
     balance = Balance(leaky.look, patience=60.0)
     balance.take_standard(0.1)

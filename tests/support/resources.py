@@ -132,7 +132,9 @@ class Balance:
         if back < _LOOKS and _counts(held) != _counts(self._standard):
             # Fewer is as bad: a process has not come back, and a leak could be hidden by that.
             counts = f"{_counts(held)} and not {_counts(self._standard)}"
-            self.violations.append(f"I9: {self.patience:g} s after {kind!r} there were {counts}")
+            self.violations.append(
+                f"I9: {self.patience:g} s after {kind!r} there were {counts}; {self._other_descriptors(held)}"
+            )
         for who, now in _present(held).items():
             before = self._before.get(who, now)
             if before.pid != now.pid:
@@ -153,6 +155,14 @@ class Balance:
         """Whether all processes are there, with the counts of the standard and not too much memory."""
         return _counts(held) == _counts(self._standard) and not any(
             _too_much(excess, allowance) for excess in self._excesses(held)
+        )
+
+    def _other_descriptors(self, held: Mapping[str, Usage | None]) -> str:
+        """Return the descriptors of the processes whose number of them is not that of the standard."""
+        return "; ".join(
+            f"{who} has {', '.join(open_files(now.pid))}"
+            for who, now in _present(held).items()
+            if now.descriptors != self._standard[who].descriptors
         )
 
     def _excesses(self, held: Mapping[str, Usage | None]) -> list[Excess]:
@@ -188,12 +198,17 @@ def _counts(held: Mapping[str, Usage | None]) -> dict[str, tuple[int, int, int] 
 
 def sockets(pid: int) -> int:
     """Return the number of a process's descriptors that are sockets."""
-    found = 0
+    return sum(" socket:" in each for each in open_files(pid))
+
+
+def open_files(pid: int) -> list[str]:
+    """Return the descriptors of a process, each with its file: `7 pipe:[123]`."""
+    found = []
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                found += str(link.readlink()).startswith("socket:")
-    return found
+                found.append(f"{link.name} {link.readlink()}")
+    return sorted(found, key=lambda each: int(each.partition(" ")[0]))
 
 
 def strays(mark: str, known: Collection[int]) -> list[int]:
