@@ -1,4 +1,4 @@
-"""The follower of a stream keeps few bytes of it in memory, however large its messages are."""
+"""The follower of a stream asks for many messages at once, and keeps few bytes of them in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from svc.server.journal.jetstream.following import AHEAD_BYTES
+from svc.server.journal.jetstream.following import AHEAD, AHEAD_BYTES
 from svc.server.journal.jetstream.nats_log import NatsLog
 from tests.support.nats_logs import run_on
 from tests.support.nats_servers import NatsCluster, running_nats
@@ -39,5 +39,21 @@ def test_a_follower_that_takes_no_message_is_sent_a_bounded_number_of_bytes(clus
             (number, bytes([number]), size) for number in range(1, COUNT + 1)
         ]
         assert size * COUNT > 2 * bound
+
+    run_on(cluster, story)
+
+
+def test_a_follower_of_small_messages_asks_once_for_hundreds_of_them(cluster):
+    async def story(log: NatsLog) -> None:
+        count = 2 * AHEAD
+        for number in range(1, count + 1):
+            await log.append(b"small", expected=number - 1, message_id=f"id{number}")
+        stats = log._connection.client.stats
+        async with aclosing(log.follow(1)) as following:
+            await anext(following)
+            before = stats["out_msgs"]
+            found = [(await anext(following)).sequence for _ in range(count - 1)]
+            assert stats["out_msgs"] - before < count // 100
+        assert found == list(range(2, count + 1))
 
     run_on(cluster, story)

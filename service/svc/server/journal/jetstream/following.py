@@ -16,9 +16,10 @@ from svc.server.journal.jetstream.log import LogMessage, Unanswered
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-#: Messages that are asked for ahead, and their bytes in one request, of which two may be open. They bound the
-#: memory for messages that were not taken yet.
-_AHEAD: Final = 64
+#: Messages that are asked for ahead, and their bytes in one request, of which two may be open. The bytes
+#: bound the memory for messages that were not taken yet. Each half of the messages costs a round trip: on a
+#: busy host, 20,000 small ones took 48 s with 64 ahead, and 6 s with 1,024.
+AHEAD: Final = 1024
 AHEAD_BYTES: Final = 4 << 20
 #: A request for messages ends after so many seconds, and another one follows.
 _EXPIRES_SECONDS: Final = 30
@@ -52,9 +53,9 @@ async def consume(
         pull = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         wanted, taken = 0, 0
         while True:
-            if wanted <= _AHEAD // 2:
-                await connection.client.publish(pull, _request(_AHEAD - wanted), reply=inbox)
-                wanted = _AHEAD
+            if wanted <= AHEAD // 2:
+                await connection.client.publish(pull, _request(AHEAD - wanted), reply=inbox)
+                wanted = AHEAD
             message = arrived.get_nowait() if arrived.qsize() else await _next(connection, arrived)
             headers = message.headers or {}
             status = headers.get("Status")
