@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from svc.server.journal.jetstream.following import AHEAD, AHEAD_BYTES
+from svc.server.journal.jetstream.following import AHEAD_BYTES, TOGETHER
 from svc.server.journal.jetstream.nats_log import NatsLog
 from tests.support.nats_logs import run_on
 from tests.support.nats_servers import NatsCluster, running_nats
@@ -43,17 +43,20 @@ def test_a_follower_that_takes_no_message_is_sent_a_bounded_number_of_bytes(clus
     run_on(cluster, story)
 
 
-def test_a_follower_of_small_messages_asks_once_for_hundreds_of_them(cluster):
+def test_a_follower_of_small_messages_asks_once_for_hundreds_and_yields_them_together(cluster):
     async def story(log: NatsLog) -> None:
-        count = 2 * AHEAD
+        count = 2048
         for number in range(1, count + 1):
             await log.append(b"small", expected=number - 1, message_id=f"id{number}")
         stats = log._connection.client.stats
         async with aclosing(log.follow(1)) as following:
             await anext(following)
             before = stats["out_msgs"]
-            found = [(await anext(following)).sequence for _ in range(count - 1)]
+            found = [await anext(following) for _ in range(count - 1)]
             assert stats["out_msgs"] - before < count // 100
-        assert found == list(range(2, count + 1))
+        assert [each.sequence for each in found] == list(range(2, count + 1))
+        lone = sum(not each.more for each in found)
+        assert count // TOGETHER - 1 <= lone < count // 2
+        assert not found[-1].more
 
     run_on(cluster, story)

@@ -240,7 +240,7 @@ def test_a_writer_that_is_cut_off_with_the_leader_of_the_stream_writes_nothing_a
         assembler = FrameAssembler(0)
         async with aclosing(other.follow(1)) as following:
             messages = [await anext(following) for _ in range(new.end)]
-        stored = [assembler.add(*message) for message in messages]
+        stored = [assembler.add(message.sequence, message.data) for message in messages]
         await cut_off.close()
         await other.close()
         return [(each.origin.term, each.frame.kind) for each in stored if each]
@@ -285,7 +285,7 @@ def test_a_follower_and_a_writer_go_on_after_the_leader_of_the_stream_or_all_are
         assembler = FrameAssembler(0)
         async with aclosing(log.follow(1)) as following:
             async for message in following:
-                stored = assembler.add(*message)
+                stored = assembler.add(message.sequence, message.data)
                 found += [number for number, _ in stored.frame.rows] if stored else []
                 if message.sequence == 50:
                     fault(cluster, cluster.wait_leader("j"))

@@ -79,7 +79,8 @@ class Run:
         assembler = FrameAssembler(0)
         async with aclosing(log.follow(1)) as following:
             while (assembler.after or 0) < end:
-                stored = assembler.add(*await anext(following))
+                message = await anext(following)
+                stored = assembler.add(message.sequence, message.data)
                 term = stored.origin.term if stored else term
         return end, term
 

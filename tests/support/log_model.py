@@ -144,8 +144,10 @@ class LogModel:
             await asyncio.sleep(self._delay())
             if number < self._stream.first:
                 raise PrefixPurged(self._stream.first)
-            yield LogMessage(number, self._stream.messages[number])
-            number += 1
+            arrived = [self._stream.messages[each] for each in range(number, self._stream.last + 1)]
+            for count, message in enumerate(arrived, 1):
+                yield LogMessage(number, message, more=count < len(arrived))
+                number += 1
 
     async def purge(self, below: int) -> None:
         await self._ask(lambda: self._stream.purge(below))

@@ -261,9 +261,9 @@ class _Reader(Replica):
         self.origins: list[FrameOrigin] = []
         self.wrongs: list[str] = []
 
-    def take(self, message: LogMessage) -> None:
-        self.origins.append(parse_part(message.data).origin)
-        super().take(message)
+    def take(self, messages: Sequence[LogMessage]) -> None:
+        self.origins += [parse_part(message.data).origin for message in messages]
+        super().take(messages)
 
 
 async def _read(log: Log) -> _Reader:

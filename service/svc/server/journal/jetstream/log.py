@@ -7,6 +7,7 @@ Both pass `tests/contract/test_log.py`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from svc.errors import JournalError
@@ -52,11 +53,19 @@ class PrefixPurged(Exception):
         self.first = first
 
 
-class LogMessage(NamedTuple):
-    """A message of the log, with its sequence number."""
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A message of the log, with its sequence number.
+
+    Attributes:
+        sequence: its number.
+        data: its content.
+        more: whether the next one has arrived already, so that both can be applied in one go.
+    """
 
     sequence: int
     data: bytes
+    more: bool = field(default=False, compare=False)
 
 
 class Tail(NamedTuple):

@@ -88,7 +88,7 @@ class OpenStream:
                 message = self.ask(_next(messages))
                 position = message.sequence
                 try:
-                    stored = assembler.add(*message)
+                    stored = assembler.add(message.sequence, message.data)
                 except FrameError as error:
                     raise unreadable(position, error) from None
                 if stored is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import Final, TypeVar
 
@@ -22,6 +22,7 @@ from svc.server.journal.jetstream.frames import Frame, FrameAssembler, FrameErro
 from svc.server.journal.jetstream.log import Log, LogMessage, PrefixPurged, Unanswered
 from svc.server.journal.jetstream.loop_thread import end_tasks
 from svc.server.journal.mirror import Mirror
+from svc.server.journal.rows import EncodedRow
 
 #: Seconds between two tries of a request that got no answer.
 RETRY_SECONDS: Final = 0.25
@@ -29,8 +30,6 @@ RETRY_SECONDS: Final = 0.25
 _FRAME_BYTES: Final = 200
 _ROW_BYTES: Final = 8
 T = TypeVar("T")
-#: Messages that are applied in one go, before other work of the loop gets its turn.
-_APPLIED_AT_ONCE: Final = 64
 
 
 class MirrorDiffers(Exception):
@@ -65,6 +64,9 @@ class Replica:
         self.copy_of = self.moved_to = ""
         self._new_mirror = new_mirror
         self._assembler = FrameAssembler()
+        #: What the frames that are taken now add and delete; a number that is gone never comes back.
+        self._rows: list[EncodedRow] = []
+        self._gone: list[int] = []
         #: A digest up to here is of rows that may be purged by now; only later ones can be compared.
         self._fresh_after = 0
         self._moved = asyncio.Event()
@@ -108,7 +110,7 @@ class Replica:
             JournalError: the stream cannot be read.
         """
         self._note_last(sequence)
-        while self.position < sequence:
+        while self.position < sequence or self.failure is not None:
             if self.failure is not None:
                 raise self.failure
             self._moved.clear()
@@ -152,31 +154,34 @@ class Replica:
             self.position = first - 1
             self._assembler.after = first - 1 or None
             self.caught_up = self.position >= self._fresh_after
-        taken = 0
+        arrived: list[LogMessage] = []
         async for message in self.log.follow(self.position + 1):
-            self.take(message)
-            taken += 1
-            if taken % _APPLIED_AT_ONCE == 0:
+            arrived.append(message)
+            if not message.more:
+                self.take(arrived)
+                arrived = []
                 await asyncio.sleep(0)
 
-    def take(self, message: LogMessage) -> None:
-        """Apply the next message to the mirror.
+    def take(self, messages: Sequence[LogMessage]) -> None:
+        """Apply the next messages to the mirror, in one transaction.
 
         Raises:
-            FrameError: it cannot be read.
+            FrameError: one of them cannot be read.
             MirrorDiffers: a digest tells that the mirror has other rows than its writer.
             JournalError: the mirror cannot be written.
         """
-        stored = self._assembler.add(message.sequence, message.data)
-        self.position = message.sequence
-        self._note_last(message.sequence)
-        if stored is not None:
-            self.apply(stored)
-        self.caught_up = self.caught_up or message.sequence >= self._fresh_after
+        for message in messages:
+            stored = self._assembler.add(message.sequence, message.data)
+            self.position = message.sequence
+            self._note_last(message.sequence)
+            if stored is not None:
+                self.apply(stored)
+        self._write()
+        self.caught_up = self.caught_up or self.position >= self._fresh_after
         self._moved.set()
 
     def apply(self, stored: StoredFrame) -> None:
-        """Apply a whole frame: first its tombstones, then its rows, except those that the mirror has."""
+        """Note the changes of a whole frame: first its tombstones, then its rows that are not there yet."""
         frame = stored.frame
         self.term = max(self.term, stored.origin.term)
         if frame.kind is FrameKind.DIGEST and stored.first > self._fresh_after:
@@ -186,14 +191,20 @@ class Replica:
             self.moved_to = frame.place if frame.kind is FrameKind.MOVED else ""
         frame.require_known()
         use, rows = self.table.open(), frame.rows
-        gone = list(chain.from_iterable(range(first, last + 1) for first, last in frame.forget))
         self.table.forget(frame.forget, use.frame)
         if frame.kind is FrameKind.REWRITE:
             rows = [row for row in rows if row[0] not in self.table]
-        if rows or gone:
-            self.mirror.append_encoded(rows, gone)
+        self._rows += rows
+        self._gone += chain.from_iterable(range(first, last + 1) for first, last in frame.forget)
         self.table.add(use, [number for number, _ in frame.rows])
         self.table.stored(use, stored.last, frame_bytes(frame))
+
+    def _write(self) -> None:
+        """Write what was noted in one transaction: for a small frame, that costs more than its rows."""
+        rows, gone = self._rows, self._gone
+        self._rows, self._gone = [], []
+        if rows or gone:
+            self.mirror.append_encoded(rows, gone)
 
     def _compare(self, digest: bytes) -> None:
         if digest != self.table.digest_bytes():
@@ -211,6 +222,7 @@ class Replica:
         self.mirror = self._new_mirror()
         self.table = FrameTable()
         self._assembler = FrameAssembler()
+        self._rows, self._gone = [], []
         self.position = 0
 
     def require_served(self) -> None:
