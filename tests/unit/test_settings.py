@@ -2,7 +2,9 @@ import pytest
 
 from svc.addresses import Address, parse_address, parse_manager, parse_optional_address
 from svc.errors import ConfigurationError
+from svc.server.connection_limits import Bounds
 from svc.setting_kinds import parse_names
+from svc.settings import ManagerSettings
 
 
 class TestAddress:
@@ -83,3 +85,8 @@ class TestManagerAddresses:
 def test_names_are_separated_by_commas_and_come_once():
     assert parse_names("a, b,,a ,c.d") == ("a", "b", "c.d")
     assert parse_names("") == ()
+
+
+def test_unfinished_requests_and_unread_answers_take_128_mib_if_nothing_else_is_said():
+    assert ManagerSettings().max_buffered == 128 << 20
+    assert Bounds().buffered_bytes == 128 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
@@ -179,12 +180,22 @@ def test_failures_in_journals_of_the_last_release_are_counted_up():
 
 #: Of a dead job with all its attempts: its record and its place in three tables.
 DEAD_JOB_BYTES = 1000
+#: Makes the error of each attempt of a job.
+ERRORS: dict[str, Callable[[int], ErrorInfo]] = {
+    "equal tracebacks": lambda attempt: ErrorInfo("ValueError", "no", TRACEBACK),
+    "distinct tracebacks": lambda attempt: ErrorInfo("ValueError", "no", f"{TRACEBACK}{attempt}"),
+    "long messages": lambda attempt: ErrorInfo("ValueError", f"{attempt}" * 4000),
+    "wide text": lambda attempt: ErrorInfo("ValueError", "\U0001f600" * 1000, f"{attempt}\u20ac" * 5000),
+    "pickled exceptions": lambda attempt: ErrorInfo("ValueError", "no", "", bytes([attempt]) * 16 * 1024),
+    "classes of their own": lambda attempt: ErrorInfo(f"Error{attempt}" * 10, "no", TRACEBACK),
+}
 
 
-@pytest.mark.parametrize("attempts", [CRASH_BUDGET, ATTEMPTS_KEPT])
-def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attempts, monkeypatch):
+@pytest.mark.parametrize("errors", ERRORS)
+@pytest.mark.parametrize("attempts", [CRASH_BUDGET, ATTEMPTS_KEPT, MANY])
+def test_a_dead_job_takes_some_hundred_bytes_whatever_its_errors_were(attempts, errors, monkeypatch):
     monkeypatch.setattr("svc.domain.leases.SETTLED_KEPT", 1)  # this has a bound of its own
-    state, member, jobs = QueueState(), Member("plain"), 400
+    state, member, jobs = QueueState(), Member("plain"), 100
     apply(state, c.Submit("o", [NewChunk(0, TERMS, [b"x"] * (jobs + 1))]), Member(), 0.0)
 
     def die() -> None:
@@ -192,9 +203,9 @@ def test_a_dead_job_takes_some_hundred_bytes_whatever_its_tracebacks_were(attemp
             grant = apply(state, c.Lease(1), member, 0.0)
             assert isinstance(grant, r.Grant)
             (delivery,) = grant.deliveries
-            failure = ErrorInfo("ValueError", "no", TRACEBACK + str(attempt))
             retry_in = 0.0 if attempt < attempts - 1 else None
-            apply(state, c.Nack(delivery.token, delivery.first, failure, retry_in), member, 0.0)
+            nack = c.Nack(delivery.token, delivery.first, ERRORS[errors](attempt), retry_in)
+            assert apply(state, nack, member, 0.0) == r.Done(1)
         state.take_events()  # to the journal, which is not in memory
         state.progressed.clear()
 
