@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -19,7 +20,8 @@ from svc.domain.events import JobsCancelled, Submitted
 from svc.domain.job import NewChunk, Terms
 from svc.errors import BadRequest, ManagerUnreachable
 from svc.server.journal import SqliteJournal
-from tests.support.broken_manager import FAULTS, GRANTS, RAISES, WRITES
+from svc.wire import PROTOCOL_VERSION
+from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.processes import Service
 from tests.support.workers import until
 
@@ -129,6 +131,21 @@ def breaking(task: str, number: int = 0) -> c.Submit:
     return c.Submit("breaker", [NewChunk(number, Terms(task), [b"s3cr3t-marker"])])
 
 
+def delayed(number: int) -> c.Submit:
+    """Return a submit of a job that makes work for upkeep soon."""
+    return c.Submit("delayed", [NewChunk(number, Terms("nobody:knows"), [b""], delay=0.001)])
+
+
+def have_break(running: Breakable, broker: ManagerBroker, task: str, number: int) -> None:
+    """Have a job of *task* break the state, and do all that its fault waits for."""
+    faults = len(running.logged("state_broken"))
+    broker.call([breaking(task, number), *([delayed(number)] if task == TICKS else [])])
+    if task == GRANTS:
+        broker.call([c.Hello(PROTOCOL_VERSION, "consumer", "w-9", "w", tasks=["m:f"]), c.Lease()])
+    while task == TICKS and len(running.logged("state_broken")) == faults:
+        broker.call([c.Ping()])
+
+
 def test_others_are_answered_within_a_second_and_nothing_accepted_is_lost(tmp_path):
     with breakable(tmp_path) as running:
         running.start_worker()
@@ -172,18 +189,29 @@ def test_a_fault_of_each_kind_leaves_a_report_without_content_and_a_log_that_say
         assert jobs_waiting(broker) == 10
 
 
-def test_the_third_fault_within_a_minute_ends_the_process_with_a_clear_line(tmp_path):
+THREE = [
+    *((task,) * 3 for task in FAULTS),
+    (RAISES, TICKS, WRITES),
+    (GRANTS, CORRUPTS, TICKS),
+    (WRITES, RAISES, GRANTS),
+]
+
+
+@pytest.mark.parametrize("tasks", THREE, ids=" ".join)
+def test_the_third_fault_within_a_minute_ends_the_process_with_a_clear_line(tmp_path, tasks):
     with breakable(tmp_path) as running:
         with running.broker() as broker:
             broker.call(waiting_jobs(10))
-            for number in range(2):
-                broker.call([breaking(RAISES, number)])
-        with running.broker(timeout=2.0) as broker, pytest.raises(ManagerUnreachable):
-            broker.call([breaking(RAISES, 2)])
+            for number, task in enumerate(tasks[:2]):
+                have_break(running, broker, task, number)
+                running.until("recovered_in_place", number + 1)
+        with running.broker(timeout=2.0) as broker, contextlib.suppress(ManagerUnreachable):
+            have_break(running, broker, tasks[2], 2)
         assert running.manager is not None
         assert running.manager.wait(20) == 1
         (end,) = running.logged("manager_broken")
         assert "3 times in 60 s" in str(end["error"])
+        assert [len(running.logged(event)) for event in ("state_broken", "recovered_in_place")] == [3, 2]
         assert not running.logged("journal_error")
 
         running.start_manager()

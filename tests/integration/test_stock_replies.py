@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from functools import partial
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ from tests.support.stranger import Stranger
 CODECS = (*names.CODECS, names.TYPED, names.LARGE, ITEM_CODEC, "", "other")
 #: Those whose jobs may come to a stock client.
 GIVEN = tuple(codec for codec in CODECS if codec != names.LARGE)
+#: The ways to take an entry that do not wait for ever: method, arguments and keywords.
+GETS: dict[str, tuple[str, tuple[object, ...], dict[str, object]]] = {
+    "get_nowait()": ("get_nowait", (), {}),
+    "get(False)": ("get", (False,), {}),
+    "get(block=False)": ("get", (), {"block": False}),
+    "get(timeout=60)": ("get", (), {"timeout": 60}),
+    "get(True, 60.0)": ("get", (True, 60.0), {}),
+}
 #: The most that a job may carry.
 HUGE = 16 * 1024 * 1024
 
@@ -57,12 +66,26 @@ def bodies(canary: Path) -> dict[str, bytes]:
 class Victim(Stranger):
     """A stock client that shows the bytes of a reply before they are unpickled."""
 
-    def ask(self, typeid: str, method: str, *args: object) -> object:
-        self.send(with_header(pickle.dumps((typeid, method, args, {}), protocol=5)))
+    def ask(self, typeid: str, method: str, *args: object, **kwds: object) -> object:
+        self.call(typeid, method, *args, **kwds)
+        return self.answer()
+
+    def call(self, typeid: str, method: str, *args: object, **kwds: object) -> None:
+        self.send(with_header(pickle.dumps((typeid, method, args, kwds), protocol=5)))
+
+    def answer(self) -> object:
         match loads_plain(self.receive()):
             case ("#RETURN", value):
                 return value
-        pytest.fail(f"{typeid}.{method} raised")
+        pytest.fail("the call raised")
+
+
+class StockClient(BaseManager):
+    """An unmodified client, which unpickles each reply."""
+
+
+StockClient.register("tasks")
+StockClient.register("results")
 
 
 class Planted:
@@ -127,6 +150,66 @@ def test_an_item_of_results_that_is_no_plain_data_goes_out_as_its_id_and_codec(p
         job = planted.plant(Terms("#item", "#results", codec=codec), body)
         value = victim.ask("results", "get")
         assert is_told_apart(value, job, "item"), name
+    assert not planted.canary.exists()
+
+
+def of_code(planted: Planted) -> list[bytes]:
+    """Return the pickles that would write a file."""
+    return [body for name, body in planted.bodies.items() if "writes a file" in name and "huge" not in name]
+
+
+@pytest.mark.parametrize("get", GETS)
+@pytest.mark.parametrize("codec", GIVEN)
+@pytest.mark.parametrize("task", ["m:f", "#item"])
+def test_no_other_way_to_take_a_task_gives_a_pickle_that_was_not_scanned(planted, victim, task, codec, get):
+    method, args, kwds = GETS[get]
+    for body in of_code(planted):
+        job = planted.plant(Terms(task, codec=codec), body)
+        assert is_told_apart(victim.ask("tasks", method, *args, **kwds), job, codec)
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("get", GETS)
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_other_way_to_take_a_result_gives_a_pickle_that_was_not_scanned(planted, victim, codec, get):
+    method, args, kwds = GETS[get]
+    for body in of_code(planted):
+        job = planted.run(Terms("m:f", codec=codec, answer=True), body)
+        assert is_told_apart(victim.ask("results", method, *args, **kwds), job, codec)
+        if codec != names.LARGE:
+            job = planted.plant(Terms("#item", "#results", codec=codec), body)
+            assert is_told_apart(victim.ask("results", method, *args, **kwds), job, "item")
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("get", ["get(timeout=60)", "get(True, 60.0)"])
+@pytest.mark.parametrize("codec", GIVEN)
+def test_a_get_that_waited_gives_no_pickle_that_was_not_scanned(planted, victim, codec, get):
+    method, args, kwds = GETS[get]
+    kinds = [
+        ("tasks", Terms("m:f", codec=codec), codec),
+        ("tasks", Terms("#item", codec=codec), codec),
+        ("results", Terms("#item", "#results", codec=codec), "item"),
+    ]
+    for (typeid, terms, told), body in itertools.product(kinds, of_code(planted)):
+        victim.call(typeid, method, *args, **kwds)
+        planted.manager.until(lambda: bool(planted.manager.host._waiters.all))
+        job = planted.plant(terms, body)
+        assert is_told_apart(victim.answer(), job, told)
+    assert not planted.canary.exists()
+
+
+@pytest.mark.parametrize("get", GETS)
+def test_an_unmodified_client_runs_nothing_whichever_way_it_takes_an_entry(planted, get):
+    method, args, kwds = GETS[get]
+    client: Any = StockClient(planted.manager.endpoint, planted.manager.authkey)
+    client.connect()
+    tasks, results = client.tasks(), client.results()
+    for codec, body in itertools.product(GIVEN, of_code(planted)):
+        jobs = [planted.plant(Terms(task, codec=codec), body) for task in ("m:f", "#item")]
+        jobs += [planted.plant(Terms("#item", "#results", codec=codec), body)]
+        given = [getattr(queue, method)(*args, **kwds) for queue in (tasks, tasks, results)]
+        assert [each["id"] for each in given] == jobs
     assert not planted.canary.exists()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from multiprocessing import connection as stdlib
-from pathlib import Path
 
 import pytest
 
 from svc.broker.broken import BLOCKED_MAX, Blocklist, Place
 from svc.broker.host import QueueHost
-from svc.broker.journal import Journal, MemoryJournal
+from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.apply import HANDLERS
@@ -22,13 +20,10 @@ from svc.server.plain import SharedObjects
 from svc.wire import PROTOCOL_VERSION, decode_request
 from tests.support import broken_manager
 from tests.support.broken_manager import CORRUPTS, FAULTS, GRANTS, RAISES, TICKS, WRITES
-from tests.support.journals import JOURNALS
 from tests.support.manager import RunningManager
 from tests.support.recovering import (
     PLACES,
     SECRET,
-    EncodingJournal,
-    LateEncodingJournal,
     Told,
     ask,
     breakable,
@@ -38,14 +33,6 @@ from tests.support.recovering import (
     trip,
     unfinished,
 )
-
-
-@pytest.fixture(params=["memory", "memory-late", "sqlite", "jetstream"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    encoding = {"memory": EncodingJournal, "memory-late": LateEncodingJournal}.get(request.param)
-    journal = encoding() if encoding else JOURNALS[request.param](tmp_path).journal
-    yield journal
-    journal.close()
 
 
 @pytest.fixture(autouse=True)
