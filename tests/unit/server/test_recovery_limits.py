@@ -1,13 +1,11 @@
-"""A recovery that is refused, that fails, or that leaves a report."""
+"""A recovery that is refused, or that leaves a report."""
 
 from __future__ import annotations
 
 import gc
 import json
 import stat
-import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,22 +14,16 @@ from svc.broker.host import QueueHost
 from svc.broker.journal import MemoryJournal
 from svc.broker.local import LocalBroker, LocalQueue
 from svc.domain import commands as c
-from svc.domain.events import Submitted
 from svc.domain.job import ErrorInfo, NewChunk, Terms
 from svc.domain.members import Member
 from svc.errors import ManagerBroken, ManagerUnreachable
 from svc.server.fault_reports import REPORTS_MAX, FaultReports, describe
-from svc.server.journal import SqliteJournal
-from svc.server.manager import Server, listen
 from svc.server.recovery import WINDOW_SECONDS, Recovery
 from tests.support import broken_manager
 from tests.support.broken_manager import RAISES
-from tests.support.manager import RunningManager
 from tests.support.recovering import (
     SECRET,
-    ask,
     submit,
-    trip,
 )
 
 
@@ -77,47 +69,6 @@ def test_a_fault_now_and_then_is_recovered_from_for_ever():
         recovery.discard(host, broken)
         recovery.recover(host)
         watch.now += WINDOW_SECONDS / 2
-
-
-def test_the_third_fault_within_a_minute_ends_the_manager_and_leaves_its_journal_whole(tmp_path):
-    host = QueueHost(SqliteJournal.open(tmp_path / "j.db", "os"))
-    server = Server(host, listen("127.0.0.1", 0), b"key")
-    ends: list[Exception] = []
-
-    def serve() -> None:
-        try:
-            server.serve_forever()
-        except ManagerBroken as end:
-            ends.append(end)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    manager = RunningManager(server, host, b"key")
-    ask(manager, submit("m:f"))
-    trip(manager, RAISES, 0)
-    trip(manager, RAISES, 1)
-    broker = manager.broker(timeout=60.0)
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(broker.call, [submit("m:f", 1), submit(RAISES, 2, origin="b")])
-        thread.join(30)
-        broker.give_up()  # no answer will come
-        with pytest.raises(ManagerUnreachable):
-            call.result(30)
-
-    assert len(ends) == 1
-    again = SqliteJournal.open(tmp_path / "j.db", "os")
-    assert [event.origin for _, event in again.replay() if isinstance(event, Submitted)] == ["o"]
-    again.close()
-
-
-def test_a_recovery_that_fails_ends_the_manager(monkeypatch):
-    host, broken = broken_host()
-    recovery = Recovery()
-    recovery.discard(host, broken)
-    monkeypatch.setattr(host.journal, "replay", lambda: iter([(1, None)]))
-
-    with pytest.raises(ManagerBroken, match="keep a copy of the journal"):
-        recovery.recover(host)
 
 
 def test_the_old_state_is_free_before_the_journal_is_read():
