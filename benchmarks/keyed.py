@@ -1,26 +1,28 @@
 """The manager's cost of waiting jobs that each have an idempotency key, or a due time of their own.
 
-They are submitted as by `svc submit --from`. Then the manager is killed, and another one starts on the
-journal.
+They are submitted by `svc submit --from`, from a file with one job a line. Then the manager is killed, and
+another one starts on the journal.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.processes import resident_bytes
-from benchmarks.systems import Service
-from svc.client.specs import JobSpec, Options
+from benchmarks.systems import Service, environment
 
 _TASK = "benchmarks.tasks:same"
-_CALL = 10_000
 _DELAY_SECONDS = 3600.0
-_OPTIONS = Options(queue="deep")
-_SHAPES: dict[str, Callable[[int], Options]] = {
-    "with a key each": lambda number: replace(_OPTIONS, key=f"nightly-2026-11-22-{number:07}"),
-    "with a delay of its own each": lambda number: replace(_OPTIONS, delay=_DELAY_SECONDS + number / 1000),
-    "with neither": lambda number: _OPTIONS,
+#: How to make the fields of the line of a job in addition to the usual ones.
+_SHAPES: dict[str, Callable[[int], dict[str, object]]] = {
+    "with a key each": lambda number: {"key": f"nightly-2026-11-22-{number:07}"},
+    "with a delay of its own each": lambda number: {"delay": _DELAY_SECONDS + number / 1000},
+    "with neither": lambda number: {},
 }
 
 
@@ -43,18 +45,38 @@ class Keyed:
 
 def measure(durability: str, jobs: int) -> Iterator[Keyed]:
     """Yield the figures of *jobs* jobs of each shape, compared with a manager without jobs."""
-    for shape, options in _SHAPES.items():
+    for shape, fields in _SHAPES.items():
         with Service(durability, "--max-queue", str(2 * jobs), consumers=0) as service:
+            source = service.folder / "jobs.ndjson"
+            _write(source, jobs, fields)
             service.client.stats()
             empty = resident_bytes(service.manager.pid)
-            _fill(service, jobs, options)
+            _submit(service, source, jobs)
             full = resident_bytes(service.manager.pid)
             taken = service.replace_manager()
             again = resident_bytes(service.manager.pid)
             yield Keyed(shape, (full - empty) / jobs, (again - empty) / jobs, taken)
 
 
-def _fill(service: Service, jobs: int, options: Callable[[int], Options]) -> None:
-    for first in range(0, jobs, _CALL):
-        numbers = range(first, min(jobs, first + _CALL))
-        service.client.submit_many(_TASK, [JobSpec(_TASK, (each,), {}, options(each)) for each in numbers])
+def _write(path: Path, jobs: int, fields: Callable[[int], dict[str, object]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(jobs):
+            line = {"task": _TASK, "args": [number], "queue": "deep", **fields(number)}
+            file.write(json.dumps(line) + "\n")
+
+
+def _submit(service: Service, source: Path, jobs: int) -> None:
+    """Submit the jobs in *source*.
+
+    Raises:
+        RuntimeError: the command did not print the id of each job.
+    """
+    command = [sys.executable, "-m", "svc", "submit", "--from", str(source), "--manager", service.address]
+    ended = subprocess.run(
+        [*command, "--authkey-file", str(service.keyfile)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    if (ids := len(set(ended.stdout.split()))) != jobs:
+        raise RuntimeError(f"svc submit --from printed {ids:,} ids for {jobs:,} jobs")
