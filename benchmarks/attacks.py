@@ -35,7 +35,7 @@ from benchmarks.line import Line, frame
 from svc import wire
 from svc.domain import commands as c
 from svc.domain.field_bounds import FRAME_COMMANDS_MAX
-from svc.domain.job import ErrorInfo, NewChunk, Terms
+from svc.domain.job import SHELL, ErrorInfo, NewChunk, Terms
 from svc.domain.roles import Role
 from svc.server.roles import RIGHTS
 
@@ -66,9 +66,19 @@ def _many_tiny_chunks(target: Target) -> int:
     return send(target, "submit", *frames())
 
 
-def _tiny(first: int, number: int) -> NewChunk:
+def _tiny(first: int, number: int, task: str = TASK) -> NewChunk:
     # Every other number, so that no chunk continues the one before.
-    return NewChunk(2 * (first + number), Terms(TASK), [b""])
+    return NewChunk(2 * (first + number), Terms(task), [b""])
+
+
+def _shell(target: Target) -> int:
+    """Send as many submits of a shell command as a frame may have: no other key of a low role may."""
+    command = c.Submit("o", [_tiny(0, 0, SHELL)])
+    return send(target, "shell", *[repeated(command, target.small)] * 4)
+
+
+def _shell_chunks(target: Target) -> int:
+    return send(target, "shell", submits(target.small, partial(_tiny, 0, task=SHELL)))
 
 
 def _distinct_queues(target: Target) -> int:
@@ -81,12 +91,12 @@ def _keyed(target: Target) -> int:
     )
 
 
-def _bodies(target: Target) -> int:
+def _bodies(target: Target, role: str = "submit", task: str = TASK) -> int:
     count = (target.small - ENVELOPE_BYTES) // 2 * 99 // 100
     limit = most(NewChunk, "bodies")
     bodies = [(first, [b""] * min(limit, count - first)) for first in range(0, count, limit)]
-    made = [c.Submit("bodies", [NewChunk(first, Terms(TASK), some)]) for first, some in bodies]
-    return send(target, "submit", frame(made))
+    made = [c.Submit("bodies", [NewChunk(first, Terms(task), some)]) for first, some in bodies]
+    return send(target, role, frame(made))
 
 
 def _many_bodies(target: Target) -> int:
@@ -365,5 +375,8 @@ ATTACKS: dict[str, Attack] = {
     "128 connections that read no answer, by read": _unread,
     **dict(filter(None, map(_of, get_args(c.AnyCommand)))),
     **FULL_FRAMES,
+    f"{FRAME_COMMANDS_MAX:,} submits of a shell command in a frame, by shell": _shell,
+    "1 MiB of chunks of one shell command, by shell": _shell_chunks,
+    "1 MiB of shell commands in chunks of 100,000, by shell": partial(_bodies, role="shell", task=SHELL),
     "80,000 jobs cancelled in a frame, by admin": _cancels,
 }
