@@ -28,7 +28,7 @@ from svc.domain.roles import Role
 #: Bytes of a frame of commands, and of a job: the default limit of a job is a little more.
 FRAME_BYTES, MAPS = 57_000_000, 16_000_000
 NAMES = 57
-#: What 57 refused names may leave behind: one of them at a time is read, and looked at in a few copies.
+#: Bytes that 57 refused names may leave behind: one of them at a time is read, and looked at in a few copies.
 GROWTH_MAX = 16 * MEBIBYTE
 #: Longer than any line of an exposition, and much shorter than a name that was sent.
 LINE_MAX = 2000
