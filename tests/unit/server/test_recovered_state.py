@@ -181,10 +181,10 @@ def test_nothing_holds_the_old_state_when_the_journal_is_read(journal, tmp_path,
 
         have_break(manager, told, task)
 
-        assert alive == [False]
         ask(manager, c.Cancel(["o-11"]))
         (outcomes,) = waited.result(60)
         assert isinstance(outcomes, r.Outcomes)
         assert [outcome.id for outcome in outcomes.outcomes] == ["o-11"]
+        assert alive == [False]
         for broker in (holder.broker, asking):
             broker._discard()
