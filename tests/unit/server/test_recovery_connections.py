@@ -14,7 +14,7 @@ from svc.server.pickle_scan import loads_plain
 from svc.wire import PROTOCOL_VERSION, encode_request, with_header
 from tests.support import broken_manager
 from tests.support.asking import chunk
-from tests.support.broken_manager import FAULTS, GRANTS
+from tests.support.broken_manager import FAULTS, GRANTS, TICKS
 from tests.support.manager import RunningManager
 from tests.support.recovering import Told, ask, breakable, submit, trip
 from tests.support.stranger import Stranger
@@ -27,6 +27,14 @@ def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parked(manager: RunningManager) -> int:
     return manager.server.ask(lambda: len(manager.host._waiters.all)).result(60)
+
+
+def send_once(manager: RunningManager, *commands: c.AnyCommand) -> None:
+    """Send *commands*, and wait until the manager closes the connection; they are not sent again."""
+    with Stranger(manager.endpoint) as sender:
+        sender.serve(manager.authkey)
+        sender.send(encode_request(1, commands))
+        sender.rest()
 
 
 @pytest.mark.parametrize("task", FAULTS)
@@ -48,7 +56,10 @@ def test_each_client_consumer_and_supervisor_loses_its_connection_and_comes_back
         leased = pool.submit(brokers["consumer that waits"].call, [c.Lease(wait=60.0)], wait=60.0)
         manager.until(lambda: parked(manager) == 2)
 
-        brokers["sender"].call([submit(task, origin="b")])
+        if task == TICKS:  # If upkeep failed in the same turn, a second try would have it fail again.
+            send_once(manager, submit(task, origin="b"))
+        else:
+            brokers["sender"].call([submit(task, origin="b")])
         if task == GRANTS:
             brokers["consumer"].call([c.Lease()])
         ask(manager, c.Ping())
@@ -122,7 +133,10 @@ def test_any_other_peer_is_cut_off_without_an_answer_and_may_come_back(journal, 
         ask(manager, c.Submit("o", [chunk(0, 3, task="nobody:knows")]))
         before = peers(manager)
 
-        trip(manager, task)
+        if task == TICKS:
+            send_once(manager, submit(task, origin="b"))
+        else:
+            trip(manager, task)
         manager.until(lambda: bool(told.places))
 
         assert {name: peer.rest() for name, peer in before.items()} == dict.fromkeys(before, b"")
