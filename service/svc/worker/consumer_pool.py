@@ -218,6 +218,7 @@ class ConsumerPool:
         with self._lock:
             self.children.remove(child)
             self._ended_busy_seconds += _busy_seconds(look, now)
+        child.slot.close()
         ended = ConsumerExit(
             child.name, code, look, child.killed, now, stacks, child.peak_of(look), child.was_cancelled(look)
         )

@@ -32,12 +32,13 @@ class SealedMemory:
         OSError: the system has no room for it, or no descriptor.
     """
 
-    __slots__ = ("_descriptor", "_size", "view")
+    __slots__ = ("_descriptor", "_mapped", "_size", "view")
 
     def __init__(self, size: int, descriptor: int = -1) -> None:
         self._size = size
         self._descriptor = descriptor if descriptor >= 0 else _sealed(size)
-        self.view = memoryview(mmap.mmap(self._descriptor, size))
+        self._mapped = mmap.mmap(self._descriptor, size)
+        self.view = memoryview(self._mapped)
 
     def __reduce__(self) -> tuple[Callable[[int, Any], SealedMemory], tuple[int, Any]]:
         """Return the parts from which another process maps the same memory."""
@@ -48,6 +49,15 @@ class SealedMemory:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def close(self) -> None:
+        """Give the memory back to the system, with the descriptor of its mapping: nobody uses it any more.
+
+        Else they stay for as long as anything refers to it, such as the traceback of a broken connection.
+        """
+        self.passed()
+        self.view.release()
+        self._mapped.close()
 
     def __del__(self) -> None:
         """Leave no descriptor behind if no process was started."""

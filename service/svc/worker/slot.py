@@ -201,6 +201,10 @@ class Slot:
         #: The names that this process wrote last.
         self._names = b""
 
+    def close(self) -> None:
+        """Give its memory back: the consumer has ended, and nobody looks at the slot any more."""
+        self._memory.close()
+
     # --- the consumer ---------------------------------------------------------------------------------
 
     def begin(
