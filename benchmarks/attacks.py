@@ -136,6 +136,10 @@ def _many_opcodes(target: Target) -> int:
     return send(target, "submit", put([None] * target.large))
 
 
+def _surrogates(target: Target) -> int:
+    return send(target, "submit", put("\ud800" * (target.large // 3)))
+
+
 def _long_header(target: Target) -> int:
     with target.line("submit") as line, contextlib.suppress(EOFError, OSError):
         line.send_raw(wire.HEADER.pack(-1) + wire.LONG_HEADER.pack(target.large) + bytes(target.large))
@@ -353,6 +357,7 @@ ATTACKS: dict[str, Attack] = {
     "14 M empty maps, submitted and got, by submit and work": _empty_maps,
     "1 MiB of pickle with 500,000 opcodes, by submit": _opcodes,
     "57 MB of pickle, by submit": _many_opcodes,
+    "57 MB of lone surrogates, by submit": _surrogates,
     "57 MB behind a long header, by submit": _long_header,
     "1,000 feeds of 8 MiB of results, by submit": _feeds,
     "one result of 256 KiB awaited 2,200 times, by submit": _one_result,

@@ -75,7 +75,6 @@ UNBOUNDED = {
         *(f"ErrorInfo.{name}" for name in ("type", "message", "traceback", "exception")),
     },
     "refused over the size of a job or a partial result": {"Ack.results[]", "Yield.values[]"},
-    "not found, if there is no such job": {"Held.first", "Held.count", "ClaimedJob.number"},
 }
 #: Two characters that stand for bytes which no encoder writes.
 MARK = "\ue000\ue000"

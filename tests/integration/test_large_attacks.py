@@ -174,6 +174,20 @@ def test_a_put_of_16_million_containers_is_refused_and_others_are_answered(keys,
     check_borne(keys, len(message), story)
 
 
+@pytest.mark.parametrize("place", ["task", "queue", "item", "key"])
+def test_16_mb_of_lone_surrogates_are_refused_undecoded_and_others_are_answered(keys, place):
+    text = "\ud800" * (16_000_000 // 3)
+    job = text if place == "item" else {"task": TASK, "queue": "q", "key": "k"} | {place: text}
+    message = pickle.dumps(("tasks", "put", (job,), {}), protocol=4)
+
+    def story(scene: Scene) -> None:
+        sender = scene.line(Role.SUBMIT)
+        assert is_refused(scene.answer(sender, message))
+        sender.close()
+
+    check_borne(keys, len(message), story)
+
+
 @pytest.mark.parametrize(
     "one", [b"\x80", b"\x90", b"\x81\xc0\xc0", b"\xa0"], ids=["empty maps", "empty lists", "maps", "texts"]
 )

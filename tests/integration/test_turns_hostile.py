@@ -78,6 +78,8 @@ FLOODS = {
     "sets": b"(" + b"\x8f" * 1_000_000 + b"t",
     "floats": b"(" + (b"G" + b"\0" * 8) * 110_000 + b"l",
     "short strings": b"(" + b"\x8c\x05abcde" * 120_000 + b"l",
+    "lone surrogates": b"X" + (990_000).to_bytes(4, "little") + b"\xed\xa0\x80" * 330_000,
+    "texts of surrogates": b"(" + (b"\x8c\xff" + b"\xed\xbf\xbf" * 85) * 4_000 + b"l",
 }
 
 

@@ -12,8 +12,8 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
     token: b.Counter
     origin: b.Text
-    first: int
-    count: int
+    first: b.Number
+    count: b.Number
 
 
 class ClaimedJob(msgspec.Struct, frozen=True, array_like=True):
@@ -25,4 +25,4 @@ class ClaimedJob(msgspec.Struct, frozen=True, array_like=True):
     consumer: b.Label
     token: b.Counter
     origin: b.Text
-    number: int
+    number: b.Number

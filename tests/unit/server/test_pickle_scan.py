@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from svc.errors import BadRequest
-from svc.server.pickle_machine import OPERATIONS_MAX
+from svc.server.pickle_machine import OPERATIONS_MAX, SURROGATES_MAX
 from svc.server.pickle_scan import loads_plain
 from svc.server.pickle_stack import NESTING_MAX
 from tests.support.hostile_pickles import (
@@ -236,3 +236,41 @@ def test_the_growth_by_sharing_can_be_limited_further():
     assert loads_plain(message)
     with pytest.raises(BadRequest, match="grows too large"):
         loads_plain(message, max_expanded_bytes=2000)
+
+
+def surrogates(count: int) -> dict[str, bytes]:
+    """Return pickles with *count* lone surrogates each."""
+    short = [chr(0xD800 + number % 0x800) * 80 for number in range(count // 80)] + ["\ud800" * (count % 80)]
+    whole = "".join(short)
+    encoded = whole.encode("utf-8", "surrogatepass")
+    return {
+        "a text": pickle.dumps(whole, 4),
+        "a long text": pickle.BINUNICODE8 + len(encoded).to_bytes(8, "little") + encoded + b".",
+        "short texts": pickle.dumps([(each, number) for number, each in enumerate(short)], 4),
+        "keys": pickle.dumps({f"{number} {each}": None for number, each in enumerate(short)}, 4),
+        "pairs in reverse": pickle.dumps("\udc00\ud800" * (count // 2) + "\ud800" * (count % 2), 4),
+        "one now and then": pickle.dumps("Hangul \ud7a3 \udfff" * count, 4),
+        "a text of protocol 2": pickle.dumps((whole, None), 2),
+    }
+
+
+@pytest.mark.parametrize("kind", surrogates(1))
+def test_more_surrogates_than_may_be_are_refused_and_not_decoded(kind):
+    assert pickle.loads(surrogates(SURROGATES_MAX)[kind]) == loads_plain(surrogates(SURROGATES_MAX)[kind])
+    with pytest.raises(BadRequest, match="more than 10000 lone surrogates"):
+        loads_plain(surrogates(SURROGATES_MAX + 1)[kind])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\ud7a3" * 3 * SURROGATES_MAX,
+        b"\xed\xa0\x80" * 2 * SURROGATES_MAX,
+        [b"\xed\xa0" * 100] * SURROGATES_MAX,
+        [f"{number} \ud7a3\ud000" for number in range(SURROGATES_MAX)],
+    ],
+    ids=["a text", "bytes", "short bytes", "short texts"],
+)
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_hangul_and_bytes_are_no_surrogates(value, protocol):
+    assert loads_plain(pickle.dumps(value, protocol)) == value
