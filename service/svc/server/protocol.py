@@ -53,7 +53,7 @@ class ConnectionProtocol:
         self.plain = PlainCalls(host, connections, turns, self._count)
 
     def begin_anew(self) -> None:
-        """Start a new numbering of plain clients' puts, under the journal's new incarnation."""
+        """Give plain clients new shared objects, which know nothing of the state before a recovery."""
         self.plain = PlainCalls(self._host, self._connections, self._turns, self._count)
 
     def renew(self, keys: KeyRing) -> None:
