@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
 
-from svc.server.journal.jetstream.following import AHEAD_BYTES, TOGETHER
+from svc.server.journal.jetstream import following as module
+from svc.server.journal.jetstream.following import AHEAD_BYTES, TOGETHER, consume
+from svc.server.journal.jetstream.log import Unanswered
 from svc.server.journal.jetstream.nats_log import NatsLog
 from tests.support.nats_logs import run_on
 from tests.support.nats_servers import NatsCluster, running_nats
@@ -60,3 +63,22 @@ def test_a_follower_of_small_messages_asks_once_for_hundreds_and_yields_them_tog
         assert not found[-1].more
 
     run_on(cluster, story)
+
+
+def test_a_follower_that_wants_more_while_it_has_no_connection_is_told_so(tmp_path, monkeypatch):
+    """Then it connects anew. An error of the library's own would end the manager that follows."""
+    monkeypatch.setattr(module, "AHEAD", 1)
+
+    async def story(log: NatsLog) -> None:
+        await log.append(b"one", expected=0, message_id="id1")
+        connection, client = log._connection, log._connection.client
+        async with aclosing(consume(connection, "j", 1, 5.0)) as arriving:
+            assert (await anext(arriving)).data == b"one"
+            lone.kill(0)
+            while client.is_connected:  # noqa: ASYNC110 - the library tells nobody
+                await asyncio.sleep(0.01)
+            with pytest.raises(Unanswered):
+                await anext(arriving)
+
+    with running_nats(tmp_path) as lone:
+        run_on(lone, story, name="j")

@@ -59,7 +59,8 @@ async def consume(
         progress = _Progress(name)
         while True:
             if progress.wanted <= AHEAD // 2:
-                await client.publish(pull, _request(AHEAD - progress.wanted), reply=inbox)
+                # Not `client`, which may have lost its server: then `connection.client` raises Unanswered.
+                await connection.client.publish(pull, _request(AHEAD - progress.wanted), reply=inbox)
                 progress.wanted = AHEAD
             found = progress.take(await _next(connection, arrived))
             for count, (sequence, data) in enumerate(found, 1):
