@@ -9,6 +9,7 @@ are refused:
 - nesting deeper than `NESTING_MAX` (hashing deeply nested tuples overflows the C stack);
 - shared objects that grow too large when written out (each level ten times the one below), and cycles;
 - long integers, and too many dict keys or set members of kinds whose hashes an attacker can make collide;
+- more lone surrogates in texts than `SURROGATES_MAX`, as Python takes long to decode one;
 - an end before `STOP` or bytes after it, and counts beyond the end.
 
 A stock client needs no exception to this. Its `get_methods` carries a `Token` object, but only proxies made
