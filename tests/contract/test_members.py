@@ -163,8 +163,8 @@ def test_consumers_get_time_to_come_back_after_a_restart_before_their_jobs_are_h
     "made_up",
     [
         c.Held(99, "o", 0, 0),
-        c.Held(99, "o", 0, -1),
         c.Held(99, "o", 0, 9),
+        c.Held(99, "o", (1 << 53) - 1, (1 << 53) - 1),
         c.Held(99, "x", 0, 1),
         c.Held(1 << 60, "o", 0, 1),
     ],
