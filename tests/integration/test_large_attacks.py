@@ -94,13 +94,8 @@ def is_refused(answer: bytes) -> bool:
     return isinstance(reply, r.Refused) or (isinstance(reply, r.Accepted) and bool(reply.notes))
 
 
-@pytest.mark.parametrize(
-    "command",
-    [c.Ping(), c.Wake(), c.Stats(), c.Feed("o"), c.Cancel([])],
-    ids=lambda each: c.verb_of(type(each)),
-)
-def test_a_frame_of_57_mb_of_commands_is_refused_and_others_are_answered(keys, command):
-    message = repeated(command, FRAME_BYTES, FRAME_BYTES)
+def check_refused(keys: Path, message: bytes) -> None:
+    """Check that new managers refuse *message* of a key for submits, and bear it."""
 
     def story(scene: Scene) -> None:
         sender = scene.line(Role.SUBMIT)
@@ -108,6 +103,15 @@ def test_a_frame_of_57_mb_of_commands_is_refused_and_others_are_answered(keys, c
         sender.close()
 
     check_borne(keys, len(message), story)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c.Ping(), c.Wake(), c.Stats(), c.Feed("o"), c.Cancel([])],
+    ids=lambda each: c.verb_of(type(each)),
+)
+def test_a_frame_of_57_mb_of_commands_is_refused_and_others_are_answered(keys, command):
+    check_refused(keys, repeated(command, FRAME_BYTES, FRAME_BYTES))
 
 
 def named(name: str = "o", *, task: str = TASK, queue: str = "default") -> bytes:
@@ -164,28 +168,14 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_a_put_of_16_million_containers_is_refused_and_others_are_answered(keys, kind):
-    message = b"\x80\x04(\x8c\x05tasks\x8c\x03put" + CONTAINERS[kind] + b"\x85}t."
-
-    def story(scene: Scene) -> None:
-        sender = scene.line(Role.SUBMIT)
-        assert is_refused(scene.answer(sender, message))
-        sender.close()
-
-    check_borne(keys, len(message), story)
+    check_refused(keys, b"\x80\x04(\x8c\x05tasks\x8c\x03put" + CONTAINERS[kind] + b"\x85}t.")
 
 
 @pytest.mark.parametrize("place", ["task", "queue", "item", "key"])
 def test_16_mb_of_lone_surrogates_are_refused_undecoded_and_others_are_answered(keys, place):
     text = "\ud800" * (16_000_000 // 3)
     job = text if place == "item" else {"task": TASK, "queue": "q", "key": "k"} | {place: text}
-    message = pickle.dumps(("tasks", "put", (job,), {}), protocol=4)
-
-    def story(scene: Scene) -> None:
-        sender = scene.line(Role.SUBMIT)
-        assert is_refused(scene.answer(sender, message))
-        sender.close()
-
-    check_borne(keys, len(message), story)
+    check_refused(keys, pickle.dumps(("tasks", "put", (job,), {}), protocol=4))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from svc.domain.observer import Observer
 from svc.server.fault_reports import FaultReports
 from svc.server.journal.store import rows_of
 from svc.server.recovery import Recovery
+from svc.wire import encode_request
 from tests.support.broken_manager import CORRUPTS, GRANTS, RAISES, TICKS, WRITES
 from tests.support.manager import RunningManager, running_manager
 from tests.support.memory_journals import LateJournal
+from tests.support.stranger import Stranger
 
 SECRET = "s3cr3t-marker"
 
@@ -82,6 +84,14 @@ def trip(manager: RunningManager, task: str, number: int = 0) -> list[r.AnyReply
         consumer.call([c.Lease(), c.Ping()])
         consumer._discard()
     return replies
+
+
+def send_once(manager: RunningManager, *commands: c.AnyCommand) -> None:
+    """Send *commands*, and wait until the manager closes the connection; they are not sent again."""
+    with Stranger(manager.endpoint) as sender:
+        sender.serve(manager.authkey)
+        sender.send(encode_request(1, commands))
+        sender.rest()
 
 
 def refused(replies: list[r.AnyReply]) -> r.Refused:

@@ -16,13 +16,12 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.events import AnyEvent, Submitted
 from svc.domain.limits import incarnation_of
-from svc.wire import PROTOCOL_VERSION, encode_request
+from svc.wire import PROTOCOL_VERSION
 from tests.support import broken_manager
 from tests.support.asking import ack_of, chunk, lease, lease_one
 from tests.support.broken_manager import FAULTS, GRANTS, TICKS
 from tests.support.manager import RunningManager
-from tests.support.recovering import Told, ask, breakable, submit, trip, unfinished
-from tests.support.stranger import Stranger
+from tests.support.recovering import Told, ask, breakable, send_once, submit, trip, unfinished
 
 #: Puts of a stock client, of each kind: object, method and arguments.
 PUTS: list[tuple[str, str, tuple[object, ...]]] = [
@@ -38,14 +37,6 @@ PUTS: list[tuple[str, str, tuple[object, ...]]] = [
 @pytest.fixture(autouse=True)
 def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
     broken_manager.replaced(monkeypatch)
-
-
-def send_once(manager: RunningManager, *commands: c.AnyCommand) -> None:
-    """Send *commands*, and wait until the manager closes the connection; they are not sent again."""
-    with Stranger(manager.endpoint) as sender:
-        sender.serve(manager.authkey)
-        sender.send(encode_request(1, commands))
-        sender.rest()
 
 
 def have_break(manager: RunningManager, told: Told, task: str) -> None:

@@ -16,7 +16,7 @@ from tests.support import broken_manager
 from tests.support.asking import chunk
 from tests.support.broken_manager import FAULTS, GRANTS, TICKS
 from tests.support.manager import RunningManager
-from tests.support.recovering import Told, ask, breakable, submit, trip
+from tests.support.recovering import Told, ask, breakable, send_once, submit, trip
 from tests.support.stranger import Stranger
 
 
@@ -27,14 +27,6 @@ def _faults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parked(manager: RunningManager) -> int:
     return manager.server.ask(lambda: len(manager.host._waiters.all)).result(60)
-
-
-def send_once(manager: RunningManager, *commands: c.AnyCommand) -> None:
-    """Send *commands*, and wait until the manager closes the connection; they are not sent again."""
-    with Stranger(manager.endpoint) as sender:
-        sender.serve(manager.authkey)
-        sender.send(encode_request(1, commands))
-        sender.rest()
 
 
 @pytest.mark.parametrize("task", FAULTS)
