@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from svc import wire
+from svc.broker.host import QueueHost
+from svc.broker.journal import MemoryJournal
 from svc.domain import commands as c
 from svc.domain.job import NewChunk, Terms
 from svc.domain.limits import Limits
 from svc.domain.observer import Observer
 from svc.domain.roles import Role
 from svc.server import loop
+from svc.server.manager import Server, listen
 from svc.server.pickle_machine import OPERATIONS_MAX
 from svc.server.pickle_stack import CONTAINERS_MAX
 from svc.server.plain_calls import CODING_BYTES_MAX
@@ -242,6 +246,18 @@ def test_a_turn_that_is_longer_than_all_is_told_though_another_long_one_was_told
             manager.until(lambda longest=seconds: told.longest[0] >= longest)
     told_s = [each["processor_s"] for each in logs if each["event"] == "longest_turn"]
     assert [int(seconds * 10) for seconds in told_s if seconds >= 0.1] == [1, 2, 4]
+
+
+def test_the_first_turn_is_counted_by_the_processor_time_of_the_thread_that_serves_it(told):
+    stay(0.05)  # so that the clock of this thread is ahead of the other's
+    host = QueueHost(MemoryJournal(), observer=told)
+    server = Server(host, listen("127.0.0.1", 0), secrets.token_bytes(32))
+    asked = [server.ask(partial(stay, 0.1)), server.ask(server.stop)]
+    thread = threading.Thread(target=server.serve_forever, name="manager")
+    thread.start()
+    thread.join(60)
+    assert [future.result(0) for future in asked] == [None, None]
+    assert told.longest[0] >= 0.1
 
 
 def test_the_command_of_a_long_turn_is_named(frozen, manager, told, monkeypatch):

@@ -49,7 +49,6 @@ LOOK_SECONDS = 0.005
 _NO_PART = (0.0, "other", "none")
 #: The events that tell that a peer has gone, while its connection is not read.
 _GONE = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
-
 Ready = tuple[int, int]  # a file descriptor and the events that are ready there
 
 
@@ -72,8 +71,8 @@ class Turns(Backlog):
         self._part = _NO_PART
         #: The most seconds of processor time that a turn has taken, and as the log was told.
         self._longest = self._longest_told = 0.0
-        #: The processor time of the loop when it was read last, and when that was.
-        self._processor, self._read_at = time.thread_time(), 0.0
+        #: The processor time of the thread that serves turns when it was read last, and when that was.
+        self.processor, self._read_at = 0.0, -math.inf
         self._log = structlog.get_logger("svc.manager")
 
     # --- time ---------------------------------------------------------------------------------------
@@ -108,9 +107,9 @@ class Turns(Backlog):
         observer.turned(seconds)
         if seconds <= self._longest and at < self._read_at + NOTED_SECONDS:
             return
-        before, self._processor, self._read_at = self._processor, time.thread_time(), at
+        before, self.processor, self._read_at = self.processor, time.thread_time(), at
         (_, part, role), self._part = self._part, _NO_PART
-        processor = min(self._processor - before, seconds)
+        processor = min(self.processor - before, seconds)
         if processor > self._longest:
             self._longest = processor
             observer.longest_turn(processor, part, role)
@@ -233,6 +232,7 @@ class Loop:
             StateBroken: the queue's state broke.
         """
         self._listened()
+        self.turns.processor = time.thread_time()  # this thread may be another than the one that made `turns`
         while not (self.stopping or self._host.clock_accepted):
             self.turn()
 
