@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from datetime import timedelta
-from typing import Any
-
 import pytest
 
 from svc.broker.base import Broker
@@ -16,52 +11,35 @@ from svc.domain import replies as r
 from svc.domain.job import PILL
 from svc.domain.members import Member
 from svc.domain.scheduling.read_ahead import (
-    EARLY_SECONDS,
-    EARLY_TRIPS,
-    HASTE_MAX,
-    IDLE_SECONDS,
     LONG_TRIPS,
-    LOOK_SECONDS,
-    LOOK_SECONDS_MAX,
     OVERDUE_SECONDS,
     ROUND_TRIP_MAX,
-    TOLD_MAX,
 )
-from tests.support.asking import chunk, lease_one, numbers, record, submit
+from tests.support.asking import chunk, numbers, record, submit
 from tests.support.engines import Engine
-from tests.support.inside import waiting_behind, waiting_lessees, waiting_renewals
+from tests.support.inside import waiting_behind, waiting_lessees
+from tests.support.read_ahead import (
+    OPENS,
+    RUN,
+    TRIP,
+    ask,
+    asking,
+    far_consumer,
+    far_supervisor,
+    learn,
+)
 
 pytestmark = pytest.mark.usefixtures("still")
-TRIP = 0.5
-#: The run time of the jobs here, in seconds, and when the next job is granted behind one.
-RUN = 5.0
-OPENS = RUN - EARLY_TRIPS * TRIP - EARLY_SECONDS
-AHEAD = timedelta(seconds=0.02)
-LONG = timedelta(seconds=60)
 
 
 @pytest.fixture
 def supervisor(engine: Engine) -> Broker:
-    found = engine.supervisor()
-    record(found, c.Extend(round_trip=TRIP))
-    return found
+    return far_supervisor(engine)
 
 
 @pytest.fixture
 def consumer(engine: Engine, supervisor: Broker) -> Broker:
-    """A consumer at the far end of a link, whose task has a known run time, and six jobs that wait."""
-    queue, found = engine.client(), engine.consumer()
-    learn(queue, found, RUN)
-    submit(queue, chunk(0, 6))
-    return found
-
-
-def learn(queue: Broker, consumer: Broker, seconds: float, task: str = "m:f") -> None:
-    """Let the queue know the run time of a task: the last one counts if it is longer."""
-    submit(queue, chunk(0, 4, task=task), origin=f"{task}{seconds}")
-    for _ in range(4):
-        delivery = lease_one(consumer)
-        record(consumer, c.Ack(delivery.token, delivery.first, [b"r"], [seconds]))
+    return far_consumer(engine)
 
 
 def done(delivery: r.Delivery) -> c.Ack:
@@ -69,24 +47,11 @@ def done(delivery: r.Delivery) -> c.Ack:
     return c.Ack(delivery.token, delivery.first, [b"r"], [RUN])
 
 
-def ask(consumer: Broker, wait: timedelta = timedelta(0), outcomes: tuple[c.Ack, ...] = ()) -> r.Grant:
-    request = c.Lease(9, wait.total_seconds(), AHEAD.total_seconds(), running=True)
-    return consumer.take(request, outcomes).grant
-
-
 def put_pill(host: QueueHost) -> None:
     """Do what `tasks.put(None)` of a plain client does."""
     pill = c.Submit("by-hand", [chunk(task=PILL)])
     host.call([pill], Member(inside=True), lambda replies: None)
     host.turn()
-
-
-def asking(consumer: Broker) -> tuple[threading.Thread, list[r.Grant]]:
-    """Ask in a thread; return it, and the list that gets the answer."""
-    got: list[r.Grant] = []
-    thread = threading.Thread(target=lambda: got.append(ask(consumer, LONG)))
-    thread.start()
-    return thread, got
 
 
 def test_the_next_job_comes_shortly_before_the_end_of_the_one_that_runs(engine, consumer):
@@ -284,159 +249,3 @@ def test_nothing_is_asked_for_behind_jobs_that_do_nothing_unless_the_link_is_lon
 
     assert ask(near).patience == 0.0
     assert ask(engine.consumer()).patience > 0.0
-
-
-# --- jobs that an idle consumer could run ------------------------------------------------------------------
-
-
-def told(supervisor: Broker, wait: float = 0.0, *, takes_back: bool = True) -> list[r.TakeBack]:
-    """Renew the leases of a worker; return the orders to take jobs back."""
-    renewal = c.Extend(round_trip=TRIP, told=True, wait=wait, takes_back=takes_back)
-    (reply,) = supervisor.report([renewal], timedelta(seconds=wait))
-    assert isinstance(reply, r.Extended)
-    return reply.take_back
-
-
-@pytest.fixture
-def last(engine: Engine, consumer: Broker, supervisor: Broker) -> r.Delivery:
-    """The last job of all, which the consumer has read ahead behind one that runs."""
-    told(supervisor)
-    engine.client().cancel([f"o-{number}" for number in range(2, 6)])
-    ask(consumer)
-    engine.advance(OPENS + 0.1)
-    (delivery,) = ask(consumer).deliveries
-    return delivery
-
-
-@pytest.fixture
-def idle(engine: Engine) -> Iterator[Callable[..., tuple[threading.Thread, list[r.Grant]]]]:
-    """Let another consumer ask, until it has waited for longer than most do."""
-    asked: list[tuple[Broker, threading.Thread]] = []
-
-    def begin(**hello: Any) -> tuple[threading.Thread, list[r.Grant]]:
-        other = engine.consumer("w-2", **hello)
-        thread, got = asking(other)
-        asked.append((other, thread))
-        engine.until(lambda host: waiting_lessees(host) == 1)
-        engine.advance(IDLE_SECONDS + 0.001)
-        return thread, got
-
-    yield begin
-    for other, thread in asked:
-        other.interrupt()
-        thread.join(30)
-
-
-def test_jobs_behind_a_running_one_are_taken_back_for_an_idle_consumer(engine, idle, last, supervisor):
-    thread, got = idle()
-    (order,) = told(supervisor)
-    assert (order.consumer, order.last) == ("w-1", last.token)
-
-    assert record(supervisor, c.Recall("w-1", last.token - 1, 0, last.token - 1, unread=True)) == 1
-
-    thread.join(30)
-    assert numbers(got[0].deliveries) == [1]
-
-
-def test_the_renewal_that_waits_is_answered_with_the_order(engine, idle, last, supervisor):
-    got: list[list[r.TakeBack]] = []
-    renewal = threading.Thread(target=lambda: got.append(told(supervisor, 60.0)))
-    renewal.start()
-    engine.until(waiting_renewals)
-
-    idle()
-
-    renewal.join(30)
-    assert [order.last for order in got[0]] == [last.token]
-
-
-def test_a_renewal_does_not_wait_while_there_is_an_order_and_an_order_comes_once(
-    engine, idle, last, supervisor
-):
-    idle()
-
-    assert told(supervisor, 60.0)
-    assert not told(supervisor)
-
-
-def test_a_worker_that_does_not_know_such_orders_gets_none(engine, idle, last, supervisor):
-    told(supervisor, takes_back=False)
-
-    idle()
-
-    assert not told(supervisor, takes_back=False)
-
-
-@pytest.mark.parametrize("hello", [{"tasks": ["m:g"]}, {"queues": ["mail"]}])
-def test_nothing_is_taken_back_for_a_consumer_that_does_not_take_such_jobs(
-    engine, idle, last, supervisor, hello
-):
-    idle(**hello)
-
-    assert not told(supervisor)
-
-
-def test_nothing_is_taken_back_for_a_consumer_that_gets_a_job_in_time(engine, last, supervisor):
-    thread, _ = asking(engine.consumer("w-2"))
-    engine.until(lambda host: waiting_lessees(host) == 1)
-    submit(engine.client(), chunk(7))
-    thread.join(30)
-
-    engine.advance(IDLE_SECONDS + 0.001)
-
-    assert not told(supervisor)
-
-
-def test_nothing_is_taken_back_from_a_consumer_that_holds_only_the_job_that_runs(
-    engine, idle, consumer, supervisor
-):
-    told(supervisor)
-    engine.client().cancel([f"o-{number}" for number in range(1, 6)])
-    ask(consumer)
-
-    idle()
-
-    assert not told(supervisor)
-
-
-def test_a_lease_gets_one_order_until_as_much_time_has_passed_again(engine, idle, last, supervisor):
-    idle()
-    assert told(supervisor)
-    engine.advance(OPENS - 0.5)
-    assert not told(supervisor)
-
-    engine.advance(0.7)
-    engine.advance(LOOK_SECONDS_MAX)
-
-    assert told(supervisor)
-
-
-def test_a_job_that_should_begin_before_the_next_look_is_left_alone_until_that(
-    engine, idle, last, supervisor
-):
-    engine.advance(RUN - OPENS - 0.1 - 0.006)
-    idle()
-    assert not told(supervisor)
-
-    engine.advance(LOOK_SECONDS + 0.001)
-
-    assert [order.last for order in told(supervisor)] == [last.token]
-
-
-def test_an_order_tells_how_long_a_job_should_take(engine, idle, last, supervisor):
-    engine.advance(RUN - OPENS)
-    idle()
-
-    (order,) = told(supervisor)
-
-    assert (order.seconds, order.wait) == (TOLD_MAX, HASTE_MAX)
-
-
-def test_jobs_that_would_last_for_longer_than_a_round_trip_are_taken_back_at_once(
-    engine, idle, last, supervisor
-):
-    idle()
-
-    (order,) = told(supervisor)
-
-    assert (order.seconds, order.wait) == (0.0, HASTE_MAX)

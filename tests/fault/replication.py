@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from svc.errors import Deposed
-from svc.server.journal.jetstream.leadership import Timing
+from svc.server.journal.jetstream.lead_timing import Timing
 from tests.fault import surroundings
 from tests.fault.strikes import Strikes
 from tests.support.cgroups import WriteLimit

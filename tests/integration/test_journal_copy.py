@@ -26,7 +26,8 @@ from svc.server.journal.copying import INCARNATIONS_SKIPPED
 from svc.server.journal.jetstream import open_stream
 from svc.server.journal.jetstream.candidacy import LEADER_KEY, encode_holding
 from svc.server.journal.jetstream.key_bucket import open_bucket
-from svc.server.journal.jetstream.leadership import Holding, Timing
+from svc.server.journal.jetstream.lead_timing import Timing
+from svc.server.journal.jetstream.leadership import Holding
 from svc.settings import NewJournalSettings
 from tests.support.jetstream_journals import led
 from tests.support.jetstream_journals import opened as standby_of

@@ -14,7 +14,7 @@ from svc.app import Client
 from svc.errors import Conflict
 from svc.server.journal.jetstream.candidacy import STANDBY_PREFIX
 from svc.server.journal.jetstream.key_bucket import open_bucket
-from svc.server.journal.jetstream.leadership import Timing
+from svc.server.journal.jetstream.lead_timing import Timing
 from svc.server.journal.jetstream.log import Unanswered
 from svc.server.journal.jetstream.loop_thread import LoopThread
 from tests.support.managers import Managers, managers, metrics_of

@@ -16,7 +16,8 @@ from svc.journal_address import NatsUser
 from svc.server.journal.jetstream.candidacy import Candidacy, Entry, Standbys
 from svc.server.journal.jetstream.connection import NatsConnection
 from svc.server.journal.jetstream.key_bucket import NatsKeyBucket, open_bucket
-from svc.server.journal.jetstream.leadership import Leadership, Position, Timing
+from svc.server.journal.jetstream.lead_timing import Timing
+from svc.server.journal.jetstream.leadership import Leadership, Position
 from svc.server.journal.jetstream.loop_thread import end_tasks
 from svc.server.journal.jetstream.stream_form import permissions
 from tests.support.nats_logs import address_of

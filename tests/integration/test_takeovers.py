@@ -15,7 +15,8 @@ import pytest
 from svc.errors import Deposed
 from svc.server.journal.jetstream.candidacy import Candidacy
 from svc.server.journal.jetstream.key_bucket import open_bucket
-from svc.server.journal.jetstream.leadership import Leadership, Position, Timing
+from svc.server.journal.jetstream.lead_timing import Timing
+from svc.server.journal.jetstream.leadership import Leadership, Position
 from svc.server.journal.jetstream.loop_thread import LoopThread
 from tests.support.managers import managers, metrics_of
 from tests.support.nats_logs import address_of

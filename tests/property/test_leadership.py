@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svc.server.journal.jetstream.candidacy import Candidacy, Standbys
-from svc.server.journal.jetstream.leadership import Leadership, Position, Timing
+from svc.server.journal.jetstream.lead_timing import Timing
+from svc.server.journal.jetstream.leadership import Leadership, Position
 from tests.support.key_model import KeyModel, ModelBucket
 from tests.support.virtual_time import run_virtual
 

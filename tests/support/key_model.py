@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from svc.server.journal.jetstream.candidacy import Changed, Entry
-from svc.server.journal.jetstream.leadership import Timing
+from svc.server.journal.jetstream.lead_timing import Timing
 from svc.server.journal.jetstream.log import Unanswered
 
 

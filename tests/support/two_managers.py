@@ -21,7 +21,8 @@ from svc.errors import JournalError
 from svc.server.journal.jetstream.candidacy import Candidacy
 from svc.server.journal.jetstream.frames import parse_part
 from svc.server.journal.jetstream.journal import JetStreamJournal
-from svc.server.journal.jetstream.leadership import Leadership, Position, Timing
+from svc.server.journal.jetstream.lead_timing import Timing
+from svc.server.journal.jetstream.leadership import Leadership, Position
 from svc.server.journal.jetstream.log import Unanswered
 from svc.server.journal.jetstream.replica import Replica
 from svc.server.journal.jetstream.term import LeaderTerm

@@ -108,7 +108,8 @@ class Lead:
     ) -> None:
         from svc.server.journal.jetstream.candidacy import Candidacy
         from svc.server.journal.jetstream.key_bucket import open_bucket
-        from svc.server.journal.jetstream.leadership import Leadership, Timing
+        from svc.server.journal.jetstream.lead_timing import Timing
+        from svc.server.journal.jetstream.leadership import Leadership
 
         timing, self._replication = Timing(), replication
         self._bucket = await open_bucket(

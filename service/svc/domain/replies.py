@@ -14,7 +14,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
 
 
 class Done(Reply, frozen=True, tag="done"):
-    """The command is done, for `count` jobs.
+    """The command is done; `count` is the number of jobs that it changed, or as its handler says.
 
     If `more` is a number, ask again with it as `passed` or `after`.
     """

@@ -10,7 +10,7 @@ from svc.errors import JournalError
 from svc.journal_address import parse_stream
 from svc.server.journal.jetstream import key_bucket
 from svc.server.journal.jetstream.key_bucket import open_bucket
-from svc.server.journal.jetstream.leadership import Timing
+from svc.server.journal.jetstream.lead_timing import Timing
 from svc.server.journal.jetstream.stream_form import NO_PEERS, PEERS_SECONDS
 from tests.support.virtual_time import run_virtual
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from svc.server.journal.jetstream.lead_timing import Timing
 from svc.server.journal.jetstream.leadership import (
     Holding,
     Leadership,
     Look,
     Position,
     Prove,
-    Timing,
     Wait,
     Write,
 )

@@ -4,103 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from structlog.testing import capture_logs
 
-from svc.broker.local import LocalBroker, LocalQueue
+from svc.broker.local import LocalBroker
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import ErrorInfo
-from svc.domain.limits import TOKENS_PER_INCARNATION
-from svc.errors import AuthenticationFailed, ManagerUnreachable, ServiceError
-from svc.worker import pending_reports
+from svc.errors import AuthenticationFailed, ManagerUnreachable
 from svc.worker import reporter as module
-from svc.worker.reporter import Reporter
+from tests.support.reporter_desk import HELLO, SECONDS, Desk, Line
 from tests.support.workers import until
-
-SECONDS = 20.0
-HELLO = c.Hello(1, "worker", "w", "w")
-
-
-class Line(LocalBroker):
-    """A connection that can be away, and that lets a test wait for a request."""
-
-    def __init__(self, queue: LocalQueue, hello: Callable[[], c.Hello]) -> None:
-        self.away = False
-        self.refused = threading.Event()
-        self.sent: list[c.AnyCommand] = []
-        self.in_vain: list[c.AnyCommand] = []
-        self.news = threading.Condition()
-        self.hello = hello
-        super().__init__(queue, hello)
-
-    def call(self, commands: Sequence[c.AnyCommand], *, wait: float = 0.0) -> list[r.AnyReply]:
-        with self.news:
-            self.news.notify_all()
-            if self.away:
-                self.in_vain.extend(commands)
-                self.refused.set()
-                raise ManagerUnreachable("away")
-            self.sent.extend(commands)
-        return super().call(commands, wait=wait)
-
-    def until(self, condition: Callable[[], Any]) -> None:
-        with self.news:
-            assert self.news.wait_for(condition, SECONDS)
-
-
-class Desk:
-    """A reporter and all that it calls."""
-
-    def __init__(self) -> None:
-        self.queue = LocalQueue()
-        self.lines: list[Line] = []
-        self.refusal: ServiceError | None = None
-        self.errors: list[ServiceError] = []
-        self.reconnections = 0
-        self.alive = True
-        self.told = False
-        self.drains: list[bool] = []
-        self.answers: list[r.Reply] = []
-        self.line: type[Line] = Line
-        self.renewed: Callable[[r.Extended], None] = lambda reply: self.drains.append(bool(reply.drain))
-        self.asked = threading.Event()
-        self.reporter = Reporter(
-            self.connect,
-            lambda: HELLO,
-            lambda: c.Extend(busy=2, told=self.told),
-            self.errors.append,
-            self.reconnected,
-            self.tell,
-            lambda: self.alive,
-        )
-
-    def connect(self, hello: Callable[[], c.Hello]) -> Line:
-        self.asked.set()
-        if self.refusal is not None:
-            raise self.refusal
-        self.lines.append(self.line(self.queue, hello))
-        return self.lines[-1]
-
-    def reconnected(self) -> None:
-        self.reconnections += 1
-
-    def tell(self, reply: r.Extended) -> None:
-        self.renewed(reply)
-
-    def keep(self, checkpoint: c.Checkpoint, *, awaited: bool) -> None:
-        self.reporter.keep(checkpoint, self.answers.append, awaited=awaited)
-
-    def start(self) -> Line:
-        self.reporter.start()
-        while not self.lines:
-            pass
-        line = self.lines[-1]
-        line.until(lambda: len(line.sent) > 1)
-        return line
 
 
 @pytest.fixture
@@ -325,124 +241,3 @@ def _renewals_during(line: Line, seconds: float) -> int:
     before = len(line.sent)
     time.sleep(seconds)
     return len(line.sent) - before
-
-
-# --- checkpoints -----------------------------------------------------------------------------------
-
-
-def checkpoints(line: Line) -> list[int]:
-    return [each.number for each in line.sent if isinstance(each, c.Checkpoint)]
-
-
-def checkpoint(line: Line, number: int, data: bytes = b"data") -> c.Checkpoint:
-    """Return a checkpoint under a token of this manager's: it is refused, and not tried again."""
-    return c.Checkpoint(line.welcome.incarnation * TOKENS_PER_INCARNATION + 7, number, data)
-
-
-def requests_with_checkpoints(line: Line) -> int:
-    """Count the requests in which checkpoints came: each request ends with a renewal."""
-    kinds = [isinstance(each, c.Checkpoint) for each in line.sent]
-    return sum(here and not after for here, after in zip(kinds, [*kinds[1:], False], strict=True))
-
-
-def test_checkpoints_that_nobody_waits_for_travel_together(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
-    line = desk.start()
-    desk.keep(checkpoint(line, 0), awaited=False)  # begins a period
-    line.until(lambda: checkpoints(line) == [0])
-    for number in range(1, 300):
-        desk.keep(checkpoint(line, number), awaited=False)
-    desk.keep(checkpoint(line, 300), awaited=True)
-    line.until(lambda: len(checkpoints(line)) == 301)
-    assert checkpoints(line) == list(range(301))
-    assert requests_with_checkpoints(line) == 2
-    desk.reporter.close(SECONDS)
-
-
-def test_a_report_of_a_crash_takes_the_checkpoints_before_it_along(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
-    line = desk.start()
-    desk.keep(checkpoint(line, 0), awaited=False)
-    line.until(lambda: checkpoints(line) == [0])
-    desk.keep(checkpoint(line, 1, b"last words"), awaited=False)
-    desk.reporter.post(lost("w/1"))
-    line.until(lambda: reports(line) == ["w/1"])
-    kinds = [each for each in line.sent if isinstance(each, c.Checkpoint | c.Lost)]
-    assert kinds[1:] == [checkpoint(line, 1, b"last words"), lost("w/1")]
-    desk.reporter.close(SECONDS)
-
-
-def test_gathered_checkpoints_arrive_by_themselves_also_after_a_break(desk: Desk) -> None:
-    line = desk.start()
-    line.away = True
-    desk.keep(checkpoint(line, 5), awaited=False)
-    assert line.refused.wait(SECONDS)
-    line.away = False
-    line.until(lambda: checkpoints(line) == [5])
-    desk.reporter.close(SECONDS)
-
-
-def test_a_reporter_that_closes_sends_the_checkpoints_that_are_left(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
-    line = desk.start()
-    for number in (0, 1):
-        desk.keep(checkpoint(line, number), awaited=False)
-        line.until(lambda: checkpoints(line)[:1] == [0])
-    desk.reporter.close(SECONDS)
-    assert checkpoints(line) == [0, 1]
-
-
-# --- progress --------------------------------------------------------------------------------------
-
-
-def told(line: Line) -> list[list[int]]:
-    """Return the jobs of each report of progress."""
-    return [[job.number for job in each.reports] for each in line.sent if isinstance(each, c.TellProgress)]
-
-
-def test_progress_of_very_many_jobs_is_delayed_and_each_gets_its_last_report_through(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TELL_SECONDS", 0.01)
-    jobs = 2 * pending_reports.TOLD_MAX + 1
-    for number in range(jobs):
-        desk.reporter.tell(c.JobProgress(7, number, 0.5))
-        desk.reporter.tell(c.JobProgress(7, number, 1.0))
-    line = desk.start()
-    line.until(lambda: sum(map(len, told(line))) >= jobs)
-    assert [(each[0], len(each)) for each in told(line)] == [
-        (0, pending_reports.TOLD_MAX),
-        (pending_reports.TOLD_MAX, pending_reports.TOLD_MAX),
-        (2 * pending_reports.TOLD_MAX, 1),
-    ]
-    assert {job.done for each in line.sent if isinstance(each, c.TellProgress) for job in each.reports} == {
-        1.0
-    }
-    desk.reporter.close(SECONDS)
-
-
-def test_progress_that_was_told_in_vain_is_told_again(desk: Desk) -> None:
-    line = desk.start()
-    line.away = True
-    desk.reporter.tell(c.JobProgress(7, 1, 1.0))
-    line.until(lambda: any(isinstance(each, c.TellProgress) for each in line.in_vain))
-    line.away = False
-    line.until(lambda: told(line) == [[1]])
-    desk.reporter.close(SECONDS)
-
-
-def test_progress_that_waits_is_bounded_and_the_oldest_gives_way(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pending_reports, "PROGRESS_MAX", 3)
-    for number in range(5):
-        desk.reporter.tell(c.JobProgress(7, number, 1.0))
-    line = desk.start()
-    line.until(lambda: told(line) == [[2, 3, 4]])
-    desk.reporter.close(SECONDS)

@@ -16,7 +16,7 @@ from svc.errors import Forbidden, JournalError, JournalUnreachable
 from svc.journal_address import NatsUser, StreamAddress
 from svc.server.journal.jetstream.candidacy import BucketRemoved, Changed, Entry
 from svc.server.journal.jetstream.connection import NatsConnection
-from svc.server.journal.jetstream.leadership import Timing
+from svc.server.journal.jetstream.lead_timing import Timing
 from svc.server.journal.jetstream.log import Unanswered
 from svc.server.journal.jetstream.stream_form import BUCKET_SUFFIX, NO_PEERS, NO_STREAM, PEERS_SECONDS
 from svc.wire_tls import TlsFiles

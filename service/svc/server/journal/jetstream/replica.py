@@ -110,11 +110,11 @@ class Replica:
             JournalError: the stream cannot be read.
         """
         self._note_last(sequence)
-        while self.position < sequence or self.failure is not None:
-            if self.failure is not None:
-                raise self.failure
+        while self.position < sequence and self.failure is None:
             self._moved.clear()
             await self._moved.wait()
+        if self.failure is not None:
+            raise self.failure
 
     async def rest(self, seconds: float, until: float = math.inf) -> bool:
         """Wait until no newer message of the log has become known for some *seconds*.
