@@ -23,6 +23,7 @@ def draw(panels: list[dict[str, Any]], note: str, target: Path) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for place, panel in zip(axes[0], panels, strict=True):
         _bars(place, names, panel)
+    axes[0][0].invert_yaxis()  # of all panels: the first name is at the top
     figure.supxlabel(note, fontsize=8, color="#475569")
     figure.tight_layout()
     figure.savefig(target, dpi=110)
@@ -33,7 +34,7 @@ def _bars(axes: Any, names: list[str], panel: dict[str, Any]) -> None:
     known = [value for value in values if value]
     colours = [_OURS if name.startswith("svc") else _OTHERS for name in names]
     wide = max(known) > _WIDE * min(known)
-    bars = axes.barh(names, [value or min(known) for value in values], color=colours, log=wide)
+    bars = axes.barh(names, [value or 0 for value in values], color=colours, log=wide)
     labels = ["" if value is None else panel["form"].format(value) for value in values]
     for bar, value in zip(bars, values, strict=True):
         bar.set_visible(value is not None)

@@ -68,7 +68,7 @@ def panels(figures: Figures) -> list[Panel]:
 def note(durabilities: Iterable[str]) -> str:
     """Return the text below the plot."""
     load = os.getloadavg()[0]
-    return f"4 processes, {os.cpu_count()} cores, load average {load:.0f}; svc with {', '.join(durabilities)}"
+    return f"{os.cpu_count()} cores, load average {load:.0f}; svc with {', '.join(durabilities)}"
 
 
 def _entry(figures: Figures, row: Row) -> dict[str, Any]:
