@@ -46,6 +46,8 @@ EXPECTED = {
     **{f"{TASKS}:{task}": Expectation("dead", LOSSES_MAX) for task, _ in DEADLY.values()},
 }
 _SETTLE_SECONDS = 120.0
+#: Seconds for which a fault waits for standbys that still read the journal.
+_CATCH_UP_SECONDS = 60.0
 #: Seconds between two faults.
 _PAUSES = (0.1, 0.4)
 
@@ -118,10 +120,22 @@ class Campaign:
         for kind in self._dealt(end):
             time.sleep(self.site.random.uniform(*_PAUSES))
             self._tell(kind)
+            self._strikes.until(self._standbys_caught_up, _CATCH_UP_SECONDS)
             self._balance.before()
             self._deck[kind](self._strikes, kind)
             tables = self._job_bytes * sum(producer.submitted for producer in producers)
             self._balance.after(kind, ALLOWANCES.get(kind, 0) + tables)
+
+    def _standbys_caught_up(self) -> bool:
+        """Return whether no standby reads old commits any more, by which it grows without a fault."""
+        standbys = len(self.site.service.standbys)
+        if not standbys:
+            return True
+        try:
+            with self.site.broker(10.0) as broker:
+                return broker.stats().standbys >= standbys
+        except ManagerUnreachable:
+            return False
 
     def _dealt(self, end: float) -> Iterator[str]:
         """Yield the kinds in rounds, each in a random order, until *end*; the first round is complete."""
