@@ -84,8 +84,8 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def panels(figures: dict[str, Any]) -> list[Panel]:
-    """Return the panels of the plot."""
-    systems = figures["systems"]
+    """Return the panels of the plot: the quickest system at the top."""
+    systems = figures["systems"][::-1]
     return [
         Panel(title, form, {each["system"]: each["median"][measure] for each in systems})
         for measure, title, form in (
