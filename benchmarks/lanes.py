@@ -95,7 +95,9 @@ def _fill(host: QueueHost, lanes: list[Terms]) -> None:
 
 
 def _ask(host: QueueHost, member: Member, command: Command) -> r.Reply:
+    """Return the answer. The index of very many lanes is made over several turns; a lease waits for it."""
     answers: list[list[r.Reply]] = []
     host.call([command], member, answers.append)
-    host.turn()
+    while not answers:
+        host.turn()
     return answers[0][0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import beside, hosts, ideal, mixed, releases, taking_back
+from benchmarks import beside, hosts, ideal, lanes, mixed, releases, taking_back
 from benchmarks.redis_consumers import RedisConsumers
 from benchmarks.systems import Release
 
@@ -96,3 +96,11 @@ def test_consumers_of_a_list_take_each_job_once_and_report_it():
         server.sendall(b"b-2\r\n")
         many.serve(20, 1)
         assert server.recv(4096).count(b"job-2") == 2
+
+
+def test_grants_beside_so_many_lanes_are_timed_once_their_index_is_complete(monkeypatch: pytest.MonkeyPatch):
+    """With 100,000 lanes the index is made over several turns, and no lease was answered in the first one."""
+    for module in ("indexes", "lanes"):
+        monkeypatch.setattr(f"svc.domain.scheduling.{module}.INDEXED_AT_ONCE", 100)
+    found = {(each.kind, each.lanes) for each in lanes.measure(1_000) if each.seconds > 0}
+    assert found == {(kind, count) for kind in ("priorities", "tasks", "queues") for count in (10, 1_000)}
