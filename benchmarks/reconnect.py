@@ -68,7 +68,7 @@ def measure(durability: str, sizes: Sizes, figures: Figures) -> None:
     figures.note("restart: CPU of manager until then", "s", name, seen.spent)
     figures.note("restart: handshakes that were cut off", "", name, seen.cut_off)
     per_step = Counter(int(each / STEP) for each in times)
-    # From the start on, so that the steps of all rounds are in order; a run that goes wrong has no thousand.
+    # From the start on, so that the steps of all rounds are in order; `_STEPS_MAX` if a run goes wrong.
     for step in range(min(max(per_step) + 1, _STEPS_MAX)):
         moment = f"{step * STEP:.2f} to {(step + 1) * STEP:.2f} s"
         figures.note("restart: connections a second", "1/s", moment, per_step[step] / STEP)

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from svc.broker.base import Broker
+from svc.domain import commands as c
+from tests.support.asking import chunk, record, submit
 from tests.support.engines import ENGINES, LIMITS, Engine
 from tests.support.journals import JOURNALS, Kept
+from tests.support.read_ahead import RUN, TRIP, learn
 
 
 @pytest.fixture(params=JOURNALS)
@@ -38,6 +41,23 @@ def still(engine: Engine) -> None:
 def queue(engine: Engine) -> Broker:
     """A client of the engine."""
     return engine.client()
+
+
+@pytest.fixture
+def supervisor(engine: Engine) -> Broker:
+    """The supervisor of a worker at the far end of a link."""
+    found = engine.supervisor()
+    record(found, c.Extend(round_trip=TRIP))
+    return found
+
+
+@pytest.fixture
+def consumer(engine: Engine, supervisor: Broker) -> Broker:
+    """A consumer of that worker, whose task has a known run time, and six jobs that wait."""
+    queue, found = engine.client(), engine.consumer()
+    learn(queue, found, RUN)
+    submit(queue, chunk(0, 6))
+    return found
 
 
 @pytest.fixture

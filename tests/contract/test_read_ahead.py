@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from svc.broker.base import Broker
 from svc.broker.host import QueueHost
 from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import PILL
 from svc.domain.members import Member
-from svc.domain.scheduling.read_ahead import (
-    LONG_TRIPS,
-    OVERDUE_SECONDS,
-    ROUND_TRIP_MAX,
-)
+from svc.domain.scheduling.read_ahead import LONG_TRIPS, OVERDUE_SECONDS, ROUND_TRIP_MAX
 from tests.support.asking import chunk, numbers, record, submit
-from tests.support.engines import Engine
 from tests.support.inside import waiting_behind, waiting_lessees
-from tests.support.read_ahead import (
-    OPENS,
-    RUN,
-    TRIP,
-    ask,
-    asking,
-    far_consumer,
-    far_supervisor,
-    learn,
-)
+from tests.support.read_ahead import OPENS, RUN, TRIP, ask, asking, learn
 
 pytestmark = pytest.mark.usefixtures("still")
-
-
-@pytest.fixture
-def supervisor(engine: Engine) -> Broker:
-    return far_supervisor(engine)
-
-
-@pytest.fixture
-def consumer(engine: Engine, supervisor: Broker) -> Broker:
-    return far_consumer(engine)
 
 
 def done(delivery: r.Delivery) -> c.Ack:

@@ -12,37 +12,13 @@ import pytest
 from svc.broker.base import Broker
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.scheduling.read_ahead import (
-    HASTE_MAX,
-    IDLE_SECONDS,
-    LOOK_SECONDS,
-    LOOK_SECONDS_MAX,
-    TOLD_MAX,
-)
+from svc.domain.scheduling.read_ahead import HASTE_MAX, IDLE_SECONDS, LOOK_SECONDS, LOOK_SECONDS_MAX, TOLD_MAX
 from tests.support.asking import chunk, numbers, record, submit
 from tests.support.engines import Engine
 from tests.support.inside import waiting_lessees, waiting_renewals
-from tests.support.read_ahead import (
-    OPENS,
-    RUN,
-    TRIP,
-    ask,
-    asking,
-    far_consumer,
-    far_supervisor,
-)
+from tests.support.read_ahead import OPENS, RUN, TRIP, ask, asking
 
 pytestmark = pytest.mark.usefixtures("still")
-
-
-@pytest.fixture
-def supervisor(engine: Engine) -> Broker:
-    return far_supervisor(engine)
-
-
-@pytest.fixture
-def consumer(engine: Engine, supervisor: Broker) -> Broker:
-    return far_consumer(engine)
 
 
 def told(supervisor: Broker, wait: float = 0.0, *, takes_back: bool = True) -> list[r.TakeBack]:

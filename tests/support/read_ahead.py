@@ -1,4 +1,4 @@
-"""A consumer at the far end of a link, which asks for jobs while it runs others."""
+"""Requests of a consumer at the far end of a link, which asks for jobs while it runs others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from datetime import timedelta
 from svc.broker.base import Broker
 from svc.domain import commands as c
 from svc.domain import replies as r
-from svc.domain.scheduling.read_ahead import (
-    EARLY_SECONDS,
-    EARLY_TRIPS,
-)
+from svc.domain.scheduling.read_ahead import EARLY_SECONDS, EARLY_TRIPS
 from tests.support.asking import chunk, lease_one, record, submit
-from tests.support.engines import Engine
 
 TRIP = 0.5
 #: The run time of the jobs here, in seconds, and when the next job is granted behind one.
@@ -21,21 +17,6 @@ RUN = 5.0
 OPENS = RUN - EARLY_TRIPS * TRIP - EARLY_SECONDS
 AHEAD = timedelta(seconds=0.02)
 LONG = timedelta(seconds=60)
-
-
-def far_supervisor(engine: Engine) -> Broker:
-    """Return the supervisor of a worker at the far end of a link."""
-    supervisor = engine.supervisor()
-    record(supervisor, c.Extend(round_trip=TRIP))
-    return supervisor
-
-
-def far_consumer(engine: Engine) -> Broker:
-    """Return a consumer of that worker, whose task has a known run time, while six jobs wait."""
-    queue, consumer = engine.client(), engine.consumer()
-    learn(queue, consumer, RUN)
-    submit(queue, chunk(0, 6))
-    return consumer
 
 
 def learn(queue: Broker, consumer: Broker, seconds: float, task: str = "m:f") -> None:

@@ -14,15 +14,8 @@ from svc.domain import commands as c
 from svc.domain import replies as r
 from svc.domain.job import ErrorInfo
 from svc.errors import AuthenticationFailed, ManagerUnreachable
-from svc.worker import reporter as module
 from tests.support.reporter_desk import HELLO, SECONDS, Desk, Line
 from tests.support.workers import until
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(module, "_EXTEND_SECONDS", 0.01)
-    return Desk()
 
 
 def reports(line: Line) -> list[str]:

@@ -12,12 +12,6 @@ from svc.worker import reporter as module
 from tests.support.reporter_desk import SECONDS, Desk, Line
 
 
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(module, "_EXTEND_SECONDS", 0.01)
-    return Desk()
-
-
 def reports(line: Line) -> list[str]:
     return [each.consumer for each in line.sent if isinstance(each, c.Lost)]
 
